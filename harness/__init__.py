@@ -1,0 +1,1 @@
+"""A training harness for models whose input is a set of token ids."""

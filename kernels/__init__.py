@@ -1,0 +1,1 @@
+"""Operations, one folder each; nothing here knows of the harness."""

@@ -1,0 +1,8 @@
+"""The one exception that means: the user's input is wrong, not the program."""
+
+
+class InputError(ValueError):
+    """Wrong input of the user's: the message gives the fact, the values and the remedy.
+
+    The command line prints the message alone, without a traceback, and ends with exit code 2.
+    """

@@ -1,0 +1,304 @@
+"""Every setting of a run, with its default and its check.
+
+The command line, its help texts and `--config FILE.toml` are generated from these classes. Nothing is
+imported here beyond the standard library, so that `--help` costs no more than parsing does.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+from harness.errors import InputError
+
+Implementation = Literal["dense", "gather"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+_Config = TypeVar("_Config")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InputError(message)
+
+
+def _require_count(name: str, value: int | str, *, least: int = 1) -> None:
+    if isinstance(value, str):
+        return  # "auto": the Literal type has admitted it
+    _require(value >= least, f"{name} is {value}; it must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to train on. The conventions are those of keras.datasets.imdb, with its defaults, except
+    that the vocabulary is cut to 10,000 ids as in the tutorial."""
+
+    data: str = "synthetic"
+    """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format, or
+    a folder written by `harness data convert`."""
+
+    split: Literal["tutorial", "standard"] = "tutorial"
+    """IMDB only. `tutorial`: the first 10,000 of the merged set are held out; `standard`: 25,000 train,
+    25,000 test."""
+
+    num_words: int = 10_000
+    """IMDB only. Ids at or above this become `oov_char`."""
+
+    skip_top: int = 0
+    """IMDB only. The most frequent words to leave out: ids below this become `oov_char`."""
+
+    maxlen: int | None = None
+    """IMDB only. Leave out reviews of this many ids or more."""
+
+    start_char: int | None = 1
+    """IMDB only. Id that marks a review's start; `None` for no mark."""
+
+    oov_char: int | None = 2
+    """IMDB only. Id of a word left out; `None` drops such words."""
+
+    index_from: int = 3
+    """IMDB only. Offset added to every word's rank."""
+
+    shuffle_seed: int = 113
+    """IMDB only. Seed of the shuffle that Keras applies while loading."""
+
+    word_index: str | None = None
+    """JSON file of words and their ranks, to decode reviews; otherwise looked for beside the data and
+    in Keras's cache."""
+
+    synthetic_rows: int = 50_000
+    """Synthetic only. Rows, a fifth of which are held out."""
+
+    synthetic_seed: int = 0
+    """Synthetic only. Seed of the corpus."""
+
+    unique: bool = True
+    """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
+
+    def __post_init__(self) -> None:
+        _require_count("--num-words", self.num_words)
+        _require_count("--skip-top", self.skip_top, least=0)
+        _require_count("--index-from", self.index_from, least=0)
+        _require_count("--shuffle-seed", self.shuffle_seed, least=0)
+        _require_count("--synthetic-rows", self.synthetic_rows, least=10)
+        _require_count("--synthetic-seed", self.synthetic_seed, least=0)
+        if self.maxlen is not None:
+            _require_count("--maxlen", self.maxlen)
+        for name, char in (("--start-char", self.start_char), ("--oov-char", self.oov_char)):
+            if char is not None:
+                _require_count(name, char, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: a multi-hot layer, then fully connected ones. The defaults are the tutorial's."""
+
+    hidden_units: tuple[int, ...] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+
+    dropout: tuple[float, ...] = (0.3, 0.2, 0.0)
+    """Dropout rate after each hidden layer; one number holds for all."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        for units in self.hidden_units:
+            _require_count("--hidden-units", units)
+        if len(self.dropout) == 1:
+            object.__setattr__(self, "dropout", self.dropout * len(self.hidden_units))
+        _require(
+            len(self.dropout) == len(self.hidden_units),
+            f"--dropout has {len(self.dropout)} rates for {len(self.hidden_units)} hidden layers "
+            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
+        )
+        for rate in self.dropout:
+            _require(0 <= rate < 1, f"--dropout holds {rate}; a rate is in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights are updated."""
+
+    optimizer: str = "adam"
+    """Any Keras optimizer, by name."""
+
+    learning_rate: float | None = None
+    """Left out: the optimizer's own default."""
+
+    clip_norm: float | None = None
+    """Scale all gradients down together when their global norm exceeds this."""
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("--learning-rate", self.learning_rate),
+            ("--clip-norm", self.clip_norm),
+        ):
+            if value is not None:
+                ok = math.isfinite(value) and value > 0
+                _require(ok, f"{name} is {value}; it must be a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+    """How the work is laid out on the devices."""
+
+    batch_size: int = 500
+    """Rows per optimizer step, over all replicas."""
+
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    """Of the layers' arithmetic; variables, row sums and the loss stay float32."""
+
+    implementation: Literal["auto", "dense", "gather"] = "auto"
+    """Of the multi-hot product."""
+
+    input: Literal["auto", "stream"] = "auto"
+    """How batches reach the device: `stream` through tf.data."""
+
+    steps_per_dispatch: Literal["auto"] | int = "auto"
+    """Optimizer steps in one call of the compiled function."""
+
+    replicas: Literal["auto"] | int = "auto"
+    """Devices to spread a batch over. `auto`: all GPUs, or one CPU device. On CPU, N logical devices."""
+
+    seed: int = 0
+    """Of the initial weights, the row order and dropout."""
+
+    strict_xla: bool = False
+    """A compilation of the training step after the first epoch is an error instead of a warning."""
+
+    def __post_init__(self) -> None:
+        _require_count("--batch-size", self.batch_size)
+        _require_count("--steps-per-dispatch", self.steps_per_dispatch)
+        _require_count("--replicas", self.replicas)
+        _require(0 <= self.seed < 2**31, f"--seed is {self.seed}; it must be in [0, 2**31)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """What a run leaves behind."""
+
+    run_dir: str | None = None
+    """Folder for everything the run writes. Left out: runs/ and the time of day."""
+
+    overwrite: bool = False
+    """Replace a run that is already in the run folder."""
+
+    resume: bool = False
+    """Go on from the run folder's last checkpoint, with the same settings."""
+
+    summary: bool = False
+    """Print the network's layers and parameters before training."""
+
+    tensorboard: Literal["on", "off"] = "on"
+    """Write event files to the run folder's tensorboard/."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    epochs: int = 2
+    """Passes over the training rows."""
+
+    def __post_init__(self) -> None:
+        _require_count("--epochs", self.epochs)
+        _require(
+            not (self.output.resume and self.output.overwrite),
+            "--resume and --overwrite exclude each other: one keeps the run, one replaces it",
+        )
+        _require(
+            not self.output.resume or self.output.run_dir is not None,
+            "--resume needs --run-dir: the folder of the run to go on with",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate a saved model on a data set's held-out rows."""
+
+    model: str
+    """Path to a .keras file, or to a run folder that holds one."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        _require_count("--batch-size", self.batch_size)
+
+
+def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
+    """Checks what can only be known once the data and the devices are.
+
+    Raises:
+        InputError: when a batch does not fit the data set or does not divide over the replicas.
+    """
+    _require(
+        batch_size <= rows,
+        f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
+        f"set --batch-size to {rows} or less",
+    )
+    below = batch_size // replicas * replicas
+    _require(
+        batch_size % replicas == 0,
+        f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
+        f"set --batch-size to {below or replicas} or {below + replicas}, or --replicas to a divisor",
+    )
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The settings as nested plain mappings, for config.json."""
+    return dataclasses.asdict(config)
+
+
+def from_mapping(kind: type[_Config], content: Mapping[str, Any], *, where: str) -> _Config:
+    """Builds settings from nested mappings, as read from TOML or config.json.
+
+    Keys are field names with `_` or `-`. A field of a nested group may stand at the top level, as it
+    does on the command line; a key that names no field is an error.
+
+    Raises:
+        InputError: naming `where` and the key that is unknown or has a value of a wrong type.
+    """
+    groups = {f.name: f for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)}  # type: ignore[arg-type]
+    own: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {name: {} for name in groups}
+    for raw_key, value in content.items():
+        key = raw_key.replace("-", "_")
+        if key in groups and isinstance(value, Mapping):
+            nested[key].update({k.replace("-", "_"): v for k, v in value.items()})
+        elif key in {f.name for f in dataclasses.fields(kind)} - set(groups):  # type: ignore[arg-type]
+            own[key] = value
+        else:
+            holder = next((n for n, f in groups.items() if _has_field(f.type, key)), None)
+            if holder is None:
+                raise InputError(f"{where}: unknown setting '{raw_key}'; `--help` lists them all")
+            nested[holder][key] = value
+    for name, group in groups.items():
+        own[name] = _build(group.type, nested[name], where=where)
+    return _build(kind, own, where=where)
+
+
+def _has_field(kind: Any, name: str) -> bool:
+    return name in {f.name for f in dataclasses.fields(kind)}
+
+
+def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
+    for key in content:
+        if not _has_field(kind, key):
+            raise InputError(f"{where}: unknown setting '{key}'; `--help` lists them all")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: a setting has a value of a wrong type: {error}") from error

@@ -1,0 +1,1 @@
+"""Devices and strategy, the compiled step and its N-step dispatch, checkpoints."""

@@ -1,0 +1,1 @@
+"""Layers, the network, precision."""

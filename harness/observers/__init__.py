@@ -1,0 +1,1 @@
+"""Those who receive a run's records: console, JSONL, TensorBoard."""

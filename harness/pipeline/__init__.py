@@ -1,0 +1,1 @@
+"""RaggedSets to fixed-shape batches: order, capacity, the tf.data stream."""

@@ -1,0 +1,198 @@
+"""The plain records that a run produces, and the interface of those who receive them.
+
+Everything here is host data: Python numbers and strings, never a tensor. Whoever holds a record can
+read it without waiting for a device.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What a run trains and tests on."""
+
+    name: str
+    rows: int
+    """Rows to train on."""
+    test_rows: int
+    num_tokens: int
+    num_classes: int
+    nnz: int
+    """Ids in the training rows, after `unique()` where the run applies it."""
+    unique: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was taken for a setting, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStart:
+    """A run about to train: everything is resolved, nothing has been compiled."""
+
+    run_dir: str
+    config: Mapping[str, Any]
+    dataset: DatasetInfo
+    devices: tuple[str, ...]
+    replicas: int
+    precision: Choice
+    implementation: Choice
+    steps_per_dispatch: Choice
+    input: Choice
+    batch_size: int
+    num_parameters: int
+    steps_per_epoch: int
+    epochs: int
+    start_step: int
+    """Optimizer steps that were done before: above 0 in a resumed run."""
+    versions: Mapping[str, str]
+    host: Mapping[str, Any]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps from the first epoch to the last."""
+        return self.steps_per_epoch * self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """One XLA program compiled, outside every window's time."""
+
+    program: str
+    capacity: int
+    """Static length of the `values` buffer that the program was compiled for, per replica."""
+    seconds: float
+    step: int
+    """Optimizer steps done when it happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One dispatch of training steps."""
+
+    step: int
+    """Optimizer steps done at its end."""
+    epoch: int
+    """Counted from 0."""
+    num_steps: int
+    examples: int
+    tokens: int
+    seconds: float
+    """From the end of the window before to the end of this one, compilation excluded."""
+    data_wait_seconds: float
+    loss: float
+    """Weighted mean over the window's real rows."""
+    accuracy: float
+    loss_scale: float | None = None
+    """After the window; None where the precision needs no scaling."""
+    skipped_steps: int = 0
+    """Steps of this window whose update was skipped because a gradient was not finite."""
+
+    @property
+    def steps_per_second(self) -> float:
+        """Optimizer steps per second of the window's time."""
+        return self.num_steps / self.seconds
+
+    @property
+    def examples_per_second(self) -> float:
+        """Real rows, padding excluded, per second of the window's time."""
+        return self.examples / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Ids per second of the window's time."""
+        return self.tokens / self.seconds
+
+    @property
+    def step_time_ms(self) -> float:
+        """Mean time of a step in the window, in milliseconds."""
+        return 1e3 * self.seconds / self.num_steps
+
+    @property
+    def data_wait_fraction(self) -> float:
+        """Share of the window's time in which the device had no batch to work on."""
+        return self.data_wait_seconds / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One pass over the held-out rows."""
+
+    step: int
+    epoch: int
+    examples: int
+    seconds: float
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run came to: the content of summary.json (its keys are stable)."""
+
+    test_accuracy: float | None
+    """None where the run was interrupted before its first evaluation."""
+    test_loss: float | None
+    examples_per_second: float | None
+    """Training, compilation excluded, data wait included: the median over windows."""
+    steps_per_second: float | None
+    tokens_per_second: float | None
+    data_wait_fraction: float | None
+    train_seconds: float
+    compile_seconds: float
+    wall_seconds: float
+    """Since the process started."""
+    peak_rss_bytes: int
+    epochs: float
+    """Epochs trained in this process: a fraction where the run was interrupted."""
+    steps: int
+    """Optimizer steps done, those before a resume included."""
+    batch_size: int
+    steps_per_dispatch: int
+    precision: str
+    implementation: str
+    input: str
+    replicas: int
+    devices: tuple[str, ...]
+    compilations: int
+    """How often the training step was compiled: once for each capacity that occurred."""
+    skipped_steps: int
+    interrupted: bool
+    dataset: DatasetInfo
+    versions: Mapping[str, str]
+    host: Mapping[str, Any]
+
+
+class Observer:
+    """Receives a run's records, in order, on the thread that trains.
+
+    Every method does nothing here: an observer overrides what it cares for. What one raises ends the
+    run, so that no sink fails unseen. `close` is called once, also after a failure.
+    """
+
+    def on_start(self, run: RunStart) -> None:
+        """Before anything is compiled."""
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        """After an XLA program was compiled."""
+
+    def on_window(self, window: Window) -> None:
+        """After each dispatch of training steps."""
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """After each pass over the held-out rows."""
+
+    def on_warning(self, message: str) -> None:
+        """When the run goes on, but its user should know something."""
+
+    def on_end(self, summary: Summary) -> None:
+        """After the last window and evaluation, also of an interrupted run."""
+
+    def close(self) -> None:
+        """Release files and threads."""

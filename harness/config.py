@@ -1,23 +1,21 @@
 """Every setting of a run, with its default and its check.
 
-The command line, its help texts and `--config FILE.toml` are generated from these classes. Nothing is
-imported here beyond the standard library, so that `--help` costs no more than parsing does.
+The command line, its help texts and `--config FILE.toml` are generated from these classes. Nothing
+is imported here beyond the standard library, so that `--help` costs no more than parsing does.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
+from harness.config_file import from_mapping as from_mapping
+from harness.config_file import to_mapping as to_mapping
 from harness.errors import InputError
 
 Implementation = Literal["dense", "gather"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-
-_Config = TypeVar("_Config")
 
 
 def _require(holds: bool, message: str) -> None:
@@ -37,12 +35,12 @@ class DataConfig:
     that the vocabulary is cut to 10,000 ids as in the tutorial."""
 
     data: str = "synthetic"
-    """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format, or
-    a folder written by `harness data convert`."""
+    """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
+    or a folder written by `harness data convert`."""
 
     split: Literal["tutorial", "standard"] = "tutorial"
-    """IMDB only. `tutorial`: the first 10,000 of the merged set are held out; `standard`: 25,000 train,
-    25,000 test."""
+    """IMDB only. `tutorial`: the first 10,000 of the merged set are held out; `standard`: 25,000
+    train, 25,000 test."""
 
     num_words: int = 10_000
     """IMDB only. Ids at or above this become `oov_char`."""
@@ -66,8 +64,8 @@ class DataConfig:
     """IMDB only. Seed of the shuffle that Keras applies while loading."""
 
     word_index: str | None = None
-    """JSON file of words and their ranks, to decode reviews; otherwise looked for beside the data and
-    in Keras's cache."""
+    """JSON file of words and their ranks, to decode reviews; otherwise looked for beside the data
+    and in Keras's cache."""
 
     synthetic_rows: int = 50_000
     """Synthetic only. Rows, a fifth of which are held out."""
@@ -94,7 +92,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network: a multi-hot layer, then fully connected ones. The defaults are the tutorial's."""
+    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
 
     hidden_units: tuple[int, ...] = (50, 50, 50)
     """Units of each hidden layer; the first is the multi-hot layer."""
@@ -163,7 +161,8 @@ class ExecutionConfig:
     """Optimizer steps in one call of the compiled function."""
 
     replicas: Literal["auto"] | int = "auto"
-    """Devices to spread a batch over. `auto`: all GPUs, or one CPU device. On CPU, N logical devices."""
+    """Devices to spread a batch over. `auto`: all GPUs, or one CPU device. On CPU, N logical
+    devices."""
 
     seed: int = 0
     """Of the initial weights, the row order and dropout."""
@@ -237,6 +236,10 @@ class EvaluateConfig:
         _require_count("--batch-size", self.batch_size)
 
 
+def _either(lower: int, upper: int) -> str:
+    return f"{lower} or {upper}" if lower else f"{upper}"
+
+
 def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
     """Checks what can only be known once the data and the devices are.
 
@@ -252,53 +255,5 @@ def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
     _require(
         batch_size % replicas == 0,
         f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
-        f"set --batch-size to {below or replicas} or {below + replicas}, or --replicas to a divisor",
+        f"set --batch-size to {_either(below, below + replicas)}, or --replicas to a divisor",
     )
-
-
-def to_mapping(config: Any) -> dict[str, Any]:
-    """The settings as nested plain mappings, for config.json."""
-    return dataclasses.asdict(config)
-
-
-def from_mapping(kind: type[_Config], content: Mapping[str, Any], *, where: str) -> _Config:
-    """Builds settings from nested mappings, as read from TOML or config.json.
-
-    Keys are field names with `_` or `-`. A field of a nested group may stand at the top level, as it
-    does on the command line; a key that names no field is an error.
-
-    Raises:
-        InputError: naming `where` and the key that is unknown or has a value of a wrong type.
-    """
-    groups = {f.name: f for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)}  # type: ignore[arg-type]
-    own: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {name: {} for name in groups}
-    for raw_key, value in content.items():
-        key = raw_key.replace("-", "_")
-        if key in groups and isinstance(value, Mapping):
-            nested[key].update({k.replace("-", "_"): v for k, v in value.items()})
-        elif key in {f.name for f in dataclasses.fields(kind)} - set(groups):  # type: ignore[arg-type]
-            own[key] = value
-        else:
-            holder = next((n for n, f in groups.items() if _has_field(f.type, key)), None)
-            if holder is None:
-                raise InputError(f"{where}: unknown setting '{raw_key}'; `--help` lists them all")
-            nested[holder][key] = value
-    for name, group in groups.items():
-        own[name] = _build(group.type, nested[name], where=where)
-    return _build(kind, own, where=where)
-
-
-def _has_field(kind: Any, name: str) -> bool:
-    return name in {f.name for f in dataclasses.fields(kind)}
-
-
-def _build(kind: Any, content: Mapping[str, Any], *, where: str) -> Any:
-    for key in content:
-        if not _has_field(kind, key):
-            raise InputError(f"{where}: unknown setting '{key}'; `--help` lists them all")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where}: a setting has a value of a wrong type: {error}") from error

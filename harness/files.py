@@ -1,9 +1,10 @@
-"""Files that are whole or absent: written beside, flushed, then renamed."""
+"""Files that are whole or absent: written beside, then renamed. And JSON that any reader takes."""
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; renames it to `path` when the block succeeds.
 
-    When the block fails, nothing is left of the new file and `path` is as it was.
+    When the block fails, nothing is left of the new file and `path` is as it was. An `OSError` that
+    names no file, as that of a full disk, leaves with the name of `path`.
     """
     # The suffix stays last: some writers (Keras) choose the format by it.
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -21,12 +23,35 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(beside, "rb") as written:
             os.fsync(written.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
 
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """`content` as JSON text; finite floats read back exactly.
+
+    JSON has no numbers that are not finite. They are written as the texts "NaN", "Infinity" and
+    "-Infinity" (the JSON mapping of protocol buffers), which Python's `float` and JavaScript's
+    `Number` turn back into them.
+    """
+    return json.dumps(_finite_or_named(content), indent=indent, allow_nan=False)
+
+
+def _finite_or_named(content: Any) -> Any:
+    if isinstance(content, float) and not math.isfinite(content):
+        return "NaN" if math.isnan(content) else "Infinity" if content > 0 else "-Infinity"
+    if isinstance(content, Mapping):
+        return {key: _finite_or_named(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite_or_named(value) for value in content]
+    return content
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON; floats read back exactly."""
-    text = json.dumps(content, indent=2, allow_nan=True) + "\n"
+    """Writes `content` as indented JSON, whole or not at all; see `json_text` for its floats."""
     with replacing(path) as beside:
-        beside.write_text(text)
+        beside.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

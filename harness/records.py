@@ -172,8 +172,8 @@ class Summary:
 class Observer:
     """Receives a run's records, in order, on the thread that trains.
 
-    Every method does nothing here: an observer overrides what it cares for. What one raises ends the
-    run, so that no sink fails unseen. `close` is called once, also after a failure.
+    Every method does nothing here: an observer overrides what it cares for. What one raises ends
+    the run, so that no sink fails unseen. `close` is called once, also after a failure.
     """
 
     def on_start(self, run: RunStart) -> None:

@@ -1,0 +1,84 @@
+"""What every test shares: two logical CPU devices, the real data, how hypothesis searches."""
+
+import os
+
+# Read when TensorFlow is imported. A test module may do that, so before all of them.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+NUM_LOGICAL_DEVICES = 2
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+# Fresh examples on every run, and a failure prints the decorator that repeats it. No deadline: the
+# first example of a compiled function pays for the compilation. Said in full, since hypothesis has
+# other defaults where CI is set.
+hypothesis.settings.register_profile(
+    "harness", derandomize=False, deadline=None, print_blob=True, max_examples=100
+)
+hypothesis.settings.load_profile("harness")
+
+
+def _split_cpu() -> None:
+    """Sets up two logical CPU devices, unless that was done.
+
+    Raises RuntimeError when TensorFlow already runs without them.
+    """
+    import tensorflow as tf
+
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if tf.config.get_logical_device_configuration(cpu) is None:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_LOGICAL_DEVICES
+        )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Test modules that import TensorFlow have done so by now, and no test has run an operation."""
+    if "tensorflow" not in sys.modules:
+        return
+    try:
+        _split_cpu()
+    except RuntimeError as error:
+        raise pytest.UsageError(
+            "TensorFlow ran before its CPU could be split into logical devices: a test module makes"
+            " tensors while it is imported; move that into a fixture"
+        ) from error
+
+
+@pytest.fixture(scope="session")
+def logical_devices() -> list[str]:
+    """Names of the two logical CPU devices, ["/device:CPU:0", "/device:CPU:1"].
+
+    For tests of several replicas, and for any test that imports TensorFlow only inside itself.
+    """
+    _split_cpu()
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of the real data: HARNESS_TEST_DATA, or ../shared/data; skips without one."""
+    named = os.environ.get("HARNESS_TEST_DATA")
+    folder = Path(named) if named else PROJECT_ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        if named:
+            pytest.fail(f"HARNESS_TEST_DATA names {named}, which is no folder")
+        pytest.skip(f"needs the real data: set HARNESS_TEST_DATA to its folder (no {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imdb_path(data_folder: Path) -> Path:
+    """The real imdb.npz in Keras's format; skips without it."""
+    path = data_folder / "imdb.npz"
+    if not path.is_file():
+        pytest.skip(f"needs the real data: {data_folder} holds no imdb.npz")
+    return path

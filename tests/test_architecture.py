@@ -1,0 +1,298 @@
+"""The rooms of the house, the arrows between them, and the rules that hold for every file.
+
+Data flows down the table of rooms below; imports point only up it. The imports are read from the
+syntax tree, so those inside functions and under TYPE_CHECKING count as well.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES = 400
+DRAWER_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+STANDARD_LIBRARY = sys.stdlib_module_names | {"_typeshed"}  # the latter for type checkers alone
+RUNTIME_DEPENDENCIES = frozenset(
+    {"keras", "numpy", "psutil", "pynvml", "rich", "tensorboard", "tensorflow", "tyro"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A row of the table: its modules, and what they may import beside the standard library."""
+
+    name: str
+    modules: tuple[str, ...]
+    """Module or package names, each with all that is below it."""
+    packages: frozenset[str] = frozenset()
+    """Installed packages that it may import."""
+    late_packages: frozenset[str] = frozenset()
+    """Those that it may import inside a function only."""
+    rooms: tuple[str, ...] | None = None
+    """The only modules of other rooms that it may import; None: every room above it."""
+
+
+# In the order in which data flows. `ground` is what all rooms of the harness share.
+GROUND = tuple(
+    f"harness.{name}" for name in ("errors", "config", "config_file", "records", "files")
+)
+ROOMS = (
+    Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),
+    Room(name="ground", modules=("harness", *GROUND), rooms=()),
+    Room(
+        name="data",
+        modules=("harness.data",),
+        packages=frozenset({"numpy"}),
+        late_packages=frozenset({"keras"}),  # the download; reading files needs no TensorFlow
+        rooms=GROUND,
+    ),
+    Room(
+        name="pipeline",
+        modules=("harness.pipeline",),
+        packages=frozenset({"numpy", "tensorflow"}),
+    ),
+    Room(
+        name="model",
+        modules=("harness.model",),
+        packages=frozenset({"keras", "numpy", "tensorflow"}),
+    ),
+    Room(
+        name="engine",
+        modules=("harness.engine",),
+        packages=frozenset({"keras", "numpy", "tensorflow"}),
+    ),
+    Room(name="loop", modules=("harness.loop",), rooms=("harness.records",)),
+    Room(
+        name="observers",
+        modules=("harness.observers",),
+        packages=frozenset({"numpy", "psutil", "rich", "tensorboard", "tensorflow"}),
+    ),
+    Room(
+        name="telemetry",
+        modules=("harness.telemetry",),
+        packages=frozenset({"psutil", "pynvml"}),
+    ),
+    Room(name="bench", modules=("harness.bench",), packages=RUNTIME_DEPENDENCIES),
+    Room(name="cli", modules=("harness.cli", "harness.__main__"), packages=RUNTIME_DEPENDENCIES),
+)
+
+
+def is_within(module: str, package: str) -> bool:
+    # The bare package `harness` is only its __init__: each room below it has a row of its own.
+    return module == package or (package != "harness" and module.startswith(f"{package}."))
+
+
+def room_of(module: str) -> Room | None:
+    return next((room for room in ROOMS if any(is_within(module, m) for m in room.modules)), None)
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """One imported name."""
+
+    line: int
+    target: str
+    late: bool
+    """Inside a function."""
+
+
+def arrows(tree: ast.AST, late: bool = False) -> Iterator[Arrow]:
+    """Everything imported in `tree`; relative imports are another test's matter."""
+    for node in ast.iter_child_nodes(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (Arrow(node.lineno, alias.name, late) for alias in names)
+            case ast.ImportFrom(module=str(module), level=0, names=names):
+                # `from harness import loop` names a module, `from harness.loop import run` none.
+                for alias in names:
+                    member = f"{module}.{alias.name}"
+                    is_module = module == "harness" and room_of(member) is not None
+                    yield Arrow(node.lineno, member if is_module else module, late)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module")
+                | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(module)), *_],
+            ):
+                yield Arrow(node.lineno, module, late)
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from arrows(node, late or is_function)
+
+
+def forbidden(importer: Room, arrow: Arrow) -> str | None:
+    """Why a module in the room `importer` may not import the arrow's target; None if it may."""
+    target = arrow.target
+    package = target.partition(".")[0]
+    if package not in ("harness", "kernels"):
+        if package in STANDARD_LIBRARY or package in importer.packages:
+            return None
+        if package in importer.late_packages:
+            return None if arrow.late else f"{importer.name}: import {package} inside the function"
+        allowed = ", ".join(sorted(importer.packages)) or "none"
+        return f"{importer.name} may not import the package {package} (allowed: {allowed})"
+    room = room_of(target)
+    if room is None:
+        return f"{target} is in no room"
+    if room is importer:
+        return None
+    if room.name == "cli":
+        return f"{importer.name} imports {target}, which nothing may import"
+    if importer.rooms is not None:
+        if any(is_within(target, module) for module in importer.rooms):
+            return None
+        allowed = ", ".join(importer.rooms) or "no other room"
+        return f"{importer.name} may not import {target} (allowed: {allowed})"
+    if ROOMS.index(room) > ROOMS.index(importer):
+        return f"{importer.name} imports {target}, a room below it"
+    return None
+
+
+def import_violations(root: Path) -> list[str]:
+    """Every forbidden arrow in the `harness` and `kernels` under `root`, one line each."""
+    found = []
+    for path in sorted([*root.glob("harness/**/*.py"), *root.glob("kernels/**/*.py")]):
+        relative = path.relative_to(root)
+        module = ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
+        room = room_of(module)
+        if room is None:
+            found.append(
+                f"{relative}: belongs to no room; put it into one, or add a row to the table"
+            )
+            continue
+        tree = ast.parse(path.read_text(), filename=str(relative))
+        found += [
+            f"{relative}:{arrow.line}: {why}"
+            for arrow in arrows(tree)
+            if (why := forbidden(room, arrow))
+        ]
+    return found
+
+
+def source_files(*patterns: str) -> list[Path]:
+    folders = ("harness", "kernels", "tests", "benchmarks", "scripts")
+    return sorted(
+        path
+        for folder in folders
+        for pattern in patterns
+        for path in (PROJECT_ROOT / folder).rglob(pattern)
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def report(lines: list[str]) -> str:
+    return "\n" + "\n".join(lines)
+
+
+def test_imports_point_up_the_table() -> None:
+    violations = import_violations(PROJECT_ROOT)
+    assert not violations, report(violations)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("kernels/multi_hot/api.py", "import tensorflow as tf, numpy, ctypes"),
+        ("harness/__init__.py", "from importlib.metadata import version"),
+        ("harness/config.py", "from harness.errors import InputError"),
+        ("harness/data/ragged.py", "import numpy as np\nfrom harness import errors, files"),
+        ("harness/data/download.py", "def fetch():\n    import keras"),
+        ("harness/pipeline/stream.py", "import harness.data.ragged"),
+        ("harness/model/layers.py", "import keras\nfrom kernels.multi_hot import multi_hot_dense"),
+        ("harness/loop.py", "from harness.records import Window\nimport time"),
+        ("harness/telemetry/host.py", "def read():\n    import psutil"),
+        ("harness/bench/sweep.py", "from harness.engine import step"),
+        ("harness/cli.py", "import tyro\nfrom harness import __version__, bench, loop"),
+    ],
+)
+def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
+    write(tmp_path / path, source)
+    assert import_violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("kernels/multi_hot/api.py", "from harness.errors import InputError", "room below"),
+        ("kernels/multi_hot/api.py", "import keras", "package keras"),
+        ("harness/__init__.py", "import numpy", "package numpy"),
+        ("harness/__init__.py", "from harness.data import ragged", "may not import"),
+        ("harness/config.py", "import kernels.multi_hot", "may not import kernels"),
+        ("harness/records.py", "import numpy as np", "package numpy"),
+        ("harness/data/ragged.py", "import tensorflow", "package tensorflow"),
+        ("harness/data/download.py", "import keras", "inside the function"),
+        ("harness/data/ragged.py", "from kernels import multi_hot", "may not import kernels"),
+        (
+            "harness/data/ragged.py",
+            "def f():\n    from harness.engine import step",
+            "may not import",
+        ),
+        ("harness/pipeline/order.py", "from harness import model", "room below"),
+        ("harness/model/layers.py", "import torch", "package torch"),
+        ("harness/engine/step.py", "from harness.loop import run", "room below"),
+        ("harness/loop.py", "import tensorflow", "package tensorflow"),
+        ("harness/loop.py", "from harness import engine", "may not import harness.engine"),
+        ("harness/loop.py", "from harness.config import TrainConfig", "harness.config"),
+        ("harness/loop.py", "from harness.recordset import X", "in no room"),
+        ("harness/observers/console.py", "import harness.telemetry.host", "room below"),
+        (
+            "harness/telemetry/host.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import harness.bench",
+            "room below",
+        ),
+        ("harness/bench/sweep.py", "from harness.cli import main", "nothing may import"),
+        (
+            "harness/bench/sweep.py",
+            "import importlib\nimportlib.import_module('harness.cli')",
+            "cli",
+        ),
+        ("harness/cli.py", "import pandas", "package pandas"),
+        ("harness/anything.py", "", "belongs to no room"),
+    ],
+)
+def test_forbidden_arrows_are_found(tmp_path: Path, path: str, source: str, complaint: str) -> None:
+    write(tmp_path / path, source)
+    (violation,) = import_violations(tmp_path)
+    assert violation.startswith(path)
+    assert complaint in violation
+
+
+def write(path: Path, source: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+
+
+def test_no_file_is_too_long() -> None:
+    entry_points = [path for path in (PROJECT_ROOT / "scripts").iterdir() if path.is_file()]
+    paths = {*source_files("*.py", "*.cc", "*.cu", "*.h"), *entry_points}
+    lengths = {path: len(path.read_bytes().splitlines()) for path in paths}
+    too_long = [
+        f"{path.relative_to(PROJECT_ROOT)}: {length} lines, at most {MAX_LINES}"
+        for path, length in sorted(lengths.items())
+        if length > MAX_LINES
+    ]
+    assert not too_long, report(too_long)
+
+
+def test_no_file_is_a_drawer() -> None:
+    drawers = [
+        str(path.relative_to(PROJECT_ROOT))
+        for path in source_files("*.py")
+        if DRAWER_NAMES & set(path.relative_to(PROJECT_ROOT).with_suffix("").parts)
+    ]
+    assert not drawers, report(drawers)
+
+
+def test_no_bare_except_and_no_relative_import() -> None:
+    found = []
+    for path in source_files("*.py"):
+        relative = path.relative_to(PROJECT_ROOT)
+        for node in ast.walk(ast.parse(path.read_text(), filename=str(relative))):
+            match node:
+                case ast.ExceptHandler(type=None):
+                    found.append(f"{relative}:{node.lineno}: bare except")
+                case ast.ImportFrom(level=level) if level:
+                    found.append(f"{relative}:{node.lineno}: relative import")
+    assert not found, report(found)

@@ -1,0 +1,156 @@
+"""The harness's own file format: a folder of plain .npy files that can be memory-mapped.
+
+    values.npy      int32 [N]
+    row_splits.npy  int64 [B + 1]
+    labels.npy      int32 [B]
+    meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz
+
+No pickle is written or read. The folder is written beside its final name and renamed when whole.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+FORMAT_NAME = "harness-ragged-sets"
+FORMAT_VERSION = 1
+
+_PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}
+_META_TYPES = {
+    "name": str,
+    "num_tokens": int,
+    "num_classes": int,
+    "is_unique": bool,
+    "rows": int,
+    "nnz": int,
+}
+
+
+def save(sets: RaggedSets, folder: str | os.PathLike[str]) -> None:
+    """Writes `sets` as a new folder.
+
+    Raises:
+        InputError: the folder exists already, or its parent cannot be written to.
+        OSError: the disk is full, or another failure while writing; no folder is left behind.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} exists already. Choose another folder, or remove it first.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        beside.mkdir()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} cannot be made: {error}. Choose another folder.") from error
+    try:
+        for part in _PARTS:
+            np.save(beside / f"{part}.npy", getattr(sets, part), allow_pickle=False)
+        meta = {
+            "format": FORMAT_NAME,
+            "version": FORMAT_VERSION,
+            "name": sets.name,
+            "num_tokens": sets.num_tokens,
+            "num_classes": sets.num_classes,
+            "is_unique": sets.is_unique,
+            "rows": sets.num_rows,
+            "nnz": sets.nnz,
+        }
+        (beside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def load(folder: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = "r") -> RaggedSets:
+    """Reads what `save` wrote and validates it once.
+
+    Args:
+        folder: the folder.
+        mmap_mode: "r" leaves the arrays on disk until they are used; None reads them.
+
+    Raises:
+        InputError: a part is missing, truncated or of another version, or breaks a rule of
+            `RaggedSets`.
+    """
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    parts = {part: _read_part(folder, part, mmap_mode) for part in _PARTS}
+    sizes = (parts["row_splits"].shape[0] - 1, parts["values"].shape[0])
+    if sizes != (meta["rows"], meta["nnz"]):
+        raise InputError(
+            f"{folder}: the arrays hold (rows, ids) {sizes}, but meta.json says "
+            f"{(meta['rows'], meta['nnz'])}. The parts are of different sets; save the set again."
+        )
+    return RaggedSets(
+        values=parts["values"],
+        row_splits=parts["row_splits"],
+        labels=parts["labels"],
+        num_tokens=meta["num_tokens"],
+        name=meta["name"],
+        num_classes=meta["num_classes"],
+        is_unique=meta["is_unique"],
+    )
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / "meta.json"
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    # Text that is not UTF-8 and text that is not JSON both raise a ValueError.
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}. Save the set again.") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT_NAME:
+        raise InputError(
+            f'{path} does not say "format": "{FORMAT_NAME}". Give a folder written by this harness.'
+        )
+    if meta.get("version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} says version {meta.get('version')}, this harness reads {FORMAT_VERSION}. "
+            "Save the set again with this harness."
+        )
+    for key, kind in _META_TYPES.items():
+        if type(meta.get(key)) is not kind:
+            raise InputError(
+                f"{path}: {key} is {meta.get(key)!r}, not of type {kind.__name__}. "
+                "Save the set again."
+            )
+    return meta
+
+
+def _read_part(folder: Path, part: str, mmap_mode: Literal["r"] | None) -> npt.NDArray[Any]:
+    path = folder / f"{part}.npy"
+    try:
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is truncated or not a .npy file: {error}. Save the set again."
+        ) from error
+    # np.load would open a zip archive under this name as well.
+    dtype = np.dtype(_PARTS[part])
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+        raise InputError(f"{path} is not {dtype} in one dimension. Save the set again.")
+    if mmap_mode is None:
+        array.flags.writeable = False
+    return array
+
+
+def _missing(path: Path) -> InputError:
+    return InputError(f"{path} is missing. Give a folder that holds {', '.join(_file_names())}.")
+
+
+def _file_names() -> list[str]:
+    return [f"{part}.npy" for part in _PARTS] + ["meta.json"]

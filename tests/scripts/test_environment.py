@@ -1,0 +1,204 @@
+"""scripts/environment.sh at work: real bash, venv and pip on a project without dependencies."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+TINY_PROJECT = Path(__file__).resolve().parent / "tiny_project"
+INSTALLING = "installing "
+
+
+def make_project(root: Path) -> Path:
+    shutil.copytree(TINY_PROJECT, root)
+    shutil.copytree(SCRIPTS, root / "scripts")
+    pyproject = root / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("file:///FOLDER", root.as_uri()))
+    spec = importlib.util.spec_from_file_location("backend", root / "backend.py")
+    assert spec is not None
+    assert spec.loader is not None
+    backend = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(backend)
+    backend.write_wheel(str(root), "extra", {"extra.py": ""})
+    return root
+
+
+def call(
+    script: Path, *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [script, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PIP_NO_INDEX": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def ensure_environment(root: Path, *extras: str) -> subprocess.CompletedProcess[str]:
+    command = (
+        f"set -eu; source '{root}/scripts/environment.sh'; ensure_environment {' '.join(extras)}"
+    )
+    return call(Path(shutil.which("bash") or "bash"), "-c", command)
+
+
+def folder_of_programs(folder: Path, *names: str) -> Path:
+    """A PATH that holds these programs alone."""
+    folder.mkdir()
+    for name in names:
+        program = shutil.which(name)
+        assert program is not None
+        (folder / name).symlink_to(program)
+    return folder
+
+
+def write_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after its first call; its path has a space. Each test leaves it installed."""
+    root = make_project(tmp_path_factory.mktemp("first call") / "the project")
+    first = call(root / "scripts" / "harness", "a b", "", cwd=root.parent)
+    assert first.returncode == 0, first.stderr
+    (line,) = first.stderr.splitlines()
+    assert line.startswith(INSTALLING)
+    assert line.endswith("(once) ...")
+    assert json.loads(first.stdout) == {"arguments": ["a b", ""], "folder": str(root.parent)}
+    return root
+
+
+@pytest.fixture
+def pyproject(installed: Path) -> Iterator[Path]:
+    """The project's pyproject.toml, to be changed; put back, and installed again, afterwards."""
+    path = installed / "pyproject.toml"
+    text = path.read_text()
+    yield path
+    path.write_text(text)
+    assert ensure_environment(installed).returncode == 0
+
+
+def test_second_call_needs_no_program_but_the_shells_own(installed: Path, tmp_path: Path) -> None:
+    programs = folder_of_programs(tmp_path / "bin", "bash", "dirname", "readlink")
+    second = call(installed / "scripts" / "harness", "x", cwd=tmp_path, PATH=str(programs))
+    assert (second.returncode, second.stderr) == (0, "")
+    assert json.loads(second.stdout) == {"arguments": ["x"], "folder": str(tmp_path)}
+
+
+def test_exit_code_is_passed_on(installed: Path) -> None:
+    assert call(installed / "scripts" / "harness", "fail").returncode == 7
+
+
+def test_works_through_a_link(installed: Path, tmp_path: Path) -> None:
+    link = tmp_path / "harness"
+    link.symlink_to(installed / "scripts" / "harness")
+    assert json.loads(call(link, "x").stdout)["arguments"] == ["x"]
+
+
+def test_interrupted_installation_is_done_again(installed: Path) -> None:
+    (installed / ".venv" / "harness-stamps" / "base").unlink()
+    (installed / ".venv" / "bin" / "harness").unlink()
+    again = call(installed / "scripts" / "harness")
+    assert again.returncode == 0, again.stderr
+    assert INSTALLING in again.stderr
+
+
+def test_interrupted_venv_is_made_again(installed: Path) -> None:
+    for stamp in ("venv", "base"):
+        (installed / ".venv" / "harness-stamps" / stamp).unlink()
+    shutil.rmtree(installed / ".venv" / "lib")
+    again = call(installed / "scripts" / "harness")
+    assert again.returncode == 0, again.stderr
+    assert INSTALLING in again.stderr
+
+
+def test_changed_pyproject_is_installed_anew(installed: Path, pyproject: Path) -> None:
+    pyproject.write_text(pyproject.read_text() + "# changed\n")
+    assert INSTALLING in call(installed / "scripts" / "harness").stderr
+    assert call(installed / "scripts" / "harness").stderr == ""
+
+
+def test_extra_is_added_and_leaves_the_rest_current(installed: Path) -> None:
+    added = ensure_environment(installed, "test")
+    assert added.returncode == 0, added.stderr
+    assert INSTALLING in added.stderr
+    assert (added.returncode, ensure_environment(installed, "test").stderr) == (0, "")
+    assert call(installed / "scripts" / "harness").stderr == ""
+    assert call(installed / ".venv" / "bin" / "python", "-c", "import extra").returncode == 0
+
+
+def test_failure_of_pip_is_shown_and_leaves_no_stamp(installed: Path, pyproject: Path) -> None:
+    text = pyproject.read_text()
+    pyproject.write_text(text.replace("[project.opt", "[project]\n[project.opt"))
+    for _ in range(2):
+        failed = call(installed / "scripts" / "harness")
+        assert failed.returncode == 1
+        assert failed.stdout == ""
+        assert "ERROR" in failed.stderr
+
+
+def test_two_first_calls_at_once_install_once(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    processes = [
+        subprocess.Popen(
+            [root / "scripts" / "harness", name],
+            env=os.environ | {"PIP_NO_INDEX": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert [json.loads(out)["arguments"] for out, _ in outputs] == [["one"], ["two"]]
+    assert sum(error.count(INSTALLING) for _, error in outputs) == 1
+
+
+def test_environment_of_someone_else_is_refused(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    (root / ".venv").mkdir()
+    (root / ".venv" / "precious").touch()
+    refused = call(root / "scripts" / "harness")
+    assert refused.returncode == 1
+    assert f"{root}/.venv exists but was not made by these scripts" in refused.stderr
+    assert [path.name for path in (root / ".venv").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    ("python3", "message"),
+    [
+        (None, "no Python 3.11, 3.12 or 3.13 on the PATH"),
+        ("exit 0", "no Python 3.11, 3.12 or 3.13 on the PATH"),  # another version prints no path
+        (
+            'case "$2" in *ensurepip*) exit 1 ;; *) echo "$0" ;; esac',
+            "python3 lacks the venv module",
+        ),
+    ],
+    ids=["none", "another version", "without venv"],
+)
+def test_unfit_python_is_named(tmp_path: Path, python3: str | None, message: str) -> None:
+    root = make_project(tmp_path / "project")
+    programs = ("bash", "dirname", "readlink", "mkdir", "flock", "ls")
+    path = folder_of_programs(tmp_path / "bin", *programs)
+    if python3 is not None:
+        write_program(path / "python3", python3)
+    failed = call(root / "scripts" / "harness", PATH=str(path))
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert "call this again" in failed.stderr
+
+
+@pytest.mark.parametrize("name", ["harness", "test", "check", "environment.sh", "../.ci/run"])
+def test_shell_syntax(name: str) -> None:
+    subprocess.run(["bash", "-n", SCRIPTS / name], check=True)
+    assert os.access(SCRIPTS / name, os.X_OK) == (name != "environment.sh")

@@ -1,0 +1,92 @@
+"""The words of the console: the rows of its two blocks and its lines, as plain text."""
+
+from harness.records import Choice, Compilation, Evaluation, RunStart, Summary, Window
+
+Rows = list[tuple[str, str]]
+
+
+def starting_rows(run: RunStart) -> Rows:
+    """What is about to be trained, on what, and what every `auto` came to."""
+    data = run.dataset
+    repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
+    return [
+        (
+            "data set",
+            f"{data.name}: {data.rows:,} rows to train on, {data.test_rows:,} to test on, "
+            f"{data.nnz:,} ids ({data.nnz / data.rows:.1f} a row, {repeated}), "
+            f"{data.num_tokens:,} tokens, {data.num_classes} classes",
+        ),
+        ("devices", f"{', '.join(run.devices)} ({_count(run.replicas, 'replica')})"),
+        ("precision", _choice(run.precision)),
+        ("implementation", _choice(run.implementation)),
+        ("input", _choice(run.input)),
+        ("steps/dispatch", _choice(run.steps_per_dispatch)),
+        ("parameters", f"{run.num_parameters:,}"),
+        (
+            "steps",
+            f"{run.total_steps:,} of {run.batch_size:,} rows: "
+            f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
+            + (f"; resumed after step {run.start_step:,}" if run.start_step else ""),
+        ),
+        ("run folder", run.run_dir),
+    ]
+
+
+def closing_rows(summary: Summary) -> Rows:
+    """What the run came to; a figure that there is none of is a dash."""
+    rows = [
+        ("test accuracy", _figure(summary.test_accuracy, "{:.4f}")),
+        ("test loss", _figure(summary.test_loss, "{:.4f}")),
+        ("examples/s", _figure(summary.examples_per_second, "{:,.0f}")),
+        ("steps/s", _figure(summary.steps_per_second, "{:,.1f}")),
+        ("tokens/s", _figure(summary.tokens_per_second, "{:,.0f}")),
+        ("data wait", _figure(summary.data_wait_fraction, "{:.1%}")),
+        ("training", f"{summary.train_seconds:.2f} s"),
+        (
+            "compilation",
+            f"{summary.compile_seconds:.2f} s ({_count(summary.compilations, 'training program')})",
+        ),
+        ("wall time", f"{summary.wall_seconds:.2f} s"),
+        ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
+    ]
+    if summary.skipped_steps:
+        rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))
+    return rows
+
+
+def compilation_line(compilation: Compilation) -> str:
+    """One compiled program."""
+    return (
+        f"compiled {compilation.program} for {compilation.capacity:,} ids a batch and replica "
+        f"in {compilation.seconds:.2f} s"
+    )
+
+
+def window_line(window: Window, run: RunStart) -> str:
+    """Where training stands."""
+    return (
+        f"epoch {window.epoch + 1}/{run.epochs}  step {window.step:,}/{run.total_steps:,}  "
+        f"loss {window.loss:.4f}  accuracy {window.accuracy:.4f}  "
+        f"{window.examples_per_second:,.0f} examples/s"
+    )
+
+
+def evaluation_line(evaluation: Evaluation, run: RunStart) -> str:
+    """One pass over the held-out rows."""
+    return (
+        f"epoch {evaluation.epoch + 1}/{run.epochs}  step {evaluation.step:,}/{run.total_steps:,}  "
+        f"validation loss {evaluation.loss:.4f}  validation accuracy {evaluation.accuracy:.4f}  "
+        f"({evaluation.examples:,} rows in {evaluation.seconds:.2f} s)"
+    )
+
+
+def _choice(choice: Choice) -> str:
+    return f"{choice.name} ({choice.why})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _figure(value: float | None, shape: str) -> str:
+    return "-" if value is None else shape.format(value)

@@ -1,0 +1,5 @@
+"""The multi-hot product: sums of table rows over sets of token ids, without the 0/1 matrix."""
+
+from kernels.multi_hot.api import IMPLEMENTATIONS, Implementation, multi_hot, multi_hot_dense
+
+__all__ = ["IMPLEMENTATIONS", "Implementation", "multi_hot", "multi_hot_dense"]

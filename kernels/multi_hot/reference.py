@@ -1,0 +1,42 @@
+"""The multi-hot product and its gradient in NumPy float64, as obvious as it can be.
+
+The truth that every implementation is held against; used by tests only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def multi_hot(
+    values: NDArray[np.integer], row_splits: NDArray[np.integer], *, num_tokens: int
+) -> NDArray[np.float64]:
+    """Return [rows, num_tokens] float64: 1 where the id is in the row's set."""
+    num_rows = len(row_splits) - 1
+    matrix = np.zeros((num_rows, num_tokens))
+    for row in range(num_rows):
+        for token_id in values[row_splits[row] : row_splits[row + 1]]:
+            assert 0 <= token_id < num_tokens
+            matrix[row, token_id] = 1.0
+    return matrix
+
+
+def multi_hot_dense(
+    table: NDArray[np.floating], values: NDArray[np.integer], row_splits: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return y [rows, units] float64: the multi-hot matrix times the table [num_tokens, units]."""
+    matrix = multi_hot(values, row_splits, num_tokens=len(table))
+    return matrix @ table.astype(np.float64)
+
+
+def table_gradient(
+    dy: NDArray[np.floating],
+    values: NDArray[np.integer],
+    row_splits: NDArray[np.integer],
+    *,
+    num_tokens: int,
+) -> NDArray[np.float64]:
+    """Return dW [num_tokens, units] float64 of y = M W: M^T times dy [rows, units]."""
+    matrix = multi_hot(values, row_splits, num_tokens=num_tokens)
+    return matrix.T @ dy.astype(np.float64)

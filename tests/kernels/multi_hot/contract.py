@@ -1,0 +1,356 @@
+"""What every implementation of the multi-hot product must do, as one test class.
+
+A test module of four lines instantiates it. Random inputs are fresh in every run; the seed is
+printed when a test fails. B rows, V num_tokens, H units, N values.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, ClassVar
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from kernels.multi_hot import Implementation, multi_hot_dense, reference
+from kernels.multi_hot.cases import SMALL, Case
+
+Tensor = Any
+DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+# Half a unit in the last place of the rounded result, doubled for what was rounded before it.
+ROUNDING = {tf.float32: 2.0**-23, tf.bfloat16: 2.0**-8, tf.float16: 2.0**-10}
+GARBAGE = (2**31 - 1, -(2**31), -1, 10**6)
+
+
+def value_and_gradient(
+    implementation: Implementation,
+    unique: bool,
+    table: Tensor,
+    values: Tensor,
+    row_splits: Tensor,
+    dy: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return y [B, H] and dW [V, H]."""
+    with tf.GradientTape() as tape:
+        tape.watch(table)
+        y = multi_hot_dense(table, values, row_splits, implementation=implementation, unique=unique)
+    return y, tape.gradient(y, table, output_gradients=dy)
+
+
+def assert_close(got: Tensor, want: np.ndarray, sum_of_magnitudes: np.ndarray) -> None:
+    """Compare with float64 truth: float32 sums of any order, rounded once to the dtype."""
+    assert np.isfinite(tf.cast(got, tf.float32)).all()
+    error = np.abs(tf.cast(got, tf.float64).numpy() - want)
+    limit = ROUNDING[got.dtype] * np.abs(want) + 3e-6 * sum_of_magnitudes + 1e-7
+    assert (error <= limit).all(), f"off by {error.max()}, {(error / limit).max()} of the limit"
+
+
+class MultiHotContract:
+    """Subclass with the implementation's name; pytest collects the rest."""
+
+    implementation: ClassVar[Implementation]
+
+    @pytest.fixture
+    def rng(self) -> np.random.Generator:
+        seed = secrets.randbits(32)
+        print(f"seed {seed}")  # shown by pytest when the test fails
+        return np.random.default_rng(seed)
+
+    def run(
+        self,
+        rows: list[list[int]],
+        rng: np.random.Generator,
+        *,
+        V: int = 11,
+        H: int = 5,
+        unique: bool = False,
+        spare: int = 0,
+        dtype: tf.DType = tf.float32,
+        compiled: bool = True,
+        splits_dtype: tf.DType = tf.int32,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Check y and dW of `rows` against the reference; return them."""
+        ids = [token_id for row in rows for token_id in row]
+        values = np.array([*ids, *np.resize(GARBAGE, spare)], np.int64)
+        row_splits = np.cumsum([0] + [len(row) for row in rows])
+        table, dy = rng.normal(size=(V, H)), rng.normal(size=(len(rows), H))
+        y, dw = self.check(
+            table, values, row_splits, dy, unique=unique, dtype=dtype, compiled=compiled,
+            splits_dtype=splits_dtype,
+        )  # fmt: skip
+        return y.numpy(), dw.numpy()
+
+    def check(
+        self,
+        table: np.ndarray,
+        values: np.ndarray,
+        row_splits: np.ndarray,
+        dy: np.ndarray,
+        *,
+        unique: bool,
+        dtype: tf.DType,
+        compiled: bool,
+        splits_dtype: tf.DType = tf.int64,
+        function: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Check y and dW against the reference computed from the operands as rounded to dtype."""
+        table, dy = tf.constant(table, dtype), tf.constant(dy, dtype)
+        if function is None:
+            function = tf.function(value_and_gradient, jit_compile=True)
+            function = function if compiled else value_and_gradient
+        y, dw = function(
+            self.implementation, unique, table, tf.constant(values, tf.int32),
+            tf.constant(row_splits, splits_dtype), dy,
+        )  # fmt: skip
+        assert y.dtype == dtype
+        assert dw.dtype == dtype
+        table, dy = (tf.cast(operand, tf.float64).numpy() for operand in (table, dy))
+        matrix = reference.multi_hot(values, row_splits, num_tokens=len(table))
+        wanted = reference.multi_hot_dense(table, values, row_splits)
+        assert_close(y, wanted, matrix @ np.abs(table))
+        wanted = reference.table_gradient(dy, values, row_splits, num_tokens=len(table))
+        assert_close(dw, wanted, matrix.T @ np.abs(dy))
+        return y, dw
+
+    @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+    @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+    def test_named_case(self, case: Case, dtype: tf.DType, rng: np.random.Generator) -> None:
+        sets = case.draw(int(rng.integers(2**32)))
+        for compiled in (False, True):
+            self.check(
+                sets.table, sets.values, sets.row_splits, sets.dy,
+                unique=case.unique, dtype=dtype, compiled=compiled,
+            )  # fmt: skip
+
+    @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+    @pytest.mark.parametrize(
+        ("rows", "unique"),
+        [
+            ([[3]], True),
+            ([[7, 2, 9, 0]], True),
+            ([[0], [10], [0, 10]], True),
+            ([[], [5, 1], [], [], [8], []], True),
+            ([[4, 4, 4], [9, 1, 9, 1], [4]], False),
+            ([[10, 0, 5, 0, 10], [10]], False),
+            ([[], [], []], True),
+            ([[], []], False),
+            ([], True),
+            ([], False),
+        ],
+        ids=str,
+    )
+    def test_shape_of_rows(
+        self, rows: list[list[int]], unique: bool, compiled: bool, rng: np.random.Generator
+    ) -> None:
+        for spare in (0, 3):
+            self.run(rows, rng, unique=unique, spare=spare, compiled=compiled)
+
+    @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=lambda dtype: dtype.name)
+    def test_type_of_splits(self, splits_dtype: tf.DType, rng: np.random.Generator) -> None:
+        self.run([[1, 2], [2, 1]], rng, unique=True, splits_dtype=splits_dtype)
+
+    @pytest.mark.parametrize("H", [1, 7, 16, 33, 50, 259])
+    def test_any_number_of_units(self, H: int, rng: np.random.Generator) -> None:
+        self.run([[1, 2, 3], [], [2, 1]], rng, H=H, unique=True)
+
+    def test_one_token(self, rng: np.random.Generator) -> None:
+        self.run([[0], [0, 0], []], rng, V=1)
+
+    def test_repeated_ids_change_nothing(self, rng: np.random.Generator) -> None:
+        sets = [list(rng.permutation(11)[:4]) for _ in range(5)]
+        table, dy = rng.normal(size=(11, 5)), rng.normal(size=(5, 5))
+
+        def check(rows: list[list[int]], unique: bool) -> tuple[np.ndarray, np.ndarray]:
+            y, dw = self.check(
+                table, np.concatenate(rows), np.cumsum([0] + [len(row) for row in rows]), dy,
+                unique=unique, dtype=tf.float32, compiled=True,
+            )  # fmt: skip
+            return y.numpy(), dw.numpy()
+
+        once = check(sets, unique=True)
+        repeated = check([[*row, *rng.permutation(row)] for row in sets], unique=False)
+        for first, second in zip(once, repeated, strict=True):
+            np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+
+    def test_uint16_ids(self) -> None:
+        table = np.zeros([40_001, 2], np.float32)
+        table[[1, 40_000], [1, 0]] = 1
+        ids = tf.constant([1, 40_000], tf.uint16)
+        y = multi_hot_dense(table, ids, [0, 1, 2], implementation=self.implementation)
+        np.testing.assert_array_equal(y, [[0, 1], [1, 0]])
+
+    def test_sums_accumulate_in_float32(self) -> None:
+        """In bfloat16 a sum of ones stops at 256, in float16 at 2048."""
+        for dtype, count in ((tf.bfloat16, 1_024), (tf.float16, 4_096)):
+            ones = tf.ones([count, 1], dtype)
+            ids, splits = tf.range(count), tf.constant([0, count])
+            y, _ = value_and_gradient(
+                self.implementation, True, ones, ids, splits, tf.ones([1, 1], dtype)
+            )
+            assert float(y[0, 0]) == count
+            splits = tf.range(count + 1)
+            _, dw = value_and_gradient(
+                self.implementation, True, ones, tf.zeros([count], tf.int32), splits, ones
+            )
+            assert float(dw[0, 0]) == count
+
+    def test_property(self) -> None:
+        """Any rows over a fixed capacity, garbage behind them, against the reference."""
+        capacity, B, V, H = 24, 6, 11, 3
+        function = tf.function(value_and_gradient, jit_compile=True)
+
+        @hypothesis.given(
+            st.lists(st.lists(st.integers(0, V - 1), max_size=4), min_size=B, max_size=B),
+            st.integers(-(2**31), 2**31 - 1),
+            st.integers(0, 2**32 - 1),
+        )
+        def check(rows: list[list[int]], garbage: int, seed: int) -> None:
+            rng = np.random.default_rng(seed)
+            ids = [i for row in rows for i in row]
+            self.check(
+                rng.normal(size=(V, H)),
+                np.array(ids + [garbage] * (capacity - len(ids))),
+                np.cumsum([0] + [len(row) for row in rows]),
+                rng.normal(size=(B, H)),
+                unique=False, dtype=tf.float32, compiled=True, function=function,
+            )  # fmt: skip
+
+        check()
+
+    def test_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
+        """Twenty steps of gradient descent in a tf.while_loop equal twenty steps in NumPy."""
+        case = SMALL[0]
+        sets = case.draw(int(rng.integers(2**32)))
+
+        @tf.function(jit_compile=True)
+        def descend(table: Tensor, values: Tensor, row_splits: Tensor) -> Tensor:
+            for _ in tf.range(20):
+                with tf.GradientTape() as tape:
+                    tape.watch(table)
+                    y = multi_hot_dense(
+                        table, values, row_splits,
+                        implementation=self.implementation, unique=case.unique,
+                    )  # fmt: skip
+                    loss = tf.reduce_sum(y * y) / 2
+                table -= 0.001 * tape.gradient(loss, table)
+            return table
+
+        got = descend(*map(tf.constant, (sets.table, sets.values, sets.row_splits)))
+        matrix = reference.multi_hot(sets.values, sets.row_splits, num_tokens=case.num_tokens)
+        wanted = sets.table.astype(np.float64)
+        for _ in range(20):
+            wanted -= 0.001 * matrix.T @ (matrix @ wanted)
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
+
+    def test_two_replicas(self, logical_devices: list[str], rng: np.random.Generator) -> None:
+        """Each replica takes half of the rows; the sum of the gradients is the whole one's."""
+        case = SMALL[0]
+        halves = [case.draw(int(rng.integers(2**32))) for _ in range(2)]
+        capacity = max(len(half.values) for half in halves)
+        table = halves[0].table
+        strategy = tf.distribute.MirroredStrategy(logical_devices)
+
+        @tf.function
+        def step(*batches: Any) -> Tensor:
+            def replica(values: Tensor, row_splits: Tensor, dy: Tensor) -> Tensor:
+                gradient = tf.function(value_and_gradient, jit_compile=True)(
+                    self.implementation, case.unique, tf.constant(table), values, row_splits, dy
+                )[1]
+                context = tf.distribute.get_replica_context()
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+
+            return strategy.run(replica, args=batches)
+
+        def distributed(arrays: list[np.ndarray]) -> Any:
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(arrays[context.replica_id_in_sync_group])
+            )
+
+        summed = step(
+            distributed([np.resize(half.values, capacity) for half in halves]),
+            distributed([half.row_splits for half in halves]),
+            distributed([half.dy for half in halves]),
+        )
+        wanted = sum(
+            reference.table_gradient(
+                half.dy, half.values, half.row_splits, num_tokens=case.num_tokens
+            )
+            for half in halves
+        )
+        for gradient in strategy.experimental_local_results(summed):
+            np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("values", "row_splits", "message"),
+        [
+            ([1, 11], [0, 2], r"row 0 holds token id 11 .*\[0, 11\)"),
+            ([1, 2, -1], [0, 2, 3], "row 1 holds token id -1"),
+            ([2**31 - 1], [0, 1], "2147483647"),
+            ([1, 2], [0, 3], "row_splits"),
+            ([1, 2], [0, 2, 1], "row_splits"),
+            ([1, 2], [1, 2], "row_splits"),
+            ([1, 2], [-1, 2], "row_splits"),
+            ([], [0, 1], "row_splits"),
+        ],
+        ids=str,
+    )
+    def test_wrong_data_raises(
+        self, values: list[int], row_splits: list[int], message: str
+    ) -> None:
+        table, dy = tf.ones([11, 3]), tf.ones([len(row_splits) - 1, 3])
+        values = tf.constant(values, tf.int32)
+        for splits_dtype in (tf.int32, tf.int64):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                value_and_gradient(
+                    self.implementation, False, table, values,
+                    tf.constant(row_splits, splits_dtype), dy,
+                )  # fmt: skip
+
+
+class XlaContract:
+    """What holds besides for the implementations made of XLA's own operations alone."""
+
+    implementation: ClassVar[Implementation]
+
+    @pytest.mark.parametrize("unique", [False, True])
+    @pytest.mark.parametrize(
+        ("values", "row_splits"),
+        [
+            ([1, 11, 0], [0, 2]),
+            ([1, 2, -1], [0, 2, 3]),
+            ([1, 2, 3], [0, 4]),
+            ([1, 2, 3], [0, 2, 1]),
+            ([1, 2, 3], [-1, 2]),
+            ([1, 2, 3], [0, 2**40]),
+        ],
+        ids=str,
+    )
+    def test_wrong_data_gives_nan_where_compiled(
+        self, values: list[int], row_splits: list[int], unique: bool
+    ) -> None:
+        y, dw = tf.function(value_and_gradient, jit_compile=True)(
+            self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
+            tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]),
+        )  # fmt: skip
+        assert np.isnan(y).all()
+        assert not np.isfinite(dw).all()
+
+    def test_lowers_for_gpu(self) -> None:
+        """XLA's front end accepts the whole program for a GPU, on a machine that has none."""
+        for unique in (False, True):
+            for dtype in DTYPES:
+
+                def function(*operands: Tensor) -> Any:
+                    return value_and_gradient(self.implementation, unique, *operands)  # noqa: B023
+
+                operands = (
+                    tf.ones([40, 5], dtype), tf.zeros([16], tf.int32),
+                    tf.zeros([5], tf.int64), tf.ones([4, 5], dtype),
+                )  # fmt: skip
+                lower = tf.function(function, jit_compile=True).experimental_get_compiler_ir(
+                    *operands
+                )
+                assert "scatter" in lower(stage="hlo", platform_name="GPU")

@@ -38,7 +38,8 @@ class Room:
 
 # In the order in which data flows. `ground` is what all rooms of the harness share.
 GROUND = tuple(
-    f"harness.{name}" for name in ("errors", "config", "config_file", "records", "files")
+    f"harness.{name}"
+    for name in ("errors", "config", "config_file", "records", "statistics", "files")
 )
 ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),

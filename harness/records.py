@@ -73,6 +73,18 @@ class Compilation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepSums:
+    """What the device reports of one dispatch, summed over its steps."""
+
+    loss: float
+    """Sum of the real rows' losses."""
+    hits: float
+    """Real rows whose class was the likeliest."""
+    skipped_steps: int
+    loss_scale: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
     """One dispatch of training steps."""
 
@@ -130,6 +142,18 @@ class Evaluation:
     seconds: float
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """All that the loop saw, from the first window to the last."""
+
+    windows: tuple[Window, ...]
+    evaluations: tuple[Evaluation, ...]
+    compilations: tuple[Compilation, ...]
+    step: int
+    """Optimizer steps done, those before a resume included."""
+    interrupted: bool
 
 
 @dataclass(frozen=True, kw_only=True)

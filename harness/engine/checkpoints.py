@@ -1,0 +1,61 @@
+"""Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from harness.engine.replica import Replica, align_replicas
+from harness.errors import InputError
+
+_NUM_KEPT = 2
+"""The last one, and one more in case the last was being written when the machine went down."""
+
+
+class Checkpoints:
+    """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps."""
+
+    def __init__(self, folder: Path, model: keras.Model, replicas: tuple[Replica, ...]) -> None:
+        """Args:
+        folder: where they live; made at the first save.
+        model: holds the weights and dropout seeds.
+        replicas: of which the first one's optimizer and loss scale stand for all.
+        """
+        self._replicas = replicas
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        first = replicas[0]
+        parts = {} if first.loss_scale is None else {"loss_scale": first.loss_scale}
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=first.optimizer, step=self._step, **parts
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(folder), max_to_keep=_NUM_KEPT
+        )
+        self._folder = folder
+
+    def save(self, step: int) -> None:
+        """Saves the state after `step` optimizer steps; TensorFlow writes beside and renames."""
+        self._step.assign(step)
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self) -> int:
+        """Restores the last state and returns its number of steps.
+
+        Raises:
+            InputError: when there is no checkpoint, or it does not fit the network.
+        """
+        path = self._manager.latest_checkpoint
+        if path is None:
+            raise InputError(
+                f"{self._folder} holds no checkpoint to resume from; train with --overwrite to "
+                "start anew"
+            )
+        try:
+            self._checkpoint.restore(path).assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise InputError(
+                f"checkpoint {path} does not fit this network and optimizer: {error}; resume with "
+                "the settings in the run folder's config.json"
+            ) from error
+        align_replicas(self._replicas)
+        return int(self._step.numpy())

@@ -1,0 +1,88 @@
+"""The engine: what the loop drives. One dispatch in, one small vector out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from harness.config import OptimizerConfig
+from harness.engine.checkpoints import Checkpoints
+from harness.engine.devices import Devices
+from harness.engine.evaluation import Evaluator
+from harness.engine.replica import build_replicas
+from harness.engine.step import TrainingStep
+from harness.model.network import Network
+from harness.pipeline.batch import Batches
+from harness.pipeline.plan import Dispatch
+from harness.pipeline.stream import Stream
+from harness.records import Compilation, Evaluation, StepSums
+
+
+class Engine:
+    """Trains and evaluates one network on the given devices."""
+
+    def __init__(
+        self,
+        network: Network,
+        devices: Devices,
+        optimizer: OptimizerConfig,
+        *,
+        scaled: bool,
+        test_stream: Stream,
+        checkpoint_dir: Path,
+    ) -> None:
+        """Args:
+        network: built under the strategy of `devices`.
+        scaled: whether the loss is scaled (float16).
+        test_stream: the held-out rows, one pass.
+        checkpoint_dir: where checkpoints are saved to and resumed from.
+        """
+        replicas = build_replicas(network.logits, devices, optimizer, scaled=scaled)
+        self._scaled = scaled
+        self._step = TrainingStep(network.logits, replicas, devices)
+        self._evaluator = Evaluator(network.logits, test_stream, devices)
+        self._checkpoints = Checkpoints(checkpoint_dir, network.logits, replicas)
+        self._capacities: set[int] = set()
+
+    def prepare(self, dispatch: Dispatch, batches: Sequence[Batches]) -> Compilation | None:
+        """Compiles the training step for this dispatch's shapes, if it was not yet."""
+        if dispatch.capacity in self._capacities:
+            return None
+        start = time.perf_counter()
+        self._step.compile_for(batches)
+        self._capacities.add(dispatch.capacity)
+        return Compilation(
+            program="training step",
+            capacity=dispatch.capacity,
+            seconds=time.perf_counter() - start,
+            step=dispatch.step,
+        )
+
+    def train(self, dispatch: Dispatch, batches: Sequence[Batches]) -> tf.Tensor:
+        """Starts a dispatch; `fetch` waits for what it returns."""
+        sums = self._step(batches, dispatch.num_steps)
+        assert self._step.num_traces == len(self._capacities), "a dispatch was compiled unseen"
+        return sums
+
+    def fetch(self, sums: tf.Tensor) -> StepSums:
+        """Waits for a dispatch to end: the one host sync of a window."""
+        loss, hits, skipped, scale = sums.numpy().tolist()
+        return StepSums(
+            loss=loss,
+            hits=hits,
+            skipped_steps=int(skipped),
+            loss_scale=scale if self._scaled else None,
+        )
+
+    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
+        """Evaluates on the held-out rows; also what had to be compiled for it."""
+        return self._evaluator.run(step=step, epoch=epoch)
+
+    def save(self, step: int) -> None:
+        """Saves a checkpoint of the state after `step` optimizer steps."""
+        self._checkpoints.save(step)
+
+    def restore(self) -> int:
+        """Restores the last checkpoint and returns its number of steps."""
+        return self._checkpoints.restore()

@@ -1,0 +1,184 @@
+"""The compiled training step, and the dispatch that runs up to S of them in one call.
+
+With one replica a dispatch is one XLA program: S times forward, backward and update. With several, each
+replica's forward and backward are one program and its update another; between them the strategy sums
+gradients. Letters: S steps of a dispatch, R replicas, b rows of a replica's share of a batch.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from harness.engine.devices import Devices
+from harness.engine.losses import row_hits, row_losses
+from harness.engine.replica import Replica
+from harness.pipeline.batch import Batches
+
+NUM_SUMS = 2
+"""A dispatch's sums, float64: weighted row losses, hits."""
+
+
+def rows_of_step(batches: Batches, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """The network's inputs and the labels [b] of one step of a dispatch."""
+    # Gathered, not sliced: XLA wants the bounds of a slice at compile time where they are arguments,
+    # and would compile a program for each step.
+    values, row_splits, labels, _ = (tf.gather(field, step) for field in batches)
+    return {"values": values, "row_splits": row_splits}, labels
+
+
+def distributed(batches: Sequence[Batches], strategy: tf.distribute.Strategy) -> Batches:
+    """The batches of all replicas as one `Batches`, each field holding a tensor for every replica."""
+
+    def of_field(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tensors[context.replica_id_in_sync_group]
+        )
+
+    return Batches(*(of_field(tensors) for tensors in zip(*batches, strict=True)))
+
+
+def row_weights(num_rows: tf.Tensor, *, replica: tf.Tensor | int, rows: int) -> tf.Tensor:
+    """1.0 for each real row of a replica's share, 0.0 for padding: float32 [b].
+
+    Args:
+        num_rows: real rows of the global batch; they come first.
+        replica: index of the replica.
+        rows: b.
+    """
+    return tf.cast(replica * rows + tf.range(rows) < num_rows, tf.float32)
+
+
+def step_sums(
+    labels: tf.Tensor, losses: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """Weighted sums of a step, float64 [NUM_SUMS]."""
+    hits = row_hits(labels, logits)
+    return tf.cast(
+        tf.stack([tf.reduce_sum(losses * weights), tf.reduce_sum(hits * weights)]), tf.float64
+    )
+
+
+class TrainingStep:
+    """Runs dispatches of training steps; changes the network's weights in place."""
+
+    def __init__(self, model: keras.Model, replicas: tuple[Replica, ...], devices: Devices) -> None:
+        """Args:
+        model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
+        replicas: one for each device.
+        """
+        self._model = model
+        self._replicas = replicas
+        self._devices = devices
+        self.num_traces = 0
+        """How often the dispatch was traced, and so compiled: once for each shape it was given."""
+        if len(replicas) == 1:
+            self._dispatch = tf.function(self._compiled_loop, jit_compile=True, autograph=False)
+        else:
+            self._dispatch = tf.function(self._distributed_loop, autograph=False)
+            self._gradients = tf.function(self._forward_backward, jit_compile=True, autograph=False)
+            self._updates = [
+                tf.function(replica.update, jit_compile=True, autograph=False)
+                for replica in replicas
+            ]
+
+    def __call__(self, batches: Sequence[Batches], num_steps: int) -> tf.Tensor:
+        """Runs the first `num_steps` steps of a dispatch; does not wait for the device.
+
+        Args:
+            batches: for each replica, S batches.
+            num_steps: at most S.
+
+        Returns:
+            float64 [NUM_SUMS + 2]: the sums over the steps, steps skipped, loss scale afterwards.
+        """
+        # A tensor on purpose: a Python number would be a new program for each value.
+        count = tf.constant(num_steps)
+        if len(self._replicas) == 1:
+            with tf.device(self._replicas[0].device):
+                return self._dispatch(batches[0], count)
+        return self._dispatch(distributed(batches, self._devices.strategy), count)
+
+    def compile_for(self, batches: Sequence[Batches]) -> None:
+        """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is."""
+        if len(self._replicas) == 1:
+            self(batches, 0).numpy()
+            return
+        # The replicas' programs are compiled when they first run: run a step, then take it back.
+        state = [variable for replica in self._replicas for variable in replica.state()]
+        before = [tf.identity(variable) for variable in state]
+        self(batches, 1).numpy()
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)
+
+    def _compiled_loop(self, batches: Batches, num_steps: tf.Tensor) -> tf.Tensor:
+        self.num_traces += 1
+        (replica,) = self._replicas
+
+        def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            gradients, added = self._forward_backward(batches, step, 0, self._scale())
+            return step + 1, sums + added, skipped + replica.update(gradients)
+
+        return self._loop(body, num_steps)
+
+    def _distributed_loop(self, batches: Batches, num_steps: tf.Tensor) -> tf.Tensor:
+        self.num_traces += 1
+        strategy = self._devices.strategy
+
+        def of_replica(
+            batches: Batches, step: tf.Tensor, scale: tf.Tensor | None
+        ) -> tuple[list[tf.Tensor], tf.Tensor]:
+            context = tf.distribute.get_replica_context()
+            index = tf.cast(context.replica_id_in_sync_group, tf.int32)
+            gradients, added = self._gradients(batches, step, index, scale)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients), added
+
+        def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            gradients, added = strategy.run(of_replica, args=(batches, step, self._scale()))
+            local = strategy.experimental_local_results
+            for index, (replica, update) in enumerate(
+                zip(self._replicas, self._updates, strict=True)
+            ):
+                with tf.device(replica.device):
+                    missed = update([local(gradient)[index] for gradient in gradients])
+                if index == 0:
+                    skipped += missed  # the others' equal it
+            added = strategy.reduce(tf.distribute.ReduceOp.SUM, added, axis=None)
+            return step + 1, sums + added, skipped
+
+        return self._loop(body, num_steps)
+
+    def _loop(self, body: object, num_steps: tf.Tensor) -> tf.Tensor:
+        # Not `for step in tf.range(num_steps)`: XLA wants the limits of a range at compile time and
+        # would compile a program for each number of steps.
+        start = (tf.constant(0), tf.zeros([NUM_SUMS], tf.float64), tf.constant(0))
+        _, sums, skipped = tf.while_loop(
+            lambda step, *_: step < num_steps, body, start, parallel_iterations=1
+        )
+        scale = self._scale()
+        last = [tf.cast(skipped, tf.float64), tf.cast(1.0 if scale is None else scale, tf.float64)]
+        return tf.concat([sums, tf.stack(last)], axis=0)
+
+    def _scale(self) -> tf.Tensor | None:
+        """The loss scale, float32 scalar; None where there is none."""
+        loss_scale = self._replicas[0].loss_scale
+        return None if loss_scale is None else tf.convert_to_tensor(loss_scale.scale)
+
+    def _forward_backward(
+        self, batches: Batches, step: tf.Tensor, replica: tf.Tensor | int, scale: tf.Tensor | None
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """This replica's share of the gradients of the mean loss over the global batch's rows."""
+        inputs, labels = rows_of_step(batches, step)
+        num_rows = tf.gather(batches.num_rows, step)
+        weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
+        with tf.GradientTape() as tape:
+            logits = self._model(inputs, training=True)
+            losses = row_losses(labels, logits)
+            loss = tf.reduce_sum(losses * weights) / tf.cast(tf.maximum(num_rows, 1), tf.float32)
+            if scale is not None:
+                loss *= scale
+        variables = [variable.value for variable in self._model.trainable_variables]
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+        if scale is not None:
+            gradients = [gradient / scale for gradient in gradients]
+        return gradients, step_sums(labels, losses, logits, weights)

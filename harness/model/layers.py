@@ -1,0 +1,133 @@
+"""`MultiHotDense`: a dense layer over multi-hot vectors that are never built.
+
+Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kernels.multi_hot import multi_hot_dense
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class MultiHotDense(keras.layers.Layer):
+    """`activation(multi_hot(rows) @ kernel + bias)`, where a repeated id of a row counts once.
+
+    Called with a mapping of two integer tensors, it returns [B, H] in the compute dtype:
+
+    - `values` [N]: the ids of all rows one after another, each in [0, V); what follows
+      `row_splits[-1]` is ignored.
+    - `row_splits` [B + 1]: row i is `values[row_splits[i]:row_splits[i + 1]]`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        num_tokens: int,
+        *,
+        implementation: str = "gather",
+        unique: bool = False,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Args:
+        units: H.
+        num_tokens: V.
+        implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`).
+        unique: a promise that no row holds an id twice; where it is broken, the id counts twice.
+        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
+            `keras.layers.Dense`.
+        **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
+        """
+        # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
+        # (bfloat16) or 2,048 (float16).
+        super().__init__(autocast=False, **kwargs)
+        if units < 1 or num_tokens < 1:
+            raise ValueError(
+                f"units is {units} and num_tokens is {num_tokens}; both must be at least 1"
+            )
+        self.units = units
+        self.num_tokens = num_tokens
+        self.implementation = implementation
+        self.unique = unique
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape: Any) -> None:
+        """Adds `kernel` [V, H] and `bias` [H]."""
+        del input_shape  # both inputs are flat: their lengths decide nothing
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.num_tokens, self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = (
+            self.add_weight(name="bias", shape=(self.units,), initializer=self.bias_initializer)
+            if self.use_bias
+            else None
+        )
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        """[B, H] from `values` and `row_splits`; see the class."""
+        values, row_splits = _integers(self, inputs)
+        outputs = multi_hot_dense(
+            tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype),
+            values,
+            row_splits,
+            implementation=self.implementation,
+            unique=self.unique,
+        )
+        if self.bias is not None:
+            outputs += tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
+        """(B, H); B is None where the length of `row_splits` is."""
+        (num_splits,) = input_shape["row_splits"]
+        return (None if num_splits is None else num_splits - 1, self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything that `__init__` takes, in Keras's serialized form."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "num_tokens": self.num_tokens,
+            "implementation": self.implementation,
+            "unique": self.unique,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+def _integers(layer: MultiHotDense, inputs: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+    """The layer's two inputs, `values` as int32.
+
+    Raises:
+        ValueError: when either is missing or not of an integer type.
+    """
+    if not isinstance(inputs, dict) or set(inputs) != {"values", "row_splits"}:
+        raise ValueError(
+            f"{layer.name} takes a mapping of 'values' and 'row_splits'; it was given "
+            f"{sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__}"
+        )
+    tensors = {name: tf.convert_to_tensor(tensor) for name, tensor in inputs.items()}
+    for name, tensor in tensors.items():
+        if not tensor.dtype.is_integer:
+            raise ValueError(
+                f"{layer.name} was given {name} of type {tensor.dtype.name}; ids and splits are "
+                "integers: pass int32"
+            )
+    return tf.cast(tensors["values"], tf.int32), tensors["row_splits"]

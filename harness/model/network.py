@@ -1,0 +1,104 @@
+"""The network: a multi-hot layer, fully connected layers, and a head for the classes."""
+
+from dataclasses import dataclass
+
+import keras
+
+from harness.config import ModelConfig
+from harness.model.layers import MultiHotDense
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One set of weights, seen twice."""
+
+    logits: keras.Model
+    """Ends before the head's activation: training computes a stable loss from it."""
+    probabilities: keras.Model
+    """The whole network; [B, 1] (two classes) or [B, num_classes]. This one is saved."""
+
+
+def build_network(
+    config: ModelConfig,
+    *,
+    num_tokens: int,
+    num_classes: int,
+    implementation: str,
+    unique: bool,
+    dtype: str,
+    seed: int,
+) -> Network:
+    """Builds the network; with the defaults, two classes and 10,000 ids it is the tutorial's:
+    505,201 parameters.
+
+    Args:
+        config: sizes, rates and activation of the hidden layers.
+        num_tokens: ids are below it.
+        num_classes: two give one sigmoid output, more a softmax over them.
+        implementation: of the multi-hot product.
+        unique: whether every row that will be seen holds each id once.
+        dtype: name of a Keras dtype policy, for every layer but the head.
+        seed: of the initial weights and of dropout; each layer's own seed follows from it.
+    """
+    inputs = {
+        # Neither has rows as its first axis, but Keras wants a name for that axis.
+        "values": keras.Input(batch_shape=(None,), dtype="int32", name="values"),
+        "row_splits": keras.Input(batch_shape=(None,), dtype="int32", name="row_splits"),
+    }
+
+    def initializer(layer: int) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=1000 * seed + layer)
+
+    x = MultiHotDense(
+        config.hidden_units[0],
+        num_tokens,
+        implementation=implementation,
+        unique=unique,
+        activation=config.activation,
+        kernel_initializer=initializer(0),
+        dtype=dtype,
+        name="multi_hot_dense",
+    )(inputs)
+    for layer, rate in enumerate(config.dropout):
+        if layer > 0:
+            x = keras.layers.Dense(
+                config.hidden_units[layer],
+                activation=config.activation,
+                kernel_initializer=initializer(layer),
+                dtype=dtype,
+                name=f"dense_{layer}",
+            )(x)
+        if rate > 0:
+            x = keras.layers.Dropout(
+                rate, seed=1000 * seed + 500 + layer, dtype=dtype, name=f"dropout_{layer}"
+            )(x)
+    # The head stays float32: 16-bit logits would round the loss.
+    logits = keras.layers.Dense(
+        1 if num_classes == 2 else num_classes,
+        kernel_initializer=initializer(len(config.hidden_units)),
+        dtype="float32",
+        name="logits",
+    )(x)
+    head = "sigmoid" if num_classes == 2 else "softmax"
+    probabilities = keras.layers.Activation(head, dtype="float32", name=head)(logits)
+    return Network(
+        logits=keras.Model(inputs, logits, name="multi_hot_logits"),
+        probabilities=keras.Model(inputs, probabilities, name="multi_hot_network"),
+    )
+
+
+def portable_copy(network: Network) -> keras.Model:
+    """The same weights in a float32 network that any machine can load and any rows be given to:
+    implementation `gather`, repeated ids handled. This is what `model.keras` holds."""
+
+    def portable(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = {**layer.get_config()}
+        if isinstance(layer, MultiHotDense):
+            config |= {"implementation": "gather", "unique": False}
+        if not isinstance(layer, keras.layers.InputLayer):
+            config["dtype"] = "float32"
+        return layer.__class__.from_config(config)
+
+    copy = keras.models.clone_model(network.probabilities, clone_function=portable)
+    copy.set_weights(network.probabilities.get_weights())
+    return copy

@@ -1,0 +1,45 @@
+"""Which arithmetic a run uses: the rule behind `--precision auto`, and Keras's policies."""
+
+import keras
+
+from harness.config import Precision
+from harness.records import Choice
+
+_BFLOAT16_CAPABILITY = (8, 0)
+"""Tensor cores take bfloat16 from Ampere on (NVIDIA CUDA C++ Programming Guide, arithmetic types)."""
+_FLOAT16_CAPABILITY = (7, 0)
+"""Tensor cores take float16 from Volta on."""
+
+
+def choose_precision(
+    requested: str, *, device_type: str, compute_capability: tuple[int, int] | None
+) -> Choice:
+    """Resolves `auto`; any other request is taken as it is.
+
+    Args:
+        requested: `auto` or one of `harness.config.PRECISIONS`.
+        device_type: `CPU` or `GPU`.
+        compute_capability: the weakest GPU's, or None on CPU or where it is unknown.
+    """
+    if requested != "auto":
+        return Choice(name=requested, why="asked for")
+    if device_type != "GPU":
+        return Choice(name="float32", why="CPU: 16-bit arithmetic is not faster there")
+    if compute_capability is None:
+        return Choice(name="float32", why="GPU of unknown compute capability")
+    shown = ".".join(map(str, compute_capability))
+    if compute_capability >= _BFLOAT16_CAPABILITY:
+        return Choice(name="mixed_bfloat16", why=f"compute capability {shown} has bfloat16")
+    if compute_capability >= _FLOAT16_CAPABILITY:
+        return Choice(name="mixed_float16", why=f"compute capability {shown} has float16 only")
+    return Choice(name="float32", why=f"compute capability {shown} has no 16-bit tensor cores")
+
+
+def policy(precision: Precision) -> keras.DTypePolicy:
+    """Keras's policy of that name: float32 variables, arithmetic as named."""
+    return keras.DTypePolicy(precision)
+
+
+def needs_loss_scaling(precision: Precision) -> bool:
+    """float16 gradients underflow without it; bfloat16 has float32's exponent range."""
+    return precision == "mixed_float16"

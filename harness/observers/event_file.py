@@ -14,7 +14,44 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from harness.files import replacing
+
+_NAME = "events.out.tfevents."
 _counter = itertools.count()
+
+
+def drop_all_events(folder: Path) -> None:
+    """Removes the event files in `folder`: a run that starts afresh has no curves yet."""
+    for path in folder.glob(f"{_NAME}*"):
+        path.unlink()
+
+
+def drop_events_after(folder: Path, step: int) -> None:
+    """Takes out of the event files in `folder` what lies beyond `step`, and a torn last record.
+
+    TensorBoard would otherwise draw the steps that a resumed run repeats twice; it has no mark for
+    them that all its readers heed. Each file is replaced whole or stays as it was.
+
+    Raises:
+        OSError: naming the file, when it cannot be read or replaced.
+    """
+    for path in sorted(folder.glob(f"{_NAME}*")):
+        with replacing(path) as beside, _as_os_error(), tf.io.TFRecordWriter(str(beside)) as writer:
+            try:
+                for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                    if tf.compat.v1.Event.FromString(record).step <= step:
+                        writer.write(record)
+            except tf.errors.DataLossError:
+                pass  # torn when the run before was killed; readers stop here too
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """TensorFlow's error about a file, which names it, as the OSError that it is."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"an event file cannot be written: {error.message}") from error
 
 
 class EventFile:
@@ -33,18 +70,12 @@ class EventFile:
         folder.mkdir(parents=True, exist_ok=True)
         # The name is tf.summary's: time first, so that files sort by it.
         self.path = folder / (
-            f"events.out.tfevents.{int(clock()):010d}."
-            f"{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
+            f"{_NAME}{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
         )
-        with self._naming_the_file():
+        with _as_os_error():
             self._writer = tf.io.TFRecordWriter(str(self.path))
         self._add(tf.compat.v1.Event(file_version="brain.Event:2"))
         self.flush()
-
-    def drop_after(self, step: int) -> None:
-        """Tells readers to forget what older files of the folder hold beyond `step`."""
-        started = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        self._add(tf.compat.v1.Event(step=step + 1, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one value for each tag at `step`; float32 on file, as tf.summary writes them."""
@@ -59,22 +90,15 @@ class EventFile:
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""
-        with self._naming_the_file():
+        with _as_os_error():
             self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
-        with self._naming_the_file():
+        with _as_os_error():
             self._writer.close()
 
     def _add(self, event: "tf.compat.v1.Event") -> None:
         event.wall_time = self._clock()
-        with self._naming_the_file():
+        with _as_os_error():
             self._writer.write(event.SerializeToString())
-
-    @contextlib.contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise OSError(f"the event file cannot be written: {error.message}") from error

@@ -103,13 +103,13 @@ class JsonlObserver(Observer):
             if not line.endswith(b"\n"):
                 break  # torn when the run before was killed
             try:
-                step = json.loads(line)["step"]
+                beyond = json.loads(line)["step"] > last_step
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{self._path}: line {number} is not a record of a run ({line[:40]!r}); "
                     "mend or remove the file before resuming"
                 ) from error
-            if step > last_step:
+            if beyond:
                 break
             size_bytes += len(line)
         return size_bytes

@@ -21,9 +21,10 @@ class SummaryObserver(Observer):
         self._run_dir = Path()
 
     def on_start(self, run: RunStart) -> None:
-        """Writes config.json."""
+        """Writes config.json; removes the summary of a run before, which this one's files outdate."""
         self._run_dir = Path(run.run_dir)
         write_json(self._run_dir / CONFIG_FILE_NAME, resolved_config(run))
+        (self._run_dir / SUMMARY_FILE_NAME).unlink(missing_ok=True)
 
     def on_end(self, summary: Summary) -> None:
         """Writes summary.json: the fields of `Summary`, by their names."""

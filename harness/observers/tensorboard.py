@@ -24,7 +24,8 @@ _LEAST_CPU_SECONDS = 0.1
 
 
 class TensorBoardObserver(Observer):
-    """Writes an event file under `<run_dir>/tensorboard/`; a resumed run adds one.
+    """Writes an event file under `<run_dir>/tensorboard/`, in the place of those of a run before. A
+    resumed run adds one, and takes out of those before it the steps that it repeats.
 
     Tags: `train/{loss,accuracy}` (means over a window), `validation/{loss,accuracy}`,
     `throughput/{steps_per_second,examples_per_second,tokens_per_second,data_wait_fraction}` of a
@@ -53,11 +54,14 @@ class TensorBoardObserver(Observer):
     def on_start(self, run: RunStart) -> None:
         """Opens the event file."""
         # TensorFlow takes seconds to import, and who imports this module may not need it.
-        from harness.observers.event_file import EventFile
+        from harness.observers.event_file import EventFile, drop_all_events, drop_events_after
 
-        self._file = EventFile(Path(run.run_dir) / FOLDER_NAME, clock=self._clock)
+        folder = Path(run.run_dir) / FOLDER_NAME
         if run.start_step > 0:
-            self._file.drop_after(run.start_step)
+            drop_events_after(folder, run.start_step)
+        else:
+            drop_all_events(folder)
+        self._file = EventFile(folder, clock=self._clock)
         self._flushed_at = self._sampled_cpu_at = self._clock()
         psutil.cpu_percent()  # the next call reports the time since this one
 

@@ -1,0 +1,97 @@
+"""Records of a small run, for the observers' tests: every field real, any of them replaceable."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from harness.config import TrainConfig, to_mapping
+from harness.records import Choice, DatasetInfo, Evaluation, RunStart, Summary, Window
+
+DATASET = DatasetInfo(
+    name="synthetic",
+    rows=40_000,
+    test_rows=10_000,
+    num_tokens=10_000,
+    num_classes=2,
+    nnz=5_208_000,
+    unique=True,
+)
+
+
+def run_start(run_dir: Path, **changes: Any) -> RunStart:
+    """Two epochs of 80 steps."""
+    start = RunStart(
+        run_dir=str(run_dir),
+        config=to_mapping(TrainConfig()),
+        dataset=DATASET,
+        devices=("CPU:0",),
+        replicas=1,
+        precision=Choice(name="float32", why="no device with bfloat16 units"),
+        implementation=Choice(name="gather", why="on CPU"),
+        steps_per_dispatch=Choice(name="20", why="four windows an epoch"),
+        input=Choice(name="stream", why="the only one"),
+        batch_size=500,
+        num_parameters=505_201,
+        steps_per_epoch=80,
+        epochs=2,
+        start_step=0,
+        versions={"tensorflow": "2.21.0"},
+        host={"cpus": 2},
+    )
+    return dataclasses.replace(start, **changes)
+
+
+def window(step: int, **changes: Any) -> Window:
+    """Twenty steps that end with `step`."""
+    taken = Window(
+        step=step,
+        epoch=(step - 1) // 80,
+        num_steps=20,
+        examples=10_000,
+        tokens=1_302_000,
+        seconds=0.16,
+        data_wait_seconds=0.004,
+        loss=0.5 - step / 1000,
+        accuracy=0.8,
+    )
+    return dataclasses.replace(taken, **changes)
+
+
+def evaluation(step: int, **changes: Any) -> Evaluation:
+    """The held-out rows after an epoch that ends with `step`."""
+    taken = Evaluation(
+        step=step, epoch=step // 80 - 1, examples=10_000, seconds=0.3, loss=0.29, accuracy=0.885
+    )
+    return dataclasses.replace(taken, **changes)
+
+
+def summary(**changes: Any) -> Summary:
+    """The whole run done."""
+    total = Summary(
+        test_accuracy=0.885,
+        test_loss=0.29,
+        examples_per_second=62_500.0,
+        steps_per_second=125.0,
+        tokens_per_second=8_137_500.0,
+        data_wait_fraction=0.025,
+        train_seconds=1.28,
+        compile_seconds=1.5,
+        wall_seconds=5.25,
+        peak_rss_bytes=1_230_000_000,
+        epochs=2.0,
+        steps=160,
+        batch_size=500,
+        steps_per_dispatch=20,
+        precision="float32",
+        implementation="gather",
+        input="stream",
+        replicas=1,
+        devices=("CPU:0",),
+        compilations=1,
+        skipped_steps=0,
+        interrupted=False,
+        dataset=DATASET,
+        versions={"tensorflow": "2.21.0"},
+        host={"cpus": 2},
+    )
+    return dataclasses.replace(total, **changes)

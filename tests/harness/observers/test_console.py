@@ -1,0 +1,233 @@
+"""What the console shows: through rich as it is, on text streams and on a real terminal."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.observers.console import ConsoleObserver
+from harness.records import Compilation
+from tests.harness.observers.samples import evaluation, run_start, summary, window
+
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen:
+    """A console on a text stream, and an observer that writes to it."""
+
+    def __init__(self, *, terminal: bool, tensorboard_dir: str | None = None) -> None:
+        self.stream = io.StringIO()
+        self.clock = Clock()
+        console = Console(
+            file=self.stream, force_terminal=terminal, force_interactive=terminal, width=100
+        )
+        self.observer = ConsoleObserver(console, tensorboard_dir=tensorboard_dir, clock=self.clock)
+
+    def lines(self) -> list[str]:
+        """What was written since the last call, without control codes."""
+        text = CONTROL_CODES.sub("", self.stream.getvalue())
+        self.stream.truncate(0)
+        self.stream.seek(0)
+        return re.split(r"[\r\n]+", text.strip())
+
+
+@pytest.fixture
+def plain() -> Screen:
+    return Screen(terminal=False)
+
+
+def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("runs/[bold]a b")))
+    assert plain.lines() == [
+        "data set        synthetic: 40,000 rows to train on, 10,000 to test on, 5,208,000 ids "
+        "(130.2 a row, repeated ids dropped), 10,000 tokens, 2 classes",
+        "devices         CPU:0 (1 replica)",
+        "precision       float32 (no device with bfloat16 units)",
+        "implementation  gather (on CPU)",
+        "input           stream (the only one)",
+        "steps/dispatch  20 (four windows an epoch)",
+        "parameters      505,201",
+        "steps           160 of 500 rows: 2 epochs of 80",
+        "run folder      runs/[bold]a b",
+    ]
+
+
+def test_a_resumed_run_says_so(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r"), start_step=80, devices=("a", "b"), replicas=2))
+    lines = plain.lines()
+    assert "devices         a, b (2 replicas)" in lines
+    assert "steps           160 of 500 rows: 2 epochs of 80; resumed after step 80" in lines
+
+
+def test_windows_become_lines_in_measure(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    for number in range(8):
+        plain.clock.now += 2
+        plain.observer.on_window(window(20 * (number + 1)))
+    assert plain.lines() == [
+        "epoch 1/2  step 60/160  loss 0.4400  accuracy 0.8000  62,500 examples/s",
+        "epoch 2/2  step 120/160  loss 0.3800  accuracy 0.8000  62,500 examples/s",
+    ]
+
+
+def test_evaluations_compilations_and_warnings_are_always_lines(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    plain.observer.on_compilation(
+        Compilation(program="train_steps", capacity=70_000, seconds=1.254, step=0)
+    )
+    plain.observer.on_evaluation(evaluation(80))
+    plain.observer.on_warning("[red]compiled again")
+    assert plain.lines() == [
+        "compiled train_steps for 70,000 ids a batch and replica in 1.25 s",
+        "epoch 1/2  step 80/160  validation loss 0.2900  validation accuracy 0.8850  "
+        "(10,000 rows in 0.30 s)",
+        "warning: [red]compiled again",
+    ]
+
+
+def test_the_end_is_a_table() -> None:
+    screen = Screen(terminal=False, tensorboard_dir="runs/a b/tensorboard")
+    screen.observer.on_start(run_start(Path("runs/a b")))
+    screen.lines()
+    screen.observer.on_end(summary(skipped_steps=2))
+    assert screen.lines() == [
+        "test accuracy  0.8850",
+        "test loss      0.2900",
+        "examples/s     62,500",
+        "steps/s        125.0",
+        "tokens/s       8,137,500",
+        "data wait      2.5%",
+        "training       1.28 s",
+        "compilation    1.50 s (1 training program)",
+        "wall time      5.25 s",
+        "peak memory    1.23 GB",
+        "skipped steps  2 (a gradient was not finite)",
+        "run folder     runs/a b",
+        "curves         tensorboard --logdir 'runs/a b/tensorboard'",
+    ]
+
+
+def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    none: dict[str, Any] = {"test_accuracy": None, "test_loss": None, "examples_per_second": None}
+    plain.observer.on_end(summary(**none, interrupted=True, steps=60))
+    lines = plain.lines()
+    assert lines[:4] == [
+        "interrupted after step 60 of 160",
+        "test accuracy  -",
+        "test loss      -",
+        "examples/s     -",
+    ]
+    assert lines[-1] == "run folder     r", "no curves without event files"
+
+
+class TestTerminal:
+    def test_the_bar_shows_where_the_run_is(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        assert re.fullmatch(r"epoch 1/2 .* 0/160 +-:--:--", screen.lines()[-1])
+        for step in (20, 40):
+            screen.clock.now += 3
+            screen.observer.on_window(window(step))
+        drawn = screen.lines()[-1]
+        assert re.fullmatch(
+            r"epoch 1/2 \S+ +40/160 +loss 0\.4600  accuracy 0\.8000  62,500 examples/s 0:00:18",
+            drawn,
+        )
+        screen.observer.on_evaluation(evaluation(80))
+        assert any(line.startswith("epoch 1/2  step 80/160  val") for line in screen.lines())
+        screen.observer.on_end(summary())
+        assert screen.lines()[-1] == "run folder     r"
+
+    def test_it_is_redrawn_in_measure(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        screen.lines()
+        screen.clock.now += 0.0625
+        screen.observer.on_window(window(20))
+        assert screen.lines() == [""]
+        screen.clock.now += 0.0625
+        screen.observer.on_window(window(40))
+        assert "40/160" in screen.lines()[-1]
+
+    def test_a_resumed_run_begins_where_it_was(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r"), start_step=80))
+        assert re.match(r"epoch 2/2 .* 80/160", screen.lines()[-1])
+
+    def test_a_failed_run_gives_the_terminal_back(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        assert "\x1b[?25l" in screen.stream.getvalue(), "the cursor is hidden while the bar is on"
+        screen.observer.close()
+        assert screen.stream.getvalue().rpartition("\x1b[?25")[2][0] == "h"
+        screen.observer.close()
+
+
+SHOWING = """
+from pathlib import Path
+from rich.console import Console
+from harness.observers.console import ConsoleObserver
+from tests.harness.observers.samples import evaluation, run_start, summary, window
+observer = ConsoleObserver(Console(), tensorboard_dir=None)
+observer.on_start(run_start(Path("r")))
+observer.on_window(window(80))
+observer.on_evaluation(evaluation(80))
+observer.on_warning("w")
+observer.on_end(summary())
+observer.close()
+"""
+# What rich takes from the environment is left out, so that the stream alone decides.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+} | {"TERM": "xterm-256color"}
+
+
+def test_a_pipe_gets_no_control_code() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", SHOWING], stdout=subprocess.PIPE, env=ENVIRONMENT, check=True
+    ).stdout
+    assert b"\x1b" not in output
+    assert b"\r" not in output
+    assert max(len(line) for line in output.splitlines()) > 100, "lines are not folded"
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWING], stdout=theirs, stderr=theirs, env=ENVIRONMENT
+    ) as process:
+        os.close(theirs)
+        output = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                output += chunk
+        except OSError:
+            pass  # Linux says EIO when the last process has left the terminal
+        os.close(ours)
+    assert process.returncode == 0, output
+    assert b"0/160" in output
+    assert b"\x1b[?25l" in output
+    assert b"run folder" in output

@@ -25,7 +25,8 @@ def make_project(root: Path) -> Path:
     assert spec.loader is not None
     backend = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(backend)
-    backend.write_wheel(str(root), "extra", {"extra.py": ""})
+    for name in ("extra", "fast"):
+        backend.write_wheel(str(root), name, {f"{name}.py": ""})
     return root
 
 
@@ -134,6 +135,22 @@ def test_extra_is_added_and_leaves_the_rest_current(installed: Path) -> None:
     assert (added.returncode, ensure_environment(installed, "test").stderr) == (0, "")
     assert call(installed / "scripts" / "harness").stderr == ""
     assert call(installed / ".venv" / "bin" / "python", "-c", "import extra").returncode == 0
+
+
+def test_cuda_is_added_when_nvidia_smi_answers(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    python = installed / ".venv" / "bin" / "python"
+
+    def install_with(nvidia_smi: str) -> subprocess.CompletedProcess[str]:
+        write_program(tmp_path / "bin" / "nvidia-smi", nvidia_smi)
+        (installed / ".venv" / "harness-stamps" / "base").unlink()
+        return call(installed / "scripts" / "harness", PATH=path)
+
+    assert "nvidia-smi is installed but does not answer" in install_with("exit 9").stderr
+    assert call(python, "-c", "import fast").returncode == 1
+    assert len(install_with("exit 0").stderr.splitlines()) == 1
+    assert call(python, "-c", "import fast").returncode == 0
 
 
 def test_failure_of_pip_is_shown_and_leaves_no_stamp(installed: Path, pyproject: Path) -> None:

@@ -21,7 +21,7 @@ class SummaryObserver(Observer):
         self._run_dir = Path()
 
     def on_start(self, run: RunStart) -> None:
-        """Writes config.json; removes the summary of a run before, which this one's files outdate."""
+        """Writes config.json; removes the summary of a run before, which is outdated by it."""
         self._run_dir = Path(run.run_dir)
         write_json(self._run_dir / CONFIG_FILE_NAME, resolved_config(run))
         (self._run_dir / SUMMARY_FILE_NAME).unlink(missing_ok=True)

@@ -7,6 +7,9 @@ from typing import Any
 from harness.config import TrainConfig, to_mapping
 from harness.records import Choice, DatasetInfo, Evaluation, RunStart, Summary, Window
 
+REPOSITORY = Path(__file__).parents[3]
+"""Where a test's own processes run, so that they find this module."""
+
 DATASET = DatasetInfo(
     name="synthetic",
     rows=40_000,

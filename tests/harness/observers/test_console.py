@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.observers.console import ConsoleObserver
 from harness.records import Compilation
-from tests.harness.observers.samples import evaluation, run_start, summary, window
+from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, summary, window
 
 CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -207,7 +207,11 @@ ENVIRONMENT = {
 
 def test_a_pipe_gets_no_control_code() -> None:
     output = subprocess.run(
-        [sys.executable, "-c", SHOWING], stdout=subprocess.PIPE, env=ENVIRONMENT, check=True
+        [sys.executable, "-c", SHOWING],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        check=True,
+        cwd=REPOSITORY,
     ).stdout
     assert b"\x1b" not in output
     assert b"\r" not in output
@@ -217,7 +221,11 @@ def test_a_pipe_gets_no_control_code() -> None:
 def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", SHOWING], stdout=theirs, stderr=theirs, env=ENVIRONMENT
+        [sys.executable, "-c", SHOWING],
+        stdout=theirs,
+        stderr=theirs,
+        env=ENVIRONMENT,
+        cwd=REPOSITORY,
     ) as process:
         os.close(theirs)
         output = b""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.observers.jsonl import JsonlObserver
-from tests.harness.observers.samples import evaluation, run_start, window
+from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, window
 
 # Writes windows until the disk is full, in a process of its own; argument 2 is a file size limit.
 FILLING = """
@@ -163,6 +163,7 @@ class TestFullDisk:
             capture_output=True,
             text=True,
             check=True,
+            cwd=REPOSITORY,
         )
         number, message = done.stdout.split(" ", maxsplit=1)
         path = tmp_path / "metrics.jsonl"
@@ -178,7 +179,9 @@ class TestFullDisk:
             pytest.skip("this machine does not let its users mount a small file system")
         # The mount ends with the process, so the file is looked at from inside.
         command = f"{mount} && {sys.executable} -c '{FILLING}' {tmp_path} && cat {tmp_path}/*"
-        done = subprocess.run([*own, command], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*own, command], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        )
         first, *written = done.stdout.splitlines()
         number, message = first.split(" ", maxsplit=1)
         assert message == f"[Errno 28] No space left on device: '{tmp_path}/metrics.jsonl'"

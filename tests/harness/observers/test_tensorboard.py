@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from harness.observers.tensorboard import RECENT_WINDOWS, TensorBoardObserver
-from tests.harness.observers.samples import evaluation, run_start, summary, window
+from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, summary, window
 
 THROUGHPUT = {
     "throughput/steps_per_second",
@@ -173,12 +173,17 @@ try:
     observer.on_evaluation(evaluation(2020))
 except OSError as error:
     print(error)
+observer.close()
 """
 
 
 def test_a_full_disk_ends_the_run_and_leaves_a_file_that_can_be_read(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FILLING, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FILLING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
     )
     (path,) = (tmp_path / "tensorboard").iterdir()
     assert done.stdout == f"an event file cannot be written: {path}; File too large\n"

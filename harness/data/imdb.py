@@ -80,7 +80,7 @@ def load_imdb(
     if options.held_out_rows >= merged.num_rows:
         raise InputError(
             f"{path} has {merged.num_rows} rows, too few to hold out {options.held_out_rows}. "
-            "Choose a smaller held_out_rows, or split standard."
+            "Use --split standard (from Python: or a smaller held_out_rows)."
         )
     held_out, rest = merged.split(options.held_out_rows)
     return rest, held_out

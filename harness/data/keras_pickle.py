@@ -9,6 +9,7 @@ inert stand-ins which only record what they are given, and every other name is r
 import array
 import io
 import pickle
+import tokenize
 import zlib
 from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
@@ -18,18 +19,26 @@ import numpy.typing as npt
 
 from harness.errors import InputError
 
-# What the unpickler's documentation and its C source raise on malformed input.
+# What NumPy raises on a malformed .npy file. It parses the header as a Python literal, and asks for
+# the memory that the header names before it looks at what is there.
+MALFORMED_NPY = (
+    EOFError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+
+# What a malformed pickle raises besides, by the unpickler's documentation and its C source.
 _MALFORMED = (
+    *MALFORMED_NPY,
     pickle.UnpicklingError,
     AttributeError,
-    EOFError,
     ImportError,
     IndexError,
     KeyError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    ValueError,
     RecursionError,
 )
 
@@ -109,7 +118,7 @@ def read_labels(archive: ZipFile, name: str) -> npt.NDArray[Any]:
     stream = _member(archive, name)
     try:
         return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except MALFORMED_NPY as error:
         raise _unreadable(archive, name, error) from error
 
 

@@ -47,9 +47,9 @@ class RaggedSets:
 
     def __post_init__(self) -> None:
         validation.check_counts(self.name, self.num_tokens, self.num_classes)
-        values = validation.checked_values(self.name, self.values)
-        row_splits = validation.checked_row_splits(self.name, self.row_splits, values.shape[0])
-        validation.check_ids(self.name, values, row_splits, self.num_tokens)
+        ids = validation.integer_values(self.name, self.values)
+        row_splits = validation.checked_row_splits(self.name, self.row_splits, ids.shape[0])
+        values = validation.checked_ids(self.name, ids, row_splits, self.num_tokens)
         num_rows = row_splits.shape[0] - 1
         labels = validation.checked_labels(self.name, self.labels, num_rows, self.num_classes)
         object.__setattr__(self, "values", values)

@@ -18,8 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.keras_pickle import MALFORMED_NPY
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
+from harness.files import replacing, write_json
 
 FORMAT_NAME = "harness-ragged-sets"
 FORMAT_VERSION = 1
@@ -53,7 +55,8 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str]) -> None:
         raise InputError(f"{folder} cannot be made: {error}. Choose another folder.") from error
     try:
         for part in _PARTS:
-            np.save(beside / f"{part}.npy", getattr(sets, part), allow_pickle=False)
+            with replacing(beside / f"{part}.npy") as path:
+                np.save(path, getattr(sets, part), allow_pickle=False)
         meta = {
             "format": FORMAT_NAME,
             "version": FORMAT_VERSION,
@@ -64,7 +67,7 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str]) -> None:
             "rows": sets.num_rows,
             "nnz": sets.nnz,
         }
-        (beside / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        write_json(beside / "meta.json", meta)
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -135,7 +138,7 @@ def _read_part(folder: Path, part: str, mmap_mode: Literal["r"] | None) -> npt.N
         array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except (ValueError, EOFError) as error:
+    except MALFORMED_NPY as error:
         raise InputError(
             f"{path} is truncated or not a .npy file: {error}. Save the set again."
         ) from error

@@ -20,24 +20,11 @@ def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
         raise InputError(f"{name}: num_classes is {num_classes}. Choose from 2 to {_INT32_MAX}.")
 
 
-def checked_values(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """Integers [N], as read-only int32; nothing is known of their range but that it is int32's."""
+def integer_values(name: str, values: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
+    """Integers [N] of any width; `checked_ids` looks at their range, once the rows are known."""
     array = _one_dimensional(name, "values", values)
     _check_integers(name, "values", array)
-    if array.dtype != np.int32 and array.size:
-        _check_int32_range(name, array)
-    return _frozen(array, np.int32)
-
-
-def _check_int32_range(name: str, values: npt.NDArray[Any]) -> None:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _INT32_MAX:
-        worst = low if low < 0 else high
-        position = int(values.argmin() if low < 0 else values.argmax())
-        raise InputError(
-            f"{name}: id {worst} at position {position} of values; ids are from 0 to {_INT32_MAX}. "
-            "Correct the data."
-        )
+    return array
 
 
 def checked_row_splits(
@@ -69,22 +56,22 @@ def checked_row_splits(
     return _frozen(array, np.int64)
 
 
-def check_ids(
+def checked_ids(
     name: str,
-    values: npt.NDArray[np.int32],
+    values: npt.NDArray[np.integer[Any]],
     row_splits: npt.NDArray[np.int64],
     num_tokens: int,
-) -> None:
-    """Every id in [0, num_tokens)."""
-    if not values.size or (values.min() >= 0 and values.max() < num_tokens):
-        return
-    wrong = np.flatnonzero((values < 0) | (values >= num_tokens))
-    row = np.searchsorted(row_splits, wrong[0], "right") - 1
-    raise InputError(
-        f"{name}: row {row} holds id {values[wrong[0]]}, outside [0, {num_tokens}) "
-        f"({wrong.size} such ids, from {values.min()} to {values.max()}). "
-        "Correct the ids, or raise num_tokens above the highest."
-    )
+) -> npt.NDArray[np.int32]:
+    """Every id in [0, num_tokens); as read-only int32."""
+    if values.size and (values.min() < 0 or values.max() >= num_tokens):
+        wrong = np.flatnonzero((values < 0) | (values >= num_tokens))
+        row = np.searchsorted(row_splits, wrong[0], "right") - 1
+        raise InputError(
+            f"{name}: row {row} holds id {values[wrong[0]]}, outside [0, {num_tokens}) "
+            f"({wrong.size} such ids, from {values.min()} to {values.max()}). "
+            "Correct the ids, or raise num_tokens above the highest."
+        )
+    return _frozen(values, np.int32)
 
 
 def checked_labels(

@@ -1,0 +1,53 @@
+"""Files in Keras's format, made small."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Rows = Sequence[Any]
+
+
+def object_array(rows: Rows) -> np.ndarray:
+    # np.array would make equally long rows a matrix.
+    array = np.empty(len(rows), object)
+    for index, row in enumerate(rows):
+        array[index] = row
+    return array
+
+
+@pytest.fixture
+def write_npz(tmp_path: Path) -> Callable[..., Path]:
+    """write_npz(x_train=..., y_train=..., x_test=..., y_test=...) -> path; each has a default.
+
+    Rows are pickled as Keras's file has them; an array is stored as it is; None leaves it out.
+    """
+
+    def write(**changes: Any) -> Path:
+        parts: dict[str, Any] = {
+            "x_train": [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]],
+            "y_train": np.array([0, 1, 0, 1]),
+            "x_test": [[7], [1, 1, 1], [2, 8]],
+            "y_test": np.array([1, 0, 1]),
+        }
+        parts |= changes
+        path = tmp_path / "reviews.npz"
+        arrays = {
+            name: part if isinstance(part, np.ndarray) else object_array(part)
+            for name, part in parts.items()
+            if part is not None
+        }
+        np.savez(path, **arrays)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Keras folder; the user's own is out of reach."""
+    home = tmp_path / "keras_home"
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    return home

@@ -1,0 +1,310 @@
+"""Keras's imdb.npz format against keras.datasets.imdb itself, and files that must be refused."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.data.imdb import ImdbOptions, load_imdb, load_parts
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+WriteNpz = Callable[..., Path]
+
+
+def assert_as_keras(path: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+    from keras.src.datasets import imdb as keras_imdb
+
+    # Keras's own hash check admits its own file alone; its reading of this one is what counts.
+    monkeypatch.setattr(keras_imdb, "get_file", lambda **_: str(path))
+    expected = keras_imdb.load_data(**arguments)
+    for sets, (rows, labels) in zip(
+        load_parts(path, ImdbOptions(**({"num_words": None} | arguments))), expected, strict=True
+    ):
+        assert sets.lengths.tolist() == [len(row) for row in rows]
+        flat = np.array([token for row in rows for token in row], np.int64)
+        np.testing.assert_array_equal(sets.values, flat)
+        np.testing.assert_array_equal(sets.labels, labels)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"num_words": 500},
+        {"num_words": 500, "skip_top": 20, "maxlen": 30},
+        {"num_words": 300, "oov_char": None},
+        {"seed": 5, "start_char": None, "oov_char": 700},
+        {"start_char": None, "index_from": 0, "oov_char": None, "skip_top": 9},
+        {"index_from": 40, "start_char": 7, "oov_char": 8},
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("logical_devices")
+def test_options_mean_what_they_mean_to_keras(
+    write_npz: WriteNpz, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng()
+    parts: dict[str, Any] = {}
+    for part, num_rows in (("train", 80), ("test", 50)):
+        lengths = rng.integers(0 if arguments.get("start_char", 1) else 1, 60, num_rows)
+        parts[f"x_{part}"] = [rng.integers(1, 900, length).tolist() for length in lengths]
+        parts[f"y_{part}"] = rng.integers(0, 2, num_rows)
+    assert_as_keras(write_npz(**parts), monkeypatch, **arguments)
+
+
+@pytest.mark.usefixtures("logical_devices")
+def test_the_real_reviews_are_as_keras_gives_them(
+    imdb_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_as_keras(imdb_path, monkeypatch, num_words=10_000)
+
+
+def test_the_real_reviews_have_the_known_figures(imdb_path: Path) -> None:
+    train, test = load_imdb(imdb_path)
+    assert (train.num_rows, test.num_rows, train.num_tokens) == (40_000, 10_000, 10_000)
+    lengths = np.concatenate([test.lengths, train.lengths])
+    assert lengths.mean() == pytest.approx(234.738, abs=5e-4)
+    assert lengths.std() == pytest.approx(172.925, abs=5e-4)
+    unique_lengths = np.concatenate([test.unique().lengths, train.unique().lengths])
+    assert unique_lengths.mean() == pytest.approx(130.218, abs=5e-4)
+    assert unique_lengths.max() == 774
+    assert len(np.union1d(train.values, test.values)) == 9_998
+
+
+def test_the_default_split_holds_out_the_head_of_the_merged_set(write_npz: WriteNpz) -> None:
+    path = write_npz()
+    parts = load_parts(path, ImdbOptions())
+    merged = RaggedSets.concatenate(parts, name="merged")
+    train, test = load_imdb(path, ImdbOptions(held_out_rows=5))
+    assert (test.num_rows, train.num_rows) == (5, 2)
+    np.testing.assert_array_equal(np.concatenate([test.values, train.values]), merged.values)
+    np.testing.assert_array_equal(np.concatenate([test.labels, train.labels]), merged.labels)
+    standard = load_imdb(path, ImdbOptions(split="standard"))
+    assert [part.num_rows for part in standard] == [4, 3]
+    assert train.name == test.name == standard[0].name == "reviews"
+
+
+def test_rows_may_be_integer_arrays(write_npz: WriteNpz) -> None:
+    rows = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]]
+    listed = load_imdb(write_npz(x_train=rows), ImdbOptions(split="standard"))[0]
+    for dtype in ("u1", "<i4", ">i8"):
+        arrays = [np.array(row, dtype) for row in rows]
+        given_arrays = load_imdb(write_npz(x_train=arrays), ImdbOptions(split="standard"))[0]
+        np.testing.assert_array_equal(given_arrays.values, listed.values)
+
+
+def test_more_than_two_classes(write_npz: WriteNpz) -> None:
+    train, _ = load_imdb(write_npz(y_train=np.array([0, 4, 2, 3])), ImdbOptions(split="standard"))
+    assert train.num_classes == 5
+
+
+# Files that are not what they should be.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_test": None}, r"no member x_test\.npy, but \['x_train"),
+        ({"y_train": None}, r"no member y_train\.npy"),
+        ({"x_train": np.zeros((2, 3))}, "x_train.npy cannot be read: it holds float64, not lists"),
+        ({"x_train": [[1, 2], [3, 0.5], [1], [2]]}, "row 1 of x_train holds something other"),
+        ({"x_train": [[1, 2], [3, "a"], [1], [2]]}, "row 1 of x_train holds something other"),
+        ({"x_train": [[1], [2], 3, [4]]}, "row 2 of x_train holds something other"),
+        ({"x_train": [[1], [2], None, [4]]}, "row 2 of x_train holds something other"),
+        ({"x_train": [[1], [2**31], [3], [4]]}, "row 1 of x_train holds something other"),
+        ({"x_train": [[1], [[2]], [3], [4]]}, "row 1 of x_train holds something other"),
+        ({"x_train": [np.zeros(2), [1], [1], [1]]}, "an array of dtype 'f8'"),
+        ({"x_train": [np.zeros((1, 2), int), [1], [1], [1]]}, r"an array of shape \(1, 2\)"),
+        ({"x_train": []}, "x_train is not an array with a list of ints in each row"),
+        ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
+        ({"x_train": [[1], [2**31 - 3], [3], [4]]}, "rank 2147483645 with index_from 3"),
+        ({"y_train": np.array([0.0, 1.0, np.nan, 0.0])}, "label nan of row 2"),
+        ({"y_train": np.array([0, 1, 0])}, "3 labels for 4 rows"),
+        ({"y_train": np.array([0, 1, -1, 0])}, "label -1 of row 2"),
+        ({"y_train": np.array([0, 1, {}, 0])}, "y_train.npy cannot be read"),
+    ],
+    ids=str,
+)
+def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], message: str) -> None:
+    path = write_npz(**changes)
+    with pytest.raises(InputError, match=message) as caught:
+        load_imdb(path, ImdbOptions(split="standard"))
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.npz: no such file"):
+        load_imdb(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 100])
+def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "text.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"truncated or not an \.npz file"):
+        load_imdb(path)
+
+
+def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
+    path = write_npz()
+    content = path.read_bytes()
+    for kept_bytes in range(0, len(content), 37):
+        path.write_bytes(content[:kept_bytes])
+        with pytest.raises(InputError, match="truncated"):
+            load_imdb(path)
+
+
+def test_too_few_rows_to_hold_out(write_npz: WriteNpz) -> None:
+    with pytest.raises(InputError, match="7 rows, too few to hold out 10000.*--split standard"):
+        load_imdb(write_npz())
+
+
+def test_a_maxlen_that_leaves_no_row(write_npz: WriteNpz) -> None:
+    with pytest.raises(InputError, match="part test: no row is shorter than maxlen 2.*has 2 ids"):
+        load_imdb(write_npz(), ImdbOptions(maxlen=2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_words": 0},
+        {"skip_top": -1},
+        {"maxlen": 0},
+        {"seed": -1},
+        {"oov_char": -2},
+        {"index_from": 2**31},
+        {"held_out_rows": 0},
+    ],
+    ids=str,
+)
+def test_options_out_of_range(wrong: dict[str, int]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=rf"{name} is {value}\. Choose from"):
+        ImdbOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_unknown_split() -> None:
+    with pytest.raises(InputError, match="split is 'half'. Choose tutorial or standard"):
+        ImdbOptions(split="half")  # type: ignore[arg-type]
+
+
+# Hostile files: whatever a pickle asks for, nothing is called.
+
+
+class Call:
+    """Pickles as a call of `function` with `arguments`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def npy_with_pickle(pickled: bytes) -> bytes:
+    buffer = io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": (4,)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + pickled
+
+
+def replace_member(path: Path, member: str, content: bytes) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, old in members.items():
+            archive.writestr(name, content if name == member else old)
+
+
+@pytest.mark.parametrize("member", ["x_train", "x_test", "y_train", "y_test"])
+@pytest.mark.parametrize("function", ["os.mkdir", "os.system", "exec"])
+def test_a_pickle_that_calls_a_function_calls_nothing(
+    write_npz: WriteNpz, tmp_path: Path, function: str, member: str
+) -> None:
+    created = tmp_path / "created"
+    call = {
+        "os.mkdir": Call(os.mkdir, str(created)),
+        "os.system": Call(os.system, f"touch {created}"),
+        "exec": Call(exec, f"open({str(created)!r}, 'w').close()"),
+    }[function]
+    path = write_npz()
+    for content in (call, [[1], [call], [2], [3]]):
+        replace_member(path, f"{member}.npy", npy_with_pickle(pickle.dumps(content)))
+        with pytest.raises(InputError, match=f"member {member}.npy cannot be read"):
+            load_imdb(path)
+        assert not created.exists()
+    # The pickle is not a dud: an ordinary unpickler does call the function.
+    pickle.loads(pickle.dumps(call))
+    assert created.exists()
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"cnumpy\nload\n.", "it asks for numpy.load"),
+        (b"cnumpy.core.multiarray\nscalar\n.", "it asks for numpy.core.multiarray.scalar"),
+        (b"cbuiltins\ngetattr\n.", "it asks for builtins.getattr"),
+        (b"cnumpy\ndtype.type\n.", "it asks for numpy.dtype.type"),
+        # A void type whose forged state would have its bytes taken for object pointers.
+        (b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR.", "an array of dtype 'V8'"),
+        (
+            b"cnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'|'\nN(S'a'\nt}I8\nI1\nI0\ntb.",
+            "an array of a compound dtype",
+        ),
+        # Another class in place of the array's.
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.",
+            "of a class other than numpy.ndarray",
+        ),
+        (b"Pname\n.", "persistent"),
+        (b"\x82\x01.", "extension code"),
+        (b"cnumpy\nndarray\n(tR.", "cannot be read"),
+        (b".", "cannot be read"),
+        (b"N.", "not an array with a list"),
+        (b"]\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "cannot be read"),
+    ],
+)
+def test_a_pickle_that_asks_for_more_than_arrays(
+    write_npz: WriteNpz, pickled: bytes, message: str
+) -> None:
+    path = write_npz()
+    replace_member(path, "x_train.npy", npy_with_pickle(pickled))
+    with pytest.raises(InputError, match=message):
+        load_imdb(path)
+
+
+def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:
+    row: list[Any] = [1]
+    row.append(row)
+    with pytest.raises(InputError, match="row 0 of x_train holds something other"):
+        load_imdb(write_npz(x_train=[row, row, row, row]))
+
+
+# NumPy warns of headers that Python 2 may have written, which some changes make of a header.
+@pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing:UserWarning")
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_bytes_gives_rows_or_one_message(
+    write_npz: WriteNpz, data: st.DataObject
+) -> None:
+    path = write_npz()
+    member = data.draw(st.sampled_from(["x_train.npy", "y_test.npy"]))
+    with zipfile.ZipFile(path) as archive:
+        content = bytearray(archive.read(member))
+    # Changed inside the member, under a valid checksum, so that it is the unpickler that sees it.
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        content[position] = data.draw(st.integers(0, 255))
+    replace_member(path, member, bytes(content))
+    try:
+        train, _ = load_imdb(path, ImdbOptions(split="standard"))
+    except InputError:
+        return
+    assert train.values.max() < train.num_tokens

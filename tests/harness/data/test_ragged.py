@@ -1,0 +1,250 @@
+"""RaggedSets against plain Python lists and sets; each broken rule gives one message."""
+
+from pathlib import Path
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+Rows = list[list[int]]
+
+
+def from_rows(rows: Rows, num_tokens: int = 50, **changes: Any) -> RaggedSets:
+    fields: dict[str, Any] = {
+        "values": np.array([token for row in rows for token in row], np.int32),
+        "row_splits": np.cumsum([0, *map(len, rows)]),
+        "labels": np.arange(len(rows)) % 2,
+        "num_tokens": num_tokens,
+        "name": "rows",
+    }
+    return RaggedSets(**(fields | changes))
+
+
+def to_rows(sets: RaggedSets) -> Rows:
+    return [sets.row(index).tolist() for index in range(sets.num_rows)]
+
+
+def check_again(sets: RaggedSets) -> None:
+    """Results are built without checks; they must pass them all the same."""
+    RaggedSets(**{name: getattr(sets, name) for name in RaggedSets.__dataclass_fields__})
+
+
+def rows_below(num_tokens: int, min_rows: int = 1) -> st.SearchStrategy[Rows]:
+    return st.lists(
+        st.lists(st.integers(0, num_tokens - 1), max_size=12), min_size=min_rows, max_size=20
+    )
+
+
+@given(rows_below(50))
+def test_holds_the_rows(rows: Rows) -> None:
+    sets = from_rows(rows)
+    assert to_rows(sets) == rows
+    assert (sets.num_rows, sets.nnz) == (len(rows), sum(map(len, rows)))
+    assert sets.lengths.tolist() == [len(row) for row in rows]
+
+
+@given(
+    st.sampled_from([1, 2, 7, 50, 2**16, 2**31 - 1]).flatmap(
+        lambda num_tokens: st.tuples(st.just(num_tokens), rows_below(num_tokens))
+    )
+)
+def test_unique_sorts_each_rows_set(case: tuple[int, Rows]) -> None:
+    num_tokens, rows = case
+    unique = from_rows(rows, num_tokens).unique()
+    assert to_rows(unique) == [sorted(set(row)) for row in rows]
+    assert unique.is_unique
+    assert unique.unique() is unique
+    check_again(unique)
+
+
+@pytest.mark.parametrize("num_tokens", [3, 10_000, 2**31 - 1])
+def test_unique_of_more_ids_than_are_sorted_at_a_time(num_tokens: int) -> None:
+    rng = np.random.default_rng()
+    lengths = rng.integers(0, 40_000, 300)
+    lengths[[0, 7, 299]] = 0, 3_000_000, 0
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    values = rng.integers(0, num_tokens, splits[-1], dtype=np.int32)
+    sets = RaggedSets(
+        values=values, row_splits=splits, labels=splits[1:] * 0, num_tokens=num_tokens, name="long"
+    )
+    unique = sets.unique()
+    for index in range(sets.num_rows):
+        np.testing.assert_array_equal(unique.row(index), np.unique(sets.row(index)))
+
+
+@given(rows_below(50), st.data())
+def test_take_gives_the_rows_in_order(rows: Rows, data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=30))
+    sets = from_rows(rows)
+    taken = sets.take(chosen)
+    assert to_rows(taken) == [rows[index] for index in chosen]
+    assert taken.labels.tolist() == [index % 2 for index in chosen]
+    check_again(taken)
+
+
+@given(rows_below(50, min_rows=2), st.data())
+def test_split_and_concatenate_are_inverse(rows: Rows, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(rows) - 1))
+    sets = from_rows(rows)
+    head, tail = sets.split(count)
+    assert to_rows(head) == rows[:count]
+    assert to_rows(tail) == rows[count:]
+    assert np.shares_memory(tail.values, sets.values) or tail.nnz == 0
+    check_again(tail)
+    joined = RaggedSets.concatenate([head, tail], name="joined")
+    assert to_rows(joined) == rows
+    assert joined.labels.tolist() == sets.labels.tolist()
+    check_again(joined)
+
+
+@given(rows_below(9), st.booleans())
+def test_a_claim_of_unique_rows_is_checked(rows: Rows, shuffle: bool) -> None:
+    rows = [row if shuffle else sorted(row) for row in rows]
+    repeated = [index for index, row in enumerate(rows) if len(set(row)) < len(row)]
+    if repeated:
+        with pytest.raises(InputError, match=rf"first is row {repeated[0]}\. Leave is_unique"):
+            from_rows(rows, 9, is_unique=True)
+    else:
+        assert from_rows(rows, 9, is_unique=True).is_unique
+
+
+@given(
+    hnp.arrays(np.int64, st.integers(0, 8), elements=st.integers(-2, 9)),
+    hnp.arrays(np.int64, st.integers(0, 5), elements=st.integers(-1, 9)),
+    hnp.arrays(np.float64, st.integers(0, 4)),
+)
+def test_any_arrays_are_either_legal_or_refused(
+    values: np.ndarray, row_splits: np.ndarray, labels: np.ndarray
+) -> None:
+    legal = (
+        len(row_splits) >= 2
+        and row_splits[0] == 0
+        and row_splits[-1] == len(values)
+        and all(a <= b for a, b in zip(row_splits[:-1], row_splits[1:], strict=True))
+        and all(0 <= value < 8 for value in values)
+        and len(labels) == len(row_splits) - 1
+        and all(label in (0, 1) for label in labels)
+    )
+    fields = {"values": values, "row_splits": row_splits, "labels": labels}
+    if legal:
+        RaggedSets(**fields, num_tokens=8, name="any")
+    else:
+        with pytest.raises(InputError):
+            RaggedSets(**fields, num_tokens=8, name="any")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"values": [1, -2, 3, 4]}, r"row 0 holds id -2, outside \[0, 50\)"),
+        ({"values": [1, 2, 3, 50]}, r"row 2 holds id 50, outside \[0, 50\).*raise num_tokens"),
+        ({"values": np.array([1, 2, 3, 2**32 + 1])}, "row 2 holds id 4294967297"),
+        ({"values": np.array([1, -(2**40), 3, 4])}, "row 0 holds id -1099511627776"),
+        ({"values": np.array([1, 2, 3, 2**63], np.uint64)}, "row 2 holds id 9223372036854775808"),
+        ({"values": [1.0, 2.0, 3.0, 4.0]}, "values has dtype float64"),
+        ({"values": [True] * 4}, "values has dtype bool"),
+        ({"values": ["a"] * 4}, "values has dtype <U1"),
+        ({"values": [[1, 2], [3, 4]]}, r"values has shape \(2, 2\)"),
+        ({"row_splits": [0, 3, 2, 4]}, "not monotonic: row 1 starts at 3 and ends at 2"),
+        ({"row_splits": np.array([0, 3, 2, 4], np.uint8)}, "row 1 starts at 3 and ends at 2"),
+        ({"row_splits": [1, 2, 3, 4]}, "starts at 1. It must start at 0"),
+        ({"row_splits": [0, 2, 2, 3]}, "ends at 3, but there are 4 values"),
+        ({"row_splits": [0.0, 2.0, 2.0, 4.0]}, "row_splits has dtype float64"),
+        ({"row_splits": [0], "values": np.array([], int), "labels": []}, "zero rows"),
+        ({"row_splits": np.array([], int), "labels": []}, "zero rows"),
+        ({"labels": [0.0, np.nan, 1.0]}, "label nan of row 1 is not a whole number"),
+        ({"labels": [0.0, 0.5, 1.0]}, "label 0.5 of row 1 is not a whole number"),
+        ({"labels": [0.0, np.inf, 1.0]}, "label inf of row 1 is outside"),
+        ({"labels": [0, 1]}, "2 labels for 3 rows"),
+        ({"labels": [0, 1, 2]}, r"label 2 of row 2 is outside \[0, 2\).*raise num_classes"),
+        ({"labels": [0, -1, 1]}, "label -1 of row 1"),
+        ({"labels": ["good", "bad", "good"]}, "labels has dtype <U4"),
+        ({"num_tokens": 0}, "num_tokens is 0"),
+        ({"num_tokens": 2**31}, "num_tokens is 2147483648"),
+        ({"num_classes": 1}, "num_classes is 1"),
+    ],
+)
+def test_a_broken_rule_gives_one_message(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        from_rows([[1, 2], [], [3, 4]], **changes)
+    assert str(caught.value).startswith("rows: ")
+
+
+def test_an_empty_row_is_legal_and_so_are_only_empty_rows() -> None:
+    sets = from_rows([[], []])
+    assert sets.nnz == 0
+    assert to_rows(sets.unique()) == [[], []]
+    assert to_rows(sets.take([1, 0, 1])) == [[], [], []]
+
+
+def test_whole_floats_are_labels() -> None:
+    sets = from_rows([[1], [2]], labels=np.array([0.0, 1.0], np.float32))
+    assert sets.labels.dtype == np.int32
+    assert sets.labels.tolist() == [0, 1]
+
+
+def test_nothing_can_change_what_was_checked() -> None:
+    values = np.array([1, 2, 3], np.int32)
+    sets = RaggedSets(
+        values=values, row_splits=np.array([0, 1, 3]), labels=[0, 1], num_tokens=4, name="own"
+    )
+    values[0] = 99
+    assert sets.row(0).tolist() == [1]
+    parts = [sets, sets.unique(), sets.take([1]), *sets.split(1)]
+    parts.append(RaggedSets.concatenate([sets, sets], name="twice"))
+    for part in parts:
+        for array in (part.values, part.row_splits, part.labels):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+
+
+def test_a_memory_map_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "values.npy"
+    np.save(path, np.array([3, 1, 3], np.int32))
+    mapped = np.load(path, mmap_mode="r")
+    sets = from_rows([[3, 1], [3]], values=mapped)
+    assert np.shares_memory(sets.values, mapped)
+    assert to_rows(sets.unique()) == [[1, 3], [3]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 3], "no row 3; rows are 0 to 2"),
+        ([-1], "no row -1"),
+        ([], "zero rows taken"),
+        ([0.0], "dtype float64"),
+    ],
+)
+def test_rows_that_are_not_there_cannot_be_taken(rows: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_rows([[1], [2], [3]]).take(rows)
+
+
+@pytest.mark.parametrize("count", [0, 3, -1, 7])
+def test_split_leaves_no_part_empty(count: int) -> None:
+    with pytest.raises(InputError, match=f"split off {count} of 3 rows.*from 1 to 2"):
+        from_rows([[1], [2], [3]]).split(count)
+
+
+def test_no_row_beyond_the_last() -> None:
+    with pytest.raises(InputError, match="no row 2; rows are 0 to 1"):
+        from_rows([[1], [2]]).row(2)
+
+
+def test_concatenate_refuses_other_vocabularies_and_nothing() -> None:
+    with pytest.raises(InputError, match=r"\(60, 2\), of rows \(50, 2\)"):
+        RaggedSets.concatenate([from_rows([[1]]), from_rows([[1]], 60)], name="both")
+    with pytest.raises(InputError, match="nothing to concatenate"):
+        RaggedSets.concatenate([], name="none")
+
+
+def test_classes_are_kept_where_a_part_lacks_one() -> None:
+    sets = from_rows([[1], [2], [3]], labels=[0, 1, 4], num_classes=5)
+    assert sets.take([0]).num_classes == 5

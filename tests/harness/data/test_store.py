@@ -1,0 +1,195 @@
+"""The harness's own format: what is saved is read back; what is broken gives one message."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.data import store
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+
+def some_sets(**changes: Any) -> RaggedSets:
+    fields: dict[str, Any] = {
+        "values": [3, 1, 3, 7],
+        "row_splits": [0, 2, 2, 4],
+        "labels": [0, 1, 2],
+        "num_tokens": 8,
+        "name": "some",
+        "num_classes": 3,
+    }
+    return RaggedSets(**(fields | changes))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    folder = tmp_path / "new" / "sets"
+    store.save(some_sets(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("mmap_mode", ["r", None])
+@pytest.mark.parametrize(
+    "sets",
+    [
+        some_sets(),
+        some_sets().unique(),
+        some_sets(values=np.array([], int), row_splits=[0, 0, 0, 0]),
+    ],
+)
+def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets, mmap_mode: Any) -> None:
+    store.save(sets, tmp_path / "sets")
+    loaded = store.load(tmp_path / "sets", mmap_mode=mmap_mode)
+    for part in ("values", "row_splits", "labels"):
+        np.testing.assert_array_equal(getattr(loaded, part), getattr(sets, part))
+        assert not getattr(loaded, part).flags.writeable
+    for field in ("num_tokens", "name", "num_classes", "is_unique"):
+        assert getattr(loaded, field) == getattr(sets, field)
+
+
+def test_the_values_stay_on_disk_until_they_are_used(saved: Path) -> None:
+    base: Any = store.load(saved).values
+    while isinstance(base, np.ndarray):
+        mapped = isinstance(base, np.memmap)
+        base = base.base
+        if mapped:
+            return
+    pytest.fail("the values are not memory-mapped")
+
+
+def test_only_the_four_files_are_left(saved: Path) -> None:
+    assert [path.name for path in saved.parent.iterdir()] == ["sets"]
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["labels.npy", "meta.json", "row_splits.npy", "values.npy"]
+
+
+def test_nothing_is_overwritten(saved: Path) -> None:
+    with pytest.raises(InputError, match="exists already"):
+        store.save(some_sets(), saved)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be made.*Choose another folder"):
+        store.save(some_sets(), tmp_path / "file" / "sets")
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path: Path) -> None:
+    # A limit on file sizes fails the write midway, as a full disk does.
+    program = f"""
+import numpy as np
+from harness.data import store
+from harness.data.ragged import RaggedSets
+sets = RaggedSets(values=np.zeros(100_000, int), row_splits=[0, 100_000], labels=[0],
+                  num_tokens=1, name="large")
+store.save(sets, {str(tmp_path / "sets")!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert done.returncode == 1
+    assert "OSError" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["values.npy", "row_splits.npy", "labels.npy", "meta.json"])
+def test_a_missing_part(saved: Path, part: str) -> None:
+    (saved / part).unlink()
+    with pytest.raises(InputError, match=f"{part} is missing. Give a folder that holds values"):
+        store.load(saved)
+
+
+@pytest.mark.parametrize("mmap_mode", ["r", None])
+@pytest.mark.parametrize("kept_bytes", [0, 5, 60, -1])
+@pytest.mark.parametrize("part", ["values.npy", "row_splits.npy", "labels.npy", "meta.json"])
+def test_a_truncated_part(saved: Path, part: str, kept_bytes: int, mmap_mode: Any) -> None:
+    content = (saved / part).read_bytes()
+    # Of the text, the last byte is only the line's end.
+    cut = content[: kept_bytes if kept_bytes >= 0 else kept_bytes - 2]
+    (saved / part).write_bytes(cut)
+    with pytest.raises(InputError, match=rf"{part} is .*(truncated|not JSON).*Save the set again"):
+        store.load(saved, mmap_mode=mmap_mode)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "says version 2, this harness reads 1"),
+        ({"version": None}, "says version None"),
+        ({"format": "other"}, "does not say"),
+        ({"num_tokens": "8"}, "num_tokens is '8', not of type int"),
+        ({"is_unique": 1}, "is_unique is 1, not of type bool"),
+        ({"rows": 4}, r"the arrays hold \(rows, ids\) \(3, 4\), but meta.json says \(4, 4\)"),
+        ({"num_tokens": 7}, r"row 2 holds id 7, outside \[0, 7\)"),
+    ],
+)
+def test_meta_that_is_wrong(saved: Path, change: dict[str, Any], message: str) -> None:
+    meta = json.loads((saved / "meta.json").read_text())
+    (saved / "meta.json").write_text(json.dumps(meta | change))
+    with pytest.raises(InputError, match=message):
+        store.load(saved)
+
+
+def test_meta_that_is_no_object(saved: Path) -> None:
+    (saved / "meta.json").write_text("[1]")
+    with pytest.raises(InputError, match="does not say"):
+        store.load(saved)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(4, np.int64), np.zeros((2, 2), np.int32), np.array([[1]] * 4, object)],
+)
+def test_a_part_of_another_type(saved: Path, array: np.ndarray) -> None:
+    np.save(saved / "values.npy", array)
+    with pytest.raises(InputError, match=r"values\.npy is .*Save the set again"):
+        store.load(saved)
+
+
+@pytest.mark.parametrize("mmap_mode", ["r", None])
+@pytest.mark.parametrize("shape", [(10**13,), (10**25,), (-4,), (True,), ("a",)])
+def test_a_header_that_promises_too_much(saved: Path, shape: Any, mmap_mode: Any) -> None:
+    with open(saved / "values.npy", "wb") as file:
+        header = {"descr": "<i4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(b"1234")
+    with pytest.raises(InputError, match=r"values\.npy is truncated or not"):
+        store.load(saved, mmap_mode=mmap_mode)
+
+
+def test_an_archive_in_place_of_an_array(saved: Path) -> None:
+    with open(saved / "values.npy", "wb") as file:
+        np.savez(file, values=np.zeros(4, np.int32))
+    with pytest.raises(InputError, match="is not int32 in one dimension"):
+        store.load(saved)
+
+
+# NumPy warns of headers that Python 2 may have written, which some changes make of a header.
+@pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing:UserWarning")
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_bytes_gives_sets_or_one_message(saved: Path, data: st.DataObject) -> None:
+    path = saved / data.draw(st.sampled_from(["values.npy", "row_splits.npy", "meta.json"]))
+    content = path.read_bytes()
+    changed = bytearray(content)
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        changed[position] = data.draw(st.integers(0, 255))
+    path.write_bytes(changed)
+    try:
+        store.load(saved, mmap_mode=data.draw(st.sampled_from(["r", None])))
+    except InputError:
+        pass
+    finally:
+        path.write_bytes(content)

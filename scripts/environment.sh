@@ -55,13 +55,13 @@ lock_installation() {
 }
 
 install_environment() {
-  local key extra target=$project_root
+  local key extra
   echo "installing $project_root${*:+ with the needs of: $*} into .venv (once) ..."
   make_venv
   environment_key
   if ! environment_is_current; then
-    if cuda_wanted; then target+="[cuda]"; fi
-    pip_install --editable "$target"
+    pip_install --editable "$project_root"
+    if cuda_wanted; then install_extra cuda; fi
     write_stamp base
   fi
   for extra in "$@"; do

@@ -1,5 +1,12 @@
 """The multi-hot product: sums of table rows over sets of token ids, without the 0/1 matrix."""
 
 from kernels.multi_hot.api import IMPLEMENTATIONS, Implementation, multi_hot, multi_hot_dense
+from kernels.multi_hot.native.build import NativeUnavailableError
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "multi_hot", "multi_hot_dense"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Implementation",
+    "NativeUnavailableError",
+    "multi_hot",
+    "multi_hot_dense",
+]

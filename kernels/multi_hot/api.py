@@ -9,14 +9,15 @@ from typing import Any, Literal, get_args
 
 from kernels.multi_hot import dense, gather
 from kernels.multi_hot.gradient import Product, differentiable
+from kernels.multi_hot.native import product as native
 from kernels.multi_hot.problem import Problem, check_dtype, check_sets, check_table
 
 Tensor = Any
-Implementation = Literal["dense", "gather"]
+Implementation = Literal["dense", "gather", "native"]
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
-_PRODUCTS: dict[str, Product] = {"dense": dense, "gather": gather}
+_PRODUCTS: dict[str, Product] = {"dense": dense, "gather": gather, "native": native}
 
 
 def multi_hot_dense(
@@ -46,8 +47,9 @@ def multi_hot_dense(
       inside a compiled program of `dense` or `gather`, which cannot raise, every element is NaN.
 
     Raises:
-      ValueError: wrong types or shapes, or an unknown implementation.
-      tf.errors.InvalidArgumentError: wrong splits or ids, outside compiled programs.
+      ValueError: wrong types or shapes, or an unknown implementation; its subclass
+        NativeUnavailableError where `native` cannot be had.
+      tf.errors.InvalidArgumentError: wrong splits or ids; from compiled programs only `native`.
     """
     if implementation not in _PRODUCTS:
         raise ValueError(

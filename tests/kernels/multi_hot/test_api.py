@@ -21,7 +21,7 @@ FITTING: dict[str, Any] = {
     [
         (
             {"implementation": "quick"},
-            "unknown implementation 'quick': choose one of dense, gather",
+            "unknown implementation 'quick': choose one of dense, gather, native",
         ),
         ({"table": np.ones([4, 2])}, "float32, bfloat16, float16; got float64"),
         ({"table": np.ones([4], np.float32)}, r"\[num_tokens, units\].*\(4,\)"),

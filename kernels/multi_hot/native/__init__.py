@@ -1,0 +1,4 @@
+"""`native`: C++ kernels that XLA calls inside the compiled program, built on this machine.
+
+Importing this compiles and loads nothing; the first use does.
+"""

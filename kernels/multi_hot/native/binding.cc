@@ -1,0 +1,120 @@
+// The kernels as XLA custom calls: buffers in, buffers out, through XLA's foreign function interface.
+//
+// Shapes: B rows, V num_tokens, H units, N values.
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "backward.h"
+#include "forward.h"
+#include "sets.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace multi_hot {
+namespace {
+
+namespace ffi = xla::ffi;
+
+class XlaWorkers : public Workers {
+ public:
+  explicit XlaWorkers(ffi::ThreadPool& pool) : pool_(pool), num_threads_(pool.num_threads()) {}
+  int64_t num_threads() const override { return num_threads_; }
+  void schedule(std::function<void()> task) override { pool_.Schedule(std::move(task)); }
+
+ private:
+  ffi::ThreadPool& pool_;
+  int64_t num_threads_;
+};
+
+ffi::Error invalid(const std::string& message) {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument, message);
+}
+
+// Calls function(Format()) with the format of a buffer's elements.
+template <class Function>
+ffi::Error with_format(ffi::DataType type, Function function) {
+  switch (type) {
+    case ffi::DataType::F32: return function(Float32());
+    case ffi::DataType::BF16: return function(BFloat16());
+    case ffi::DataType::F16: return function(Float16());
+    default: return invalid("the multi-hot kernels take float32, bfloat16 and float16");
+  }
+}
+
+Sets make_sets(ffi::Buffer<ffi::S32>& values, ffi::AnyBuffer& splits, int64_t num_tokens,
+               bool unique) {
+  return {values.typed_data(), static_cast<int64_t>(values.element_count()),
+          {splits.untyped_data(), splits.element_type() == ffi::DataType::S64},
+          static_cast<int64_t>(splits.element_count()) - 1, num_tokens, unique};
+}
+
+// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
+ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<ffi::S32> values,
+                        ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> y, bool unique) {
+  const int64_t V = table.dimensions()[0], H = table.dimensions()[1];
+  const Sets sets = make_sets(values, splits, V, unique);
+  if (const std::string fault = find_fault(sets); !fault.empty()) return invalid(fault);
+  XlaWorkers workers(pool);
+  return with_format(table.element_type(), [&](auto format) {
+    using Format = decltype(format);
+    using Storage = typename Format::Storage;
+    forward<Format>(sets, static_cast<const Storage*>(table.untyped_data()), H,
+                    static_cast<Storage*>(y->untyped_data()), workers);
+    return ffi::Error::Success();
+  });
+}
+
+// (dy [B, H], values [N], row_splits [B + 1])
+//   -> dW [V, H], and workspace: cursors [C, V], starts [V + 1], rows [N]
+ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ffi::S32> values,
+                         ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> dw,
+                         ffi::ResultBuffer<ffi::S32> cursors, ffi::ResultBuffer<ffi::S32> starts,
+                         ffi::ResultBuffer<ffi::S32> rows, bool unique) {
+  const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
+  const Sets sets = make_sets(values, splits, V, unique);
+  if (const std::string fault = find_fault(sets); !fault.empty()) return invalid(fault);
+  const TransposedIndex index = {cursors->typed_data(), cursors->dimensions()[0],
+                                 starts->typed_data(), rows->typed_data()};
+  XlaWorkers workers(pool);
+  return with_format(dy.element_type(), [&](auto format) {
+    using Format = decltype(format);
+    using Storage = typename Format::Storage;
+    backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
+                     static_cast<Storage*>(dw->untyped_data()), workers);
+    return ffi::Error::Success();
+  });
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("unique"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Attr<bool>("unique"));
+
+}  // namespace
+}  // namespace multi_hot
+
+// Registers the handlers with the XLA of this process. Returns 0, or the number of the failed one.
+extern "C" int multi_hot_register(const XLA_FFI_Api* api) {
+  using xla::ffi::Ffi;
+  if (Ffi::RegisterStaticHandler(api, "multi_hot_forward", "Host", multi_hot::kForward)) return 1;
+  if (Ffi::RegisterStaticHandler(api, "multi_hot_backward", "Host", multi_hot::kBackward)) return 2;
+  return 0;
+}

@@ -1,0 +1,68 @@
+// y[b, :] = sum over j in set(row b) of table[j, :]
+//
+// Shapes: B rows, V num_tokens, H units, N values.
+#ifndef MULTI_HOT_FORWARD_H_
+#define MULTI_HOT_FORWARD_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+#include "row_sum.h"
+#include "sets.h"
+
+namespace multi_hot {
+
+// Finds the first occurrence of each id in a row, in time proportional to the row: a stamp per
+// token says in which row it was last seen. One per thread, kept between calls.
+class FirstOccurrences {
+ public:
+  // Returns the ids of [begin, end) without repetitions, valid until the next call.
+  const std::vector<int32_t>& of(const int32_t* begin, const int32_t* end, int64_t num_tokens) {
+    if (static_cast<int64_t>(stamps_.size()) < num_tokens) stamps_.resize(num_tokens, 0);
+    if (++stamp_ == 0) {  // wrapped around: every old stamp could be taken for a new one
+      stamps_.assign(stamps_.size(), 0);
+      stamp_ = 1;
+    }
+    ids_.clear();
+    for (const int32_t* id = begin; id != end; ++id) {
+      if (stamps_[*id] == stamp_) continue;
+      stamps_[*id] = stamp_;
+      ids_.push_back(*id);
+    }
+    return ids_;
+  }
+
+ private:
+  std::vector<uint32_t> stamps_;
+  uint32_t stamp_ = 0;
+  std::vector<int32_t> ids_;
+};
+
+// Writes y [B, H]. `sets` must be free of faults. Each row is summed by one thread in the order of
+// its ids, so the result does not depend on the number of threads.
+template <class Format>
+void forward(const Sets& sets, const typename Format::Storage* table, int64_t units,
+             typename Format::Storage* y, Workers& workers) {
+  // Small enough to balance long rows, large enough to make the hand-out cheap.
+  constexpr int64_t kRowsPerBlock = 16;
+  const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
+  parallel_for(workers, num_blocks, [&](int64_t block) {
+    static thread_local FirstOccurrences first_occurrences;
+    const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
+    for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
+      const int32_t* ids = sets.values + sets.splits[row];
+      int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
+      if (!sets.unique) {
+        const auto& distinct = first_occurrences.of(ids, ids + num_ids, sets.num_tokens);
+        ids = distinct.data();
+        num_ids = static_cast<int64_t>(distinct.size());
+      }
+      sum_rows<Format>(table, units, ids, num_ids, y + row * units);
+    }
+  });
+}
+
+}  // namespace multi_hot
+
+#endif  // MULTI_HOT_FORWARD_H_

@@ -1,0 +1,51 @@
+"""Loads the built library and registers its kernels with the XLA of this process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+
+import tensorflow as tf
+
+from kernels.multi_hot.native.build import Build, NativeUnavailableError, build
+
+_lock = threading.Lock()
+
+
+def load() -> Build:
+    """Build the kernels if need be, load and register them; once per process, from any thread.
+
+    Raises:
+      NativeUnavailableError: they cannot be built here, or this TensorFlow does not take them.
+    """
+    with _lock:
+        return _load()
+
+
+@functools.cache
+def _load() -> Build:
+    built = build(Path(tf.sysconfig.get_include()))
+    (tensorflow_library,) = _tensorflow_libraries() or (None,)
+    if tensorflow_library is None:
+        raise NativeUnavailableError(
+            f"TensorFlow {tf.__version__} has no libtensorflow_cc in {tf.sysconfig.get_lib()}, "
+            "which the native kernels register with: use the implementation 'gather'"
+        )
+    get_api = ctypes.CDLL(str(tensorflow_library)).XLA_FFI_GetApi
+    get_api.restype = ctypes.c_void_p
+    register = ctypes.CDLL(str(built.path)).multi_hot_register
+    register.argtypes = [ctypes.c_void_p]
+    failed = register(get_api())
+    if failed:
+        raise NativeUnavailableError(
+            f"XLA in TensorFlow {tf.__version__} refused native kernel {failed} (its foreign "
+            "function interface changed): use the implementation 'gather'"
+        )
+    return built
+
+
+def _tensorflow_libraries() -> list[Path]:
+    """Return the library that exports XLA_FFI_GetApi; its name ends in the major version."""
+    return sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]

@@ -1,0 +1,96 @@
+"""The native kernels as an implementation: `index`, `forward` and `backward` by custom calls.
+
+Shapes: B rows, V num_tokens, H units, N values.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla as tf_xla
+
+from kernels.multi_hot.native.library import load
+from kernels.multi_hot.problem import Problem
+
+Tensor = Any
+
+_MLIR_TYPES = {
+    tf.float32: "f32",
+    tf.bfloat16: "bf16",
+    tf.float16: "f16",
+    tf.int32: "i32",
+    tf.int64: "i64",
+}
+_STABLEHLO_VERSION = 9
+_MAX_CHUNKS = 8
+
+
+def index(problem: Problem) -> Problem:
+    """Return the sets as they are; the kernels build what they need from them.
+
+    Raises:
+      NativeUnavailableError: the kernels cannot be built or loaded here.
+      ValueError: sizes that are not static.
+    """
+    for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
+        if vector.shape[0] is None:
+            raise ValueError(
+                f"the native kernels need static shapes, and the length of {name} is unknown: "
+                "trace the function with its real shape, or use the implementation 'gather'"
+            )
+    load()
+    return problem
+
+
+def forward(table: Tensor, problem: Problem) -> Tensor:
+    """Return [B, H] in the table's dtype, accumulated in float32."""
+    shape = [problem.row_splits.shape[0] - 1, table.shape[1]]
+    return _call("multi_hot_forward", table, problem, (tf.TensorSpec(shape, table.dtype),))
+
+
+def backward(dy: Tensor, problem: Problem) -> Tensor:
+    """Return the table's gradient [V, H] in dy's dtype, accumulated in float32."""
+    V, N = problem.num_tokens, problem.values.shape[0]
+    # Counting in parallel costs V per chunk, so it has to have some values to count.
+    num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
+    results = (
+        tf.TensorSpec([V, dy.shape[1]], dy.dtype),
+        tf.TensorSpec([num_chunks, V], tf.int32),
+        tf.TensorSpec([V + 1], tf.int32),
+        tf.TensorSpec([N], tf.int32),
+    )
+    return _call("multi_hot_backward", dy, problem, results)
+
+
+def _call(target: str, operand: Tensor, problem: Problem, results: tuple[Any, ...]) -> Tensor:
+    """Return the first of the custom call's results; the others are workspace that XLA plans."""
+    arguments = [operand, problem.values, problem.row_splits]
+    types = [_mlir_type(argument) for argument in arguments]
+    names = [f"%a{i}" for i in range(len(arguments))]
+    result_types = ", ".join(map(_mlir_type, results))
+    declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
+    module = f"""
+        module @{target} {{
+          func.func public @main({declared}) -> {_mlir_type(results[0])} {{
+            %0:{len(results)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
+              api_version = 4 : i32, backend_config = {{unique = {str(problem.unique).lower()}}}
+            }} : ({", ".join(types)}) -> ({result_types})
+            return %0#0 : {_mlir_type(results[0])}
+          }}
+        }}"""
+    (result,) = tf_xla.call_module(
+        arguments,
+        version=_STABLEHLO_VERSION,
+        module=module,
+        Tout=[results[0].dtype],
+        Sout=[results[0].shape],
+        platforms=("CPU",),
+    )
+    return result
+
+
+def _mlir_type(tensor: Any) -> str:
+    sizes = "".join(f"{size}x" for size in tensor.shape)
+    return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"

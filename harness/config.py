@@ -16,6 +16,7 @@ Implementation = Literal["dense", "gather"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+_INT32_MAX = 2**31 - 1
 
 
 def _require(holds: bool, message: str) -> None:
@@ -23,71 +24,100 @@ def _require(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
-def _require_count(name: str, value: int | str, *, least: int = 1) -> None:
+def _require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
     if isinstance(value, str):
         return  # "auto": the Literal type has admitted it
-    _require(value >= least, f"{name} is {value}; it must be at least {least}")
+    if most is None:
+        _require(value >= least, f"{name} is {value}; it must be at least {least}")
+    else:
+        _require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImdbOptions:
+    """The arguments of keras.datasets.imdb.load_data, with its defaults but for `num_words`. They
+    hold for data in the format of its file."""
+
+    split: Literal["tutorial", "standard"] = "tutorial"
+    """`tutorial` merges both parts of the file and holds out the first rows; `standard` keeps the
+    file's parts (25,000 to train, 25,000 to test)."""
+
+    held_out_rows: int = 10_000
+    """Rows that the tutorial's split holds out."""
+
+    num_words: int | None = 10_000
+    """Ids from here on become `oov_char`; the tutorial's 10,000. None keeps every id but the
+    highest, as Keras does."""
+
+    skip_top: int = 0
+    """Ids below this become `oov_char`, the start id among them."""
+
+    maxlen: int | None = None
+    """Only rows shorter than this are kept, the start id counted. None keeps all."""
+
+    start_char: int | None = 1
+    """The id that starts each row. None adds none."""
+
+    oov_char: int | None = 2
+    """The id that stands for words left out. None drops them."""
+
+    index_from: int = 3
+    """Added to each word's rank to give its id."""
+
+    shuffle_seed: int = 113
+    """Of the shuffle of each part of the file."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--held-out-rows", self.held_out_rows, 1),
+            ("--num-words", self.num_words, 1),
+            ("--skip-top", self.skip_top, 0),
+            ("--maxlen", self.maxlen, 1),
+            ("--start-char", self.start_char, 0),
+            ("--oov-char", self.oov_char, 0),
+            ("--index-from", self.index_from, 0),
+            ("--shuffle-seed", self.shuffle_seed, 0),
+        ):
+            if value is not None:
+                _require_count(name, value, least=least, most=_INT32_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticOptions:
+    """Size and seed of the synthetic corpus."""
+
+    synthetic_rows: int = 50_000
+    """Rows, half of each class; the first fifth is held out."""
+
+    synthetic_tokens: int = 10_000
+    """Ids are below this: from 100 to 2**20, beyond which the rarest words would never occur."""
+
+    synthetic_seed: int = 0
+    """The same seed gives the same corpus, whatever the NumPy version."""
+
+    def __post_init__(self) -> None:
+        _require_count("--synthetic-rows", self.synthetic_rows, most=_INT32_MAX)
+        _require_count("--synthetic-tokens", self.synthetic_tokens, least=100, most=2**20)
+        _require_count("--synthetic-seed", self.synthetic_seed, least=0, most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What to train on. The conventions are those of keras.datasets.imdb, with its defaults, except
-    that the vocabulary is cut to 10,000 ids as in the tutorial."""
+    """What to train on."""
 
     data: str = "synthetic"
     """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
     or a folder written by `harness data convert`."""
 
-    split: Literal["tutorial", "standard"] = "tutorial"
-    """IMDB only. `tutorial`: the first 10,000 of the merged set are held out; `standard`: 25,000
-    train, 25,000 test."""
-
-    num_words: int = 10_000
-    """IMDB only. Ids at or above this become `oov_char`."""
-
-    skip_top: int = 0
-    """IMDB only. The most frequent words to leave out: ids below this become `oov_char`."""
-
-    maxlen: int | None = None
-    """IMDB only. Leave out reviews of this many ids or more."""
-
-    start_char: int | None = 1
-    """IMDB only. Id that marks a review's start; `None` for no mark."""
-
-    oov_char: int | None = 2
-    """IMDB only. Id of a word left out; `None` drops such words."""
-
-    index_from: int = 3
-    """IMDB only. Offset added to every word's rank."""
-
-    shuffle_seed: int = 113
-    """IMDB only. Seed of the shuffle that Keras applies while loading."""
+    imdb: ImdbOptions = field(default_factory=ImdbOptions)
+    synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
 
     word_index: str | None = None
-    """JSON file of words and their ranks, to decode reviews; otherwise looked for beside the data
-    and in Keras's cache."""
-
-    synthetic_rows: int = 50_000
-    """Synthetic only. Rows, a fifth of which are held out."""
-
-    synthetic_seed: int = 0
-    """Synthetic only. Seed of the corpus."""
+    """JSON file of words and their ranks, to decode reviews. None: looked for beside the data and
+    in Keras's cache."""
 
     unique: bool = True
     """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
-
-    def __post_init__(self) -> None:
-        _require_count("--num-words", self.num_words)
-        _require_count("--skip-top", self.skip_top, least=0)
-        _require_count("--index-from", self.index_from, least=0)
-        _require_count("--shuffle-seed", self.shuffle_seed, least=0)
-        _require_count("--synthetic-rows", self.synthetic_rows, least=10)
-        _require_count("--synthetic-seed", self.synthetic_seed, least=0)
-        if self.maxlen is not None:
-            _require_count("--maxlen", self.maxlen)
-        for name, char in (("--start-char", self.start_char), ("--oov-char", self.oov_char)):
-            if char is not None:
-                _require_count(name, char, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,10 +260,69 @@ class EvaluateConfig:
     """Path to a .keras file, or to a run folder that holds one."""
 
     data: DataConfig = field(default_factory=DataConfig)
+
     batch_size: int = 500
+    """Rows per step."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
     def __post_init__(self) -> None:
         _require_count("--batch-size", self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Judge texts with a saved model that was trained on word ids."""
+
+    model: str
+    """Path to a .keras file, or to a run folder that holds one."""
+
+    texts: tuple[str, ...] = ()
+    """The texts. Left out: one a line from standard input."""
+
+    word_index: str | None = None
+    """JSON file of words and their ranks. None: the one in Keras's cache."""
+
+    imdb: ImdbOptions = field(default_factory=ImdbOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfoConfig:
+    """Show what a data set holds: classes, ids, lengths, and its first row in words."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    num_bins: int = 20
+    """Of the histogram of lengths."""
+
+    def __post_init__(self) -> None:
+        _require_count("--num-bins", self.num_bins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConvertConfig:
+    """Write a data set in the harness's own format, which loads at once and needs no pickle."""
+
+    out: str
+    """Folder to make."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmokeConfig:
+    """Try every implementation, precision and number of replicas for a few steps each on the CPU:
+    the loss falls, nothing is compiled again, event files can be read, a saved model gives the same
+    answers. Exit code 0 when all of it holds, else 1."""
+
+    batch_size: int = 64
+    """Rows per step."""
+
+    def __post_init__(self) -> None:
+        _require_count("--batch-size", self.batch_size)
+        even = self.batch_size % 2 == 0
+        _require(even, f"--batch-size is {self.batch_size}; two replicas need an even number")
 
 
 def _either(lower: int, upper: int) -> str:

@@ -39,7 +39,7 @@ class Room:
 # In the order in which data flows. `ground` is what all rooms of the harness share.
 GROUND = tuple(
     f"harness.{name}"
-    for name in ("errors", "config", "config_file", "records", "statistics", "files")
+    for name in ("errors", "config", "config_file", "records", "statistics", "files", "quiet")
 )
 ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),
@@ -78,6 +78,7 @@ ROOMS = (
         packages=frozenset({"psutil", "pynvml"}),
     ),
     Room(name="bench", modules=("harness.bench",), packages=RUNTIME_DEPENDENCIES),
+    Room(name="commands", modules=("harness.commands",), packages=RUNTIME_DEPENDENCIES),
     Room(name="cli", modules=("harness.cli", "harness.__main__"), packages=RUNTIME_DEPENDENCIES),
 )
 

@@ -1,62 +1,17 @@
 """Reads IMDB reviews in Keras's npz format into `RaggedSets`, as keras.datasets.imdb gives them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from harness.config import ImdbOptions
 from harness.data import keras_pickle
 from harness.data.ragged import Int32Array, Int64Array, RaggedSets
 from harness.errors import InputError
 
 _INT32_MAX = np.iinfo(np.int32).max
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImdbOptions:
-    """The arguments of keras.datasets.imdb.load_data, with its defaults but for num_words."""
-
-    num_words: int | None = 10_000
-    """Ids from here on become `oov_char`; the tutorial's 10,000. None keeps every id but the
-    highest, as Keras does."""
-    skip_top: int = 0
-    """Ids below become `oov_char`, the start id among them."""
-    maxlen: int | None = None
-    """Only rows shorter than this are kept, the start id counted. None keeps all."""
-    seed: int = 113
-    """Of the shuffle of each part of the file."""
-    start_char: int | None = 1
-    """The id that starts each row. None adds none."""
-    oov_char: int | None = 2
-    """The id that stands for words left out. None drops them."""
-    index_from: int = 3
-    """Added to each word's rank to give its id."""
-    split: Literal["tutorial", "standard"] = "tutorial"
-    """`tutorial` merges both parts and holds out the first rows; `standard` keeps the file's parts
-    (25,000 to train, 25,000 to test)."""
-    held_out_rows: int = 10_000
-    """Rows that the tutorial's split holds out."""
-
-    def __post_init__(self) -> None:
-        lowest = {
-            "num_words": 1,
-            "skip_top": 0,
-            "maxlen": 1,
-            "seed": 0,
-            "start_char": 0,
-            "oov_char": 0,
-            "index_from": 0,
-            "held_out_rows": 1,
-        }
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= _INT32_MAX:
-                raise InputError(f"{name} is {value}. Choose from {least} to {_INT32_MAX}.")
-        if self.split not in ("tutorial", "standard"):
-            raise InputError(f"split is {self.split!r}. Choose tutorial or standard.")
 
 
 def load_imdb(
@@ -90,7 +45,7 @@ def load_parts(path: str | Path, options: ImdbOptions) -> tuple[RaggedSets, Ragg
     """What keras.datasets.imdb.load_data gives: the same ids, rows and labels in the same order."""
     path = Path(path)
     # One stream of random numbers shuffles both parts, train first.
-    rng = np.random.RandomState(options.seed)
+    rng = np.random.RandomState(options.shuffle_seed)
     train, test = (_start_and_offset(_shuffled(raw, rng), options) for raw in _read_parts(path))
     # Keras takes the highest id of both parts as the limit when it is given none.
     num_words = options.num_words or max(int(part.values.max(initial=1)) for part in (train, test))

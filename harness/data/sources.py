@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.config import DataConfig
+from harness.config import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data import store
-from harness.data.imdb import ImdbOptions, load_imdb
+from harness.data.imdb import load_imdb
 from harness.data.keras_cache import imdb_file
 from harness.data.ragged import RaggedSets
-from harness.data.synthetic import SyntheticOptions, synthetic_corpus
+from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary, find_word_index, read_word_index
 from harness.errors import InputError
 
@@ -117,21 +117,10 @@ def load_configured(config: DataConfig) -> Dataset:
     """Loads what the settings of a run name; a setting that was changed but does not apply to the
     data is an `InputError`, as everything that `load` refuses.
     """
-    imdb = ImdbOptions(
-        num_words=config.num_words,
-        skip_top=config.skip_top,
-        maxlen=config.maxlen,
-        seed=config.shuffle_seed,
-        start_char=config.start_char,
-        oov_char=config.oov_char,
-        index_from=config.index_from,
-        split=config.split,
-    )
-    synthetic = SyntheticOptions(rows=config.synthetic_rows, seed=config.synthetic_seed)
     return load(
         config.data,
-        imdb=imdb if imdb != ImdbOptions() else None,
-        synthetic=synthetic if synthetic != SyntheticOptions() else None,
+        imdb=config.imdb if config.imdb != ImdbOptions() else None,
+        synthetic=config.synthetic if config.synthetic != SyntheticOptions() else None,
         word_index=config.word_index,
         unique=config.unique,
     )

@@ -8,13 +8,11 @@ side, and draws each of its words from the table of the side that its tilt makes
 overlap, so some rows read like the other class: no model can judge them all.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from harness.config import SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 START_ID = 1
 UNKNOWN_ID = 2
@@ -41,43 +39,21 @@ _WORD_BITS = 20
 _SIDE_BITS = 12
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyntheticOptions:
-    """Size and seed of the synthetic corpus."""
-
-    rows: int = 50_000
-    """Rows, half of each class."""
-    num_tokens: int = 10_000
-    """Ids are below it. At least 100, at most 2^20 (beyond, the rarest words would never occur)."""
-    seed: int = 0
-    """The same seed gives the same corpus, whatever the NumPy version."""
-
-    def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise InputError(f"rows is {self.rows}. A corpus needs at least 1 row.")
-        if not 100 <= self.num_tokens <= 1 << _WORD_BITS:
-            raise InputError(
-                f"num_tokens is {self.num_tokens}. Choose from 100 to {1 << _WORD_BITS}."
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise InputError(f"seed is {self.seed}. Choose from 0 to {(1 << 32) - 1}.")
-
-
 def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
     """The corpus, about 235 ids a row of which about 130 differ, ids int32, labels 0 and 1."""
     options = options or SyntheticOptions()
     # RandomState, not Generator: only its streams are promised never to change (NEP 19).
-    rng = np.random.RandomState(options.seed)
-    labels = rng.permutation(options.rows) % 2
-    lengths = _draw_lengths(rng, options.rows)
+    rng = np.random.RandomState(options.synthetic_seed)
+    labels = rng.permutation(options.synthetic_rows) % 2
+    lengths = _draw_lengths(rng, options.synthetic_rows)
     row_splits = np.concatenate([[0], np.cumsum(lengths)])
-    values = _draw_words(rng, options.num_tokens, labels, lengths)
+    values = _draw_words(rng, options.synthetic_tokens, labels, lengths)
     values[row_splits[:-1]] = START_ID
     return RaggedSets(
         values=values,
         row_splits=row_splits,
         labels=labels.astype(np.int32),
-        num_tokens=options.num_tokens,
+        num_tokens=options.synthetic_tokens,
         name="synthetic",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.imdb import ImdbOptions
+from harness.config import ImdbOptions
 from harness.data.keras_cache import cached_file
 from harness.data.ragged import Int32Array
 from harness.errors import InputError

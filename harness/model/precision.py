@@ -1,8 +1,5 @@
-"""Which arithmetic a run uses: the rule behind `--precision auto`, and Keras's policies."""
+"""Which arithmetic a run uses: the rule behind `--precision auto`."""
 
-import keras
-
-from harness.config import Precision
 from harness.records import Choice
 
 _BFLOAT16_CAPABILITY = (8, 0)
@@ -35,11 +32,6 @@ def choose_precision(
     return Choice(name="float32", why=f"compute capability {shown} has no 16-bit tensor cores")
 
 
-def policy(precision: Precision) -> keras.DTypePolicy:
-    """Keras's policy of that name: float32 variables, arithmetic as named."""
-    return keras.DTypePolicy(precision)
-
-
-def needs_loss_scaling(precision: Precision) -> bool:
+def needs_loss_scaling(precision: str) -> bool:
     """float16 gradients underflow without it; bfloat16 has float32's exponent range."""
     return precision == "mixed_float16"

@@ -1,0 +1,152 @@
+"""The command line: which command runs with which settings. Every command's work is elsewhere."""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from harness.config import (
+    DataConvertConfig,
+    DataInfoConfig,
+    EvaluateConfig,
+    PredictConfig,
+    SmokeConfig,
+    TrainConfig,
+)
+from harness.config_file import read_toml
+from harness.errors import InputError
+from harness.quiet import quiet_import
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+# Each imports its work when it is called: `--help` shall not wait for TensorFlow.
+def _train(config: TrainConfig) -> int:
+    with quiet_import():
+        from harness.commands.train import train
+
+    return train(config)
+
+
+def _evaluate(config: EvaluateConfig) -> int:
+    with quiet_import():
+        from harness.commands.evaluate import evaluate
+
+    return evaluate(config)
+
+
+def _predict(config: PredictConfig) -> int:
+    with quiet_import():
+        from harness.commands.predict import predict
+
+    return predict(config)
+
+
+def _data_info(config: DataInfoConfig) -> int:
+    from harness.commands.data import info
+
+    return info(config)
+
+
+def _data_convert(config: DataConvertConfig) -> int:
+    from harness.commands.data import convert
+
+    return convert(config)
+
+
+def _smoke(config: SmokeConfig) -> int:
+    with quiet_import():
+        from harness.commands.smoke import smoke
+
+    return smoke(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Command:
+    words: tuple[str, ...]
+    settings: Any
+    run: Callable[[Any], int]
+
+
+_COMMANDS = (
+    _Command(words=("train",), settings=TrainConfig, run=_train),
+    _Command(words=("evaluate",), settings=EvaluateConfig, run=_evaluate),
+    _Command(words=("predict",), settings=PredictConfig, run=_predict),
+    _Command(words=("data", "info"), settings=DataInfoConfig, run=_data_info),
+    _Command(words=("data", "convert"), settings=DataConvertConfig, run=_data_convert),
+    _Command(words=("smoke",), settings=SmokeConfig, run=_smoke),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        settings = _parse(arguments)
+        command = next(c for c in _COMMANDS if isinstance(settings, c.settings))
+        return command.run(settings)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" under {error.filename}" if error.filename else ""
+        print(f"error: the disk is full{where} ({error.strerror}); free space", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: list[str]) -> Any:
+    """Settings of the command that `arguments` names; flags stand over `--config FILE.toml`."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", type=Path)
+    known, flags = files.parse_known_args(arguments)
+    defaults: dict[tuple[str, ...], Any] = {}
+    if known.config is not None:
+        command = next((c for c in _COMMANDS if tuple(flags[: len(c.words)]) == c.words), None)
+        if command is None:
+            raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
+        defaults[command.words] = read_toml(command.settings, known.config)
+    return tyro.cli(
+        _union(_COMMANDS, defaults),
+        prog="harness",
+        description="Train models whose input is a set of token ids. Every command also takes "
+        "--config FILE.toml, whose settings stand under the flags.",
+        args=flags,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def _union(
+    commands: Sequence[_Command], defaults: dict[tuple[str, ...], Any], depth: int = 0
+) -> Any:
+    """The commands as a union of their settings, nested where several share their first word."""
+    parts: dict[str, Any] = {}
+    for command in commands:
+        word = command.words[depth]
+        if word in parts:
+            continue
+        if len(command.words) == depth + 1:
+            marks: dict[str, Any] = {"name": word}
+            if command.words in defaults:
+                marks["default"] = defaults[command.words]
+            parts[word] = Annotated[command.settings, tyro.conf.subcommand(**marks)]
+        else:
+            below = [c for c in commands if c.words[: depth + 1] == command.words[: depth + 1]]
+            parts[word] = Annotated[
+                _union(below, defaults, depth + 1), tyro.conf.subcommand(name=word)
+            ]
+    return Union[tuple(parts.values())]  # noqa: UP007 - a union of a computed number of types
+
+
+def entry_point() -> None:
+    """What the console script calls."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Where all rooms meet: one module for each command of the CLI."""

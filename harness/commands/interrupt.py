@@ -1,0 +1,23 @@
+"""Ctrl-C as a wish to stop: the step under way ends, and what was trained is saved."""
+
+import signal
+from types import FrameType
+
+
+class Interrupt:
+    """A context in which the first SIGINT only sets `requested`; a second interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> "Interrupt":
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,145 @@
+"""`harness smoke`: does everything work on this machine?
+
+Every implementation, precision and number of replicas goes through the real `train` and a saved
+model, on a corpus small enough for a minute in all; what must hold is read from the files that they
+leave.
+"""
+
+import io
+import itertools
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from harness.commands.evaluate import evaluate_saved
+from harness.commands.run_folder import MODEL_FILE_NAME, TENSORBOARD_FOLDER_NAME
+from harness.commands.saved_model import load_saved_model
+from harness.commands.train import train
+from harness.config import (
+    IMPLEMENTATIONS,
+    PRECISIONS,
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+    OutputConfig,
+    SmokeConfig,
+    SyntheticOptions,
+    TrainConfig,
+)
+from harness.data.sources import load_configured
+from harness.engine.devices import set_up_devices
+
+_REPLICAS = (1, 2)
+_ROWS = 1_280
+_TOKENS = 1_000
+_EPOCHS = 3
+_LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
+"""Relative, between training's evaluation and that of the saved model, which is float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    first_loss: float
+    last_loss: float
+    accuracy: float
+    seconds: float
+    failures: tuple[str, ...]
+
+
+def smoke(config: SmokeConfig, console: Console | None = None) -> int:
+    """Runs the command; returns 0 when all combinations passed, else 1."""
+    console = console or Console()
+    tf.config.set_visible_devices([], "GPU")
+    set_up_devices(max(_REPLICAS))  # more logical devices cannot be added later
+    table = Table(title="smoke: a few steps on the CPU", title_justify="left")
+    for column in ("implementation", "precision", "replicas", "loss", "accuracy", "time", "result"):
+        table.add_column(column)
+    failed = 0
+    combinations = list(itertools.product(IMPLEMENTATIONS, PRECISIONS, _REPLICAS))
+    with console.status("") as status:
+        for number, (implementation, precision, replicas) in enumerate(combinations, start=1):
+            status.update(f"{number}/{len(combinations)} {implementation} {precision} x {replicas}")
+            settings = _settings(config, implementation, precision, replicas)
+            outcome = _try(settings)
+            failed += bool(outcome.failures)
+            table.add_row(
+                implementation,
+                precision,
+                str(replicas),
+                f"{outcome.first_loss:.3f} -> {outcome.last_loss:.3f}",
+                f"{outcome.accuracy:.3f}",
+                f"{outcome.seconds:.1f} s",
+                "; ".join(outcome.failures) or "ok",
+            )
+    console.print(table)
+    console.print(f"{len(combinations) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _settings(
+    config: SmokeConfig, implementation: str, precision: str, replicas: int
+) -> TrainConfig:
+    return TrainConfig(
+        data=DataConfig(synthetic=SyntheticOptions(synthetic_rows=_ROWS, synthetic_tokens=_TOKENS)),
+        model=ModelConfig(hidden_units=(16, 16), dropout=(0.1,)),
+        execution=ExecutionConfig(
+            batch_size=config.batch_size,
+            implementation=implementation,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            replicas=replicas,
+            steps_per_dispatch=4,
+        ),
+        epochs=_EPOCHS,
+    )
+
+
+def _try(settings: TrainConfig) -> _Outcome:
+    """Trains with `settings`, and checks what it left."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="harness-smoke-") as temporary:
+        folder = Path(temporary)
+        output = OutputConfig(run_dir=temporary)
+        train(TrainConfig(**{**vars(settings), "output": output}), Console(file=io.StringIO()))
+        summary = json.loads((folder / "summary.json").read_text())
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["loss"] for line in lines if "loss" in line]
+        failures = []
+        if not losses[-1] < losses[0]:
+            failures.append("the loss did not fall")
+        if summary["compilations"] != 1:
+            failures.append(f"the step was compiled {summary['compilations']} times")
+        failures += _event_file_failures(folder, num_windows=len(losses))
+        failures += _saved_model_failures(folder, settings, summary)
+    return _Outcome(
+        first_loss=losses[0],
+        last_loss=losses[-1],
+        accuracy=summary["test_accuracy"],
+        seconds=time.perf_counter() - start,
+        failures=tuple(failures),
+    )
+
+
+def _event_file_failures(folder: Path, *, num_windows: int) -> list[str]:
+    events = EventAccumulator(str(folder / TENSORBOARD_FOLDER_NAME))
+    events.Reload()
+    if "train/loss" not in events.Tags()["tensors"]:
+        return ["the event file cannot be read"]
+    written = len(events.Tensors("train/loss"))
+    return [] if written == num_windows else [f"{written} of {num_windows} windows in TensorBoard"]
+
+
+def _saved_model_failures(folder: Path, settings: TrainConfig, summary: dict) -> list[str]:
+    saved = load_saved_model(str(folder / MODEL_FILE_NAME))
+    rows = load_configured(settings.data).test
+    again, _ = evaluate_saved(saved, rows, batch_size=settings.execution.batch_size)
+    tolerance = _LOSS_TOLERANCE[settings.execution.precision]
+    if abs(again.loss - summary["test_loss"]) <= tolerance * summary["test_loss"]:
+        return []
+    return [f"the saved model's loss is {again.loss:.5f}, not {summary['test_loss']:.5f}"]

@@ -1,0 +1,38 @@
+"""From what the loop saw to what summary.json says."""
+
+from harness.records import Progress, RunStart, Summary
+from harness.statistics import window_statistics
+from harness.telemetry import host
+
+
+def summarize(start: RunStart, progress: Progress) -> Summary:
+    """The summary of a run that is over, or was interrupted after at least one window."""
+    statistics = window_statistics(progress.windows)
+    last = progress.evaluations[-1] if progress.evaluations else None
+    return Summary(
+        test_accuracy=last.accuracy if last else None,
+        test_loss=last.loss if last else None,
+        examples_per_second=statistics.examples_per_second,
+        steps_per_second=statistics.steps_per_second,
+        tokens_per_second=statistics.tokens_per_second,
+        data_wait_fraction=statistics.data_wait_fraction,
+        train_seconds=statistics.train_seconds,
+        compile_seconds=sum(c.seconds for c in progress.compilations),
+        wall_seconds=host.seconds_since_process_start(),
+        peak_rss_bytes=host.peak_rss_bytes(),
+        epochs=(progress.step - start.start_step) / start.steps_per_epoch,
+        steps=progress.step,
+        batch_size=start.batch_size,
+        steps_per_dispatch=int(start.steps_per_dispatch.name),
+        precision=start.precision.name,
+        implementation=start.implementation.name,
+        input=start.input.name,
+        replicas=start.replicas,
+        devices=start.devices,
+        compilations=sum(c.program == "training step" for c in progress.compilations),
+        skipped_steps=sum(window.skipped_steps for window in progress.windows),
+        interrupted=progress.interrupted,
+        dataset=start.dataset,
+        versions=start.versions,
+        host=start.host,
+    )

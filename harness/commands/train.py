@@ -1,0 +1,225 @@
+"""`harness train`: from settings to a trained, evaluated and saved network."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.commands.interrupt import Interrupt
+from harness.commands.resolve import Choices, resolve
+from harness.commands.run_folder import (
+    CHECKPOINT_FOLDER_NAME,
+    MODEL_FILE_NAME,
+    TENSORBOARD_FOLDER_NAME,
+    check_resumable,
+    check_run_folder,
+    clear_run_folder,
+)
+from harness.commands.summarize import summarize
+from harness.config import TrainConfig, check_batch
+from harness.config_file import to_mapping
+from harness.data.sources import Dataset, load_configured
+from harness.engine.devices import Devices, set_up_devices
+from harness.engine.engine import Engine
+from harness.errors import InputError
+from harness.files import replacing
+from harness.loop import train as run_loop
+from harness.model.network import Network, build_network, portable_copy
+from harness.model.precision import needs_loss_scaling
+from harness.observers.console import ConsoleObserver
+from harness.observers.jsonl import JsonlObserver
+from harness.observers.summary import SummaryObserver
+from harness.observers.tensorboard import TensorBoardObserver
+from harness.pipeline.plan import Plan, evaluation_plan, training_plan
+from harness.pipeline.stream import Stream
+from harness.records import Compilation, DatasetInfo, Observer, Progress, RunStart
+from harness.telemetry import host
+
+EXIT_INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
+
+
+class RecompilationError(RuntimeError):
+    """The training step was compiled after the first epoch, under --strict-xla."""
+
+
+def train(config: TrainConfig, console: Console | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    Raises:
+        InputError: when the settings do not fit the data, the devices or the run folder. Nothing
+            has been written or removed then.
+    """
+    console = console or Console()
+    # 1. What may be wrong with the user's input is found before anything is built.
+    folder = check_run_folder(config.output)
+    if config.output.resume:
+        check_resumable(folder, config)
+    dataset = load_configured(config.data)
+    devices = set_up_devices(config.execution.replicas)
+    check_batch(
+        batch_size=config.execution.batch_size,
+        rows=dataset.train.num_rows,
+        replicas=devices.num_replicas,
+    )
+    # 2. The plan of the run, the network, and what drives it.
+    steps_per_epoch = -(-dataset.train.num_rows // config.execution.batch_size)
+    choices = resolve(config.execution, devices, steps_per_epoch=steps_per_epoch)
+    plan = training_plan(
+        dataset.train.lengths,
+        batch_size=config.execution.batch_size,
+        replicas=devices.num_replicas,
+        steps_per_dispatch=choices.num_steps,
+        seed=config.execution.seed,
+    )
+    network = _network(config, choices, dataset, devices)
+    engine = _engine(config, choices, dataset, devices, network, folder)
+    # 3. Where it starts from.
+    start_step = 0
+    if config.output.resume:
+        start_step = engine.restore()
+        _check_unfinished(start_step, config.epochs, plan)
+    elif config.output.overwrite:
+        clear_run_folder(folder)
+    start = _run_start(config, choices, dataset, devices, network, plan, folder, start_step)
+    if config.output.summary:
+        network.probabilities.summary(line_length=80, print_fn=console.print)
+    # 4. The run.
+    observers = _observers(config, folder, console)
+    try:
+        for observer in observers:
+            observer.on_start(start)
+        progress = _run(config, plan, dataset, engine, observers, start_step)
+        with replacing(folder / MODEL_FILE_NAME) as beside:
+            portable_copy(network).save(beside)
+        summary = summarize(start, progress)
+        for observer in observers:
+            observer.on_end(summary)
+    finally:
+        for observer in observers:
+            observer.close()
+    return EXIT_INTERRUPTED if progress.interrupted else 0
+
+
+def _network(config: TrainConfig, choices: Choices, dataset: Dataset, devices: Devices) -> Network:
+    with devices.strategy.scope():
+        return build_network(
+            config.model,
+            num_tokens=dataset.num_tokens,
+            num_classes=dataset.num_classes,
+            implementation=choices.implementation.name,
+            unique=dataset.is_unique,
+            dtype=choices.precision.name,
+            seed=config.execution.seed,
+        )
+
+
+def _engine(
+    config: TrainConfig,
+    choices: Choices,
+    dataset: Dataset,
+    devices: Devices,
+    network: Network,
+    folder: Path,
+) -> Engine:
+    plan = evaluation_plan(
+        dataset.test.lengths,
+        batch_size=config.execution.batch_size,
+        replicas=devices.num_replicas,
+        steps_per_dispatch=choices.num_steps,
+    )
+    return Engine(
+        network,
+        devices,
+        config.optimizer,
+        scaled=needs_loss_scaling(choices.precision.name),
+        test_stream=Stream(dataset.test, plan),
+        checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME,
+    )
+
+
+def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:
+    if start_step >= epochs * plan.steps_per_epoch:
+        raise InputError(
+            f"the run has done {start_step} steps, which is all of --epochs {epochs} "
+            f"({plan.steps_per_epoch} steps each); set --epochs to more to go on with it"
+        )
+
+
+def _run_start(
+    config: TrainConfig,
+    choices: Choices,
+    dataset: Dataset,
+    devices: Devices,
+    network: Network,
+    plan: Plan,
+    folder: Path,
+    start_step: int,
+) -> RunStart:
+    return RunStart(
+        run_dir=str(folder),
+        config=to_mapping(config),
+        dataset=DatasetInfo(
+            name=dataset.name,
+            rows=dataset.train.num_rows,
+            test_rows=dataset.test.num_rows,
+            num_tokens=dataset.num_tokens,
+            num_classes=dataset.num_classes,
+            nnz=dataset.train.nnz,
+            unique=dataset.is_unique,
+        ),
+        devices=devices.descriptions,
+        replicas=devices.num_replicas,
+        precision=choices.precision,
+        implementation=choices.implementation,
+        steps_per_dispatch=choices.steps_per_dispatch,
+        input=choices.input,
+        batch_size=plan.batch_size,
+        num_parameters=network.probabilities.count_params(),
+        steps_per_epoch=plan.steps_per_epoch,
+        epochs=config.epochs,
+        start_step=start_step,
+        versions=host.versions(),
+        host=host.host(),
+    )
+
+
+def _observers(config: TrainConfig, folder: Path, console: Console) -> list[Observer]:
+    files: list[Observer] = [SummaryObserver(), JsonlObserver()]
+    if config.output.tensorboard == "off":
+        return [*files, ConsoleObserver(console, tensorboard_dir=None)]
+    tensorboard_dir = str(folder / TENSORBOARD_FOLDER_NAME)
+    return [
+        *files,
+        TensorBoardObserver(),
+        ConsoleObserver(console, tensorboard_dir=tensorboard_dir),
+    ]
+
+
+def _run(
+    config: TrainConfig,
+    plan: Plan,
+    dataset: Dataset,
+    engine: Engine,
+    observers: list[Observer],
+    start_step: int,
+) -> Progress:
+    def late(compilation: Compilation) -> None:
+        message = (
+            f"the training step was compiled again at step {compilation.step}, for batches of up "
+            f"to {compilation.capacity} ids: one held more than the usual {plan.capacities.typical}"
+        )
+        if config.execution.strict_xla:
+            raise RecompilationError(message)
+        for observer in observers:
+            observer.on_warning(message)
+
+    with Interrupt() as interrupt:
+        return run_loop(
+            Stream(dataset.train, plan, epochs=config.epochs, start_step=start_step),
+            engine,
+            observers,
+            steps_per_epoch=plan.steps_per_epoch,
+            start_step=start_step,
+            should_stop=lambda: interrupt.requested,
+            on_late_compilation=late,
+        )

@@ -1,0 +1,35 @@
+"""Keeps TensorFlow's informational lines off the terminal while it is imported.
+
+Its C++ libraries write a few lines at level "info" to standard error before any setting for their
+level is read; whatever is above that level still appears. Their later log is off (what fails comes
+as a Python exception all the same) unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+_INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Holds back what reaches standard error inside, then lets through all but information."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if not _INFO.match(line):
+                    os.write(2, line)

@@ -1,0 +1,1 @@
+"""What the machine is and does: host facts now, GPU sampling beside them."""

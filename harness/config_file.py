@@ -8,6 +8,7 @@ import dataclasses
 import tomllib
 import typing
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -53,74 +54,88 @@ def read_toml(kind: type[Settings], path: Path) -> Settings:
 def from_mapping(kind: type[Settings], content: Mapping[str, Any], *, where: str) -> Settings:
     """Builds settings from nested mappings, as read from TOML or config.json.
 
-    Keys are field names with `_` or `-`. A field of a nested group may stand at the top level, as
-    it does on the command line. What is left out keeps its default. TOML has no null: the text
-    "None" stands for it.
+    Keys are field names with `_` or `-`. A field or group of a nested group may stand in any group
+    around it, as fields stand bare on the command line. What is left out keeps its default. TOML
+    has no null: the text "None" stands for it.
 
     Raises:
         InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
             value of a wrong type or out of range.
     """
-    hints = typing.get_type_hints(kind)
-    groups: dict[str, Any] = {
-        n: hint for n, hint in hints.items() if dataclasses.is_dataclass(hint)
-    }
-    own: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {name: {} for name in groups}
-    for raw_key, value in content.items():
-        key = _field_name(raw_key)
-        if key in groups and isinstance(value, Mapping):
-            for raw_inner, inner in value.items():
-                _add(nested[key], groups[key], raw_inner, inner, where=f"{where}: [{raw_key}]")
-        elif key in hints and key not in groups:
-            _add(own, kind, raw_key, value, where=where)
-        else:
-            holder = next((n for n, g in groups.items() if key in typing.get_type_hints(g)), None)
-            if holder is not None:
-                _add(nested[holder], groups[holder], raw_key, value, where=where)
-            elif key in groups:
-                raise InputError(
-                    f"{where}: '{raw_key}' is {value!r}, but it is a group of settings; "
-                    f"write them under [{raw_key}]"
-                )
-            else:
-                raise _unknown(raw_key, where)
-    for name, group in groups.items():
-        own[name] = _construct(group, nested[name], where=where)
-    return _construct(kind, own, where=where)
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        _place(settings, kind, key, value, where=where)
+    return _construct(kind, settings, where=where)
 
 
-def _field_name(key: str) -> str:
-    return key.replace("-", "_")
+def _groups(kind: Any) -> dict[str, Any]:
+    return {n: hint for n, hint in typing.get_type_hints(kind).items() if is_dataclass(hint)}
 
 
-def _unknown(key: str, where: str) -> InputError:
-    return InputError(f"{where}: unknown setting '{key}'; `--help` lists them all")
+def _place(
+    settings: dict[str, Any], kind: Any, raw_key: str, value: Any, *, where: str, table: str = ""
+) -> None:
+    """Puts a checked value where it belongs in `settings`, nested as the fields of `kind` are."""
+    label = f"{where}: [{table}]" if table else where
+    key = raw_key.replace("-", "_")
+    if isinstance(value, Mapping) and (path := _path_to(kind, key, groups=True)) is not None:
+        settings, kind = _below(settings, kind, (*path, key))
+        inner_table = f"{table}.{raw_key}" if table else raw_key
+        for inner_key, inner in value.items():
+            _place(settings, kind, inner_key, inner, where=where, table=inner_table)
+        return
 
-
-def _add(settings: dict[str, Any], kind: type, raw_key: str, value: Any, *, where: str) -> None:
-    """Puts one checked value among `settings`, which are fields of `kind`."""
-    key = _field_name(raw_key)
-    hints = typing.get_type_hints(kind)
-    if key not in hints:
-        raise _unknown(raw_key, where)
+    path = _path_to(kind, key, groups=False)
+    if path is None and _path_to(kind, key, groups=True) is not None:
+        raise InputError(
+            f"{label}: '{raw_key}' is {value!r}, but it is a group of settings; "
+            f"write them under [{raw_key}]"
+        )
+    if path is None:
+        raise InputError(f"{label}: unknown setting '{raw_key}'; `--help` lists them all")
+    settings, kind = _below(settings, kind, path)
     if key in settings:
-        raise InputError(f"{where}: '{raw_key}' is set twice; leave one of them out")
+        raise InputError(f"{label}: '{raw_key}' is set twice; leave one of them out")
+    hint = typing.get_type_hints(kind)[key]
     try:
-        settings[key] = _converted(value, hints[key])
+        settings[key] = _converted(value, hint)
     except TypeError as error:
         raise InputError(
-            f"{where}: '{raw_key}' is {value!r}; it must be {_in_words(hints[key])}"
+            f"{label}: '{raw_key}' is {value!r}; it must be {_in_words(hint)}"
         ) from error
 
 
+def _path_to(kind: Any, key: str, *, groups: bool) -> tuple[str, ...] | None:
+    """The groups to go down through to the group or setting `key`; None when there is none."""
+    hints = typing.get_type_hints(kind)
+    if key in hints and is_dataclass(hints[key]) == groups:
+        return ()
+    for name, group in _groups(kind).items():
+        path = _path_to(group, key, groups=groups)
+        if path is not None:
+            return (name, *path)
+    return None
+
+
+def _below(
+    settings: dict[str, Any], kind: Any, path: tuple[str, ...]
+) -> tuple[dict[str, Any], Any]:
+    """The mapping and the class at the end of `path`; mappings that are missing are made."""
+    for name in path:
+        settings, kind = settings.setdefault(name, {}), _groups(kind)[name]
+    return settings, kind
+
+
 def _construct(kind: Any, settings: Mapping[str, Any], *, where: str) -> Any:
+    groups = _groups(kind)
+    values = {n: _construct(g, settings.get(n, {}), where=where) for n, g in groups.items()}
+    values |= {name: value for name, value in settings.items() if name not in groups}
     for field in dataclasses.fields(kind):
         no_default = (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
-        if no_default and field.name not in settings:
+        if no_default and field.name not in values:
             raise InputError(f"{where}: the setting '{field.name}' is missing; it has no default")
     try:
-        return kind(**settings)
+        return kind(**values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

@@ -11,12 +11,15 @@ import pytest
 from harness.config import (
     IMPLEMENTATIONS,
     PRECISIONS,
-    DataConfig,
+    DataInfoConfig,
     EvaluateConfig,
     ExecutionConfig,
+    ImdbOptions,
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
+    SmokeConfig,
+    SyntheticOptions,
     TrainConfig,
     check_batch,
 )
@@ -33,15 +36,37 @@ def test_the_defaults_are_the_tutorials() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (DataConfig, {"num_words": 0}, "--num-words is 0; it must be at least 1"),
-        (DataConfig, {"skip_top": -1}, "--skip-top is -1; it must be at least 0"),
-        (DataConfig, {"index_from": -3}, "--index-from is -3; it must be at least 0"),
-        (DataConfig, {"shuffle_seed": -1}, "--shuffle-seed is -1; it must be at least 0"),
-        (DataConfig, {"synthetic_rows": 9}, "--synthetic-rows is 9; it must be at least 10"),
-        (DataConfig, {"synthetic_seed": -1}, "--synthetic-seed is -1; it must be at least 0"),
-        (DataConfig, {"maxlen": 0}, "--maxlen is 0; it must be at least 1"),
-        (DataConfig, {"start_char": -1}, "--start-char is -1; it must be at least 0"),
-        (DataConfig, {"oov_char": -2}, "--oov-char is -2; it must be at least 0"),
+        (
+            ImdbOptions,
+            {"held_out_rows": 0},
+            "--held-out-rows is 0; choose from 1 to 2147483647",
+        ),
+        (ImdbOptions, {"num_words": 0}, "--num-words is 0; choose from 1 to 2147483647"),
+        (ImdbOptions, {"skip_top": -1}, "--skip-top is -1; choose from 0 to 2147483647"),
+        (ImdbOptions, {"maxlen": 0}, "--maxlen is 0; choose from 1 to 2147483647"),
+        (ImdbOptions, {"start_char": -1}, "--start-char is -1; choose from 0 to 2147483647"),
+        (ImdbOptions, {"oov_char": -2}, "--oov-char is -2; choose from 0 to 2147483647"),
+        (
+            ImdbOptions,
+            {"index_from": 2**31},
+            "--index-from is 2147483648; choose from 0 to 2147483647",
+        ),
+        (ImdbOptions, {"shuffle_seed": -1}, "--shuffle-seed is -1; choose from 0 to 2147483647"),
+        (
+            SyntheticOptions,
+            {"synthetic_rows": 0},
+            "--synthetic-rows is 0; choose from 1 to 2147483647",
+        ),
+        (
+            SyntheticOptions,
+            {"synthetic_tokens": 99},
+            "--synthetic-tokens is 99; choose from 100 to 1048576",
+        ),
+        (
+            SyntheticOptions,
+            {"synthetic_seed": 2**32},
+            "--synthetic-seed is 4294967296; choose from 0 to 4294967295",
+        ),
         (ModelConfig, {"hidden_units": ()}, "--hidden-units is empty; name at least one layer"),
         (
             ModelConfig,
@@ -98,6 +123,9 @@ def test_the_defaults_are_the_tutorials() -> None:
             {"model": "m.keras", "batch_size": 0},
             "--batch-size is 0; it must be at least 1",
         ),
+        (DataInfoConfig, {"num_bins": 0}, "--num-bins is 0; it must be at least 1"),
+        (SmokeConfig, {"batch_size": 0}, "--batch-size is 0; it must be at least 1"),
+        (SmokeConfig, {"batch_size": 3}, "--batch-size is 3; two replicas need an even number"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_message(
@@ -108,7 +136,9 @@ def test_a_wrong_setting_is_one_clear_message(
 
 
 def test_what_lies_on_the_edge_is_right() -> None:
-    DataConfig(num_words=1, skip_top=0, maxlen=1, start_char=None, oov_char=None, synthetic_rows=10)
+    ImdbOptions(num_words=None, skip_top=0, maxlen=1, start_char=None, oov_char=0, held_out_rows=1)
+    SyntheticOptions(synthetic_rows=1, synthetic_tokens=100, synthetic_seed=2**32 - 1)
+    SmokeConfig(batch_size=2)
     ModelConfig(hidden_units=(1,), dropout=(0.0,))
     ExecutionConfig(batch_size=1, steps_per_dispatch=1, replicas=1, seed=2**31 - 1)
     ExecutionConfig(steps_per_dispatch="auto", replicas="auto")

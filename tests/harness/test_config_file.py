@@ -14,6 +14,7 @@ from harness.config import (
     DataConfig,
     EvaluateConfig,
     ExecutionConfig,
+    ImdbOptions,
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
@@ -58,9 +59,22 @@ def test_dashes_underscores_groups_and_the_top_level() -> None:
     assert isinstance(config.model.dropout[1], float)
 
 
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "num-words = 5",
+        "[data]\nnum_words = 5",
+        "[data.imdb]\nnum-words = 5",
+        "[imdb]\nnum-words = 5",
+    ],
+)
+def test_a_setting_may_stand_in_any_group_around_it(toml: str) -> None:
+    assert read(toml) == TrainConfig(data=DataConfig(imdb=ImdbOptions(num_words=5)))
+
+
 def test_none_has_a_spelling_in_toml() -> None:
-    config = read('start-char = "None"\n[data]\noov_char = "None"')
-    assert (config.data.start_char, config.data.oov_char) == (None, None)
+    config = read('start-char = "None"\n[data.imdb]\noov_char = "None"')
+    assert (config.data.imdb.start_char, config.data.imdb.oov_char) == (None, None)
 
 
 def test_auto_and_a_number_are_both_admitted() -> None:
@@ -102,6 +116,12 @@ def test_auto_and_a_number_are_both_admitted() -> None:
         ("[execution]\nbatch-size = []", "[execution]: 'batch-size' is []; it must be a whole"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help` lists them all"),
         ("[execution]\nbatchsize = 5", "[execution]: unknown setting 'batchsize'; `--help` lists"),
+        ("[data.imdb]\nwords = 5", "[data.imdb]: unknown setting 'words'; `--help` lists them"),
+        ("[model]\nbatch-size = 5", "[model]: unknown setting 'batch-size'; `--help` lists"),
+        (
+            "num-words = 5\n[data.imdb]\nnum-words = 6",
+            "[data.imdb]: 'num-words' is set twice; leave one of them out",
+        ),
         ("[exec]\nbatch-size = 5", "unknown setting 'exec'; `--help` lists them all"),
         ("model = 3", "'model' is 3, but it is a group of settings; write them under [model]"),
         (
@@ -132,11 +152,15 @@ configs = st.builds(
     data=st.builds(
         DataConfig,
         word_index=st.none() | st.text(),
-        maxlen=st.none() | st.integers(1),
         unique=st.booleans(),
-        start_char=st.none() | st.integers(0),
+        imdb=st.builds(
+            ImdbOptions,
+            split=st.sampled_from(["tutorial", "standard"]),
+            maxlen=st.none() | st.integers(1, 1000),
+            start_char=st.none() | st.integers(0, 1000),
+        ),
     ),
-    model=st.lists(st.integers(1), min_size=1, max_size=4).flatmap(
+    model=st.lists(st.integers(1, 1000), min_size=1, max_size=4).flatmap(
         lambda units: st.builds(
             ModelConfig,
             hidden_units=st.just(tuple(units)),
@@ -145,12 +169,12 @@ configs = st.builds(
     ),
     optimizer=st.builds(
         OptimizerConfig,
-        learning_rate=st.none() | st.floats(1e-300, 1e300),
+        learning_rate=st.none() | st.floats(1e-30, 1e30),
     ),
     execution=st.builds(
         ExecutionConfig,
         precision=st.sampled_from(["auto", "float32", "mixed_float16"]),
-        replicas=st.just("auto") | st.integers(1),
+        replicas=st.just("auto") | st.integers(1, 8),
     ),
     output=st.builds(OutputConfig, run_dir=st.text(), resume=st.booleans()),
 )

@@ -91,15 +91,13 @@ def load(
 
     test_comes_first = True
     if path is None:
-        train, test = _hold_out_head(synthetic_corpus(synthetic))
+        train, test = _hold_out_head(_resized(synthetic_corpus(synthetic), num_tokens))
     elif is_npz:
         imdb = imdb or ImdbOptions()
-        train, test = load_imdb(path, imdb)
+        train, test = (_resized(part, num_tokens) for part in load_imdb(path, imdb))
         test_comes_first = imdb.split == "tutorial"
     else:
-        train, test = _hold_out_head(store.load(path))
-    if num_tokens is not None:
-        train, test = (replace(sets, num_tokens=num_tokens) for sets in (train, test))
+        train, test = _hold_out_head(_resized(store.load(path), num_tokens))
     vocabulary, note = _vocabulary(
         path if is_npz else None, word_index, train.num_tokens, imdb or ImdbOptions()
     )
@@ -124,6 +122,11 @@ def load_configured(config: DataConfig) -> Dataset:
         word_index=config.word_index,
         unique=config.unique,
     )
+
+
+def _resized(sets: RaggedSets, num_tokens: int | None) -> RaggedSets:
+    # Built anew, so the ids are held against the new num_tokens.
+    return sets if num_tokens is None else replace(sets, num_tokens=num_tokens)
 
 
 def _hold_out_head(sets: RaggedSets) -> tuple[RaggedSets, RaggedSets]:

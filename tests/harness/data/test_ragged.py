@@ -1,5 +1,6 @@
 """RaggedSets against plain Python lists and sets; each broken rule gives one message."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_any_arrays_are_either_legal_or_refused(
         len(row_splits) >= 2
         and row_splits[0] == 0
         and row_splits[-1] == len(values)
-        and all(a <= b for a, b in zip(row_splits[:-1], row_splits[1:], strict=True))
+        and all(a <= b for a, b in itertools.pairwise(row_splits))
         and all(0 <= value < 8 for value in values)
         and len(labels) == len(row_splits) - 1
         and all(label in (0, 1) for label in labels)

@@ -1,0 +1,90 @@
+"""The synthetic corpus: deterministic, shaped like IMDB, and with a signal to learn."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from harness.config import SyntheticOptions
+from harness.data.ragged import RaggedSets
+from harness.data.synthetic import synthetic_corpus
+from harness.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def corpus() -> RaggedSets:
+    return synthetic_corpus()
+
+
+def test_sizes_and_lengths_are_those_of_imdb(corpus: RaggedSets) -> None:
+    assert (corpus.num_rows, corpus.num_tokens, corpus.num_classes) == (50_000, 10_000, 2)
+    assert corpus.lengths.mean() == pytest.approx(234.7, rel=0.02)
+    assert corpus.lengths.std() == pytest.approx(172.9, rel=0.05)
+    assert corpus.unique().lengths.mean() == pytest.approx(130.2, rel=0.05)
+    assert np.bincount(corpus.labels).tolist() == [25_000, 25_000]
+
+
+def test_ids_follow_kerass_convention(corpus: RaggedSets) -> None:
+    assert (corpus.values[corpus.row_splits[:-1]] == 1).all()
+    counts = np.bincount(corpus.values, minlength=10_000)
+    assert counts[[0, 3]].tolist() == [0, 0]
+    assert counts[1] == corpus.num_rows
+    # Every other id occurs, as in IMDB with 10,000 words.
+    assert np.count_nonzero(counts) == 9_998
+
+
+def test_word_frequencies_follow_zipfs_law(corpus: RaggedSets) -> None:
+    counts = np.bincount(corpus.values, minlength=10_000)[4:]
+    ranks = np.arange(1, counts.size + 1)
+    middle = slice(20, 5_000)
+    slope, _ = np.polyfit(np.log(ranks[middle]), np.log(counts[middle]), 1)
+    assert -1.3 < slope < -1.0
+
+
+def test_held_out_labels_can_be_told_by_words_but_not_all(corpus: RaggedSets) -> None:
+    # Naive Bayes over sets of ids: the log-odds of each id, summed over a row. It stands in for
+    # the network, which is trained where training is tested.
+    test, train = corpus.unique().split(10_000)
+    row_labels = np.repeat(train.labels, train.lengths)
+    counts = [np.bincount(train.values[row_labels == label], minlength=10_000) for label in (0, 1)]
+    log_odds = np.log((counts[1] + 1) / (counts[0] + 1))
+    scores = np.add.reduceat(log_odds[test.values], test.row_splits[:-1])
+    accuracy = ((scores > 0) == test.labels).mean()
+    assert 0.87 < accuracy < 0.94
+
+
+def test_the_same_seed_gives_the_same_corpus_on_every_numpy() -> None:
+    options = SyntheticOptions(synthetic_rows=2_000, synthetic_tokens=500, synthetic_seed=7)
+    corpus = synthetic_corpus(options)
+    digest = hashlib.sha256()
+    for array in (corpus.values, corpus.row_splits, corpus.labels):
+        digest.update(array.tobytes())
+    assert digest.hexdigest() == "acd71a53c7e73b8629a097c4b787930d505ad738224a425dc08e0bbb6a964d30"
+    other = synthetic_corpus(
+        SyntheticOptions(synthetic_rows=2_000, synthetic_tokens=500, synthetic_seed=8)
+    )
+    assert not np.array_equal(other.labels, corpus.labels)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_small_corpora(rows: int) -> None:
+    corpus = synthetic_corpus(SyntheticOptions(synthetic_rows=rows, synthetic_tokens=100))
+    assert corpus.num_rows == rows
+    assert corpus.lengths.min() >= 11
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"synthetic_rows": 0},
+        {"synthetic_tokens": 99},
+        {"synthetic_tokens": 2**20 + 1},
+        {"synthetic_seed": -1},
+        {"synthetic_seed": 2**32},
+    ],
+    ids=str,
+)
+def test_options_out_of_range(wrong: dict[str, int]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name.replace('_', '-')} is {value}; choose from"):
+        SyntheticOptions(**wrong)

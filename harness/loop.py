@@ -1,7 +1,7 @@
 """The training loop: windows, cadence, the one host sync of each, and who is told.
 
-It drives an engine through the few methods below and sees nothing but records, so that it can be read,
-and tested, without a device.
+It drives an engine through the few methods below and sees nothing but records, so that it can be
+read, and tested, without a device.
 """
 
 import time

@@ -51,7 +51,7 @@ class Checkpoints:
                 "start anew"
             )
         try:
-            self._checkpoint.restore(path).assert_existing_objects_matched()
+            self._checkpoint.restore(path).assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise InputError(
                 f"checkpoint {path} does not fit this network and optimizer: {error}; resume with "

@@ -1,5 +1,6 @@
 """Devices and the strategy that spreads a batch over them."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,8 @@ def set_up_devices(replicas: Literal["auto"] | int) -> Devices:
     GPUs, or makes so many logical CPU devices. Call it before anything else touches TensorFlow.
 
     Raises:
-        InputError: when more replicas are asked for than the machine has GPUs.
+        InputError: when more replicas are asked for than the machine has GPUs, or than a CPU that
+            TensorFlow already runs on was split into.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
@@ -69,9 +71,11 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
 def _on_cpu(replicas: int) -> Devices:
     (cpu,) = tf.config.list_physical_devices("CPU")
     if replicas > 1 and tf.config.get_logical_device_configuration(cpu) is None:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
-        )
+        # TensorFlow raises where it runs already; what it has then is judged below.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+            )
     logical = len(tf.config.list_logical_devices("CPU"))
     if logical < replicas:
         raise InputError(

@@ -23,7 +23,7 @@ def row_losses(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def row_hits(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """1.0 where the likeliest class is the row's, else 0.0: float32 [B]. Arguments as above.
 
-    Two classes: class 1 is taken where its probability is above 0.5, as Keras's BinaryAccuracy does.
+    Two classes: class 1 is taken where its probability is above 0.5, as in Keras's BinaryAccuracy.
     """
     if logits.shape[1] == 1:
         taken = tf.cast(logits[:, 0] > 0, tf.int32)

@@ -10,15 +10,23 @@ from harness.errors import InputError
 
 
 def _optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:
-    """Keras's optimizers by lower-case name; wrappers, which need another optimizer, left out."""
+    """Keras's optimizers by lower-case name; those that wrap others, and so need arguments, left
+    out."""
     return {
         name.lower(): kind
         for name, kind in vars(keras.optimizers).items()
         if inspect.isclass(kind)
         and issubclass(kind, keras.optimizers.Optimizer)
         and kind is not keras.optimizers.Optimizer
-        and "inner_optimizer" not in inspect.signature(kind).parameters
+        and all(
+            _is_optional(parameter) for parameter in inspect.signature(kind).parameters.values()
+        )
     }
+
+
+def _is_optional(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return variadic or parameter.default is not inspect.Parameter.empty
 
 
 def build_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:

@@ -1,8 +1,8 @@
 """What one device holds: its copies of the variables, with an optimizer of its own.
 
-The strategy mirrors the network's variables and sums gradients; from there on every replica updates its
-own copies. All replicas start alike and see the same summed gradients, so they stay alike, and the
-update can be compiled and skipped (loss scaling) on each device without asking the others.
+The strategy mirrors the network's variables and sums gradients; from there on every replica updates
+its own copies. All replicas start alike and see the same summed gradients, so they stay alike, and
+the update can be compiled and skipped (loss scaling) on each device without asking the others.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Replica:
     variables: tuple[tf.Variable, ...]
     """This device's copies of the trainable variables, in the network's order."""
     seeds: tuple[tf.Variable, ...]
-    """This device's copies of the dropout layers' seed states, uint32 [2] each."""
+    """This device's copies of the dropout layers' seed states, int64 [2] each."""
     optimizer: keras.optimizers.Optimizer
     loss_scale: LossScale | None
 
@@ -54,7 +54,11 @@ class Replica:
 def build_replicas(
     model: keras.Model, devices: Devices, config: OptimizerConfig, *, scaled: bool
 ) -> tuple[Replica, ...]:
-    """One replica for each device, around the copies of `model`'s variables that live there."""
+    """One replica for each device, around the copies of `model`'s variables that live there.
+
+    Call it outside the strategy's scope: each optimizer's variables belong to one device.
+    """
+    assert not tf.distribute.has_strategy(), "an optimizer built here would be mirrored"
     trainable = [_copies(devices, v) for v in model.trainable_variables]
     seeds = [_copies(devices, v) for v in model.non_trainable_variables]
     replicas = []

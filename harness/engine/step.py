@@ -1,8 +1,9 @@
 """The compiled training step, and the dispatch that runs up to S of them in one call.
 
-With one replica a dispatch is one XLA program: S times forward, backward and update. With several, each
-replica's forward and backward are one program and its update another; between them the strategy sums
-gradients. Letters: S steps of a dispatch, R replicas, b rows of a replica's share of a batch.
+With one replica a dispatch is one XLA program: S times forward, backward and update. With several,
+each replica's forward and backward are one program and its update another; between them the
+strategy sums gradients.
+Letters: S steps of a dispatch, R replicas, b rows of a replica's share of a batch.
 """
 
 from collections.abc import Sequence
@@ -21,14 +22,14 @@ NUM_SUMS = 2
 
 def rows_of_step(batches: Batches, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """The network's inputs and the labels [b] of one step of a dispatch."""
-    # Gathered, not sliced: XLA wants the bounds of a slice at compile time where they are arguments,
-    # and would compile a program for each step.
+    # Gathered, not sliced: XLA wants the bounds of a slice at compile time where they are
+    # arguments, and would compile a program for each step.
     values, row_splits, labels, _ = (tf.gather(field, step) for field in batches)
     return {"values": values, "row_splits": row_splits}, labels
 
 
 def distributed(batches: Sequence[Batches], strategy: tf.distribute.Strategy) -> Batches:
-    """The batches of all replicas as one `Batches`, each field holding a tensor for every replica."""
+    """The batches of all replicas as one `Batches`, whose fields hold a tensor for each replica."""
 
     def of_field(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         return strategy.experimental_distribute_values_from_function(
@@ -106,7 +107,10 @@ class TrainingStep:
             return
         # The replicas' programs are compiled when they first run: run a step, then take it back.
         state = [variable for replica in self._replicas for variable in replica.state()]
-        before = [tf.identity(variable) for variable in state]
+        before = []
+        for variable in state:
+            with tf.device(variable.device):
+                before.append(tf.identity(variable))
         self(batches, 1).numpy()
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)

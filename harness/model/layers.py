@@ -8,7 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kernels.multi_hot import multi_hot_dense
+from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
+
+_DTYPES = {"values": ("int32", "uint16"), "row_splits": ("int32", "int64")}
+"""What the layer takes: ids and positions are integers."""
 
 
 @keras.saving.register_keras_serializable(package="harness")
@@ -44,6 +47,9 @@ class MultiHotDense(keras.layers.Layer):
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
             `keras.layers.Dense`.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
+
+        Raises:
+            ValueError: when a size is below 1 or the implementation is unknown.
         """
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
@@ -52,9 +58,13 @@ class MultiHotDense(keras.layers.Layer):
             raise ValueError(
                 f"units is {units} and num_tokens is {num_tokens}; both must be at least 1"
             )
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"implementation is {implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
+            )
         self.units = units
         self.num_tokens = num_tokens
-        self.implementation = implementation
+        self.implementation: Implementation = implementation
         self.unique = unique
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
@@ -79,17 +89,23 @@ class MultiHotDense(keras.layers.Layer):
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """[B, H] from `values` and `row_splits`; see the class."""
-        values, row_splits = _integers(self, inputs)
+        _check_inputs(self, inputs)
         outputs = multi_hot_dense(
             tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype),
-            values,
-            row_splits,
+            inputs["values"],
+            inputs["row_splits"],
             implementation=self.implementation,
             unique=self.unique,
         )
         if self.bias is not None:
             outputs += tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
         return self.activation(outputs)
+
+    def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
+        """What `call` will return, [B, H] in the compute dtype, while a model is put together."""
+        _check_inputs(self, inputs)
+        shapes = {name: tensor.shape for name, tensor in inputs.items()}
+        return keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
         """(B, H); B is None where the length of `row_splits` is."""
@@ -112,22 +128,23 @@ class MultiHotDense(keras.layers.Layer):
         }
 
 
-def _integers(layer: MultiHotDense, inputs: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-    """The layer's two inputs, `values` as int32.
+def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
+    """Checks the layer's two inputs, be they tensors, arrays or Keras's symbolic tensors.
 
     Raises:
-        ValueError: when either is missing or not of an integer type.
+        ValueError: when either is missing or of another type; narrowing ids silently could turn
+            one into another.
     """
-    if not isinstance(inputs, dict) or set(inputs) != {"values", "row_splits"}:
+    if not isinstance(inputs, dict) or set(inputs) != set(_DTYPES):
         raise ValueError(
             f"{layer.name} takes a mapping of 'values' and 'row_splits'; it was given "
             f"{sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__}"
         )
-    tensors = {name: tf.convert_to_tensor(tensor) for name, tensor in inputs.items()}
-    for name, tensor in tensors.items():
-        if not tensor.dtype.is_integer:
+    for name, allowed in _DTYPES.items():
+        given = getattr(inputs[name], "dtype", type(inputs[name]))
+        dtype = given.__name__ if isinstance(given, type) else tf.as_dtype(given).name
+        if dtype not in allowed:
             raise ValueError(
-                f"{layer.name} was given {name} of type {tensor.dtype.name}; ids and splits are "
-                "integers: pass int32"
+                f"{layer.name} was given {name} of type {dtype}; it takes {' or '.join(allowed)}: "
+                "cast integers that are known to fit"
             )
-    return tf.cast(tensors["values"], tf.int32), tensors["row_splits"]

@@ -3,7 +3,7 @@
 from harness.records import Choice
 
 _BFLOAT16_CAPABILITY = (8, 0)
-"""Tensor cores take bfloat16 from Ampere on (NVIDIA CUDA C++ Programming Guide, arithmetic types)."""
+"""Tensor cores take bfloat16 from Ampere on (NVIDIA CUDA C++ Programming Guide, WMMA types)."""
 _FLOAT16_CAPABILITY = (7, 0)
 """Tensor cores take float16 from Volta on."""
 

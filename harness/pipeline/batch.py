@@ -18,4 +18,4 @@ class Batches(NamedTuple):
     labels: tf.Tensor
     """int32 [S, b]: class of each row; 0 in padding rows."""
     num_rows: tf.Tensor
-    """int32 [S]: real rows of the *global* batch; row j of replica r is real if r*b + j is below."""
+    """int32 [S]: real rows of the *global* batch; replica r's row j is real if r*b + j is below."""

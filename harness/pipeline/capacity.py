@@ -1,7 +1,7 @@
 """Static lengths for the `values` buffers: few, since XLA compiles a program for each.
 
-Two suffice. `typical` holds almost every batch of a shuffled epoch; `largest` holds any batch that can
-be drawn at all, so that an outlier costs one more compilation and never fails.
+Two suffice. `typical` holds almost every batch of a shuffled epoch; `largest` holds any batch that
+can be drawn at all, so that an outlier costs one more compilation and never fails.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
 
 
 def capacity_for_batches(nnz: np.ndarray) -> Capacities:
-    """One capacity for batches whose numbers of ids are known, as in an evaluation's fixed order."""
+    """One capacity for batches whose numbers of ids are known, as in an evaluation's order."""
     exact = _round_up(int(nnz.max(initial=0)))
     return Capacities(typical=exact, largest=exact)
 

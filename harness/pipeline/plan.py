@@ -4,7 +4,7 @@ Letters: B rows of a global batch, R replicas, S steps of a dispatch.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Dispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Divides epochs into batches and dispatches; rows of step k depend on (seed, epoch, k) alone."""
+    """Divides epochs into batches and dispatches; a step's rows depend on (seed, epoch, step)."""
 
     lengths: np.ndarray
     """Ids per row, int64 [num_rows]."""
@@ -108,7 +108,7 @@ def evaluation_plan(
         capacities=Capacities(typical=0, largest=0),
     )
     exact = capacity_for_batches(_nnz_per_batch(plan, plan.order(0)))
-    return Plan(**{**vars(plan), "capacities": exact})
+    return replace(plan, capacities=exact)
 
 
 def _nnz_per_batch(plan: Plan, order: np.ndarray) -> np.ndarray:

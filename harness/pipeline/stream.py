@@ -1,7 +1,8 @@
 """tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels. Letters: S steps of a dispatch, R replicas, B rows of a global batch, b = B / R, C capacity.
+kernels. Letters: S steps of a dispatch, R replicas, B rows of a global batch, b = B / R,
+C capacity.
 """
 
 from collections.abc import Iterator
@@ -91,10 +92,12 @@ class _Gather:
 
     def __init__(self, sets: RaggedSets, plan: Plan) -> None:
         wire = np.uint16 if sets.num_tokens <= np.iinfo(np.uint16).max + 1 else np.int32
-        # One empty row more, with label 0: what an incomplete batch is padded with.
-        self._values = tf.constant(sets.values.astype(wire, copy=False))
-        self._row_splits = tf.constant(np.append(sets.row_splits, sets.row_splits[-1]))
-        self._labels = tf.constant(np.append(sets.labels, 0).astype(np.int32))
+        # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
+        with tf.device("/CPU:0"):
+            self._values = tf.constant(sets.values.astype(wire, copy=False))
+            # One empty row more, with label 0: what an incomplete batch is padded with.
+            self._row_splits = tf.constant(np.append(sets.row_splits, sets.row_splits[-1]))
+            self._labels = tf.constant(np.append(sets.labels, 0).astype(np.int32))
         self._plan = plan
 
     def __call__(self, rows: tf.Tensor, capacity: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:

@@ -27,8 +27,8 @@ _UNKNOWN_SHARE = 0.05
 _ZIPF_EXPONENT = 1.2
 _ZIPF_SHIFT = 2.5
 
-# Chosen by training the tutorial's network: its second epoch ends at a held-out accuracy of 0.887 to
-# 0.890 over four seeds of the network, 0.880 to 0.899 over five corpora.
+# Chosen by training the tutorial's network: its second epoch ends at a held-out accuracy of
+# 0.887 to 0.890 over four seeds of the network, 0.880 to 0.899 over five corpora.
 _LEANING_SHARE = 0.2
 _LEANING_FIRST_RANK = 30
 _LEANING_STRENGTH = 1.0

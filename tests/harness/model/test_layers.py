@@ -1,0 +1,211 @@
+"""MultiHotDense against the NumPy reference, and as a Keras layer: types, configuration, files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.ragged import RaggedSets
+from harness.model.layers import MultiHotDense
+from kernels.multi_hot import reference
+from tests.harness.random_sets import random_sets
+
+IMPLEMENTATIONS = ["dense", "gather"]
+
+
+def inputs_of(sets: RaggedSets, *, padding: int = 0) -> dict[str, np.ndarray]:
+    values = np.concatenate([sets.values, np.full(padding, 1, np.int32)])
+    return {"values": values, "row_splits": sets.row_splits.astype(np.int32)}
+
+
+def symbolic_inputs(**dtypes: str) -> dict[str, keras.KerasTensor]:
+    dtypes = {"values": "int32", "row_splits": "int32"} | dtypes
+    return {
+        name: keras.Input(batch_shape=(None,), dtype=dtypes[name], name=name) for name in dtypes
+    }
+
+
+def randomize(layer: keras.layers.Layer) -> None:
+    rng = np.random.default_rng()
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+
+
+@pytest.mark.parametrize("unique", [False, True])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_equals_the_reference(implementation: str, unique: bool) -> None:
+    sets = random_sets(np.random.default_rng(), rows=30, num_tokens=70, unique=unique)
+    layer = MultiHotDense(9, 70, implementation=implementation, unique=unique, activation="tanh")
+    layer.build(None)
+    randomize(layer)
+    outputs = layer(inputs_of(sets, padding=13))
+    kernel, bias = layer.get_weights()
+    truth = np.tanh(
+        reference.multi_hot_dense(kernel, sets.values, sets.row_splits) + bias.astype(np.float64)
+    )
+    assert outputs.dtype == tf.float32
+    np.testing.assert_allclose(outputs, truth, rtol=1e-5, atol=1e-5)
+
+
+def test_without_bias_an_empty_row_is_zero() -> None:
+    layer = MultiHotDense(3, 10, use_bias=False)
+    outputs = layer({"values": np.array([4], np.int32), "row_splits": np.array([0, 0, 1])})
+    assert len(layer.weights) == 1
+    np.testing.assert_array_equal(outputs, [np.zeros(3), layer.get_weights()[0][4]])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("policy", "compute"), [("mixed_float16", tf.float16), ("mixed_bfloat16", tf.bfloat16)]
+)
+def test_16_bit_policies_spare_the_ids(implementation: str, policy: str, compute: tf.DType) -> None:
+    # float16 has no 2,049 and bfloat16 no 257: rounded ids would pick a neighbour's row.
+    num_tokens = 9_000
+    layer = MultiHotDense(1, num_tokens, implementation=implementation, dtype=policy)
+    layer.build(None)
+    kernel = (np.arange(num_tokens) % 128)[:, None]  # neighbours differ; exact in both types
+    layer.set_weights([kernel, np.zeros(1)])
+    ids = np.array([257, 2_049, 2_051, 4_097, 8_999], np.int32)
+    inputs = symbolic_inputs()
+    model = keras.Model(inputs, layer(inputs))
+    arrays = {"values": ids, "row_splits": np.arange(len(ids) + 1, dtype=np.int32)}
+    for outputs in (layer(arrays), model(arrays)):
+        assert outputs.dtype == compute
+        np.testing.assert_array_equal(tf.cast(outputs, tf.float32)[:, 0], ids % 128)
+    assert layer.kernel.dtype == layer.bias.dtype == "float32"
+
+
+def test_gradients_reach_kernel_and_bias() -> None:
+    sets = random_sets(np.random.default_rng(), rows=12, num_tokens=20)
+    layer = MultiHotDense(4, 20)
+    arrays = inputs_of(sets)
+    dy = np.random.default_rng().normal(size=(12, 4)).astype(np.float32)
+    layer.build(None)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(arrays) * dy)
+    kernel, bias = tape.gradient(loss, [v.value for v in layer.trainable_variables])
+    truth = reference.table_gradient(dy, sets.values, sets.row_splits, num_tokens=20)
+    np.testing.assert_allclose(kernel, truth, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bias, dy.sum(axis=0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["values", "row_splits"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_refuses_floats(name: str, dtype: str) -> None:
+    arrays = {"values": np.array([1, 2], np.int32), "row_splits": np.array([0, 2], np.int32)}
+    with pytest.raises(ValueError, match=f"{name} of type {dtype}"):
+        MultiHotDense(3, 10)(arrays | {name: arrays[name].astype(dtype)})
+    with pytest.raises(ValueError, match=f"{name} of type {dtype}"):
+        MultiHotDense(3, 10)(symbolic_inputs(**{name: dtype}))
+
+
+def test_refuses_ids_that_would_be_narrowed() -> None:
+    arrays = {"values": np.array([2**32 + 5]), "row_splits": np.array([0, 1])}
+    with pytest.raises(ValueError, match="values of type int64"):
+        MultiHotDense(3, 10)(arrays)
+
+
+def test_takes_what_the_stream_ships() -> None:
+    layer = MultiHotDense(3, 65_536)
+    arrays = {"values": np.array([65_535, 7], np.uint16), "row_splits": np.array([0, 1, 2])}
+    outputs = layer(arrays)
+    np.testing.assert_array_equal(outputs, layer.get_weights()[0][[65_535, 7]])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.array([1, 2], np.int32),
+        [np.array([1, 2], np.int32), np.array([0, 2], np.int32)],
+        {"values": np.array([1, 2], np.int32)},
+        {"ids": np.array([1], np.int32), "row_splits": np.array([0, 1], np.int32)},
+    ],
+)
+def test_refuses_anything_but_the_mapping(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
+        MultiHotDense(3, 10)(wrong)
+
+
+def test_refuses_a_wrong_mapping_while_a_model_is_put_together() -> None:
+    inputs = {"ids": keras.Input((), dtype="int32"), "row_splits": keras.Input((), dtype="int32")}
+    with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
+        MultiHotDense(3, 10)(inputs)
+
+
+def test_refuses_an_unknown_implementation_when_made() -> None:
+    with pytest.raises(ValueError, match="implementation is 'nativ'; choose one of dense, gather"):
+        MultiHotDense(3, 10, implementation="nativ")
+
+
+@pytest.mark.parametrize(("units", "num_tokens"), [(0, 10), (3, 0), (-1, 10)])
+def test_refuses_sizes_below_one(units: int, num_tokens: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        MultiHotDense(units, num_tokens)
+
+
+def test_output_shape() -> None:
+    layer = MultiHotDense(3, 10)
+    assert layer.compute_output_shape({"values": (100,), "row_splits": (9,)}) == (8, 3)
+    assert layer.compute_output_shape({"values": (None,), "row_splits": (None,)}) == (None, 3)
+    assert layer(symbolic_inputs()).shape == (None, 3)
+
+
+def test_config_round_trip() -> None:
+    layer = MultiHotDense(
+        3,
+        10,
+        implementation="dense",
+        unique=True,
+        activation="relu",
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.2, seed=4),
+        bias_initializer="ones",
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        dtype="mixed_bfloat16",
+        name="first",
+    )
+    config = layer.get_config()
+    json.dumps(config)
+    again = MultiHotDense.from_config(config)
+    assert again.get_config() == config
+    assert (again.implementation, again.unique, again.use_bias) == ("dense", True, False)
+    assert again.dtype_policy.name == "mixed_bfloat16"
+    again.build(None)
+    layer.build(None)
+    np.testing.assert_array_equal(again.get_weights()[0], layer.get_weights()[0])
+
+
+def test_regularizer_adds_to_the_losses() -> None:
+    layer = MultiHotDense(3, 10, kernel_regularizer=keras.regularizers.L2(0.1))
+    layer.build(None)
+    (loss,) = layer.losses
+    np.testing.assert_allclose(loss, 0.1 * (layer.get_weights()[0] ** 2).sum(), rtol=1e-5)
+
+
+def test_a_file_is_loaded_by_a_process_that_knows_only_the_layer(tmp_path: Path) -> None:
+    inputs = symbolic_inputs()
+    outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="relu")(inputs))
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / "model.keras")
+    sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40)
+    np.savez(tmp_path / "inputs.npz", **inputs_of(sets))
+    code = (
+        "import keras, numpy as np, harness.model.layers;"
+        "model = keras.models.load_model('model.keras');"
+        "inputs = dict(np.load('inputs.npz'));"
+        "np.save('outputs.npy', model(inputs))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+    )
+    np.testing.assert_allclose(
+        np.load(tmp_path / "outputs.npy"), model(inputs_of(sets)), rtol=1e-6, atol=1e-6
+    )

@@ -82,6 +82,8 @@ _COMMANDS = (
     _Command(words=("smoke",), settings=SmokeConfig, run=_smoke),
 )
 
+_GROUPS = {"data": "Look at a data set, or convert it."}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
@@ -142,7 +144,8 @@ def _union(
         else:
             below = [c for c in commands if c.words[: depth + 1] == command.words[: depth + 1]]
             parts[word] = Annotated[
-                _union(below, defaults, depth + 1), tyro.conf.subcommand(name=word)
+                _union(below, defaults, depth + 1),
+                tyro.conf.subcommand(name=word, description=_GROUPS[word]),
             ]
     return Union[tuple(parts.values())]  # noqa: UP007 - a union of a computed number of types
 

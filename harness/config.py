@@ -68,6 +68,8 @@ class ImdbOptions:
     """Of the shuffle of each part of the file."""
 
     def __post_init__(self) -> None:
+        known = self.split in ("tutorial", "standard")
+        _require(known, f"--split is {self.split!r}; choose tutorial or standard")
         for name, value, least in (
             ("--held-out-rows", self.held_out_rows, 1),
             ("--num-words", self.num_words, 1),

@@ -36,12 +36,12 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
 def convert(config: DataConvertConfig, console: Console | None = None) -> int:
     """Writes a data set in the harness's own memory-mappable format.
 
-    The held-out rows come first, as loading such a folder holds out its first fifth.
+    The held-out rows come first, and the folder remembers how many they are.
     """
     console = console or Console()
     dataset = load_configured(config.data)
     sets = RaggedSets.concatenate([dataset.test, dataset.train], name=dataset.name)
-    store.save(sets, config.out)
+    store.save(sets, config.out, held_out_rows=dataset.test.num_rows)
     console.print(
         f"wrote {sets.num_rows:,} rows ({sets.nnz:,} ids) to {config.out}; train with --data "
         f"{config.out}"

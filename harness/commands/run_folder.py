@@ -8,15 +8,16 @@ from pathlib import Path
 from harness.config import OutputConfig, TrainConfig
 from harness.config_file import to_mapping
 from harness.errors import InputError
-from harness.observers.summary import read_settings
+from harness.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.observers.summary import CONFIG_FILE_NAME, SUMMARY_FILE_NAME, read_settings
+from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 
 MODEL_FILE_NAME = "model.keras"
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-TENSORBOARD_FOLDER_NAME = "tensorboard"
 _WRITTEN = (
-    "config.json",
-    "summary.json",
-    "metrics.jsonl",
+    CONFIG_FILE_NAME,
+    SUMMARY_FILE_NAME,
+    METRICS_FILE_NAME,
     MODEL_FILE_NAME,
     CHECKPOINT_FOLDER_NAME,
     TENSORBOARD_FOLDER_NAME,
@@ -78,7 +79,7 @@ def check_resumable(folder: Path, config: TrainConfig) -> None:
     if differing:
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
-            f"run's own ({folder / 'config.json'} holds them), or another --run-dir"
+            f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
         )
 
 

@@ -9,7 +9,6 @@ from harness.commands.resolve import Choices, resolve
 from harness.commands.run_folder import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
-    TENSORBOARD_FOLDER_NAME,
     check_resumable,
     check_run_folder,
     clear_run_folder,
@@ -28,6 +27,7 @@ from harness.model.precision import needs_loss_scaling
 from harness.observers.console import ConsoleObserver
 from harness.observers.jsonl import JsonlObserver
 from harness.observers.summary import SummaryObserver
+from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.plan import Plan, evaluation_plan, training_plan
 from harness.pipeline.stream import Stream

@@ -91,13 +91,15 @@ def load(
 
     test_comes_first = True
     if path is None:
-        train, test = _hold_out_head(_resized(synthetic_corpus(synthetic), num_tokens))
+        sets = _resized(synthetic_corpus(synthetic), num_tokens)
+        train, test = _hold_out_head(sets, _usual_part(sets))
     elif is_npz:
         imdb = imdb or ImdbOptions()
         train, test = (_resized(part, num_tokens) for part in load_imdb(path, imdb))
         test_comes_first = imdb.split == "tutorial"
     else:
-        train, test = _hold_out_head(_resized(store.load(path), num_tokens))
+        sets = _resized(store.load(path), num_tokens)
+        train, test = _hold_out_head(sets, store.held_out_rows(path) or _usual_part(sets))
     vocabulary, note = _vocabulary(
         path if is_npz else None, word_index, train.num_tokens, imdb or ImdbOptions()
     )
@@ -129,8 +131,12 @@ def _resized(sets: RaggedSets, num_tokens: int | None) -> RaggedSets:
     return sets if num_tokens is None else replace(sets, num_tokens=num_tokens)
 
 
-def _hold_out_head(sets: RaggedSets) -> tuple[RaggedSets, RaggedSets]:
-    test, train = sets.split(max(1, sets.num_rows // _HELD_OUT_PART))
+def _usual_part(sets: RaggedSets) -> int:
+    return max(1, sets.num_rows // _HELD_OUT_PART)
+
+
+def _hold_out_head(sets: RaggedSets, num_rows: int) -> tuple[RaggedSets, RaggedSets]:
+    test, train = sets.split(num_rows)
     return train, test
 
 

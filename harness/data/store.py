@@ -3,7 +3,8 @@
     values.npy      int32 [N]
     row_splits.npy  int64 [B + 1]
     labels.npy      int32 [B]
-    meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz
+    meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz,
+                    held_out_rows
 
 No pickle is written or read. The folder is written beside its final name and renamed when whole.
 """
@@ -34,11 +35,17 @@ _META_TYPES = {
     "is_unique": bool,
     "rows": int,
     "nnz": int,
+    "held_out_rows": int,
 }
 
 
-def save(sets: RaggedSets, folder: str | os.PathLike[str]) -> None:
+def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int = 0) -> None:
     """Writes `sets` as a new folder.
+
+    Args:
+        sets: the rows.
+        folder: its name.
+        held_out_rows: how many of the first rows to test on; 0 leaves the split to who loads.
 
     Raises:
         InputError: the folder exists already, or its parent cannot be written to.
@@ -66,6 +73,7 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str]) -> None:
             "is_unique": sets.is_unique,
             "rows": sets.num_rows,
             "nnz": sets.nnz,
+            "held_out_rows": held_out_rows,
         }
         write_json(beside / "meta.json", meta)
         beside.rename(folder)
@@ -103,6 +111,15 @@ def load(folder: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = "r"
         num_classes=meta["num_classes"],
         is_unique=meta["is_unique"],
     )
+
+
+def held_out_rows(folder: str | os.PathLike[str]) -> int:
+    """How many of the first rows `save` was told to hold out; 0 when it was not.
+
+    Raises:
+        InputError: as `load`, of meta.json.
+    """
+    return int(_read_meta(Path(folder))["held_out_rows"])
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

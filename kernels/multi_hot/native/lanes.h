@@ -1,61 +1,29 @@
-// Vectors of float32 as wide as the processor's, by the compiler's vector extensions (GCC, Clang).
+// Reading and writing W columns of a row at a time, in any of the storage formats.
 #ifndef MULTI_HOT_LANES_H_
 #define MULTI_HOT_LANES_H_
 
 #include <cstdint>
 #include <cstring>
 
+#include "convert.h"
 #include "formats.h"
+#include "vectors.h"
 
 namespace multi_hot {
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;  // SSE, NEON
-#endif
-
-// Written out, since GCC does not take a vector size that depends on a template's parameter.
-template <int W>
-struct Vectors;
-template <>
-struct Vectors<4> {
-  typedef float Floats __attribute__((vector_size(16)));
-  typedef uint32_t Bits __attribute__((vector_size(16)));
-  typedef uint16_t HalfBits __attribute__((vector_size(8)));
-};
-template <>
-struct Vectors<8> {
-  typedef float Floats __attribute__((vector_size(32)));
-  typedef uint32_t Bits __attribute__((vector_size(32)));
-  typedef uint16_t HalfBits __attribute__((vector_size(16)));
-};
-template <>
-struct Vectors<16> {
-  typedef float Floats __attribute__((vector_size(64)));
-  typedef uint32_t Bits __attribute__((vector_size(64)));
-  typedef uint16_t HalfBits __attribute__((vector_size(32)));
-};
 
 template <int W>
 struct Lanes {
   using Floats = typename Vectors<W>::Floats;
-  using Bits = typename Vectors<W>::Bits;
-  using HalfBits = typename Vectors<W>::HalfBits;
 
-  // A 16-bit format.
   template <class Format>
   static Floats load(const uint16_t* from) {
-    HalfBits bits;
+    typename Vectors<W>::HalfBits bits;
     std::memcpy(&bits, from, sizeof(bits));
-    return Format::template widen<Floats>(__builtin_convertvector(bits, Bits));
+    return Convert<Format, W>::widen(bits);
   }
   template <class Format>
   static void store(uint16_t* to, Floats value) {
-    const Bits wide = Format::template narrow<Bits>(value);
-    const HalfBits bits = __builtin_convertvector(wide, HalfBits);
+    const typename Vectors<W>::HalfBits bits = Convert<Format, W>::narrow(value);
     std::memcpy(to, &bits, sizeof(bits));
   }
 
@@ -75,7 +43,6 @@ struct Lanes {
 template <>
 struct Lanes<1> {
   using Floats = float;
-  using Bits = uint32_t;
 
   template <class Format>
   MULTI_HOT_DEVICE static float load(const uint16_t* from) {

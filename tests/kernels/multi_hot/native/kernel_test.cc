@@ -1,0 +1,263 @@
+// The kernels alone, without XLA: random and hostile inputs against the obvious loops in double.
+// Built and run under sanitizers by test_sanitizers.py; prints the seed first and the fault last.
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cmath>
+#include <deque>
+#include <mutex>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "backward.h"
+#include "forward.h"
+
+using namespace multi_hot;
+
+namespace {
+
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);  \
+      std::exit(1);                                                        \
+    }                                                                      \
+  } while (false)
+
+class Pool : public Workers {
+ public:
+  explicit Pool(int threads) {
+    for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { serve(); });
+  }
+  ~Pool() override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (auto& thread : threads_) thread.join();
+  }
+  int64_t num_threads() const override { return static_cast<int64_t>(threads_.size()) + 1; }
+  void schedule(std::function<void()> task) override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    wake_.notify_one();
+  }
+
+ private:
+  void serve() {
+    for (;;) {
+      std::function<void()> task;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+        if (tasks_.empty()) return;
+        task = std::move(tasks_.front());
+        tasks_.pop_front();
+      }
+      task();
+    }
+  }
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  std::deque<std::function<void()>> tasks_;
+  std::vector<std::thread> threads_;
+};
+
+using Random = std::mt19937_64;
+
+int64_t draw(Random& random, int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(random);
+}
+
+template <class Format>
+float widen(typename Format::Storage value) {
+  return Lanes<1>::load<Format>(&value);
+}
+template <class Format>
+typename Format::Storage narrow(float value) {
+  typename Format::Storage stored;
+  Lanes<1>::store<Format>(&stored, value);
+  return stored;
+}
+
+struct Input {
+  std::vector<int32_t> values;
+  std::vector<int64_t> splits;
+  int64_t num_tokens, units;
+
+  Sets sets(bool unique) const {
+    return {values.data(), static_cast<int64_t>(values.size()), {splits.data(), true},
+            static_cast<int64_t>(splits.size()) - 1, num_tokens, unique};
+  }
+};
+
+Input draw_input(Random& random, bool repeat) {
+  Input input;
+  input.num_tokens = draw(random, 1, 60);
+  input.units = draw(random, 1, draw(random, 0, 9) ? 70 : 300);
+  input.splits = {0};
+  const int64_t num_rows = draw(random, 0, 70);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    std::set<int32_t> seen;
+    const int64_t length = draw(random, 0, 3) ? draw(random, 0, 12) : 0;
+    for (int64_t i = 0; i < length; ++i) {
+      const auto id = static_cast<int32_t>(draw(random, 0, input.num_tokens - 1));
+      if (seen.insert(id).second || repeat) input.values.push_back(id);
+    }
+    input.splits.push_back(static_cast<int64_t>(input.values.size()));
+  }
+  for (int64_t spare = draw(random, 0, 5); spare > 0; --spare) {
+    input.values.push_back(static_cast<int32_t>(draw(random, INT32_MIN, INT32_MAX)));
+  }
+  return input;
+}
+
+// y and dW for any number of threads and chunks.
+template <class Format>
+std::vector<std::vector<typename Format::Storage>> run(
+    const Input& input, bool unique, const std::vector<typename Format::Storage>& table,
+    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool) {
+  using Storage = typename Format::Storage;
+  const Sets sets = input.sets(unique);
+  std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
+  std::vector<int32_t> cursors(chunks * sets.num_tokens), starts(sets.num_tokens + 1),
+      rows(sets.num_values);
+  const TransposedIndex index = {cursors.data(), chunks, starts.data(), rows.data()};
+  forward<Format>(sets, table.data(), input.units, y.data(), pool);
+  backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool);
+  return {y, dw};
+}
+
+template <class Format>
+void check_against_reference(Random& random, std::vector<Pool*> pools) {
+  using Storage = typename Format::Storage;
+  const bool repeat = draw(random, 0, 1);
+  const Input input = draw_input(random, repeat);
+  const Sets sets = input.sets(!repeat);
+  CHECK(find_fault(sets).empty());
+  const int64_t B = sets.num_rows, V = sets.num_tokens, H = input.units;
+  std::normal_distribution<float> normal;
+  std::vector<Storage> table(V * H), dy(B * H);
+  for (auto* matrix : {&table, &dy}) {
+    for (Storage& element : *matrix) element = narrow<Format>(normal(random));
+  }
+  std::vector<double> y(B * H), dw(V * H), y_size(B * H), dw_size(V * H);
+  for (int64_t row = 0; row < B; ++row) {
+    const std::set<int32_t> ids(input.values.begin() + input.splits[row],
+                                input.values.begin() + input.splits[row + 1]);
+    for (const int32_t id : ids) {
+      for (int64_t h = 0; h < H; ++h) {
+        const double w = widen<Format>(table[id * H + h]), d = widen<Format>(dy[row * H + h]);
+        y[row * H + h] += w, y_size[row * H + h] += std::abs(w);
+        dw[id * H + h] += d, dw_size[id * H + h] += std::abs(d);
+      }
+    }
+  }
+  const auto got = run<Format>(input, !repeat, table, dy, 1, *pools[0]);
+  const double rounding = sizeof(Storage) == 4 ? 1e-7 : std::is_same_v<Format, Float16> ? 1e-3 : 8e-3;
+  for (int64_t i = 0; i < B * H; ++i) {
+    CHECK(std::abs(widen<Format>(got[0][i]) - y[i]) <= rounding * std::abs(y[i]) + 2e-6 * y_size[i] + 1e-7);
+  }
+  for (int64_t i = 0; i < V * H; ++i) {
+    CHECK(std::abs(widen<Format>(got[1][i]) - dw[i]) <= rounding * std::abs(dw[i]) + 2e-6 * dw_size[i] + 1e-7);
+  }
+  // The same bits from any number of threads and chunks, ...
+  for (Pool* pool : pools) {
+    CHECK(run<Format>(input, !repeat, table, dy, draw(random, 1, 9), *pool) == got);
+  }
+  // ... and column by column, as a CUDA thread would compute them.
+  for (int64_t row = 0; !repeat && row < B; ++row) {
+    for (int64_t h = 0; h < H; ++h) {
+      Storage one;
+      sum_columns<Format, 1, 1>(table.data() + h, H, input.values.data() + input.splits[row],
+                                input.splits[row + 1] - input.splits[row], 0, &one);
+      CHECK(one == got[0][row * H + h]);
+    }
+  }
+}
+
+// Anything at all: a fault is named, or the kernels run; the sanitizers watch.
+void check_hostile(Random& random, Pool& pool) {
+  Input input = draw_input(random, true);
+  const auto wild = [&] {
+    const int64_t choices[] = {-1, 0, 1, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN,
+                               input.num_tokens, static_cast<int64_t>(input.values.size()) + 1};
+    return choices[draw(random, 0, 8)];
+  };
+  for (int64_t i = draw(random, 0, 2); i > 0; --i) {
+    if (draw(random, 0, 1)) {
+      input.splits[draw(random, 0, static_cast<int64_t>(input.splits.size()) - 1)] = wild();
+    } else if (!input.values.empty()) {
+      input.values[draw(random, 0, static_cast<int64_t>(input.values.size()) - 1)] =
+          static_cast<int32_t>(wild());
+    }
+  }
+  if (!find_fault(input.sets(false)).empty()) return;
+  const std::vector<float> table(input.num_tokens * input.units, 1.0f);
+  const std::vector<float> dy((input.splits.size() - 1) * input.units, 1.0f);
+  run<Float32>(input, false, table, dy, draw(random, 1, 4), pool);
+}
+
+// Every number of the format survives, and vectors convert exactly as single numbers do.
+template <class Format>
+void check_conversions(Random& random) {
+  using L = Lanes<kLanes>;
+  for (uint32_t first = 0; first < 0x10000; first += kLanes) {
+    uint16_t bits[kLanes], back[kLanes];
+    for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<uint16_t>(first + i);
+    const auto wide = L::load<Format>(bits);
+    L::store<Format>(back, wide);
+    for (int i = 0; i < kLanes; ++i) {
+      const float one = widen<Format>(bits[i]);
+      CHECK(std::isnan(one) ? std::isnan(wide[i]) : bit_cast<uint32_t>(one) == bit_cast<uint32_t>(float(wide[i])));
+      CHECK(std::isnan(one) ? std::isnan(widen<Format>(back[i])) : back[i] == bits[i]);
+    }
+  }
+  for (int round = 0; round < 20000; ++round) {
+    float values[kLanes];
+    uint16_t stored[kLanes];
+    for (float& value : values) value = bit_cast<float>(static_cast<uint32_t>(random()));
+    typename L::Floats wide = L::template load<Float32>(values);
+    L::store<Format>(stored, wide);
+    for (int i = 0; i < kLanes; ++i) {
+      if (std::isnan(values[i])) {
+        CHECK(std::isnan(widen<Format>(stored[i])));
+        continue;
+      }
+      CHECK(stored[i] == narrow<Format>(values[i]));
+      // To nearest: neither neighbour is nearer.
+      const double error = std::abs(double(widen<Format>(stored[i])) - values[i]);
+      for (const int step : {-1, 1}) {
+        const float neighbour = widen<Format>(static_cast<uint16_t>(stored[i] + step));
+        if (std::isfinite(error) && std::isfinite(neighbour)) {
+          CHECK(error <= std::abs(double(neighbour) - values[i]));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device()();
+  const int rounds = argc > 2 ? std::atoi(argv[2]) : 300;
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  Random random(seed);
+  Pool one(1), two(2), five(5);
+  check_conversions<BFloat16>(random);
+  check_conversions<Float16>(random);
+  for (int round = 0; round < rounds; ++round) {
+    check_against_reference<Float32>(random, {&one, &two, &five});
+    check_against_reference<BFloat16>(random, {&one, &two, &five});
+    check_against_reference<Float16>(random, {&one, &two, &five});
+  }
+  for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
+  std::puts("all passed");
+  return 0;
+}

@@ -13,8 +13,11 @@ def starting_rows(run: RunStart) -> Rows:
         (
             "data set",
             f"{data.name}: {data.rows:,} rows to train on, {data.test_rows:,} to test on, "
-            f"{data.nnz:,} ids ({data.nnz / data.rows:.1f} a row, {repeated}), "
-            f"{data.num_tokens:,} tokens, {data.num_classes} classes",
+            f"{data.num_classes} classes",
+        ),
+        (
+            "token ids",
+            f"{data.nnz / data.rows:.1f} a row ({repeated}), below {data.num_tokens:,}",
         ),
         ("devices", f"{', '.join(run.devices)} ({_count(run.replicas, 'replica')})"),
         ("precision", _choice(run.precision)),

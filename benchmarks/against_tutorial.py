@@ -1,0 +1,81 @@
+"""Our run and the tutorial's, whole processes, one after the other: wall time, memory, accuracy.
+
+    .venv/bin/python benchmarks/against_tutorial.py --data imdb.npz --pairs 3 --out FILE.json
+
+Pairs run as A B, B A, A B, ... so that a machine that drifts favours neither. A ratio is formed
+within a pair; given are the medians over pairs and the range. Both train the tutorial's network for
+two epochs at batch 500 in float32 and evaluate it on the same 10,000 held-out reviews after each.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness.files import write_json
+from harness.telemetry import host
+
+_TUTORIAL = Path(__file__).parent / "peers" / "tutorial.py"
+_FIGURES = ("wall_seconds", "peak_rss_bytes", "examples_per_second", "test_accuracy")
+
+
+def run_tutorial(data: Path, seed: int) -> dict[str, Any]:
+    """The figures of one process of the tutorial."""
+    command = [sys.executable, str(_TUTORIAL), "--data", str(data), "--seed", str(seed)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_ours(data: Path, seed: int) -> dict[str, Any]:
+    """The summary of one process of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "harness", "train", "--data", str(data)]
+        command += ["--epochs", "2", "--batch-size", "500", "--precision", "float32"]
+        command += ["--seed", str(seed), "--run-dir", folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads((Path(folder) / "summary.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="imdb.npz in Keras's format")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
+    arguments = parser.parse_args()
+
+    pairs = []
+    for seed in range(arguments.pairs):
+        runs = {"ours": run_ours, "tutorial": run_tutorial}
+        order = ["ours", "tutorial"] if seed % 2 == 0 else ["tutorial", "ours"]
+        pairs.append({name: runs[name](arguments.data, seed) for name in order})
+        print(
+            f"pair {seed}: "
+            + ", ".join(f"{name} {pairs[-1][name]['wall_seconds']:.1f} s" for name in order),
+            file=sys.stderr,
+        )
+    rows = {}
+    for figure in _FIGURES:
+        ours, theirs = ([pair[name][figure] for pair in pairs] for name in ("ours", "tutorial"))
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        rows[figure] = {
+            "ours": statistics.median(ours),
+            "tutorial": statistics.median(theirs),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+        }
+        print(
+            f"{figure:20} ours {rows[figure]['ours']:<16,.4g} tutorial "
+            f"{rows[figure]['tutorial']:<16,.4g} ratio {rows[figure]['ratio']:.3f} "
+            f"({min(ratios):.3f} to {max(ratios):.3f})"
+        )
+    if arguments.out:
+        content = {"host": host.host(), "versions": host.versions(), "figures": rows}
+        write_json(arguments.out, {**content, "pairs": pairs})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import keras
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from harness.engine.replica import Replica, align_replicas
 from harness.errors import InputError
+from harness.files import os_error
 
 _NUM_KEPT = 2
 """The last one, and one more in case the last was being written when the machine went down."""
@@ -28,15 +31,30 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=model, optimizer=first.optimizer, step=self._step, **parts
         )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(folder), max_to_keep=_NUM_KEPT
-        )
         self._folder = folder
 
+    @functools.cached_property
+    def _manager(self) -> tf.train.CheckpointManager:
+        # Made at the first use: it remembers the checkpoints that the folder then holds, and those
+        # of a run that is being replaced are gone by that time.
+        return tf.train.CheckpointManager(
+            self._checkpoint, str(self._folder), max_to_keep=_NUM_KEPT
+        )
+
     def save(self, step: int) -> None:
-        """Saves the state after `step` optimizer steps; TensorFlow writes beside and renames."""
+        """Saves the state after `step` optimizer steps; TensorFlow writes beside and renames.
+
+        Raises:
+            OSError: naming the checkpoint, when it cannot be written, as on a full disk. The
+                folder then holds those before it alone.
+        """
         self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        try:
+            self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            path = self._folder / f"ckpt-{step}"
+            shutil.rmtree(f"{path}_temp", ignore_errors=True)  # where TensorFlow writes at first
+            raise os_error(error.message, path) from error
 
     def restore(self) -> int:
         """Restores the last state and returns its number of steps.

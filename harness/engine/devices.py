@@ -1,6 +1,7 @@
 """Devices and the strategy that spreads a batch over them."""
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,7 +93,15 @@ def _on_cpu(replicas: int) -> Devices:
     )
 
 
+# Made once for each set of devices: two strategies would hand out the same keys for their
+# collective operations, and a second network of other shapes in the process would fail.
+@functools.lru_cache
 def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
     if len(names) == 1:
         return tf.distribute.OneDeviceStrategy(names[0])
+    if all("CPU" in name for name in names):
+        # No collectives on CPU: their keys also collide between sets of 2 and of 3 devices, and
+        # logical devices share their memory anyway.
+        reduction = tf.distribute.ReductionToOneDevice()
+        return tf.distribute.MirroredStrategy(list(names), cross_device_ops=reduction)
     return tf.distribute.MirroredStrategy(list(names))

@@ -19,10 +19,14 @@ from harness.config import (
     TrainConfig,
 )
 from harness.config_file import read_toml
-from harness.errors import InputError
+from harness.errors import InputError, RecompilationError
 from harness.quiet import quiet_import
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would pass the limit on its size",
+}
 
 
 # Each imports its work when it is called: `--help` shall not wait for TensorFlow.
@@ -86,20 +90,31 @@ _GROUPS = {"data": "Look at a data set, or convert it."}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    """Runs one command.
+
+    Returns:
+        Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        settings = _parse(arguments)
+        try:
+            settings = _parse(arguments)
+        except SystemExit as parsed:  # after --help, or a message about a flag
+            return int(parsed.code or 0)
         command = next(c for c in _COMMANDS if isinstance(settings, c.settings))
         return command.run(settings)
-    except InputError as error:
+    except (InputError, RecompilationError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        where = f" under {error.filename}" if error.filename else ""
-        print(f"error: the disk is full{where} ({error.strerror}); free space", file=sys.stderr)
+        where = error.filename or "a file"
+        print(
+            f"error: {_DISK_FULL[error.errno]}: {where} cannot be written ({error.strerror}); free "
+            "space, or name another folder",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -108,15 +123,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Any:
     """Settings of the command that `arguments` names; flags stand over `--config FILE.toml`."""
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", type=Path)
-    known, flags = files.parse_known_args(arguments)
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", type=Path, action="append", default=[])
+    try:
+        known, flags = files.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError("--config names no file; give one, as in: --config FILE.toml") from error
+    if len(known.config) > 1:
+        raise InputError(f"--config is given {len(known.config)} times; put all into one file")
     defaults: dict[tuple[str, ...], Any] = {}
-    if known.config is not None:
+    for path in known.config:
         command = next((c for c in _COMMANDS if tuple(flags[: len(c.words)]) == c.words), None)
         if command is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
-        defaults[command.words] = read_toml(command.settings, known.config)
+        defaults[command.words] = read_toml(command.settings, path)
     return tyro.cli(
         _union(_COMMANDS, defaults),
         prog="harness",

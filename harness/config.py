@@ -14,8 +14,8 @@ from harness.errors import InputError
 
 Implementation = Literal["dense", "gather"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _INT32_MAX = 2**31 - 1
 
 
@@ -321,10 +321,31 @@ class SmokeConfig:
     batch_size: int = 64
     """Rows per step."""
 
+    implementations: tuple[Implementation, ...] = IMPLEMENTATIONS
+    """Those to try."""
+
+    precisions: tuple[Precision, ...] = PRECISIONS
+    """Those to try."""
+
+    replicas: tuple[int, ...] = (1, 2)
+    """Numbers of replicas to try."""
+
     def __post_init__(self) -> None:
         _require_count("--batch-size", self.batch_size)
-        even = self.batch_size % 2 == 0
-        _require(even, f"--batch-size is {self.batch_size}; two replicas need an even number")
+        for name in ("implementations", "precisions", "replicas"):
+            _require(len(getattr(self, name)) > 0, f"--{name} is empty; name at least one")
+        for replicas in self.replicas:
+            _require_count("--replicas", replicas)
+            _require_even_shares(self.batch_size, replicas)
+
+
+def _require_even_shares(batch_size: int, replicas: int) -> None:
+    below = batch_size // replicas * replicas
+    _require(
+        batch_size % replicas == 0,
+        f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
+        f"set --batch-size to {_either(below, below + replicas)}, or --replicas to a divisor",
+    )
 
 
 def _either(lower: int, upper: int) -> str:
@@ -342,9 +363,4 @@ def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
         f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
         f"set --batch-size to {rows} or less",
     )
-    below = batch_size // replicas * replicas
-    _require(
-        batch_size % replicas == 0,
-        f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
-        f"set --batch-size to {_either(below, below + replicas)}, or --replicas to a divisor",
-    )
+    _require_even_shares(batch_size, replicas)

@@ -1,9 +1,11 @@
 """`harness data info` and `harness data convert`: look at a data set; keep it to load fast."""
 
 import dataclasses
+import shlex
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import DataConvertConfig, DataInfoConfig
 from harness.data import store
@@ -25,11 +27,12 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     )
     console.print(_figures(found))
     console.print(_histogram(found))
+    # As text, in which brackets are no markup; paths in one piece, the row wrapped.
     if found.decoded_row is not None:
-        console.print(f"the first row ({found.vocabulary_note}):")
-        console.print(found.decoded_row, markup=False, highlight=False)
+        console.print(Text(f"the first row ({found.vocabulary_note}):"), soft_wrap=True)
+        console.print(Text(found.decoded_row))
     else:
-        console.print(found.vocabulary_note)
+        console.print(Text(found.vocabulary_note), soft_wrap=True)
     return 0
 
 
@@ -43,14 +46,14 @@ def convert(config: DataConvertConfig, console: Console | None = None) -> int:
     sets = RaggedSets.concatenate([dataset.test, dataset.train], name=dataset.name)
     store.save(sets, config.out, held_out_rows=dataset.test.num_rows)
     console.print(
-        f"wrote {sets.num_rows:,} rows ({sets.nnz:,} ids) to {config.out}; train with --data "
-        f"{config.out}"
+        Text(f"wrote {sets.num_rows:,} rows ({sets.nnz:,} ids) to {config.out}"), soft_wrap=True
     )
+    console.print(Text(f"train with --data {shlex.quote(config.out)}"), soft_wrap=True)
     return 0
 
 
 def _figures(found: DatasetInfo) -> Table:
-    table = Table(title=found.name, show_header=False, title_justify="left")
+    table = Table(title=Text(found.name), show_header=False, title_justify="left")
     rows = {
         "rows": f"{found.train_rows:,} to train on, {found.test_rows:,} to test on",
         "categories": ", ".join(f"{label}: {rows:,}" for label, rows in found.categories),

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.commands.saved_model import SavedModel, load_saved_model
 from harness.config import PredictConfig
 from harness.data.keras_cache import cached_file
 from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary, read_word_index
+from harness.engine.devices import set_up_devices
 from harness.errors import InputError
 
 _SHOWN = 60
@@ -29,7 +31,10 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
             "no text to judge; give texts as arguments, or one a line on standard input"
         )
     path = Path(config.word_index) if config.word_index else cached_file(WORD_INDEX_NAME)
+    if not path.exists():
+        raise InputError(f"no word index at {path}; name one with --word-index FILE")
     ranks = read_word_index(path)
+    set_up_devices(1)  # before the model, which already takes their memory
     saved = load_saved_model(config.model)
     vocabulary = Vocabulary(
         ranks=ranks, num_tokens=saved.num_tokens, conventions=config.imdb, source=path
@@ -43,7 +48,9 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
         total = len(ids) - (config.imdb.start_char is not None)
         taken = int(np.argmax(probabilities))
         shown = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-        table.add_row(shown, f"{known} of {total}", str(taken), f"{probabilities[taken]:.3f}")
+        # No markup in what a user wrote.
+        figures = (f"{known} of {total}", str(taken), f"{probabilities[taken]:.3f}")
+        table.add_row(Text(shown), *figures)
     console.print(table)
     return 0
 

@@ -1,12 +1,14 @@
 """The folder of a run: what may stand in it before the run starts, and what is cleared."""
 
+import dataclasses
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from harness.config import OutputConfig, TrainConfig
-from harness.config_file import to_mapping
+from harness.config import ExecutionConfig, OutputConfig, TrainConfig, from_mapping
 from harness.errors import InputError
 from harness.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observers.summary import CONFIG_FILE_NAME, SUMMARY_FILE_NAME, read_settings
@@ -24,25 +26,24 @@ _WRITTEN = (
 )
 """Everything that a run writes, and so everything that --overwrite removes."""
 
-_DECIDING: dict[str, tuple[str, ...]] = {
-    "data": (),
-    "model": (),
-    "optimizer": (),
-    "execution": ("batch_size", "seed", "precision"),
-}
-"""Groups of settings that decide a run's losses, and which of their fields: none named is all."""
-
 
 def check_run_folder(config: OutputConfig) -> Path:
-    """The run's folder, made if need be; nothing in it is changed yet.
+    """The run's folder, which need not exist; nothing is made or changed.
 
     Raises:
         InputError: when it cannot be written to, or holds a run and neither --overwrite nor
             --resume was given, or holds none and --resume was.
     """
-    named = config.run_dir or time.strftime("runs/%Y-%m-%d_%H-%M-%S")
-    folder = Path(named).absolute()
-    present = [name for name in _WRITTEN if (folder / name).exists()]
+    folder = Path(config.run_dir or time.strftime("runs/%Y-%m-%d_%H-%M-%S")).absolute()
+    try:
+        present = [name for name in _WRITTEN if (folder / name).exists()]
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder} cannot be written to ({error.strerror}); name another --run-dir"
+        ) from error
     if present and not (config.overwrite or config.resume):
         raise InputError(
             f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
@@ -50,42 +51,74 @@ def check_run_folder(config: OutputConfig) -> Path:
         )
     if config.resume and not present:
         raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"run folder {folder} cannot be written to ({error.strerror}); name another --run-dir"
-        ) from error
     return folder
 
 
-def check_resumable(folder: Path, config: TrainConfig) -> None:
+def check_resumable(folder: Path, config: TrainConfig) -> ExecutionConfig:
     """Checks that resuming would repeat the run: what decides its losses must be as it was.
+
+    Returns:
+        How the run was executed, every `auto` resolved.
 
     Raises:
         InputError: naming each setting that differs and both its values.
     """
-    before, now = read_settings(folder), to_mapping(config)
-    differing = []
-    for group, settings in _DECIDING.items():
-        for name in settings or now[group]:
-            was, is_now = before[group].get(name), now[group][name]
-            if isinstance(is_now, tuple):
-                is_now = list(is_now)
-            if is_now not in (was, "auto"):
-                differing.append(f"{name} was {was} and is now {is_now}")
+    path = folder / CONFIG_FILE_NAME
+    before = from_mapping(TrainConfig, read_settings(folder), where=str(path))
+    were, are = _deciding(before), _deciding(config)
+    differing = [
+        f"--{name.replace('_', '-')} was {_shown(were[name])} and is now {_shown(value)}"
+        for name, value in are.items()
+        if value not in (were[name], "auto")
+    ]
     if differing:
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
-            f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
+            f"run's own ({path} holds them), or another --run-dir"
         )
+    return before.execution
 
 
-def clear_run_folder(folder: Path) -> None:
-    """Removes what an earlier run wrote, and nothing else."""
-    for name in _WRITTEN:
+def _deciding(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide a run's losses, by name."""
+    execution = config.execution
+    decide = {
+        **_settings(dataclasses.asdict(config.data)),
+        **dataclasses.asdict(config.model),
+        **dataclasses.asdict(config.optimizer),
+        "batch_size": execution.batch_size,
+        "seed": execution.seed,
+        "precision": execution.precision,
+    }
+    del decide["word_index"]
+    return decide
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a group and of the groups in it, by their own names, as the flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in group.items():
+        flat |= _settings(value) if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def prepare_run_folder(folder: Path, *, clear: bool) -> None:
+    """Makes the folder; `clear` removes what an earlier run wrote there, and nothing else.
+
+    Raises:
+        InputError: when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder} cannot be made ({error.strerror}); name another --run-dir"
+        ) from error
+    for name in _WRITTEN if clear else ():
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -5,6 +5,7 @@ model, on a corpus small enough for a minute in all; what must hold is read from
 leave.
 """
 
+import dataclasses
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from rich.box import SIMPLE
@@ -21,14 +23,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from harness.commands.run_folder import MODEL_FILE_NAME
 from harness.commands.saved_model import load_saved_model
-from harness.commands.train import train
+from harness.commands.train import EXIT_INTERRUPTED, train
 from harness.config import (
-    IMPLEMENTATIONS,
-    PRECISIONS,
     DataConfig,
     ExecutionConfig,
+    Implementation,
     ModelConfig,
     OutputConfig,
+    Precision,
     SmokeConfig,
     SyntheticOptions,
     TrainConfig,
@@ -38,11 +40,14 @@ from harness.engine.devices import set_up_devices
 from harness.engine.losses import row_losses
 from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 
-_REPLICAS = (1, 2)
 _ROWS = 1_280
 _TOKENS = 1_000
 _EPOCHS = 3
-_LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
+_LOSS_TOLERANCE: dict[Precision, float] = {
+    "float32": 1e-4,
+    "mixed_bfloat16": 2e-2,
+    "mixed_float16": 5e-3,
+}
 """Relative, between training's evaluation and that of the saved model, which is float32."""
 
 
@@ -59,19 +64,21 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
     """Runs the command; returns 0 when all combinations passed, else 1."""
     console = console or Console()
     tf.config.set_visible_devices([], "GPU")
-    set_up_devices(max(_REPLICAS))  # more logical devices cannot be added later
+    set_up_devices(max(config.replicas))  # more logical devices cannot be added later
     # So many engines in one process look to TensorFlow like one function traced again and again.
     tf.get_logger().setLevel("ERROR")
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("implementation", "precision", "replicas", "loss", "accuracy", "time", "result"):
         table.add_column(column)
     failed = 0
-    combinations = list(itertools.product(IMPLEMENTATIONS, PRECISIONS, _REPLICAS))
+    combinations = list(
+        itertools.product(config.implementations, config.precisions, config.replicas)
+    )
     with console.status("") as status:
         for number, (implementation, precision, replicas) in enumerate(combinations, start=1):
             status.update(f"{number}/{len(combinations)} {implementation} {precision} x {replicas}")
             settings = _settings(config, implementation, precision, replicas)
-            outcome = _try(settings)
+            outcome = _try(settings, tolerance=_LOSS_TOLERANCE[precision])
             failed += bool(outcome.failures)
             table.add_row(
                 implementation,
@@ -88,15 +95,15 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
 
 
 def _settings(
-    config: SmokeConfig, implementation: str, precision: str, replicas: int
+    config: SmokeConfig, implementation: Implementation, precision: Precision, replicas: int
 ) -> TrainConfig:
     return TrainConfig(
         data=DataConfig(synthetic=SyntheticOptions(synthetic_rows=_ROWS, synthetic_tokens=_TOKENS)),
         model=ModelConfig(hidden_units=(16, 16), dropout=(0.1,)),
         execution=ExecutionConfig(
             batch_size=config.batch_size,
-            implementation=implementation,  # type: ignore[arg-type]
-            precision=precision,  # type: ignore[arg-type]
+            implementation=implementation,
+            precision=precision,
             replicas=replicas,
             steps_per_dispatch=4,
         ),
@@ -104,13 +111,18 @@ def _settings(
     )
 
 
-def _try(settings: TrainConfig) -> _Outcome:
-    """Trains with `settings`, and checks what it left."""
+def _try(settings: TrainConfig, *, tolerance: float) -> _Outcome:
+    """Trains with `settings`, and checks what it left.
+
+    Raises:
+        KeyboardInterrupt: when the training was interrupted; it would only stop itself.
+    """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="harness-smoke-") as temporary:
         folder = Path(temporary)
-        output = OutputConfig(run_dir=temporary)
-        train(TrainConfig(**{**vars(settings), "output": output}), Console(file=io.StringIO()))
+        settings = dataclasses.replace(settings, output=OutputConfig(run_dir=temporary))
+        if train(settings, Console(file=io.StringIO())) == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
         summary = json.loads((folder / "summary.json").read_text())
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line]
@@ -120,7 +132,7 @@ def _try(settings: TrainConfig) -> _Outcome:
         if summary["compilations"] != 1:
             failures.append(f"the step was compiled {summary['compilations']} times")
         failures += _event_file_failures(folder, num_windows=len(losses))
-        failures += _saved_model_failures(folder, settings, summary)
+        failures += _saved_model_failures(folder, settings, summary, tolerance=tolerance)
     return _Outcome(
         first_loss=losses[0],
         last_loss=losses[-1],
@@ -141,13 +153,15 @@ def _event_file_failures(folder: Path, *, num_windows: int) -> list[str]:
     return [] if written == num_windows else [f"{written} of {num_windows} windows in TensorBoard"]
 
 
-def _saved_model_failures(folder: Path, settings: TrainConfig, summary: dict) -> list[str]:
+def _saved_model_failures(
+    folder: Path, settings: TrainConfig, summary: dict[str, Any], *, tolerance: float
+) -> list[str]:
     saved = load_saved_model(str(folder / MODEL_FILE_NAME))
     rows = load_configured(settings.data).test
     # Eagerly: to compile a program for one batch would take longer than all the rest.
     logits = saved.logits({"values": rows.values, "row_splits": rows.row_splits})
     again = float(tf.reduce_mean(row_losses(tf.constant(rows.labels), logits)))
     before = summary["test_loss"]
-    if abs(again - before) <= _LOSS_TOLERANCE[settings.execution.precision] * before:
+    if abs(again - before) <= tolerance * before:
         return []
     return [f"the saved model's loss is {again:.5f}, not {before:.5f}"]

@@ -1,5 +1,6 @@
 """`harness train`: from settings to a trained, evaluated and saved network."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from harness.commands.run_folder import (
     MODEL_FILE_NAME,
     check_resumable,
     check_run_folder,
-    clear_run_folder,
+    prepare_run_folder,
 )
 from harness.commands.summarize import summarize
 from harness.config import TrainConfig, check_batch
@@ -19,7 +20,7 @@ from harness.config_file import to_mapping
 from harness.data.sources import Dataset, load_configured
 from harness.engine.devices import Devices, set_up_devices
 from harness.engine.engine import Engine
-from harness.errors import InputError
+from harness.errors import InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
 from harness.model.network import Network, build_network, portable_copy
@@ -31,15 +32,11 @@ from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.plan import Plan, evaluation_plan, training_plan
 from harness.pipeline.stream import Stream
-from harness.records import Compilation, DatasetInfo, Observer, Progress, RunStart
+from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
 
 EXIT_INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
-
-
-class RecompilationError(RuntimeError):
-    """The training step was compiled after the first epoch, under --strict-xla."""
 
 
 def train(config: TrainConfig, console: Console | None = None) -> int:
@@ -48,14 +45,16 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     Raises:
         InputError: when the settings do not fit the data, the devices or the run folder. Nothing
             has been written or removed then.
+        RecompilationError: under --strict-xla.
+        OSError: when the disk is full, naming the file.
     """
     console = console or Console()
     # 1. What may be wrong with the user's input is found before anything is built.
     folder = check_run_folder(config.output)
-    if config.output.resume:
-        check_resumable(folder, config)
+    before = check_resumable(folder, config) if config.output.resume else None
     dataset = load_configured(config.data)
-    devices = set_up_devices(config.execution.replicas)
+    replicas = config.execution.replicas
+    devices = set_up_devices(before.replicas if before and replicas == "auto" else replicas)
     check_batch(
         batch_size=config.execution.batch_size,
         rows=dataset.train.num_rows,
@@ -63,7 +62,7 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     )
     # 2. The plan of the run, the network, and what drives it.
     steps_per_epoch = -(-dataset.train.num_rows // config.execution.batch_size)
-    choices = resolve(config.execution, devices, steps_per_epoch=steps_per_epoch)
+    choices = resolve(config.execution, devices, steps_per_epoch=steps_per_epoch, before=before)
     plan = training_plan(
         dataset.train.lengths,
         batch_size=config.execution.batch_size,
@@ -78,25 +77,31 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     if config.output.resume:
         start_step = engine.restore()
         _check_unfinished(start_step, config.epochs, plan)
-    elif config.output.overwrite:
-        clear_run_folder(folder)
+    prepare_run_folder(folder, clear=config.output.overwrite)
     start = _run_start(config, choices, dataset, devices, network, plan, folder, start_step)
     if config.output.summary:
-        network.probabilities.summary(line_length=80, print_fn=console.print)
-    # 4. The run.
+        network.probabilities.summary(line_length=80, print_fn=console.out)
+    # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
     observers = _observers(config, folder, console)
-    try:
+    with Interrupt() as interrupt, ExitStack() as closing:
+        for observer in observers:
+            closing.callback(observer.close)
         for observer in observers:
             observer.on_start(start)
-        progress = _run(config, plan, dataset, engine, observers, start_step)
+        progress = run_loop(
+            Stream(dataset.train, plan, epochs=config.epochs, start_step=start_step),
+            engine,
+            observers,
+            steps_per_epoch=plan.steps_per_epoch,
+            start_step=start_step,
+            should_stop=lambda: interrupt.requested,
+            on_late_compilation=lambda late: _on_late_compilation(late, config, plan, observers),
+        )
         with replacing(folder / MODEL_FILE_NAME) as beside:
             portable_copy(network).save(beside)
         summary = summarize(start, progress)
         for observer in observers:
             observer.on_end(summary)
-    finally:
-        for observer in observers:
-            observer.close()
     return EXIT_INTERRUPTED if progress.interrupted else 0
 
 
@@ -195,31 +200,14 @@ def _observers(config: TrainConfig, folder: Path, console: Console) -> list[Obse
     ]
 
 
-def _run(
-    config: TrainConfig,
-    plan: Plan,
-    dataset: Dataset,
-    engine: Engine,
-    observers: list[Observer],
-    start_step: int,
-) -> Progress:
-    def late(compilation: Compilation) -> None:
-        message = (
-            f"the training step was compiled again at step {compilation.step}, for batches of up "
-            f"to {compilation.capacity} ids: one held more than the usual {plan.capacities.typical}"
-        )
-        if config.execution.strict_xla:
-            raise RecompilationError(message)
-        for observer in observers:
-            observer.on_warning(message)
-
-    with Interrupt() as interrupt:
-        return run_loop(
-            Stream(dataset.train, plan, epochs=config.epochs, start_step=start_step),
-            engine,
-            observers,
-            steps_per_epoch=plan.steps_per_epoch,
-            start_step=start_step,
-            should_stop=lambda: interrupt.requested,
-            on_late_compilation=late,
-        )
+def _on_late_compilation(
+    late: Compilation, config: TrainConfig, plan: Plan, observers: list[Observer]
+) -> None:
+    message = (
+        f"the training step was compiled again at step {late.step}, for batches of up to "
+        f"{late.capacity} ids: one held more than the usual {plan.capacities.typical}"
+    )
+    if config.execution.strict_xla:
+        raise RecompilationError(f"--strict-xla: {message}; leave it out to go on with a warning")
+    for observer in observers:
+        observer.on_warning(message)

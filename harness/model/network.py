@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import keras
 
 from harness.config import ModelConfig
+from harness.errors import InputError
 from harness.model.layers import MultiHotDense
 
 
@@ -39,7 +40,11 @@ def build_network(
         unique: whether every row that will be seen holds each id once.
         dtype: name of a Keras dtype policy, for every layer but the head.
         seed: of the initial weights and of dropout; each layer's own seed follows from it.
+
+    Raises:
+        InputError: when Keras has no activation of that name.
     """
+    _check_activation(config.activation)
     inputs = {
         # Neither has rows as its first axis, but Keras wants a name for that axis.
         "values": keras.Input(batch_shape=(None,), dtype="int32", name="values"),
@@ -85,6 +90,16 @@ def build_network(
         logits=keras.Model(inputs, logits, name="multi_hot_logits"),
         probabilities=keras.Model(inputs, probabilities, name="multi_hot_network"),
     )
+
+
+def _check_activation(name: str) -> None:
+    try:
+        keras.activations.get(name)(keras.KerasTensor((None, 2)))
+    except (ValueError, TypeError) as error:  # no such name; one that takes arguments besides
+        raise InputError(
+            f"--activation is '{name}', which Keras does not have by that name alone; choose one "
+            "of keras.activations, such as relu, gelu or tanh"
+        ) from error
 
 
 def portable_copy(network: Network) -> keras.Model:

@@ -5,7 +5,6 @@ EPYC. One message with all of a window's scalars costs 0.02 ms there and reads t
 """
 
 import contextlib
-import errno
 import itertools
 import os
 import socket
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from harness.files import replacing
+from harness.files import os_error, replacing
 
 _NAME = "events.out.tfevents."
 _counter = itertools.count()
@@ -56,10 +55,7 @@ def _os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        # The message is "PATH; REASON" with the system's words, the number itself is lost.
-        reason = error.message.rpartition("; ")[2]
-        number = next((n for n in errno.errorcode if os.strerror(n) == reason), errno.EIO)
-        raise OSError(number, reason, str(path)) from error
+        raise os_error(error.message, path) from error
 
 
 class EventFile:

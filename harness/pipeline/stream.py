@@ -82,7 +82,12 @@ def _dataset(sets: RaggedSets, plan: Plan, *, epochs: int, start_step: int) -> t
     return (
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(dispatches_of)
-        .map(gather, num_parallel_calls=2, deterministic=True)
+        # AutoGraph would write a temporary file, and has no Python control flow to convert here.
+        .map(
+            tf.autograph.experimental.do_not_convert(gather),
+            num_parallel_calls=2,
+            deterministic=True,
+        )
         .prefetch(_NUM_PREFETCHED)
     )
 

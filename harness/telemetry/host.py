@@ -4,6 +4,7 @@ without."""
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,13 @@ def host() -> dict[str, Any]:
 
 def seconds_since_process_start() -> float:
     """Wall time since the operating system started this process."""
+    stat = Path("/proc/self/stat")
+    if stat.exists():
+        # Linux gives the start in clock ticks since boot. psutil turns it into a time of day by the
+        # time of boot in whole seconds, which is up to a second off.
+        # Fields are counted behind the name in parentheses, which may hold spaces itself: proc(5).
+        start_ticks = int(stat.read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - psutil.Process().create_time()
 
 
@@ -49,8 +57,7 @@ def peak_rss_bytes() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
-    import sys
+    import resource  # Windows has none
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

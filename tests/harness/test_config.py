@@ -125,7 +125,12 @@ def test_the_defaults_are_the_tutorials() -> None:
         ),
         (DataInfoConfig, {"num_bins": 0}, "--num-bins is 0; it must be at least 1"),
         (SmokeConfig, {"batch_size": 0}, "--batch-size is 0; it must be at least 1"),
-        (SmokeConfig, {"batch_size": 3}, "--batch-size is 3; two replicas need an even number"),
+        (
+            SmokeConfig,
+            {"batch_size": 3},
+            "--batch-size is 3, which does not divide over 2 replicas; set --batch-size to 2 or 4, or "
+            "--replicas to a divisor",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_clear_message(

@@ -1,0 +1,67 @@
+"""The multi-hot product: case x implementation x direction x precision, on the contract's cases.
+
+    ./scripts/test benchmarks/test_multi_hot.py --benchmark-enable --benchmark-group-by=group
+
+A round is one dispatch of 20 steps in one compiled program; `step_ms` (a step's median) is in the
+JSON's extra_info. Without --benchmark-enable each runs once, as a test.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
+from kernels.multi_hot.cases import LARGE, Case
+from kernels.multi_hot.native.build import find_compiler
+
+STEPS_PER_DISPATCH = 20
+MAX_MATRIX_ELEMENTS = 2**23
+"""Larger multi-hot matrices are no case for `dense`: a round would take seconds."""
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda t: t.name)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("case", LARGE, ids=lambda case: case.name)
+def test_multi_hot(
+    benchmark: Any, case: Case, implementation: Implementation, direction: str, dtype: tf.DType
+) -> None:
+    if implementation == "dense" and case.num_rows * case.num_tokens > MAX_MATRIX_ELEMENTS:
+        pytest.skip("the matrix is too large for dense")
+    if implementation == "native" and find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    sets = case.draw(0)
+    num_steps = STEPS_PER_DISPATCH if benchmark.enabled else 1
+
+    @tf.function(jit_compile=True)
+    def dispatch(table: Any, values: Any, row_splits: Any, dy: Any) -> Any:
+        part = table[:1]
+        for step in tf.range(num_steps):
+            # Always 0, which the compiler does not know: no step can be moved out of the loop.
+            ids = values + step // 2**30
+            with tf.GradientTape() as tape:
+                tape.watch(table)
+                y = multi_hot_dense(
+                    table, ids, row_splits, implementation=implementation, unique=case.unique
+                )
+            # A forward pass whose result is not used is removed from the program.
+            result = y if direction == "forward" else tape.gradient(y, table, output_gradients=dy)
+            part = result[:1]
+        return part
+
+    operands = (
+        tf.cast(sets.table, dtype),
+        tf.constant(sets.values),
+        tf.constant(sets.row_splits),
+        tf.cast(sets.dy, dtype),
+    )
+    benchmark.group = f"{case.name} {direction} {dtype.name}"
+    part = benchmark.pedantic(
+        lambda: dispatch(*operands).numpy(), rounds=10, warmup_rounds=2 if benchmark.enabled else 0
+    )
+    assert np.isfinite(part.astype(np.float32)).all()
+    if benchmark.enabled:
+        median_seconds = benchmark.stats.stats.median
+        benchmark.extra_info["step_ms"] = 1e3 * median_seconds / num_steps

@@ -1,0 +1,143 @@
+"""Training throughput of this harness and its peers, epoch by epoch in turn.
+
+    .venv/bin/python -m benchmarks.compare_peers --data imdb.npz --batch-size 500 --repeats 7
+
+Every peer is a process that stays loaded (benchmarks/peers/protocol.py); in each round every one of
+them trains one epoch, in an order that alternates. Same rows, sizes and thread count for all; what
+each compiles is left out. Given are the median over rounds, p20 and p80, and the ratio of ours to
+each peer within a round.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import DataConfig
+from harness.data.sources import load_configured
+from harness.files import write_json
+from harness.telemetry import host
+
+PEERS = {
+    "ours": ("ours", ("native",)),
+    "ours, gather": ("ours", ("gather",)),
+    "PyTorch EmbeddingBag": ("pytorch", ()),
+    "PyTorch EmbeddingBag, compiled": ("pytorch", ("compiled",)),
+    "scikit-learn MLPClassifier": ("scikit_learn", ()),
+    "JAX segment_sum": ("jax_segments", ()),
+}
+_NUM_THREADS = 2
+
+
+class Peer:
+    """A loaded peer; call it for the seconds and the loss of one epoch."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        if self._read() != "ready":
+            raise RuntimeError("a peer did not get ready")
+
+    def __call__(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write("epoch\n")
+        self._process.stdin.flush()
+        return json.loads(self._read())
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"a peer ended with exit code {self._process.wait()}")
+        return line
+
+
+@contextmanager
+def started(name: str, folder: Path, batch_size: int) -> Iterator[Peer]:
+    """A peer's process, ended afterwards."""
+    module, options = PEERS[name]
+    command = [sys.executable, "-m", f"benchmarks.peers.{module}", "--data", str(folder)]
+    command += ["--batch-size", str(batch_size), "--threads", str(_NUM_THREADS)]
+    command += [word for option in options for word in ("--option", option)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    try:
+        yield Peer(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(
+    names: list[str], folder: Path, *, batch_size: int, repeats: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Each peer's epochs, by round."""
+    with ExitStack() as stack:
+        peers = {}
+        for name in names:
+            print(f"loading {name} ...", file=sys.stderr)
+            peers[name] = stack.enter_context(started(name, folder, batch_size))
+        epochs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for number in range(repeats):
+            for name in names if number % 2 == 0 else reversed(names):
+                epochs[name].append(peers[name]())
+    return epochs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="synthetic", help="as for `harness train`")
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peer", action="append", choices=list(PEERS), help="default: all")
+    parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
+    arguments = parser.parse_args()
+
+    rows = load_configured(DataConfig(data=arguments.data)).train
+    names = arguments.peer or list(PEERS)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for part in ("values", "row_splits", "labels"):
+            np.save(folder / f"{part}.npy", getattr(rows, part))
+        epochs = measure(names, folder, batch_size=arguments.batch_size, repeats=arguments.repeats)
+    figures = {}
+    for name in names:
+        rates = sorted(rows.num_rows / epoch["seconds"] for epoch in epochs[name])
+        p20, _, _, p80 = statistics.quantiles(rates, n=5)
+        ratios = [
+            theirs["seconds"] / ours["seconds"]
+            for ours, theirs in zip(epochs[names[0]], epochs[name], strict=True)
+        ]
+        figures[name] = {
+            "examples_per_second": statistics.median(rates),
+            "p20": p20,
+            "p80": p80,
+            f"{names[0]} is faster by": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+            "last_loss": epochs[name][-1]["loss"],
+        }
+        print(
+            f"{name:32} {statistics.median(rates):12,.0f} examples/s ({p20:,.0f} to {p80:,.0f})  "
+            f"{names[0]} / it: {statistics.median(ratios):6.2f} ({min(ratios):.2f} to "
+            f"{max(ratios):.2f})  loss {epochs[name][-1]['loss']:.4f}"
+        )
+    if arguments.out:
+        content = {"host": host.host(), "versions": host.versions()}
+        content |= {"data": Path(arguments.data).name, "batch_size": arguments.batch_size}
+        write_json(arguments.out, {**content, "threads": _NUM_THREADS, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

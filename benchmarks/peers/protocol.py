@@ -1,0 +1,100 @@
+"""What every peer shares: the same data, sizes and thread count, and how it is asked for an epoch.
+
+A peer loads, trains one epoch to warm up (whatever it compiles, it compiles there) and prints
+"ready". Then, for each line on standard input, it trains one epoch more and prints its seconds and
+its mean loss as JSON. So several peers can take turns while all of them stay loaded: a machine that
+drifts favours none of them.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+NUM_TOKENS = 10_000
+HIDDEN_UNITS = (50, 50, 50)
+DROPOUT = (0.3, 0.2, 0.0)
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on."""
+
+    values: np.ndarray
+    """int32 [nnz], unique within a row."""
+    row_splits: np.ndarray
+    """int64 [rows + 1]."""
+    labels: np.ndarray
+    """int32 [rows]."""
+    batch_size: int
+    threads: int
+    options: tuple[str, ...]
+    """Variants of a peer, such as `compiled`."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.labels)
+
+    def shuffled(self, rng: np.random.Generator) -> "Task":
+        """The rows in a new order, vectorized: no peer pays for a loop over rows."""
+        rows = rng.permutation(self.num_rows)
+        lengths = np.diff(self.row_splits)[rows]
+        row_splits = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.row_splits[:-1][rows] - row_splits[:-1], lengths)
+        source += np.arange(len(source))
+        return Task(
+            values=self.values[source],
+            row_splits=row_splits,
+            labels=self.labels[rows],
+            batch_size=self.batch_size,
+            threads=self.threads,
+            options=self.options,
+        )
+
+
+def parse() -> tuple[Path, int, int, tuple[str, ...]]:
+    """Folder of the training rows (values.npy, row_splits.npy, labels.npy), batch size, threads,
+    options. Limits the threads of NumPy's libraries before those are loaded by others."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--option", action="append", default=[])
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    return arguments.data, arguments.batch_size, arguments.threads, tuple(arguments.option)
+
+
+def load() -> Task:
+    """The task that the command line names."""
+    folder, batch_size, threads, options = parse()
+    return Task(
+        values=np.load(folder / "values.npy"),
+        row_splits=np.load(folder / "row_splits.npy"),
+        labels=np.load(folder / "labels.npy"),
+        batch_size=batch_size,
+        threads=threads,
+        options=options,
+    )
+
+
+def serve(train_epoch: Callable[[], float]) -> None:
+    """Warms up, then trains an epoch for every line on standard input.
+
+    Args:
+        train_epoch: trains on all rows once, waits until that is done, returns the mean loss.
+    """
+    train_epoch()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        loss = train_epoch()
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "loss": float(loss)}), flush=True)

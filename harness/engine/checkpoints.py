@@ -21,15 +21,20 @@ class Checkpoints:
     def __init__(self, folder: Path, model: keras.Model, replicas: tuple[Replica, ...]) -> None:
         """Args:
         folder: where they live; made at the first save.
-        model: holds the weights and dropout seeds.
-        replicas: of which the first one's optimizer and loss scale stand for all.
+        model: holds the weights.
+        replicas: of which the first one's optimizer, dropout seeds and loss scale stand for all.
         """
         self._replicas = replicas
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         first = replicas[0]
         parts = {} if first.loss_scale is None else {"loss_scale": first.loss_scale}
         self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=first.optimizer, step=self._step, **parts
+            model=model,
+            # Keras's seed generators are invisible to TensorFlow's checkpoints.
+            seeds=list(first.seeds),
+            optimizer=first.optimizer,
+            step=self._step,
+            **parts,
         )
         self._folder = folder
 
@@ -60,7 +65,7 @@ class Checkpoints:
         """Restores the last state and returns its number of steps.
 
         Raises:
-            InputError: when there is no checkpoint, or it does not fit the network.
+            InputError: when there is no checkpoint, or it is damaged, or does not fit the network.
         """
         path = self._manager.latest_checkpoint
         if path is None:
@@ -69,11 +74,15 @@ class Checkpoints:
                 "start anew"
             )
         try:
-            self._checkpoint.restore(path).assert_consumed()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            # Judged here: unless told so, TensorFlow logs a misfit again when the process ends.
+            self._checkpoint.restore(path).expect_partial().assert_consumed()
+        except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
+            # IndexError is what TensorFlow raises of a file that ends too early.
+            fact = " ".join(str(error).split())
             raise InputError(
-                f"checkpoint {path} does not fit this network and optimizer: {error}; resume with "
-                "the settings in the run folder's config.json"
+                f"checkpoint {path} does not fit this network and optimizer, or is damaged: {fact};"
+                " resume with the settings in the run folder's config.json, or train with "
+                "--overwrite to start anew"
             ) from error
         align_replicas(self._replicas)
         return int(self._step.numpy())

@@ -1,0 +1,32 @@
+"""Saves checkpoints for ever, each with weights that are its step: made to be killed."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from harness.engine.checkpoints import Checkpoints
+from tests.harness.engine.rig import Rig, build_rig
+from tests.harness.random_sets import random_sets
+
+
+def build() -> Rig:
+    """Large enough that most of the time goes into writing."""
+    sets = random_sets(np.random.default_rng(), rows=8, num_tokens=20_000)
+    return build_rig(sets, hidden_units=(64,))
+
+
+def save_for_ever(folder: Path) -> None:
+    rig = build()
+    checkpoints = Checkpoints(folder, rig.network.logits, rig.replicas)
+    shapes = [weights.shape for weights in rig.network.logits.get_weights()]
+    step = 0
+    while True:
+        step += 1
+        rig.network.logits.set_weights([np.full(shape, step) for shape in shapes])
+        checkpoints.save(step)
+        print(step, flush=True)
+
+
+if __name__ == "__main__":
+    save_for_ever(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ from harness.config_file import from_mapping as from_mapping
 from harness.config_file import to_mapping as to_mapping
 from harness.errors import InputError
 
-Implementation = Literal["dense", "gather"]
+Implementation = Literal["dense", "gather", "native"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -183,8 +183,9 @@ class ExecutionConfig:
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """Of the layers' arithmetic; variables, row sums and the loss stay float32."""
 
-    implementation: Literal["auto", "dense", "gather"] = "auto"
-    """Of the multi-hot product."""
+    implementation: Literal["auto", "dense", "gather", "native"] = "auto"
+    """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
+    `native` needs a C++ compiler and a CPU."""
 
     input: Literal["auto", "stream"] = "auto"
     """How batches reach the device: `stream` through tf.data."""

@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 
-from harness.config import ExecutionConfig
+from harness.config import ExecutionConfig, TrainConfig
+from harness.data.sources import Dataset
 from harness.engine.devices import Devices
+from harness.errors import InputError
 from harness.model.precision import choose_precision
+from harness.pipeline.capacity import capacities_for_any_order
 from harness.records import Choice
+from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.library import load as load_native
+from kernels.multi_hot.select import choose_implementation
 
 _AUTO_STEPS_PER_DISPATCH = 20
 """Past this many the cost of a call no longer shows; Ctrl-C and the progress bar stay prompt."""
@@ -27,42 +33,83 @@ class Choices:
 
 
 def resolve(
-    config: ExecutionConfig,
+    config: TrainConfig,
+    dataset: Dataset,
     devices: Devices,
     *,
-    steps_per_epoch: int,
     before: ExecutionConfig | None = None,
 ) -> Choices:
     """Settles every `auto` of `config`; what was asked for by name is taken as it is.
 
     Args:
         config: what was asked for.
+        dataset: what is trained on.
         devices: where the run computes.
-        steps_per_epoch: a dispatch cannot hold more.
         before: of the run that is resumed, every `auto` resolved: it will be so again.
+
+    Raises:
+        InputError: when `native` was asked for and cannot be had.
     """
+    execution = config.execution
 
     def named(setting: str) -> Choice | None:
         """None: it is left to the harness."""
-        asked = getattr(config, setting)
+        asked = getattr(execution, setting)
         if asked != "auto":
             return Choice(name=str(asked), why="asked for")
         if before is not None:
             return Choice(name=str(getattr(before, setting)), why="as in the run resumed")
         return None
 
+    precision = named("precision") or choose_precision(
+        execution.precision,
+        device_type=devices.device_type,
+        compute_capability=devices.compute_capability,
+    )
+    implementation = named("implementation")
+    if implementation is None:
+        implementation = _measured(config, dataset, devices, precision=precision.name)
+    elif implementation.name == "native":
+        _require_native(devices)
+    steps_per_epoch = -(-dataset.train.num_rows // execution.batch_size)
     return Choices(
-        precision=named("precision")
-        or choose_precision(
-            config.precision,
-            device_type=devices.device_type,
-            compute_capability=devices.compute_capability,
-        ),
-        implementation=named("implementation")
-        or Choice(name="gather", why="works on every device, with work in proportion to the ids"),
+        precision=precision,
+        implementation=implementation,
         input=named("input") or Choice(name="stream", why="the only input so far"),
         steps_per_dispatch=_within_epoch(named("steps_per_dispatch"), steps_per_epoch),
     )
+
+
+def _measured(config: TrainConfig, dataset: Dataset, devices: Devices, *, precision: str) -> Choice:
+    """The implementation that is fastest for the shapes of one replica's batch."""
+    rows = config.execution.batch_size // devices.num_replicas
+    choice = choose_implementation(
+        num_rows=rows,
+        num_values=capacities_for_any_order(dataset.train.lengths, rows=rows).typical,
+        num_tokens=dataset.num_tokens,
+        units=config.model.hidden_units[0],
+        dtype=precision.removeprefix("mixed_"),
+        unique=dataset.is_unique,
+        device=devices.names[0].removeprefix("/"),
+    )
+    if not choice.seconds_by_name:
+        return Choice(name=choice.name, why=choice.why.removeprefix(f"{choice.name}, "))
+    times = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in choice.seconds_by_name.items())
+    when = "measured before" if choice.from_cache else "measured"
+    return Choice(name=choice.name, why=f"{when}, forward and backward: {times}")
+
+
+def _require_native(devices: Devices) -> None:
+    """Builds and loads the kernels now, so that what is missing is said before anything runs."""
+    if devices.device_type != "CPU":
+        raise InputError(
+            f"--implementation native runs on CPU only, and this run computes on "
+            f"{', '.join(devices.names)}; set --implementation auto"
+        )
+    try:
+        load_native()
+    except NativeUnavailableError as error:
+        raise InputError(f"--implementation native cannot be had here: {error}") from error
 
 
 def _within_epoch(named: Choice | None, steps_per_epoch: int) -> Choice:

@@ -61,8 +61,7 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
         replicas=devices.num_replicas,
     )
     # 2. The plan of the run, the network, and what drives it.
-    steps_per_epoch = -(-dataset.train.num_rows // config.execution.batch_size)
-    choices = resolve(config.execution, devices, steps_per_epoch=steps_per_epoch, before=before)
+    choices = resolve(config, dataset, devices, before=before)
     plan = training_plan(
         dataset.train.lengths,
         batch_size=config.execution.batch_size,

@@ -13,6 +13,7 @@ import tyro
 from harness.config import (
     DataConvertConfig,
     DataInfoConfig,
+    DoctorConfig,
     EvaluateConfig,
     PredictConfig,
     SmokeConfig,
@@ -70,6 +71,13 @@ def _smoke(config: SmokeConfig) -> int:
     return smoke(config)
 
 
+def _doctor(config: DoctorConfig) -> int:
+    with quiet_import():
+        from harness.commands.doctor import doctor
+
+    return doctor(config)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Command:
     words: tuple[str, ...]
@@ -84,6 +92,7 @@ _COMMANDS = (
     _Command(words=("data", "info"), settings=DataInfoConfig, run=_data_info),
     _Command(words=("data", "convert"), settings=DataConvertConfig, run=_data_convert),
     _Command(words=("smoke",), settings=SmokeConfig, run=_smoke),
+    _Command(words=("doctor",), settings=DoctorConfig, run=_doctor),
 )
 
 _GROUPS = {"data": "Look at a data set, or convert it."}

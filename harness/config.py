@@ -314,6 +314,11 @@ class DataConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Say what this machine can do for a run, line by line, each with OK or the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SmokeConfig:
     """Try every implementation, precision and number of replicas for a few steps each on the CPU:
     the loss falls, nothing is compiled again, event files can be read, a saved model gives the same

@@ -24,9 +24,31 @@ def load() -> Build:
         return _load()
 
 
-@functools.cache
-def _load() -> Build:
-    built = build(Path(tf.sysconfig.get_include()))
+class _ApiHead(ctypes.Structure):
+    """How XLA_FFI_Api begins (xla/ffi/api/c_api.h), up to its version."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("extension_start", ctypes.c_void_p),
+        ("version_struct_size", ctypes.c_size_t),
+        ("version_extension_start", ctypes.c_void_p),
+        ("major", ctypes.c_int),
+        ("minor", ctypes.c_int),
+    )
+
+
+def ffi_api_version() -> tuple[int, int]:
+    """Return the version, major and minor, of the foreign function interface of this XLA.
+
+    Raises:
+      NativeUnavailableError: this TensorFlow has none.
+    """
+    head = _ApiHead.from_address(_ffi_api())
+    return head.major, head.minor
+
+
+def _ffi_api() -> int:
+    """Return the address of XLA's table of functions for foreign kernels."""
     (tensorflow_library,) = _tensorflow_libraries() or (None,)
     if tensorflow_library is None:
         raise NativeUnavailableError(
@@ -35,9 +57,15 @@ def _load() -> Build:
         )
     get_api = ctypes.CDLL(str(tensorflow_library)).XLA_FFI_GetApi
     get_api.restype = ctypes.c_void_p
+    return int(get_api())
+
+
+@functools.cache
+def _load() -> Build:
+    built = build(Path(tf.sysconfig.get_include()))
     register = ctypes.CDLL(str(built.path)).multi_hot_register
     register.argtypes = [ctypes.c_void_p]
-    failed = register(get_api())
+    failed = register(_ffi_api())
     if failed:
         raise NativeUnavailableError(
             f"XLA in TensorFlow {tf.__version__} refused native kernel {failed} (its foreign "

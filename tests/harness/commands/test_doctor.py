@@ -1,0 +1,56 @@
+"""`harness doctor` on this machine, and on one without a compiler."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.commands.doctor import Finding, doctor, examine
+from harness.config import DoctorConfig
+
+pytestmark = pytest.mark.usefixtures("logical_devices")
+
+
+def findings() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine()}
+
+
+def test_everything_that_runs_here_is_ok() -> None:
+    found = findings()
+    for subject in ("Python", "TensorFlow", "Keras", "Keras backend", "devices", "XLA"):
+        assert found[subject].state == "ok", found[subject]
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        assert found[precision].state == "ok", found[precision]
+    assert "float32" in found["precision auto"].text
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_kernels_are_built_and_checked() -> None:
+    found = findings()
+    assert "g++" in found["C++ compiler"].text
+    assert Path(found["kernel cache"].text).is_dir()
+    assert found["XLA FFI API"].text.startswith("version 0.")
+    assert found["native kernels"].state == "ok"
+    assert found["native kernels"].text.endswith(".so")
+
+
+def test_without_a_compiler_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    native = findings()["native kernels"]
+    assert native.state == "limited"
+    assert "apt install g++" in native.text
+
+
+def test_the_report_has_a_line_for_each_finding_and_cuts_none_short() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    assert doctor(DoctorConfig(), console) == 0
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for finding in examine():
+        assert finding.subject in shown

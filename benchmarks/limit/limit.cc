@@ -29,6 +29,7 @@ namespace {
 
 constexpr int kLanes = 16;  // one cache line; compilers split it where vectors are narrower
 typedef float Vec __attribute__((vector_size(64)));
+constexpr int kPrefetchRows = 12;
 
 // Spins, then lets others run: on a busy machine a thread that spins keeps the awaited one out.
 template <class Condition>
@@ -95,6 +96,11 @@ inline void sum_rows(const Matrix& matrix, const Index* begin, const Index* end,
   Vec sums[K] = {};
   for (const Index* i = begin; i != end; ++i) {
     const Vec* row = matrix.data + static_cast<int64_t>(*i) * K;
+    if (end - i > kPrefetchRows) {
+      const Vec* ahead = matrix.data + static_cast<int64_t>(i[kPrefetchRows]) * K;
+#pragma GCC unroll 8
+      for (int k = 0; k < K; ++k) __builtin_prefetch(ahead + k);
+    }
 #pragma GCC unroll 8
     for (int k = 0; k < K; ++k) sums[k] += row[k];
   }

@@ -67,16 +67,18 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<
 }
 
 // (dy [B, H], values [N], row_splits [B + 1])
-//   -> dW [V, H], and workspace: cursors [C, V], starts [V + 1], rows [N]
+//   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]
 ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ffi::S32> values,
                          ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> dw,
-                         ffi::ResultBuffer<ffi::S32> cursors, ffi::ResultBuffer<ffi::S32> starts,
-                         ffi::ResultBuffer<ffi::S32> rows, bool unique) {
+                         ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::S32> rows,
+                         bool unique) {
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
   if (const std::string fault = find_fault(sets); !fault.empty()) return invalid(fault);
-  const TransposedIndex index = {cursors->typed_data(), cursors->dimensions()[0],
-                                 starts->typed_data(), rows->typed_data()};
+  if (static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
+  }
+  const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
   XlaWorkers workers(pool);
   return with_format(dy.element_type(), [&](auto format) {
     using Format = decltype(format);
@@ -103,7 +105,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                                   .Arg<ffi::Buffer<ffi::S32>>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Attr<bool>("unique"));

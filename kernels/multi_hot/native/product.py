@@ -25,6 +25,8 @@ _MLIR_TYPES = {
 }
 _STABLEHLO_VERSION = 9
 _MAX_CHUNKS = 8
+_INDEX_SLACK = 8
+"""TransposedIndex::kSlack, which the kernel checks."""
 
 
 def index(problem: Problem) -> Problem:
@@ -58,8 +60,7 @@ def backward(dy: Tensor, problem: Problem) -> Tensor:
     results = (
         tf.TensorSpec([V, dy.shape[1]], dy.dtype),
         tf.TensorSpec([num_chunks, V], tf.int32),
-        tf.TensorSpec([V + 1], tf.int32),
-        tf.TensorSpec([N], tf.int32),
+        tf.TensorSpec([N + _INDEX_SLACK], tf.int32),
     )
     return _call("multi_hot_backward", dy, problem, results)
 

@@ -11,6 +11,10 @@
 
 namespace multi_hot {
 
+constexpr int kCacheLineBytes = 64;
+// How far ahead rows are fetched: a table lies in the second or third level of cache.
+constexpr int64_t kPrefetchRows = 12;
+
 // out[c] = sum over i of matrix[picked[i], c], for K vectors of W columns: the first K - 1 from
 // column 0 on, the last at column `last`, where it may overlap the one before. Overlapped columns
 // are computed twice with the same result, which spares masks and a scalar tail.
@@ -24,6 +28,14 @@ MULTI_HOT_DEVICE inline void sum_columns(const typename Format::Storage* matrix,
   typename L::Floats sums[K] = {};
   for (int64_t i = 0; i < num_picked; ++i) {
     const typename Format::Storage* row = matrix + picked[i] * stride;
+#ifndef __CUDA_ARCH__
+    if (i + kPrefetchRows < num_picked) {
+      const auto* ahead = reinterpret_cast<const char*>(matrix + picked[i + kPrefetchRows] * stride);
+      constexpr int kBytes = K * W * sizeof(typename Format::Storage);
+#pragma GCC unroll 8
+      for (int byte = 0; byte < kBytes; byte += kCacheLineBytes) __builtin_prefetch(ahead + byte);
+    }
+#endif
 #pragma GCC unroll 8
     for (int k = 0; k + 1 < K; ++k) sums[k] += L::template load<Format>(row + k * W);
     sums[K - 1] += L::template load<Format>(row + last);

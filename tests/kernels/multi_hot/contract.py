@@ -115,8 +115,12 @@ class MultiHotContract:
         assert_close(dw, wanted, matrix.T @ np.abs(dy))
         return y, dw
 
-    @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-    @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+    @pytest.mark.parametrize(
+        ("case", "dtype"),
+        [(case, tf.float32) for case in SMALL]
+        + [(case, dtype) for case in SMALL[:2] for dtype in DTYPES[1:]],
+        ids=lambda part: part.name,
+    )
     def test_named_case(self, case: Case, dtype: tf.DType, rng: np.random.Generator) -> None:
         sets = case.draw(int(rng.integers(2**32)))
         for compiled in (False, True):
@@ -145,8 +149,7 @@ class MultiHotContract:
     def test_shape_of_rows(
         self, rows: list[list[int]], unique: bool, compiled: bool, rng: np.random.Generator
     ) -> None:
-        for spare in (0, 3):
-            self.run(rows, rng, unique=unique, spare=spare, compiled=compiled)
+        self.run(rows, rng, unique=unique, spare=3 if compiled else 0, compiled=compiled)
 
     @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=lambda dtype: dtype.name)
     def test_type_of_splits(self, splits_dtype: tf.DType, rng: np.random.Generator) -> None:
@@ -154,7 +157,7 @@ class MultiHotContract:
 
     @pytest.mark.parametrize("H", [1, 7, 16, 33, 50, 259])
     def test_any_number_of_units(self, H: int, rng: np.random.Generator) -> None:
-        self.run([[1, 2, 3], [], [2, 1]], rng, H=H, unique=True)
+        self.run([[1, 2, 3], [], [2, 1]], rng, H=H, unique=True, compiled=False)
 
     def test_one_token(self, rng: np.random.Generator) -> None:
         self.run([[0], [0, 0], []], rng, V=1)

@@ -125,9 +125,9 @@ std::vector<std::vector<typename Format::Storage>> run(
   using Storage = typename Format::Storage;
   const Sets sets = input.sets(unique);
   std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
-  std::vector<int32_t> cursors(chunks * sets.num_tokens), starts(sets.num_tokens + 1),
-      rows(sets.num_values);
-  const TransposedIndex index = {cursors.data(), chunks, starts.data(), rows.data()};
+  std::vector<int32_t> ends(chunks * sets.num_tokens),
+      rows(sets.num_values + TransposedIndex::kSlack);
+  const TransposedIndex index = {ends.data(), chunks, rows.data()};
   forward<Format>(sets, table.data(), input.units, y.data(), pool);
   backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool);
   return {y, dw};

@@ -1,0 +1,114 @@
+// The transposed index of a batch: for each id the rows that hold it.
+//
+// Shapes: B rows, V num_tokens, N values, C chunks.
+#ifndef MULTI_HOT_TRANSPOSE_H_
+#define MULTI_HOT_TRANSPOSE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "parallel.h"
+#include "sets.h"
+
+namespace multi_hot {
+
+// Each chunk of consecutive rows has an index of its own over its own part of `rows`, so that two
+// threads never write into one cache line: with one index for all, where most ids have few rows,
+// they nearly always do. The memory is the caller's, so that XLA can plan it.
+struct TransposedIndex {
+  // How far reading may run over the end of an id's rows, see HoldersOfIds::copy.
+  static constexpr int64_t kSlack = 8;
+
+  int32_t* ends;       // [C, V]: where in `rows` the chunk's rows of an id end, the next one's begin
+  int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on it
+  int32_t* rows;       // [N + kSlack]: ascending within an id
+
+  int64_t first_row(const Sets& sets, int64_t chunk) const {
+    return sets.num_rows * chunk / num_chunks;
+  }
+};
+
+// Fills `index`: a counting sort by id of each chunk's entries.
+inline void transpose(const Sets& sets, const TransposedIndex& index, Workers& workers) {
+  const int64_t V = sets.num_tokens;
+  parallel_for(workers, index.num_chunks, [&](int64_t chunk) {
+    const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
+    int32_t* cursors = index.ends + chunk * V;
+    std::fill(cursors, cursors + V, 0);
+    const int64_t end = sets.splits[last];
+    for (int64_t i = sets.splits[first]; i < end; ++i) ++cursors[sets.values[i]];
+    int32_t begin = static_cast<int32_t>(sets.splits[first]);
+    for (int64_t id = 0; id < V; ++id) {
+      const int32_t count = cursors[id];
+      cursors[id] = begin;
+      begin += count;
+    }
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t row_end = sets.splits[row + 1];
+      for (int64_t i = sets.splits[row]; i < row_end; ++i) {
+        index.rows[cursors[sets.values[i]]++] = static_cast<int32_t>(row);
+      }
+    }
+  });
+}
+
+// Reads the index for consecutive ids: all rows that hold an id, ascending, each once.
+class HoldersOfIds {
+ public:
+  // `scratch` is this thread's, kept between calls.
+  HoldersOfIds(const Sets& sets, const TransposedIndex& index, int64_t first_id,
+               std::vector<int32_t>& scratch)
+      : sets_(sets), index_(index), id_(first_id), scratch_(scratch), begins_(index.num_chunks) {
+    const int64_t most = sets.num_rows + TransposedIndex::kSlack;
+    if (static_cast<int64_t>(scratch.size()) < most) scratch.resize(most);
+    for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
+      begins_[chunk] = first_id > 0 ? index.ends[chunk * sets.num_tokens + first_id - 1]
+                                    : static_cast<int32_t>(sets.splits[index.first_row(sets, chunk)]);
+    }
+  }
+
+  // Moves on by one id; `rows` is valid until the next call. Returns their number.
+  int64_t next(const int32_t** rows) {
+    int32_t* to = scratch_.data();
+    for (int64_t chunk = 0; chunk < index_.num_chunks; ++chunk) {
+      const int32_t* begin = index_.rows + begins_[chunk];
+      const int32_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
+      // A row of the next id begins where this one's end.
+      begins_[chunk] = static_cast<int32_t>(end - index_.rows);
+      to = sets_.unique ? copy(begin, end, to) : copy_once(begin, end, to);
+    }
+    ++id_;
+    *rows = scratch_.data();
+    return to - scratch_.data();
+  }
+
+ private:
+  // Eight at a time, running over the end: most ids have few rows, and a loop whose length cannot
+  // be foretold costs more than what it copies.
+  static int32_t* copy(const int32_t* begin, const int32_t* end, int32_t* to) {
+    const int64_t count = end - begin;
+    int64_t i = 0;
+    do {
+      std::memcpy(to + i, begin + i, TransposedIndex::kSlack * sizeof(int32_t));
+      i += TransposedIndex::kSlack;
+    } while (i < count);
+    return to + count;
+  }
+
+  // A repeated id put its row next to itself; chunks share no row.
+  static int32_t* copy_once(const int32_t* begin, const int32_t* end, int32_t* to) {
+    return std::unique_copy(begin, end, to);
+  }
+
+  const Sets& sets_;
+  const TransposedIndex& index_;
+  int64_t id_;
+  std::vector<int32_t>& scratch_;
+  std::vector<int32_t> begins_;
+};
+
+}  // namespace multi_hot
+
+#endif  // MULTI_HOT_TRANSPOSE_H_

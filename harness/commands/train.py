@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.commands.interrupt import Interrupt
-from harness.commands.resolve import Choices, resolve
 from harness.commands.run_folder import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
@@ -14,24 +13,20 @@ from harness.commands.run_folder import (
     check_run_folder,
     prepare_run_folder,
 )
+from harness.commands.session import Session, build_session
 from harness.commands.summarize import summarize
-from harness.config import TrainConfig, check_batch
+from harness.config import TrainConfig
 from harness.config_file import to_mapping
-from harness.data.sources import Dataset, load_configured
-from harness.engine.devices import Devices, set_up_devices
-from harness.engine.engine import Engine
 from harness.errors import InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
-from harness.model.network import Network, build_network, portable_copy
-from harness.model.precision import needs_loss_scaling
+from harness.model.network import portable_copy
 from harness.observers.console import ConsoleObserver
 from harness.observers.jsonl import JsonlObserver
 from harness.observers.summary import SummaryObserver
 from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 from harness.observers.tensorboard import TensorBoardObserver
-from harness.pipeline.plan import Plan, evaluation_plan, training_plan
-from harness.pipeline.stream import Stream
+from harness.pipeline.plan import Plan
 from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
 
@@ -52,32 +47,16 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     # 1. What may be wrong with the user's input is found before anything is built.
     folder = check_run_folder(config.output)
     before = check_resumable(folder, config) if config.output.resume else None
-    dataset = load_configured(config.data)
-    replicas = config.execution.replicas
-    devices = set_up_devices(before.replicas if before and replicas == "auto" else replicas)
-    check_batch(
-        batch_size=config.execution.batch_size,
-        rows=dataset.train.num_rows,
-        replicas=devices.num_replicas,
-    )
     # 2. The plan of the run, the network, and what drives it.
-    choices = resolve(config, dataset, devices, before=before)
-    plan = training_plan(
-        dataset.train.lengths,
-        batch_size=config.execution.batch_size,
-        replicas=devices.num_replicas,
-        steps_per_dispatch=choices.num_steps,
-        seed=config.execution.seed,
-    )
-    network = _network(config, choices, dataset, devices)
-    engine = _engine(config, choices, dataset, devices, network, folder)
+    session = build_session(config, checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME, before=before)
+    network, plan, engine = session.network, session.plan, session.engine
     # 3. Where it starts from.
     start_step = 0
     if config.output.resume:
         start_step = engine.restore()
         _check_unfinished(start_step, config.epochs, plan)
     prepare_run_folder(folder, clear=config.output.overwrite)
-    start = _run_start(config, choices, dataset, devices, network, plan, folder, start_step)
+    start = _run_start(config, session, folder, start_step)
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
@@ -88,7 +67,7 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
         for observer in observers:
             observer.on_start(start)
         progress = run_loop(
-            Stream(dataset.train, plan, epochs=config.epochs, start_step=start_step),
+            session.dispatches(epochs=config.epochs, start_step=start_step),
             engine,
             observers,
             steps_per_epoch=plan.steps_per_epoch,
@@ -104,43 +83,6 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     return EXIT_INTERRUPTED if progress.interrupted else 0
 
 
-def _network(config: TrainConfig, choices: Choices, dataset: Dataset, devices: Devices) -> Network:
-    with devices.strategy.scope():
-        return build_network(
-            config.model,
-            num_tokens=dataset.num_tokens,
-            num_classes=dataset.num_classes,
-            implementation=choices.implementation.name,
-            unique=dataset.is_unique,
-            dtype=choices.precision.name,
-            seed=config.execution.seed,
-        )
-
-
-def _engine(
-    config: TrainConfig,
-    choices: Choices,
-    dataset: Dataset,
-    devices: Devices,
-    network: Network,
-    folder: Path,
-) -> Engine:
-    plan = evaluation_plan(
-        dataset.test.lengths,
-        batch_size=config.execution.batch_size,
-        replicas=devices.num_replicas,
-        steps_per_dispatch=choices.num_steps,
-    )
-    return Engine(
-        network,
-        devices,
-        config.optimizer,
-        scaled=needs_loss_scaling(choices.precision.name),
-        test_stream=Stream(dataset.test, plan),
-        checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME,
-    )
-
-
 def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:
     if start_step >= epochs * plan.steps_per_epoch:
         raise InputError(
@@ -149,16 +91,8 @@ def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:
         )
 
 
-def _run_start(
-    config: TrainConfig,
-    choices: Choices,
-    dataset: Dataset,
-    devices: Devices,
-    network: Network,
-    plan: Plan,
-    folder: Path,
-    start_step: int,
-) -> RunStart:
+def _run_start(config: TrainConfig, session: Session, folder: Path, start_step: int) -> RunStart:
+    dataset, choices, plan = session.dataset, session.choices, session.plan
     return RunStart(
         run_dir=str(folder),
         config=to_mapping(config),
@@ -171,14 +105,14 @@ def _run_start(
             nnz=dataset.train.nnz,
             unique=dataset.is_unique,
         ),
-        devices=devices.descriptions,
-        replicas=devices.num_replicas,
+        devices=session.devices.descriptions,
+        replicas=session.devices.num_replicas,
         precision=choices.precision,
         implementation=choices.implementation,
         steps_per_dispatch=choices.steps_per_dispatch,
         input=choices.input,
         batch_size=plan.batch_size,
-        num_parameters=network.probabilities.count_params(),
+        num_parameters=session.network.probabilities.count_params(),
         steps_per_epoch=plan.steps_per_epoch,
         epochs=config.epochs,
         start_step=start_step,

@@ -1,0 +1,110 @@
+"""What `train` and `bench` share: from settings and data to a network and what drives it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.commands.resolve import Choices, resolve
+from harness.config import ExecutionConfig, TrainConfig, check_batch
+from harness.data.sources import Dataset, load_configured
+from harness.engine.devices import Devices, set_up_devices
+from harness.engine.engine import Engine
+from harness.model.network import Network, build_network
+from harness.model.precision import needs_loss_scaling
+from harness.pipeline.plan import Dispatch, Plan, evaluation_plan, training_plan
+from harness.pipeline.stream import Stream
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Session:
+    """Everything that training needs; nothing has been compiled or written."""
+
+    dataset: Dataset
+    devices: Devices
+    choices: Choices
+    plan: Plan
+    network: Network
+    engine: Engine
+
+    def dispatches(self, *, epochs: int, start_step: int = 0) -> Iterator[tuple[Dispatch, Any]]:
+        """Every dispatch of the training, in order, with its batches."""
+        return iter(Stream(self.dataset.train, self.plan, epochs=epochs, start_step=start_step))
+
+
+def build_session(
+    config: TrainConfig, *, checkpoint_dir: Path, before: ExecutionConfig | None = None
+) -> Session:
+    """Loads the data, sets up the devices, settles every `auto` and builds the network.
+
+    Args:
+        config: what was asked for.
+        checkpoint_dir: where checkpoints are saved to and resumed from.
+        before: of the run that is resumed, every `auto` resolved.
+
+    Raises:
+        InputError: when the settings do not fit the data or the devices.
+    """
+    # What may be wrong with the user's input is found before anything is built.
+    dataset = load_configured(config.data)
+    replicas = config.execution.replicas
+    devices = set_up_devices(before.replicas if before and replicas == "auto" else replicas)
+    check_batch(
+        batch_size=config.execution.batch_size,
+        rows=dataset.train.num_rows,
+        replicas=devices.num_replicas,
+    )
+    choices = resolve(config, dataset, devices, before=before)
+    plan = training_plan(
+        dataset.train.lengths,
+        batch_size=config.execution.batch_size,
+        replicas=devices.num_replicas,
+        steps_per_dispatch=choices.num_steps,
+        seed=config.execution.seed,
+    )
+    network = _network(config, choices, dataset, devices)
+    return Session(
+        dataset=dataset,
+        devices=devices,
+        choices=choices,
+        plan=plan,
+        network=network,
+        engine=_engine(config, choices, dataset, devices, network, checkpoint_dir),
+    )
+
+
+def _network(config: TrainConfig, choices: Choices, dataset: Dataset, devices: Devices) -> Network:
+    with devices.strategy.scope():
+        return build_network(
+            config.model,
+            num_tokens=dataset.num_tokens,
+            num_classes=dataset.num_classes,
+            implementation=choices.implementation.name,
+            unique=dataset.is_unique,
+            dtype=choices.precision.name,
+            seed=config.execution.seed,
+        )
+
+
+def _engine(
+    config: TrainConfig,
+    choices: Choices,
+    dataset: Dataset,
+    devices: Devices,
+    network: Network,
+    checkpoint_dir: Path,
+) -> Engine:
+    plan = evaluation_plan(
+        dataset.test.lengths,
+        batch_size=config.execution.batch_size,
+        replicas=devices.num_replicas,
+        steps_per_dispatch=choices.num_steps,
+    )
+    return Engine(
+        network,
+        devices,
+        config.optimizer,
+        scaled=needs_loss_scaling(choices.precision.name),
+        test_stream=Stream(dataset.test, plan),
+        checkpoint_dir=checkpoint_dir,
+    )

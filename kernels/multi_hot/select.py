@@ -111,15 +111,14 @@ def _measure(
     device: str,
 ) -> dict[str, float]:
     """Return the best time of each candidate, from rounds in which they take turns."""
-    B, N, V, H = shapes
+    B, _, V, H = shapes
     rng = np.random.default_rng(0)
-    # Frequent ids come often, as words do; that some rows hold one twice costs no more and no less.
-    values = (V ** rng.random(N)).astype(np.int32) - 1
+    values, row_splits = _sets(rng, shapes, unique)
     with tf.device(device):
         operands = (
             tf.cast(tf.constant(rng.normal(size=(V, H)), tf.float32), dtype),
             tf.constant(values),
-            tf.constant(np.linspace(0, N, B + 1).astype(np.int32)),
+            tf.constant(row_splits),
             tf.cast(tf.constant(rng.normal(size=(B, H)), tf.float32), dtype),
         )
         steps = {name: _step(name, unique) for name in candidates}
@@ -135,6 +134,26 @@ def _measure(
             if time.perf_counter() - start > _BUDGET_SECONDS:
                 break
     return seconds
+
+
+def _sets(
+    rng: np.random.Generator, shapes: tuple[int, int, int, int], unique: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return int32 values [N] and row splits [B + 1] of rows of about equal length.
+
+    Frequent ids come often, as words do. Where rows are promised to hold no id twice, they do not.
+    """
+    B, N, V, _ = shapes
+    row_splits = np.linspace(0, N, B + 1).astype(np.int32)
+    if not unique:
+        return (V ** rng.random(N)).astype(np.int32) - 1, row_splits
+    rows = [
+        rng.permutation(np.unique((V ** rng.random(3 * length)).astype(np.int32) - 1))[:length]
+        for length in np.diff(row_splits)
+    ]
+    row_splits = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    padding = np.zeros(N - row_splits[-1], np.int32)
+    return np.concatenate([*rows, padding]), row_splits
 
 
 def _step(name: Implementation, unique: bool) -> Callable[..., None]:

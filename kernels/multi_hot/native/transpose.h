@@ -77,7 +77,9 @@ class HoldersOfIds {
       const int32_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
       // A row of the next id begins where this one's end.
       begins_[chunk] = static_cast<int32_t>(end - index_.rows);
-      to = sets_.unique ? copy(begin, end, to) : copy_once(begin, end, to);
+      // A caller may break its promise of unique rows: `scratch` has room for each row once.
+      const bool each_once = sets_.unique && end - begin <= num_rows(chunk);
+      to = each_once ? copy(begin, end, to) : copy_once(begin, end, to);
     }
     ++id_;
     *rows = scratch_.data();
@@ -85,6 +87,10 @@ class HoldersOfIds {
   }
 
  private:
+  int64_t num_rows(int64_t chunk) const {
+    return index_.first_row(sets_, chunk + 1) - index_.first_row(sets_, chunk);
+  }
+
   // Eight at a time, running over the end: most ids have few rows, and a loop whose length cannot
   // be foretold costs more than what it copies.
   static int32_t* copy(const int32_t* begin, const int32_t* end, int32_t* to) {

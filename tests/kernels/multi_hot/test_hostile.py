@@ -91,3 +91,29 @@ def test_arguments_that_are_no_sets_at_all(implementation: Implementation) -> No
             arguments: dict[str, Any] = fitting | {name: thing}
             with pytest.raises((ValueError, TypeError)):
                 multi_hot_dense(**arguments, implementation=implementation)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_broken_promise_of_unique_rows_stays_in_memory(implementation: Implementation) -> None:
+    """Sums may then count an id twice; nothing may be written where it does not belong."""
+    if implementation == "native" and find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    rng = np.random.default_rng()
+    B, N, V, H = 40, 4000, 7, 33
+    table = tf.constant(rng.normal(size=(V, H)), tf.float32)
+    row_splits = tf.constant(np.linspace(0, N, B + 1).astype(np.int32))
+
+    @tf.function(jit_compile=True)
+    def gradient(values: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(table)
+            y = multi_hot_dense(
+                table, values, row_splits, implementation=implementation, unique=True
+            )
+        return tape.gradient(y, table)
+
+    for _ in range(20):
+        # The heap is checked when memory is given back.
+        found = gradient(tf.constant(rng.integers(0, V, N), tf.int32)).numpy()
+        assert np.isfinite(found).all()
+        assert (found > 0).all()

@@ -25,21 +25,19 @@ def checkpoints(rig: Rig, folder: Path) -> Checkpoints:
     return Checkpoints(folder, rig.network.logits, rig.replicas)
 
 
-@pytest.mark.parametrize(("replicas", "precision"), [(1, "float32"), (2, "mixed_float16")])
-def test_a_resumed_run_repeats_the_uninterrupted_one(
-    tmp_path: Path, sets: RaggedSets, replicas: int, precision: str
-) -> None:
-    # 10 steps in dispatches of 5; Adam and dropout have a state of their own.
+def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
+    # 10 steps in dispatches of 5. Adam, dropout and loss scale have a state of their own, on each
+    # replica. (One replica in float32: test_engine.py.)
     def rig() -> Rig:
         return build_rig(
-            sets, replicas=replicas, precision=precision, dropout=0.3, steps_per_dispatch=5
+            sets, replicas=2, precision="mixed_float16", dropout=0.3, steps_per_dispatch=5
         )
 
     first = rig()
     first.train(num_dispatches=1)
-    if first.replicas[0].loss_scale is not None:
-        for replica in first.replicas:
-            replica.loss_scale.scale.assign(2.0**12)  # not where it began
+    for replica in first.replicas:
+        assert replica.loss_scale is not None
+        replica.loss_scale.scale.assign(2.0**12)  # not where it began
     checkpoints(first, tmp_path).save(5)
     sums, end = first.train(start_step=5), first.state()
 

@@ -180,18 +180,17 @@ def test_replicas_stay_alike(rich: Run) -> None:
 
 
 def test_replicas_drop_other_units() -> None:
-    # Both halves of the batch are the same rows: without dropout their losses are equal.
+    # Both replicas get the same rows, and the loss is summed: only other masks make a difference.
     half = random_sets(np.random.default_rng(), rows=16)
     sets = half.concatenate([half, half], name="twice")
-    for dropout, alike in ((0.5, False), (0.0, True)):
-        rig = build_rig(sets, replicas=2, batch_size=32, hidden_units=(32,), dropout=dropout)
-        _, (batches, _) = next(rig.dispatches())
-        start = rig.state()
-        both = rig.step((batches, batches), 1).numpy()[0]
-        rig.set_state(start)
-        first_alone = batches._replace(num_rows=np.array([16, 0, 0, 0], np.int32))
-        first = rig.step((first_alone, first_alone), 1).numpy()[0]
-        assert bool(abs(both - 2 * first) < 1e-5 * both) is alike, (dropout, both, first)
+    rig = build_rig(sets, replicas=2, batch_size=32, hidden_units=(32,), dropout=0.5)
+    _, (batches, _) = next(rig.dispatches())
+    start = rig.state()
+    both = rig.step((batches, batches), 1).numpy()[0]
+    rig.set_state(start)
+    first_alone = batches._replace(num_rows=np.array([16, 0, 0, 0], np.int32))
+    first = rig.step((first_alone, first_alone), 1).numpy()[0]
+    assert abs(both - 2 * first) > 1e-3 * both
 
 
 def test_one_and_two_replicas_lose_alike() -> None:

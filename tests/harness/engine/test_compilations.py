@@ -47,4 +47,4 @@ def test_one_compilation_for_each_capacity_and_none_later(
             assert added == (replicas if event["epoch"] == 0 else 0), event
     assert len(capacities) == 2
     assert {e["num_steps"] for e in events if e["what"] == "train"} == {16, 8}
-    assert sum(e["what"] == "evaluate" for e in events) == 3
+    assert sum(e["what"] == "evaluate" for e in events) == 2

@@ -187,8 +187,9 @@ class ExecutionConfig:
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
     `native` needs a C++ compiler and a CPU."""
 
-    input: Literal["auto", "stream"] = "auto"
-    """How batches reach the device: `stream` through tf.data."""
+    input: Literal["auto", "stream", "resident"] = "auto"
+    """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
+    `stream`: through tf.data. `auto`: resident where it takes at most a quarter of the memory."""
 
     steps_per_dispatch: Literal["auto"] | int = "auto"
     """Optimizer steps in one call of the compiled function."""

@@ -55,7 +55,7 @@ def main() -> None:
         devices,
         OptimizerConfig(learning_rate=protocol.LEARNING_RATE),
         scaled=False,
-        test_stream=Stream(few, evaluation_plan(few.lengths, **shape)),
+        test_feed=Stream(few, evaluation_plan(few.lengths, **shape)),
         checkpoint_dir=Path(tempfile.gettempdir()) / "unused",
     )
     stream = Stream(sets, plan)

@@ -7,14 +7,18 @@ from harness.data.sources import Dataset
 from harness.engine.devices import Devices
 from harness.errors import InputError
 from harness.model.precision import choose_precision
+from harness.pipeline.cadence import AIM_SECONDS, estimated_steps
 from harness.pipeline.capacity import capacities_for_any_order
+from harness.pipeline.resident import resident_bytes
 from harness.records import Choice
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load as load_native
 from kernels.multi_hot.select import choose_implementation
 
-_AUTO_STEPS_PER_DISPATCH = 20
-"""Past this many the cost of a call no longer shows; Ctrl-C and the progress bar stay prompt."""
+_STREAM_STEPS = 20
+"""Past this many the cost of a call no longer shows; a stream prepares them ahead, in memory."""
+_RESIDENT_SHARE = 0.25
+"""Of a device's memory: the rest is for the network, its optimizer and what XLA plans."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +75,34 @@ def resolve(
         implementation = _measured(config, dataset, devices, precision=precision.name)
     elif implementation.name == "native":
         _require_native(devices)
+    input_ = named("input") or _input(dataset, devices)
     steps_per_epoch = -(-dataset.train.num_rows // execution.batch_size)
+    auto_steps, why = _STREAM_STEPS, "hides the cost of a call, and Ctrl-C stays prompt"
+    if input_.name == "resident":
+        rows = execution.batch_size // devices.num_replicas
+        auto_steps = estimated_steps(
+            tokens_per_step=rows * float(dataset.train.lengths.mean()),
+            implementation=implementation.name,
+        )
+        why = f"estimated to last {AIM_SECONDS:.1f} s; halved if it takes over twice that"
     return Choices(
         precision=precision,
         implementation=implementation,
-        input=named("input") or Choice(name="stream", why="the only input so far"),
-        steps_per_dispatch=_within_epoch(named("steps_per_dispatch"), steps_per_epoch),
+        input=input_,
+        steps_per_dispatch=_within_epoch(
+            named("steps_per_dispatch") or Choice(name=str(auto_steps), why=why), steps_per_epoch
+        ),
     )
+
+
+def _input(dataset: Dataset, devices: Devices) -> Choice:
+    """Whether the data set is to lie on the devices."""
+    needed = resident_bytes(dataset.train) + resident_bytes(dataset.test)
+    share = needed / devices.memory_bytes
+    shown = f"the data set takes {needed / 1e6:,.1f} MB, {share:.1%} of a device's memory"
+    if share <= _RESIDENT_SHARE:
+        return Choice(name="resident", why=shown)
+    return Choice(name="stream", why=f"{shown}, more than {_RESIDENT_SHARE:.0%}")
 
 
 def _measured(config: TrainConfig, dataset: Dataset, devices: Devices, *, precision: str) -> Choice:
@@ -112,13 +137,9 @@ def _require_native(devices: Devices) -> None:
         raise InputError(f"--implementation native cannot be had here: {error}") from error
 
 
-def _within_epoch(named: Choice | None, steps_per_epoch: int) -> Choice:
-    """Steps per dispatch; every dispatch has room for all of them, so never more than an epoch."""
-    if named is None:
-        if steps_per_epoch > _AUTO_STEPS_PER_DISPATCH:
-            why = "hides the cost of a call, and Ctrl-C stays prompt"
-            return Choice(name=str(_AUTO_STEPS_PER_DISPATCH), why=why)
-        return Choice(name=str(steps_per_epoch), why="a whole epoch")
-    if int(named.name) > steps_per_epoch:
-        return Choice(name=str(steps_per_epoch), why=f"a whole epoch; {named.name} asked for")
-    return named
+def _within_epoch(wanted: Choice, steps_per_epoch: int) -> Choice:
+    """Steps per dispatch; a dispatch ends with its epoch."""
+    if int(wanted.name) < steps_per_epoch:
+        return wanted
+    asked = f"; {wanted.name} asked for" if wanted.why == "asked for" else ""
+    return Choice(name=str(steps_per_epoch), why=f"a whole epoch{asked}")

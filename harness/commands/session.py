@@ -1,9 +1,7 @@
 """What `train` and `bench` share: from settings and data to a network and what drives it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.commands.resolve import Choices, resolve
 from harness.config import ExecutionConfig, TrainConfig, check_batch
@@ -12,8 +10,9 @@ from harness.engine.devices import Devices, set_up_devices
 from harness.engine.engine import Engine
 from harness.model.network import Network, build_network
 from harness.model.precision import needs_loss_scaling
-from harness.pipeline.plan import Dispatch, Plan, evaluation_plan, training_plan
-from harness.pipeline.stream import Stream
+from harness.pipeline.cadence import StepsPerDispatch
+from harness.pipeline.feed import Feed, build_feed
+from harness.pipeline.plan import Plan, evaluation_plan, training_plan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,9 +26,21 @@ class Session:
     network: Network
     engine: Engine
 
-    def dispatches(self, *, epochs: int, start_step: int = 0) -> Iterator[tuple[Dispatch, Any]]:
+    steps: StepsPerDispatch
+    """Of a resident feed; it has to observe the run."""
+
+    def dispatches(self, *, epochs: int, start_step: int = 0) -> Feed:
         """Every dispatch of the training, in order, with its batches."""
-        return iter(Stream(self.dataset.train, self.plan, epochs=epochs, start_step=start_step))
+        return build_feed(
+            self.choices.input.name,
+            self.dataset.train,
+            self.plan,
+            devices=self.devices.names,
+            implementation=self.choices.implementation.name,
+            steps=self.steps,
+            epochs=epochs,
+            start_step=start_step,
+        )
 
 
 def build_session(
@@ -70,6 +81,9 @@ def build_session(
         plan=plan,
         network=network,
         engine=_engine(config, choices, dataset, devices, network, checkpoint_dir),
+        steps=StepsPerDispatch(
+            choices.num_steps, fixed=config.execution.steps_per_dispatch != "auto"
+        ),
     )
 
 
@@ -105,6 +119,12 @@ def _engine(
         devices,
         config.optimizer,
         scaled=needs_loss_scaling(choices.precision.name),
-        test_stream=Stream(dataset.test, plan),
+        test_feed=build_feed(
+            choices.input.name,
+            dataset.test,
+            plan,
+            devices=devices.names,
+            implementation=choices.implementation.name,
+        ),
         checkpoint_dir=checkpoint_dir,
     )

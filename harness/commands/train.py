@@ -60,7 +60,7 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
-    observers = _observers(config, folder, console)
+    observers = [session.steps, *_observers(config, folder, console)]
     with Interrupt() as interrupt, ExitStack() as closing:
         for observer in observers:
             closing.callback(observer.close)

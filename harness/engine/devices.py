@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 
 from harness.errors import InputError
 
@@ -22,6 +24,9 @@ class Devices:
     """For people: the name and, for a GPU, its model."""
     compute_capability: tuple[int, int] | None
     """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
+
+    memory_bytes: int
+    """Of one device; logical CPU devices share the machine's."""
 
     @property
     def num_replicas(self) -> int:
@@ -66,6 +71,11 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
             for name, d in zip(names, details, strict=True)
         ),
         compute_capability=min(capabilities) if len(capabilities) == replicas else None,
+        memory_bytes=min(
+            device.memory_limit
+            for device in device_lib.list_local_devices()
+            if device.device_type == "GPU"
+        ),
     )
 
 
@@ -90,6 +100,7 @@ def _on_cpu(replicas: int) -> Devices:
         device_type="CPU",
         descriptions=names,
         compute_capability=None,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // replicas,
     )
 
 

@@ -13,9 +13,9 @@ from harness.engine.evaluation import Evaluator
 from harness.engine.replica import build_replicas
 from harness.engine.step import TrainingStep
 from harness.model.network import Network
-from harness.pipeline.batch import Batches
+from harness.pipeline.batch import AnyBatches
+from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Dispatch
-from harness.pipeline.stream import Stream
 from harness.records import Compilation, Evaluation, StepSums
 
 
@@ -29,23 +29,23 @@ class Engine:
         optimizer: OptimizerConfig,
         *,
         scaled: bool,
-        test_stream: Stream,
+        test_feed: Feed,
         checkpoint_dir: Path,
     ) -> None:
         """Args:
         network: built under the strategy of `devices`.
         scaled: whether the loss is scaled (float16).
-        test_stream: the held-out rows, one pass.
+        test_feed: the held-out rows, one pass.
         checkpoint_dir: where checkpoints are saved to and resumed from.
         """
         replicas = build_replicas(network.logits, devices, optimizer, scaled=scaled)
         self._scaled = scaled
         self._step = TrainingStep(network.logits, replicas, devices)
-        self._evaluator = Evaluator(network.logits, test_stream, devices)
+        self._evaluator = Evaluator(network.logits, test_feed, devices)
         self._checkpoints = Checkpoints(checkpoint_dir, network.logits, replicas)
         self._capacities: set[int] = set()
 
-    def prepare(self, dispatch: Dispatch, batches: Sequence[Batches]) -> Compilation | None:
+    def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Compilation | None:
         """Compiles the training step for this dispatch's shapes, if it was not yet."""
         if dispatch.capacity in self._capacities:
             return None
@@ -59,9 +59,9 @@ class Engine:
             step=dispatch.step,
         )
 
-    def train(self, dispatch: Dispatch, batches: Sequence[Batches]) -> tf.Tensor:
+    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> tf.Tensor:
         """Starts a dispatch; `fetch` waits for what it returns."""
-        sums = self._step(batches, dispatch.num_steps)
+        sums = self._step(batches, dispatch.num_steps, first=dispatch.first)
         assert self._step.num_traces == len(self._capacities), "a dispatch was compiled unseen"
         return sums
 

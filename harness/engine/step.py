@@ -14,29 +14,10 @@ import tensorflow as tf
 from harness.engine.devices import Devices
 from harness.engine.losses import row_hits, row_losses
 from harness.engine.replica import Replica
-from harness.pipeline.batch import Batches
+from harness.pipeline.batch import AnyBatches, distributed
 
 NUM_SUMS = 2
 """A dispatch's sums, float64: weighted row losses, hits."""
-
-
-def rows_of_step(batches: Batches, step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """The network's inputs and the labels [b] of one step of a dispatch."""
-    # Gathered, not sliced: XLA wants the bounds of a slice at compile time where they are
-    # arguments, and would compile a program for each step.
-    values, row_splits, labels, _ = (tf.gather(field, step) for field in batches)
-    return {"values": values, "row_splits": row_splits}, labels
-
-
-def distributed(batches: Sequence[Batches], strategy: tf.distribute.Strategy) -> Batches:
-    """The batches of all replicas as one `Batches`, whose fields hold a tensor for each replica."""
-
-    def of_field(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: tensors[context.replica_id_in_sync_group]
-        )
-
-    return Batches(*(of_field(tensors) for tensors in zip(*batches, strict=True)))
 
 
 def row_weights(num_rows: tf.Tensor, *, replica: tf.Tensor | int, rows: int) -> tf.Tensor:
@@ -83,24 +64,28 @@ class TrainingStep:
                 for replica in replicas
             ]
 
-    def __call__(self, batches: Sequence[Batches], num_steps: int) -> tf.Tensor:
-        """Runs the first `num_steps` steps of a dispatch; does not wait for the device.
+    def __call__(
+        self, batches: Sequence[AnyBatches], num_steps: int, *, first: int = 0
+    ) -> tf.Tensor:
+        """Runs `num_steps` steps of the batches at hand; does not wait for the device.
 
         Args:
             batches: for each replica, S batches.
-            num_steps: at most S.
+            num_steps: how many of them.
+            first: the one to begin with; `first + num_steps` is at most S.
 
         Returns:
             float64 [NUM_SUMS + 2]: the sums over the steps, steps skipped, loss scale afterwards.
         """
-        # A tensor on purpose: a Python number would be a new program for each value.
-        count = tf.constant(num_steps)
+        # Tensors on purpose: Python numbers would be a new program for each value.
+        steps = tf.constant(first), tf.constant(first + num_steps)
         if len(self._replicas) == 1:
             with tf.device(self._replicas[0].device):
-                return self._dispatch(batches[0], count)
-        return self._dispatch(distributed(batches, self._devices.strategy), count)
+                return self._dispatch(batches[0], *steps)
+        together = distributed(batches, self._devices.strategy)
+        return self._dispatch(together, *steps)
 
-    def compile_for(self, batches: Sequence[Batches]) -> None:
+    def compile_for(self, batches: Sequence[AnyBatches]) -> None:
         """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is."""
         if len(self._replicas) == 1:
             self(batches, 0).numpy()
@@ -115,7 +100,7 @@ class TrainingStep:
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)
 
-    def _compiled_loop(self, batches: Batches, num_steps: tf.Tensor) -> tf.Tensor:
+    def _compiled_loop(self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         self.num_traces += 1
         (replica,) = self._replicas
 
@@ -123,14 +108,14 @@ class TrainingStep:
             gradients, added = self._forward_backward(batches, step, 0, self._scale())
             return step + 1, sums + added, skipped + replica.update(gradients)
 
-        return self._loop(body, num_steps)
+        return self._loop(body, first, end)
 
-    def _distributed_loop(self, batches: Batches, num_steps: tf.Tensor) -> tf.Tensor:
+    def _distributed_loop(self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         self.num_traces += 1
         strategy = self._devices.strategy
 
         def of_replica(
-            batches: Batches, step: tf.Tensor, scale: tf.Tensor | None
+            batches: AnyBatches, step: tf.Tensor, scale: tf.Tensor | None
         ) -> tuple[list[tf.Tensor], tf.Tensor]:
             context = tf.distribute.get_replica_context()
             index = tf.cast(context.replica_id_in_sync_group, tf.int32)
@@ -150,14 +135,14 @@ class TrainingStep:
             added = strategy.reduce(tf.distribute.ReduceOp.SUM, added, axis=None)
             return step + 1, sums + added, skipped
 
-        return self._loop(body, num_steps)
+        return self._loop(body, first, end)
 
-    def _loop(self, body: object, num_steps: tf.Tensor) -> tf.Tensor:
-        # Not `for step in tf.range(num_steps)`: XLA wants the limits of a range at compile time and
-        # would compile a program for each number of steps.
-        start = (tf.constant(0), tf.zeros([NUM_SUMS], tf.float64), tf.constant(0))
+    def _loop(self, body: object, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        # Not `for step in tf.range(first, end)`: XLA wants the limits of a range at compile time
+        # and would compile a program for each number of steps.
+        start = (first, tf.zeros([NUM_SUMS], tf.float64), tf.constant(0))
         _, sums, skipped = tf.while_loop(
-            lambda step, *_: step < num_steps, body, start, parallel_iterations=1
+            lambda step, *_: step < end, body, start, parallel_iterations=1
         )
         scale = self._scale()
         last = [tf.cast(skipped, tf.float64), tf.cast(1.0 if scale is None else scale, tf.float64)]
@@ -169,11 +154,14 @@ class TrainingStep:
         return None if loss_scale is None else tf.convert_to_tensor(loss_scale.scale)
 
     def _forward_backward(
-        self, batches: Batches, step: tf.Tensor, replica: tf.Tensor | int, scale: tf.Tensor | None
+        self,
+        batches: AnyBatches,
+        step: tf.Tensor,
+        replica: tf.Tensor | int,
+        scale: tf.Tensor | None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """This replica's share of the gradients of the mean loss over the global batch's rows."""
-        inputs, labels = rows_of_step(batches, step)
-        num_rows = tf.gather(batches.num_rows, step)
+        inputs, labels, num_rows = batches.read(step)
         weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
         with tf.GradientTape() as tape:
             logits = self._model(inputs, training=True)

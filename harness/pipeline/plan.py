@@ -25,6 +25,8 @@ class Dispatch:
     tokens: int
     capacity: int
     """Static length of the `values` buffer of one replica's batch."""
+    first: int = 0
+    """Which of the batches that come with it is its first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +69,45 @@ class Plan:
 
     def dispatches(self, epoch: int, *, first_step: int = 0) -> Iterator[Dispatch]:
         """The epoch's dispatches, from its step `first_step` on."""
-        nnz = _nnz_per_batch(self, self.order(epoch))
+        planned = EpochPlan(self, epoch)
         for start in range(first_step, self.steps_per_epoch, self.steps_per_dispatch):
             end = min(start + self.steps_per_dispatch, self.steps_per_epoch)
-            yield Dispatch(
-                epoch=epoch,
-                step=epoch * self.steps_per_epoch + start,
-                num_steps=end - start,
-                examples=min(end * self.batch_size, self.num_rows) - start * self.batch_size,
-                tokens=int(nnz[start:end].sum()),
-                capacity=self.capacities.holding(int(nnz[start:end].max())),
-            )
+            yield planned.dispatch(start, end)
+
+
+class EpochPlan:
+    """One epoch of a plan: its order, and what any stretch of its steps will hold."""
+
+    def __init__(self, plan: Plan, epoch: int) -> None:
+        self._plan = plan
+        self._epoch = epoch
+        self.order = plan.order(epoch)
+        """The epoch's rows, padded to whole batches with the empty row, int64 [steps * B]."""
+        self._nnz = _nnz_per_batch(plan, self.order)
+
+    def dispatch(self, start: int, end: int, *, first: int = 0) -> Dispatch:
+        """The dispatch of steps [start, end) of the epoch.
+
+        Args:
+            start, end: steps, counted within the epoch.
+            first: which of the batches that come with it is that of step `start`.
+        """
+        plan, nnz = self._plan, self._nnz[start:end]
+        return Dispatch(
+            epoch=self._epoch,
+            step=self._epoch * plan.steps_per_epoch + start,
+            num_steps=end - start,
+            examples=min(end * plan.batch_size, plan.num_rows) - start * plan.batch_size,
+            tokens=int(nnz.sum()),
+            capacity=plan.capacities.holding(int(nnz.max())),
+            first=first,
+        )
+
+    def end_of_capacity(self, start: int) -> int:
+        """The first step after `start` whose batch needs another capacity; else the last's end."""
+        usual = self._nnz.max(axis=1) <= self._plan.capacities.typical
+        others = np.flatnonzero(usual[start:] != usual[start])
+        return start + int(others[0]) if len(others) else len(usual)
 
 
 def training_plan(

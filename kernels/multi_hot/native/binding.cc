@@ -5,11 +5,13 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "backward.h"
 #include "forward.h"
 #include "sets.h"
+#include "take_rows.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace multi_hot {
@@ -109,6 +111,49 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Attr<bool>("unique"));
 
+template <class Id>
+ffi::Error take_rows(Workers& workers, const ResidentSets<Id>& sets, ffi::Buffer<ffi::S32>& rows,
+                     ffi::ResultBuffer<ffi::S32>& values, ffi::ResultBuffer<ffi::S32>& row_splits) {
+  const int64_t B = static_cast<int64_t>(rows.element_count());
+  const int64_t C = static_cast<int64_t>(values->element_count());
+  int32_t* splits = row_splits->typed_data();
+  const std::string fault = plan_rows(sets, rows.typed_data(), B, C, splits);
+  if (!fault.empty()) return invalid(fault);
+  copy_rows(sets, rows.typed_data(), B, C, splits, values->typed_data(), workers);
+  return ffi::Error::Success();
+}
+
+// (values [M], row_splits [R + 1], rows [B]) -> values [C], row_splits [B + 1]
+ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, ffi::AnyBuffer splits,
+                          ffi::Buffer<ffi::S32> rows, ffi::ResultBuffer<ffi::S32> taken,
+                          ffi::ResultBuffer<ffi::S32> row_splits) {
+  XlaWorkers workers(pool);
+  const auto sets = [&](auto* ids) {
+    return ResidentSets<std::remove_cv_t<std::remove_pointer_t<decltype(ids)>>>{
+        ids, static_cast<int64_t>(values.element_count()),
+        {splits.untyped_data(), splits.element_type() == ffi::DataType::S64},
+        static_cast<int64_t>(splits.element_count()) - 1};
+  };
+  switch (values.element_type()) {
+    case ffi::DataType::U16:
+      return take_rows(workers, sets(static_cast<const uint16_t*>(values.untyped_data())), rows,
+                       taken, row_splits);
+    case ffi::DataType::S32:
+      return take_rows(workers, sets(static_cast<const int32_t*>(values.untyped_data())), rows,
+                       taken, row_splits);
+    default: return invalid("resident ids are uint16 or int32");
+  }
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>());
+
 }  // namespace
 }  // namespace multi_hot
 
@@ -117,5 +162,6 @@ extern "C" int multi_hot_register(const XLA_FFI_Api* api) {
   using xla::ffi::Ffi;
   if (Ffi::RegisterStaticHandler(api, "multi_hot_forward", "Host", multi_hot::kForward)) return 1;
   if (Ffi::RegisterStaticHandler(api, "multi_hot_backward", "Host", multi_hot::kBackward)) return 2;
+  if (Ffi::RegisterStaticHandler(api, "multi_hot_take_rows", "Host", multi_hot::kTakeRows)) return 3;
   return 0;
 }

@@ -9,21 +9,13 @@ import os
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
+from kernels.multi_hot.native.custom_call import custom_call
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.problem import Problem
 
 Tensor = Any
 
-_MLIR_TYPES = {
-    tf.float32: "f32",
-    tf.bfloat16: "bf16",
-    tf.float16: "f16",
-    tf.int32: "i32",
-    tf.int64: "i64",
-}
-_STABLEHLO_VERSION = 9
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8
 """TransposedIndex::kSlack, which the kernel checks."""
@@ -67,31 +59,11 @@ def backward(dy: Tensor, problem: Problem) -> Tensor:
 
 def _call(target: str, operand: Tensor, problem: Problem, results: tuple[Any, ...]) -> Tensor:
     """Return the first of the custom call's results; the others are workspace that XLA plans."""
-    arguments = [operand, problem.values, problem.row_splits]
-    types = [_mlir_type(argument) for argument in arguments]
-    names = [f"%a{i}" for i in range(len(arguments))]
-    result_types = ", ".join(map(_mlir_type, results))
-    declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
-    module = f"""
-        module @{target} {{
-          func.func public @main({declared}) -> {_mlir_type(results[0])} {{
-            %0:{len(results)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
-              api_version = 4 : i32, backend_config = {{unique = {str(problem.unique).lower()}}}
-            }} : ({", ".join(types)}) -> ({result_types})
-            return %0#0 : {_mlir_type(results[0])}
-          }}
-        }}"""
-    (result,) = tf_xla.call_module(
-        arguments,
-        version=_STABLEHLO_VERSION,
-        module=module,
-        Tout=[results[0].dtype],
-        Sout=[results[0].shape],
-        platforms=("CPU",),
+    (result,) = custom_call(
+        target,
+        (operand, problem.values, problem.row_splits),
+        results,
+        config=f"unique = {str(problem.unique).lower()}",
+        num_returned=1,
     )
     return result
-
-
-def _mlir_type(tensor: Any) -> str:
-    sizes = "".join(f"{size}x" for size in tensor.shape)
-    return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"

@@ -27,6 +27,9 @@ struct Splits {
   }
 };
 
+// Positions and rows are int32 in the transposed index, which is read a little over its end.
+constexpr int64_t kMaxEntries = INT32_MAX - 8;
+
 struct Sets {
   const int32_t* values;  // [N]
   int64_t num_values;     // N
@@ -58,6 +61,10 @@ inline std::string find_fault(const Sets& sets) {
   if (nnz > sets.num_values) {
     return "row_splits must end at or before the number of values, " + number(sets.num_values) +
            "; got " + number(nnz);
+  }
+  if (nnz > kMaxEntries || sets.num_rows > kMaxEntries) {
+    return "a batch may hold up to " + number(kMaxEntries) + " ids and rows; got " + number(nnz) +
+           " and " + number(sets.num_rows);
   }
   // A maximum instead of a search: the compiler turns it into vectors.
   uint32_t largest = 0;

@@ -48,7 +48,7 @@ def run(replicas: int) -> list[dict]:
         rig.devices,
         OptimizerConfig(),
         scaled=True,
-        test_stream=Stream(sets, plan),
+        test_feed=Stream(sets, plan),
         checkpoint_dir=FOLDER,
     )
     events = []

@@ -31,7 +31,7 @@ def engine_of(rig: Rig, folder: Path) -> Engine:
         rig.devices,
         OptimizerConfig(),
         scaled=rig.replicas[0].loss_scale is not None,
-        test_stream=Stream(rig.sets, plan),
+        test_feed=Stream(rig.sets, plan),
         checkpoint_dir=folder,
     )
 

@@ -1,0 +1,42 @@
+"""How many steps a dispatch holds where every number is as good for the compiled program."""
+
+from harness.records import Observer, Window
+
+AIM_SECONDS = 0.2
+"""A dispatch of this length hides the cost of a call, and still lets Ctrl-C and the progress bar
+through several times a second."""
+_TOO_LONG_SECONDS = 0.5
+
+_TOKENS_PER_SECOND = {"native": 60e6, "gather": 12e6, "dense": 9e6}
+"""Forward and backward on two CPU cores, rounded down."""
+_STEP_SECONDS = 3e-4
+"""The rest of a step of the tutorial's size."""
+
+
+def estimated_steps(*, tokens_per_step: float, implementation: str) -> int:
+    """Steps that last about `AIM_SECONDS`, by what was measured on two CPU cores.
+
+    An estimate on purpose, not a measurement: windows are as long as dispatches, and with it two
+    runs of the same settings write the same windows. A faster device gets shorter dispatches than
+    it could have, which costs little; for a slower one see `StepsPerDispatch`.
+    """
+    seconds = tokens_per_step / _TOKENS_PER_SECOND[implementation] + _STEP_SECONDS
+    return max(1, int(AIM_SECONDS / seconds))
+
+
+class StepsPerDispatch(Observer):
+    """The number of steps of the next dispatch: halved after one that took over half a second,
+    unless it is fixed."""
+
+    def __init__(self, num_steps: int, *, fixed: bool) -> None:
+        """Args:
+        num_steps: to begin with.
+        fixed: whether the user asked for this very number.
+        """
+        self.num_steps = num_steps
+        self._fixed = fixed
+
+    def on_window(self, window: Window) -> None:
+        """Keeps Ctrl-C and the progress bar prompt on a machine slower than estimated."""
+        if not self._fixed and window.seconds > _TOO_LONG_SECONDS:
+            self.num_steps = max(1, window.num_steps // 2)

@@ -1,0 +1,75 @@
+// Copies rows of resident sets into a batch.
+//
+// Shapes: R rows of the resident sets, M their ids, B rows of the batch, C its capacity.
+#ifndef MULTI_HOT_TAKE_ROWS_H_
+#define MULTI_HOT_TAKE_ROWS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "parallel.h"
+#include "sets.h"
+
+namespace multi_hot {
+
+// Rows copied as one piece of work: some thousand ids, so that handing it over costs little.
+constexpr int64_t kRowsPerBlock = 32;
+
+template <class Id>
+struct ResidentSets {
+  const Id* values;    // [M]
+  int64_t num_values;  // M
+  Splits splits;       // [R + 1]
+  int64_t num_rows;    // R
+};
+
+// Writes the batch's row_splits [B + 1]; returns what is wrong, or an empty string. Everything that
+// `copy_rows` relies on is checked here, each split that it will read among it.
+template <class Id>
+std::string plan_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
+                      int64_t capacity, int32_t* row_splits) {
+  const auto number = [](int64_t n) { return std::to_string(n); };
+  int64_t end = 0;
+  row_splits[0] = 0;
+  for (int64_t i = 0; i < num_rows; ++i) {
+    const int64_t row = rows[i];
+    if (row < 0 || row >= sets.num_rows) {
+      return "row " + number(i) + " of the batch is row " + number(row) +
+             " of the resident sets, which hold " + number(sets.num_rows);
+    }
+    const int64_t start = sets.splits[row], stop = sets.splits[row + 1];
+    if (start < 0 || stop < start || stop > sets.num_values) {
+      return "row " + number(row) + " of the resident sets goes from " + number(start) + " to " +
+             number(stop) + " of " + number(sets.num_values) + " values";
+    }
+    end += stop - start;
+    if (end > capacity) {
+      return "the batch holds more ids than its capacity, " + number(capacity) + ", from row " +
+             number(i) + " on";
+    }
+    row_splits[i + 1] = static_cast<int32_t>(end);
+  }
+  return "";
+}
+
+// Copies the ids of the rows to values [C], and zeros behind them.
+template <class Id>
+void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
+               int64_t capacity, const int32_t* row_splits, int32_t* values, Workers& workers) {
+  const int64_t num_blocks = (num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
+  parallel_for(workers, num_blocks, [=](int64_t block) {
+    const int64_t first = block * kRowsPerBlock;
+    const int64_t last = first + kRowsPerBlock < num_rows ? first + kRowsPerBlock : num_rows;
+    for (int64_t i = first; i < last; ++i) {
+      const Id* from = sets.values + sets.splits[rows[i]];
+      int32_t* to = values + row_splits[i];
+      const int64_t length = row_splits[i + 1] - row_splits[i];
+      for (int64_t k = 0; k < length; ++k) to[k] = static_cast<int32_t>(from[k]);
+    }
+  });
+  for (int64_t k = row_splits[num_rows]; k < capacity; ++k) values[k] = 0;
+}
+
+}  // namespace multi_hot
+
+#endif  // MULTI_HOT_TAKE_ROWS_H_

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -69,17 +68,19 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
     set_up_devices(max(config.replicas))  # more logical devices cannot be added later
     # So many engines in one process look to TensorFlow like one function traced again and again.
     tf.get_logger().setLevel("ERROR")
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns are just enough
     for column in ("implementation", "precision", "replicas", "loss", "accuracy", "time", "result"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
+    failures: list[str] = []
     passed = failed = 0
     combinations = list(
         itertools.product(config.implementations, config.precisions, config.replicas)
     )
-    unavailable = _why_no_native()
+    unavailable = _why_no_native() if "native" in config.implementations else None
     with console.status("") as status:
         for number, (implementation, precision, replicas) in enumerate(combinations, start=1):
-            status.update(f"{number}/{len(combinations)} {implementation} {precision} x {replicas}")
+            name = f"{implementation} {precision} x {replicas}"
+            status.update(f"{number}/{len(combinations)} {name}")
             if implementation == "native" and unavailable is not None:
                 table.add_row(implementation, precision, str(replicas), "", "", "", "skipped")
                 continue
@@ -93,12 +94,15 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
                 f"{outcome.first_loss:.3f} -> {outcome.last_loss:.3f}",
                 f"{outcome.accuracy:.3f}",
                 f"{outcome.seconds:.1f} s",
-                "; ".join(outcome.failures) or "ok",
+                "FAILED" if outcome.failures else "ok",
             )
+            failures += [f"{name}: {failure}" for failure in outcome.failures]
             passed += not outcome.failures
     console.print(table)
-    if "native" in config.implementations and unavailable is not None:
-        console.print(f"native was skipped: {unavailable}")
+    for failure in failures:
+        console.print(failure, markup=False)
+    if unavailable is not None:
+        console.print(f"native was skipped: {unavailable}", markup=False)
     console.print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -63,7 +63,7 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
     try:
         for part in _PARTS:
             with replacing(beside / f"{part}.npy") as path:
-                np.save(path, getattr(sets, part), allow_pickle=False)
+                _write_npy(path, getattr(sets, part))
         meta = {
             "format": FORMAT_NAME,
             "version": FORMAT_VERSION,
@@ -80,6 +80,14 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+    """As np.save does, whose OSError on a full disk does not say that the disk is full."""
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(array).data)
 
 
 def load(folder: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = "r") -> RaggedSets:

@@ -128,8 +128,8 @@ def test_the_defaults_are_the_tutorials() -> None:
         (
             SmokeConfig,
             {"batch_size": 3},
-            "--batch-size is 3, which does not divide over 2 replicas; set --batch-size to 2 or 4, or "
-            "--replicas to a divisor",
+            "--batch-size is 3, which does not divide over 2 replicas; "
+            "set --batch-size to 2 or 4, or --replicas to a divisor",
         ),
     ],
 )

@@ -1,0 +1,131 @@
+"""Disks that run full in earnest: exit code 2, what and where, nothing half-written."""
+
+import contextlib
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from tests.harness.commands.runs import SMALL, Result, call, command_line, records, run
+
+FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
+
+
+def limited(limit_bytes: int, command: list[str]) -> Result:
+    """A command none of whose files may become longer: a real limit of the kernel's."""
+    limits = (limit_bytes, limit_bytes)
+    return run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+
+def check_refusal(result: Result, place: str, *reasons: str) -> None:
+    assert result.code == 2, result
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert place in result.err
+    assert all(reason in result.err for reason in reasons)
+
+
+def check_nothing_is_half_written(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} <= FINAL_NAMES
+    records(folder)  # each line is whole
+    checkpoints = folder / "checkpoints"
+    if not checkpoints.exists():
+        return
+    assert not list(checkpoints.glob("*_temp"))
+    last = tf.train.latest_checkpoint(str(checkpoints))
+    saved = [path.with_suffix("") for path in checkpoints.glob("*.index")]
+    assert (last is None) == (not saved)
+    assert last is None or Path(last) in saved
+    for checkpoint in saved:
+        for name, _ in tf.train.list_variables(str(checkpoint)):
+            tf.train.load_variable(str(checkpoint), name)
+
+
+def test_no_room_for_windows(tmp_path: Path) -> None:
+    # The event file or metrics.jsonl, whichever is written first.
+    flags = ("--steps-per-dispatch", "1", "--run-dir", tmp_path)
+    result = limited(3000, command_line("train", *SMALL, *flags))
+    check_refusal(result, str(tmp_path), "limit on its size", "File too large")
+    check_nothing_is_half_written(tmp_path)
+    assert records(tmp_path)
+
+
+def test_no_room_for_a_checkpoint(tmp_path: Path) -> None:
+    result = limited(20_000, command_line("train", *SMALL, "--run-dir", tmp_path))
+    check_refusal(result, str(tmp_path / "checkpoints" / "ckpt-16"), "File too large")
+    check_nothing_is_half_written(tmp_path)
+    assert [record["step"] for record in records(tmp_path)] == [4, 8, 12, 16, 16]
+
+
+# The limit comes when the model's file is opened: the checkpoints before it are longer.
+LIMIT_THE_MODEL = """
+import resource, sys
+
+def limit(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".keras"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+sys.addaudithook(limit)
+from harness.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_no_room_for_the_model(tmp_path: Path) -> None:
+    arguments = ("train", *SMALL, "--epochs", "1", "--run-dir", str(tmp_path))
+    result = run([sys.executable, "-c", LIMIT_THE_MODEL, *arguments])
+    check_refusal(result, str(tmp_path / "model.keras"), "File too large")
+    check_nothing_is_half_written(tmp_path)
+    assert (tmp_path / "checkpoints" / "ckpt-16.index").exists()
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size_bytes: int) -> Iterator[None]:
+    """Mounts a file system of that size; skips where none may be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def room_bytes(*paths: Path) -> int:
+    """What they take on a disk of whole pages."""
+    pages = [-(-path.stat().st_size // resource.getpagesize()) for path in paths]
+    return sum(pages) * resource.getpagesize()
+
+
+def test_no_room_on_the_disk(trained_folder: Path, tmp_path: Path) -> None:
+    files = {path.name: path for path in trained_folder.rglob("*") if path.is_file()}
+    last = {"model.keras", "summary.json"}
+    before_the_model = room_bytes(*(path for name, path in files.items() if name not in last))
+    checkpoint, model = (
+        room_bytes(files[name]) // 2 for name in ("ckpt-32.data-00000-of-00001", "model.keras")
+    )
+    for size_bytes, place, steps in (
+        (before_the_model - checkpoint, "checkpoints/ckpt-32", [16]),
+        (before_the_model + model, "model.keras", [16, 32]),
+    ):
+        with small_disk(tmp_path, size_bytes):
+            folder = tmp_path / "run"
+            result = call("train", *SMALL, "--run-dir", folder)
+            check_refusal(result, str(folder / place), "disk is full", "No space left on device")
+            check_nothing_is_half_written(folder)
+            assert sorted(path.stem for path in folder.rglob("ckpt-*.index")) == [
+                f"ckpt-{step}" for step in steps
+            ]
+
+
+def test_no_room_for_converted_data(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 200_000):
+        out = tmp_path / "own"
+        result = call("data", "convert", "--synthetic-rows", "2000", "--out", out)
+        check_refusal(result, str(tmp_path), "the disk is full", "No space left on device")
+        assert not list(tmp_path.iterdir())

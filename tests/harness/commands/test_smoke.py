@@ -1,0 +1,23 @@
+"""Smoke runs: real ones, of as many combinations as the time allows."""
+
+import re
+
+from tests.harness.commands.runs import call
+
+
+def test_a_table_and_its_verdict() -> None:
+    result = call("smoke", "--implementations", "gather", "--precisions", "mixed_bfloat16")
+    assert (result.code, result.err) == (0, "")
+    rows = re.findall(
+        r"^ *gather +mixed_bfloat16 +(\d) +([\d.]+) -> ([\d.]+) .* ok *$", result.out, re.MULTILINE
+    )
+    assert [replicas for replicas, _, _ in rows] == ["1", "2"]
+    assert all(float(first) > float(last) for _, first, last in rows)
+    assert result.out.rstrip().endswith("2 passed, 0 failed")
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_a_batch_larger_than_its_corpus() -> None:
+    result = call("smoke", "--implementations", "gather", "--batch-size", "5000")
+    assert result.code == 2
+    assert "--batch-size is 5000" in result.err

@@ -1,0 +1,314 @@
+"""Whole runs: what stands in the folder, what repeats bit for bit, what the console says."""
+
+import dataclasses
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from harness.commands.train import train
+from harness.config import OutputConfig, TrainConfig, from_mapping
+from harness.data import store
+from harness.data.ragged import RaggedSets
+from harness.observers.summary import read_settings
+from harness.pipeline.plan import training_plan
+from tests.harness.commands.runs import (
+    SMALL,
+    Result,
+    call,
+    command_line,
+    contents,
+    losses,
+    records,
+    run,
+    summary,
+    write_npz,
+)
+
+FILES = {"config.json", "summary.json", "metrics.jsonl", "model.keras", "checkpoints"}
+SUMMARY_KEYS = {
+    *("test_accuracy", "test_loss", "examples_per_second", "steps_per_second"),
+    *("tokens_per_second", "data_wait_fraction", "train_seconds", "compile_seconds"),
+    *("wall_seconds", "peak_rss_bytes", "epochs", "steps", "batch_size", "steps_per_dispatch"),
+    *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
+    *("versions", "host"),
+}
+MORE_SUMMARY_KEYS = {"input", "skipped_steps", "interrupted"}
+WINDOW_KEYS = {
+    *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
+    *("loss", "accuracy"),
+}
+MORE_WINDOW_KEYS = {"steps_per_second", "examples_per_second", "skipped_steps"}
+TAGS = {
+    *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
+    *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
+    *("throughput/step_time_ms_p50", "throughput/step_time_ms_p95"),
+    *("throughput/data_wait_fraction", "host/cpu_percent", "host/rss_bytes"),
+}
+
+
+def tags(folder: Path) -> set[str]:
+    return set(EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["tensors"])
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """`harness train --summary`, as a newcomer calls it: its working folder, what it came to."""
+    place = tmp_path_factory.mktemp("newcomer")
+    return place, run(command_line("train", "--summary"), cwd=place)
+
+
+def test_a_newcomers_run(default_run: tuple[Path, Result]) -> None:
+    place, result = default_run
+    assert result.code == 0
+    # No line of TensorFlow's, whose own settings nobody has touched.
+    assert result.err == ""
+    assert not re.search(r"^[IWEF]\d{4} |oneDNN|cuInit", result.out, re.MULTILINE)
+    assert "505,201" in result.out
+    assert "MultiHotDense" in result.out
+    (runs,) = place.iterdir()
+    (folder,) = runs.iterdir()
+    assert runs.name == "runs"
+    assert time.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
+    assert str(folder) in result.out
+    assert {path.name for path in folder.iterdir()} == FILES | {"tensorboard"}
+
+
+def test_the_default_run_learns(default_run: tuple[Path, Result]) -> None:
+    (folder,) = default_run[0].glob("runs/*")
+    figures = summary(folder)
+    assert 0.87 <= figures["test_accuracy"] <= 0.92
+    assert figures["dataset"]["rows"] == 40_000
+    assert figures["dataset"]["num_tokens"] == 10_000
+    assert figures["compilations"] == 1
+    assert figures["steps"] == 160
+
+
+def test_the_folder_of_a_run(trained_folder: Path) -> None:
+    assert {path.name for path in trained_folder.iterdir()} == FILES | {"tensorboard"}
+    checkpoints = {path.name for path in (trained_folder / "checkpoints").iterdir()}
+    assert checkpoints == {
+        "checkpoint",
+        *(f"ckpt-{n}.{part}" for n in (16, 32) for part in ("index", "data-00000-of-00001")),
+    }
+    assert tags(trained_folder) == TAGS
+    config = read_settings(trained_folder)
+    assert "auto" not in repr(config)
+    assert config["execution"]["steps_per_dispatch"] == 4
+    assert config["execution"]["replicas"] == 1
+
+
+def test_the_lines_of_metrics(trained_folder: Path) -> None:
+    lines = records(trained_folder)
+    windows = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "loss" not in line]
+    assert all(set(line) == WINDOW_KEYS | MORE_WINDOW_KEYS for line in windows)
+    assert all(
+        set(line)
+        == {"step", "epoch", "validation_loss", "validation_accuracy", "examples", "seconds"}
+        for line in evaluations
+    )
+    assert [line["step"] for line in windows] == list(range(4, 33, 4))
+    assert [(line["step"], line["epoch"]) for line in evaluations] == [(16, 0), (32, 1)]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
+
+
+def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
+    figures = summary(trained_folder)
+    assert set(figures) == SUMMARY_KEYS | MORE_SUMMARY_KEYS
+    windows = [line for line in records(trained_folder) if "loss" in line]
+    last = records(trained_folder)[-1]
+    assert figures["test_loss"] == last["validation_loss"]
+    assert figures["test_accuracy"] == last["validation_accuracy"]
+    for unit in ("steps", "examples"):
+        rates = [line[f"{unit}_per_second"] for line in windows]
+        assert figures[f"{unit}_per_second"] == statistics.median(rates)
+    assert figures["tokens_per_second"] == statistics.median(
+        line["tokens"] / line["seconds"] for line in windows
+    )
+    assert figures["train_seconds"] == pytest.approx(sum(line["seconds"] for line in windows))
+    waits = sum(line["data_wait_seconds"] for line in windows)
+    assert figures["data_wait_fraction"] == pytest.approx(waits / figures["train_seconds"])
+    rows, nnz = figures["dataset"]["rows"], figures["dataset"]["nnz"]
+    assert sum(line["examples"] for line in windows) == rows * figures["epochs"] == 1600 * 2
+    assert sum(line["tokens"] for line in windows) == nnz * figures["epochs"]
+    assert figures["steps"] == sum(line["num_steps"] for line in windows) == 32
+    assert figures["compilations"] == 1
+    assert figures["interrupted"] is False
+    assert (figures["precision"], figures["implementation"]) == ("float32", "gather")
+    assert (figures["replicas"], figures["devices"]) == (1, ["/CPU:0"])
+    assert {"name", "rows", "num_tokens", "nnz"} <= set(figures["dataset"])
+    assert figures["wall_seconds"] > figures["train_seconds"] + figures["compile_seconds"]
+    assert figures["peak_rss_bytes"] > 100e6
+
+
+def test_the_console(trained: tuple[Path, Result]) -> None:
+    folder, result = trained
+    figures = summary(folder)
+    assert (result.code, result.err) == (0, "")
+    for text in (
+        "1,600 rows to train on, 400 to test on",
+        "gather (asked for)",
+        "32 of 100 rows: 2 epochs of 16",
+        "epoch 2/2  step 32/32",
+        f"{figures['test_accuracy']:.4f}",
+        str(folder),
+        "tensorboard --logdir",
+    ):
+        assert text in result.out
+
+
+# The layers alone, as a user's program loads them who has never heard of the rest.
+PLAIN_KERAS = """
+import sys
+import numpy as np
+import keras
+import harness.model.layers
+model = keras.saving.load_model(sys.argv[1])
+splits = np.array([0, 3, 3, 5], np.int32)
+one = {"values": np.array([1, 5, 999, 7, 7], np.int32), "row_splits": splits}
+padded = {**one, "values": np.array([1, 5, 999, 7, 7, 3, 3, 3], np.int32)}
+first, second = model(one).numpy(), model(padded).numpy()
+assert first.shape == (3, 1) and (first > 0).all() and (first < 1).all(), first
+np.testing.assert_array_equal(first, second)
+assert "harness.engine" not in sys.modules and "harness.commands" not in sys.modules
+"""
+
+
+def test_the_saved_model_needs_keras_and_the_layer_alone(trained_folder: Path) -> None:
+    done = run([sys.executable, "-c", PLAIN_KERAS, str(trained_folder / "model.keras")])
+    assert done.code == 0, done.err
+
+
+def test_the_same_settings_give_the_same_losses_bit_for_bit(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    assert call("train", *SMALL, "--run-dir", tmp_path / "again").code == 0
+    assert losses(tmp_path / "again") == losses(trained_folder)
+
+
+def test_config_json_gives_the_run_again(trained_folder: Path, tmp_path: Path) -> None:
+    settings = from_mapping(TrainConfig, read_settings(trained_folder), where="config.json")
+    output = OutputConfig(run_dir=str(tmp_path / "[again]"), tensorboard="off")
+    console = Console(quiet=True)
+    assert train(dataclasses.replace(settings, output=output), console) == 0
+    folder = tmp_path / "[again]"
+    assert losses(folder) == losses(trained_folder)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_another_seed_gives_other_losses(trained_folder: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "seed.toml"
+    settings.write_text('epochs = 7\nseed = 1\ntensorboard = "off"\n')
+    flags = ("--config", settings, "--epochs", "1", "--run-dir", tmp_path / "other")
+    assert call("train", *SMALL, *flags).code == 0
+    other = losses(tmp_path / "other")
+    assert [step for step, _ in other] == [4, 8, 12, 16, 16]
+    assert not {loss for _, loss in other} & {loss for _, loss in losses(trained_folder)}
+    assert not (tmp_path / "other" / "tensorboard").exists()
+
+
+def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model.keras").write_text("of another run")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "ckpt-99.index").write_text("of another run")
+    flags = ("--precision", "mixed_float16", "--replicas", "2", "--epochs", "1")
+    result = call("train", *SMALL, *flags, "--overwrite", "--run-dir", tmp_path)
+    assert (result.code, result.err) == (0, "")
+    assert tags(tmp_path) == TAGS | {"precision/loss_scale", "precision/skipped_steps"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"tensorboard", "notes.txt"}
+    state = (tmp_path / "checkpoints" / "checkpoint").read_text()
+    assert re.findall(r"ckpt-\d+", state) == ["ckpt-16", "ckpt-16"]
+    assert not list((tmp_path / "checkpoints").glob("ckpt-99*"))
+    figures = summary(tmp_path)
+    assert (figures["replicas"], figures["precision"]) == (2, "mixed_float16")
+    windows = [line for line in records(tmp_path) if "loss" in line]
+    assert all(line["loss_scale"] > 0 for line in windows)
+    assert figures["skipped_steps"] == sum(line["skipped_steps"] for line in windows)
+    assert sum(line["examples"] for line in windows) == 1600
+
+
+def test_an_empty_row_is_legal(tmp_path: Path) -> None:
+    path = write_npz(
+        tmp_path / "reviews.npz",
+        x_train=[[1, 2], [], [3], [], [1, 4], [2]],
+        y_train=np.array([0, 1, 0, 1, 0, 1]),
+    )
+    flags = ("--split", "standard", "--start-char", "None", "--batch-size", "2")
+    result = call(
+        "train", "--data", path, *flags, "--implementation", "dense", "--run-dir", tmp_path / "run"
+    )
+    assert (result.code, result.err) == (0, "")
+    assert np.isfinite([loss for _, loss in losses(tmp_path / "run")]).all()
+
+
+@pytest.fixture(scope="module")
+def outliers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A folder of data, and a seed under which the second epoch needs a larger capacity.
+
+    A batch that holds one of the ten long rows fits the usual capacity, one that holds two of them
+    does not; in the first epoch none does.
+    """
+    rng = np.random.default_rng()
+    lengths = np.ones(1100, int)
+    lengths[100 + rng.choice(1000, 10, replace=False)] = 600
+    rows = RaggedSets(
+        values=np.concatenate([np.arange(length) for length in lengths]),
+        row_splits=np.concatenate([[0], np.cumsum(lengths)]),
+        labels=rng.permutation(1100) % 2,
+        num_tokens=600,
+        name="outliers",
+        is_unique=True,
+    )
+    folder = tmp_path_factory.mktemp("outliers") / "data"
+    store.save(rows, folder, held_out_rows=100)
+
+    def needs_larger(seed: int, epoch: int) -> bool:
+        plan = training_plan(
+            lengths[100:], batch_size=10, replicas=1, steps_per_dispatch=5, seed=seed
+        )
+        return any(d.capacity > plan.capacities.typical for d in plan.dispatches(epoch))
+
+    seeds = range(1000)
+    return folder, next(s for s in seeds if needs_larger(s, 1) and not needs_larger(s, 0))
+
+
+def outlier_flags(outliers: tuple[Path, int]) -> tuple[Any, ...]:
+    folder, seed = outliers
+    shape = ("--batch-size", "10", "--steps-per-dispatch", "5", "--hidden-units", "4")
+    return (
+        *("--data", folder, "--seed", seed, *shape, "--dropout", "0"),
+        *("--implementation", "gather", "--epochs", "3"),
+    )
+
+
+def test_a_late_compilation_is_a_warning(outliers: tuple[Path, int], tmp_path: Path) -> None:
+    result = call("train", *outlier_flags(outliers), "--run-dir", tmp_path / "run")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("warning: the training step was compiled again") == 1
+    assert summary(tmp_path / "run")["compilations"] == 2
+
+
+def test_a_late_compilation_is_an_error_under_strict_xla(
+    outliers: tuple[Path, int], tmp_path: Path
+) -> None:
+    flags = outlier_flags(outliers)
+    result = call("train", *flags, "--strict-xla", "--run-dir", tmp_path / "run")
+    assert result.code == 1
+    assert result.err.startswith(
+        "error: --strict-xla: the training step was compiled again at step"
+    )
+    assert result.err.count("\n") == 1
+    # The first epoch's checkpoint is there to go on from, without the flag.
+    before = contents(tmp_path / "run")
+    assert "checkpoints/ckpt-100.index" in before
+    assert call("train", *flags, "--resume", "--run-dir", tmp_path / "run").code == 0
+    assert summary(tmp_path / "run")["steps"] == 300

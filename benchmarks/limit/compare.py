@@ -29,6 +29,7 @@ from kernels.multi_hot.native.build import flags, require_compiler
 NUM_ROUNDS = 15
 DISPATCHES_PER_ROUND = 5
 STEPS_PER_DISPATCH = 20
+"""kStepsPerRepeat of the limit program, for both count the same interruptions."""
 MIN_SPEEDUP_OVER_GATHER = 6.0
 MAX_RATIO_TO_LIMIT = 2.0
 
@@ -46,7 +47,7 @@ def limit_command(program: Path, case: Case, sets: Sets) -> list[str]:
     values, splits = program.with_suffix(".values"), program.with_suffix(".splits")
     sets.values.tofile(values)
     sets.row_splits.astype(np.int32).tofile(splits)
-    sizes = (case.num_tokens, case.units, os.cpu_count(), DISPATCHES_PER_ROUND * STEPS_PER_DISPATCH)
+    sizes = (case.num_tokens, case.units, os.cpu_count(), DISPATCHES_PER_ROUND)
     return [str(program), str(values), str(splits), *map(str, sizes)]
 
 

@@ -30,6 +30,7 @@ namespace {
 constexpr int kLanes = 16;  // one cache line; compilers split it where vectors are narrower
 typedef float Vec __attribute__((vector_size(64)));
 constexpr int kPrefetchRows = 12;
+constexpr int kStepsPerRepeat = 20;
 
 // Spins, then lets others run: on a busy machine a thread that spins keeps the awaited one out.
 template <class Condition>
@@ -233,37 +234,37 @@ double median(std::vector<double> times) {
   return times[times.size() / 2];
 }
 
-template <int K>
-void measure(Layer& layer, int threads, int repeats) {
-  Team team(threads);
-  std::vector<double> forward, transpose, backward, adam, layer_total, step_total;
-  const auto now = [] { return std::chrono::steady_clock::now(); };
-  const auto ms = [](auto from, auto to) {
-    return std::chrono::duration<double, std::milli>(to - from).count();
-  };
-  for (int i = -repeats / 10 - 3; i < repeats; ++i) {  // the first ones warm up
-    const auto a = now();
-    layer.forward<K>(team);
-    const auto b = now();
-    layer.transpose(team);
-    const auto c = now();
-    layer.backward<K>(team);
-    const auto d = now();
-    layer.backward_adam<K>(team);
-    const auto e = now();
-    if (i < 0) continue;
-    forward.push_back(ms(a, b));
-    transpose.push_back(ms(b, c));
-    backward.push_back(ms(c, d));
-    adam.push_back(ms(d, e));
-    layer_total.push_back(ms(a, d));
-    step_total.push_back(ms(a, c) + ms(d, e));
+// Calls `step` kStepsPerRepeat times in a row; returns milliseconds per call, the median of repeats.
+// In a row, as the compiled programs that this is compared with run them: on a busy machine some
+// steps are interrupted, and they count on both sides.
+template <class Step>
+double measure(int repeats, Step step) {
+  std::vector<double> times;
+  for (int repeat = -1; repeat < repeats; ++repeat) {  // the first one warms up
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < kStepsPerRepeat; ++i) step();
+    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+    if (repeat >= 0) times.push_back(took.count() / kStepsPerRepeat);
   }
-  std::printf("{\"forward_ms\": %.4f, \"transpose_ms\": %.4f, \"backward_ms\": %.4f, "
-              "\"backward_adam_ms\": %.4f, \"layer_ms\": %.4f, \"layer_adam_ms\": %.4f, "
-              "\"threads\": %d, \"repeats\": %d}\n",
-              median(forward), median(transpose), median(backward), median(adam),
-              median(layer_total), median(step_total), threads, repeats);
+  return median(times);
+}
+
+template <int K>
+void measure_all(Layer& layer, int threads, int repeats) {
+  Team team(threads);
+  const auto forward = [&] { layer.forward<K>(team); };
+  const auto transpose = [&] { layer.transpose(team); };
+  const auto backward = [&] { layer.backward<K>(team); };
+  const auto backward_adam = [&] { layer.backward_adam<K>(team); };
+  const double layer_ms = measure(repeats, [&] { forward(), transpose(), backward(); });
+  const double layer_adam_ms = measure(repeats, [&] { forward(), transpose(), backward_adam(); });
+  std::printf("{\"layer_ms\": %.4f, \"layer_adam_ms\": %.4f, ", layer_ms, layer_adam_ms);
+  std::printf("\"forward_ms\": %.4f, \"transpose_ms\": %.4f, ", measure(repeats, forward),
+              measure(repeats, transpose));
+  std::printf("\"backward_ms\": %.4f, \"backward_adam_ms\": %.4f, ", measure(repeats, backward),
+              measure(repeats, backward_adam));
+  std::printf("\"threads\": %d, \"repeats\": %d, \"steps_per_repeat\": %d}\n", threads, repeats,
+              kStepsPerRepeat);
 }
 
 }  // namespace
@@ -276,11 +277,11 @@ int main(int argc, char** argv) {
   const int threads = std::atoi(argv[5]), repeats = std::atoi(argv[6]);
   Layer layer(argv[1], argv[2], std::atoll(argv[3]), std::atoll(argv[4]), threads);
   switch (layer.table.vectors) {
-    case 1: measure<1>(layer, threads, repeats); break;
-    case 2: measure<2>(layer, threads, repeats); break;
-    case 3: measure<3>(layer, threads, repeats); break;
-    case 4: measure<4>(layer, threads, repeats); break;
-    case 8: measure<8>(layer, threads, repeats); break;
+    case 1: measure_all<1>(layer, threads, repeats); break;
+    case 2: measure_all<2>(layer, threads, repeats); break;
+    case 3: measure_all<3>(layer, threads, repeats); break;
+    case 4: measure_all<4>(layer, threads, repeats); break;
+    case 8: measure_all<8>(layer, threads, repeats); break;
     default: std::fprintf(stderr, "UNITS must be at most 64, or 113 to 128\n"); return 2;
   }
   return 0;

@@ -19,6 +19,9 @@ _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeL
 def quiet_import() -> Iterator[None]:
     """Holds back what reaches standard error inside, then lets through all but information."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if sys.stderr is None:  # closed by who called us: nothing can reach it
+        yield
+        return
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -43,3 +43,10 @@ def test_a_failed_import_shows_its_traceback_and_what_was_written() -> None:
     shown = stderr_of("os.write(2, b'F0000 fatal\\n'); import no_such_module", code=1)
     assert shown.startswith("F0000 fatal\nTraceback")
     assert "No module named 'no_such_module'" in shown
+
+
+def test_a_standard_error_that_is_closed() -> None:
+    script = "from harness.quiet import quiet_import\nwith quiet_import():\n    print('inside')"
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "inside\n")

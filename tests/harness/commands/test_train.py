@@ -87,7 +87,7 @@ def test_the_default_run_learns(default_run: tuple[Path, Result]) -> None:
     assert 0.87 <= figures["test_accuracy"] <= 0.92
     assert figures["dataset"]["rows"] == 40_000
     assert figures["dataset"]["num_tokens"] == 10_000
-    assert figures["compilations"] == 1
+    assert 1 <= figures["compilations"] <= 2
     assert figures["steps"] == 160
 
 

@@ -27,8 +27,10 @@ from harness.files import write_json
 from harness.telemetry import host
 
 PEERS = {
-    "ours": ("ours", ("native",)),
+    "ours": ("ours", ()),
     "ours, gather": ("ours", ("gather",)),
+    "the tutorial's fit": ("tutorial_fit", ()),
+    "Keras CategoryEncoding": ("category_encoding", ()),
     "PyTorch EmbeddingBag": ("pytorch", ()),
     "PyTorch EmbeddingBag, compiled": ("pytorch", ("compiled",)),
     "scikit-learn MLPClassifier": ("scikit_learn", ()),

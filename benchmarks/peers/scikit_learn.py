@@ -23,10 +23,10 @@ def main() -> None:
         random_state=0,
     )
 
-    def train_epoch() -> float:
+    def train_epoch() -> protocol.Epoch:
         # One pass over all rows in mini-batches, shuffled by itself.
         classifier.partial_fit(matrix, task.labels, classes=[0, 1])
-        return classifier.loss_
+        return protocol.Epoch(classifier.loss_)
 
     protocol.serve(train_epoch)
 

@@ -22,11 +22,11 @@ def table(results: Path) -> str:
     whole = json.loads((results / "against-tutorial.json").read_text())["figures"]
     accuracy = json.loads((results / "accuracy.json").read_text())["test_accuracy"]
     lines = [
-        f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam, two threads "
-        "each; compilation left out, data wait counted. Peers train epoch by epoch in turn; a range "
-        "is the 20th to the 80th percentile over rounds.",
+        f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam, two "
+        "threads each; compilation left out, data wait counted. Peers train epoch by epoch in "
+        "turn; a range is the 20th to the 80th percentile over rounds.",
         "",
-        "| training, examples/s | batch 500 | ours is faster by | batch 4,096 | ours is faster by |",
+        "| training, examples/s | batch 500 | ours faster by | batch 4,096 | ours faster by |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name in peers[500]["figures"]:
@@ -46,10 +46,9 @@ def table(results: Path) -> str:
     ):
         row = whole[figure]
         low, high = row["ratio_range"]
-        lines.append(
-            f"| {label} | {row['ours'] / scale:.2f} {unit} | {row['tutorial'] / scale:.2f} {unit} | "
-            f"{row['ratio']:.2f} ({low:.2f} to {high:.2f}) |"
-        )
+        ours, theirs = (f"{row[name] / scale:.2f} {unit}" for name in ("ours", "tutorial"))
+        ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        lines.append(f"| {label} | {ours} | {theirs} | {ratio} |")
     lines += ["", "(`.venv/bin/python benchmarks/against_tutorial.py --data path/to/imdb.npz`)", ""]
     means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
     lines.append(

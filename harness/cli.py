@@ -22,6 +22,8 @@ from harness.config import (
 from harness.config_file import read_toml
 from harness.errors import InputError, RecompilationError
 from harness.quiet import quiet_import
+from harness.telemetry.host import seconds_since_process_start
+from harness.timeline import Timeline
 
 _DISK_FULL = {
     errno.ENOSPC: "the disk is full",
@@ -32,10 +34,12 @@ _DISK_FULL = {
 
 # Each imports its work when it is called: `--help` shall not wait for TensorFlow.
 def _train(config: TrainConfig) -> int:
+    timeline = Timeline(elapsed_seconds=seconds_since_process_start())
+    timeline.mark("start of Python, arguments")
     with quiet_import():
         from harness.commands.train import train
-
-    return train(config)
+    timeline.mark("imports")
+    return train(config, timeline=timeline)
 
 
 def _evaluate(config: EvaluateConfig) -> int:

@@ -227,6 +227,9 @@ class OutputConfig:
     summary: bool = False
     """Print the network's layers and parameters before training."""
 
+    timing: bool = False
+    """Print where the wall time went, from the start of the process on."""
+
     tensorboard: Literal["on", "off"] = "on"
     """Write event files to the run folder's tensorboard/."""
 

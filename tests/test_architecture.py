@@ -39,7 +39,16 @@ class Room:
 # In the order in which data flows. `ground` is what all rooms of the harness share.
 GROUND = tuple(
     f"harness.{name}"
-    for name in ("errors", "config", "config_file", "records", "statistics", "files", "quiet")
+    for name in (
+        "errors",
+        "config",
+        "config_file",
+        "records",
+        "statistics",
+        "files",
+        "quiet",
+        "timeline",
+    )
 )
 ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),

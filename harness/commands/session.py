@@ -13,6 +13,7 @@ from harness.model.precision import needs_loss_scaling
 from harness.pipeline.cadence import StepsPerDispatch
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import Plan, evaluation_plan, training_plan
+from harness.timeline import Timeline
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +45,11 @@ class Session:
 
 
 def build_session(
-    config: TrainConfig, *, checkpoint_dir: Path, before: ExecutionConfig | None = None
+    config: TrainConfig,
+    *,
+    checkpoint_dir: Path,
+    before: ExecutionConfig | None = None,
+    timeline: Timeline | None = None,
 ) -> Session:
     """Loads the data, sets up the devices, settles every `auto` and builds the network.
 
@@ -52,12 +57,15 @@ def build_session(
         config: what was asked for.
         checkpoint_dir: where checkpoints are saved to and resumed from.
         before: of the run that is resumed, every `auto` resolved.
+        timeline: to mark the stages on.
 
     Raises:
         InputError: when the settings do not fit the data or the devices.
     """
     # What may be wrong with the user's input is found before anything is built.
+    timeline = timeline or Timeline()
     dataset = load_configured(config.data)
+    timeline.mark("data")
     replicas = config.execution.replicas
     devices = set_up_devices(before.replicas if before and replicas == "auto" else replicas)
     check_batch(
@@ -65,7 +73,9 @@ def build_session(
         rows=dataset.train.num_rows,
         replicas=devices.num_replicas,
     )
+    timeline.mark("devices")
     choices = resolve(config, dataset, devices, before=before)
+    timeline.mark("settling what is auto")
     plan = training_plan(
         dataset.train.lengths,
         batch_size=config.execution.batch_size,
@@ -74,7 +84,8 @@ def build_session(
         seed=config.execution.seed,
     )
     network = _network(config, choices, dataset, devices)
-    return Session(
+    timeline.mark("network")
+    session = Session(
         dataset=dataset,
         devices=devices,
         choices=choices,
@@ -85,6 +96,8 @@ def build_session(
             choices.num_steps, fixed=config.execution.steps_per_dispatch != "auto"
         ),
     )
+    timeline.mark("engine")
+    return session
 
 
 def _network(config: TrainConfig, choices: Choices, dataset: Dataset, devices: Devices) -> Network:

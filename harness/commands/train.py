@@ -3,7 +3,9 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from harness.commands.interrupt import Interrupt
 from harness.commands.run_folder import (
@@ -29,13 +31,21 @@ from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.plan import Plan
 from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
+from harness.timeline import Timeline
 
 EXIT_INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
-def train(config: TrainConfig, console: Console | None = None) -> int:
+def train(
+    config: TrainConfig, console: Console | None = None, *, timeline: Timeline | None = None
+) -> int:
     """Runs the command; returns its exit code.
+
+    Args:
+        config: what was asked for.
+        console: where to print; None is standard output.
+        timeline: with what has passed already, for --timing.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the run folder. Nothing
@@ -44,11 +54,17 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
         OSError: when the disk is full, naming the file.
     """
     console = console or Console()
+    timeline = timeline or Timeline()
     # 1. What may be wrong with the user's input is found before anything is built.
     folder = check_run_folder(config.output)
     before = check_resumable(folder, config) if config.output.resume else None
     # 2. The plan of the run, the network, and what drives it.
-    session = build_session(config, checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME, before=before)
+    session = build_session(
+        config,
+        checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME,
+        before=before,
+        timeline=timeline,
+    )
     network, plan, engine = session.network, session.plan, session.engine
     # 3. Where it starts from.
     start_step = 0
@@ -66,6 +82,7 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
             closing.callback(observer.close)
         for observer in observers:
             observer.on_start(start)
+        timeline.mark("start of the run")
         progress = run_loop(
             session.dispatches(epochs=config.epochs, start_step=start_step),
             engine,
@@ -75,12 +92,35 @@ def train(config: TrainConfig, console: Console | None = None) -> int:
             should_stop=lambda: interrupt.requested,
             on_late_compilation=lambda late: _on_late_compilation(late, config, plan, observers),
         )
+        timeline.mark("run")
+        timeline.divide(
+            {
+                "compilation": sum(c.seconds for c in progress.compilations),
+                "training": sum(w.seconds for w in progress.windows),
+                "evaluation": sum(e.seconds for e in progress.evaluations),
+            },
+            rest="checkpoints, start of the feed",
+        )
         with replacing(folder / MODEL_FILE_NAME) as beside:
             portable_copy(network).save(beside)
+        timeline.mark("saving the model")
         summary = summarize(start, progress)
         for observer in observers:
             observer.on_end(summary)
+        timeline.mark("end of the run")
+    if config.output.timing:
+        console.print(_timing(timeline))
     return EXIT_INTERRUPTED if progress.interrupted else 0
+
+
+def _timing(timeline: Timeline) -> Table:
+    table = Table(box=SIMPLE, title="where the time went", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage in timeline.stages:
+        table.add_row(stage.name, f"{stage.seconds:.2f}")
+    table.add_row("in all", f"{sum(stage.seconds for stage in timeline.stages):.2f}")
+    return table
 
 
 def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from harness.bench_config import BenchConfig, CompareConfig
 from harness.config import (
     DataConvertConfig,
     DataInfoConfig,
@@ -82,11 +83,25 @@ def _doctor(config: DoctorConfig) -> int:
     return doctor(config)
 
 
+def _bench(config: BenchConfig) -> int:
+    from harness.commands.bench import bench
+
+    return bench(config)
+
+
+def _compare(config: CompareConfig) -> int:
+    from harness.commands.compare import compare
+
+    return compare(config)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Command:
     words: tuple[str, ...]
     settings: Any
     run: Callable[[Any], int]
+    positional: bool = False
+    """Whether settings without a default are given bare, in order."""
 
 
 _COMMANDS = (
@@ -97,6 +112,8 @@ _COMMANDS = (
     _Command(words=("data", "convert"), settings=DataConvertConfig, run=_data_convert),
     _Command(words=("smoke",), settings=SmokeConfig, run=_smoke),
     _Command(words=("doctor",), settings=DoctorConfig, run=_doctor),
+    _Command(words=("bench",), settings=BenchConfig, run=_bench),
+    _Command(words=("compare",), settings=CompareConfig, run=_compare, positional=True),
 )
 
 _GROUPS = {"data": "Look at a data set, or convert it."}
@@ -173,7 +190,10 @@ def _union(
             marks: dict[str, Any] = {"name": word}
             if command.words in defaults:
                 marks["default"] = defaults[command.words]
-            parts[word] = Annotated[command.settings, tyro.conf.subcommand(**marks)]
+            settings = command.settings
+            if command.positional:
+                settings = Annotated[settings, tyro.conf.PositionalRequiredArgs]
+            parts[word] = Annotated[settings, tyro.conf.subcommand(**marks)]
         else:
             below = [c for c in commands if c.words[: depth + 1] == command.words[: depth + 1]]
             parts[word] = Annotated[

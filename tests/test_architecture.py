@@ -43,6 +43,7 @@ GROUND = tuple(
         "errors",
         "config",
         "config_file",
+        "bench_config",
         "records",
         "statistics",
         "files",
@@ -86,8 +87,19 @@ ROOMS = (
         modules=("harness.telemetry",),
         packages=frozenset({"psutil", "pynvml"}),
     ),
-    Room(name="bench", modules=("harness.bench",), packages=RUNTIME_DEPENDENCIES),
+    Room(
+        name="bench",
+        modules=("harness.bench",),
+        packages=RUNTIME_DEPENDENCIES,
+        late_packages=frozenset({"matplotlib", "scipy"}),  # of the extra `bench`
+    ),
     Room(name="commands", modules=("harness.commands",), packages=RUNTIME_DEPENDENCIES),
+    # A program of its own: the process that is measured does what a command does.
+    Room(
+        name="measured process",
+        modules=("harness.bench.worker", "harness.bench.measured"),
+        packages=RUNTIME_DEPENDENCIES,
+    ),
     Room(name="cli", modules=("harness.cli", "harness.__main__"), packages=RUNTIME_DEPENDENCIES),
 )
 
@@ -98,7 +110,9 @@ def is_within(module: str, package: str) -> bool:
 
 
 def room_of(module: str) -> Room | None:
-    return next((room for room in ROOMS if any(is_within(module, m) for m in room.modules)), None)
+    """The room whose name for the module, or for a package around it, is the longest."""
+    named = [(len(m), room) for room in ROOMS for m in room.modules if is_within(module, m)]
+    return max(named, key=lambda pair: pair[0])[1] if named else None
 
 
 @dataclass(frozen=True)

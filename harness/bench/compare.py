@@ -1,0 +1,266 @@
+"""Is B slower than A? Ratios of throughput with intervals that do not take noise for an effect.
+
+A process is the unit: windows of one process share its memory layout, its luck with the scheduler
+and its minute of the day, so thousands of windows of a single process prove nothing about the next
+(Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Each process therefore
+counts as one value, the median of its windows, and only processes are resampled (Davison and
+Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). All values are logarithms of
+rates, so that a difference is a ratio.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.bench.rows import Cell, Pair, Results, Row
+from harness.errors import InputError
+
+CONFIDENCE = 0.99
+"""That no interval of a comparison, over all its cells, misses the truth for lack of luck."""
+_POWER = 0.8
+_NUM_RESAMPLES = 9_999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Throughput of B over that of A."""
+
+    ratio: float
+    low: float
+    """The interval's ends."""
+    high: float
+    detectable: float
+    """The smallest share by which B would have to be slower to be found out in four of five such
+    comparisons."""
+    num_a: int
+    """Processes of each side."""
+    num_b: int
+
+    @property
+    def verdict(self) -> Literal["slower", "faster", "no difference shown"]:
+        """Of B, where the interval leaves no doubt."""
+        if self.high < 1:
+            return "slower"
+        return "faster" if self.low > 1 else "no difference shown"
+
+    def is_slower_by(self, share: float) -> bool:
+        """Whether the interval shows that B is slower than A by more than `share`."""
+        return self.high < 1 - share
+
+
+def unpaired_effect(
+    a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Effect:
+    """Compares processes that ran on their own.
+
+    Args:
+        a, b: examples/s of each process, at least two for each side.
+        confidence: of the interval.
+
+    The interval reaches to the farther, on either side, of Welch's t interval and the bootstrap's:
+    of few processes the latter is too narrow (Hesterberg, "What teachers should know about the
+    bootstrap", The American Statistician 69, 2015), of skewed ones the former.
+    """
+    logs_a, logs_b = np.log(np.asarray(a)), np.log(np.asarray(b))
+    parts = [np.var(logs, ddof=1) / len(logs) for logs in (logs_a, logs_b)]
+    error = math.sqrt(sum(parts))
+    # Welch and Satterthwaite's degrees of freedom.
+    weights = sum(p**2 / (len(s) - 1) for p, s in zip(parts, (logs_a, logs_b), strict=True))
+    freedom = sum(parts) ** 2 / weights if weights else len(logs_a) + len(logs_b) - 2
+    return _effect(
+        (logs_a, logs_b),
+        lambda x, y, axis: np.mean(y, axis=axis) - np.mean(x, axis=axis),
+        error=error,
+        freedom=float(freedom),
+        confidence=confidence,
+        nums=(len(a), len(b)),
+    )
+
+
+def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE) -> Effect:
+    """Compares processes that took turns, pair by pair.
+
+    Args:
+        log_ratios: log of B's rate over A's, of each pair; at least two.
+        confidence: of the interval, which is made as in `unpaired_effect` (Student's t).
+    """
+    values = np.asarray(log_ratios)
+    return _effect(
+        (values,),
+        lambda x, axis: np.mean(x, axis=axis),
+        error=float(np.std(values, ddof=1)) / math.sqrt(len(values)),
+        freedom=len(values) - 1,
+        confidence=confidence,
+        nums=(len(values), len(values)),
+    )
+
+
+def _effect(
+    samples: tuple[npt.NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    *,
+    error: float,
+    freedom: float,
+    confidence: float,
+    nums: tuple[int, int],
+) -> Effect:
+    from scipy import stats
+
+    centre = float(statistic(*samples, axis=-1))
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    low, high = centre - reach, centre + reach
+    if error > 0:  # else all processes agree to the last bit
+        resampled = stats.bootstrap(
+            samples,
+            statistic,
+            n_resamples=_NUM_RESAMPLES,
+            vectorized=True,
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = min(low, float(resampled.low)), max(high, float(resampled.high))
+    return Effect(
+        ratio=math.exp(centre),
+        low=math.exp(low),
+        high=math.exp(high),
+        # Bloom, "Minimum detectable effects", Evaluation Review 19, 1995.
+        detectable=-math.expm1(low - centre - float(stats.t.ppf(_POWER, freedom)) * error),
+        num_a=nums[0],
+        num_b=nums[1],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellComparison:
+    """One cell in both results."""
+
+    cell: Cell
+    effect: Effect
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two results, cell by cell."""
+
+    cells: tuple[CellComparison, ...]
+    notes: tuple[str, ...]
+    """Of the files as a whole."""
+
+
+def compare(a: Results, b: Results, *, across_machines: bool) -> Comparison:
+    """Compares every cell that both results measured well, at least twice each.
+
+    Raises:
+        InputError: when the machines differ and `across_machines` is not set, or no cell can be
+            compared.
+    """
+    machines = [_machine(results) for results in (a, b)]
+    if machines[0] != machines[1] and not across_machines:
+        raise InputError(
+            f"A was measured on {machines[0]}, B on {machines[1]}; measure both on one machine, or "
+            "set --across-machines to compare the machines"
+        )
+    shared = [cell for cell in a.cells if cell in b.cells]
+    good = [cell for cell in shared if min(len(_good(r, cell)) for r in (a, b)) >= 2]
+    if not good:
+        raise InputError(
+            f"no cell can be compared: A has {len(a.cells)}, B has {len(b.cells)}, both have "
+            f"{len(shared)}, and none of these was measured at least twice in each; run the same "
+            "grid for both, with --repeats 2 or more"
+        )
+    confidence = shared_confidence(len(good))
+    compared = []
+    for cell in good:
+        sides = [_good(results, cell) for results in (a, b)]
+        rates_a, rates_b = ([_rate(row) for row in rows] for rows in sides)
+        effect = unpaired_effect(rates_a, rates_b, confidence=confidence)
+        compared.append(CellComparison(cell=cell, effect=effect, notes=_cell_notes(*sides)))
+    return Comparison(cells=tuple(compared), notes=_file_notes(a, b, len(good)))
+
+
+def compare_pairs(pairs: Sequence[Pair]) -> Comparison:
+    """Compares every cell of which at least two pairs of processes were measured."""
+    by_cell: dict[Cell, list[Pair]] = {}
+    for pair in pairs:
+        by_cell.setdefault(pair.cell, []).append(pair)
+    enough = {cell: measured for cell, measured in by_cell.items() if len(measured) >= 2}
+    confidence = shared_confidence(len(enough))
+    return Comparison(
+        cells=tuple(
+            CellComparison(
+                cell=cell,
+                effect=paired_effect(
+                    [float(np.median(p.log_ratios[p.num_warm_up :])) for p in measured],
+                    confidence=confidence,
+                ),
+                notes=(
+                    *_differences(measured[0].resolved_a, measured[0].resolved_b),
+                    *(f"pair {p.repeat + 1}: {mark}" for p in measured for mark in p.marks),
+                ),
+            )
+            for cell, measured in enough.items()
+        ),
+        notes=(),
+    )
+
+
+def shared_confidence(num_cells: int) -> float:
+    """The confidence of each cell's interval, so that all of them together have `CONFIDENCE`
+    (Bonferroni): a large grid shall not raise more false alarms than a small one."""
+    return 1 - (1 - CONFIDENCE) / max(1, num_cells)
+
+
+def _good(results: Results, cell: Cell) -> list[Row]:
+    return [row for row in results.rows if row.cell == cell and row.figures is not None]
+
+
+def _rate(row: Row) -> float:
+    assert row.figures is not None
+    return row.figures.examples_per_second.median
+
+
+def _machine(results: Results) -> str:
+    host = results.provenance.host
+    gpus = ", ".join(str(gpu["name"]) for gpu in results.provenance.gpus) or "no GPU"
+    memory = round(host["memory_bytes"] / 2**30)  # a boot may leave some pages more or less
+    return f"{host['cpu']}, {host['cores']} cores, {memory} GiB, {gpus}"
+
+
+def _cell_notes(a: Sequence[Row], b: Sequence[Row]) -> tuple[str, ...]:
+    marks = [
+        f"{side} repeat {row.repeat + 1}: {mark}"
+        for side, rows in (("A", a), ("B", b))
+        for row in rows
+        for mark in row.marks
+    ]
+    return (*_differences(a[0].resolved, b[0].resolved), *marks)
+
+
+def _differences(a: Any, b: Any) -> tuple[str, ...]:
+    """What each side's settings came to, where that differs."""
+    return tuple(
+        f"{name} is {a.get(name)} in A and {b.get(name)} in B"
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name)
+    )
+
+
+def _file_notes(a: Results, b: Results, num_compared: int) -> tuple[str, ...]:
+    notes = [
+        f"the {name} settings differ; the ratios say what that costs"
+        for name in ("data", "model", "optimizer")
+        if a.config.get(name) != b.config.get(name)
+    ]
+    for what in ("versions", "host"):
+        sides = [dict(getattr(r.provenance, what)) for r in (a, b)]
+        notes += _differences(*sides)
+    left = len(dict.fromkeys((*a.cells, *b.cells))) - num_compared
+    if left:
+        notes.append(f"{left} cells were not measured twice in both and are left out")
+    return tuple(notes)

@@ -88,8 +88,8 @@ def distributed(replicas: Sequence[AnyBatches], strategy: tf.distribute.Strategy
     """The batches of all replicas as one, whose tensors are replaced by one for each replica."""
 
     def of_all(*tensors: Any) -> Any:
-        if not tf.is_tensor(tensors[0]):
-            return tensors[0]  # a number or a name, the same for all
+        if isinstance(tensors[0], int | str):
+            return tensors[0]  # the capacity, the implementation: the same for all
         return strategy.experimental_distribute_values_from_function(
             lambda context: tensors[context.replica_id_in_sync_group]
         )

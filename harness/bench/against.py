@@ -15,10 +15,13 @@ from harness.bench.protocol import Job
 from harness.bench.rows import Cell, Pair
 from harness.bench.steady import num_warm_up
 
-_TURN_SECONDS = 0.1
-"""Short: the machine is about the same in the four turns that are compared. A turn is at least one
-dispatch, so it may last longer."""
-_LEAST_ROUNDS = 6
+_ROUND = "ABBABAAB"
+"""The order of turns (Thue and Morse): a drift that is straight or a parabola cancels out, and each
+side goes on after itself, with warm caches, as often as the other."""
+_TURN_SECONDS = 0.05
+"""Short: the machine is about the same in the turns of a round. A turn is at least one dispatch, so
+it may last longer."""
+_LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Side:
 
 
 def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-    """Starts both sides, and lets them take turns: A B B A, B A A B, ...
+    """Starts both sides, and lets them take turns: A B B A B A A B, over and over.
 
     While one has its turn the other is halted whole, so that it neither takes a core nor prepares
     batches ahead that would not be on its bill.
@@ -104,15 +107,16 @@ def take_turns(
     rates: dict[str, list[float]] = {"A": [], "B": []}
     log_ratios: list[float] = []
     while len(log_ratios) < _LEAST_ROUNDS or machine.read(pids).awake - before.awake < seconds:
-        logs = {"A": 0.0, "B": 0.0}
-        for name in "ABBA" if len(log_ratios) % 2 == 0 else "BAAB":
+        logs: dict[str, list[float]] = {"A": [], "B": []}
+        for name in _ROUND:
             rate = _turn(*sides[name])
             rates[name].append(rate)
-            logs[name] += math.log(rate) / 2
-        log_ratios.append(logs["B"] - logs["A"])
-    # Two turns of a side in each round.
-    warm_up = max(-(-num_warm_up(1 / np.array(r)) // 2) for r in rates.values())
-    steady = {name: float(np.median(r[2 * warm_up :])) for name, r in rates.items()}
+            logs[name].append(math.log(rate))
+        log_ratios.append(float(np.mean(logs["B"]) - np.mean(logs["A"])))
+    turns = len(_ROUND) // 2  # of a side in each round
+    warm_up = max(-(-num_warm_up(1 / np.array(r)) // turns) for r in rates.values())
+    warm_up = min(warm_up, len(log_ratios) - 1)
+    steady = {name: float(np.median(r[turns * warm_up :])) for name, r in rates.items()}
     return Turns(
         log_ratios=tuple(log_ratios),
         num_warm_up=warm_up,

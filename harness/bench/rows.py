@@ -106,7 +106,7 @@ class Pair:
     cell: Cell
     repeat: int
     log_ratios: tuple[float, ...]
-    """For each A B B A: mean log examples/s of B's turns less that of A's; the warm-up included."""
+    """For each round of turns, warm-up included: mean log examples/s of B's less that of A's."""
     num_warm_up: int
     examples_per_second_a: float
     """Median over turns of the steady state."""

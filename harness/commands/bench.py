@@ -1,6 +1,7 @@
 """`harness bench`: measure throughput over a grid of settings, each cell in its own processes."""
 
 import shlex
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,15 +13,23 @@ from harness.bench.cell import measure
 from harness.bench.compare import compare_pairs
 from harness.bench.comparison_table import print_comparison
 from harness.bench.jobs import job, settings_of_file, settings_of_words, write_data
+from harness.bench.plot import draw
 from harness.bench.process import OWN_CODE, OutOfMemoryError, ProcessFailedError, check_code
-from harness.bench.rows import RESULTS_FILE_NAME, Cell, Pair, Row
+from harness.bench.rows import RESULTS_FILE_NAME, Cell, Pair, Results, Row
 from harness.bench.sweep import cells, remaining
 from harness.bench.table import print_table, varying
 from harness.bench_config import BenchConfig
-from harness.commands.bench_folder import Recorder, begin, check_folder
+from harness.commands.bench_folder import (
+    PLOT_FILE_NAME,
+    TENSORBOARD_FOLDER_NAME,
+    Recorder,
+    begin,
+    check_folder,
+)
 from harness.commands.compare import require_package, verdict
 from harness.data.sources import load_configured
 from harness.errors import InputError
+from harness.quiet import quiet_import
 
 EXIT_INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
@@ -62,7 +71,7 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
     results = recorder.results
     code = 0
     if results.rows:
-        print_table(results, console)
+        _report(config, results, folder, console)
         code = 1 if any(row.status == "failed" for row in results.rows) else 0
     comparison = compare_pairs(results.pairs)
     if comparison.cells:
@@ -77,6 +86,22 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
         console.print(Text(text), soft_wrap=True)
         return EXIT_INTERRUPTED
     return code
+
+
+def _report(config: BenchConfig, results: Results, folder: Path, console: Console) -> None:
+    """Prints the table, and writes what else was asked for."""
+    print_table(results, console)
+    if config.plot == "on":
+        draw(results, folder / PLOT_FILE_NAME)
+        console.print(Text(f"plot           {folder / PLOT_FILE_NAME}"), soft_wrap=True)
+    if config.tensorboard == "on":
+        with quiet_import():  # which takes seconds, and memory that the cells should have had
+            from harness.bench.hparams import write_hparams
+        place = folder / TENSORBOARD_FOLDER_NAME
+        shutil.rmtree(place, ignore_errors=True)  # of the sweep before it was resumed
+        write_hparams(results, place)
+        where = shlex.quote(str(place))
+        console.print(Text(f"cells          tensorboard --logdir {where}"), soft_wrap=True)
 
 
 class _Against:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -90,6 +91,12 @@ class EventFile:
             value.tensor.dtype = tf.float32.as_datatype_enum
             value.tensor.tensor_shape.SetInParent()
             value.tensor.float_val.append(number)
+        self._add(event)
+
+    def summary(self, step: int, summary: Any) -> None:
+        """Adds a whole `Summary` message, TensorFlow's or TensorBoard's, at `step`."""
+        event = tf.compat.v1.Event(step=step)
+        event.summary.MergeFromString(summary.SerializeToString())
         self._add(event)
 
     def flush(self) -> None:

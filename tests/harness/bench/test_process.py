@@ -161,8 +161,7 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
         shutil.copytree(OWN_CODE / package, tmp_path / package)
     a, b = Side(job=small(data), code=tmp_path), Side(job=small(data), slow_down=1.0)
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
-    assert len(pair.log_ratios) >= 6
-    assert pair.num_warm_up <= len(pair.log_ratios) // 2 + 1
+    assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
     assert np.median(pair.log_ratios) < -0.2  # log 1/2, were there nothing but the step
     assert pair.resolved_a["commit"] is None
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"

@@ -88,8 +88,13 @@ def test_the_table(sweep: tuple[Path, str, str]) -> None:
     assert str(sweep[0] / RESULTS_FILE_NAME) in out
 
 
-def test_nothing_else_is_left(sweep: tuple[Path, str, str]) -> None:
-    assert not [path.name for path in sweep[0].iterdir() if path.name.startswith(".")]
+def test_what_lies_in_the_folder(sweep: tuple[Path, str, str]) -> None:
+    folder, _, out = sweep
+    names = {path.name for path in folder.iterdir()}
+    assert names == {RESULTS_FILE_NAME, "throughput.png", "tensorboard"}
+    assert len(list((folder / "tensorboard").iterdir())) == 1 + 2  # the experiment, two cells
+    assert f"tensorboard --logdir {folder / 'tensorboard'}" in out
+    assert str(folder / "throughput.png") in out
 
 
 @pytest.mark.parametrize(

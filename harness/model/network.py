@@ -6,6 +6,7 @@ import keras
 
 from harness.config import ModelConfig
 from harness.errors import InputError
+from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense
 
 
@@ -74,7 +75,7 @@ def build_network(
                 name=f"dense_{layer}",
             )(x)
         if rate > 0:
-            x = keras.layers.Dropout(
+            x = HashDropout(
                 rate, seed=1000 * seed + 500 + layer, dtype=dtype, name=f"dropout_{layer}"
             )(x)
     # The head stays float32: 16-bit logits would round the loss.
@@ -112,7 +113,8 @@ def portable_copy(network: Network) -> keras.Model:
             config |= {"implementation": "gather", "unique": False}
         if not isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = "float32"
-        return layer.__class__.from_config(config)
+        kind = keras.layers.Dropout if isinstance(layer, HashDropout) else type(layer)
+        return kind.from_config(config)
 
     copy = keras.models.clone_model(network.probabilities, clone_function=portable)
     copy.set_weights(network.probabilities.get_weights())

@@ -97,7 +97,7 @@ ROOMS = (
     # A program of its own: the process that is measured does what a command does.
     Room(
         name="measured process",
-        modules=("harness.bench.worker", "harness.bench.measured"),
+        modules=("harness.bench.worker", "harness.bench.measured", "harness.bench.variants"),
         packages=RUNTIME_DEPENDENCIES,
     ),
     Room(name="cli", modules=("harness.cli", "harness.__main__"), packages=RUNTIME_DEPENDENCIES),

@@ -28,6 +28,7 @@ def job(
     *,
     over: Mapping[str, Any] | None = None,
     variant: Variant = "full",
+    roofs: bool = False,
 ) -> Job:
     """What a process of `cell` is told.
 
@@ -36,7 +37,7 @@ def job(
         cell: a point of its grid.
         data: the folder that `write_data` wrote.
         over: settings of `TrainConfig` by their bare names that stand over all others.
-        variant: see `Job`.
+        variant, roofs: see `Job`.
 
     Raises:
         InputError: when `over` holds what is no setting, or a wrong value.
@@ -59,7 +60,7 @@ def job(
     if over:
         flat = _flat(to_mapping(settings)) | dict(over)
         settings = from_mapping(TrainConfig, flat, where="the settings to compare with")
-    return Job(settings=without_defaults(settings), variant=variant)
+    return Job(settings=without_defaults(settings), variant=variant, roofs=roofs)
 
 
 def settings_of_file(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from harness.bench.protocol import Job
+from harness.bench.variants import PartialEngine, repeated, roofs
 from harness.commands.session import build_session
 from harness.config import TrainConfig, from_mapping
 from harness.engine.engine import Engine
@@ -43,14 +44,25 @@ class Measured:
             session = build_session(config, checkpoint_dir=unused / "checkpoints")
             self._remaining = iter(session.dispatches(epochs=_EPOCHS))
             first = next(self._remaining)
-            compilation = session.engine.prepare(*first)
+            self._engine: Engine | PartialEngine = session.engine
+            if job.variant != "full":
+                self._engine = PartialEngine(session, config.optimizer, job.variant)
+            compilation = self._engine.prepare(*first)
+            measured_roofs = (
+                roofs(
+                    session.devices.names[0], session.choices.precision.name.removeprefix("mixed_")
+                )
+                if job.roofs
+                else None
+            )
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(_first_line(error)) from error
-        assert compilation is not None, "the first dispatch compiles"
-        self._remaining = itertools.chain([first], self._remaining)
-        self._engine = session.engine
+        if job.variant in ("full", "input only"):
+            self._remaining = itertools.chain([first], self._remaining)
+        else:
+            self._remaining = repeated(first)
         self._steps = session.steps
-        self.compile_seconds = compilation.seconds
+        self.compile_seconds = 0.0 if compilation is None else compilation.seconds
         """Of the training step, over all capacities so far."""
         choices, devices = session.choices, session.devices
         self.resolved: dict[str, Any] = {
@@ -66,8 +78,11 @@ class Measured:
                 "rows": session.dataset.train.num_rows,
                 "nnz": session.dataset.train.nnz,
                 "num_tokens": session.dataset.num_tokens,
+                "num_classes": session.dataset.num_classes,
             },
         }
+        if measured_roofs is not None:
+            self.resolved["roofs"] = measured_roofs
         self._gpus = devices.names if devices.device_type == "GPU" else ()
         self.pci_bus_ids = _pci_bus_ids(len(self._gpus)) if self._gpus else []
 
@@ -111,7 +126,7 @@ class Measured:
 class _Slowed:
     """An engine that sleeps a share of each dispatch's time after it."""
 
-    def __init__(self, engine: Engine, share: float) -> None:
+    def __init__(self, engine: Engine | PartialEngine, share: float) -> None:
         self._engine = engine
         self._share = share
         self._start = 0.0

@@ -13,7 +13,11 @@ from typing import Any, Literal
 
 PROTOCOL_VERSION = 1
 
-Variant = Literal["full", "fixed batch", "no first layer", "no optimizer", "no all-reduce"]
+Variant = Literal[
+    "full", "input only", "fixed batch", "no first layer", "no optimizer", "empty dispatch"
+]
+"""Parts of a step, for `--diagnose`. `fixed batch` and what follows get one dispatch's batches over
+and over; `empty dispatch` runs no step of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,9 @@ class Job:
     settings: Mapping[str, Any]
     """Of `TrainConfig`, nested; those at their default left out."""
     variant: Variant = "full"
-    """For `--diagnose`: which part of the step is left out."""
+    """What is left out."""
+    roofs: bool = False
+    """Whether to measure the device's memory bandwidth and arithmetic too."""
     protocol: int = PROTOCOL_VERSION
 
 

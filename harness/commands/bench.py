@@ -19,7 +19,9 @@ from harness.bench.rows import RESULTS_FILE_NAME, Cell, Pair, Results, Row
 from harness.bench.sweep import cells, remaining
 from harness.bench.table import print_table, varying
 from harness.bench_config import BenchConfig
+from harness.commands.bench_diagnose import diagnose_all
 from harness.commands.bench_folder import (
+    DIAGNOSIS_FILE_NAME,
     PLOT_FILE_NAME,
     TENSORBOARD_FOLDER_NAME,
     Recorder,
@@ -29,6 +31,7 @@ from harness.commands.bench_folder import (
 from harness.commands.compare import require_package, verdict
 from harness.data.sources import load_configured
 from harness.errors import InputError
+from harness.files import write_json
 from harness.quiet import quiet_import
 
 EXIT_INTERRUPTED = 130
@@ -51,7 +54,7 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
     against = _Against.of(config) if config.compares else None
     if against is not None:
         require_package("scipy", "to compare", "leave out --against")
-    elif config.plot == "on":
+    elif config.plot == "on" and not config.diagnose:
         require_package("matplotlib", "to draw the plot", "set --plot off")
     dataset = load_configured(config.data)
     planned = cells(config.grid, rows=dataset.train.num_rows)
@@ -63,6 +66,11 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
         data = Path(temporary) / "data"
         write_data(dataset, data)
         del dataset  # the memory is for the processes that are measured
+        if config.diagnose:
+            found = diagnose_all(config, planned, data, console)
+            write_json(folder / DIAGNOSIS_FILE_NAME, found)
+            console.print(Text(f"diagnosis      {folder / DIAGNOSIS_FILE_NAME}"), soft_wrap=True)
+            return 0
         try:
             _measure_all(config, against, planned, data, recorder, console)
         except KeyboardInterrupt:

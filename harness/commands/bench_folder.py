@@ -29,6 +29,7 @@ from harness.files import json_text
 from harness.telemetry import host
 
 PLOT_FILE_NAME = "throughput.png"
+DIAGNOSIS_FILE_NAME = "diagnosis.json"
 TENSORBOARD_FOLDER_NAME = "tensorboard"
 
 

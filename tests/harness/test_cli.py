@@ -13,7 +13,7 @@ from harness.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = {
-    "": ["train", "evaluate", "predict", "data", "smoke", "doctor"],
+    "": ["train", "evaluate", "predict", "data", "smoke", "doctor", "bench", "compare"],
     "train": [
         *("--data", "--run-dir", "--epochs", "--batch-size", "--precision", "--implementation"),
         *("--steps-per-dispatch", "--replicas", "--seed", "--input", "--resume", "--hidden-units"),
@@ -26,6 +26,12 @@ COMMANDS = {
     "data": ["info", "convert"],
     "data info": ["--data", "--num-bins", "--word-index"],
     "data convert": ["--data", "--out"],
+    "bench": [
+        *("--batch-size", "--implementation", "--precision", "--input", "--replicas"),
+        *("--steps-per-dispatch", "--repeats", "--seconds", "--resume", "--against", "--plot"),
+        *("--against-set", "--fail-if-slower", "--diagnose", "{auto,stream,resident}"),
+    ],
+    "compare": ["--across-machines", "--fail-if-slower"],
     "smoke": ["--batch-size", "--implementations", "--precisions", "--replicas"],
 }
 # Every help in one process: its start costs more than all of them.

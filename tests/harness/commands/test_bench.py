@@ -193,3 +193,20 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     assert call("compare", a, b, "--across-machines").code == 0
     b.write_text(a.read_text()[:1000])
     assert "is not whole JSON" in call("compare", a, b).err
+
+
+def test_a_diagnosis(tmp_path: Path) -> None:
+    flags = ("--batch-size", "100", "--implementation", "gather", "--input", "stream")
+    folder = tmp_path / "bench"
+    result = call(
+        *("bench", *CORPUS, *NETWORK, *flags, "--diagnose", "--seconds", "0.1"),
+        *("--bench-dir", folder),
+    )
+    assert (result.code, result.err) == (0, "")
+    assert "GB/s" in result.out
+    (found,) = json.loads((folder / "diagnosis.json").read_text()).values()
+    assert found["bound"] in ("input", "launch", "communication", "memory", "compute")
+    assert found["shares"]["communication"] == 0.0  # one replica
+    assert found["step_ms"] > 0
+    assert found["memory_roof_share"] > 0
+    assert [path.name for path in folder.iterdir()] == ["diagnosis.json"]

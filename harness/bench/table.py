@@ -11,8 +11,8 @@ from rich.text import Text
 from harness.bench.rows import Cell, Results
 from harness.bench.summary import CellSummary, summarize
 
-_HEADINGS = ("examples/s", "p20 - p80", "steps/s", "ms p50", "p95", "p99", "compile", "memory")
-"""Times are a step's."""
+_HEADINGS = ("examples/s", "p20 - p80", "steps/s", "ms p50", "p95", "p99", "comp. s", "GB")
+"""Percentiles are of a step's time; GB of the peak of resident memory."""
 _MAX_NOTES = 12
 
 
@@ -28,13 +28,13 @@ def print_table(results: Results, console: Console) -> None:
     axes = varying(cells)
     summaries = [summarize(cell, results.rows) for cell in cells]
     with_device = any(s.peak_device_bytes is not None for s in summaries)
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
     for axis in axes:
         # What tells the cells apart is never cut short; figures wrap where space is scarce.
         widest = max(len(str(getattr(cell, axis))) for cell in cells)
         table.add_column(axis.replace("_", " "), justify="right", min_width=widest)
     for heading in _HEADINGS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     if with_device:
         table.add_column("on device", justify="right")
         table.add_column("GPU busy", justify="right")
@@ -59,12 +59,14 @@ def _figures(summary: CellSummary) -> list[str]:
         f"{figures.step_time_ms_p50:.2f}",
         f"{figures.step_time_ms_p95:.2f}",
         f"{figures.step_time_ms_p99:.2f}",
-        f"{summary.compile_seconds:.1f} s",
-        f"{summary.peak_rss_bytes / 1e9:.2f} GB",
+        f"{summary.compile_seconds:.1f}",
+        f"{summary.peak_rss_bytes / 1e9:.2f}",
     ]
 
 
 def _short(rate: float) -> str:
+    if rate < 1e3:
+        return f"{rate:.0f}"
     return f"{rate / 1e3:.1f}k" if rate < 1e5 else f"{rate / 1e3:,.0f}k"
 
 

@@ -82,8 +82,7 @@ def test_the_table(sweep: tuple[Path, str, str]) -> None:
     lines = out.splitlines()
     for size in ("50", "100"):
         (line,) = (li for li in lines if re.match(rf" *{size}  +[\d,]+ ", li))
-        assert line.rstrip().endswith("GB")
-    assert all(len(line) <= 80 for line in lines if "GB" in line)
+        assert re.search(r" \d\.\d\d$", line.rstrip())  # the last column is there whole
     assert "implementation gather, precision auto, input stream" in " ".join(out.split())
     assert str(sweep[0] / RESULTS_FILE_NAME) in out
 

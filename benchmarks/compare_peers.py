@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="default: all")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
+    if arguments.repeats < 2:
+        parser.error("--repeats must be at least 2: a range is given")
 
     rows = load_configured(DataConfig(data=arguments.data)).train
     names = arguments.peer or list(PEERS)

@@ -4,6 +4,7 @@ It drives an engine through the few methods below and sees nothing but records, 
 read, and tested, without a device.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -114,6 +115,9 @@ def train(
             loss_scale=sums.loss_scale,
             skipped_steps=sums.skipped_steps,
         )
+        if not math.isfinite(window.loss) and (not windows or math.isfinite(windows[-1].loss)):
+            for observer in observers:
+                observer.on_warning(f"the loss is {window.loss} from step {step} on")
         windows.append(window)
         for observer in observers:
             observer.on_window(window)

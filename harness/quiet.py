@@ -12,13 +12,24 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from harness.errors import InputError
+
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Holds back what reaches standard error inside, then lets through all but information."""
+    """Holds back what reaches standard error inside, then lets through all but information.
+
+    Raises:
+        InputError: when the environment asks Keras for another backend.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
+    if backend != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND is '{backend}', but this harness trains with TensorFlow; unset it"
+        )
     if sys.stderr is None:  # closed by who called us: nothing can reach it
         yield
         return

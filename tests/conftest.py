@@ -5,6 +5,8 @@ import os
 # Read when TensorFlow is imported. A test module may do that, so before all of them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# The suite runs on logical CPU devices, also where there is a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import sys
 from pathlib import Path

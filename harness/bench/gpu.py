@@ -89,10 +89,15 @@ class Utilization:
         with _library() as present:
             if not present:
                 return
-            handles = [pynvml.nvmlDeviceGetHandleByPciBusId(i.encode()) for i in self._pci_bus_ids]
+            try:
+                handles = [
+                    pynvml.nvmlDeviceGetHandleByPciBusId(i.encode()) for i in self._pci_bus_ids
+                ]
+            except pynvml.NVMLError:
+                return  # not a device that NVML knows by its bus
             while not self._stop.wait(_INTERVAL_SECONDS):
                 for handle in handles:
                     try:
                         self._samples.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-                    except pynvml.NVMLError_NotSupported:
-                        return  # a slice of a GPU (MIG) has no such figure
+                    except pynvml.NVMLError:
+                        return  # a slice of a GPU (MIG) has no such figure; a lost GPU neither

@@ -1,6 +1,7 @@
 """`harness compare`: two results files, cell by cell."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -59,6 +60,6 @@ def require_package(package: str, purpose: str, instead: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise InputError(
-            f"{package} is not installed, which is needed {purpose}; install the extra: pip "
-            f"install 'multi-hot-harness[bench]', or {instead}"
+            f"{package} is not installed, which is needed {purpose}; install it "
+            f"({sys.executable} -m pip install {package}), or {instead}"
         )

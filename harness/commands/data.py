@@ -29,7 +29,10 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     console.print(_histogram(found))
     # As text, in which brackets are no markup; paths in one piece, the row wrapped.
     if found.decoded_row is not None:
-        console.print(Text(f"the first row ({found.vocabulary_note}):"), soft_wrap=True)
+        console.print(
+            Text(f"the first row ({found.vocabulary_note}; # is a start, unknown or padding id):"),
+            soft_wrap=True,
+        )
         console.print(Text(found.decoded_row))
     else:
         console.print(Text(found.vocabulary_note), soft_wrap=True)

@@ -45,7 +45,6 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
     table.add_row("test accuracy", f"{evaluation.accuracy:.4f}")
     table.add_row("test loss", f"{evaluation.loss:.4f}")
     table.add_row("rows", f"{evaluation.examples:,}")
-    table.add_row("examples/s", f"{evaluation.examples / evaluation.seconds:,.0f}")
     table.add_row("compilation", f"{compilation.seconds:.2f} s")
     console.print(table)
     return 0

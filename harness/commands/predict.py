@@ -25,10 +25,12 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
         InputError: when there is no text, no such model or no word index.
     """
     console = console or Console()
-    texts = config.texts or tuple(line.strip() for line in sys.stdin if line.strip())
-    if not texts:
+    given = config.texts or tuple(line.strip() for line in sys.stdin if line.strip())
+    texts = tuple(text for text in given if text.strip())
+    if not texts or len(texts) < len(config.texts):
         raise InputError(
-            "no text to judge; give texts as arguments, or one a line on standard input"
+            "no text to judge, or an empty one; give texts as arguments, or one a line on standard "
+            "input"
         )
     path = Path(config.word_index) if config.word_index else cached_file(WORD_INDEX_NAME)
     if not path.exists():
@@ -41,7 +43,7 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     )
     reserved = {config.imdb.start_char, config.imdb.oov_char}
     table = Table()
-    for column in ("text", "known words", "class", "probability"):
+    for column in ("text", "known words", "class", "its probability"):
         table.add_column(column, justify="left" if column == "text" else "right")
     for text, ids, probabilities in _judged(saved, vocabulary, texts):
         known = sum(token not in reserved for token in ids.tolist())

@@ -82,6 +82,8 @@ def resolve(
         rows = execution.batch_size // devices.num_replicas
         auto_steps = estimated_steps(
             tokens_per_step=rows * float(dataset.train.lengths.mean()),
+            rows=rows,
+            hidden_units=config.model.hidden_units,
             implementation=implementation.name,
         )
         why = f"estimated to last {AIM_SECONDS:.1f} s; halved if it takes over twice that"

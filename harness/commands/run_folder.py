@@ -1,6 +1,7 @@
 """The folder of a run: what may stand in it before the run starts, and what is cleared."""
 
 import dataclasses
+import os
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from harness.config import ExecutionConfig, OutputConfig, TrainConfig, from_mapping
 from harness.errors import InputError
 from harness.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.observers.jsonl import whole_lines
 from harness.observers.summary import CONFIG_FILE_NAME, SUMMARY_FILE_NAME, read_settings
 from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 
@@ -35,6 +37,8 @@ def check_run_folder(config: OutputConfig) -> Path:
             --resume was given, or holds none and --resume was.
     """
     folder = Path(config.run_dir or time.strftime("runs/%Y-%m-%d_%H-%M-%S")).absolute()
+    if config.run_dir is None and folder.exists():  # another run began in the same second
+        folder = folder.with_name(f"{folder.name}_{os.getpid()}")
     try:
         present = [name for name in _WRITTEN if (folder / name).exists()]
         there = next(place for place in (folder, *folder.parents) if place.exists())
@@ -61,7 +65,8 @@ def check_resumable(folder: Path, config: TrainConfig) -> ExecutionConfig:
         How the run was executed, every `auto` resolved.
 
     Raises:
-        InputError: naming each setting that differs and both its values.
+        InputError: naming each setting that differs and both its values; or when its metrics.jsonl
+            is damaged.
     """
     path = folder / CONFIG_FILE_NAME
     before = from_mapping(TrainConfig, read_settings(folder), where=str(path))
@@ -76,6 +81,10 @@ def check_resumable(folder: Path, config: TrainConfig) -> ExecutionConfig:
             f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
             f"run's own ({path} holds them), or another --run-dir"
         )
+    metrics = folder / METRICS_FILE_NAME
+    if metrics.exists():
+        for _ in whole_lines(metrics):
+            pass  # each is checked: the run appends behind them
     return before.execution
 
 

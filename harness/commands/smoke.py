@@ -147,7 +147,7 @@ def _try(settings: TrainConfig, *, tolerance: float) -> _Outcome:
             raise KeyboardInterrupt
         summary = json.loads((folder / "summary.json").read_text())
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        losses = [line["loss"] for line in lines if "loss" in line]
+        losses = [float(line["loss"]) for line in lines if "loss" in line]  # "NaN" is a text
         failures = []
         if not losses[-1] < losses[0]:
             failures.append("the loss did not fall")
@@ -183,7 +183,7 @@ def _saved_model_failures(
     # Eagerly: to compile a program for one batch would take longer than all the rest.
     logits = saved.logits({"values": rows.values, "row_splits": rows.row_splits})
     again = float(tf.reduce_mean(row_losses(tf.constant(rows.labels), logits)))
-    before = summary["test_loss"]
+    before = float(summary["test_loss"])
     if abs(again - before) <= tolerance * before:
         return []
     return [f"the saved model's loss is {again:.5f}, not {before:.5f}"]

@@ -1,6 +1,7 @@
 """Reads IMDB reviews in Keras's npz format into `RaggedSets`, as keras.datasets.imdb gives them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -35,7 +36,7 @@ def load_imdb(
     if options.held_out_rows >= merged.num_rows:
         raise InputError(
             f"{path} has {merged.num_rows} rows, too few to hold out {options.held_out_rows}. "
-            "Use --split standard (from Python: or a smaller held_out_rows)."
+            f"Set --held-out-rows to {merged.num_rows - 1} or less, or use --split standard."
         )
     held_out, rest = merged.split(options.held_out_rows)
     return rest, held_out
@@ -49,6 +50,9 @@ def load_parts(path: str | Path, options: ImdbOptions) -> tuple[RaggedSets, Ragg
     train, test = (_start_and_offset(_shuffled(raw, rng), options) for raw in _read_parts(path))
     # Keras takes the highest id of both parts as the limit when it is given none.
     num_words = options.num_words or max(int(part.values.max(initial=1)) for part in (train, test))
+    # A part may lack the highest class.
+    num_classes = max(train.num_classes, test.num_classes)
+    train, test = (replace(part, num_classes=num_classes) for part in (train, test))
     return (
         _limit_words(train, num_words, options, path.stem),
         _limit_words(test, num_words, options, path.stem),

@@ -44,7 +44,7 @@ def set_up_devices(replicas: Literal["auto"] | int) -> Devices:
         InputError: when more replicas are asked for than the machine has GPUs, or than a CPU that
             TensorFlow already runs on was split into.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
     if gpus:
         return _on_gpus(gpus, len(gpus) if replicas == "auto" else replicas)
     return _on_cpu(1 if replicas == "auto" else replicas)

@@ -43,7 +43,7 @@ class MultiHotDense(keras.layers.Layer):
         units: H.
         num_tokens: V.
         implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`).
-        unique: a promise that no row holds an id twice; where it is broken, the id counts twice.
+        unique: a promise that no row holds an id twice; where it is broken, it may count twice.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
             `keras.layers.Dense`.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,27 @@ class JsonlObserver(Observer):
     def _whole_lines_bytes(self, last_step: int) -> int:
         """Length of the part that stays: whole lines, in order of steps, up to `last_step`."""
         size_bytes = 0
-        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
-                break  # torn when the run before was killed
-            try:
-                beyond = json.loads(line)["step"] > last_step
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{self._path}: line {number} is not a record of a run ({line[:40]!r}); "
-                    "mend or remove the file before resuming"
-                ) from error
-            if beyond:
+        for step, length in whole_lines(self._path):
+            if step > last_step:
                 break
-            size_bytes += len(line)
+            size_bytes += length
         return size_bytes
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, int]]:
+    """Step and length in bytes of each line of a metrics.jsonl, without a torn last one.
+
+    Raises:
+        InputError: when a line is none of ours.
+    """
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            return  # torn when the run was killed
+        try:
+            step = int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: line {number} is not a record of a run ({line[:40]!r}); mend or remove "
+                "the file before resuming"
+            ) from error
+        yield step, len(line)

@@ -1,5 +1,8 @@
 """How many steps a dispatch holds where every number is as good for the compiled program."""
 
+import itertools
+from collections.abc import Sequence
+
 from harness.records import Observer, Window
 
 AIM_SECONDS = 0.2
@@ -7,20 +10,33 @@ AIM_SECONDS = 0.2
 through several times a second."""
 _TOO_LONG_SECONDS = 0.5
 
-_TOKENS_PER_SECOND = {"native": 60e6, "gather": 12e6, "dense": 9e6}
-"""Forward and backward on two CPU cores, rounded down."""
+_SUMS_PER_SECOND = {"native": 3e9, "gather": 6e8, "dense": 4.5e8}
+"""Elements of the table added up, forward and backward, on two CPU cores, rounded down."""
+_PRODUCTS_PER_SECOND = 2e10
+"""Multiplications of the other layers, forward and backward, likewise."""
 _STEP_SECONDS = 3e-4
 """The rest of a step of the tutorial's size."""
 
 
-def estimated_steps(*, tokens_per_step: float, implementation: str) -> int:
+def estimated_steps(
+    *, tokens_per_step: float, rows: int, hidden_units: Sequence[int], implementation: str
+) -> int:
     """Steps that last about `AIM_SECONDS`, by what was measured on two CPU cores.
+
+    Args:
+        tokens_per_step: ids of one replica's batch.
+        rows: of one replica's batch.
+        hidden_units: of the network.
+        implementation: of the multi-hot product.
 
     An estimate on purpose, not a measurement: windows are as long as dispatches, and with it two
     runs of the same settings write the same windows. A faster device gets shorter dispatches than
     it could have, which costs little; for a slower one see `StepsPerDispatch`.
     """
-    seconds = tokens_per_step / _TOKENS_PER_SECOND[implementation] + _STEP_SECONDS
+    sums = tokens_per_step * hidden_units[0]
+    products = 3 * rows * sum(m * n for m, n in itertools.pairwise(hidden_units))
+    seconds = _STEP_SECONDS + products / _PRODUCTS_PER_SECOND
+    seconds += sums / _SUMS_PER_SECOND[implementation]
     return max(1, int(AIM_SECONDS / seconds))
 
 

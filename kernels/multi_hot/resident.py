@@ -45,11 +45,12 @@ def take_rows(
     splits = tf.concat([[0], tf.cumsum(tf.cast(ends - starts, tf.int32))], axis=0)
     # Position p of row r reads position p + shift(r). The shift changes where a row begins, so the
     # sum of all changes up to p is the shift there: one scatter and one cumulative sum.
-    shifts = tf.cast(starts, tf.int32) - splits[:-1]
-    changes = shifts - tf.concat([[0], shifts[:-1]], axis=0)
+    wide = row_splits.dtype  # resident sets may hold more ids than int32 counts
+    shifts = starts - tf.cast(splits[:-1], wide)
+    changes = shifts - tf.concat([tf.zeros([1], wide), shifts[:-1]], axis=0)
     begins = tf.minimum(splits[:-1], capacity)
     at = tf.math.unsorted_segment_sum(changes, begins, capacity + 1)
-    source = tf.range(capacity) + tf.cumsum(at)[:capacity]
-    last = tf.maximum(tf.size(values) - 1, 0)
+    source = tf.range(capacity, dtype=wide) + tf.cumsum(at)[:capacity]
+    last = tf.maximum(tf.size(values, wide) - 1, 0)
     taken = tf.gather(values, tf.clip_by_value(source, 0, last))
     return tf.cast(taken, tf.int32), splits

@@ -194,11 +194,15 @@ def _sources() -> list[Path]:
 def _read(path: Path) -> Choice | None:
     try:
         return replace(Choice(**json.loads(path.read_text())), from_cache=True)
-    except FileNotFoundError:
-        return None
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or damaged: measured again, and written anew
 
 
 def _write(path: Path, choice: Choice) -> None:
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(asdict(choice), file)
-    os.replace(file.name, path)
+        written = Path(file.name)
+    try:
+        written.write_text(json.dumps(asdict(choice)))
+        os.replace(written, path)
+    except OSError:
+        written.unlink(missing_ok=True)  # a full disk: the next process measures again

@@ -55,7 +55,13 @@ def _ffi_api() -> int:
             f"TensorFlow {tf.__version__} has no libtensorflow_cc in {tf.sysconfig.get_lib()}, "
             "which the native kernels register with: use the implementation 'gather'"
         )
-    get_api = ctypes.CDLL(str(tensorflow_library)).XLA_FFI_GetApi
+    try:
+        get_api = ctypes.CDLL(str(tensorflow_library)).XLA_FFI_GetApi
+    except (OSError, AttributeError) as error:
+        raise NativeUnavailableError(
+            f"TensorFlow {tf.__version__} does not offer XLA's foreign function interface "
+            f"({error}): use the implementation 'gather'"
+        ) from error
     get_api.restype = ctypes.c_void_p
     return int(get_api())
 
@@ -63,7 +69,13 @@ def _ffi_api() -> int:
 @functools.cache
 def _load() -> Build:
     built = build(Path(tf.sysconfig.get_include()))
-    register = ctypes.CDLL(str(built.path)).multi_hot_register
+    try:
+        register = ctypes.CDLL(str(built.path)).multi_hot_register
+    except (OSError, AttributeError) as error:
+        raise NativeUnavailableError(
+            f"the native kernels in {built.path} cannot be loaded ({error}): remove that file, or "
+            "use the implementation 'gather'"
+        ) from error
     register.argtypes = [ctypes.c_void_p]
     failed = register(_ffi_api())
     if failed:

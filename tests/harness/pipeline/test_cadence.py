@@ -39,8 +39,20 @@ def test_what_was_asked_for_stays() -> None:
 @pytest.mark.parametrize("implementation", ["native", "gather", "dense"])
 def test_larger_batches_get_fewer_steps_and_at_least_one(implementation: str) -> None:
     numbers = [
-        estimated_steps(tokens_per_step=tokens, implementation=implementation)
+        estimated_steps(
+            tokens_per_step=tokens, rows=8, hidden_units=(50, 50), implementation=implementation
+        )
         for tokens in (1e3, 1e5, 1e7, 1e10)
     ]
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[-1] == 1
+
+
+def test_wide_layers_get_fewer_steps() -> None:
+    narrow, wide = (
+        estimated_steps(
+            tokens_per_step=65_000, rows=500, hidden_units=units, implementation="native"
+        )
+        for units in ((50, 50, 50), (50, 2048, 2048))
+    )
+    assert narrow > 10 * wide

@@ -310,3 +310,25 @@ def test_what_an_observer_raises_ends_the_run() -> None:
             clock=clock,
         )
     assert log == ["compile training step 0", "train 0", "fetch 0"]
+
+
+def test_a_loss_that_is_no_number_is_told_once() -> None:
+    class Diverging(StandIn):
+        def fetch(self, sums: Planned) -> StepSums:
+            loss = float("nan") if sums.step >= 2 else 1.0
+            return StepSums(loss=loss, hits=0.0, skipped_steps=0, loss_scale=None)
+
+    warnings: list[str] = []
+
+    class Warned(Observer):
+        def on_warning(self, message: str) -> None:
+            warnings.append(message)
+
+    dispatches = planned(epochs=1, steps=6, per_dispatch=1)
+    train(
+        [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
+        Diverging(clock=Clock(), log=[]),
+        [Warned()],
+        steps_per_epoch=6,
+    )
+    assert warnings == ["the loss is nan from step 3 on"]

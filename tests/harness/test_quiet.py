@@ -1,5 +1,6 @@
 """Information stays off the terminal; errors come through, also when the import fails."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,19 @@ def test_a_standard_error_that_is_closed() -> None:
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "inside\n")
+
+
+def test_another_keras_backend_is_refused() -> None:
+    script = "from harness.cli import main; raise SystemExit(main(['doctor']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: KERAS_BACKEND is 'jax', but this harness trains with TensorFlow; unset it\n"
+    )

@@ -59,7 +59,7 @@ def test_names_with_brackets_are_no_markup(tmp_path: Path) -> None:
     result = call("data", "info", "--data", path, *flags)
     assert (result.code, result.err) == (0, "")
     assert "[red]" in result.out
-    assert f"(words from {words})" in result.out
+    assert f"(words from {words}; #" in result.out
     assert re.search(r"^# (\[/i\]|\[bold\]|#)", result.out, re.MULTILINE)
 
 

@@ -109,6 +109,14 @@ def test_more_than_two_classes(write_npz: WriteNpz) -> None:
     assert train.num_classes == 5
 
 
+def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
+    path = write_npz(y_train=np.array([0, 4, 2, 3]))
+    train, test = load_imdb(path, ImdbOptions(split="standard"))
+    assert train.num_classes == test.num_classes == 5
+    train, test = load_imdb(path, ImdbOptions(held_out_rows=2))
+    assert train.num_classes == test.num_classes == 5
+
+
 # Files that are not what they should be.
 
 

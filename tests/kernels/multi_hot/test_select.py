@@ -38,6 +38,16 @@ def test_takes_the_fastest_and_remembers_it(cache: Path) -> None:
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"other": 1}'])
+def test_a_damaged_answer_is_measured_again(cache: Path, damaged: str) -> None:
+    choose_implementation(**SHAPES)
+    (kept,) = cache.glob("choice-*.json")
+    kept.write_text(damaged)
+    assert not choose_implementation(**SHAPES).from_cache
+    assert choose_implementation(**SHAPES).from_cache
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_dense_is_no_candidate_where_its_matrix_is_huge() -> None:
     choice = choose_implementation(num_rows=64, num_values=99, num_tokens=2**22, units=1)
     assert set(choice.seconds_by_name) == {"native", "gather"}

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
-from kernels.multi_hot.cases import LARGE, Case
+from kernels.multi_hot.cases import CASES, Case
 from kernels.multi_hot.native.build import find_compiler
 
 STEPS_PER_DISPATCH = 20
@@ -24,7 +24,7 @@ MAX_MATRIX_ELEMENTS = 2**23
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda t: t.name)
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("case", LARGE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)
 def test_multi_hot(
     benchmark: Any, case: Case, implementation: Implementation, direction: str, dtype: tf.DType
 ) -> None:

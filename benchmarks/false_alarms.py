@@ -24,8 +24,8 @@ from harness.bench.jobs import job, write_data
 from harness.bench.machine import load_average
 from harness.bench.process import MeasuredProcess
 from harness.bench.sweep import cells
-from harness.bench_config import BenchConfig, GridConfig, parse_share
 from harness.config import DataConfig
+from harness.config.bench import BenchConfig, GridConfig, parse_share
 from harness.data.sources import load_configured
 from harness.files import write_json
 from harness.telemetry import host

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from harness.bench_config import BenchConfig, CompareConfig
 from harness.config import (
     DataConvertConfig,
     DataInfoConfig,
@@ -20,7 +19,8 @@ from harness.config import (
     SmokeConfig,
     TrainConfig,
 )
-from harness.config_file import read_toml
+from harness.config.bench import BenchConfig, CompareConfig
+from harness.config.mapping import read_toml
 from harness.errors import InputError, RecompilationError
 from harness.quiet import quiet_import
 from harness.telemetry.host import seconds_since_process_start

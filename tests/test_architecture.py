@@ -42,8 +42,6 @@ GROUND = tuple(
     for name in (
         "errors",
         "config",
-        "config_file",
-        "bench_config",
         "records",
         "statistics",
         "files",
@@ -221,7 +219,7 @@ def test_imports_point_up_the_table() -> None:
     [
         ("kernels/multi_hot/api.py", "import tensorflow as tf, numpy, ctypes"),
         ("harness/__init__.py", "from importlib.metadata import version"),
-        ("harness/config.py", "from harness.errors import InputError"),
+        ("harness/config/data.py", "from harness.errors import InputError"),
         ("harness/data/ragged.py", "import numpy as np\nfrom harness import errors, files"),
         ("harness/data/download.py", "def fetch():\n    import keras"),
         ("harness/pipeline/stream.py", "import harness.data.ragged"),
@@ -244,7 +242,7 @@ def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
         ("kernels/multi_hot/api.py", "import keras", "package keras"),
         ("harness/__init__.py", "import numpy", "package numpy"),
         ("harness/__init__.py", "from harness.data import ragged", "may not import"),
-        ("harness/config.py", "import kernels.multi_hot", "may not import kernels"),
+        ("harness/config/data.py", "import kernels.multi_hot", "may not import kernels"),
         ("harness/records.py", "import numpy as np", "package numpy"),
         ("harness/data/ragged.py", "import tensorflow", "package tensorflow"),
         ("harness/data/download.py", "import keras", "inside the function"),

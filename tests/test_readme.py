@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import TrainConfig
-from harness.config_file import from_mapping
+from harness.config.mapping import from_mapping
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.bench.protocol import Job, Variant, without_defaults
 from harness.bench.rows import Cell
-from harness.bench_config import BenchConfig
 from harness.config import DataConfig, ExecutionConfig, TrainConfig, from_mapping, to_mapping
+from harness.config.bench import BenchConfig
 from harness.data import store
 from harness.data.ragged import RaggedSets
 from harness.data.sources import Dataset

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.bench.rows import Cell, Pair, Results, Row
-from harness.bench_config import AXES, GridConfig
+from harness.config.bench import AXES, GridConfig
 from harness.errors import InputError
 
 

@@ -18,7 +18,6 @@ from harness.bench.process import OWN_CODE, OutOfMemoryError, ProcessFailedError
 from harness.bench.rows import RESULTS_FILE_NAME, Cell, Pair, Results, Row
 from harness.bench.sweep import cells, remaining
 from harness.bench.table import print_table, varying
-from harness.bench_config import BenchConfig
 from harness.commands.bench_diagnose import diagnose_all
 from harness.commands.bench_folder import (
     DIAGNOSIS_FILE_NAME,
@@ -29,6 +28,7 @@ from harness.commands.bench_folder import (
     check_folder,
 )
 from harness.commands.compare import require_package, verdict
+from harness.config.bench import BenchConfig
 from harness.data.sources import load_configured
 from harness.errors import InputError
 from harness.files import write_json

@@ -16,7 +16,7 @@ from harness.bench.process import OutOfMemoryError, ProcessFailedError
 from harness.bench.protocol import Variant
 from harness.bench.rows import Cell
 from harness.bench.table import varying
-from harness.bench_config import BenchConfig
+from harness.config.bench import BenchConfig
 from harness.errors import InputError
 
 _LONE = "one replica"

@@ -21,8 +21,8 @@ from harness.bench.rows import (
     write_results,
 )
 from harness.bench.sweep import check_same
-from harness.bench_config import BenchConfig
 from harness.config import to_mapping
+from harness.config.bench import BenchConfig
 from harness.data.sources import Dataset
 from harness.errors import InputError
 from harness.files import json_text

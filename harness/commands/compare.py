@@ -11,7 +11,7 @@ from harness.bench.compare import Comparison
 from harness.bench.compare import compare as compare_results
 from harness.bench.comparison_table import print_comparison
 from harness.bench.rows import read_results
-from harness.bench_config import CompareConfig, parse_share
+from harness.config.bench import CompareConfig, parse_share
 from harness.errors import InputError
 
 

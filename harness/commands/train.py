@@ -18,7 +18,7 @@ from harness.commands.run_folder import (
 from harness.commands.session import Session, build_session
 from harness.commands.summarize import summarize
 from harness.config import TrainConfig
-from harness.config_file import to_mapping
+from harness.config.mapping import to_mapping
 from harness.errors import InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bench.sweep import cells, check_same, remaining, schedule
-from harness.bench_config import GridConfig
+from harness.config.bench import GridConfig
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL, pair, results, row
 

@@ -20,7 +20,7 @@ from harness.config import (
     OutputConfig,
     TrainConfig,
 )
-from harness.config_file import from_mapping, read_toml, to_mapping
+from harness.config.mapping import from_mapping, read_toml, to_mapping
 from harness.errors import InputError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench_config import BenchConfig, CompareConfig, GridConfig, parse_share
+from harness.config.bench import BenchConfig, CompareConfig, GridConfig, parse_share
 from harness.errors import InputError
 
 

@@ -1,6 +1,6 @@
 """Every setting of `harness bench` and `harness compare`, with its default and its check.
 
-Standard library only, as config.py, and for the same reason.
+Standard library only, as the rest of this room, and for the same reason.
 """
 
 import itertools
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from harness.config import DataConfig, ExecutionConfig, ModelConfig, OptimizerConfig
+from harness.config.checks import require
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ else:
 
 AXES = ("batch_size", "implementation", "precision", "input", "replicas", "steps_per_dispatch")
 """Settings of `ExecutionConfig` that a sweep varies."""
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise InputError(message)
 
 
 def parse_share(flag: str, text: str) -> float:
@@ -142,37 +138,37 @@ class BenchConfig:
     out in turn."""
 
     def __post_init__(self) -> None:
-        _require(self.repeats >= 1, f"--repeats is {self.repeats}; it must be at least 1")
-        _require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
-        _require(
+        require(self.repeats >= 1, f"--repeats is {self.repeats}; it must be at least 1")
+        require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
+        require(
             self.steps is None or self.steps >= 1, f"--steps is {self.steps}; it must be at least 1"
         )
-        _require(
+        require(
             not (self.resume and self.overwrite),
             "--resume and --overwrite exclude each other: one keeps results, one replaces them",
         )
-        _require(
+        require(
             not self.resume or self.bench_dir is not None,
             "--resume needs --bench-dir: the folder of the sweep to go on with",
         )
-        _require(
+        require(
             self.against is None or not self.against_set,
             "--against and --against-set exclude each other; put the settings into the file",
         )
-        _require(
+        require(
             self.steps is None or not self.compares,
             "--steps does not go with --against, whose sides take turns by time; set --seconds",
         )
-        _require(
+        require(
             self.repeats >= 3 or not self.compares,
             f"--repeats is {self.repeats}; a comparison needs at least 3 pairs of processes, to "
             "tell how far processes of one program differ",
         )
-        _require(
+        require(
             self.fail_if_slower is None or self.compares,
             "--fail-if-slower needs --against or --against-set: what to compare with",
         )
-        _require(
+        require(
             not (self.diagnose and self.compares),
             "--diagnose does not go with --against; call it once for each side",
         )

@@ -1,7 +1,7 @@
 """Settings from nested mappings, as TOML and JSON files hold them, and back.
 
 Knows no setting by name: fields, types and groups are read from the dataclasses. Standard library
-only, as config.py.
+only, as the rest of this room.
 """
 
 import dataclasses

@@ -1,0 +1,34 @@
+"""Every setting of `harness train`."""
+
+from dataclasses import dataclass, field
+
+from harness.config.checks import require, require_count
+from harness.config.data import DataConfig
+from harness.config.execution import ExecutionConfig
+from harness.config.model import ModelConfig, OptimizerConfig
+from harness.config.output import OutputConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+    epochs: int = 2
+    """Passes over the training rows."""
+
+    def __post_init__(self) -> None:
+        require_count("--epochs", self.epochs)
+        require(
+            not (self.output.resume and self.output.overwrite),
+            "--resume and --overwrite exclude each other: one keeps the run, one replaces it",
+        )
+        require(
+            not self.output.resume or self.output.run_dir is not None,
+            "--resume needs --run-dir: the folder of the run to go on with",
+        )

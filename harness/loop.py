@@ -114,6 +114,7 @@ def train(
             accuracy=sums.hits / dispatch.examples,
             loss_scale=sums.loss_scale,
             skipped_steps=sums.skipped_steps,
+            ended_at_seconds=window_end,
         )
         if not math.isfinite(window.loss) and (not windows or math.isfinite(windows[-1].loss)):
             for observer in observers:

@@ -4,6 +4,7 @@ Everything here is host data: Python numbers and strings, never a tensor. Whoeve
 read it without waiting for a device.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,8 @@ class Window:
     """After the window; None where the precision needs no scaling."""
     skipped_steps: int = 0
     """Steps of this window whose update was skipped because a gradient was not finite."""
+    ended_at_seconds: float = math.nan
+    """When it ended, by the loop's clock, which `time.perf_counter` is outside tests."""
 
     @property
     def steps_per_second(self) -> float:
@@ -130,6 +133,33 @@ class Window:
     def data_wait_fraction(self) -> float:
         """Share of the window's time in which the device had no batch to work on."""
         return self.data_wait_seconds / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure that was sampled several times."""
+
+    mean: float
+    min: float
+    max: float
+    num_samples: int
+    is_counter: bool = False
+    """Whether it only rises, so that its last value says more than its mean."""
+
+    @property
+    def value(self) -> float:
+        """The one number for a curve: the mean, or a counter's last."""
+        return self.max if self.is_counter else self.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowTelemetry:
+    """What the machine did in a window, as far as samples were taken in it."""
+
+    step: int
+    """The window's: optimizer steps done at its end."""
+    figures: Mapping[str, Spread]
+    """By TensorBoard tag, such as `gpu/0/power_watts`; a tag without a sample is not in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +236,9 @@ class Observer:
     def on_compilation(self, compilation: Compilation) -> None:
         """After an XLA program was compiled."""
 
+    def on_telemetry(self, telemetry: WindowTelemetry) -> None:
+        """Before the `on_window` of the same window, where a sample was taken in it."""
+
     def on_window(self, window: Window) -> None:
         """After each dispatch of training steps."""
 
@@ -214,6 +247,9 @@ class Observer:
 
     def on_warning(self, message: str) -> None:
         """When the run goes on, but its user should know something."""
+
+    def on_note(self, message: str) -> None:
+        """When something is so by the machine's nature, and its user may wonder about it."""
 
     def on_end(self, summary: Summary) -> None:
         """After the last window and evaluation, also of an interrupted run."""

@@ -28,7 +28,7 @@ class ConsoleObserver(Observer):
     On a terminal a bar over all steps of the run shows epoch, loss, accuracy, examples/s and the
     remaining time, redrawn with a window, at most ten times a second and from the thread that
     trains. Elsewhere a window becomes a line when the last such line is `SECONDS_BETWEEN_LINES`
-    ago, without any control code. Evaluations, compilations and warnings are always a line.
+    ago, without any control code. Evaluations, compilations, warnings and notes are always a line.
     """
 
     def __init__(
@@ -108,6 +108,10 @@ class ConsoleObserver(Observer):
     def on_warning(self, message: str) -> None:
         """Prints the message."""
         self._print(f"warning: {message}", style="yellow")
+
+    def on_note(self, message: str) -> None:
+        """Prints the message."""
+        self._print(f"note: {message}")
 
     def on_end(self, summary: Summary) -> None:
         """Removes the bar and prints what the run came to."""

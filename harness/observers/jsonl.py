@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.files import json_text
-from harness.records import Evaluation, Observer, RunStart, Window
+from harness.records import Evaluation, Observer, RunStart, Window, WindowTelemetry
 
 FILE_NAME = "metrics.jsonl"
 
@@ -18,8 +18,9 @@ class JsonlObserver(Observer):
 
     A window is an object with `step`, `epoch`, `num_steps`, `examples`, `tokens`, `seconds`,
     `data_wait_seconds`, `loss`, `accuracy`, `steps_per_second`, `examples_per_second`,
-    `skipped_steps`, and `loss_scale` where the precision needs one. An evaluation is an object with
-    `step`, `epoch`, `validation_loss`, `validation_accuracy`, `examples`, `seconds`.
+    `skipped_steps`, `loss_scale` where the precision needs one, and `telemetry` where a sample was
+    taken in it: by TensorBoard tag, objects with `mean`, `min`, `max`, `samples`. An evaluation is
+    an object with `step`, `epoch`, `validation_loss`, `validation_accuracy`, `examples`, `seconds`.
 
     Finite floats read back exactly. A loss that is not finite is a text; see `json_text`.
 
@@ -32,6 +33,7 @@ class JsonlObserver(Observer):
         self._path = Path()
         self._file: int | None = None
         self._size_bytes = 0
+        self._telemetry: WindowTelemetry | None = None
 
     def on_start(self, run: RunStart) -> None:
         """Opens the file: empty, or in a resumed run with the lines up to `start_step`.
@@ -43,6 +45,10 @@ class JsonlObserver(Observer):
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._size_bytes = self._whole_lines_bytes(run.start_step) if run.start_step > 0 else 0
         os.ftruncate(self._file, self._size_bytes)
+
+    def on_telemetry(self, telemetry: WindowTelemetry) -> None:
+        """Keeps it for the line of its window."""
+        self._telemetry = telemetry
 
     def on_window(self, window: Window) -> None:
         """Writes the window's line."""
@@ -62,6 +68,18 @@ class JsonlObserver(Observer):
         }
         if window.loss_scale is not None:
             content["loss_scale"] = window.loss_scale
+        if self._telemetry is not None:
+            assert self._telemetry.step == window.step, "telemetry of another window"
+            content["telemetry"] = {
+                tag: {
+                    "mean": spread.mean,
+                    "min": spread.min,
+                    "max": spread.max,
+                    "samples": spread.num_samples,
+                }
+                for tag, spread in self._telemetry.figures.items()
+            }
+            self._telemetry = None
         self._append(content)
 
     def on_evaluation(self, evaluation: Evaluation) -> None:

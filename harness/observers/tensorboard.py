@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from harness.records import Evaluation, Observer, RunStart, Summary, Window
+from harness.records import Evaluation, Observer, RunStart, Summary, Window, WindowTelemetry
 from harness.statistics import percentile
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ class TensorBoardObserver(Observer):
     `throughput/{steps_per_second,examples_per_second,tokens_per_second,data_wait_fraction}` of a
     window, `throughput/{step_time_ms_p50,step_time_ms_p95}` over the last `RECENT_WINDOWS`,
     `host/cpu_percent` (of the whole machine, 0 to 100, since the value before), `host/rss_bytes`
-    (of this process), and `precision/{loss_scale,skipped_steps}` where gradients are scaled,
-    skipped steps counted from the start of this process.
+    (of this process), `precision/{loss_scale,skipped_steps}` where gradients are scaled, skipped
+    steps counted from the start of this process, and the tags of telemetry: the mean over a window
+    in which samples were taken, of counters the last.
 
     Flushed at evaluations, at the end, and with the first window `FLUSH_SECONDS` after the last
     flush. A window costs the thread that trains about 0.05 ms.
@@ -48,6 +49,7 @@ class TensorBoardObserver(Observer):
         self._flushed_at = 0.0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._skipped_steps = 0
+        self._telemetry: WindowTelemetry | None = None
         self._process = psutil.Process()
         self._sampled_cpu_at = 0.0
 
@@ -64,6 +66,10 @@ class TensorBoardObserver(Observer):
         self._file = EventFile(folder, clock=self._clock)
         self._flushed_at = self._sampled_cpu_at = self._clock()
         psutil.cpu_percent()  # the next call reports the time since this one
+
+    def on_telemetry(self, telemetry: WindowTelemetry) -> None:
+        """Keeps it for its window."""
+        self._telemetry = telemetry
 
     def on_window(self, window: Window) -> None:
         """Adds a window's scalars."""
@@ -85,6 +91,10 @@ class TensorBoardObserver(Observer):
         if now - self._sampled_cpu_at >= _LEAST_CPU_SECONDS:
             values["host/cpu_percent"] = psutil.cpu_percent()
             self._sampled_cpu_at = now
+        if self._telemetry is not None:
+            assert self._telemetry.step == window.step, "telemetry of another window"
+            values |= {tag: spread.value for tag, spread in self._telemetry.figures.items()}
+            self._telemetry = None
         if window.loss_scale is not None:
             self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale

@@ -160,6 +160,7 @@ def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
         accuracy=0.5,
         loss_scale=8.0,
         skipped_steps=1,
+        ended_at_seconds=500.0 + NEXT_SECONDS + COMPILE_SECONDS + TRAIN_SECONDS,
     )
 
 

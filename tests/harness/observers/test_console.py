@@ -96,11 +96,13 @@ def test_evaluations_compilations_and_warnings_are_always_lines(plain: Screen) -
     )
     plain.observer.on_evaluation(evaluation(80))
     plain.observer.on_warning("[red]compiled again")
+    plain.observer.on_note("[red]no such figure")
     assert plain.lines() == [
         "compiled train_steps for 70,000 ids a batch and replica in 1.25 s",
         "epoch 1/2  step 80/160  validation loss 0.2900  validation accuracy 0.8850  "
         "(10,000 rows in 0.30 s)",
         "warning: [red]compiled again",
+        "note: [red]no such figure",
     ]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.observers.jsonl import JsonlObserver
+from harness.records import Spread, WindowTelemetry
 from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, window
 
 # Writes windows until the disk is full, in a process of its own; argument 2 is a file size limit.
@@ -48,6 +49,21 @@ def write(run_dir: Path, *steps: int, start_step: int = 0) -> None:
     for step in steps:
         observer.on_window(window(step))
     observer.close()
+
+
+def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    power = Spread(mean=250.5, min=200.0, max=300.0, num_samples=2)
+    observer.on_telemetry(WindowTelemetry(step=20, figures={"gpu/0/power_watts": power}))
+    observer.on_window(window(20))
+    observer.on_window(window(40))
+    observer.close()
+    first, second = lines(tmp_path)
+    assert first["telemetry"] == {
+        "gpu/0/power_watts": {"mean": 250.5, "min": 200.0, "max": 300.0, "samples": 2}
+    }
+    assert "telemetry" not in second
 
 
 def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:

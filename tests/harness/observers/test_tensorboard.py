@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from harness.observers.tensorboard import RECENT_WINDOWS, TensorBoardObserver
+from harness.records import Spread, WindowTelemetry
 from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, summary, window
 
 THROUGHPUT = {
@@ -99,6 +100,28 @@ def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
     read = curves(tmp_path)
     assert read["precision/loss_scale"] == [(20, 32768.0), (40, 16384.0), (60, 8192.0)]
     assert read["precision/skipped_steps"] == [(20, 2.0), (40, 2.0), (60, 3.0)]
+
+
+def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
+    observer = TensorBoardObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_telemetry(
+        WindowTelemetry(
+            step=20,
+            figures={
+                "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
+                "gpu/0/energy_joules": Spread(
+                    mean=15.0, min=10.0, max=20.0, num_samples=2, is_counter=True
+                ),
+            },
+        )
+    )
+    observer.on_window(window(20))
+    observer.on_window(window(40))
+    observer.close()
+    read = curves(tmp_path)
+    assert read["gpu/0/power_watts"] == [(20, 250.0)]
+    assert read["gpu/0/energy_joules"] == [(20, 20.0)]
 
 
 def test_cpu_is_sampled_only_over_times_that_the_system_can_resolve(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _compiled_product(device: str, dtype: str) -> float:
     rng = np.random.default_rng(0)
     left, right = rng.random((8, 16)), rng.random((16, 4))
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.cast(a, dtype) @ tf.cast(b, dtype), tf.float32)
 

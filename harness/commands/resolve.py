@@ -122,7 +122,7 @@ def _measured(config: TrainConfig, dataset: Dataset, devices: Devices, *, precis
     if not choice.seconds_by_name:
         return Choice(name=choice.name, why=choice.why.removeprefix(f"{choice.name}, "))
     times = ", ".join(f"{name} {1e3 * s:.2f} ms" for name, s in choice.seconds_by_name.items())
-    when = "measured before" if choice.from_cache else "measured"
+    when = "measured before" if choice.from_cache else f"measured in {choice.took_seconds:.1f} s"
     return Choice(name=choice.name, why=f"{when}, forward and backward: {times}")
 
 

@@ -18,7 +18,7 @@ Tensor = Any
 
 # Low-precision operands with float32 sums: TensorFlow has this matmul only under XLA, so it is
 # compiled wherever it is called from.
-@tf.function(jit_compile=True, reduce_retracing=True)
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _matmul_float32(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=tf.float32, adj_x=transpose_a)
 

@@ -113,7 +113,7 @@ def _rows_of_positions(row_splits: Tensor, num_values: Any) -> Tensor:
 
 # tf.sort sorts (value, position) pairs, four times slower than XLA's sort of values alone, which
 # exists only in compiled functions; so this is compiled wherever it is called from.
-@tf.function(jit_compile=True, reduce_retracing=True)
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _sort(keys: Tensor) -> Tensor:
     return tf_xla.sort(keys)
 

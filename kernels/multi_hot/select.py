@@ -42,6 +42,9 @@ class Choice:
     seconds_by_name: dict[str, float] = field(default_factory=dict)
     """Forward and backward of one batch, the best of some rounds. Empty if nothing was measured."""
 
+    took_seconds: float = 0.0
+    """How long the measurement took, compilation included."""
+
     from_cache: bool = False
     """Whether the measurement is an earlier process's."""
 
@@ -58,7 +61,7 @@ def choose_implementation(
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes.
 
-    Takes about a second, most of it compilation; the answer is kept beside the built kernels and
+    Takes under a second, most of it compilation; the answer is kept beside the built kernels and
     found there the next time. On a CPU without a compiler, `gather` is taken unmeasured.
 
     Args:
@@ -87,7 +90,9 @@ def choose_implementation(
     path = _cache_path({**asked, "on": _device_name(device), "native": native_key})
     if path is not None and (kept := _read(path)) is not None:
         return kept
+    start = time.perf_counter()
     seconds = _measure(candidates, shapes, dtype, unique, device)
+    took_seconds = time.perf_counter() - start
     # Within a tenth the order of the candidates decides, not the noise of the day.
     best = min(seconds.values())
     name = next(name for name in candidates if seconds[name] <= 1.1 * best)
@@ -97,6 +102,7 @@ def choose_implementation(
         name=name,
         why=f"{name}: forward and backward of {B} rows, {N} ids, {V} x {H} took {figures}",
         seconds_by_name=seconds,
+        took_seconds=took_seconds,
     )
     if path is not None:
         _write(path, choice)
@@ -157,7 +163,8 @@ def _sets(
 
 
 def _step(name: Implementation, unique: bool) -> Callable[..., None]:
-    @tf.function(jit_compile=True)
+    # AutoGraph's first use in a process costs more than the three compilations together.
+    @tf.function(jit_compile=True, autograph=False)
     def value_and_gradient(table: Tensor, values: Tensor, splits: Tensor, dy: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
             tape.watch(table)

@@ -1,0 +1,52 @@
+"""Whole sessions, from the settings to the losses: what must not depend on the implementation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.commands.session import build_session
+from harness.config import DataConfig, ExecutionConfig, Implementation, TrainConfig
+from kernels.multi_hot.native.build import find_compiler
+
+NUM_STEPS = 80
+STEPS_PER_DISPATCH = 1
+
+
+def step_losses(data: str, implementation: Implementation, folder: Path) -> np.ndarray:
+    """The summed loss of each of the first steps of the default run, dropout included."""
+    config = TrainConfig(
+        data=DataConfig(data=data),
+        execution=ExecutionConfig(
+            implementation=implementation,
+            steps_per_dispatch=STEPS_PER_DISPATCH,
+            precision="float32",
+        ),
+    )
+    session = build_session(config, checkpoint_dir=folder)
+    losses = []
+    for dispatch, batches in session.dispatches(epochs=1):
+        session.engine.prepare(dispatch, batches)
+        losses.append(session.engine.fetch(session.engine.train(dispatch, batches)).loss)
+    return np.array(losses)
+
+
+def check_native_against_gather(data: str, folder: Path) -> None:
+    native = step_losses(data, "native", folder)
+    gather = step_losses(data, "gather", folder)
+    assert len(native) == NUM_STEPS
+    assert native[-1] < 0.8 * native[0], "the network has learned nothing that could differ"
+    np.testing.assert_allclose(native, gather, rtol=1e-4)
+
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+
+
+@needs_compiler
+def test_native_trains_as_gather_does(tmp_path: Path) -> None:
+    check_native_against_gather("synthetic", tmp_path)
+
+
+@needs_compiler
+def test_native_trains_as_gather_does_on_real_data(imdb_path: Path, tmp_path: Path) -> None:
+    check_native_against_gather(str(imdb_path), tmp_path)

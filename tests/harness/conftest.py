@@ -1,0 +1,22 @@
+"""What the harness's tests share: an NVML library that answers from a script."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness.telemetry.nvml.library import NoCompilerError, Nvml, build
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of the compiled library; skips where there is no compiler."""
+    try:
+        return build(tmp_path_factory.mktemp("nvml"))
+    except NoCompilerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def nvml(nvml_library: Path, tmp_path: Path) -> Nvml:
+    """The library, for processes that the test starts, with a script that has no GPU yet."""
+    return Nvml(nvml_library, tmp_path)

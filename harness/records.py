@@ -34,6 +34,20 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """One layer of the network."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    """Names of the layers that it takes its input from."""
+    output_shape: tuple[int | None, ...]
+    dtype: str
+    """Of its output."""
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStart:
     """A run about to train: everything is resolved, nothing has been compiled."""
 
@@ -47,7 +61,11 @@ class RunStart:
     steps_per_dispatch: Choice
     input: Choice
     batch_size: int
+    learning_rate: float
+    """The optimizer's own default where none was named."""
     num_parameters: int
+    layers: tuple[LayerInfo, ...]
+    """From the inputs to the head."""
     steps_per_epoch: int
     epochs: int
     start_step: int

@@ -1,17 +1,18 @@
 """A sweep for TensorBoard's HParams page: one run a cell, to be sorted, filtered and plotted there.
 
-Its messages are the plugin's own (tensorboard/plugins/hparams/summary_v2.py); a run with them is a
-row of the page, its settings and figures are the columns.
+A cell's settings and figures are the columns. All cells are known here, so the page gets the values
+of each setting to filter by.
 """
 
+import time
 from pathlib import Path
 
-from tensorboard.plugins.hparams import api_pb2, summary_v2
-from tensorboard.plugins.hparams.summary import session_end_pb
+from tensorboard.plugins.hparams import summary_v2
 
 from harness.bench.rows import Cell, Results
 from harness.bench.summary import CellSummary, summarize
 from harness.observers.event_file import EventFile
+from harness.observers.hparams import session_end, session_start
 
 METRICS = {
     "throughput/examples_per_second": "examples/s",
@@ -57,7 +58,7 @@ def _write_run(summary: CellSummary, folder: Path) -> None:
     cell, figures = summary.cell, summary.figures
     settings = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
     run = EventFile(folder)
-    run.summary(0, summary_v2.hparams_pb(settings, trial_id=folder.name))
+    run.summary(0, session_start(settings, name=folder.name, start_seconds=time.time()))
     values = (
         figures.examples_per_second.median,
         figures.steps_per_second.median,
@@ -69,5 +70,5 @@ def _write_run(summary: CellSummary, folder: Path) -> None:
         summary.compile_seconds,
     )
     run.scalars(0, dict(zip(METRICS, values, strict=True)))
-    run.summary(0, session_end_pb(api_pb2.STATUS_SUCCESS))
+    run.summary(0, session_end(done=True, end_seconds=time.time()))
     run.close()

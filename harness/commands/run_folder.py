@@ -41,9 +41,7 @@ def check_run_folder(config: OutputConfig) -> Path:
         folder = folder.with_name(f"{folder.name}_{os.getpid()}")
     try:
         present = [name for name in _WRITTEN if (folder / name).exists()]
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        check_writable(folder)
     except OSError as error:
         raise InputError(
             f"run folder {folder} cannot be written to ({error.strerror}); name another --run-dir"
@@ -56,6 +54,17 @@ def check_run_folder(config: OutputConfig) -> Path:
     if config.resume and not present:
         raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Tries to make a file in `folder`, or in what is there of it already; leaves none.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def check_resumable(folder: Path, config: TrainConfig) -> ExecutionConfig:

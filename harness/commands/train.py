@@ -17,16 +17,16 @@ from harness.commands.run_folder import (
 )
 from harness.commands.session import Session, build_session
 from harness.commands.summarize import summarize
+from harness.commands.tensorboard_folder import check_tensorboard_folder
 from harness.config import TrainConfig
 from harness.config.mapping import to_mapping
 from harness.errors import InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
-from harness.model.network import portable_copy
+from harness.model.network import layer_infos, portable_copy
 from harness.observers.console import ConsoleObserver
 from harness.observers.jsonl import JsonlObserver
 from harness.observers.summary import SummaryObserver
-from harness.observers.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.plan import Plan
 from harness.records import Compilation, DatasetInfo, Observer, RunStart
@@ -57,6 +57,7 @@ def train(
     timeline = timeline or Timeline()
     # 1. What may be wrong with the user's input is found before anything is built.
     folder = check_run_folder(config.output)
+    tensorboard_folder = check_tensorboard_folder(config.output, folder)
     before = check_resumable(folder, config) if config.output.resume else None
     # 2. The plan of the run, the network, and what drives it.
     session = build_session(
@@ -76,7 +77,7 @@ def train(
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
-    observers = [session.steps, *_observers(config, folder, console)]
+    observers = [session.steps, *_observers(tensorboard_folder, console)]
     with Interrupt() as interrupt, ExitStack() as closing:
         for observer in observers:
             closing.callback(observer.close)
@@ -152,7 +153,9 @@ def _run_start(config: TrainConfig, session: Session, folder: Path, start_step: 
         steps_per_dispatch=choices.steps_per_dispatch,
         input=choices.input,
         batch_size=plan.batch_size,
+        learning_rate=session.engine.learning_rate,
         num_parameters=session.network.probabilities.count_params(),
+        layers=layer_infos(session.network.probabilities),
         steps_per_epoch=plan.steps_per_epoch,
         epochs=config.epochs,
         start_step=start_step,
@@ -161,16 +164,11 @@ def _run_start(config: TrainConfig, session: Session, folder: Path, start_step: 
     )
 
 
-def _observers(config: TrainConfig, folder: Path, console: Console) -> list[Observer]:
-    files: list[Observer] = [SummaryObserver(), JsonlObserver()]
-    if config.output.tensorboard == "off":
-        return [*files, ConsoleObserver(console, tensorboard_dir=None)]
-    tensorboard_dir = str(folder / TENSORBOARD_FOLDER_NAME)
-    return [
-        *files,
-        TensorBoardObserver(),
-        ConsoleObserver(console, tensorboard_dir=tensorboard_dir),
-    ]
+def _observers(tensorboard_folder: Path | None, console: Console) -> list[Observer]:
+    observers: list[Observer] = [SummaryObserver(), JsonlObserver()]
+    if tensorboard_folder is not None:
+        observers.append(TensorBoardObserver(tensorboard_folder))
+    return [*observers, ConsoleObserver(console, tensorboard_dir=tensorboard_folder)]
 
 
 def _on_late_compilation(

@@ -1,7 +1,8 @@
 """What a run leaves behind."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from harness.config.checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,5 +24,9 @@ class OutputConfig:
     timing: bool = False
     """Print where the wall time went, from the start of the process on."""
 
-    tensorboard: Literal["on", "off"] = "on"
-    """Write event files to the run folder's tensorboard/."""
+    tensorboard: str = "on"
+    """`on`: event files in the run folder's tensorboard/; `off`: none; anything else: the folder to
+    write them to, which may hold no other run's. --overwrite and --resume apply to it as well."""
+
+    def __post_init__(self) -> None:
+        require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from harness.config import OptimizerConfig
@@ -44,6 +45,9 @@ class Engine:
         self._evaluator = Evaluator(network.logits, test_feed, devices)
         self._checkpoints = Checkpoints(checkpoint_dir, network.logits, replicas)
         self._capacities: set[int] = set()
+        # As the shortest number that is this float32: 0.001, not 0.0010000000474974513.
+        self.learning_rate = float(str(np.float32(replicas[0].optimizer.learning_rate)))
+        """The optimizer's: the one that was asked for, or its own default."""
 
     def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Compilation | None:
         """Compiles the training step for this dispatch's shapes, if it was not yet."""

@@ -1,6 +1,8 @@
 """The network: a multi-hot layer, fully connected layers, and a head for the classes."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -8,6 +10,7 @@ from harness.config import ModelConfig
 from harness.errors import InputError
 from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense
+from harness.records import LayerInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,35 @@ def _check_activation(name: str) -> None:
             f"--activation is '{name}', which Keras does not have by that name alone; choose one "
             "of keras.activations, such as relu, gelu or tanh"
         ) from error
+
+
+def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
+    """The layers of a functional model and how they are connected, from the inputs on."""
+    connections = {layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]}
+    return tuple(
+        LayerInfo(
+            name=layer.name,
+            kind=type(layer).__name__,
+            inputs=tuple(_origins(connections[layer.name])),
+            output_shape=tuple(layer.output.shape),
+            dtype=layer.output.dtype,
+            num_parameters=layer.count_params(),
+        )
+        for layer in model.layers
+    )
+
+
+def _origins(node: Any) -> Iterator[str]:
+    """The layers that the tensors in a part of Keras's serialized form come from."""
+    if isinstance(node, Mapping):
+        if "keras_history" in node:
+            yield node["keras_history"][0]
+        else:
+            for part in node.values():
+                yield from _origins(part)
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for part in node:
+            yield from _origins(part)
 
 
 def portable_copy(network: Network) -> keras.Model:

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -35,7 +36,7 @@ class ConsoleObserver(Observer):
         self,
         console: Console,
         *,
-        tensorboard_dir: str | None,
+        tensorboard_dir: Path | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tensorboard_dir`: where event files go, None without; `clock`: seconds, rising."""
@@ -123,7 +124,7 @@ class ConsoleObserver(Observer):
             self._print(f"interrupted after step {summary.steps:,} of {total_steps:,}", "yellow")
         rows = [*closing_rows(summary), ("run folder", self._run.run_dir)]
         if self._tensorboard_dir is not None:
-            command = f"tensorboard --logdir {shlex.quote(self._tensorboard_dir)}"
+            command = f"tensorboard --logdir {shlex.quote(str(self._tensorboard_dir))}"
             rows.append(("curves", command))
         self._print_rows(rows)
 

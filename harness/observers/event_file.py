@@ -1,4 +1,4 @@
-"""Scalars in TensorBoard's event file format: a TFRecord file of `Event` messages.
+"""TensorBoard's event file format: a TFRecord file of `Event` messages.
 
 `tf.summary.scalar` runs an op for every tag: 1.2 ms for a window's twelve on one core of an AMD
 EPYC. One message with all of a window's scalars costs 0.02 ms there and reads the same.
@@ -15,39 +15,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.files import os_error, replacing
+from harness.files import os_error
+from harness.observers.event_folder import FILE_NAME_START
 
-_NAME = "events.out.tfevents."
 _counter = itertools.count()
-
-
-def drop_all_events(folder: Path) -> None:
-    """Removes the event files in `folder`: a run that starts afresh has no curves yet."""
-    for path in folder.glob(f"{_NAME}*"):
-        path.unlink()
-
-
-def drop_events_after(folder: Path, step: int) -> None:
-    """Takes out of the event files in `folder` what lies beyond `step`, and a torn last record.
-
-    TensorBoard would otherwise draw the steps that a resumed run repeats twice; it has no mark for
-    them that all its readers heed. Each file is replaced whole or stays as it was.
-
-    Raises:
-        OSError: naming the file, when it cannot be read or replaced.
-    """
-    for path in sorted(folder.glob(f"{_NAME}*")):
-        with (
-            replacing(path) as beside,
-            _os_errors(path),
-            tf.io.TFRecordWriter(str(beside)) as writer,
-        ):
-            try:
-                for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-                    if tf.compat.v1.Event.FromString(record).step <= step:
-                        writer.write(record)
-            except tf.errors.DataLossError:
-                pass  # torn when the run before was killed; readers stop here too
 
 
 @contextlib.contextmanager
@@ -69,17 +40,26 @@ class EventFile:
             torn record that a full disk may leave at the end.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives seconds since the epoch."""
+    def __init__(
+        self, folder: Path, *, writer: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        """Args:
+        folder: where it is made.
+        writer: who writes it, for `event_folder.written_by`.
+        clock: seconds since the epoch.
+        """
         self._clock = clock
         folder.mkdir(parents=True, exist_ok=True)
         # The name is tf.summary's: time first, so that files sort by it.
         self.path = folder / (
-            f"{_NAME}{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
+            f"{FILE_NAME_START}{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}"
+            f".{next(_counter)}.v2"
         )
         with _os_errors(self.path):
             self._writer = tf.io.TFRecordWriter(str(self.path))
-        self._add(tf.compat.v1.Event(file_version="brain.Event:2"))
+        first = tf.compat.v1.Event(file_version="brain.Event:2")
+        first.source_metadata.writer = writer
+        self._add(first)
         self.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -98,6 +78,10 @@ class EventFile:
         event = tf.compat.v1.Event(step=step)
         event.summary.MergeFromString(summary.SerializeToString())
         self._add(event)
+
+    def graph(self, step: int, graph: "tf.compat.v1.GraphDef") -> None:
+        """Adds the graph of TensorBoard's Graphs page; a run has one, the last."""
+        self._add(tf.compat.v1.Event(step=step, graph_def=graph.SerializeToString()))
 
     def flush(self) -> None:
         """Hands everything written so far to the operating system."""

@@ -1,4 +1,4 @@
-"""A run's curves for TensorBoard, over optimizer steps."""
+"""A run for TensorBoard: its curves over optimizer steps, and what it is."""
 
 import time
 from collections import deque
@@ -24,8 +24,11 @@ _LEAST_CPU_SECONDS = 0.1
 
 
 class TensorBoardObserver(Observer):
-    """Writes an event file under `<run_dir>/tensorboard/`, in the place of those of a run before. A
-    resumed run adds one, and takes out of those before it the steps that it repeats.
+    """Writes an event file into a folder, in the place of those of a run before. A resumed run adds
+    one, and takes out of those before it the steps that it repeats.
+
+    Pages: Scalars, Custom Scalars with the charts of `layout`, Text with `run/settings` and
+    `run/environment`, Graphs with the network's layers, HParams with a row for the run.
 
     Tags: `train/{loss,accuracy}` (means over a window), `validation/{loss,accuracy}`,
     `throughput/{steps_per_second,examples_per_second,tokens_per_second,data_wait_fraction}` of a
@@ -42,8 +45,9 @@ class TensorBoardObserver(Observer):
         OSError: naming the file, when it cannot be written.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives seconds since the epoch."""
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """`folder` is the run's alone; `clock` gives seconds since the epoch."""
+        self._folder = folder
         self._clock = clock
         self._file: EventFile | None = None
         self._flushed_at = 0.0
@@ -54,16 +58,21 @@ class TensorBoardObserver(Observer):
         self._sampled_cpu_at = 0.0
 
     def on_start(self, run: RunStart) -> None:
-        """Opens the event file."""
+        """Opens the event file and writes what the run is."""
         # TensorFlow takes seconds to import, and who imports this module may not need it.
-        from harness.observers.event_file import EventFile, drop_all_events, drop_events_after
+        from harness.observers.event_file import EventFile
+        from harness.observers.event_folder import drop_all_events, drop_events_after, writer_name
+        from harness.observers.run_pages import write_run_pages
 
-        folder = Path(run.run_dir) / FOLDER_NAME
         if run.start_step > 0:
-            drop_events_after(folder, run.start_step)
+            drop_events_after(self._folder, run.start_step)
         else:
-            drop_all_events(folder)
-        self._file = EventFile(folder, clock=self._clock)
+            drop_all_events(self._folder)
+        self._file = EventFile(
+            self._folder, writer=writer_name(Path(run.run_dir)), clock=self._clock
+        )
+        write_run_pages(self._file, run, start_seconds=self._clock())
+        self._file.flush()
         self._flushed_at = self._sampled_cpu_at = self._clock()
         psutil.cpu_percent()  # the next call reports the time since this one
 
@@ -113,7 +122,12 @@ class TensorBoardObserver(Observer):
         self._flush()
 
     def on_end(self, summary: Summary) -> None:
-        """Flushes."""
+        """Marks the run's row of the HParams page as over, and flushes."""
+        from harness.observers.hparams import session_end
+
+        assert self._file is not None, "the end came before on_start or after close"
+        end = session_end(done=not summary.interrupted, end_seconds=self._clock())
+        self._file.summary(summary.steps, end)
         self._flush()
 
     def close(self) -> None:

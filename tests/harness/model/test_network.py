@@ -10,7 +10,7 @@ import pytest
 
 from harness.config import ModelConfig
 from harness.data.ragged import RaggedSets
-from harness.model.network import Network, build_network, portable_copy
+from harness.model.network import Network, build_network, layer_infos, portable_copy
 from tests.harness.random_sets import random_sets
 
 
@@ -133,3 +133,19 @@ def test_portable_copy_shares_nothing() -> None:
     copy.set_weights([w + 1 for w in copy.get_weights()])
     for a, b in zip(before, built.probabilities.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_layer_infos_say_how_the_layers_are_connected() -> None:
+    config = ModelConfig(hidden_units=(5, 4), dropout=(0.3, 0.0))
+    infos = layer_infos(network(config, num_classes=3, dtype="mixed_bfloat16").probabilities)
+    assert [(i.name, i.inputs, i.output_shape, i.dtype, i.num_parameters) for i in infos[2:]] == [
+        ("multi_hot_dense", ("values", "row_splits"), (None, 5), "bfloat16", 60 * 5 + 5),
+        ("dropout_0", ("multi_hot_dense",), (None, 5), "bfloat16", 0),
+        ("dense_1", ("dropout_0",), (None, 4), "bfloat16", 5 * 4 + 4),
+        ("logits", ("dense_1",), (None, 3), "float32", 4 * 3 + 3),
+        ("softmax", ("logits",), (None, 3), "float32", 0),
+    ]
+    assert {(i.name, i.kind, i.inputs, i.dtype) for i in infos[:2]} == {
+        (name, "InputLayer", (), "int32") for name in ("values", "row_splits")
+    }
+    assert [i.kind for i in infos[2:4]] == ["MultiHotDense", "HashDropout"]

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TrainConfig, to_mapping
-from harness.records import Choice, DatasetInfo, Evaluation, RunStart, Summary, Window
+from harness.records import (
+    Choice,
+    DatasetInfo,
+    Evaluation,
+    LayerInfo,
+    RunStart,
+    Summary,
+    Window,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 """Where a test's own processes run, so that they find this module."""
@@ -18,6 +26,23 @@ DATASET = DatasetInfo(
     num_classes=2,
     nnz=5_208_000,
     unique=True,
+)
+
+LAYERS = tuple(
+    LayerInfo(
+        name=name,
+        kind=kind,
+        inputs=inputs,
+        output_shape=shape,
+        dtype=dtype,
+        num_parameters=num_parameters,
+    )
+    for name, kind, inputs, shape, dtype, num_parameters in (
+        ("values", "InputLayer", (), (None,), "int32", 0),
+        ("row_splits", "InputLayer", (), (None,), "int32", 0),
+        ("first", "MultiHotDense", ("values", "row_splits"), (None, 50), "bfloat16", 500_050),
+        ("logits", "Dense", ("first",), (None, 1), "float32", 51),
+    )
 )
 
 
@@ -34,7 +59,9 @@ def run_start(run_dir: Path, **changes: Any) -> RunStart:
         steps_per_dispatch=Choice(name="20", why="four windows an epoch"),
         input=Choice(name="stream", why="the only one"),
         batch_size=500,
+        learning_rate=0.001,
         num_parameters=505_201,
+        layers=LAYERS,
         steps_per_epoch=80,
         epochs=2,
         start_step=0,

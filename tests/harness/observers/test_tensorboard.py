@@ -43,12 +43,13 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
             (e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in reader.Tensors(tag)
         ]
         for tag in reader.Tags()["tensors"]
+        if reader.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
     }
 
 
 def test_tags_steps_and_values(tmp_path: Path) -> None:
     clock = Clock()
-    observer = TensorBoardObserver(clock=clock)
+    observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
     observer.on_start(run_start(tmp_path))
     for step in (20, 40, 60, 80):
         clock.now += 1
@@ -75,7 +76,7 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
 
 def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> None:
     seconds = np.random.default_rng().uniform(0.1, 1.0, RECENT_WINDOWS + 10)
-    observer = TensorBoardObserver()
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
     observer.on_start(run_start(tmp_path))
     for number, taken in enumerate(seconds):
         observer.on_window(window(20 * (number + 1), seconds=float(taken)))
@@ -91,7 +92,7 @@ def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> No
 
 
 def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
-    observer = TensorBoardObserver()
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
     observer.on_start(run_start(tmp_path))
     observer.on_window(window(20, loss_scale=32768.0, skipped_steps=2))
     observer.on_window(window(40, loss_scale=16384.0))
@@ -103,7 +104,7 @@ def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
 
 
 def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
-    observer = TensorBoardObserver()
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
     observer.on_start(run_start(tmp_path))
     observer.on_telemetry(
         WindowTelemetry(
@@ -126,7 +127,7 @@ def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None
 
 def test_cpu_is_sampled_only_over_times_that_the_system_can_resolve(tmp_path: Path) -> None:
     clock = Clock()
-    observer = TensorBoardObserver(clock=clock)
+    observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
     observer.on_start(run_start(tmp_path))
     for step in (20, 40, 60):
         clock.now += 0.0625
@@ -137,7 +138,7 @@ def test_cpu_is_sampled_only_over_times_that_the_system_can_resolve(tmp_path: Pa
 
 def test_a_reader_sees_windows_while_the_run_goes_on(tmp_path: Path) -> None:
     clock = Clock()
-    observer = TensorBoardObserver(clock=clock)
+    observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
     observer.on_start(run_start(tmp_path))
     clock.now += 1
     observer.on_window(window(20))
@@ -153,7 +154,7 @@ def test_a_reader_sees_windows_while_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_run_afresh_replaces_the_curves_of_the_one_before(tmp_path: Path) -> None:
     for steps in ((20, 40, 60), (20,)):
-        observer = TensorBoardObserver()
+        observer = TensorBoardObserver(tmp_path / "tensorboard")
         observer.on_start(run_start(tmp_path))
         for step in steps:
             observer.on_window(window(step))
@@ -165,7 +166,7 @@ def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path
     clock = Clock()
     for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
         clock.now += 10
-        observer = TensorBoardObserver(clock=clock)
+        observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
         observer.on_start(run_start(tmp_path, start_step=start_step))
         for step in steps:
             observer.on_window(window(step, loss=start_step + step / 10))
@@ -185,11 +186,13 @@ import resource, sys
 from pathlib import Path
 from harness.observers.tensorboard import TensorBoardObserver
 from tests.harness.observers.samples import evaluation, run_start, window
-observer = TensorBoardObserver()
+observer = TensorBoardObserver(Path(sys.argv[1]) / "tensorboard")
 observer.on_start(run_start(Path(sys.argv[1])))
 observer.on_window(window(20))
 observer.on_evaluation(evaluation(20))
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+(path,) = (Path(sys.argv[1]) / "tensorboard").iterdir()
+limit_bytes = path.stat().st_size + 4096
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 try:
     for number in range(100):
         observer.on_window(window(20 * (number + 2)))

@@ -1,0 +1,82 @@
+"""`--tensorboard DIR`: the event files go there, and no other run's are touched."""
+
+import os
+from pathlib import Path
+
+import tensorflow as tf
+
+from harness.commands.tensorboard_folder import tensorboard_folder
+from harness.config import OutputConfig
+from tests.harness.commands.runs import SMALL, call, contents
+
+
+def steps(folder: Path) -> list[int]:
+    """Of `train/loss`, over all event files in TensorBoard's order."""
+    found = []
+    for path in sorted(folder.glob("events*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            found += [event.step for value in event.summary.value if value.tag == "train/loss"]
+    return found
+
+
+def test_where_it_is(tmp_path: Path) -> None:
+    for named, folder in (
+        ("on", tmp_path / "tensorboard"),
+        ("off", None),
+        ("/a/b", Path("/a/b")),
+        ("./off", Path("off")),
+    ):
+        assert tensorboard_folder(OutputConfig(tensorboard=named), tmp_path) == folder
+
+
+def test_a_folder_of_its_own(tmp_path: Path) -> None:
+    run, board = tmp_path / "run", tmp_path / "deep" / "board"
+    flags = ("train", *SMALL, "--epochs", "1", "--tensorboard", board, "--run-dir")
+    first = call(*flags, run)
+    assert first.code == 0, first
+    assert f"tensorboard --logdir {board}" in first.out
+    assert not (run / "tensorboard").exists()
+    assert steps(board) == [4, 8, 12, 16]
+    mine = board / "mine"
+    mine.write_text("not an event file")
+
+    # Another run may not write there, nor the same one afresh.
+    before = contents(tmp_path)
+    other = call(*flags, tmp_path / "other")
+    assert other.code == 2
+    assert f"{board} holds event files of another run (events.out" in other.err
+    (tmp_path / "moved").mkdir()
+    again = call(*flags, run, "--overwrite", "--tensorboard", tmp_path / "moved")
+    assert again.code == 0
+    assert steps(board) == [4, 8, 12, 16], "those of another folder stay"
+    assert before.keys() < contents(tmp_path).keys()
+    os.rename(run, tmp_path / "kept")
+    afresh = call(*flags, run)
+    assert afresh.code == 2
+    assert f"already holds event files of {run}" in afresh.err
+    os.rename(tmp_path / "kept", run)
+
+    # Its own are replaced, and gone on with.
+    assert call(*flags, run, "--overwrite").code == 0
+    assert steps(board) == [4, 8, 12, 16]
+    assert call(*flags, run, "--resume", "--epochs", "2").code == 0
+    assert steps(board) == [4, 8, 12, 16, 20, 24, 28, 32]
+    assert mine.read_text() == "not an event file"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "below", Path("/proc/board")):
+        result = call("train", *SMALL, "--run-dir", tmp_path / "run", "--tensorboard", folder)
+        assert result.code == 2
+        assert result.out == ""
+        assert f"TensorBoard folder {folder} cannot be written to" in result.err
+        assert "--tensorboard" in result.err
+    assert contents(tmp_path) == {"file": b"mine"}
+    empty = call("train", *SMALL, "--run-dir", tmp_path / "run", "--tensorboard", "")
+    assert (empty.code, empty.err) == (
+        2,
+        "error: --tensorboard is empty; give on, off, or a folder\n",
+    )

@@ -39,10 +39,11 @@ class Replica:
         Returns:
             int32 scalar: 1 where the step was skipped as not finite, else 0.
         """
-        if self.loss_scale is None:
-            self.optimizer.apply(gradients)
-            return tf.constant(0)
-        return self.loss_scale.apply(gradients, lambda: self.optimizer.apply(gradients))
+        with tf.name_scope("optimizer"):  # what a profile calls it
+            if self.loss_scale is None:
+                self.optimizer.apply(gradients)
+                return tf.constant(0)
+            return self.loss_scale.apply(gradients, lambda: self.optimizer.apply(gradients))
 
     def state(self) -> list[tf.Variable]:
         """Every variable that a training step may change on this device."""

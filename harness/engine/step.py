@@ -120,7 +120,8 @@ class TrainingStep:
             context = tf.distribute.get_replica_context()
             index = tf.cast(context.replica_id_in_sync_group, tf.int32)
             gradients, added = self._gradients(batches, step, index, scale)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients), added
+            with tf.name_scope("all_reduce"):
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients), added
 
         def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
             gradients, added = strategy.run(of_replica, args=(batches, step, self._scale()))
@@ -161,16 +162,22 @@ class TrainingStep:
         scale: tf.Tensor | None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """This replica's share of the gradients of the mean loss over the global batch's rows."""
-        inputs, labels, num_rows = batches.read(step)
-        weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
+        # The scopes, and those that Keras adds for layers, are what a profile is divided by.
+        with tf.name_scope("input"):
+            inputs, labels, num_rows = batches.read(step)
+        with tf.name_scope("loss"):
+            weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
         with tf.GradientTape() as tape:
             logits = self._model(inputs, training=True)
-            losses = row_losses(labels, logits)
-            loss = tf.reduce_sum(losses * weights) / tf.cast(tf.maximum(num_rows, 1), tf.float32)
-            if scale is not None:
-                loss *= scale
+            with tf.name_scope("loss"):
+                losses = row_losses(labels, logits)
+                rows = tf.cast(tf.maximum(num_rows, 1), tf.float32)
+                loss = tf.reduce_sum(losses * weights) / rows
+                if scale is not None:
+                    loss *= scale
         variables = [variable.value for variable in self._model.trainable_variables]
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
         if scale is not None:
             gradients = [gradient / scale for gradient in gradients]
-        return gradients, step_sums(labels, losses, logits, weights)
+        with tf.name_scope("loss"):
+            return gradients, step_sums(labels, losses, logits, weights)

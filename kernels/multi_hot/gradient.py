@@ -29,12 +29,18 @@ class Product(Protocol):
 
 def differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:
     """Return y [B, H] of `product`, with its backward function as the gradient to `table`."""
-    index = product.index(problem)
+    # The scopes name the operations in a profile; a gradient's would otherwise stand outside all.
+    with tf.name_scope("multi_hot_index"):
+        index = product.index(problem)
 
     @tf.custom_gradient
     def bound(table: Tensor) -> Any:
-        # Without the stop, an eager tape would also record what happens inside forward.
-        y = product.forward(tf.stop_gradient(table), index)
-        return y, lambda dy: product.backward(dy, index)
+        def gradient(dy: Tensor) -> Tensor:
+            with tf.name_scope("multi_hot_backward"):
+                return product.backward(dy, index)
+
+        with tf.name_scope("multi_hot_forward"):
+            # Without the stop, an eager tape would also record what happens inside forward.
+            return product.forward(tf.stop_gradient(table), index), gradient
 
     return bound(table)

@@ -47,12 +47,13 @@ def custom_call(
     # MLIR numbers the results of one operation only where there are several.
     given = ["%0"] if len(results) == 1 else [f"%0#{i}" for i in range(len(returned))]
     produced = "%0" if len(results) == 1 else f"%0:{len(results)}"
+    # The location is what XLA calls the instruction, and so what a profile shows.
     module = f"""
         module @{target} {{
           func.func public @main({declared}) -> ({returned_types}) {{
             {produced} = stablehlo.custom_call @{target}({", ".join(names)}) {{
               api_version = 4 : i32, backend_config = {{{config}}}
-            }} : ({", ".join(types)}) -> ({", ".join(map(_mlir_type, results))})
+            }} : ({", ".join(types)}) -> ({", ".join(map(_mlir_type, results))}) loc("{target}")
             return {", ".join(given)} : {returned_types}
           }}
         }}"""

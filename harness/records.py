@@ -161,6 +161,7 @@ class Spread:
     min: float
     max: float
     num_samples: int
+    """Taken in the window; 0 where it was too short for one and has the last before it."""
     is_counter: bool = False
     """Whether it only rises, so that its last value says more than its mean."""
 
@@ -172,7 +173,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowTelemetry:
-    """What the machine did in a window, as far as samples were taken in it."""
+    """What the machine did in a window, as far as it was sampled."""
 
     step: int
     """The window's: optimizer steps done at its end."""
@@ -239,6 +240,11 @@ class Summary:
     dataset: DatasetInfo
     versions: Mapping[str, str]
     host: Mapping[str, Any]
+    joules_per_1000_examples: float | None = None
+    """Energy of all GPUs while training, by their counters or samples of their power; None without
+    GPUs, without telemetry, and where a GPU does not tell it."""
+    gpu_hours: float | None = None
+    """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
 
 
 class Observer:

@@ -1,7 +1,6 @@
 """What a measured process trains: the session of `harness train`, in turns."""
 
 import itertools
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.client import device_lib
 
 from harness.bench.protocol import Job
 from harness.bench.variants import PartialEngine, repeated, roofs
@@ -84,7 +82,7 @@ class Measured:
         if measured_roofs is not None:
             self.resolved["roofs"] = measured_roofs
         self._gpus = devices.names if devices.device_type == "GPU" else ()
-        self.pci_bus_ids = _pci_bus_ids(len(self._gpus)) if self._gpus else []
+        self.pci_bus_ids = devices.pci_bus_ids
 
     def turn(self, *, seconds: float | None, steps: int | None, slow_down: float) -> list[Window]:
         """Trains for a time or a number of steps, whole dispatches and at least one; sleeps the
@@ -148,13 +146,6 @@ class _Slowed:
 
     def save(self, step: int) -> None:
         self._engine.save(step)
-
-
-def _pci_bus_ids(num_gpus: int) -> list[str]:
-    """Of the first GPUs, in TensorFlow's order."""
-    texts = [d.physical_device_desc for d in device_lib.list_local_devices()]
-    found = [match[1] for text in texts if (match := re.search(r"pci bus id: ([^,\s]+)", text))]
-    return found[:num_gpus]
 
 
 def _first_line(error: tf.errors.OpError) -> str:

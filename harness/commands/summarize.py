@@ -3,11 +3,14 @@
 from harness.records import Progress, RunStart, Summary
 from harness.statistics import window_statistics
 from harness.telemetry import host
+from harness.telemetry.observer import MachineUse
 
 
-def summarize(start: RunStart, progress: Progress) -> Summary:
+def summarize(start: RunStart, progress: Progress, use: MachineUse) -> Summary:
     """The summary of a run that is over, or was interrupted after at least one window."""
     statistics = window_statistics(progress.windows)
+    wall_seconds = host.seconds_since_process_start()
+    examples = sum(window.examples for window in progress.windows)
     last = progress.evaluations[-1] if progress.evaluations else None
     return Summary(
         test_accuracy=last.accuracy if last else None,
@@ -18,7 +21,7 @@ def summarize(start: RunStart, progress: Progress) -> Summary:
         data_wait_fraction=statistics.data_wait_fraction,
         train_seconds=statistics.train_seconds,
         compile_seconds=sum(c.seconds for c in progress.compilations),
-        wall_seconds=host.seconds_since_process_start(),
+        wall_seconds=wall_seconds,
         peak_rss_bytes=host.peak_rss_bytes(),
         epochs=(progress.step - start.start_step) / start.steps_per_epoch,
         steps=progress.step,
@@ -35,4 +38,6 @@ def summarize(start: RunStart, progress: Progress) -> Summary:
         dataset=start.dataset,
         versions=start.versions,
         host=start.host,
+        joules_per_1000_examples=None if use.joules is None else 1000 * use.joules / examples,
+        gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
     )

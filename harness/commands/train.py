@@ -31,6 +31,7 @@ from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.plan import Plan
 from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
+from harness.telemetry.observer import TelemetryObserver
 from harness.timeline import Timeline
 
 EXIT_INTERRUPTED = 130
@@ -77,7 +78,11 @@ def train(
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
-    observers = [session.steps, *_observers(tensorboard_folder, console)]
+    listeners = _observers(tensorboard_folder, console)
+    telemetry = TelemetryObserver(
+        listeners, hz=config.telemetry.telemetry_hz, bus_ids=session.devices.pci_bus_ids
+    )
+    observers = [session.steps, telemetry, *listeners]
     with Interrupt() as interrupt, ExitStack() as closing:
         for observer in observers:
             closing.callback(observer.close)
@@ -93,6 +98,7 @@ def train(
             should_stop=lambda: interrupt.requested,
             on_late_compilation=lambda late: _on_late_compilation(late, config, plan, observers),
         )
+        use = telemetry.finish()
         timeline.mark("run")
         timeline.divide(
             {
@@ -105,7 +111,7 @@ def train(
         with replacing(folder / MODEL_FILE_NAME) as beside:
             portable_copy(network).save(beside)
         timeline.mark("saving the model")
-        summary = summarize(start, progress)
+        summary = summarize(start, progress, use)
         for observer in observers:
             observer.on_end(summary)
         timeline.mark("end of the run")

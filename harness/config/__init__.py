@@ -64,6 +64,9 @@ from harness.config.model import (
 from harness.config.output import (
     OutputConfig as OutputConfig,
 )
+from harness.config.telemetry import (
+    TelemetryConfig as TelemetryConfig,
+)
 from harness.config.train import (
     TrainConfig as TrainConfig,
 )

@@ -7,6 +7,7 @@ from harness.config.data import DataConfig
 from harness.config.execution import ExecutionConfig
 from harness.config.model import ModelConfig, OptimizerConfig
 from harness.config.output import OutputConfig
+from harness.config.telemetry import TelemetryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     epochs: int = 2
     """Passes over the training rows."""

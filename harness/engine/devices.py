@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import os
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
@@ -24,6 +25,9 @@ class Devices:
     """For people: the name and, for a GPU, its model."""
     compute_capability: tuple[int, int] | None
     """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
+
+    pci_bus_ids: tuple[str, ...] = ()
+    """One for each GPU, such as `0000:17:00.0`, by which other libraries know it; none on CPU."""
 
     memory_bytes: int
     """Of one device; logical CPU devices share the machine's."""
@@ -62,6 +66,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))
+    local = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
     return Devices(
         strategy=_strategy(names),
         names=names,
@@ -71,12 +76,16 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
             for name, d in zip(names, details, strict=True)
         ),
         compute_capability=min(capabilities) if len(capabilities) == replicas else None,
-        memory_bytes=min(
-            device.memory_limit
-            for device in device_lib.list_local_devices()
-            if device.device_type == "GPU"
-        ),
+        pci_bus_ids=tuple(map(_pci_bus_id, local[:replicas])),
+        memory_bytes=min(device.memory_limit for device in local),
     )
+
+
+def _pci_bus_id(device: Any) -> str:
+    """From TensorFlow's own description, `device: 0, name: ..., pci bus id: ..., ...`."""
+    match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
+    assert match is not None, f"no PCI address in {device.physical_device_desc!r}"
+    return match[1]
 
 
 def _on_cpu(replicas: int) -> Devices:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from harness.records import Evaluation, Observer, RunStart, Summary, Window, WindowTelemetry
 from harness.statistics import percentile
 
@@ -19,8 +17,6 @@ RECENT_WINDOWS = 50
 """`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
 
 FLUSH_SECONDS = 2.0
-_LEAST_CPU_SECONDS = 0.1
-"""Below this, psutil documents its CPU percentages as meaningless."""
 
 
 class TensorBoardObserver(Observer):
@@ -33,10 +29,9 @@ class TensorBoardObserver(Observer):
     Tags: `train/{loss,accuracy}` (means over a window), `validation/{loss,accuracy}`,
     `throughput/{steps_per_second,examples_per_second,tokens_per_second,data_wait_fraction}` of a
     window, `throughput/{step_time_ms_p50,step_time_ms_p95}` over the last `RECENT_WINDOWS`,
-    `host/cpu_percent` (of the whole machine, 0 to 100, since the value before), `host/rss_bytes`
-    (of this process), `precision/{loss_scale,skipped_steps}` where gradients are scaled, skipped
-    steps counted from the start of this process, and the tags of telemetry: the mean over a window
-    in which samples were taken, of counters the last.
+    `precision/{loss_scale,skipped_steps}` where gradients are scaled, skipped steps counted from
+    the start of this process, and those of telemetry, `gpu/<index>/*` and `host/*`: the mean over
+    the window, of counters the last value.
 
     Flushed at evaluations, at the end, and with the first window `FLUSH_SECONDS` after the last
     flush. A window costs the thread that trains about 0.05 ms.
@@ -54,8 +49,6 @@ class TensorBoardObserver(Observer):
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._skipped_steps = 0
         self._telemetry: WindowTelemetry | None = None
-        self._process = psutil.Process()
-        self._sampled_cpu_at = 0.0
 
     def on_start(self, run: RunStart) -> None:
         """Opens the event file and writes what the run is."""
@@ -73,8 +66,7 @@ class TensorBoardObserver(Observer):
         )
         write_run_pages(self._file, run, start_seconds=self._clock())
         self._file.flush()
-        self._flushed_at = self._sampled_cpu_at = self._clock()
-        psutil.cpu_percent()  # the next call reports the time since this one
+        self._flushed_at = self._clock()
 
     def on_telemetry(self, telemetry: WindowTelemetry) -> None:
         """Keeps it for its window."""
@@ -94,12 +86,7 @@ class TensorBoardObserver(Observer):
             "throughput/step_time_ms_p50": percentile(step_times_ms, 50),
             "throughput/step_time_ms_p95": percentile(step_times_ms, 95),
             "throughput/data_wait_fraction": window.data_wait_fraction,
-            "host/rss_bytes": self._process.memory_info().rss,
         }
-        now = self._clock()
-        if now - self._sampled_cpu_at >= _LEAST_CPU_SECONDS:
-            values["host/cpu_percent"] = psutil.cpu_percent()
-            self._sampled_cpu_at = now
         if self._telemetry is not None:
             assert self._telemetry.step == window.step, "telemetry of another window"
             values |= {tag: spread.value for tag, spread in self._telemetry.figures.items()}
@@ -109,7 +96,7 @@ class TensorBoardObserver(Observer):
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.scalars(window.step, values)
-        if now - self._flushed_at >= FLUSH_SECONDS:
+        if self._clock() - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
 
     def on_evaluation(self, evaluation: Evaluation) -> None:

@@ -1,0 +1,134 @@
+"""NVML as the harness needs it: opening it, the machine's cards, and words for what goes wrong."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pynvml
+
+from harness.telemetry.visible import Card, Device, Slice
+
+_REMEDIES = {
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "; libnvidia-ml.so.1 comes with NVIDIA's driver, and in a "
+    "container with NVIDIA's container toolkit",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "; load the kernel's module nvidia",
+    # NVML's words for it end in a full stop.
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: " Its library and the kernel's module are of two "
+    "drivers, as after an update; reboot",
+    pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
+}
+
+LOST = frozenset(
+    {
+        pynvml.NVML_ERROR_UNINITIALIZED,
+        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        pynvml.NVML_ERROR_GPU_IS_LOST,
+        pynvml.NVML_ERROR_RESET_REQUIRED,
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+        pynvml.NVML_ERROR_GPU_NOT_FOUND,
+    }
+)
+"""Errors after which a GPU answers no more."""
+
+UNAVAILABLE = frozenset(
+    {
+        pynvml.NVML_ERROR_INVALID_ARGUMENT,
+        pynvml.NVML_ERROR_NOT_SUPPORTED,
+        pynvml.NVML_ERROR_NO_PERMISSION,
+        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        pynvml.NVML_ERROR_VGPU_ECC_NOT_SUPPORTED,
+        pynvml.NVML_ERROR_DEPRECATED,
+    }
+)
+"""Errors of a query that this card, driver or user will never have answered."""
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[None]:
+    """NVML, initialized; several may hold it open at a time.
+
+    Raises:
+        pynvml.NVMLError: when there is no library, or it cannot be used.
+    """
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        # What has become of the driver meanwhile was told by the query that met it.
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def words(error: Any) -> str:
+    """An NVMLError in NVML's words, and the remedy where one is known."""
+    return f"NVML says: {error}{_REMEDIES.get(error.value, '')}"
+
+
+def lost_cards() -> tuple[int, ...]:
+    """NVML's numbers of the GPUs that are there and do not answer."""
+    lost = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            pynvml.nvmlDeviceGetHandleByIndex(index)
+        except pynvml.NVMLError as error:
+            if error.value not in LOST:
+                raise
+            lost.append(index)
+    return tuple(lost)
+
+
+def cards() -> tuple[Card, ...]:
+    """The GPUs that answer, in NVML's order; CUDA shows no process any other.
+
+    Raises:
+        pynvml.NVMLError: when NVML cannot tell.
+    """
+    lost = lost_cards()
+    indices = [i for i in range(pynvml.nvmlDeviceGetCount()) if i not in lost]
+    return tuple(_card(pynvml.nvmlDeviceGetHandleByIndex(index)) for index in indices)
+
+
+def _card(handle: Any) -> Card:
+    return Card(
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        bus=pynvml.nvmlDeviceGetPciInfo(handle).busId,
+        name=pynvml.nvmlDeviceGetName(handle),
+        is_sliced=_is_sliced(handle),
+        slices=tuple(_slice(part) for part in _slices(handle)),
+    )
+
+
+def _is_sliced(handle: Any) -> bool:
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
+    except pynvml.NVMLError as error:
+        if error.value not in UNAVAILABLE:
+            raise
+        return False
+
+
+def _slices(handle: Any) -> Iterator[Any]:
+    if not _is_sliced(handle):
+        return
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+        except pynvml.NVMLError_NotFound:
+            continue  # places need not be taken in order
+
+
+def _slice(handle: Any) -> Slice:
+    return Slice(
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        gpu_instance=pynvml.nvmlDeviceGetGpuInstanceId(handle),
+        compute_instance=pynvml.nvmlDeviceGetComputeInstanceId(handle),
+    )
+
+
+def handles(device: Device, cards: tuple[Card, ...]) -> tuple[Any, Any]:
+    """NVML's handles of a device and of the card that it is, or is a slice of."""
+    card = cards[device.card]
+    whole = pynvml.nvmlDeviceGetHandleByUUID(card.uuid.encode())
+    if device.slice is None:
+        return whole, whole
+    return pynvml.nvmlDeviceGetHandleByUUID(card.slices[device.slice].uuid.encode()), whole

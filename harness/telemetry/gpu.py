@@ -156,7 +156,7 @@ class GpuReader:
         for query in [q for q in self._queries if with_slow or not q.is_slow]:
             handle = self.handle if query.of_slice else self._card_handle
             try:
-                figures |= zip(query.figures, query.ask(handle), strict=True)
+                figures |= zip(query.figures, map(float, query.ask(handle)), strict=True)
             except pynvml.NVMLError as error:
                 self._on_error(query, error)
         self._since_start(figures)

@@ -40,7 +40,9 @@ SUMMARY_KEYS = {
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
     *("versions", "host"),
 }
-MORE_SUMMARY_KEYS = {"input", "skipped_steps", "interrupted"}
+MORE_SUMMARY_KEYS = {
+    *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
+}
 WINDOW_KEYS = {
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
     *("loss", "accuracy"),
@@ -50,12 +52,14 @@ TAGS = {
     *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
     *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("throughput/step_time_ms_p50", "throughput/step_time_ms_p95"),
-    *("throughput/data_wait_fraction", "host/cpu_percent", "host/rss_bytes"),
+    "throughput/data_wait_fraction",
 }
 
 
 def tags(folder: Path) -> set[str]:
-    return set(EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["tensors"])
+    """Without telemetry's, of which a run as short as these may hold any part."""
+    found = EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["tensors"]
+    return {tag for tag in found if not tag.startswith("host/")}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,8 @@ def test_the_lines_of_metrics(trained_folder: Path) -> None:
     lines = records(trained_folder)
     windows = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "loss" not in line]
-    assert all(set(line) == WINDOW_KEYS | MORE_WINDOW_KEYS for line in windows)
+    # Telemetry stands in the windows that were sampled, which is a matter of time.
+    assert all(set(line) - {"telemetry"} == WINDOW_KEYS | MORE_WINDOW_KEYS for line in windows)
     assert all(
         set(line)
         == {"step", "epoch", "validation_loss", "validation_accuracy", "examples", "seconds"}
@@ -147,6 +152,7 @@ def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     assert {"name", "rows", "num_tokens", "nnz"} <= set(figures["dataset"])
     assert figures["wall_seconds"] > figures["train_seconds"] + figures["compile_seconds"]
     assert figures["peak_rss_bytes"] > 100e6
+    assert figures["gpu_hours"] is figures["joules_per_1000_examples"] is None
 
 
 def test_the_console(trained: tuple[Path, Result]) -> None:

@@ -12,13 +12,14 @@ from harness.errors import InputError
 from harness.observers.summary import SummaryObserver, read_settings
 from tests.harness.observers.samples import run_start, summary
 
-# Promised in design.md; `input`, `skipped_steps` and `interrupted` came on top.
+# Promised in design.md; the last line came on top.
 SUMMARY_KEYS = {
     *("test_accuracy", "test_loss", "examples_per_second", "steps_per_second"),
     *("tokens_per_second", "data_wait_fraction", "train_seconds", "compile_seconds"),
     *("wall_seconds", "peak_rss_bytes", "epochs", "steps", "batch_size", "steps_per_dispatch"),
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
-    *("versions", "host", "input", "skipped_steps", "interrupted"),
+    *("versions", "host"),
+    *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
 }
 
 

@@ -63,7 +63,7 @@ def _readers(
     def warn(text: str) -> None:
         tell(Message(kind="warning", text=text))
 
-    for index in nvml.lost_cards():
+    for index in nvml.lost():
         warn(f"NVML's GPU {index} does not answer, and is not sampled")
     devices: tuple[Device | None, ...]
     if bus_ids:
@@ -138,7 +138,7 @@ class _Gpus:
             self._tell(Message(kind="warning", text=text))
         sentences = []
         if reader.left_out:
-            sentences.append(f"does not tell {', '.join(reader.left_out)}, which is left out")
+            sentences.append(f"does not tell, so these are left out: {', '.join(reader.left_out)}")
         if reader.integrates_power:
             sentences.append("has no counter of energy, which is summed from samples of its power")
         if reader.is_slice:

@@ -64,17 +64,32 @@ def words(error: Any) -> str:
     return f"NVML says: {error}{_REMEDIES.get(error.value, '')}"
 
 
-def lost_cards() -> tuple[int, ...]:
-    """NVML's numbers of the GPUs that are there and do not answer."""
-    lost = []
+def answering() -> tuple[Any, ...]:
+    """NVML's handles of the GPUs that answer, in its order.
+
+    Raises:
+        pynvml.NVMLError: when NVML cannot tell.
+    """
+    return tuple(handle for _, handle in _all_handles() if handle is not None)
+
+
+def lost() -> tuple[int, ...]:
+    """NVML's numbers of the GPUs that are there and do not answer.
+
+    Raises:
+        pynvml.NVMLError: when NVML cannot tell.
+    """
+    return tuple(index for index, handle in _all_handles() if handle is None)
+
+
+def _all_handles() -> Iterator[tuple[int, Any]]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            pynvml.nvmlDeviceGetHandleByIndex(index)
+            yield index, pynvml.nvmlDeviceGetHandleByIndex(index)
         except pynvml.NVMLError as error:
             if error.value not in LOST:
                 raise
-            lost.append(index)
-    return tuple(lost)
+            yield index, None
 
 
 def cards() -> tuple[Card, ...]:
@@ -83,9 +98,7 @@ def cards() -> tuple[Card, ...]:
     Raises:
         pynvml.NVMLError: when NVML cannot tell.
     """
-    lost = lost_cards()
-    indices = [i for i in range(pynvml.nvmlDeviceGetCount()) if i not in lost]
-    return tuple(_card(pynvml.nvmlDeviceGetHandleByIndex(index)) for index in indices)
+    return tuple(map(_card, answering()))
 
 
 def _card(handle: Any) -> Card:

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "parallel.h"
@@ -17,11 +18,12 @@
 
 namespace multi_hot {
 
-// Writes dW [V, H] from dy [B, H]. `sets` must be free of faults.
+// Writes dW [V, H] from dy [B, H]; returns what is wrong with the sets, or an empty string.
 template <class Format>
-void backward(const Sets& sets, const typename Format::Storage* dy, int64_t units,
-              const TransposedIndex& index, typename Format::Storage* dw, Workers& workers) {
-  transpose(sets, index, workers);
+std::string backward(const Sets& sets, const typename Format::Storage* dy, int64_t units,
+                     const TransposedIndex& index, typename Format::Storage* dw,
+                     Workers& workers) {
+  if (std::string fault = transpose(sets, index, workers); !fault.empty()) return fault;
   // Blocks for balance, since frequent ids have most of the rows, but no smaller than need be.
   const int64_t per_thread = sets.num_tokens / workers.num_threads();
   const int64_t ids_per_block = std::clamp<int64_t>(per_thread / 8, 32, 512);
@@ -37,6 +39,7 @@ void backward(const Sets& sets, const typename Format::Storage* dy, int64_t unit
       sum_rows<Format>(dy, units, rows, num_rows, dw + id * units);
     }
   });
+  return "";
 }
 
 }  // namespace multi_hot

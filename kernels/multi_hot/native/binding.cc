@@ -34,6 +34,10 @@ ffi::Error invalid(const std::string& message) {
   return ffi::Error(ffi::ErrorCode::kInvalidArgument, message);
 }
 
+ffi::Error unless(const std::string& fault) {
+  return fault.empty() ? ffi::Error::Success() : invalid(fault);
+}
+
 // Calls function(Format()) with the format of a buffer's elements.
 template <class Function>
 ffi::Error with_format(ffi::DataType type, Function function) {
@@ -57,14 +61,12 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<
                         ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> y, bool unique) {
   const int64_t V = table.dimensions()[0], H = table.dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
-  if (const std::string fault = find_fault(sets); !fault.empty()) return invalid(fault);
   XlaWorkers workers(pool);
   return with_format(table.element_type(), [&](auto format) {
     using Format = decltype(format);
     using Storage = typename Format::Storage;
-    forward<Format>(sets, static_cast<const Storage*>(table.untyped_data()), H,
-                    static_cast<Storage*>(y->untyped_data()), workers);
-    return ffi::Error::Success();
+    return unless(forward<Format>(sets, static_cast<const Storage*>(table.untyped_data()), H,
+                                  static_cast<Storage*>(y->untyped_data()), workers));
   });
 }
 
@@ -76,7 +78,6 @@ ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ff
                          bool unique) {
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
-  if (const std::string fault = find_fault(sets); !fault.empty()) return invalid(fault);
   if (static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
   }
@@ -85,9 +86,8 @@ ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ff
   return with_format(dy.element_type(), [&](auto format) {
     using Format = decltype(format);
     using Storage = typename Format::Storage;
-    backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
-                     static_cast<Storage*>(dw->untyped_data()), workers);
-    return ffi::Error::Success();
+    return unless(backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
+                                   static_cast<Storage*>(dw->untyped_data()), workers));
   });
 }
 

@@ -4,7 +4,9 @@
 #ifndef MULTI_HOT_FORWARD_H_
 #define MULTI_HOT_FORWARD_H_
 
+#include <atomic>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "parallel.h"
@@ -39,17 +41,23 @@ class FirstOccurrences {
   std::vector<int32_t> ids_;
 };
 
-// Writes y [B, H]. `sets` must be free of faults. Each row is summed by one thread in the order of
-// its ids, so the result does not depend on the number of threads.
+// Writes y [B, H]; returns what is wrong with the sets, or an empty string. Each row is summed by
+// one thread in the order of its ids, so the result does not depend on the number of threads.
 template <class Format>
-void forward(const Sets& sets, const typename Format::Storage* table, int64_t units,
-             typename Format::Storage* y, Workers& workers) {
+std::string forward(const Sets& sets, const typename Format::Storage* table, int64_t units,
+                    typename Format::Storage* y, Workers& workers) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+  std::atomic<bool> in_range{true};
   // Small enough to balance long rows, large enough to make the hand-out cheap.
   constexpr int64_t kRowsPerBlock = 16;
   const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
   parallel_for(workers, num_blocks, [&](int64_t block) {
     static thread_local FirstOccurrences first_occurrences;
     const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
+    if (!ids_in_range(sets, block * kRowsPerBlock, end)) {
+      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
+      return;
+    }
     for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
       const int32_t* ids = sets.values + sets.splits[row];
       int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
@@ -61,6 +69,7 @@ void forward(const Sets& sets, const typename Format::Storage* table, int64_t un
       sum_rows<Format>(table, units, ids, num_ids, y + row * units);
     }
   });
+  return in_range ? "" : describe_id_fault(sets);
 }
 
 }  // namespace multi_hot

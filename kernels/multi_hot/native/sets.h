@@ -46,9 +46,8 @@ struct Sets {
   }
 };
 
-// Returns what is wrong with the splits or with an id of the rows, or an empty string. Everything
-// else in the kernels relies on it having returned an empty one.
-inline std::string find_fault(const Sets& sets) {
+// Returns what is wrong with the splits, or an empty string. Until it has, no id may be read.
+inline std::string find_split_fault(const Sets& sets) {
   const auto number = [](int64_t n) { return std::to_string(n); };
   if (sets.splits[0] != 0) return "row_splits must start at 0; got " + number(sets.splits[0]);
   for (int64_t row = 0; row < sets.num_rows; ++row) {
@@ -66,13 +65,25 @@ inline std::string find_fault(const Sets& sets) {
     return "a batch may hold up to " + number(kMaxEntries) + " ids and rows; got " + number(nnz) +
            " and " + number(sets.num_rows);
   }
+  return "";
+}
+
+// Whether all ids of rows [first, last) are in range. A pass asks this of each piece of work just
+// before it uses the piece's ids: its threads share the reading, and the ids are in the cache then.
+inline bool ids_in_range(const Sets& sets, int64_t first, int64_t last) {
   // A maximum instead of a search: the compiler turns it into vectors.
   uint32_t largest = 0;
-  for (int64_t i = 0; i < nnz; ++i) {
+  const int64_t end = sets.splits[last];
+  for (int64_t i = sets.splits[first]; i < end; ++i) {
     const uint32_t id = static_cast<uint32_t>(sets.values[i]);
     largest = id > largest ? id : largest;
   }
-  if (nnz == 0 || sets.in_range(static_cast<int32_t>(largest))) return "";
+  return sets.splits[first] == end || sets.in_range(static_cast<int32_t>(largest));
+}
+
+// Names the first id that is out of range; there must be one.
+inline std::string describe_id_fault(const Sets& sets) {
+  const auto number = [](int64_t n) { return std::to_string(n); };
   int64_t position = 0, row = 0;
   while (sets.in_range(sets.values[position])) ++position;
   while (sets.splits[row + 1] <= position) ++row;

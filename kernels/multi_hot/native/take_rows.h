@@ -14,6 +14,10 @@ namespace multi_hot {
 
 // Rows copied as one piece of work: some thousand ids, so that handing it over costs little.
 constexpr int64_t kRowsPerBlock = 32;
+// How far ahead a row's ids are fetched, and how much of them: rows lie anywhere in memory, and the
+// processor finds out by itself only where one goes on.
+constexpr int64_t kRowsAhead = 4;
+constexpr int64_t kBytesAhead = 256;
 
 template <class Id>
 struct ResidentSets {
@@ -61,6 +65,12 @@ void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_ro
     const int64_t first = block * kRowsPerBlock;
     const int64_t last = first + kRowsPerBlock < num_rows ? first + kRowsPerBlock : num_rows;
     for (int64_t i = first; i < last; ++i) {
+      if (i + kRowsAhead < last) {
+        const auto* ahead =
+            reinterpret_cast<const char*>(sets.values + sets.splits[rows[i + kRowsAhead]]);
+        // Fetching beyond the end of the array does nothing.
+        for (int64_t byte = 0; byte < kBytesAhead; byte += 64) __builtin_prefetch(ahead + byte);
+      }
       const Id* from = sets.values + sets.splits[rows[i]];
       int32_t* to = values + row_splits[i];
       const int64_t length = row_splits[i + 1] - row_splits[i];

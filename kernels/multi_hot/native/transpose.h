@@ -5,8 +5,10 @@
 #define MULTI_HOT_TRANSPOSE_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "parallel.h"
@@ -30,11 +32,18 @@ struct TransposedIndex {
   }
 };
 
-// Fills `index`: a counting sort by id of each chunk's entries.
-inline void transpose(const Sets& sets, const TransposedIndex& index, Workers& workers) {
+// Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the sets,
+// or an empty string; else the index must not be read.
+inline std::string transpose(const Sets& sets, const TransposedIndex& index, Workers& workers) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   const int64_t V = sets.num_tokens;
+  std::atomic<bool> in_range{true};
   parallel_for(workers, index.num_chunks, [&](int64_t chunk) {
     const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
+    if (!ids_in_range(sets, first, last)) {
+      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
+      return;
+    }
     int32_t* cursors = index.ends + chunk * V;
     std::fill(cursors, cursors + V, 0);
     const int64_t end = sets.splits[last];
@@ -52,6 +61,7 @@ inline void transpose(const Sets& sets, const TransposedIndex& index, Workers& w
       }
     }
   });
+  return in_range ? "" : describe_id_fault(sets);
 }
 
 // Reads the index for consecutive ids: all rows that hold an id, ascending, each once.

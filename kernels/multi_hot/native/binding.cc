@@ -74,14 +74,15 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<
 //   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]
 ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ffi::S32> values,
                          ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> dw,
-                         ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::S32> rows,
+                         ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::U16> rows,
                          bool unique) {
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
-  if (static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
+  const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
+  if (!index.admits(sets.num_rows) ||
+      static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
   }
-  const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
   XlaWorkers workers(pool);
   return with_format(dy.element_type(), [&](auto format) {
     using Format = decltype(format);
@@ -108,7 +109,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::U16>>()
                                   .Attr<bool>("unique"));
 
 template <class Id>

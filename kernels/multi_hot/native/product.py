@@ -18,7 +18,8 @@ Tensor = Any
 
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8
-"""TransposedIndex::kSlack, which the kernel checks."""
+"""TransposedIndex::kSlack, which the kernel checks, and so it does the next."""
+_MAX_CHUNK_ROWS = 2**16
 
 
 def index(problem: Problem) -> Problem:
@@ -49,10 +50,11 @@ def backward(dy: Tensor, problem: Problem) -> Tensor:
     V, N = problem.num_tokens, problem.values.shape[0]
     # Counting in parallel costs V per chunk, so it has to have some values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
+    num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
     results = (
         tf.TensorSpec([V, dy.shape[1]], dy.dtype),
         tf.TensorSpec([num_chunks, V], tf.int32),
-        tf.TensorSpec([N + _INDEX_SLACK], tf.int32),
+        tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
     )
     return _call("multi_hot_backward", dy, problem, results)
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -23,13 +22,20 @@ struct TransposedIndex {
   // How far reading may run over the end of an id's rows, see HoldersOfIds::copy.
   static constexpr int64_t kSlack = 8;
 
+  // Rows are counted from their chunk's first in 16 bits: at some thousand rows the index, which is
+  // written in the order of the ids, still fits a core's cache.
+  static constexpr int64_t kMaxChunkRows = 1 << 16;
+
   int32_t* ends;       // [C, V]: where in `rows` the chunk's rows of an id end, the next one's begin
   int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on it
-  int32_t* rows;       // [N + kSlack]: ascending within an id
+  uint16_t* rows;      // [N + kSlack]: ascending within an id
 
   int64_t first_row(const Sets& sets, int64_t chunk) const {
     return sets.num_rows * chunk / num_chunks;
   }
+
+  // Whether there are chunks enough for a batch of so many rows.
+  bool admits(int64_t num_rows) const { return num_rows <= kMaxChunkRows * num_chunks; }
 };
 
 // Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the sets,
@@ -57,7 +63,7 @@ inline std::string transpose(const Sets& sets, const TransposedIndex& index, Wor
     for (int64_t row = first; row < last; ++row) {
       const int64_t row_end = sets.splits[row + 1];
       for (int64_t i = sets.splits[row]; i < row_end; ++i) {
-        index.rows[cursors[sets.values[i]]++] = static_cast<int32_t>(row);
+        index.rows[cursors[sets.values[i]]++] = static_cast<uint16_t>(row - first);
       }
     }
   });
@@ -83,13 +89,14 @@ class HoldersOfIds {
   int64_t next(const int32_t** rows) {
     int32_t* to = scratch_.data();
     for (int64_t chunk = 0; chunk < index_.num_chunks; ++chunk) {
-      const int32_t* begin = index_.rows + begins_[chunk];
-      const int32_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
+      const uint16_t* begin = index_.rows + begins_[chunk];
+      const uint16_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
       // A row of the next id begins where this one's end.
       begins_[chunk] = static_cast<int32_t>(end - index_.rows);
       // A caller may break its promise of unique rows: `scratch` has room for each row once.
       const bool each_once = sets_.unique && end - begin <= num_rows(chunk);
-      to = each_once ? copy(begin, end, to) : copy_once(begin, end, to);
+      const auto first = static_cast<int32_t>(index_.first_row(sets_, chunk));
+      to = each_once ? copy(begin, end, first, to) : copy_once(begin, end, first, to);
     }
     ++id_;
     *rows = scratch_.data();
@@ -103,19 +110,22 @@ class HoldersOfIds {
 
   // Eight at a time, running over the end: most ids have few rows, and a loop whose length cannot
   // be foretold costs more than what it copies.
-  static int32_t* copy(const int32_t* begin, const int32_t* end, int32_t* to) {
+  static int32_t* copy(const uint16_t* begin, const uint16_t* end, int32_t first, int32_t* to) {
     const int64_t count = end - begin;
     int64_t i = 0;
     do {
-      std::memcpy(to + i, begin + i, TransposedIndex::kSlack * sizeof(int32_t));
+      for (int64_t k = 0; k < TransposedIndex::kSlack; ++k) to[i + k] = first + begin[i + k];
       i += TransposedIndex::kSlack;
     } while (i < count);
     return to + count;
   }
 
   // A repeated id put its row next to itself; chunks share no row.
-  static int32_t* copy_once(const int32_t* begin, const int32_t* end, int32_t* to) {
-    return std::unique_copy(begin, end, to);
+  static int32_t* copy_once(const uint16_t* begin, const uint16_t* end, int32_t first,
+                            int32_t* to) {
+    int32_t* stop = std::unique_copy(begin, end, to);
+    for (; to != stop; ++to) *to += first;
+    return stop;
   }
 
   const Sets& sets_;

@@ -136,8 +136,8 @@ std::vector<std::vector<typename Format::Storage>> run(
   using Storage = typename Format::Storage;
   const Sets sets = input.sets(unique);
   std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
-  std::vector<int32_t> ends(chunks * sets.num_tokens),
-      rows(sets.num_values + TransposedIndex::kSlack);
+  std::vector<int32_t> ends(chunks * sets.num_tokens);
+  std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   const TransposedIndex index = {ends.data(), chunks, rows.data()};
   const std::string fault = forward<Format>(sets, table.data(), input.units, y.data(), pool);
   CHECK(backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool) == fault);

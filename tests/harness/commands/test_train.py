@@ -57,9 +57,10 @@ TAGS = {
 
 
 def tags(folder: Path) -> set[str]:
-    """Without telemetry's, of which a run as short as these may hold any part."""
-    found = EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["tensors"]
-    return {tag for tag in found if not tag.startswith("host/")}
+    """Of curves, without telemetry's: a run as short as these may hold any part of those."""
+    reader = EventAccumulator(str(folder / "tensorboard")).Reload()
+    curves = reader.PluginTagToContent("scalars")
+    return {tag for tag in curves if not tag.startswith("host/")}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,117 @@
+"""Samples joined to windows, and the energy of windows, against sums done otherwise."""
+
+import itertools
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.records import Spread
+from harness.telemetry.join import EnergyMeter, spreads_in_window
+from harness.telemetry.sampler import Sample
+
+TIMES = st.lists(
+    st.integers(0, 1000).map(lambda ticks: ticks / 64), min_size=2, max_size=30, unique=True
+).map(sorted)
+
+
+def sample(seconds: float, **figures: float) -> Sample:
+    return Sample(seconds=seconds, figures=figures)
+
+
+@given(TIMES, st.data())
+def test_a_window_has_the_samples_of_its_time(times: list[float], data: st.DataObject) -> None:
+    values = [data.draw(st.floats(-1e6, 1e6)) for _ in times]
+    samples = [sample(t, figure=v) for t, v in zip(times, values, strict=True)]
+    start, end = sorted(data.draw(st.lists(st.floats(0, 16), min_size=2, max_size=2, unique=True)))
+    inside = [v for t, v in zip(times, values, strict=True) if start < t <= end]
+    joined = spreads_in_window([s for s in samples if s.seconds <= end], start, end, 0.0)
+    if not inside:
+        assert joined == {}
+        return
+    spread = joined["figure"]
+    assert (spread.min, spread.max, spread.num_samples) == (min(inside), max(inside), len(inside))
+    assert spread.mean == pytest.approx(statistics.fmean(inside))
+    assert spread.value == spread.mean
+
+
+def test_a_short_window_has_the_sample_before_it_while_that_is_fresh() -> None:
+    samples = [sample(9.0, old=1.0), sample(10.0, figure=7.0)]
+    held = Spread(mean=7.0, min=7.0, max=7.0, num_samples=0)
+    assert spreads_in_window(samples, 10.0, 10.1, 0.2) == {"figure": held}
+    assert spreads_in_window(samples, 10.15, 10.2, 0.2) == {"figure": held}
+    assert spreads_in_window(samples, 10.15, 10.25, 0.2) == {}
+    assert spreads_in_window([], 10.15, 10.25, 0.2) == {}
+
+
+def test_figures_are_counted_one_by_one_and_counters_show_their_last_value() -> None:
+    samples = [
+        Sample(seconds=1.0, figures={"gpu/0/energy_joules": 5.0, "gpu/0/power_watts": 3.0}),
+        Sample(seconds=2.0, figures={"gpu/0/energy_joules": 9.0}),
+    ]
+    joined = spreads_in_window(samples, 0.0, 2.0, 0.0)
+    assert joined["gpu/0/power_watts"].num_samples == 1
+    assert joined["gpu/0/energy_joules"].num_samples == 2
+    assert joined["gpu/0/energy_joules"].value == 9.0
+    assert joined["gpu/0/energy_joules"].mean == 7.0
+
+
+def meter(
+    windows: list[tuple[float, float]], readings: list[tuple[float, dict[str, float]]]
+) -> EnergyMeter:
+    """In the order of a run: after each window the readings up to its end, then the rest."""
+    energy = EnergyMeter()
+    remaining = list(readings)
+    for start, end in windows:
+        energy.add_window(start, end)
+        while remaining and remaining[0][0] <= end:
+            seconds, figures = remaining.pop(0)
+            energy.add_sample(Sample(seconds=seconds, figures=figures))
+    for seconds, figures in remaining:
+        energy.add_sample(Sample(seconds=seconds, figures=figures))
+    return energy
+
+
+def windows_of(times: list[float]) -> list[tuple[float, float]]:
+    """Every other stretch between the times."""
+    return list(itertools.pairwise(times))[::2]
+
+
+@given(TIMES, TIMES, st.floats(0.0, 1000.0))
+def test_steady_power_times_the_windows_time(
+    edges: list[float], read_at: list[float], watts: float
+) -> None:
+    windows = windows_of(edges)
+    readings = [(t, {"gpu/0/energy_joules": watts * t}) for t in [-1.0, *read_at, 17.0]]
+    in_windows = sum(end - start for start, end in windows)
+    assert meter(windows, readings).joules(1) == pytest.approx(watts * in_windows)
+
+
+@given(TIMES, st.data())
+def test_readings_at_the_windows_edges_give_their_energy_exactly(
+    edges: list[float], data: st.DataObject
+) -> None:
+    windows = windows_of(edges)
+    rises = [data.draw(st.floats(0.0, 100.0)) for _ in edges]
+    counter = list(itertools.accumulate(rises))
+    other = [2 * value for value in counter]
+    readings = [
+        (t, {"gpu/0/energy_joules": a, "gpu/1/energy_joules": b, "gpu/1/power_watts": 1.0})
+        for t, a, b in zip(edges, counter, other, strict=True)
+    ]
+    expected = 3 * sum(rises[1:][::2])
+    assert meter(windows, readings).joules(2) == pytest.approx(expected)
+    assert meter(windows, readings).joules(3) is None, "one GPU of three did not tell"
+
+
+def test_energy_that_is_not_known_is_none() -> None:
+    windows = [(0.0, 10.0), (10.0, 20.0)]
+    assert meter(windows, []).joules(0) is None
+    assert meter(windows, [(0.0, {"gpu/0/energy_joules": 0.0})]).joules(1) is None
+    assert meter(windows, [(5.0, {"gpu/0/power_watts": 3.0})] * 2).joules(1) is None
+    # Nine tenths are enough to tell the rest from; less is not.
+    almost = [(2.0, {"gpu/0/energy_joules": 0.0}), (20.0, {"gpu/0/energy_joules": 180.0})]
+    assert meter(windows, almost).joules(1) == pytest.approx(200.0)
+    lost = [(0.0, {"gpu/0/energy_joules": 0.0}), (17.9, {"gpu/0/energy_joules": 180.0})]
+    assert meter(windows, lost).joules(1) is None

@@ -161,7 +161,6 @@ class Spread:
     min: float
     max: float
     num_samples: int
-    """Taken in the window; 0 where it was too short for one and has the last before it."""
     is_counter: bool = False
     """Whether it only rises, so that its last value says more than its mean."""
 

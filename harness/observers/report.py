@@ -53,7 +53,8 @@ def closing_rows(summary: Summary) -> Rows:
         ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
     ]
     if summary.gpu_hours is not None:
-        energy = _figure(summary.joules_per_1000_examples, "{:,.3g} J per 1,000 examples")
+        joules = summary.joules_per_1000_examples
+        energy = "energy not known" if joules is None else f"{joules:,.3g} J per 1,000 examples"
         rows.append(("GPUs", f"{summary.gpu_hours:.4f} GPU-hours, {energy}"))
     if summary.skipped_steps:
         rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))

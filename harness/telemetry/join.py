@@ -1,7 +1,6 @@
 """Samples to windows: by time, without a thread in sight."""
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from harness.records import Spread
 from harness.telemetry.sampler import Sample
@@ -11,25 +10,8 @@ COUNTERS = ("energy_joules", "ecc_corrected_errors", "ecc_uncorrected_errors")
 _COVERED_SHARE = 0.9
 
 
-def spreads_in_window(
-    samples: Sequence[Sample], start: float, end: float, hold_seconds: float
-) -> dict[str, Spread]:
-    """The figures of a window by the samples from the last before it on, in order.
-
-    Those in (start, end] make it, figure by figure. Where there are none, it is the last sample
-    before, unless that was more than `hold_seconds` before the window's end; `num_samples` is 0
-    then, since none is the window's own.
-    """
-    inside = [sample for sample in samples if start < sample.seconds <= end]
-    if inside:
-        return _spreads(inside)
-    held = [sample for sample in samples[-1:] if 0 <= end - sample.seconds <= hold_seconds]
-    return {
-        tag: dataclasses.replace(spread, num_samples=0) for tag, spread in _spreads(held).items()
-    }
-
-
-def _spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
+def spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
+    """Each figure of the samples: mean, least, most, and how many samples had it."""
     values: dict[str, list[float]] = {}
     for sample in samples:
         for tag, value in sample.figures.items():

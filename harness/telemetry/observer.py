@@ -18,7 +18,7 @@ from harness.records import (
     WindowTelemetry,
 )
 from harness.telemetry import host_source
-from harness.telemetry.join import EnergyMeter, spreads_in_window
+from harness.telemetry.join import EnergyMeter, spreads
 from harness.telemetry.sampler import Read, Sample, Sampler, Tell
 from harness.telemetry.visible import hides_all
 
@@ -41,9 +41,8 @@ class TelemetryObserver(Observer):
     """Samples GPUs and host while a run trains, and tells the run's other observers.
 
     It stands before them: a window's telemetry is handed on before they get the window itself.
-    Samples count for the window in whose time they were complete; what is sampled between windows
-    (compilation, evaluation, saving) counts for none. A window that is too short to hold one takes
-    the sample before it, unless that is older than a sampling interval; it then has no telemetry.
+    Samples count for the window in whose time they were complete; a window without one has no
+    telemetry, and what is sampled between windows (compilation, evaluation, saving) is in none.
 
     NVML is called on the sampler's thread alone. What it says of lost GPUs, of cards that lack a
     query, of other processes comes as a warning or note with the next record.
@@ -72,7 +71,6 @@ class TelemetryObserver(Observer):
         self._energy = EnergyMeter()
         self._gpus_seen: set[str] = set()
         self._silent: set[Sampler] = set()
-        self._hold_seconds = 1 / hz if hz > 0 else 0.0
         self._gpus: Sampler | None = None
         self._samplers: tuple[Sampler, ...] = ()
         if hz > 0:
@@ -83,7 +81,6 @@ class TelemetryObserver(Observer):
         if hz > 0 and (bus_ids or not hides_all(environment)):
             self._gpus = Sampler("GPUs", self._open_gpus, hz=hz, clock=clock)
             self._samplers = (*self._samplers, self._gpus)
-        self._recent: dict[Sampler, list[Sample]] = {sampler: [] for sampler in self._samplers}
 
     def on_start(self, run: RunStart) -> None:
         """Starts sampling, so that NVML is open before the first program is compiled."""
@@ -102,9 +99,8 @@ class TelemetryObserver(Observer):
         self._energy.add_window(start, end)
         figures: dict[str, Spread] = {}
         for sampler in self._samplers:
-            self._recent[sampler] += self._take(sampler, until=end)
-            figures |= spreads_in_window(self._recent[sampler], start, end, self._hold_seconds)
-            del self._recent[sampler][:-1]
+            samples = self._take(sampler, until=end)
+            figures |= spreads(sample for sample in samples if sample.seconds > start)
         if figures:
             telemetry = WindowTelemetry(step=window.step, figures=figures)
             for listener in self._listeners:

@@ -57,9 +57,8 @@ def environment() -> dict[str, str]:
 def run(command: Sequence[str], **options: Any) -> Result:
     """A command in a process of its own."""
     options.setdefault("cwd", REPOSITORY)
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, **options
-    )
+    options.setdefault("env", environment())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return Result(code=done.returncode, out=done.stdout, err=done.stderr)
 
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import Spread
-from harness.telemetry.join import EnergyMeter, spreads_in_window
+from harness.telemetry.join import EnergyMeter, spreads
 from harness.telemetry.sampler import Sample
 
 TIMES = st.lists(
@@ -20,29 +19,15 @@ def sample(seconds: float, **figures: float) -> Sample:
     return Sample(seconds=seconds, figures=figures)
 
 
-@given(TIMES, st.data())
-def test_a_window_has_the_samples_of_its_time(times: list[float], data: st.DataObject) -> None:
-    values = [data.draw(st.floats(-1e6, 1e6)) for _ in times]
-    samples = [sample(t, figure=v) for t, v in zip(times, values, strict=True)]
-    start, end = sorted(data.draw(st.lists(st.floats(0, 16), min_size=2, max_size=2, unique=True)))
-    inside = [v for t, v in zip(times, values, strict=True) if start < t <= end]
-    joined = spreads_in_window([s for s in samples if s.seconds <= end], start, end, 0.0)
-    if not inside:
+@given(st.lists(st.floats(-1e6, 1e6), max_size=20))
+def test_mean_and_extremes(values: list[float]) -> None:
+    joined = spreads(sample(float(t), figure=v) for t, v in enumerate(values))
+    if not values:
         assert joined == {}
         return
     spread = joined["figure"]
-    assert (spread.min, spread.max, spread.num_samples) == (min(inside), max(inside), len(inside))
-    assert spread.mean == pytest.approx(statistics.fmean(inside))
-    assert spread.value == spread.mean
-
-
-def test_a_short_window_has_the_sample_before_it_while_that_is_fresh() -> None:
-    samples = [sample(9.0, old=1.0), sample(10.0, figure=7.0)]
-    held = Spread(mean=7.0, min=7.0, max=7.0, num_samples=0)
-    assert spreads_in_window(samples, 10.0, 10.1, 0.2) == {"figure": held}
-    assert spreads_in_window(samples, 10.15, 10.2, 0.2) == {"figure": held}
-    assert spreads_in_window(samples, 10.15, 10.25, 0.2) == {}
-    assert spreads_in_window([], 10.15, 10.25, 0.2) == {}
+    assert (spread.min, spread.max, spread.num_samples) == (min(values), max(values), len(values))
+    assert spread.mean == spread.value == pytest.approx(statistics.fmean(values))
 
 
 def test_figures_are_counted_one_by_one_and_counters_show_their_last_value() -> None:
@@ -50,7 +35,7 @@ def test_figures_are_counted_one_by_one_and_counters_show_their_last_value() -> 
         Sample(seconds=1.0, figures={"gpu/0/energy_joules": 5.0, "gpu/0/power_watts": 3.0}),
         Sample(seconds=2.0, figures={"gpu/0/energy_joules": 9.0}),
     ]
-    joined = spreads_in_window(samples, 0.0, 2.0, 0.0)
+    joined = spreads(samples)
     assert joined["gpu/0/power_watts"].num_samples == 1
     assert joined["gpu/0/energy_joules"].num_samples == 2
     assert joined["gpu/0/energy_joules"].value == 9.0

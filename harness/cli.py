@@ -37,10 +37,15 @@ _DISK_FULL = {
 def _train(config: TrainConfig) -> int:
     timeline = Timeline(elapsed_seconds=seconds_since_process_start())
     timeline.mark("start of Python, arguments")
+    from harness.data.sources import load_configured
+
+    # Before TensorFlow, which takes seconds: what is wrong with the data is said at once.
+    dataset = load_configured(config.data)
+    timeline.mark("data")
     with quiet_import():
         from harness.commands.train import train
     timeline.mark("imports")
-    return train(config, timeline=timeline)
+    return train(config, dataset=dataset, timeline=timeline)
 
 
 def _evaluate(config: EvaluateConfig) -> int:

@@ -49,6 +49,7 @@ def build_session(
     *,
     checkpoint_dir: Path,
     before: ExecutionConfig | None = None,
+    dataset: Dataset | None = None,
     timeline: Timeline | None = None,
 ) -> Session:
     """Loads the data, sets up the devices, settles every `auto` and builds the network.
@@ -57,6 +58,7 @@ def build_session(
         config: what was asked for.
         checkpoint_dir: where checkpoints are saved to and resumed from.
         before: of the run that is resumed, every `auto` resolved.
+        dataset: that of `config`, where it is loaded already.
         timeline: to mark the stages on.
 
     Raises:
@@ -64,8 +66,9 @@ def build_session(
     """
     # What may be wrong with the user's input is found before anything is built.
     timeline = timeline or Timeline()
-    dataset = load_configured(config.data)
-    timeline.mark("data")
+    if dataset is None:
+        dataset = load_configured(config.data)
+        timeline.mark("data")
     replicas = config.execution.replicas
     devices = set_up_devices(before.replicas if before and replicas == "auto" else replicas)
     check_batch(

@@ -20,6 +20,7 @@ from harness.commands.summarize import summarize
 from harness.commands.tensorboard_folder import check_tensorboard_folder
 from harness.config import TrainConfig
 from harness.config.mapping import to_mapping
+from harness.data.sources import Dataset
 from harness.errors import InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
@@ -39,13 +40,18 @@ EXIT_INTERRUPTED = 130
 
 
 def train(
-    config: TrainConfig, console: Console | None = None, *, timeline: Timeline | None = None
+    config: TrainConfig,
+    console: Console | None = None,
+    *,
+    dataset: Dataset | None = None,
+    timeline: Timeline | None = None,
 ) -> int:
     """Runs the command; returns its exit code.
 
     Args:
         config: what was asked for.
         console: where to print; None is standard output.
+        dataset: that of `config`, where it is loaded already.
         timeline: with what has passed already, for --timing.
 
     Raises:
@@ -65,6 +71,7 @@ def train(
         config,
         checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME,
         before=before,
+        dataset=dataset,
         timeline=timeline,
     )
     network, plan, engine = session.network, session.plan, session.engine

@@ -81,7 +81,7 @@ def train(
         start_step = engine.restore()
         _check_unfinished(start_step, config.epochs, plan)
     prepare_run_folder(folder, clear=config.output.overwrite)
-    start = _run_start(config, session, folder, start_step)
+    start = run_start(config, session, folder, start_step)
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
@@ -145,7 +145,8 @@ def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:
         )
 
 
-def _run_start(config: TrainConfig, session: Session, folder: Path, start_step: int) -> RunStart:
+def run_start(config: TrainConfig, session: Session, folder: Path, start_step: int) -> RunStart:
+    """What a run's observers are told of it before it trains."""
     dataset, choices, plan = session.dataset, session.choices, session.plan
     return RunStart(
         run_dir=str(folder),

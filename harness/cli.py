@@ -21,6 +21,7 @@ from harness.config import (
 )
 from harness.config.bench import BenchConfig, CompareConfig
 from harness.config.mapping import read_toml
+from harness.config.profile import ProfileConfig, TensorBoardConfig
 from harness.errors import InputError, RecompilationError
 from harness.quiet import quiet_import
 from harness.telemetry.host import seconds_since_process_start
@@ -100,6 +101,19 @@ def _compare(config: CompareConfig) -> int:
     return compare(config)
 
 
+def _profile(config: ProfileConfig) -> int:
+    with quiet_import():
+        from harness.commands.profile import profile
+
+    return profile(config)
+
+
+def _tensorboard(config: TensorBoardConfig) -> int:
+    from harness.commands.tensorboard import open_tensorboard
+
+    return open_tensorboard(config)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Command:
     words: tuple[str, ...]
@@ -118,6 +132,8 @@ _COMMANDS = (
     _Command(words=("smoke",), settings=SmokeConfig, run=_smoke),
     _Command(words=("doctor",), settings=DoctorConfig, run=_doctor),
     _Command(words=("bench",), settings=BenchConfig, run=_bench),
+    _Command(words=("profile",), settings=ProfileConfig, run=_profile),
+    _Command(words=("tensorboard",), settings=TensorBoardConfig, run=_tensorboard, positional=True),
     _Command(words=("compare",), settings=CompareConfig, run=_compare, positional=True),
 )
 

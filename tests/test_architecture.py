@@ -86,6 +86,13 @@ ROOMS = (
         packages=frozenset({"psutil", "pynvml"}),
     ),
     Room(
+        name="profile",
+        modules=("harness.profile",),
+        packages=frozenset({"rich"}),
+        # TensorFlow for one message type; the others are of the extra `profile`.
+        late_packages=frozenset({"duckdb", "tensorflow", "xprof"}),
+    ),
+    Room(
         name="bench",
         modules=("harness.bench",),
         packages=RUNTIME_DEPENDENCIES,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands.interrupt import Interrupt
+from harness.commands.profile_steps import print_profile_of_run, profiler_of_run
 from harness.commands.run_folder import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
@@ -29,6 +30,7 @@ from harness.observers.console import ConsoleObserver
 from harness.observers.jsonl import JsonlObserver
 from harness.observers.summary import SummaryObserver
 from harness.observers.tensorboard import TensorBoardObserver
+from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Plan
 from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
@@ -80,8 +82,9 @@ def train(
     if config.output.resume:
         start_step = engine.restore()
         _check_unfinished(start_step, config.epochs, plan)
-    prepare_run_folder(folder, clear=config.output.overwrite)
     start = run_start(config, session, folder, start_step)
+    profiler = profiler_of_run(config.output, folder, start)
+    prepare_run_folder(folder, clear=config.output.overwrite)
     if config.output.summary:
         network.probabilities.summary(line_length=80, print_fn=console.out)
     # 4. The run. Ctrl-C stops the training; what follows that is short, and comes to its end.
@@ -90,6 +93,10 @@ def train(
         listeners, hz=config.telemetry.telemetry_hz, bus_ids=session.devices.pci_bus_ids
     )
     observers = [session.steps, telemetry, *listeners]
+    dispatches: Feed = session.dispatches(epochs=config.epochs, start_step=start_step)
+    if profiler is not None:
+        observers.insert(0, profiler)
+        dispatches = profiler.marked(dispatches)
     with Interrupt() as interrupt, ExitStack() as closing:
         for observer in observers:
             closing.callback(observer.close)
@@ -97,7 +104,7 @@ def train(
             observer.on_start(start)
         timeline.mark("start of the run")
         progress = run_loop(
-            session.dispatches(epochs=config.epochs, start_step=start_step),
+            dispatches,
             engine,
             observers,
             steps_per_epoch=plan.steps_per_epoch,
@@ -122,6 +129,9 @@ def train(
         for observer in observers:
             observer.on_end(summary)
         timeline.mark("end of the run")
+    if profiler is not None:
+        on_gpu = session.devices.device_type == "GPU"
+        print_profile_of_run(profiler, progress, console, on_gpu=on_gpu)
     if config.output.timing:
         console.print(_timing(timeline))
     return EXIT_INTERRUPTED if progress.interrupted else 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from harness.config.checks import require
+from harness.config.profile import step_range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +29,11 @@ class OutputConfig:
     """`on`: event files in the run folder's tensorboard/; `off`: none; anything else: the folder to
     write them to, which may hold no other run's. --overwrite and --resume apply to it as well."""
 
+    profile_steps: str | None = None
+    """Profile steps A:B of the run, counted from 0, B left out, in whole dispatches. TensorBoard
+    shows the profile; to print what it says takes the extra `profile`."""
+
     def __post_init__(self) -> None:
+        if self.profile_steps is not None:
+            step_range("--profile-steps", self.profile_steps)
         require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")

@@ -178,6 +178,7 @@ class TrainingStep:
         variables = [variable.value for variable in self._model.trainable_variables]
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
         if scale is not None:
-            gradients = [gradient / scale for gradient in gradients]
+            with tf.name_scope("loss_scale"):
+                gradients = [gradient / scale for gradient in gradients]
         with tf.name_scope("loss"):
             return gradients, step_sums(labels, losses, logits, weights)

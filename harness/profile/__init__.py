@@ -1,0 +1,1 @@
+"""What a profile says: read through xprof, divided into the parts of a step, printed."""

@@ -1,0 +1,151 @@
+"""`harness profile`: a real capture, read by the real xprof."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.profile.breakdown import Breakdown, break_down
+from harness.profile.trace import ConversionError, Trace, read
+from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.library import load
+from tests.harness.commands.runs import CORPUS, NETWORK, SMALL, Result, call, contents
+
+STEPS = 20
+
+
+def native() -> tuple[str, ...]:
+    try:
+        load()
+    except NativeUnavailableError as error:
+        pytest.skip(f"needs the native kernels: {error}")
+    return ("--implementation", "native")
+
+
+def profiles(folder: Path) -> list[Path]:
+    return sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The file of a profile of 20 steps with the native kernels, and what the command came to."""
+    folder = tmp_path_factory.mktemp("profiled")
+    flags = (
+        "--steps",
+        STEPS,
+        "--warm-up",
+        "12",
+        "--steps-per-dispatch",
+        "4",
+        "--batch-size",
+        "100",
+    )
+    result = call("profile", *CORPUS, *NETWORK, *native(), *flags, "--profile-dir", folder)
+    assert result.code == 0, result
+    (path,) = profiles(folder)
+    return path, result
+
+
+@pytest.fixture(scope="module")
+def trace(profiled: tuple[Path, Result]) -> Trace:
+    return read(profiled[0])
+
+
+@pytest.fixture(scope="module")
+def breakdown(trace: Trace) -> Breakdown:
+    return break_down(trace)
+
+
+def test_the_breakdown_adds_up_to_the_step_time(
+    profiled: tuple[Path, Result], trace: Trace, breakdown: Breakdown
+) -> None:
+    # What TensorBoard's overview page says of the same steps; its step is a dispatch of four.
+    in_browser = [step["Step time"] for step in trace.overview]
+    assert len(in_browser) >= STEPS // 4 - 1
+    step_time = sum(in_browser) / len(in_browser) / 4
+    assert sum(breakdown.parts.values()) / STEPS == pytest.approx(step_time, rel=0.05)
+
+    # And in the terminal, where figures are rounded to a microsecond.
+    out = profiled[1].out
+    named = re.search(r"step time +([\d.]+) ms under the profiler; ([\d.]+) ms without it", out)
+    assert named, out
+    rows = re.findall(r"^ [a-z, -]+? +([\d.]+) +[\d.]+%", out, re.MULTILINE)
+    *parts, in_all = (float(row) for row in rows[: rows.index(named[1]) + 1])
+    assert in_all == float(named[1])
+    assert sum(parts) == pytest.approx(in_all, abs=0.001 * len(parts))
+    assert in_all == pytest.approx(step_time, rel=0.05)
+
+
+def test_every_part_has_its_time(breakdown: Breakdown) -> None:
+    without = {part for part, ms in breakdown.parts.items() if ms == 0}
+    assert without <= {"all-reduce", "other operations"}
+
+
+def test_native_kernels_appear_by_name(
+    profiled: tuple[Path, Result], trace: Trace, breakdown: Breakdown
+) -> None:
+    for kernel, part in (
+        ("multi_hot_take_rows", "input"),
+        ("multi_hot_forward", "first layer, forward"),
+        ("multi_hot_backward", "first layer, backward"),
+    ):
+        (found,) = (o for o in breakdown.operations if o.name.startswith(f"{kernel}."))
+        assert (found.part, found.count) == (part, STEPS)
+        assert re.search(rf"{kernel}\.\d+ +{part} +1 ", profiled[1].out)
+    assert {e.name for e in trace.events} >= {"train", "waiting for batches"}
+
+
+def test_what_is_said(profiled: tuple[Path, Result]) -> None:
+    path, result = profiled
+    assert "profiled       20 steps, 12 to 32, in 5 dispatches of 4; a step in" in result.out
+    assert result.out.count("the 10 most expensive operations") == 1
+    assert result.out.count("compiled training step") == 1
+    assert f"harness tensorboard {path.parents[3]}" in result.out
+    assert result.err == ""
+
+
+def test_several_replicas(tmp_path: Path) -> None:
+    flags = ("--replicas", "2", "--steps", "8", "--warm-up", "0", "--profile-dir", tmp_path)
+    result = call("profile", *SMALL, *flags)
+    assert result.code == 0, result
+    assert "profiled       8 steps, 0 to 8, in 2 dispatches of 4" in result.out
+    found = break_down(read(*profiles(tmp_path)))
+    assert found.parts["all-reduce"] > 0
+    assert sum(found.parts.values()) == pytest.approx(found.ms)
+
+
+def test_without_xprof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xprof", None)  # as if it were not installed
+    flags = ("--steps", "4", "--warm-up", "0", "--profile-dir", tmp_path)
+    result = call("profile", *SMALL, *flags)
+    assert result.code == 0, result
+    assert "needs xprof: pip install 'xprof" in result.out
+    assert len(profiles(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (("--steps", "0"), ["--steps is 0"]),
+        (("--warm-up", "-1"), ["--warm-up is -1"]),
+        (("--profile-dir", ""), ["--profile-dir is empty"]),
+        (("--profile-dir", "FILE/below"), ["profile folder", "cannot be written to"]),
+        (("--batch-size", "5000"), ["--batch-size is 5000"]),
+    ],
+)
+def test_wrong_settings(flags: tuple[str, ...], parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = (flag.replace("FILE", str(tmp_path / "file")) for flag in flags)
+    before = contents(tmp_path)
+    result = call("profile", *SMALL, "--profile-dir", tmp_path / "new", *given)
+    assert (result.code, result.out) == (2, "")
+    assert all(part in result.err for part in parts), result.err
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_trace_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "host.xplane.pb"
+    path.write_bytes(b"no trace")
+    with pytest.raises(ConversionError, match=r"xprof cannot read .*host\.xplane\.pb: "):
+        read(path)

@@ -15,6 +15,10 @@ from rich.text import Text
 from harness.config.profile import TensorBoardConfig
 from harness.errors import InputError
 from harness.profile.trace import INSTALL
+from harness.quiet import quiet_import
+
+_REFRESH_SECONDS = 5.0
+"""TensorBoard's own rhythm."""
 
 
 def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) -> int:
@@ -32,36 +36,59 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
         profiles = any(next(folder.rglob("*.xplane.pb"), None) for folder in folders)
         shown = "the profiles there are not shown" if profiles else "it would not show profiles"
         _print(console, f"note: TensorBoard's profiler pages are missing, {shown}: {INSTALL}")
-    # Imported here, as it takes a second; TensorFlow need not be there for it.
-    from tensorboard import default, program
+    with (
+        tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary,
+        _until_stopped() as stopped,
+    ):
+        log_folder = _LogFolder(folders, Path(temporary))
+        with quiet_import():  # its plugins import TensorFlow
+            from tensorboard import default, program
 
-    with _as_one(folders) as logdir, _until_stopped() as stopped:
-        board = program.TensorBoard(default.get_plugins())
-        board.configure(logdir=str(logdir), host=config.host, port=config.port)
-        try:
-            url = board.launch()
-        except program.TensorBoardServerException as error:
-            raise InputError(
-                f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
-            ) from error
+            board = program.TensorBoard(default.get_plugins())
+            board.configure(logdir=str(log_folder.path), host=config.host, port=config.port)
+            try:
+                url = board.launch()
+            except program.TensorBoardServerException as error:
+                raise InputError(
+                    f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
+                ) from error
         _print(console, f"TensorBoard is at {url} (Ctrl-C ends it)")
-        stopped.wait()
+        while not stopped.wait(_REFRESH_SECONDS):
+            log_folder.refresh()
     return 0
 
 
-@contextlib.contextmanager
-def _as_one(folders: list[Path]) -> Iterator[Path]:
-    """One log folder for TensorBoard: the only one, or a temporary one of links to all of them."""
-    if len(folders) == 1:
-        yield folders[0]
-        return
-    with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
-        for folder in folders:
-            link = Path(temporary) / folder.name
-            if link.is_symlink():  # another's last name is the same
-                link = Path(temporary) / "_".join(folder.parts[1:])
-            link.symlink_to(folder)
-        yield Path(temporary)
+class _LogFolder:
+    """One folder for TensorBoard: the only one that was named, or a temporary one of all of them.
+
+    The temporary one holds links to files, since the profiler's pages follow no link to a folder.
+    """
+
+    def __init__(self, folders: list[Path], temporary: Path) -> None:
+        names = [folder.name for folder in folders]
+        self._linked = (
+            {}
+            if len(folders) == 1
+            else {
+                temporary
+                / (
+                    folder.name if names.count(folder.name) == 1 else "_".join(folder.parts[1:])
+                ): folder
+                for folder in folders
+            }
+        )
+        self.path = temporary if self._linked else folders[0]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Adds what is new in the folders."""
+        for there, folder in self._linked.items():
+            for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
+                for path in folder.rglob(pattern):
+                    link = there / path.relative_to(folder)
+                    if not link.exists():
+                        link.parent.mkdir(parents=True, exist_ok=True)
+                        link.symlink_to(path)
 
 
 @contextlib.contextmanager

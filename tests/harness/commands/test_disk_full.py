@@ -129,3 +129,12 @@ def test_no_room_for_converted_data(tmp_path: Path) -> None:
         result = call("data", "convert", "--synthetic-rows", "2000", "--out", out)
         check_refusal(result, str(tmp_path), "the disk is full", "No space left on device")
         assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_a_profile(tmp_path: Path) -> None:
+    flags = ("--steps", "4", "--warm-up", "4", "--profile-dir", tmp_path)
+    result = limited(20_000, command_line("profile", *SMALL, *flags))
+    assert (result.code, result.err.count("\n")) == (2, 1), result
+    assert "limit on its size" in result.err
+    assert str(tmp_path) in result.err
+    assert not list(tmp_path.rglob("*.pb"))

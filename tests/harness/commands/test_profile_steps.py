@@ -1,5 +1,6 @@
 """`harness train --profile-steps`: a profile of a run that goes on as if there were none."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,14 +64,14 @@ def test_steps_that_do_not_fit(steps: str, parts: list[str], tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_resumed_run_profiles_what_it_trains(tmp_path: Path) -> None:
-    assert call("train", *SMALL, "--epochs", "1", "--run-dir", tmp_path).code == 0
-    before = contents(tmp_path)
-    again = ("train", *SMALL, "--epochs", "2", "--run-dir", tmp_path, "--resume")
-    refused = call(*again, "--profile-steps", "8:20")
+def test_a_resumed_run_profiles_what_it_trains(trained_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    before = contents(folder)
+    flags = ("--precision", "float32", "--epochs", "3", "--run-dir", folder, "--resume")
+    refused = call("train", *SMALL, *flags, "--profile-steps", "28:40")
     assert refused.code == 2
-    assert "--profile-steps is 8:20, but the run goes on after step 16" in refused.err
-    assert contents(tmp_path) == before
-    resumed = call(*again, "--profile-steps", "16:20")
+    assert "--profile-steps is 28:40, but the run goes on after step 32" in refused.err
+    assert contents(folder) == before
+    resumed = call("train", *SMALL, *flags, "--profile-steps", "32:36")
     assert resumed.code == 0, resumed
-    assert "profiled       4 steps, 16 to 20, in one dispatch of 4" in resumed.out
+    assert "profiled       4 steps, 32 to 36, in one dispatch of 4" in resumed.out

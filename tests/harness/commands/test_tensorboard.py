@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.commands.runs import REPOSITORY, call, command_line, environment
+from tests.harness.commands.runs import REPOSITORY, call, command_line, environment, run
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def server(trained_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[st
     process.communicate()
 
 
-def test_serves_until_ctrl_c(server: subprocess.Popen[str]) -> None:
+def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> None:
     assert server.stdout is not None
     said = server.stdout.readline()
     found = re.fullmatch(r"TensorBoard is at (http://localhost:(\d+)/) \(Ctrl-C ends it\)\n", said)
@@ -51,10 +51,11 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str]) -> None:
     assert runs == ["run/tensorboard"]
     assert json.loads(get("data/plugin/profile/runs")) == ["mine/2026_01_01_00_00_00"]
 
-    taken = call("tensorboard", ".", "--port", found[2])
+    taken = run(command_line("tensorboard", tmp_path, "--port", found[2]))
     assert taken.code == 2
     assert f"port {found[2]}" in taken.err
     assert "name another --port" in taken.err
+    assert "Traceback" not in taken.err
 
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=30) == 0

@@ -94,9 +94,9 @@ def _operations(folder: Path) -> dict[tuple[str, str], Operation]:
     from tensorflow.compiler.xla.service import hlo_pb2
 
     found = {}
-    for path in folder.glob("*.hlo_proto.pb"):
-        proto = hlo_pb2.HloProto.FromString(path.read_bytes())
-        module = path.name.removesuffix(".hlo_proto.pb")
+    for file in folder.glob("*.hlo_proto.pb"):
+        proto = hlo_pb2.HloProto.FromString(file.read_bytes())
+        module = file.name.removesuffix(".hlo_proto.pb")
         for computation in proto.hlo_module.computations:
             # What XLA adds (copies, halves of reductions) has no scopes: it belongs to what uses
             # it. Users stand behind what they use.

@@ -22,7 +22,7 @@ from harness.config import (
 from harness.config.bench import BenchConfig, CompareConfig
 from harness.config.mapping import read_toml
 from harness.config.profile import ProfileConfig, TensorBoardConfig
-from harness.errors import InputError, RecompilationError
+from harness.errors import DivergenceError, InputError, RecompilationError
 from harness.quiet import quiet_import
 from harness.telemetry.host import seconds_since_process_start
 from harness.timeline import Timeline
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(parsed.code or 0)
         command = next(c for c in _COMMANDS if isinstance(settings, c.settings))
         return command.run(settings)
-    except (InputError, RecompilationError) as error:
+    except (InputError, RecompilationError, DivergenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:

@@ -16,3 +16,11 @@ class RecompilationError(Exception):
     Neither wrong input nor a defect: what the user asked to be told. The command line prints the
     message alone and ends with exit code 1.
     """
+
+
+class DivergenceError(Exception):
+    """The loss of a run was no finite number at its end.
+
+    The run has written what it could. The command line prints the message alone and ends with exit
+    code 1.
+    """

@@ -4,12 +4,20 @@ It drives an engine through the few methods below and sees nothing but records, 
 read, and tested, without a device.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from harness.records import Compilation, Evaluation, Observer, Progress, StepSums, Window
+from harness.history import History
+from harness.records import (
+    Compilation,
+    Evaluation,
+    Inspection,
+    Observer,
+    Progress,
+    StepSums,
+    Window,
+)
 
 
 class PlannedDispatch(Protocol):
@@ -42,8 +50,11 @@ class Engine(Protocol):
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
         """Evaluates on the held-out rows."""
 
-    def save(self, step: int) -> None:
-        """Saves a checkpoint."""
+    def inspect(self, dispatch: Any, batches: Any) -> tuple[Inspection | None, Compilation | None]:
+        """Looks at the gradients of a batch, if it is time to."""
+
+    def save(self, step: int) -> bool:
+        """Saves a checkpoint, unless a weight is not finite; returns whether it did."""
 
 
 def train(
@@ -54,10 +65,13 @@ def train(
     steps_per_epoch: int,
     start_step: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    stop_at_nan: bool = False,
     on_late_compilation: Callable[[Compilation], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches; evaluates and saves a checkpoint at the end of every epoch.
+
+    A state whose loss is not finite is never saved, so that the last checkpoint stays a good one.
 
     Args:
         dispatches: each with its batches, in order; asking for the next one may block.
@@ -66,28 +80,17 @@ def train(
         steps_per_epoch: to know where an epoch ends.
         start_step: steps that were done before.
         should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
+        stop_at_nan: whether a loss that is not finite ends the run; else it is a warning.
         on_late_compilation: told of a training step compiled after the first epoch of this process.
         clock: seconds; handed in so that tests need no sleep.
     """
-    windows: list[Window] = []
-    evaluations: list[Evaluation] = []
-    compilations: list[Compilation] = []
-    step, interrupted = start_step, False
-
-    def note(compilation: Compilation | None) -> float:
-        """Tells of a compilation; returns the time to leave out of the window."""
-        if compilation is None:
-            return 0.0
-        compilations.append(compilation)
-        for observer in observers:
-            observer.on_compilation(compilation)
-        return compilation.seconds
-
+    history = History(observers, start_step=start_step, stop_at_nan=stop_at_nan)
+    interrupted = False
     # A window lasts from the sync before to its own: what observers take counts, compilations,
     # evaluations and checkpoints do not.
     remaining = iter(dispatches)
     window_start = clock()
-    while not interrupted:
+    while not interrupted and not history.must_stop:
         wait_start = clock()
         ready = next(remaining, None)
         data_wait = clock() - wait_start
@@ -95,52 +98,41 @@ def train(
             break
         dispatch, batches = ready
         compilation = engine.prepare(dispatch, batches)
-        window_start += note(compilation)
+        window_start += history.compilation(compilation)
         if compilation and dispatch.step >= start_step + steps_per_epoch:
             on_late_compilation(compilation)
 
         sums = engine.fetch(engine.train(dispatch, batches))  # the window's one host sync
         window_end = clock()
         step = dispatch.step + dispatch.num_steps
-        window = Window(
-            step=step,
-            epoch=dispatch.epoch,
-            num_steps=dispatch.num_steps,
-            examples=dispatch.examples,
-            tokens=dispatch.tokens,
-            seconds=window_end - window_start,
-            data_wait_seconds=data_wait,
-            loss=sums.loss / dispatch.examples,
-            accuracy=sums.hits / dispatch.examples,
-            loss_scale=sums.loss_scale,
-            skipped_steps=sums.skipped_steps,
-            ended_at_seconds=window_end,
+        history.window(
+            Window(
+                step=step,
+                epoch=dispatch.epoch,
+                num_steps=dispatch.num_steps,
+                examples=dispatch.examples,
+                tokens=dispatch.tokens,
+                seconds=window_end - window_start,
+                data_wait_seconds=data_wait,
+                loss=sums.loss / dispatch.examples,
+                accuracy=sums.hits / dispatch.examples,
+                loss_scale=sums.loss_scale,
+                skipped_steps=sums.skipped_steps,
+                ended_at_seconds=window_end,
+            )
         )
-        if not math.isfinite(window.loss) and (not windows or math.isfinite(windows[-1].loss)):
-            for observer in observers:
-                observer.on_warning(f"the loss is {window.loss} from step {step} on")
-        windows.append(window)
-        for observer in observers:
-            observer.on_window(window)
         window_start = window_end
+        if history.must_stop:
+            break
 
         interrupted = should_stop()
         pause_start = clock()
-        if step % steps_per_epoch == 0:
-            evaluation, compilation = engine.evaluate(step=step, epoch=dispatch.epoch)
-            note(compilation)
-            evaluations.append(evaluation)
-            for observer in observers:
-                observer.on_evaluation(evaluation)
-            engine.save(step)
-        elif interrupted:
-            engine.save(step)
+        at_epoch_end = step % steps_per_epoch == 0
+        if at_epoch_end:
+            history.evaluation(*engine.evaluate(step=step, epoch=dispatch.epoch))
+            history.inspection(*engine.inspect(dispatch, batches))
+        if (at_epoch_end or interrupted) and history.divergence is None:
+            history.saved(engine.save(step))
         window_start += clock() - pause_start
 
-    return Progress(
-        windows=tuple(windows),
-        evaluations=tuple(evaluations),
-        compilations=tuple(compilations),
-        step=step,
-        interrupted=interrupted,
-    )
+    return history.progress(interrupted=interrupted)

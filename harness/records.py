@@ -193,15 +193,63 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """How the finite elements of a tensor spread."""
+
+    name: str
+    edges: tuple[float, ...]
+    """Of the bins, rising; one more than `counts`."""
+    counts: tuple[int, ...]
+    num_non_finite: int
+    """Elements beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The gradients of one batch, and the weights that they are of, at the end of an epoch."""
+
+    step: int
+    epoch: int
+    seconds: float
+    non_finite_fraction: float
+    """Share of the gradients' elements that are infinite or no number."""
+    underflow_fraction: float | None
+    """Of the elements that are not zero in float32, the share that is zero in the run's 16-bit
+    precision; None in float32, or where it was not asked for."""
+    weights: tuple[Distribution, ...] = ()
+    gradients: tuple[Distribution, ...] = ()
+    """Without the rows of a table that are all zero, as those of ids that are not in the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The loss, or a weight, stopped being a finite number."""
+
+    what: str
+    """What was seen: `loss`, `validation loss` or `weights`."""
+    value: float
+    first_step: int
+    """It happened in one of the steps from this one to `last_step`, counted from 1."""
+    last_step: int
+    loss_before: float | None
+    """Of the last window whose loss was finite; None where there was none in this process."""
+    saved_step: int | None
+    """Steps of the last checkpoint; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """All that the loop saw, from the first window to the last."""
 
     windows: tuple[Window, ...]
     evaluations: tuple[Evaluation, ...]
+    inspections: tuple[Inspection, ...]
     compilations: tuple[Compilation, ...]
     step: int
     """Optimizer steps done, those before a resume included."""
     interrupted: bool
+    divergence: Divergence | None
+    """Of the state at the end; None where all is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +283,12 @@ class Summary:
     compilations: int
     """How often the training step was compiled: once for each capacity that occurred."""
     skipped_steps: int
+    non_finite_gradient_fraction: float | None
+    """The most over inspections; None where there was none. So is the one below."""
+    underflow_fraction: float | None
     interrupted: bool
+    diverged: bool
+    """Whether the loss was not finite at the end; there is no saved network then."""
     dataset: DatasetInfo
     versions: Mapping[str, str]
     host: Mapping[str, Any]
@@ -267,6 +320,9 @@ class Observer:
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
         """After each pass over the held-out rows."""
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        """After an epoch's evaluation, where its gradients were looked at."""
 
     def on_warning(self, message: str) -> None:
         """When the run goes on, but its user should know something."""

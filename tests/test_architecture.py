@@ -74,7 +74,11 @@ ROOMS = (
         modules=("harness.engine",),
         packages=frozenset({"keras", "numpy", "tensorflow"}),
     ),
-    Room(name="loop", modules=("harness.loop",), rooms=("harness.records",)),
+    Room(
+        name="loop",
+        modules=("harness.loop", "harness.history"),
+        rooms=("harness.records",),
+    ),
     Room(
         name="observers",
         modules=("harness.observers",),

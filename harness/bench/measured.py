@@ -144,8 +144,11 @@ class _Slowed:
     def evaluate(self, *, step: int, epoch: int) -> Any:
         return self._engine.evaluate(step=step, epoch=epoch)
 
-    def save(self, step: int) -> None:
-        self._engine.save(step)
+    def inspect(self, dispatch: Any, batches: Any) -> Any:
+        return self._engine.inspect(dispatch, batches)
+
+    def save(self, step: int) -> bool:
+        return self._engine.save(step)
 
 
 def _first_line(error: tf.errors.OpError) -> str:

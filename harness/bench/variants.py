@@ -75,7 +75,11 @@ class PartialEngine:
         """Never asked for."""
         raise AssertionError("a partial step is not evaluated")
 
-    def save(self, step: int) -> None:
+    def inspect(self, dispatch: Any, batches: Any) -> Any:
+        """Never asked for."""
+        raise AssertionError("a partial step is not inspected")
+
+    def save(self, step: int) -> bool:
         """Never asked for."""
         raise AssertionError("a partial step is not saved")
 

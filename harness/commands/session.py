@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.commands.resolve import Choices, resolve
-from harness.config import ExecutionConfig, TrainConfig, check_batch
+from harness.config import ExecutionConfig, TrainConfig, check_batch, precision_watch_every
 from harness.data.sources import Dataset, load_configured
 from harness.engine.devices import Devices, set_up_devices
 from harness.engine.engine import Engine
+from harness.engine.inspection import Looks
 from harness.model.network import Network, build_network
 from harness.model.precision import needs_loss_scaling
 from harness.pipeline.cadence import StepsPerDispatch
@@ -143,4 +144,10 @@ def _engine(
             implementation=choices.implementation.name,
         ),
         checkpoint_dir=checkpoint_dir,
+        looks=Looks(
+            histograms_every=config.output.histograms,
+            precision_every=precision_watch_every(
+                config.output.precision_watch, choices.precision.name
+            ),
+        ),
     )

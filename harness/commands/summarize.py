@@ -34,7 +34,19 @@ def summarize(start: RunStart, progress: Progress, use: MachineUse) -> Summary:
         devices=start.devices,
         compilations=sum(c.program == "training step" for c in progress.compilations),
         skipped_steps=sum(window.skipped_steps for window in progress.windows),
+        non_finite_gradient_fraction=max(
+            (i.non_finite_fraction for i in progress.inspections), default=None
+        ),
+        underflow_fraction=max(
+            (
+                i.underflow_fraction
+                for i in progress.inspections
+                if i.underflow_fraction is not None
+            ),
+            default=None,
+        ),
         interrupted=progress.interrupted,
+        diverged=progress.divergence is not None,
         dataset=start.dataset,
         versions=start.versions,
         host=start.host,

@@ -7,6 +7,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.divergence import divergence_message
 from harness.commands.interrupt import Interrupt
 from harness.commands.profile_steps import print_profile_of_run, profiler_of_run
 from harness.commands.run_folder import (
@@ -22,7 +23,7 @@ from harness.commands.tensorboard_folder import check_tensorboard_folder
 from harness.config import TrainConfig
 from harness.config.mapping import to_mapping
 from harness.data.sources import Dataset
-from harness.errors import InputError, RecompilationError
+from harness.errors import DivergenceError, InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
 from harness.model.network import layer_infos, portable_copy
@@ -60,6 +61,7 @@ def train(
         InputError: when the settings do not fit the data, the devices or the run folder. Nothing
             has been written or removed then.
         RecompilationError: under --strict-xla.
+        DivergenceError: when the loss was not finite at the end, after all else has been written.
         OSError: when the disk is full, naming the file.
     """
     console = console or Console()
@@ -110,6 +112,7 @@ def train(
             steps_per_epoch=plan.steps_per_epoch,
             start_step=start_step,
             should_stop=lambda: interrupt.requested,
+            stop_at_nan=config.on_nan == "stop",
             on_late_compilation=lambda late: _on_late_compilation(late, config, plan, observers),
         )
         use = telemetry.finish()
@@ -122,8 +125,9 @@ def train(
             },
             rest="checkpoints, start of the feed",
         )
-        with replacing(folder / MODEL_FILE_NAME) as beside:
-            portable_copy(network).save(beside)
+        if progress.divergence is None:
+            with replacing(folder / MODEL_FILE_NAME) as beside:
+                portable_copy(network).save(beside)
         timeline.mark("saving the model")
         summary = summarize(start, progress, use)
         for observer in observers:
@@ -134,6 +138,8 @@ def train(
         print_profile_of_run(profiler, progress, console, on_gpu=on_gpu)
     if config.output.timing:
         console.print(_timing(timeline))
+    if progress.divergence is not None:
+        raise DivergenceError(divergence_message(progress.divergence, start, progress))
     return EXIT_INTERRUPTED if progress.interrupted else 0
 
 

@@ -64,6 +64,9 @@ from harness.config.model import (
 from harness.config.output import (
     OutputConfig as OutputConfig,
 )
+from harness.config.output import (
+    precision_watch_every as precision_watch_every,
+)
 from harness.config.telemetry import (
     TelemetryConfig as TelemetryConfig,
 )

@@ -1,6 +1,7 @@
 """Every setting of `harness train`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.config.checks import require, require_count
 from harness.config.data import DataConfig
@@ -23,6 +24,11 @@ class TrainConfig:
 
     epochs: int = 2
     """Passes over the training rows."""
+
+    on_nan: Literal["stop", "continue"] = "stop"
+    """When the loss is no finite number any more. `stop`: end the run with the likely cause;
+    `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one
+    leaves no model.keras and exit code 1."""
 
     def __post_init__(self) -> None:
         require_count("--epochs", self.epochs)

@@ -11,13 +11,14 @@ from harness.config import OptimizerConfig
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.devices import Devices
 from harness.engine.evaluation import Evaluator
+from harness.engine.inspection import NO_LOOKS, Inspector, Looks
 from harness.engine.replica import build_replicas
 from harness.engine.step import TrainingStep
 from harness.model.network import Network
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Dispatch
-from harness.records import Compilation, Evaluation, StepSums
+from harness.records import Compilation, Evaluation, Inspection, StepSums
 
 
 class Engine:
@@ -32,17 +33,21 @@ class Engine:
         scaled: bool,
         test_feed: Feed,
         checkpoint_dir: Path,
+        looks: Looks = NO_LOOKS,
     ) -> None:
         """Args:
         network: built under the strategy of `devices`.
         scaled: whether the loss is scaled (float16).
         test_feed: the held-out rows, one pass.
         checkpoint_dir: where checkpoints are saved to and resumed from.
+        looks: when gradients are looked at.
         """
         replicas = build_replicas(network.logits, devices, optimizer, scaled=scaled)
         self._scaled = scaled
+        self._variables = replicas[0].variables
         self._step = TrainingStep(network.logits, replicas, devices)
         self._evaluator = Evaluator(network.logits, test_feed, devices)
+        self._inspector = Inspector(network.logits, replicas, devices, looks)
         self._checkpoints = Checkpoints(checkpoint_dir, network.logits, replicas)
         self._capacities: set[int] = set()
         # As the shortest number that is this float32: 0.001, not 0.0010000000474974513.
@@ -83,9 +88,21 @@ class Engine:
         """Evaluates on the held-out rows; also what had to be compiled for it."""
         return self._evaluator.run(step=step, epoch=epoch)
 
-    def save(self, step: int) -> None:
-        """Saves a checkpoint of the state after `step` optimizer steps."""
+    def inspect(
+        self, dispatch: Dispatch, batches: Sequence[AnyBatches]
+    ) -> tuple[Inspection | None, Compilation | None]:
+        """Looks at the gradients of the dispatch's first batch, if its epoch is one to look at;
+        also what had to be compiled for it."""
+        return self._inspector.run(dispatch, batches)
+
+    def save(self, step: int) -> bool:
+        """Saves a checkpoint of the state after `step` optimizer steps, unless a weight is not
+        finite; returns whether it did."""
+        variables = self._variables
+        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables]):
+            return False
         self._checkpoints.save(step)
+        return True
 
     def restore(self) -> int:
         """Restores the last checkpoint and returns its number of steps."""

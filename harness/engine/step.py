@@ -6,7 +6,7 @@ strategy sums gradients.
 Letters: S steps of a dispatch, R replicas, b rows of a replica's share of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -39,6 +39,50 @@ def step_sums(
     return tf.cast(
         tf.stack([tf.reduce_sum(losses * weights), tf.reduce_sum(hits * weights)]), tf.float64
     )
+
+
+def gradients_and_sums(
+    logits_of: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    variables: Sequence[tf.Variable | tf.Tensor],
+    batches: AnyBatches,
+    step: tf.Tensor,
+    *,
+    replica: tf.Tensor | int,
+    scale: tf.Tensor | None,
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """A replica's share of the gradients of the mean loss over the global batch's rows.
+
+    Args:
+        logits_of: from a batch's inputs to float32 [b, 1] or [b, K], in training.
+        variables: what to differentiate by; `logits_of` reads them.
+        batches: of this replica.
+        step: which of the batches.
+        replica: its index.
+        scale: the loss scale; None where there is none. The gradients are returned without it.
+
+    Returns:
+        A gradient for each variable, and the step's sums, float64 [NUM_SUMS].
+    """
+    # The scopes, and those that Keras adds for layers, are what a profile is divided by.
+    with tf.name_scope("input"):
+        inputs, labels, num_rows = batches.read(step)
+    with tf.name_scope("loss"):
+        weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
+    with tf.GradientTape() as tape:
+        tape.watch(variables)
+        logits = logits_of(inputs)
+        with tf.name_scope("loss"):
+            losses = row_losses(labels, logits)
+            rows = tf.cast(tf.maximum(num_rows, 1), tf.float32)
+            loss = tf.reduce_sum(losses * weights) / rows
+            if scale is not None:
+                loss *= scale
+    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+    if scale is not None:
+        with tf.name_scope("loss_scale"):
+            gradients = [gradient / scale for gradient in gradients]
+    with tf.name_scope("loss"):
+        return gradients, step_sums(labels, losses, logits, weights)
 
 
 class TrainingStep:
@@ -161,24 +205,12 @@ class TrainingStep:
         replica: tf.Tensor | int,
         scale: tf.Tensor | None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """This replica's share of the gradients of the mean loss over the global batch's rows."""
-        # The scopes, and those that Keras adds for layers, are what a profile is divided by.
-        with tf.name_scope("input"):
-            inputs, labels, num_rows = batches.read(step)
-        with tf.name_scope("loss"):
-            weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
-        with tf.GradientTape() as tape:
-            logits = self._model(inputs, training=True)
-            with tf.name_scope("loss"):
-                losses = row_losses(labels, logits)
-                rows = tf.cast(tf.maximum(num_rows, 1), tf.float32)
-                loss = tf.reduce_sum(losses * weights) / rows
-                if scale is not None:
-                    loss *= scale
         variables = [variable.value for variable in self._model.trainable_variables]
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-        if scale is not None:
-            with tf.name_scope("loss_scale"):
-                gradients = [gradient / scale for gradient in gradients]
-        with tf.name_scope("loss"):
-            return gradients, step_sums(labels, losses, logits, weights)
+        return gradients_and_sums(
+            lambda inputs: self._model(inputs, training=True),
+            variables,
+            batches,
+            step,
+            replica=replica,
+            scale=scale,
+        )

@@ -135,6 +135,19 @@ def _origins(node: Any) -> Iterator[str]:
             yield from _origins(part)
 
 
+def float32_twin(model: keras.Model) -> keras.Model:
+    """The same layers computing in float32, without weights of its own: for `stateless_call` with
+    those of `model`."""
+
+    def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+        dtype = layer.dtype if isinstance(layer, keras.layers.InputLayer) else "float32"
+        return type(layer).from_config({**layer.get_config(), "dtype": dtype})
+
+    # Variables made in this scope hold no values, and so take no memory.
+    with keras.StatelessScope(initialize_variables=False):
+        return keras.models.clone_model(model, clone_function=twin)
+
+
 def portable_copy(network: Network) -> keras.Model:
     """The same weights in a float32 network that any machine can load and any rows be given to:
     implementation `gather`, repeated ids handled. This is what `model.keras` holds."""

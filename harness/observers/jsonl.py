@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.files import json_text
-from harness.records import Evaluation, Observer, RunStart, Window, WindowTelemetry
+from harness.records import Evaluation, Inspection, Observer, RunStart, Window, WindowTelemetry
 
 FILE_NAME = "metrics.jsonl"
 
@@ -20,7 +20,9 @@ class JsonlObserver(Observer):
     `data_wait_seconds`, `loss`, `accuracy`, `steps_per_second`, `examples_per_second`,
     `skipped_steps`, `loss_scale` where the precision needs one, and `telemetry` where a sample was
     taken in it: by TensorBoard tag, objects with `mean`, `min`, `max`, `samples`. An evaluation is
-    an object with `step`, `epoch`, `validation_loss`, `validation_accuracy`, `examples`, `seconds`.
+    an object with `step`, `epoch`, `validation_loss`, `validation_accuracy`, `examples`, `seconds`;
+    an inspection one with `step`, `epoch`, `non_finite_gradient_fraction`, `inspection_seconds`,
+    and `underflow_fraction` where 16 bits were compared with float32.
 
     Finite floats read back exactly. A loss that is not finite is a text; see `json_text`.
 
@@ -94,6 +96,18 @@ class JsonlObserver(Observer):
                 "seconds": evaluation.seconds,
             }
         )
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        """Writes the inspection's line."""
+        content: dict[str, Any] = {
+            "step": inspection.step,
+            "epoch": inspection.epoch,
+            "non_finite_gradient_fraction": inspection.non_finite_fraction,
+            "inspection_seconds": inspection.seconds,
+        }
+        if inspection.underflow_fraction is not None:
+            content["underflow_fraction"] = inspection.underflow_fraction
+        self._append(content)
 
     def close(self) -> None:
         """Closes the file."""

@@ -4,6 +4,9 @@ from harness.records import Choice, Compilation, Evaluation, RunStart, Summary, 
 
 Rows = list[tuple[str, str]]
 
+NOTEWORTHY_UNDERFLOW = 0.01
+"""Below it, the closing report is silent about gradients that 16 bits lost."""
+
 
 def starting_rows(run: RunStart) -> Rows:
     """What is about to be trained, on what, and what every `auto` came to."""
@@ -58,6 +61,14 @@ def closing_rows(summary: Summary) -> Rows:
         rows.append(("GPUs", f"{summary.gpu_hours:.4f} GPU-hours, {energy}"))
     if summary.skipped_steps:
         rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))
+    if summary.non_finite_gradient_fraction:
+        share = _figure(summary.non_finite_gradient_fraction, "{:.2%}")
+        rows.append(("gradients", f"{share} not finite at the end of an epoch"))
+    if (summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
+        share = _figure(summary.underflow_fraction, "{:.2%}")
+        rows.append(
+            ("underflow", f"{share} of the gradients are zero in {summary.precision} alone")
+        )
     return rows
 
 

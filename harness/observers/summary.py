@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.config import precision_watch_every
 from harness.errors import InputError
 from harness.files import write_json
 from harness.records import Choice, Observer, RunStart, Summary
@@ -44,6 +45,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
         "steps_per_dispatch": int(run.steps_per_dispatch.name),
         "replicas": run.replicas,
     }
+    watch = precision_watch_every(run.config["output"]["precision_watch"], run.precision.name)
     choices: dict[str, Choice] = {
         "precision": run.precision,
         "implementation": run.implementation,
@@ -53,6 +55,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
     return {
         **run.config,
         "execution": execution,
+        "output": {**run.config["output"], "precision_watch": watch},
         _RESOLVED: {
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
             "devices": run.devices,

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records import Evaluation, Observer, RunStart, Summary, Window, WindowTelemetry
+from harness.records import (
+    Evaluation,
+    Inspection,
+    Observer,
+    RunStart,
+    Summary,
+    Window,
+    WindowTelemetry,
+)
 from harness.statistics import percentile
 
 if TYPE_CHECKING:
@@ -30,8 +38,10 @@ class TensorBoardObserver(Observer):
     `throughput/{steps_per_second,examples_per_second,tokens_per_second,data_wait_fraction}` of a
     window, `throughput/{step_time_ms_p50,step_time_ms_p95}` over the last `RECENT_WINDOWS`,
     `precision/{loss_scale,skipped_steps}` where gradients are scaled, skipped steps counted from
-    the start of this process, and those of telemetry, `gpu/<index>/*` and `host/*`: the mean over
-    the window, of counters the last value.
+    the start of this process; those of telemetry, `gpu/<index>/*` and `host/*`: the mean over the
+    window, of counters the last value; and, after an epoch with an inspection,
+    `precision/{non_finite_gradient_fraction,underflow_fraction}` and the histograms
+    `weights/LAYER/NAME` and `gradients/LAYER/NAME`.
 
     Flushed at evaluations, at the end, and with the first window `FLUSH_SECONDS` after the last
     flush. A window costs the thread that trains about 0.05 ms.
@@ -108,12 +118,31 @@ class TensorBoardObserver(Observer):
         )
         self._flush()
 
+    def on_inspection(self, inspection: Inspection) -> None:
+        """Adds what the gradients were like, and the histograms that came with it; flushes."""
+        from harness.observers.histograms import histograms_summary
+
+        assert self._file is not None, "an inspection came before on_start or after close"
+        values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
+        if inspection.underflow_fraction is not None:
+            values["precision/underflow_fraction"] = inspection.underflow_fraction
+        self._file.scalars(inspection.step, values)
+        for prefix, distributions in (
+            ("weights", inspection.weights),
+            ("gradients", inspection.gradients),
+        ):
+            if distributions:
+                self._file.summary(inspection.step, histograms_summary(prefix, distributions))
+        self._flush()
+
     def on_end(self, summary: Summary) -> None:
         """Marks the run's row of the HParams page as over, and flushes."""
         from harness.observers.hparams import session_end
 
         assert self._file is not None, "the end came before on_start or after close"
-        end = session_end(done=not summary.interrupted, end_seconds=self._clock())
+        end = session_end(
+            done=not (summary.interrupted or summary.diverged), end_seconds=self._clock()
+        )
         self._file.summary(summary.steps, end)
         self._flush()
 

@@ -1,149 +1,19 @@
-"""The loop with a stand-in for the engine and a clock that the test turns.
-
-The stand-in is what the Protocol is for: everything it does takes a known time, and it writes down
-what was asked of it.
-"""
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+"""The loop with a stand-in for the engine and a clock that the test turns."""
 
 import pytest
 
 from harness.loop import train
-from harness.records import Compilation, Evaluation, Observer, Progress, StepSums, Window
-
-NEXT_SECONDS = 3.0
-TRAIN_SECONDS = 10.0
-COMPILE_SECONDS = 100.0
-EVALUATE_SECONDS = 1_000.0
-SAVE_SECONDS = 10_000.0
-OBSERVER_SECONDS = 0.5
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 500.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_seconds(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@dataclass(frozen=True)
-class Planned:
-    epoch: int
-    step: int
-    num_steps: int
-    examples: int
-    tokens: int
-    capacity: int
-
-
-def planned(
-    *, epochs: int, steps: int, per_dispatch: int, capacity: Callable[[int], int] = lambda _: 64
-) -> list[Planned]:
-    return [
-        Planned(
-            epoch=epoch,
-            step=epoch * steps + start,
-            num_steps=min(per_dispatch, steps - start),
-            examples=8 * min(per_dispatch, steps - start),
-            tokens=100 * min(per_dispatch, steps - start),
-            capacity=capacity(epoch * steps + start),
-        )
-        for epoch in range(epochs)
-        for start in range(0, steps, per_dispatch)
-    ]
-
-
-@dataclass
-class StandIn:
-    """An engine that takes a known time for everything; losses and hits count the steps."""
-
-    clock: Clock
-    log: list[str]
-    capacities: set[int] = field(default_factory=set)
-    evaluated: bool = False
-
-    def prepare(self, dispatch: Planned, batches: str) -> Compilation | None:
-        assert batches == f"batches of {dispatch.step}"
-        if dispatch.capacity in self.capacities:
-            return None
-        self.capacities.add(dispatch.capacity)
-        return self._compilation("training step", dispatch.step)
-
-    def train(self, dispatch: Planned, batches: str) -> Planned:
-        assert batches == f"batches of {dispatch.step}"
-        self.log.append(f"train {dispatch.step}")
-        return dispatch
-
-    def fetch(self, sums: Planned) -> StepSums:
-        self.log.append(f"fetch {sums.step}")
-        self.clock.pass_seconds(TRAIN_SECONDS)
-        return StepSums(
-            loss=0.25 * sums.examples, hits=sums.examples / 2, skipped_steps=1, loss_scale=8.0
-        )
-
-    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
-        self.log.append(f"evaluate {step}")
-        self.clock.pass_seconds(EVALUATE_SECONDS)
-        compilation = None if self.evaluated else self._compilation("evaluation", step)
-        self.evaluated = True
-        evaluation = Evaluation(
-            step=step, epoch=epoch, examples=40, seconds=EVALUATE_SECONDS, loss=0.5, accuracy=0.75
-        )
-        return evaluation, compilation
-
-    def save(self, step: int) -> None:
-        self.log.append(f"save {step}")
-        self.clock.pass_seconds(SAVE_SECONDS)
-
-    def _compilation(self, program: str, step: int) -> Compilation:
-        self.log.append(f"compile {program} {step}")
-        self.clock.pass_seconds(COMPILE_SECONDS)
-        return Compilation(program=program, capacity=64, seconds=COMPILE_SECONDS, step=step)
-
-
-@dataclass
-class Listener(Observer):
-    """Writes down what it is told, and takes its time over windows."""
-
-    name: str
-    clock: Clock
-    log: list[str]
-
-    def on_compilation(self, compilation: Compilation) -> None:
-        self.log.append(f"{self.name} told of {compilation.program}")
-
-    def on_window(self, window: Window) -> None:
-        self.log.append(f"{self.name} told of window {window.step}")
-        self.clock.pass_seconds(OBSERVER_SECONDS)
-
-    def on_evaluation(self, evaluation: Evaluation) -> None:
-        self.log.append(f"{self.name} told of evaluation {evaluation.step}")
-
-
-@dataclass
-class Run:
-    progress: Progress
-    log: list[str]
-
-
-def run(dispatches: list[Planned], *, observers: int = 1, **settings: Any) -> Run:
-    clock = Clock()
-    log: list[str] = []
-
-    def stream() -> Iterator[tuple[Planned, str]]:
-        for dispatch in dispatches:
-            clock.pass_seconds(NEXT_SECONDS)
-            yield dispatch, f"batches of {dispatch.step}"
-
-    listeners = [Listener(f"observer {index}", clock, log) for index in range(observers)]
-    progress = train(stream(), StandIn(clock, log), listeners, clock=clock, **settings)
-    return Run(progress=progress, log=log)
+from harness.records import Compilation, Observer, Progress, Window
+from tests.harness.stand_in import (
+    COMPILE_SECONDS,
+    NEXT_SECONDS,
+    OBSERVER_SECONDS,
+    TRAIN_SECONDS,
+    Clock,
+    StandIn,
+    planned,
+    run,
+)
 
 
 def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
@@ -290,7 +160,13 @@ def test_nothing_to_do() -> None:
     done = run([], steps_per_epoch=4, start_step=8)
     assert done.log == []
     assert done.progress == Progress(
-        windows=(), evaluations=(), compilations=(), step=8, interrupted=False
+        windows=(),
+        evaluations=(),
+        inspections=(),
+        compilations=(),
+        step=8,
+        interrupted=False,
+        divergence=None,
     )
 
 
@@ -313,23 +189,17 @@ def test_what_an_observer_raises_ends_the_run() -> None:
     assert log == ["compile training step 0", "train 0", "fetch 0"]
 
 
-def test_a_loss_that_is_no_number_is_told_once() -> None:
-    class Diverging(StandIn):
-        def fetch(self, sums: Planned) -> StepSums:
-            loss = float("nan") if sums.step >= 2 else 1.0
-            return StepSums(loss=loss, hits=0.0, skipped_steps=0, loss_scale=None)
-
-    warnings: list[str] = []
-
-    class Warned(Observer):
-        def on_warning(self, message: str) -> None:
-            warnings.append(message)
-
-    dispatches = planned(epochs=1, steps=6, per_dispatch=1)
-    train(
-        [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-        Diverging(clock=Clock(), log=[]),
-        [Warned()],
-        steps_per_epoch=6,
+def test_an_inspection_costs_no_window_any_time() -> None:
+    done = run(
+        planned(epochs=3, steps=2, per_dispatch=1), steps_per_epoch=2, engine={"inspects": (1,)}
     )
-    assert warnings == ["the loss is nan from step 3 on"]
+    assert [i.step for i in done.progress.inspections] == [4]
+    after = done.log[done.log.index("observer 0 told of evaluation 4") + 1 :]
+    assert after[:5] == [
+        "inspect 4",
+        "compile look at gradients 4",
+        "observer 0 told of look at gradients",
+        "observer 0 told of inspection 4",
+        "save 4",
+    ]
+    assert max(window.seconds for window in done.progress.windows) < 20

@@ -42,6 +42,8 @@ SUMMARY_KEYS = {
 }
 MORE_SUMMARY_KEYS = {
     *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
+    "diverged",
+    *("non_finite_gradient_fraction", "underflow_fraction"),
 }
 WINDOW_KEYS = {
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
@@ -57,10 +59,13 @@ TAGS = {
 
 
 def tags(folder: Path) -> set[str]:
-    """Of curves, without telemetry's: a run as short as these may hold any part of those."""
+    """Of curves and histograms, without telemetry's: a run as short as these may hold any part of
+    those."""
     reader = EventAccumulator(str(folder / "tensorboard")).Reload()
-    curves = reader.PluginTagToContent("scalars")
-    return {tag for tag in curves if not tag.startswith("host/")}
+    found = [*reader.PluginTagToContent("scalars")]
+    if "weights/logits/bias" in reader.Tags()["tensors"]:
+        found += reader.PluginTagToContent("histograms")
+    return {tag for tag in found if not tag.startswith("host/")}
 
 
 @pytest.fixture(scope="module")
@@ -227,10 +232,28 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     (tmp_path / "model.keras").write_text("of another run")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-99.index").write_text("of another run")
-    flags = ("--precision", "mixed_float16", "--replicas", "2", "--epochs", "1")
+    flags = (
+        "--precision",
+        "mixed_float16",
+        "--replicas",
+        "2",
+        "--epochs",
+        "1",
+        "--histograms",
+        "1",
+    )
     result = call("train", *SMALL, *flags, "--overwrite", "--run-dir", tmp_path)
     assert (result.code, result.err) == (0, "")
-    assert tags(tmp_path) == TAGS | {"precision/loss_scale", "precision/skipped_steps"}
+    weights = {
+        f"{layer}/{name}"
+        for layer in ("multi_hot_dense", "dense_1", "logits")
+        for name in ("kernel", "bias")
+    }
+    assert tags(tmp_path) == TAGS | {
+        *("precision/loss_scale", "precision/skipped_steps"),
+        *("precision/non_finite_gradient_fraction", "precision/underflow_fraction"),
+        *(f"{of}/{name}" for of in ("weights", "gradients") for name in weights),
+    }
     assert {path.name for path in tmp_path.iterdir()} == FILES | {"tensorboard", "notes.txt"}
     state = (tmp_path / "checkpoints" / "checkpoint").read_text()
     assert re.findall(r"ckpt-\d+", state) == ["ckpt-16", "ckpt-16"]
@@ -241,6 +264,11 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     assert all(line["loss_scale"] > 0 for line in windows)
     assert figures["skipped_steps"] == sum(line["skipped_steps"] for line in windows)
     assert sum(line["examples"] for line in windows) == 1600
+    (inspection,) = [line for line in records(tmp_path) if "inspection_seconds" in line]
+    assert inspection["step"] == 16
+    assert 0 <= inspection["underflow_fraction"] < 0.1
+    assert figures["underflow_fraction"] == inspection["underflow_fraction"]
+    assert figures["non_finite_gradient_fraction"] == 0
 
 
 def test_an_empty_row_is_legal(tmp_path: Path) -> None:

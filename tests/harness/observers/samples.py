@@ -9,6 +9,7 @@ from harness.records import (
     Choice,
     DatasetInfo,
     Evaluation,
+    Inspection,
     LayerInfo,
     RunStart,
     Summary,
@@ -95,6 +96,18 @@ def evaluation(step: int, **changes: Any) -> Evaluation:
     return dataclasses.replace(taken, **changes)
 
 
+def inspection(step: int, **changes: Any) -> Inspection:
+    """A look at the gradients after an epoch that ends with `step`."""
+    taken = Inspection(
+        step=step,
+        epoch=step // 80 - 1,
+        seconds=0.01,
+        non_finite_fraction=0.0,
+        underflow_fraction=0.125,
+    )
+    return dataclasses.replace(taken, **changes)
+
+
 def summary(**changes: Any) -> Summary:
     """The whole run done."""
     total = Summary(
@@ -119,7 +132,10 @@ def summary(**changes: Any) -> Summary:
         devices=("CPU:0",),
         compilations=1,
         skipped_steps=0,
+        non_finite_gradient_fraction=None,
+        underflow_fraction=None,
         interrupted=False,
+        diverged=False,
         dataset=DATASET,
         versions={"tensorflow": "2.21.0"},
         host={"cpus": 2},

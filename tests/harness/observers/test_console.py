@@ -143,6 +143,27 @@ def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> Non
     assert lines[-1] == "run folder     r", "no curves without event files"
 
 
+def test_what_the_gradients_were_like_is_told_where_it_is_noteworthy(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    plain.observer.on_end(summary(underflow_fraction=0.009, non_finite_gradient_fraction=0.0))
+    assert not [line for line in plain.lines() if line.startswith(("gradients", "underflow"))]
+    plain.observer.on_end(
+        summary(
+            precision="mixed_float16",
+            underflow_fraction=0.31,
+            non_finite_gradient_fraction=0.002,
+            diverged=True,
+        )
+    )
+    lines = plain.lines()
+    assert lines[0] == "diverged: the loss is not finite at step 160"
+    assert lines[-3:-1] == [
+        "gradients      0.20% not finite at the end of an epoch",
+        "underflow      31.00% of the gradients are zero in mixed_float16 alone",
+    ]
+
+
 class TestTerminal:
     def test_the_bar_shows_where_the_run_is(self) -> None:
         screen = Screen(terminal=True)

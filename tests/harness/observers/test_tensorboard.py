@@ -11,8 +11,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from harness.observers.tensorboard import RECENT_WINDOWS, TensorBoardObserver
-from harness.records import Spread, WindowTelemetry
-from tests.harness.observers.samples import REPOSITORY, evaluation, run_start, summary, window
+from harness.records import Distribution, Spread, WindowTelemetry
+from tests.harness.observers.samples import (
+    REPOSITORY,
+    evaluation,
+    inspection,
+    run_start,
+    summary,
+    window,
+)
+from tests.harness.observers.tensorboard_app import TensorBoardApp
 
 THROUGHPUT = {
     "throughput/steps_per_second",
@@ -211,3 +219,23 @@ def test_importing_the_observers_imports_no_tensorflow() -> None:
         "sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    observer.on_inspection(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
+    spread = Distribution(
+        name="first/kernel", edges=(-1.0, 0.5, 2.0), counts=(3, 7), num_non_finite=1
+    )
+    observer.on_inspection(inspection(160, weights=(spread,), gradients=(spread,)))
+    observer.close()
+    read = curves(tmp_path)
+    assert read["precision/non_finite_gradient_fraction"] == [(80, 0.5), (160, 0.0)]
+    assert read["precision/underflow_fraction"] == [(160, 0.125)]
+    app = TensorBoardApp(tmp_path)
+    tags = {"weights/first/kernel", "gradients/first/kernel"}
+    assert set(app.get("histograms/tags")["tensorboard"]) == tags
+    for tag in tags:
+        ((_, step, bins),) = app.get("histograms/histograms", run="tensorboard", tag=tag)
+        assert (step, bins) == (160, [[-1.0, 0.5, 3.0], [0.5, 2.0, 7.0]])

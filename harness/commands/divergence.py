@@ -1,0 +1,75 @@
+"""What a run says whose loss is no finite number any more: where, why probably, what is left."""
+
+import math
+from pathlib import Path
+
+from harness.commands.run_folder import CHECKPOINT_FOLDER_NAME, MODEL_FILE_NAME
+from harness.records import Divergence, Progress, RunStart
+
+_RISE = 2.0
+"""A loss this many times its least before the end was rising."""
+
+
+def divergence_message(divergence: Divergence, start: RunStart, progress: Progress) -> str:
+    """One message: the fact with its step, the likely cause with its remedy, and what is left."""
+    return "; ".join(
+        [
+            _fact(divergence, start),
+            f"likely cause: {likely_cause(divergence, start, progress)}",
+            _left(divergence, Path(start.run_dir)),
+        ]
+    )
+
+
+def _fact(divergence: Divergence, start: RunStart) -> str:
+    first, last = divergence.first_step, divergence.last_step
+    where = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
+    what = (
+        "weights are not finite"
+        if divergence.what == "weights"
+        else f"the {divergence.what} became {divergence.value}"
+    )
+    before = "" if divergence.loss_before is None else f" ({divergence.loss_before:.4g} before)"
+    return f"{what} in {where} of {start.total_steps:,}{before}"
+
+
+def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) -> str:
+    """From what is known: the losses before, the precision, the skipped steps, the optimizer.
+
+    A loss that rose, or one without any finite one before it, speaks of the learning rate, in any
+    precision. One that did not rise, in float16, of activations above its largest number, 65,504:
+    loss scaling skips the steps whose gradients overflow, but cannot help a loss.
+    """
+    losses = [
+        w.loss for w in progress.windows if w.step <= divergence.last_step and math.isfinite(w.loss)
+    ]
+    rate = f"the learning rate {start.learning_rate:g} is too high"
+    remedy = "lower --learning-rate"
+    if losses and losses[-1] > _RISE * min(losses):
+        return f"{rate}: the loss had risen from {min(losses):.4g} to {losses[-1]:.4g}; {remedy}"
+    skipped = sum(w.skipped_steps for w in progress.windows)
+    if start.precision.name == "mixed_float16" and (losses or skipped):
+        scale = progress.windows[-1].loss_scale
+        return (
+            f"float16 overflowed: {skipped:,} steps were skipped for gradients that were not "
+            f"finite, the loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, "
+            f"or {remedy}"
+        )
+    if not losses:
+        return f"{rate}: there was no finite loss before; {remedy}"
+    return f"{rate} for this network, or a batch is unlike the others; {remedy}"
+
+
+def _left(divergence: Divergence, folder: Path) -> str:
+    checkpoint = (
+        "no checkpoint had been saved"
+        if divergence.saved_step is None
+        else "the last good checkpoint is "
+        f"{folder / CHECKPOINT_FOLDER_NAME}/ckpt-{divergence.saved_step}: --resume repeats the run "
+        "from there, with --on-nan continue past this"
+    )
+    model = folder / MODEL_FILE_NAME
+    saved = (
+        f"{model} is from before this run" if model.exists() else f"no {MODEL_FILE_NAME} was saved"
+    )
+    return f"{checkpoint}; {saved}"

@@ -1,0 +1,80 @@
+"""The likely cause of a loss that is no number, from what a run knows of itself."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.commands.divergence import divergence_message, likely_cause
+from harness.records import Choice, Divergence, Progress
+from tests.harness.observers.samples import run_start, window
+
+FLOAT16 = Choice(name="mixed_float16", why="asked for")
+
+
+def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:
+    """A run whose windows of 20 steps had these losses."""
+    windows = tuple(
+        window(20 * (number + 1), loss=loss, **changes) for number, loss in enumerate(losses)
+    )
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    divergence = Divergence(
+        what=what,
+        value=math.nan,
+        first_step=20 * len(losses) - 19,
+        last_step=20 * len(losses),
+        loss_before=finite[-1] if finite else None,
+        saved_step=None,
+    )
+    progress = Progress(
+        windows=windows,
+        evaluations=(),
+        inspections=(),
+        compilations=(),
+        step=20 * len(losses),
+        interrupted=False,
+        divergence=divergence,
+    )
+    return divergence, progress
+
+
+@pytest.mark.parametrize(
+    ("losses", "what", "start", "changes", "cause"),
+    [
+        ((0.7, 3.0, math.nan), "loss", {}, {}, "had risen from 0.7 to 3;"),
+        ((0.7, 9.0), "validation loss", {}, {}, "had risen from 0.7 to 9;"),
+        ((0.7, 9.0, math.nan), "loss", {"precision": FLOAT16}, {}, "had risen"),
+        ((math.nan,), "loss", {}, {}, "0.001 is too high: there was no finite loss before"),
+        ((0.7, 0.6, math.nan), "loss", {}, {}, "or a batch is unlike the others"),
+        (
+            (0.7, 0.6, math.inf),
+            "loss",
+            {"precision": FLOAT16},
+            {"skipped_steps": 2, "loss_scale": 64.0},
+            "float16 overflowed: 6 steps were skipped for gradients that were not finite, the loss "
+            "scale is 64; set --precision to mixed_bfloat16 or float32",
+        ),
+    ],
+)
+def test_likely_cause(
+    losses: tuple[float, ...],
+    what: str,
+    start: dict[str, Any],
+    changes: dict[str, Any],
+    cause: str,
+    tmp_path: Path,
+) -> None:
+    if "precision" in start:
+        changes = {"loss_scale": 1.0} | changes
+    divergence, progress = diverged(*losses, what=what, **changes)
+    said = likely_cause(divergence, run_start(tmp_path, **start), progress)
+    assert cause in said
+    assert "lower --learning-rate" in said
+
+
+def test_the_message_names_what_was_seen(tmp_path: Path) -> None:
+    divergence, progress = diverged(0.7, what="weights")
+    message = divergence_message(divergence, run_start(tmp_path), progress)
+    assert message.startswith("weights are not finite in steps 1 to 20 of 160 (0.7 before); likely")
+    assert message.endswith("; no checkpoint had been saved; no model.keras was saved")

@@ -1,0 +1,199 @@
+"""A stand-in for the engine and a clock that the test turns, for tests of the loop.
+
+The stand-in is what the loop's Protocol is for: everything it does takes a known time, and it
+writes down what was asked of it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.loop import train
+from harness.records import (
+    Compilation,
+    Evaluation,
+    Inspection,
+    Observer,
+    Progress,
+    StepSums,
+    Window,
+)
+
+NEXT_SECONDS = 3.0
+TRAIN_SECONDS = 10.0
+COMPILE_SECONDS = 100.0
+EVALUATE_SECONDS = 1_000.0
+SAVE_SECONDS = 10_000.0
+INSPECT_SECONDS = 100_000.0
+OBSERVER_SECONDS = 0.5
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 500.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass(frozen=True)
+class Planned:
+    epoch: int
+    step: int
+    num_steps: int
+    examples: int
+    tokens: int
+    capacity: int
+
+
+def planned(
+    *, epochs: int, steps: int, per_dispatch: int, capacity: Callable[[int], int] = lambda _: 64
+) -> list[Planned]:
+    return [
+        Planned(
+            epoch=epoch,
+            step=epoch * steps + start,
+            num_steps=min(per_dispatch, steps - start),
+            examples=8 * min(per_dispatch, steps - start),
+            tokens=100 * min(per_dispatch, steps - start),
+            capacity=capacity(epoch * steps + start),
+        )
+        for epoch in range(epochs)
+        for start in range(0, steps, per_dispatch)
+    ]
+
+
+@dataclass
+class StandIn:
+    """An engine that takes a known time for everything; losses and hits count the steps."""
+
+    clock: Clock
+    log: list[str]
+    capacities: set[int] = field(default_factory=set)
+    evaluated: bool = False
+    inspects: tuple[int, ...] = ()
+    """Epochs at whose end there is an inspection."""
+    lost: Callable[[int], bool] = lambda step: False
+    """Whether the loss of the dispatch that begins with the step is no number."""
+    spoiled: Callable[[int], bool] = lambda step: False
+    """Whether a weight is not finite after the step."""
+
+    def prepare(self, dispatch: Planned, batches: str) -> Compilation | None:
+        assert batches == f"batches of {dispatch.step}"
+        if dispatch.capacity in self.capacities:
+            return None
+        self.capacities.add(dispatch.capacity)
+        return self._compilation("training step", dispatch.step)
+
+    def train(self, dispatch: Planned, batches: str) -> Planned:
+        assert batches == f"batches of {dispatch.step}"
+        self.log.append(f"train {dispatch.step}")
+        return dispatch
+
+    def fetch(self, sums: Planned) -> StepSums:
+        self.log.append(f"fetch {sums.step}")
+        self.clock.pass_seconds(TRAIN_SECONDS)
+        loss = math.nan if self.lost(sums.step) else 0.25 * sums.examples
+        return StepSums(loss=loss, hits=sums.examples / 2, skipped_steps=1, loss_scale=8.0)
+
+    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
+        self.log.append(f"evaluate {step}")
+        self.clock.pass_seconds(EVALUATE_SECONDS)
+        compilation = None if self.evaluated else self._compilation("evaluation", step)
+        self.evaluated = True
+        evaluation = Evaluation(
+            step=step,
+            epoch=epoch,
+            examples=40,
+            seconds=EVALUATE_SECONDS,
+            loss=math.inf if self.spoiled(step) else 0.5,
+            accuracy=0.75,
+        )
+        return evaluation, compilation
+
+    def inspect(
+        self, dispatch: Planned, batches: str
+    ) -> tuple[Inspection | None, Compilation | None]:
+        assert batches == f"batches of {dispatch.step}"
+        if dispatch.epoch not in self.inspects:
+            return None, None
+        step = dispatch.step + dispatch.num_steps
+        self.log.append(f"inspect {step}")
+        self.clock.pass_seconds(INSPECT_SECONDS)
+        inspection = Inspection(
+            step=step,
+            epoch=dispatch.epoch,
+            seconds=INSPECT_SECONDS,
+            non_finite_fraction=0.0,
+            underflow_fraction=None,
+        )
+        return inspection, self._compilation("look at gradients", step)
+
+    def save(self, step: int) -> bool:
+        if self.spoiled(step):
+            self.log.append(f"not saved {step}")
+            return False
+        self.log.append(f"save {step}")
+        self.clock.pass_seconds(SAVE_SECONDS)
+        return True
+
+    def _compilation(self, program: str, step: int) -> Compilation:
+        self.log.append(f"compile {program} {step}")
+        self.clock.pass_seconds(COMPILE_SECONDS)
+        return Compilation(program=program, capacity=64, seconds=COMPILE_SECONDS, step=step)
+
+
+@dataclass
+class Listener(Observer):
+    """Writes down what it is told, and takes its time over windows."""
+
+    name: str
+    clock: Clock
+    log: list[str]
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        self.log.append(f"{self.name} told of {compilation.program}")
+
+    def on_window(self, window: Window) -> None:
+        self.log.append(f"{self.name} told of window {window.step}")
+        self.clock.pass_seconds(OBSERVER_SECONDS)
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        self.log.append(f"{self.name} told of evaluation {evaluation.step}")
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        self.log.append(f"{self.name} told of inspection {inspection.step}")
+
+    def on_warning(self, message: str) -> None:
+        self.log.append(f"{self.name} warned: {message}")
+
+
+@dataclass
+class Run:
+    progress: Progress
+    log: list[str]
+
+
+def run(
+    dispatches: list[Planned],
+    *,
+    observers: int = 1,
+    engine: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Run:
+    clock = Clock()
+    log: list[str] = []
+
+    def stream() -> Iterator[tuple[Planned, str]]:
+        for dispatch in dispatches:
+            clock.pass_seconds(NEXT_SECONDS)
+            yield dispatch, f"batches of {dispatch.step}"
+
+    listeners = [Listener(f"observer {index}", clock, log) for index in range(observers)]
+    stand_in = StandIn(clock, log, **(engine or {}))
+    progress = train(stream(), stand_in, listeners, clock=clock, **settings)
+    return Run(progress=progress, log=log)

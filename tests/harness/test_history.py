@@ -1,0 +1,102 @@
+"""When the loss, or a weight, is no finite number: what the loop makes of it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from harness.records import Divergence
+from tests.harness.stand_in import planned, run
+
+
+def losses_are(*steps: int) -> dict[str, Any]:
+    """An engine whose loss is no number in the dispatches that begin with these steps."""
+    return {"lost": lambda step: step in steps}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> None:
+    dispatches = planned(epochs=3, steps=4, per_dispatch=2)
+    done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, engine=losses_are(6))
+    assert done.log[-3:] == ["train 6", "fetch 6", "observer 0 told of window 8"]
+    assert done.progress.step == 8
+    assert not done.progress.interrupted
+    assert done.progress.divergence is not None
+    assert math.isnan(done.progress.divergence.value)
+    assert dataclasses.replace(done.progress.divergence, value=0.0) == Divergence(
+        what="loss", value=0.0, first_step=7, last_step=8, loss_before=0.25, saved_step=4
+    )
+
+
+@pytest.mark.parametrize(("start_step", "saved_step"), [(0, None), (4, 4)])
+def test_in_the_first_window_there_is_nothing_before(
+    start_step: int, saved_step: int | None
+) -> None:
+    dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= start_step]
+    progress = run(
+        dispatches,
+        steps_per_epoch=4,
+        start_step=start_step,
+        stop_at_nan=True,
+        engine=losses_are(start_step),
+    ).progress
+    assert progress.divergence is not None
+    assert progress.divergence.loss_before is None
+    assert progress.divergence.saved_step == saved_step
+    assert len(progress.windows) == 1
+
+
+def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
+    done = run(
+        planned(epochs=3, steps=2, per_dispatch=1),
+        steps_per_epoch=2,
+        engine={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
+    )
+    assert [entry for entry in done.log if "warned" in entry] == [
+        "observer 0 warned: the loss is nan from step 4 on"
+    ]
+    assert [entry for entry in done.log if entry.startswith(("save", "not"))] == ["save 2"]
+    assert done.progress.step == 6
+    assert done.progress.divergence is not None
+    assert (done.progress.divergence.first_step, done.progress.divergence.saved_step) == (4, 2)
+
+
+def test_a_loss_that_recovers_is_no_divergence() -> None:
+    # Overflow in float16, whose step was skipped: the weights are good, as the evaluation tells.
+    done = run(planned(epochs=2, steps=2, per_dispatch=1), steps_per_epoch=2, engine=losses_are(1))
+    assert [entry for entry in done.log if entry.startswith("save")] == ["save 2", "save 4"]
+    assert len([entry for entry in done.log if "warned" in entry]) == 1
+    assert done.progress.divergence is None
+
+
+@pytest.mark.parametrize("stop_at_nan", [True, False])
+def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
+    # The last update of the epoch spoiled the weights: no window knows yet.
+    done = run(
+        planned(epochs=2, steps=2, per_dispatch=1),
+        steps_per_epoch=2,
+        stop_at_nan=stop_at_nan,
+        engine={"spoiled": lambda step: step == 2},
+    )
+    assert "save 2" not in done.log
+    if stop_at_nan:
+        assert done.progress.step == 2
+        assert done.progress.divergence is not None
+        assert done.progress.divergence.what == "validation loss"
+    else:
+        assert "observer 0 warned: the validation loss is inf from step 2 on" in done.log
+        assert done.progress.divergence is None, "the next window was finite"
+
+
+def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
+    done = run(
+        planned(epochs=1, steps=4, per_dispatch=1),
+        steps_per_epoch=4,
+        should_stop=lambda: True,
+        stop_at_nan=True,
+        engine={"spoiled": lambda step: True},
+    )
+    assert done.log[-1] == "not saved 1"
+    assert done.progress.interrupted
+    assert done.progress.divergence is not None
+    assert done.progress.divergence.what == "weights"

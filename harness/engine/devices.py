@@ -27,7 +27,8 @@ class Devices:
     """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
 
     pci_bus_ids: tuple[str, ...] = ()
-    """One for each GPU, such as `0000:17:00.0`, by which other libraries know it; none on CPU."""
+    """One for each GPU, such as `0000:17:00.0`, by which NVML knows it too, or `unknown`; none on
+    CPU."""
 
     memory_bytes: int
     """Of one device; logical CPU devices share the machine's."""
@@ -84,8 +85,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
 def _pci_bus_id(device: Any) -> str:
     """From TensorFlow's own description, `device: 0, name: ..., pci bus id: ..., ...`."""
     match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
-    assert match is not None, f"no PCI address in {device.physical_device_desc!r}"
-    return match[1]
+    return "unknown" if match is None else match[1]
 
 
 def _on_cpu(replicas: int) -> Devices:

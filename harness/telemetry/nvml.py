@@ -8,6 +8,7 @@ import pynvml
 
 from harness.telemetry.visible import Card, Device, Slice
 
+_GPU_NOT_FOUND = 28  # older releases of nvidia-ml-py have no name for it
 _REMEDIES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "; libnvidia-ml.so.1 comes with NVIDIA's driver, and in a "
     "container with NVIDIA's container toolkit",
@@ -25,7 +26,7 @@ LOST = frozenset(
         pynvml.NVML_ERROR_GPU_IS_LOST,
         pynvml.NVML_ERROR_RESET_REQUIRED,
         pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-        pynvml.NVML_ERROR_GPU_NOT_FOUND,
+        _GPU_NOT_FOUND,
     }
 )
 """Errors after which a GPU answers no more."""
@@ -126,8 +127,8 @@ def _slices(handle: Any) -> Iterator[Any]:
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-        except pynvml.NVMLError_NotFound:
-            continue  # places need not be taken in order
+        except (pynvml.NVMLError_NotFound, pynvml.NVMLError_NoPermission):
+            continue  # places need not be taken in order, nor be open to this container
 
 
 def _slice(handle: Any) -> Slice:

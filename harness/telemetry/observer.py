@@ -71,6 +71,7 @@ class TelemetryObserver(Observer):
         self._energy = EnergyMeter()
         self._gpus_seen: set[str] = set()
         self._silent: set[Sampler] = set()
+        self._finished = False
         self._gpus: Sampler | None = None
         self._samplers: tuple[Sampler, ...] = ()
         if hz > 0:
@@ -112,6 +113,7 @@ class TelemetryObserver(Observer):
 
     def finish(self) -> MachineUse:
         """Stops sampling, after the last window; says what never returned."""
+        self._finished = True
         for sampler in self._samplers:
             if not sampler.stop(STOP_SECONDS):
                 self._warn(
@@ -126,9 +128,9 @@ class TelemetryObserver(Observer):
         return MachineUse(num_gpus=num_gpus, joules=joules)
 
     def close(self) -> None:
-        """Tells the samplers to end; waits for none."""
+        """Ends the samplers of a run that failed before it was finished."""
         for sampler in self._samplers:
-            sampler.stop(0.0)
+            sampler.stop(0.0 if self._finished else STOP_SECONDS)
 
     def _open_gpus(self, tell: Tell) -> AbstractContextManager[Read]:
         # Imported on the sampler's thread: no run waits for it, and one without GPUs never does.

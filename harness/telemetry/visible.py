@@ -96,12 +96,17 @@ def devices_at(
 
 
 def same_bus(one: str, other: str) -> bool:
-    """Whether two PCI addresses are one: NVML writes eight digits of the domain, CUDA four."""
-    return _address(one) == _address(other)
+    """Whether two PCI addresses are one: NVML writes eight digits of the domain, CUDA four.
+
+    What is none, as of devices that are on no such bus, is like no other.
+    """
+    address = _address(one)
+    return address is not None and address == _address(other)
 
 
-def _address(bus: str) -> tuple[int, ...]:
-    return tuple(int(part, 16) for part in re.split("[:.]", bus))
+def _address(bus: str) -> tuple[int, ...] | None:
+    match = re.fullmatch(r"([0-9a-f]+):([0-9a-f]+):([0-9a-f]+)\.([0-9a-f]+)", bus.lower())
+    return None if match is None else tuple(int(part, 16) for part in match.groups())
 
 
 def _admitted(cards: Sequence[Card], environment: Mapping[str, str]) -> list[Device]:

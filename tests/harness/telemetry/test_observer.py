@@ -123,6 +123,7 @@ def test_a_driver_that_hangs_is_told_once(nvml: Nvml) -> None:
         timeout=60,
     )
     assert done.stderr == ""
-    (line,) = done.stdout.splitlines()
+    # The host's sampler may be within a call just when the clock jumps.
+    (line,) = [line for line in done.stdout.splitlines() if "the host" not in line]
     assert line.startswith("telemetry of the GPUs has had no answer for 1")
     assert line.endswith("s and stands still; training goes on")

@@ -184,3 +184,4 @@ def test_an_address_in_two_spellings() -> None:
     assert same_bus("00000000:AF:00.0", "0000:af:00.0")
     assert not same_bus("00000000:AF:00.0", "0001:AF:00.0")
     assert not same_bus("00000000:AF:00.0", "0000:FA:00.0")
+    assert not same_bus("unknown", "unknown")

@@ -1,4 +1,9 @@
-"""What is asked of a GPU at each sample, and what it does not tell."""
+"""What is asked of a GPU at each sample, and what it does not tell.
+
+NVML's utilization is itself a mean over a time that depends on the card, from a sixth of a second
+to a second, and says for how much of it some kernel was running. Power is a mean over a second on
+many cards, too.
+"""
 
 import functools
 from collections.abc import Callable
@@ -71,6 +76,7 @@ def _clock(kind: int) -> Callable[[Any], tuple[float, ...]]:
 
 
 _ENERGY = "energy_joules"
+_UNCORRECTED = "ecc_uncorrected_errors"
 _REASONS_FIGURE = "throttle_reasons"
 # The slow one comes first, so that the others are as old as the time that the sample bears.
 QUERIES = (
@@ -101,7 +107,7 @@ QUERIES = (
     Query(figures=("sm_clock_mhz",), ask=_clock(pynvml.NVML_CLOCK_SM)),
     Query(figures=("memory_clock_mhz",), ask=_clock(pynvml.NVML_CLOCK_MEM)),
     Query(figures=(_REASONS_FIGURE,), ask=_clock_event_reasons),
-    Query(figures=("ecc_corrected_errors", "ecc_uncorrected_errors"), ask=_ecc_errors),
+    Query(figures=("ecc_corrected_errors", _UNCORRECTED), ask=_ecc_errors),
 )
 
 
@@ -132,6 +138,7 @@ class GpuReader:
         self._failed_before: set[Query] = set()
         self._first: dict[str, float] = {}
         self._reasons_seen: list[str] = []
+        self._warned_of_ecc = False
         self._power: tuple[float, float] | None = None
         self._integrated_joules = 0.0
 
@@ -162,6 +169,12 @@ class GpuReader:
         self._since_start(figures)
         if self.integrates_power and "power_watts" in figures:
             figures[_ENERGY] = self._integrate(now, figures["power_watts"])
+        if figures.get(_UNCORRECTED, 0.0) > 0 and not self._warned_of_ecc:
+            self._warned_of_ecc = True
+            self._warn(
+                f"GPU {self.index} met errors in its memory that ECC could not correct "
+                f"({figures[_UNCORRECTED]:.0f} since the start): results may be wrong"
+            )
         if _REASONS_FIGURE in figures:
             figures |= self._reasons(int(figures.pop(_REASONS_FIGURE)))
         return figures

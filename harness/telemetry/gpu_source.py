@@ -47,7 +47,7 @@ def gpus(
         _tell_unavailable(error, bus_ids, tell)
         readers = []
     with opened:
-        yield _Gpus(readers, tell, clock).read
+        yield _Gpus(readers, tell, clock, in_use=bool(bus_ids)).read
 
 
 def _tell_unavailable(error: Any, bus_ids: Sequence[str], tell: Tell) -> None:
@@ -101,7 +101,15 @@ def _tell_of_unused(
 class _Gpus:
     """Reads all GPUs; of the slow queries one GPU's in each turn, so that turns stay short."""
 
-    def __init__(self, readers: list[GpuReader], tell: Tell, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        readers: list[GpuReader],
+        tell: Tell,
+        clock: Callable[[], float],
+        *,
+        in_use: bool,
+    ) -> None:
+        self._in_use = in_use
         self._readers = readers
         self._tell = tell
         self._clock = clock
@@ -129,7 +137,7 @@ class _Gpus:
         """What is worth knowing of a GPU once."""
         name = f"GPU {reader.index} ({reader.name})"
         try:
-            others = other_processes(reader.handle)
+            others = other_processes(reader.handle, in_use=self._in_use)
         except pynvml.NVMLError:
             reader.left_out.append("processes")
             others = []
@@ -150,21 +158,28 @@ class _Gpus:
             self._tell(Message(kind="note", text=f"{name} {sentence}"))
 
 
-def other_processes(handle: Any) -> list[str]:
+def other_processes(handle: Any, *, in_use: bool) -> list[str]:
     """Who else computes on a GPU, one text for each process.
+
+    NVML counts processes as the host does. Within a container those of others have no name, and
+    this one is not to be told from them: where it is `in_use` by this one, one of them is it.
 
     Raises:
         pynvml.NVMLError: when NVML cannot tell.
     """
-    texts = []
-    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    known = any(process.pid == os.getpid() for process in processes)
+    others, nameless = [], []
+    for process in processes:
         if process.pid == os.getpid():
             continue
+        held = "" if process.usedGpuMemory is None else f", {process.usedGpuMemory / 1e9:.1f} GB"
         try:
             name = psutil.Process(process.pid).name()
+            others.append(f"process {process.pid} ({name}{held})")
         except psutil.Error:
-            # NVML counts processes as the host does; from a container even our own looks foreign.
-            name = "not visible from here, possibly this run itself"
-        held = "" if process.usedGpuMemory is None else f", {process.usedGpuMemory / 1e9:.1f} GB"
-        texts.append(f"process {process.pid} ({name}{held})")
-    return texts
+            nameless.append(f"process {process.pid} (not visible from here{held})")
+    if nameless and in_use and not known:
+        nameless.pop()
+        nameless = [f"{text}, or this run in its place" for text in nameless]
+    return others + nameless

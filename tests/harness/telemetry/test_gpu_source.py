@@ -156,9 +156,34 @@ def test_cards_of_different_models_are_in_an_order_that_may_not_be_cudas(nvml: N
 def test_other_processes_are_named(nvml: Nvml) -> None:
     mine = os.getpid()
     nvml.write(library.system(), library.modern(0, processes=f"{mine}:1500000000 999999999:100"))
-    (warning,) = read_gpus(nvml, "0000:17:00.0").warnings
+    (warning,) = read_gpus(nvml).warnings
     assert warning.startswith(f"GPU 0 (NVIDIA Fake 100) is also used by process {mine} (py")
-    assert ", 1.5 GB), process 999999999 (not visible from here, possibly this" in warning
+    assert ", 1.5 GB), process 999999999 (not visible from here, 0.0 GB): its figures" in warning
+    # In a container the run's own process has no name either.
+    (warning,) = read_gpus(nvml, "0000:17:00.0").warnings
+    assert f"used by process {mine} (py" in warning
+    assert "999999999" not in warning
+    nvml.write(library.system(), library.modern(0, processes="999999998:5 999999999:7000000000"))
+    (warning,) = read_gpus(nvml, "0000:17:00.0").warnings
+    assert "process 999999998 (not visible from here, 0.0 GB), or this run in its place" in warning
+    nvml.write(library.system(), library.modern(0, processes="999999998:5"))
+    assert read_gpus(nvml, "0000:17:00.0").warnings == []
+
+
+def test_memory_errors_that_were_not_corrected(nvml: Nvml) -> None:
+    cards = library.modern(
+        0, ecc_corrected_errors="5 until 1 9", ecc_uncorrected_errors="7 until 2 8"
+    )
+    nvml.write(library.system(), cards)
+    told = read_gpus(nvml, "0000:17:00.0", times=4)
+    read = [
+        (r["gpu/0/ecc_corrected_errors"], r["gpu/0/ecc_uncorrected_errors"])
+        for r in told.readings
+        if r
+    ]
+    assert read == [(0.0, 0.0), (4.0, 0.0), (4.0, 1.0), (4.0, 1.0)]
+    (warning,) = told.warnings
+    assert "could not correct (1 since the start)" in warning
 
 
 def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
@@ -172,7 +197,8 @@ def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
     assert present == [{"0", "1"}, {"0", "1"}, {"1"}, set()]
     assert told.readings[-1] is None
     assert told.warnings == [
-        f"GPU {index} is sampled no more, training goes on. NVML says: GPU is lost"
+        f"GPU {index} is sampled no more, training goes on. NVML says: GPU is lost; the kernel's "
+        "log has the reason, a line with Xid"
         for index in (0, 1)
     ]
 

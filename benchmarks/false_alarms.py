@@ -58,7 +58,7 @@ def main() -> None:
         write_data(dataset, data)
         task = job(config, cell, data)
         pool: list[MeasuredProcess] = []
-        while not arguments.fresh and len(pool) < 2 * config.repeats:
+        while not arguments.fresh and len(pool) < 2 * config.num_repeats:
             pool.append(stack.enter_context(MeasuredProcess(task)))
             pool[-1].turn(seconds=1.0)
             pool[-1].stop()
@@ -66,7 +66,7 @@ def main() -> None:
             slowed = slow_down if kind == "slower" else 0.0
             log_ratios = []
             rng.shuffle(pool)
-            for repeat in range(config.repeats):
+            for repeat in range(config.num_repeats):
                 measured = (
                     measure_pair(
                         cell,
@@ -113,8 +113,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--same", type=int, default=40, help="comparisons of a program and itself")
     parser.add_argument("--slower", type=int, default=20, help="comparisons with one slowed down")
     parser.add_argument("--slow-down", default="5%")
-    parser.add_argument("--repeats", type=int, default=5, help="pairs of processes for each")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each pair")
+    parser.add_argument("--repeats", type=int, default=8, help="pairs of processes for each")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each pair")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the processes")
     parser.add_argument("--fresh", action="store_true", help="start processes for each comparison")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")

@@ -76,24 +76,23 @@ def diagnose(
     steps_per_dispatch: float,
     work: Work,
     roofs: Mapping[str, float],
-    one_replica_ms: float | None,
 ) -> Diagnosis:
     """Names what bounds a run.
 
     Args:
         step_ms: time of a step of each variant (`protocol.Variant`); of `empty dispatch`, of a
-            whole dispatch.
+            whole dispatch. With one replica there is nothing to reduce, and `no all-reduce` is
+            `fixed batch`.
         data_wait_fraction: of the full run.
         steps_per_dispatch: mean of the full run.
         work: of a step.
         roofs: `bytes_per_second` and `flops_per_second` of all devices together.
-        one_replica_ms: a step of one replica on its share of the batch, alone; None with one.
     """
     full = step_ms["full"]
     shares = {
         "input": max(data_wait_fraction, 1 - step_ms["fixed batch"] / full),
         "launch": step_ms["empty dispatch"] / steps_per_dispatch / full,
-        "communication": 0.0 if one_replica_ms is None else 1 - one_replica_ms / full,
+        "communication": (step_ms["fixed batch"] - step_ms["no all-reduce"]) / full,
         "first layer": (step_ms["fixed batch"] - step_ms["no first layer"]) / full,
         "optimizer": (step_ms["fixed batch"] - step_ms["no optimizer"]) / full,
         "other layers": step_ms["no first layer"] / full,

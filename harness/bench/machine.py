@@ -35,6 +35,18 @@ def load_average() -> float:
     return psutil.getloadavg()[0]
 
 
+def oom_kills() -> int | None:
+    """Processes that the kernel has killed for memory since it started; None where it does not say.
+
+    Counts those of every control group (proc_vmstat(5)).
+    """
+    counters = Path("/proc/vmstat")
+    if not counters.exists():
+        return None
+    found = [line for line in counters.read_text().splitlines() if line.startswith("oom_kill ")]
+    return int(found[0].split()[1]) if found else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """Clocks and counters at one moment, in seconds."""

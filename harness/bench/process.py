@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.bench import machine
 from harness.bench.protocol import Job
 from harness.bench.rows import Windows
 from harness.errors import InputError
@@ -84,6 +85,7 @@ class MeasuredProcess:
             start_new_session=True,
         )
         self._code = code
+        self._oom_kills = machine.oom_kills()
         self._ready: dict[str, Any] | None = None
         self._write(json_text(dataclasses.asdict(job)))
 
@@ -174,6 +176,11 @@ class MeasuredProcess:
         text = self._errors.read().decode(errors="replace")
         lines = [line for line in text.splitlines() if line.strip()] or ["it wrote no error"]
         if code == -signal.SIGKILL:
+            if self._oom_kills is not None and self._oom_kills == machine.oom_kills():
+                return ProcessFailedError(
+                    "the process was killed (SIGKILL), and not for lack of memory: the system has "
+                    "killed none for that since it started"
+                )
             return OutOfMemoryError(
                 "the system killed the process (SIGKILL), as it does when memory runs out"
             )

@@ -14,7 +14,13 @@ from typing import Any, Literal
 PROTOCOL_VERSION = 1
 
 Variant = Literal[
-    "full", "input only", "fixed batch", "no first layer", "no optimizer", "empty dispatch"
+    "full",
+    "input only",
+    "fixed batch",
+    "no first layer",
+    "no optimizer",
+    "no all-reduce",
+    "empty dispatch",
 ]
 """Parts of a step, for `--diagnose`. `fixed batch` and what follows get one dispatch's batches over
 and over; `empty dispatch` runs no step of them."""

@@ -41,7 +41,8 @@ class PartialEngine:
         replicas = build_replicas(model, session.devices, optimizer, scaled=False)
         if variant == "no optimizer":
             replicas = tuple(_Unchanging(**_fields(replica)) for replica in replicas)
-        self._step = TrainingStep(model, replicas, session.devices)
+        kind = _NotReduced if variant == "no all-reduce" else TrainingStep
+        self._step = kind(model, replicas, session.devices)
         self._capacities: set[int] = set()
 
     def prepare(self, dispatch: Any, batches: Sequence[Any]) -> Compilation | None:
@@ -88,7 +89,7 @@ class _WithoutFirstLayer(keras.Model):
     """The network behind its multi-hot layer, fed with something that costs nothing."""
 
     def __init__(self, network: keras.Model) -> None:
-        super().__init__()
+        super().__init__(name="without_first_layer")
         first = network.get_layer("multi_hot_dense")
         self._units = first.units
         self._rest = keras.Model(first.output, network.output)
@@ -106,6 +107,13 @@ class _Unchanging(Replica):
     def update(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         total = tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
         return tf.cast(total > 1e30, tf.int32)
+
+
+class _NotReduced(TrainingStep):
+    """Every replica updates its weights by its own gradients, so they drift apart."""
+
+    def _all_reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        return gradients
 
 
 def _fields(replica: Replica) -> dict[str, Any]:

@@ -59,6 +59,9 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
     dataset = load_configured(config.data)
     planned = cells(config.grid, rows=dataset.train.num_rows)
     folder = check_folder(config)
+    if against is not None:
+        for cell in planned:  # wrong settings are found before anything is removed or runs
+            job(config, cell, folder, over=against.over)
     recorder = Recorder(begin(config, folder, dataset), folder)
     # 2. The measurements. Ctrl-C keeps those that are done.
     interrupted = False
@@ -88,7 +91,7 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
     if results.rows or results.pairs:
         console.print(Text(f"results        {folder / RESULTS_FILE_NAME}"), soft_wrap=True)
     if interrupted:
-        left = len(remaining(planned, config.repeats, results))
+        left = len(remaining(planned, config.num_repeats, results))
         again = f"--bench-dir {shlex.quote(str(folder))} --resume"
         text = f"interrupted with {left} measurements left; the same command with {again} goes on"
         console.print(Text(text), soft_wrap=True)
@@ -145,11 +148,8 @@ def _measure_all(
 ) -> None:
     """Measures what is left of the grid, one process (or pair of them) after another."""
     axes = varying(planned)
-    total = len(planned) * config.repeats
-    if against is not None:
-        for cell in planned:  # wrong settings are found before anything runs
-            job(config, cell, data, over=against.over)
-    while left := remaining(planned, config.repeats, recorder.results):
+    total = len(planned) * config.num_repeats
+    while left := remaining(planned, config.num_repeats, recorder.results):
         cell, repeat = left[0]
         number = f"{total - len(left) + 1:>{len(str(total))}}/{total}"
         with console.status(f"{number} {cell.label(axes)}"):

@@ -19,7 +19,8 @@ from harness.bench.table import varying
 from harness.config.bench import BenchConfig
 from harness.errors import InputError
 
-_LONE = "one replica"
+_OF_SEVERAL: Variant = "no all-reduce"
+"""Needs several replicas."""
 _HEADINGS = {
     "input": "input",
     "launch": "launch",
@@ -68,23 +69,20 @@ def _diagnose(config: BenchConfig, cell: Cell, data: Path, console: Console) -> 
     jobs = {
         variant: job(config, cell, data, variant=variant, roofs=variant == "full")
         for variant in get_args(Variant)
+        if variant != _OF_SEVERAL or cell.replicas != "1"
     }
     try:
         with console.status(cell.label()):
             times, marks = measure_in_turns(jobs, seconds=config.seconds)
             full = times["full"].resolved
             replicas = int(full["replicas"])
-            # Logical CPU devices share their cores, so one alone would be no measure there.
-            alone = None
-            if replicas > 1 and "GPU" in full["devices"][0]:
-                share = {"batch_size": cell.batch_size // replicas, "replicas": 1}
-                lone = {_LONE: job(config, cell, data, over=share)}
-                alone = measure_in_turns(lone, seconds=config.seconds)[0][_LONE].step_ms
     except (OutOfMemoryError, ProcessFailedError) as error:
         raise InputError(
             f"{cell.label()} cannot be diagnosed: {error}; leave the cell out"
         ) from error
     step_ms = {name: measured.step_ms for name, measured in times.items()}
+    if replicas == 1:  # nothing was reduced: two times of one program would differ by noise
+        step_ms[_OF_SEVERAL] = step_ms["fixed batch"]
     # Its windows hold no step, but are counted with those that were planned.
     step_ms["empty dispatch"] *= times["empty dispatch"].steps_per_dispatch
     roofs = {
@@ -105,7 +103,6 @@ def _diagnose(config: BenchConfig, cell: Cell, data: Path, console: Console) -> 
             compute_bytes=4 if full["precision"] == "float32" else 2,
         ),
         roofs=roofs,
-        one_replica_ms=alone,
     )
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in step_ms.items())
     text = (

@@ -89,7 +89,9 @@ def begin(config: BenchConfig, folder: Path, dataset: Dataset) -> Results:
                 f"{folder} cannot be resumed: its rows have {what} {was}, now it is {is_now}; "
                 "measure anew in another --bench-dir"
             )
-    return before
+    # What failed for another reason than memory is tried again.
+    rows = tuple(row for row in before.rows if row.status != "failed")
+    return dataclasses.replace(before, rows=rows)
 
 
 class Recorder:

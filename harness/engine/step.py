@@ -165,7 +165,7 @@ class TrainingStep:
             index = tf.cast(context.replica_id_in_sync_group, tf.int32)
             gradients, added = self._gradients(batches, step, index, scale)
             with tf.name_scope("all_reduce"):
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients), added
+                return self._all_reduce(gradients), added
 
         def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
             gradients, added = strategy.run(of_replica, args=(batches, step, self._scale()))
@@ -181,6 +181,11 @@ class TrainingStep:
             return step + 1, sums + added, skipped
 
         return self._loop(body, first, end)
+
+    def _all_reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Each gradient's sum over the replicas; called in one of them."""
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
 
     def _loop(self, body: object, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         # Not `for step in tf.range(first, end)`: XLA wants the limits of a range at compile time

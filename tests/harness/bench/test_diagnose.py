@@ -17,6 +17,7 @@ STEP_MS = {
     "fixed batch": 9.5,
     "no first layer": 3.0,
     "no optimizer": 7.0,
+    "no all-reduce": 9.5,
     "empty dispatch": 2.0,
 }
 ROOFS = {"bytes_per_second": 1e10, "flops_per_second": 1e12}
@@ -26,7 +27,6 @@ def diagnosed(*, roofs: dict[str, float] = ROOFS, **changes: Any) -> Any:
     arguments: dict[str, Any] = {
         "data_wait_fraction": 0.01,
         "steps_per_dispatch": 20.0,
-        "one_replica_ms": None,
     }
     step_ms = STEP_MS | changes.pop("step_ms", {})
     return diagnose(step_ms, work=WORK, roofs=roofs, **(arguments | changes))
@@ -52,7 +52,7 @@ def test_shares_of_a_step() -> None:
         ({"data_wait_fraction": 0.5}, "input"),
         ({"step_ms": {"fixed batch": 4.0}}, "input"),
         ({"steps_per_dispatch": 1.0, "step_ms": {"empty dispatch": 4.0}}, "launch"),
-        ({"one_replica_ms": 5.0}, "communication"),
+        ({"step_ms": {"no all-reduce": 5.0}}, "communication"),
     ],
 )
 def test_what_bounds_it(changes: dict[str, Any], bound: str) -> None:

@@ -1,0 +1,95 @@
+"""What the tests in a browser share: a run with a profile, a sweep, TensorBoard over both, and
+Debian's Chromium, driven by Playwright. All of it is made once."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.commands.runs import (
+    CORPUS,
+    REPOSITORY,
+    SMALL,
+    call,
+    command_line,
+    environment,
+    run,
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+PROFILED_STEPS = "8:16"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium; skips where there is none, or no Playwright."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs Playwright, of the extra `test`"
+    )
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        # Root, as in CI, may not have Chromium's sandbox; it only sees our own pages.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def run_folder(
+    browser: "Browser", logical_devices: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of 32 steps in windows of 4, two of them profiled."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    flags = ("--precision", "float32", "--run-dir", folder, "--profile-steps", PROFILED_STEPS)
+    result = call("train", *SMALL, *flags)
+    assert result.code == 0, result
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over two batch sizes."""
+    folder = tmp_path_factory.mktemp("browser") / "sweep"
+    network = ("--hidden-units", "8", "8", "--dropout", "0", "--implementation", "gather")
+    flags = ("--batch-size", "50", "100", "--repeats", "1", "--steps", "40", "--plot", "off")
+    result = run(command_line("bench", *CORPUS, *network, *flags, "--bench-dir", folder))
+    assert result.code == 0, result
+    return folder
+
+
+@pytest.fixture(scope="session")
+def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
+    """The address of `harness tensorboard` over both."""
+    process = subprocess.Popen(
+        command_line("tensorboard", run_folder, sweep_folder, "--port", "0"),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    found = re.search(r"http://\S+", process.stdout.readline())
+    assert found, process.wait(timeout=60)
+    yield found[0]
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
+
+
+@pytest.fixture
+def page(browser: "Browser", board: str) -> Iterator["Page"]:
+    """A new page; what it shows stays under `board`."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(30_000)
+    yield page
+    page.close()

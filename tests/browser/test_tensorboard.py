@@ -1,0 +1,110 @@
+"""TensorBoard as a person sees it: our series, the four charts, a sweep, a profile."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness.commands.runs import records
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="needs Playwright, of the extra `test`"
+)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FrameLocator, Page
+
+RUN = "run/tensorboard"
+
+
+def windows(folder: Path) -> list[dict[str, Any]]:
+    return [record for record in records(folder) if "num_steps" in record]
+
+
+@pytest.mark.parametrize(
+    ("tag", "key"),
+    [
+        ("train/loss", "loss"),
+        ("throughput/examples_per_second", None),
+        ("throughput/data_wait_fraction", None),
+    ],
+)
+def test_scalar_charts(
+    page: "Page", board: str, run_folder: Path, tag: str, key: str | None
+) -> None:
+    page.goto(f"{board}#scalars")
+    with page.expect_response(
+        lambda answer: "scalars_multirun" in answer.url and tag in (answer.request.post_data or "")
+    ) as answer:
+        page.locator("tf-tag-filterer input").fill(f"^{tag}$")
+    drawn = json.loads(answer.value.text())[RUN]
+    expected = windows(run_folder)
+    assert [point[1] for point in drawn] == [record["step"] for record in expected]
+    if key is not None:
+        assert [p[2] for p in drawn] == pytest.approx([r[key] for r in expected], rel=1e-6)
+
+    # Drawn, not only sent: the point nearest to the pointer is named, with its step.
+    chart = page.locator("tf-scalar-card", has=page.get_by_text(f"tag: {tag}")).first
+    box = chart.locator("vz-line-chart2").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"], steps=5)
+    tooltip = page.locator("table:visible", has_text="Smoothed")
+    tooltip.wait_for()
+    shown = tooltip.inner_text()
+    assert RUN in shown
+    assert any(re.search(rf"\b{record['step']}\b", shown) for record in expected), shown
+
+
+def test_the_layout_of_four_charts(page: "Page", board: str) -> None:
+    page.goto(f"{board}#custom_scalars")
+    page.get_by_text("What the machine does").wait_for()
+    for title in ("throughput, examples/s", "data wait, share of the time", "GPU utilization, %"):
+        page.get_by_text(title, exact=True).wait_for()
+    page.get_by_text("loss", exact=True).wait_for()
+    some = re.compile(r"Matches \([1-9]\)")
+    # There is no GPU.
+    sync_api.expect(page.get_by_text("Matches")).to_have_text([some, some, "Matches (0)", some])
+
+
+def test_hparams_shows_the_sweep(page: "Page", board: str) -> None:
+    page.goto(f"{board}#hparams")
+    table = page.locator("tf-hparams-table-view, vaadin-grid").first
+    table.wait_for()
+    for cell in ("50-gather", "100-gather"):
+        page.get_by_text(re.compile(f"^{cell}")).first.wait_for()
+    page.get_by_text("batch_size", exact=True).first.wait_for()
+
+
+def opened(page: "Page", board: str) -> "FrameLocator":
+    """The profiler's pages, which stand in a frame, on their first page."""
+    page.goto(f"{board}#profile")
+    frame = page.frame_locator("iframe")
+    frame.get_by_text("Overview Page").wait_for()
+    return frame
+
+
+def test_profile_overview(page: "Page", board: str, run_folder: Path) -> None:
+    frame = opened(page, board)
+    (profile,) = (run_folder / "tensorboard" / "plugins" / "profile").iterdir()
+    frame.get_by_text(f"{RUN}/{profile.name}").wait_for()
+    frame.get_by_text("Average Step Time").wait_for()
+    text = frame.locator("body").inner_text()
+    found = re.search(r"Average Step Time\s+\([^)]*\)\s+lower is better\.\s+([\d.]+) ms", text)
+    assert found, text
+    assert float(found[1]) > 0
+    assert re.search(r"Host Compute Time\s+\([^)]*\)\s+[\d.]+ ms", text), text
+
+
+def test_trace_viewer(page: "Page", board: str) -> None:
+    frame = opened(page, board)
+    frame.locator("mat-select", has_text="Overview Page").click()
+    frame.locator("mat-option", has_text="Trace Viewer").click()
+    viewer = frame.frame_locator("iframe")
+    viewer.locator(".process-track-name", has_text="/host:CPU").wait_for()
+    viewer.get_by_text("python", exact=True).first.wait_for()
+    # A dispatch is found by its marker, and operations of the compiled program by their name.
+    for name, found in (("train 8", "0 of 1"), ("MatMul", re.compile(r"0 of [1-9]\d+"))):
+        viewer.get_by_placeholder("Find Events...").fill(name)
+        sync_api.expect(viewer.locator("#hitCount")).to_have_text(found)

@@ -1,5 +1,7 @@
 """What TensorBoard shows of a run beside its curves, written once when it starts."""
 
+from pathlib import Path
+
 from tensorboard.plugins.text.summary_v2 import text_pb
 
 from harness.observers.event_file import EventFile
@@ -17,12 +19,14 @@ def write_run_pages(file: EventFile, run: RunStart, *, start_seconds: float) -> 
         OSError: naming the file, when it cannot be written.
     """
     settings = run_settings(run)
+    folder = Path(run.run_dir)
+    name = f"{folder.name} ({folder.parent})"  # the page cuts off what is long
     for summary in (
         layout_summary(),
         text_pb("run/settings", settings_table(run)),
         text_pb("run/environment", environment_table(run)),
         experiment(settings, METRICS),
-        session_start(settings, name=run.run_dir, start_seconds=start_seconds),
+        session_start(settings, name=name, start_seconds=start_seconds),
     ):
         file.summary(run.start_step, summary)
     file.graph(run.start_step, network_graph(run.layers))

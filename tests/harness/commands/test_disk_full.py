@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.harness.commands.runs import SMALL, Result, call, command_line, records, run
+from tests.harness.commands.runs import SMALL, Result, call, command_line, losses, records, run
 
 FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
 
@@ -84,9 +85,10 @@ def test_no_room_for_the_model(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size_bytes: int) -> Iterator[None]:
+def small_disk(place: Path, size_bytes: int, *options: str) -> Iterator[None]:
     """Mounts a file system of that size; skips where none may be mounted."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(place)]
+    all_options = ",".join((f"size={size_bytes}", *options))
+    command = ["mount", "-t", "tmpfs", "-o", all_options, "tmpfs", str(place)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
@@ -121,6 +123,31 @@ def test_no_room_on_the_disk(trained_folder: Path, tmp_path: Path) -> None:
             assert sorted(path.stem for path in folder.rglob("ckpt-*.index")) == [
                 f"ckpt-{step}" for step in steps
             ]
+
+
+def test_no_room_under_the_event_files_alone(tmp_path: Path) -> None:
+    """The run ends and says so; what is on the other disk is whole, and can be gone on with."""
+    board, folder = tmp_path / "board", tmp_path / "run"
+    board.mkdir()
+    with small_disk(board, 3 * resource.getpagesize()):
+        flags = ("--steps-per-dispatch", "1", "--run-dir", folder)
+        full = call("train", *SMALL, *flags, "--tensorboard", board)
+        check_refusal(full, str(board), "the disk is full", "No space left on device")
+        check_nothing_is_half_written(folder)
+        (events,) = board.iterdir()
+        assert EventAccumulator(str(events)).Reload().Tags()["tensors"], "what was written is whole"
+        on = call("train", *SMALL, *flags, "--resume", "--tensorboard", "off")
+    assert (on.code, on.err) == (0, "")
+    assert [step for step, _ in losses(folder)] == [*range(1, 17), *range(16, 33), 32]
+
+
+def test_a_disk_that_is_read_only_under_the_event_files(tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    board.mkdir()
+    with small_disk(board, 10**6, "ro"):
+        flags = ("--run-dir", tmp_path / "run", "--tensorboard", board)
+        check_refusal(call("train", *SMALL, *flags), str(board), "cannot be written to")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_room_for_converted_data(tmp_path: Path) -> None:

@@ -216,6 +216,16 @@ def test_config_json_gives_the_run_again(trained_folder: Path, tmp_path: Path) -
     assert {path.name for path in folder.iterdir()} == FILES
 
 
+def test_a_look_at_gradients_changes_no_loss(trained_folder: Path, tmp_path: Path) -> None:
+    flags = ("--histograms", "1", "--precision-watch", "1", "--run-dir", tmp_path)
+    assert call("train", *SMALL, *flags).code == 0
+    looked = [line for line in records(tmp_path) if "inspection_seconds" not in line]
+    assert len(looked) == len(records(tmp_path)) - 2
+    for ours, theirs in zip(looked, records(trained_folder), strict=True):
+        for name in ("step", "loss", "accuracy", "validation_loss", "validation_accuracy"):
+            assert ours.get(name) == theirs.get(name)
+
+
 def test_another_seed_gives_other_losses(trained_folder: Path, tmp_path: Path) -> None:
     settings = tmp_path / "seed.toml"
     settings.write_text('epochs = 7\nseed = 1\ntensorboard = "off"\n')
@@ -232,17 +242,10 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     (tmp_path / "model.keras").write_text("of another run")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-99.index").write_text("of another run")
-    flags = (
-        "--precision",
-        "mixed_float16",
-        "--replicas",
-        "2",
-        "--epochs",
-        "1",
-        "--histograms",
-        "1",
+    flags = ("--precision", "mixed_float16", "--replicas", "2", "--epochs", "1")
+    result = call(
+        "train", *SMALL, *flags, "--histograms", "1", "--overwrite", "--run-dir", tmp_path
     )
-    result = call("train", *SMALL, *flags, "--overwrite", "--run-dir", tmp_path)
     assert (result.code, result.err) == (0, "")
     weights = {
         f"{layer}/{name}"

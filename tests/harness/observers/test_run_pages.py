@@ -95,6 +95,7 @@ def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: Tensor
     }
     groups = app.post("hparams/session_groups", request)["sessionGroups"]
     assert sorted(group["hparams"]["precision"] for group in groups) == ["float32", "mixed_float16"]
+    assert sorted(group["name"].split()[0] for group in groups) == ["a", "b"]
     for group in groups:
         assert group["hparams"]["batch_size"] == 500
         assert group["hparams"]["learning_rate"] == 0.001

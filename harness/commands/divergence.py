@@ -55,6 +55,10 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
             f"finite, the loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, "
             f"or {remedy}"
         )
+    overflowed = [i for i in progress.inspections if i.non_finite_fraction]
+    if overflowed:
+        share, step = overflowed[0].non_finite_fraction, overflowed[0].step
+        return f"gradients overflowed: {share:.2%} were not finite at step {step:,}; {remedy}"
     if not losses:
         return f"{rate}: there was no finite loss before; {remedy}"
     return f"{rate} for this network, or a batch is unlike the others; {remedy}"

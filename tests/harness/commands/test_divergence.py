@@ -1,5 +1,6 @@
 """The likely cause of a loss that is no number, from what a run knows of itself."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from harness.commands.divergence import divergence_message, likely_cause
 from harness.records import Choice, Divergence, Progress
-from tests.harness.observers.samples import run_start, window
+from tests.harness.observers.samples import inspection, run_start, window
 
 FLOAT16 = Choice(name="mixed_float16", why="asked for")
 
@@ -71,6 +72,14 @@ def test_likely_cause(
     said = likely_cause(divergence, run_start(tmp_path, **start), progress)
     assert cause in said
     assert "lower --learning-rate" in said
+
+
+def test_gradients_that_were_seen_to_overflow_are_named(tmp_path: Path) -> None:
+    divergence, progress = diverged(0.7, 0.6, math.nan)
+    seen = (inspection(20), inspection(40, non_finite_fraction=0.25))
+    progress = dataclasses.replace(progress, inspections=seen)
+    said = likely_cause(divergence, run_start(tmp_path), progress)
+    assert said.startswith("gradients overflowed: 25.00% were not finite at step 40; lower")
 
 
 def test_the_message_names_what_was_seen(tmp_path: Path) -> None:

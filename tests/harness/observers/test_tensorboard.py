@@ -79,6 +79,21 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
     assert read["validation/loss"] == [(80, float(np.float32(0.29)))]
 
 
+def test_every_point_has_the_time_when_it_was_written(tmp_path: Path) -> None:
+    clock = Clock()
+    observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
+    observer.on_start(run_start(tmp_path))
+    for step in (20, 40):
+        clock.now += 7.5
+        observer.on_window(window(step))
+    observer.close()
+    reader = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.wall_time) for e in reader.Tensors("train/loss")] == [
+        (20, 1e9 + 7.5),
+        (40, 1e9 + 15),
+    ]
+
+
 def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> None:
     seconds = np.random.default_rng().uniform(0.1, 1.0, RECENT_WINDOWS + 10)
     observer = TensorBoardObserver(tmp_path / "tensorboard")

@@ -17,6 +17,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {
     "./scripts/test": "it is what runs this test",
+    "./scripts/harness tensorboard runs": "it never ends: tests/browser/ looks at what it serves",
     "./scripts/harness smoke": "tests/harness/commands/test_smoke.py runs it",
 }
 """Commands that other tests run, and where."""

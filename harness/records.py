@@ -158,6 +158,7 @@ class Spread:
     """A figure that was sampled several times."""
 
     mean: float
+    """Over the time, not the samples."""
     min: float
     max: float
     num_samples: int

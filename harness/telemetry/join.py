@@ -1,6 +1,7 @@
 """Samples to windows: by time, without a thread in sight."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 from harness.records import Spread
 from harness.telemetry.sampler import Sample
@@ -10,22 +11,41 @@ COUNTERS = ("energy_joules", "ecc_corrected_errors", "ecc_uncorrected_errors")
 _COVERED_SHARE = 0.9
 
 
-def spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
-    """Each figure of the samples: mean, least, most, and how many samples had it."""
-    values: dict[str, list[float]] = {}
+def spreads(samples: Iterable[Sample], start: float, end: float) -> dict[str, Spread]:
+    """Each figure in the window (start, end], by the samples that were taken in it.
+
+    Its mean is over the window's time, each moment with the value of the nearest sample that has
+    the figure: samples come late on a busy machine, and a plain mean would weigh the stretches
+    that they missed for nothing.
+    """
+    taken: dict[str, list[tuple[float, float]]] = {}
     for sample in samples:
-        for tag, value in sample.figures.items():
-            values.setdefault(tag, []).append(value)
+        if start < sample.seconds <= end:
+            for tag, value in sample.figures.items():
+                taken.setdefault(tag, []).append((sample.seconds, value))
     return {
         tag: Spread(
-            mean=sum(found) / len(found),
-            min=min(found),
-            max=max(found),
+            mean=_mean_over_time(found, start, end),
+            min=min(value for _, value in found),
+            max=max(value for _, value in found),
             num_samples=len(found),
             is_counter=tag.rpartition("/")[2] in COUNTERS,
         )
-        for tag, found in values.items()
+        for tag, found in taken.items()
     }
+
+
+def _mean_over_time(found: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Of a step function that changes in the middle between two samples, which are in order."""
+    middles = [(one + other) / 2 for (one, _), (other, _) in itertools.pairwise(found)]
+    edges = [start, *middles, end]
+    area = sum(
+        value * (until - since)
+        for (_, value), (since, until) in zip(found, itertools.pairwise(edges), strict=True)
+    )
+    # Rounding must not carry the mean beyond the extremes.
+    values = [value for _, value in found]
+    return min(max(area / (end - start), min(values)), max(values))
 
 
 class EnergyMeter:

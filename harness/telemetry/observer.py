@@ -100,8 +100,7 @@ class TelemetryObserver(Observer):
         self._energy.add_window(start, end)
         figures: dict[str, Spread] = {}
         for sampler in self._samplers:
-            samples = self._take(sampler, until=end)
-            figures |= spreads(sample for sample in samples if sample.seconds > start)
+            figures |= spreads(self._take(sampler, until=end), start, end)
         if figures:
             telemetry = WindowTelemetry(step=window.step, figures=figures)
             for listener in self._listeners:

@@ -64,7 +64,7 @@ def test_an_old_card_leaves_out_what_it_lacks_and_is_not_asked_again(nvml: Nvml)
     assert {"utilization_percent", "power_watts", "energy_joules"} <= set(
         note.partition(": ")[2].split(", ")
     )
-    functions = [function for _, function, _ in nvml.calls()]
+    functions = [call.function for call in nvml.calls()]
     assert functions.count("nvmlDeviceGetPowerUsage") == 1
     assert functions.count("nvmlDeviceGetTemperature") == 5
 

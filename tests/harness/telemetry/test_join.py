@@ -1,8 +1,8 @@
 """Samples joined to windows, and the energy of windows, against sums done otherwise."""
 
 import itertools
-import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,21 +13,29 @@ from harness.telemetry.sampler import Sample
 TIMES = st.lists(
     st.integers(0, 1000).map(lambda ticks: ticks / 64), min_size=2, max_size=30, unique=True
 ).map(sorted)
+EDGES = [ticks / 32 for ticks in range(0, 512, 7)]
 
 
 def sample(seconds: float, **figures: float) -> Sample:
     return Sample(seconds=seconds, figures=figures)
 
 
-@given(st.lists(st.floats(-1e6, 1e6), max_size=20))
-def test_mean_and_extremes(values: list[float]) -> None:
-    joined = spreads(sample(float(t), figure=v) for t, v in enumerate(values))
-    if not values:
+@given(TIMES, st.data())
+def test_a_window_has_the_samples_of_its_time(times: list[float], data: st.DataObject) -> None:
+    values = [data.draw(st.floats(-1e6, 1e6)) for _ in times]
+    start, end = sorted(data.draw(st.lists(st.sampled_from(EDGES), min_size=2, unique=True))[:2])
+    joined = spreads((sample(t, figure=v) for t, v in zip(times, values, strict=True)), start, end)
+    inside = [(t, v) for t, v in zip(times, values, strict=True) if start < t <= end]
+    if not inside:
         assert joined == {}
         return
-    spread = joined["figure"]
-    assert (spread.min, spread.max, spread.num_samples) == (min(values), max(values), len(values))
-    assert spread.mean == spread.value == pytest.approx(statistics.fmean(values))
+    spread, levels = joined["figure"], [v for _, v in inside]
+    assert (spread.min, spread.max, spread.num_samples) == (min(levels), max(levels), len(levels))
+    # The nearest sample's value at many moments, none of them in the middle of two samples.
+    moments = np.arange(start + 1 / 512, end, 1 / 256)
+    distances = np.abs(moments[:, None] - np.array([t for t, _ in inside]))
+    nearest = np.array(levels)[distances.argmin(axis=1)]
+    assert spread.mean == spread.value == pytest.approx(nearest.mean(), abs=1e-6, rel=1e-9)
 
 
 def test_figures_are_counted_one_by_one_and_counters_show_their_last_value() -> None:
@@ -35,11 +43,11 @@ def test_figures_are_counted_one_by_one_and_counters_show_their_last_value() -> 
         Sample(seconds=1.0, figures={"gpu/0/energy_joules": 5.0, "gpu/0/power_watts": 3.0}),
         Sample(seconds=2.0, figures={"gpu/0/energy_joules": 9.0}),
     ]
-    joined = spreads(samples)
+    joined = spreads(samples, 0.0, 2.0)
     assert joined["gpu/0/power_watts"].num_samples == 1
     assert joined["gpu/0/energy_joules"].num_samples == 2
     assert joined["gpu/0/energy_joules"].value == 9.0
-    assert joined["gpu/0/energy_joules"].mean == 7.0
+    assert joined["gpu/0/energy_joules"].mean == 6.0
 
 
 def meter(

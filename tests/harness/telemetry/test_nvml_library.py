@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 from tests.harness.telemetry.nvml import library
 from tests.harness.telemetry.nvml.library import Nvml
@@ -64,9 +65,10 @@ nvmlShutdown()
         "NVIDIA Fake 100",
         "41",
     ]
-    (thread,) = {thread for thread, _, _ in nvml.calls()}
-    assert thread > 0
-    assert nvml.calls()[0] == (thread, "nvmlInitWithFlags", "system")
+    calls = nvml.calls()
+    assert len({call.thread for call in calls}) == 1
+    assert (calls[0].function, calls[0].subject) == ("nvmlInitWithFlags", "system")
+    assert calls[0].seconds <= calls[-1].seconds <= time.monotonic()
 
 
 def test_slices_and_what_an_old_card_lacks(nvml: Nvml) -> None:

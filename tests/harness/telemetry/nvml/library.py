@@ -22,6 +22,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
@@ -30,6 +31,17 @@ ERROR_DRIVER_NOT_LOADED = 9
 ERROR_GPU_IS_LOST = 15
 ERROR_LIB_RM_VERSION_MISMATCH = 18
 ERROR_UNKNOWN = 999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call of the library."""
+
+    thread: int
+    seconds: float
+    """By CLOCK_MONOTONIC, which `time.perf_counter` and `time.monotonic` read."""
+    function: str
+    subject: str
 
 
 class NoCompilerError(Exception):
@@ -157,9 +169,12 @@ class Nvml:
             **more,
         }
 
-    def calls(self) -> list[tuple[int, str, str]]:
-        """(thread, function, subject) of every call so far."""
+    def calls(self) -> list[Call]:
+        """Every call so far, in order."""
         if not self._log.exists():
             return []
         lines = (line.split() for line in self._log.read_text().splitlines())
-        return [(int(thread), function, subject) for thread, function, subject in lines]
+        return [
+            Call(thread=int(thread), seconds=float(seconds), function=function, subject=subject)
+            for thread, seconds, function, subject in lines
+        ]

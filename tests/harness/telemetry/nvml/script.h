@@ -122,13 +122,13 @@ inline bool answer(const std::string& key, Answer* result) {
   return true;
 }
 
-// One line for each call, `THREAD FUNCTION SUBJECT`, where FAKE_NVML_LOG names a file.
+// One line for each call, `THREAD CLOCK_MONOTONIC FUNCTION SUBJECT`, where FAKE_NVML_LOG names a file.
 inline void log(const char* function, const std::string& subject) {
   const char* path = std::getenv("FAKE_NVML_LOG");
   if (!path) return;
   const int file = open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
   if (file < 0) return;
-  const std::string line = std::to_string(syscall(SYS_gettid)) + " " + function + " " + subject + "\n";
+  const std::string line = std::to_string(syscall(SYS_gettid)) + " " + std::to_string(monotonic_seconds()) + " " + function + " " + subject + "\n";
   if (write(file, line.data(), line.size()) < 0) abort();
   close(file);
 }

@@ -66,7 +66,7 @@ def break_down(trace: Trace) -> Breakdown:
             changes.append((end_ns, -1, level, label))
         part = label if level == _OPERATION else _background(event)
         if part:
-            key = (event.op or event.tensorflow_op or event.name, part)
+            key = (event.op or _short(event.tensorflow_op) or event.name, part)
             times[key] += event.end_ns - event.start_ns
             counts[key] += 1
     parts_ns = _swept(markers, changes)
@@ -122,6 +122,11 @@ def _operation_part(event: Event, trace: Trace) -> str | None:
     if known is not None and known.opcode in CONTAINERS:
         return None
     return part_of(known.path if known is not None else event.tensorflow_op or "")
+
+
+def _short(tensorflow_op: str | None) -> str | None:
+    """Its name and the scope right around it."""
+    return tensorflow_op and "/".join(tensorflow_op.split("/")[-2:])
 
 
 def _background(event: Event) -> str | None:

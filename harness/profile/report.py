@@ -72,15 +72,14 @@ def _print_breakdown(
     _print(
         console,
         f"profiled       {steps:,} steps, {first:,} to {windows[-1].first_step + sizes[-1]:,}, in "
-        f"{'one dispatch' if len(windows) == 1 else f'{len(windows):,} dispatches'} of {shown}; "
-        "a step in TensorBoard is a dispatch",
+        f"{'one dispatch' if len(windows) == 1 else f'{len(windows):,} dispatches'} of {shown}"
+        f"{'; a step in TensorBoard is a dispatch' if trace.overview else ''}",
     )
     ms = breakdown.ms / steps
     without = "" if ms_without is None else f"; {ms_without:.3f} ms without it"
     _print(console, f"step time      {ms:.3f} ms under the profiler{without}")
     console.print(_parts_table(breakdown, steps))
-    if line := _overview_line(trace):
-        _print(console, line)
+    _print(console, _overview_line(trace))
     console.print(_operations_table(breakdown, steps))
 
 
@@ -112,7 +111,8 @@ def _operations_table(breakdown: Breakdown, steps: int) -> Table:
 def _overview_line(trace: Trace) -> str:
     """What TensorBoard's overview page makes of the same steps, by its own categories."""
     if not trace.overview:
-        return ""
+        # Of several replicas: xprof takes TensorFlow's loop around them for the steps' own.
+        return "TensorBoard's overview shows no steps of this profile; its trace viewer has them."
     total = sum(step["Step time"] for step in trace.overview)
     names = [name for name in trace.overview[0] if name != "Step time"]
     shares = {name: sum(step[name] for step in trace.overview) / total for name in names}

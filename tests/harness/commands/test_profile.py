@@ -109,7 +109,8 @@ def test_several_replicas(tmp_path: Path) -> None:
     flags = ("--replicas", "2", "--steps", "8", "--warm-up", "0", "--profile-dir", tmp_path)
     result = call("profile", *SMALL, *flags)
     assert result.code == 0, result
-    assert "profiled       8 steps, 0 to 8, in 2 dispatches of 4" in result.out
+    assert "profiled       8 steps, 0 to 8, in 2 dispatches of 4\n" in result.out
+    assert "overview shows no steps of this profile" in result.out
     found = break_down(read(*profiles(tmp_path)))
     assert found.parts["all-reduce"] > 0
     assert sum(found.parts.values()) == pytest.approx(found.ms)

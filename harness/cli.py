@@ -84,7 +84,7 @@ def _smoke(config: SmokeConfig) -> int:
 
 def _doctor(config: DoctorConfig) -> int:
     with quiet_import():
-        from harness.commands.doctor import doctor
+        from harness.commands.doctor.command import doctor
 
     return doctor(config)
 

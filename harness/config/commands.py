@@ -1,6 +1,7 @@
 """Every setting of the commands around training."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.config.checks import require, require_count
 from harness.config.data import DataConfig, ImdbOptions
@@ -11,6 +12,9 @@ from harness.config.execution import (
     Precision,
     require_even_shares,
 )
+
+Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
+"""What `harness doctor` can be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,14 @@ class DataConvertConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """Say what this machine can do for a run, line by line, each with OK or the remedy."""
+    """Say what this machine can do for a run, line by line, each with OK or the remedy. Exit code 1
+    when something is broken."""
+
+    need: tuple[Part, ...] = ()
+    """What has to be there: exit code 1 when one of these is not all well."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
 
 @dataclass(frozen=True, kw_only=True)

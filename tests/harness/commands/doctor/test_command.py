@@ -1,13 +1,15 @@
 """`harness doctor` on this machine, and on one without a compiler."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from harness.commands.doctor import Finding, doctor, examine
+from harness.commands.doctor.command import doctor, examine
+from harness.commands.doctor.finding import Finding
 from harness.config import DoctorConfig
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
@@ -54,3 +56,20 @@ def test_the_report_has_a_line_for_each_finding_and_cuts_none_short() -> None:
     assert "…" not in shown
     for finding in examine():
         assert finding.subject in shown
+
+
+def test_the_same_as_json_and_what_was_asked_for() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    # No GPU is there for TensorFlow, whose CPU was split: asked for, that is an error.
+    assert doctor(DoctorConfig(need=("gpu", "tensorboard"), json=True), console) == 1
+    assert isinstance(console.file, io.StringIO)
+    content = json.loads(console.file.getvalue())
+    assert not content["ok"]
+    assert set(content["missing"]) <= {"GPU", "NVIDIA driver", "CUDA libraries"} | {
+        "GPUs that TensorFlow sees"
+    }
+    assert content["missing"]
+    parts = {finding["subject"]: finding["part"] for finding in content["findings"]}
+    assert parts["TensorBoard"] == "tensorboard"
+    assert parts["native kernels"] == "native"
+    assert [f["subject"] for f in content["findings"]] == [f.subject for f in examine()]

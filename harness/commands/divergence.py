@@ -43,17 +43,16 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
     losses = [
         w.loss for w in progress.windows if w.step <= divergence.last_step and math.isfinite(w.loss)
     ]
-    rate = f"the learning rate {start.learning_rate:g} is too high"
-    remedy = "lower --learning-rate"
+    rate = "the learning rate is too high"
+    remedy = f"lower --learning-rate (now {start.learning_rate:g})"
     if losses and losses[-1] > _RISE * min(losses):
         return f"{rate}: the loss had risen from {min(losses):.4g} to {losses[-1]:.4g}; {remedy}"
     skipped = sum(w.skipped_steps for w in progress.windows)
     if start.precision.name == "mixed_float16" and (losses or skipped):
         scale = progress.windows[-1].loss_scale
         return (
-            f"float16 overflowed: {skipped:,} steps were skipped for gradients that were not "
-            f"finite, the loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, "
-            f"or {remedy}"
+            f"float16 overflowed: gradients were not finite in {skipped:,} of the steps, and the "
+            f"loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, or {remedy}"
         )
     overflowed = [i for i in progress.inspections if i.non_finite_fraction]
     if overflowed:

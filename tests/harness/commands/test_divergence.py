@@ -46,15 +46,15 @@ def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Diverg
         ((0.7, 3.0, math.nan), "loss", {}, {}, "had risen from 0.7 to 3;"),
         ((0.7, 9.0), "validation loss", {}, {}, "had risen from 0.7 to 9;"),
         ((0.7, 9.0, math.nan), "loss", {"precision": FLOAT16}, {}, "had risen"),
-        ((math.nan,), "loss", {}, {}, "0.001 is too high: there was no finite loss before"),
+        ((math.nan,), "loss", {}, {}, "learning rate is too high: there was no finite loss before"),
         ((0.7, 0.6, math.nan), "loss", {}, {}, "or a batch is unlike the others"),
         (
             (0.7, 0.6, math.inf),
             "loss",
             {"precision": FLOAT16},
             {"skipped_steps": 2, "loss_scale": 64.0},
-            "float16 overflowed: 6 steps were skipped for gradients that were not finite, the loss "
-            "scale is 64; set --precision to mixed_bfloat16 or float32",
+            "float16 overflowed: gradients were not finite in 6 of the steps, and the loss scale "
+            "is 64; set --precision to mixed_bfloat16 or float32",
         ),
     ],
 )
@@ -71,7 +71,7 @@ def test_likely_cause(
     divergence, progress = diverged(*losses, what=what, **changes)
     said = likely_cause(divergence, run_start(tmp_path, **start), progress)
     assert cause in said
-    assert "lower --learning-rate" in said
+    assert "lower --learning-rate (now 0.001)" in said
 
 
 def test_gradients_that_were_seen_to_overflow_are_named(tmp_path: Path) -> None:

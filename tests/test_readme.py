@@ -75,6 +75,14 @@ def test_toml() -> None:
     assert settings.model.hidden_units == (128, 64)
 
 
+def test_what_is_linked_is_there() -> None:
+    linked = [PROJECT_ROOT / path for path in re.findall(r"\]\(([\w./-]+)\)", README)]
+    assert [path for path in linked if not path.exists()] == []
+    pictures = [path for path in linked if path.suffix == ".png"]
+    assert pictures
+    assert [path for path in pictures if path.stat().st_size > 200_000] == []
+
+
 @pytest.mark.parametrize("command", [c for c in commands() if c not in ELSEWHERE])
 def test_command(command: str, reader: Path, request: pytest.FixtureRequest) -> None:
     environment = {}

@@ -15,7 +15,7 @@ PARTS = {
     "dense layers, backward": "",
     "loss": "with the sums for metrics",
     "all-reduce": "of the gradients",
-    "optimizer": "with float16's loss scale",
+    "optimizer": "with loss scaling, if any",
     OTHER_OPERATIONS: "copies, and what has no scope",
     BETWEEN_OPERATIONS: "in the compiled program",
     HOST: "Python, TensorFlow's runtime",

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.profile import convert
 
-INSTALL = "pip install 'xprof>=2.24,<3' (the extra `profile`)"
+INSTALL = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `profile`)"
 
 
 class ConversionError(Exception):
@@ -79,7 +79,7 @@ def read(path: Path) -> Trace:
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ConversionError(f"xprof cannot read {path}: {last[0]}")
+        raise ConversionError(f"xprof (2.24 or later) cannot read {path}: {last[0]}")
     content = json.loads(done.stdout)
     events = (Event(**dict(zip(content["columns"], row, strict=True))) for row in content["rows"])
     return Trace(

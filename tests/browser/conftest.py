@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.library import load
 from tests.harness.commands.runs import (
     CORPUS,
+    LAYOUT,
+    NETWORK,
     REPOSITORY,
-    SMALL,
     call,
     command_line,
     environment,
@@ -44,13 +47,27 @@ def browser() -> Iterator["Browser"]:
 
 
 @pytest.fixture(scope="session")
+def implementation() -> str:
+    """The native kernels where they can be had, so that their names can be looked for."""
+    try:
+        load()
+    except NativeUnavailableError:
+        return "gather"
+    return "native"
+
+
+@pytest.fixture(scope="session")
 def run_folder(
-    browser: "Browser", logical_devices: list[str], tmp_path_factory: pytest.TempPathFactory
+    browser: "Browser",
+    logical_devices: list[str],
+    implementation: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A run of 32 steps in windows of 4, two of them profiled."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     flags = ("--precision", "float32", "--run-dir", folder, "--profile-steps", PROFILED_STEPS)
-    result = call("train", *SMALL, *flags)
+    layout = (*LAYOUT, "--implementation", implementation)
+    result = call("train", *CORPUS, *NETWORK, *layout, *flags)
     assert result.code == 0, result
     return folder
 

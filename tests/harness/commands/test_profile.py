@@ -1,12 +1,16 @@
 """`harness profile`: a real capture, read by the real xprof."""
 
+import io
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from harness.observers.profiler import Capture, MarkedWindow
 from harness.profile.breakdown import Breakdown, break_down
+from harness.profile.report import print_profile
 from harness.profile.trace import ConversionError, Trace, read
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
@@ -21,6 +25,11 @@ def native() -> tuple[str, ...]:
     except NativeUnavailableError as error:
         pytest.skip(f"needs the native kernels: {error}")
     return ("--implementation", "native")
+
+
+def out_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def profiles(folder: Path) -> list[Path]:
@@ -116,13 +125,25 @@ def test_several_replicas(tmp_path: Path) -> None:
     assert sum(found.parts.values()) == pytest.approx(found.ms)
 
 
-def test_without_xprof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_xprof(profiled: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xprof", None)  # as if it were not installed
-    flags = ("--steps", "4", "--warm-up", "0", "--profile-dir", tmp_path)
-    result = call("profile", *SMALL, *flags)
-    assert result.code == 0, result
-    assert "needs xprof: pip install 'xprof" in result.out
-    assert len(profiles(tmp_path)) == 1
+    windows = (MarkedWindow(first_step=12, num_steps=4, seconds=1.0),)
+    capture = Capture(path=profiled[0], windows=windows)
+    console = Console(file=io.StringIO(), width=80)
+    assert print_profile(capture, console, on_gpu=False, ms_without=None)
+    out = out_of(console)
+    assert f"the breakdown of a step needs xprof: {sys.executable} -m pip install 'xprof" in out
+    assert str(profiled[0]) in out
+
+
+def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
+    # What a GPU's profile looks like where CUPTI was refused: the host's events alone.
+    windows = (MarkedWindow(first_step=12, num_steps=4, seconds=1.0),)
+    console = Console(file=io.StringIO(), width=80)
+    assert not print_profile(
+        Capture(path=profiled[0], windows=windows), console, on_gpu=True, ms_without=None
+    )
+    assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
 
 
 @pytest.mark.parametrize(
@@ -148,5 +169,5 @@ def test_wrong_settings(flags: tuple[str, ...], parts: list[str], tmp_path: Path
 def test_a_damaged_trace_is_said_to_be_one(tmp_path: Path) -> None:
     path = tmp_path / "host.xplane.pb"
     path.write_bytes(b"no trace")
-    with pytest.raises(ConversionError, match=r"xprof cannot read .*host\.xplane\.pb: "):
+    with pytest.raises(ConversionError, match=r"xprof .* cannot read .*host\.xplane\.pb: "):
         read(path)

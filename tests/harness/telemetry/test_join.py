@@ -71,14 +71,25 @@ def windows_of(times: list[float]) -> list[tuple[float, float]]:
     return list(itertools.pairwise(times))[::2]
 
 
-@given(TIMES, TIMES, st.floats(0.0, 1000.0))
-def test_steady_power_times_the_windows_time(
-    edges: list[float], read_at: list[float], watts: float
+@given(TIMES, TIMES, st.data())
+def test_energy_of_windows_by_readings_at_other_times(
+    edges: list[float], read_at: list[float], data: st.DataObject
 ) -> None:
     windows = windows_of(edges)
-    readings = [(t, {"gpu/0/energy_joules": watts * t}) for t in [-1.0, *read_at, 17.0]]
-    in_windows = sum(end - start for start, end in windows)
-    assert meter(windows, readings).joules(1) == pytest.approx(watts * in_windows)
+    stretches = list(itertools.pairwise([-1.0, *read_at, 17.0]))
+    watts = [data.draw(st.floats(0.0, 1000.0)) for _ in stretches]
+    rises = [power * (end - start) for power, (start, end) in zip(watts, stretches, strict=True)]
+    counter = itertools.accumulate(rises, initial=0.0)
+    readings = [
+        (t, {"gpu/0/energy_joules": joules})
+        for t, joules in zip([-1.0, *read_at, 17.0], counter, strict=True)
+    ]
+    expected = sum(
+        power * max(0.0, min(end, window_end) - max(start, window_start))
+        for window_start, window_end in windows
+        for power, (start, end) in zip(watts, stretches, strict=True)
+    )
+    assert meter(windows, readings).joules(1) == pytest.approx(expected, abs=1e-6)
 
 
 @given(TIMES, st.data())

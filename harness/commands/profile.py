@@ -32,7 +32,7 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
     """Runs the command.
 
     Returns:
-        Its exit code: 1 when the profile is incomplete or could not be read.
+        Its exit code: 1 when the profile lacks the GPU or could not be read, 130 when interrupted.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the folder.
@@ -67,8 +67,9 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
             # No epoch ends: there is nothing to evaluate or to save.
             steps_per_epoch=epochs * session.plan.steps_per_epoch + 1,
         )
+        profiler.finish()
     if profiler.capture is None:
-        console.print("interrupted before the profile was complete: nothing was written")
+        console.print("interrupted before a step to profile: nothing was written")
         return EXIT_INTERRUPTED
     complete = print_profile(
         profiler.capture,
@@ -76,6 +77,9 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
         on_gpu=session.devices.device_type == "GPU",
         ms_without=steady.step_time_ms,
     )
+    if profiler.capture.last_step < last:
+        console.print("interrupted: the profile holds what was trained until then")
+        return EXIT_INTERRUPTED
     return 0 if complete else 1
 
 

@@ -49,12 +49,15 @@ def print_profile_of_run(
     """Prints what the profile says, beside the time of a step in the rest of the run."""
     console.print()
     if profiler.capture is None:
-        console.print("the run was interrupted before a step to profile: there is no profile")
+        console.print("the run ended before a step to profile: there is no profile")
         return
     first, last = profiler.asked_for
     windows = profiler.capture.windows
-    held = (windows[0].first_step, windows[-1].first_step + windows[-1].num_steps)
-    if held != (first, last):
+    held = (profiler.capture.first_step, profiler.capture.last_step)
+    if held[1] < last:
+        said = f"the run ended within --profile-steps {first}:{last}: the profile ends with it"
+        console.print(said, soft_wrap=True, highlight=False)
+    elif held != (first, last):
         console.print(
             f"--profile-steps {first}:{last} lies in the dispatches of steps {held[0]}:{held[1]}, "
             "which are profiled whole; shorter ones: --steps-per-dispatch",

@@ -36,6 +36,16 @@ class Capture:
     windows: tuple[MarkedWindow, ...]
 
     @property
+    def first_step(self) -> int:
+        """Optimizer steps done before its first."""
+        return self.windows[0].first_step
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps done at its end."""
+        return self.windows[-1].first_step + self.windows[-1].num_steps
+
+    @property
     def num_steps(self) -> int:
         """Steps in it."""
         return sum(window.num_steps for window in self.windows)
@@ -123,6 +133,10 @@ class ProfilerObserver(Observer):
         self._start_if_due()
 
     def on_end(self, summary: Summary) -> None:
+        """As `finish`."""
+        self.finish()
+
+    def finish(self) -> None:
         """Writes what an interrupted run has captured."""
         if self._windows and self._running:
             self._write()

@@ -68,10 +68,9 @@ def _print_breakdown(
     steps, windows = capture.num_steps, capture.windows
     sizes = sorted({window.num_steps for window in windows})
     shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    first = windows[0].first_step
     _print(
         console,
-        f"profiled       {steps:,} steps, {first:,} to {windows[-1].first_step + sizes[-1]:,}, in "
+        f"profiled       {steps:,} steps, {capture.first_step:,} to {capture.last_step:,}, in "
         f"{'one dispatch' if len(windows) == 1 else f'{len(windows):,} dispatches'} of {shown}"
         f"{'; a step in TensorBoard is a dispatch' if trace.overview else ''}",
     )

@@ -2,6 +2,8 @@
 
 import io
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,17 @@ from harness.profile.report import print_profile
 from harness.profile.trace import ConversionError, Trace, read
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
-from tests.harness.commands.runs import CORPUS, NETWORK, SMALL, Result, call, contents
+from tests.harness.commands.runs import (
+    CORPUS,
+    NETWORK,
+    REPOSITORY,
+    SMALL,
+    Result,
+    call,
+    command_line,
+    contents,
+    environment,
+)
 
 STEPS = 20
 
@@ -144,6 +156,27 @@ def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
         Capture(path=profiled[0], windows=windows), console, on_gpu=True, ms_without=None
     )
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
+
+
+def test_ctrl_c_keeps_what_was_captured(tmp_path: Path) -> None:
+    flags = ("--steps", "1000000", "--warm-up", "0", "--profile-dir", tmp_path)
+    process = subprocess.Popen(
+        command_line("profile", *SMALL, *flags),
+        cwd=REPOSITORY,
+        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("compiled training step"):
+            process.send_signal(signal.SIGINT)  # the dispatch that was compiled for is trained
+            break
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert re.search(r"profiled +\d+ steps, 0 to \d+, in ", out), out
+    assert "interrupted: the profile holds what was trained until then" in out
+    assert len(profiles(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

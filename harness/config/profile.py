@@ -34,6 +34,10 @@ class ProfileConfig:
         require(self.profile_dir != "", "--profile-dir is empty; name a folder")
         require_count("--steps", self.steps)
         require_count("--warm-up", self.warm_up, least=0)
+        require(
+            not self.execution.strict_xla,
+            "--strict-xla judges whole epochs, which profile does not train; leave it out",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

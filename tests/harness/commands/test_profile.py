@@ -185,6 +185,7 @@ def test_ctrl_c_keeps_what_was_captured(tmp_path: Path) -> None:
         (("--steps", "0"), ["--steps is 0"]),
         (("--warm-up", "-1"), ["--warm-up is -1"]),
         (("--profile-dir", ""), ["--profile-dir is empty"]),
+        (("--strict-xla",), ["--strict-xla judges whole epochs"]),
         (("--profile-dir", "FILE/below"), ["profile folder", "cannot be written to"]),
         (("--batch-size", "5000"), ["--batch-size is 5000"]),
     ],

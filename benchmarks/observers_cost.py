@@ -9,14 +9,16 @@ files and NVML is not in it: a run pays that once. Ratios are formed within pair
 0 where their median is at least 0.98, or with --telemetry-only 0.99.
 
 With --telemetry-only no file is written: what is left is what sampling itself takes. On a machine
-without a GPU, --nvml-gpus N lets telemetry read so many through a library that answers
-from a script (tests/harness/telemetry/nvml), its PCIe queries as slow as NVIDIA's: it needs g++.
+without a GPU, --nvml-gpus N lets telemetry read so many through a library that answers from a
+script (tests/harness/telemetry/nvml), its PCIe queries as slow as NVIDIA's: it needs g++.
 """
 
 import argparse
+import atexit
 import itertools
 import math
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -49,6 +51,7 @@ _BAR, _BAR_TELEMETRY_ONLY = 0.98, 0.99
 _NEVER = sys.maxsize
 _EPOCHS = 2**31
 _READY = "OBSERVERS_COST_NVML"
+"""Names the folder of the scripted library, in a process that was started with it."""
 
 
 class Turns:
@@ -110,6 +113,8 @@ def main() -> None:
     arguments = _arguments()
     if arguments.nvml_gpus and _READY not in os.environ:
         _start_again_with_nvml(arguments.nvml_gpus)
+    if _READY in os.environ:
+        atexit.register(shutil.rmtree, os.environ[_READY])
     config = TrainConfig(
         data=DataConfig(data=arguments.data),
         execution=ExecutionConfig(

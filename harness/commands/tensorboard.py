@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import logging
 import signal
 import tempfile
 import threading
@@ -40,7 +41,10 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
         tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary,
         _until_stopped() as stopped,
     ):
-        log_folder = _LogFolder(folders, Path(temporary))
+        log_folder = LogFolder(folders, Path(temporary))
+        # It logs a traceback when a profile is opened for the first time; what fails in earnest is
+        # said on its pages. A filter, since it sets its level anew.
+        logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
         with quiet_import():  # its plugins import TensorFlow
             from tensorboard import default, program
 
@@ -58,25 +62,20 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
     return 0
 
 
-class _LogFolder:
+class LogFolder:
     """One folder for TensorBoard: the only one that was named, or a temporary one of all of them.
 
     The temporary one holds links to files, since the profiler's pages follow no link to a folder.
     """
 
     def __init__(self, folders: list[Path], temporary: Path) -> None:
-        names = [folder.name for folder in folders]
-        self._linked = (
-            {}
-            if len(folders) == 1
-            else {
-                temporary
-                / (
-                    folder.name if names.count(folder.name) == 1 else "_".join(folder.parts[1:])
-                ): folder
-                for folder in folders
-            }
-        )
+        self._linked: dict[Path, Path] = {}
+        if len(folders) > 1:
+            names = [folder.name for folder in folders]
+            for folder in folders:
+                alone = names.count(folder.name) == 1
+                name = folder.name if alone else "_".join(folder.parts[1:])
+                self._linked[temporary / name] = folder
         self.path = temporary if self._linked else folders[0]
         self.refresh()
 

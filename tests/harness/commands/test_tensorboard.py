@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.tensorboard import LogFolder
 from tests.harness.commands.runs import REPOSITORY, call, command_line, environment, run
 
 
@@ -59,6 +60,37 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
 
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=30) == 0
+
+
+def test_one_folder_of_several(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a/run", "b/run", "c/sweep")]
+    for folder in folders:
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "events.out.tfevents.1").write_text(str(folder))
+        (folder / "model.keras").touch()
+    (tmp_path / "one").mkdir()
+    assert LogFolder(folders[:1], tmp_path / "one").path == folders[0]
+    assert list((tmp_path / "one").iterdir()) == []
+
+    (tmp_path / "all").mkdir()
+    together = LogFolder(folders, tmp_path / "all")
+    assert together.path == tmp_path / "all"
+    profile = folders[2] / "plugins" / "profile" / "now" / "host.xplane.pb"
+    profile.parent.mkdir(parents=True)
+    profile.write_text("new")
+    together.refresh()
+    found = {
+        path.relative_to(tmp_path / "all").as_posix(): path.read_text()
+        for path in (tmp_path / "all").rglob("*")
+        if path.is_file()
+    }
+    alike = "_".join(tmp_path.parts[1:])  # two of them have the same last name
+    assert found == {
+        f"{alike}_a_run/deep/events.out.tfevents.1": str(folders[0]),
+        f"{alike}_b_run/deep/events.out.tfevents.1": str(folders[1]),
+        "sweep/deep/events.out.tfevents.1": str(folders[2]),
+        "sweep/plugins/profile/now/host.xplane.pb": "new",
+    }
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,10 @@ def _overview_line(trace: Trace) -> str:
     if not trace.overview:
         # Of several replicas: xprof takes TensorFlow's loop around them for the steps' own.
         return "TensorBoard's overview shows no steps of this profile; its trace viewer has them."
-    total = sum(step["Step time"] for step in trace.overview)
-    names = [name for name in trace.overview[0] if name != "Step time"]
-    shares = {name: sum(step[name] for step in trace.overview) / total for name in names}
+    steps = trace.overview.values()
+    total = sum(step["Step time"] for step in steps)
+    names = [name for name in next(iter(steps)) if name != "Step time"]
+    shares = {name: sum(step[name] for step in steps) / total for name in names}
     shown = ", ".join(f"{name.lower()} {share:.1%}" for name, share in shares.items() if share > 0)
     return f"TensorBoard's overview calls it {shown}."
 

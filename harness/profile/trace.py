@@ -55,8 +55,9 @@ class Trace:
     """By start."""
     operations: dict[tuple[str, str], Operation]
     """By compiled program and name."""
-    overview: tuple[dict[str, float], ...]
-    """For each of xprof's steps, milliseconds by category and `Step time`, their sum."""
+    overview: dict[str, dict[str, float]]
+    """Of xprof's steps, such as `train 20`: milliseconds by category, and `Step time`, their sum.
+    Steps that it finds incomplete are left out."""
 
 
 def is_readable() -> bool:
@@ -110,17 +111,18 @@ def _operations(folder: Path) -> dict[tuple[str, str], Operation]:
     return found
 
 
-def _overview(page: list[dict[str, Any]]) -> tuple[dict[str, float], ...]:
+def _overview(page: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The overview's table of steps: the one that has a column `Step time`."""
     for table in page:
         labels = [column["label"] for column in table.get("cols", ())]
         if "Step time" in labels:
-            return tuple(
-                {
-                    label: float(cell["v"])
-                    for label, cell in zip(labels, row["c"], strict=True)
-                    if isinstance(cell["v"], int | float)
+            cells = [[cell["v"] for cell in row["c"]] for row in table["rows"]]
+            return {
+                row[labels.index("Step number")]: {
+                    label: value
+                    for label, value in zip(labels, row, strict=True)
+                    if isinstance(value, int | float)
                 }
-                for row in table["rows"]
-            )
-    return ()
+                for row in cells
+            }
+    return {}

@@ -44,7 +44,7 @@ def event(
 
 def trace(events: list[Event]) -> Trace:
     ordered = sorted(events, key=lambda e: (e.start_ns, -e.end_ns))
-    return Trace(events=tuple(ordered), operations=OPERATIONS, overview=())
+    return Trace(events=tuple(ordered), operations=OPERATIONS, overview={})
 
 
 spans = st.tuples(st.integers(0, END), st.integers(1, 12))

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from harness.model.halves import add_bias
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
 
 _DTYPES = {"values": ("int32", "uint16"), "row_splits": ("int32", "int64")}
@@ -32,6 +33,7 @@ class MultiHotDense(keras.layers.Layer):
         *,
         implementation: str = "gather",
         unique: bool = False,
+        halves: bool = False,
         activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -44,6 +46,7 @@ class MultiHotDense(keras.layers.Layer):
         num_tokens: V.
         implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`).
         unique: a promise that no row holds an id twice; where it is broken, it may count twice.
+        halves: whether gradients are summed over both halves of a batch; see `multi_hot_dense`.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
             `keras.layers.Dense`.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
@@ -66,6 +69,7 @@ class MultiHotDense(keras.layers.Layer):
         self.num_tokens = num_tokens
         self.implementation: Implementation = implementation
         self.unique = unique
+        self.halves = halves
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -96,9 +100,11 @@ class MultiHotDense(keras.layers.Layer):
             inputs["row_splits"],
             implementation=self.implementation,
             unique=self.unique,
+            halves=self.halves,
         )
         if self.bias is not None:
-            outputs += tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
+            bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
+            outputs = add_bias(outputs, bias, halves=self.halves)
         return self.activation(outputs)
 
     def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
@@ -120,6 +126,7 @@ class MultiHotDense(keras.layers.Layer):
             "num_tokens": self.num_tokens,
             "implementation": self.implementation,
             "unique": self.unique,
+            "halves": self.halves,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),

@@ -9,6 +9,7 @@ import keras
 from harness.config import ModelConfig
 from harness.errors import InputError
 from harness.model.dropout import HashDropout
+from harness.model.halves import HalvesDense
 from harness.model.layers import MultiHotDense
 from harness.records import LayerInfo
 
@@ -32,6 +33,7 @@ def build_network(
     unique: bool,
     dtype: str,
     seed: int,
+    halves: bool = False,
 ) -> Network:
     """Builds the network; with the defaults, two classes and 10,000 ids it is the tutorial's:
     505,201 parameters.
@@ -44,6 +46,7 @@ def build_network(
         unique: whether every row that will be seen holds each id once.
         dtype: name of a Keras dtype policy, for every layer but the head.
         seed: of the initial weights and of dropout; each layer's own seed follows from it.
+        halves: whether gradients are summed over both halves of a batch (`harness.model.halves`).
 
     Raises:
         InputError: when Keras has no activation of that name.
@@ -63,6 +66,7 @@ def build_network(
         num_tokens,
         implementation=implementation,
         unique=unique,
+        halves=halves,
         activation=config.activation,
         kernel_initializer=initializer(0),
         dtype=dtype,
@@ -70,8 +74,9 @@ def build_network(
     )(inputs)
     for layer, rate in enumerate(config.dropout):
         if layer > 0:
-            x = keras.layers.Dense(
+            x = HalvesDense(
                 config.hidden_units[layer],
+                halves=halves,
                 activation=config.activation,
                 kernel_initializer=initializer(layer),
                 dtype=dtype,
@@ -82,8 +87,9 @@ def build_network(
                 rate, seed=1000 * seed + 500 + layer, dtype=dtype, name=f"dropout_{layer}"
             )(x)
     # The head stays float32: 16-bit logits would round the loss.
-    logits = keras.layers.Dense(
+    logits = HalvesDense(
         1 if num_classes == 2 else num_classes,
+        halves=halves,
         kernel_initializer=initializer(len(config.hidden_units)),
         dtype="float32",
         name="logits",
@@ -148,6 +154,10 @@ def float32_twin(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model, clone_function=twin)
 
 
+_KERAS = {HashDropout: keras.layers.Dropout, HalvesDense: keras.layers.Dense}
+"""What a saved network holds in the place of layers that matter in training alone."""
+
+
 def portable_copy(network: Network) -> keras.Model:
     """The same weights in a float32 network that any machine can load and any rows be given to:
     implementation `gather`, repeated ids handled. This is what `model.keras` holds."""
@@ -155,10 +165,12 @@ def portable_copy(network: Network) -> keras.Model:
     def portable(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = {**layer.get_config()}
         if isinstance(layer, MultiHotDense):
-            config |= {"implementation": "gather", "unique": False}
+            config |= {"implementation": "gather", "unique": False, "halves": False}
         if not isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = "float32"
-        kind = keras.layers.Dropout if isinstance(layer, HashDropout) else type(layer)
+        if isinstance(layer, HalvesDense):
+            del config["halves"]
+        kind = next((kind for own, kind in _KERAS.items() if isinstance(layer, own)), type(layer))
         return kind.from_config(config)
 
     copy = keras.models.clone_model(network.probabilities, clone_function=portable)

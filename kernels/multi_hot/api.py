@@ -27,6 +27,7 @@ def multi_hot_dense(
     *,
     implementation: Implementation,
     unique: bool = False,
+    halves: bool = False,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
 
@@ -41,6 +42,8 @@ def multi_hot_dense(
       row_splits: [B + 1] int32 or int64, from 0, never decreasing, ending at or before N.
       implementation: one of IMPLEMENTATIONS.
       unique: the caller's promise that no row holds an id twice, which saves looking for them.
+      halves: the gradient is the sum of the gradients of both halves of the batch, and so has the
+        bits that two devices with a half each come to. For `native` and an even B alone.
 
     Returns:
       [B, H] in the table's dtype. Where the splits or the ids of the rows break the contract
@@ -57,7 +60,12 @@ def multi_hot_dense(
         )
     table = check_table(table)
     values, row_splits = check_sets(values, row_splits)
-    problem = Problem(values, row_splits, table.shape[0], table.dtype, unique)
+    if halves and (implementation != "native" or (row_splits.shape[0] or 0) % 2 == 0):
+        raise ValueError(
+            f"halves is for native and an even number of rows; got {implementation} and row_splits "
+            f"of shape {row_splits.shape}"
+        )
+    problem = Problem(values, row_splits, table.shape[0], table.dtype, unique, halves)
     return differentiable(_PRODUCTS[implementation], table, problem)
 
 

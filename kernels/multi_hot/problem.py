@@ -22,6 +22,7 @@ class Problem(NamedTuple):
     num_tokens: int  # V
     dtype: tf.DType  # of table and result; sums are float32 whatever it is
     unique: bool  # the caller's promise that no row holds an id twice
+    halves: bool = False  # the gradient's sums are of two halves of the batch
 
 
 def check_table(table: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 // dW[j, :] = sum over rows b that hold j of dy[b, :]
 //
 // Through the transposed index, so that no two threads write one row of dW and every sum runs in
-// the order of the rows, whatever the number of threads.
+// the order of the rows, whatever the number of threads. In halves it is the sum of two sums, each
+// over half of the batch: what two devices with a half each would add up.
 // Shapes: B rows, V num_tokens, H units.
 #ifndef MULTI_HOT_BACKWARD_H_
 #define MULTI_HOT_BACKWARD_H_
@@ -21,7 +22,7 @@ namespace multi_hot {
 // Writes dW [V, H] from dy [B, H]; returns what is wrong with the sets, or an empty string.
 template <class Format>
 std::string backward(const Sets& sets, const typename Format::Storage* dy, int64_t units,
-                     const TransposedIndex& index, typename Format::Storage* dw,
+                     const TransposedIndex& index, bool halves, typename Format::Storage* dw,
                      Workers& workers) {
   if (std::string fault = transpose(sets, index, workers); !fault.empty()) return fault;
   // Blocks for balance, since frequent ids have most of the rows, but no smaller than need be.
@@ -36,7 +37,12 @@ std::string backward(const Sets& sets, const typename Format::Storage* dy, int64
     for (int64_t id = begin; id < end; ++id) {
       const int32_t* rows;
       const int64_t num_rows = holders.next(&rows);
-      sum_rows<Format>(dy, units, rows, num_rows, dw + id * units);
+      auto* out = dw + id * units;
+      if (halves) {
+        sum_rows<Format, true>(dy, units, rows, num_rows, out, holders.num_in_first_half());
+      } else {
+        sum_rows<Format>(dy, units, rows, num_rows, out);
+      }
     }
   });
   return "";

@@ -75,11 +75,11 @@ ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<
 ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ffi::S32> values,
                          ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> dw,
                          ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::U16> rows,
-                         bool unique) {
+                         bool unique, bool halves) {
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
   const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
-  if (!index.admits(sets.num_rows) ||
+  if (!index.admits(sets.num_rows) || (halves && !index.has_halves()) ||
       static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
   }
@@ -88,7 +88,7 @@ ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ff
     using Format = decltype(format);
     using Storage = typename Format::Storage;
     return unless(backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
-                                   static_cast<Storage*>(dw->untyped_data()), workers));
+                                   halves, static_cast<Storage*>(dw->untyped_data()), workers));
   });
 }
 
@@ -110,7 +110,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::U16>>()
-                                  .Attr<bool>("unique"));
+                                  .Attr<bool>("unique")
+                                  .Attr<bool>("halves"));
 
 template <class Id>
 ffi::Error take_rows(Workers& workers, const ResidentSets<Id>& sets, ffi::Buffer<ffi::S32>& rows,

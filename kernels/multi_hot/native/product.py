@@ -42,7 +42,8 @@ def index(problem: Problem) -> Problem:
 def forward(table: Tensor, problem: Problem) -> Tensor:
     """Return [B, H] in the table's dtype, accumulated in float32."""
     shape = [problem.row_splits.shape[0] - 1, table.shape[1]]
-    return _call("multi_hot_forward", table, problem, (tf.TensorSpec(shape, table.dtype),))
+    results = (tf.TensorSpec(shape, table.dtype),)
+    return _call("multi_hot_forward", table, problem, results, {"unique": problem.unique})
 
 
 def backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -51,21 +52,30 @@ def backward(dy: Tensor, problem: Problem) -> Tensor:
     # Counting in parallel costs V per chunk, so it has to have some values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
+    if problem.halves:
+        num_chunks += num_chunks % 2
     results = (
         tf.TensorSpec([V, dy.shape[1]], dy.dtype),
         tf.TensorSpec([num_chunks, V], tf.int32),
         tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
     )
-    return _call("multi_hot_backward", dy, problem, results)
+    config = {"unique": problem.unique, "halves": problem.halves}
+    return _call("multi_hot_backward", dy, problem, results, config)
 
 
-def _call(target: str, operand: Tensor, problem: Problem, results: tuple[Any, ...]) -> Tensor:
+def _call(
+    target: str,
+    operand: Tensor,
+    problem: Problem,
+    results: tuple[Any, ...],
+    config: dict[str, bool],
+) -> Tensor:
     """Return the first of the custom call's results; the others are workspace that XLA plans."""
     (result,) = custom_call(
         target,
         (operand, problem.values, problem.row_splits),
         results,
-        config=f"unique = {str(problem.unique).lower()}",
+        config=", ".join(f"{name} = {str(value).lower()}" for name, value in config.items()),
         num_returned=1,
     )
     return result

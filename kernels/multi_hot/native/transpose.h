@@ -36,6 +36,9 @@ struct TransposedIndex {
 
   // Whether there are chunks enough for a batch of so many rows.
   bool admits(int64_t num_rows) const { return num_rows <= kMaxChunkRows * num_chunks; }
+
+  // Whether each half of the batch is a number of chunks.
+  bool has_halves() const { return num_chunks % 2 == 0; }
 };
 
 // Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the sets,
@@ -76,7 +79,11 @@ class HoldersOfIds {
   // `scratch` is this thread's, kept between calls.
   HoldersOfIds(const Sets& sets, const TransposedIndex& index, int64_t first_id,
                std::vector<int32_t>& scratch)
-      : sets_(sets), index_(index), id_(first_id), scratch_(scratch), begins_(index.num_chunks) {
+      : sets_(sets),
+        index_(index),
+        id_(first_id),
+        scratch_(scratch),
+        begins_(index.num_chunks) {
     const int64_t most = sets.num_rows + TransposedIndex::kSlack;
     if (static_cast<int64_t>(scratch.size()) < most) scratch.resize(most);
     for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
@@ -84,6 +91,9 @@ class HoldersOfIds {
                                     : static_cast<int32_t>(sets.splits[index.first_row(sets, chunk)]);
     }
   }
+
+  // How many of the rows that `next` gave are in the first half of the batch.
+  int64_t num_in_first_half() const { return num_in_first_half_; }
 
   // Moves on by one id; `rows` is valid until the next call. Returns their number.
   int64_t next(const int32_t** rows) {
@@ -97,6 +107,7 @@ class HoldersOfIds {
       const bool each_once = sets_.unique && end - begin <= num_rows(chunk);
       const auto first = static_cast<int32_t>(index_.first_row(sets_, chunk));
       to = each_once ? copy(begin, end, first, to) : copy_once(begin, end, first, to);
+      if (chunk + 1 == index_.num_chunks / 2) num_in_first_half_ = to - scratch_.data();
     }
     ++id_;
     *rows = scratch_.data();
@@ -133,6 +144,7 @@ class HoldersOfIds {
   int64_t id_;
   std::vector<int32_t>& scratch_;
   std::vector<int32_t> begins_;
+  int64_t num_in_first_half_ = 0;
 };
 
 }  // namespace multi_hot

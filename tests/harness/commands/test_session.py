@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from harness.commands.session import build_session
-from harness.config import DataConfig, ExecutionConfig, Implementation, TrainConfig
+from harness.config import (
+    DataConfig,
+    ExecutionConfig,
+    Implementation,
+    ModelConfig,
+    TrainConfig,
+)
 from kernels.multi_hot.native.build import find_compiler
 
 NUM_STEPS = 80
@@ -39,6 +45,36 @@ def check_native_against_gather(data: str, folder: Path) -> None:
     np.testing.assert_allclose(native, gather, rtol=1e-4)
 
 
+def trained(data: str, seed: int, replicas: int, folder: Path) -> tuple[np.ndarray, list]:
+    """Mean losses of the first steps, and the weights after them."""
+    config = TrainConfig(
+        data=DataConfig(data=data),
+        model=ModelConfig(dropout=(0.0,)),  # replicas drop units of their own
+        execution=ExecutionConfig(
+            implementation="native",
+            precision="float32",
+            replicas=replicas,
+            seed=seed,
+            steps_per_dispatch=1,
+        ),
+    )
+    session = build_session(config, checkpoint_dir=folder)
+    losses = []
+    for dispatch, batches in session.dispatches(epochs=1):
+        session.engine.prepare(dispatch, batches)
+        losses.append(session.engine.fetch(session.engine.train(dispatch, batches)).loss)
+    return np.array(losses), session.network.logits.get_weights()
+
+
+def check_one_replica_against_two(data: str, seed: int, folder: Path) -> None:
+    losses, weights = trained(data, seed, 1, folder)
+    losses_of_two, weights_of_two = trained(data, seed, 2, folder)
+    assert len(losses) == NUM_STEPS
+    np.testing.assert_allclose(losses_of_two, losses, rtol=1e-6)  # sums of a step's rows
+    for one, two in zip(weights, weights_of_two, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
@@ -50,3 +86,15 @@ def test_native_trains_as_gather_does(tmp_path: Path) -> None:
 @needs_compiler
 def test_native_trains_as_gather_does_on_real_data(imdb_path: Path, tmp_path: Path) -> None:
     check_native_against_gather(str(imdb_path), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("logical_devices")
+def test_two_replicas_train_as_one_to_the_last_bit(tmp_path: Path) -> None:
+    check_one_replica_against_two("synthetic", 10, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("logical_devices")
+def test_two_replicas_train_as_one_on_real_data(imdb_path: Path, tmp_path: Path) -> None:
+    check_one_replica_against_two(str(imdb_path), 0, tmp_path)

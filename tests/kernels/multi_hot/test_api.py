@@ -95,3 +95,17 @@ def test_graph_of_unknown_sizes(implementation: Implementation) -> None:
     np.testing.assert_array_equal(product([1, 2], [0, 1, 1, 2]), [[1, 1], [0, 0], [1, 1]])
     with pytest.raises(tf.errors.InvalidArgumentError, match="holds token id"):
         product([1, 4], [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("implementation", "num_rows"), [("gather", 2), ("dense", 2), ("native", 3)]
+)
+def test_halves_are_for_native_and_an_even_number_of_rows(
+    implementation: Any, num_rows: int
+) -> None:
+    splits = tf.zeros([num_rows + 1], tf.int32)
+    with pytest.raises(ValueError, match="halves is for native and an even number of rows"):
+        multi_hot_dense(
+            tf.zeros([4, 2]), tf.zeros([0], tf.int32), splits,
+            implementation=implementation, halves=True,
+        )  # fmt: skip

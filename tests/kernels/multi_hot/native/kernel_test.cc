@@ -132,7 +132,8 @@ bool is_valid(const Input& input) {
 template <class Format>
 std::vector<std::vector<typename Format::Storage>> run(
     const Input& input, bool unique, const std::vector<typename Format::Storage>& table,
-    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool) {
+    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool,
+    bool halves = false) {
   using Storage = typename Format::Storage;
   const Sets sets = input.sets(unique);
   std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
@@ -140,7 +141,7 @@ std::vector<std::vector<typename Format::Storage>> run(
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   const TransposedIndex index = {ends.data(), chunks, rows.data()};
   const std::string fault = forward<Format>(sets, table.data(), input.units, y.data(), pool);
-  CHECK(backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
+  CHECK(backward<Format>(sets, dy.data(), input.units, index, halves, dw.data(), pool) == fault);
   CHECK(fault.empty() == is_valid(input));
   if (!fault.empty()) return {};
   return {y, dw};
@@ -191,6 +192,42 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
                                 input.splits[row + 1] - input.splits[row], 0, &one);
       CHECK(one == got[0][row * H + h]);
     }
+  }
+}
+
+// One half of a batch's rows, for a device of its own.
+Input half_of(const Input& input, int64_t half) {
+  const int64_t num_rows = static_cast<int64_t>(input.splits.size() - 1) / 2;
+  Input part = input;
+  const auto first = input.splits.begin() + half * num_rows;
+  part.splits.assign(first, first + num_rows + 1);
+  part.values.assign(input.values.begin() + part.splits.front(),
+                     input.values.begin() + part.splits.back());
+  for (auto& split : part.splits) split -= *first;
+  return part;
+}
+
+// In halves the gradient has the bits of two devices' gradients, added up.
+void check_halves(Random& random, std::vector<Pool*> pools) {
+  const bool repeat = draw(random, 0, 1);
+  Input input = draw_input(random, repeat);
+  if (input.splits.size() % 2 == 0) input.splits.pop_back();
+  const int64_t B = static_cast<int64_t>(input.splits.size()) - 1;
+  std::normal_distribution<float> normal;
+  std::vector<float> table(input.num_tokens * input.units), dy(B * input.units);
+  for (auto* matrix : {&table, &dy}) {
+    for (float& element : *matrix) element = normal(random);
+  }
+  std::vector<float> sum(table.size());
+  for (int64_t half = 0; half < 2; ++half) {
+    const auto begin = dy.begin() + half * B / 2 * input.units;
+    const std::vector<float> part(begin, begin + B / 2 * input.units);
+    const auto got = run<Float32>(half_of(input, half), !repeat, table, part, 1, *pools[0]);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += got[1][i];
+  }
+  for (Pool* pool : pools) {
+    const int64_t chunks = 2 * draw(random, 1, 4);
+    CHECK(run<Float32>(input, !repeat, table, dy, chunks, *pool, true)[1] == sum);
   }
 }
 
@@ -269,6 +306,7 @@ int main(int argc, char** argv) {
     check_against_reference<Float32>(random, {&one, &two, &five});
     check_against_reference<BFloat16>(random, {&one, &two, &five});
     check_against_reference<Float16>(random, {&one, &two, &five});
+    check_halves(random, {&one, &two, &five});
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
   std::puts("all passed");

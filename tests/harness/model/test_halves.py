@@ -1,4 +1,4 @@
-"""The dense layer whose gradients are summed over halves: against Keras's, and against two halves."""
+"""The dense layer whose gradients are summed over halves: against Keras, and against two halves."""
 
 import secrets
 

@@ -154,7 +154,7 @@ def float32_twin(model: keras.Model) -> keras.Model:
         return keras.models.clone_model(model, clone_function=twin)
 
 
-_KERAS = {HashDropout: keras.layers.Dropout, HalvesDense: keras.layers.Dense}
+_KERAS: dict[Any, Any] = {HashDropout: keras.layers.Dropout, HalvesDense: keras.layers.Dense}
 """What a saved network holds in the place of layers that matter in training alone."""
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from harness.commands.interrupt import EXIT_INTERRUPTED
 from harness.config import (
     DataConvertConfig,
     DataInfoConfig,
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
 
 
 def _parse(arguments: list[str]) -> Any:

@@ -28,14 +28,12 @@ from harness.commands.bench_folder import (
     check_folder,
 )
 from harness.commands.compare import require_package, verdict
+from harness.commands.interrupt import EXIT_INTERRUPTED
 from harness.config.bench import BenchConfig
 from harness.data.sources import load_configured
 from harness.errors import InputError
 from harness.files import write_json
 from harness.quiet import quiet_import
-
-EXIT_INTERRUPTED = 130
-"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 def bench(config: BenchConfig, console: Console | None = None) -> int:

@@ -3,6 +3,9 @@
 import signal
 from types import FrameType
 
+EXIT_INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
+
 
 class Interrupt:
     """A context in which the first SIGINT only sets `requested`; a second interrupts at once."""

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.commands.interrupt import Interrupt
+from harness.commands.interrupt import EXIT_INTERRUPTED, Interrupt
 from harness.commands.run_folder import CHECKPOINT_FOLDER_NAME, check_writable
 from harness.commands.session import build_session
-from harness.commands.train import EXIT_INTERRUPTED, run_start
+from harness.commands.train import run_start
 from harness.config import TrainConfig
 from harness.config.profile import ProfileConfig
 from harness.errors import InputError

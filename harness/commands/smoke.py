@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from harness.commands.interrupt import EXIT_INTERRUPTED
 from harness.commands.run_folder import MODEL_FILE_NAME
 from harness.commands.saved_model import load_saved_model
-from harness.commands.train import EXIT_INTERRUPTED, train
+from harness.commands.train import train
 from harness.config import (
     DataConfig,
     ExecutionConfig,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands.divergence import divergence_message
-from harness.commands.interrupt import Interrupt
+from harness.commands.interrupt import EXIT_INTERRUPTED, Interrupt
 from harness.commands.profile_steps import print_profile_of_run, profiler_of_run
 from harness.commands.run_folder import (
     CHECKPOINT_FOLDER_NAME,
@@ -37,9 +37,6 @@ from harness.records import Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
 from harness.telemetry.observer import TelemetryObserver
 from harness.timeline import Timeline
-
-EXIT_INTERRUPTED = 130
-"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 
 
 def train(

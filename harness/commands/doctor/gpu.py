@@ -3,6 +3,8 @@
 import itertools
 import os
 from collections.abc import Iterator, Mapping
+from multiprocessing import TimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,24 @@ _PATHS = {
 }
 
 
-def gpus(devices: Devices) -> Iterator[Finding]:
-    """Every line about GPUs; one alone where the machine has no NVIDIA driver."""
+def gpus(devices: Devices, *, patience_seconds: float = 20.0) -> tuple[Finding, ...]:
+    """Every line about GPUs; one alone where the machine has no NVIDIA driver.
+
+    Args:
+        devices: what TensorFlow computes on.
+        patience_seconds: a driver that answers no sooner hangs, and that is a finding too.
+    """
+    # A hanging call of the driver ends with its process alone; a pool's threads let it end.
+    asked = ThreadPool(1).apply_async(lambda: tuple(_examine(devices)))
+    try:
+        return asked.get(timeout=patience_seconds)
+    except TimeoutError:
+        text = f"does not answer within {patience_seconds:.0f} s; the kernel's log may have the "
+        text += "reason, a line with Xid; reset the GPU or reboot"
+        return (Finding(subject="NVIDIA driver", part="gpu", state="broken", text=text),)
+
+
+def _examine(devices: Devices) -> Iterator[Finding]:
     try:
         with nvml.opened():
             yield _driver()

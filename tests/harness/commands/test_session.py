@@ -16,7 +16,6 @@ from harness.config import (
 from kernels.multi_hot.native.build import find_compiler
 
 NUM_STEPS = 80
-STEPS_PER_DISPATCH = 1
 
 
 def step_losses(data: str, implementation: Implementation, folder: Path) -> np.ndarray:
@@ -25,7 +24,7 @@ def step_losses(data: str, implementation: Implementation, folder: Path) -> np.n
         data=DataConfig(data=data),
         execution=ExecutionConfig(
             implementation=implementation,
-            steps_per_dispatch=STEPS_PER_DISPATCH,
+            steps_per_dispatch=1,
             precision="float32",
         ),
     )

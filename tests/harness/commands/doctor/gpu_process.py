@@ -22,7 +22,7 @@ def main() -> None:
         beside.write_text(text)
         beside.replace(script)
         os.environ.update(variables)
-        found.append([dataclasses.asdict(finding) for finding in gpus(devices)])
+        found.append([dataclasses.asdict(finding) for finding in gpus(devices, patience_seconds=5)])
         for name in variables:
             del os.environ[name]
     print(json.dumps(found))

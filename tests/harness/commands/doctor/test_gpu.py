@@ -38,6 +38,8 @@ SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
         {},
     ),
     "mismatch": ([f"system.* = error {ERROR_LIB_RM_VERSION_MISMATCH}"], {}),
+    # The last: its thread stays.
+    "hanging": ([*system(), *modern(0), "gpu0.name = hang"], {}),
 }
 
 
@@ -104,6 +106,12 @@ def test_why_tensorflow_sees_none(reports: dict[str, dict[str, dict[str, str]]])
     hidden = reports["hidden"]["GPUs that TensorFlow sees"]
     assert (hidden["state"], hidden["part"]) == ("limited", "gpu")
     assert "CUDA_VISIBLE_DEVICES is '', which hides all" in hidden["text"]
+
+
+def test_a_driver_that_hangs(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    found = reports["hanging"]["NVIDIA driver"]
+    assert found["state"] == "broken"
+    assert "does not answer within 5 s" in found["text"]
 
 
 def test_an_old_card(reports: dict[str, dict[str, dict[str, str]]]) -> None:

@@ -49,7 +49,10 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
     "-Infinity" (the JSON mapping of protocol buffers), which Python's `float` and JavaScript's
     `Number` turn back into them.
     """
-    return json.dumps(_finite_or_named(content), indent=indent, allow_nan=False)
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    except (ValueError, TypeError):  # a number that is not finite; a mapping that is no dict
+        return json.dumps(_finite_or_named(content), indent=indent, allow_nan=False)
 
 
 def _finite_or_named(content: Any) -> Any:

@@ -109,4 +109,5 @@ class History:
             )
             if not self._stop_at_nan:
                 for observer in self._observers:
-                    observer.on_warning(f"the {what} is {value} from step {self._step} on")
+                    first = self.divergence.first_step
+                    observer.on_warning(f"the {what} is {value} from step {first} on")

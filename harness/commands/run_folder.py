@@ -90,6 +90,12 @@ def check_resumable(folder: Path, config: TrainConfig) -> ExecutionConfig:
             f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
             f"run's own ({path} holds them), or another --run-dir"
         )
+    event_folder = before.output.tensorboard
+    if config.output.tensorboard == "on" and event_folder not in ("on", "off"):
+        raise InputError(
+            f"the run's event files are in {event_folder}, and would go on elsewhere: give "
+            f"--tensorboard {event_folder} again, or --tensorboard off"
+        )
     metrics = folder / METRICS_FILE_NAME
     if metrics.exists():
         for _ in whole_lines(metrics):

@@ -1,8 +1,10 @@
 """`harness tensorboard`: TensorBoard on run folders, until Ctrl-C."""
 
 import contextlib
+import importlib
 import importlib.util
 import logging
+import os
 import signal
 import tempfile
 import threading
@@ -33,12 +35,14 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; name the folder of a run (--run-dir)")
-    if importlib.util.find_spec("xprof") is None:
+    with_profiles = importlib.util.find_spec("xprof") is not None
+    if not with_profiles:
         profiles = any(next(folder.rglob("*.xplane.pb"), None) for folder in folders)
         shown = "the profiles there are not shown" if profiles else "it would not show profiles"
         _print(console, f"note: TensorBoard's profiler pages are missing, {shown}: {INSTALL}")
     with (
         tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary,
+        open(os.devnull, "w") as nowhere,
         _until_stopped() as stopped,
     ):
         log_folder = LogFolder(folders, Path(temporary))
@@ -47,6 +51,12 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
         logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
         with quiet_import():  # its plugins import TensorFlow
             from tensorboard import default, program
+
+            if with_profiles:
+                # It writes a line of JSON for every request to the standard error that it finds
+                # when it is imported.
+                with contextlib.redirect_stderr(nowhere):
+                    importlib.import_module("xprof.profile_plugin")
 
             board = program.TensorBoard(default.get_plugins())
             board.configure(logdir=str(log_folder.path), host=config.host, port=config.port)

@@ -17,12 +17,14 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor, *, halves: bool) -> tf.Tensor:
     """`x + bias`, [B, H]; with `halves` the gradient to `bias` [H] is the sum of two."""
     if not halves:
         return x + bias
+    gradient_scope = _gradient_scope()
 
     @tf.custom_gradient
     def added(x: tf.Tensor, bias: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            first, second = tf.unstack(tf.reduce_sum(_halved(dy), axis=1))
-            return dy, first + second
+            with tf.name_scope(gradient_scope):
+                first, second = tf.unstack(tf.reduce_sum(_halved(dy), axis=1))
+                return dy, first + second
 
         return x + bias, gradient
 
@@ -31,23 +33,32 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor, *, halves: bool) -> tf.Tensor:
 
 def product(x: tf.Tensor, kernel: tf.Tensor, *, halves: bool) -> tf.Tensor:
     """`x @ kernel`, [B, H]; with `halves` the gradient to `kernel` is the sum of two."""
+    gradient_scope = _gradient_scope()
 
     @tf.custom_gradient
     def multiplied(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            xs, dys = (_halved(t) if halves else t[None] for t in (x, dy))
-            if kernel.shape[1] == 1:
-                # XLA computes a product with one column in an order that depends on its shape.
-                parts = tf.reduce_sum(xs * dys, axis=1)[:, :, None]
-            else:
-                parts = tf.matmul(xs, dys, transpose_a=True)
-            # Added one by one: XLA would be free to sum an axis in any order.
-            to_kernel = parts[0] + parts[1] if halves else parts[0]
-            return tf.matmul(dy, kernel, transpose_b=True), to_kernel
+            with tf.name_scope(gradient_scope):
+                xs, dys = (_halved(t) if halves else t[None] for t in (x, dy))
+                if kernel.shape[1] == 1:
+                    # XLA computes a product with one column in an order that depends on its shape.
+                    parts = tf.reduce_sum(xs * dys, axis=1)[:, :, None]
+                else:
+                    parts = tf.matmul(xs, dys, transpose_a=True)
+                # Added one by one: XLA would be free to sum an axis in any order.
+                to_kernel = parts[0] + parts[1] if halves else parts[0]
+                return tf.matmul(dy, kernel, transpose_b=True), to_kernel
 
         return x @ kernel, gradient
 
     return multiplied(x, kernel)
+
+
+def _gradient_scope() -> str:
+    """As TensorFlow names gradients of its own: a profile finds a layer's part by its scope, which
+    is left when the gradient is computed."""
+    scope = tf.get_current_name_scope()
+    return f"gradient_tape/{scope}/" if scope else "gradient_tape/"
 
 
 def _halved(rows: tf.Tensor) -> tf.Tensor:

@@ -118,7 +118,7 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
     return tuple(
         LayerInfo(
             name=layer.name,
-            kind=type(layer).__name__,
+            kind="Dense" if isinstance(layer, HalvesDense) else type(layer).__name__,
             inputs=tuple(_origins(connections[layer.name])),
             output_shape=tuple(layer.output.shape),
             dtype=layer.output.dtype,

@@ -98,7 +98,7 @@ def _operations_table(breakdown: Breakdown, steps: int) -> Table:
     table = _table(title, "operation", "part", ">a step", ">ms a step", ">share")
     for operation in breakdown.operations[:_NUM_OPERATIONS]:
         table.add_row(
-            operation.name,
+            Text(operation.name),  # brackets in it are no markup
             operation.part,
             f"{operation.count / steps:.3g}",
             f"{operation.ms / steps:.3f}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.commands.doctor.computing import computing
 from harness.commands.doctor.finding import Finding
@@ -42,7 +43,7 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> int:
     table.add_column(overflow="fold")  # a path that is cut short is of no use
     for finding in findings:
         shown = "MISSING" if is_missing(finding, config) else _SHOWN_AS[finding.state]
-        table.add_row(finding.subject, shown, finding.text)
+        table.add_row(finding.subject, shown, Text(finding.text))
     console.print(table)
     return 1 if missing else 0
 

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -85,15 +85,33 @@ def _decode(version: int) -> tuple[int, int]:
 
 def _cards(cards: tuple[Card, ...]) -> Iterator[Finding]:
     for index, handle in enumerate(nvml.answering()):
-        memory_gb = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         card = cards[index]
-        text = f"{card.name}, {memory_gb:,.1f} GB, compute capability {major}.{minor}, {card.bus}, "
-        yield Finding(subject=f"GPU {index}", part="gpu", state="ok", text=text + card.uuid)
+        words = [card.name, *_told(_memory, handle), *_told(_capability, handle)]
+        text = ", ".join([*words, card.bus, card.uuid])
+        yield Finding(subject=f"GPU {index}", part="gpu", state="ok", text=text)
     for index in nvml.lost():
         text = "does not answer; the kernel's log has the reason, a line with Xid; reset it or "
         text += "reboot"
         yield Finding(subject=f"NVML's GPU {index}", part="gpu", state="broken", text=text)
+
+
+def _told(query: Callable[[Any], str], handle: Any) -> list[str]:
+    """What a card tells, or nothing: in MIG mode some of it is for administrators."""
+    try:
+        return [query(handle)]
+    except pynvml.NVMLError as error:
+        if error.value not in nvml.UNAVAILABLE:
+            raise
+        return []
+
+
+def _memory(handle: Any) -> str:
+    return f"{pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e9:,.1f} GB"
+
+
+def _capability(handle: Any) -> str:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return f"compute capability {major}.{minor}"
 
 
 def _slices(cards: tuple[Card, ...]) -> Iterator[Finding]:
@@ -120,13 +138,11 @@ def _topology(cards: tuple[Card, ...]) -> Iterator[Finding]:
 
 
 def _path(one: Any, other: Any) -> list[str]:
-    try:
-        level = pynvml.nvmlDeviceGetTopologyCommonAncestor(one, other)
-    except pynvml.NVMLError as error:
-        if error.value not in nvml.UNAVAILABLE:
-            raise
-        return []
-    return [_PATHS.get(level, f"topology level {level}")]
+    def words(handle: Any) -> str:
+        level = pynvml.nvmlDeviceGetTopologyCommonAncestor(handle, other)
+        return _PATHS.get(level, f"topology level {level}")
+
+    return _told(words, one)
 
 
 def _links(handle: Any, bus: str) -> list[str]:
@@ -184,15 +200,15 @@ def counters(parameters: Path) -> Finding:
         lines = parameters.read_text().splitlines()
     except OSError as error:
         text = f"{parameters} cannot be read ({error.strerror}); if a profile shows no GPU, run as "
-        return Finding(subject=subject, state="ok", text=text + "root")
+        return Finding(subject=subject, part="profile", state="ok", text=text + "root")
     if "RmProfilingAdminOnly: 1" not in lines:
-        return Finding(subject=subject, state="ok", text="every user may profile")
+        return Finding(subject=subject, part="profile", state="ok", text="every user may profile")
     if _is_administrator():
         text = "administrators may profile, and this process is one"
-        return Finding(subject=subject, state="ok", text=text)
+        return Finding(subject=subject, part="profile", state="ok", text=text)
     text = "only administrators may profile GPUs: run as root (in a container with --cap-add "
     text += "SYS_ADMIN), or load the module with NVreg_RestrictProfilingToAdminUsers=0"
-    return Finding(subject=subject, state="limited", text=text)
+    return Finding(subject=subject, part="profile", state="limited", text=text)
 
 
 def _is_administrator() -> bool:

@@ -29,7 +29,15 @@ SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
         ],
         {},
     ),
-    "sliced": ([*system(), *modern(0, mig_mode=1), *slice_of(0, 0), *slice_of(0, 1)], {}),
+    "sliced": (
+        [
+            *system(),
+            *modern(0, mig_mode=1, memory_total_bytes="error 4"),
+            *slice_of(0, 0),
+            *slice_of(0, 1),
+        ],
+        {},
+    ),
     "without slices": ([*system(), *modern(0, mig_mode=1)], {}),
     "hidden": ([*system(), *modern(0)], {"CUDA_VISIBLE_DEVICES": ""}),
     "old driver": ([*system(cuda_version=11040), *old(0)], {}),
@@ -93,6 +101,8 @@ def test_the_libraries_that_are_missing_by_name(
 
 
 def test_slices(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    # Whole cards in slices tell their memory to administrators alone.
+    assert "GB" not in reports["sliced"]["GPU 0"]["text"]
     found = reports["sliced"]["MIG of GPU 0"]
     assert found["state"] == "ok"
     assert "2 slices" in found["text"]

@@ -39,7 +39,9 @@ def gpus(devices: Devices, *, patience_seconds: float = 20.0) -> tuple[Finding, 
         patience_seconds: a driver that answers no sooner hangs, and that is a finding too.
     """
     # A hanging call of the driver ends with its process alone; a pool's threads let it end.
-    asked = ThreadPool(1).apply_async(lambda: tuple(_examine(devices)))
+    pool = ThreadPool(1)
+    asked = pool.apply_async(lambda: tuple(_examine(devices)))
+    pool.close()
     try:
         return asked.get(timeout=patience_seconds)
     except TimeoutError:

@@ -102,7 +102,12 @@ ROOMS = (
         packages=RUNTIME_DEPENDENCIES,
         late_packages=frozenset({"matplotlib", "scipy"}),  # of the extra `bench`
     ),
-    Room(name="commands", modules=("harness.commands",), packages=RUNTIME_DEPENDENCIES),
+    Room(
+        name="commands",
+        modules=("harness.commands",),
+        packages=RUNTIME_DEPENDENCIES,
+        late_packages=frozenset({"xprof"}),  # TensorBoard's plugin, kept quiet while it is loaded
+    ),
     # A program of its own: the process that is measured does what a command does.
     Room(
         name="measured process",

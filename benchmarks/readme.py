@@ -49,7 +49,12 @@ def table(results: Path) -> str:
         ours, theirs = (f"{row[name] / scale:.2f} {unit}" for name in ("ours", "tutorial"))
         ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
         lines.append(f"| {label} | {ours} | {theirs} | {ratio} |")
-    lines += ["", "(`.venv/bin/python benchmarks/against_tutorial.py --data path/to/imdb.npz`)", ""]
+    lines += [
+        "",
+        "(`.venv/bin/python benchmarks/against_tutorial.py --data path/to/imdb.npz`, before the "
+        "peers are installed: Keras imports JAX where it finds it)",
+        "",
+    ]
     means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
     lines.append(
         f"Held-out accuracy after two epochs, mean of three seeds: {means} "

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import scipy.stats  # noqa: F401 - the comparisons need it: it shall not be missed after the first
 
 from harness.bench.against import Side, measure_pair, take_turns
 from harness.bench.compare import Effect, paired_effect
@@ -52,6 +53,7 @@ def main() -> None:
         ((number + 0.5) / count, kind) for kind, count in kinds.items() for number in range(count)
     )
     effects: dict[str, list[Effect]] = {kind: [] for kind in kinds}
+    pairs: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         data = Path(temporary) / "data"
@@ -85,6 +87,7 @@ def main() -> None:
                 log_ratios.append(float(np.median(measured.log_ratios[measured.num_warm_up :])))
             effect = paired_effect(log_ratios)
             effects[kind].append(effect)
+            pairs[kind].append(log_ratios)
             print(
                 f"{kind:6} {len(effects[kind]):3}/{kinds[kind]}: B / A {effect.ratio:.4f} "
                 f"({effect.low:.4f} to {effect.high:.4f}), {effect.verdict}; load "
@@ -97,10 +100,12 @@ def main() -> None:
     print(f"{found} of {len(effects['slower'])} found where one was slowed by {slow_down:.0%}")
     if arguments.out:
         content = {"host": host.host(), "versions": host.versions(), "false_alarms": alarms}
-        content |= {"found": found, "arguments": {k: str(v) for k, v in vars(arguments).items()}}
+        settings = {k: v for k, v in vars(arguments).items() if k != "out"}
+        content |= {"found": found, "arguments": settings | {"data": dataset.name}}
         content["ratio, low, high"] = {
             kind: [[e.ratio, e.low, e.high] for e in measured] for kind, measured in effects.items()
         }
+        content["log ratio of each pair"] = pairs
         write_json(arguments.out, content)
 
 
@@ -113,8 +118,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--same", type=int, default=40, help="comparisons of a program and itself")
     parser.add_argument("--slower", type=int, default=20, help="comparisons with one slowed down")
     parser.add_argument("--slow-down", default="5%")
-    parser.add_argument("--repeats", type=int, default=8, help="pairs of processes for each")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each pair")
+    parser.add_argument("--repeats", type=int, default=10, help="pairs of processes for each")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each pair")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of the processes")
     parser.add_argument("--fresh", action="store_true", help="start processes for each comparison")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")

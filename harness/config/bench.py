@@ -98,7 +98,7 @@ class BenchConfig:
     grid: GridConfig = field(default_factory=GridConfig)
 
     repeats: Literal["auto"] | int = "auto"
-    """Processes for each cell; with --against, pairs of processes. `auto`: 5; 8 with --against,
+    """Processes for each cell; with --against, pairs of processes. `auto`: 5; 10 with --against,
     which then finds 5 % on a quiet machine."""
 
     seconds: float = 3.0
@@ -180,7 +180,7 @@ class BenchConfig:
     def num_repeats(self) -> int:
         """`repeats`, settled."""
         if self.repeats == "auto":
-            return 8 if self.compares else 5
+            return 10 if self.compares else 5
         return self.repeats
 
     @property

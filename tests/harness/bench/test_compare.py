@@ -57,7 +57,7 @@ def test_pairs_that_share_their_noise_see_more(seed: int, num: int) -> None:
     assert paired_effect((b - a).tolist()).ratio == pytest.approx(0.95, rel=5e-3)
 
 
-@pytest.mark.parametrize("num", [2, 3, 5, 10])
+@pytest.mark.parametrize("num", [2, 3, 5, 10, 20])
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("skewed", [True, False])
 def test_noise_is_seldom_an_effect(num: int, paired: bool, skewed: bool) -> None:
@@ -85,6 +85,18 @@ def test_an_effect_of_the_detectable_size_is_found(num: int, deviation: float) -
         found += effect.verdict == "slower"
         detectable.append(effect.detectable)
     assert found / trials > (0.75 if np.median(detectable) < 0.05 else 0.5)
+
+
+@settings(max_examples=40)
+@given(seed=SEEDS, unlucky=st.floats(math.log(0.4), -math.log(0.4)))
+def test_one_unlucky_pair_of_ten_hides_no_difference(seed: int, unlucky: float) -> None:
+    log_ratios = np.random.default_rng(seed).normal(math.log(0.95), 0.005, 10).tolist()
+    effect = paired_effect([*log_ratios[:9], unlucky])
+    assert effect.verdict == "slower"
+    assert effect.ratio == pytest.approx(0.95, rel=0.01)
+    # Below ten none is left out: each may be the rule.
+    few = paired_effect([*log_ratios[:8], unlucky])
+    assert few.ratio == pytest.approx(math.exp(np.mean([*log_ratios[:8], unlucky])))
 
 
 def test_slower_by_more_than_allowed_only_where_the_whole_interval_says_so() -> None:

@@ -16,11 +16,10 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import scipy.stats  # noqa: F401 - the comparisons need it: it shall not be missed after the first
 
 from harness.bench.against import Side, measure_pair, take_turns
-from harness.bench.compare import Effect, paired_effect
+from harness.bench.compare import Effect, log_ratio, paired_effect
 from harness.bench.jobs import job, write_data
 from harness.bench.machine import load_average
 from harness.bench.process import MeasuredProcess
@@ -84,7 +83,7 @@ def main() -> None:
                         slow_downs=(0.0, slowed),
                     )
                 )
-                log_ratios.append(float(np.median(measured.log_ratios[measured.num_warm_up :])))
+                log_ratios.append(log_ratio(measured.log_ratios, measured.num_warm_up))
             effect = paired_effect(log_ratios)
             effects[kind].append(effect)
             pairs[kind].append(log_ratios)

@@ -1,6 +1,5 @@
 """Two programs in turn: both stay loaded, and a machine that drifts favours neither."""
 
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from harness.bench.rows import Cell, Pair
 from harness.bench.steady import num_warm_up
 
 _ROUND = "ABBABAAB"
-"""The order of turns (Thue and Morse): a drift that is straight or a parabola cancels out, and each
-side goes on after itself, with warm caches, as often as the other."""
-_TURN_SECONDS = 0.1
+"""The order of turns (Thue and Morse), by twos, one turn of either side: a drift favours neither,
+and each side goes on after itself, with warm caches, as often as the other."""
+_TURN_SECONDS = 0.05
 """Short: the machine is about the same in the turns of a round. A turn is at least one dispatch, so
 it may last longer."""
 _LEAST_ROUNDS = 3
@@ -105,30 +104,26 @@ def take_turns(
     pids = (a.pid, b.pid)
     before = machine.read(pids)
     rates: dict[str, list[float]] = {"A": [], "B": []}
-    log_ratios: list[float] = []
-    while len(log_ratios) < _LEAST_ROUNDS or machine.read(pids).awake - before.awake < seconds:
-        logs: dict[str, list[float]] = {"A": [], "B": []}
+    rounds = 0
+    while rounds < _LEAST_ROUNDS or machine.read(pids).awake - before.awake < seconds:
         for name in _ROUND:
-            rate = _turn(*sides[name])
-            rates[name].append(rate)
-            logs[name].append(math.log(rate))
-        log_ratios.append(float(np.mean(logs["B"]) - np.mean(logs["A"])))
-    turns = len(_ROUND) // 2  # of a side in each round
-    warm_up = max(-(-num_warm_up(1 / np.array(r)) // turns) for r in rates.values())
-    warm_up = min(warm_up, len(log_ratios) - 1)
-    steady = {name: float(np.median(r[turns * warm_up :])) for name, r in rates.items()}
+            rates[name].append(_turn(*sides[name]))
+        rounds += 1
+    # In `_ROUND` the n-th turns of A and B are neighbours: the machine is about the same in both.
+    ratios = np.array(rates["B"]) / np.array(rates["A"])
+    steady = {n: np.median(r[num_warm_up(1 / np.array(r)) :]) for n, r in rates.items()}
     return Turns(
-        log_ratios=tuple(log_ratios),
-        num_warm_up=warm_up,
-        rate_a=steady["A"],
-        rate_b=steady["B"],
+        log_ratios=tuple(np.log(ratios).tolist()),
+        num_warm_up=num_warm_up(ratios),
+        rate_a=float(steady["A"]),
+        rate_b=float(steady["B"]),
         marks=machine.marks(before, machine.read(pids)),
     )
 
 
 def _turn(process: MeasuredProcess, slow_down: float) -> float:
     """Examples/s of a turn, without its first dispatch where it has others: that one finds the
-    caches full of the other side's data, and doubles the spread of the rounds."""
+    caches full of the other side's data, which is noise to the comparison."""
     process.go_on()
     windows = process.turn(seconds=_TURN_SECONDS, slow_down=slow_down).windows
     process.stop()

@@ -99,6 +99,12 @@ def unpaired_effect(
     )
 
 
+def log_ratio(log_ratios: Sequence[float], num_warm_up: int) -> float:
+    """What a pair of processes counts as, of the figures in `Pair`: the median over neighbouring
+    turns after the warm-up. A disturbance of few turns does not move it."""
+    return float(np.median(log_ratios[num_warm_up:]))
+
+
 def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE) -> Effect:
     """Compares processes that took turns, pair by pair.
 
@@ -214,7 +220,7 @@ def compare_pairs(pairs: Sequence[Pair]) -> Comparison:
             CellComparison(
                 cell=cell,
                 effect=paired_effect(
-                    [float(np.median(p.log_ratios[p.num_warm_up :])) for p in measured],
+                    [log_ratio(p.log_ratios, p.num_warm_up) for p in measured],
                     confidence=confidence,
                 ),
                 notes=(

@@ -106,10 +106,12 @@ class Pair:
     cell: Cell
     repeat: int
     log_ratios: tuple[float, ...]
-    """For each round of turns, warm-up included: mean log examples/s of B's less that of A's."""
+    """For each two neighbouring turns, one of either side, warm-up included: log of B's examples/s
+    over A's."""
     num_warm_up: int
+    """Of `log_ratios`, at the start: while the sides still warm up unlike each other."""
     examples_per_second_a: float
-    """Median over turns of the steady state."""
+    """Median over A's turns of its steady state."""
     examples_per_second_b: float
     marks: tuple[str, ...]
     resolved_a: Mapping[str, Any]

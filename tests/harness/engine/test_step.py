@@ -185,12 +185,15 @@ def test_replicas_drop_other_units() -> None:
     sets = half.concatenate([half, half], name="twice")
     rig = build_rig(sets, replicas=2, batch_size=32, hidden_units=(32,), dropout=0.5)
     _, (batches, _) = next(rig.dispatches())
-    start = rig.state()
-    both = rig.step((batches, batches), 1).numpy()[0]
-    rig.set_state(start)
     first_alone = batches._replace(num_rows=np.array([16, 0, 0, 0], np.int32))
-    first = rig.step((first_alone, first_alone), 1).numpy()[0]
-    assert abs(both - 2 * first) > 1e-3 * both
+    differences = []
+    for _ in range(4):  # two masks may lose alike by chance
+        start = rig.state()
+        both = rig.step((batches, batches), 1).numpy()[0]
+        rig.set_state(start)
+        first = rig.step((first_alone, first_alone), 1).numpy()[0]
+        differences.append(abs(both - 2 * first) / both)
+    assert max(differences) > 1e-3
 
 
 def test_one_and_two_replicas_lose_alike() -> None:

@@ -22,6 +22,11 @@ PARTS = {
 }
 """In the order in which they are shown, each with what is in it."""
 
+SCOPED = tuple(
+    part for part in PARTS if part not in (INPUT, OTHER_OPERATIONS, BETWEEN_OPERATIONS, HOST)
+)
+"""Those that operations are given to by their scopes alone."""
+
 _FIRST_LAYER = re.compile(r"(^|/)multi_hot_(dense|index|forward|backward)(_\d+)?/")
 _NETWORK = re.compile(r"(^|/)multi_hot_logits(_\d+)?/")
 _SCOPE = re.compile(r"(?:^|/)(input|loss|loss_scale|optimizer|all_reduce)(?:_\d+)?/")

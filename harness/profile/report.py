@@ -9,7 +9,7 @@ from rich.text import Text
 
 from harness.observers.profiler import Capture
 from harness.profile.breakdown import Breakdown, break_down
-from harness.profile.parts import PARTS
+from harness.profile.parts import PARTS, SCOPED
 from harness.profile.trace import INSTALL, ConversionError, Trace, is_readable, read
 
 _NUM_OPERATIONS = 10
@@ -20,6 +20,12 @@ _CUPTI = (
     "then restart), run as root, or start the container with --cap-add=SYS_ADMIN. Another profiler "
     "on the same GPU, or a CUDA installation without extras/CUPTI/lib64, looks the same; "
     "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
+)
+
+_NO_NAMES = (
+    "warning: no operation carries the scope of its part. A compiled program that TensorFlow reads "
+    "from its persistent cache has lost them: profile without --tf_xla_persistent_cache_directory "
+    "in TF_XLA_FLAGS."
 )
 
 
@@ -51,6 +57,9 @@ def print_profile(
             _print_breakdown(capture, breakdown, trace, console, ms_without)
             if on_gpu and not breakdown.on_device:
                 _print(console, _CUPTI, style="yellow")
+                complete = False
+            elif not any(breakdown.parts[part] for part in SCOPED):
+                _print(console, _NO_NAMES, style="yellow")
                 complete = False
     _print(console, f"profile        {capture.path}")
     folder = capture.path.parents[3]

@@ -27,6 +27,7 @@ from tests.harness.commands.runs import (
     command_line,
     contents,
     environment,
+    run,
 )
 
 STEPS = 20
@@ -135,6 +136,26 @@ def test_what_is_said(profiled: tuple[Path, Result]) -> None:
     assert result.out.count("compiled training step") == 1
     assert f"harness tensorboard {path.parents[3]}" in result.out
     assert result.err == ""
+
+
+def test_a_program_from_the_persistent_cache_has_lost_its_scopes(tmp_path: Path) -> None:
+    flags = ["--steps", 4, "--warm-up", 4, "--steps-per-dispatch", 4, "--batch-size", 100]
+    flags += ["--implementation", "gather"]  # measuring comes to another program the first time
+    cache = tmp_path / "cache"
+    env = environment() | {"TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={cache}"}
+    results = [
+        run(
+            command_line("profile", *CORPUS, *NETWORK, *flags, "--profile-dir", tmp_path / name),
+            env=env,
+        )
+        for name in ("fills", "reads")
+    ]
+    assert len(list(cache.iterdir())) >= 1
+    filled, read_from = results
+    assert (filled.code, filled.err) == (0, "")
+    assert "persistent cache" not in filled.out
+    assert "lost them: profile without" in " ".join(read_from.out.split())
+    assert read_from.code == 1
 
 
 def test_several_replicas(tmp_path: Path) -> None:

@@ -1,16 +1,13 @@
 """Held-out accuracy over seeds, for each precision: whole runs of `harness train`.
 
-.venv/bin/python benchmarks/accuracy.py --data imdb.npz --seeds 3 --out FILE.json
+.venv/bin/python -m benchmarks.accuracy --data imdb.npz --seeds 3 --out FILE.json
 """
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+from benchmarks.runs import summary_of_run
 from harness.config import PRECISIONS
 from harness.files import write_json
 from harness.telemetry import host
@@ -18,11 +15,8 @@ from harness.telemetry import host
 
 def accuracy(data: str, precision: str, seed: int) -> float:
     """`test_accuracy` after two epochs at batch 500."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "harness", "train", "--data", data, "--epochs", "2"]
-        command += ["--batch-size", "500", "--precision", precision, "--seed", str(seed)]
-        subprocess.run([*command, "--run-dir", folder], check=True, stdout=subprocess.DEVNULL)
-        return json.loads((Path(folder) / "summary.json").read_text())["test_accuracy"]
+    summary = summary_of_run(data, "--precision", precision, "--seed", str(seed))
+    return float(summary["test_accuracy"])
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Our run and the tutorial's, whole processes, one after the other: wall time, memory, accuracy.
 
-    .venv/bin/python benchmarks/against_tutorial.py --data imdb.npz --pairs 3 --out FILE.json
+    .venv/bin/python -m benchmarks.against_tutorial --data imdb.npz --pairs 3 --out FILE.json
 
 Pairs run as A B, B A, A B, ... so that a machine that drifts favours neither. A ratio is formed
 within a pair; given are the medians over pairs and the range. Both train the tutorial's network for
@@ -12,10 +12,10 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import summary_of_run
 from harness.files import write_json
 from harness.telemetry import host
 
@@ -32,12 +32,7 @@ def run_tutorial(data: Path, seed: int) -> dict[str, Any]:
 
 def run_ours(data: Path, seed: int) -> dict[str, Any]:
     """The summary of one process of ours."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "harness", "train", "--data", str(data)]
-        command += ["--epochs", "2", "--batch-size", "500", "--precision", "float32"]
-        command += ["--seed", str(seed), "--run-dir", folder]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads((Path(folder) / "summary.json").read_text())
+    return summary_of_run(str(data), "--precision", "float32", "--seed", str(seed))
 
 
 def main() -> None:

@@ -51,14 +51,14 @@ def table(results: Path) -> str:
         lines.append(f"| {label} | {ours} | {theirs} | {ratio} |")
     lines += [
         "",
-        "(`.venv/bin/python benchmarks/against_tutorial.py --data path/to/imdb.npz`, before the "
+        "(`.venv/bin/python -m benchmarks.against_tutorial --data path/to/imdb.npz`, before the "
         "peers are installed: Keras imports JAX where it finds it)",
         "",
     ]
     means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
     lines.append(
         f"Held-out accuracy after two epochs, mean of three seeds: {means} "
-        "(`.venv/bin/python benchmarks/accuracy.py --data path/to/imdb.npz`)."
+        "(`.venv/bin/python -m benchmarks.accuracy --data path/to/imdb.npz`)."
     )
     return "\n".join(lines)
 

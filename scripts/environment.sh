@@ -10,11 +10,11 @@ stamps=$venv/harness-stamps # its presence also says that the environment is our
 
 ensure_environment() {
   environment_is_current "$@" && return
-  local found=""
+  local found
   # Listed before the stamps are looked for: another call may be making both at this moment, and
   # makes the stamps first.
-  [[ ! -d $venv ]] || found=$(ls -A "$venv")
-  if [[ (-n $found || (-e $venv && ! -d $venv)) && ! -e $stamps ]]; then
+  found=$(ls -A "$venv" 2>/dev/null || true)
+  if [[ -n $found && ! -e $stamps ]]; then
     echo "$venv exists but was not made by these scripts: move it away, and call this again" >&2
     exit 1
   fi

@@ -14,6 +14,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from harness.quiet import quiet_import
+
 NUM_LOGICAL_DEVICES = 2
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +40,13 @@ def _split_cpu() -> None:
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_LOGICAL_DEVICES
         )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker of pytest-xdist writes to the terminal as it likes: TensorFlow's lines are noise."""
+    if hasattr(config, "workerinput"):
+        with quiet_import():
+            import tensorflow  # noqa: F401
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -3,12 +3,12 @@
 A process is the unit: windows of one process share its memory layout, its luck with the scheduler
 and its minute of the day, so thousands of windows of a single process prove nothing about the next
 (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Each process therefore
-counts as one value, the median of its windows, and only processes are resampled (Davison and
-Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). All values are logarithms of
-rates, so that a difference is a ratio.
+counts as one value, the median of its windows, and where the bootstrap is used only processes are
+resampled (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). All
+values are logarithms of rates, so that a difference is a ratio.
 
-Of pairs that take turns about one in a hundred has a side at half its speed throughout, for reasons
-of the machine's; the mean of the others, with an interval that knows of the trimming, survives it.
+Of pairs that take turns one may have a side that the machine slows down throughout; the mean of the
+others, with an interval that knows of the trimming, survives it.
 """
 
 import math

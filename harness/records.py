@@ -264,8 +264,14 @@ class Summary:
     """Training, compilation excluded, data wait included: the median over windows."""
     steps_per_second: float | None
     tokens_per_second: float | None
+    mean_examples_per_second: float | None
+    """All that was trained over `train_seconds`: slow windows, which do not move the medians above,
+    count in full."""
+    mean_steps_per_second: float | None
+    mean_tokens_per_second: float | None
     data_wait_fraction: float | None
     train_seconds: float
+    """Sum of the windows' times: evaluation, inspection and compilation excluded."""
     compile_seconds: float
     wall_seconds: float
     """Since the process started."""

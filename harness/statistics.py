@@ -17,6 +17,11 @@ class WindowStatistics:
     tokens_per_second: float
     step_time_ms_p50: float
     step_time_ms_p95: float
+    mean_examples_per_second: float
+    """All examples over `train_seconds`, so that every window counts by its length. What a clock
+    beside the run says; so are the two below."""
+    mean_steps_per_second: float
+    mean_tokens_per_second: float
     data_wait_fraction: float
     """Share of the windows' whole time, so that a single long wait counts in full."""
     train_seconds: float
@@ -24,7 +29,7 @@ class WindowStatistics:
 
 
 def window_statistics(windows: Sequence[Window]) -> WindowStatistics:
-    """Sums up at least one window, each counting once. Percentiles are those of `percentile`.
+    """Sums up at least one window. Percentiles are `percentile`'s, each window counting once.
 
     Raises:
         ValueError: when there is no window.
@@ -39,6 +44,9 @@ def window_statistics(windows: Sequence[Window]) -> WindowStatistics:
         tokens_per_second=statistics.median(w.tokens_per_second for w in windows),
         step_time_ms_p50=percentile(step_times_ms, 50),
         step_time_ms_p95=percentile(step_times_ms, 95),
+        mean_examples_per_second=sum(w.examples for w in windows) / train_seconds,
+        mean_steps_per_second=sum(w.num_steps for w in windows) / train_seconds,
+        mean_tokens_per_second=sum(w.tokens for w in windows) / train_seconds,
         data_wait_fraction=sum(w.data_wait_seconds for w in windows) / train_seconds,
         train_seconds=train_seconds,
     )

@@ -88,11 +88,21 @@ def gradients_and_sums(
 class TrainingStep:
     """Runs dispatches of training steps; changes the network's weights in place."""
 
-    def __init__(self, model: keras.Model, replicas: tuple[Replica, ...], devices: Devices) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        replicas: tuple[Replica, ...],
+        devices: Devices,
+        *,
+        max_rehearsal_bytes: int = 2**30,
+    ) -> None:
         """Args:
         model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
         replicas: one for each device.
+        max_rehearsal_bytes: of a replica's state, up to which `compile_for` tries a step out where
+            it need not; it holds the state twice for that.
         """
+        self._max_rehearsal_bytes = max_rehearsal_bytes
         self._model = model
         self._replicas = replicas
         self._devices = devices
@@ -130,12 +140,17 @@ class TrainingStep:
         return self._dispatch(together, *steps)
 
     def compile_for(self, batches: Sequence[AnyBatches]) -> None:
-        """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is."""
-        if len(self._replicas) == 1:
+        """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is.
+
+        That takes a step which is taken back: the programs of several replicas are compiled when
+        they first run, and libraries make code of their own then, as oneDNN does for a matrix
+        product on the CPU (25 ms, of training that takes 0.1 s).
+        """
+        state = [variable for replica in self._replicas for variable in replica.state()]
+        num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in state) / len(self._replicas)
+        if len(self._replicas) == 1 and num_bytes > self._max_rehearsal_bytes:
             self(batches, 0).numpy()
             return
-        # The replicas' programs are compiled when they first run: run a step, then take it back.
-        state = [variable for replica in self._replicas for variable in replica.state()]
         before = []
         for variable in state:
             with tf.device(variable.device):

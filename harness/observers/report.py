@@ -43,7 +43,7 @@ def closing_rows(summary: Summary) -> Rows:
     rows = [
         ("test accuracy", _figure(summary.test_accuracy, "{:.4f}")),
         ("test loss", _figure(summary.test_loss, "{:.4f}")),
-        ("examples/s", _figure(summary.examples_per_second, "{:,.0f}")),
+        ("examples/s", _throughput(summary)),
         ("steps/s", _figure(summary.steps_per_second, "{:,.1f}")),
         ("tokens/s", _figure(summary.tokens_per_second, "{:,.0f}")),
         ("data wait", _figure(summary.data_wait_fraction, "{:.1%}")),
@@ -96,6 +96,14 @@ def evaluation_line(evaluation: Evaluation, run: RunStart) -> str:
         f"validation loss {evaluation.loss:.4f}  validation accuracy {evaluation.accuracy:.4f}  "
         f"({evaluation.examples:,} rows in {evaluation.seconds:.2f} s)"
     )
+
+
+def _throughput(summary: Summary) -> str:
+    median = _figure(summary.examples_per_second, "{:,.0f}")
+    if summary.mean_examples_per_second is None:
+        return median
+    mean = f"{summary.mean_examples_per_second:,.0f}"
+    return f"{median} (median of the windows; {mean} over all of them)"
 
 
 def _choice(choice: Choice) -> str:

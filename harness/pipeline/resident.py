@@ -26,8 +26,10 @@ class Resident:
     """Yields each dispatch of a plan with all batches of its epoch, as row ids.
 
     The sets go to every device once, when this is built; an epoch's row ids once an epoch, prepared
-    while the epoch before is trained. A dispatch holds as many steps as the plan says, or as
-    `steps` does at the moment, up to the epoch's end or a batch of another capacity.
+    while the epoch before is trained. Those of the first epoch are prepared from the beginning,
+    beside whatever else a run starts with, and kept: a feed may be iterated again and again. A
+    dispatch holds as many steps as the plan says, or as `steps` does at the moment, up to the
+    epoch's end or a batch of another capacity.
     """
 
     def __init__(
@@ -59,21 +61,22 @@ class Resident:
         self._epochs = epochs
         self._start_step = start_step
         self._sets = [_on_device(sets, device) for device in devices]
+        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
+        self._first = self._ahead.submit(self._prepare, start_step // plan.steps_per_epoch)
 
     def __iter__(self) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
         first_epoch, step = divmod(self._start_step, self._plan.steps_per_epoch)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch") as ahead:
-            prepared = ahead.submit(self._prepare, first_epoch)
-            for epoch in range(first_epoch, self._epochs):
-                planned, rows = prepared.result()
-                if epoch + 1 < self._epochs:
-                    prepared = ahead.submit(self._prepare, epoch + 1)
-                while step < self._plan.steps_per_epoch:
-                    end = min(step + self._steps.num_steps, planned.end_of_capacity(step))
-                    dispatch = planned.dispatch(step, end, first=step)
-                    yield dispatch, self._batches(rows, dispatch.capacity)
-                    step = end
-                step = 0
+        prepared = self._first
+        for epoch in range(first_epoch, self._epochs):
+            planned, rows = prepared.result()
+            if epoch + 1 < self._epochs:
+                prepared = self._ahead.submit(self._prepare, epoch + 1)
+            while step < self._plan.steps_per_epoch:
+                end = min(step + self._steps.num_steps, planned.end_of_capacity(step))
+                dispatch = planned.dispatch(step, end, first=step)
+                yield dispatch, self._batches(rows, dispatch.capacity)
+                step = end
+            step = 0
 
     def _prepare(self, epoch: int) -> tuple[EpochPlan, list[tuple[tf.Tensor, tf.Tensor]]]:
         """The epoch's plan; for each replica its row ids [steps, b] and real rows [steps]."""

@@ -23,12 +23,15 @@ def test_a_percentile_outside_is_an_error(percent: int) -> None:
         percentile([1.0, 2.0], percent)
 
 
-def test_rates_are_medians_and_the_wait_is_a_share_of_all_time() -> None:
+def test_rates_are_medians_and_means_and_waits_are_of_all_time() -> None:
     slow = window(20, seconds=2.0, data_wait_seconds=1.9)
     taken = window_statistics([slow, window(40), window(60, seconds=0.2)])
     assert taken.examples_per_second == 10_000 / 0.2
     assert taken.steps_per_second == 20 / 0.2
     assert taken.tokens_per_second == 1_302_000 / 0.2
+    assert taken.mean_examples_per_second == pytest.approx(30_000 / 2.36)
+    assert taken.mean_steps_per_second == pytest.approx(60 / 2.36)
+    assert taken.mean_tokens_per_second == pytest.approx(3_906_000 / 2.36)
     assert taken.step_time_ms_p50 == 10.0
     assert taken.step_time_ms_p95 == pytest.approx(np.percentile([100.0, 8.0, 10.0], 95))
     assert taken.train_seconds == pytest.approx(2.36)

@@ -43,6 +43,7 @@ SUMMARY_KEYS = {
 MORE_SUMMARY_KEYS = {
     *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
     "diverged",
+    *(f"mean_{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("non_finite_gradient_fraction", "underflow_fraction"),
 }
 WINDOW_KEYS = {
@@ -138,6 +139,10 @@ def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     last = records(trained_folder)[-1]
     assert figures["test_loss"] == last["validation_loss"]
     assert figures["test_accuracy"] == last["validation_accuracy"]
+    totals = {"steps": 32, "examples": 3200, "tokens": figures["dataset"]["nnz"] * 2}
+    for unit, total in totals.items():
+        mean = total / figures["train_seconds"]
+        assert figures[f"mean_{unit}_per_second"] == pytest.approx(mean)
     for unit in ("steps", "examples"):
         rates = [line[f"{unit}_per_second"] for line in windows]
         assert figures[f"{unit}_per_second"] == statistics.median(rates)

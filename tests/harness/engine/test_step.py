@@ -11,6 +11,7 @@ import pytest
 
 from harness.config import PRECISIONS
 from harness.data.ragged import RaggedSets
+from harness.engine.step import TrainingStep
 from tests.harness.engine.numpy_network import forward_backward
 from tests.harness.engine.rig import Rig, State, assert_same, build_rig, steps_of
 from tests.harness.random_sets import random_sets
@@ -126,6 +127,17 @@ def rich(request: pytest.FixtureRequest, rich_sets: RaggedSets) -> Run:
     _, batches = next(rig.dispatches())
     rig.step.compile_for(batches)
     return Run(rig=rig, start=start, compiled=rig.state(), sums=rig.train())
+
+
+def test_a_large_state_is_compiled_without_a_second_copy(rich_sets: RaggedSets) -> None:
+    rig = rich_rig(rich_sets, 1)
+    start = rig.state()
+    step = TrainingStep(rig.network.logits, rig.replicas, rig.devices, max_rehearsal_bytes=100)
+    _, batches = next(rig.dispatches())
+    step.compile_for(batches)
+    assert_same(rig.state(), start)
+    step(batches, 1).numpy()
+    assert step.num_traces == 1
 
 
 def test_same_seed_same_sums(rich: Run, rich_sets: RaggedSets) -> None:

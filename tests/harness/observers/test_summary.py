@@ -12,7 +12,7 @@ from harness.errors import InputError
 from harness.observers.summary import SummaryObserver, read_settings
 from tests.harness.observers.samples import run_start, summary
 
-# Promised in design.md; the last two lines came on top.
+# Promised in design.md; what follows `host` came on top.
 SUMMARY_KEYS = {
     *("test_accuracy", "test_loss", "examples_per_second", "steps_per_second"),
     *("tokens_per_second", "data_wait_fraction", "train_seconds", "compile_seconds"),
@@ -20,6 +20,7 @@ SUMMARY_KEYS = {
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
     *("versions", "host"),
     *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
+    *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
     *("diverged", "non_finite_gradient_fraction", "underflow_fraction"),
 }
 

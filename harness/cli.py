@@ -39,14 +39,15 @@ _DISK_FULL = {
 def _train(config: TrainConfig) -> int:
     timeline = Timeline(elapsed_seconds=seconds_since_process_start())
     timeline.mark("start of Python, arguments")
-    from harness.data.sources import load_configured
+    from harness.data.beside import loading_beside
 
-    # Before TensorFlow, which takes seconds: what is wrong with the data is said at once.
-    dataset = load_configured(config.data)
-    timeline.mark("data")
-    with quiet_import():
-        from harness.commands.train import train
-    timeline.mark("imports")
+    with loading_beside(config.data) as loaded:
+        timeline.mark("start of the data")
+        with quiet_import():
+            from harness.commands.train import train
+        timeline.mark("imports, data beside them")
+        dataset = loaded()
+        timeline.mark("rest of the data")
     return train(config, dataset=dataset, timeline=timeline)
 
 

@@ -68,6 +68,10 @@ class RaggedSets:
             object.__setattr__(sets, name, value)
         return sets
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle, as of another process: the arrays can still not be written to."""
+        self.__dict__.update(RaggedSets._trusted(**state).__dict__)
+
     def _check_unique(self) -> None:
         if not _repeats_possible(self.values, self.row_splits):
             return

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.config import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data import store
@@ -74,21 +75,8 @@ def load(
         InputError: the data is missing or breaks a rule, an option does not apply to it, or
             `num_tokens` is not above every id.
     """
-    is_synthetic = data == "synthetic"
-    path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
-    if path is not None and not path.exists():
-        raise InputError(
-            f"No file or folder {path}. Give an imdb.npz in Keras's format, a folder written by "
-            "this harness, imdb or synthetic."
-        )
+    path = find(data, imdb=imdb, synthetic=synthetic, word_index=word_index)
     is_npz = path is not None and not path.is_dir()
-    if synthetic is not None and not is_synthetic:
-        raise _does_not_apply("The options of the synthetic corpus", data)
-    if imdb is not None and not is_npz:
-        raise _does_not_apply("The conventions of Keras's imdb.npz", data)
-    if word_index is not None and is_synthetic:
-        raise _does_not_apply("Word indexes", data)
-
     test_comes_first = True
     if path is None:
         sets = _resized(synthetic_corpus(synthetic), num_tokens)
@@ -113,17 +101,60 @@ def load(
     )
 
 
+def find(
+    data: str,
+    *,
+    imdb: ImdbOptions | None = None,
+    synthetic: SyntheticOptions | None = None,
+    word_index: str | Path | None = None,
+) -> Path | None:
+    """The file or folder that `data` names, or None for `synthetic`; nothing of it is read.
+
+    Keras's imdb.npz is downloaded if it is asked for and absent.
+
+    Args:
+        data: as for `load`.
+        imdb: checked to apply to the data, if given.
+        synthetic: likewise.
+        word_index: likewise.
+
+    Raises:
+        InputError: the data is missing, or an option does not apply to it.
+    """
+    is_synthetic = data == "synthetic"
+    path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
+    if path is not None and not path.exists():
+        raise InputError(
+            f"No file or folder {path}. Give an imdb.npz in Keras's format, a folder written by "
+            "this harness, imdb or synthetic."
+        )
+    if synthetic is not None and not is_synthetic:
+        raise _does_not_apply("The options of the synthetic corpus", data)
+    if imdb is not None and (path is None or path.is_dir()):
+        raise _does_not_apply("The conventions of Keras's imdb.npz", data)
+    if word_index is not None and is_synthetic:
+        raise _does_not_apply("Word indexes", data)
+    return path
+
+
+def find_configured(config: DataConfig) -> Path | None:
+    """As `find`, for the settings of a run: one that was changed has to apply to the data."""
+    return find(config.data, **_changed(config))
+
+
 def load_configured(config: DataConfig) -> Dataset:
     """Loads what the settings of a run name; a setting that was changed but does not apply to the
     data is an `InputError`, as everything that `load` refuses.
     """
-    return load(
-        config.data,
-        imdb=config.imdb if config.imdb != ImdbOptions() else None,
-        synthetic=config.synthetic if config.synthetic != SyntheticOptions() else None,
-        word_index=config.word_index,
-        unique=config.unique,
-    )
+    return load(config.data, unique=config.unique, **_changed(config))
+
+
+def _changed(config: DataConfig) -> dict[str, Any]:
+    return {
+        "imdb": config.imdb if config.imdb != ImdbOptions() else None,
+        "synthetic": config.synthetic if config.synthetic != SyntheticOptions() else None,
+        "word_index": config.word_index,
+    }
 
 
 def _resized(sets: RaggedSets, num_tokens: int | None) -> RaggedSets:

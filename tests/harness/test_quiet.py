@@ -53,6 +53,25 @@ def test_a_standard_error_that_is_closed() -> None:
     assert (done.returncode, done.stdout) == (0, "inside\n")
 
 
+def test_what_keras_takes_in_without_need_is_left_out_and_can_be_imported_later() -> None:
+    script = """
+import gc, sys
+from harness.quiet import quiet_import
+with quiet_import():
+    import keras
+    assert not gc.isenabled()
+needless = {"jax", "matplotlib", "torch"}
+assert not needless & set(sys.modules), needless & set(sys.modules)
+assert gc.isenabled()
+assert gc.get_freeze_count() > 100_000
+import matplotlib.pyplot
+with quiet_import():
+    import matplotlib.image
+assert sys.modules["matplotlib"] is not None
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
+
+
 def test_another_keras_backend_is_refused() -> None:
     script = "from harness.cli import main; raise SystemExit(main(['doctor']))"
     done = subprocess.run(

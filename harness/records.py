@@ -282,6 +282,7 @@ class Summary:
     """Optimizer steps done, those before a resume included."""
     batch_size: int
     steps_per_dispatch: int
+    """At the end; `auto` adapts it to the machine."""
     precision: str
     implementation: str
     input: str

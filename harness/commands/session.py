@@ -52,6 +52,7 @@ def build_session(
     before: ExecutionConfig | None = None,
     dataset: Dataset | None = None,
     timeline: Timeline | None = None,
+    growing: bool = False,
 ) -> Session:
     """Loads the data, sets up the devices, settles every `auto` and builds the network.
 
@@ -61,6 +62,8 @@ def build_session(
         before: of the run that is resumed, every `auto` resolved.
         dataset: that of `config`, where it is loaded already.
         timeline: to mark the stages on.
+        growing: whether dispatches may get longer than estimated, where that is left to us. It
+            would change what a benchmark or a profile of dispatches is about.
 
     Raises:
         InputError: when the settings do not fit the data or the devices.
@@ -97,7 +100,10 @@ def build_session(
         network=network,
         engine=_engine(config, choices, dataset, devices, network, checkpoint_dir),
         steps=StepsPerDispatch(
-            choices.num_steps, fixed=config.execution.steps_per_dispatch != "auto"
+            choices.num_steps,
+            # A stream's dispatches are prepared ahead, as planned.
+            fixed=config.execution.steps_per_dispatch != "auto" or choices.input.name == "stream",
+            most=plan.steps_per_epoch if growing else None,
         ),
     )
     timeline.mark("engine")

@@ -74,6 +74,7 @@ def train(
         before=before,
         dataset=dataset,
         timeline=timeline,
+        growing=config.output.profile_steps is None,
     )
     network, plan, engine = session.network, session.plan, session.engine
     # 3. Where it starts from.
@@ -126,7 +127,7 @@ def train(
             with replacing(folder / MODEL_FILE_NAME) as beside:
                 portable_copy(network).save(beside)
         timeline.mark("saving the model")
-        summary = summarize(start, progress, use)
+        summary = summarize(start, progress, use, steps_per_dispatch=session.steps.num_steps)
         for observer in observers:
             observer.on_end(summary)
         timeline.mark("end of the run")

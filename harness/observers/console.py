@@ -124,7 +124,7 @@ class ConsoleObserver(Observer):
             self._print(f"interrupted after step {summary.steps:,} of {total_steps:,}", "yellow")
         if summary.diverged:
             self._print(f"diverged: the loss is not finite at step {summary.steps:,}", "yellow")
-        rows = [*closing_rows(summary), ("run folder", self._run.run_dir)]
+        rows = [*closing_rows(summary, self._run), ("run folder", self._run.run_dir)]
         if self._tensorboard_dir is not None:
             command = f"tensorboard --logdir {shlex.quote(str(self._tensorboard_dir))}"
             rows.append(("curves", command))

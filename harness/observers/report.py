@@ -38,7 +38,7 @@ def starting_rows(run: RunStart) -> Rows:
     ]
 
 
-def closing_rows(summary: Summary) -> Rows:
+def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """What the run came to; a figure that there is none of is a dash."""
     rows = [
         ("test accuracy", _figure(summary.test_accuracy, "{:.4f}")),
@@ -55,6 +55,9 @@ def closing_rows(summary: Summary) -> Rows:
         ("wall time", f"{summary.wall_seconds:.2f} s"),
         ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
     ]
+    if str(summary.steps_per_dispatch) != run.steps_per_dispatch.name:
+        began = f"{run.steps_per_dispatch.name} at the start"
+        rows.append(("steps/dispatch", f"{summary.steps_per_dispatch} at the end ({began})"))
     if summary.gpu_hours is not None:
         joules = summary.joules_per_1000_examples
         energy = "energy not known" if joules is None else f"{joules:,.3g} J per 1,000 examples"

@@ -9,6 +9,9 @@ AIM_SECONDS = 0.2
 """A dispatch of this length hides the cost of a call, and still lets Ctrl-C and the progress bar
 through several times a second."""
 _TOO_LONG_SECONDS = 0.5
+_TOO_SHORT_SECONDS = AIM_SECONDS / 2
+_GROWTH = 4
+"""At most, from one dispatch to the next: one that happened to be quick shall not mislead much."""
 
 _SUMS_PER_SECOND = {"native": 3e9, "gather": 6e8, "dense": 4.5e8}
 """Elements of the table added up, forward and backward, on two CPU cores, rounded down."""
@@ -29,9 +32,7 @@ def estimated_steps(
         hidden_units: of the network.
         implementation: of the multi-hot product.
 
-    An estimate on purpose, not a measurement: windows are as long as dispatches, and with it two
-    runs of the same settings write the same windows. A faster device gets shorter dispatches than
-    it could have, which costs little; for a slower one see `StepsPerDispatch`.
+    Where a run begins; `StepsPerDispatch` corrects it.
     """
     sums = tokens_per_step * hidden_units[0]
     products = 3 * rows * sum(m * n for m, n in itertools.pairwise(hidden_units))
@@ -41,18 +42,28 @@ def estimated_steps(
 
 
 class StepsPerDispatch(Observer):
-    """The number of steps of the next dispatch: halved after one that took over half a second,
-    unless it is fixed."""
+    """The number of steps of the next dispatch, adapted to how long the last one took.
 
-    def __init__(self, num_steps: int, *, fixed: bool) -> None:
+    What a step computes does not depend on it, nor does the compiled program.
+    """
+
+    def __init__(self, num_steps: int, *, fixed: bool, most: int | None = None) -> None:
         """Args:
         num_steps: to begin with.
         fixed: whether the user asked for this very number.
+        most: up to which it may grow towards `AIM_SECONDS`; None is `num_steps`.
         """
         self.num_steps = num_steps
         self._fixed = fixed
+        self._most = num_steps if most is None else most
 
     def on_window(self, window: Window) -> None:
-        """Keeps Ctrl-C and the progress bar prompt on a machine slower than estimated."""
-        if not self._fixed and window.seconds > _TOO_LONG_SECONDS:
+        """Halves after half a second, so that Ctrl-C and the progress bar stay prompt; grows after
+        less than half of the aim, unless an epoch's end had cut the dispatch short."""
+        if self._fixed:
+            return
+        if window.seconds > _TOO_LONG_SECONDS:
             self.num_steps = max(1, window.num_steps // 2)
+        elif window.seconds < _TOO_SHORT_SECONDS and window.num_steps == self.num_steps:
+            aimed_at = int(window.num_steps * min(_GROWTH, AIM_SECONDS / window.seconds))
+            self.num_steps = max(self.num_steps, min(self._most, aimed_at))

@@ -144,6 +144,13 @@ def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> Non
     assert lines[-1] == "run folder     r", "no curves without event files"
 
 
+def test_a_cadence_that_was_adapted_is_told(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    plain.observer.on_end(summary(steps_per_dispatch=64))
+    assert "steps/dispatch  64 at the end (20 at the start)" in plain.lines()
+
+
 def test_what_the_gradients_were_like_is_told_where_it_is_noteworthy(plain: Screen) -> None:
     plain.observer.on_start(run_start(Path("r")))
     plain.lines()

@@ -30,10 +30,38 @@ def test_it_halves_what_took_too_long_and_nothing_else() -> None:
     assert steps.num_steps == 1
 
 
+def test_it_grows_until_a_dispatch_lasts_as_long_as_it_should() -> None:
+    steps = StepsPerDispatch(10, fixed=False, most=1000)
+    lengths = []
+    for _ in range(5):
+        lengths.append(steps.num_steps)
+        steps.on_window(window(steps.num_steps, steps.num_steps * 0.001))
+    assert lengths == [10, 40, 160, 160, 160]
+    steps.on_window(window(160, 0.05))  # the machine has become faster
+    assert steps.num_steps == 640
+
+
+def test_it_grows_no_further_than_to_an_epoch_and_by_whole_dispatches_alone() -> None:
+    steps = StepsPerDispatch(100, fixed=False, most=150)
+    steps.on_window(window(20, 0.001))  # the rest of an epoch says nothing
+    assert steps.num_steps == 100
+    steps.on_window(window(100, 0.001))
+    assert steps.num_steps == 150
+    steps.on_window(window(150, 0.001))
+    assert steps.num_steps == 150
+
+
+def test_it_does_not_grow_unless_it_is_told_how_far() -> None:
+    steps = StepsPerDispatch(100, fixed=False)
+    steps.on_window(window(100, 0.001))
+    assert steps.num_steps == 100
+
+
 def test_what_was_asked_for_stays() -> None:
-    steps = StepsPerDispatch(80, fixed=True)
-    steps.on_window(window(80, 9.0))
-    assert steps.num_steps == 80
+    steps = StepsPerDispatch(80, fixed=True, most=1000)
+    for seconds in (9.0, 0.001):
+        steps.on_window(window(80, seconds))
+        assert steps.num_steps == 80
 
 
 @pytest.mark.parametrize("implementation", ["native", "gather", "dense"])

@@ -102,11 +102,17 @@ def _windows(path: Path, process: subprocess.Popen) -> list[tuple[float, dict[st
     lines: list[tuple[float, dict[str, Any]]] = []
     while not path.exists() and process.poll() is None:
         time.sleep(_POLL_SECONDS)
+    if not path.exists():
+        return []
     with path.open() as file:
+        line = ""
         while True:
             ended = process.poll() is not None
-            while line := file.readline():
-                lines.append((time.perf_counter(), json.loads(line)))
+            while read := file.readline():
+                line += read
+                if line.endswith("\n"):
+                    lines.append((time.perf_counter(), json.loads(line)))
+                    line = ""
             if ended:
                 return [(when, line) for when, line in lines if "num_steps" in line]
             time.sleep(_POLL_SECONDS)

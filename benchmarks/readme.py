@@ -52,7 +52,7 @@ def table(results: Path) -> str:
     lines += [
         "",
         "(`.venv/bin/python -m benchmarks.against_tutorial --data path/to/imdb.npz`, before the "
-        "peers are installed: Keras imports JAX where it finds it)",
+        "peers are installed: the tutorial's Keras would import JAX)",
         "",
     ]
     means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())

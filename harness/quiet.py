@@ -18,7 +18,8 @@ from harness.errors import InputError
 
 _NEEDLESS = ("jax", "matplotlib", "torch")
 """Keras imports them for backends and galleries that are not used here, which takes up to a quarter
-of a second and 0.1 GB. They can be imported as ever afterwards."""
+of a second and 0.1 GB. They can be imported as ever afterwards; those parts of Keras stay without
+them."""
 
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
@@ -54,7 +55,7 @@ def _without_needless() -> Iterator[None]:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager

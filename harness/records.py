@@ -87,6 +87,7 @@ class Compilation:
     capacity: int
     """Static length of the `values` buffer that the program was compiled for, per replica."""
     seconds: float
+    """With a step that it is tried out in, for libraries make code of their own then."""
     step: int
     """Optimizer steps done when it happened."""
 
@@ -282,7 +283,7 @@ class Summary:
     """Optimizer steps done, those before a resume included."""
     batch_size: int
     steps_per_dispatch: int
-    """At the end; `auto` adapts it to the machine."""
+    """The most in one dispatch: `auto` begins with an estimate, and adapts it to the machine."""
     precision: str
     implementation: str
     input: str

@@ -8,6 +8,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # The suite runs on logical CPU devices, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import hypothesis
 import pytest
 
 from harness.quiet import quiet_import
+
+# A shell's background job ignores SIGINT, and so would every process that a test sends one to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_LOGICAL_DEVICES = 2
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

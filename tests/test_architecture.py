@@ -47,6 +47,7 @@ GROUND = tuple(
         "files",
         "quiet",
         "timeline",
+        "child_process",
     )
 )
 ROOMS = (

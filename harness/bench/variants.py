@@ -50,7 +50,7 @@ class PartialEngine:
         if dispatch.capacity in self._capacities or self._variant == "input only":
             return None
         start = time.perf_counter()
-        self._step.compile_for(batches)
+        self._step.compile_for(batches, first=dispatch.first)
         self._capacities.add(dispatch.capacity)
         return Compilation(
             program=self._variant,

@@ -6,10 +6,8 @@ in turn while both stay loaded. Everything it says is JSON, one message a line, 
 output (harness/bench/protocol.py).
 """
 
-import ctypes
+import io
 import json
-import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,20 +15,16 @@ from typing import Any, TextIO
 
 import harness
 from harness.bench.protocol import PROTOCOL_VERSION, Job
+from harness.child_process import die_with_parent, take_standard_output
 from harness.errors import InputError
 from harness.quiet import quiet_import
 from harness.telemetry import host
 
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
-
 
 def main() -> None:
     """Serves one job, then ends."""
-    _die_with_parent()
-    # Libraries that print must not garble the messages.
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    die_with_parent()
+    channel = io.TextIOWrapper(take_standard_output())
     try:
         _serve(channel)
     except InputError as error:
@@ -94,12 +88,6 @@ def _send(channel: TextIO, **message: Any) -> None:
     channel.write(json.dumps(message) + "\n")
     if message["kind"] != "window":  # a turn's windows go together: the reader shall not wake up
         channel.flush()
-
-
-def _die_with_parent() -> None:
-    """Ends this process with its parent, also while it is stopped between two turns (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def resolve(
             hidden_units=config.model.hidden_units,
             implementation=implementation.name,
         )
-        why = f"estimated to last {AIM_SECONDS:.1f} s; corrected as it goes"
+        why = f"estimated to last {AIM_SECONDS:.1f} s"
     return Choices(
         precision=precision,
         implementation=implementation,

@@ -6,17 +6,8 @@ from harness.telemetry import host
 from harness.telemetry.observer import MachineUse
 
 
-def summarize(
-    start: RunStart, progress: Progress, use: MachineUse, *, steps_per_dispatch: int
-) -> Summary:
-    """The summary of a run that is over, or was interrupted after at least one window.
-
-    Args:
-        start: what was told at the start.
-        progress: what the loop saw.
-        use: what the machine spent.
-        steps_per_dispatch: at the end.
-    """
+def summarize(start: RunStart, progress: Progress, use: MachineUse) -> Summary:
+    """The summary of a run that is over, or was interrupted after at least one window."""
     statistics = window_statistics(progress.windows)
     wall_seconds = host.seconds_since_process_start()
     examples = sum(window.examples for window in progress.windows)
@@ -38,7 +29,9 @@ def summarize(
         epochs=(progress.step - start.start_step) / start.steps_per_epoch,
         steps=progress.step,
         batch_size=start.batch_size,
-        steps_per_dispatch=steps_per_dispatch,
+        steps_per_dispatch=max(
+            int(start.steps_per_dispatch.name), *(window.num_steps for window in progress.windows)
+        ),
         precision=start.precision.name,
         implementation=start.implementation.name,
         input=start.input.name,

@@ -127,7 +127,7 @@ def train(
             with replacing(folder / MODEL_FILE_NAME) as beside:
                 portable_copy(network).save(beside)
         timeline.mark("saving the model")
-        summary = summarize(start, progress, use, steps_per_dispatch=session.steps.num_steps)
+        summary = summarize(start, progress, use)
         for observer in observers:
             observer.on_end(summary)
         timeline.mark("end of the run")

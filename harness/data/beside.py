@@ -9,32 +9,41 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from harness.child_process import die_with_parent, take_standard_output
 from harness.config import DataConfig
 from harness.data.sources import Dataset, find_configured, load_configured
 from harness.errors import InputError
+
+_MAX_FILE_BYTES = 2**26
+_MAX_SYNTHETIC_ROWS = 200_000
+"""Beyond these, the second that is saved is little beside the loading, and much memory is taken
+twice while the data set is handed over."""
 
 
 @contextmanager
 def loading_beside(config: DataConfig) -> Iterator[Callable[[], Dataset]]:
     """Begins to load what `config` names; what it gives waits for it. The process ends with it.
 
-    A folder of this harness is loaded here and now: it is mapped into memory, not read.
+    A folder of this harness, which is mapped into memory and not read, is loaded here and now, and
+    so is what is large.
 
     Raises:
         InputError: there is no such data, or an option does not apply to it. What is wrong inside
-            the data is raised by the function that waits. So is a RuntimeError, where the process
-            ended in another way; it has then said why.
+            the data is raised by the function that waits, unless it is loaded here and now. So is a
+            RuntimeError, where the process ended in another way; it has then said why.
     """
-    path = find_configured(config)
-    if path is not None and path.is_dir():
+    if not _is_worth_it(find_configured(config), config):
         dataset = load_configured(config)
         yield lambda: dataset
         return
-    # In a session of its own, for Ctrl-C reaches all processes of a terminal's foreground; this
-    # one decides what comes of it.
+    # With this one's path: `-m` would look for modules in the current folder first. In a session of
+    # its own, for Ctrl-C reaches all processes of a terminal's foreground; this one decides what
+    # comes of it.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -47,6 +56,12 @@ def loading_beside(config: DataConfig) -> Iterator[Callable[[], Dataset]]:
             yield lambda: _received(process, config)
         finally:
             process.kill()
+
+
+def _is_worth_it(path: Path | None, config: DataConfig) -> bool:
+    if path is None:
+        return config.synthetic.synthetic_rows <= _MAX_SYNTHETIC_ROWS
+    return path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES
 
 
 def _received(process: subprocess.Popen[bytes], config: DataConfig) -> Dataset:
@@ -64,13 +79,12 @@ def _received(process: subprocess.Popen[bytes], config: DataConfig) -> Dataset:
 
 def main() -> None:
     """The process: settings come in, the data set or what is wrong with it goes out."""
+    die_with_parent()
+    answers = take_standard_output()
     config: DataConfig = pickle.load(sys.stdin.buffer)
     try:
         loaded: Dataset | InputError = load_configured(config)
     except InputError as error:
         loaded = error
-    pickle.dump(loaded, sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-if __name__ == "__main__":
-    main()
+    pickle.dump(loaded, answers, protocol=pickle.HIGHEST_PROTOCOL)
+    answers.flush()

@@ -59,7 +59,7 @@ class Engine:
         if dispatch.capacity in self._capacities:
             return None
         start = time.perf_counter()
-        self._step.compile_for(batches)
+        self._step.compile_for(batches, first=dispatch.first)
         self._capacities.add(dispatch.capacity)
         return Compilation(
             program="training step",
@@ -91,7 +91,7 @@ class Engine:
     def inspect(
         self, dispatch: Dispatch, batches: Sequence[AnyBatches]
     ) -> tuple[Inspection | None, Compilation | None]:
-        """Looks at the gradients of the dispatch's first batch, if its epoch is one to look at;
+        """Looks at the gradients of the dispatch's last batch, if its epoch is one to look at;
         also what had to be compiled for it."""
         return self._inspector.run(dispatch, batches)
 

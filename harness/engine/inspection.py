@@ -71,7 +71,8 @@ class Inspector:
     def run(
         self, dispatch: Dispatch, batches: Sequence[AnyBatches]
     ) -> tuple[Inspection | None, Compilation | None]:
-        """Looks at the dispatch's first batch, with the weights as they are after it.
+        """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
+        an epoch that is the same batch however its steps were divided into dispatches.
 
         Returns:
             What was seen, None where it is not time to look; and what was compiled for it.
@@ -81,11 +82,12 @@ class Inspector:
         if not (histograms or precision):
             return None, None
         step = dispatch.step + dispatch.num_steps
+        last = dispatch.first + dispatch.num_steps - 1
         compare = precision and self._reference is not None
         compilation = None
         start = time.perf_counter()
         if (dispatch.capacity, compare) not in self._compiled:
-            self._look(batches, dispatch.first, compare=compare)[1].numpy()
+            self._look(batches, last, compare=compare)[1].numpy()
             self._compiled.add((dispatch.capacity, compare))
             compilation = Compilation(
                 program="look at gradients",
@@ -94,7 +96,7 @@ class Inspector:
                 step=step,
             )
             start = time.perf_counter()
-        gradients, counts = self._look(batches, dispatch.first, compare=compare)
+        gradients, counts = self._look(batches, last, compare=compare)
         non_finite, lost, comparable = counts.numpy().tolist()
         weights, spreads = self._histograms(gradients) if histograms else ((), ())
         inspection = Inspection(

@@ -94,13 +94,14 @@ class TrainingStep:
         replicas: tuple[Replica, ...],
         devices: Devices,
         *,
-        max_rehearsal_bytes: int = 2**30,
+        max_rehearsal_bytes: int = 2**25,
     ) -> None:
         """Args:
         model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
         replicas: one for each device.
         max_rehearsal_bytes: of a replica's state, up to which `compile_for` tries a step out where
-            it need not; it holds the state twice for that.
+            it need not: it holds the state twice for that, and beyond 60 MB to copy it takes longer
+            than what is saved.
         """
         self._max_rehearsal_bytes = max_rehearsal_bytes
         self._model = model
@@ -139,23 +140,27 @@ class TrainingStep:
         together = distributed(batches, self._devices.strategy)
         return self._dispatch(together, *steps)
 
-    def compile_for(self, batches: Sequence[AnyBatches]) -> None:
+    def compile_for(self, batches: Sequence[AnyBatches], *, first: int = 0) -> None:
         """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is.
 
         That takes a step which is taken back: the programs of several replicas are compiled when
         they first run, and libraries make code of their own then, as oneDNN does for a matrix
         product on the CPU (25 ms, of training that takes 0.1 s).
+
+        Args:
+            batches: for each replica, S batches.
+            first: one that fits the capacity, of which a resident feed's batches hold others too.
         """
         state = [variable for replica in self._replicas for variable in replica.state()]
         num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in state) / len(self._replicas)
         if len(self._replicas) == 1 and num_bytes > self._max_rehearsal_bytes:
-            self(batches, 0).numpy()
+            self(batches, 0, first=first).numpy()
             return
         before = []
         for variable in state:
             with tf.device(variable.device):
                 before.append(tf.identity(variable))
-        self(batches, 1).numpy()
+        self(batches, 1, first=first).numpy()
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)
 

@@ -43,9 +43,9 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
     rows = [
         ("test accuracy", _figure(summary.test_accuracy, "{:.4f}")),
         ("test loss", _figure(summary.test_loss, "{:.4f}")),
-        ("examples/s", _throughput(summary)),
-        ("steps/s", _figure(summary.steps_per_second, "{:,.1f}")),
-        ("tokens/s", _figure(summary.tokens_per_second, "{:,.0f}")),
+        ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
+        ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
+        ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),
         ("data wait", _figure(summary.data_wait_fraction, "{:.1%}")),
         ("training", f"{summary.train_seconds:.2f} s"),
         (
@@ -57,7 +57,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
     ]
     if str(summary.steps_per_dispatch) != run.steps_per_dispatch.name:
         began = f"{run.steps_per_dispatch.name} at the start"
-        rows.append(("steps/dispatch", f"{summary.steps_per_dispatch} at the end ({began})"))
+        rows.append(("steps/dispatch", f"up to {summary.steps_per_dispatch} ({began})"))
     if summary.gpu_hours is not None:
         joules = summary.joules_per_1000_examples
         energy = "energy not known" if joules is None else f"{joules:,.3g} J per 1,000 examples"
@@ -101,12 +101,10 @@ def evaluation_line(evaluation: Evaluation, run: RunStart) -> str:
     )
 
 
-def _throughput(summary: Summary) -> str:
-    median = _figure(summary.examples_per_second, "{:,.0f}")
-    if summary.mean_examples_per_second is None:
-        return median
-    mean = f"{summary.mean_examples_per_second:,.0f}"
-    return f"{median} (median of the windows; {mean} over all of them)"
+def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:
+    if median is None or mean is None:
+        return "-"
+    return f"{median:,.{digits}f} in the median window, {mean:,.{digits}f} over all"
 
 
 def _choice(choice: Choice) -> str:

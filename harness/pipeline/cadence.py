@@ -51,11 +51,11 @@ class StepsPerDispatch(Observer):
         """Args:
         num_steps: to begin with.
         fixed: whether the user asked for this very number.
-        most: up to which it may grow towards `AIM_SECONDS`; None is `num_steps`.
+        most: up to which it may grow towards `AIM_SECONDS`; None for not at all.
         """
         self.num_steps = num_steps
         self._fixed = fixed
-        self._most = num_steps if most is None else most
+        self._most = most or 0
 
     def on_window(self, window: Window) -> None:
         """Halves after half a second, so that Ctrl-C and the progress bar stay prompt; grows after

@@ -4,7 +4,7 @@ Letters: R replicas, b rows of a replica's share of a batch.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,8 @@ from harness.data.ragged import RaggedSets
 from harness.pipeline.batch import ResidentBatches, ResidentSets
 from harness.pipeline.cadence import StepsPerDispatch
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan
+
+_Prepared = tuple[EpochPlan, list[tuple[tf.Tensor, tf.Tensor]]]
 
 
 def resident_bytes(sets: RaggedSets) -> int:
@@ -27,9 +29,9 @@ class Resident:
 
     The sets go to every device once, when this is built; an epoch's row ids once an epoch, prepared
     while the epoch before is trained. Those of the first epoch are prepared from the beginning,
-    beside whatever else a run starts with, and kept: a feed may be iterated again and again. A
-    dispatch holds as many steps as the plan says, or as `steps` does at the moment, up to the
-    epoch's end or a batch of another capacity.
+    beside whatever else a run starts with, and kept where they are the only ones. A dispatch holds
+    as many steps as the plan says, or as `steps` does at the moment, up to the epoch's end or a
+    batch of another capacity.
     """
 
     def __init__(
@@ -62,11 +64,14 @@ class Resident:
         self._start_step = start_step
         self._sets = [_on_device(sets, device) for device in devices]
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
-        self._first = self._ahead.submit(self._prepare, start_step // plan.steps_per_epoch)
+        first_epoch = start_step // plan.steps_per_epoch
+        self._first: Future[_Prepared] | None = self._ahead.submit(self._prepare, first_epoch)
 
     def __iter__(self) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
         first_epoch, step = divmod(self._start_step, self._plan.steps_per_epoch)
-        prepared = self._first
+        prepared = self._first or self._ahead.submit(self._prepare, first_epoch)
+        if self._epochs > 1:
+            self._first = None
         for epoch in range(first_epoch, self._epochs):
             planned, rows = prepared.result()
             if epoch + 1 < self._epochs:
@@ -78,7 +83,7 @@ class Resident:
                 step = end
             step = 0
 
-    def _prepare(self, epoch: int) -> tuple[EpochPlan, list[tuple[tf.Tensor, tf.Tensor]]]:
+    def _prepare(self, epoch: int) -> _Prepared:
         """The epoch's plan; for each replica its row ids [steps, b] and real rows [steps]."""
         plan = self._plan
         planned = EpochPlan(plan, epoch)

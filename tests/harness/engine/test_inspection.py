@@ -37,6 +37,17 @@ def test_it_changes_nothing(replicas: int, precision: str) -> None:
     assert_same(end, rig.state())
 
 
+def test_it_is_the_same_however_an_epoch_was_divided() -> None:
+    rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_dispatch=4)
+    whole, batches = next(rig.dispatches())
+    rest = dataclasses.replace(whole, first=3, step=3, num_steps=1)
+    inspector = inspector_of(rig)
+    seen, of_rest = (inspector.run(dispatch, batches)[0] for dispatch in (whole, rest))
+    assert seen is not None
+    assert of_rest is not None
+    assert dataclasses.replace(seen, seconds=0.0) == dataclasses.replace(of_rest, seconds=0.0)
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_gradients_are_those_of_training(replicas: int) -> None:
     """With plain descent and a rate of 1, a step moves each weight by its gradient."""
@@ -54,7 +65,7 @@ def test_the_gradients_are_those_of_training(replicas: int) -> None:
     assert inspection.step == dispatch.num_steps
     assert (inspection.non_finite_fraction, inspection.underflow_fraction) == (0.0, None)
     before = rig.state()[0]
-    rig.step(batches, 1).numpy()
+    rig.step(batches, 1, first=dispatch.num_steps - 1).numpy()
     after = rig.state()[0]
     variables = rig.network.logits.trainable_variables
     for index, variable in enumerate(variables):

@@ -51,10 +51,17 @@ def test_scalar_charts(
     chart = page.locator("tf-scalar-card", has=page.get_by_text(f"tag: {tag}")).first
     box = chart.locator("vz-line-chart2").bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"], steps=5)
     tooltip = page.locator("table:visible", has_text="Smoothed")
-    tooltip.wait_for()
-    shown = tooltip.inner_text()
+    shown = ""
+    for attempt in range(50):  # lines are drawn one after another, the pointer sees what there is
+        page.mouse.move(
+            box["x"] + 0.6 * box["width"] + attempt % 2, box["y"] + 0.4 * box["height"], steps=5
+        )
+        tooltip.wait_for()
+        shown = tooltip.inner_text()
+        if RUN in shown:
+            break
+        page.wait_for_timeout(100)
     assert RUN in shown
     assert any(re.search(rf"\b{record['step']}\b", shown) for record in expected), shown
 

@@ -12,7 +12,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.abc import MetaPathFinder
 
 from harness.errors import InputError
 
@@ -48,14 +49,27 @@ def quiet_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_needless() -> Iterator[None]:
-    hidden = [name for name in _NEEDLESS if name not in sys.modules]
-    # None is Python's own mark of a module that is not to be found.
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    absent = _Absent(name for name in _NEEDLESS if name not in sys.modules)
+    sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
+        sys.meta_path.remove(absent)
+
+
+class _Absent(MetaPathFinder):
+    """Says of some packages that there are none.
+
+    Not by None in `sys.modules`, Python's own mark of such a package: SciPy takes what stands there
+    for the package.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname.partition(".")[0] in self._names:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 @contextlib.contextmanager

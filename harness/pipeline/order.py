@@ -18,8 +18,17 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
         A read-only array.
     """
     keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(num_rows)
-    order = np.argsort(keys, kind="stable")
+    order = stable_order(keys)
     order.flags.writeable = False
+    return order
+
+
+def stable_order(keys: np.ndarray) -> np.ndarray:
+    """As NumPy's stable argsort, int64 [N], in a third of the time where the keys all differ."""
+    order = np.argsort(keys)
+    drawn = keys[order]
+    if (drawn[1:] == drawn[:-1]).any():  # 64 random bits: once in 10**7 epochs of 10**6 rows
+        return np.argsort(keys, kind="stable")
     return order
 
 

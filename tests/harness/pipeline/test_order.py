@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.pipeline.order import epoch_order, sequential_order
+from harness.pipeline.order import epoch_order, sequential_order, stable_order
 
 seeds = st.integers(0, 2**31 - 1)
 epochs = st.integers(0, 10_000)
@@ -37,6 +37,12 @@ def test_other_arguments_other_order(pairs: list[tuple[int, int]]) -> None:
 
 def test_seed_and_epoch_are_not_exchangeable() -> None:
     assert epoch_order(100, seed=1, epoch=2).tolist() != epoch_order(100, seed=2, epoch=1).tolist()
+
+
+@pytest.mark.parametrize("largest", [3, 2**64 - 1])
+def test_equal_keys_keep_their_order(largest: int) -> None:
+    keys = np.random.default_rng().integers(0, largest, 1000, np.uint64, endpoint=True)
+    np.testing.assert_array_equal(stable_order(keys), np.argsort(keys, kind="stable"))
 
 
 def test_is_the_same_in_every_process_and_version() -> None:

@@ -74,7 +74,7 @@ class _Absent(MetaPathFinder):
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """An import makes a million objects that stay: the collector is to leave them alone."""
+    """An import makes half a million objects that stay: the collector is to leave them alone."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

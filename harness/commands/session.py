@@ -103,7 +103,7 @@ def build_session(
             choices.num_steps,
             # A stream's dispatches are prepared ahead, as planned.
             fixed=config.execution.steps_per_dispatch != "auto" or choices.input.name == "stream",
-            most=plan.steps_per_epoch if growing else None,
+            most=plan.steps_per_epoch if growing else 0,
         ),
     )
     timeline.mark("engine")

@@ -100,8 +100,8 @@ class TrainingStep:
         model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
         replicas: one for each device.
         max_rehearsal_bytes: of a replica's state, up to which `compile_for` tries a step out where
-            it need not: it holds the state twice for that, and beyond 60 MB to copy it takes longer
-            than what is saved.
+            it need not: it holds the state twice for that, and copying 60 MB already takes longer
+            than is saved.
         """
         self._max_rehearsal_bytes = max_rehearsal_bytes
         self._model = model

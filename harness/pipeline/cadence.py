@@ -47,15 +47,15 @@ class StepsPerDispatch(Observer):
     What a step computes does not depend on it, nor does the compiled program.
     """
 
-    def __init__(self, num_steps: int, *, fixed: bool, most: int | None = None) -> None:
+    def __init__(self, num_steps: int, *, fixed: bool, most: int = 0) -> None:
         """Args:
         num_steps: to begin with.
         fixed: whether the user asked for this very number.
-        most: up to which it may grow towards `AIM_SECONDS`; None for not at all.
+        most: up to which it may grow towards `AIM_SECONDS`; 0 for not at all.
         """
         self.num_steps = num_steps
         self._fixed = fixed
-        self._most = most or 0
+        self._most = most
 
     def on_window(self, window: Window) -> None:
         """Halves after half a second, so that Ctrl-C and the progress bar stay prompt; grows after

@@ -56,7 +56,7 @@ def test_it_is_what_is_loaded_otherwise(write_npz: Callable[..., Path]) -> None:
             assert part.num_classes == expected.num_classes
 
 
-def test_what_is_large_is_loaded_here(tmp_path: Path) -> None:
+def test_what_is_large_is_loaded_here() -> None:
     large = SyntheticOptions(synthetic_rows=200_001)
     with loading_beside(DataConfig(synthetic=large)) as loaded:
         assert psutil.Process().children() == []

@@ -309,7 +309,7 @@ class Summary:
 
 
 class Observer:
-    """Receives a run's records, in order, on the thread that trains.
+    """Receives a run's records, in order.
 
     Every method does nothing here: an observer overrides what it cares for. What one raises ends
     the run, so that no sink fails unseen. `close` is called once, also after a failure.

@@ -48,6 +48,7 @@ GROUND = tuple(
         "quiet",
         "timeline",
         "child_process",
+        "background",
     )
 )
 ROOMS = (

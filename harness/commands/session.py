@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.background import Background
 from harness.commands.resolve import Choices, resolve
 from harness.config import ExecutionConfig, TrainConfig, check_batch, precision_watch_every
 from harness.data.sources import Dataset, load_configured
@@ -27,7 +28,8 @@ class Session:
     plan: Plan
     network: Network
     engine: Engine
-
+    background: Background
+    """Where the engine's checkpoints are written."""
     steps: StepsPerDispatch
     """Of a resident feed; it has to observe the run."""
 
@@ -91,6 +93,7 @@ def build_session(
         seed=config.execution.seed,
     )
     network = _network(config, choices, dataset, devices)
+    background = Background()
     timeline.mark("network")
     session = Session(
         dataset=dataset,
@@ -98,7 +101,8 @@ def build_session(
         choices=choices,
         plan=plan,
         network=network,
-        engine=_engine(config, choices, dataset, devices, network, checkpoint_dir),
+        engine=_engine(config, choices, dataset, devices, network, checkpoint_dir, background),
+        background=background,
         steps=StepsPerDispatch(
             choices.num_steps,
             # A stream's dispatches are prepared ahead, as planned.
@@ -145,6 +149,7 @@ def _engine(
     devices: Devices,
     network: Network,
     checkpoint_dir: Path,
+    background: Background,
 ) -> Engine:
     plan = evaluation_plan(
         dataset.test.lengths,
@@ -165,6 +170,7 @@ def _engine(
             implementation=choices.implementation.name,
         ),
         checkpoint_dir=checkpoint_dir,
+        background=background,
         looks=Looks(
             histograms_every=config.output.histograms,
             precision_every=precision_watch_every(

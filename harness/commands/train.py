@@ -27,6 +27,7 @@ from harness.errors import DivergenceError, InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
 from harness.model.network import layer_infos, portable_copy
+from harness.observers.background import BackgroundObserver
 from harness.observers.console import ConsoleObserver
 from harness.observers.jsonl import JsonlObserver
 from harness.observers.summary import SummaryObserver
@@ -92,7 +93,9 @@ def train(
     telemetry = TelemetryObserver(
         listeners, hz=config.telemetry.telemetry_hz, bus_ids=session.devices.pci_bus_ids
     )
-    observers = [session.steps, telemetry, *listeners]
+    # Files and the terminal may be slow: the device gets its next work before they are told.
+    aside = BackgroundObserver([telemetry, *listeners], session.background)
+    observers: list[Observer] = [session.steps, aside]
     dispatches: Feed = session.dispatches(epochs=config.epochs, start_step=start_step)
     if profiler is not None:
         observers.insert(0, profiler)
@@ -113,6 +116,7 @@ def train(
             stop_at_nan=config.on_nan == "stop",
             on_late_compilation=lambda late: _on_late_compilation(late, config, plan, observers),
         )
+        session.background.wait()
         use = telemetry.finish()
         timeline.mark("run")
         timeline.divide(

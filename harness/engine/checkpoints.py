@@ -2,41 +2,65 @@
 
 import functools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
+from harness.background import Background
 from harness.engine.replica import Replica, align_replicas
 from harness.errors import InputError
 from harness.files import os_error
 
 _NUM_KEPT = 2
 """The last one, and one more in case the last was being written when the machine went down."""
+_MAX_COPIED_BYTES = 2**30
 
 
 class Checkpoints:
-    """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps."""
+    """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
-    def __init__(self, folder: Path, model: keras.Model, replicas: tuple[Replica, ...]) -> None:
+    Training goes on while a file is written: the state is kept as it is now, in memory, and written
+    from there. Not TensorFlow's own asynchronous checkpoints, which fail with Keras's variables.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        replicas: tuple[Replica, ...],
+        background: Background,
+        *,
+        max_copied_bytes: int = _MAX_COPIED_BYTES,
+    ) -> None:
         """Args:
         folder: where they live; made at the first save.
-        model: holds the weights.
-        replicas: of which the first one's optimizer, dropout seeds and loss scale stand for all.
+        replicas: of which the first one's state stands for all.
+        background: where they are written.
+        max_copied_bytes: of that state. A larger one is not held twice: training waits for it.
         """
-        self._replicas = replicas
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        first = replicas[0]
-        parts = {} if first.loss_scale is None else {"loss_scale": first.loss_scale}
-        self._checkpoint = tf.train.Checkpoint(
-            model=model,
-            # Keras's seed generators are invisible to TensorFlow's checkpoints.
-            seeds=list(first.seeds),
-            optimizer=first.optimizer,
-            step=self._step,
-            **parts,
-        )
         self._folder = folder
+        self._replicas = replicas
+        self._background = background
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in replicas[0].state())
+        self._is_copied = num_bytes <= max_copied_bytes
+
+    @functools.cached_property
+    def _saved_parts(self) -> dict[str, list[tf.Variable]]:
+        """What files are written from and read into: the state, or in host memory what mirrors it.
+        Either reads the other's files."""
+        parts = self._replicas[0].parts()
+        if not self._is_copied:
+            return parts
+        with tf.device("CPU:0"):
+            return {
+                name: [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in variables]
+                for name, variables in parts.items()
+            }
+
+    @functools.cached_property
+    def _checkpoint(self) -> tf.train.Checkpoint:
+        return tf.train.Checkpoint(step=self._step, **self._saved_parts)
 
     @functools.cached_property
     def _manager(self) -> tf.train.CheckpointManager:
@@ -47,19 +71,22 @@ class Checkpoints:
         )
 
     def save(self, step: int) -> None:
-        """Saves the state after `step` optimizer steps; TensorFlow writes beside and renames.
+        """Saves the state after `step` optimizer steps, which may change as soon as this returns.
 
         Raises:
             OSError: naming the checkpoint, when it cannot be written, as on a full disk. The
-                folder then holds those before it alone.
+                folder then holds those before it alone. From `background`, except for a large
+                state.
         """
-        self._step.assign(step)
-        try:
-            self._manager.save(checkpoint_number=step)
-        except tf.errors.OpError as error:
-            path = self._folder / f"ckpt-{step}"
-            shutil.rmtree(f"{path}_temp", ignore_errors=True)  # where TensorFlow writes at first
-            raise os_error(error.message, path) from error
+        if not self._is_copied:
+            self._background.wait()
+            self._write(step)
+            return
+        copies = []
+        for variable in self._replicas[0].state():
+            with tf.device(variable.device):
+                copies.append(tf.identity(variable))
+        self._background.do(functools.partial(self._write, step, copies))
 
     def restore(self) -> int:
         """Restores the last state and returns its number of steps.
@@ -84,5 +111,23 @@ class Checkpoints:
                 " resume with the settings in the run folder's config.json, or train with "
                 "--overwrite to start anew"
             ) from error
+        if self._is_copied:
+            for variable, saved in zip(self._replicas[0].state(), self._saved(), strict=True):
+                variable.assign(saved)
         align_replicas(self._replicas)
         return int(self._step.numpy())
+
+    def _saved(self) -> list[tf.Variable]:
+        return [variable for part in self._saved_parts.values() for variable in part]
+
+    def _write(self, step: int, copies: Sequence[tf.Tensor] = ()) -> None:
+        """TensorFlow writes beside and renames."""
+        self._step.assign(step)
+        for variable, copy in zip(self._saved() if copies else (), copies, strict=True):
+            variable.assign(copy)
+        try:
+            self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            path = self._folder / f"ckpt-{step}"
+            shutil.rmtree(f"{path}_temp", ignore_errors=True)  # where TensorFlow writes at first
+            raise os_error(error.message, path) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from harness.background import Background
 from harness.config import OptimizerConfig
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.devices import Devices
@@ -33,6 +34,7 @@ class Engine:
         scaled: bool,
         test_feed: Feed,
         checkpoint_dir: Path,
+        background: Background,
         looks: Looks = NO_LOOKS,
     ) -> None:
         """Args:
@@ -40,6 +42,7 @@ class Engine:
         scaled: whether the loss is scaled (float16).
         test_feed: the held-out rows, one pass.
         checkpoint_dir: where checkpoints are saved to and resumed from.
+        background: where they are written; who saves waits for it at the end.
         looks: when gradients are looked at.
         """
         replicas = build_replicas(network.logits, devices, optimizer, scaled=scaled)
@@ -48,7 +51,7 @@ class Engine:
         self._step = TrainingStep(network.logits, replicas, devices)
         self._evaluator = Evaluator(network.logits, test_feed, devices)
         self._inspector = Inspector(network.logits, replicas, devices, looks)
-        self._checkpoints = Checkpoints(checkpoint_dir, network.logits, replicas)
+        self._checkpoints = Checkpoints(checkpoint_dir, replicas, background)
         self._capacities: set[int] = set()
         # As the shortest number that is this float32: 0.001, not 0.0010000000474974513.
         self.learning_rate = float(str(np.float32(replicas[0].optimizer.learning_rate)))
@@ -97,7 +100,7 @@ class Engine:
 
     def save(self, step: int) -> bool:
         """Saves a checkpoint of the state after `step` optimizer steps, unless a weight is not
-        finite; returns whether it did."""
+        finite; returns whether it does. The file is written in the background."""
         variables = self._variables
         if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables]):
             return False

@@ -45,11 +45,18 @@ class Replica:
                 return tf.constant(0)
             return self.loss_scale.apply(gradients, lambda: self.optimizer.apply(gradients))
 
+    def parts(self) -> dict[str, list[tf.Variable]]:
+        """Every variable that a training step may change on this device, by what it is of."""
+        return {
+            "weights": list(self.variables),
+            "seeds": list(self.seeds),
+            type(self.optimizer).__name__: [v.value for v in self.optimizer.variables],
+            "loss_scale": [] if self.loss_scale is None else list(self.loss_scale.variables),
+        }
+
     def state(self) -> list[tf.Variable]:
-        """Every variable that a training step may change on this device."""
-        own = [variable.value for variable in self.optimizer.variables]
-        scale = [] if self.loss_scale is None else list(self.loss_scale.variables)
-        return [*self.variables, *self.seeds, *own, *scale]
+        """The variables of all parts."""
+        return [variable for part in self.parts().values() for variable in part]
 
 
 def build_replicas(

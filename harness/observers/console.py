@@ -27,8 +27,8 @@ class ConsoleObserver(Observer):
     """Writes to `console`: what is trained, how it goes, what it came to.
 
     On a terminal a bar over all steps of the run shows epoch, loss, accuracy, examples/s and the
-    remaining time, redrawn with a window, at most ten times a second and from the thread that
-    trains. Elsewhere a window becomes a line when the last such line is `SECONDS_BETWEEN_LINES`
+    remaining time, redrawn with a window, at most ten times a second and without a thread of its
+    own. Elsewhere a window becomes a line when the last such line is `SECONDS_BETWEEN_LINES`
     ago, without any control code. Evaluations, compilations, warnings and notes are always a line.
     """
 

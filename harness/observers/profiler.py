@@ -58,7 +58,7 @@ class ProfilerObserver(Observer):
     has one step marker. The training takes its batches through `marked`, so that the marker can
     begin where the loop asks for them. When a dispatch is compiled before anything was captured,
     the capture begins again: compilation stays outside. The profiler starts and ends in time that
-    counts for the window after.
+    counts for the window after. It has to be told on the thread that trains, whose trace it marks.
 
     Raises:
         OSError: naming the folder, when the profile cannot be written there.

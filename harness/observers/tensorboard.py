@@ -44,7 +44,7 @@ class TensorBoardObserver(Observer):
     `weights/LAYER/NAME` and `gradients/LAYER/NAME`.
 
     Flushed at evaluations, at the end, and with the first window `FLUSH_SECONDS` after the last
-    flush. A window costs the thread that trains about 0.05 ms.
+    flush. A window costs about 0.05 ms.
 
     Raises:
         OSError: naming the file, when it cannot be written.

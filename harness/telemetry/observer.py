@@ -1,4 +1,4 @@
-"""Telemetry of a run: samplers in the background, joined to windows on the thread that trains."""
+"""Telemetry of a run: samplers in the background, joined to windows as they are told."""
 
 import functools
 import math

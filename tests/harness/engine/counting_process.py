@@ -18,6 +18,7 @@ os.environ["XLA_FLAGS"] = (
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from harness.background import Background  # noqa: E402
 from harness.config import OptimizerConfig  # noqa: E402
 from harness.engine.engine import Engine  # noqa: E402
 from harness.pipeline.plan import evaluation_plan  # noqa: E402
@@ -50,6 +51,7 @@ def run(replicas: int) -> list[dict]:
         scaled=True,
         test_feed=Stream(sets, plan),
         checkpoint_dir=FOLDER,
+        background=Background(),
     )
     events = []
 

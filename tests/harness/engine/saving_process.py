@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.background import Background
 from harness.engine.checkpoints import Checkpoints
 from tests.harness.engine.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
@@ -18,13 +19,15 @@ def build() -> Rig:
 
 def save_for_ever(folder: Path) -> None:
     rig = build()
-    checkpoints = Checkpoints(folder, rig.network.logits, rig.replicas)
+    background = Background()
+    checkpoints = Checkpoints(folder, rig.replicas, background)
     shapes = [weights.shape for weights in rig.network.logits.get_weights()]
     step = 0
     while True:
         step += 1
         rig.network.logits.set_weights([np.full(shape, step) for shape in shapes])
         checkpoints.save(step)
+        background.wait()
         print(step, flush=True)
 
 

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from harness.background import Background
 from harness.data.ragged import RaggedSets
 from harness.engine.checkpoints import Checkpoints
 from harness.errors import InputError
@@ -21,8 +25,16 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=77)
 
 
-def checkpoints(rig: Rig, folder: Path) -> Checkpoints:
-    return Checkpoints(folder, rig.network.logits, rig.replicas)
+def checkpoints(rig: Rig, folder: Path, **settings: int) -> Checkpoints:
+    return Checkpoints(folder, rig.replicas, Background(), **settings)
+
+
+def save(rig: Rig, folder: Path, *steps: int, **settings: int) -> None:
+    background = Background()
+    saver = Checkpoints(folder, rig.replicas, background, **settings)
+    for step in steps:
+        saver.save(step)
+    background.close()
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
@@ -38,7 +50,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: Ragge
     for replica in first.replicas:
         assert replica.loss_scale is not None
         replica.loss_scale.scale.assign(2.0**12)  # not where it began
-    checkpoints(first, tmp_path).save(5)
+    save(first, tmp_path, 5)
     sums, end = first.train(start_step=5), first.state()
 
     resumed = rig()
@@ -48,11 +60,56 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: Ragge
     assert_same(resumed.state(), end)
 
 
+def test_holds_the_state_as_it_was_though_it_is_written_later(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
+    background = Background()
+    saver = Checkpoints(tmp_path, rig.replicas, background)
+    go_on = threading.Event()
+    background.do(lambda: None if go_on.wait(60) else pytest.fail("the test was held up"))
+    rig.train(num_dispatches=1)
+    before = rig.state()
+    saver.save(4)
+    rig.train(start_step=4)
+    assert not list(tmp_path.iterdir()), "nothing is written yet"
+    go_on.set()
+    background.close()
+
+    other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
+    assert checkpoints(other, tmp_path).restore() == 4
+    assert_same(other.state(), before)
+
+
+def test_a_large_state_is_written_at_once_to_the_same_file(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    settings: dict[str, Any] = {"replicas": 2, "precision": "mixed_float16", "dropout": 0.3}
+    rig = build_rig(sets, **settings)
+    rig.train(num_dispatches=1)
+    save(rig, tmp_path / "copied", 4)
+    checkpoints(rig, tmp_path / "at once", max_copied_bytes=0).save(4)
+    copied, at_once = (
+        {
+            name: tf.train.load_variable(str(folder / "ckpt-4"), name)
+            for name, _ in tf.train.list_variables(str(folder / "ckpt-4"))
+            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"  # has the variables' own names
+        }
+        for folder in (tmp_path / "copied", tmp_path / "at once")
+    )
+    assert copied.keys() == at_once.keys()
+    for name, value in copied.items():
+        np.testing.assert_array_equal(value, at_once[name], err_msg=name)
+    for max_copied_bytes in (0, 10**9):
+        other = build_rig(sets, seed=1, **settings)
+        saver = checkpoints(other, tmp_path / "copied", max_copied_bytes=max_copied_bytes)
+        assert saver.restore() == 4
+        assert_same(other.state(), rig.state())
+
+
 def test_keeps_the_last_two(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
-    saver = checkpoints(rig, tmp_path)
-    for step in (3, 7, 11):
-        saver.save(step)
+    save(rig, tmp_path, 3, 7, 11)
     assert sorted(path.stem for path in tmp_path.glob("*.index")) == ["ckpt-11", "ckpt-7"]
     assert checkpoints(rig, tmp_path).restore() == 11
 
@@ -80,7 +137,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
     tmp_path: Path, sets: RaggedSets, changed: dict
 ) -> None:
     settings = {"hidden_units": (6, 4), "precision": "mixed_float16", "dropout": 0.1}
-    checkpoints(build_rig(sets, **settings), tmp_path).save(1)
+    save(build_rig(sets, **settings), tmp_path, 1)
     other = build_rig(sets, **(settings | changed))
     with pytest.raises(InputError, match=r"does not fit .*; resume with the settings"):
         checkpoints(other, tmp_path).restore()
@@ -88,7 +145,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
-    checkpoints(rig, tmp_path).save(1)
+    save(rig, tmp_path, 1)
     (data,) = tmp_path.glob("*.data-*")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(InputError, match=r"ckpt-1 .* is damaged: .*--overwrite"):

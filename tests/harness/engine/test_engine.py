@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from harness.background import Background
 from harness.config import OptimizerConfig
 from harness.data.ragged import RaggedSets
 from harness.engine.engine import Engine
@@ -33,6 +34,7 @@ def engine_of(rig: Rig, folder: Path) -> Engine:
         scaled=rig.replicas[0].loss_scale is not None,
         test_feed=Stream(rig.sets, plan),
         checkpoint_dir=folder,
+        background=Background(),
     )
 
 

@@ -39,6 +39,7 @@ _DISK_FULL = {
 def _train(config: TrainConfig) -> int:
     timeline = Timeline(elapsed_seconds=seconds_since_process_start())
     timeline.mark("start of Python, arguments")
+    is_first = "tensorflow" not in sys.modules
     from harness.data.beside import loading_beside
 
     with loading_beside(config.data) as loaded:
@@ -48,7 +49,7 @@ def _train(config: TrainConfig) -> int:
         timeline.mark("imports, data beside them")
         dataset = loaded()
         timeline.mark("rest of the data")
-    return train(config, dataset=dataset, timeline=timeline)
+    return train(config, dataset=dataset, timeline=timeline, is_first=is_first)
 
 
 def _evaluate(config: EvaluateConfig) -> int:

@@ -60,6 +60,10 @@ class RunStart:
     implementation: Choice
     steps_per_dispatch: Choice
     input: Choice
+    compilation_cache: Choice
+    """`on` or `off`."""
+    cached_programs: int
+    """XLA programs that earlier runs have compiled."""
     batch_size: int
     learning_rate: float
     """The optimizer's own default where none was named."""
@@ -291,6 +295,8 @@ class Summary:
     devices: tuple[str, ...]
     compilations: int
     """How often the training step was compiled: once for each capacity that occurred."""
+    cached_programs: int
+    """XLA programs of earlier runs at the start: `compile_seconds` is less with them."""
     skipped_steps: int
     non_finite_gradient_fraction: float | None
     """The most over inspections; None where there was none. So is the one below."""

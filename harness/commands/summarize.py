@@ -38,6 +38,7 @@ def summarize(start: RunStart, progress: Progress, use: MachineUse) -> Summary:
         replicas=start.replicas,
         devices=start.devices,
         compilations=sum(c.program == "training step" for c in progress.compilations),
+        cached_programs=start.cached_programs,
         skipped_steps=sum(window.skipped_steps for window in progress.windows),
         non_finite_gradient_fraction=max(
             (i.non_finite_fraction for i in progress.inspections), default=None

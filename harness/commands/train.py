@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -23,6 +24,7 @@ from harness.commands.tensorboard_folder import check_tensorboard_folder
 from harness.config import TrainConfig
 from harness.config.mapping import to_mapping
 from harness.data.sources import Dataset
+from harness.engine.compilation_cache import CompilationCache
 from harness.errors import DivergenceError, InputError, RecompilationError
 from harness.files import replacing
 from harness.loop import train as run_loop
@@ -34,7 +36,7 @@ from harness.observers.summary import SummaryObserver
 from harness.observers.tensorboard import TensorBoardObserver
 from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Plan
-from harness.records import Compilation, DatasetInfo, Observer, RunStart
+from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart
 from harness.telemetry import host
 from harness.telemetry.observer import TelemetryObserver
 from harness.timeline import Timeline
@@ -46,6 +48,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     timeline: Timeline | None = None,
+    is_first: bool = False,
 ) -> int:
     """Runs the command; returns its exit code.
 
@@ -54,6 +57,8 @@ def train(
         console: where to print; None is standard output.
         dataset: that of `config`, where it is loaded already.
         timeline: with what has passed already, for --timing.
+        is_first: whether TensorFlow has not been used in this process; else there is no compilation
+            cache.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the run folder. Nothing
@@ -69,6 +74,9 @@ def train(
     tensorboard_folder = check_tensorboard_folder(config.output, folder)
     before = check_resumable(folder, config) if config.output.resume else None
     # 2. The plan of the run, the network, and what drives it.
+    cache = CompilationCache(
+        _deciding_programs(config), off=_why_no_cache(config), is_first=is_first
+    )
     session = build_session(
         config,
         checkpoint_dir=folder / CHECKPOINT_FOLDER_NAME,
@@ -77,13 +85,18 @@ def train(
         timeline=timeline,
         growing=config.output.profile_steps is None,
     )
+    if config.compilation_cache == "on" and cache.choice.name == "off":
+        raise InputError(
+            f"--compilation-cache on cannot be had: {cache.choice.why}; with auto, the run "
+            "compiles its programs anew where that is so"
+        )
     network, plan, engine = session.network, session.plan, session.engine
     # 3. Where it starts from.
     start_step = 0
     if config.output.resume:
         start_step = engine.restore()
         _check_unfinished(start_step, config.epochs, plan)
-    start = run_start(config, session, folder, start_step)
+    start = run_start(config, session, folder, start_step, cache)
     profiler = profiler_of_run(config.output, folder, start)
     prepare_run_folder(folder, clear=config.output.overwrite)
     if config.output.summary:
@@ -118,6 +131,7 @@ def train(
         )
         session.background.wait()
         use = telemetry.finish()
+        _keep(cache, observers)
         timeline.mark("run")
         timeline.divide(
             {
@@ -163,8 +177,14 @@ def _check_unfinished(start_step: int, epochs: int, plan: Plan) -> None:
         )
 
 
-def run_start(config: TrainConfig, session: Session, folder: Path, start_step: int) -> RunStart:
-    """What a run's observers are told of it before it trains."""
+def run_start(
+    config: TrainConfig,
+    session: Session,
+    folder: Path,
+    start_step: int,
+    cache: CompilationCache | None = None,
+) -> RunStart:
+    """What a run's observers are told of it before it trains; without a cache, it is off."""
     dataset, choices, plan = session.dataset, session.choices, session.plan
     return RunStart(
         run_dir=str(folder),
@@ -184,6 +204,8 @@ def run_start(config: TrainConfig, session: Session, folder: Path, start_step: i
         implementation=choices.implementation,
         steps_per_dispatch=choices.steps_per_dispatch,
         input=choices.input,
+        compilation_cache=cache.choice if cache else Choice(name="off", why="not for this command"),
+        cached_programs=cache.num_programs if cache else 0,
         batch_size=plan.batch_size,
         learning_rate=session.engine.learning_rate,
         num_parameters=session.network.probabilities.count_params(),
@@ -194,6 +216,29 @@ def run_start(config: TrainConfig, session: Session, folder: Path, start_step: i
         versions=host.versions(),
         host=host.host(),
     )
+
+
+def _why_no_cache(config: TrainConfig) -> str | None:
+    if config.compilation_cache == "off":
+        return "asked for"
+    if config.output.profile_steps is not None:
+        return "its programs have lost the names that a profile shows"
+    return None
+
+
+def _deciding_programs(config: TrainConfig) -> dict[str, Any]:
+    settings = to_mapping(config)
+    deciding = {name: settings[name] for name in ("data", "model", "optimizer", "execution")}
+    del deciding["execution"]["seed"]
+    return deciding
+
+
+def _keep(cache: CompilationCache, observers: list[Observer]) -> None:
+    try:
+        cache.keep()
+    except OSError as error:
+        for observer in observers:
+            observer.on_note(f"what XLA has compiled is not kept for later runs: {error}")
 
 
 def _observers(tensorboard_folder: Path | None, console: Console) -> list[Observer]:

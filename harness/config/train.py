@@ -22,6 +22,11 @@ class TrainConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
+    compilation_cache: Literal["auto", "on", "off"] = "auto"
+    """Of XLA programs. `on`: those that an earlier run with the same settings compiled are loaded,
+    and new ones kept. `auto`: on where that works, which is on the CPU, and not where steps are
+    profiled, for loaded programs have lost the names of their parts."""
+
     epochs: int = 2
     """Passes over the training rows."""
 

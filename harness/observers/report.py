@@ -27,6 +27,7 @@ def starting_rows(run: RunStart) -> Rows:
         ("implementation", _choice(run.implementation)),
         ("input", _choice(run.input)),
         ("steps/dispatch", _choice(run.steps_per_dispatch)),
+        ("XLA cache", _choice(run.compilation_cache)),
         ("parameters", f"{run.num_parameters:,}"),
         (
             "steps",

@@ -51,10 +51,12 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
         "implementation": run.implementation,
         "input": run.input,
         "steps_per_dispatch": run.steps_per_dispatch,
+        "compilation_cache": run.compilation_cache,
     }
     return {
         **run.config,
         "execution": execution,
+        "compilation_cache": run.compilation_cache.name,
         "output": {**run.config["output"], "precision_watch": watch},
         _RESOLVED: {
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},

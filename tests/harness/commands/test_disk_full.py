@@ -1,16 +1,13 @@
 """Disks that run full in earnest: exit code 2, what and where, nothing half-written."""
 
-import contextlib
 import resource
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.harness.commands.disks import small_disk
 from tests.harness.commands.runs import SMALL, Result, call, command_line, losses, records, run
 
 FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
@@ -82,20 +79,6 @@ def test_no_room_for_the_model(tmp_path: Path) -> None:
     check_refusal(result, str(tmp_path / "model.keras"), "File too large")
     check_nothing_is_half_written(tmp_path)
     assert (tmp_path / "checkpoints" / "ckpt-16.index").exists()
-
-
-@contextlib.contextmanager
-def small_disk(place: Path, size_bytes: int, *options: str) -> Iterator[None]:
-    """Mounts a file system of that size; skips where none may be mounted."""
-    all_options = ",".join((f"size={size_bytes}", *options))
-    command = ["mount", "-t", "tmpfs", "-o", all_options, "tmpfs", str(place)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def room_bytes(*paths: Path) -> int:

@@ -63,6 +63,7 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
         "implementation  gather (on CPU)",
         "input           stream (the only one)",
         "steps/dispatch  20 (four windows an epoch)",
+        "XLA cache       on (2 programs of earlier runs with these settings)",
         "parameters      505,201",
         "steps           160 of 500 rows: 2 epochs of 80",
         "run folder      runs/[bold]a b",

@@ -21,7 +21,7 @@ SUMMARY_KEYS = {
     *("versions", "host"),
     *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
-    *("diverged", "non_finite_gradient_fraction", "underflow_fraction"),
+    *("cached_programs", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
 }
 
 
@@ -71,7 +71,9 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
         replicas=2,
     )
     output = dataclasses.replace(asked.output, precision_watch=0)
-    assert settings == dataclasses.replace(asked, execution=resolved, output=output)
+    assert settings == dataclasses.replace(
+        asked, execution=resolved, output=output, compilation_cache="on"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What TensorFlow's persistent cache of compiled programs saves a run.
+"""What the cache of XLA's programs saves a run.
 
-    .venv/bin/python -m benchmarks.persistent_cache --runs 7
+    .venv/bin/python -m benchmarks.compilation_cache --runs 7
 
 Three kinds of `harness train` in turn, each run in a process of its own: without the cache, with an
 empty one, and with one that the run before has filled.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.runs import summary_of_run
+from kernels.multi_hot.native.build import CACHE_VARIABLE
 
 _KINDS = ("without", "empty", "filled")
 
@@ -26,14 +27,17 @@ def main() -> None:
     arguments = parser.parse_args()
     summaries: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
     with tempfile.TemporaryDirectory() as cache:
+        environment = {CACHE_VARIABLE: cache}
+        summary_of_run(arguments.data, environment=environment)  # compiles the kernels
         for _ in range(arguments.runs):
             for kind in _KINDS:
                 if kind == "empty":
-                    shutil.rmtree(cache)
-                    Path(cache).mkdir()
-                flags = "" if kind == "without" else f"--tf_xla_persistent_cache_directory={cache}"
-                environment = {"TF_XLA_FLAGS": flags}
-                summaries[kind].append(summary_of_run(arguments.data, environment=environment))
+                    for folder in Path(cache).glob("xla-*"):
+                        shutil.rmtree(folder)
+                flags = ["--compilation-cache", "off"] if kind == "without" else []
+                summary = summary_of_run(arguments.data, *flags, environment=environment)
+                assert (summary["cached_programs"] > 0) == (kind == "filled"), summary
+                summaries[kind].append(summary)
     losses = {summary["test_loss"] for runs in summaries.values() for summary in runs}
     print(f"test loss {', '.join(map(str, sorted(losses)))} in all {3 * arguments.runs} runs")
     for kind, runs in summaries.items():

@@ -35,8 +35,8 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         session = build_session(config, checkpoint_dir=Path(temporary))
-        rounds = measure(session, arguments.rounds)
-        session.background.close()
+        with session.background:
+            rounds = measure(session, arguments.rounds)
     print(f"{'checkpoint':<12}{'save':>10}{'the dispatch after it':>25}")
     for way in _WAYS:
         save_ms, dispatch_ms = (

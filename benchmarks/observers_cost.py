@@ -135,8 +135,8 @@ class Turns:
         background = Background()
         gaps = Gaps(session.engine)
         with ExitStack() as stack:
-            stack.callback(background.close)
             observers = [] if way == "off" else self._watching(stack)
+            stack.enter_context(background)  # ends before those who watch
             if way == "on":
                 observers = [BackgroundObserver(observers, background)]
             start = time.perf_counter()

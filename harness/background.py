@@ -1,11 +1,17 @@
 """A thread beside the one that trains: does what it is given, in order, and loses no failure."""
 
-from collections import deque
+import contextlib
+import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 
-_MAX_WAITING = 256
-"""Tasks, so that who is too slow for what it is given holds up the others, not the memory."""
+_MAX_WAITING = 16
+"""Tasks. Who is too slow for what it is given holds up the others, so that no record is told long
+after what it is about."""
+_LEFT_BEHIND_SECONDS = 1.0
+
+Task = Callable[[], None]
 
 
 class Background:
@@ -13,22 +19,29 @@ class Background:
 
     After a task that raised none is done any more, as if it had been called in line; what it raised
     comes out of the next call here. The thread starts with the first task.
+
+    As a context, it does what is left before it ends. Not so after a KeyboardInterrupt, which is to
+    end the process at once: what waits is dropped then, and a task that takes longer than a second
+    more is left behind.
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="background")
-        self._waiting: deque[Future[None]] = deque()
-        self._failed = False
+        self._tasks: queue.Queue[Task | None] = queue.Queue(_MAX_WAITING)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._is_over = False
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Hands a task over; waits only where very many are waiting already.
+    def do(self, task: Task) -> None:
+        """Hands a task over; waits only where many are waiting already.
 
         Raises:
             BaseException: what an earlier task raised.
         """
-        while self._waiting and (self._waiting[0].done() or len(self._waiting) >= _MAX_WAITING):
-            self._waiting.popleft().result()
-        self._waiting.append(self._executor.submit(self._do, task))
+        self._raise()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="background", daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
 
     def wait(self) -> None:
         """Waits until all is done.
@@ -36,25 +49,41 @@ class Background:
         Raises:
             BaseException: what a task raised.
         """
-        while self._waiting:
-            self._waiting.popleft().result()
+        self._tasks.join()
+        self._raise()
 
-    def close(self) -> None:
-        """Does what is left, and ends the thread.
+    def __enter__(self) -> "Background":
+        return self
 
-        Raises:
-            BaseException: what a task raised, unless that came out before.
-        """
-        try:
-            self.wait()
-        finally:
-            self._executor.shutdown()
-
-    def _do(self, task: Callable[[], None]) -> None:
-        if self._failed:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._thread is None:
             return
-        try:
-            task()
-        except BaseException:
-            self._failed = True
-            raise
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._is_over = True
+            with contextlib.suppress(queue.Full):
+                self._tasks.put(None, timeout=_LEFT_BEHIND_SECONDS)
+                self._thread.join(_LEFT_BEHIND_SECONDS)
+            return
+        self._tasks.put(None)
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if not self._is_over:
+                try:
+                    task()
+                except BaseException as error:  # noqa: BLE001 - whoever trains raises it again
+                    self._is_over = True
+                    self._error = error
+            self._tasks.task_done()

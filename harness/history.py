@@ -76,7 +76,7 @@ class History:
             observer.on_inspection(inspection)
 
     def saved(self, done: bool) -> None:
-        """A checkpoint of the state at hand was written; or not, since a weight is not finite."""
+        """A checkpoint of the state at hand is being saved; or not, as a weight is not finite."""
         if done:
             self._saved_step = self._step
         else:

@@ -54,7 +54,7 @@ class Engine(Protocol):
         """Looks at the gradients of a batch, if it is time to."""
 
     def save(self, step: int) -> bool:
-        """Saves a checkpoint, unless a weight is not finite; returns whether it did."""
+        """Begins to save a checkpoint, unless a weight is not finite; returns whether it does."""
 
 
 def train(
@@ -86,8 +86,9 @@ def train(
     """
     history = History(observers, start_step=start_step, stop_at_nan=stop_at_nan)
     interrupted = False
-    # A window lasts from the sync before to its own: what observers take counts, compilations,
-    # evaluations and checkpoints do not.
+    # A window lasts from the sync before to its own: what observers take counts, compilations and
+    # evaluations do not. Of a checkpoint only what holds the loop up does not: what is written
+    # meanwhile takes its share of the processor.
     remaining = iter(dispatches)
     window_start = clock()
     while not interrupted and not history.must_stop:

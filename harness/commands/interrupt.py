@@ -8,7 +8,8 @@ EXIT_INTERRUPTED = 130
 
 
 class Interrupt:
-    """A context in which the first SIGINT only sets `requested`; a second interrupts at once."""
+    """A context in which the first SIGINT only sets `requested`; a second interrupts at once, but
+    for a second in which a file that is being written may be finished."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -29,7 +29,7 @@ class Session:
     network: Network
     engine: Engine
     background: Background
-    """Where the engine's checkpoints are written."""
+    """Where the engine's checkpoints are written, and observers may be told."""
     steps: StepsPerDispatch
     """Of a resident feed; it has to observe the run."""
 

@@ -116,6 +116,7 @@ def train(
     with Interrupt() as interrupt, ExitStack() as closing:
         for observer in observers:
             closing.callback(observer.close)
+        closing.enter_context(session.background)  # ends before they are closed
         for observer in observers:
             observer.on_start(start)
         timeline.mark("start of the run")
@@ -139,7 +140,7 @@ def train(
                 "training": sum(w.seconds for w in progress.windows),
                 "evaluation": sum(e.seconds for e in progress.evaluations),
             },
-            rest="checkpoints, start of the feed",
+            rest="waiting for files, start of the feed",
         )
         if progress.divergence is None:
             with replacing(folder / MODEL_FILE_NAME) as beside:

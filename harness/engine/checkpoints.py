@@ -2,9 +2,11 @@
 
 import functools
 import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from harness.background import Background
@@ -14,14 +16,16 @@ from harness.files import os_error
 
 _NUM_KEPT = 2
 """The last one, and one more in case the last was being written when the machine went down."""
-_MAX_COPIED_BYTES = 2**30
+_MAX_FACT = 300
+"""Letters of what TensorFlow says of a misfit: it prints whole arrays."""
 
 
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
-    Training goes on while a file is written: the state is kept as it is now, in memory, and written
-    from there. Not TensorFlow's own asynchronous checkpoints, which fail with Keras's variables.
+    Training goes on while a file is written, from a copy of the state in host memory. Where the
+    processor is the device, writing takes its share of it all the same. These are not TensorFlow's
+    own asynchronous checkpoints, which fail with Keras's variables.
     """
 
     def __init__(
@@ -30,13 +34,13 @@ class Checkpoints:
         replicas: tuple[Replica, ...],
         background: Background,
         *,
-        max_copied_bytes: int = _MAX_COPIED_BYTES,
+        max_copied_bytes: int = 2**30,
     ) -> None:
         """Args:
         folder: where they live; made at the first save.
         replicas: of which the first one's state stands for all.
         background: where they are written.
-        max_copied_bytes: of that state. A larger one is not held twice: training waits for it.
+        max_copied_bytes: of that state. Of a larger one no copies are made: training waits.
         """
         self._folder = folder
         self._replicas = replicas
@@ -54,8 +58,11 @@ class Checkpoints:
             return parts
         with tf.device("CPU:0"):
             return {
-                name: [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in variables]
-                for name, variables in parts.items()
+                part: [
+                    tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False, name=f"{part}_{index}")
+                    for index, v in enumerate(variables)
+                ]
+                for part, variables in parts.items()
             }
 
     @functools.cached_property
@@ -78,14 +85,12 @@ class Checkpoints:
                 folder then holds those before it alone. From `background`, except for a large
                 state.
         """
+        # Who saves faster than the disk takes it waits here, with one copy in memory.
+        self._background.wait()
         if not self._is_copied:
-            self._background.wait()
             self._write(step)
             return
-        copies = []
-        for variable in self._replicas[0].state():
-            with tf.device(variable.device):
-                copies.append(tf.identity(variable))
+        copies = [variable.numpy() for variable in self._replicas[0].state()]
         self._background.do(functools.partial(self._write, step, copies))
 
     def restore(self) -> int:
@@ -105,11 +110,12 @@ class Checkpoints:
             self._checkpoint.restore(path).expect_partial().assert_consumed()
         except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
             # IndexError is what TensorFlow raises of a file that ends too early.
-            fact = " ".join(str(error).split())
+            fact = textwrap.shorten(str(error), _MAX_FACT, placeholder=" ...")
             raise InputError(
-                f"checkpoint {path} does not fit this network and optimizer, or is damaged: {fact};"
-                " resume with the settings in the run folder's config.json, or train with "
-                "--overwrite to start anew"
+                f"checkpoint {path} does not fit this network and optimizer, is of another version "
+                f"of the harness, or is damaged: {fact}; resume with the settings in the run "
+                "folder's config.json and the version that saved it, or train with --overwrite to "
+                "start anew"
             ) from error
         if self._is_copied:
             for variable, saved in zip(self._replicas[0].state(), self._saved(), strict=True):
@@ -120,7 +126,7 @@ class Checkpoints:
     def _saved(self) -> list[tf.Variable]:
         return [variable for part in self._saved_parts.values() for variable in part]
 
-    def _write(self, step: int, copies: Sequence[tf.Tensor] = ()) -> None:
+    def _write(self, step: int, copies: Sequence[np.ndarray] = ()) -> None:
         """TensorFlow writes beside and renames."""
         self._step.assign(step)
         for variable, copy in zip(self._saved() if copies else (), copies, strict=True):

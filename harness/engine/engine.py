@@ -100,7 +100,7 @@ class Engine:
 
     def save(self, step: int) -> bool:
         """Saves a checkpoint of the state after `step` optimizer steps, unless a weight is not
-        finite; returns whether it does. The file is written in the background."""
+        finite; returns whether it does. `background` writes it, after what it has to do before."""
         variables = self._variables
         if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables]):
             return False

@@ -26,7 +26,7 @@ class BackgroundObserver(Observer):
     def __init__(self, observers: Sequence[Observer], background: Background) -> None:
         """Args:
         observers: who is told.
-        background: closed with this.
+        background: ends before this is closed.
         """
         self._observers = observers
         self._background = background
@@ -71,11 +71,10 @@ class BackgroundObserver(Observer):
             observer.on_end(summary)
 
     def close(self) -> None:
-        """Tells what is left, and closes the others, also after a failure."""
+        """Closes the others, also after a failure."""
         with ExitStack() as closing:
             for observer in self._observers:
                 closing.callback(observer.close)
-            closing.callback(self._background.close)
 
     def _tell(self, tell: Callable[[Observer], None]) -> None:
         def tell_all() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.background import Background
+from harness.background import Background, Task
 from harness.data.ragged import RaggedSets
 from harness.engine.checkpoints import Checkpoints
 from harness.errors import InputError
@@ -20,21 +20,35 @@ from tests.harness.engine.rig import Rig, assert_same, build_rig
 from tests.harness.random_sets import random_sets
 
 
+class Held(Background):
+    """Does nothing before it may, and counts what it was given."""
+
+    def __init__(self, may_begin: threading.Event) -> None:
+        super().__init__()
+        self._may_begin = may_begin
+        self.num_given = 0
+
+    def do(self, task: Task) -> None:
+        self.num_given += 1
+        super().do(lambda: task() if self._may_begin.wait(60) else pytest.fail("held up"))
+
+
 @pytest.fixture(scope="module")
 def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=77)
 
 
-def checkpoints(rig: Rig, folder: Path, **settings: int) -> Checkpoints:
-    return Checkpoints(folder, rig.replicas, Background(), **settings)
+def checkpoints(
+    rig: Rig, folder: Path, *, background: Background | None = None, **settings: int
+) -> Checkpoints:
+    return Checkpoints(folder, rig.replicas, background or Background(), **settings)
 
 
 def save(rig: Rig, folder: Path, *steps: int, **settings: int) -> None:
-    background = Background()
-    saver = Checkpoints(folder, rig.replicas, background, **settings)
-    for step in steps:
-        saver.save(step)
-    background.close()
+    with Background() as background:
+        saver = Checkpoints(folder, rig.replicas, background, **settings)
+        for step in steps:
+            saver.save(step)
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
@@ -64,21 +78,34 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
     tmp_path: Path, sets: RaggedSets
 ) -> None:
     rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
-    background = Background()
-    saver = Checkpoints(tmp_path, rig.replicas, background)
-    go_on = threading.Event()
-    background.do(lambda: None if go_on.wait(60) else pytest.fail("the test was held up"))
     rig.train(num_dispatches=1)
     before = rig.state()
-    saver.save(4)
-    rig.train(start_step=4)
-    assert not list(tmp_path.iterdir()), "nothing is written yet"
-    go_on.set()
-    background.close()
+    trained = threading.Event()
+    with Held(trained) as background:
+        checkpoints(rig, tmp_path, background=background).save(4)
+        rig.train(start_step=4)
+        assert not list(tmp_path.iterdir()), "nothing is written yet"
+        trained.set()
 
     other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
     assert checkpoints(other, tmp_path).restore() == 4
     assert_same(other.state(), before)
+
+
+def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets)
+    may_begin = threading.Event()
+    with Held(may_begin) as background:
+        saver = checkpoints(rig, tmp_path, background=background)
+        saver.save(1)
+        others = threading.Thread(target=lambda: [saver.save(step) for step in (2, 3)])
+        others.start()
+        others.join(0.5)
+        assert background.num_given == 1
+        may_begin.set()
+        others.join(60)
+        assert background.num_given == 3
+    assert checkpoints(rig, tmp_path).restore() == 3
 
 
 def test_a_large_state_is_written_at_once_to_the_same_file(
@@ -139,7 +166,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
     settings = {"hidden_units": (6, 4), "precision": "mixed_float16", "dropout": 0.1}
     save(build_rig(sets, **settings), tmp_path, 1)
     other = build_rig(sets, **(settings | changed))
-    with pytest.raises(InputError, match=r"does not fit .*; resume with the settings"):
+    with pytest.raises(InputError, match=r"does not fit .{100,600}; resume with the settings"):
         checkpoints(other, tmp_path).restore()
 
 

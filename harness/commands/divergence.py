@@ -64,12 +64,12 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
 
 
 def _left(divergence: Divergence, folder: Path) -> str:
+    name = f"{folder / CHECKPOINT_FOLDER_NAME}/ckpt-{divergence.saved_step}.npz"
     checkpoint = (
         "no checkpoint had been saved"
         if divergence.saved_step is None
-        else "the last good checkpoint is "
-        f"{folder / CHECKPOINT_FOLDER_NAME}/ckpt-{divergence.saved_step}: --resume repeats the run "
-        "from there, with --on-nan continue past this"
+        else f"the last good checkpoint is {name}: --resume repeats the run from there, with "
+        "--on-nan continue past this"
     )
     model = folder / MODEL_FILE_NAME
     saved = (

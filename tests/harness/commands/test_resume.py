@@ -55,7 +55,7 @@ def stopped_run(
 
 def last_checkpoint(folder: Path) -> int:
     """Its number of steps, by the names of the files."""
-    return max(int(path.stem.removeprefix("ckpt-")) for path in folder.glob("checkpoints/*.index"))
+    return max(int(path.stem.removeprefix("ckpt-")) for path in folder.glob("checkpoints/*.npz"))
 
 
 def go_on(folder: Path, flags: tuple[Any, ...], reference: Path, *, more_epochs: int) -> int:

@@ -23,7 +23,7 @@ from tests.harness.engine.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
 
 
-def engine_of(rig: Rig, folder: Path) -> Engine:
+def engine_of(rig: Rig, folder: Path, background: Background | None = None) -> Engine:
     plan = evaluation_plan(
         rig.sets.lengths, batch_size=8, replicas=len(rig.replicas), steps_per_dispatch=4
     )
@@ -34,7 +34,7 @@ def engine_of(rig: Rig, folder: Path) -> Engine:
         scaled=rig.replicas[0].loss_scale is not None,
         test_feed=Stream(rig.sets, plan),
         checkpoint_dir=folder,
-        background=Background(),
+        background=background or Background(),
     )
 
 
@@ -119,12 +119,13 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
     sets = sets_with_outliers(np.random.default_rng())
     rig = build_rig(sets, steps_per_dispatch=16, epochs=2)
     observer = Compilations()
-    progress = train(
-        rig.stream(),
-        engine_of(rig, tmp_path),
-        [observer],
-        steps_per_epoch=rig.plan.steps_per_epoch,
-    )
+    with Background() as background:
+        progress = train(
+            rig.stream(),
+            engine_of(rig, tmp_path, background),
+            [observer],
+            steps_per_epoch=rig.plan.steps_per_epoch,
+        )
     assert [window.step for window in progress.windows] == [16, 32, 40, 56, 72, 80]
     assert [evaluation.step for evaluation in progress.evaluations] == [40, 80]
     assert sum(window.examples for window in progress.windows) == 2 * 320
@@ -139,7 +140,7 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
     assert len(by_program["evaluation"]) == 1
     capacities = rig.plan.capacities
     assert sorted(by_program["training step"]) == [capacities.typical, capacities.largest]
-    assert (tmp_path / "checkpoint").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
 
 
 def test_unprepared_shapes_are_noticed(tmp_path: Path) -> None:
@@ -163,19 +164,20 @@ def continued_losses(sets: RaggedSets, folder: Path, *, stop_after: int | None) 
     start_step = 0
     while True:
         rig = build_rig(sets, dropout=0.2, steps_per_dispatch=3, epochs=2)
-        engine = engine_of(rig, folder)
-        if start_step:
-            assert engine.restore() == start_step
-        progress = train(
-            rig.stream(start_step=start_step),
-            engine,
-            [],
-            steps_per_epoch=rig.plan.steps_per_epoch,
-            start_step=start_step,
-            should_stop=iter([*[False] * (stop_after - 1), True]).__next__
-            if stop_after
-            else lambda: False,
-        )
+        with Background() as background:
+            engine = engine_of(rig, folder, background)
+            if start_step:
+                assert engine.restore() == start_step
+            progress = train(
+                rig.stream(start_step=start_step),
+                engine,
+                [],
+                steps_per_epoch=rig.plan.steps_per_epoch,
+                start_step=start_step,
+                should_stop=iter([*[False] * (stop_after - 1), True]).__next__
+                if stop_after
+                else lambda: False,
+            )
         losses += [window.loss for window in progress.windows]
         start_step, stop_after = progress.step, None
         if not progress.interrupted:

@@ -230,7 +230,7 @@ def _why_no_cache(config: TrainConfig) -> str | None:
 def _deciding_programs(config: TrainConfig) -> dict[str, Any]:
     settings = to_mapping(config)
     deciding = {name: settings[name] for name in ("data", "model", "optimizer", "execution")}
-    del deciding["execution"]["seed"]
+    del deciding["execution"]["seed"], deciding["execution"]["strict_xla"]
     return deciding
 
 

@@ -18,8 +18,14 @@ from harness.files import replacing
 
 _NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
-_NAME = re.compile(r"ckpt-(\d+)\.npz")
+_PATTERN = re.compile(r"ckpt-(\d+)\.npz")
 _STEP = "step"
+_DAMAGE = (
+    *(ValueError, KeyError, TypeError, EOFError, OSError, MemoryError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise of files that are damaged, RuntimeError of one that would seem to be
+encrypted or compressed in another way."""
 
 
 class Checkpoints:
@@ -84,9 +90,8 @@ class Checkpoints:
             )
         path = saved[-1]
         try:
-            with path.open("rb") as opened, np.load(opened) as file:  # which refuses pickles
-                arrays = {name: file[name] for name in file.files}
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = _read(path)
+        except _DAMAGE as error:
             raise InputError(
                 f"checkpoint {path} is damaged, or cannot be read ({error}); remove it to go on "
                 "from the one before, if there is one, or train with --overwrite to start anew"
@@ -115,18 +120,39 @@ class Checkpoints:
 
     def _saved(self) -> list[Path]:
         """The checkpoints, the last one last."""
-        steps = {path: _NAME.fullmatch(path.name) for path in self._folder.glob("*.npz")}
+        steps = {path: _PATTERN.fullmatch(path.name) for path in self._folder.glob("*.npz")}
         numbered = [(int(match[1]), path) for path, match in steps.items() if match]
         return [path for _, path in sorted(numbered)]
 
     def _write(self, arrays: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._folder / f"ckpt-{arrays[_STEP]}.npz") as beside:
+        for path in self._folder.glob(".ckpt-*.npz"):  # of a process that was killed
+            path.unlink()
+        with replacing(self._folder / _name(int(arrays[_STEP]))) as beside:
             np.savez(beside, **arrays)
         for path in self._saved()[:-_NUM_KEPT]:
             path.unlink()
-        for path in self._folder.glob(".ckpt-*.npz"):  # of a process that was killed
-            path.unlink()
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint; raises one of `_DAMAGE` where it is none, or not a whole one."""
+    with path.open("rb") as opened:
+        loaded = np.load(opened)  # refuses pickles
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it is no npz")
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # what is no array is handed out as bytes
+            raise ValueError(f"{name} is no array")
+    step = int(arrays[_STEP])
+    if path.name != _name(step):
+        raise ValueError(f"it is that of step {step}")
+    return arrays
+
+
+def _name(step: int) -> str:
+    return f"ckpt-{step}.npz"
 
 
 def _kind(dtype: str, shape: tuple[int, ...] | tf.TensorShape) -> str:

@@ -6,7 +6,6 @@ alone, with copies of those files whose content is proven; what is new in it is 
 training is over.
 """
 
-import atexit
 import contextlib
 import hashlib
 import json
@@ -14,6 +13,7 @@ import os
 import resource
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from harness.engine.private_folder import LONG_SECONDS, private_folder
 from harness.files import replacing
 from harness.records import Choice
 from kernels.multi_hot.native import build
 
 VARIABLE = "TF_XLA_FLAGS"
-FOLDER_FLAG = "--tf_xla_persistent_cache_directory"
-_DEVICES_FLAG = "--tf_xla_persistent_cache_device_types"
+_FLAGS = "--tf_xla_persistent_cache_"
+FOLDER_FLAG = f"{_FLAGS}directory"
+_DEVICES_FLAG = f"{_FLAGS}device_types"
+_PREFIX = "harness-xla-"
 _DECIDING = ("TF_", "XLA_", "OMP_", "MKL_", "ONEDNN_", "DNNL_")
 """Beginnings of the names of environment variables that may decide what is compiled."""
-_PROGRAMS_KEPT = 32
+_PROGRAMS_KEPT = 64
 """Of the same settings, the latest: each capacity has programs of its own, nine of them with two
 replicas in float16."""
 _ROOM_BYTES = 2**27
@@ -65,15 +68,13 @@ class CompilationCache:
         self._max_bytes = max_bytes
         self._num_sound = self._num_damaged = 0
         self._private: Path | None = None
-        self._off = off or _obstacle(is_first)
-        if self._off is not None:
-            return
         try:
+            self._off = off or _obstacle(is_first)
+            if self._off is not None:
+                return
             self._kept = build.cache_folder() / f"xla-{_key(settings)}"
-            self._private = Path(tempfile.mkdtemp(prefix="harness-xla-"))
-            atexit.register(shutil.rmtree, self._private, ignore_errors=True)
-            found = _files(self._kept)
-            self._num_sound = sum(_copy_sound(path, self._private) for path in found)
+            self._private = private_folder(_PREFIX)
+            sound = [_copy_sound(path, self._private) for path in _files(self._kept)]
         except build.NativeUnavailableError:
             self._off = f"no folder for it can be written to; name one in {build.CACHE_VARIABLE}"
             return
@@ -81,10 +82,11 @@ class CompilationCache:
             self._private = None
             self._off = f"it cannot be read: {error}"
             return
-        self._num_damaged = len(found) - self._num_sound
-        # Before TensorFlow is asked for its devices, when it reads them.
-        flags = [os.environ.get(VARIABLE, ""), f"{FOLDER_FLAG}={self._private}"]
-        os.environ[VARIABLE] = " ".join([*flags, f"{_DEVICES_FLAG}=CPU"]).strip()
+        self._num_sound, self._num_damaged = sound.count(True), sound.count(False)
+        # Before TensorFlow is asked for its devices, when it reads them; and before the user's, for
+        # it stops reading at what is no flag.
+        flags = [f"{FOLDER_FLAG}={self._private}", f"{_DEVICES_FLAG}=CPU"]
+        os.environ[VARIABLE] = " ".join([*flags, os.environ.get(VARIABLE, "")]).strip()
 
     @property
     def choice(self) -> Choice:
@@ -111,6 +113,7 @@ class CompilationCache:
         """
         if self._private is None:
             return
+        self._remove_torn()
         known = {_name(path) for path in _files(self._kept)}
         new = [path for path in _files(self._private) if path.name not in known]
         if new:
@@ -130,15 +133,26 @@ class CompilationCache:
             if num_bytes > self._max_bytes:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def _remove_torn(self) -> None:
+        """Those that were being written when a process was killed."""
+        for path in self._kept.glob(".*"):
+            if time.time() - _last_change(path) > LONG_SECONDS:
+                path.unlink(missing_ok=True)
+
 
 def _obstacle(is_first: bool) -> str | None:
     """What speaks against using the cache."""
-    if FOLDER_FLAG in os.environ.get(VARIABLE, ""):
+    flags = os.environ.get(VARIABLE, "").strip()
+    if _FLAGS in flags:
         return f"{VARIABLE} names one, which is TensorFlow's affair"
+    if flags and not flags.startswith("--"):
+        return f"{VARIABLE} holds the name of a file"
+    if "xla_dump" in os.environ.get("XLA_FLAGS", ""):
+        return "XLA_FLAGS asks for dumps, which only a compilation writes"
     if not is_first:
         return "TensorFlow was used in this process before"
     temporary = tempfile.gettempdir()
-    if " " in temporary:
+    if any(letter.isspace() for letter in temporary):
         return f"{VARIABLE} cannot name {temporary!r}"
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     room = shutil.disk_usage(temporary).free
@@ -161,9 +175,13 @@ def _key(settings: Mapping[str, Any]) -> str:
     return _digest(json.dumps(deciding, sort_keys=True).encode())[:24]
 
 
-def _copy_sound(kept: Path, private: Path) -> bool:
-    """Copies a program if it is as it was written, or else removes it; returns whether it is."""
-    content = kept.read_bytes()
+def _copy_sound(kept: Path, private: Path) -> bool | None:
+    """Copies a program if it is as it was written, or else removes it; returns whether it is, None
+    where another process has removed it meanwhile."""
+    try:
+        content = kept.read_bytes()
+    except FileNotFoundError:
+        return None
     if not kept.name.startswith(f"{_digest(content)}-"):
         kept.unlink(missing_ok=True)
         return False

@@ -1,9 +1,11 @@
 """Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
 
+import io
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,7 +185,43 @@ def with_a_bit_turned(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [torn, emptied, with_a_bit_turned])
+def with_another_method(content: bytes) -> bytes:
+    """As if the first array were compressed in a way that nobody knows."""
+    entry = content.index(b"PK\x01\x02")
+    return content[: entry + 10] + b"\x63" + content[entry + 11 :]
+
+
+def encrypted(content: bytes) -> bytes:
+    entry = content.index(b"PK\x01\x02")
+    return content[: entry + 8] + b"\x01" + content[entry + 9 :]
+
+
+def no_zip(content: bytes) -> bytes:
+    written = io.BytesIO()
+    np.save(written, np.zeros(3))
+    return written.getvalue()
+
+
+def another_zip(content: bytes) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as file:
+        file.writestr("config.json", "{}")
+    return written.getvalue()
+
+
+def of_objects(content: bytes) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, step=np.array([{}], object))
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(torn, emptied, with_a_bit_turned, with_another_method, encrypted),
+        *(no_zip, another_zip, of_objects),
+    ],
+)
 def test_a_damaged_checkpoint_is_refused(
     tmp_path: Path, sets: RaggedSets, damage: Callable[[bytes], bytes]
 ) -> None:
@@ -197,6 +235,14 @@ def test_a_damaged_checkpoint_is_refused(
     assert_same(rig.state(), before)
     path.unlink()
     assert checkpoints(rig, tmp_path).restore() == 1, "as the message says"
+
+
+def test_a_renamed_checkpoint_is_refused(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets)
+    save(rig, tmp_path, 7)
+    (tmp_path / "ckpt-7.npz").rename(tmp_path / "ckpt-0999.npz")
+    with pytest.raises(InputError, match=r"ckpt-0999.npz .*it is that of step 7"):
+        checkpoints(rig, tmp_path).restore()
 
 
 def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def test_what_one_run_compiled_the_next_has(folder: Path) -> None:
     first = cache()
     assert (first.choice.name, first.num_programs) == ("on", 0)
     assert first.choice.why == "no programs of earlier runs with these settings"
-    assert os.environ[VARIABLE].startswith("--of=the user's --tf_xla_persistent_cache_directory=/")
-    assert os.environ[VARIABLE].endswith(" --tf_xla_persistent_cache_device_types=CPU")
+    assert os.environ[VARIABLE].startswith("--tf_xla_persistent_cache_directory=/")
+    ours = " --tf_xla_persistent_cache_device_types=CPU "
+    assert os.environ[VARIABLE].endswith(f"{ours}{USERS}"), "TensorFlow stops at what is no flag"
     (private() / "a.pb").write_bytes(b"one")
     (private() / "b.pb").write_bytes(b"two")
     assert not list(folder.iterdir()), "nothing is kept before the end"
@@ -98,8 +99,23 @@ def test_a_damaged_program_is_removed_and_kept_anew(folder: Path, damaged: bytes
 def test_what_was_being_written_when_a_process_was_killed_is_no_program(folder: Path) -> None:
     compiled("a.pb", b"one")
     (kept,) = folder.glob("xla-*/*-a.pb")
-    kept.rename(kept.with_name(f".{kept.stem}.1234.pb"))
-    assert cache().num_programs == 0
+    torn = kept.rename(kept.with_name(f".{kept.stem}.1234.pb"))
+    run = cache()
+    assert run.num_programs == 0
+    run.keep()
+    assert torn.exists(), "it may be written this moment"
+    os.utime(torn, (0, 0))
+    run.keep()
+    assert not torn.exists()
+
+
+def test_what_is_no_file_is_no_program(folder: Path) -> None:
+    compiled("a.pb", b"one")
+    (kept,) = folder.glob("xla-*")
+    (kept / "dangling").symlink_to(kept / "nowhere")
+    (kept / "folder").mkdir()
+    os.mkfifo(kept / "fifo")
+    assert cache().choice.why == "1 program of earlier runs with these settings"
 
 
 def test_the_settings_used_last_are_kept(folder: Path) -> None:
@@ -148,15 +164,27 @@ def test_off_where_it_must_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(CACHE_VARIABLE, str(folder / "file"))
     assert off(cache()) == "no folder for it can be written to; name one in MULTI_HOT_CACHE"
     assert FOLDER_FLAG not in os.environ[VARIABLE]
-    monkeypatch.setenv(VARIABLE, f"{FOLDER_FLAG}=/somewhere")
-    assert off(cache()) == "TF_XLA_FLAGS names one, which is TensorFlow's affair"
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
+    for flags, why in (
+        (f"--other {FOLDER_FLAG}=/somewhere", "names one, which is TensorFlow's affair"),
+        (" a/file/of/flags", "holds the name of a file"),
+    ):
+        monkeypatch.setenv(VARIABLE, flags)
+        assert off(cache()) == f"TF_XLA_FLAGS {why}"
+        assert os.environ[VARIABLE] == flags
+    monkeypatch.setenv(VARIABLE, USERS)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=there")
+    assert off(cache()) == "XLA_FLAGS asks for dumps, which only a compilation writes"
 
 
-def test_off_where_its_name_would_be_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spaced = tmp_path / "with a space"
+@pytest.mark.parametrize("space", [" ", "\t", "\n"])
+def test_off_where_its_name_would_be_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: str
+) -> None:
+    spaced = tmp_path / f"with{space}space"
     spaced.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spaced))
-    assert off(cache()) == f"TF_XLA_FLAGS cannot name '{spaced}'"
+    assert off(cache()) == f"TF_XLA_FLAGS cannot name {str(spaced)!r}"
 
 
 def test_off_where_files_may_not_be_long() -> None:

@@ -14,6 +14,12 @@ def expect(event: threading.Event) -> None:
     assert event.wait(30), "the test hangs"
 
 
+@pytest.fixture(autouse=True)
+def _none_before() -> None:
+    """A test elsewhere that left one would be taken for one that fails here."""
+    assert not threads()
+
+
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "background"]
 

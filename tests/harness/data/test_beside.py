@@ -157,6 +157,9 @@ def test_ctrl_c_at_any_time_says_so_and_nothing_else(tmp_path: Path) -> None:
         children = psutil.Process(process.pid).children()
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        assert (process.returncode, out, err) == (130, "", "interrupted\n")
+        # Killed by the signal is the same to a shell: so CPython ends where the interrupt came in
+        # `exec` of a text, as a dataclass's making is, though it was caught and told.
+        assert process.returncode in (130, -signal.SIGINT)
+        assert (out, err) == ("", "interrupted\n")
         assert not any(child.is_running() for child in children)
     assert list(tmp_path.iterdir()) == []

@@ -111,7 +111,9 @@ def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSe
 
 def test_training_waits_for_a_large_state(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
-    checkpoints(rig, tmp_path, max_waiting_bytes=1).save(4)
+    with Background() as background:
+        checkpoints(rig, tmp_path, background=background, max_waiting_bytes=1).save(4)
+        assert (tmp_path / "ckpt-4.npz").exists()
     assert checkpoints(rig, tmp_path).restore() == 4
 
 

@@ -90,10 +90,11 @@ def test_a_window_costs_one_host_sync(tmp_path: Path, replicas: int, precision: 
     # 12 steps in 6 dispatches, stopped before the epoch's evaluation.
     sets = random_sets(np.random.default_rng(), rows=96)
     rig = build_rig(sets, replicas=replicas, precision=precision, dropout=0.2, steps_per_dispatch=2)
-    engine = engine_of(rig, tmp_path)
     stream = rig.stream()
-    engine.prepare(*next(iter(stream)))
-    with host_reads() as reads:
+    with Background() as background, host_reads() as reads:
+        engine = engine_of(rig, tmp_path, background)
+        engine.prepare(*next(iter(stream)))
+        reads.clear()
         observer = Reads(reads)
         progress = train(
             stream,

@@ -26,13 +26,16 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._tasks: queue.Queue[Task | None] = queue.Queue(_MAX_WAITING)
+        self._tasks: queue.Queue[tuple[Task, threading.Event] | None] = queue.Queue(_MAX_WAITING)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._is_over = False
 
-    def do(self, task: Task) -> None:
+    def do(self, task: Task) -> threading.Event:
         """Hands a task over; waits only where many are waiting already.
+
+        Returns:
+            What is set when the task is done, or dropped.
 
         Raises:
             BaseException: what an earlier task raised.
@@ -41,7 +44,9 @@ class Background:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="background", daemon=True)
             self._thread.start()
-        self._tasks.put(task)
+        done = threading.Event()
+        self._tasks.put((task, done))
+        return done
 
     def wait(self) -> None:
         """Waits until all is done.
@@ -79,11 +84,13 @@ class Background:
             raise error
 
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while (given := self._tasks.get()) is not None:
+            task, done = given
             if not self._is_over:
                 try:
                     task()
                 except BaseException as error:  # noqa: BLE001 - whoever trains raises it again
                     self._is_over = True
                     self._error = error
+            done.set()
             self._tasks.task_done()

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -55,6 +56,7 @@ class Checkpoints:
         self._replicas = replicas
         self._background = background
         self._max_waiting_bytes = max_waiting_bytes
+        self._written: threading.Event | None = None
         self._variables: dict[str, tf.Variable] = {
             f"{part}/{index}": variable
             for part, variables in replicas[0].parts().items()
@@ -69,12 +71,13 @@ class Checkpoints:
                 The folder then holds those before it alone.
         """
         # Who saves faster than the disk takes it waits here, with one copy in memory.
-        self._background.wait()
+        if self._written is not None:
+            self._written.wait()
         arrays = {name: variable.numpy() for name, variable in self._variables.items()}
         arrays[_STEP] = np.asarray(step, np.int64)
-        self._background.do(functools.partial(self._write, arrays))
+        self._written = self._background.do(functools.partial(self._write, arrays))
         if sum(array.nbytes for array in arrays.values()) > self._max_waiting_bytes:
-            self._background.wait()
+            self._written.wait()
 
     def restore(self) -> int:
         """Restores the last state and returns its number of steps.

@@ -29,9 +29,9 @@ class Held(Background):
         self._may_begin = may_begin
         self.num_given = 0
 
-    def do(self, task: Task) -> None:
+    def do(self, task: Task) -> threading.Event:
         self.num_given += 1
-        super().do(lambda: task() if self._may_begin.wait(60) else pytest.fail("held up"))
+        return super().do(lambda: task() if self._may_begin.wait(60) else pytest.fail("held up"))
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,7 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
     before = rig.state()
     trained = threading.Event()
     with Held(trained) as background:
+        background.do(lambda: None)  # as a record that is still to be told: nobody waits for it
         checkpoints(rig, tmp_path, background=background).save(4)
         rig.train(start_step=4)
         assert not list(tmp_path.iterdir()), "nothing is written yet"

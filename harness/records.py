@@ -63,7 +63,7 @@ class RunStart:
     compilation_cache: Choice
     """`on` or `off`."""
     cached_programs: int
-    """XLA programs that earlier runs have compiled."""
+    """XLA programs that earlier runs have compiled; those that fit are loaded."""
     batch_size: int
     learning_rate: float
     """The optimizer's own default where none was named."""
@@ -296,7 +296,7 @@ class Summary:
     compilations: int
     """How often the training step was compiled: once for each capacity that occurred."""
     cached_programs: int
-    """XLA programs of earlier runs at the start: `compile_seconds` is less with them."""
+    """XLA programs of earlier runs at the start: `compile_seconds` is less where they fit."""
     skipped_steps: int
     non_finite_gradient_fraction: float | None
     """The most over inspections; None where there was none. So is the one below."""

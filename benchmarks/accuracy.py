@@ -1,4 +1,4 @@
-"""Held-out accuracy over seeds, for each precision: whole runs of `harness train`.
+"""Test accuracy over seeds for each precision, from whole runs of `harness train`.
 
 .venv/bin/python -m benchmarks.accuracy --data imdb.npz --seeds 3 --out FILE.json
 """
@@ -8,9 +8,9 @@ import statistics
 from pathlib import Path
 
 from benchmarks.runs import summary_of_run
-from harness.config import PRECISIONS
 from harness.files import write_json
-from harness.telemetry import host
+from harness.observe import host
+from harness.settings import PRECISIONS
 
 
 def accuracy(data: str, precision: str, seed: int) -> float:
@@ -32,9 +32,9 @@ def main() -> None:
         figures[precision] = {"mean": statistics.fmean(found), "by_seed": found}
         print(f"{precision:16} mean {statistics.fmean(found):.4f}  by seed {found}")
     if arguments.out:
-        content = {"host": host.host(), "versions": host.versions(), "data": arguments.data}
-        content["data"] = Path(arguments.data).name
-        write_json(arguments.out, {**content, "test_accuracy": figures})
+        content = {"host": host.host(), "versions": host.versions()}
+        content |= {"data": Path(arguments.data).name, "test_accuracy": figures}
+        write_json(arguments.out, content)
 
 
 if __name__ == "__main__":

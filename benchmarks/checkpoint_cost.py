@@ -1,90 +1,63 @@
-"""For how long a checkpoint holds training up, and what it costs the dispatch that runs meanwhile.
+"""What checkpoints cost a training: for how long they hold it up, and by how much they slow it.
 
     .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --out FILE.json
 
-One session trains dispatch by dispatch. Before some of them a checkpoint is saved: as a run does,
-written in the background, or in line, waiting for the file. The order changes from round to round.
-Shown is the time of `save` and that of the dispatch after it, over one without any checkpoint.
+One trainer goes on training in turns, with a run folder, where every epoch ends with a checkpoint,
+and without. The order changes from round to round, so that a drift of the machine favours neither.
+What holds training up lies outside the windows of training steps. What slows it lies inside them:
+the file is written while training goes on, and where the CPU is the device, both share it.
 """
 
 import argparse
-import itertools
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
-from harness.commands.session import Session, build_session
-from harness.config import DataConfig, ExecutionConfig, TrainConfig
+import harness
+from benchmarks.training import timed_fit, tutorial_network
 from harness.files import write_json
-from harness.telemetry import host
+from harness.observe import host
 
-_WAYS = ("none", "in line", "background")
+_QUIET = {"tensorboard": "off", "telemetry_hz": 0, "verbose": False}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--data", default="synthetic", help="as for `harness train`")
     parser.add_argument("--batch-size", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="of a turn")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
-    config = TrainConfig(
-        data=DataConfig(data=arguments.data),
-        execution=ExecutionConfig(batch_size=arguments.batch_size, steps_per_dispatch=80),
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        session = build_session(config, checkpoint_dir=Path(temporary))
-        with session.background:
-            rounds = measure(session, arguments.rounds)
-    print(f"{'checkpoint':<12}{'save':>10}{'the dispatch after it':>25}")
-    for way in _WAYS:
-        save_ms, dispatch_ms = (
-            statistics.median(one[way][name] for one in rounds)
-            for name in ("save_ms", "dispatch_ms")
-        )
-        ratio = statistics.median(o[way]["dispatch_ms"] / o["none"]["dispatch_ms"] for o in rounds)
-        print(f"{way:<12}{save_ms:>7.1f} ms{dispatch_ms:>15.1f} ms, x {ratio:.3f}")
-    if arguments.out is not None:
-        content = {"batch_size": arguments.batch_size, "steps_per_dispatch": 80, "rounds": rounds}
-        write_json(arguments.out, {**content, "host": host.host(), "versions": host.versions()})
-
-
-def measure(session: Session, num_rounds: int) -> list[dict[str, dict[str, float]]]:
-    """For each round and way, the milliseconds of `save` and of the dispatch after it."""
-    engine = session.engine
-    dispatches = iter(session.dispatches(epochs=2**31))
-    numbers = itertools.count(1)
-
-    def save(way: str) -> float:
-        start = time.perf_counter()
-        if way != "none":
-            engine.save(next(numbers))
-        if way == "in line":
-            session.background.wait()
-        return 1e3 * (time.perf_counter() - start)
-
-    def train() -> float:
-        dispatch, batches = next(dispatches)
-        while engine.prepare(dispatch, batches) is not None:  # one that was compiled is no measure
-            dispatch, batches = next(dispatches)
-        start = time.perf_counter()
-        engine.fetch(engine.train(dispatch, batches))
-        return 1e3 * (time.perf_counter() - start)
-
-    for way in _WAYS:  # what a first checkpoint has to set up
-        train()
-        save(way)
+    if arguments.rounds < 2:
+        parser.error(f"--rounds is {arguments.rounds}; a range takes 2 or more")
+    rows = harness.Examples.of(harness.load(arguments.data).train)
+    trainer = harness.Trainer(tutorial_network, batch_size=arguments.batch_size)
+    timed_fit(trainer, rows, epochs=1, **_QUIET)  # compiles
     rounds = []
-    for number in range(num_rounds):
-        figures = {}
-        for way in _WAYS if number % 2 == 0 else _WAYS[::-1]:
-            session.background.wait()
-            train()
-            save_ms = save(way)
-            figures[way] = {"save_ms": save_ms, "dispatch_ms": train()}
-        rounds.append(figures)
-    return rounds
+    with tempfile.TemporaryDirectory() as temporary:
+        for number in range(arguments.rounds):
+            seconds = {}
+            for folder in (None, Path(temporary) / str(number))[:: 1 if number % 2 == 0 else -1]:
+                seconds[folder is None] = timed_fit(
+                    trainer, rows, epochs=arguments.epochs, run_dir=folder, **_QUIET
+                )
+            slowed, held = (
+                1e3 * (with_them - without) / arguments.epochs
+                for with_them, without in zip(seconds[False], seconds[True], strict=True)
+            )
+            rounds.append({"held_up_ms": held, "slowed_ms": slowed, "both_ms": held + slowed})
+    figures = {}
+    for name in rounds[0]:
+        found = [one[name] for one in rounds]
+        p20, *_, p80 = statistics.quantiles(found, n=5, method="inclusive")
+        figures[name] = {"median": statistics.median(found), "p20": p20, "p80": p80}
+        print(f"{name}: {figures[name]['median']:.1f} a checkpoint ({p20:.1f} to {p80:.1f})")
+    if arguments.out is not None:
+        settings = {k: v for k, v in vars(arguments).items() if k != "out"}
+        settings["data"] = Path(arguments.data).name
+        content = {"settings": settings, "figures": figures, "rounds": rounds}
+        write_json(arguments.out, {**content, "host": host.host(), "versions": host.versions()})
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.compare_peers --data imdb.npz --batch-size 500 --repeats 7
 
-Every peer is a process that stays loaded (benchmarks/peers/protocol.py); in each round every one of
-them trains one epoch, in an order that alternates. Same rows, sizes and thread count for all; what
-each compiles is left out. Given are the median over rounds, p20 and p80, and the ratio of ours to
-each peer within a round.
+Every peer is a process that stays loaded (benchmarks/peers/protocol.py). In each round each of them
+trains one epoch; the order alternates. All get the same rows, sizes and number of threads, and
+compilation is left out. Printed are the median over rounds, the 20th and the 80th percentile, and
+how much faster the first peer is within a round.
 """
 
 import argparse
@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import DataConfig
-from harness.data.sources import load_configured
+import harness
 from harness.files import write_json
-from harness.telemetry import host
+from harness.observe import host
 
 PEERS = {
     "ours": ("ours", ()),
@@ -109,7 +108,7 @@ def main() -> None:
     if arguments.repeats < 2:
         parser.error("--repeats must be at least 2: a range is given")
 
-    rows = load_configured(DataConfig(data=arguments.data)).train
+    rows = harness.load(arguments.data).train
     names = arguments.peer or list(PEERS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,8 +1,8 @@
-"""Writes README's table of results and its plot from the files in benchmarks/results/.
+"""Writes the tables of results in README and docs/, and the plot, from benchmarks/results/.
 
     .venv/bin/python -m benchmarks.readme
 
-The table stands between two marks in README; every row names the command that reproduces it.
+Each table stands between two marks, and names the command that reproduces it.
 """
 
 import json
@@ -13,37 +13,71 @@ from harness.files import replacing
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
-_BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
+_TUTORIAL = "the tutorial's fit"
+_PEERS = "./scripts/bench-peers path/to/imdb.npz"
+_AGAINST_TUTORIAL = ".venv/bin/python -m benchmarks.against_tutorial --data path/to/imdb.npz"
+_WHOLE = (
+    ("wall_seconds", "import to evaluated model", 1, "s"),
+    ("peak_rss_bytes", "peak memory", 1e9, "GB"),
+)
+
+
+def summary(results: Path) -> str:
+    """README's table: one row for each measurement, with its command."""
+    peers, whole, accuracy = _read(results)
+    lines = [
+        f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam. In "
+        "parentheses: minimum and maximum over rounds.",
+        "",
+        "| measured | result | command |",
+        "| --- | --- | --- |",
+    ]
+    for size, result in peers.items():
+        figures = result["figures"]
+        peers_only = [name for name in figures if not name.startswith("ours")]
+        fastest = min(peers_only, key=lambda name: figures[name]["ours is faster by"])
+        rate = f"{figures['ours']['examples_per_second']:,.0f} examples/s"
+        lines.append(
+            f"| training, batch {size:,} | {rate}: {_times(figures[_TUTORIAL])} the tutorial's "
+            f"`fit`, {_times(figures[fastest])} the fastest peer ({fastest}) | `{_PEERS}` |"
+        )
+    for figure, label, scale, unit in _WHOLE:
+        row = whole[figure]
+        lines.append(
+            f"| {label}, two epochs | {row['ours'] / scale:.2f} {unit}; the tutorial "
+            f"{row['tutorial'] / scale:.2f} {unit} | `{_AGAINST_TUTORIAL}` |"
+        )
+    means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
+    lines.append(
+        "| test accuracy after two epochs, mean of three seeds | "
+        f"{means} | `.venv/bin/python -m benchmarks.accuracy --data path/to/imdb.npz` |"
+    )
+    return "\n".join(lines)
 
 
 def table(results: Path) -> str:
-    """The results as Markdown."""
-    peers = {size: json.loads((results / f"peers-{size}.json").read_text()) for size in (500, 4096)}
-    whole = json.loads((results / "against-tutorial.json").read_text())["figures"]
-    accuracy = json.loads((results / "accuracy.json").read_text())["test_accuracy"]
+    """The comparison with the peers and with the tutorial's process, with the spread."""
+    peers, whole, _ = _read(results)
     lines = [
         f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam, two "
-        "threads each; compilation left out, data wait counted. Peers train epoch by epoch in "
-        "turn; a range is the 20th to the 80th percentile over rounds.",
+        "threads each; compilation left out, data wait counted. Peers take turns, epoch by epoch. "
+        "A rate has its 20th and 80th percentile over rounds, a ratio its minimum and maximum.",
         "",
         "| training, examples/s | batch 500 | ours faster by | batch 4,096 | ours faster by |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name in peers[500]["figures"]:
         cells = []
-        for size in (500, 4096):
-            figures = peers[size]["figures"].get(name)
+        for result in peers.values():
+            figures = result["figures"].get(name)
             cells += _peer_cells(figures) if figures else ["", ""]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "(`./scripts/bench-peers path/to/imdb.npz`)", ""]
     lines += [
+        "",
         "| whole process, two epochs | ours | the tutorial | ratio |",
         "| --- | --- | --- | --- |",
     ]
-    for figure, label, scale, unit in (
-        ("wall_seconds", "import to evaluated model", 1, "s"),
-        ("peak_rss_bytes", "peak memory", 1e9, "GB"),
-    ):
+    for figure, label, scale, unit in _WHOLE:
         row = whole[figure]
         low, high = row["ratio_range"]
         ours, theirs = (f"{row[name] / scale:.2f} {unit}" for name in ("ours", "tutorial"))
@@ -51,16 +85,22 @@ def table(results: Path) -> str:
         lines.append(f"| {label} | {ours} | {theirs} | {ratio} |")
     lines += [
         "",
-        "(`.venv/bin/python -m benchmarks.against_tutorial --data path/to/imdb.npz`, before the "
-        "peers are installed: the tutorial's Keras would import JAX)",
-        "",
+        f"(`{_AGAINST_TUTORIAL}`, before the peers are installed: the tutorial's Keras would "
+        "import JAX)",
     ]
-    means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
-    lines.append(
-        f"Held-out accuracy after two epochs, mean of three seeds: {means} "
-        "(`.venv/bin/python -m benchmarks.accuracy --data path/to/imdb.npz`)."
-    )
     return "\n".join(lines)
+
+
+def _read(results: Path) -> tuple[dict[int, Any], dict[str, Any], dict[str, Any]]:
+    """The peers by batch size, the whole process, and the accuracy by precision."""
+    peers = {size: json.loads((results / f"peers-{size}.json").read_text()) for size in (500, 4096)}
+    whole = json.loads((results / "against-tutorial.json").read_text())["figures"]
+    return peers, whole, json.loads((results / "accuracy.json").read_text())["test_accuracy"]
+
+
+def _times(figures: dict[str, Any]) -> str:
+    low, high = figures["ratio_range"]
+    return f"{figures['ours is faster by']:.1f} times ({low:.1f} to {high:.1f})"
 
 
 def _peer_cells(figures: dict[str, Any]) -> list[str]:
@@ -96,12 +136,67 @@ def plot(results: Path, path: Path) -> None:
         figure.savefig(beside, dpi=110)
 
 
+def gpu_programs(record: dict[str, Any]) -> str:
+    """What programs launch on GPUs, by `./scripts/gpu-programs`, as Markdown."""
+    rows = record["programs"]
+    cards = list(dict.fromkeys(row["card"] for row in rows))
+    one_gpu = [row for row in rows if row["gpus"] == 1]
+    resident = [row for row in one_gpu if row["input"] == "resident"]
+    lines = [
+        f"| launches a step, 500 / 4,096 rows | {' | '.join(cards)} |",
+        f"| --- |{' --- |' * len(cards)}",
+    ]
+    for kind, implementation, precision in dict.fromkeys(
+        (row["kind"], row["implementation"], row["precision"]) for row in resident
+    ):
+        counts = {
+            (row["card"], row["rows"]): row["launches_per_step"]
+            for row in resident
+            if (row["kind"], row["implementation"], row["precision"])
+            == (kind, implementation, precision)
+        }
+        cells = [f"{counts[card, 500]} / {counts[card, 4096]}" for card in cards]
+        lines.append(f"| {kind}, {implementation}, {precision} | {' | '.join(cells)} |")
+    known = sum(row["trip_count_known"] for row in rows)
+    several = [row for row in rows if row["gpus"] > 1]
+    stream = [row["launches_per_step"] for row in one_gpu if row["input"] == "stream"]
+    largest = max(row["temporary_bytes"] for row in rows)
+    versions = record["versions"]
+    lines += [
+        "",
+        f"The input is resident; with `stream`, {min(stream)} to {max(stream)}. XLA knows the "
+        f"number of steps of {known} of {len(rows)} programs; "
+        f"{sum(row['host_transfers'] for row in rows)} transfers to the host are inside a loop. "
+        f"Programs for two GPUs launch {_span(several, 'launches_per_step')} a step, of which "
+        f"{_span(several, 'collectives_per_step')} is an all-reduce. Temporary memory is at most "
+        f"{largest / 1e6:,.0f} MB. TensorFlow {versions['tensorflow']}, XLA of JAX "
+        f"{versions['jax']} (`./scripts/gpu-programs`).",
+    ]
+    return "\n".join(lines)
+
+
+def _span(rows: list[dict[str, Any]], name: str) -> str:
+    least, most = min(row[name] for row in rows), max(row[name] for row in rows)
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """A text with new content between its marks of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    return f"{text.split(begin)[0]}{begin}\n{content}\n{end}{text.split(end)[1]}"
+
+
 def main() -> None:
-    readme = _ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-    with replacing(readme) as beside:
-        beside.write_text(f"{before}{_BEGIN}\n{table(_RESULTS)}\n{_END}{after}", encoding="utf-8")
+    programs = json.loads((_RESULTS / "gpu-programs.json").read_text())
+    for page, name, content in (
+        ("README.md", "results", summary(_RESULTS)),
+        ("docs/benchmark.md", "peers", table(_RESULTS)),
+        ("docs/multi_gpu.md", "programs", gpu_programs(programs)),
+    ):
+        path = _ROOT / page
+        with replacing(path) as beside:
+            text = between_marks(path.read_text(encoding="utf-8"), name, content)
+            beside.write_text(text, encoding="utf-8")
     plot(_RESULTS, _ROOT / "docs" / "peers.png")
 
 

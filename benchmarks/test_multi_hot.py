@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
+from kernels.multi_hot import (
+    IMPLEMENTATIONS,
+    Implementation,
+    multi_hot_dense,
+    why_unavailable,
+)
 from kernels.multi_hot.cases import CASES, Case
-from kernels.multi_hot.native.build import find_compiler
 
 STEPS_PER_DISPATCH = 20
 MAX_MATRIX_ELEMENTS = 2**23
-"""Larger multi-hot matrices are no case for `dense`: a round would take seconds."""
+"""With larger multi-hot matrices a round of `dense` would take seconds."""
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda t: t.name)
@@ -30,8 +34,8 @@ def test_multi_hot(
 ) -> None:
     if implementation == "dense" and case.num_rows * case.num_tokens > MAX_MATRIX_ELEMENTS:
         pytest.skip("the matrix is too large for dense")
-    if implementation == "native" and find_compiler() is None:
-        pytest.skip("needs a C++ compiler")
+    if why := why_unavailable(implementation, "CPU"):
+        pytest.skip(why)
     sets = case.draw(0)
     num_steps = STEPS_PER_DISPATCH if benchmark.enabled else 1
 

@@ -6,31 +6,38 @@ A round is one epoch of 40,000 rows of IMDB's lengths; `examples_per_second` is 
 extra_info.
 """
 
+from typing import Any
+
 import pytest
 
-from harness.data.ragged import RaggedSets
-from harness.data.synthetic import synthetic_corpus
+import harness
+from harness.pipeline.batch import Columns
 from harness.pipeline.plan import training_plan
 from harness.pipeline.stream import Stream
 
-_BATCH_SIZES = (32, 500, 4096)
-
 
 @pytest.fixture(scope="module")
-def sets() -> RaggedSets:
-    return synthetic_corpus().split(10_000)[1].unique()
+def columns() -> Columns:
+    return Columns.of(harness.Examples.of(harness.load("synthetic").train))
 
 
-@pytest.mark.parametrize("batch_size", _BATCH_SIZES)
+@pytest.mark.parametrize("batch_size", [32, 500, 4096])
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_stream(benchmark, sets: RaggedSets, batch_size: int, replicas: int) -> None:
+def test_stream(benchmark: Any, columns: Columns, batch_size: int, replicas: int) -> None:
     plan = training_plan(
-        sets.lengths, batch_size=batch_size, replicas=replicas, steps_per_dispatch=20, seed=0
+        columns.lengths,
+        batch_size=batch_size,
+        replicas=replicas,
+        steps_per_call=20,
+        seed=0,
+        epochs=1,
     )
-    stream = Stream(sets, plan)
+    stream = Stream(columns, devices=("/CPU:0",))
     examples = benchmark.pedantic(
-        lambda: sum(dispatch.examples for dispatch, _ in stream), rounds=10, warmup_rounds=1
+        lambda: sum(dispatch.examples for dispatch, _ in stream.dispatches(plan)),
+        rounds=10,
+        warmup_rounds=1,
     )
-    assert examples == sets.num_rows
+    assert examples == plan.num_rows
     if benchmark.enabled:
         benchmark.extra_info["examples_per_second"] = examples / benchmark.stats.stats.median

@@ -1,1 +1,64 @@
-"""A training harness for models whose input is a set of token ids."""
+"""A training harness for models whose input is a set of token ids.
+
+    data = harness.load("imdb.npz")
+    trainer = harness.Trainer(model, batch_size=500)
+    trainer.fit(data.train, validation=data.test, epochs=2, run_dir="runs/mine")
+
+Everything is loaded on first use: importing this package imports neither TensorFlow nor Keras.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.data.examples import Examples as Examples
+    from harness.data.ragged import RaggedSets as RaggedSets
+    from harness.data.sources import Dataset as Dataset
+    from harness.data.sources import load as load
+    from harness.errors import DivergenceError as DivergenceError
+    from harness.errors import InputError as InputError
+    from harness.model.layers import HashDropout as HashDropout
+    from harness.model.layers import MultiHotDense as MultiHotDense
+    from harness.model.network import load_model as load_model
+    from harness.settings import RunOptions as RunOptions
+    from harness.settings import Settings as Settings
+    from harness.task import Task as Task
+    from harness.trainer import Trainer as Trainer
+
+_PLACES = {
+    "Dataset": "harness.data.sources",
+    "DivergenceError": "harness.errors",
+    "Examples": "harness.data.examples",
+    "HashDropout": "harness.model.layers",
+    "InputError": "harness.errors",
+    "MultiHotDense": "harness.model.layers",
+    "RaggedSets": "harness.data.ragged",
+    "RunOptions": "harness.settings",
+    "Settings": "harness.settings",
+    "Task": "harness.task",
+    "Trainer": "harness.trainer",
+    "load": "harness.data.sources",
+    "load_model": "harness.model.network",
+}
+_WITH_TENSORFLOW = {"HashDropout", "MultiHotDense", "Task", "Trainer", "load_model"}
+
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    if name in _WITH_TENSORFLOW:
+        from harness.quiet import quiet_import
+
+        with quiet_import():
+            module = importlib.import_module(_PLACES[name])
+    else:
+        module = importlib.import_module(_PLACES[name])
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,5 @@
 """`python -m harness`: the same as the console script."""
 
-from harness.cli import entry_point
+from harness.cli.main import entry_point
 
 entry_point()

@@ -1,28 +1,36 @@
-"""A thread beside the one that trains: does what it is given, in order, and loses no failure."""
+"""A background thread that does tasks in order, and observers that are called on it."""
 
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from harness.records import (
+    Compilation,
+    Epoch,
+    Inspection,
+    Message,
+    Observer,
+    RunStart,
+    Summary,
+    Window,
+)
+
 _MAX_WAITING = 16
-"""Tasks. Who is too slow for what it is given holds up the others, so that no record is told long
-after what it is about."""
+"""Tasks. When more are waiting, whoever adds one waits too, so that no output lags far behind."""
 _LEFT_BEHIND_SECONDS = 1.0
 
 Task = Callable[[], None]
 
 
 class Background:
-    """Does one task after another, while whoever hands them over goes on.
+    """Does one task after another on a thread of its own, which starts with the first task.
 
-    After a task that raised none is done any more, as if it had been called in line; what it raised
-    comes out of the next call here. The thread starts with the first task.
+    After a task has raised, the remaining ones are skipped, and the next call here raises the same.
 
-    As a context, it does what is left before it ends. Not so after a KeyboardInterrupt, which is to
-    end the process at once: what waits is dropped then, and a task that takes longer than a second
-    more is left behind.
+    As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
+    them, and leaves a running task behind after one more second.
     """
 
     def __init__(self) -> None:
@@ -30,17 +38,21 @@ class Background:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._is_over = False
+        self._has_ended = False
 
     def do(self, task: Task) -> threading.Event:
-        """Hands a task over; waits only where many are waiting already.
+        """Adds a task; blocks only while many are waiting.
 
         Returns:
-            What is set when the task is done, or dropped.
+            An event that is set when the task is done or dropped.
 
         Raises:
             BaseException: what an earlier task raised.
+            RuntimeError: when the context has ended, and the thread with it.
         """
         self._raise()
+        if self._has_ended:
+            raise RuntimeError("the background thread has ended and takes no more tasks")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="background", daemon=True)
             self._thread.start()
@@ -49,7 +61,7 @@ class Background:
         return done
 
     def wait(self) -> None:
-        """Waits until all is done.
+        """Waits until all tasks are done.
 
         Raises:
             BaseException: what a task raised.
@@ -66,6 +78,7 @@ class Background:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._has_ended = True
         if self._thread is None:
             return
         if kind is not None and issubclass(kind, KeyboardInterrupt):
@@ -89,8 +102,69 @@ class Background:
             if not self._is_over:
                 try:
                     task()
-                except BaseException as error:  # noqa: BLE001 - whoever trains raises it again
+                except BaseException as error:  # noqa: BLE001 - the training thread raises it again
                     self._is_over = True
                     self._error = error
             done.set()
             self._tasks.task_done()
+
+
+class BackgroundObserver(Observer):
+    """Passes records on to other observers, in order, on the thread of `background`, so that the
+    device gets its next work meanwhile.
+
+    An exception of theirs ends the run at the next record. `on_start` and `on_end` are passed on at
+    once, on the caller's thread.
+    """
+
+    def __init__(self, observers: Sequence[Observer], background: Background) -> None:
+        """Args:
+        observers: receive the records.
+        background: its context ends before this is closed.
+        """
+        self._observers = observers
+        self._background = background
+
+    def on_start(self, run: RunStart) -> None:
+        """At once, so that what cannot work fails before anything is trained."""
+        for observer in self._observers:
+            observer.on_start(run)
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        """In the background."""
+        self._tell(lambda observer: observer.on_compilation(compilation))
+
+    def on_window(self, window: Window) -> None:
+        """In the background."""
+        self._tell(lambda observer: observer.on_window(window))
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """In the background."""
+        self._tell(lambda observer: observer.on_epoch(epoch))
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        """In the background."""
+        self._tell(lambda observer: observer.on_inspection(inspection))
+
+    def on_message(self, message: Message) -> None:
+        """In the background."""
+        self._tell(lambda observer: observer.on_message(message))
+
+    def on_end(self, summary: Summary) -> None:
+        """At once, after all other records."""
+        self._background.wait()
+        for observer in self._observers:
+            observer.on_end(summary)
+
+    def close(self) -> None:
+        """Closes the others, also after a failure."""
+        with contextlib.ExitStack() as closing:
+            for observer in self._observers:
+                closing.callback(observer.close)
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        def tell_all() -> None:
+            for observer in self._observers:
+                tell(observer)
+
+        self._background.do(tell_all)

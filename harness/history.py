@@ -1,113 +1,229 @@
-"""What happened in a run so far, told to observers as it comes in, and whether all is finite."""
+"""What happened in a run so far: passed on to its observers, summed up, and judged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 
 from harness.records import (
     Compilation,
     Divergence,
+    Epoch,
     Evaluation,
     Inspection,
+    MachineUse,
+    Message,
     Observer,
-    Progress,
+    Spread,
+    Telemetry,
     Window,
 )
+from harness.statistics import RunningStatistics, WindowStatistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What happened between the first window and the last. Its size does not grow with the number
+    of windows."""
+
+    windows: WindowStatistics | None
+    """None where no step was trained."""
+    last_window: Window | None
+    epochs: tuple[Epoch, ...]
+    inspections: tuple[Inspection, ...]
+    compilations: tuple[Compilation, ...]
+    step: int
+    """Optimizer steps done, those before a resume included."""
+    interrupted: bool
+    divergence: Divergence | None
+    """Of the state at the end; None where all is finite."""
+    use: MachineUse
 
 
 class History:
-    """Keeps a run's records and passes each on, in order."""
+    """Passes a run's records on to its observers, in order, and keeps what they come to."""
 
     def __init__(
-        self, observers: Sequence[Observer], *, start_step: int, stop_at_nan: bool
+        self,
+        observers: Sequence[Observer],
+        telemetry: Telemetry,
+        running: Container[str] = (),
+        *,
+        start_step: int,
+        stop_at_nan: bool,
     ) -> None:
         """Args:
-        observers: who is told.
+        observers: receive the records.
+        telemetry: its messages are passed on as well.
+        running: metrics whose value is that of the epoch so far, not of the window.
         start_step: steps that were done before; above 0, a checkpoint holds them.
-        stop_at_nan: whether a divergence ends the run; else observers are warned of it.
+        stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
         """
         self._observers = observers
+        self._telemetry = telemetry
         self._stop_at_nan = stop_at_nan
-        self._windows: list[Window] = []
-        self._evaluations: list[Evaluation] = []
+        self._statistics = RunningStatistics()
+        self._last_window: Window | None = None
+        self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
+        self._epoch_means = _EpochMeans(running)
+        self._epochs: list[Epoch] = []
         self._inspections: list[Inspection] = []
         self._compilations: list[Compilation] = []
-        self._step = start_step
+        self.step = start_step
+        """Optimizer steps done."""
         self._saved_step: int | None = start_step or None
         self.divergence: Divergence | None = None
-        """Of the state at hand, since it began; None where all is finite."""
+        """Of the present state, since it began; None where all is finite."""
+
+    @property
+    def last_window(self) -> Window:
+        """The last one that was added."""
+        assert self._last_window is not None
+        return self._last_window
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step was trained."""
+        return self._last_window is None
 
     @property
     def must_stop(self) -> bool:
-        """Whether the run has diverged and shall not go on."""
+        """Whether the run has diverged and must end."""
         return self._stop_at_nan and self.divergence is not None
 
-    def compilation(self, compilation: Compilation | None) -> float:
-        """Adds it; returns the time to leave out of the window."""
-        if compilation is None:
-            return 0.0
-        self._compilations.append(compilation)
-        for observer in self._observers:
-            observer.on_compilation(compilation)
-        return compilation.seconds
+    def waiting(self) -> None:
+        """The loop is about to ask for batches."""
+        self._tell(lambda observer: observer.on_dispatch(self.step))
+
+    def ready(self) -> None:
+        """The batches are there."""
+        self._tell(lambda observer: observer.on_batches(self.step))
+
+    def telemetry(self, start: float, end: float) -> Mapping[str, Spread]:
+        """What the machine did between two times."""
+        return self._telemetry.window(start, end)
+
+    def compiled(self, compilations: Sequence[Compilation]) -> float:
+        """Adds them; returns the time to leave out of the window."""
+        self._pass_messages_on()
+        for compilation in compilations:
+            self._compilations.append(compilation)
+            for observer in self._observers:
+                observer.on_compilation(compilation)
+        return sum(compilation.seconds for compilation in compilations)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Passes them on."""
+        for text in messages:
+            for observer in self._observers:
+                observer.on_message(Message(kind="warning", text=text))
 
     def window(self, window: Window) -> None:
-        """Adds it, and judges by its loss."""
-        self._windows.append(window)
-        self._step = window.step
-        for observer in self._observers:
-            observer.on_window(window)
+        """Adds it, and judges its loss."""
+        self._pass_messages_on()
+        self._statistics.add(window)
+        self._epoch_means.add(window)
+        self._last_window = window
+        self.step = window.step
+        self._tell(lambda observer: observer.on_window(window))
         self._judge("loss", window.loss)
+        if math.isfinite(window.loss):
+            least = self._finite_losses[0] if self._finite_losses else window.loss
+            self._finite_losses = min(least, window.loss), window.loss
 
-    def evaluation(self, evaluation: Evaluation, compilation: Compilation | None) -> None:
-        """Adds it, and judges by its loss: that of the weights at hand, on all held-out rows."""
-        self.compilation(compilation)
-        self._evaluations.append(evaluation)
-        for observer in self._observers:
-            observer.on_evaluation(evaluation)
-        self._judge("validation loss", evaluation.loss)
+    def epoch(
+        self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
+    ) -> None:
+        """Ends an epoch with its evaluation, and judges the loss on the held-out rows."""
+        self.compiled(compilations)
+        means = self._epoch_means.take()
+        loss = means.pop("loss", None)
+        epoch = Epoch(epoch=number, step=self.step, loss=loss, metrics=means, evaluation=evaluation)
+        self._epochs.append(epoch)
+        self._tell(lambda observer: observer.on_epoch(epoch))
+        if evaluation is not None:
+            self._judge("validation loss", evaluation.loss)
 
-    def inspection(self, inspection: Inspection | None, compilation: Compilation | None) -> None:
+    def inspection(
+        self, inspection: Inspection | None, compilations: Sequence[Compilation]
+    ) -> None:
         """Adds it, if there was one."""
-        self.compilation(compilation)
-        if inspection is None:
-            return
-        self._inspections.append(inspection)
-        for observer in self._observers:
-            observer.on_inspection(inspection)
+        self.compiled(compilations)
+        if inspection is not None:
+            self._inspections.append(inspection)
+            self._tell(lambda observer: observer.on_inspection(inspection))
 
     def saved(self, done: bool) -> None:
-        """A checkpoint of the state at hand is being saved; or not, as a weight is not finite."""
+        """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
         if done:
-            self._saved_step = self._step
+            self._saved_step = self.step
         else:
             self._judge("weights", math.nan)
 
-    def progress(self, *, interrupted: bool) -> Progress:
-        """All of it."""
+    def end(self, *, interrupted: bool) -> Progress:
+        """Ends the telemetry, and returns what the run came to."""
+        use = self._telemetry.finish()
+        self._pass_messages_on()
         return Progress(
-            windows=tuple(self._windows),
-            evaluations=tuple(self._evaluations),
+            windows=self._statistics.result(),
+            last_window=self._last_window,
+            epochs=tuple(self._epochs),
             inspections=tuple(self._inspections),
             compilations=tuple(self._compilations),
-            step=self._step,
+            step=self.step,
             interrupted=interrupted,
             divergence=self.divergence,
+            use=use,
         )
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            tell(observer)
+
+    def _pass_messages_on(self) -> None:
+        for message in self._telemetry.messages():
+            for observer in self._observers:
+                observer.on_message(message)
 
     def _judge(self, what: str, value: float) -> None:
         if math.isfinite(value):
             self.divergence = None
         elif self.divergence is None:
-            finite = [window.loss for window in self._windows if math.isfinite(window.loss)]
+            least, last = self._finite_losses or (None, None)
+            num_steps = self._last_window.num_steps if self._last_window else 1
+            first_step = self.step - num_steps + 1
             self.divergence = Divergence(
                 what=what,
                 value=value,
-                first_step=self._step - self._windows[-1].num_steps + 1,
-                last_step=self._step,
-                loss_before=finite[-1] if finite else None,
+                first_step=first_step,
+                last_step=self.step,
+                loss_before=last,
+                least_loss_before=least,
                 saved_step=self._saved_step,
             )
             if not self._stop_at_nan:
-                for observer in self._observers:
-                    first = self.divergence.first_step
-                    observer.on_warning(f"the {what} is {value} from step {first} on")
+                text = f"the {what} is {value} from step {first_step} on"
+                message = Message(kind="warning", text=text)
+                self._tell(lambda observer: observer.on_message(message))
+
+
+class _EpochMeans:
+    """Loss and metrics over the windows of one epoch."""
+
+    def __init__(self, running: Container[str]) -> None:
+        self._running = running
+        self._last: Mapping[str, float] = {}
+        self._examples = 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, window: Window) -> None:
+        self._examples += window.examples
+        self._last = window.metrics
+        for name, value in {"loss": window.loss, **window.metrics}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + window.examples * value
+
+    def take(self) -> dict[str, float]:
+        """The means by name, of what runs over the epoch the last; begins the next epoch."""
+        means = {name: total / self._examples for name, total in self._sums.items()}
+        means |= {name: value for name, value in self._last.items() if name in self._running}
+        self._examples, self._sums, self._last = 0, {}, {}
+        return means

@@ -1,13 +1,12 @@
-"""The plain records that a run produces, and the interface of those who receive them.
+"""The records that a run produces, and the interfaces of its observers and its telemetry.
 
-Everything here is host data: Python numbers and strings, never a tensor. Whoever holds a record can
-read it without waiting for a device.
+Records hold Python numbers and strings, never tensors: reading one never waits for a device.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +22,21 @@ class DatasetInfo:
     nnz: int
     """Ids in the training rows, after `unique()` where the run applies it."""
     unique: bool
+    fingerprint: str
+    """SHA-256 of the content, of training and test rows; `--resume` compares it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was taken for a setting, and why."""
+    """The value that a setting came to, and why."""
 
     name: str
     why: str
+
+    @property
+    def value(self) -> int | str:
+        """The name, as a number where it is one."""
+        return int(self.name) if self.name.isdecimal() else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +61,12 @@ class RunStart:
     config: Mapping[str, Any]
     dataset: DatasetInfo
     devices: tuple[str, ...]
-    replicas: int
-    precision: Choice
-    implementation: Choice
-    steps_per_dispatch: Choice
-    input: Choice
-    compilation_cache: Choice
-    """`on` or `off`."""
-    cached_programs: int
-    """XLA programs that earlier runs have compiled; those that fit are loaded."""
+    task: Choice
+    """What the labels mean, such as `binary`."""
+    metrics: tuple[str, ...]
+    """Names of what is computed beside the loss."""
+    choices: Mapping[str, Choice]
+    """The settings that may be `auto`, by name, in the order in which they are shown."""
     batch_size: int
     learning_rate: float
     """The optimizer's own default where none was named."""
@@ -74,6 +77,8 @@ class RunStart:
     epochs: int
     start_step: int
     """Optimizer steps that were done before: above 0 in a resumed run."""
+    with_validation: bool = True
+    """Whether there is an evaluation at the end of every epoch."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
 
@@ -91,21 +96,39 @@ class Compilation:
     capacity: int
     """Static length of the `values` buffer that the program was compiled for, per replica."""
     seconds: float
-    """With a step that it is tried out in, for libraries make code of their own then."""
+    """With a call that it is tried out in, for libraries make code of their own then."""
     step: int
     """Optimizer steps done when it happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSums:
-    """What the device reports of one dispatch, summed over its steps."""
+    """What the device reports of one dispatch."""
 
     loss: float
     """Sum of the real rows' losses."""
-    hits: float
-    """Real rows whose class was the likeliest."""
+    metrics: Mapping[str, float]
+    """Weighted means over the real rows, by name."""
     skipped_steps: int
     loss_scale: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A quantity that was sampled several times."""
+
+    mean: float
+    """Over time, not over samples."""
+    min: float
+    max: float
+    num_samples: int
+    is_counter: bool = False
+    """Whether it only rises, so that its last value says more than its mean."""
+
+    @property
+    def value(self) -> float:
+        """The one number for a curve: the mean, or a counter's last value."""
+        return self.max if self.is_counter else self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +147,17 @@ class Window:
     data_wait_seconds: float
     loss: float
     """Weighted mean over the window's real rows."""
-    accuracy: float
+    metrics: Mapping[str, float]
+    """Likewise, by name, such as `accuracy`."""
     loss_scale: float | None = None
     """After the window; None where the precision needs no scaling."""
     skipped_steps: int = 0
     """Steps of this window whose update was skipped because a gradient was not finite."""
     ended_at_seconds: float = math.nan
-    """When it ended, by the loop's clock, which `time.perf_counter` is outside tests."""
+    """When it ended, by the loop's clock (`time.perf_counter` outside tests)."""
+    telemetry: Mapping[str, Spread] = field(default_factory=dict)
+    """What the machine did in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A tag
+    without a sample in the window is missing."""
 
     @property
     def steps_per_second(self) -> float:
@@ -159,34 +186,6 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """A figure that was sampled several times."""
-
-    mean: float
-    """Over the time, not the samples."""
-    min: float
-    max: float
-    num_samples: int
-    is_counter: bool = False
-    """Whether it only rises, so that its last value says more than its mean."""
-
-    @property
-    def value(self) -> float:
-        """The one number for a curve: the mean, or a counter's last."""
-        return self.max if self.is_counter else self.mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowTelemetry:
-    """What the machine did in a window, as far as it was sampled."""
-
-    step: int
-    """The window's: optimizer steps done at its end."""
-    figures: Mapping[str, Spread]
-    """By TensorBoard tag, such as `gpu/0/power_watts`; a tag without a sample is not in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One pass over the held-out rows."""
 
@@ -195,19 +194,34 @@ class Evaluation:
     examples: int
     seconds: float
     loss: float
-    accuracy: float
+    metrics: Mapping[str, float]
+    """By name, such as `accuracy`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """An epoch that has ended."""
+
+    epoch: int
+    step: int
+    loss: float | None
+    """Weighted mean over the rows that this process trained in the epoch; None without any."""
+    metrics: Mapping[str, float]
+    """Likewise, by name; empty without any."""
+    evaluation: Evaluation | None
+    """None where there are no held-out rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """How the finite elements of a tensor spread."""
+    """A histogram of the finite elements of a tensor."""
 
     name: str
     edges: tuple[float, ...]
     """Of the bins, rising; one more than `counts`."""
     counts: tuple[int, ...]
     num_non_finite: int
-    """Elements beside them."""
+    """Elements outside all bins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,35 +252,33 @@ class Divergence:
     """It happened in one of the steps from this one to `last_step`, counted from 1."""
     last_step: int
     loss_before: float | None
-    """Of the last window whose loss was finite; None where there was none in this process."""
+    """Of the last window with a finite loss; None where this process had none."""
+    least_loss_before: float | None
+    """The lowest finite loss of a window."""
     saved_step: int | None
     """Steps of the last checkpoint; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """All that the loop saw, from the first window to the last."""
+class MachineUse:
+    """What a run took of its GPUs."""
 
-    windows: tuple[Window, ...]
-    evaluations: tuple[Evaluation, ...]
-    inspections: tuple[Inspection, ...]
-    compilations: tuple[Compilation, ...]
-    step: int
-    """Optimizer steps done, those before a resume included."""
-    interrupted: bool
-    divergence: Divergence | None
-    """Of the state at the end; None where all is finite."""
+    num_gpus: int
+    joules: float | None
+    """Of all GPUs, within the windows; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run came to: the content of summary.json (its keys are stable)."""
+    """The results of a run: the content of summary.json (its keys are stable)."""
 
-    test_accuracy: float | None
-    """None where the run was interrupted before its first evaluation."""
+    test_metrics: Mapping[str, float | None]
+    """By name; in summary.json each is `test_NAME`. None, as the loss, where the run was
+    interrupted before its first evaluation."""
     test_loss: float | None
     examples_per_second: float | None
-    """Training, compilation excluded, data wait included: the median over windows."""
+    """Training, compilation excluded, data wait included: the median over windows. None, as the
+    rates below, where all steps had been done before."""
     steps_per_second: float | None
     tokens_per_second: float | None
     mean_examples_per_second: float | None
@@ -279,24 +291,19 @@ class Summary:
     """Sum of the windows' times: evaluation, inspection and compilation excluded."""
     compile_seconds: float
     wall_seconds: float
-    """Since the process started."""
+    """Since the command began, in Python: neither an installation nor a notebook's age counts."""
     peak_rss_bytes: int
     epochs: float
     """Epochs trained in this process: a fraction where the run was interrupted."""
     steps: int
     """Optimizer steps done, those before a resume included."""
     batch_size: int
-    steps_per_dispatch: int
-    """The most in one dispatch: `auto` begins with an estimate, and adapts it to the machine."""
-    precision: str
-    implementation: str
-    input: str
-    replicas: int
+    choices: Mapping[str, int | str]
+    """The values of `RunStart.choices`; in summary.json each stands by its own name.
+    `steps_per_dispatch` is the most in one dispatch: `auto` adapts it to the machine."""
     devices: tuple[str, ...]
     compilations: int
-    """How often the training step was compiled: once for each capacity that occurred."""
-    cached_programs: int
-    """XLA programs of earlier runs at the start: `compile_seconds` is less where they fit."""
+    """How often the training step was compiled: for each length and capacity of a call."""
     skipped_steps: int
     non_finite_gradient_fraction: float | None
     """The most over inspections; None where there was none. So is the one below."""
@@ -308,17 +315,46 @@ class Summary:
     versions: Mapping[str, str]
     host: Mapping[str, Any]
     joules_per_1000_examples: float | None = None
-    """Energy of all GPUs while training, by their counters or samples of their power; None without
-    GPUs, without telemetry, and where a GPU does not tell it."""
+    """Energy of all GPUs while training, by their counters; None without GPUs, without telemetry,
+    and where a GPU has no counter."""
     gpu_hours: float | None = None
     """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something that the run's user should read."""
+
+    kind: Literal["note", "warning"]
+    """A note is about the machine's nature, a warning about something that went wrong."""
+    text: str
+
+
+class Telemetry:
+    """A source of samples that the loop joins with its windows; this one has none."""
+
+    def window(self, start: float, end: float) -> Mapping[str, Spread]:
+        """What was sampled in a window, by TensorBoard tag. Windows come in order.
+
+        Args:
+            start, end: of the window, in seconds by the loop's clock.
+        """
+        return {}
+
+    def messages(self) -> Iterable[Message]:
+        """What there is to tell since the last call."""
+        return ()
+
+    def finish(self) -> MachineUse:
+        """Stops sampling, after the last window."""
+        return MachineUse(num_gpus=0, joules=None)
 
 
 class Observer:
     """Receives a run's records, in order.
 
-    Every method does nothing here: an observer overrides what it cares for. What one raises ends
-    the run, so that no sink fails unseen. `close` is called once, also after a failure.
+    Every method does nothing here; an observer overrides those that it needs. An exception that it
+    raises ends the run. `close` is called once, also after a failure.
     """
 
     def on_start(self, run: RunStart) -> None:
@@ -327,23 +363,24 @@ class Observer:
     def on_compilation(self, compilation: Compilation) -> None:
         """After an XLA program was compiled."""
 
-    def on_telemetry(self, telemetry: WindowTelemetry) -> None:
-        """Before the `on_window` of the same window, where a sample was taken in it."""
+    def on_dispatch(self, step: int) -> None:
+        """Before the loop asks for the next dispatch's batches, after `step` optimizer steps. The
+        device idles meanwhile."""
+
+    def on_batches(self, step: int) -> None:
+        """When the batches are there, before anything is compiled or run for them."""
 
     def on_window(self, window: Window) -> None:
         """After each dispatch of training steps."""
 
-    def on_evaluation(self, evaluation: Evaluation) -> None:
-        """After each pass over the held-out rows."""
+    def on_epoch(self, epoch: Epoch) -> None:
+        """After the last window of an epoch and its evaluation."""
 
     def on_inspection(self, inspection: Inspection) -> None:
-        """After an epoch's evaluation, where its gradients were looked at."""
+        """After the end of an epoch whose gradients were inspected."""
 
-    def on_warning(self, message: str) -> None:
-        """When the run goes on, but its user should know something."""
-
-    def on_note(self, message: str) -> None:
-        """When something is so by the machine's nature, and its user may wonder about it."""
+    def on_message(self, message: Message) -> None:
+        """When there is something that the run's user should read."""
 
     def on_end(self, summary: Summary) -> None:
         """After the last window and evaluation, also of an interrupted run."""

@@ -1,67 +1,84 @@
-"""What many windows come to: the figures that the console, TensorBoard and summary.json share."""
+"""Throughput over the windows of a run, in bounded memory."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.records import Window
 
+MAX_KEPT = 8192
+"""Windows whose rates are kept for the medians; 0.2 kB each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
-    """Throughput over some windows; compilation lies outside every window."""
+    """Throughput over all windows of a run; compilation lies outside every window."""
 
     examples_per_second: float
-    """Median over windows; so are the two below. One slow window does not move it."""
+    """Median over windows, as the two below: one slow window does not move it."""
     steps_per_second: float
     tokens_per_second: float
-    step_time_ms_p50: float
-    step_time_ms_p95: float
     mean_examples_per_second: float
-    """All examples over `train_seconds`, so that every window counts by its length. What a clock
-    beside the run says; so are the two below."""
+    """All examples over `train_seconds`, as the two below: slow windows count in full."""
     mean_steps_per_second: float
     mean_tokens_per_second: float
     data_wait_fraction: float
-    """Share of the windows' whole time, so that a single long wait counts in full."""
+    """Share of `train_seconds`."""
     train_seconds: float
     """Sum of the windows' times."""
+    examples: int
+    skipped_steps: int
+    most_steps: int
+    """In one window."""
 
 
-def window_statistics(windows: Sequence[Window]) -> WindowStatistics:
-    """Sums up at least one window. Percentiles are `percentile`'s, each window counting once.
+class RunningStatistics:
+    """Adds up windows as they come.
 
-    Raises:
-        ValueError: when there is no window.
+    Medians are exact over the first `MAX_KEPT` windows. After that they are over every second
+    window, then over every fourth, and so on.
     """
-    if not windows:
-        raise ValueError("no window to sum up")
-    step_times_ms = [window.step_time_ms for window in windows]
-    train_seconds = sum(window.seconds for window in windows)
-    return WindowStatistics(
-        examples_per_second=statistics.median(w.examples_per_second for w in windows),
-        steps_per_second=statistics.median(w.steps_per_second for w in windows),
-        tokens_per_second=statistics.median(w.tokens_per_second for w in windows),
-        step_time_ms_p50=percentile(step_times_ms, 50),
-        step_time_ms_p95=percentile(step_times_ms, 95),
-        mean_examples_per_second=sum(w.examples for w in windows) / train_seconds,
-        mean_steps_per_second=sum(w.num_steps for w in windows) / train_seconds,
-        mean_tokens_per_second=sum(w.tokens for w in windows) / train_seconds,
-        data_wait_fraction=sum(w.data_wait_seconds for w in windows) / train_seconds,
-        train_seconds=train_seconds,
-    )
 
+    def __init__(self) -> None:
+        self._rates: list[tuple[float, float, float]] = []
+        self._num_windows = 0
+        self._every = 1
+        self._num_steps = self._examples = self._tokens = self._skipped_steps = 0
+        self._most_steps = 0
+        self._seconds = self._data_wait_seconds = 0.0
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The value below which `percent` (1 to 99) of the values lie, interpolated linearly.
+    def add(self, window: Window) -> None:
+        """Adds the next window."""
+        if self._num_windows % self._every == 0:
+            self._rates.append(
+                (window.examples_per_second, window.steps_per_second, window.tokens_per_second)
+            )
+        if len(self._rates) > MAX_KEPT:
+            self._rates = self._rates[::2]
+            self._every *= 2
+        self._num_windows += 1
+        self._num_steps += window.num_steps
+        self._examples += window.examples
+        self._tokens += window.tokens
+        self._skipped_steps += window.skipped_steps
+        self._most_steps = max(self._most_steps, window.num_steps)
+        self._seconds += window.seconds
+        self._data_wait_seconds += window.data_wait_seconds
 
-    The same as NumPy's default method. One value is its own percentile.
-
-    Raises:
-        ValueError: when there is no value, or `percent` is outside 1 to 99.
-    """
-    if not 1 <= percent <= 99:
-        raise ValueError(f"percent is {percent}; it must be in [1, 99]")
-    if len(values) == 1:
-        return values[0]  # quantiles() wants two before Python 3.13
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+    def result(self) -> WindowStatistics | None:
+        """The statistics so far; None before the first window."""
+        if not self._rates:
+            return None
+        examples, steps, tokens = map(statistics.median, zip(*self._rates, strict=True))
+        return WindowStatistics(
+            examples_per_second=examples,
+            steps_per_second=steps,
+            tokens_per_second=tokens,
+            mean_examples_per_second=self._examples / self._seconds,
+            mean_steps_per_second=self._num_steps / self._seconds,
+            mean_tokens_per_second=self._tokens / self._seconds,
+            data_wait_fraction=self._data_wait_seconds / self._seconds,
+            train_seconds=self._seconds,
+            examples=self._examples,
+            skipped_steps=self._skipped_steps,
+            most_steps=self._most_steps,
+        )

@@ -14,18 +14,19 @@ class Stage:
 
 
 class Timeline:
-    """Stages in order; each mark ends the stage that began with the mark before."""
+    """Stages in order; each mark ends the stage that began with the mark before, the first with the
+    timeline itself."""
 
-    def __init__(
-        self, *, elapsed_seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        """Args:
-        elapsed_seconds: what had passed before this was made; it belongs to the first stage.
-        clock: seconds, rising.
-        """
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`clock` gives seconds, rising."""
         self._clock = clock
-        self._marked = clock() - elapsed_seconds
+        self._began = self._marked = clock()
         self._stages: list[Stage] = []
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since it began."""
+        return self._clock() - self._began
 
     @property
     def stages(self) -> tuple[Stage, ...]:

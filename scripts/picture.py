@@ -10,11 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.quiet import quiet_import
-
-with quiet_import():
-    from harness.commands.train import train
-from harness.config import OutputConfig, TrainConfig
+from harness.cli.train import OutputConfig, TrainConfig, train
 from kernels.multi_hot.native.build import CACHE_VARIABLE
 
 _PICTURE = Path(__file__).resolve().parent.parent / "docs" / "train.svg"
@@ -24,7 +20,8 @@ def main() -> None:
     console = Console(record=True, width=110, file=io.StringIO(), force_terminal=False)
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = cache  # as a reader's first run finds it
-        train(TrainConfig(output=OutputConfig(run_dir=folder)), console, is_first=True)
+        os.environ["HARNESS_COMMAND"] = "./scripts/harness"
+        train(TrainConfig(output=OutputConfig(run_dir=folder)), console)
         svg = console.export_svg(title="./scripts/harness train --data synthetic")
     # The folder was a temporary one; a reader's run has a name like this.
     _PICTURE.write_text(svg.replace(folder, "runs/2026-11-24_23-50-00"), encoding="utf-8")

@@ -1,79 +1,58 @@
-"""This harness, driven as the peers are: what `harness train` builds, its epochs one by one.
+"""This harness: a trainer of the tutorial's network, its epochs one by one.
 
 Options: an implementation, and `stream` or `resident`; `auto`'s choice without.
 """
 
-import tempfile
-from pathlib import Path
-
-import numpy as np
+import os
 
 from benchmarks.peers import protocol
-from harness.quiet import quiet_import
 
-with quiet_import():
-    import tensorflow as tf
+TASK = protocol.load()
+os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
-    from harness.commands.session import build_session
-from harness.config import (
-    IMPLEMENTATIONS,
-    DataConfig,
-    ExecutionConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
-from harness.data import store
-from harness.data.ragged import RaggedSets
-from harness.loop import train
+import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
+from benchmarks.training import tutorial_network  # noqa: E402
+from harness.records import Observer, Window  # noqa: E402
+
+_NUM_ORDERS = 10
+"""Epochs with an order of their own; after them the orders repeat."""
+
+
+class Losses(Observer):
+    """Adds up the losses of all rows."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def on_window(self, window: Window) -> None:
+        self.total += window.loss * window.examples
 
 
 def main() -> None:
-    task = protocol.load()
-    tf.config.threading.set_intra_op_parallelism_threads(task.threads)
-    inputs = [option for option in task.options if option in ("stream", "resident")]
-    implementations = [option for option in task.options if option in IMPLEMENTATIONS]
-    with tempfile.TemporaryDirectory() as temporary:
-        # The harness holds out rows; one copied row more keeps all of the task's for training.
-        rows = RaggedSets(
-            values=task.values,
-            row_splits=task.row_splits,
-            labels=task.labels,
-            num_tokens=protocol.NUM_TOKENS,
-            name="benchmark",
-            is_unique=True,
-        )
-        both = RaggedSets.concatenate([rows.take(np.array([0])), rows], name="benchmark")
-        store.save(both, Path(temporary) / "sets", held_out_rows=1)
-        session = build_session(
-            TrainConfig(
-                data=DataConfig(data=str(Path(temporary) / "sets")),
-                model=ModelConfig(hidden_units=protocol.HIDDEN_UNITS, dropout=protocol.DROPOUT),
-                optimizer=OptimizerConfig(learning_rate=protocol.LEARNING_RATE),
-                execution=ExecutionConfig(
-                    batch_size=task.batch_size,
-                    precision="float32",
-                    implementation=implementations[0] if implementations else "auto",
-                    input=inputs[0] if inputs else "auto",
-                ),
-            ),
-            checkpoint_dir=Path(temporary) / "checkpoints",
-        )
-    epoch = 0
+    rows = harness.RaggedSets(
+        values=TASK.values,
+        row_splits=TASK.row_splits,
+        labels=TASK.labels,
+        num_tokens=protocol.NUM_TOKENS,
+        name="benchmark",
+        is_unique=True,
+    )
+    inputs = {"stream", "resident"}
+    settings = {"input" if o in inputs else "implementation": o for o in TASK.options}
+    trainer = harness.Trainer(
+        tutorial_network,
+        optimizer="adam",  # its default rate is protocol.LEARNING_RATE
+        batch_size=TASK.batch_size,
+        precision="float32",
+        **settings,
+    )
+    steps = trainer.steps(rows, epochs=_NUM_ORDERS)
 
     def train_epoch() -> protocol.Epoch:
-        nonlocal epoch
-        steps = session.plan.steps_per_epoch
-        progress = train(
-            session.dispatches(epochs=epoch + 1, start_step=epoch * steps),
-            session.engine,
-            [session.steps],
-            # Beyond the epoch: neither evaluation nor checkpoint belong to what is compared.
-            steps_per_epoch=10**12,
-            start_step=epoch * steps,
-        )
-        epoch += 1
-        return protocol.Epoch(sum(w.loss * w.examples for w in progress.windows) / task.num_rows)
+        losses = Losses()
+        # No dispatch goes beyond the end of an epoch.
+        steps.run(num_steps=steps.start.steps_per_epoch, observers=[losses])
+        return protocol.Epoch(losses.total / TASK.num_rows)
 
     protocol.serve(train_epoch)
 

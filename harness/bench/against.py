@@ -1,136 +1,114 @@
-"""Two programs in turn: both stay loaded, and a machine that drifts favours neither."""
+"""What `harness bench --against` names: another version of the code, or other settings."""
 
+import shutil
+import subprocess
+import tomllib
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from harness.bench import machine
-from harness.bench.process import OWN_CODE, MeasuredProcess
-from harness.bench.protocol import Job
-from harness.bench.rows import Cell, Pair
-from harness.bench.steady import num_warm_up
-
-_ROUND = "ABBABAAB"
-"""The order of turns (Thue and Morse), by twos, one turn of either side: a drift favours neither,
-and each side goes on after itself, with warm caches, as often as the other."""
-_TURN_SECONDS = 0.05
-"""Short: the machine is about the same in the turns of a round. A turn is at least one dispatch, so
-it may last longer."""
-_LEAST_ROUNDS = 3
+from harness.bench.measure import Side
+from harness.bench.process import OWN_CODE, measured_module
+from harness.errors import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """A program: what it trains, and the root of the code that it runs."""
-
-    job: Job
-    code: Path = OWN_CODE
-    slow_down: float = 0.0
-    """See `MeasuredProcess.turn`."""
-
-
-def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-    """Starts both sides, and lets them take turns: A B B A B A A B, over and over.
-
-    While one has its turn the other is halted whole, so that it neither takes a core nor prepares
-    batches ahead that would not be on its bill.
+def find_baseline(
+    against: str | None, words: tuple[str, ...], *, scratch: Path
+) -> tuple[Side, str | None]:
+    """Finds side A of a comparison.
 
     Args:
-        cell: for the record.
-        a, b: the sides; in every other repeat B is started first.
-        repeat: counted from 0.
-        seconds: for both sides together, warm-up included.
+        against: the root folder of a checkout, a TOML file, or a git revision of this program;
+            None where `words` has settings.
+        words: of --against-set.
+        scratch: an empty folder, into which a revision is unpacked.
+
+    Returns:
+        The side, with only the settings that override those of the flags; and `against` for the
+        record, a revision replaced by its commit.
 
     Raises:
-        InputError: when the settings of a side do not fit the data or the devices.
-        OutOfMemoryError, ProcessFailedError: a side ended.
+        InputError: when it is none of these.
     """
-    with ExitStack() as stack:
-        processes: dict[str, MeasuredProcess] = {}
-        for name in "AB" if repeat % 2 == 0 else "BA":
-            side = a if name == "A" else b
-            processes[name] = stack.enter_context(MeasuredProcess(side.job, code=side.code))
-            if repeat == 0:  # `auto` may measure: not while the other side does
-                processes[name].wait_until_ready()
-        for process in processes.values():
-            process.wait_until_ready()
-            process.turn(seconds=_TURN_SECONDS)
-        for process in processes.values():
-            process.stop()
-        turns = take_turns(
-            processes["A"], processes["B"], seconds=seconds, slow_downs=(a.slow_down, b.slow_down)
-        )
-        return Pair(
-            cell=cell,
-            repeat=repeat,
-            log_ratios=turns.log_ratios,
-            num_warm_up=turns.num_warm_up,
-            examples_per_second_a=turns.rate_a,
-            examples_per_second_b=turns.rate_b,
-            marks=turns.marks,
-            resolved_a=_resolved(processes["A"], a),
-            resolved_b=_resolved(processes["B"], b),
-        )
+    path = Path(against or "")
+    if against is None or path.is_file() or path.suffix == ".toml":
+        over = settings_of_words(words) if against is None else settings_of_file(path)
+        commit, dirty = code_state(OWN_CODE)
+        return Side(settings=over, commit=commit, dirty=dirty), against
+    if path.is_dir():
+        measured_module(path.absolute())
+        commit, dirty = code_state(path)
+        return Side(settings={}, code=path.absolute(), commit=commit, dirty=dirty), against
+    try:
+        name = f"{against}^{{commit}}"
+        commit = _git(OWN_CODE, "rev-parse", "--verify", "--end-of-options", name)
+        archive = scratch / "code.zip"
+        _git(OWN_CODE, "archive", "--format=zip", f"--output={archive}", commit)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise InputError(
+            f"--against is {against!r}, which is not a folder, a file, or a git revision of this "
+            "program; name the root folder of a checkout, a TOML file of settings, or a revision"
+        ) from error
+    shutil.unpack_archive(archive, scratch / commit)
+    measured_module(scratch / commit)
+    return Side(settings={}, code=scratch / commit, commit=commit, dirty=False), commit
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turns:
-    """What two processes did in turn; see `Pair`."""
+def code_state(folder: Path) -> tuple[str | None, bool | None]:
+    """The commit of the repository that holds `folder`, and whether its files differ from it.
 
-    log_ratios: tuple[float, ...]
-    num_warm_up: int
-    rate_a: float
-    rate_b: float
-    marks: tuple[str, ...]
+    (None, None) where there is no repository, or git is not installed.
+    """
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit, bool(_git(folder, "status", "--porcelain"))
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None, None
 
 
-def take_turns(
-    a: MeasuredProcess,
-    b: MeasuredProcess,
-    *,
-    seconds: float,
-    slow_downs: tuple[float, float] = (0.0, 0.0),
-) -> Turns:
-    """Lets two processes, which are halted before and afterwards, take turns.
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def settings_of_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, by their bare names.
 
     Raises:
-        OutOfMemoryError, ProcessFailedError: one ended.
+        InputError: when it cannot be read or is not TOML.
     """
-    sides = {"A": (a, slow_downs[0]), "B": (b, slow_downs[1])}
-    pids = (a.pid, b.pid)
-    before = machine.read(pids)
-    rates: dict[str, list[float]] = {"A": [], "B": []}
-    rounds = 0
-    while rounds < _LEAST_ROUNDS or machine.read(pids).awake - before.awake < seconds:
-        for name in _ROUND:
-            rates[name].append(_turn(*sides[name]))
-        rounds += 1
-    # In `_ROUND` the n-th turns of A and B are neighbours: the machine is about the same in both.
-    ratios = np.array(rates["B"]) / np.array(rates["A"])
-    steady = {n: np.median(r[num_warm_up(1 / np.array(r)) :]) for n, r in rates.items()}
-    return Turns(
-        log_ratios=tuple(np.log(ratios).tolist()),
-        num_warm_up=num_warm_up(ratios),
-        rate_a=float(steady["A"]),
-        rate_b=float(steady["B"]),
-        marks=machine.marks(before, machine.read(pids)),
-    )
+    try:
+        return flattened(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"--against {path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"--against {path} is not a TOML file: {error}") from error
 
 
-def _turn(process: MeasuredProcess, slow_down: float) -> float:
-    """Examples/s of a turn, without its first dispatch where it has others: that one finds the
-    caches full of the other side's data, which is noise to the comparison."""
-    process.go_on()
-    windows = process.turn(seconds=_TURN_SECONDS, slow_down=slow_down).windows
-    process.stop()
-    first = min(1, len(windows.seconds) - 1)
-    return sum(windows.examples[first:]) / sum(windows.seconds[first:])
+def settings_of_words(words: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of `--against-set name=value ...`; values as in TOML, or plain text.
+
+    Raises:
+        InputError: when a word has no `=`.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise InputError(
+                f"--against-set has {word!r}; write name=value, as in implementation=gather"
+            )
+        try:
+            settings |= flattened({name: tomllib.loads(f"value = {value}")["value"]})
+        except tomllib.TOMLDecodeError:
+            settings |= flattened({name: value})
+    return settings
 
 
-def _resolved(process: MeasuredProcess, side: Side) -> Mapping[str, Any]:
-    commit, dirty = machine.code_state(side.code)
-    return {**process.wait_until_ready()["resolved"], "commit": commit, "dirty": dirty}
+def flattened(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a group and of its inner groups by their bare names, which are all different."""
+    flat: dict[str, Any] = {}
+    for name, value in group.items():
+        inner = flattened(value) if isinstance(value, Mapping) else {name.replace("-", "_"): value}
+        flat |= inner
+    return flat

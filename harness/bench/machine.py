@@ -1,33 +1,26 @@
-"""The machine under the figures: what it is, and what happened on it while they were taken."""
+"""The machine behind the figures: what it is, and what happened on it during a measurement."""
 
+import contextlib
+import functools
+import math
 import os
-import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import psutil
+import pynvml
+
+from harness.observe import nvml
+from harness.observe.gpu import gpus
+from harness.observe.sampler import Sampler
 
 _SLEPT_SECONDS = 0.05
 _BUSY_SHARE = 0.05
-"""Of all cores' time, that others used or the hypervisor withheld: more is marked."""
-
-
-def code_state(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit of the repository that holds `folder`, and whether files there differ from it.
-
-    (None, None) where it is no repository, or git is not installed.
-    """
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return commit, bool(_git(folder, "status", "--porcelain"))
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None, None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+"""Share of all cores' time that others used or the hypervisor withheld; more is marked."""
+_GPU_HZ = 10.0
+_STOP_SECONDS = 3.0
 
 
 def load_average() -> float:
@@ -35,26 +28,14 @@ def load_average() -> float:
     return psutil.getloadavg()[0]
 
 
-def oom_kills() -> int | None:
-    """Processes that the kernel has killed for memory since it started; None where it does not say.
-
-    Counts those of every control group (proc_vmstat(5)).
-    """
-    counters = Path("/proc/vmstat")
-    if not counters.exists():
-        return None
-    found = [line for line in counters.read_text().splitlines() if line.startswith("oom_kill ")]
-    return int(found[0].split()[1]) if found else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """Clocks and counters at one moment, in seconds."""
 
     awake: float
-    """Does not count the time in which the machine slept."""
+    """Excludes the time in which the machine slept."""
     passed: float
-    """Counts it."""
+    """Includes it."""
     busy: float
     """CPU time of all processes."""
     stolen: float
@@ -67,12 +48,12 @@ def read(own: tuple[int, ...]) -> Reading:
     """Reads the clocks now.
 
     Args:
-        own: ids of the processes that belong to the measurement, this one not named.
+        own: ids of the processes that belong to the measurement besides this one.
     """
     cpu = psutil.cpu_times()
     idle = cpu.idle + getattr(cpu, "iowait", 0.0)
     stolen = getattr(cpu, "steal", 0.0)
-    # Guests' time is counted in user and nice already (proc(5)).
+    # user and nice already include the time of guests (proc(5)).
     guests = getattr(cpu, "guest", 0.0) + getattr(cpu, "guest_nice", 0.0)
     # CLOCK_MONOTONIC stops while Linux sleeps, CLOCK_BOOTTIME does not: clock_gettime(2).
     boot = getattr(time, "CLOCK_BOOTTIME", None)
@@ -89,7 +70,7 @@ def _cpu_seconds(pid: int) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.NoSuchProcess:
-        return 0.0  # it ended; its row says so
+        return 0.0  # it ended, and its row says so
     return float(times.user + times.system)
 
 
@@ -100,13 +81,70 @@ def marks(before: Reading, after: Reading) -> tuple[str, ...]:
     if slept > _SLEPT_SECONDS:
         found.append(f"the machine slept for {slept:.1f} s")
     seconds = after.awake - before.awake
-    cores = psutil.cpu_count() or 1
     if seconds <= 0:
         return tuple(found)
-    others = ((after.busy - before.busy) - (after.own - before.own)) / seconds
-    if others > _BUSY_SHARE * cores:
-        found.append(f"busy: other processes used {others:.1f} of {cores} cores")
-    stolen = (after.stolen - before.stolen) / seconds
-    if stolen > _BUSY_SHARE * cores:
-        found.append(f"busy: the hypervisor withheld {stolen:.1f} of {cores} cores")
+    cores = psutil.cpu_count() or 1
+    for used, by in (
+        ((after.busy - before.busy) - (after.own - before.own), "other processes used"),
+        (after.stolen - before.stolen, "the hypervisor withheld"),
+    ):
+        if used / seconds > _BUSY_SHARE * cores:
+            found.append(f"busy: {by} {used / seconds:.1f} of {cores} cores")
     return tuple(found)
+
+
+def describe_gpus() -> tuple[dict[str, Any], ...]:
+    """Every GPU of the machine that answers: name, UUID, driver, memory, clocks, power limit."""
+    with contextlib.ExitStack() as library:
+        try:
+            library.enter_context(nvml.opened())
+        except pynvml.NVMLError:
+            return ()  # without NVIDIA's driver there are none
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        return tuple(_described(handle, driver) for handle in nvml.answering())
+
+
+def _described(handle: Any, driver: str) -> dict[str, Any]:
+    figures = {
+        "memory_bytes": lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        "max_sm_clock_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
+        "power_limit_watts": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+    }
+    found: dict[str, Any] = {
+        "name": pynvml.nvmlDeviceGetName(handle),
+        "uuid": pynvml.nvmlDeviceGetUUID(handle),
+        "driver": driver,
+    }
+    for name, ask in figures.items():
+        try:
+            found[name] = ask()
+        except pynvml.NVMLError_NotSupported:
+            found[name] = None
+    return found
+
+
+@contextlib.contextmanager
+def gpu_utilization(pci_bus_ids: tuple[str, ...]) -> Iterator[list[float]]:
+    """Samples the share of time in which the given GPUs run a kernel, during the block.
+
+    Args:
+        pci_bus_ids: as TensorFlow reports them; NVML may number the GPUs differently.
+
+    Yields:
+        A list that holds the percentages after the block; empty where no GPU reports them.
+    """
+    percents: list[float] = []
+    if not pci_bus_ids:
+        yield percents
+        return
+    sampler = Sampler("GPUs", functools.partial(gpus, bus_ids=pci_bus_ids), hz=_GPU_HZ)
+    sampler.start()
+    try:
+        yield percents
+    finally:
+        sampler.stop(_STOP_SECONDS)
+        for sample in sampler.take(math.inf):
+            values = sample.values.items()
+            percents += [v for tag, v in values if tag.endswith("/utilization_percent")]

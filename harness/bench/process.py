@@ -1,4 +1,12 @@
-"""The parent's side of a measured process."""
+"""The parent's side of a measured process.
+
+The protocol is JSON, one message a line. The parent sends the settings to train with, then a
+request for each turn. The process answers `ready` once it has compiled, then for each turn its
+windows and `turn`; or `input error` or `out of memory`, after which it ends. It may run another
+version of this code (`harness bench --against`): the settings are therefore bare names without
+groups, those at their default left out, and PROTOCOL_VERSION grows with every change that an older
+process would misunderstand.
+"""
 
 import contextlib
 import dataclasses
@@ -8,22 +16,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness.bench import machine
-from harness.bench.protocol import Job
-from harness.bench.rows import Windows
+from harness.bench.results import Windows
 from harness.errors import InputError
 from harness.files import json_text
 
+PROTOCOL_VERSION = 1
 OWN_CODE = Path(harness.__file__).parents[1]
 """The folder that holds the packages of this program."""
-_MODULE = "harness.bench.worker"
+_MODULES = ("harness.cli.measured", "harness.bench.worker")
+"""What the process runs, by version of the code, the newest first."""
 _NO_MEMORY = ("cannot allocate memory", "bad_alloc", "out of memory", "resource_exhausted")
-"""What C++ libraries write before they end a process that asked for memory in vain."""
+"""What C++ libraries write before they end a process that has run out of memory."""
 
 
 class OutOfMemoryError(Exception):
@@ -34,22 +44,24 @@ class ProcessFailedError(Exception):
     """The process ended for another reason; the message has the end of its standard error."""
 
 
-def check_code(code: Path) -> None:
-    """Checks that `code` is the root of a checkout that can be measured.
+def measured_module(code: Path) -> str:
+    """The module that a process runs to be measured, of the version with the root folder `code`.
 
     Raises:
-        InputError: when it is none.
+        InputError: when it is no version that can be measured.
     """
-    if not code.joinpath(*_MODULE.split(".")).with_suffix(".py").is_file():
-        raise InputError(
-            f"{code} has no {_MODULE}: it is no checkout of this project, or one from before "
-            "`harness bench`; name another, or merge the benchmark into it first"
-        )
+    for module in _MODULES:
+        if code.joinpath(*module.split(".")).with_suffix(".py").is_file():
+            return module
+    raise InputError(
+        f"{code} has no {_MODULES[0]}: it is not a version of this project, or one older than "
+        "`harness bench`; name another"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What a process did when it was asked to train."""
+    """The result of one request to train."""
 
     windows: Windows
     compile_seconds: float
@@ -59,23 +71,24 @@ class Turn:
 
 
 class MeasuredProcess:
-    """A process that trains in turns. A context manager: the process is gone afterwards."""
+    """A process that trains in turns. A context manager that kills it at the end."""
 
-    def __init__(self, job: Job, *, code: Path = OWN_CODE) -> None:
+    def __init__(self, settings: Mapping[str, Any], *, code: Path = OWN_CODE) -> None:
         """Starts it; `wait_until_ready` waits for it.
 
         Args:
-            job: what it trains.
-            code: the root of the checkout that it runs.
+            settings: of `TrainConfig`, by their bare names.
+            code: the root folder of the version that it runs.
 
         Raises:
-            InputError: `code` is no checkout that can be measured.
+            InputError: `code` is not a version that can be measured.
         """
-        check_code(code)
+        module = measured_module(code)
+        self._started = time.perf_counter()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        # A session of its own: Ctrl-C reaches the parent alone, which decides what ends.
+        # In a session of its own, so that Ctrl-C reaches only the parent, which decides what ends.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -85,12 +98,14 @@ class MeasuredProcess:
             start_new_session=True,
         )
         self._code = code
-        self._oom_kills = machine.oom_kills()
         self._ready: dict[str, Any] | None = None
-        self._write(json_text(dataclasses.asdict(job)))
+        self._write({"protocol": PROTOCOL_VERSION, "settings": settings})
 
     def wait_until_ready(self) -> dict[str, Any]:
-        """Waits until it has compiled; returns what it says of itself.
+        """Waits until it has compiled.
+
+        Returns:
+            Its `ready` message, with `start_seconds`, the time from its start until the message.
 
         Raises:
             InputError: the settings do not fit the data or the devices.
@@ -98,6 +113,7 @@ class MeasuredProcess:
         """
         if self._ready is None:
             self._ready = self._read("ready")
+            self._ready["start_seconds"] = time.perf_counter() - self._started
             code = Path(self._ready["code"])
             assert code == self._code.resolve(), (code, self._code)
         return self._ready
@@ -107,21 +123,19 @@ class MeasuredProcess:
         """Its process id."""
         return self._process.pid
 
-    def turn(
-        self, *, seconds: float | None = None, steps: int | None = None, slow_down: float = 0.0
-    ) -> Turn:
+    def turn(self, *, seconds: float | None = None, steps: int | None = None) -> Turn:
         """Lets it train for a time or a number of steps, and waits for the end.
 
         Args:
-            seconds, steps: one of them; whole dispatches, and at least one, are trained.
-            slow_down: it sleeps this share of each dispatch's time after it, which is how the
-                instrument itself is tested.
+            seconds, steps: one of them. It trains whole dispatches, and at least one.
 
         Raises:
+            InputError: the settings do not fit the data or the devices.
             OutOfMemoryError, ProcessFailedError: it ended.
         """
         self.wait_until_ready()
-        self._write(json.dumps({"seconds": seconds, "steps": steps, "slow_down": slow_down}))
+        # Workers of older versions insist on `slow_down`.
+        self._write({"seconds": seconds, "steps": steps, "slow_down": 0.0})
         windows: list[dict[str, Any]] = []
         while (message := self._read("window", "turn"))["kind"] == "window":
             windows.append(message)
@@ -131,13 +145,13 @@ class MeasuredProcess:
         return Turn(windows=Windows(**columns), **message)
 
     def stop(self) -> None:
-        """Halts all its threads, so that nothing is prepared ahead while another has its turn."""
+        """Halts all its threads, so that it prepares nothing while another has its turn."""
         os.kill(self.pid, signal.SIGSTOP)
-        # The signal takes its time; an end is left for `_why_ended` to find.
+        # Waits until the signal has arrived; if the process has ended, leaves that to `_why_ended`.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self) -> None:
-        """Ends `stop`."""
+        """Resumes it after `stop`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> "MeasuredProcess":
@@ -148,13 +162,13 @@ class MeasuredProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             assert stream is not None
-            with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+            with contextlib.suppress(BrokenPipeError):  # a request that it never read
                 stream.close()
 
-    def _write(self, line: str) -> None:
+    def _write(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: reading says why
-            self._process.stdin.write(f"{line}\n")
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `_read` raises the reason
+            self._process.stdin.write(f"{json_text(message)}\n")
             self._process.stdin.flush()
 
     def _read(self, *kinds: str) -> dict[str, Any]:
@@ -174,18 +188,13 @@ class MeasuredProcess:
         code = self._process.wait()
         self._errors.seek(0)
         text = self._errors.read().decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()] or ["it wrote no error"]
+        lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no error output"]
         if code == -signal.SIGKILL:
-            if self._oom_kills is not None and self._oom_kills == machine.oom_kills():
-                return ProcessFailedError(
-                    "the process was killed (SIGKILL), and not for lack of memory: the system has "
-                    "killed none for that since it started"
-                )
             return OutOfMemoryError(
-                "the system killed the process (SIGKILL), as it does when memory runs out"
+                "it was killed (SIGKILL), as the system does when memory runs out"
             )
-        short = [line for line in lines if any(w in line.lower() for w in _NO_MEMORY)]
-        if short:
-            return OutOfMemoryError(short[-1].strip())
+        for line in reversed(lines):
+            if any(words in line.lower() for words in _NO_MEMORY):
+                return OutOfMemoryError(line)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return ProcessFailedError(f"the process ended with {how}: {lines[-1].strip()}")
+        return ProcessFailedError(f"the process ended with {how}: {lines[-1]}")

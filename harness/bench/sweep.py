@@ -1,31 +1,62 @@
-"""The grid: its cells, the order in which they are measured, and going on after an interruption."""
+"""A sweep: the grid's cells and the order in which they are measured, and the folder of results."""
 
+import dataclasses
+import datetime
 import itertools
+import json
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from harness.bench.rows import Cell, Pair, Results, Row
-from harness.config.bench import AXES, GridConfig
+from harness.bench import machine
+from harness.bench.against import code_state
+from harness.bench.process import OWN_CODE
+from harness.bench.results import (
+    AXES,
+    RESULTS_FILE_NAME,
+    Cell,
+    Pair,
+    Provenance,
+    Results,
+    Row,
+    read_results,
+    write_results,
+)
+from harness.data import store
+from harness.data.ragged import RaggedSets
+from harness.data.sources import Dataset
 from harness.errors import InputError
+from harness.files import json_text
+from harness.observe import host
+
+PLOT_FILE_NAME = "throughput.png"
+TENSORBOARD_FOLDER_NAME = "tensorboard"
+_MAY_DIFFER = frozenset(
+    {"resume", "overwrite", "bench_dir", "plot", "tensorboard", "repeats", "gate"}
+)
+"""Settings that a sweep may be resumed with whatever it began with."""
 
 
-def cells(grid: GridConfig, *, rows: int) -> tuple[Cell, ...]:
-    """Every combination of the axes, the last axis running fastest.
+def cells(grid: Mapping[str, Any], *, rows: int) -> tuple[Cell, ...]:
+    """Every combination of the axes, the last axis changing fastest.
 
     Args:
-        grid: checked already as far as it goes without the data.
-        rows: of the data set, to train on.
+        grid: the values of each axis.
+        rows: training rows of the data set.
 
     Raises:
         InputError: when a batch is larger than the data set.
     """
-    too_large = [size for size in grid.batch_size if size > rows]
+    too_large = [size for size in grid["batch_size"] if size > rows]
     if too_large:
         raise InputError(
             f"--batch-size names {', '.join(map(str, too_large))}, but the data set has {rows} "
-            f"rows to train on; leave out what is above {rows}"
+            f"rows to train on; name sizes up to {rows}"
         )
-    points = itertools.product(*(map(str, getattr(grid, axis)) for axis in AXES))
+    points = itertools.product(*(map(str, grid[axis]) for axis in AXES))
     return tuple(
         Cell(batch_size=int(size), **dict(zip(AXES[1:], others, strict=True)))
         for size, *others in points
@@ -33,14 +64,15 @@ def cells(grid: GridConfig, *, rows: int) -> tuple[Cell, ...]:
 
 
 def schedule(planned: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
-    """Each cell once a repeat, in an order that alternates: what drifts favours no cell."""
+    """Each cell once per repeat, in alternating order, so that a drift favours no cell."""
     for repeat in range(repeats):
         for cell in planned if repeat % 2 == 0 else reversed(planned):
             yield cell, repeat
 
 
 def remaining(planned: Sequence[Cell], repeats: int, results: Results) -> list[tuple[Cell, int]]:
-    """What of the schedule is still to do; a cell that ran out of memory once would again."""
+    """The part of the schedule that is still to do. A cell that ran out of memory is not repeated:
+    it would again."""
     measured: tuple[Row | Pair, ...] = (*results.rows, *results.pairs)
     done = {(one.cell, one.repeat) for one in measured}
     ended = {row.cell for row in results.rows if row.status == "out of memory"}
@@ -51,21 +83,125 @@ def remaining(planned: Sequence[Cell], repeats: int, results: Results) -> list[t
     ]
 
 
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Checks that a sweep is resumed with the settings that it began with.
+def write_data(dataset: Dataset, folder: Path) -> None:
+    """Writes the data set in the harness's own format, which each process maps into memory."""
+    sets = RaggedSets.concatenate([dataset.test, dataset.train], name=dataset.name)
+    store.save(sets, folder, held_out_rows=dataset.test.num_rows)
 
-    Args:
-        before: `config` of the results file.
-        now: that of this command, as JSON reads it back.
+
+def open_folder(named: str | None, *, overwrite: bool, resume: bool) -> Path:
+    """The folder of results, created if it does not exist; None is a new one in runs/.
 
     Raises:
-        InputError: naming the settings that differ.
+        InputError: when it cannot be written to, or holds results and neither --overwrite nor
+            --resume was given, or holds none and --resume was.
     """
-    free = {"resume", "overwrite", "bench_dir", "plot", "tensorboard", "repeats"}
-    free |= {"fail_if_slower"}
-    differing = sorted(name for name in now.keys() - free if before.get(name) != now[name])
+    folder = Path(named or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
+    try:
+        present = (folder / RESULTS_FILE_NAME).exists()
+        if present and not (overwrite or resume):
+            raise InputError(
+                f"{folder} already holds results; give --resume to go on with them, --overwrite to "
+                "replace them, or another --bench-dir"
+            )
+        if resume and not present:
+            raise InputError(f"{folder} holds no results to go on with; leave out --resume")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"folder {folder} cannot be written to ({error.strerror}); name another --bench-dir"
+        ) from error
+    return folder
+
+
+class Recorder:
+    """The results of a sweep, in a file that is complete and up to date after every addition."""
+
+    def __init__(
+        self, folder: Path, dataset: Dataset, config: Mapping[str, Any], *, resume: bool
+    ) -> None:
+        """Begins with no results, or with those to resume from.
+
+        Without `resume`, removes what an earlier sweep wrote into the folder.
+
+        Raises:
+            InputError: when the results to resume from have other settings, or come from another
+                machine or version.
+        """
+        self._path = folder / RESULTS_FILE_NAME
+        self.results = Results(
+            provenance=_provenance(dataset),
+            config=_plain(config),
+            rows=(),
+            pairs=(),
+        )
+        if resume:
+            before = read_results(self._path)
+            _check_same(before, self.results, folder)
+            # Repeats what failed for another reason than memory.
+            rows = tuple(row for row in before.rows if row.status != "failed")
+            self.results = dataclasses.replace(before, rows=rows)
+        else:
+            self._path.unlink(missing_ok=True)
+            (folder / PLOT_FILE_NAME).unlink(missing_ok=True)
+            shutil.rmtree(folder / TENSORBOARD_FOLDER_NAME, ignore_errors=True)
+
+    def add(self, measured: Row | Pair) -> None:
+        """Adds a row or a pair."""
+        load = machine.load_average()
+        rows, pairs = self.results.rows, self.results.pairs
+        self.results = dataclasses.replace(
+            self.results,
+            provenance=dataclasses.replace(self.results.provenance, load_average_after=load),
+            rows=(*rows, measured) if isinstance(measured, Row) else rows,
+            pairs=(*pairs, measured) if isinstance(measured, Pair) else pairs,
+        )
+        write_results(self._path, self.results)
+
+
+def _check_same(before: Results, now: Results, folder: Path) -> None:
+    names = now.config.keys() - _MAY_DIFFER
+    differing = sorted(n for n in names if before.config.get(n) != now.config[n])
     if differing:
         raise InputError(
             f"the sweep cannot be resumed with other settings: [{'], ['.join(differing)}] differ; "
-            "give those that it began with, or another --bench-dir"
+            "give the settings that it began with, or another --bench-dir"
         )
+    for what in ("host", "gpus", "versions", "commit", "dataset"):
+        was, is_now = (_plain(getattr(r.provenance, what)) for r in (before, now))
+        if what == "gpus":  # their clocks change from moment to moment
+            was, is_now = ([gpu.get("uuid") for gpu in gpus] for gpus in (was, is_now))
+        if was != is_now:
+            raise InputError(
+                f"{folder} cannot be resumed: its rows have {what} {was}, now it is {is_now}; "
+                "name another --bench-dir"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back."""
+    return json.loads(json_text(value))
+
+
+def _provenance(dataset: Dataset) -> Provenance:
+    commit, dirty = code_state(OWN_CODE)
+    load = machine.load_average()
+    return Provenance(
+        versions=host.versions(),
+        host=host.host(),
+        gpus=machine.describe_gpus(),
+        commit=commit,
+        dirty=dirty,
+        load_average_before=load,
+        load_average_after=load,
+        dataset={
+            "name": dataset.name,
+            "rows": dataset.train.num_rows,
+            "nnz": dataset.train.nnz,
+            "num_tokens": dataset.num_tokens,
+            "unique": dataset.is_unique,
+        },
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

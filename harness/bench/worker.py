@@ -1,94 +1,83 @@
-"""The measured process: `python -m harness.bench.worker`, its own for each cell and repeat.
+"""The measured process's side of the protocol (harness/bench/process.py has the parent's).
 
-It reads a job from standard input, builds what `harness train` would, compiles, says that it is
-ready, and trains for a turn whenever it is asked to: so one process can be measured alone, or two
-in turn while both stay loaded. Everything it says is JSON, one message a line, on what was standard
-output (harness/bench/protocol.py).
+The process reads the settings from standard input, builds and compiles what they describe, reports
+that it is ready, and trains for a turn at each request. So one process can be measured alone, or
+two in turns while both stay loaded. Both directions are JSON, one message a line.
 """
+
+from __future__ import annotations
 
 import io
 import json
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
-import harness
-from harness.bench.protocol import PROTOCOL_VERSION, Job
+from harness.bench.process import OWN_CODE, PROTOCOL_VERSION
 from harness.child_process import die_with_parent, take_standard_output
 from harness.errors import InputError
+from harness.observe import host
 from harness.quiet import quiet_import
-from harness.telemetry import host
+
+if TYPE_CHECKING:
+    from harness.data.ragged import RaggedSets
+    from harness.trainer import Trainer
+
+Build = Callable[[Mapping[str, Any]], "tuple[Trainer, RaggedSets]"]
+"""From settings by their bare names to a trainer, and the rows to train on."""
 
 
-def main() -> None:
-    """Serves one job, then ends."""
+def serve(build: Build) -> None:
+    """Serves one parent until it closes standard input."""
     die_with_parent()
     channel = io.TextIOWrapper(take_standard_output())
     try:
-        _serve(channel)
+        _serve(channel, build)
     except InputError as error:
         _send(channel, kind="input error", message=str(error))
     except MemoryError as error:
         _send(channel, kind="out of memory", message=str(error) or "Python had none left")
 
 
-def _serve(channel: TextIO) -> None:
-    """Answers every request on standard input until it is closed."""
-    job = _read_job()
+def _serve(channel: TextIO, build: Build) -> None:
+    job = json.loads(sys.stdin.readline())
+    if job.get("protocol") != PROTOCOL_VERSION:
+        raise InputError(
+            f"the code in {OWN_CODE} measures by protocol {PROTOCOL_VERSION}, it was asked by "
+            f"{job.get('protocol')}; compare versions that share one"
+        )
     with quiet_import():
         from harness.bench.measured import Measured
-    with tempfile.TemporaryDirectory() as folder:
-        measured = Measured(job, unused=Path(folder))
-        _send(
-            channel,
-            kind="ready",
-            protocol=PROTOCOL_VERSION,
-            code=str(Path(harness.__file__).parents[1]),
-            resolved=measured.resolved,
-            pci_bus_ids=measured.pci_bus_ids,
-            compile_seconds=measured.compile_seconds,
-            start_seconds=host.seconds_since_process_start(),
-            versions=host.versions(),
-            host=host.host(),
-        )
-        for line in sys.stdin:
-            windows = measured.turn(**json.loads(line))
-            for window in windows:
-                _send(
-                    channel,
-                    kind="window",
-                    seconds=window.seconds,
-                    num_steps=window.num_steps,
-                    examples=window.examples,
-                    data_wait_seconds=window.data_wait_seconds,
-                )
+    measured = Measured(*build(job["settings"]))
+    _send(
+        channel,
+        kind="ready",
+        code=str(OWN_CODE),
+        resolved=measured.resolved,
+        pci_bus_ids=measured.pci_bus_ids,
+        compile_seconds=measured.compile_seconds,
+    )
+    for line in sys.stdin:
+        request = json.loads(line)
+        for window in measured.turn(seconds=request["seconds"], steps=request["steps"]):
             _send(
                 channel,
-                kind="turn",
-                compile_seconds=measured.compile_seconds,
-                peak_rss_bytes=host.peak_rss_bytes(),
-                peak_device_bytes=measured.peak_device_bytes(),
+                kind="window",
+                seconds=window.seconds,
+                num_steps=window.num_steps,
+                examples=window.examples,
+                data_wait_seconds=window.data_wait_seconds,
             )
-            channel.flush()
-
-
-def _read_job() -> Job:
-    content = json.loads(sys.stdin.readline())
-    if content.get("protocol") != PROTOCOL_VERSION:
-        raise InputError(
-            f"the code in {Path(harness.__file__).parents[1]} measures by protocol "
-            f"{PROTOCOL_VERSION}, it was asked by {content.get('protocol')}; compare versions that "
-            "share one"
+        _send(
+            channel,
+            kind="turn",
+            compile_seconds=measured.compile_seconds,
+            peak_rss_bytes=host.peak_rss_bytes(),
+            peak_device_bytes=measured.peak_device_bytes(),
         )
-    return Job(**content)
 
 
 def _send(channel: TextIO, **message: Any) -> None:
     channel.write(json.dumps(message) + "\n")
-    if message["kind"] != "window":  # a turn's windows go together: the reader shall not wake up
+    if message["kind"] != "window":  # a turn's windows go together, so the reader wakes up once
         channel.flush()
-
-
-if __name__ == "__main__":
-    main()

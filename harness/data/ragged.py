@@ -3,9 +3,11 @@
 Shape letters: B rows, V num_tokens, N nnz (ids in all rows together).
 """
 
+import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -17,8 +19,10 @@ from harness.errors import InputError
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
-# Ids sorted at a time by `unique`: the keys of one piece stay near the cache, the peak stays small.
-_UNIQUE_CHUNK_IDS = 1 << 21
+_NO_LABELS = np.zeros(0, np.int32)
+
+# `unique` sorts about so many ids at a time, which stay in the processor's cache.
+_UNIQUE_CHUNK_IDS = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,31 +30,37 @@ class RaggedSets:
     """B labelled rows of token ids; row i is `values[row_splits[i]:row_splits[i + 1]]`.
 
     Construction checks everything once and raises `InputError` with the row and the value at
-    fault. An array that can be written to is copied; a read-only one (such as a memory map opened
-    with mode "r") is kept as it is, if it has the right dtype. An empty row is legal.
+    fault. A writable array is copied; a read-only one of the right dtype (such as a memory map
+    opened with mode "r") is not. A row may be empty.
     """
 
     values: Int32Array
     """int32 [N], each in [0, num_tokens). Any integer dtype is accepted and converted."""
     row_splits: Int64Array
     """int64 [B + 1], from 0 to N, never falling. Any integer dtype is accepted and converted."""
-    labels: Int32Array
-    """int32 [B], each in [0, num_classes). Whole floats are accepted and converted."""
+    labels: Int32Array = field(default_factory=lambda: _NO_LABELS)
+    """int32 [B], each in [0, num_classes). Whole floats are accepted and converted. Left out: rows
+    to predict for, or one of several inputs of `Examples`; then zeros."""
     num_tokens: int
     """V: ids are below it."""
-    name: str
+    name: str = "ragged sets"
     """What the set is called in messages and results."""
     num_classes: int = 2
-    """Labels are below it. Kept by `take` and `split`, even where a part lacks a class."""
+    """Labels are below it. `take` and `split` keep it, even where a part lacks a class."""
     is_unique: bool = False
     """True when no row holds an id twice. Checked when claimed."""
+    is_labelled: bool = field(init=False, default=True)
+    """False where labels were left out."""
 
     def __post_init__(self) -> None:
         validation.check_counts(self.name, self.num_tokens, self.num_classes)
-        ids = validation.integer_values(self.name, self.values)
+        ids = validation.checked_integers(self.name, "values", self.values)
         row_splits = validation.checked_row_splits(self.name, self.row_splits, ids.shape[0])
         values = validation.checked_ids(self.name, ids, row_splits, self.num_tokens)
         num_rows = row_splits.shape[0] - 1
+        if self.labels is _NO_LABELS:
+            object.__setattr__(self, "is_labelled", False)
+            object.__setattr__(self, "labels", np.zeros(num_rows, np.int32))
         labels = validation.checked_labels(self.name, self.labels, num_rows, self.num_classes)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "row_splits", row_splits)
@@ -58,19 +68,15 @@ class RaggedSets:
         if self.is_unique:
             self._check_unique()
 
-    @classmethod
-    def _trusted(cls, **fields: Any) -> Self:
-        """Builds from parts of sets that were checked already, without checking again."""
-        sets = object.__new__(cls)
-        for name, value in fields.items():
+    def _like(self, **changes: Any) -> Self:
+        """These rows with other parts, which need no check: they come of checked sets."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self)}
+        sets = object.__new__(type(self))
+        for name, value in (kept | changes).items():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
             object.__setattr__(sets, name, value)
         return sets
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """From a pickle, as of another process: the arrays can still not be written to."""
-        self.__dict__.update(RaggedSets._trusted(**state).__dict__)
 
     def _check_unique(self) -> None:
         if not _repeats_possible(self.values, self.row_splits):
@@ -98,6 +104,19 @@ class RaggedSets:
         """The ids in each row, int64 [B]."""
         return np.diff(self.row_splits)
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the three arrays."""
+        return self.values.nbytes + self.row_splits.nbytes + self.labels.nbytes
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the rows, labels, num_tokens and num_classes, as hex; not of the name."""
+        digest = hashlib.sha256(f"{self.num_rows} {self.num_tokens} {self.num_classes}".encode())
+        for array in (self.row_splits, self.labels, self.values):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
     def row(self, index: int) -> Int32Array:
         """The ids of one row, int32 [its length], as a view."""
         if not 0 <= index < self.num_rows:
@@ -105,11 +124,11 @@ class RaggedSets:
         return self.values[self.row_splits[index] : self.row_splits[index + 1]]
 
     def unique(self) -> Self:
-        """The same rows as sets: each id once, sorted upwards; the result is marked `is_unique`."""
+        """The same rows with each id once, in ascending order; the result is marked `is_unique`."""
         if self.is_unique:
             return self
         values, row_splits = _unique_rows(self.values, self.row_splits, self.num_tokens)
-        return self._like(values, row_splits, self.labels, is_unique=True)
+        return self._like(values=values, row_splits=row_splits, is_unique=True)
 
     def take(self, rows: npt.ArrayLike) -> Self:
         """The given rows in the given order.
@@ -124,41 +143,48 @@ class RaggedSets:
         # Position k of the result reads position k + (old start - new start) of its row.
         source = np.repeat(starts - row_splits[:-1], lengths)
         source += np.arange(source.shape[0])
-        return self._like(self.values[source], row_splits, self.labels[rows])
+        return self._like(
+            values=self.values[source], row_splits=row_splits, labels=self.labels[rows]
+        )
 
     def split(self, num_head_rows: int) -> tuple[Self, Self]:
         """The first `num_head_rows` rows and the rest, both as views; neither may be empty."""
-        if not 0 < num_head_rows < self.num_rows:
-            raise InputError(
-                f"{self.name}: cannot split off {num_head_rows} of {self.num_rows} rows, both "
-                f"parts need a row. Choose from 1 to {self.num_rows - 1}."
-            )
+        self._check_split(num_head_rows)
         return self._slice(0, num_head_rows), self._slice(num_head_rows, self.num_rows)
+
+    def stratified_split(self, num_drawn_rows: int, *, seed: int) -> tuple[Self, Self]:
+        """`num_drawn_rows` rows drawn at random, each class by its share, and the rest, as copies.
+
+        Rows keep their order. The same seed draws the same rows, whatever the NumPy version.
+        """
+        self._check_split(num_drawn_rows)
+        # RandomState, not Generator: only its streams are promised never to change (NEP 19).
+        shuffled = np.random.RandomState(seed).permutation(self.num_rows)
+        by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        _, counts = np.unique(self.labels, return_counts=True)
+        ranks = np.arange(self.num_rows) - np.repeat(np.cumsum(counts) - counts, counts)
+        # The rows of the lowest quantiles within their classes are an equal share of each class.
+        quantiles = (ranks + 0.5) / np.repeat(counts, counts)
+        drawn = np.zeros(self.num_rows, np.bool_)
+        drawn[by_class[np.argsort(quantiles, kind="stable")[:num_drawn_rows]]] = True
+        return self.take(np.flatnonzero(drawn)), self.take(np.flatnonzero(~drawn))
+
+    def _check_split(self, num_rows: int) -> None:
+        if not 0 < num_rows < self.num_rows:
+            raise InputError(
+                f"{self.name}: cannot split off {num_rows} of {self.num_rows} rows, both parts "
+                f"need a row. Choose from 1 to {self.num_rows - 1}."
+            )
 
     def _slice(self, start: int, stop: int) -> Self:
         splits = self.row_splits[start : stop + 1]
         values = self.values[splits[0] : splits[-1]]
-        return self._like(values, splits - splits[0], self.labels[start:stop])
-
-    def _like(
-        self,
-        values: Int32Array,
-        row_splits: Int64Array,
-        labels: Int32Array,
-        is_unique: bool | None = None,
-    ) -> Self:
-        return self._trusted(
-            values=values,
-            row_splits=row_splits,
-            labels=labels,
-            num_tokens=self.num_tokens,
-            name=self.name,
-            num_classes=self.num_classes,
-            is_unique=self.is_unique if is_unique is None else is_unique,
+        return self._like(
+            values=values, row_splits=splits - splits[0], labels=self.labels[start:stop]
         )
 
-    @classmethod
-    def concatenate(cls, parts: Sequence["RaggedSets"], *, name: str) -> Self:
+    @staticmethod
+    def concatenate(parts: Sequence["RaggedSets"], *, name: str) -> "RaggedSets":
         """The rows of all parts, one after the other; num_tokens and num_classes must agree."""
         if not parts:
             raise InputError(f"{name}: nothing to concatenate. Give at least one set.")
@@ -170,14 +196,13 @@ class RaggedSets:
                     f"{name}: (num_tokens, num_classes) of {part.name} are {here}, of {first.name} "
                     f"{there}. Build both with the same."
                 )
-        return cls._trusted(
+        return first._like(
             values=np.concatenate([part.values for part in parts]),
             row_splits=_splits_of(np.concatenate([part.lengths for part in parts])),
             labels=np.concatenate([part.labels for part in parts]),
-            num_tokens=first.num_tokens,
             name=name,
-            num_classes=first.num_classes,
             is_unique=all(part.is_unique for part in parts),
+            is_labelled=all(part.is_labelled for part in parts),
         )
 
 
@@ -188,7 +213,7 @@ def _splits_of(lengths: Int64Array) -> Int64Array:
 
 
 def _repeats_possible(values: Int32Array, row_splits: Int64Array) -> bool:
-    """False when every row rises strictly, which one pass shows; True says nothing yet."""
+    """False when the ids of every row rise strictly, a quick check; else repeats are possible."""
     if values.shape[0] < 2:
         return False
     rises = values[1:] > values[:-1]
@@ -201,7 +226,7 @@ def _repeats_possible(values: Int32Array, row_splits: Int64Array) -> bool:
 def _unique_rows(
     values: Int32Array, row_splits: Int64Array, num_tokens: int
 ) -> tuple[Int32Array, Int64Array]:
-    """Sorts (row, id) packed into one integer, in pieces of whole rows, and drops neighbours."""
+    """Sorts (row, id) packed into one integer, in chunks of whole rows, and drops equal ones."""
     num_rows = row_splits.shape[0] - 1
     id_bits = max(1, (num_tokens - 1).bit_length())
     cuts = np.searchsorted(row_splits, np.arange(0, values.shape[0], _UNIQUE_CHUNK_IDS), "left")

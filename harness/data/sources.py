@@ -1,126 +1,163 @@
 """The one entry to data: a name or a path becomes a `Dataset` of train and test rows."""
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from harness.config import DataConfig, ImdbOptions, SyntheticOptions
-from harness.data import store
-from harness.data.imdb import load_imdb
-from harness.data.keras_cache import imdb_file
+from harness.data import cache, store, vocabulary
+from harness.data.imdb import cached_file, imdb_file, load_imdb
+from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions, WordIds
 from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
-from harness.data.vocabulary import Vocabulary, find_word_index, read_word_index
+from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError
 
-# Of a set that has no split of its own, the first 1 / _HELD_OUT_PART of the rows is the test set:
-# the tutorial's proportion.
-_HELD_OUT_PART = 5
+# Of rows without a split of their own, one in so many is a test row: the tutorial's share.
+_TEST_PART = 5
+_IMDB_CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Train and test rows, ready for the pipeline."""
+    """Rows to train on, to validate on and to test on."""
 
     train: RaggedSets
     test: RaggedSets
+    validation: RaggedSets | None = None
+    """Rows of the data's training part, apart from `train`; None where none were asked for."""
     name: str
     """For results: `synthetic`, `imdb`, or the name of the file or folder."""
-    vocabulary: Vocabulary | None
-    """None when no word index is at hand."""
-    vocabulary_note: str
+    vocabulary: Vocabulary | None = None
+    """None where the words of the ids are not known."""
+    vocabulary_note: str = ""
     """Where the words come from, or why there are none."""
-    test_comes_first: bool
-    """True when the test rows are the head of the data as read, as in the tutorial."""
+    class_names: tuple[str, ...] | None = None
+    """By label; None where they are not known."""
+
+    @property
+    def parts(self) -> tuple[RaggedSets, ...]:
+        """Train rows, test rows, and validation rows if there are any."""
+        return (self.train, self.test, *([self.validation] if self.validation else []))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content of all parts, as hex."""
+        return hashlib.sha256("".join(p.fingerprint for p in self.parts).encode()).hexdigest()
 
     @property
     def is_unique(self) -> bool:
         """True when no row holds an id twice."""
-        return self.train.is_unique and self.test.is_unique
+        return self.train.is_unique
 
     @property
     def num_tokens(self) -> int:
-        """V, the same for train and test."""
+        """V, the same for all parts."""
         return self.train.num_tokens
 
     @property
     def num_classes(self) -> int:
-        """The same for train and test."""
+        """The same for all parts."""
         return self.train.num_classes
+
+    def save(self, folder: str | Path) -> None:
+        """Writes train and test rows, and the vocabulary, as a folder that `load` reads.
+
+        Raises:
+            InputError: there are validation rows, or as `store.save`.
+            OSError: as `store.save`.
+        """
+        if self.validation:
+            raise InputError(
+                "a saved data set keeps no validation rows apart. Leave out --validation-split, "
+                "and give it to the run that trains."
+            )
+        rows = RaggedSets.concatenate([self.test, self.train], name=self.name)
+        store.save(rows, folder, held_out_rows=self.test.num_rows)
+        if self.vocabulary:
+            self.vocabulary.save(Path(folder) / vocabulary.FILE_NAME)
 
 
 def load(
-    data: str,
+    source: str | Path,
     *,
     imdb: ImdbOptions | None = None,
     synthetic: SyntheticOptions | None = None,
     word_index: str | Path | None = None,
-    num_tokens: int | None = None,
     unique: bool = True,
+    validation_split: float = 0.0,
+    split_seed: int = 0,
+    use_cache: bool = True,
 ) -> Dataset:
     """Loads data by name or path.
 
     Args:
-        data: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
-            format of Keras's imdb.npz; or the path of a folder written by `store.save`. A file
-            that is called like a name is reached as ./imdb.
+        source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
+            format of Keras's imdb.npz; or the path of a folder that `Dataset.save` or `store.save`
+            wrote. A file that has the name of one of these is reached as ./imdb.
         imdb: conventions for a file in Keras's format; None for the defaults.
         synthetic: size and seed of the synthetic corpus; None for the defaults.
         word_index: a word index file in Keras's format, instead of the one beside the npz file or
             in Keras's cache.
-        num_tokens: V, instead of the one that the data brings.
         unique: whether to drop repeated ids of a row.
+        validation_split: share of the training rows to set apart as validation rows, in [0, 1).
+        split_seed: decides which rows are drawn for validation, and for testing where the data
+            has no split of its own.
+        use_cache: whether a file in Keras's format is kept in the user's cache folder, from where
+            it is mapped into memory the next time.
 
     Raises:
-        InputError: the data is missing or breaks a rule, an option does not apply to it, or
-            `num_tokens` is not above every id.
+        InputError: the data is missing or breaks a rule, or an option does not apply to it.
     """
-    path = find(data, imdb=imdb, synthetic=synthetic, word_index=word_index)
-    is_npz = path is not None and not path.is_dir()
-    test_comes_first = True
-    if path is None:
-        sets = _resized(synthetic_corpus(synthetic), num_tokens)
-        train, test = _hold_out_head(sets, _usual_part(sets))
-    elif is_npz:
-        imdb = imdb or ImdbOptions()
-        train, test = (_resized(part, num_tokens) for part in load_imdb(path, imdb))
-        test_comes_first = imdb.split == "tutorial"
+    return load_configured(
+        DataConfig(
+            data=str(source),
+            imdb=imdb or ImdbOptions(),
+            synthetic=synthetic or SyntheticOptions(),
+            word_index=None if word_index is None else str(word_index),
+            unique=unique,
+            validation_split=validation_split,
+            split_seed=split_seed,
+            data_cache="on" if use_cache else "off",
+        )
+    )
+
+
+def load_configured(config: DataConfig) -> Dataset:
+    """Loads what the settings of a run name; a cache that cannot be used is noted on stderr.
+
+    Raises:
+        InputError: as `load`.
+    """
+    path = _checked_path(config)
+    sets, num_test_rows = _read(config, path)
+    if config.unique:
+        sets = sets.unique()
+    if num_test_rows:
+        test, train = sets.split(num_test_rows)
     else:
-        sets = _resized(store.load(path), num_tokens)
-        train, test = _hold_out_head(sets, store.held_out_rows(path) or _usual_part(sets))
-    vocabulary, note = _vocabulary(
-        path if is_npz else None, word_index, train.num_tokens, imdb or ImdbOptions()
-    )
+        num_test_rows = max(1, sets.num_rows // _TEST_PART)
+        test, train = sets.stratified_split(num_test_rows, seed=config.split_seed)
+    validation = None
+    if config.validation_split:
+        num_rows = max(1, round(config.validation_split * train.num_rows))
+        validation, train = train.stratified_split(num_rows, seed=config.split_seed)
+    words, note = _vocabulary(config, path, sets.num_tokens)
+    is_imdb = path is not None and path.name == "imdb.npz" and sets.num_classes == 2
     return Dataset(
-        train=train.unique() if unique else train,
-        test=test.unique() if unique else test,
-        name=train.name,
-        vocabulary=vocabulary,
+        train=train,
+        test=test,
+        validation=validation,
+        name=sets.name,
+        vocabulary=words,
         vocabulary_note=note,
-        test_comes_first=test_comes_first,
+        class_names=_IMDB_CLASSES if is_imdb else None,
     )
 
 
-def find(
-    data: str,
-    *,
-    imdb: ImdbOptions | None = None,
-    synthetic: SyntheticOptions | None = None,
-    word_index: str | Path | None = None,
-) -> Path | None:
-    """The file or folder that `data` names, or None for `synthetic`; nothing of it is read.
-
-    Keras's imdb.npz is downloaded if it is asked for and absent.
-
-    Args:
-        data: as for `load`.
-        imdb: checked to apply to the data, if given.
-        synthetic: likewise.
-        word_index: likewise.
-
-    Raises:
-        InputError: the data is missing, or an option does not apply to it.
-    """
+def _checked_path(config: DataConfig) -> Path | None:
+    """The file or folder of the data, or None for `synthetic`; every changed option applies."""
+    data = config.data
     is_synthetic = data == "synthetic"
     path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
     if path is not None and not path.exists():
@@ -128,66 +165,55 @@ def find(
             f"No file or folder {path}. Give an imdb.npz in Keras's format, a folder written by "
             "this harness, imdb or synthetic."
         )
-    if synthetic is not None and not is_synthetic:
-        raise _does_not_apply("The options of the synthetic corpus", data)
-    if imdb is not None and (path is None or path.is_dir()):
-        raise _does_not_apply("The conventions of Keras's imdb.npz", data)
-    if word_index is not None and is_synthetic:
-        raise _does_not_apply("Word indexes", data)
+    wrong = None
+    if config.synthetic != SyntheticOptions() and not is_synthetic:
+        wrong = "The options of the synthetic corpus"
+    elif config.imdb != ImdbOptions() and (path is None or path.is_dir()):
+        wrong = "The conventions of Keras's imdb.npz"
+    elif config.word_index is not None and is_synthetic:
+        wrong = "Word indexes"
+    if wrong:
+        raise InputError(f"{wrong} do not apply to --data {data}. Leave them out.")
     return path
 
 
-def find_configured(config: DataConfig) -> Path | None:
-    """As `find`, for the settings of a run: one that was changed has to apply to the data."""
-    return find(config.data, **_changed(config))
+def _read(config: DataConfig, path: Path | None) -> cache.Rows:
+    """All rows, and how many of the first are test rows; 0 where the data does not say."""
+    if path is None:
+        return synthetic_corpus(config.synthetic), 0
+    if path.is_dir():
+        return store.load(path), store.held_out_rows(path)
+    read = partial(_read_npz, path, config)
+    if config.data_cache == "off":
+        return read()
+    return cache.mapped_or_read(path, (config.imdb, config.unique), read)
 
 
-def load_configured(config: DataConfig) -> Dataset:
-    """Loads what the settings of a run name; a setting that was changed but does not apply to the
-    data is an `InputError`, as everything that `load` refuses.
-    """
-    return load(config.data, unique=config.unique, **_changed(config))
-
-
-def _changed(config: DataConfig) -> dict[str, Any]:
-    return {
-        "imdb": config.imdb if config.imdb != ImdbOptions() else None,
-        "synthetic": config.synthetic if config.synthetic != SyntheticOptions() else None,
-        "word_index": config.word_index,
-    }
-
-
-def _resized(sets: RaggedSets, num_tokens: int | None) -> RaggedSets:
-    # Built anew, so the ids are held against the new num_tokens.
-    return sets if num_tokens is None else replace(sets, num_tokens=num_tokens)
-
-
-def _usual_part(sets: RaggedSets) -> int:
-    return max(1, sets.num_rows // _HELD_OUT_PART)
-
-
-def _hold_out_head(sets: RaggedSets, num_rows: int) -> tuple[RaggedSets, RaggedSets]:
-    test, train = sets.split(num_rows)
-    return train, test
+def _read_npz(path: Path, config: DataConfig) -> cache.Rows:
+    sets, num_test_rows = load_imdb(path, config.imdb)
+    return (sets.unique() if config.unique else sets), num_test_rows
 
 
 def _vocabulary(
-    npz: Path | None, word_index: str | Path | None, num_tokens: int, conventions: ImdbOptions
+    config: DataConfig, path: Path | None, num_tokens: int
 ) -> tuple[Vocabulary | None, str]:
-    if word_index is not None:
-        path, note = Path(word_index), f"words from {word_index}"
-    elif npz is not None:
-        found, note = find_word_index(npz)
-        if found is None:
-            return None, note
-        path = found
+    """The words of the ids, and a sentence that says where they come from or were looked for."""
+    if path is None:
+        return None, "no words: the ids of this data stand for none"
+    if config.word_index is not None:
+        places = [Path(config.word_index)]
+    elif path.is_dir():
+        places = [path / vocabulary.FILE_NAME]
     else:
-        return None, "no words: the ids of this data come without a word index"
-    vocabulary = Vocabulary(
-        ranks=read_word_index(path), num_tokens=num_tokens, conventions=conventions, source=path
-    )
-    return vocabulary, note
-
-
-def _does_not_apply(what: str, data: str) -> InputError:
-    return InputError(f"{what} do not apply to --data {data}. Leave them out.")
+        places = [path.parent / vocabulary.WORD_INDEX_NAME, cached_file(vocabulary.WORD_INDEX_NAME)]
+    place = next((p for p in places if p.is_file() or config.word_index is not None), None)
+    if place is None:
+        looked = " nor at ".join(map(str, dict.fromkeys(places)))
+        return None, f"no words at {looked}: pass --word-index FILE to see them"
+    if place.name == vocabulary.FILE_NAME:
+        words = Vocabulary.load(place)
+    else:
+        # The ids of a folder have their own limit, not the default of another format.
+        conventions = WordIds(num_words=None) if path.is_dir() else config.imdb
+        words = Vocabulary.from_word_index(place, conventions, num_tokens=num_tokens)
+    return words, f"words from {place}"

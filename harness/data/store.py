@@ -1,28 +1,29 @@
-"""The harness's own file format: a folder of plain .npy files that can be memory-mapped.
+"""The harness's own file format: a folder of plain .npy files that are mapped into memory.
 
     values.npy      int32 [N]
     row_splits.npy  int64 [B + 1]
     labels.npy      int32 [B]
     meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz,
-                    held_out_rows
+                    held_out_rows, checksum
 
-No pickle is written or read. The folder is written beside its final name and renamed when whole.
+No pickle is written or read. A folder is written under a temporary name and renamed when complete.
 """
 
+import hashlib
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.keras_pickle import MALFORMED_NPY
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
-from harness.files import replacing, write_json
+from harness.files import read_json, replacing, write_json
 
 FORMAT_NAME = "harness-ragged-sets"
 FORMAT_VERSION = 1
@@ -45,13 +46,22 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
     Args:
         sets: the rows.
         folder: its name.
-        held_out_rows: how many of the first rows to test on; 0 leaves the split to who loads.
+        held_out_rows: how many of the first rows are test rows. 0: `load` draws a fifth of the
+            rows at random, each class by its share.
 
     Raises:
-        InputError: the folder exists already, or its parent cannot be written to.
+        InputError: the rows have no labels, none would be left to train on, the folder exists
+            already, or its parent cannot be written to.
         OSError: the disk is full, or another failure while writing; no folder is left behind.
     """
     folder = Path(folder)
+    if not sets.is_labelled:
+        raise InputError(f"{sets.name}: rows without labels cannot be saved. Give their labels.")
+    if not 0 <= held_out_rows < sets.num_rows:
+        raise InputError(
+            f"{folder}: held_out_rows is {held_out_rows} of {sets.num_rows} rows. Choose from 0 to "
+            f"{sets.num_rows - 1}."
+        )
     if folder.exists():
         raise InputError(f"{folder} exists already. Choose another folder, or remove it first.")
     try:
@@ -75,7 +85,7 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
             "nnz": sets.nnz,
             "held_out_rows": held_out_rows,
         }
-        write_json(beside / "meta.json", meta)
+        write_json(beside / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -90,39 +100,26 @@ def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-def load(folder: str | os.PathLike[str], *, mmap_mode: Literal["r"] | None = "r") -> RaggedSets:
-    """Reads what `save` wrote and validates it once.
-
-    Args:
-        folder: the folder.
-        mmap_mode: "r" leaves the arrays on disk until they are used; None reads them.
+def load(folder: str | os.PathLike[str]) -> RaggedSets:
+    """Maps what `save` wrote and validates it once; the arrays stay on disk until they are used.
 
     Raises:
-        InputError: a part is missing, truncated or of another version, or breaks a rule of
-            `RaggedSets`.
+        InputError: a part is missing, truncated, changed or of another version, or breaks a rule
+            of `RaggedSets`.
     """
     folder = Path(folder)
     meta = _read_meta(folder)
-    parts = {part: _read_part(folder, part, mmap_mode) for part in _PARTS}
-    sizes = (parts["row_splits"].shape[0] - 1, parts["values"].shape[0])
-    if sizes != (meta["rows"], meta["nnz"]):
-        raise InputError(
-            f"{folder}: the arrays hold (rows, ids) {sizes}, but meta.json says "
-            f"{(meta['rows'], meta['nnz'])}. The parts are of different sets; save the set again."
-        )
-    return RaggedSets(
-        values=parts["values"],
-        row_splits=parts["row_splits"],
-        labels=parts["labels"],
-        num_tokens=meta["num_tokens"],
-        name=meta["name"],
-        num_classes=meta["num_classes"],
-        is_unique=meta["is_unique"],
-    )
+    parts: dict[str, Any] = {part: _map_part(folder, part) for part in _PARTS}
+    described = ("name", "num_tokens", "num_classes", "is_unique")
+    sets = RaggedSets(**parts, **{key: meta[key] for key in described})
+    # Folders of earlier versions have none.
+    if "checksum" in meta and meta["checksum"] != _checksum(meta, sets):
+        raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
+    return sets
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
-    """How many of the first rows `save` was told to hold out; 0 when it was not.
+    """How many of the first rows are test rows; 0 when `save` was not told.
 
     Raises:
         InputError: as `load`, of meta.json.
@@ -130,16 +127,17 @@ def held_out_rows(folder: str | os.PathLike[str]) -> int:
     return int(_read_meta(Path(folder))["held_out_rows"])
 
 
+def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
+    """SHA-256 of the rows and of the rest of meta.json."""
+    rest = json.dumps({key: meta[key] for key in _META_TYPES})
+    return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    # Text that is not UTF-8 and text that is not JSON both raise a ValueError.
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}. Save the set again.") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT_NAME:
+    files = ", ".join(f"{part}.npy" for part in _PARTS)
+    meta = read_json(path, remedy=f"Give a folder that holds {files} and meta.json.")
+    if meta.get("format") != FORMAT_NAME:
         raise InputError(
             f'{path} does not say "format": "{FORMAT_NAME}". Give a folder written by this harness.'
         )
@@ -157,28 +155,16 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_part(folder: Path, part: str, mmap_mode: Literal["r"] | None) -> npt.NDArray[Any]:
+def _map_part(folder: Path, part: str) -> npt.NDArray[Any]:
     path = folder / f"{part}.npy"
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except MALFORMED_NPY as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises half a dozen types on damaged bytes
         raise InputError(
-            f"{path} is truncated or not a .npy file: {error}. Save the set again."
+            f"{path} is missing, truncated or not a .npy file: {error}. Save the set again."
         ) from error
     # np.load would open a zip archive under this name as well.
     dtype = np.dtype(_PARTS[part])
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
         raise InputError(f"{path} is not {dtype} in one dimension. Save the set again.")
-    if mmap_mode is None:
-        array.flags.writeable = False
     return array
-
-
-def _missing(path: Path) -> InputError:
-    return InputError(f"{path} is missing. Give a folder that holds {', '.join(_file_names())}.")
-
-
-def _file_names() -> list[str]:
-    return [f"{part}.npy" for part in _PARTS] + ["meta.json"]

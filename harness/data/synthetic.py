@@ -11,7 +11,7 @@ overlap, so some rows read like the other class: no model can judge them all.
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import SyntheticOptions
+from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 
 START_ID = 1

@@ -1,4 +1,4 @@
-"""What `RaggedSets` demands of its parts; each check raises one `InputError` that says it all."""
+"""The checks of `RaggedSets`: each raises one `InputError` with fact, values and remedy."""
 
 from typing import Any
 
@@ -20,10 +20,11 @@ def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
         raise InputError(f"{name}: num_classes is {num_classes}. Choose from 2 to {_INT32_MAX}.")
 
 
-def integer_values(name: str, values: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-    """Integers [N] of any width; `checked_ids` looks at their range, once the rows are known."""
-    array = _one_dimensional(name, "values", values)
-    _check_integers(name, "values", array)
+def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
+    """Integers [N] of any width."""
+    array = _one_dimensional(name, part, array)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
     return array
 
 
@@ -31,8 +32,7 @@ def checked_row_splits(
     name: str, row_splits: npt.ArrayLike, num_values: int
 ) -> npt.NDArray[np.int64]:
     """Integers [B + 1], B > 0, from 0 to num_values, never falling; as read-only int64."""
-    array = _one_dimensional(name, "row_splits", row_splits)
-    _check_integers(name, "row_splits", array)
+    array = checked_integers(name, "row_splits", row_splits)
     if array.shape[0] < 2:
         raise InputError(
             f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
@@ -83,10 +83,13 @@ def checked_labels(
         raise InputError(
             f"{name}: {array.shape[0]} labels for {num_rows} rows. Give one label for each row."
         )
-    if array.dtype.kind == "f":
-        _check_whole(name, array)
-    else:
-        _check_integers(name, "labels", array)
+    if array.dtype.kind != "f":
+        checked_integers(name, "labels", array)
+    elif (wrong := np.flatnonzero(array != np.floor(array))).size:
+        raise InputError(
+            f"{name}: label {array[wrong[0]]} of row {wrong[0]} is not a whole number "
+            f"({wrong.size} such labels). Correct the labels, or drop those rows."
+        )
     wrong = np.flatnonzero((array < 0) | (array >= num_classes))
     if wrong.size:
         raise InputError(
@@ -101,7 +104,7 @@ def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[n
     array = _one_dimensional(name, "rows", rows)
     if not array.size:
         raise InputError(f"{name}: zero rows taken. Take at least one row.")
-    _check_integers(name, "rows", array)
+    checked_integers(name, "rows", array)
     wrong = np.flatnonzero((array < 0) | (array >= num_rows))
     if wrong.size:
         raise InputError(
@@ -115,20 +118,6 @@ def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
     if array.ndim != 1:
         raise InputError(f"{name}: {part} has shape {array.shape}. It must have one dimension.")
     return array
-
-
-def _check_integers(name: str, part: str, array: npt.NDArray[Any]) -> None:
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
-
-
-def _check_whole(name: str, labels: npt.NDArray[Any]) -> None:
-    wrong = np.flatnonzero(labels != np.floor(labels))
-    if wrong.size:
-        raise InputError(
-            f"{name}: label {labels[wrong[0]]} of row {wrong[0]} is not a whole number "
-            f"({wrong.size} such labels). Correct the labels, or drop those rows."
-        )
 
 
 def _frozen(array: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:

@@ -1,18 +1,21 @@
-"""Words and their ids: rows shown as text, and text that the data set does not hold as ids."""
+"""Words and their ids: rows shown as text, and any text as a row of ids."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import ImdbOptions
-from harness.data.keras_cache import cached_file
+from harness.data.options import WordIds
 from harness.data.ragged import Int32Array
 from harness.errors import InputError
+from harness.files import read_json, write_json
 
+FILE_NAME = "vocabulary.json"
+"""The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
 
 # What Keras's Tokenizer takes for the space between words, beside the space itself.
@@ -24,82 +27,95 @@ _NO_WORD = "#"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """Words by rank, under the conventions that the data set's ids were made with."""
+    """The id of each known word, and the ids that a row has besides.
 
-    ranks: Mapping[str, int]
-    """Word -> rank, 1 for the most frequent: Keras's word index."""
+    Construction raises `InputError` for ids outside [0, num_tokens) and for one id of two words.
+    """
+
+    ids: Mapping[str, int]
+    """Word -> id."""
     num_tokens: int
-    """Ids are below it; words beyond are unknown."""
-    conventions: ImdbOptions
-    """Start id, unknown id, offset, num_words and skip_top."""
-    source: Path
-    """The file that the ranks came from."""
-    _words: Mapping[int, str] = field(init=False, repr=False)
+    """V of the data set: ids are below it."""
+    start_id: int | None = None
+    """Starts each row. None: nothing does."""
+    unknown_id: int | None = None
+    """Stands for each word that is not in `ids`. None: such words are left out."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_words", {rank: word for word, rank in self.ranks.items()})
+        reserved = [token for token in (self.start_id, self.unknown_id) if token is not None]
+        for token in (*self.ids.values(), *reserved):
+            if type(token) is not int or not 0 <= token < self.num_tokens:
+                raise InputError(
+                    f"the vocabulary has the id {token!r}; ids are whole numbers from 0 to "
+                    f"{self.num_tokens - 1}. Correct the id, or raise num_tokens."
+                )
+        if len(set(self.ids.values())) != len(self.ids):
+            raise InputError("the vocabulary has one id for several words. Give each its own.")
+
+    @classmethod
+    def from_word_index(cls, path: Path, conventions: WordIds, *, num_tokens: int) -> Self:
+        """Reads Keras's imdb_word_index.json: {word: rank}, ranks from 1, each of one word.
+
+        Args:
+            path: the file.
+            conventions: those by which the data set's ids were made of ranks.
+            num_tokens: V of the data set.
+
+        Raises:
+            InputError: no such file, or another content.
+        """
+        ranks = read_json(path, remedy="Give a word index in Keras's format.")
+        for word, rank in ranks.items():
+            if type(rank) is not int or rank < 1:
+                raise InputError(
+                    f"{path}: the rank of {word!r} is {rank!r}. Ranks are whole numbers from 1."
+                )
+        if not ranks:
+            raise InputError(f"{path} has no words. Give a word index in Keras's format.")
+        if len(set(ranks.values())) != len(ranks):
+            raise InputError(f"{path}: some ranks stand for several words. Give each word its own.")
+        least, limit = conventions.skip_top, min(num_tokens, conventions.num_words or num_tokens)
+        start, unknown = conventions.start_char, conventions.oov_char
+        ids = {word: rank + conventions.index_from for word, rank in ranks.items()}
+        return cls(
+            ids={word: token for word, token in ids.items() if least <= token < limit},
+            num_tokens=num_tokens,
+            # Keras replaces a start id outside the limits as well.
+            start_id=start if start is None or least <= start < limit else unknown,
+            unknown_id=unknown,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: no such file, or another content.
+        """
+        content = read_json(path, remedy="Give a vocabulary that this harness wrote.")
+        try:
+            return cls(**content)
+        except (InputError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is not a vocabulary of this harness: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Writes the vocabulary as JSON, from which `load` builds it again."""
+        write_json(path, asdict(self))
+
+    @cached_property
+    def _words(self) -> Mapping[int, str]:
+        reserved = {self.start_id, self.unknown_id}
+        return {token: word for word, token in self.ids.items() if token not in reserved}
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """The words of one row, int [n], with "#" for padding, start, unknown and unlisted ids."""
-        reserved = {0, self.conventions.start_char, self.conventions.oov_char}
-        offset = self.conventions.index_from
-        return " ".join(
-            _NO_WORD if token in reserved else self._words.get(token - offset, _NO_WORD)
-            for token in np.asarray(ids).tolist()
-        )
+        return " ".join(self._words.get(token, _NO_WORD) for token in np.asarray(ids).tolist())
 
     def encode(self, text: str) -> Int32Array:
-        """The ids of a text, int32 [n]: start, then a word each, unlisted words as unknown.
+        """The ids of a text, int32 [n]: the start id, then one id a word.
 
         Words are found as Keras's Tokenizer finds them: lower case, punctuation as spaces.
         """
-        rules = self.conventions
         words = text.lower().translate(_SEPARATORS).split(" ")
-        unlisted = -1 - rules.index_from
-        ids = [self.ranks.get(word, unlisted) + rules.index_from for word in words if word]
-        if rules.start_char is not None:
-            ids.insert(0, rules.start_char)
-        encoded = np.asarray(ids, np.int64)
-        limit = min(self.num_tokens, rules.num_words or self.num_tokens)
-        known = (encoded >= rules.skip_top) & (encoded < limit)
-        if rules.oov_char is None:
-            return encoded[known].astype(np.int32)
-        return np.where(known, encoded, rules.oov_char).astype(np.int32)
-
-
-def find_word_index(npz: Path) -> tuple[Path | None, str]:
-    """The word index beside an imdb.npz, else in Keras's cache, and a sentence that says which."""
-    places = list(dict.fromkeys([npz.parent / WORD_INDEX_NAME, cached_file(WORD_INDEX_NAME)]))
-    for place in places:
-        if place.is_file():
-            return place, f"words from {place}"
-    looked = " nor at ".join(str(place) for place in places)
-    return None, f"no word index at {looked}: pass --word-index FILE to see words"
-
-
-def read_word_index(path: str | Path) -> dict[str, int]:
-    """Reads Keras's imdb_word_index.json: {word: rank}, ranks from 1 and no rank twice.
-
-    Raises:
-        InputError: no such file, or anything else in it.
-    """
-    path = Path(path)
-    try:
-        ranks = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. Give a word index in Keras's format.") from error
-    # Text that is not UTF-8 and text that is not JSON both raise a ValueError.
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(
-            f"{path} is not readable JSON: {error}. Give a word index in Keras's format."
-        ) from error
-    if not isinstance(ranks, dict) or not ranks:
-        raise InputError(f'{path} is not of the form {{"word": rank}}. Give Keras\'s word index.')
-    for word, rank in ranks.items():
-        if type(rank) is not int or rank < 1:
-            raise InputError(
-                f"{path}: the rank of {word!r} is {rank!r}. Ranks are whole numbers from 1."
-            )
-    if len(set(ranks.values())) != len(ranks):
-        raise InputError(f"{path}: some ranks stand for several words. Give each word its own.")
-    return ranks
+        ids = [self.start_id, *(self.ids.get(word, self.unknown_id) for word in words if word)]
+        return np.array([token for token in ids if token is not None], np.int32)

@@ -1,1 +1,1 @@
-"""Devices and strategy, the compiled step and its N-step dispatch, checkpoints."""
+"""Compiled programs, the state that they change, devices, evaluation, checkpoints."""

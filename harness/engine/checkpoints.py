@@ -5,15 +5,15 @@ import re
 import threading
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from harness.background import Background
-from harness.engine.replica import Replica, align_replicas
+from harness.engine.state import MODEL_PREFIX, State, variables_by_name
 from harness.errors import InputError
 from harness.files import replacing
 
@@ -32,8 +32,8 @@ encrypted or compressed in another way."""
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
-    A checkpoint is NumPy's npz, with an array for each variable: `weights/0`, `Adam/3`. Training
-    goes on while it is written, from a copy of the state in host memory. TensorFlow's own take four
+    A checkpoint is NumPy's npz, with an array for each name of `State.save`. Training goes on while
+    it is written, from a copy of the state in host memory. TensorFlow's own take four
     times the processor's time, which on a CPU is the device's, and its asynchronous ones fail with
     Keras's variables.
     """
@@ -41,27 +41,22 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path,
-        replicas: tuple[Replica, ...],
+        states: Sequence[State],
         background: Background,
         *,
         max_waiting_bytes: int = 2**30,
     ) -> None:
         """Args:
         folder: where they live; made at the first save.
-        replicas: of which the first one's state stands for all.
+        states: of each device; the first one's stands for all.
         background: where they are written.
         max_waiting_bytes: of that state. For a larger one training waits until it is written.
         """
         self._folder = folder
-        self._replicas = replicas
+        self._states = states
         self._background = background
         self._max_waiting_bytes = max_waiting_bytes
         self._written: threading.Event | None = None
-        self._variables: dict[str, tf.Variable] = {
-            f"{part}/{index}": variable
-            for part, variables in replicas[0].parts().items()
-            for index, variable in enumerate(variables)
-        }
 
     def save(self, step: int) -> None:
         """Saves the state after `step` optimizer steps, which may change as soon as this returns.
@@ -73,7 +68,7 @@ class Checkpoints:
         # Who saves faster than the disk takes it waits here, with one copy in memory.
         if self._written is not None:
             self._written.wait()
-        arrays = {name: variable.numpy() for name, variable in self._variables.items()}
+        arrays = self._states[0].save()
         arrays[_STEP] = np.asarray(step, np.int64)
         self._written = self._background.do(functools.partial(self._write, arrays))
         if sum(array.nbytes for array in arrays.values()) > self._max_waiting_bytes:
@@ -92,33 +87,32 @@ class Checkpoints:
                 "start anew"
             )
         path = saved[-1]
-        try:
-            arrays = _read(path)
-        except _DAMAGE as error:
-            raise InputError(
-                f"checkpoint {path} is damaged, or cannot be read ({error}); remove it to go on "
-                "from the one before, if there is one, or train with --overwrite to start anew"
-            ) from error
+        remedy = (
+            "remove it to go on from the one before, if there is one, or train with --overwrite to "
+            "start anew"
+        )
+        arrays = _checked(path, remedy)
         if misfit := self._misfit(arrays):
             raise InputError(
                 f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume with "
                 "the settings in the run folder's config.json, or train with --overwrite to start "
                 "anew"
             )
-        for name, variable in self._variables.items():
-            variable.assign(arrays[name])
-        align_replicas(self._replicas)
+        for state in self._states:
+            state.restore(arrays)
         return int(arrays[_STEP])
 
     def _misfit(self, arrays: Mapping[str, np.ndarray]) -> str | None:
         """The first thing in which a file differs from the state; None where there is none."""
-        expected = {n: _kind(v.dtype.name, v.shape) for n, v in self._variables.items()}
-        expected[_STEP] = _kind("int64", ())
-        found = {name: _kind(array.dtype.name, array.shape) for name, array in arrays.items()}
+        expected = {**self._states[0].kinds(), _STEP: ("int64", ())}
+        found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
         for name in expected | found:  # the weights first, which say most to a reader
-            is_, should_be = found.get(name, "nothing"), expected.get(name, "nothing")
-            if is_ != should_be:
+            if found.get(name) != expected.get(name):
+                is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
                 return f"of {name} it holds {is_}, and {should_be} is wanted"
+        for is_name, name in zip(found, expected, strict=True):
+            if is_name != name:  # the same layers, but another network
+                return f"it holds {is_name} where {name} is wanted"
         return None
 
     def _saved(self) -> list[Path]:
@@ -129,12 +123,36 @@ class Checkpoints:
 
     def _write(self, arrays: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._folder.glob(".ckpt-*.npz"):  # of a process that was killed
-            path.unlink()
         with replacing(self._folder / _name(int(arrays[_STEP]))) as beside:
             np.savez(beside, **arrays)
         for path in self._saved()[:-_NUM_KEPT]:
             path.unlink()
+
+
+def load_weights(path: Path, model: keras.Model) -> None:
+    """Gives a model the weights of a checkpoint.
+
+    Raises:
+        InputError: when it is damaged, or lacks a variable of the model.
+    """
+    arrays = _checked(path, "name another")
+    for name, variable in variables_by_name(model).items():
+        array = arrays.get(f"{MODEL_PREFIX}{name}")
+        if array is None or array.shape != tuple(variable.shape):
+            raise InputError(
+                f"checkpoint {path} does not fit the model: it has no {name} of shape "
+                f"{list(variable.shape)}"
+            )
+        variable.assign(array)
+
+
+def _checked(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    try:
+        return _read(path)
+    except _DAMAGE as error:
+        raise InputError(
+            f"checkpoint {path} is damaged, or cannot be read ({error}); {remedy}"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -158,5 +176,5 @@ def _name(step: int) -> str:
     return f"ckpt-{step}.npz"
 
 
-def _kind(dtype: str, shape: tuple[int, ...] | tf.TensorShape) -> str:
-    return f"{dtype} {list(shape)}"
+def _shown(kind: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if kind is None else f"{kind[0]} {list(kind[1])}"

@@ -1,7 +1,10 @@
-"""Devices and the strategy that spreads a batch over them."""
+"""The devices of a run, and how many replicas each of them trains.
 
-import contextlib
-import functools
+On GPUs each replica has a device of its own, under a tf.distribute.MirroredStrategy. CPU devices
+would share the processor and its memory, so that a second one only costs: all replicas of a CPU are
+shares of the batch that one program trains.
+"""
+
 import os
 import re
 from dataclasses import dataclass
@@ -12,65 +15,146 @@ from tensorflow.python.client import device_lib
 
 from harness.errors import InputError
 
+_ROWS_THAT_PAY = 8_192
+"""Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
+launches counted in README: an estimate, for no GPU was at hand."""
+_PATIENCE_SECONDS = 300
+"""For the other GPUs of an all-reduce, after which XLA ends the process."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
     """Where a run computes."""
 
-    strategy: tf.distribute.Strategy
     names: tuple[str, ...]
-    """TensorFlow's names, one for each replica, such as `/GPU:0`."""
+    """TensorFlow's names, such as `/GPU:0`."""
+    num_replicas: int
+    """Shares of a batch; as many on each device."""
     device_type: Literal["CPU", "GPU"]
     descriptions: tuple[str, ...]
     """For people: the name and, for a GPU, its model."""
-    compute_capability: tuple[int, int] | None
+    compute_capability: tuple[int, int] | None = None
     """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
-
     pci_bus_ids: tuple[str, ...] = ()
     """One for each GPU, such as `0000:17:00.0`, by which NVML knows it too, or `unknown`; none on
     CPU."""
-
     memory_bytes: int
-    """Of one device; logical CPU devices share the machine's."""
-
-    @property
-    def num_replicas(self) -> int:
-        """Devices in use."""
-        return len(self.names)
+    """Of one device."""
+    why: str = "asked for"
+    """Why so many replicas."""
 
 
-def set_up_devices(replicas: Literal["auto"] | int) -> Devices:
-    """Chooses the devices, lets GPU memory grow on demand, and builds the strategy.
+def set_up_devices(
+    replicas: Literal["auto"] | int, *, batch_size: int | None = None, before: int | None = None
+) -> Devices:
+    """Chooses the devices, and lets GPU memory grow on demand.
 
-    `auto` takes every GPU, or one CPU device where there is none; a number takes the first so many
-    GPUs, or makes so many logical CPU devices. Call it before anything else touches TensorFlow.
+    Call it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
+
+    Args:
+        replicas: a number takes the first so many GPUs, or on a CPU divides each batch into so many
+            shares. `auto` is what `choose_replicas` says.
+        batch_size: rows of a global batch; None where nothing is trained.
+        before: replicas of the run that is resumed; `auto` takes as many, where there are as many
+            GPUs.
 
     Raises:
-        InputError: when more replicas are asked for than the machine has GPUs, or than a CPU that
-            TensorFlow already runs on was split into.
+        InputError: when more replicas are asked for than the machine has GPUs, or than this
+            process was started with.
     """
     gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
+    why = "asked for"
+    if replicas == "auto":
+        replicas, why = choose_replicas(len(gpus), batch_size)
+        if before is not None and (not gpus or before <= len(gpus)):
+            replicas, why = before, "as in the run resumed"
     if gpus:
-        return _on_gpus(gpus, len(gpus) if replicas == "auto" else replicas)
-    return _on_cpu(1 if replicas == "auto" else replicas)
+        return _on_gpus(gpus, replicas, why)
+    return Devices(
+        names=("/CPU:0",),
+        num_replicas=replicas,
+        device_type="CPU",
+        descriptions=("/CPU:0",),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        why=why,
+    )
 
 
-def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
+def be_deterministic() -> None:
+    """Makes later runs of this process's programs on a GPU repeat the first to the last bit, where
+    they would add up numbers in any order; call it before anything is compiled."""
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    _set_xla_flag("--xla_gpu_deterministic_ops=true")
+
+
+def _set_xla_flag(flag: str) -> None:
+    """XLA reads its flags when it first compiles; the last of a name counts, here the user's."""
+    os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
+def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
+    """How many replicas `auto` takes, and why.
+
+    One GPU, unless each of several would have enough rows to be worth the all-reduce; then the most
+    that divide the batch evenly.
+
+    Args:
+        num_gpus: that TensorFlow shows.
+        batch_size: rows of a global batch; None where nothing is trained.
+    """
+    if num_gpus == 0:
+        return 1, "no GPU"
+    if num_gpus == 1:
+        return 1, "the only GPU"
+    if batch_size is None:
+        return 1, "nothing is trained"
+    worth = batch_size // _ROWS_THAT_PAY
+    if worth < 2:
+        return 1, (
+            f"a batch of {batch_size:,} rows is too small for more of the {num_gpus} GPUs, which "
+            f"pay from {_ROWS_THAT_PAY:,} rows each"
+        )
+    most = min(num_gpus, worth)
+    taken = next(n for n in range(most, 0, -1) if batch_size % n == 0)
+    if taken == num_gpus:
+        return taken, "all GPUs"
+    return taken, (
+        f"of {num_gpus} GPUs the most that divide {batch_size:,} rows and get "
+        f"{_ROWS_THAT_PAY:,} or more each"
+    )
+
+
+def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int, why: str) -> Devices:
     if replicas > len(gpus):
         raise InputError(
-            f"--replicas is {replicas} but this machine shows {len(gpus)} GPUs to TensorFlow; set "
+            f"--replicas is {replicas} but TensorFlow shows {len(gpus)} GPUs to this process; set "
             f"--replicas to {len(gpus)} or less, or hide them with CUDA_VISIBLE_DEVICES= to use CPU"
         )
     used = gpus[:replicas]
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    try:
+        # In this order: TensorFlow takes nearly all memory of every visible GPU at the first look
+        # at a device that comes before.
+        tf.config.set_visible_devices(used, "GPU")
+        for gpu in used:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:  # TensorFlow runs already: with as many GPUs, as it turns out?
+        if len(tf.config.list_logical_devices("GPU")) < replicas:
+            raise InputError(
+                f"--replicas is {replicas} but this process uses "
+                f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
+                "afterwards; start another process"
+            ) from error
+    tf.config.list_logical_devices("GPU")  # makes them, with what was set
+    if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
+        _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))
     local = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
     return Devices(
-        strategy=_strategy(names),
         names=names,
+        num_replicas=replicas,
         device_type="GPU",
         descriptions=tuple(
             f"{name} {d.get('device_name', 'of unknown model')}"
@@ -79,6 +163,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int) -> Devices:
         compute_capability=min(capabilities) if len(capabilities) == replicas else None,
         pci_bus_ids=tuple(map(_pci_bus_id, local[:replicas])),
         memory_bytes=min(device.memory_limit for device in local),
+        why=why,
     )
 
 
@@ -86,42 +171,3 @@ def _pci_bus_id(device: Any) -> str:
     """From TensorFlow's own description, `device: 0, name: ..., pci bus id: ..., ...`."""
     match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
     return "unknown" if match is None else match[1]
-
-
-def _on_cpu(replicas: int) -> Devices:
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    if replicas > 1 and tf.config.get_logical_device_configuration(cpu) is None:
-        # TensorFlow raises where it runs already; what it has then is judged below.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
-            )
-    logical = len(tf.config.list_logical_devices("CPU"))
-    if logical < replicas:
-        raise InputError(
-            f"--replicas is {replicas} but TensorFlow was already started with {logical} logical "
-            "CPU devices in this process; their number cannot change afterwards"
-        )
-    names = tuple(f"/CPU:{index}" for index in range(replicas))
-    return Devices(
-        strategy=_strategy(names),
-        names=names,
-        device_type="CPU",
-        descriptions=names,
-        compute_capability=None,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // replicas,
-    )
-
-
-# Made once for each set of devices: two strategies would hand out the same keys for their
-# collective operations, and a second network of other shapes in the process would fail.
-@functools.lru_cache
-def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
-    if len(names) == 1:
-        return tf.distribute.OneDeviceStrategy(names[0])
-    if all("CPU" in name for name in names):
-        # No collectives on CPU: their keys also collide between sets of 2 and of 3 devices, and
-        # logical devices share their memory anyway.
-        reduction = tf.distribute.ReductionToOneDevice()
-        return tf.distribute.MirroredStrategy(list(names), cross_device_ops=reduction)
-    return tf.distribute.MirroredStrategy(list(names))

@@ -1,112 +1,155 @@
 """The engine: what the loop drives. One dispatch in, one small vector out."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from harness.background import Background
-from harness.config import OptimizerConfig
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.devices import Devices
-from harness.engine.evaluation import Evaluator
-from harness.engine.inspection import NO_LOOKS, Inspector, Looks
-from harness.engine.replica import build_replicas
-from harness.engine.step import TrainingStep
-from harness.model.network import Network
+from harness.engine.evaluation import Evaluator, MetricSums, Predictor
+from harness.engine.inspection import Inspector
+from harness.engine.program import Program
+from harness.engine.state import State
+from harness.engine.step import Caller, TrainingStep, num_row_sums
 from harness.pipeline.batch import AnyBatches
-from harness.pipeline.feed import Feed
-from harness.pipeline.plan import Dispatch
-from harness.records import Compilation, Evaluation, Inspection, StepSums
+from harness.pipeline.plan import Dispatch, Plan
+from harness.records import Compilation, StepSums
+from harness.task import SettledTask
+from kernels.multi_hot import Implementation
+
+Started = tuple[list[tf.Tensor], int]
+"""The row sums of each device that a dispatch will come to, and its real rows."""
 
 
 class Engine:
-    """Trains and evaluates one network on the given devices."""
+    """Trains and evaluates one model on the given devices."""
 
     def __init__(
         self,
-        network: Network,
+        model: keras.Model,
+        task: SettledTask,
         devices: Devices,
-        optimizer: OptimizerConfig,
+        optimizer: keras.optimizers.Optimizer,
         *,
-        scaled: bool,
-        test_feed: Feed,
-        checkpoint_dir: Path,
-        background: Background,
-        looks: Looks = NO_LOOKS,
+        implementation: Implementation,
+        unique: frozenset[str] = frozenset(),
     ) -> None:
         """Args:
-        network: built under the strategy of `devices`.
-        scaled: whether the loss is scaled (float16).
-        test_feed: the held-out rows, one pass.
-        checkpoint_dir: where checkpoints are saved to and resumed from.
-        background: where they are written; who saves waits for it at the end.
-        looks: when gradients are looked at.
+        model: gives logits or probabilities, [b, `task.num_outputs`].
+        task: what is asked of it.
+        devices: where it is trained.
+        optimizer: updates its weights.
+        implementation: of the multi-hot products whose layers name none.
+        unique: names of the ragged inputs that hold no id twice in a row.
         """
-        replicas = build_replicas(network.logits, devices, optimizer, scaled=scaled)
-        self._scaled = scaled
-        self._variables = replicas[0].variables
-        self._step = TrainingStep(network.logits, replicas, devices)
-        self._evaluator = Evaluator(network.logits, test_feed, devices)
-        self._inspector = Inspector(network.logits, replicas, devices, looks)
-        self._checkpoints = Checkpoints(checkpoint_dir, replicas, background)
-        self._capacities: set[int] = set()
-        # As the shortest number that is this float32: 0.001, not 0.0010000000474974513.
-        self.learning_rate = float(str(np.float32(replicas[0].optimizer.learning_rate)))
-        """The optimizer's: the one that was asked for, or its own default."""
-
-    def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Compilation | None:
-        """Compiles the training step for this dispatch's shapes, if it was not yet."""
-        if dispatch.capacity in self._capacities:
-            return None
-        start = time.perf_counter()
-        self._step.compile_for(batches, first=dispatch.first)
-        self._capacities.add(dispatch.capacity)
-        return Compilation(
-            program="training step",
-            capacity=dispatch.capacity,
-            seconds=time.perf_counter() - start,
-            step=dispatch.step,
+        # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
+        scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
+        with tf.device(devices.names[0]):
+            self.states = build_states(
+                model, devices, optimizer, scaled=scaled, metrics=task.stateful
+            )
+        call = Caller(model, implementation=implementation, unique=unique)
+        self._step = TrainingStep(call, task, num_devices=len(devices.names))
+        self._training = Program(
+            "training step",
+            self._step,
+            self.states,
+            devices,
+            implementation=implementation,
+            row_sums=num_row_sums(task),
+            changes_state=True,
         )
+        self._metrics = MetricSums(task, self.states)
+        self._skipped_before = 0
+        self.evaluator = Evaluator(call, task, self.states, devices, implementation=implementation)
+        self.predictor = Predictor(call, self.states, devices, implementation=implementation)
+        self.inspector = Inspector(call, task, self.states, devices, implementation=implementation)
 
-    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> tf.Tensor:
-        """Starts a dispatch; `fetch` waits for what it returns."""
-        sums = self._step(batches, dispatch.num_steps, first=dispatch.first)
-        assert self._step.num_traces == len(self._capacities), "a dispatch was compiled unseen"
-        return sums
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's, now; as the shortest number that is this float32: 0.001, not
+        0.0010000000474974513."""
+        return float(str(np.float32(self.states[0].optimizer.learning_rate)))
 
-    def fetch(self, sums: tf.Tensor) -> StepSums:
+    def take_unused(self) -> tuple[str, ...]:
+        """Names of weights that the loss does not depend on, once; known when a step is traced."""
+        unused, self._step.unused = self._step.unused, ()
+        return unused
+
+    def prepare(
+        self, plan: Plan, dispatch: Dispatch, batches: Sequence[AnyBatches], *, start_step: int
+    ) -> list[Compilation]:
+        """Compiles every training program of a plan from a step on, if that was not yet done."""
+        return [
+            made
+            for num_steps, capacity in plan.programs(start_step=start_step)
+            for made in self._training.compile(
+                batches, num_steps=num_steps, capacity=capacity, at_step=dispatch.step
+            )
+        ]
+
+    def begin_epoch(self) -> None:
+        """Metrics that keep sums of their own begin anew."""
+        self._metrics.reset()
+
+    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Started:
+        """Starts a dispatch; returns what `fetch` waits for."""
+        calls = [self._training(call, batches) for call in dispatch.calls]
+        sums = []
+        for own in zip(*calls, strict=True):
+            with tf.device(own[0].device):
+                sums.append(tf.add_n(own))
+        return sums, dispatch.examples
+
+    def fetch(self, started: Started) -> StepSums:
         """Waits for a dispatch to end: the one host sync of a window."""
-        loss, hits, skipped, scale = sums.numpy().tolist()
+        devices, examples = started
+        sums = np.sum([sums.numpy() for sums in devices], axis=0)
+        scale = self.states[0].loss_scale  # all devices have the same
+        skipped = 0 if scale is None else int(scale.skipped_steps.numpy())
+        skipped, self._skipped_before = skipped - self._skipped_before, skipped
         return StepSums(
-            loss=loss,
-            hits=hits,
-            skipped_steps=int(skipped),
-            loss_scale=scale if self._scaled else None,
+            loss=float(sums[0]),
+            metrics=self._metrics.values(sums, examples),
+            skipped_steps=skipped,
+            loss_scale=None if scale is None else float(scale.scale.numpy()),
         )
 
-    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
-        """Evaluates on the held-out rows; also what had to be compiled for it."""
-        return self._evaluator.run(step=step, epoch=epoch)
+    def finish(self) -> None:
+        """Gives the model the trained weights; an optimizer that averages them, the averages."""
+        for state in self.states:
+            state.finalize()
+        self.states[0].write_to_model()
 
-    def inspect(
-        self, dispatch: Dispatch, batches: Sequence[AnyBatches]
-    ) -> tuple[Inspection | None, Compilation | None]:
-        """Looks at the gradients of the dispatch's last batch, if its epoch is one to look at;
-        also what had to be compiled for it."""
-        return self._inspector.run(dispatch, batches)
+    def read_model(self) -> None:
+        """Takes up the values that someone gave the model."""
+        for state in self.states:
+            state.read_from_model(self.states[0])
 
-    def save(self, step: int) -> bool:
-        """Saves a checkpoint of the state after `step` optimizer steps, unless a weight is not
-        finite; returns whether it does. `background` writes it, after what it has to do before."""
-        variables = self._variables
-        if not tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in variables]):
-            return False
-        self._checkpoints.save(step)
-        return True
+    def checkpoints(self, folder: Path, background: Background) -> Checkpoints:
+        """Those of its state in a folder, written by `background`."""
+        return Checkpoints(folder, self.states, background)
 
-    def restore(self) -> int:
-        """Restores the last checkpoint and returns its number of steps."""
-        return self._checkpoints.restore()
+    def restored(self) -> None:
+        """To be called when the states were restored from a checkpoint."""
+        if (scale := self.states[0].loss_scale) is not None:
+            self._skipped_before = int(scale.skipped_steps.numpy())
+
+
+def build_states(
+    model: keras.Model,
+    devices: Devices,
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    scaled: bool,
+    metrics: Sequence[keras.metrics.Metric] = (),
+) -> tuple[State, ...]:
+    """The state of each device, all alike."""
+    return tuple(
+        State(model, optimizer, device=device, place=place, scaled=scaled, metrics=metrics)
+        for place, device in enumerate(devices.names)
+    )

@@ -1,107 +1,152 @@
-"""The compiled evaluation: sums of loss and hits over rows, without changing anything.
-
-Letters: S steps of a dispatch, b rows of a replica's share of a batch.
-"""
+"""Passes over all rows of a feed that change nothing: evaluations and predictions."""
 
 import time
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from harness.engine.devices import Devices
-from harness.engine.losses import row_losses
-from harness.engine.step import NUM_SUMS, row_weights, step_sums
-from harness.pipeline.batch import AnyBatches, distributed
+from harness.engine.program import Program
+from harness.engine.state import State
+from harness.engine.step import Caller, evaluation_step, num_row_sums, prediction_step
 from harness.pipeline.feed import Feed
+from harness.pipeline.plan import Call, Plan
 from harness.records import Compilation, Evaluation
+from harness.task import SettledTask
+
+
+class MetricSums:
+    """The sums that metrics keep on the devices."""
+
+    def __init__(self, task: SettledTask, states: Sequence[State]) -> None:
+        self._task = task
+        self._states = states
+
+    def reset(self) -> None:
+        """Begins anew."""
+        for state in self._states:
+            for metric, variables in zip(self._task.stateful, state.sums, strict=True):
+                for variable, begin in zip(variables, metric.variables, strict=True):
+                    variable.assign(begin.value)
+
+    def values(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
+        """Every metric by name.
+
+        Args:
+            row_sums: of the rows at hand, over all devices; see `step.row_sums`.
+            examples: real rows among them.
+        """
+        found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
+        for place, metric in enumerate(self._task.stateful):
+            devices = [[v.numpy() for v in state.sums[place]] for state in self._states]
+            sums = [np.sum(parts, axis=0) for parts in zip(*devices, strict=True)]
+            found[metric.name] = float(metric.stateless_result([tf.constant(s) for s in sums]))
+        return {name: found[name] for name in self._task.metric_names}
 
 
 class Evaluator:
-    """Evaluates a model on all rows of a feed."""
+    """Evaluates a model."""
 
-    def __init__(self, model: keras.Model, feed: Feed, devices: Devices) -> None:
+    def __init__(
+        self,
+        call: Caller,
+        task: SettledTask,
+        states: Sequence[State],
+        devices: Devices,
+        *,
+        implementation: str,
+    ) -> None:
         """Args:
-        model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
-        feed: one pass over the rows, with a single capacity; iterated for every evaluation.
+        call, task: what is evaluated.
+        states: of each device.
+        devices: where it runs.
+        implementation: of the multi-hot product.
         """
-        self._model = model
-        self._feed = feed
-        self._devices = devices
-        self._loop = tf.function(self._replica_loop, jit_compile=True, autograph=False)
-        self._compiled = False
+        self._metrics = MetricSums(task, states)
+        self._program = Program(
+            "evaluation",
+            evaluation_step(call, task),
+            states,
+            devices,
+            implementation=implementation,
+            row_sums=num_row_sums(task),
+            changes_state=bool(task.stateful),
+        )
 
-    def run(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
+    def run(
+        self, feed: Feed, plan: Plan, *, step: int, epoch: int
+    ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once.
 
         Args:
+            feed, plan: one pass over the rows, in calls of one length and capacity.
             step, epoch: how far training has come, for the record.
 
         Returns:
-            The evaluation, whose time excludes compilation, and what was compiled for it, if
-            anything was: the first call compiles.
+            The evaluation, whose time excludes compilation, and what was compiled for it: the first
+            call compiles.
         """
-        compilation = None
+        compilations = []
         start = time.perf_counter()
         pending = []
         examples = 0
-        for dispatch, batches in self._feed:
-            if not self._compiled:
-                begin = time.perf_counter()
-                self._sums(batches, 0).numpy()
-                seconds = time.perf_counter() - begin
-                compilation = Compilation(
-                    program="evaluation", capacity=dispatch.capacity, seconds=seconds, step=step
+        self._metrics.reset()
+        for dispatch, batches in feed.dispatches(plan):
+            for call in dispatch.calls:
+                compilations += self._program.compile(
+                    batches, num_steps=call.num_steps, capacity=call.capacity, at_step=step
                 )
-                self._compiled = True
-                start += seconds
-            pending.append(self._sums(batches, dispatch.num_steps, first=dispatch.first))
+                pending += self._program(call, batches)
             examples += dispatch.examples
-        loss, hits = np.sum([sums.numpy() for sums in pending], axis=0)
+        sums = np.sum([parts.numpy() for parts in pending], axis=0)
+        metrics = self._metrics.values(sums, examples)
+        seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
             epoch=epoch,
             examples=examples,
-            seconds=time.perf_counter() - start,
-            loss=float(loss) / examples,
-            accuracy=float(hits) / examples,
+            seconds=seconds,
+            loss=float(sums[0]) / examples,
+            metrics=metrics,
         )
-        return evaluation, compilation
+        return evaluation, compilations
 
-    def _sums(self, batches: Sequence[AnyBatches], num_steps: int, *, first: int = 0) -> tf.Tensor:
-        """Sums over `num_steps` steps from `first` on, float64 [NUM_SUMS]; does not wait."""
-        steps = tf.constant(first), tf.constant(first + num_steps)
-        if len(batches) == 1:
-            with tf.device(self._devices.names[0]):
-                return self._loop(batches[0], *steps, tf.constant(0))
-        together = distributed(batches, self._devices.strategy)
-        return self._distributed(together, *steps)
 
-    @tf.function(autograph=False)
-    def _distributed(self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        def of_replica(batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-            context = tf.distribute.get_replica_context()
-            index = tf.cast(context.replica_id_in_sync_group, tf.int32)
-            return self._loop(batches, first, end, index)
+class Predictor:
+    """Gives a model's outputs."""
 
-        strategy = self._devices.strategy
-        sums = strategy.run(of_replica, args=(batches, first, end))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-    def _replica_loop(
-        self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor, replica: tf.Tensor
-    ) -> tf.Tensor:
-        def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            inputs, labels, num_rows = batches.read(step)
-            logits = self._model(inputs, training=False)
-            weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
-            return step + 1, sums + step_sums(labels, row_losses(labels, logits), logits, weights)
-
-        _, sums = tf.while_loop(
-            lambda step, _: step < end,
-            body,
-            (first, tf.zeros([NUM_SUMS], tf.float64)),
-            parallel_iterations=1,
+    def __init__(
+        self, call: Caller, states: Sequence[State], devices: Devices, *, implementation: str
+    ) -> None:
+        """Args:
+        call: what is asked.
+        states: of each device.
+        devices: where it runs.
+        implementation: of the multi-hot product.
+        """
+        self._program = Program(
+            "prediction",
+            prediction_step(call),
+            states,
+            devices,
+            implementation=implementation,
+            row_sums=None,
+            changes_state=False,
         )
-        return sums
+
+    def run(self, feed: Feed, plan: Plan) -> np.ndarray:
+        """The outputs of every row in order, float32 [rows, outputs].
+
+        Args:
+            feed, plan: one pass over the rows, in calls of one step.
+        """
+        parts = []
+        for dispatch, batches in feed.dispatches(plan):
+            for call in dispatch.calls:
+                for first in range(call.first, call.first + call.num_steps):
+                    one = Call(first=first, num_steps=1, capacity=call.capacity)
+                    self._program.compile(batches, num_steps=1, capacity=one.capacity, at_step=0)
+                    for outputs, real in self._program(one, batches):
+                        parts.append(outputs.numpy()[real.numpy() > 0])
+        return np.concatenate(parts)

@@ -8,26 +8,28 @@ that is zero in the run's own precision, with its loss scale, is the share that 
 figure 3, who count activation gradients; these are the weights'). So the rows of a table whose ids
 are not in the batch, and units that no row reaches, count neither way. A unit that rounding moves
 across zero, where a ReLU cuts it off, is counted: its gradient is lost as well.
-
-Letters: R replicas.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from harness.engine.devices import Devices
 from harness.engine.distribution import distribution
-from harness.engine.replica import Replica
-from harness.engine.step import gradients_and_sums
+from harness.engine.normalization import AllReduce
+from harness.engine.program import Program, Step
+from harness.engine.state import State
+from harness.engine.step import Caller, gradients_of
 from harness.model.layers import MultiHotDense
-from harness.model.network import float32_twin
-from harness.pipeline.batch import AnyBatches, distributed
-from harness.pipeline.plan import Dispatch
+from harness.model.network import float32_twin, is_functional
+from harness.pipeline.batch import AnyBatches, Share
+from harness.pipeline.plan import Call, Dispatch
 from harness.records import Compilation, Distribution, Inspection
+from harness.task import SettledTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,62 +43,110 @@ class Looks:
 NO_LOOKS = Looks()
 
 
+def look_at_gradients(
+    call: Caller, task: SettledTask, *, num_devices: int, reference: keras.Model | None
+) -> Step:
+    """A step that changes nothing.
+
+    Args:
+        call, task: what is trained.
+        num_devices: that share a batch.
+        reference: computes the same in float32; None where nothing is to be compared.
+
+    Returns:
+        What computes the gradients that an update would get, for `State.trainable`, and `_counts`.
+    """
+
+    def step(
+        state: State, share: Share, all_reduce: AllReduce
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        def gradients(model: keras.Model | None, *, scaled: bool) -> list[tf.Tensor]:
+            return all_reduce(
+                gradients_of(
+                    call,
+                    task,
+                    state,
+                    share,
+                    all_reduce,
+                    num_devices=num_devices,
+                    scaled=scaled,
+                    model=model,
+                ).gradients
+            )
+
+        own = gradients(None, scaled=True)
+        exact = [] if reference is None else gradients(reference, scaled=False)
+        return own, _counts(own, exact)
+
+    return step
+
+
 class Inspector:
     """Looks at a network's gradients and weights when it is time to."""
 
     def __init__(
-        self, model: keras.Model, replicas: tuple[Replica, ...], devices: Devices, looks: Looks
+        self,
+        call: Caller,
+        task: SettledTask,
+        states: Sequence[State],
+        devices: Devices,
+        *,
+        implementation: str,
     ) -> None:
         """Args:
-        model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
-        replicas: one for each device.
-        looks: when it is time to.
+        call, task: what is trained.
+        states: of each device.
+        devices: where it runs.
+        implementation: of the multi-hot product.
         """
-        self._model = model
-        self._replicas = replicas
-        self._devices = devices
-        self._looks = looks
-        self._reference: keras.Model | None = None
-        if looks.precision_every and any(
-            layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers
-        ):
-            self._reference = float32_twin(model)
-        self._compiled: set[tuple[int, bool]] = set()
-        self._gradients = tf.function(self._replica_gradients, jit_compile=True, autograph=False)
-        self._together = tf.function(self._summed_over_replicas, autograph=False)
+        self._state = states[0]
+        self._programs: dict[bool, Program] = {}
+        model = call.model
+
+        def program(compared: bool) -> Program:
+            if compared not in self._programs:
+                reference = float32_twin(model) if compared else None
+                num_devices = len(devices.names)
+                self._programs[compared] = Program(
+                    "look at gradients",
+                    look_at_gradients(call, task, num_devices=num_devices, reference=reference),
+                    states,
+                    devices,
+                    implementation=implementation,
+                    row_sums=None,
+                    changes_state=False,
+                )
+            return self._programs[compared]
+
+        self._program = program
+        in_16_bits = any(la.compute_dtype in ("float16", "bfloat16") for la in model.layers)
+        # Only a functional model says how to make another of the same layers.
+        self._comparable = in_16_bits and is_functional(model)
         self._tables = {
             layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
         }
 
     def run(
-        self, dispatch: Dispatch, batches: Sequence[AnyBatches]
-    ) -> tuple[Inspection | None, Compilation | None]:
+        self, dispatch: Dispatch, batches: Sequence[AnyBatches], looks: Looks
+    ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
         an epoch that is the same batch however its steps were divided into dispatches.
 
         Returns:
             What was seen, None where it is not time to look; and what was compiled for it.
         """
-        histograms = _is_time(dispatch.epoch, self._looks.histograms_every)
-        precision = _is_time(dispatch.epoch, self._looks.precision_every)
+        histograms = _is_time(dispatch.epoch, looks.histograms_every)
+        precision = _is_time(dispatch.epoch, looks.precision_every)
         if not (histograms or precision):
-            return None, None
+            return None, []
         step = dispatch.step + dispatch.num_steps
-        last = dispatch.first + dispatch.num_steps - 1
-        compare = precision and self._reference is not None
-        compilation = None
+        compared = precision and self._comparable
+        program = self._program(compared)
+        last = dispatch.calls[-1]
+        call = Call(first=last.first + last.num_steps - 1, num_steps=1, capacity=last.capacity)
+        compilations = program.compile(batches, num_steps=1, capacity=call.capacity, at_step=step)
         start = time.perf_counter()
-        if (dispatch.capacity, compare) not in self._compiled:
-            self._look(batches, last, compare=compare)[1].numpy()
-            self._compiled.add((dispatch.capacity, compare))
-            compilation = Compilation(
-                program="look at gradients",
-                capacity=dispatch.capacity,
-                seconds=time.perf_counter() - start,
-                step=step,
-            )
-            start = time.perf_counter()
-        gradients, counts = self._look(batches, last, compare=compare)
+        gradients, counts = program(call, batches)[0]  # all devices have the same
         non_finite, lost, comparable = counts.numpy().tolist()
         weights, spreads = self._histograms(gradients) if histograms else ((), ())
         inspection = Inspection(
@@ -104,97 +154,34 @@ class Inspector:
             epoch=dispatch.epoch,
             seconds=time.perf_counter() - start,
             non_finite_fraction=non_finite / sum(g.shape.num_elements() for g in gradients),
-            underflow_fraction=lost / max(comparable, 1) if compare else None,
+            underflow_fraction=lost / max(comparable, 1) if compared else None,
             weights=weights,
             gradients=spreads,
         )
-        return inspection, compilation
-
-    def _look(
-        self, batches: Sequence[AnyBatches], step: int, *, compare: bool
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """The gradients that an update would get, and `_counts` of them."""
-        index = tf.constant(step)  # a Python number would be a new program for each value
-        first = self._replicas[0]
-        with tf.device(first.device):
-            scale = None if first.loss_scale is None else tf.identity(first.loss_scale.scale)
-            if len(self._replicas) == 1:
-                own, reference = self._gradients(batches[0], index, 0, scale, compare)
-            else:
-                together = distributed(batches, self._devices.strategy)
-                own, reference = self._together(together, index, scale, compare)
-            return own, _counts(own, reference)
-
-    def _summed_over_replicas(
-        self, batches: AnyBatches, step: tf.Tensor, scale: tf.Tensor | None, compare: bool
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        def of_replica(batches: AnyBatches) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-            context = tf.distribute.get_replica_context()
-            index = tf.cast(context.replica_id_in_sync_group, tf.int32)
-            shares = self._gradients(batches, step, index, scale, compare)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, shares)
-
-        strategy = self._devices.strategy
-        summed = strategy.run(of_replica, args=(batches,))
-        # All replicas have the same.
-        return tf.nest.map_structure(lambda g: strategy.experimental_local_results(g)[0], summed)
-
-    def _replica_gradients(
-        self,
-        batches: AnyBatches,
-        step: tf.Tensor,
-        replica: tf.Tensor | int,
-        scale: tf.Tensor | None,
-        compare: bool,
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """A replica's share of the gradients in the run's precision, and in float32 to `compare`
-        with; without, an empty list."""
-        own = self._gradients_of(self._model, batches, step, replica, scale)
-        if not compare:
-            return own, []
-        return own, self._gradients_of(self._reference, batches, step, replica, None)
-
-    def _gradients_of(
-        self,
-        model: keras.Model,
-        batches: AnyBatches,
-        step: tf.Tensor,
-        replica: tf.Tensor | int,
-        scale: tf.Tensor | None,
-    ) -> list[tf.Tensor]:
-        # Called without state: the dropout seeds' next values are returned, and dropped here.
-        weights = [tf.convert_to_tensor(v.value) for v in self._model.trainable_variables]
-        seeds = [tf.convert_to_tensor(v.value) for v in self._model.non_trainable_variables]
-        gradients, _ = gradients_and_sums(
-            lambda inputs: model.stateless_call(weights, seeds, inputs, training=True)[0],
-            weights,
-            batches,
-            step,
-            replica=replica,
-            scale=scale,
-        )
-        return gradients
+        return inspection, compilations
 
     def _histograms(
         self, gradients: Sequence[tf.Tensor]
     ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
-        weights, spreads = [], []
-        for variable, own, gradient in zip(
-            self._model.trainable_variables, self._replicas[0].variables, gradients, strict=True
-        ):
-            weights.append(distribution(variable.path, own.numpy()))
-            values = gradient.numpy()
-            if variable.path in self._tables:
-                values = values[values.any(axis=1)]
-            spreads.append(distribution(variable.path, values))
-        return tuple(weights), tuple(spreads)
+        return (
+            _distributions(self._state.by_name(self._state.trainable)),
+            _distributions(
+                {
+                    path: values[values.any(axis=1)] if path in self._tables else values
+                    for path, values in self._state.by_name(gradients).items()
+                }
+            ),
+        )
+
+
+def _distributions(arrays: Mapping[str, np.ndarray]) -> tuple[Distribution, ...]:
+    return tuple(distribution(path, values) for path, values in arrays.items())
 
 
 def _is_time(epoch: int, every: int) -> bool:
     return every > 0 and (epoch + 1) % every == 0
 
 
-@tf.function(jit_compile=True, autograph=False)
 def _counts(own: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> tf.Tensor:
     """int64 [3]: elements of `own` that are not finite; those that are zero but not in `reference`;
     those that are not zero in `reference`. The latter two are 0 where that is empty."""

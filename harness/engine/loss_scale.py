@@ -14,32 +14,44 @@ _INITIAL_SCALE = 2.0**15
 _GROWTH_STEPS = 2_000
 
 
-class LossScale(tf.Module):
-    """The factor on the loss, and its history. Every replica holds one; all move alike."""
+class LossScale:
+    """The factor on the loss, and its history. Every device holds one; all move alike."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
-        self.finite_steps = tf.Variable(0, trainable=False, name="finite_steps")
+        # int32 variables would be in host memory, where a program of a GPU cannot reach them.
+        self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        """In a row."""
+        self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        """In all."""
 
-    def apply(self, gradients: Sequence[tf.Tensor], update: Callable[[], None]) -> tf.Tensor:
-        """Runs `update` if every gradient is finite, then adapts the scale.
+    def named(self) -> dict[str, tf.Variable]:
+        """Its variables."""
+        return {name: getattr(self, name) for name in ("scale", "finite_steps", "skipped_steps")}
 
-        Returns:
-            int32 scalar: 1 where the update was skipped, else 0.
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        update: Callable[[Sequence[tf.Tensor]], None],
+        updated: Sequence[tf.Variable],
+    ) -> None:
+        """Applies gradients if all of them are finite, then adapts the scale.
+
+        The update is computed in any case and taken where it counts: to branch, a GPU's program
+        would wait for the host in every step.
+
+        Args:
+            gradients: without the scale, summed over all replicas.
+            update: applies them.
+            updated: every variable that it changes.
         """
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-
-        def good() -> tf.Tensor:
-            update()
-            grown = self.finite_steps + 1 >= _GROWTH_STEPS
-            self.scale.assign(tf.where(grown, self.scale * 2.0, self.scale))
-            self.finite_steps.assign(tf.where(grown, 0, self.finite_steps + 1))
-            return tf.constant(0)
-
-        def bad() -> tf.Tensor:
-            self.scale.assign(tf.maximum(self.scale / 2.0, 1.0))
-            self.finite_steps.assign(0)
-            return tf.constant(1)
-
-        return tf.cond(finite, good, bad)
+        before = [tf.convert_to_tensor(variable) for variable in updated]
+        update(gradients)
+        for variable, old in zip(updated, before, strict=True):
+            variable.assign(tf.where(finite, variable, old))
+        grown = finite & (self.finite_steps + 1 >= _GROWTH_STEPS)
+        smaller = tf.maximum(self.scale / 2.0, 1.0)
+        self.scale.assign(tf.where(finite, tf.where(grown, self.scale * 2.0, self.scale), smaller))
+        self.finite_steps.assign(tf.where(finite & ~grown, self.finite_steps + 1, 0))
+        self.skipped_steps.assign_add(tf.cast(~finite, tf.int64))

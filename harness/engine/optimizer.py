@@ -1,15 +1,22 @@
-"""Any Keras optimizer, by name."""
+"""Any Keras optimizer, by name, and its learning rate over the steps."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
-from harness.config import OptimizerConfig
 from harness.errors import InputError
 
+Schedule = Literal["constant", "cosine", "exponential", "linear"]
+Recipe = partial[keras.optimizers.Optimizer]
+"""An optimizer still to be made: its variables would start TensorFlow, with all memory of every
+GPU, before the devices are chosen."""
 
-def _optimizers() -> dict[str, type[keras.optimizers.Optimizer]]:
+
+def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
     """Keras's optimizers by lower-case name; those that wrap others, and so need arguments, left
     out."""
     return {
@@ -29,22 +36,147 @@ def _is_optional(parameter: inspect.Parameter) -> bool:
     return variadic or parameter.default is not inspect.Parameter.empty
 
 
-def build_optimizer(config: OptimizerConfig) -> keras.optimizers.Optimizer:
-    """The optimizer that `config` names, with Keras's defaults for what it leaves out.
+_ELEMENTWISE = (
+    keras.optimizers.SGD,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Adamax,
+    keras.optimizers.Nadam,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adadelta,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Lion,
+    keras.optimizers.Ftrl,
+)
+
+
+def is_elementwise(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it updates each element by itself, whatever variable the element lies in."""
+    return type(optimizer) in _ELEMENTWISE and optimizer.clipnorm is None
+
+
+def optimizer_of(
+    optimizer: str | Recipe | keras.optimizers.Optimizer,
+) -> Recipe | keras.optimizers.Optimizer:
+    """An optimizer or the recipe for one, or the recipe for Keras's of a name.
 
     Raises:
-        InputError: when Keras has no optimizer of that name.
+        InputError: when Keras has none of that name, or it is none that a trainer can use.
+    """
+    if isinstance(optimizer, str):
+        return recipe_of(optimizer)
+    if isinstance(optimizer, partial):
+        return optimizer
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise InputError(
+            f"optimizer is {type(optimizer).__name__}; give a keras.optimizers.Optimizer, or a name"
+        )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise InputError(
+            "optimizer is a LossScaleOptimizer, but a trainer scales the loss by itself where the "
+            "precision needs it; give its inner optimizer"
+        )
+    return optimizer
+
+
+def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Another of the same settings, which has seen nothing yet."""
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
+    """What config.json holds of an optimizer."""
+    if isinstance(optimizer, partial):
+        settings = keras.saving.serialize_keras_object(optimizer.keywords)
+        return {"optimizer": optimizer.func.__name__, **settings}
+    settings = optimizer.get_config()
+    del settings["name"]  # which counts what the process has made
+    return {"optimizer": type(optimizer).__name__, **settings}
+
+
+def recipe_of(
+    name: str,
+    *,
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    schedule: Schedule = "constant",
+    warmup: int = 0,
+    num_steps: int = 0,
+) -> Recipe:
+    """The recipe for Keras's optimizer of a name, with Keras's defaults for what is left out.
+
+    Args:
+        name: in any case.
+        learning_rate: the highest one; None is the optimizer's default.
+        clip_norm: limit of the global norm of the gradients.
+        schedule: how the learning rate falls after the warm-up.
+        warmup: steps over which the learning rate rises linearly from 0.
+        num_steps: of the training, warm-up included; the end of the schedule.
+
+    Raises:
+        InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
     """
     known = _optimizers()
-    kind = known.get(config.optimizer.lower())
+    kind = known.get(name.lower())
     if kind is None:
         raise InputError(
-            f"--optimizer is '{config.optimizer}', which Keras does not have; "
+            f"--optimizer is '{name}', which Keras does not have; "
             f"choose one of {', '.join(sorted(known))}"
         )
     settings: dict[str, Any] = {}
-    if config.learning_rate is not None:
-        settings["learning_rate"] = config.learning_rate
-    if config.clip_norm is not None:
-        settings["global_clipnorm"] = config.clip_norm
-    return kind(**settings)
+    if learning_rate is not None:
+        settings["learning_rate"] = learning_rate
+    if schedule != "constant" or warmup:
+        if warmup >= num_steps:
+            raise InputError(
+                f"--warmup is {warmup}, but the training has {num_steps} steps; "
+                f"set --warmup to {max(num_steps - 1, 0)} or less"
+            )
+        default = inspect.signature(kind).parameters["learning_rate"].default
+        peak = default if learning_rate is None else learning_rate
+        settings["learning_rate"] = WarmUp(_decay(schedule, peak, num_steps - warmup), warmup)
+    if clip_norm is not None:
+        settings["global_clipnorm"] = clip_norm
+    return partial(kind, **settings)
+
+
+def _decay(schedule: Schedule, peak: float, num_steps: int) -> LearningRateSchedule:
+    """From `peak` to 0 over the steps, or to 1 % of it for `exponential`."""
+    schedules = keras.optimizers.schedules
+    if schedule == "cosine":
+        return schedules.CosineDecay(peak, num_steps)
+    if schedule == "exponential":
+        return schedules.ExponentialDecay(peak, num_steps, decay_rate=0.01)
+    end = peak if schedule == "constant" else 0.0
+    return schedules.PolynomialDecay(peak, num_steps, end_learning_rate=end)
+
+
+@keras.saving.register_keras_serializable("harness")
+class WarmUp(LearningRateSchedule):
+    """A linear rise to a schedule's first learning rate, then that schedule."""
+
+    def __init__(self, schedule: LearningRateSchedule, num_steps: int) -> None:
+        """Args:
+        schedule: what follows, from its own step 0 on.
+        num_steps: of the rise; 0 for none.
+        """
+        self._schedule = schedule
+        self._num_steps = num_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate of a step, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        after = self._schedule(keras.ops.maximum(step - self._num_steps, 0.0))
+        share = keras.ops.minimum((step + 1) / (self._num_steps + 1), 1.0)
+        return share * after
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras."""
+        schedule = keras.saving.serialize_keras_object(self._schedule)
+        return {"schedule": schedule, "num_steps": self._num_steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
+        """The reverse."""
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["num_steps"])

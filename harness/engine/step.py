@@ -1,241 +1,200 @@
-"""The compiled training step, and the dispatch that runs up to S of them in one call.
+"""What a training step, an evaluation and a prediction do with a batch: functions for `Program`."""
 
-With one replica a dispatch is one XLA program: S times forward, backward and update. With several,
-each replica's forward and backward are one program and its update another; between them the
-strategy sums gradients.
-Letters: S steps of a dispatch, R replicas, b rows of a replica's share of a batch.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from harness.engine.devices import Devices
-from harness.engine.losses import row_hits, row_losses
-from harness.engine.replica import Replica
-from harness.pipeline.batch import AnyBatches, distributed
-
-NUM_SUMS = 2
-"""A dispatch's sums, float64: weighted row losses, hits."""
-
-
-def row_weights(num_rows: tf.Tensor, *, replica: tf.Tensor | int, rows: int) -> tf.Tensor:
-    """1.0 for each real row of a replica's share, 0.0 for padding: float32 [b].
-
-    Args:
-        num_rows: real rows of the global batch; they come first.
-        replica: index of the replica.
-        rows: b.
-    """
-    return tf.cast(replica * rows + tf.range(rows) < num_rows, tf.float32)
+from harness.engine.normalization import AllReduce, over_all_rows
+from harness.engine.program import Step
+from harness.engine.state import Called, State
+from harness.model.layers import Surroundings, computing
+from harness.pipeline.batch import Share
+from harness.task import Judgement, SettledTask
+from kernels.multi_hot import Implementation
 
 
-def step_sums(
-    labels: tf.Tensor, losses: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
-    """Weighted sums of a step, float64 [NUM_SUMS]."""
-    hits = row_hits(labels, logits)
-    return tf.cast(
-        tf.stack([tf.reduce_sum(losses * weights), tf.reduce_sum(hits * weights)]), tf.float64
-    )
-
-
-def gradients_and_sums(
-    logits_of: Callable[[dict[str, tf.Tensor]], tf.Tensor],
-    variables: Sequence[tf.Variable | tf.Tensor],
-    batches: AnyBatches,
-    step: tf.Tensor,
-    *,
-    replica: tf.Tensor | int,
-    scale: tf.Tensor | None,
-) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """A replica's share of the gradients of the mean loss over the global batch's rows.
-
-    Args:
-        logits_of: from a batch's inputs to float32 [b, 1] or [b, K], in training.
-        variables: what to differentiate by; `logits_of` reads them.
-        batches: of this replica.
-        step: which of the batches.
-        replica: its index.
-        scale: the loss scale; None where there is none. The gradients are returned without it.
-
-    Returns:
-        A gradient for each variable, and the step's sums, float64 [NUM_SUMS].
-    """
-    # The scopes, and those that Keras adds for layers, are what a profile is divided by.
-    with tf.name_scope("input"):
-        inputs, labels, num_rows = batches.read(step)
-    with tf.name_scope("loss"):
-        weights = row_weights(num_rows, replica=replica, rows=labels.shape[0])
-    with tf.GradientTape() as tape:
-        tape.watch(variables)
-        logits = logits_of(inputs)
-        with tf.name_scope("loss"):
-            losses = row_losses(labels, logits)
-            rows = tf.cast(tf.maximum(num_rows, 1), tf.float32)
-            loss = tf.reduce_sum(losses * weights) / rows
-            if scale is not None:
-                loss *= scale
-    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-    if scale is not None:
-        with tf.name_scope("loss_scale"):
-            gradients = [gradient / scale for gradient in gradients]
-    with tf.name_scope("loss"):
-        return gradients, step_sums(labels, losses, logits, weights)
-
-
-class TrainingStep:
-    """Runs dispatches of training steps; changes the network's weights in place."""
+class Caller:
+    """Calls a model on a device's share of a batch, as its layers are to compute."""
 
     def __init__(
         self,
         model: keras.Model,
-        replicas: tuple[Replica, ...],
-        devices: Devices,
         *,
-        max_rehearsal_bytes: int = 2**25,
+        implementation: Implementation,
+        unique: frozenset[str] = frozenset(),
     ) -> None:
         """Args:
-        model: gives logits, float32 [b, 1] or [b, K]; built under the strategy of `devices`.
-        replicas: one for each device.
-        max_rehearsal_bytes: of a replica's state, up to which `compile_for` tries a step out where
-            it need not: it holds the state twice for that, and copying 60 MB already takes longer
-            than is saved.
+        model: of any inputs.
+        implementation: of the products whose layers name none.
+        unique: names of the ragged inputs that hold no id twice in a row.
         """
-        self._max_rehearsal_bytes = max_rehearsal_bytes
-        self._model = model
-        self._replicas = replicas
-        self._devices = devices
-        self.num_traces = 0
-        """How often the dispatch was traced, and so compiled: once for each shape it was given."""
-        if len(replicas) == 1:
-            self._dispatch = tf.function(self._compiled_loop, jit_compile=True, autograph=False)
-        else:
-            self._dispatch = tf.function(self._distributed_loop, autograph=False)
-            self._gradients = tf.function(self._forward_backward, jit_compile=True, autograph=False)
-            self._updates = [
-                tf.function(replica.update, jit_compile=True, autograph=False)
-                for replica in replicas
-            ]
+        self.model = model
+        self._implementation = implementation
+        self._unique = unique
 
     def __call__(
-        self, batches: Sequence[AnyBatches], num_steps: int, *, first: int = 0
-    ) -> tf.Tensor:
-        """Runs `num_steps` steps of the batches at hand; does not wait for the device.
-
-        Args:
-            batches: for each replica, S batches.
-            num_steps: how many of them.
-            first: the one to begin with; `first + num_steps` is at most S.
-
-        Returns:
-            float64 [NUM_SUMS + 2]: the sums over the steps, steps skipped, loss scale afterwards.
-        """
-        # Tensors on purpose: Python numbers would be a new program for each value.
-        steps = tf.constant(first), tf.constant(first + num_steps)
-        if len(self._replicas) == 1:
-            with tf.device(self._replicas[0].device):
-                return self._dispatch(batches[0], *steps)
-        together = distributed(batches, self._devices.strategy)
-        return self._dispatch(together, *steps)
-
-    def compile_for(self, batches: Sequence[AnyBatches], *, first: int = 0) -> None:
-        """Compiles the dispatch for the shapes of `batches`; leaves every variable as it is.
-
-        That takes a step which is taken back: the programs of several replicas are compiled when
-        they first run, and libraries make code of their own then, as oneDNN does for a matrix
-        product on the CPU (25 ms, of training that takes 0.1 s).
-
-        Args:
-            batches: for each replica, S batches.
-            first: one that fits the capacity, of which a resident feed's batches hold others too.
-        """
-        state = [variable for replica in self._replicas for variable in replica.state()]
-        num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in state) / len(self._replicas)
-        if len(self._replicas) == 1 and num_bytes > self._max_rehearsal_bytes:
-            self(batches, 0, first=first).numpy()
-            return
-        before = []
-        for variable in state:
-            with tf.device(variable.device):
-                before.append(tf.identity(variable))
-        self(batches, 1, first=first).numpy()
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(value)
-
-    def _compiled_loop(self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        self.num_traces += 1
-        (replica,) = self._replicas
-
-        def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            gradients, added = self._forward_backward(batches, step, 0, self._scale())
-            return step + 1, sums + added, skipped + replica.update(gradients)
-
-        return self._loop(body, first, end)
-
-    def _distributed_loop(self, batches: AnyBatches, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        self.num_traces += 1
-        strategy = self._devices.strategy
-
-        def of_replica(
-            batches: AnyBatches, step: tf.Tensor, scale: tf.Tensor | None
-        ) -> tuple[list[tf.Tensor], tf.Tensor]:
-            context = tf.distribute.get_replica_context()
-            index = tf.cast(context.replica_id_in_sync_group, tf.int32)
-            gradients, added = self._gradients(batches, step, index, scale)
-            with tf.name_scope("all_reduce"):
-                return self._all_reduce(gradients), added
-
-        def body(step: tf.Tensor, sums: tf.Tensor, skipped: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            gradients, added = strategy.run(of_replica, args=(batches, step, self._scale()))
-            local = strategy.experimental_local_results
-            for index, (replica, update) in enumerate(
-                zip(self._replicas, self._updates, strict=True)
-            ):
-                with tf.device(replica.device):
-                    missed = update([local(gradient)[index] for gradient in gradients])
-                if index == 0:
-                    skipped += missed  # the others' equal it
-            added = strategy.reduce(tf.distribute.ReduceOp.SUM, added, axis=None)
-            return step + 1, sums + added, skipped
-
-        return self._loop(body, first, end)
-
-    def _all_reduce(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Each gradient's sum over the replicas; called in one of them."""
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-
-    def _loop(self, body: object, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        # Not `for step in tf.range(first, end)`: XLA wants the limits of a range at compile time
-        # and would compile a program for each number of steps.
-        start = (first, tf.zeros([NUM_SUMS], tf.float64), tf.constant(0))
-        _, sums, skipped = tf.while_loop(
-            lambda step, *_: step < end, body, start, parallel_iterations=1
-        )
-        scale = self._scale()
-        last = [tf.cast(skipped, tf.float64), tf.cast(1.0 if scale is None else scale, tf.float64)]
-        return tf.concat([sums, tf.stack(last)], axis=0)
-
-    def _scale(self) -> tf.Tensor | None:
-        """The loss scale, float32 scalar; None where there is none."""
-        loss_scale = self._replicas[0].loss_scale
-        return None if loss_scale is None else tf.convert_to_tensor(loss_scale.scale)
-
-    def _forward_backward(
         self,
-        batches: AnyBatches,
-        step: tf.Tensor,
-        replica: tf.Tensor | int,
-        scale: tf.Tensor | None,
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        variables = [variable.value for variable in self._model.trainable_variables]
-        return gradients_and_sums(
-            lambda inputs: self._model(inputs, training=True),
-            variables,
-            batches,
-            step,
-            replica=replica,
-            scale=scale,
+        state: State,
+        share: Share,
+        *,
+        training: bool,
+        all_reduce: AllReduce | None = None,
+        model: keras.Model | None = None,
+    ) -> Called:
+        """Calls the model, or another with variables of the same names, with a state's values."""
+        model = model or self.model
+        splits = {
+            name: id(sets["row_splits"])
+            for name, sets in share.inputs.items()
+            if isinstance(sets, dict)
+        }
+        surroundings = Surroundings(
+            implementation=self._implementation,
+            rowids={splits[name]: ids for name, ids in share.rowids.items() if name in splits},
+            unique=frozenset(splits[name] for name in self._unique if name in splits),
         )
+        inputs: Any = share.inputs[""] if list(share.inputs) == [""] else share.inputs
+        with computing(surroundings), over_all_rows(model, share.real, all_reduce):
+            return state.call(model, inputs, training=training)
+
+
+def row_sums(task: SettledTask, judged: Judgement, share: Share, added: Any) -> tf.Tensor:
+    """float32 [`num_row_sums`, rows]: each row's loss with its part of the added losses, and its
+    hit where that is a metric. They are added up over steps and only then over rows, which spares
+    kernels in every step."""
+    loss = _weighted(judged.losses, share.weights)
+    if added is not None:  # as Keras reports it
+        loss += added * share.real
+    return tf.stack([loss] if judged.hits is None else [loss, judged.hits * share.real])
+
+
+def _weighted(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Whatever a model makes of a row without weight, it counts for nothing."""
+    return tf.where(weights == 0, 0.0, losses * weights)
+
+
+def num_row_sums(task: SettledTask) -> int:
+    """Numbers for each row in `row_sums`."""
+    return 2 if task.with_accuracy else 1
+
+
+def count(
+    task: SettledTask, sums: Sequence[Sequence[tf.Variable]], judged: Judgement, share: Share
+) -> None:
+    """Adds a batch to the sums that metrics keep."""
+    for metric, variables in zip(task.stateful, sums, strict=True):
+        values = [tf.convert_to_tensor(variable) for variable in variables]
+        for variable, value in zip(
+            variables, task.updated(metric, values, judged, share.real), strict=True
+        ):
+            variable.assign(tf.cast(value, variable.dtype))
+
+
+class Gradients(NamedTuple):
+    """A device's part of the gradients of a batch."""
+
+    gradients: list[tf.Tensor]
+    """For `State.trainable`, without the loss scale."""
+    unused: tuple[str, ...]
+    """Names of weights that the loss does not depend on."""
+    judged: Judgement
+    called: Called
+
+
+def gradients_of(
+    call: Caller,
+    task: SettledTask,
+    state: State,
+    share: Share,
+    all_reduce: AllReduce,
+    *,
+    num_devices: int,
+    scaled: bool = True,
+    model: keras.Model | None = None,
+) -> Gradients:
+    """This device's part of the gradients of the mean loss over the batch's real rows, with the
+    losses that layers add.
+
+    Args:
+        call, task: what is trained.
+        state: of the model; nothing in it is changed.
+        share: of this device.
+        all_reduce: for layers that need all rows.
+        num_devices: that share the added losses.
+        scaled: whether the loss scale, if there is one, is applied on the way.
+        model: instead of the caller's.
+    """
+    scale = state.loss_scale.scale if scaled and state.loss_scale is not None else None
+    with tf.GradientTape() as tape:
+        reduce = all_reduce if num_devices > 1 else None
+        called = call(state, share, training=True, all_reduce=reduce, model=model)
+        with tf.name_scope("loss"):
+            judged = task.judge(share.labels, called.outputs)
+            loss = tf.reduce_sum(_weighted(judged.losses, share.weights)) / share.batch_rows
+            if called.added_loss is not None:
+                loss += called.added_loss / num_devices
+            if scale is not None:
+                loss *= scale
+    gradients, unused = state.gradients(tape, loss, called)
+    if scale is not None:
+        with tf.name_scope("loss_scale"):
+            gradients = [gradient / scale for gradient in gradients]
+    return Gradients(gradients, unused, judged, called)
+
+
+class TrainingStep:
+    """Changes the state by one batch; returns its row sums."""
+
+    def __init__(self, call: Caller, task: SettledTask, *, num_devices: int) -> None:
+        """Args:
+        call, task: what is trained.
+        num_devices: that share a batch.
+        """
+        self._call = call
+        self._task = task
+        self._num_devices = num_devices
+        self.unused: tuple[str, ...] = ()
+        """Names of weights that the loss does not depend on, known once the step is traced."""
+
+    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
+        gradients, self.unused, judged, called = gradients_of(
+            self._call, self._task, state, share, all_reduce, num_devices=self._num_devices
+        )
+        # Numbers that layers keep, such as averages, become the mean over all devices; of anything
+        # else the first device's value is as good as another's.
+        changes = called.changes
+        kept = [name for name, value in changes.items() if value.dtype.is_floating]
+        summed = all_reduce([*gradients, *(changes[name] / self._num_devices for name in kept)])
+        changes |= zip(kept, summed[len(gradients) :], strict=True)
+        state.assign(changes)
+        state.apply(summed[: len(gradients)])
+        with tf.name_scope("loss"):
+            count(self._task, state.sums, judged, share)
+            return row_sums(self._task, judged, share, called.added_loss)
+
+
+def evaluation_step(call: Caller, task: SettledTask) -> Step:
+    """Changes nothing but the sums of metrics; returns a batch's row sums."""
+
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
+        del all_reduce  # the sums of all devices are added up on the host
+        called = call(state, share, training=False)
+        # As Keras, which weighs no class in an evaluation.
+        judged = task.judge(share.labels, called.outputs, with_class_weight=False)
+        count(task, state.sums, judged, share)
+        return row_sums(task, judged, share, called.added_loss)
+
+    return step
+
+
+def prediction_step(call: Caller) -> Step:
+    """Changes nothing; returns a batch's outputs, float32 [rows, outputs], and which of its rows
+    are real."""
+
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+        del all_reduce
+        return tf.cast(call(state, share, training=False).outputs, tf.float32), share.real
+
+    return step

@@ -3,23 +3,59 @@
 Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from harness.model.halves import add_bias
-from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense
+from harness.model.dropout import HashDropout
+from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, takes_rowids
+
+__all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
+# HashDropout too: whoever imports the layers can load any saved model.
 
 _DTYPES = {"values": ("int32", "uint16"), "row_splits": ("int32", "int64")}
 """What the layer takes: ids and positions are integers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a trainer knows of the tensors that it calls a model with."""
+
+    implementation: Implementation
+    """Of every product whose layer names none."""
+    rowids: Mapping[int, Any] = field(default_factory=dict)
+    """The row of each value [N], by the `id` of the `row_splits` tensor."""
+    unique: frozenset[int] = frozenset()
+    """The `id`s of `row_splits` whose rows hold no id twice."""
+    export: bool = False
+    """Whether the implementation stands over those that layers name: an exported model must run
+    anywhere."""
+
+
+_OUTSIDE = Surroundings(implementation="gather")
+_surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
+
+
+@contextlib.contextmanager
+def computing(surroundings: Surroundings) -> Iterator[None]:
+    """Layers that are called inside compute as `surroundings` say."""
+    token = _surroundings.set(surroundings)
+    try:
+        yield
+    finally:
+        _surroundings.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="harness")
 class MultiHotDense(keras.layers.Layer):
     """`activation(multi_hot(rows) @ kernel + bias)`, where a repeated id of a row counts once.
 
-    Called with a mapping of two integer tensors, it returns [B, H] in the compute dtype:
+    Called with a mapping of integer tensors, it returns [B, H] in the compute dtype:
 
     - `values` [N]: the ids of all rows one after another, each in [0, V); what follows
       `row_splits[-1]` is ignored.
@@ -31,9 +67,8 @@ class MultiHotDense(keras.layers.Layer):
         units: int,
         num_tokens: int,
         *,
-        implementation: str = "gather",
+        implementation: Implementation | None = None,
         unique: bool = False,
-        halves: bool = False,
         activation: Any = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -44,9 +79,9 @@ class MultiHotDense(keras.layers.Layer):
         """Args:
         units: H.
         num_tokens: V.
-        implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`).
+        implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`). None: as
+            the trainer settles it, and by `gather` outside a trainer.
         unique: a promise that no row holds an id twice; where it is broken, it may count twice.
-        halves: whether gradients are summed over both halves of a batch; see `multi_hot_dense`.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
             `keras.layers.Dense`.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
@@ -61,15 +96,14 @@ class MultiHotDense(keras.layers.Layer):
             raise ValueError(
                 f"units is {units} and num_tokens is {num_tokens}; both must be at least 1"
             )
-        if implementation not in IMPLEMENTATIONS:
+        if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise ValueError(
                 f"implementation is {implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
             )
         self.units = units
         self.num_tokens = num_tokens
-        self.implementation: Implementation = implementation
+        self.implementation = implementation
         self.unique = unique
-        self.halves = halves
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -94,17 +128,22 @@ class MultiHotDense(keras.layers.Layer):
     def call(self, inputs: dict[str, Any]) -> Any:
         """[B, H] from `values` and `row_splits`; see the class."""
         _check_inputs(self, inputs)
+        around = _surroundings.get(_OUTSIDE)
+        implementation = self.implementation or around.implementation
+        if around.export:
+            implementation = around.implementation
+        splits = id(inputs["row_splits"])
         outputs = multi_hot_dense(
             tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype),
             inputs["values"],
             inputs["row_splits"],
-            implementation=self.implementation,
-            unique=self.unique,
-            halves=self.halves,
+            implementation=implementation,
+            unique=self.unique or splits in around.unique,
+            value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,
         )
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
-            outputs = add_bias(outputs, bias, halves=self.halves)
+            outputs += bias
         return self.activation(outputs)
 
     def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
@@ -126,7 +165,6 @@ class MultiHotDense(keras.layers.Layer):
             "num_tokens": self.num_tokens,
             "implementation": self.implementation,
             "unique": self.unique,
-            "halves": self.halves,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
@@ -136,7 +174,7 @@ class MultiHotDense(keras.layers.Layer):
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
-    """Checks the layer's two inputs, be they tensors, arrays or Keras's symbolic tensors.
+    """Checks the layer's inputs, be they tensors, arrays or Keras's symbolic tensors.
 
     Raises:
         ValueError: when either is missing or of another type; narrowing ids silently could turn
@@ -147,7 +185,8 @@ def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
             f"{layer.name} takes a mapping of 'values' and 'row_splits'; it was given "
             f"{sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__}"
         )
-    for name, allowed in _DTYPES.items():
+    for name in inputs:
+        allowed = _DTYPES[name]
         given = getattr(inputs[name], "dtype", type(inputs[name]))
         dtype = given.__name__ if isinstance(given, type) else tf.as_dtype(given).name
         if dtype not in allowed:

@@ -1,105 +1,203 @@
-"""The network: a multi-hot layer, fully connected layers, and a head for the classes."""
+"""From what a user gives as a model to a Keras model; and the network of `harness train`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import random
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
 
-from harness.config import ModelConfig
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 from harness.model.dropout import HashDropout
-from harness.model.halves import HalvesDense
 from harness.model.layers import MultiHotDense
 from harness.records import LayerInfo
 
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """One set of weights, seen twice."""
-
-    logits: keras.Model
-    """Ends before the head's activation: training computes a stable loss from it."""
-    probabilities: keras.Model
-    """The whole network; [B, 1] (two classes) or [B, num_classes]. This one is saved."""
+ModelFunction = Callable[[Any], Any]
+"""From a model's inputs, as Keras tensors, to its outputs."""
 
 
-def build_network(
-    config: ModelConfig,
+def build_model(
+    model: ModelFunction | keras.Model,
+    examples: Examples,
     *,
-    num_tokens: int,
-    num_classes: int,
-    implementation: str,
-    unique: bool,
     dtype: str,
+    device: str,
     seed: int,
-    halves: bool = False,
-) -> Network:
-    """Builds the network; with the defaults, two classes and 10,000 ids it is the tutorial's:
-    505,201 parameters.
+) -> keras.Model:
+    """A Keras model for rows of this form, which is called with what `model_inputs` names.
 
     Args:
-        config: sizes, rates and activation of the hidden layers.
+        model: a function, whose layers are made here; or a model, which is taken as it is, built
+            or not.
+        examples: whose inputs it takes.
+        dtype: name of the Keras dtype policy of a function's layers.
+        device: where its variables go.
+        seed: of the layers that are made here without one of their own.
+
+    Raises:
+        InputError: when it cannot be called with those inputs.
+    """
+    inputs = model_inputs(examples)
+    if isinstance(model, keras.Model) and model.built:
+        return model
+    policy, chance = keras.config.dtype_policy(), random.getstate()
+    keras.config.set_dtype_policy(dtype)
+    random.seed(seed)  # what Keras draws seeds from
+    try:
+        with tf.device(device), _numbered_anew():
+            outputs = model(inputs)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"the model cannot be called with the inputs of {examples.name}, "
+            f"{described_inputs(inputs)}: {error}"
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(chance)
+    if isinstance(model, keras.Model):
+        return model
+    name = getattr(model, "__name__", "model").strip("<>")
+    return keras.Model(inputs, outputs, name=name)
+
+
+@contextlib.contextmanager
+def _numbered_anew() -> Iterator[None]:
+    """Layers without names of their own are numbered as in a fresh process: a run is resumed by
+    the names of its variables."""
+    names = "object_name_uids"
+    before = global_state.get_global_attribute(names)
+    global_state.set_global_attribute(names, defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(names, before or defaultdict(int))
+
+
+def model_inputs(examples: Examples) -> dict[str, Any]:
+    """What a model is called with, as Keras tensors: of ragged sets `values` and `row_splits`, of
+    numbers float32 [rows, features]; by name where there are several inputs."""
+
+    def of(name: str, part: Any) -> Any:
+        if not isinstance(part, RaggedSets):
+            return keras.Input(shape=part.shape[1:], dtype="float32", name=name)
+        start = f"{name}_" if name else ""
+        # Neither has rows as its first axis, but Keras wants a name for that axis.
+        return {
+            field: keras.Input(batch_shape=(None,), dtype="int32", name=f"{start}{field}")
+            for field in ("values", "row_splits")
+        }
+
+    inputs = {name: of(name, part) for name, part in examples.inputs.items()}
+    return inputs[""] if list(inputs) == [""] else inputs
+
+
+def described_inputs(inputs: Any) -> str:
+    """Their names, for messages."""
+    if isinstance(inputs, Mapping):
+        return "{" + ", ".join(f"{n!r}: {described_inputs(i)}" for n, i in inputs.items()) + "}"
+    return f"{inputs.dtype} {list(inputs.shape)}"
+
+
+def is_functional(model: keras.Model) -> bool:
+    """Whether a model is a graph of layers that Keras knows."""
+    return hasattr(model, "operations")
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """The Keras model in a .keras file, with this package's layers.
+
+    Raises:
+        InputError: when it is none.
+    """
+    path = Path(path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a .keras file; name one that a trainer or Keras saved")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
+
+
+def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:
+    """Those at any depth."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense)]
+
+
+def input_names(layer: MultiHotDense) -> set[str]:
+    """The names of the model's inputs that a layer reads; none where Keras does not know, as in a
+    subclassed model."""
+    names = (str(t.name) for node in layer._inbound_nodes for t in node.input_tensors)
+    found = (name.removesuffix("values") for name in names if name.endswith("values"))
+    return {name.removesuffix("_") for name in found}
+
+
+def default_network(
+    *,
+    hidden_units: Sequence[int] = (50, 50, 50),
+    dropout: Sequence[float] = (0.3, 0.2, 0.0),
+    activation: str = "relu",
+    num_tokens: int,
+    num_classes: int,
+    seed: int = 0,
+) -> ModelFunction:
+    """A multi-hot layer, fully connected layers, and a sigmoid for two classes or a softmax for
+    more; with the defaults, 10,000 ids and two classes it is the tutorial's: 505,201 parameters.
+
+    Args:
+        hidden_units: of each hidden layer; the first is the multi-hot layer.
+        dropout: a rate after each hidden layer.
+        activation: of the hidden layers, by Keras's name.
         num_tokens: ids are below it.
-        num_classes: two give one sigmoid output, more a softmax over them.
-        implementation: of the multi-hot product.
-        unique: whether every row that will be seen holds each id once.
-        dtype: name of a Keras dtype policy, for every layer but the head.
+        num_classes: of the labels.
         seed: of the initial weights and of dropout; each layer's own seed follows from it.
-        halves: whether gradients are summed over both halves of a batch (`harness.model.halves`).
 
     Raises:
         InputError: when Keras has no activation of that name.
     """
-    _check_activation(config.activation)
-    inputs = {
-        # Neither has rows as its first axis, but Keras wants a name for that axis.
-        "values": keras.Input(batch_shape=(None,), dtype="int32", name="values"),
-        "row_splits": keras.Input(batch_shape=(None,), dtype="int32", name="row_splits"),
-    }
+    _check_activation(activation)
+    head = "sigmoid" if num_classes == 2 else "softmax"
 
     def initializer(layer: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=1000 * seed + layer)
 
-    x = MultiHotDense(
-        config.hidden_units[0],
-        num_tokens,
-        implementation=implementation,
-        unique=unique,
-        halves=halves,
-        activation=config.activation,
-        kernel_initializer=initializer(0),
-        dtype=dtype,
-        name="multi_hot_dense",
-    )(inputs)
-    for layer, rate in enumerate(config.dropout):
-        if layer > 0:
-            x = HalvesDense(
-                config.hidden_units[layer],
-                halves=halves,
-                activation=config.activation,
-                kernel_initializer=initializer(layer),
-                dtype=dtype,
-                name=f"dense_{layer}",
-            )(x)
-        if rate > 0:
-            x = HashDropout(
-                rate, seed=1000 * seed + 500 + layer, dtype=dtype, name=f"dropout_{layer}"
-            )(x)
-    # The head stays float32: 16-bit logits would round the loss.
-    logits = HalvesDense(
-        1 if num_classes == 2 else num_classes,
-        halves=halves,
-        kernel_initializer=initializer(len(config.hidden_units)),
-        dtype="float32",
-        name="logits",
-    )(x)
-    head = "sigmoid" if num_classes == 2 else "softmax"
-    probabilities = keras.layers.Activation(head, dtype="float32", name=head)(logits)
-    return Network(
-        logits=keras.Model(inputs, logits, name="multi_hot_logits"),
-        probabilities=keras.Model(inputs, probabilities, name="multi_hot_network"),
-    )
+    def multi_hot_network(inputs: Any) -> Any:
+        x = MultiHotDense(
+            hidden_units[0],
+            num_tokens,
+            activation=activation,
+            kernel_initializer=initializer(0),
+            name="multi_hot_dense",
+        )(inputs)
+        for layer, rate in enumerate(dropout):
+            if layer > 0:
+                x = keras.layers.Dense(
+                    hidden_units[layer],
+                    activation=activation,
+                    kernel_initializer=initializer(layer),
+                    name=f"dense_{layer}",
+                )(x)
+            if rate > 0:
+                dropout_seed = 1000 * seed + 500 + layer
+                x = HashDropout(rate, seed=dropout_seed, name=f"dropout_{layer}")(x)
+        # The head stays float32: 16-bit logits would round the loss.
+        logits = keras.layers.Dense(
+            1 if num_classes == 2 else num_classes,
+            kernel_initializer=initializer(len(hidden_units)),
+            dtype="float32",
+            name="logits",
+        )(x)
+        return keras.layers.Activation(head, dtype="float32", name=head)(logits)
+
+    return multi_hot_network
 
 
 def _check_activation(name: str) -> None:
@@ -113,19 +211,31 @@ def _check_activation(name: str) -> None:
 
 
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
-    """The layers of a functional model and how they are connected, from the inputs on."""
-    connections = {layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]}
-    return tuple(
-        LayerInfo(
-            name=layer.name,
-            kind="Dense" if isinstance(layer, HalvesDense) else type(layer).__name__,
-            inputs=tuple(_origins(connections[layer.name])),
-            output_shape=tuple(layer.output.shape),
-            dtype=layer.output.dtype,
-            num_parameters=layer.count_params(),
+    """The layers of a functional model and how they are connected, from the inputs on; the layers
+    of any other one after another."""
+    connections: dict[str, Any] = {}
+    if is_functional(model):
+        connections = {
+            layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]
+        }
+    infos: list[LayerInfo] = []
+    for layer in model.layers:
+        before = (infos[-1].name,) if infos else ()
+        output = None
+        with contextlib.suppress(AttributeError):  # a layer that is called twice has two
+            output = layer.output
+        tensor = output if isinstance(output, keras.KerasTensor) else None
+        infos.append(
+            LayerInfo(
+                name=layer.name,
+                kind=type(layer).__name__,
+                inputs=tuple(_origins(connections[layer.name])) if connections else before,
+                output_shape=() if tensor is None else tuple(tensor.shape),
+                dtype=layer.compute_dtype if tensor is None else tensor.dtype,
+                num_parameters=layer.count_params() if layer.built else 0,
+            )
         )
-        for layer in model.layers
-    )
+    return tuple(infos)
 
 
 def _origins(node: Any) -> Iterator[str]:
@@ -142,8 +252,8 @@ def _origins(node: Any) -> Iterator[str]:
 
 
 def float32_twin(model: keras.Model) -> keras.Model:
-    """The same layers computing in float32, without weights of its own: for `stateless_call` with
-    those of `model`."""
+    """The same layers of a functional model computing in float32, without weights of their own:
+    for `State.call` with those of `model`."""
 
     def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
         dtype = layer.dtype if isinstance(layer, keras.layers.InputLayer) else "float32"
@@ -152,27 +262,3 @@ def float32_twin(model: keras.Model) -> keras.Model:
     # Variables made in this scope hold no values, and so take no memory.
     with keras.StatelessScope(initialize_variables=False):
         return keras.models.clone_model(model, clone_function=twin)
-
-
-_KERAS: dict[Any, Any] = {HashDropout: keras.layers.Dropout, HalvesDense: keras.layers.Dense}
-"""What a saved network holds in the place of layers that matter in training alone."""
-
-
-def portable_copy(network: Network) -> keras.Model:
-    """The same weights in a float32 network that any machine can load and any rows be given to:
-    implementation `gather`, repeated ids handled. This is what `model.keras` holds."""
-
-    def portable(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = {**layer.get_config()}
-        if isinstance(layer, MultiHotDense):
-            config |= {"implementation": "gather", "unique": False, "halves": False}
-        if not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "float32"
-        if isinstance(layer, HalvesDense):
-            del config["halves"]
-        kind = next((kind for own, kind in _KERAS.items() if isinstance(layer, own)), type(layer))
-        return kind.from_config(config)
-
-    copy = keras.models.clone_model(network.probabilities, clone_function=portable)
-    copy.set_weights(network.probabilities.get_weights())
-    return copy

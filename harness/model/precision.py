@@ -14,7 +14,7 @@ def choose_precision(
     """Resolves `auto`; any other request is taken as it is.
 
     Args:
-        requested: `auto` or one of `harness.config.PRECISIONS`.
+        requested: `auto` or one of `harness.settings.PRECISIONS`.
         device_type: `CPU` or `GPU`.
         compute_capability: the weakest GPU's, or None on CPU or where it is unknown.
     """

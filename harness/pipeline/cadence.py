@@ -1,69 +1,74 @@
-"""How many steps a dispatch holds where every number is as good for the compiled program."""
+"""How many steps one call of a compiled program runs, and how many calls make a dispatch."""
 
-import itertools
-from collections.abc import Sequence
-
-from harness.records import Observer, Window
+from harness.records import Window
 
 AIM_SECONDS = 0.2
-"""A dispatch of this length hides the cost of a call, and still lets Ctrl-C and the progress bar
-through several times a second."""
+"""A dispatch of this length hides the cost of a host sync, and still lets Ctrl-C and the progress
+bar through several times a second."""
 _TOO_LONG_SECONDS = 0.5
 _TOO_SHORT_SECONDS = AIM_SECONDS / 2
 _GROWTH = 4
 """At most, from one dispatch to the next: one that happened to be quick shall not mislead much."""
 
-_SUMS_PER_SECOND = {"native": 3e9, "gather": 6e8, "dense": 4.5e8}
-"""Elements of the table added up, forward and backward, on two CPU cores, rounded down."""
-_PRODUCTS_PER_SECOND = 2e10
-"""Multiplications of the other layers, forward and backward, likewise."""
-_STEP_SECONDS = 3e-4
-"""The rest of a step of the tutorial's size."""
+_LEAST_PER_SECOND = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
+"""Bytes moved and operations done in a second by the slowest device of a kind that is worth
+training on, and so no figures of any machine at hand."""
+_MAX_CALL_BYTES = 2**28
+"""Of what is prepared for all steps of a call at once."""
 
 
-def estimated_steps(
-    *, tokens_per_step: float, rows: int, hidden_units: Sequence[int], implementation: str
+def steps_per_call(
+    *,
+    bytes_moved: float,
+    flops: float,
+    prepared_bytes: float,
+    device_type: str,
+    steps_per_epoch: int,
 ) -> int:
-    """Steps that last about `AIM_SECONDS`, by what was measured on two CPU cores.
+    """The length of the compiled loop, a constant of its program.
+
+    Long enough to hide what a call costs, and never more than a second's work, for nothing has been
+    measured when the program is compiled.
 
     Args:
-        tokens_per_step: ids of one replica's batch.
-        rows: of one replica's batch.
-        hidden_units: of the network.
-        implementation: of the multi-hot product.
-
-    Where a run begins; `StepsPerDispatch` corrects it.
+        bytes_moved, flops: of a step on one device.
+        prepared_bytes: for each step of a call, such as its ids and their rows.
+        device_type: `CPU` or `GPU`.
+        steps_per_epoch: where one of its divisors is near, that is taken: else an epoch's last call
+            is a program of its own.
     """
-    sums = tokens_per_step * hidden_units[0]
-    products = 3 * rows * sum(m * n for m, n in itertools.pairwise(hidden_units))
-    seconds = _STEP_SECONDS + products / _PRODUCTS_PER_SECOND
-    seconds += sums / _SUMS_PER_SECOND[implementation]
-    return max(1, int(AIM_SECONDS / seconds))
+    bytes_per_second, flops_per_second = _LEAST_PER_SECOND[device_type]
+    seconds = bytes_moved / bytes_per_second + flops / flops_per_second
+    most = min(1 / seconds, _MAX_CALL_BYTES / max(prepared_bytes, 1), steps_per_epoch)
+    most = max(1, int(most))
+    divisor = next(n for n in range(most, 0, -1) if steps_per_epoch % n == 0)
+    return divisor if 2 * divisor >= most else most
 
 
-class StepsPerDispatch(Observer):
-    """The number of steps of the next dispatch, adapted to how long the last one took.
+class Cadence:
+    """The number of calls of the next dispatch, adapted to how long the last one took.
 
-    What a step computes does not depend on it, nor does the compiled program.
+    What a step computes does not depend on it, nor do the compiled programs.
     """
 
-    def __init__(self, num_steps: int, *, fixed: bool, most: int = 0) -> None:
+    def __init__(self, *, steps_per_call: int, fixed: bool) -> None:
         """Args:
-        num_steps: to begin with.
-        fixed: whether the user asked for this very number.
-        most: up to which it may grow towards `AIM_SECONDS`; 0 for not at all.
+        steps_per_call: what a dispatch begins with.
+        fixed: whether a dispatch stays one call.
         """
-        self.num_steps = num_steps
+        self.num_calls = 1
+        self._steps_per_call = steps_per_call
         self._fixed = fixed
-        self._most = most
 
-    def on_window(self, window: Window) -> None:
+    def after(self, window: Window) -> None:
         """Halves after half a second, so that Ctrl-C and the progress bar stay prompt; grows after
         less than half of the aim, unless an epoch's end had cut the dispatch short."""
         if self._fixed:
             return
         if window.seconds > _TOO_LONG_SECONDS:
-            self.num_steps = max(1, window.num_steps // 2)
-        elif window.seconds < _TOO_SHORT_SECONDS and window.num_steps == self.num_steps:
-            aimed_at = int(window.num_steps * min(_GROWTH, AIM_SECONDS / window.seconds))
-            self.num_steps = max(self.num_steps, min(self._most, aimed_at))
+            self.num_calls = max(1, self.num_calls // 2)
+        elif window.seconds < _TOO_SHORT_SECONDS:
+            whole = window.num_steps == self.num_calls * self._steps_per_call
+            growth = min(_GROWTH, AIM_SECONDS / window.seconds)
+            if whole:
+                self.num_calls = int(self.num_calls * growth)

@@ -1,51 +1,43 @@
-"""What feeds the compiled loop, whichever way: each dispatch with the batches of every replica."""
+"""What feeds the compiled programs: each dispatch with the batches of all devices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
-from harness.data.ragged import RaggedSets
-from harness.pipeline.batch import AnyBatches
-from harness.pipeline.cadence import StepsPerDispatch
+from harness.data.examples import Examples
+from harness.pipeline.batch import AnyBatches, Columns
 from harness.pipeline.plan import Dispatch, Plan
 from harness.pipeline.resident import Resident
 from harness.pipeline.stream import Stream
 
-Feed = Iterable[tuple[Dispatch, Sequence[AnyBatches]]]
-"""Iterated from the beginning each time. `Stream` and `Resident` are feeds."""
+Dispatches = Iterator[tuple[Dispatch, Sequence[AnyBatches]]]
 
 
-def build_feed(
-    kind: str,
-    sets: RaggedSets,
-    plan: Plan,
-    *,
-    devices: Sequence[str],
-    implementation: str,
-    steps: StepsPerDispatch | None = None,
-    epochs: int = 1,
-    start_step: int = 0,
-) -> Feed:
-    """The feed that `--input` names: `stream` or `resident`.
+class Feed(Protocol):
+    """Rows, ready to be divided by plans. `Stream` and `Resident` are feeds."""
 
-    Args:
-        kind: its name.
-        sets: the rows.
-        plan: how they are divided.
-        devices: one name for each replica.
-        implementation: of the multi-hot product, and so of reading resident rows.
-        steps: how many steps a resident dispatch holds; None leaves it to the plan. A stream's
-            dispatches are prepared ahead, as the plan says.
-        epochs: passes over the rows, counted from the first.
-        start_step: optimizer steps to leave out, as done by the run that this one resumes.
-    """
+    def dispatches(
+        self,
+        plan: Plan,
+        *,
+        epochs: int = 1,
+        start_step: int = 0,
+        calls: Callable[[], int] | None = None,
+    ) -> Dispatches:
+        """Every dispatch of a plan with the batches of all devices, in order.
+
+        Args:
+            plan: how the rows are divided.
+            epochs: passes over the rows, counted from the first.
+            start_step: optimizer steps to leave out, as done before.
+            calls: asked how many calls the next dispatch makes, up to the epoch's end; None: the
+                whole epoch. A stream's dispatches are prepared ahead, one call each.
+        """
+
+
+def build_feed(kind: str, examples: Examples, *, devices: Sequence[str]) -> Feed:
+    """The feed that `--input` names, `stream` or `resident`, for devices of these names."""
+    columns = Columns.of(examples)
     if kind == "stream":
-        return Stream(sets, plan, epochs=epochs, start_step=start_step)
+        return Stream(columns, devices=devices)
     assert kind == "resident", kind
-    return Resident(
-        sets,
-        plan,
-        devices=devices,
-        implementation=implementation,
-        steps=steps,
-        epochs=epochs,
-        start_step=start_step,
-    )
+    return Resident(columns, devices=devices)

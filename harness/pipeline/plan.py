@@ -1,20 +1,39 @@
 """What every dispatch of a run will hold, computed on the host before any tensor exists.
 
-Letters: B rows of a global batch, R replicas, S steps of a dispatch.
+Letters: B rows of a global batch, R replicas, L steps of a call.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.pipeline.capacity import Capacities, capacities_for_any_order, capacity_for_batches
+from harness.pipeline.capacity import (
+    Capacities,
+    Capacity,
+    capacities_for_any_order,
+    capacity_for_batches,
+)
 from harness.pipeline.order import epoch_order, sequential_order
+
+_MAX_ROWS_LOOKED_AT = 2**21
+"""Beyond this many rows over all epochs (half a second), a run has a second capacity instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of a compiled program, whose length and capacity are constants of it."""
+
+    first: int
+    """Which of the batches that come with the dispatch is its first."""
+    num_steps: int
+    capacity: Capacity
+    """Static length of the `values` buffer of one replica's batch, for each ragged column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch:
-    """One call of the compiled function: up to S consecutive steps of one epoch."""
+    """Consecutive steps of one epoch that end in one host sync."""
 
     epoch: int
     step: int
@@ -23,56 +42,68 @@ class Dispatch:
     examples: int
     """Real rows; an epoch's last batch is padded with rows of weight 0."""
     tokens: int
-    capacity: int
-    """Static length of the `values` buffer of one replica's batch."""
-    first: int = 0
-    """Which of the batches that come with it is its first."""
+    calls: tuple[Call, ...]
+    """What runs them, one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Divides epochs into batches and dispatches; a step's rows depend on (seed, epoch, step)."""
+    """Divides epochs into batches and calls; a step's rows depend on (seed, epoch, step)."""
 
     lengths: np.ndarray
-    """Ids per row, int64 [num_rows]."""
+    """Ids per row of each ragged column, int64 [columns, num_rows]."""
     batch_size: int
     """B, over all replicas."""
     replicas: int
-    steps_per_dispatch: int
+    steps_per_call: int
+    """L: calls begin at its multiples, counted from the epoch's first step."""
     seed: int | None
     """None: the rows in stored order."""
     capacities: Capacities
+    distinct_epochs: int | None = None
+    """After so many the orders repeat, as in a benchmark; None: they never do."""
+    whole_calls: bool = False
+    """Whether empty batches fill an epoch's last call, which only an evaluation can do."""
 
     @property
     def num_rows(self) -> int:
         """Rows of the data set; also the index of the empty row that pads an epoch."""
-        return len(self.lengths)
+        return int(self.lengths.shape[1])
+
+    @property
+    def rows_per_replica(self) -> int:
+        """Rows of one replica's share of a batch."""
+        return self.batch_size // self.replicas
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that visit every row once, the padded last one included."""
-        return -(-self.num_rows // self.batch_size)
-
-    @property
-    def dispatches_per_epoch(self) -> int:
-        """Dispatches that visit every row once."""
-        return -(-self.steps_per_epoch // self.steps_per_dispatch)
+        steps = -(-self.num_rows // self.batch_size)
+        return -(-steps // self.steps_per_call) * self.steps_per_call if self.whole_calls else steps
 
     def order(self, epoch: int) -> np.ndarray:
         """The epoch's rows, padded to whole batches with the empty row, int64 [steps * B]."""
         if self.seed is None:
             rows = sequential_order(self.num_rows)
         else:
-            rows = epoch_order(self.num_rows, seed=self.seed, epoch=epoch)
+            drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
+            rows = epoch_order(self.num_rows, seed=self.seed, epoch=drawn)
         padding = self.steps_per_epoch * self.batch_size - self.num_rows
         return np.concatenate([rows, np.full(padding, self.num_rows)])
 
-    def dispatches(self, epoch: int, *, first_step: int = 0) -> Iterator[Dispatch]:
-        """The epoch's dispatches, from its step `first_step` on."""
-        planned = EpochPlan(self, epoch)
-        for start in range(first_step, self.steps_per_epoch, self.steps_per_dispatch):
-            end = min(start + self.steps_per_dispatch, self.steps_per_epoch)
-            yield planned.dispatch(start, end)
+    def call_end(self, step: int, *, calls: int = 1) -> int:
+        """Where the call that begins at a step of an epoch ends, or some calls from there on."""
+        end = (step // self.steps_per_call + calls) * self.steps_per_call
+        return min(end, self.steps_per_epoch)
+
+    def programs(self, *, start_step: int = 0) -> tuple[tuple[int, Capacity], ...]:
+        """Steps and capacity of every kind of call that a run from `start_step` on may make."""
+        first = start_step % self.steps_per_epoch
+        lengths = {self.call_end(first) - first}
+        starts = (0, self.steps_per_epoch - 1)  # of a whole call, and the last one of an epoch
+        for start in (s // self.steps_per_call * self.steps_per_call for s in starts):
+            lengths.add(self.call_end(start) - start)
+        return tuple((n, c) for n in sorted(lengths, reverse=True) for c in self.capacities.all)
 
 
 class EpochPlan:
@@ -83,66 +114,121 @@ class EpochPlan:
         self._epoch = epoch
         self.order = plan.order(epoch)
         """The epoch's rows, padded to whole batches with the empty row, int64 [steps * B]."""
-        self._nnz = _nnz_per_batch(plan, self.order)
+        self.real_rows = _real_rows(plan, self.order)
+        """Rows of each replica's share of each batch that are no padding, int64 [steps, R]."""
+        self._nnz = _nnz(plan, self.order)
 
-    def dispatch(self, start: int, end: int, *, first: int = 0) -> Dispatch:
+    def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
         """The dispatch of steps [start, end) of the epoch.
 
         Args:
             start, end: steps, counted within the epoch.
-            first: which of the batches that come with it is that of step `start`.
+            origin: the step whose batch is the first that comes with it.
         """
-        plan, nnz = self._plan, self._nnz[start:end]
+        plan = self._plan
+        calls = []
+        step = start
+        while step < end:
+            call_end = min(plan.call_end(step), end)
+            nnz = self._nnz[:, step:call_end].max(axis=(1, 2))
+            calls.append(
+                Call(
+                    first=step - origin,
+                    num_steps=call_end - step,
+                    capacity=plan.capacities.holding(nnz),
+                )
+            )
+            step = call_end
         return Dispatch(
             epoch=self._epoch,
             step=self._epoch * plan.steps_per_epoch + start,
             num_steps=end - start,
-            examples=min(end * plan.batch_size, plan.num_rows) - start * plan.batch_size,
-            tokens=int(nnz.sum()),
-            capacity=plan.capacities.holding(int(nnz.max())),
-            first=first,
+            examples=int(self.real_rows[start:end].sum()),
+            tokens=int(self._nnz[:, start:end].sum()),
+            calls=tuple(calls),
         )
-
-    def end_of_capacity(self, start: int) -> int:
-        """The first step after `start` whose batch needs another capacity; else the last's end."""
-        usual = self._nnz.max(axis=1) <= self._plan.capacities.typical
-        others = np.flatnonzero(usual[start:] != usual[start])
-        return start + int(others[0]) if len(others) else len(usual)
 
 
 def training_plan(
-    lengths: np.ndarray, *, batch_size: int, replicas: int, steps_per_dispatch: int, seed: int
+    lengths: np.ndarray,
+    *,
+    batch_size: int,
+    replicas: int,
+    steps_per_call: int,
+    seed: int,
+    epochs: int,
+    repeating: bool = False,
 ) -> Plan:
-    """A plan whose order is drawn anew for every epoch."""
-    capacities = capacities_for_any_order(lengths, rows=batch_size // replicas)
-    return Plan(
-        lengths=lengths,
-        batch_size=batch_size,
-        replicas=replicas,
-        steps_per_dispatch=steps_per_dispatch,
-        seed=seed,
-        capacities=capacities,
-    )
-
-
-def evaluation_plan(
-    lengths: np.ndarray, *, batch_size: int, replicas: int, steps_per_dispatch: int
-) -> Plan:
-    """A plan that visits the rows once in stored order, with a single capacity."""
+    """A plan whose order is drawn anew for every epoch, for a run of so many epochs; with
+    `repeating`, for one that goes on with the first of them after the last."""
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_dispatch=steps_per_dispatch,
-        seed=None,
-        capacities=Capacities(typical=0, largest=0),
+        steps_per_call=min(steps_per_call, -(-lengths.shape[1] // batch_size)),
+        seed=seed,
+        capacities=capacities_for_any_order(lengths, rows=batch_size // replicas),
+        distinct_epochs=epochs if repeating else None,
     )
-    exact = capacity_for_batches(_nnz_per_batch(plan, plan.order(0)))
-    return replace(plan, capacities=exact)
+    looked_at = min(epochs, max(1, _MAX_ROWS_LOOKED_AT // lengths.shape[1]))
+    seen = capacity_for_batches(_nnz(plan, plan.order(epoch)) for epoch in range(looked_at))
+    if looked_at < epochs:
+        typical = tuple(map(max, seen.typical, plan.capacities.typical))
+        seen = Capacities(typical=typical, largest=plan.capacities.largest)
+    return replace(plan, capacities=seen)
 
 
-def _nnz_per_batch(plan: Plan, order: np.ndarray) -> np.ndarray:
-    """Ids of each replica's batch of each step, int64 [steps, R]."""
-    lengths = np.append(plan.lengths, 0)[order]
-    rows = plan.batch_size // plan.replicas
-    return lengths.reshape(plan.steps_per_epoch, plan.replicas, rows).sum(axis=2)
+def evaluation_plan(
+    lengths: np.ndarray, *, batch_size: int, replicas: int, steps_per_call: int
+) -> Plan:
+    """A plan that visits the rows once in stored order, with a single capacity, in whole calls."""
+    plan = Plan(
+        lengths=lengths,
+        batch_size=batch_size,
+        replicas=replicas,
+        steps_per_call=steps_per_call,
+        seed=None,
+        capacities=Capacities(typical=(), largest=()),
+        whole_calls=True,
+    )
+    # As many calls, of the same length: the fewest empty batches.
+    steps = -(-lengths.shape[1] // batch_size)
+    even = -(-steps // -(-steps // steps_per_call))
+    plan = replace(plan, steps_per_call=even)
+    return replace(plan, capacities=capacity_for_batches([_nnz(plan, plan.order(0))]))
+
+
+def _by_share(plan: Plan, order: np.ndarray) -> tuple[int, int, int]:
+    """The shape of an order by step, replica and row: replica r takes rows [r*b, (r+1)*b) of every
+    global batch."""
+    return len(order) // plan.batch_size, plan.replicas, plan.rows_per_replica
+
+
+def _nnz(plan: Plan, order: np.ndarray) -> np.ndarray:
+    """Ids of each replica's share of each batch, int64 [columns, steps, R]."""
+    lengths = np.pad(plan.lengths, [(0, 0), (0, 1)])[:, order]
+    return lengths.reshape(len(lengths), *_by_share(plan, order)).sum(axis=3)
+
+
+def _real_rows(plan: Plan, order: np.ndarray) -> np.ndarray:
+    return (order < plan.num_rows).reshape(_by_share(plan, order)).sum(axis=2)
+
+
+def epochs_from(plan: Plan, *, start_step: int, epochs: int) -> Iterator[tuple[int, int]]:
+    """Each of a run's epochs from a step on, and the step within it to begin at.
+
+    Args:
+        plan: of the run.
+        start_step: optimizer steps to leave out, over all epochs.
+        epochs: counted from the first of all.
+    """
+    first_epoch, first_step = divmod(start_step, plan.steps_per_epoch)
+    for epoch in range(first_epoch, epochs):
+        yield epoch, first_step if epoch == first_epoch else 0
+
+
+def shares_by_device(plan: Plan, devices: Sequence[str]) -> list[slice]:
+    """The replicas of each device, which has as many as the others."""
+    each = plan.replicas // len(devices)
+    assert each * len(devices) == plan.replicas, (plan.replicas, devices)
+    return [slice(each * i, each * (i + 1)) for i in range(len(devices))]

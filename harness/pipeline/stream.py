@@ -1,145 +1,193 @@
 """tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels. Letters: S steps of a dispatch, R replicas, B rows of a global batch, b = B / R,
-C capacity.
+kernels. A dispatch is one call. Letters: L steps of a call, R replicas, D devices, k = R / D shares
+of a batch on a device, B rows of a global batch, b = B / R, C capacity.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from harness.data.ragged import RaggedSets
-from harness.pipeline.batch import Batches
-from harness.pipeline.plan import Dispatch, Plan
+from harness.pipeline.batch import Columns, Ragged, StreamBatches
+from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
 _NUM_PREFETCHED = 2
 """Dispatches prepared ahead: one to hand over at once, one in the making."""
 
 
 class Stream:
-    """Yields each dispatch of a plan with the batches of every replica.
+    """Rows that are gathered on the host and copied to the devices call by call."""
 
-    A stream can be iterated again and again. `values` travel as uint16 where the ids fit.
-    """
-
-    def __init__(
-        self, sets: RaggedSets, plan: Plan, *, epochs: int = 1, start_step: int = 0
-    ) -> None:
+    def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
         """Args:
-        sets: the rows; their ids are copied to the host's TensorFlow memory once.
-        plan: how they are divided.
-        epochs: passes over the rows, counted from the first.
-        start_step: optimizer steps to leave out, as done by the run that this one resumes.
+        columns: of the rows; copied to the host's TensorFlow memory once.
+        devices: their names; each has as many of a plan's replicas.
         """
-        assert plan.num_rows == sets.num_rows
-        self._plan = plan
-        self._start_step = start_step
-        self._epochs = epochs
-        self._dataset = _dataset(sets, plan, epochs=epochs, start_step=start_step)
+        self._devices = tuple(devices)
+        self._last: tuple[Plan | None, int, int, Any] = (None, 0, 0, None)
+        # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
+        with tf.device("/CPU:0"):
+            self._rows = columns.padded()
 
-    def __iter__(self) -> Iterator[tuple[Dispatch, tuple[Batches, ...]]]:
-        planned = _planned(self._plan, epochs=self._epochs, start_step=self._start_step)
-        for dispatch, replicas in zip(planned, self._dataset, strict=True):
-            yield dispatch, tuple(Batches(*batches) for batches in replicas)
+    def dispatches(
+        self,
+        plan: Plan,
+        *,
+        epochs: int = 1,
+        start_step: int = 0,
+        calls: Callable[[], int] | None = None,
+    ) -> Iterator[tuple[Dispatch, tuple[StreamBatches, ...]]]:
+        """Each dispatch, of one call, with its batches; see `Feed`."""
+        del calls
+        epochs_left = functools.partial(epochs_from, plan, start_step=start_step, epochs=epochs)
+        dispatches = (d for epoch in epochs_left() for d in _dispatches(plan, *epoch))
+        # Traced once for the evaluations of a run, which are all of one plan.
+        last_plan, *last_ends, dataset = self._last
+        if last_plan is not plan or last_ends != [epochs, start_step]:
+            dataset = self._gathered(plan, epochs_left)
+            self._last = (plan, epochs, start_step, dataset)
+        return zip(dispatches, self._on_devices(dataset), strict=True)
 
-
-def _planned(plan: Plan, *, epochs: int, start_step: int) -> Iterator[Dispatch]:
-    first_epoch, first_step = divmod(start_step, plan.steps_per_epoch)
-    for epoch in range(first_epoch, epochs):
-        yield from plan.dispatches(epoch, first_step=first_step)
-        first_step = 0
-
-
-def _dataset(sets: RaggedSets, plan: Plan, *, epochs: int, start_step: int) -> tf.data.Dataset:
-    """Elements: R tuples of the fields of `Batches`."""
-    steps = plan.steps_per_dispatch
-    dispatch_rows = steps * plan.batch_size
-    first_epoch, first_step = divmod(start_step, plan.steps_per_epoch)
-
-    def rows_and_capacities(epoch: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        """Row ids [dispatches, S * B] and capacities [dispatches] of an epoch."""
-        first = first_step if epoch == first_epoch else 0
-        planned = plan.dispatches(int(epoch), first_step=first)
-        capacities = np.array([d.capacity for d in planned], dtype=np.int64)
-        order = plan.order(int(epoch))[first * plan.batch_size :]
-        padded = np.full(len(capacities) * dispatch_rows, plan.num_rows, dtype=np.int64)
-        padded[: len(order)] = order
-        return padded.reshape(-1, dispatch_rows), capacities
-
-    def dispatches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows, capacities = tf.numpy_function(
-            rows_and_capacities, [epoch], [tf.int64, tf.int64], stateful=False
+    def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[tuple[StreamBatches, ...]]:
+        """Each dispatch's batches, for every device."""
+        if self._devices == ("/CPU:0",):  # where they are already
+            yield from dataset
+            return
+        # One element for each device in turn, copied there while the one before is trained on.
+        alternating = dataset.flat_map(_one_after_another)
+        iterator = multi_device_iterator_ops.OwnedMultiDeviceIterator(
+            alternating, devices=list(self._devices), source_device="/CPU:0"
         )
-        rows.set_shape([None, dispatch_rows])
-        capacities.set_shape([None])
-        return tf.data.Dataset.from_tensor_slices((rows, capacities))
+        try:
+            while True:
+                yield tuple(iterator.get_next())
+        except tf.errors.OutOfRangeError:
+            return
 
-    gather = _Gather(sets, plan)
-    # Two workers keep one dispatch ready while the next is gathered; more would take the cores from
-    # the training step where that runs on the CPU too.
-    return (
-        tf.data.Dataset.range(first_epoch, epochs)
-        .flat_map(dispatches_of)
-        # AutoGraph would write a temporary file, and has no Python control flow to convert here.
-        .map(
-            tf.autograph.experimental.do_not_convert(gather),
-            num_parallel_calls=2,
-            deterministic=True,
+    def _gathered(
+        self, plan: Plan, epochs: Callable[[], Iterator[tuple[int, int]]]
+    ) -> tf.data.Dataset:
+        """Elements: the D devices' `StreamBatches`."""
+        call_rows = plan.steps_per_call * plan.batch_size
+
+        def rows_and_capacities(epoch: np.int64, step: np.int64) -> tuple[np.ndarray, np.ndarray]:
+            """Row ids [calls, L * B] and capacities [calls, columns] of an epoch from a step on."""
+            order = plan.order(int(epoch))
+            planned = list(_dispatches(plan, int(epoch), int(step)))
+            padded = np.full([len(planned), call_rows], plan.num_rows, np.int64)
+            for row, dispatch in zip(padded, planned, strict=True):
+                begin = dispatch.step % plan.steps_per_epoch * plan.batch_size
+                rows = dispatch.num_steps * plan.batch_size
+                row[:rows] = order[begin : begin + rows]
+            capacities = np.array([d.calls[0].capacity for d in planned], np.int64)
+            return padded, capacities.reshape(len(planned), -1)
+
+        def calls_of(epoch: tf.Tensor, step: tf.Tensor) -> tf.data.Dataset:
+            rows, capacities = tf.numpy_function(
+                rows_and_capacities, [epoch, step], [tf.int64, tf.int64], stateful=False
+            )
+            rows.set_shape([None, call_rows])
+            capacities.set_shape([None, len(self._rows[0])])
+            return tf.data.Dataset.from_tensor_slices((rows, capacities))
+
+        # Two workers keep one dispatch ready while the next is gathered; more would take the cores
+        # from the training step where that runs on the CPU too.
+        return (
+            tf.data.Dataset.from_generator(
+                epochs, output_signature=(tf.TensorSpec([], tf.int64),) * 2
+            )
+            .flat_map(calls_of)
+            # AutoGraph would write a temporary file, and has no Python control flow to convert.
+            .map(
+                tf.autograph.experimental.do_not_convert(
+                    functools.partial(_gather, self._rows, plan, len(self._devices))
+                ),
+                num_parallel_calls=2,
+                deterministic=True,
+            )
+            .prefetch(_NUM_PREFETCHED)
         )
-        .prefetch(_NUM_PREFETCHED)
+
+
+def _dispatches(plan: Plan, epoch: int, step: int) -> Iterator[Dispatch]:
+    planned = EpochPlan(plan, epoch)
+    while step < plan.steps_per_epoch:
+        end = plan.call_end(step)
+        yield planned.dispatch(step, end, origin=step)
+        step = end
+
+
+@tf.autograph.experimental.do_not_convert
+def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
+    elements = [tf.data.Dataset.from_tensors(part) for part in parts]
+    return functools.reduce(tf.data.Dataset.concatenate, elements)
+
+
+def _gather(
+    columns: tuple[dict[str, Ragged], dict[str, tf.Tensor]],
+    plan: Plan,
+    num_devices: int,
+    rows: tf.Tensor,
+    capacities: tf.Tensor,
+) -> tuple[StreamBatches, ...]:
+    """The batches of each device, from row ids [L * B] and capacities [columns]."""
+    L, D = plan.steps_per_call, num_devices
+    k, b = plan.replicas // D, plan.rows_per_replica
+    # [L, D, k, b] -> [D, L, k, b]: replica r takes rows [r*b, (r+1)*b) of every global batch.
+    rows = tf.transpose(tf.reshape(rows, [L, D, k, b]), [1, 0, 2, 3])
+    real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=3)
+    batch_rows = tf.reduce_sum(real_rows, axis=[0, 2])
+
+    def of_each_device(tensor: tf.Tensor, *shape: int | None) -> list[tf.Tensor]:
+        shaped = tf.reshape(tensor, [D, L, k, *(-1 if size is None else size for size in shape)])
+        shaped.set_shape([D, L, k, *shape])
+        return [shaped[0]] if D == 1 else tf.unstack(shaped)
+
+    ragged = {
+        name: [
+            Ragged(*parts)
+            for parts in zip(
+                of_each_device(values, None), of_each_device(splits, b + 1), strict=True
+            )
+        ]
+        for place, (name, sets) in enumerate(columns[0].items())
+        for values, splits in [_gather_ragged(sets, rows, capacities[place])]
+    }
+    dense = {
+        name: of_each_device(tf.gather(array, rows), b, *array.shape[1:])
+        for name, array in columns[1].items()
+    }
+    return tuple(
+        StreamBatches(
+            ragged={name: parts[device] for name, parts in ragged.items()},
+            dense={name: parts[device] for name, parts in dense.items()},
+            real_rows=real_rows[device],
+            batch_rows=batch_rows,
+        )
+        for device in range(D)
     )
 
 
-class _Gather:
-    """Row ids [S * B] -> R tuples of the fields of `Batches`."""
-
-    def __init__(self, sets: RaggedSets, plan: Plan) -> None:
-        wire = np.uint16 if sets.num_tokens <= np.iinfo(np.uint16).max + 1 else np.int32
-        # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
-        with tf.device("/CPU:0"):
-            self._values = tf.constant(sets.values.astype(wire, copy=False))
-            # One empty row more, with label 0: what an incomplete batch is padded with.
-            self._row_splits = tf.constant(np.append(sets.row_splits, sets.row_splits[-1]))
-            self._labels = tf.constant(np.append(sets.labels, 0).astype(np.int32))
-        self._plan = plan
-
-    def __call__(self, rows: tf.Tensor, capacity: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], ...]:
-        plan = self._plan
-        steps, replicas = plan.steps_per_dispatch, plan.replicas
-        per_replica = plan.batch_size // replicas
-        num_batches = replicas * steps
-        real = tf.reshape(rows < plan.num_rows, [steps, plan.batch_size])
-        num_rows = tf.reduce_sum(tf.cast(real, tf.int32), axis=1)
-        # [S, R, b] -> [R, S, b]: replica r takes rows [r*b, (r+1)*b) of every global batch.
-        rows = tf.transpose(tf.reshape(rows, [steps, replicas, per_replica]), [1, 0, 2])
-        rows = tf.reshape(rows, [-1])
-        sets = tf.RaggedTensor.from_row_splits(self._values, self._row_splits, validate=False)
-        gathered = tf.gather(sets, rows)
-        starts = gathered.row_splits[:-1:per_replica]
-        values = tf.raw_ops.RaggedTensorToTensor(
-            shape=tf.stack([tf.constant(num_batches, tf.int64), capacity]),
-            values=gathered.values,
-            default_value=tf.zeros([], self._values.dtype),
-            row_partition_tensors=[tf.concat([starts, gathered.row_splits[-1:]], axis=0)],
-            row_partition_types=["ROW_SPLITS"],
-        )
-        ends = tf.reshape(gathered.row_splits[1:], [num_batches, per_replica]) - starts[:, None]
-        row_splits = tf.pad(tf.cast(ends, tf.int32), [[0, 0], [1, 0]])
-        labels = tf.gather(self._labels, rows)
-
-        def of_each_replica(tensor: tf.Tensor, width: int | None) -> list[tf.Tensor]:
-            shaped = tf.reshape(tensor, [replicas, steps, -1])
-            shaped.set_shape([replicas, steps, width])
-            return tf.unstack(shaped, num=replicas)
-
-        return tuple(
-            (*fields, num_rows)
-            for fields in zip(
-                of_each_replica(values, None),
-                of_each_replica(row_splits, per_replica + 1),
-                of_each_replica(labels, per_replica),
-                strict=True,
-            )
-        )
+def _gather_ragged(
+    sets: Ragged, rows: tf.Tensor, capacity: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The values [D * L * k, C] and row splits uint32 [D * L * k, b + 1] of rows [D, L, k, b]."""
+    b = rows.shape[3]
+    num_shares = rows.shape.num_elements() // b
+    ragged = tf.RaggedTensor.from_row_splits(sets.values, sets.row_splits, validate=False)
+    gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
+    starts = gathered.row_splits[:-1:b]
+    values = tf.raw_ops.RaggedTensorToTensor(
+        shape=tf.stack([tf.constant(num_shares, tf.int64), capacity]),
+        values=gathered.values,
+        default_value=tf.zeros([], sets.values.dtype),
+        row_partition_tensors=[tf.concat([starts, gathered.row_splits[-1:]], axis=0)],
+        row_partition_types=["ROW_SPLITS"],
+    )
+    ends = tf.reshape(gathered.row_splits[1:], [num_shares, b]) - starts[:, None]
+    return values, tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]])

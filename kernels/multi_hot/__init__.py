@@ -1,15 +1,46 @@
-"""The multi-hot product: sums of table rows over sets of token ids, without the 0/1 matrix."""
+"""The multi-hot product: sums of table rows over sets of token ids, without the 0/1 matrix.
 
-from kernels.multi_hot.api import IMPLEMENTATIONS, Implementation, multi_hot, multi_hot_dense
-from kernels.multi_hot.native.build import NativeUnavailableError
-from kernels.multi_hot.select import Choice, choose_implementation
+The names that need TensorFlow are loaded on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kernels.multi_hot.registry import (
+    IMPLEMENTATIONS,
+    Implementation,
+    UnavailableError,
+    reads_resident_rows,
+    takes_rowids,
+    why_unavailable,
+)
+
+if TYPE_CHECKING:
+    from kernels.multi_hot.api import multi_hot, multi_hot_dense
+    from kernels.multi_hot.select import Choice, choose_implementation
 
 __all__ = [
     "IMPLEMENTATIONS",
     "Choice",
     "Implementation",
-    "NativeUnavailableError",
+    "UnavailableError",
     "choose_implementation",
     "multi_hot",
     "multi_hot_dense",
+    "reads_resident_rows",
+    "takes_rowids",
+    "why_unavailable",
 ]
+
+_MODULES = {
+    "multi_hot": "api",
+    "multi_hot_dense": "api",
+    "Choice": "select",
+    "choose_implementation": "select",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

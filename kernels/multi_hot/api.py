@@ -1,23 +1,20 @@
-"""The public op: checks, and dispatch over the named implementations.
+"""The public op: checks that need no data, the named implementation, and its gradient.
 
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
-from kernels.multi_hot import dense, gather
-from kernels.multi_hot.gradient import Product, differentiable
-from kernels.multi_hot.native import product as native
-from kernels.multi_hot.problem import Problem, check_dtype, check_sets, check_table
+import tensorflow as tf
+
+from kernels.multi_hot import dense, registry
+from kernels.multi_hot.registry import Implementation, Problem, Product
 
 Tensor = Any
-Implementation = Literal["dense", "gather", "native"]
 
-IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
-
-_PRODUCTS: dict[str, Product] = {"dense": dense, "gather": gather, "native": native}
+_FLOATS = (tf.float32, tf.bfloat16, tf.float16)
 
 
 def multi_hot_dense(
@@ -27,46 +24,52 @@ def multi_hot_dense(
     *,
     implementation: Implementation,
     unique: bool = False,
-    halves: bool = False,
+    value_rowids: Tensor | None = None,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
 
     `y[b, :] = sum over j in set(row b) of table[j, :]`: the multi-hot matrix times the table. An
     id that a row holds twice counts once. Differentiable with respect to `table`; works eagerly,
-    in tf.function and under jit_compile. Sums, also the gradient's, accumulate in float32.
+    in tf.function and under jit_compile. All sums accumulate in float32.
 
     Args:
       table: [V, H] float32, bfloat16 or float16, of a static shape.
-      values: [N] int32 (or uint16) token ids in [0, V). What lies at or behind `row_splits[-1]`
-        is ignored, whatever it is.
+      values: [N] int32 (or uint16) token ids in [0, V). Values from `row_splits[-1]` on are
+        ignored, whatever they are.
       row_splits: [B + 1] int32 or int64, from 0, never decreasing, ending at or before N.
       implementation: one of IMPLEMENTATIONS.
-      unique: the caller's promise that no row holds an id twice, which saves looking for them.
-      halves: the gradient is the sum of the gradients of both halves of the batch, and so has the
-        bits that two devices with a half each come to. For `native` and an even B alone.
+      unique: the caller's promise that no row holds an id twice, which saves a search for them.
+      value_rowids: [N] int32 or uint16, the row of each value: in [0, B), never decreasing, and B
+        behind the last row. Saves deriving it from `row_splits`, which is then not checked. For
+        compiled programs of static shapes, and implementations for which `takes_rowids` is true.
 
     Returns:
-      [B, H] in the table's dtype. Where the splits or the ids of the rows break the contract
-      inside a compiled program of `dense` or `gather`, which cannot raise, every element is NaN.
+      [B, H] in the table's dtype. A compiled program of XLA operations cannot raise: where the
+      splits or ids are wrong, `dense` and `gather` return NaN in every element; with
+      `value_rowids`, in the row that holds the wrong id.
 
     Raises:
       ValueError: wrong types or shapes, or an unknown implementation; its subclass
-        NativeUnavailableError where `native` cannot be had.
-      tf.errors.InvalidArgumentError: wrong splits or ids; from compiled programs only `native`.
+        UnavailableError where the implementation cannot be used on this machine.
+      tf.errors.InvalidArgumentError: wrong splits or ids; in compiled programs only `native`.
     """
-    if implementation not in _PRODUCTS:
+    product = registry.product(implementation)
+    table = tf.convert_to_tensor(table)
+    shape = table.shape.as_list() if table.shape.rank is not None else None
+    if shape is None or len(shape) != 2 or any(not size for size in shape):
         raise ValueError(
-            f"unknown implementation {implementation!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
+            f"the table must be [num_tokens, units], known and not empty; got shape {table.shape}"
         )
-    table = check_table(table)
-    values, row_splits = check_sets(values, row_splits)
-    if halves and (implementation != "native" or (row_splits.shape[0] or 0) % 2 == 0):
-        raise ValueError(
-            f"halves is for native and an even number of rows; got {implementation} and row_splits "
-            f"of shape {row_splits.shape}"
-        )
-    problem = Problem(values, row_splits, table.shape[0], table.dtype, unique, halves)
-    return differentiable(_PRODUCTS[implementation], table, problem)
+    _check_dtype(table.dtype)
+    values, row_splits = _check_sets(values, row_splits)
+    if value_rowids is not None:
+        if not product.takes_rowids:
+            raise ValueError(
+                f"{implementation} reads row_splits and takes no value_rowids: leave them out"
+            )
+        value_rowids = _check_rowids(value_rowids, values, row_splits)
+    problem = Problem(values, row_splits, table.shape[0], table.dtype, unique, value_rowids)
+    return _differentiable(product, table, problem)
 
 
 def multi_hot(values: Tensor, row_splits: Tensor, *, num_tokens: int, dtype: Any) -> Tensor:
@@ -77,5 +80,75 @@ def multi_hot(values: Tensor, row_splits: Tensor, *, num_tokens: int, dtype: Any
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1; got {num_tokens}")
-    values, row_splits = check_sets(values, row_splits)
-    return dense.index(Problem(values, row_splits, num_tokens, check_dtype(dtype), unique=False))
+    values, row_splits = _check_sets(values, row_splits)
+    return dense.index(Problem(values, row_splits, num_tokens, _check_dtype(dtype), unique=False))
+
+
+def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:
+    """Return y [B, H] with `product.backward` as its gradient to the table.
+
+    For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids.
+    """
+    # The scopes name the operations in a profile; a gradient's would otherwise be outside all.
+    with tf.name_scope("multi_hot_index"):
+        index = product.index(problem)
+
+    @tf.custom_gradient
+    def bound(table: Tensor) -> Any:
+        def gradient(dy: Tensor) -> Tensor:
+            with tf.name_scope("multi_hot_backward"):
+                return product.backward(dy, index)
+
+        with tf.name_scope("multi_hot_forward"):
+            # Without the stop, an eager tape would also record what happens inside forward.
+            return product.forward(tf.stop_gradient(table), index), gradient
+
+    return bound(table)
+
+
+def _check_dtype(dtype: Any) -> tf.DType:
+    dtype = tf.as_dtype(dtype)
+    if dtype not in _FLOATS:
+        names = ", ".join(known.name for known in _FLOATS)
+        raise ValueError(f"the multi-hot product is defined for {names}; got {dtype.name}")
+    return dtype
+
+
+def _check_sets(values: Tensor, row_splits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `values` as [N] int32 and `row_splits` as [B + 1] int32 or int64 tensors.
+
+    int64 ids are refused because narrowing them could turn one token into another.
+    """
+    values, row_splits = _widen(values), tf.convert_to_tensor(row_splits)
+    if values.dtype != tf.int32 or values.shape.rank != 1:
+        raise ValueError(
+            "values must be a vector of int32 or uint16 token ids; got "
+            f"{values.dtype.name} of shape {values.shape}: cast ids that are known to fit"
+        )
+    if row_splits.dtype not in (tf.int32, tf.int64) or row_splits.shape.rank != 1:
+        raise ValueError(
+            "row_splits must be a vector of int32 or int64; got "
+            f"{row_splits.dtype.name} of shape {row_splits.shape}"
+        )
+    if row_splits.shape[0] == 0:
+        raise ValueError("row_splits must hold rows + 1 positions, at least [0]; got none")
+    return values, row_splits
+
+
+def _check_rowids(value_rowids: Tensor, values: Tensor, row_splits: Tensor) -> Tensor:
+    """Return `value_rowids` as a [N] int32 tensor of a static shape."""
+    value_rowids = _widen(value_rowids)
+    static = None not in (*values.shape, *row_splits.shape)
+    if value_rowids.dtype != tf.int32 or not static or value_rowids.shape != values.shape:
+        raise ValueError(
+            "value_rowids must be int32 or uint16, as long as values, all of static shapes; got "
+            f"{value_rowids.dtype.name} of shape {value_rowids.shape} for values of shape "
+            f"{values.shape} and row_splits of shape {row_splits.shape}"
+        )
+    return value_rowids
+
+
+def _widen(vector: Tensor) -> Tensor:
+    """Return `vector` as a tensor, uint16 as int32."""
+    vector = tf.convert_to_tensor(vector)
+    return tf.cast(vector, tf.int32) if vector.dtype == tf.uint16 else vector

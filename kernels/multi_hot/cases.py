@@ -1,4 +1,4 @@
-"""Named shapes that serve both the contract tests and the benchmarks: nothing untested is timed.
+"""Named shapes for tests and benchmarks, so that nothing untested is timed, and for `auto`.
 
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
@@ -37,64 +37,41 @@ class Case:
     """H."""
 
     mean_length: float
-    """Mean number of ids per row; lengths are log-normal as IMDB's are, so some rows are empty
-    or long."""
+    """Mean number of ids per row; lengths are log-normal as in IMDB."""
 
     unique: bool = False
     """Whether no row holds an id twice."""
 
     spare: int = 0
-    """Slots of `values` behind nnz."""
+    """Positions of `values` behind nnz."""
 
     def draw(self, seed: int) -> Sets:
         """Return the case's data, the same for the same seed."""
         rng = np.random.default_rng(seed)
-        lengths = _row_lengths(rng, self.num_rows, self.mean_length)
-        if self.unique:
-            rows = _unique_rows(rng, np.minimum(lengths, self.num_tokens), self.num_tokens)
-            lengths = np.array([len(row) for row in rows], np.int64)
-            ids = np.concatenate([np.empty(0, np.int64), *rows])
-        else:
-            ids = _zipf(rng, int(lengths.sum()), self.num_tokens)
+        B, V = self.num_rows, self.num_tokens
+        # IMDB's unique ids per row: mean 130, deviation 70, hence the spread of 0.5.
+        spread = 0.5
+        mean = np.log(max(self.mean_length, 1e-9)) - spread**2 / 2
+        lengths = np.rint(rng.lognormal(mean, spread, B)).astype(np.int64)
+        rows = np.repeat(np.arange(B), 2 * lengths if self.unique else lengths)
+        # P(id) is proportional to 1 / (id + 3), as word ranks have it.
+        cumulative = np.cumsum(1.0 / (np.arange(V) + 3.0))
+        drawn = rng.random(len(rows)) * cumulative[-1]
+        ids = np.searchsorted(cumulative, drawn, side="right").clip(max=V - 1)
+        if self.unique:  # the first `lengths` different ids of each row, or as many as it has
+            _, first = np.unique(rows * V + ids, return_index=True)
+            first.sort()
+            rows, ids = rows[first], ids[first]
+            rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+            kept = rank < lengths[rows]
+            rows, ids = rows[kept], ids[kept]
         garbage = rng.integers(-(2**31), 2**31, self.spare)
         return Sets(
             values=np.concatenate([ids, garbage]).astype(np.int32),
-            row_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            table=rng.normal(size=(self.num_tokens, self.units)).astype(np.float32),
-            dy=rng.normal(size=(self.num_rows, self.units)).astype(np.float32),
+            row_splits=np.searchsorted(rows, np.arange(B + 1)),
+            table=rng.normal(size=(V, self.units)).astype(np.float32),
+            dy=rng.normal(size=(B, self.units)).astype(np.float32),
         )
-
-
-def _row_lengths(rng: np.random.Generator, num_rows: int, mean: float) -> NDArray[np.int64]:
-    # IMDB's unique ids per row: mean 130, deviation 70, hence the spread of 0.5.
-    spread = 0.5
-    lengths = rng.lognormal(np.log(max(mean, 1e-9)) - spread**2 / 2, spread, num_rows)
-    return np.rint(lengths).astype(np.int64)
-
-
-def _zipf(rng: np.random.Generator, count: int, num_tokens: int) -> NDArray[np.int64]:
-    """Return `count` ids with P(id) proportional to 1 / (id + 3), as word ranks have."""
-    cumulative = np.cumsum(1.0 / (np.arange(num_tokens) + 3.0))
-    return np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
-        max=num_tokens - 1
-    )
-
-
-def _unique_rows(
-    rng: np.random.Generator, lengths: NDArray[np.int64], num_tokens: int
-) -> list[NDArray[np.int64]]:
-    """Return rows of exactly `lengths` different ids each, frequent ids more often."""
-    rows = []
-    for length in lengths:
-        row = np.empty(0, np.int64)
-        while len(row) < length:
-            # Doubling what is drawn ends soon even where a row takes nearly every id.
-            more = _zipf(rng, 2 * int(length) + len(row), num_tokens)
-            row = np.unique(np.concatenate([row, more]))
-            if 2 * length > num_tokens:
-                row = np.arange(num_tokens)
-        rows.append(rng.permutation(row)[:length])
-    return rows
 
 
 IMDB_500 = Case(

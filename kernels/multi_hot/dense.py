@@ -10,10 +10,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.problem import Problem
+from kernels.multi_hot.registry import Problem, Product
 from kernels.multi_hot.segments import find_entries, poison
 
 Tensor = Any
+
+_MAX_MATRIX_ELEMENTS = 2**27
+"""Above half a GiB of float32, `auto` does not consider it."""
 
 
 # Low-precision operands with float32 sums: TensorFlow has this matmul only under XLA, so it is
@@ -23,29 +26,45 @@ def _matmul_float32(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=tf.float32, adj_x=transpose_a)
 
 
+# XLA drops what is scattered outside of the matrix; TensorFlow's own kernel refuses it.
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _scatter_max(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
+    return tf.tensor_scatter_nd_max(matrix, cells, elements)
+
+
 def index(problem: Problem) -> Tensor:
     """Return the multi-hot matrix [B, V] in the table's dtype."""
     # Writing a 1 twice is writing it once, so repeated ids need no search here.
     entries = find_entries(problem, drop_repeated=False)
-    counts = entries.rows < entries.num_rows
-    cells = tf.stack([tf.where(counts, entries.rows, 0), entries.ids], axis=1)
+    V, ones = problem.num_tokens, tf.ones_like(entries.ids, problem.dtype)
+    if entries.rows_given:
+        # Row B is outside of the matrix, so that entries behind the last row are dropped.
+        cells = tf.stack([entries.rows, entries.ids], axis=1)
+        empty = tf.zeros([entries.num_rows, V], problem.dtype)
+        # Not NaN, which the maximum of XLA on a CPU drops; `forward` turns infinity into NaN.
+        return _scatter_max(empty, cells, tf.where(entries.valid, ones, float("inf")))
+    cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
     # Entries that do not count raise the first cell to 0. A batch without rows has no such cell,
     # hence at least one row here.
-    shape = [tf.maximum(entries.num_rows, 1), problem.num_tokens]
-    empty = poison(tf.zeros(shape, problem.dtype), entries.valid)
-    filled = tf.tensor_scatter_nd_max(empty, cells, tf.cast(counts, problem.dtype))
+    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], problem.dtype), entries.valid)
+    filled = tf.tensor_scatter_nd_max(empty, cells, tf.cast(entries.counts, problem.dtype))
     splits_length = problem.row_splits.shape[0]
-    return tf.ensure_shape(
-        filled[: entries.num_rows],
-        [splits_length and splits_length - 1, problem.num_tokens],
-    )
+    return tf.ensure_shape(filled[: entries.num_rows], [splits_length and splits_length - 1, V])
 
 
-def forward(table: Tensor, matrix: Tensor) -> Tensor:
-    """Return [B, H] in the table's dtype, accumulated in float32."""
-    return tf.cast(_matmul_float32(matrix, table, transpose_a=False), table.dtype)
+def _forward(table: Tensor, matrix: Tensor) -> Tensor:
+    sums = _matmul_float32(matrix, table, transpose_a=False)
+    return tf.cast(poison(sums, tf.math.is_finite(sums)), table.dtype)
 
 
-def backward(dy: Tensor, matrix: Tensor) -> Tensor:
-    """Return the table's gradient [V, H] in dy's dtype, accumulated in float32."""
+def _backward(dy: Tensor, matrix: Tensor) -> Tensor:
     return tf.cast(_matmul_float32(matrix, dy, transpose_a=True), dy.dtype)
+
+
+PRODUCT = Product(
+    index=index,
+    forward=_forward,
+    backward=_backward,
+    deterministic_on_gpu=True,
+    fits=lambda num_rows, num_tokens: num_rows * num_tokens <= _MAX_MATRIX_ELEMENTS,
+)

@@ -9,29 +9,49 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.problem import Problem
+from kernels.multi_hot.registry import Problem, Product
 from kernels.multi_hot.segments import Entries, find_entries, poison
 
 Tensor = Any
 
+_DROPPED = -1
+"""A segment that is not summed. If padding had a segment of its own, a GPU would add all padding
+entries to one place, one after another."""
 
-def index(problem: Problem) -> Entries:
-    """Return the row of each id, with repeated ids dropped unless the rows are unique."""
+
+def _index(problem: Problem) -> Entries:
     return find_entries(problem, drop_repeated=not problem.unique)
 
 
-def forward(table: Tensor, entries: Entries) -> Tensor:
-    """Return [B, H] in the table's dtype, accumulated in float32."""
+def _forward(table: Tensor, entries: Entries) -> Tensor:
     picked = tf.cast(tf.gather(table, entries.ids), tf.float32)
-    # Entries that do not count add up in row B, which is cut off.
-    sums = tf.math.unsorted_segment_sum(picked, entries.rows, entries.num_rows + 1)
-    return tf.cast(poison(sums[: entries.num_rows], entries.valid), table.dtype)
+    if entries.rows_given:
+        picked = poison(tf.where(entries.counts[:, None], picked, 0.0), entries.valid[:, None])
+        sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
+    else:
+        rows = tf.where(entries.counts, entries.rows, _DROPPED)
+        # XLA has no sum over no segments, hence at least one.
+        sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
+        sums = poison(sums[: entries.num_rows], entries.valid)
+    return tf.cast(sums, table.dtype)
 
 
-def backward(dy: Tensor, entries: Entries) -> Tensor:
-    """Return the table's gradient [V, H] in dy's dtype, accumulated in float32."""
-    # The zero row behind the last is what entries that do not count add to the gradient.
-    padded = tf.pad(poison(tf.cast(dy, tf.float32), entries.valid), [[0, 1], [0, 0]])
-    picked = tf.gather(padded, entries.rows)
-    sums = tf.math.unsorted_segment_sum(picked, entries.ids, entries.num_tokens)
-    return tf.cast(sums, dy.dtype)
+def _backward(dy: Tensor, entries: Entries) -> Tensor:
+    dy_dtype, dy = dy.dtype, tf.cast(dy, tf.float32)
+    if not entries.rows_given:  # else the wrong entry's row is NaN in `_forward`
+        dy = poison(dy, entries.valid)
+    # One row more, so that there is one to read for entries behind the last row.
+    picked = tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows)
+    ids = tf.where(entries.counts, entries.ids, _DROPPED)
+    sums = tf.math.unsorted_segment_sum(picked, ids, entries.num_tokens)
+    return tf.cast(sums, dy_dtype)
+
+
+# TensorFlow has this only under XLA, so it is compiled wherever it is called from. Segments from
+# `num_segments` on are dropped.
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _sorted_segment_sum(data: Tensor, segments: Tensor, *, num_segments: int) -> Tensor:
+    return tf.raw_ops.SegmentSumV2(data=data, segment_ids=segments, num_segments=num_segments)
+
+
+PRODUCT = Product(index=_index, forward=_forward, backward=_backward)

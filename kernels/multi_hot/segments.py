@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.problem import Problem
+from kernels.multi_hot.registry import Problem
 
 Tensor = Any
 
@@ -18,16 +18,15 @@ _INT32_MAX = 2**31 - 1
 
 
 class Entries(NamedTuple):
-    """The positions of a batch's `values` buffer.
+    """The positions of a batch's `values` buffer."""
 
-    An entry that must not count (behind `row_splits[-1]`, or a repeated id) has row B.
-    """
-
-    ids: Tensor  # [N] int32 in [0, V), 0 where the entry does not count
-    rows: Tensor  # [N] int32 in [0, B]
+    ids: Tensor  # [N] int32 in [0, V)
+    rows: Tensor  # [N] int32 in [0, B]; B behind the last row
+    counts: Tensor  # [N] bool: False behind the last row and for a repeated id
     num_rows: Any  # B, a scalar tensor where it is not static
     num_tokens: int  # V
-    valid: Tensor  # scalar bool: False when splits or ids break the contract
+    valid: Tensor  # False where the contract is broken: bool scalar, or [N] where `rows_given`
+    rows_given: bool  # whether the rows came with the ids, which only compiled programs take
 
 
 def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
@@ -40,27 +39,47 @@ def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
       tf.errors.InvalidArgumentError: wrong splits or ids, outside XLA. Compiled programs cannot
         raise (XLA drops assertions); there `valid` is False.
     """
-    values, row_splits = problem.values, problem.row_splits
+    values, row_splits, V = problem.values, problem.row_splits, problem.num_tokens
     num_values, num_rows = _length(values), _length(row_splits) - 1
-    counts = tf.range(num_values, dtype=row_splits.dtype) < row_splits[-1]
-    in_range = (values >= 0) & (values < problem.num_tokens)
-    splits_valid = (
-        (row_splits[0] == 0)
-        & tf.reduce_all(row_splits[1:] >= row_splits[:-1])
-        & (row_splits[-1] <= tf.cast(num_values, row_splits.dtype))
-    )
-    ids_valid = tf.reduce_all(in_range | ~counts)
-    rows = _rows_of_positions(row_splits, num_values)
-    _assert_valid(problem, splits_valid, ids_valid, rows, counts & ~in_range)
-    ids = tf.where(counts & in_range, values, 0)
-    if drop_repeated:
-        ids, rows = _drop_repeated(ids, rows, num_rows, problem.num_tokens)
-    return Entries(ids, rows, num_rows, problem.num_tokens, splits_valid & ids_valid)
+    rows_given = problem.value_rowids is not None and row_splits.shape[0] != 1  # XLA needs a row
+    if rows_given:
+        rows = problem.value_rowids
+    else:
+        limit = tf.cast(num_values, row_splits.dtype)
+        ends = tf.cast(tf.clip_by_value(row_splits[1:], 0, limit), tf.int32)
+        rows = _rows_ended(ends, num_values)
+    in_rows = rows < num_rows
+    in_range = (values >= 0) & (values < V)
+    valid = in_range | ~in_rows
+    if not rows_given:
+        valid = _check(problem, rows, ~valid)
+    counts = in_rows & in_range
+    ids = tf.where(counts, values, 0)
+    entries = Entries(ids, rows, counts, num_rows, V, valid, rows_given)
+    return _drop_repeated(entries) if drop_repeated else entries
 
 
 def poison(tensor: Tensor, valid: Tensor) -> Tensor:
-    """Return `tensor`, or NaN everywhere if not `valid`: wrong input must not pass as a result."""
+    """Return `tensor`, or NaN where not `valid`: wrong input must not pass as a result."""
     return tf.where(valid, tensor, tf.constant(float("nan"), tensor.dtype))
+
+
+def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
+    """Return the row of each position of several `values` buffers.
+
+    Args:
+      row_splits: [L, B + 1] int32, of L buffers.
+      num_values: N, the length of each buffer.
+
+    Returns:
+      [L, N] int32 in [0, B], never decreasing; B from `row_splits[:, -1]` on.
+    """
+    num_buffers, num_rows = row_splits.shape[0], row_splits.shape[1] - 1
+    buffer = tf.range(num_buffers)[:, None]
+    # One buffer behind another: rows that end at a buffer's end have ended where the next begins.
+    ends = tf.clip_by_value(row_splits[:, 1:], 0, num_values) + num_values * buffer
+    ended = _rows_ended(tf.reshape(ends, [-1]), num_buffers * num_values)
+    return tf.reshape(ended, [num_buffers, num_values]) - num_rows * buffer
 
 
 def _length(vector: Tensor) -> Any:
@@ -68,26 +87,31 @@ def _length(vector: Tensor) -> Any:
     return tf.shape(vector)[0] if static is None else static
 
 
-def _assert_valid(
-    problem: Problem, splits_valid: Tensor, ids_valid: Tensor, rows: Tensor, wrong: Tensor
-) -> None:
-    num_values = _length(problem.values)
-    # One more element, so that there is a first wrong one to name in any case. tf.gather, since
+def _check(problem: Problem, rows: Tensor, wrong: Tensor) -> Tensor:
+    """Return whether the splits and all ids are valid, from which ids are `wrong`; assert it."""
+    values, row_splits = problem.values, problem.row_splits
+    num_values = _length(values)
+    splits_valid = (
+        (row_splits[0] == 0)
+        & tf.reduce_all(row_splits[1:] >= row_splits[:-1])
+        & (row_splits[-1] <= tf.cast(num_values, row_splits.dtype))
+    )
+    ids_valid = ~tf.reduce_any(wrong)
+    # One more element, so that there always is a first wrong one to name. tf.gather, since
     # XLA's compiler spends seconds evaluating the bounds of a slice that depends on the data.
     first = tf.argmax(tf.concat([wrong, [True]], 0))
-    row, token_id = (
-        tf.gather(tf.concat([vector, [0]], 0), first) for vector in (rows, problem.values)
-    )
+    row, token_id = (tf.gather(tf.concat([vector, [0]], 0), first) for vector in (rows, values))
     _assert(
         splits_valid,
         "row_splits must start at 0, never decrease and end at or before the number of values,",
-        *(num_values, "; got", problem.row_splits),
+        *(num_values, "; got", row_splits),
     )
     _assert(
         ids_valid,
         *("row", row, "holds token id", token_id),
         f"but ids must be in [0, {problem.num_tokens})",
     )
+    return splits_valid & ids_valid
 
 
 def _assert(condition: Tensor, *message: Any) -> None:
@@ -99,14 +123,12 @@ def _assert(condition: Tensor, *message: Any) -> None:
         raise tf.errors.InvalidArgumentError(None, None, " ".join(words))
 
 
-def _rows_of_positions(row_splits: Tensor, num_values: Any) -> Tensor:
-    """Return [N] int32: for each position the number of rows that end at or before it.
+def _rows_ended(ends: Tensor, num_values: Any) -> Tensor:
+    """Return [N] int32: for each position, how many of `ends` are at or before it.
 
     One scatter over the rows and a cumulative sum: tf.searchsorted compares every position with
     every split under XLA, 25 times slower at 500 rows.
     """
-    limit = tf.cast(num_values, row_splits.dtype)
-    ends = tf.cast(tf.clip_by_value(row_splits[1:], 0, limit), tf.int32)
     ends_at = tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, num_values + 1)
     return tf.cumsum(ends_at)[:num_values]
 
@@ -118,21 +140,24 @@ def _sort(keys: Tensor) -> Tensor:
     return tf_xla.sort(keys)
 
 
-def _drop_repeated(
-    ids: Tensor, rows: Tensor, num_rows: Any, num_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Return the entries in (row, id) order, all but one of each equal pair moved to row B.
+def _drop_repeated(entries: Entries) -> Entries:
+    """Return the entries in (row, id) order, of which all but one of each equal pair do not count.
 
     Sums do not depend on the order, so nothing is carried back to the old positions, and sorting
     the keys alone is enough: O(N log N) time, O(N) memory.
     """
-    small = isinstance(num_rows, int) and (num_rows + 1) * num_tokens <= _INT32_MAX
+    V, num_rows = entries.num_tokens, entries.num_rows
+    small = isinstance(num_rows, int) and (num_rows + 1) * V <= _INT32_MAX
     key_dtype = tf.int32 if small else tf.int64
-    keys = _sort(tf.cast(rows, key_dtype) * num_tokens + tf.cast(ids, key_dtype))
-    sorted_rows = keys // num_tokens
-    sorted_ids = tf.cast(keys - sorted_rows * num_tokens, tf.int32)
+    keys = _sort(tf.cast(entries.rows, key_dtype) * V + tf.cast(entries.ids, key_dtype))
+    rows = tf.cast(keys // V, tf.int32)
     repeated = tf.concat([tf.zeros_like(keys[:1], tf.bool), keys[1:] == keys[:-1]], axis=0)
-    return (
-        tf.where(repeated, 0, sorted_ids),
-        tf.where(repeated, num_rows, tf.cast(sorted_rows, tf.int32)),
+    valid = entries.valid
+    if entries.rows_given:  # the entries have moved: which of them was wrong is no longer known
+        valid = tf.fill(tf.shape(rows), tf.reduce_all(valid))
+    return entries._replace(
+        ids=tf.cast(keys % V, tf.int32),
+        rows=rows,
+        counts=(rows < num_rows) & ~repeated,
+        valid=valid,
     )

@@ -5,12 +5,12 @@ Shapes: B rows, V num_tokens, H units, N values.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,34 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kernels.multi_hot.api import Implementation, multi_hot_dense
+from kernels.multi_hot.api import multi_hot_dense
+from kernels.multi_hot.cases import Case
 from kernels.multi_hot.native import build
-from kernels.multi_hot.native.library import load
+from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, UnavailableError, product
+from kernels.multi_hot.segments import rowids_of_splits
 
 Tensor = Any
 
+_NUM_PRODUCTS = 50
+"""In a measured loop: a single product on a GPU would measure how long a call takes."""
+_TRIAL_PRODUCTS = 2
+_OUT_OF_THE_RUNNING = 3.0
+"""A candidate so many times slower than the best in a trial loop is not measured further."""
 _NUM_ROUNDS = 7
 _BUDGET_SECONDS = 0.5
-_MAX_MATRIX_ELEMENTS = 2**27
-"""Beyond half a GiB of float32, `dense` is no candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What `auto` takes, and why."""
+    """The implementation that `auto` takes, and why."""
 
     name: Implementation
 
     why: str
-    """One sentence for the user, with the figures or the reason why there are none."""
+    """For the user: the measured times, or why nothing was measured; and what is unavailable."""
 
-    seconds_by_name: dict[str, float] = field(default_factory=dict)
+    seconds_by_name: Mapping[str, float] = field(default_factory=dict)
     """Forward and backward of one batch, the best of some rounds. Empty if nothing was measured."""
-
-    took_seconds: float = 0.0
-    """How long the measurement took, compilation included."""
 
     from_cache: bool = False
     """Whether the measurement is an earlier process's."""
@@ -58,11 +60,12 @@ def choose_implementation(
     dtype: Any = tf.float32,
     unique: bool = False,
     device: str = "CPU:0",
+    deterministic: bool = False,
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes.
 
-    Takes under a second, most of it compilation; the answer is kept beside the built kernels and
-    found there the next time. On a CPU without a compiler, `gather` is taken unmeasured.
+    Takes about a second, most of it compilation. The answer is kept beside the built kernels, and
+    the next call finds it there. A single candidate is taken unmeasured.
 
     Args:
       num_rows: B.
@@ -72,109 +75,130 @@ def choose_implementation(
       dtype: of the table: float32, bfloat16 or float16.
       unique: whether rows are promised to hold no id twice.
       device: where, such as "CPU:0" or "GPU:0".
+      deterministic: whether every run must give the same bits. On a GPU this leaves the
+        implementations that add in a fixed order, if any of them fits.
     """
-    on_cpu = tf.DeviceSpec.from_string(f"/device:{device}").device_type == "CPU"
-    candidates: list[Implementation] = ["gather"]
-    if num_rows * num_tokens <= _MAX_MATRIX_ELEMENTS:
-        candidates.append("dense")
-    native_key = ""
-    if on_cpu:
-        try:
-            native_key = load().path.name
-        except build.NativeUnavailableError as error:
-            return Choice(name="gather", why=f"gather, without a measurement: {error}")
-        candidates.insert(0, "native")
+    device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
+    builds: dict[Implementation, str] = {}
+    missing = ""
+    for name in reversed(IMPLEMENTATIONS):  # the most specialized first
+        found = product(name)
+        if device_type in found.device_types and found.fits(num_rows, num_tokens):
+            try:
+                builds[name] = found.prepare()
+            except UnavailableError as error:
+                missing += f"; without {name}: {error}"
+    if deterministic and device_type != "CPU":
+        fixed_order = {n: builds[n] for n in builds if product(n).deterministic_on_gpu}
+        builds = fixed_order or builds
+    names = list(builds)
+    if len(names) == 1:
+        return Choice(name=names[0], why=f"the only one that fits{missing}")
     dtype = tf.as_dtype(dtype)
-    shapes = (num_rows, num_values, num_tokens, units)
-    asked = {"shapes": shapes, "dtype": dtype.name, "unique": unique, "candidates": candidates}
-    path = _cache_path({**asked, "on": _device_name(device), "native": native_key})
+    asked = {
+        "shapes": (num_rows, num_values, num_tokens, units),
+        "dtype": dtype.name,
+        "unique": unique,
+        "builds": builds,
+        "device": _device_name(device),
+    }
+    path = _cache_path(asked)
     if path is not None and (kept := _read(path)) is not None:
-        return kept
+        return replace(kept, why=f"measured before: {kept.why}{missing}", from_cache=True)
+    case = Case(
+        name="auto",
+        num_rows=num_rows,
+        num_tokens=num_tokens,
+        units=units,
+        mean_length=num_values / max(num_rows, 1),
+        unique=unique,
+    )
     start = time.perf_counter()
-    seconds = _measure(candidates, shapes, dtype, unique, device)
+    seconds = _measure(names, case, num_values, dtype, device)
     took_seconds = time.perf_counter() - start
-    # Within a tenth the order of the candidates decides, not the noise of the day.
-    best = min(seconds.values())
-    name = next(name for name in candidates if seconds[name] <= 1.1 * best)
-    figures = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in candidates)
-    B, N, V, H = shapes
+    # Among times within a tenth of the best, order decides rather than noise.
+    name = next(name for name in names if seconds[name] <= 1.1 * min(seconds.values()))
+    times = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in names)
     choice = Choice(
         name=name,
-        why=f"{name}: forward and backward of {B} rows, {N} ids, {V} x {H} took {figures}",
+        why=f"forward and backward of {num_rows:,} rows, {num_values:,} ids, "
+        f"{num_tokens:,} x {units:,}: {times}",
         seconds_by_name=seconds,
-        took_seconds=took_seconds,
     )
     if path is not None:
         _write(path, choice)
-    return choice
+    return replace(choice, why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
 
 
 def _measure(
-    candidates: list[Implementation],
-    shapes: tuple[int, int, int, int],
-    dtype: tf.DType,
-    unique: bool,
-    device: str,
+    names: list[Implementation], case: Case, num_values: int, dtype: tf.DType, device: str
 ) -> dict[str, float]:
-    """Return the best time of each candidate, from rounds in which they take turns."""
-    B, _, V, H = shapes
-    rng = np.random.default_rng(0)
-    values, row_splits = _sets(rng, shapes, unique)
+    """Return the best time of each implementation, from rounds in which they take turns."""
+    sets = case.draw(0)
     with tf.device(device):
         operands = (
-            tf.cast(tf.constant(rng.normal(size=(V, H)), tf.float32), dtype),
-            tf.constant(values),
-            tf.constant(row_splits),
-            tf.cast(tf.constant(rng.normal(size=(B, H)), tf.float32), dtype),
+            tf.cast(tf.constant(sets.table), dtype),
+            tf.constant(np.resize(sets.values, num_values)),
+            tf.constant(np.minimum(sets.row_splits, num_values).astype(np.int32)),
+            tf.cast(tf.constant(sets.dy), dtype),
         )
-        steps = {name: _step(name, unique) for name in candidates}
-        seconds: dict[str, float] = dict.fromkeys(candidates, float("inf"))
-        for step in steps.values():
-            step(*operands)
-        start = time.perf_counter()
-        for _ in range(_NUM_ROUNDS):
-            for name, step in steps.items():
-                began = time.perf_counter()
-                step(*operands)
-                seconds[name] = min(seconds[name], time.perf_counter() - began)
-            if time.perf_counter() - start > _BUDGET_SECONDS:
-                break
+        trial = _take_turns(names, _TRIAL_PRODUCTS, case.unique, operands)
+        slowest = _OUT_OF_THE_RUNNING * min(trial.values())
+        close = [name for name in names if trial[name] <= slowest]
+        if len(close) == 1:
+            return trial
+        return trial | _take_turns(close, _NUM_PRODUCTS, case.unique, operands)
+
+
+def _take_turns(
+    names: list[Implementation], num_products: int, unique: bool, operands: tuple[Tensor, ...]
+) -> dict[str, float]:
+    """Return the best time of one product of each implementation, from loops of `num_products`."""
+    loops = {name: _loop(name, num_products, unique) for name in names}
+    seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
+    for loop in loops.values():
+        loop(*operands)
+    start = time.perf_counter()
+    for _ in range(_NUM_ROUNDS):
+        for name, loop in loops.items():
+            began = time.perf_counter()
+            loop(*operands)
+            seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
+        if time.perf_counter() - start > _BUDGET_SECONDS:
+            break
     return seconds
 
 
-def _sets(
-    rng: np.random.Generator, shapes: tuple[int, int, int, int], unique: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return int32 values [N] and row splits [B + 1] of rows of about equal length.
-
-    Frequent ids come often, as words do. Where rows are promised to hold no id twice, they do not.
-    """
-    B, N, V, _ = shapes
-    row_splits = np.linspace(0, N, B + 1).astype(np.int32)
-    if not unique:
-        return (V ** rng.random(N)).astype(np.int32) - 1, row_splits
-    rows = [
-        rng.permutation(np.unique((V ** rng.random(3 * length)).astype(np.int32) - 1))[:length]
-        for length in np.diff(row_splits)
-    ]
-    row_splits = np.cumsum([0, *map(len, rows)], dtype=np.int32)
-    padding = np.zeros(N - row_splits[-1], np.int32)
-    return np.concatenate([*rows, padding]), row_splits
-
-
-def _step(name: Implementation, unique: bool) -> Callable[..., None]:
-    # AutoGraph's first use in a process costs more than the three compilations together.
+def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[..., None]:
+    # AutoGraph's first use in a process costs more than all the compilations.
     @tf.function(jit_compile=True, autograph=False)
-    def value_and_gradient(table: Tensor, values: Tensor, splits: Tensor, dy: Tensor) -> Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(table)
-            y = multi_hot_dense(table, values, splits, implementation=name, unique=unique)
-        return y, tape.gradient(y, table, output_gradients=dy)
+    def descend(table: Tensor, values: Tensor, splits: Tensor, dy: Tensor) -> Tensor:
+        rowids = None
+        if product(name).takes_rowids:  # computed outside the loop, as in training
+            counted = rowids_of_splits(splits[None], values.shape[0])
+            rowids = tf.reshape(counted, [values.shape[0]])
 
-    def step(*operands: Tensor) -> None:
-        value_and_gradient(*operands)[1][:1].numpy()  # waits for the device
+        def body(step: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(table)
+                y = multi_hot_dense(
+                    table,
+                    values,
+                    splits,
+                    implementation=name,
+                    unique=unique,
+                    value_rowids=rowids,
+                )
+            # Each product depends on the one before, so that none is moved out of the loop.
+            gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)
+            return step + 1, table - 1e-3 * gradient
 
-    return step
+        return tf.while_loop(lambda step, _: step < num_products, body, (0, table))[1]
+
+    def loop(*operands: Tensor) -> None:
+        descend(*operands)[:1].numpy()  # waits for the device
+
+    return loop
 
 
 def _device_name(device: str) -> str:
@@ -184,32 +208,24 @@ def _device_name(device: str) -> str:
 
 
 def _cache_path(asked: dict[str, Any]) -> Path | None:
-    """Return where the answer lies or is to lie, or None where nothing can be kept."""
+    """Return the file of the answer, or None if no folder can be written to."""
     try:
         folder = build.cache_folder()
-    except build.NativeUnavailableError:
+    except UnavailableError:
         return None
-    asked["versions"] = [tf.__version__, *(source.read_text() for source in _sources())]
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
-    return folder / f"choice-{digest}.json"
-
-
-def _sources() -> list[Path]:
-    return sorted(Path(__file__).parent.glob("*.py"))
+    sources = [source.read_text() for source in sorted(Path(__file__).parent.glob("*.py"))]
+    question = json.dumps([asked, tf.__version__, sources], sort_keys=True)
+    return folder / f"choice-{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"
 
 
 def _read(path: Path) -> Choice | None:
     try:
-        return replace(Choice(**json.loads(path.read_text())), from_cache=True)
+        return Choice(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
-        return None  # not there, or damaged: measured again, and written anew
+        return None  # missing or damaged: measured again and overwritten
 
 
 def _write(path: Path, choice: Choice) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        written = Path(file.name)
-    try:
-        written.write_text(json.dumps(asdict(choice)))
-        os.replace(written, path)
-    except OSError:
-        written.unlink(missing_ok=True)  # a full disk: the next process measures again
+    # On a full disk the next process measures again.
+    with contextlib.suppress(OSError), build.replacing(path) as temporary:
+        temporary.write_text(json.dumps(asdict(choice)))

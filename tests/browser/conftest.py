@@ -12,7 +12,7 @@ import pytest
 
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
-from tests.harness.commands.runs import (
+from tests.harness.cli.runs import (
     CORPUS,
     LAYOUT,
     NETWORK,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PROFILED_STEPS = "8:16"
+PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,7 @@ def browser() -> Iterator["Browser"]:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as playwright:
         # Root, as in CI, may not have Chromium's sandbox; it only sees our own pages.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -96,10 +98,10 @@ def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
     )
     assert process.stdout is not None
     found = re.search(r"http://\S+", process.stdout.readline())
-    assert found, process.wait(timeout=60)
+    assert found, process.wait(timeout=120)
     yield found[0]
     process.terminate()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     process.stdout.close()
 
 
@@ -107,6 +109,6 @@ def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
 def page(browser: "Browser", board: str) -> Iterator["Page"]:
     """A new page; what it shows stays under `board`."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
     yield page
     page.close()

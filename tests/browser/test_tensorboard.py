@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness.commands.runs import records
+from tests.harness.cli.runs import records
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs Playwright, of the extra `test`"
@@ -53,7 +53,7 @@ def test_scalar_charts(
     assert box is not None
     tooltip = page.locator("table:visible", has_text="Smoothed")
     shown = ""
-    for attempt in range(50):  # lines are drawn one after another, the pointer sees what there is
+    for attempt in range(1000):  # lines are drawn one after another, the pointer sees what there is
         page.mouse.move(
             box["x"] + 0.6 * box["width"] + attempt % 2, box["y"] + 0.4 * box["height"], steps=5
         )

@@ -24,7 +24,7 @@ def random_sets(
     sets = RaggedSets(
         values=values,
         row_splits=splits,
-        labels=rng.integers(0, num_classes, rows),
+        labels=rng.integers(0, num_classes, rows, dtype=np.int32),
         num_tokens=num_tokens,
         num_classes=num_classes,
         name="random",

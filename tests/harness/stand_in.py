@@ -5,17 +5,19 @@ writes down what was asked of it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.history import Progress
 from harness.loop import train
 from harness.records import (
     Compilation,
+    Epoch,
     Evaluation,
     Inspection,
+    Message,
     Observer,
-    Progress,
     StepSums,
     Window,
 )
@@ -23,6 +25,7 @@ from harness.records import (
 NEXT_SECONDS = 3.0
 TRAIN_SECONDS = 10.0
 COMPILE_SECONDS = 100.0
+"""Of each program."""
 EVALUATE_SECONDS = 1_000.0
 SAVE_SECONDS = 10_000.0
 INSPECT_SECONDS = 100_000.0
@@ -47,11 +50,16 @@ class Planned:
     num_steps: int
     examples: int
     tokens: int
-    capacity: int
+    capacities: frozenset[int]
+    """Of its calls."""
 
 
 def planned(
-    *, epochs: int, steps: int, per_dispatch: int, capacity: Callable[[int], int] = lambda _: 64
+    *,
+    epochs: int,
+    steps: int,
+    per_dispatch: int,
+    capacities: Callable[[int], Collection[int]] = lambda _: {64},
 ) -> list[Planned]:
     return [
         Planned(
@@ -60,7 +68,7 @@ def planned(
             num_steps=min(per_dispatch, steps - start),
             examples=8 * min(per_dispatch, steps - start),
             tokens=100 * min(per_dispatch, steps - start),
-            capacity=capacity(epoch * steps + start),
+            capacities=frozenset(capacities(epoch * steps + start)),
         )
         for epoch in range(epochs)
         for start in range(0, steps, per_dispatch)
@@ -69,7 +77,7 @@ def planned(
 
 @dataclass
 class StandIn:
-    """An engine that takes a known time for everything; losses and hits count the steps."""
+    """An engine that takes a known time for everything; its losses count the steps."""
 
     clock: Clock
     log: list[str]
@@ -82,12 +90,14 @@ class StandIn:
     spoiled: Callable[[int], bool] = lambda step: False
     """Whether a weight is not finite after the step."""
 
-    def prepare(self, dispatch: Planned, batches: str) -> Compilation | None:
+    def prepare(self, dispatch: Planned, batches: str) -> list[Compilation]:
         assert batches == f"batches of {dispatch.step}"
-        if dispatch.capacity in self.capacities:
-            return None
-        self.capacities.add(dispatch.capacity)
-        return self._compilation("training step", dispatch.step)
+        missing = dispatch.capacities - self.capacities
+        self.capacities |= missing
+        return [
+            self._compilation("training step", dispatch.step, capacity)
+            for capacity in sorted(missing)
+        ]
 
     def train(self, dispatch: Planned, batches: str) -> Planned:
         assert batches == f"batches of {dispatch.step}"
@@ -98,12 +108,18 @@ class StandIn:
         self.log.append(f"fetch {sums.step}")
         self.clock.pass_seconds(TRAIN_SECONDS)
         loss = math.nan if self.lost(sums.step) else 0.25 * sums.examples
-        return StepSums(loss=loss, hits=sums.examples / 2, skipped_steps=1, loss_scale=8.0)
+        return StepSums(loss=loss, metrics={"accuracy": 0.5}, skipped_steps=1, loss_scale=8.0)
 
-    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, Compilation | None]:
+    def warnings(self) -> list[str]:
+        return []
+
+    def ended(self, window: Window) -> None:
+        """The length of the dispatches is given."""
+
+    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, list[Compilation]]:
         self.log.append(f"evaluate {step}")
         self.clock.pass_seconds(EVALUATE_SECONDS)
-        compilation = None if self.evaluated else self._compilation("evaluation", step)
+        compilations = [] if self.evaluated else [self._compilation("evaluation", step)]
         self.evaluated = True
         evaluation = Evaluation(
             step=step,
@@ -111,16 +127,16 @@ class StandIn:
             examples=40,
             seconds=EVALUATE_SECONDS,
             loss=math.inf if self.spoiled(step) else 0.5,
-            accuracy=0.75,
+            metrics={"accuracy": 0.75},
         )
-        return evaluation, compilation
+        return evaluation, compilations
 
     def inspect(
         self, dispatch: Planned, batches: str
-    ) -> tuple[Inspection | None, Compilation | None]:
+    ) -> tuple[Inspection | None, list[Compilation]]:
         assert batches == f"batches of {dispatch.step}"
         if dispatch.epoch not in self.inspects:
-            return None, None
+            return None, []
         step = dispatch.step + dispatch.num_steps
         self.log.append(f"inspect {step}")
         self.clock.pass_seconds(INSPECT_SECONDS)
@@ -131,7 +147,7 @@ class StandIn:
             non_finite_fraction=0.0,
             underflow_fraction=None,
         )
-        return inspection, self._compilation("look at gradients", step)
+        return inspection, [self._compilation("look at gradients", step)]
 
     def save(self, step: int) -> bool:
         if self.spoiled(step):
@@ -141,10 +157,10 @@ class StandIn:
         self.clock.pass_seconds(SAVE_SECONDS)
         return True
 
-    def _compilation(self, program: str, step: int) -> Compilation:
+    def _compilation(self, program: str, step: int, capacity: int = 64) -> Compilation:
         self.log.append(f"compile {program} {step}")
         self.clock.pass_seconds(COMPILE_SECONDS)
-        return Compilation(program=program, capacity=64, seconds=COMPILE_SECONDS, step=step)
+        return Compilation(program=program, capacity=capacity, seconds=COMPILE_SECONDS, step=step)
 
 
 @dataclass
@@ -154,27 +170,30 @@ class Listener(Observer):
     name: str
     clock: Clock
     log: list[str]
+    windows: list[Window] = field(default_factory=list)
 
     def on_compilation(self, compilation: Compilation) -> None:
         self.log.append(f"{self.name} told of {compilation.program}")
 
     def on_window(self, window: Window) -> None:
+        self.windows.append(window)
         self.log.append(f"{self.name} told of window {window.step}")
         self.clock.pass_seconds(OBSERVER_SECONDS)
 
-    def on_evaluation(self, evaluation: Evaluation) -> None:
-        self.log.append(f"{self.name} told of evaluation {evaluation.step}")
+    def on_epoch(self, epoch: Epoch) -> None:
+        self.log.append(f"{self.name} told of epoch {epoch.epoch}")
 
     def on_inspection(self, inspection: Inspection) -> None:
         self.log.append(f"{self.name} told of inspection {inspection.step}")
 
-    def on_warning(self, message: str) -> None:
-        self.log.append(f"{self.name} warned: {message}")
+    def on_message(self, message: Message) -> None:
+        self.log.append(f"{self.name} told: {message.text}")
 
 
 @dataclass
 class Run:
     progress: Progress
+    windows: list[Window]
     log: list[str]
 
 
@@ -196,4 +215,4 @@ def run(
     listeners = [Listener(f"observer {index}", clock, log) for index in range(observers)]
     stand_in = StandIn(clock, log, **(engine or {}))
     progress = train(stream(), stand_in, listeners, clock=clock, **settings)
-    return Run(progress=progress, log=log)
+    return Run(progress=progress, windows=listeners[0].windows, log=log)

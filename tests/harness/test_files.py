@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.files import json_text, replacing, write_json
+from harness.files import json_text, remove_partial_files, replacing, write_json
 
 # A real limit of the kernel's in a process of its own: a write past it fails as on a full disk.
 LIMITED = """
@@ -40,6 +40,30 @@ def test_the_suffix_stays_last_while_writing(tmp_path: Path) -> None:
         assert (beside.parent, beside.suffix) == (tmp_path, ".keras")
         beside.write_bytes(b"x")
     assert (tmp_path / "model.keras").read_bytes() == b"x"
+
+
+def test_the_file_is_new_and_as_readable_as_any_other(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.txt") as beside, replacing(tmp_path / "a.txt") as other:
+        assert beside != other
+        assert beside.read_bytes() == other.read_bytes() == b""
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed = "import os\nwith replacing(path) as beside: beside.write_text('half'); os.abort()"
+    start = "from pathlib import Path\nfrom harness.files import replacing"
+    for name in ("events.out.tfevents.1.host.2.v2", "a.json"):
+        script = f"{start}\npath = Path({str(tmp_path / name)!r})\n{killed}"
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode < 0
+    left = [path.name for path in tmp_path.iterdir()]
+    assert sorted(Path(name).suffix for name in left) == [".json", ".v2"]
+    assert not [name for name in left if "tfevents" in name], "TensorBoard would read it"
+    (tmp_path / ".mine.json").touch()
+    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path / "nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.json"]
 
 
 @pytest.mark.parametrize("before", [None, "old"])

@@ -1,13 +1,14 @@
-"""When the loss, or a weight, is no finite number: what the loop makes of it."""
+"""Divergences, epochs and telemetry, as the loop reports them."""
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from harness.records import Divergence
-from tests.harness.stand_in import planned, run
+from harness.loop import train
+from harness.records import Divergence, MachineUse, Message, Spread, StepSums, Telemetry
+from tests.harness.stand_in import Clock, StandIn, planned, run
 
 
 def losses_are(*steps: int) -> dict[str, Any]:
@@ -24,7 +25,13 @@ def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> No
     assert done.progress.divergence is not None
     assert math.isnan(done.progress.divergence.value)
     assert dataclasses.replace(done.progress.divergence, value=0.0) == Divergence(
-        what="loss", value=0.0, first_step=7, last_step=8, loss_before=0.25, saved_step=4
+        what="loss",
+        value=0.0,
+        first_step=7,
+        last_step=8,
+        loss_before=0.25,
+        least_loss_before=0.25,
+        saved_step=4,
     )
 
 
@@ -33,17 +40,18 @@ def test_in_the_first_window_there_is_nothing_before(
     start_step: int, saved_step: int | None
 ) -> None:
     dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= start_step]
-    progress = run(
+    done = run(
         dispatches,
         steps_per_epoch=4,
         start_step=start_step,
         stop_at_nan=True,
         engine=losses_are(start_step),
-    ).progress
+    )
+    progress = done.progress
     assert progress.divergence is not None
     assert progress.divergence.loss_before is None
     assert progress.divergence.saved_step == saved_step
-    assert len(progress.windows) == 1
+    assert len(done.windows) == 1
 
 
 def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
@@ -52,8 +60,8 @@ def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
         steps_per_epoch=2,
         engine={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
     )
-    assert [entry for entry in done.log if "warned" in entry] == [
-        "observer 0 warned: the loss is nan from step 4 on"
+    assert [entry for entry in done.log if "told: " in entry] == [
+        "observer 0 told: the loss is nan from step 4 on"
     ]
     assert [entry for entry in done.log if entry.startswith(("save", "not"))] == ["save 2"]
     assert done.progress.step == 6
@@ -65,7 +73,7 @@ def test_a_loss_that_recovers_is_no_divergence() -> None:
     # Overflow in float16, whose step was skipped: the weights are good, as the evaluation tells.
     done = run(planned(epochs=2, steps=2, per_dispatch=1), steps_per_epoch=2, engine=losses_are(1))
     assert [entry for entry in done.log if entry.startswith("save")] == ["save 2", "save 4"]
-    assert len([entry for entry in done.log if "warned" in entry]) == 1
+    assert len([entry for entry in done.log if "told: " in entry]) == 1
     assert done.progress.divergence is None
 
 
@@ -84,7 +92,7 @@ def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
         assert done.progress.divergence is not None
         assert done.progress.divergence.what == "validation loss"
     else:
-        assert "observer 0 warned: the validation loss is inf from step 2 on" in done.log
+        assert "observer 0 told: the validation loss is inf from step 2 on" in done.log
         assert done.progress.divergence is None, "the next window was finite"
 
 
@@ -100,3 +108,71 @@ def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
     assert done.progress.interrupted
     assert done.progress.divergence is not None
     assert done.progress.divergence.what == "weights"
+
+
+def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
+    done = run([], steps_per_epoch=4, start_step=8, engine={"spoiled": lambda step: True})
+    assert done.progress.divergence == Divergence(
+        what="validation loss",
+        value=math.inf,
+        first_step=8,
+        last_step=8,
+        loss_before=None,
+        least_loss_before=None,
+        saved_step=8,
+    )
+
+
+def test_epochs_have_means_over_their_rows() -> None:
+    # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
+    class Engine(StandIn):
+        def fetch(self, sums: Any) -> StepSums:
+            return dataclasses.replace(super().fetch(sums), loss=sums.examples * sums.step / 10)
+
+    clock = Clock()
+    dispatches = planned(epochs=2, steps=5, per_dispatch=2)
+    progress = train(
+        [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
+        Engine(clock, []),
+        [],
+        steps_per_epoch=5,
+        clock=clock,
+    )
+    first, second = progress.epochs
+    assert (first.epoch, first.step, first.metrics) == (0, 5, {"accuracy": 0.5})
+    assert first.loss == pytest.approx((2 * 0.0 + 2 * 0.2 + 1 * 0.4) / 5)
+    assert second.loss == pytest.approx((2 * 0.5 + 2 * 0.7 + 1 * 0.9) / 5)
+    assert second.evaluation is not None
+    assert (second.evaluation.step, second.evaluation.loss) == (10, 0.5)
+
+
+def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> None:
+    spread = Spread(mean=1.0, min=1.0, max=1.0, num_samples=1)
+
+    class Scripted(Telemetry):
+        asked: ClassVar[list[tuple[float, float]]] = []
+        pending: ClassVar = [Message(kind="warning", text="hot")]
+
+        def window(self, start: float, end: float) -> dict[str, Spread]:
+            self.asked.append((start, end))
+            return {"host/cpu_percent": spread} if len(self.asked) == 2 else {}
+
+        def messages(self) -> list[Message]:
+            taken = list(self.pending)
+            self.pending.clear()
+            return taken
+
+        def finish(self) -> MachineUse:
+            self.pending.append(Message(kind="warning", text="left behind"))
+            return MachineUse(num_gpus=2, joules=3.0)
+
+    telemetry = Scripted()
+    done = run(planned(epochs=1, steps=4, per_dispatch=2), steps_per_epoch=4, telemetry=telemetry)
+    assert [window.telemetry for window in done.windows] == [{}, {"host/cpu_percent": spread}]
+    ends = [window.ended_at_seconds for window in done.windows]
+    seconds = [window.seconds for window in done.windows]
+    assert telemetry.asked == [(end - s, end) for end, s in zip(ends, seconds, strict=True)]
+    assert done.log[0] == "compile training step 0"
+    assert done.log[1] == "observer 0 told: hot"
+    assert done.log[-1] == "observer 0 told: left behind"
+    assert done.progress.use == MachineUse(num_gpus=2, joules=3.0)

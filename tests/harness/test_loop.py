@@ -3,7 +3,7 @@
 import pytest
 
 from harness.loop import train
-from harness.records import Compilation, Observer, Progress, Window
+from harness.records import Observer, Window
 from tests.harness.stand_in import (
     COMPILE_SECONDS,
     NEXT_SECONDS,
@@ -17,7 +17,7 @@ from tests.harness.stand_in import (
 
 
 def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
-    (window,) = run(planned(epochs=1, steps=3, per_dispatch=4), steps_per_epoch=3).progress.windows
+    (window,) = run(planned(epochs=1, steps=3, per_dispatch=4), steps_per_epoch=3).windows
     assert window == Window(
         step=3,
         epoch=0,
@@ -27,7 +27,7 @@ def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
         seconds=NEXT_SECONDS + TRAIN_SECONDS,
         data_wait_seconds=NEXT_SECONDS,
         loss=0.25,
-        accuracy=0.5,
+        metrics={"accuracy": 0.5},
         loss_scale=8.0,
         skipped_steps=1,
         ended_at_seconds=500.0 + NEXT_SECONDS + COMPILE_SECONDS + TRAIN_SECONDS,
@@ -35,16 +35,16 @@ def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
 
 
 def test_windows_last_from_sync_to_sync_without_compilation_evaluation_and_saving() -> None:
-    # Two epochs of two windows; the fourth dispatch needs another program.
+    # Two epochs of two windows; the first dispatch needs two programs, the fourth another one.
     dispatches = planned(
-        epochs=2, steps=4, per_dispatch=2, capacity=lambda step: 128 if step == 6 else 64
+        epochs=2, steps=4, per_dispatch=2, capacities=lambda step: {256} if step == 6 else {64, 128}
     )
-    progress = run(dispatches, observers=2, steps_per_epoch=4).progress
+    done = run(dispatches, observers=2, steps_per_epoch=4)
     alone = NEXT_SECONDS + TRAIN_SECONDS
     observed = alone + 2 * OBSERVER_SECONDS  # what observers take is part of the next window
-    assert [window.seconds for window in progress.windows] == [alone, observed, observed, observed]
-    assert [window.data_wait_seconds for window in progress.windows] == [NEXT_SECONDS] * 4
-    assert sum(compilation.seconds for compilation in progress.compilations) == 300
+    assert [window.seconds for window in done.windows] == [alone, observed, observed, observed]
+    assert [window.data_wait_seconds for window in done.windows] == [NEXT_SECONDS] * 4
+    assert sum(made.seconds for made in done.progress.compilations) == 4 * COMPILE_SECONDS
 
 
 def test_everyone_is_told_in_order() -> None:
@@ -65,8 +65,8 @@ def test_everyone_is_told_in_order() -> None:
         "compile evaluation 3",
         "observer 0 told of evaluation",
         "observer 1 told of evaluation",
-        "observer 0 told of evaluation 3",
-        "observer 1 told of evaluation 3",
+        "observer 0 told of epoch 0",
+        "observer 1 told of epoch 0",
         "save 3",
     ]
 
@@ -75,16 +75,19 @@ def test_evaluates_and_saves_at_the_end_of_every_epoch_alone() -> None:
     done = run(planned(epochs=3, steps=5, per_dispatch=2), steps_per_epoch=5)
     asked = [entry for entry in done.log if entry.startswith(("evaluate", "save"))]
     assert asked == [f"{what} {step}" for step in (5, 10, 15) for what in ("evaluate", "save")]
-    assert [(e.step, e.epoch) for e in done.progress.evaluations] == [(5, 0), (10, 1), (15, 2)]
-    assert [w.step for w in done.progress.windows] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(5, 0), (10, 1), (15, 2)]
+    assert [w.step for w in done.windows] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
     assert (done.progress.step, done.progress.interrupted) == (15, False)
 
 
 def test_progress_holds_all_that_was_told() -> None:
-    progress = run(planned(epochs=1, steps=2, per_dispatch=1), steps_per_epoch=2).progress
+    done = run(planned(epochs=1, steps=2, per_dispatch=1), steps_per_epoch=2)
+    progress = done.progress
     assert [c.program for c in progress.compilations] == ["training step", "evaluation"]
-    assert len(progress.windows) == 2
-    assert len(progress.evaluations) == 1
+    assert progress.windows is not None
+    assert progress.windows.examples == 16
+    assert progress.last_window == done.windows[-1]
+    assert len(progress.epochs) == 1
 
 
 @pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
@@ -97,7 +100,7 @@ def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
     )
     assert done.log[-1] == f"save {step}"
     assert (done.progress.step, done.progress.interrupted) == (step, True)
-    assert len(done.progress.windows) == windows
+    assert len(done.windows) == windows
     assert next(answers, "none left") == "none left"
 
 
@@ -108,66 +111,30 @@ def test_interrupted_at_an_epochs_end_it_still_evaluates_and_saves_once() -> Non
         steps_per_epoch=5,
         should_stop=answers.__next__,
     )
-    assert [e.step for e in done.progress.evaluations] == [5]
+    assert [e.step for e in done.progress.epochs] == [5]
     assert [entry for entry in done.log if entry.startswith("save")] == ["save 5"]
     assert done.progress.interrupted
 
 
-@pytest.mark.parametrize(
-    ("at_step", "start_step", "told"),
-    [
-        (3, 0, False),  # in the first epoch
-        (4, 0, True),  # with the first dispatch of the second
-        (9, 0, True),
-        (6, 6, False),  # a resumed run's first dispatch
-        (9, 6, False),  # still within an epoch's steps of where it began
-        (10, 6, True),
-    ],
-)
-def test_a_late_compilation_is_told(at_step: int, start_step: int, told: bool) -> None:
-    dispatches = planned(
-        epochs=3, steps=4, per_dispatch=1, capacity=lambda step: 128 if step == at_step else 64
-    )
-    late: list[Compilation] = []
-    run(
-        [dispatch for dispatch in dispatches if dispatch.step >= start_step],
-        steps_per_epoch=4,
-        start_step=start_step,
-        on_late_compilation=late.append,
-    )
-    assert [compilation.step for compilation in late] == ([at_step] if told else [])
-
-
-def test_a_late_compilation_may_end_the_run() -> None:
-    def refuse(compilation: Compilation) -> None:
-        raise RuntimeError(f"compiled at {compilation.step}")
-
-    dispatches = planned(
-        epochs=2, steps=2, per_dispatch=1, capacity=lambda step: 128 if step == 3 else 64
-    )
-    with pytest.raises(RuntimeError, match="compiled at 3"):
-        run(dispatches, steps_per_epoch=2, on_late_compilation=refuse)
-
-
 def test_resumed_it_counts_on() -> None:
     dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= 2]
-    progress = run(dispatches, steps_per_epoch=4, start_step=2).progress
-    assert [window.step for window in progress.windows] == [4, 6, 8]
-    assert [evaluation.step for evaluation in progress.evaluations] == [4, 8]
+    done = run(dispatches, steps_per_epoch=4, start_step=2)
+    assert [window.step for window in done.windows] == [4, 6, 8]
+    assert [epoch.step for epoch in done.progress.epochs] == [4, 8]
 
 
-def test_nothing_to_do() -> None:
+def test_resumed_after_the_last_step_it_only_evaluates() -> None:
     done = run([], steps_per_epoch=4, start_step=8)
-    assert done.log == []
-    assert done.progress == Progress(
-        windows=(),
-        evaluations=(),
-        inspections=(),
-        compilations=(),
-        step=8,
-        interrupted=False,
-        divergence=None,
-    )
+    assert done.log == [
+        "evaluate 8",
+        "compile evaluation 8",
+        "observer 0 told of evaluation",
+        "observer 0 told of epoch 1",
+    ]
+    assert (done.progress.windows, done.progress.step) == (None, 8)
+    assert done.progress.epochs[0].loss is None
+    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(8, 1)]
+    assert not done.progress.interrupted
 
 
 def test_what_an_observer_raises_ends_the_run() -> None:
@@ -194,7 +161,7 @@ def test_an_inspection_costs_no_window_any_time() -> None:
         planned(epochs=3, steps=2, per_dispatch=1), steps_per_epoch=2, engine={"inspects": (1,)}
     )
     assert [i.step for i in done.progress.inspections] == [4]
-    after = done.log[done.log.index("observer 0 told of evaluation 4") + 1 :]
+    after = done.log[done.log.index("observer 0 told of epoch 1") + 1 :]
     assert after[:5] == [
         "inspect 4",
         "compile look at gradients 4",
@@ -202,4 +169,13 @@ def test_an_inspection_costs_no_window_any_time() -> None:
         "observer 0 told of inspection 4",
         "save 4",
     ]
-    assert max(window.seconds for window in done.progress.windows) < 20
+    assert max(window.seconds for window in done.windows) < 20
+
+
+def test_it_ends_after_some_steps_or_when_told_to() -> None:
+    dispatches = planned(epochs=2, steps=5, per_dispatch=2)
+    assert [w.step for w in run(dispatches, steps_per_epoch=5, num_steps=4).windows] == [2, 4]
+    answers = iter([False, False, True])
+    done = run(dispatches, steps_per_epoch=5, is_done=answers.__next__)
+    assert [w.step for w in done.windows] == [2, 4, 5]
+    assert not done.progress.interrupted

@@ -1,43 +1,53 @@
-"""The figures over windows, against NumPy and by hand."""
+"""Throughput over windows, by hand and against all of them at once."""
+
+import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.statistics import percentile, window_statistics
-from tests.harness.observers.samples import window
-
-
-@given(
-    st.lists(st.floats(0, 1e6), min_size=1, max_size=60),
-    st.integers(1, 99),
-)
-def test_percentiles_are_numpys(values: list[float], percent: int) -> None:
-    assert percentile(values, percent) == pytest.approx(np.percentile(values, percent), abs=1e-9)
+from harness.records import Window
+from harness.statistics import MAX_KEPT, RunningStatistics, WindowStatistics
+from tests.harness.observe.samples import window
 
 
-@pytest.mark.parametrize("percent", [0, 100])
-def test_a_percentile_outside_is_an_error(percent: int) -> None:
-    with pytest.raises(ValueError, match=f"percent is {percent}"):
-        percentile([1.0, 2.0], percent)
+def over(windows: list[Window]) -> WindowStatistics:
+    running = RunningStatistics()
+    for one in windows:
+        running.add(one)
+    result = running.result()
+    assert result is not None
+    return result
 
 
 def test_rates_are_medians_and_means_and_waits_are_of_all_time() -> None:
-    slow = window(20, seconds=2.0, data_wait_seconds=1.9)
-    taken = window_statistics([slow, window(40), window(60, seconds=0.2)])
+    slow = window(20, seconds=2.0, data_wait_seconds=1.9, skipped_steps=2)
+    taken = over([slow, window(40), window(60, seconds=0.2, skipped_steps=1)])
     assert taken.examples_per_second == 10_000 / 0.2
     assert taken.steps_per_second == 20 / 0.2
     assert taken.tokens_per_second == 1_302_000 / 0.2
     assert taken.mean_examples_per_second == pytest.approx(30_000 / 2.36)
     assert taken.mean_steps_per_second == pytest.approx(60 / 2.36)
     assert taken.mean_tokens_per_second == pytest.approx(3_906_000 / 2.36)
-    assert taken.step_time_ms_p50 == 10.0
-    assert taken.step_time_ms_p95 == pytest.approx(np.percentile([100.0, 8.0, 10.0], 95))
     assert taken.train_seconds == pytest.approx(2.36)
     assert taken.data_wait_fraction == pytest.approx(1.908 / 2.36)
+    assert (taken.examples, taken.skipped_steps, taken.most_steps) == (30_000, 3, 20)
 
 
-def test_no_window_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no window"):
-        window_statistics([])
+def test_without_a_window_there_are_none() -> None:
+    assert RunningStatistics().result() is None
+
+
+@pytest.mark.parametrize("num_windows", [MAX_KEPT, 5 * MAX_KEPT])
+def test_memory_is_bounded_and_medians_stay_true(num_windows: int) -> None:
+    seconds = np.random.default_rng().uniform(0.1, 0.3, num_windows).tolist()
+    running = RunningStatistics()
+    rates = []
+    for number, taken in enumerate(seconds):
+        running.add(window(20 * (number + 1), seconds=taken))
+        rates.append(10_000 / taken)
+    assert len(running._rates) <= MAX_KEPT
+    result = running.result()
+    assert result is not None
+    tolerance = 0 if num_windows <= MAX_KEPT else 0.05
+    assert result.examples_per_second == pytest.approx(statistics.median(rates), rel=tolerance)
+    assert result.train_seconds == pytest.approx(sum(seconds))

@@ -2,3 +2,5 @@
 
 Importing this compiles and loads nothing; the first use does.
 """
+
+from kernels.multi_hot.native.product import PRODUCT as PRODUCT

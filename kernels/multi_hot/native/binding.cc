@@ -1,15 +1,14 @@
-// The kernels as XLA custom calls: buffers in, buffers out, through XLA's foreign function interface.
+// The kernels as custom calls through XLA's foreign function interface: buffers in, buffers out.
 //
 // Shapes: B rows, V num_tokens, H units, N values.
 #include <cstdint>
+#include <exception>
 #include <functional>
-#include <limits>
+#include <new>
 #include <string>
-#include <type_traits>
 #include <utility>
 
-#include "backward.h"
-#include "forward.h"
+#include "product.h"
 #include "sets.h"
 #include "take_rows.h"
 #include "xla/ffi/api/ffi.h"
@@ -30,12 +29,10 @@ class XlaWorkers : public Workers {
   int64_t num_threads_;
 };
 
-ffi::Error invalid(const std::string& message) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, message);
-}
-
-ffi::Error unless(const std::string& fault) {
-  return fault.empty() ? ffi::Error::Success() : invalid(fault);
+// An empty string means success.
+ffi::Error error_of(const std::string& fault) {
+  if (fault.empty()) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument, fault);
 }
 
 // Calls function(Format()) with the format of a buffer's elements.
@@ -45,7 +42,7 @@ ffi::Error with_format(ffi::DataType type, Function function) {
     case ffi::DataType::F32: return function(Float32());
     case ffi::DataType::BF16: return function(BFloat16());
     case ffi::DataType::F16: return function(Float16());
-    default: return invalid("the multi-hot kernels take float32, bfloat16 and float16");
+    default: return error_of("the multi-hot kernels take float32, bfloat16 and float16");
   }
 }
 
@@ -58,28 +55,27 @@ Sets make_sets(ffi::Buffer<ffi::S32>& values, ffi::AnyBuffer& splits, int64_t nu
 
 // (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
 ffi::Error forward_call(ffi::ThreadPool pool, ffi::AnyBuffer table, ffi::Buffer<ffi::S32> values,
-                        ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> y, bool unique) {
+                        ffi::AnyBuffer splits, bool unique, ffi::Result<ffi::AnyBuffer> y) {
   const int64_t V = table.dimensions()[0], H = table.dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
   XlaWorkers workers(pool);
   return with_format(table.element_type(), [&](auto format) {
     using Format = decltype(format);
     using Storage = typename Format::Storage;
-    return unless(forward<Format>(sets, static_cast<const Storage*>(table.untyped_data()), H,
-                                  static_cast<Storage*>(y->untyped_data()), workers));
+    return error_of(forward<Format>(sets, static_cast<const Storage*>(table.untyped_data()), H,
+                                    static_cast<Storage*>(y->untyped_data()), workers));
   });
 }
 
 // (dy [B, H], values [N], row_splits [B + 1])
 //   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]
 ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ffi::S32> values,
-                         ffi::AnyBuffer splits, ffi::Result<ffi::AnyBuffer> dw,
-                         ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::U16> rows,
-                         bool unique, bool halves) {
+                         ffi::AnyBuffer splits, bool unique, ffi::Result<ffi::AnyBuffer> dw,
+                         ffi::ResultBuffer<ffi::S32> ends, ffi::ResultBuffer<ffi::U16> rows) {
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const Sets sets = make_sets(values, splits, V, unique);
   const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
-  if (!index.admits(sets.num_rows) || (halves && !index.has_halves()) ||
+  if (!index.admits(sets.num_rows) ||
       static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
   }
@@ -87,63 +83,52 @@ ffi::Error backward_call(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Buffer<ff
   return with_format(dy.element_type(), [&](auto format) {
     using Format = decltype(format);
     using Storage = typename Format::Storage;
-    return unless(backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
-                                   halves, static_cast<Storage*>(dw->untyped_data()), workers));
+    return error_of(backward<Format>(sets, static_cast<const Storage*>(dy.untyped_data()), H, index,
+                                     static_cast<Storage*>(dw->untyped_data()), workers));
   });
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::S32>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<bool>("unique"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::S32>>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Ret<ffi::Buffer<ffi::S32>>()
-                                  .Ret<ffi::Buffer<ffi::U16>>()
-                                  .Attr<bool>("unique")
-                                  .Attr<bool>("halves"));
-
-template <class Id>
-ffi::Error take_rows(Workers& workers, const ResidentSets<Id>& sets, ffi::Buffer<ffi::S32>& rows,
-                     ffi::ResultBuffer<ffi::S32>& values, ffi::ResultBuffer<ffi::S32>& row_splits) {
-  const int64_t B = static_cast<int64_t>(rows.element_count());
-  const int64_t C = static_cast<int64_t>(values->element_count());
-  int32_t* splits = row_splits->typed_data();
-  const std::string fault = plan_rows(sets, rows.typed_data(), B, C, splits);
-  if (!fault.empty()) return invalid(fault);
-  copy_rows(sets, rows.typed_data(), B, C, splits, values->typed_data(), workers);
-  return ffi::Error::Success();
+// What both passes begin with.
+auto product_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::Buffer<ffi::S32>>()
+      .Arg<ffi::AnyBuffer>()
+      .Attr<bool>("unique")
+      .Ret<ffi::AnyBuffer>();
 }
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call, product_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    kBackward, backward_call,
+    product_binding().Ret<ffi::Buffer<ffi::S32>>().Ret<ffi::Buffer<ffi::U16>>());
 
 // (values [M], row_splits [R + 1], rows [B]) -> values [C], row_splits [B + 1]
 ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, ffi::AnyBuffer splits,
                           ffi::Buffer<ffi::S32> rows, ffi::ResultBuffer<ffi::S32> taken,
                           ffi::ResultBuffer<ffi::S32> row_splits) {
+  const bool is_int64 = splits.element_type() == ffi::DataType::S64;
+  if (!is_int64 && splits.element_type() != ffi::DataType::S32) {
+    return error_of("resident row_splits are int32 or int64");
+  }
+  const int64_t B = static_cast<int64_t>(rows.element_count());
+  const int64_t C = static_cast<int64_t>(taken->element_count());
   XlaWorkers workers(pool);
-  const auto sets = [&](auto* ids) {
-    return ResidentSets<std::remove_cv_t<std::remove_pointer_t<decltype(ids)>>>{
-        ids, static_cast<int64_t>(values.element_count()),
-        {splits.untyped_data(), splits.element_type() == ffi::DataType::S64},
-        static_cast<int64_t>(splits.element_count()) - 1};
+  const auto take = [&](auto id) {
+    using Id = decltype(id);
+    const ResidentSets<Id> sets = {static_cast<const Id*>(values.untyped_data()),
+                                   static_cast<int64_t>(values.element_count()),
+                                   {splits.untyped_data(), is_int64},
+                                   static_cast<int64_t>(splits.element_count()) - 1};
+    int32_t* ends = row_splits->typed_data();
+    const std::string fault = plan_rows(sets, rows.typed_data(), B, C, ends);
+    if (fault.empty()) copy_rows(sets, rows.typed_data(), B, C, ends, taken->typed_data(), workers);
+    return error_of(fault);
   };
   switch (values.element_type()) {
-    case ffi::DataType::U16:
-      return take_rows(workers, sets(static_cast<const uint16_t*>(values.untyped_data())), rows,
-                       taken, row_splits);
-    case ffi::DataType::S32:
-      return take_rows(workers, sets(static_cast<const int32_t*>(values.untyped_data())), rows,
-                       taken, row_splits);
-    default: return invalid("resident ids are uint16 or int32");
+    case ffi::DataType::U16: return take(uint16_t());
+    case ffi::DataType::U32: return take(uint32_t());
+    default: return error_of("resident ids are uint16 or uint32");
   }
 }
 
@@ -156,14 +141,35 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::S32>>());
 
+// A handler that turns exceptions into errors, since XLA expects none. The messages are plain
+// characters: there may be no memory for a std::string.
+template <XLA_FFI_Handler* handler>
+XLA_FFI_Error* guarded(XLA_FFI_CallFrame* frame) {
+  const auto error = [frame](XLA_FFI_Error_Code code, const char* message) {
+    XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message, code};
+    return frame->api->XLA_FFI_Error_Create(&args);
+  };
+  try {
+    return handler(frame);
+  } catch (const std::bad_alloc&) {
+    return error(XLA_FFI_Error_Code_RESOURCE_EXHAUSTED,
+                 "the native multi-hot kernels ran out of host memory");
+  } catch (const std::exception& exception) {
+    return error(XLA_FFI_Error_Code_INTERNAL, exception.what());
+  }
+}
+
 }  // namespace
 }  // namespace multi_hot
 
 // Registers the handlers with the XLA of this process. Returns 0, or the number of the failed one.
 extern "C" int multi_hot_register(const XLA_FFI_Api* api) {
-  using xla::ffi::Ffi;
-  if (Ffi::RegisterStaticHandler(api, "multi_hot_forward", "Host", multi_hot::kForward)) return 1;
-  if (Ffi::RegisterStaticHandler(api, "multi_hot_backward", "Host", multi_hot::kBackward)) return 2;
-  if (Ffi::RegisterStaticHandler(api, "multi_hot_take_rows", "Host", multi_hot::kTakeRows)) return 3;
+  using namespace multi_hot;
+  const auto failed = [api](const char* name, XLA_FFI_Handler* handler) {
+    return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) != nullptr;
+  };
+  if (failed("multi_hot_forward", guarded<kForward>)) return 1;
+  if (failed("multi_hot_backward", guarded<kBackward>)) return 2;
+  if (failed("multi_hot_take_rows", guarded<kTakeRows>)) return 3;
   return 0;
 }

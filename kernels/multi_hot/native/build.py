@@ -1,13 +1,13 @@
 """Builds the kernels' shared library with the system's compiler, once per what it depends on.
 
-The library lies in a cache of the user's under a key of sources, compiler, flags, processor and
-TensorFlow version. Importing this imports no TensorFlow and starts nothing.
+The library is kept in the user's cache folder, under a key of sources, compiler, flags, processor
+and XLA's headers. Importing this module starts nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -16,19 +16,23 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from kernels.multi_hot.registry import UnavailableError
 
 CACHE_VARIABLE = "MULTI_HOT_CACHE"
 SOURCES = Path(__file__).resolve().parent
 _COMPILERS = ("g++", "clang++", "c++")
 _BUILD_TIMEOUT_SECONDS = 300
+_ABANDONED_SECONDS = 3600
+"""No process still writes to a temporary file of this age."""
 _REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
-class NativeUnavailableError(ValueError):
-    """`native` was asked for and cannot be had here; the message says why and what to do."""
+class NativeUnavailableError(UnavailableError):
+    """`native` cannot be built or loaded on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class Build:
     path: Path
 
     compile_seconds: float
-    """0 when it was found in the cache."""
+    """0 on a cache hit."""
 
 
 def find_compiler() -> list[str] | None:
@@ -47,17 +51,13 @@ def find_compiler() -> list[str] | None:
     Raises:
       NativeUnavailableError: CXX is set to something that cannot be run.
     """
-    named = shlex.split(os.environ.get("CXX", ""))
-    if named:
+    if named := shlex.split(os.environ.get("CXX", "")):
         if shutil.which(named[0]) is None:
             raise NativeUnavailableError(
                 f"CXX names {named[0]!r}, which cannot be run: correct or unset it, {_REMEDY}"
             )
         return named
-    for name in _COMPILERS:
-        if found := shutil.which(name):
-            return [found]
-    return None
+    return next(([found] for name in _COMPILERS if (found := shutil.which(name))), None)
 
 
 def require_compiler() -> list[str]:
@@ -72,14 +72,14 @@ def require_compiler() -> list[str]:
 
 
 def flags(*, optimize: str = "-O3") -> list[str]:
-    """Return the compiler's flags, but for the headers' place: C++17 for this very processor."""
+    """Return the compiler's flags except include paths: C++17 for this processor."""
     arm = platform.machine() in ("aarch64", "arm64")
     tuned = "-mcpu=native" if arm else "-march=native"
     return ["-std=c++17", optimize, tuned, "-DNDEBUG", "-fPIC", "-pthread", "-Wall", "-Wextra"]
 
 
 def processor() -> str:
-    """Return what identifies the processor's instruction set: its features where they are told."""
+    """Return what identifies the processor's instruction set: its features, if Linux lists them."""
     cpuinfo = Path("/proc/cpuinfo")
     wanted = ("flags", "Features", "model name")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -88,11 +88,10 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder for built libraries, made if need be.
+    """Return the folder for built libraries, created if necessary.
 
-    $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache; where that cannot
-    be written, as in a read-only home, a folder of this user alone under the system's temporary
-    one.
+    $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache; if that cannot be
+    written to, as in a read-only home, a private folder in the system's temporary one.
 
     Raises:
       NativeUnavailableError: none of them can be used.
@@ -107,97 +106,100 @@ def cache_folder() -> Path:
     for folder in candidates:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_owned(folder)
+            status = folder.stat()
+            # Another user could put a library there for us to load.
+            if status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH:
+                raise PermissionError("it belongs to another user, or is writable by everybody")
             with tempfile.TemporaryFile(dir=folder):
                 return folder
         except OSError as error:
             reasons.append(f"{folder}: {error.strerror or error}")
     raise NativeUnavailableError(
-        f"the native kernels find no folder to be built in ({'; '.join(reasons)}): name a writable "
+        f"the native kernels have no folder to be built in ({'; '.join(reasons)}): name a writable "
         f"one in {CACHE_VARIABLE}, {_REMEDY}"
     )
 
 
-def _check_owned(folder: Path) -> None:
-    """Raise PermissionError where another user could put a library for us to load."""
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH:
-        raise PermissionError(f"{folder} is another user's, or writable by everybody")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces `path` at the end, or vanishes if the body raises."""
+    descriptor, name = tempfile.mkstemp(prefix="multi_hot-", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def build(include: Path) -> Build:
-    """Return the library for this machine, compiled now unless the cache has it.
+    """Return the library for this machine: from the cache, or else compiled now.
 
-    Two processes may do this at once: each writes its own file and renames it.
+    Two processes may do this at the same time: each replaces the file as a whole. Temporary files
+    that killed builds left behind are removed after an hour.
 
     Args:
-      include: the folder of TensorFlow's headers, which hold XLA's.
+      include: the folder of TensorFlow's headers, which contains XLA's.
 
     Raises:
       NativeUnavailableError: no compiler, no folder to write to, or the compilation failed.
     """
     compiler = require_compiler()
     path = cache_folder() / f"multi_hot-{key(compiler, include)}.so"
+    for file in path.parent.glob("multi_hot-*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes them too
+            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
+                file.unlink()
     if path.exists():
         return Build(path=path, compile_seconds=0.0)
     start = time.perf_counter()
-    compile_to(
-        path,
-        [SOURCES / "binding.cc"],
-        # XLA's headers are not ours to warn about.
-        [*compiler, *flags(), "-shared", "-isystem", str(include)],
-    )
-    return Build(path=path, compile_seconds=time.perf_counter() - start)
-
-
-def compile_to(path: Path, sources: Sequence[Path], command: Sequence[str]) -> None:
-    """Run `command` on the sources; `path` appears whole or not at all.
-
-    Raises:
-      NativeUnavailableError: the compiler failed; its last lines are in the message.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.stem}-", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
+    # -isystem: no warnings about XLA's headers.
+    command = [
+        *compiler,
+        *flags(),
+        "-shared",
+        "-isystem",
+        str(include),
+        str(SOURCES / "binding.cc"),
+    ]
     try:
-        done = subprocess.run(
-            [*command, *map(str, sources), "-o", name],
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_SECONDS,
-        )
-        if done.returncode != 0:
-            tail = "\n".join(done.stderr.splitlines()[-15:])
-            raise NativeUnavailableError(
-                f"{command[0]} could not compile the native kernels (exit {done.returncode}):\n"
-                f"{tail}\nUse another compiler through CXX, {_REMEDY}"
+        with replacing(path) as temporary:
+            done = subprocess.run(
+                [*command, "-o", str(temporary)],
+                capture_output=True,
+                text=True,
+                timeout=_BUILD_TIMEOUT_SECONDS,
             )
-        os.chmod(name, 0o700)
-        os.replace(name, path)
+            if done.returncode != 0:
+                tail = "\n".join(done.stderr.splitlines()[-15:])
+                raise NativeUnavailableError(
+                    f"{compiler[0]} could not compile the native kernels (exit {done.returncode}):"
+                    f"\n{tail}\nname another compiler in CXX, {_REMEDY}"
+                )
+            temporary.chmod(0o700)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NativeUnavailableError(
             f"compiling the native kernels to {path} failed: {error}; correct that, {_REMEDY}"
         ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+    return Build(path=path, compile_seconds=time.perf_counter() - start)
 
 
 def key(compiler: Sequence[str], include: Path) -> str:
-    """Return the name of the build: equal keys mean that the same library would come out."""
+    """Return the name of the build: equal keys mean that the same library would come out.
+
+    It depends on the headers of XLA's foreign function interface rather than on TensorFlow's
+    version, which several distributions provide (tensorflow, tensorflow-cpu, tf-nightly).
+    """
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
+    sources = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cc")])
+    files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]
     digest = hashlib.sha256()
     for part in (
-        *(name for source in source_files() for name in (source.name, source.read_text())),
+        *(part for file in files for part in (file.name, file.read_text())),
         *compiler,
         version.stdout,
         *flags(),
         processor(),
-        importlib.metadata.version("tensorflow"),
-        str(include),
     ):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:24]
-
-
-def source_files() -> list[Path]:
-    """Return the C++ sources and headers, in a fixed order."""
-    return sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cc")])

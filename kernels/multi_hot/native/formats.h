@@ -2,8 +2,7 @@
 //
 // All arithmetic is float32. Each conversion is integer arithmetic that reads the same for one
 // number (U = uint32_t; what CUDA would use) and for a vector of them.
-#ifndef MULTI_HOT_FORMATS_H_
-#define MULTI_HOT_FORMATS_H_
+#pragma once
 
 #include <cstdint>
 #include <cstring>
@@ -93,5 +92,3 @@ struct Float16 {
 };
 
 }  // namespace multi_hot
-
-#endif  // MULTI_HOT_FORMATS_H_

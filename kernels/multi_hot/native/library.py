@@ -15,55 +15,13 @@ _lock = threading.Lock()
 
 
 def load() -> Build:
-    """Build the kernels if need be, load and register them; once per process, from any thread.
+    """Build the kernels if necessary, load and register them; once per process, from any thread.
 
     Raises:
-      NativeUnavailableError: they cannot be built here, or this TensorFlow does not take them.
+      NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
     """
     with _lock:
         return _load()
-
-
-class _ApiHead(ctypes.Structure):
-    """How XLA_FFI_Api begins (xla/ffi/api/c_api.h), up to its version."""
-
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("extension_start", ctypes.c_void_p),
-        ("version_struct_size", ctypes.c_size_t),
-        ("version_extension_start", ctypes.c_void_p),
-        ("major", ctypes.c_int),
-        ("minor", ctypes.c_int),
-    )
-
-
-def ffi_api_version() -> tuple[int, int]:
-    """Return the version, major and minor, of the foreign function interface of this XLA.
-
-    Raises:
-      NativeUnavailableError: this TensorFlow has none.
-    """
-    head = _ApiHead.from_address(_ffi_api())
-    return head.major, head.minor
-
-
-def _ffi_api() -> int:
-    """Return the address of XLA's table of functions for foreign kernels."""
-    (tensorflow_library,) = _tensorflow_libraries() or (None,)
-    if tensorflow_library is None:
-        raise NativeUnavailableError(
-            f"TensorFlow {tf.__version__} has no libtensorflow_cc in {tf.sysconfig.get_lib()}, "
-            "which the native kernels register with: use the implementation 'gather'"
-        )
-    try:
-        get_api = ctypes.CDLL(str(tensorflow_library)).XLA_FFI_GetApi
-    except (OSError, AttributeError) as error:
-        raise NativeUnavailableError(
-            f"TensorFlow {tf.__version__} does not offer XLA's foreign function interface "
-            f"({error}): use the implementation 'gather'"
-        ) from error
-    get_api.restype = ctypes.c_void_p
-    return int(get_api())
 
 
 @functools.cache
@@ -77,8 +35,7 @@ def _load() -> Build:
             "use the implementation 'gather'"
         ) from error
     register.argtypes = [ctypes.c_void_p]
-    failed = register(_ffi_api())
-    if failed:
+    if failed := register(_ffi_api()):
         raise NativeUnavailableError(
             f"XLA in TensorFlow {tf.__version__} refused native kernel {failed} (its foreign "
             "function interface changed): use the implementation 'gather'"
@@ -86,6 +43,32 @@ def _load() -> Build:
     return built
 
 
-def _tensorflow_libraries() -> list[Path]:
-    """Return the library that exports XLA_FFI_GetApi; its name ends in the major version."""
-    return sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
+def ffi_api_version() -> tuple[int, int]:
+    """Return the version, major and minor, of the foreign function interface of this XLA.
+
+    Raises:
+      NativeUnavailableError: this TensorFlow has none.
+    """
+    # XLA_FFI_Api (xla/ffi/api/c_api.h) starts with its size and an extension pointer, and so does
+    # the version in it: two integers after four words.
+    words = 4 * ctypes.sizeof(ctypes.c_void_p)
+    major, minor = (ctypes.c_int * 2).from_address(_ffi_api() + words)
+    return major, minor
+
+
+def _ffi_api() -> int:
+    """Return the address of XLA's table of functions for foreign kernels."""
+    try:
+        # Its file name ends in the major version.
+        (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
+        library = ctypes.CDLL(str(path))
+        # tensorflow-cpu exports only what XLA_FFI_GetApi calls: xla::ffi::GetXlaFfiApi().
+        cxx_name = "_ZN3xla3ffi12GetXlaFfiApiEv"
+        get_api = getattr(library, "XLA_FFI_GetApi", None) or getattr(library, cxx_name)
+    except (OSError, ValueError, AttributeError) as error:
+        raise NativeUnavailableError(
+            f"TensorFlow {tf.__version__} in {tf.sysconfig.get_lib()} does not offer XLA's foreign "
+            f"function interface ({error}): use the implementation 'gather'"
+        ) from error
+    get_api.restype = ctypes.c_void_p
+    return int(get_api())

@@ -1,11 +1,11 @@
-// Work sharing over somebody else's thread pool, without ever blocking one of its threads on work
-// that has not started: the calling thread may itself be one of them.
-#ifndef MULTI_HOT_PARALLEL_H_
-#define MULTI_HOT_PARALLEL_H_
+// Work sharing over XLA's thread pool. It never waits for work that has not started, because the
+// calling thread may be one of the pool's.
+#pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -28,21 +28,36 @@ struct Job {
   int64_t num_blocks;
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> done{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // the first one; read it only when all blocks are done
 
-  void work() {
+  // After a failure, the remaining blocks are only counted.
+  void work() noexcept {
     for (;;) {
       const int64_t block = next.fetch_add(1, std::memory_order_relaxed);
       if (block >= num_blocks) return;
-      body(block);
+      try {
+        if (!failed.load(std::memory_order_relaxed)) body(block);
+      } catch (...) {
+        fail();
+      }
       done.fetch_add(1, std::memory_order_release);
     }
+  }
+
+  // Keeps the current exception if it is the first.
+  void fail() noexcept {
+    if (!failed.exchange(true)) failure = std::current_exception();
   }
 };
 
 }  // namespace internal
 
 // Calls body(0) ... body(num_blocks - 1), each once, from this thread and from idle workers, and
-// returns when all are done. Which thread runs which block is open, so blocks must not depend on it.
+// returns when all are done. Any thread may run any block, so blocks must not depend on it.
+//
+// If a block or `schedule` throws, no further block starts. The first exception is rethrown here
+// once all started blocks have ended, because they use what `body` refers to.
 inline void parallel_for(Workers& workers, int64_t num_blocks,
                          std::function<void(int64_t)> body) {
   const int64_t helpers = std::min(workers.num_threads(), num_blocks) - 1;
@@ -50,18 +65,22 @@ inline void parallel_for(Workers& workers, int64_t num_blocks,
     for (int64_t block = 0; block < num_blocks; ++block) body(block);
     return;
   }
-  // Shared: a helper that is late finds no block left, perhaps after this function has returned.
+  // Shared: a late helper finds no block left, perhaps after this function has returned.
   auto job = std::make_shared<internal::Job>();
   job->body = std::move(body);
   job->num_blocks = num_blocks;
-  for (int64_t i = 0; i < helpers; ++i) workers.schedule([job] { job->work(); });
+  try {
+    for (int64_t i = 0; i < helpers; ++i) workers.schedule([job] { job->work(); });
+  } catch (...) {
+    job->fail();
+  }
   job->work();
-  // Only blocks that a helper is in the middle of are left: microseconds, so spin first.
+  // Only blocks that helpers are running now remain, for microseconds: spin first.
   for (int spins = 0; job->done.load(std::memory_order_acquire) < num_blocks; ++spins) {
     if (spins > 1000) std::this_thread::yield();
   }
+  // Moved out of the job, so that a late helper does not destroy an exception in use.
+  if (job->failed) std::rethrow_exception(std::exchange(job->failure, nullptr));
 }
 
 }  // namespace multi_hot
-
-#endif  // MULTI_HOT_PARALLEL_H_

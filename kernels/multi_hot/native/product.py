@@ -1,34 +1,40 @@
-"""The native kernels as an implementation: `index`, `forward` and `backward` by custom calls.
+"""The native kernels as an implementation: custom calls inside the compiled program.
 
-Shapes: B rows, V num_tokens, H units, N values.
+Shapes: B rows, V num_tokens, H units, N values; R resident rows, M their ids, C a batch's capacity.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.native.custom_call import custom_call
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.problem import Problem
+from kernels.multi_hot.registry import Problem, Product
 
 Tensor = Any
 
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8
-"""TransposedIndex::kSlack, which the kernel checks, and so it does the next."""
+"""TransposedIndex::kSlack. The kernel checks this constant and the next."""
 _MAX_CHUNK_ROWS = 2**16
+_MLIR_TYPES = {
+    tf.float32: "f32",
+    tf.bfloat16: "bf16",
+    tf.float16: "f16",
+    tf.uint16: "ui16",
+    tf.uint32: "ui32",
+    tf.int32: "i32",
+    tf.int64: "i64",
+}
+_STABLEHLO_VERSION = 9
 
 
-def index(problem: Problem) -> Problem:
-    """Return the sets as they are; the kernels build what they need from them.
-
-    Raises:
-      NativeUnavailableError: the kernels cannot be built or loaded here.
-      ValueError: sizes that are not static.
-    """
+def _index(problem: Problem) -> Problem:
+    """Return the sets as they are: each kernel builds what it needs from them."""
     for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
         if vector.shape[0] is None:
             raise ValueError(
@@ -39,43 +45,106 @@ def index(problem: Problem) -> Problem:
     return problem
 
 
-def forward(table: Tensor, problem: Problem) -> Tensor:
-    """Return [B, H] in the table's dtype, accumulated in float32."""
-    shape = [problem.row_splits.shape[0] - 1, table.shape[1]]
-    results = (tf.TensorSpec(shape, table.dtype),)
-    return _call("multi_hot_forward", table, problem, results, {"unique": problem.unique})
+def _forward(table: Tensor, problem: Problem) -> Tensor:
+    y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], table.dtype)
+    operands = (table, problem.values, problem.row_splits)
+    return _custom_call("multi_hot_forward", operands, [y], unique=problem.unique)[0]
 
 
-def backward(dy: Tensor, problem: Problem) -> Tensor:
-    """Return the table's gradient [V, H] in dy's dtype, accumulated in float32."""
+def _backward(dy: Tensor, problem: Problem) -> Tensor:
     V, N = problem.num_tokens, problem.values.shape[0]
     # Counting in parallel costs V per chunk, so it has to have some values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
-    if problem.halves:
-        num_chunks += num_chunks % 2
-    results = (
-        tf.TensorSpec([V, dy.shape[1]], dy.dtype),
+    dw = tf.TensorSpec([V, dy.shape[1]], dy.dtype)
+    index = [
         tf.TensorSpec([num_chunks, V], tf.int32),
         tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
-    )
-    config = {"unique": problem.unique, "halves": problem.halves}
-    return _call("multi_hot_backward", dy, problem, results, config)
+    ]
+    operands = (dy, problem.values, problem.row_splits)
+    return _custom_call("multi_hot_backward", operands, [dw], index, unique=problem.unique)[0]
 
 
-def _call(
+def take_rows(
+    values: Tensor, row_splits: Tensor, rows: Tensor, *, capacity: int
+) -> tuple[Tensor, Tensor]:
+    """Copy one batch from resident sets, inside a compiled program on a CPU.
+
+    Args:
+      values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
+      row_splits: [R + 1] int32 or int64, of a static shape.
+      rows: [B] int32 in [0, R), of a static shape.
+      capacity: C, the static length of the batch's values.
+
+    Returns:
+      values [C] int32: the rows' ids one after another, then zeros; and row_splits [B + 1] int32.
+
+    Raises:
+      NativeUnavailableError: the kernels cannot be built or loaded here.
+      tf.errors.InvalidArgumentError: a row that does not exist, or more ids than C.
+    """
+    load()
+    results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
+    taken, splits = _custom_call("multi_hot_take_rows", (values, row_splits, rows), results)
+    return taken, splits
+
+
+def _custom_call(
     target: str,
-    operand: Tensor,
-    problem: Problem,
-    results: tuple[Any, ...],
-    config: dict[str, bool],
-) -> Tensor:
-    """Return the first of the custom call's results; the others are workspace that XLA plans."""
-    (result,) = custom_call(
-        target,
-        (operand, problem.values, problem.row_splits),
-        results,
-        config=", ".join(f"{name} = {str(value).lower()}" for name, value in config.items()),
-        num_returned=1,
+    operands: Sequence[Tensor],
+    results: Sequence[tf.TensorSpec],
+    workspace: Sequence[tf.TensorSpec] = (),
+    **attributes: bool,
+) -> list[Tensor]:
+    """Return the results of the kernel registered as `target`, called by StableHLO text.
+
+    Args:
+      target: its name.
+      operands: tensors of static shapes.
+      results: shape and dtype of each result.
+      workspace: the same for what the kernel writes besides, in memory that XLA plans.
+      attributes: of the call.
+    """
+    written = [*results, *workspace]
+    names = [f"%a{i}" for i in range(len(operands))]
+    types = [_mlir_type(operand) for operand in operands]
+    declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
+    result_types = ", ".join(map(_mlir_type, results))
+    # MLIR numbers the results of one operation only where there are several.
+    returned = ["%0"] if len(written) == 1 else [f"%0#{i}" for i in range(len(results))]
+    produced = "%0" if len(written) == 1 else f"%0:{len(written)}"
+    config = ", ".join(f"{name} = {str(value).lower()}" for name, value in attributes.items())
+    # The location is what XLA calls the instruction, and so what a profile shows.
+    module = f"""
+        module @{target} {{
+          func.func public @main({declared}) -> ({result_types}) {{
+            {produced} = stablehlo.custom_call @{target}({", ".join(names)}) {{
+              api_version = 4 : i32, backend_config = {{{config}}}
+            }} : ({", ".join(types)}) -> ({", ".join(map(_mlir_type, written))}) loc("{target}")
+            return {", ".join(returned)} : {result_types}
+          }}
+        }}"""
+    return tf_xla.call_module(
+        list(operands),
+        version=_STABLEHLO_VERSION,
+        module=module,
+        Tout=[result.dtype for result in results],
+        Sout=[result.shape for result in results],
+        platforms=("CPU",),
     )
-    return result
+
+
+def _mlir_type(tensor: Any) -> str:
+    sizes = "".join(f"{size}x" for size in tensor.shape)
+    return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"
+
+
+PRODUCT = Product(
+    index=_index,
+    forward=_forward,
+    backward=_backward,
+    device_types=("CPU",),
+    takes_rowids=False,
+    reads_resident_rows=True,
+    prepare=lambda: load().path.name,
+)

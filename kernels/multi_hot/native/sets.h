@@ -1,9 +1,8 @@
-// Ragged sets as the kernels see them, and what must hold before any id is used as an index.
+// Ragged sets as the kernels see them, and the checks that precede the use of any id as an index.
 //
 // Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[B] of them count).
 // The functions marked MULTI_HOT_DEVICE are the indexing that a CUDA translation unit shares.
-#ifndef MULTI_HOT_SETS_H_
-#define MULTI_HOT_SETS_H_
+#pragma once
 
 #include <cstdint>
 #include <string>
@@ -46,7 +45,7 @@ struct Sets {
   }
 };
 
-// Returns what is wrong with the splits, or an empty string. Until it has, no id may be read.
+// Returns what is wrong with the splits, or an empty string. Call it before reading any id.
 inline std::string find_split_fault(const Sets& sets) {
   const auto number = [](int64_t n) { return std::to_string(n); };
   if (sets.splits[0] != 0) return "row_splits must start at 0; got " + number(sets.splits[0]);
@@ -68,8 +67,8 @@ inline std::string find_split_fault(const Sets& sets) {
   return "";
 }
 
-// Whether all ids of rows [first, last) are in range. A pass asks this of each piece of work just
-// before it uses the piece's ids: its threads share the reading, and the ids are in the cache then.
+// Whether all ids of rows [first, last) are in range. A pass checks each block of rows just before
+// it uses their ids: its threads share the work, and the ids are in the cache afterwards.
 inline bool ids_in_range(const Sets& sets, int64_t first, int64_t last) {
   // A maximum instead of a search: the compiler turns it into vectors.
   uint32_t largest = 0;
@@ -81,7 +80,7 @@ inline bool ids_in_range(const Sets& sets, int64_t first, int64_t last) {
   return sets.splits[first] == end || sets.in_range(static_cast<int32_t>(largest));
 }
 
-// Names the first id that is out of range; there must be one.
+// Describes the first id that is out of range; there must be one.
 inline std::string describe_id_fault(const Sets& sets) {
   const auto number = [](int64_t n) { return std::to_string(n); };
   int64_t position = 0, row = 0;
@@ -92,5 +91,3 @@ inline std::string describe_id_fault(const Sets& sets) {
 }
 
 }  // namespace multi_hot
-
-#endif  // MULTI_HOT_SETS_H_

@@ -1,8 +1,7 @@
 // Copies rows of resident sets into a batch.
 //
 // Shapes: R rows of the resident sets, M their ids, B rows of the batch, C its capacity.
-#ifndef MULTI_HOT_TAKE_ROWS_H_
-#define MULTI_HOT_TAKE_ROWS_H_
+#pragma once
 
 #include <cstdint>
 #include <string>
@@ -12,10 +11,10 @@
 
 namespace multi_hot {
 
-// Rows copied as one piece of work: some thousand ids, so that handing it over costs little.
+// Rows of a block: some thousand ids, so that handing a block to a thread costs little.
 constexpr int64_t kRowsPerBlock = 32;
-// How far ahead a row's ids are fetched, and how much of them: rows lie anywhere in memory, and the
-// processor finds out by itself only where one goes on.
+// How many rows ahead ids are prefetched, and how many bytes: rows lie anywhere in memory, and the
+// processor's own prefetcher only follows a row that it has started.
 constexpr int64_t kRowsAhead = 4;
 constexpr int64_t kBytesAhead = 256;
 
@@ -27,8 +26,8 @@ struct ResidentSets {
   int64_t num_rows;    // R
 };
 
-// Writes the batch's row_splits [B + 1]; returns what is wrong, or an empty string. Everything that
-// `copy_rows` relies on is checked here, each split that it will read among it.
+// Writes the batch's row_splits [B + 1]; returns what is wrong, or an empty string. Checks all that
+// `copy_rows` relies on, including each split that it reads.
 template <class Id>
 std::string plan_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
                       int64_t capacity, int32_t* row_splits) {
@@ -68,7 +67,7 @@ void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_ro
       if (i + kRowsAhead < last) {
         const auto* ahead =
             reinterpret_cast<const char*>(sets.values + sets.splits[rows[i + kRowsAhead]]);
-        // Fetching beyond the end of the array does nothing.
+        // Prefetching beyond the end of the array does nothing.
         for (int64_t byte = 0; byte < kBytesAhead; byte += 64) __builtin_prefetch(ahead + byte);
       }
       const Id* from = sets.values + sets.splits[rows[i]];
@@ -81,5 +80,3 @@ void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_ro
 }
 
 }  // namespace multi_hot
-
-#endif  // MULTI_HOT_TAKE_ROWS_H_

@@ -1,8 +1,7 @@
 // The transposed index of a batch: for each id the rows that hold it.
 //
 // Shapes: B rows, V num_tokens, N values, C chunks.
-#ifndef MULTI_HOT_TRANSPOSE_H_
-#define MULTI_HOT_TRANSPOSE_H_
+#pragma once
 
 #include <algorithm>
 #include <atomic>
@@ -16,33 +15,30 @@
 namespace multi_hot {
 
 // Each chunk of consecutive rows has an index of its own over its own part of `rows`, so that two
-// threads never write into one cache line: with one index for all, where most ids have few rows,
-// they nearly always do. The memory is the caller's, so that XLA can plan it.
+// threads never write to the same cache line. With one index for all rows they nearly always would,
+// since most ids have few rows. The caller provides the memory, so that XLA can plan it.
 struct TransposedIndex {
-  // How far reading may run over the end of an id's rows, see HoldersOfIds::copy.
+  // How far HoldersOfIds::copy may read beyond the end of an id's rows.
   static constexpr int64_t kSlack = 8;
 
-  // Rows are counted from their chunk's first in 16 bits: at some thousand rows the index, which is
-  // written in the order of the ids, still fits a core's cache.
+  // Rows are stored in 16 bits, relative to their chunk's first row: so the index, which is written
+  // in the order of the ids, still fits a core's cache at some thousand rows.
   static constexpr int64_t kMaxChunkRows = 1 << 16;
 
   int32_t* ends;       // [C, V]: where in `rows` the chunk's rows of an id end, the next one's begin
-  int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on it
+  int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on C
   uint16_t* rows;      // [N + kSlack]: ascending within an id
 
   int64_t first_row(const Sets& sets, int64_t chunk) const {
     return sets.num_rows * chunk / num_chunks;
   }
 
-  // Whether there are chunks enough for a batch of so many rows.
+  // Whether there are enough chunks for a batch of this many rows.
   bool admits(int64_t num_rows) const { return num_rows <= kMaxChunkRows * num_chunks; }
-
-  // Whether each half of the batch is a number of chunks.
-  bool has_halves() const { return num_chunks % 2 == 0; }
 };
 
-// Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the sets,
-// or an empty string; else the index must not be read.
+// Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the
+// sets, or an empty string; after a fault the index must not be read.
 inline std::string transpose(const Sets& sets, const TransposedIndex& index, Workers& workers) {
   if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   const int64_t V = sets.num_tokens;
@@ -76,7 +72,7 @@ inline std::string transpose(const Sets& sets, const TransposedIndex& index, Wor
 // Reads the index for consecutive ids: all rows that hold an id, ascending, each once.
 class HoldersOfIds {
  public:
-  // `scratch` is this thread's, kept between calls.
+  // `scratch` belongs to this thread, which keeps it between calls.
   HoldersOfIds(const Sets& sets, const TransposedIndex& index, int64_t first_id,
                std::vector<int32_t>& scratch)
       : sets_(sets),
@@ -92,10 +88,7 @@ class HoldersOfIds {
     }
   }
 
-  // How many of the rows that `next` gave are in the first half of the batch.
-  int64_t num_in_first_half() const { return num_in_first_half_; }
-
-  // Moves on by one id; `rows` is valid until the next call. Returns their number.
+  // Moves on by one id and returns the number of its rows. `rows` is valid until the next call.
   int64_t next(const int32_t** rows) {
     int32_t* to = scratch_.data();
     for (int64_t chunk = 0; chunk < index_.num_chunks; ++chunk) {
@@ -103,11 +96,10 @@ class HoldersOfIds {
       const uint16_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
       // A row of the next id begins where this one's end.
       begins_[chunk] = static_cast<int32_t>(end - index_.rows);
-      // A caller may break its promise of unique rows: `scratch` has room for each row once.
+      // A caller may break its promise of unique rows; `scratch` has room for each row once.
       const bool each_once = sets_.unique && end - begin <= num_rows(chunk);
       const auto first = static_cast<int32_t>(index_.first_row(sets_, chunk));
       to = each_once ? copy(begin, end, first, to) : copy_once(begin, end, first, to);
-      if (chunk + 1 == index_.num_chunks / 2) num_in_first_half_ = to - scratch_.data();
     }
     ++id_;
     *rows = scratch_.data();
@@ -119,8 +111,8 @@ class HoldersOfIds {
     return index_.first_row(sets_, chunk + 1) - index_.first_row(sets_, chunk);
   }
 
-  // Eight at a time, running over the end: most ids have few rows, and a loop whose length cannot
-  // be foretold costs more than what it copies.
+  // Eight at a time, reading beyond the end: most ids have few rows, and a loop of unpredictable
+  // length costs more than what it copies.
   static int32_t* copy(const uint16_t* begin, const uint16_t* end, int32_t first, int32_t* to) {
     const int64_t count = end - begin;
     int64_t i = 0;
@@ -131,7 +123,7 @@ class HoldersOfIds {
     return to + count;
   }
 
-  // A repeated id put its row next to itself; chunks share no row.
+  // The row of a repeated id stands next to itself; chunks share no row.
   static int32_t* copy_once(const uint16_t* begin, const uint16_t* end, int32_t first,
                             int32_t* to) {
     int32_t* stop = std::unique_copy(begin, end, to);
@@ -144,9 +136,6 @@ class HoldersOfIds {
   int64_t id_;
   std::vector<int32_t>& scratch_;
   std::vector<int32_t> begins_;
-  int64_t num_in_first_half_ = 0;
 };
 
 }  // namespace multi_hot
-
-#endif  // MULTI_HOT_TRANSPOSE_H_

@@ -1,9 +1,10 @@
 """Rows and results as a sweep would make them, with figures that a test chooses."""
 
+import dataclasses
 from typing import Any
 
-from harness.bench.cell import figures
-from harness.bench.rows import Cell, Pair, Provenance, Results, Row, Windows
+from harness.bench.measure import figures
+from harness.bench.results import Cell, Pair, Provenance, Results, Row, Windows
 
 CELL = Cell(
     batch_size=500,
@@ -13,6 +14,14 @@ CELL = Cell(
     replicas="auto",
     steps_per_dispatch="auto",
 )
+RESOLVED: dict[str, Any] = {
+    "implementation": "gather",
+    "precision": "float32",
+    "input": "resident",
+    "replicas": 1,
+    "steps_per_dispatch": "20",
+}
+"""What the `auto` of `CELL` came to."""
 
 
 def row(
@@ -21,10 +30,12 @@ def row(
     rate: float | None = 1e5,
     *,
     marks: tuple[str, ...] = (),
-    implementation: str = "gather",
+    **resolved: Any,
 ) -> Row:
     """A process of four windows at `rate` examples/s; None: it ran out of memory."""
     num = 0 if rate is None else 4
+    asked = dataclasses.asdict(cell)
+    settled = {axis: RESOLVED[axis] if value == "auto" else value for axis, value in asked.items()}
     windows = Windows(
         seconds=(1000 / (rate or 1.0),) * num,
         num_steps=(2,) * num,
@@ -37,7 +48,7 @@ def row(
         status="ok" if num else "out of memory",
         note="" if num else "none left",
         marks=marks,
-        resolved={"implementation": implementation} if num else {},
+        resolved={**settled, **resolved} if num else {},
         windows=windows,
         num_warm_up_windows=0,
         figures=figures(windows, 0) if num else None,

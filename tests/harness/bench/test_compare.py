@@ -1,124 +1,14 @@
-"""The statistics of a comparison on simulated processes: noise is no effect, an effect is found."""
+"""Results are compared cell by cell, and a gate tells a slowdown from a lack of data."""
 
 import dataclasses
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from rich.console import Console
 
-from harness.bench.compare import (
-    CONFIDENCE,
-    Effect,
-    compare,
-    compare_pairs,
-    paired_effect,
-    shared_confidence,
-    unpaired_effect,
-)
+from harness.bench.compare import compare, compare_pairs, judge, print_comparison
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL, pair, results, row
-
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def rates(seed: int, num: int, *, centre: float = 1e5, deviation: float = 0.01) -> list[float]:
-    normal = np.random.default_rng(seed).normal(0, deviation, num)
-    return (centre * np.exp(normal)).tolist()
-
-
-@settings(max_examples=40)
-@given(seed=SEEDS, num_a=st.integers(2, 12), num_b=st.integers(2, 12))
-def test_exchanging_the_sides_inverts_the_ratio(seed: int, num_a: int, num_b: int) -> None:
-    a, b = rates(seed, num_a), rates(seed + 1, num_b, centre=2e5)
-    forth, back = unpaired_effect(a, b), unpaired_effect(b, a)
-    assert forth.ratio == pytest.approx(1 / back.ratio)
-    assert forth.low == pytest.approx(1 / back.high, rel=1e-2)  # resampled: not to the last bit
-    assert (forth.num_a, forth.num_b) == (num_a, num_b)
-
-
-@settings(max_examples=40)
-@given(seed=SEEDS, num=st.integers(2, 12), factor=st.floats(0.01, 100))
-def test_units_do_not_matter(seed: int, num: int, factor: float) -> None:
-    a, b = rates(seed, num), rates(seed + 1, num)
-    scaled = unpaired_effect([factor * x for x in a], [factor * x for x in b])
-    plain = unpaired_effect(a, b)
-    for name in ("ratio", "low", "high", "detectable"):
-        assert getattr(scaled, name) == pytest.approx(getattr(plain, name), rel=1e-6)
-
-
-@settings(max_examples=40)
-@given(seed=SEEDS, num=st.integers(2, 12))
-def test_pairs_that_share_their_noise_see_more(seed: int, num: int) -> None:
-    shared = np.log(rates(seed, num, deviation=0.2))
-    a = shared + np.log(rates(seed + 1, num, centre=1, deviation=0.001))
-    b = shared + np.log(rates(seed + 2, num, centre=0.95, deviation=0.001))
-    assert paired_effect((b - a).tolist()).ratio == pytest.approx(0.95, rel=5e-3)
-
-
-@pytest.mark.parametrize("num", [2, 3, 5, 10, 20])
-@pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize("skewed", [True, False])
-def test_noise_is_seldom_an_effect(num: int, paired: bool, skewed: bool) -> None:
-    rng = np.random.default_rng(0)
-    alarms, trials = 0, 300
-    for _ in range(trials):
-        noise = rng.gamma(1, 0.02, (2, num)) if skewed else rng.normal(0, 0.02, (2, num))
-        a, b = np.exp(noise)
-        log_ratios = np.log(b / a).tolist()
-        effect = paired_effect(log_ratios) if paired else unpaired_effect(a.tolist(), b.tolist())
-        alarms += effect.verdict != "no difference shown"
-        assert not (effect.verdict == "no difference shown" and effect.is_slower_by(0.0))
-    # 1 - CONFIDENCE of them; above 8 of 300 with a probability of 0.4 %.
-    assert CONFIDENCE == 0.99
-    assert alarms <= 8
-
-
-@pytest.mark.parametrize(("num", "deviation"), [(4, 0.008), (5, 0.01), (10, 0.02)])
-def test_an_effect_of_the_detectable_size_is_found(num: int, deviation: float) -> None:
-    rng = np.random.default_rng(1)
-    found, trials = 0, 200
-    detectable = []
-    for _ in range(trials):
-        effect = paired_effect((math.log(0.95) + rng.normal(0, deviation, num)).tolist())
-        found += effect.verdict == "slower"
-        detectable.append(effect.detectable)
-    assert found / trials > (0.75 if np.median(detectable) < 0.05 else 0.5)
-
-
-@settings(max_examples=40)
-@given(seed=SEEDS, unlucky=st.floats(math.log(0.4), -math.log(0.4)))
-def test_one_unlucky_pair_of_ten_hides_no_difference(seed: int, unlucky: float) -> None:
-    log_ratios = np.random.default_rng(seed).normal(math.log(0.95), 0.005, 10).tolist()
-    effect = paired_effect([*log_ratios[:9], unlucky])
-    assert effect.verdict == "slower"
-    assert effect.ratio == pytest.approx(0.95, rel=0.01)
-    # Below ten none is left out: each may be the rule.
-    few = paired_effect([*log_ratios[:8], unlucky])
-    assert few.ratio == pytest.approx(math.exp(np.mean([*log_ratios[:8], unlucky])))
-
-
-def test_slower_by_more_than_allowed_only_where_the_whole_interval_says_so() -> None:
-    effect = Effect(ratio=0.92, low=0.89, high=0.94, detectable=0.03, num_a=5, num_b=5)
-    assert effect.verdict == "slower"
-    assert effect.is_slower_by(0.05)
-    assert not effect.is_slower_by(0.07)
-    faster = dataclasses.replace(effect, ratio=1.1, low=1.05, high=1.2)
-    assert faster.verdict == "faster"
-    assert not faster.is_slower_by(0.0)
-
-
-def test_processes_that_agree_to_the_bit() -> None:
-    effect = unpaired_effect([100.0, 100.0], [90.0, 90.0, 90.0])
-    assert (effect.low, effect.high) == (effect.ratio, effect.ratio)
-    assert effect.ratio == pytest.approx(0.9)
-    assert effect.detectable == pytest.approx(0.0)
-
-
-def test_many_cells_share_the_confidence() -> None:
-    assert shared_confidence(1) == pytest.approx(0.99)
-    assert shared_confidence(10) == pytest.approx(0.999)
 
 
 def test_results_are_compared_cell_by_cell() -> None:
@@ -172,3 +62,37 @@ def test_pairs_are_compared_without_their_warm_up() -> None:
     assert compared.effect.ratio == pytest.approx(math.exp(-0.05))
     assert compared.effect.verdict == "slower"
     assert compare_pairs(pairs[:1]).cells == ()
+
+
+@pytest.mark.parametrize(
+    ("log_ratios", "fail_if_inconclusive", "code", "words"),
+    [
+        ((-0.1, -0.1, -0.1), True, 1, "failed: B is slower than A by more than 5%: batch size 500"),
+        ((0.0, 0.0, 0.0), True, 0, "passed: no cell is slower by more than 5%"),
+        ((-0.4, 0.0, 0.4), True, 3, "inconclusive: B may or may not be slower than A by more"),
+        ((-0.4, 0.0, 0.4), False, 0, "more --repeats or longer --seconds"),
+    ],
+)
+def test_a_gate_tells_inconclusive_apart(
+    log_ratios: tuple[float, ...],
+    fail_if_inconclusive: bool,
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    comparison = compare_pairs([pair(r, (ratio,)) for r, ratio in enumerate(log_ratios)])
+    gate = {"fail_if_slower": "5%", "fail_if_inconclusive": fail_if_inconclusive}
+    assert judge(comparison, Console(), **gate) == code
+    assert words in capsys.readouterr().out
+    assert judge(comparison, Console(), fail_if_slower=None, fail_if_inconclusive=False) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_comparison_is_printed_without_wrapping(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [dataclasses.replace(CELL, implementation=name) for name in ("gather", "native")]
+    measured = results(*(row(cell, r, 1e5 + r) for cell in cells for r in range(2)))
+    print_comparison(compare(measured, measured, across_machines=False), Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "batch"
+    assert all(line.endswith("2 + 2") and len(line) <= 80 for line in lines[1:3])
+    assert lines[3] == "(80 columns have no room for: detectable)"

@@ -1,4 +1,4 @@
-"""Real processes that are measured: alone, in turn, slowed, killed, and with too little memory."""
+"""Real processes that are measured: alone, in turns, killed, and with too little memory."""
 
 import json
 import os
@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.bench.against import Side, measure_pair
-from harness.bench.cell import measure
+from harness.bench import process as process_module
+from harness.bench.measure import Side, measure, measure_pair
 from harness.bench.process import (
     OWN_CODE,
+    PROTOCOL_VERSION,
     MeasuredProcess,
+    OutOfMemoryError,
     ProcessFailedError,
 )
-from harness.bench.protocol import PROTOCOL_VERSION, Job
-from harness.bench.rows import RESULTS_FILE_NAME, read_results
-from harness.config import SyntheticOptions
+from harness.bench.results import RESULTS_FILE_NAME, read_results
 from harness.data import store
+from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL
-from tests.harness.commands.runs import command_line, environment
+from tests.harness.cli.runs import command_line, environment
 
 ROWS = 1_000
 
@@ -42,14 +43,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def small(data: Path, **changes: Any) -> Job:
-    execution = {"batch_size": 100, "implementation": "gather", "steps_per_dispatch": 4}
-    settings: dict[str, Any] = {
-        "data": {"data": str(data)},
-        "model": {"hidden_units": [8], "dropout": [0.0]},
-        "execution": {**execution, "input": "stream", **changes.pop("execution", {})},
+def small(data: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "data": str(data),
+        "hidden_units": [8],
+        "dropout": [0.0],
+        "batch_size": 100,
+        "implementation": "gather",
+        "steps_per_dispatch": 4,
+        "input": "stream",
+        **changes,
     }
-    return Job(settings=settings, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +98,7 @@ def test_it_can_be_halted_between_turns(process: MeasuredProcess) -> None:
 def test_a_killed_process_is_taken_for_one_without_memory(data: Path) -> None:
     with MeasuredProcess(small(data)) as doomed:
         os.kill(doomed.pid, signal.SIGKILL)
-        with pytest.raises(ProcessFailedError, match="and not for lack of memory"):
+        with pytest.raises(OutOfMemoryError, match="as the system does when memory runs out"):
             doomed.turn(steps=1)
 
 
@@ -106,20 +110,28 @@ def test_other_ends_are_failures(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "message"),
+    ("changes", "message"),
     [
-        (lambda data: small(data, execution={"batch_size": 801}), "--batch-size is 801 .* 800"),
-        (lambda data: small(data, execution={"colour": "red"}), "unknown setting 'colour'"),
-        (lambda data: small(data, protocol=PROTOCOL_VERSION + 1), "measures by protocol"),
+        ({"batch_size": 801}, "--batch-size is 801 .* 800"),
+        ({"colour": "red"}, "unknown setting 'colour'"),
     ],
 )
-def test_wrong_input_is_told(job: Any, message: str, data: Path) -> None:
+def test_wrong_settings_are_an_input_error(
+    changes: dict[str, Any], message: str, data: Path
+) -> None:
     with pytest.raises(InputError, match=message):
-        measure(CELL, job(data), repeat=0, seconds=None, steps=4)
+        measure(CELL, small(data, **changes), repeat=0, seconds=None, steps=4)
+
+
+def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
+    told = f"measures by protocol {PROTOCOL_VERSION}, it was asked by {PROTOCOL_VERSION + 1}"
+    with MeasuredProcess(small(data)) as started, pytest.raises(InputError, match=told):
+        started.wait_until_ready()
 
 
 def test_no_checkout(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(InputError, match=r"has no harness\.bench\.worker"):
+    with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
         MeasuredProcess(small(data), code=tmp_path)
 
 
@@ -127,15 +139,14 @@ def test_a_process_ends_with_its_parent(data: Path) -> None:
     program = (
         "import json, os, sys\n"
         "from harness.bench.process import MeasuredProcess\n"
-        "from harness.bench.protocol import Job\n"
-        "process = MeasuredProcess(Job(settings=json.loads(sys.argv[1])))\n"
+        "process = MeasuredProcess(json.loads(sys.argv[1]))\n"
         "process.wait_until_ready()\n"
         "process.stop()\n"
         "print(process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(small(data).settings)],
+        [sys.executable, "-c", program, json.dumps(small(data))],
         env=environment(),
         capture_output=True,
         text=True,
@@ -155,14 +166,15 @@ def test_a_process_ends_with_its_parent(data: Path) -> None:
 
 
 def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
-    # Side A is another checkout; side B sleeps as long as it works.
+    # Side A is another checkout; side B has so much more work that no machine misses it.
     for package in ("harness", "kernels"):
         shutil.copytree(OWN_CODE / package, tmp_path / package)
-    a, b = Side(job=small(data), code=tmp_path), Side(job=small(data), slow_down=1.0)
+    a = Side(settings=small(data), code=tmp_path, commit="0123abc", dirty=False)
+    b = Side(settings=small(data, hidden_units=[2048, 2048]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
     assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
-    assert np.median(pair.log_ratios) < -0.2  # log 1/2, were there nothing but the step
-    assert pair.resolved_a["commit"] is None
+    assert np.median(pair.log_ratios) < -0.2
+    assert (pair.resolved_a["commit"], pair.resolved_b["commit"]) == ("0123abc", None)
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"
 
 

@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.bench.sweep import cells, check_same, remaining, schedule
-from harness.config.bench import GridConfig
+from harness.bench.results import AXES
+from harness.bench.sweep import cells, remaining, schedule
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL, pair, results, row
 
-GRID = GridConfig(batch_size=(100, 200), implementation=("gather", "dense"), replicas=("auto", 2))
+GRID = dict.fromkeys(AXES, ("auto",)) | {
+    "batch_size": (100, 200),
+    "implementation": ("gather", "dense"),
+    "replicas": ("auto", 2),
+}
 
 
 def test_every_combination_is_a_cell() -> None:
@@ -53,10 +57,3 @@ def test_what_remains() -> None:
     assert remaining(planned, 2, done) == [(CELL, 1)]  # the other would run out of memory again
     assert remaining(planned, 1, done) == []
     assert remaining((CELL,), 2, results(pair(0, (0.0,)))) == [(CELL, 1)]
-
-
-def test_a_sweep_is_resumed_with_its_own_settings() -> None:
-    before = {"seconds": 3.0, "repeats": 5, "resume": False, "grid": {"seed": 0}}
-    check_same(before, {**before, "repeats": 7, "resume": True})
-    with pytest.raises(InputError, match=r"\[grid\], \[seconds\] differ"):
-        check_same(before, {**before, "seconds": 1.0, "grid": {"seed": 1}})

@@ -1,6 +1,6 @@
 """Files in Keras's format, made small."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,14 @@ import numpy as np
 import pytest
 
 Rows = Sequence[Any]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache of data sets is out of reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTI_HOT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def object_array(rows: Rows) -> np.ndarray:
@@ -34,7 +42,7 @@ def write_npz(tmp_path: Path) -> Callable[..., Path]:
         }
         parts |= changes
         path = tmp_path / "reviews.npz"
-        arrays = {
+        arrays: dict[str, Any] = {
             name: part if isinstance(part, np.ndarray) else object_array(part)
             for name, part in parts.items()
             if part is not None

@@ -1,8 +1,10 @@
-"""Keras's imdb.npz format against keras.datasets.imdb itself, and files that must be refused."""
+"""Keras's imdb.npz format against keras.datasets.imdb itself, the download, hostile files."""
 
+import hashlib
 import io
 import os
 import pickle
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +15,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config import ImdbOptions
-from harness.data.imdb import load_imdb, load_parts
+from harness.data import imdb
+from harness.data.imdb import cached_file, imdb_file, load_imdb
+from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 
 WriteNpz = Callable[..., Path]
+STANDARD = ImdbOptions(split="standard")
+
+
+def load_parts(path: Path, options: ImdbOptions = STANDARD) -> tuple[RaggedSets, RaggedSets]:
+    """The train rows and the test rows."""
+    sets, num_test_rows = load_imdb(path, options)
+    test, train = sets.split(num_test_rows)
+    return train, test
 
 
 def assert_as_keras(path: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
@@ -27,7 +38,7 @@ def assert_as_keras(path: Path, monkeypatch: pytest.MonkeyPatch, **arguments: An
     # Keras's own hash check admits its own file alone; its reading of this one is what counts.
     monkeypatch.setattr(keras_imdb, "get_file", lambda **_: str(path))
     expected = keras_imdb.load_data(**arguments)
-    ours: dict[str, Any] = {"num_words": None} | arguments
+    ours: dict[str, Any] = {"num_words": None, "split": "standard"} | arguments
     if "seed" in ours:
         ours["shuffle_seed"] = ours.pop("seed")
     parts = load_parts(path, ImdbOptions(**ours))
@@ -71,7 +82,7 @@ def test_the_real_reviews_are_as_keras_gives_them(
 
 
 def test_the_real_reviews_have_the_known_figures(imdb_path: Path) -> None:
-    train, test = load_imdb(imdb_path)
+    train, test = load_parts(imdb_path, ImdbOptions())
     assert (train.num_rows, test.num_rows, train.num_tokens) == (40_000, 10_000, 10_000)
     lengths = np.concatenate([test.lengths, train.lengths])
     assert lengths.mean() == pytest.approx(234.738, abs=5e-4)
@@ -84,37 +95,81 @@ def test_the_real_reviews_have_the_known_figures(imdb_path: Path) -> None:
 
 def test_the_default_split_holds_out_the_head_of_the_merged_set(write_npz: WriteNpz) -> None:
     path = write_npz()
-    parts = load_parts(path, ImdbOptions())
-    merged = RaggedSets.concatenate(parts, name="merged")
-    train, test = load_imdb(path, ImdbOptions(held_out_rows=5))
-    assert (test.num_rows, train.num_rows) == (5, 2)
-    np.testing.assert_array_equal(np.concatenate([test.values, train.values]), merged.values)
-    np.testing.assert_array_equal(np.concatenate([test.labels, train.labels]), merged.labels)
-    standard = load_imdb(path, ImdbOptions(split="standard"))
-    assert [part.num_rows for part in standard] == [4, 3]
-    assert train.name == test.name == standard[0].name == "reviews"
+    parts = load_parts(path)
+    assert [part.num_rows for part in parts] == [4, 3]
+    merged, num_test_rows = load_imdb(path, ImdbOptions(held_out_rows=5))
+    assert (num_test_rows, merged.num_rows, merged.name) == (5, 7, "reviews")
+    expected = RaggedSets.concatenate(parts, name="reviews")
+    np.testing.assert_array_equal(merged.values, expected.values)
+    np.testing.assert_array_equal(merged.labels, expected.labels)
 
 
 def test_rows_may_be_integer_arrays(write_npz: WriteNpz) -> None:
     rows = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]]
-    listed = load_imdb(write_npz(x_train=rows), ImdbOptions(split="standard"))[0]
+    listed, _ = load_parts(write_npz(x_train=rows))
     for dtype in ("u1", "<i4", ">i8"):
-        arrays = [np.array(row, dtype) for row in rows]
-        given_arrays = load_imdb(write_npz(x_train=arrays), ImdbOptions(split="standard"))[0]
-        np.testing.assert_array_equal(given_arrays.values, listed.values)
-
-
-def test_more_than_two_classes(write_npz: WriteNpz) -> None:
-    train, _ = load_imdb(write_npz(y_train=np.array([0, 4, 2, 3])), ImdbOptions(split="standard"))
-    assert train.num_classes == 5
+        from_arrays, _ = load_parts(write_npz(x_train=[np.array(row, dtype) for row in rows]))
+        np.testing.assert_array_equal(from_arrays.values, listed.values)
 
 
 def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
     path = write_npz(y_train=np.array([0, 4, 2, 3]))
-    train, test = load_imdb(path, ImdbOptions(split="standard"))
-    assert train.num_classes == test.num_classes == 5
-    train, test = load_imdb(path, ImdbOptions(held_out_rows=2))
-    assert train.num_classes == test.num_classes == 5
+    for options in (STANDARD, ImdbOptions(held_out_rows=2)):
+        assert load_imdb(path, options)[0].num_classes == 5
+
+
+# Keras's own folder and the download.
+
+
+def test_the_cached_file_is_where_keras_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "own"))
+    cached = tmp_path / "own" / "datasets" / "imdb.npz"
+    assert cached_file("imdb.npz") == cached
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"")
+    assert imdb_file() == cached
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cached_file("imdb.npz") == tmp_path / ".keras" / "datasets" / "imdb.npz"
+
+
+def test_a_download_is_kept_only_if_it_is_the_known_file(
+    keras_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "served.npz").write_bytes(b"reviews")
+    monkeypatch.setattr(imdb, "_URL", (tmp_path / "served.npz").as_uri())
+    with pytest.raises(InputError, match=r"cannot be downloaded from .*: its SHA-256 is"):
+        imdb_file()
+    path = keras_home / "datasets" / "imdb.npz"
+    assert list(path.parent.iterdir()) == []
+    monkeypatch.setattr(imdb, "_SHA256", hashlib.sha256(b"reviews").hexdigest())
+    assert imdb_file() == path
+    assert path.read_bytes() == b"reviews"
+    assert f"to {path}\n" in capsys.readouterr().err
+
+
+def test_neither_cached_nor_downloadable_names_the_ways_out(
+    keras_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing listens on the discard port; the opener that urllib keeps may know another proxy.
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    path = keras_home / "datasets" / "imdb.npz"
+    remedy = f"Put imdb.npz at {path}, or pass --data path/to/imdb.npz, or use --data synthetic"
+    with pytest.raises(InputError, match=f"refused.*{remedy}"):
+        imdb_file()
+    assert not path.exists()
+    keras_home.rename(keras_home.with_name("elsewhere"))
+    keras_home.write_text("in place of a folder")
+    with pytest.raises(InputError, match=remedy):
+        imdb_file()
 
 
 # Files that are not what they should be.
@@ -147,13 +202,15 @@ def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
 def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], message: str) -> None:
     path = write_npz(**changes)
     with pytest.raises(InputError, match=message) as caught:
-        load_imdb(path, ImdbOptions(split="standard"))
+        load_parts(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.npz: no such file"):
-        load_imdb(tmp_path / "absent.npz")
+    with pytest.raises(
+        InputError, match=r"absent\.npz is truncated or not an \.npz file: .*No such file"
+    ):
+        load_imdb(tmp_path / "absent.npz", ImdbOptions())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 100])
@@ -161,7 +218,7 @@ def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.npz"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"truncated or not an \.npz file"):
-        load_imdb(path)
+        load_imdb(path, ImdbOptions())
 
 
 def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
@@ -170,12 +227,12 @@ def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
     for kept_bytes in range(0, len(content), 37):
         path.write_bytes(content[:kept_bytes])
         with pytest.raises(InputError, match="truncated"):
-            load_imdb(path)
+            load_imdb(path, ImdbOptions())
 
 
 def test_too_few_rows_to_hold_out(write_npz: WriteNpz) -> None:
     with pytest.raises(InputError, match=r"7 rows, too few to hold out 10000.*--split standard"):
-        load_imdb(write_npz())
+        load_imdb(write_npz(), ImdbOptions())
 
 
 def test_a_maxlen_that_leaves_no_row(write_npz: WriteNpz) -> None:
@@ -246,7 +303,7 @@ def test_a_pickle_that_calls_a_function_calls_nothing(
     for content in (call, [[1], [call], [2], [3]]):
         replace_member(path, f"{member}.npy", npy_with_pickle(pickle.dumps(content)))
         with pytest.raises(InputError, match=f"member {member}.npy cannot be read"):
-            load_imdb(path)
+            load_imdb(path, ImdbOptions())
         assert not created.exists()
     # The pickle is not a dud: an ordinary unpickler does call the function.
     pickle.loads(pickle.dumps(call))
@@ -285,14 +342,14 @@ def test_a_pickle_that_asks_for_more_than_arrays(
     path = write_npz()
     replace_member(path, "x_train.npy", npy_with_pickle(pickled))
     with pytest.raises(InputError, match=message):
-        load_imdb(path)
+        load_imdb(path, ImdbOptions())
 
 
 def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:
     row: list[Any] = [1]
     row.append(row)
     with pytest.raises(InputError, match="row 0 of x_train holds something other"):
-        load_imdb(write_npz(x_train=[row, row, row, row]))
+        load_imdb(write_npz(x_train=[row, row, row, row]), ImdbOptions())
 
 
 # NumPy warns of headers that Python 2 may have written, which some changes make of a header.
@@ -311,7 +368,7 @@ def test_any_change_of_bytes_gives_rows_or_one_message(
         content[position] = data.draw(st.integers(0, 255))
     replace_member(path, member, bytes(content))
     try:
-        train, _ = load_imdb(path, ImdbOptions(split="standard"))
+        train, _ = load_parts(path)
     except InputError:
         return
     assert train.values.max() < train.num_tokens

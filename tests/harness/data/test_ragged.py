@@ -1,5 +1,6 @@
 """RaggedSets against plain Python lists and sets; each broken rule gives one message."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def to_rows(sets: RaggedSets) -> Rows:
 
 def check_again(sets: RaggedSets) -> None:
     """Results are built without checks; they must pass them all the same."""
-    RaggedSets(**{name: getattr(sets, name) for name in RaggedSets.__dataclass_fields__})
+    fields = (field.name for field in dataclasses.fields(sets) if field.init)
+    RaggedSets(**{name: getattr(sets, name) for name in fields})
 
 
 def rows_below(num_tokens: int, min_rows: int = 1) -> st.SearchStrategy[Rows]:
@@ -104,6 +106,26 @@ def test_split_and_concatenate_are_inverse(rows: Rows, data: st.DataObject) -> N
     check_again(joined)
 
 
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=60), st.integers(0, 9), st.data())
+def test_a_stratified_split_takes_its_share_of_each_class(
+    labels: list[int], seed: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, len(labels) - 1))
+    sets = from_rows([[i] for i in range(len(labels))], 60, labels=labels, num_classes=4)
+    drawn, rest = sets.stratified_split(count, seed=seed)
+    assert drawn.num_rows == count
+    assert drawn.values.tolist() == sorted(drawn.values)
+    assert rest.values.tolist() == sorted(set(range(len(labels))) - {*drawn.values.tolist()})
+    for part in (drawn, rest):
+        assert part.labels.tolist() == [labels[row] for row in part.values]
+        check_again(part)
+    for label in set(labels):
+        share = labels.count(label) * count / len(labels)
+        assert abs(drawn.labels.tolist().count(label) - share) <= 2
+    again, _ = sets.stratified_split(count, seed=seed)
+    assert drawn.fingerprint == again.fingerprint
+
+
 @given(rows_below(9), st.booleans())
 def test_a_claim_of_unique_rows_is_checked(rows: Rows, shuffle: bool) -> None:
     rows = [row if shuffle else sorted(row) for row in rows]
@@ -132,7 +154,7 @@ def test_any_arrays_are_either_legal_or_refused(
         and len(labels) == len(row_splits) - 1
         and all(label in (0, 1) for label in labels)
     )
-    fields = {"values": values, "row_splits": row_splits, "labels": labels}
+    fields: dict[str, Any] = {"values": values, "row_splits": row_splits, "labels": labels}
     if legal:
         RaggedSets(**fields, num_tokens=8, name="any")
     else:
@@ -193,7 +215,11 @@ def test_whole_floats_are_labels() -> None:
 def test_nothing_can_change_what_was_checked() -> None:
     values = np.array([1, 2, 3], np.int32)
     sets = RaggedSets(
-        values=values, row_splits=np.array([0, 1, 3]), labels=[0, 1], num_tokens=4, name="own"
+        values=values,
+        row_splits=np.array([0, 1, 3]),
+        labels=np.array([0, 1], np.int32),
+        num_tokens=4,
+        name="own",
     )
     values[0] = 99
     assert sets.row(0).tolist() == [1]
@@ -249,3 +275,18 @@ def test_concatenate_refuses_other_vocabularies_and_nothing() -> None:
 def test_classes_are_kept_where_a_part_lacks_one() -> None:
     sets = from_rows([[1], [2], [3]], labels=[0, 1, 4], num_classes=5)
     assert sets.take([0]).num_classes == 5
+
+
+def test_the_fingerprint_is_of_the_content_alone() -> None:
+    sets = from_rows([[1, 2], [], [3]])
+    again = RaggedSets.concatenate(sets.split(1), name="other")
+    assert again.fingerprint == sets.fingerprint
+    others = [
+        from_rows([[1, 2], [], [4]]),
+        from_rows([[1], [2], [3]]),
+        from_rows([[1, 2], [], [3]], labels=[0, 1, 1]),
+        from_rows([[1, 2], [], [3]], num_tokens=51),
+        from_rows([[1, 2], [], [3]], num_classes=3),
+        from_rows([[], []]),
+    ]
+    assert len({sets.fingerprint, *(other.fingerprint for other in others)}) == 7

@@ -1,4 +1,4 @@
-"""The one entry: names and paths, and options that must apply to them."""
+"""The one entry: names and paths, splits, and options that must apply to them."""
 
 import subprocess
 import sys
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data import store
+from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.sources import load, load_configured
+from harness.data.sources import Dataset, load, load_configured
 from harness.errors import InputError
 
 WriteNpz = Callable[..., Path]
@@ -23,9 +23,9 @@ SMALL_NPZ = ImdbOptions(held_out_rows=2)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     rows = RaggedSets(
-        values=np.arange(20) % 7,
+        values=np.arange(20, dtype=np.int32) % 7,
         row_splits=np.arange(0, 21, 2),
-        labels=np.arange(10) % 2,
+        labels=np.arange(10, dtype=np.int32) % 2,
         num_tokens=9,
         name="ten",
     )
@@ -40,7 +40,7 @@ def test_the_synthetic_corpus() -> None:
     assert dataset.is_unique
     assert dataset.vocabulary is None
     assert "no words" in dataset.vocabulary_note
-    assert dataset.test_comes_first
+    assert dataset.class_names is dataset.validation is None
 
 
 def test_repeated_ids_stay_when_asked() -> None:
@@ -59,9 +59,25 @@ def test_a_file_in_kerass_format(write_npz: WriteNpz, keras_home: Path) -> None:
     assert dataset.vocabulary is not None
     assert dataset.vocabulary.decode([1, 4, 5]) == "# good bad"
     assert str(path.parent) in dataset.vocabulary_note
-    standard = load(str(path), imdb=ImdbOptions(split="standard"))
+    standard = load(path, imdb=ImdbOptions(split="standard"))
     assert (standard.train.num_rows, standard.test.num_rows) == (4, 3)
-    assert not standard.test_comes_first
+
+
+def test_the_word_index_is_found_beside_the_file_then_in_kerass_cache(
+    write_npz: WriteNpz, keras_home: Path
+) -> None:
+    path = write_npz()
+    beside = path.parent / "imdb_word_index.json"
+    cached = keras_home / "datasets" / "imdb_word_index.json"
+
+    def note() -> str:
+        return load(path, imdb=SMALL_NPZ).vocabulary_note
+
+    assert note() == f"no words at {beside} nor at {cached}: pass --word-index FILE to see them"
+    cached.parent.mkdir(parents=True)
+    for place in (cached, beside):
+        place.write_text('{"good": 1}')
+        assert note() == f"words from {place}"
 
 
 def test_imdb_is_kerass_cached_file(write_npz: WriteNpz, keras_home: Path) -> None:
@@ -70,32 +86,102 @@ def test_imdb_is_kerass_cached_file(write_npz: WriteNpz, keras_home: Path) -> No
     write_npz().rename(cached)
     dataset = load("imdb", imdb=SMALL_NPZ)
     assert dataset.name == "imdb"
+    assert dataset.class_names == ("negative", "positive")
     assert dataset.train.num_rows == 5
     assert "pass --word-index FILE" in dataset.vocabulary_note
 
 
 def test_a_folder_of_our_own_format(folder: Path) -> None:
-    dataset = load(str(folder))
+    dataset = load(folder)
     assert (dataset.train.num_rows, dataset.test.num_rows) == (8, 2)
-    assert dataset.test.row(0).tolist() == [0, 1]
+    assert sorted(dataset.test.labels) == [0, 1]
     assert dataset.name == "ten"
+
+
+def as_rows(dataset: Dataset) -> list[list[list[int]]]:
+    return [[part.row(i).tolist() for i in range(part.num_rows)] for part in dataset.parts]
+
+
+def test_a_saved_data_set_keeps_its_split_and_its_words(
+    write_npz: WriteNpz, keras_home: Path, tmp_path: Path
+) -> None:
+    path = write_npz()
+    (tmp_path / "imdb_word_index.json").write_text('{"good": 1, "bad": 2}')
+    dataset = load(path, imdb=SMALL_NPZ)
+    dataset.save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert as_rows(again) == as_rows(dataset)
+    assert again.fingerprint == dataset.fingerprint
+    assert again.vocabulary is not None
+    assert again.vocabulary.encode("bad, good").tolist() == [1, 5, 4]
+    assert str(tmp_path / "saved" / "vocabulary.json") in again.vocabulary_note
+    with pytest.raises(InputError, match="Leave out --validation-split"):
+        load(path, imdb=SMALL_NPZ, validation_split=0.5).save(tmp_path / "other")
+
+
+@pytest.fixture
+def sorted_folder(tmp_path: Path) -> Path:
+    """1,000 rows of one id each, sorted by class: 100 of class 0, 300 of 1, 600 of 2."""
+    rows = RaggedSets(
+        values=np.arange(1000),
+        row_splits=np.arange(1001),
+        labels=np.repeat([0, 1, 2], [100, 300, 600]),
+        num_tokens=1000,
+        num_classes=3,
+        name="sorted",
+    )
+    store.save(rows, tmp_path / "sorted")
+    store.save(rows, tmp_path / "recorded", held_out_rows=50)
+    return tmp_path / "sorted"
+
+
+def test_rows_without_a_split_are_held_out_by_class(sorted_folder: Path) -> None:
+    dataset = load(sorted_folder)
+    assert np.bincount(dataset.test.labels).tolist() == [20, 60, 120]
+    held_out = dataset.test.values.tolist()
+    assert sorted(held_out + dataset.train.values.tolist()) == list(range(1000))
+    assert held_out == load(sorted_folder).test.values.tolist()
+    assert held_out != load(sorted_folder, split_seed=1).test.values.tolist()
+    recorded = load(sorted_folder.with_name("recorded"))
+    assert recorded.test.values.tolist() == list(range(50))
+
+
+def test_validation_rows_are_drawn_from_the_training_rows(sorted_folder: Path) -> None:
+    whole, dataset = load(sorted_folder), load(sorted_folder, validation_split=0.1)
+    assert whole.validation is None
+    assert dataset.validation is not None
+    assert dataset.test.values.tolist() == whole.test.values.tolist()
+    assert np.bincount(dataset.validation.labels).tolist() == [8, 24, 48]
+    kept = {*dataset.validation.values.tolist(), *dataset.train.values.tolist()}
+    assert kept == set(whole.train.values.tolist())
+    assert dataset.train.num_rows == 720
+    assert dataset.fingerprint != whole.fingerprint
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> None:
+    with pytest.raises(InputError, match=f"--validation-split is {share}; choose from 0 to less"):
+        load("synthetic", validation_split=share)
 
 
 def test_a_named_word_index_serves_a_folder(folder: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.json"
     words.write_text('{"good": 1}')
-    dataset = load(str(folder), word_index=words)
+    dataset = load(folder, word_index=words)
     assert dataset.vocabulary is not None
     assert dataset.vocabulary.decode([4]) == "good"
     assert dataset.vocabulary_note == f"words from {words}"
 
 
-def test_num_tokens_may_be_raised_but_not_below_the_ids(folder: Path) -> None:
-    assert load(str(folder), num_tokens=100).train.num_tokens == 100
-    with pytest.raises(InputError, match=r"ten: row 2 holds id 5, outside \[0, 5\)"):
-        load(str(folder), num_tokens=5)
-    with pytest.raises(InputError, match=r"outside \[0, 50\).*raise num_tokens"):
-        load("synthetic", synthetic=SMALL, num_tokens=50)
+def test_the_limit_of_a_folders_words_is_its_own(tmp_path: Path) -> None:
+    rows = RaggedSets(
+        values=[1, 2, 3], row_splits=[0, 1, 2, 3], labels=[0, 1, 0], num_tokens=30_000, name="many"
+    )
+    store.save(rows, tmp_path / "many")
+    (tmp_path / "words.json").write_text('{"rare": 20000}')
+    dataset = load(tmp_path / "many", word_index=tmp_path / "words.json")
+    assert dataset.vocabulary is not None
+    assert dataset.vocabulary.encode("rare").tolist() == [1, 20_003]
 
 
 def test_a_missing_path(tmp_path: Path) -> None:
@@ -112,7 +198,7 @@ def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"meta\.json is missing"):
+    with pytest.raises(InputError, match=r"meta\.json cannot be read.*Give a folder that holds"):
         load(str(tmp_path))
 
 
@@ -124,7 +210,7 @@ def test_a_single_row_cannot_be_held_out() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"imdb": ImdbOptions()}, "conventions of Keras's imdb.npz do not apply"),
+        ({"imdb": SMALL_NPZ}, "conventions of Keras's imdb.npz do not apply"),
         ({"word_index": "words.json"}, "Word indexes do not apply"),
     ],
 )
@@ -139,7 +225,7 @@ def test_options_that_do_not_apply_to_a_file(write_npz: WriteNpz, folder: Path) 
     with pytest.raises(InputError, match=r"options of the synthetic corpus do not apply"):
         load(str(write_npz()), synthetic=SMALL)
     with pytest.raises(InputError, match=r"conventions of Keras's imdb.npz do not apply"):
-        load(str(folder), imdb=ImdbOptions())
+        load(folder, imdb=SMALL_NPZ)
 
 
 def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:
@@ -165,24 +251,12 @@ def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: P
     np.testing.assert_array_equal(rows.train.values, same.train.values)
 
 
-def test_a_setting_that_nobody_touched_is_not_refused(folder: Path) -> None:
-    assert load_configured(DataConfig(data=str(folder))).train.num_rows == 8
-
-
-def test_a_changed_setting_that_does_not_apply_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"conventions of Keras's imdb.npz do not apply"):
-        load_configured(DataConfig(imdb=ImdbOptions(num_words=500)))
-    with pytest.raises(InputError, match=r"options of the synthetic corpus do not apply"):
-        load_configured(DataConfig(data=str(folder), synthetic=SyntheticOptions(synthetic_seed=1)))
-
-
 def test_no_tensorflow_is_needed() -> None:
     program = """
 import sys
-from harness.data.info import explore
 from harness.data.sources import load
-from harness.config import SyntheticOptions
-explore(load("synthetic", synthetic=SyntheticOptions(synthetic_rows=10)))
+from harness.data.options import SyntheticOptions
+load("synthetic", synthetic=SyntheticOptions(synthetic_rows=10))
 print(sorted({"tensorflow", "keras"} & set(sys.modules)))
 """
     done = subprocess.run(

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from harness.config import SyntheticOptions
+from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
 from harness.errors import InputError

@@ -1,4 +1,4 @@
-"""Counts the programs that XLA compiles while several dispatches run, for 1 and for 2 replicas.
+"""Counts the programs that XLA compiles while several dispatches run, from either kind of feed.
 
 XLA writes a file for each program it compiles; the folder must be named before TensorFlow starts,
 hence a process of its own. How well it optimizes does not matter here.
@@ -16,60 +16,45 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
-from harness.background import Background  # noqa: E402
-from harness.config import OptimizerConfig  # noqa: E402
-from harness.engine.engine import Engine  # noqa: E402
 from harness.pipeline.plan import evaluation_plan  # noqa: E402
-from harness.pipeline.stream import Stream  # noqa: E402
-from tests.harness.engine.outliers import sets_with_outliers  # noqa: E402
-from tests.harness.engine.rig import build_rig  # noqa: E402
+from tests.harness.engine.rig import build_rig, sets_with_outliers  # noqa: E402
 
 
 def num_programs() -> int:
     return len(list(FOLDER.glob("*.before_optimizations.txt")))
 
 
-def run(replicas: int) -> list[dict]:
+def run(replicas: int, input_: str) -> list[dict]:
     sets = sets_with_outliers(np.random.default_rng(0))
-    # 40 steps in dispatches of 16, 16 and 8. Dropout and float16 add all that a step can hold.
+    # 40 steps in calls of 16, 16 and 8. Dropout and float16 add all that a step can hold.
     rig = build_rig(
         sets,
         replicas=replicas,
-        steps_per_dispatch=16,
+        steps_per_call=16,
         epochs=2,
         hidden_units=(4,),
         dropout=0.2,
         precision="mixed_float16",
+        input=input_,
     )
-    plan = evaluation_plan(sets.lengths, batch_size=8, replicas=replicas, steps_per_dispatch=16)
-    engine = Engine(
-        rig.network,
-        rig.devices,
-        OptimizerConfig(),
-        scaled=True,
-        test_feed=Stream(sets, plan),
-        checkpoint_dir=FOLDER,
-        background=Background(),
-    )
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=replicas, steps_per_call=16)
+    engine = rig.engine
     events = []
 
-    def note(what: str, **more: int) -> None:
-        events.append({"what": what, "replicas": replicas, "programs": num_programs(), **more})
+    def note(what: str, compiled: int) -> None:
+        programs = num_programs()
+        events.append({"what": what, "run": input_, "programs": programs, "compiled": compiled})
 
     for dispatch, batches in rig.dispatches():
-        compilation = engine.prepare(dispatch, batches)
-        note("prepare", capacity=dispatch.capacity, compiled=int(compilation is not None))
+        note("prepare", len(engine.prepare(rig.plan, dispatch, batches, start_step=0)))
         engine.fetch(engine.train(dispatch, batches))
-        note("train", num_steps=dispatch.num_steps)
+        note("train", 0)
         if (dispatch.step + dispatch.num_steps) % 40 == 0:
-            engine.evaluate(step=0, epoch=dispatch.epoch)
-            note("evaluate", epoch=dispatch.epoch)
+            evaluated = engine.evaluator.run(rig.feed, plan, step=0, epoch=dispatch.epoch)
+            note("evaluate", len(evaluated[1]))
     return events
 
 
 if __name__ == "__main__":
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    print(json.dumps(run(1) + run(2)))
+    print(json.dumps(run(1, "stream") + run(2, "resident")))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.data.ragged import RaggedSets
-from kernels.multi_hot import reference
+from tests.kernels.multi_hot import reference
 
 
 @dataclass(frozen=True, kw_only=True)

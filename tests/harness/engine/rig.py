@@ -1,124 +1,195 @@
-"""A small network on real devices with a real stream: what the engine's tests drive."""
+"""A small model with a real feed: what the engine's tests drive."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import keras
 import numpy as np
 
-from harness.config import ModelConfig, OptimizerConfig
+from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, set_up_devices
-from harness.engine.replica import Replica, build_replicas
-from harness.engine.step import TrainingStep
-from harness.model.network import Network, build_network
-from harness.model.precision import needs_loss_scaling
-from harness.pipeline.batch import Batches
-from harness.pipeline.plan import Dispatch, Plan, training_plan
-from harness.pipeline.stream import Stream
+from harness.engine.engine import Engine
+from harness.engine.optimizer import recipe_of
+from harness.engine.program import Program
+from harness.engine.state import State
+from harness.engine.step import Caller
+from harness.model.network import ModelFunction, build_model, default_network
+from harness.pipeline.batch import AnyBatches, Columns
+from harness.pipeline.feed import Feed, build_feed
+from harness.pipeline.plan import Call, Dispatch, Plan, training_plan
+from harness.task import SettledTask, Task
 
-State = list[np.ndarray]
+Batches = Sequence[AnyBatches]
+Values = list[list[np.ndarray]]
+"""Of every variable of each device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rig:
-    """One network, ready to train on one stream."""
+    """One model, ready to train on one feed."""
 
-    sets: RaggedSets
+    examples: Examples
     devices: Devices
-    network: Network
-    replicas: tuple[Replica, ...]
-    step: TrainingStep
+    model: keras.Model
+    task: SettledTask
+    engine: Engine
+    implementation: str
+    feed: Feed
     plan: Plan
     epochs: int
 
-    def stream(self, *, start_step: int = 0) -> Stream:
-        return Stream(self.sets, self.plan, epochs=self.epochs, start_step=start_step)
+    @property
+    def states(self) -> tuple[State, ...]:
+        return self.engine.states
 
-    def train(self, *, start_step: int = 0, num_dispatches: int | None = None) -> np.ndarray:
-        """The sums of each dispatch, float64 [dispatches, NUM_SUMS + 2]."""
-        sums = []
+    @property
+    def training(self) -> Program:
+        """The engine's, to drive it call by call."""
+        return self.engine._training
+
+    @property
+    def call(self) -> Caller:
+        return Caller(self.model, implementation=self.implementation)
+
+    def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, Batches]]:
+        return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)
+
+    def run(self, call: Call, batches: Batches) -> np.ndarray:
+        """The sums of a call, float64 [row sums], compiled when it is the first of its kind."""
+        self.training.compile(batches, num_steps=call.num_steps, capacity=call.capacity, at_step=0)
+        return np.sum([sums.numpy() for sums in self.training(call, batches)], axis=0)
+
+    def train(self, *, start_step: int = 0, num_calls: int | None = None) -> np.ndarray:
+        """The sums of each call, float64 [calls, row sums]."""
+        sums: list[np.ndarray] = []
         for dispatch, batches in self.dispatches(start_step=start_step):
-            if len(sums) == num_dispatches:
-                break
-            sums.append(self.step(batches, dispatch.num_steps).numpy())
+            for call in dispatch.calls:
+                if len(sums) == num_calls:
+                    return np.array(sums)
+                sums.append(self.run(call, batches))
         return np.array(sums)
 
-    def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, tuple[Batches, ...]]]:
-        return iter(self.stream(start_step=start_step))
+    def values(self) -> Values:
+        """Of everything that training changes."""
+        return [[variable.numpy() for variable in state.variables] for state in self.states]
 
-    def state(self) -> list[State]:
-        """Every variable that training changes, for each replica."""
-        return [[variable.numpy() for variable in replica.state()] for replica in self.replicas]
-
-    def set_state(self, state: list[State]) -> None:
-        for replica, values in zip(self.replicas, state, strict=True):
-            for variable, value in zip(replica.state(), values, strict=True):
+    def set_values(self, values: Values) -> None:
+        for state, own in zip(self.states, values, strict=True):
+            for variable, value in zip(state.variables, own, strict=True):
                 variable.assign(value)
 
+    @property
+    def weight_names(self) -> list[str]:
+        """In the order of the layers: kernel, bias, kernel, bias ..."""
+        return [variable.path for variable in self.model.trainable_variables]
+
+    def weights(self) -> list[np.ndarray]:
+        """In the order of the names."""
+        named = self.states[0].by_name(self.states[0].trainable)
+        return [named[name] for name in self.weight_names]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """The same on all devices."""
+        named = {f"model/{n}": w for n, w in zip(self.weight_names, weights, strict=True)}
+        for state in self.states:
+            state.restore({**self.states[0].save(), **named})
+
     def randomize(self, rng: np.random.Generator) -> None:
-        """New weights and biases, alike on all replicas."""
-        shapes = [weights.shape for weights in self.network.logits.get_weights()]
-        self.network.logits.set_weights([rng.normal(scale=0.7, size=shape) for shape in shapes])
+        """New weights and biases."""
+        self.set_weights(
+            [rng.normal(scale=0.7, size=w.shape).astype(np.float32) for w in self.weights()]
+        )
 
 
 def build_rig(
-    sets: RaggedSets,
+    rows: RaggedSets | Examples,
     *,
+    model: ModelFunction | keras.Model | None = None,
+    task: Task | None = None,
+    devices: Devices | None = None,
     replicas: int = 1,
     batch_size: int = 8,
-    steps_per_dispatch: int = 4,
+    steps_per_call: int = 4,
     epochs: int = 1,
     hidden_units: tuple[int, ...] = (6, 4),
+    activation: str = "relu",
     dropout: float = 0.0,
-    optimizer: str = "adam",
+    optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     implementation: str = "gather",
     precision: str = "float32",
     seed: int = 0,
+    input: str = "stream",
 ) -> Rig:
-    devices = set_up_devices(replicas)
-    with devices.strategy.scope():
-        network = build_network(
-            ModelConfig(hidden_units=hidden_units, dropout=(dropout,)),
-            num_tokens=sets.num_tokens,
-            num_classes=sets.num_classes,
-            implementation=implementation,
-            unique=sets.is_unique,
-            dtype=precision,
+    """A rig of the model, or of the default network for ragged sets."""
+    examples = Examples.of(rows)
+    devices = devices or set_up_devices(replicas)
+    settled = (task or Task()).settled(examples)
+    if model is None:
+        model = default_network(
+            hidden_units=hidden_units,
+            dropout=[dropout] * len(hidden_units),
+            activation=activation,
+            num_tokens=examples.ragged[""].num_tokens,
+            num_classes=settled.num_classes,
             seed=seed,
         )
-    own = build_replicas(
-        network.logits,
-        devices,
-        OptimizerConfig(optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm),
-        scaled=needs_loss_scaling(precision),
-    )
-    plan = training_plan(
-        sets.lengths,
-        batch_size=batch_size,
-        replicas=replicas,
-        steps_per_dispatch=steps_per_dispatch,
-        seed=seed,
-    )
+    built = build_model(model, examples, dtype=precision, device=devices.names[0], seed=seed)
+    if isinstance(optimizer, str):
+        optimizer = recipe_of(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()
     return Rig(
-        sets=sets,
+        examples=examples,
         devices=devices,
-        network=network,
-        replicas=own,
-        step=TrainingStep(network.logits, own, devices),
-        plan=plan,
+        model=built,
+        task=settled,
+        engine=Engine(
+            built,
+            settled,
+            devices,
+            optimizer,
+            implementation=implementation,
+            unique=frozenset(n for n, sets in examples.ragged.items() if sets.is_unique),
+        ),
+        implementation=implementation,
+        feed=build_feed(input, examples, devices=devices.names),
+        plan=training_plan(
+            Columns.of(examples).lengths,
+            batch_size=batch_size,
+            replicas=devices.num_replicas,
+            steps_per_call=steps_per_call,
+            seed=seed,
+            epochs=epochs,
+        ),
         epochs=epochs,
     )
 
 
-def steps_of(batches: tuple[Batches, ...], start: int, stop: int) -> tuple[Batches, ...]:
-    """Steps `start` to `stop` of a dispatch, as a dispatch of their own."""
-    return tuple(Batches(*(field[start:stop] for field in replica)) for replica in batches)
+def sets_with_outliers(rng: np.random.Generator) -> RaggedSets:
+    """320 rows of 5 ids, but one of 3,000: a run needs both capacities."""
+    lengths = np.full(320, 5)
+    lengths[rng.integers(320)] = 3_000
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    return RaggedSets(
+        values=rng.integers(0, 40, splits[-1]),
+        row_splits=splits,
+        labels=rng.integers(0, 2, 320),
+        num_tokens=40,
+        name="outliers",
+    )
 
 
-def assert_same(left: list[State], right: list[State]) -> None:
-    """Every variable is bit-identical."""
-    for replica, (a, b) in enumerate(zip(left, right, strict=True)):
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            np.testing.assert_array_equal(x, y, err_msg=f"replica {replica} variable {index}")
+def step_of(call: Call, step: int) -> Call:
+    """One step of a call, as a call of its own."""
+    return Call(first=call.first + step, num_steps=1, capacity=call.capacity)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Every variable is bit-identical: `Values`, or those of one device."""
+    for index, (x, y) in enumerate(zip(left, right, strict=True)):
+        if isinstance(x, list):
+            assert_same(x, y)
+        else:
+            np.testing.assert_array_equal(x, y, err_msg=f"variable {index}")

@@ -20,12 +20,12 @@ def build() -> Rig:
 def save_for_ever(folder: Path) -> None:
     rig = build()
     background = Background()
-    checkpoints = Checkpoints(folder, rig.replicas, background)
-    shapes = [weights.shape for weights in rig.network.logits.get_weights()]
+    checkpoints = Checkpoints(folder, rig.states, background)
+    shapes = [weights.shape for weights in rig.weights()]
     step = 0
     while True:
         step += 1
-        rig.network.logits.set_weights([np.full(shape, step) for shape in shapes])
+        rig.set_weights([np.full(shape, step, np.float32) for shape in shapes])
         checkpoints.save(step)
         background.wait()
         print(step, flush=True)

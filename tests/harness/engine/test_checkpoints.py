@@ -9,12 +9,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from harness.background import Background, Task
 from harness.data.ragged import RaggedSets
-from harness.engine.checkpoints import Checkpoints
+from harness.engine.checkpoints import Checkpoints, load_weights
+from harness.engine.state import State
 from harness.errors import InputError
 from tests.harness.engine import saving_process
 from tests.harness.engine.rig import Rig, assert_same, build_rig
@@ -42,45 +44,42 @@ def sets() -> RaggedSets:
 def checkpoints(
     rig: Rig, folder: Path, *, background: Background | None = None, **settings: int
 ) -> Checkpoints:
-    return Checkpoints(folder, rig.replicas, background or Background(), **settings)
+    return Checkpoints(folder, rig.states, background or Background(), **settings)
 
 
 def save(rig: Rig, folder: Path, *steps: int, **settings: int) -> None:
     with Background() as background:
-        saver = Checkpoints(folder, rig.replicas, background, **settings)
+        saver = Checkpoints(folder, rig.states, background, **settings)
         for step in steps:
             saver.save(step)
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
-    # 10 steps in dispatches of 5. Adam, dropout and loss scale have a state of their own, on each
+    # 10 steps in calls of 5. Adam, dropout and loss scale have a state of their own, on each
     # replica. (One replica in float32: test_engine.py.)
     def rig() -> Rig:
-        return build_rig(
-            sets, replicas=2, precision="mixed_float16", dropout=0.3, steps_per_dispatch=5
-        )
+        return build_rig(sets, replicas=2, precision="mixed_float16", dropout=0.3, steps_per_call=5)
 
     first = rig()
-    first.train(num_dispatches=1)
-    for replica in first.replicas:
-        assert replica.loss_scale is not None
-        replica.loss_scale.scale.assign(2.0**12)  # not where it began
+    first.train(num_calls=1)
+    assert first.states[0].loss_scale is not None
+    first.states[0].loss_scale.scale.assign(2.0**12)  # not where it began
     save(first, tmp_path, 5)
-    sums, end = first.train(start_step=5), first.state()
+    sums, end = first.train(start_step=5), first.values()
 
     resumed = rig()
     assert checkpoints(resumed, tmp_path).restore() == 5
     again = resumed.train(start_step=5)
     np.testing.assert_array_equal(again, sums)
-    assert_same(resumed.state(), end)
+    assert_same(resumed.values(), end)
 
 
 def test_holds_the_state_as_it_was_though_it_is_written_later(
     tmp_path: Path, sets: RaggedSets
 ) -> None:
     rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
-    rig.train(num_dispatches=1)
-    before = rig.state()
+    rig.train(num_calls=1)
+    before = rig.values()
     trained = threading.Event()
     with Held(trained) as background:
         background.do(lambda: None)  # as a record that is still to be told: nobody waits for it
@@ -91,7 +90,7 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
 
     other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
     assert checkpoints(other, tmp_path).restore() == 4
-    assert_same(other.state(), before)
+    assert_same(other.values(), before)
 
 
 def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSets) -> None:
@@ -120,21 +119,40 @@ def test_training_waits_for_a_large_state(tmp_path: Path, sets: RaggedSets) -> N
 
 def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets, precision="mixed_float16", dropout=0.3, replicas=2)
-    rig.train(num_dispatches=1)
+    rig.train(num_calls=1)
     save(rig, tmp_path, 4)
     with np.load(tmp_path / "ckpt-4.npz") as file:
         assert file["step"] == 4
-        kernel = file["weights/0"]
+        kernel = file["model/multi_hot_dense/kernel"]
         assert {name.partition("/")[0] for name in file.files} == {
-            *("step", "weights", "Adam", "loss_scale", "seeds")
+            *("step", "model", "optimizer", "loss_scale")
         }
-    np.testing.assert_array_equal(kernel, rig.network.logits.get_weights()[0])
+    np.testing.assert_array_equal(kernel, rig.weights()[0])
+
+
+def test_swapped_layers_of_one_shape_are_not_restored(tmp_path: Path) -> None:
+    def state_of(*names: str) -> State:
+        layers = [keras.layers.Dense(3, name=name) for name in names]
+        model = keras.Sequential([keras.Input((3,)), *layers], name="net")
+        return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, scaled=False)
+
+    first = state_of("one", "two")
+    with Background() as background:
+        Checkpoints(tmp_path, [first], background).save(1)
+    for names, misfit in [
+        (("two", "one"), "holds model/net/one/kernel where model/net/two/kernel is wanted"),
+        (("one", "three"), "of model/net/three/kernel it holds nothing"),
+    ]:
+        other = state_of(*names)
+        before = other.save()
+        with pytest.raises(InputError, match=misfit):
+            Checkpoints(tmp_path, [other], background).restore()
+        for name, array in other.save().items():
+            np.testing.assert_array_equal(array, before[name])
 
 
 def test_keeps_the_last_two(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
-    torn = tmp_path / ".ckpt-2.1234.npz"
-    torn.write_bytes(b"of a process that was killed")
     (tmp_path / "mine.npz").write_bytes(b"of somebody else")
     save(rig, tmp_path, 3, 7, 11)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -152,12 +170,27 @@ def test_nothing_to_restore(tmp_path: Path, sets: RaggedSets) -> None:
 @pytest.mark.parametrize(
     ("changed", "misfit"),
     [
-        ({"hidden_units": (6, 5)}, "of weights/2 it holds float32 [6, 4], and float32 [6, 5]"),
-        ({"hidden_units": (6,)}, "of weights/2 it holds float32 [6, 4], and float32 [6, 1]"),
-        ({"hidden_units": (6, 4, 4)}, "of weights/4 it holds float32 [4, 1], and float32 [4, 4]"),
-        ({"optimizer": "sgd"}, "of SGD/0 it holds nothing, and int64 []"),
-        ({"precision": "float32"}, "of loss_scale/0 it holds int32 [], and nothing"),
-        ({"dropout": 0.0}, r"of seeds/0 it holds int64 [2], and nothing"),
+        (
+            {"hidden_units": (6, 5)},
+            "of model/dense_1/kernel it holds float32 [6, 4], and float32 [6, 5]",
+        ),
+        (
+            {"hidden_units": (6,)},
+            "of model/logits/kernel it holds float32 [4, 1], and float32 [6, 1]",
+        ),
+        (
+            {"hidden_units": (6, 4, 4)},
+            "of model/dense_2/kernel it holds nothing, and float32 [4, 4]",
+        ),
+        (
+            {"optimizer": "sgd"},
+            "of optimizer/multi_hot_dense/kernel/momentum it holds float32 [50, 6], and nothing",
+        ),
+        ({"precision": "float32"}, "of loss_scale/scale it holds float32 [], and nothing"),
+        (
+            {"dropout": 0.0},
+            "of model/dropout_0/seed_generator_state/0 it holds int64 [2], and nothing",
+        ),
     ],
     ids=str,
 )
@@ -167,11 +200,11 @@ def test_a_checkpoint_of_other_settings_is_refused(
     settings = {"hidden_units": (6, 4), "precision": "mixed_float16", "dropout": 0.1}
     save(build_rig(sets, **settings), tmp_path, 1)
     other = build_rig(sets, **(settings | changed))
-    before = other.state()
+    before = other.values()
     with pytest.raises(InputError, match=r"does not fit .*; resume with the settings") as refused:
         checkpoints(other, tmp_path).restore()
     assert f": {misfit} is wanted;" in str(refused.value)
-    assert_same(other.state(), before)
+    assert_same(other.values(), before)
 
 
 def torn(content: bytes) -> bytes:
@@ -232,10 +265,10 @@ def test_a_damaged_checkpoint_is_refused(
     save(rig, tmp_path, 1, 2)
     path = tmp_path / "ckpt-2.npz"
     path.write_bytes(damage(path.read_bytes()))
-    before = rig.state()
+    before = rig.values()
     with pytest.raises(InputError, match=r"ckpt-2.npz is damaged, .*--overwrite"):
         checkpoints(rig, tmp_path).restore()
-    assert_same(rig.state(), before)
+    assert_same(rig.values(), before)
     path.unlink()
     assert checkpoints(rig, tmp_path).restore() == 1, "as the message says"
 
@@ -261,5 +294,20 @@ def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
     rig = saving_process.build()
     step = checkpoints(rig, tmp_path).restore()
     assert step in (last, last + 1)
-    for weights in rig.network.logits.get_weights():
+    for weights in rig.weights():
         assert (weights == step).all()
+
+
+def test_a_model_takes_the_weights_of_a_checkpoint(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets, dropout=0.3)
+    rig.randomize(np.random.default_rng())
+    save(rig, tmp_path, 3)
+    other = build_rig(sets, dropout=0.3, seed=1)
+    load_weights(tmp_path / "ckpt-3.npz", other.model)
+    for weights, expected in zip(other.model.trainable_variables, rig.weights(), strict=True):
+        np.testing.assert_array_equal(weights.numpy(), expected)
+    with pytest.raises(InputError, match=r"does not fit the model: .* no dense_1/kernel of .*6, 5"):
+        load_weights(tmp_path / "ckpt-3.npz", build_rig(sets, hidden_units=(6, 5)).model)
+    (tmp_path / "ckpt-3.npz").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"ckpt-3\.npz is damaged.*; name another"):
+        load_weights(tmp_path / "ckpt-3.npz", other.model)

@@ -1,4 +1,4 @@
-"""What XLA really compiles: the step once for each capacity, the evaluation once."""
+"""What XLA really compiles."""
 
 import json
 import subprocess
@@ -23,28 +23,22 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_one_compilation_for_each_capacity_and_none_later(
-    events: list[Event], replicas: int
+@pytest.mark.parametrize("run", ["stream", "resident"])
+def test_all_is_compiled_before_it_is_needed_and_nothing_later(
+    events: list[Event], run: str
 ) -> None:
-    programs = max((e["programs"] for e in events if e["replicas"] < replicas), default=0)
-    events = [event for event in events if event["replicas"] == replicas]
-    capacities: set[int] = set()
+    """XLA compiles as many programs as the records say: those of whole calls and of an epoch's last
+    one before the first step, the evaluation at the first one."""
+    programs = 0
+    seen = []
     for event in events:
         added = event["programs"] - programs
         programs = event["programs"]
-        if event["what"] == "prepare":
-            new = event["capacity"] not in capacities
-            capacities.add(event["capacity"])
-            assert event["compiled"] == new
-            # One program; or for each replica one forward and backward, and one update, which is
-            # the same for all capacities.
-            first = len(capacities) == 1
-            assert added == (0 if not new else 1 if replicas == 1 else 4 if first else 2), event
-        elif event["what"] == "train":
-            assert added == 0, event
-        else:
-            assert added == (replicas if event["epoch"] == 0 else 0), event
-    assert len(capacities) == 2
-    assert {e["num_steps"] for e in events if e["what"] == "train"} == {16, 8}
-    assert sum(e["what"] == "evaluate" for e in events) == 2
+        if event["run"] == run:
+            assert added == event["compiled"], event
+            seen.append((event["what"], event["compiled"]))
+    first, *later = (compiled for what, compiled in seen if what == "prepare")
+    assert first == 2
+    assert later
+    assert not any(later)
+    assert [compiled for what, compiled in seen if what == "evaluate"] == [1, 0]

@@ -1,68 +1,90 @@
-"""Devices and strategy, in this process (two logical CPU devices) and in fresh ones."""
+"""Which devices a run takes. No GPU is needed: the choice is a pure function of their number."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.engine.devices import set_up_devices
-from harness.errors import InputError
+from harness.engine.devices import choose_replicas, set_up_devices
 
 
-def in_fresh_process(code: str) -> str:
-    """What it prints."""
-    return subprocess.run(
-        [sys.executable, "-c", f"import tensorflow as tf\n{code}"],
-        env={"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"},
+@pytest.mark.parametrize("replicas", ["auto", 1, 3])
+def test_a_cpu_trains_all_replicas(replicas: str | int) -> None:
+    devices = set_up_devices(replicas, batch_size=12)  # type: ignore[arg-type]
+    assert devices.names == devices.descriptions == ("/CPU:0",)
+    assert devices.device_type == "CPU"
+    assert devices.num_replicas == (1 if replicas == "auto" else replicas)
+    assert devices.why == ("no GPU" if replicas == "auto" else "asked for")
+    assert devices.compute_capability is None
+
+
+@pytest.mark.parametrize(("before", "replicas"), [(3, 3), (None, 1)])
+def test_auto_is_as_in_the_run_resumed(before: int | None, replicas: int) -> None:
+    devices = set_up_devices("auto", batch_size=12, before=before)
+    assert devices.num_replicas == replicas
+    assert devices.why == ("as in the run resumed" if before else "no GPU")
+    assert set_up_devices(2, batch_size=12, before=before).why == "asked for"
+
+
+@given(num_gpus=st.integers(0, 16), batch_size=st.integers(1, 10**6))
+def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size: int) -> None:
+    replicas, why = choose_replicas(num_gpus, batch_size)
+    assert 1 <= replicas <= max(1, num_gpus)
+    assert batch_size % replicas == 0
+    assert replicas == 1 or batch_size // replicas >= 8_192
+    assert why
+    if num_gpus > 1:  # and no larger one would do
+        better = range(replicas + 1, num_gpus + 1)
+        assert not [n for n in better if batch_size % n == 0 and batch_size // n >= 8_192]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "batch_size", "replicas", "why"),
+    [
+        (0, 500, 1, "no GPU"),
+        (1, 500, 1, "the only GPU"),
+        (3, 500, 1, "a batch of 500 rows is too small for more of the 3 GPUs"),
+        (8, 4_096, 1, "too small for more of the 8 GPUs, which pay from 8,192 rows each"),
+        (8, 65_536, 8, "all GPUs"),
+        (6, 65_536, 4, "of 6 GPUs the most that divide 65,536 rows"),
+        (8, None, 1, "nothing is trained"),
+    ],
+)
+def test_auto_says_why(num_gpus: int, batch_size: int | None, replicas: int, why: str) -> None:
+    chosen, said = choose_replicas(num_gpus, batch_size)
+    assert chosen == replicas
+    assert why in said
+
+
+def test_deterministic_sets_what_it_says() -> None:
+    printed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os\n"
+            "import tensorflow as tf\n"
+            "from harness.engine.devices import be_deterministic\n"
+            "be_deterministic()\n"
+            "from tensorflow.python.framework import config\n"
+            "print(config.is_op_determinism_enabled())\n"
+            "print(tf.config.experimental.tensor_float_32_execution_enabled())\n"
+            "print(os.environ['XLA_FLAGS'])\n",
+        ],
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XLA_FLAGS": "--xla_gpu_deterministic_ops=false",
+        },
         capture_output=True,
         text=True,
         check=True,
-    ).stdout
-
-
-@pytest.mark.parametrize("replicas", ["auto", 1])
-def test_one_cpu_device(replicas: str | int) -> None:
-    devices = set_up_devices(replicas)  # type: ignore[arg-type]
-    assert devices.names == devices.descriptions == ("/CPU:0",)
-    assert (devices.num_replicas, devices.device_type) == (1, "CPU")
-    assert devices.compute_capability is None
-    assert isinstance(devices.strategy, tf.distribute.OneDeviceStrategy)
-
-
-def test_two_cpu_devices() -> None:
-    devices = set_up_devices(2)
-    assert devices.names == ("/CPU:0", "/CPU:1")
-    assert devices.strategy.num_replicas_in_sync == devices.num_replicas == 2
-    assert isinstance(devices.strategy, tf.distribute.MirroredStrategy)
-
-
-def test_a_set_of_devices_has_one_strategy() -> None:
-    # Networks of other shapes train one after another in a process: the step's tests do.
-    assert set_up_devices(2).strategy is set_up_devices(2).strategy
-    assert set_up_devices(2).strategy is not set_up_devices(1).strategy
-
-
-def test_more_than_the_process_was_started_with() -> None:
-    with pytest.raises(InputError, match="--replicas is 3 but TensorFlow was already started"):
-        set_up_devices(3)
-
-
-def test_a_cpu_is_split_into_any_number() -> None:
-    printed = in_fresh_process(
-        "from harness.engine.devices import set_up_devices\n"
-        "print(set_up_devices(3).names, len(tf.config.list_logical_devices('CPU')))"
-    )
-    assert printed.splitlines()[-1] == "('/CPU:0', '/CPU:1', '/CPU:2') 3"
-
-
-def test_a_cpu_in_use_cannot_be_split() -> None:
-    printed = in_fresh_process(
-        "from harness.engine.devices import set_up_devices\n"
-        "from harness.errors import InputError\n"
-        "tf.constant(1) + 1\n"
-        "try:\n    set_up_devices(2)\n"
-        "except InputError as error:\n    print(error)"
-    )
-    assert "--replicas is 2 but TensorFlow was already started with 1 logical" in printed
+    ).stdout.splitlines()
+    assert printed[-3:] == [
+        "True",
+        "False",
+        # The last of a name counts: what the user set.
+        "--xla_gpu_deterministic_ops=true --xla_gpu_deterministic_ops=false",
+    ]

@@ -1,5 +1,6 @@
 """The engine under the real loop: its records, and what a window costs in host syncs."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,30 +12,31 @@ import pytest
 import tensorflow as tf
 
 from harness.background import Background
-from harness.config import OptimizerConfig
 from harness.data.ragged import RaggedSets
-from harness.engine.engine import Engine
+from harness.engine.checkpoints import Checkpoints
+from harness.engine.inspection import NO_LOOKS
 from harness.loop import train
+from harness.pipeline.cadence import Cadence
 from harness.pipeline.plan import evaluation_plan
-from harness.pipeline.stream import Stream
 from harness.records import Compilation, Observer, Window
-from tests.harness.engine.outliers import sets_with_outliers
-from tests.harness.engine.rig import Rig, build_rig
+from harness.run import Rows, Run
+from tests.harness.engine.rig import Rig, build_rig, sets_with_outliers
 from tests.harness.random_sets import random_sets
 
 
-def engine_of(rig: Rig, folder: Path, background: Background | None = None) -> Engine:
+def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int = 0) -> Run:
+    """Of a rig's engine, with an evaluation on the rows that it trains on."""
     plan = evaluation_plan(
-        rig.sets.lengths, batch_size=8, replicas=len(rig.replicas), steps_per_dispatch=4
+        rig.plan.lengths, batch_size=8, replicas=rig.devices.num_replicas, steps_per_call=4
     )
-    return Engine(
-        rig.network,
-        rig.devices,
-        OptimizerConfig(),
-        scaled=rig.replicas[0].loss_scale is not None,
-        test_feed=Stream(rig.sets, plan),
-        checkpoint_dir=folder,
-        background=background or Background(),
+    return Run(
+        rig.engine,
+        Rows(examples=rig.examples, feed=rig.feed, plan=rig.plan),
+        Rows(examples=rig.examples, feed=rig.feed, plan=plan),
+        cadence=Cadence(steps_per_call=rig.plan.steps_per_call, fixed=True),
+        looks=NO_LOOKS,
+        checkpoints=checkpoints,
+        start_step=start_step,
     )
 
 
@@ -86,100 +88,144 @@ class Reads(Observer):
 
 
 @pytest.mark.parametrize(("replicas", "precision"), [(1, "float32"), (2, "mixed_float16")])
-def test_a_window_costs_one_host_sync(tmp_path: Path, replicas: int, precision: str) -> None:
+def test_a_window_costs_one_host_sync(replicas: int, precision: str) -> None:
     # 12 steps in 6 dispatches, stopped before the epoch's evaluation.
     sets = random_sets(np.random.default_rng(), rows=96)
-    rig = build_rig(sets, replicas=replicas, precision=precision, dropout=0.2, steps_per_dispatch=2)
-    stream = rig.stream()
-    with Background() as background, host_reads() as reads:
-        engine = engine_of(rig, tmp_path, background)
-        engine.prepare(*next(iter(stream)))
+    rig = build_rig(sets, replicas=replicas, precision=precision, dropout=0.2, steps_per_call=2)
+    run = run_of(rig)
+    dispatches = run.dispatches(epochs=1)
+    with host_reads() as reads:
+        first = next(dispatches)
+        run.prepare(*first)
         reads.clear()
         observer = Reads(reads)
         progress = train(
-            stream,
-            engine,
+            itertools.chain([first], dispatches),
+            run,
             [observer],
             steps_per_epoch=rig.plan.steps_per_epoch,
             should_stop=lambda: len(observer.at_windows) == 5,
         )
     assert progress.step == 10
-    assert observer.at_windows == [1, 2, 3, 4, 5]
-    assert set(reads[:5]) == {"float64 (4,)"}
+    # The sums, for which it waits; the loss scale and the count of skipped steps are there then.
+    each = ["float64 (2,)", *(["int64 ()", "float32 ()"] if precision == "mixed_float16" else [])]
+    assert observer.at_windows == [len(each) * window for window in range(1, 6)]
+    assert reads[: 5 * len(each)] == 5 * each
 
 
-class Compilations(Observer):
+class Told(Observer):
     def __init__(self) -> None:
-        self.seen: list[Compilation] = []
+        self.compilations: list[Compilation] = []
+        self.windows: list[Window] = []
 
     def on_compilation(self, compilation: Compilation) -> None:
-        self.seen.append(compilation)
+        self.compilations.append(compilation)
+
+    def on_window(self, window: Window) -> None:
+        self.windows.append(window)
 
 
 def test_the_records_of_a_run(tmp_path: Path) -> None:
     sets = sets_with_outliers(np.random.default_rng())
-    rig = build_rig(sets, steps_per_dispatch=16, epochs=2)
-    observer = Compilations()
+    rig = build_rig(sets, steps_per_call=16, epochs=2)
+    observer = Told()
     with Background() as background:
+        run = run_of(rig, rig.engine.checkpoints(tmp_path, background))
         progress = train(
-            rig.stream(),
-            engine_of(rig, tmp_path, background),
+            run.dispatches(epochs=2),
+            run,
             [observer],
             steps_per_epoch=rig.plan.steps_per_epoch,
         )
-    assert [window.step for window in progress.windows] == [16, 32, 40, 56, 72, 80]
-    assert [evaluation.step for evaluation in progress.evaluations] == [40, 80]
-    assert sum(window.examples for window in progress.windows) == 2 * 320
-    assert sum(window.tokens for window in progress.windows) == 2 * sets.nnz
-    assert all(0 <= window.accuracy <= 1 for window in progress.windows)
-    assert all(window.loss_scale is None for window in progress.windows)
-    assert all(0 <= w.data_wait_seconds <= w.seconds for w in progress.windows)
-    assert progress.compilations == tuple(observer.seen)
-    by_program: dict[str, list[int]] = {}
-    for compilation in progress.compilations:
-        by_program.setdefault(compilation.program, []).append(compilation.capacity)
-    assert len(by_program["evaluation"]) == 1
-    capacities = rig.plan.capacities
-    assert sorted(by_program["training step"]) == [capacities.typical, capacities.largest]
+    windows = observer.windows
+    assert [window.step for window in windows] == [16, 32, 40, 56, 72, 80]
+    assert [epoch.step for epoch in progress.epochs] == [40, 80]
+    assert all(epoch.evaluation is not None for epoch in progress.epochs)
+    assert sum(window.examples for window in windows) == 2 * 320
+    assert sum(window.tokens for window in windows) == 2 * sets.nnz
+    assert all(0 <= window.metrics["accuracy"] <= 1 for window in windows)
+    assert all(window.loss_scale is None for window in windows)
+    assert all(0 <= w.data_wait_seconds <= w.seconds for w in windows)
+    assert progress.compilations == tuple(observer.compilations)
+    # Whole calls and an epoch's last one, compiled before the first step; then the evaluation.
+    assert [made.program for made in progress.compilations] == [
+        *2 * ["training step"],
+        "evaluation",
+    ]
+    assert [made.step for made in progress.compilations] == [0, 0, 40]
     assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
 
 
-def test_unprepared_shapes_are_noticed(tmp_path: Path) -> None:
-    sets = random_sets(np.random.default_rng(), rows=16)
-    rig = build_rig(sets)
-    engine = engine_of(rig, tmp_path)
-    dispatch, batches = next(rig.dispatches())
-    with pytest.raises(AssertionError, match="compiled unseen"):
-        engine.train(dispatch, batches)
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:
     sets = random_sets(np.random.default_rng(), rows=64)
-    whole = continued_losses(sets, tmp_path / "whole", stop_after=None)
-    assert continued_losses(sets, tmp_path / "stopped", stop_after=1) == whole
+    skipped = []
+    for resumed in (False, True):
+        rig = build_rig(sets, precision="mixed_float16")
+        with Background() as background:
+            engine = rig.engine
+            checkpoints = engine.checkpoints(tmp_path, background)
+            if resumed:
+                checkpoints.restore()
+                engine.restored()
+            dispatch, batches = next(rig.dispatches())
+            engine.prepare(rig.plan, dispatch, batches, start_step=0)
+            for scale in (2.0**15, 2.0**120):  # the larger overflows, whatever the gradients
+                (state,) = engine.states
+                assert state.loss_scale is not None
+                state.loss_scale.scale.assign(scale)
+                sums = engine.fetch(engine.train(dispatch, batches))
+                skipped.append(sums.skipped_steps)
+                assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
+            checkpoints.save(8)
+    assert skipped == [0, 4, 0, 4]
 
 
-def continued_losses(sets: RaggedSets, folder: Path, *, stop_after: int | None) -> list[float]:
+@pytest.mark.parametrize("input_", ["stream", "resident"])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, input_: str) -> None:
+    sets = random_sets(np.random.default_rng(), rows=64)
+    whole = continued_losses(sets, tmp_path / "whole", input_, stop_after=None)
+    assert continued_losses(sets, tmp_path / "stopped", input_, stop_after=1) == whole
+
+
+def continued_losses(
+    sets: RaggedSets, folder: Path, input_: str, *, stop_after: int | None
+) -> list[float]:
     """The windows' losses of a run that is stopped, if asked to, and resumed by a new engine."""
     losses: list[float] = []
     start_step = 0
     while True:
-        rig = build_rig(sets, dropout=0.2, steps_per_dispatch=3, epochs=2)
+        rig = build_rig(sets, dropout=0.2, steps_per_call=3, epochs=2, input=input_)
         with Background() as background:
-            engine = engine_of(rig, folder, background)
+            checkpoints = rig.engine.checkpoints(folder, background)
             if start_step:
-                assert engine.restore() == start_step
+                assert checkpoints.restore() == start_step
+            run = run_of(rig, checkpoints, start_step=start_step)
+            observer = Told()
             progress = train(
-                rig.stream(start_step=start_step),
-                engine,
-                [],
+                run.dispatches(epochs=2),
+                run,
+                [observer],
                 steps_per_epoch=rig.plan.steps_per_epoch,
                 start_step=start_step,
                 should_stop=iter([*[False] * (stop_after - 1), True]).__next__
                 if stop_after
                 else lambda: False,
             )
-        losses += [window.loss for window in progress.windows]
+        losses += [window.loss for window in observer.windows]
         start_step, stop_after = progress.step, None
         if not progress.interrupted:
             return losses
+
+
+def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
+    """As Adam's of a huge gradient, whose square overflows: weights and losses stay finite."""
+    rig = build_rig(random_sets(np.random.default_rng(), rows=16))
+    slots = rig.states[0].optimizer.variables
+    velocity = next(slot for slot in slots if "velocity" in slot.name)
+    with Background() as background:
+        run = run_of(rig, rig.engine.checkpoints(tmp_path, background))
+        velocity.assign(np.full(velocity.shape, np.inf))
+        assert not run.save(1)
+        velocity.assign(np.zeros(velocity.shape))
+        assert run.save(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt-2.npz"]

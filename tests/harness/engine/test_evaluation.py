@@ -3,57 +3,66 @@
 import numpy as np
 import pytest
 
+from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.engine.evaluation import Evaluator
-from harness.pipeline.plan import evaluation_plan
-from harness.pipeline.stream import Stream
+from harness.pipeline.batch import Columns
+from harness.pipeline.feed import Feed, build_feed
+from harness.pipeline.plan import Plan, evaluation_plan
 from tests.harness.engine.numpy_network import forward_backward
 from tests.harness.engine.rig import Rig, assert_same, build_rig
 from tests.harness.random_sets import random_sets
 
 
-def evaluator_of(rig: Rig, sets: RaggedSets, *, batch_size: int) -> Evaluator:
+def held_out(
+    rig: Rig, rows: RaggedSets | Examples, *, steps_per_call: int = 3
+) -> tuple[Feed, Plan]:
+    """One pass over rows in batches of 8."""
+    examples = Examples.of(rows)
     plan = evaluation_plan(
-        sets.lengths,
-        batch_size=batch_size,
-        replicas=len(rig.replicas),
-        steps_per_dispatch=3,
+        Columns.of(examples).lengths,
+        batch_size=8,
+        replicas=rig.devices.num_replicas,
+        steps_per_call=steps_per_call,
     )
-    return Evaluator(rig.network.logits, Stream(sets, plan), rig.devices)
+    return build_feed("resident", examples, devices=rig.devices.names), plan
 
 
 @pytest.mark.parametrize(
-    ("replicas", "num_classes", "implementation"),
-    [(1, 2, "gather"), (2, 2, "dense"), (1, 5, "dense")],
+    ("replicas", "num_classes", "implementation", "input_"),
+    [(1, 2, "gather", "stream"), (2, 2, "dense", "resident"), (1, 5, "dense", "stream")],
 )
-def test_is_the_mean_over_all_rows(replicas: int, num_classes: int, implementation: str) -> None:
-    # 45 rows in batches of 8: a dispatch of 3 steps, one of 3 with the last batch padded.
+def test_is_the_mean_over_all_rows(
+    replicas: int, num_classes: int, implementation: str, input_: str
+) -> None:
+    # 45 rows in batches of 8: two calls of 3 steps, the last batch padded.
     sets = random_sets(np.random.default_rng(), rows=45, num_classes=num_classes)
-    rig = build_rig(sets, replicas=replicas, dropout=0.4, implementation=implementation)
-    evaluator = evaluator_of(rig, sets, batch_size=8)
+    rig = build_rig(
+        sets, replicas=replicas, dropout=0.4, implementation=implementation, input=input_
+    )
+    rows = held_out(rig, sets)
     for call in range(2):
         rig.randomize(np.random.default_rng())
-        before = rig.state()
-        evaluation, compilation = evaluator.run(step=17, epoch=3)
-        truth = forward_backward(rig.network.logits.get_weights(), sets)
+        before = rig.values()
+        evaluation, compilations = rig.engine.evaluator.run(*rows, step=17, epoch=3)
+        truth = forward_backward(rig.weights(), sets)
         np.testing.assert_allclose(evaluation.loss, truth.loss.mean(), rtol=1e-5)
-        assert evaluation.accuracy == truth.hits.sum() / 45
+        assert evaluation.metrics["accuracy"] == truth.hits.sum() / 45
         assert (evaluation.examples, evaluation.step, evaluation.epoch) == (45, 17, 3)
         assert evaluation.seconds > 0
-        assert_same(rig.state(), before)  # also no seed was used up
+        assert_same(rig.values(), before)  # also no seed was used up
         if call == 0:
-            assert compilation is not None
+            (compilation,) = compilations
             assert (compilation.program, compilation.step) == ("evaluation", 17)
             assert compilation.seconds > 0
         else:
-            assert compilation is None
+            assert not compilations
 
 
 def test_fewer_rows_than_a_batch_and_than_replicas() -> None:
     sets = random_sets(np.random.default_rng(), rows=9)
     rig = build_rig(sets, replicas=2)
     one = sets.take([4])
-    evaluation, _ = evaluator_of(rig, one, batch_size=8).run(step=0, epoch=0)
-    truth = forward_backward(rig.network.logits.get_weights(), one)
+    evaluation, _ = rig.engine.evaluator.run(*held_out(rig, one), step=0, epoch=0)
+    truth = forward_backward(rig.weights(), one)
     np.testing.assert_allclose(evaluation.loss, truth.loss[0], rtol=1e-5)
     assert evaluation.examples == 1

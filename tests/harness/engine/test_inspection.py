@@ -6,43 +6,39 @@ import numpy as np
 import pytest
 
 from harness.data.ragged import RaggedSets
-from harness.engine.inspection import Inspector, Looks
-from tests.harness.engine.rig import Rig, assert_same, build_rig
+from harness.engine.inspection import Looks
+from tests.harness.engine.rig import assert_same, build_rig, step_of
 from tests.harness.random_sets import random_sets
 
 EVERY = Looks(histograms_every=1, precision_every=1)
 
 
-def inspector_of(rig: Rig, looks: Looks = EVERY) -> Inspector:
-    return Inspector(rig.network.logits, rig.replicas, rig.devices, looks)
-
-
 @pytest.mark.parametrize(("replicas", "precision"), [(1, "float32"), (2, "mixed_float16")])
 def test_it_changes_nothing(replicas: int, precision: str) -> None:
     sets = random_sets(np.random.default_rng(), rows=64)
-    rig = build_rig(sets, replicas=replicas, precision=precision, dropout=0.3, steps_per_dispatch=2)
-    start = rig.state()
+    rig = build_rig(sets, replicas=replicas, precision=precision, dropout=0.3, steps_per_call=2)
+    start = rig.values()
     plain = rig.train()
-    end = rig.state()
-    rig.set_state(start)
-    inspector = inspector_of(rig)
+    end = rig.values()
+    rig.set_values(start)
     sums = []
     for dispatch, batches in rig.dispatches():
-        sums.append(rig.step(batches, dispatch.num_steps).numpy())
-        before = rig.state()
-        inspection, _ = inspector.run(dispatch, batches)
+        sums += [rig.run(call, batches) for call in dispatch.calls]
+        before = rig.values()
+        inspection, _ = rig.engine.inspector.run(dispatch, batches, EVERY)
         assert inspection is not None
-        assert_same(before, rig.state())
+        assert_same(before, rig.values())
     np.testing.assert_array_equal(plain, sums)
-    assert_same(end, rig.state())
+    assert_same(end, rig.values())
 
 
 def test_it_is_the_same_however_an_epoch_was_divided() -> None:
-    rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_dispatch=4)
+    rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_call=4)
     whole, batches = next(rig.dispatches())
-    rest = dataclasses.replace(whole, first=3, step=3, num_steps=1)
-    inspector = inspector_of(rig)
-    seen, of_rest = (inspector.run(dispatch, batches)[0] for dispatch in (whole, rest))
+    rest = dataclasses.replace(whole, step=3, num_steps=1, calls=(step_of(whole.calls[0], 3),))
+    seen, of_rest = (
+        rig.engine.inspector.run(dispatch, batches, EVERY)[0] for dispatch in (whole, rest)
+    )
     assert seen is not None
     assert of_rest is not None
     assert dataclasses.replace(seen, seconds=0.0) == dataclasses.replace(of_rest, seconds=0.0)
@@ -57,26 +53,24 @@ def test_the_gradients_are_those_of_training(replicas: int) -> None:
     )
     rig.randomize(np.random.default_rng())
     dispatch, batches = next(rig.dispatches())
-    inspector = inspector_of(rig)
-    inspection, compilation = inspector.run(dispatch, batches)
+    inspection, compilations = rig.engine.inspector.run(dispatch, batches, EVERY)
     assert inspection is not None
-    assert compilation is not None
-    assert inspector.run(dispatch, batches)[1] is None, "compiled once"
+    assert [made.program for made in compilations] == ["look at gradients"]
+    assert not rig.engine.inspector.run(dispatch, batches, EVERY)[1], "compiled once"
     assert inspection.step == dispatch.num_steps
     assert (inspection.non_finite_fraction, inspection.underflow_fraction) == (0.0, None)
-    before = rig.state()[0]
-    rig.step(batches, 1, first=dispatch.num_steps - 1).numpy()
-    after = rig.state()[0]
-    variables = rig.network.logits.trainable_variables
-    for index, variable in enumerate(variables):
-        gradient = before[index].astype(np.float64) - after[index]
-        if index == 0:  # the table: without the rows of other ids
+    before = rig.weights()
+    rig.run(step_of(dispatch.calls[0], dispatch.num_steps - 1), batches)
+    spreads = {spread.name: spread for spread in inspection.gradients}
+    seen = {weights.name: weights for weights in inspection.weights}
+    assert set(spreads) == set(seen) == set(rig.weight_names)
+    for name, old, new in zip(rig.weight_names, before, rig.weights(), strict=True):
+        gradient = old.astype(np.float64) - new
+        if name == "multi_hot_dense/kernel":  # without the rows of other ids
             gradient = gradient[np.abs(gradient).max(axis=1) > 1e-7]
-        spread, weights = inspection.gradients[index], inspection.weights[index]
-        assert spread.name == weights.name == variable.path
-        assert sum(spread.counts) == gradient.size
-        assert sum(weights.counts) == before[index].size
-        for distribution, values in ((spread, gradient), (weights, before[index])):
+        assert sum(spreads[name].counts) == gradient.size
+        assert sum(seen[name].counts) == old.size
+        for distribution, values in ((spreads[name], gradient), (seen[name], old)):
             if values.size > 1:  # NumPy puts a bin of width 1 around a single value
                 ends = [distribution.edges[0], distribution.edges[-1]]
                 np.testing.assert_allclose(ends, [values.min(), values.max()], atol=2e-6)
@@ -87,12 +81,12 @@ def test_a_gradient_that_is_not_finite_is_counted(replicas: int) -> None:
     sets = random_sets(np.random.default_rng(), rows=32)
     rig = build_rig(sets, replicas=replicas, hidden_units=(6,))
     dispatch, batches = next(rig.dispatches())
-    weights = rig.network.logits.get_weights()
+    weights = [w.copy() for w in rig.weights()]
     weights[-1][:] = np.nan  # the bias of the logits: every gradient passes it
-    rig.network.logits.set_weights(weights)
-    inspection, _ = inspector_of(rig).run(dispatch, batches)
+    rig.set_weights(weights)
+    inspection, _ = rig.engine.inspector.run(dispatch, batches, EVERY)
     assert inspection is not None
-    bias = inspection.gradients[-1]
+    (bias,) = (spread for spread in inspection.gradients if spread.name == "logits/bias")
     assert (sum(bias.counts), bias.num_non_finite) == (0, 1)
     num_elements = sum(w.size for w in weights)
     # The rows of ids that are not in the batch stay 0.
@@ -121,21 +115,19 @@ def test_underflow_is_what_16_bits_lose_against_float32(replicas: int) -> None:
         replicas=replicas,
         precision="mixed_float16",
         hidden_units=(4,),
-        steps_per_dispatch=1,
+        steps_per_call=1,
     )
     # All units are active, and pass a gradient of half their weight times 1/8.
-    table, bias, kernel, last = (w.copy() for w in rig.network.logits.get_weights())
+    table, bias, kernel, last = (w.copy() for w in rig.weights())
     table[:], bias[:], last[:] = 1.0, 0.0, 0.0
     kernel[:, 0] = [1e-2, -1e-3, 1e-7, -1e-8]
-    rig.network.logits.set_weights([table, bias, kernel, last])
+    rig.set_weights([table, bias, kernel, last])
     dispatch, batches = next(rig.dispatches())
-    inspector = inspector_of(rig)
 
     def underflow(scale: float) -> float:
-        for replica in rig.replicas:
-            assert replica.loss_scale is not None
-            replica.loss_scale.scale.assign(scale)
-        inspection, _ = inspector.run(dispatch, batches)
+        assert rig.states[0].loss_scale is not None
+        rig.states[0].loss_scale.scale.assign(scale)
+        inspection, _ = rig.engine.inspector.run(dispatch, batches, EVERY)
         assert inspection is not None
         assert inspection.underflow_fraction is not None
         return inspection.underflow_fraction
@@ -150,7 +142,7 @@ def test_underflow_is_what_16_bits_lose_against_float32(replicas: int) -> None:
 def test_bfloat16_hardly_loses_any() -> None:
     rig = build_rig(random_sets(np.random.default_rng(), rows=64), precision="mixed_bfloat16")
     dispatch, batches = next(rig.dispatches())
-    inspection, _ = inspector_of(rig).run(dispatch, batches)
+    inspection, _ = rig.engine.inspector.run(dispatch, batches, EVERY)
     assert inspection is not None
     assert inspection.underflow_fraction is not None
     assert inspection.underflow_fraction < 0.1  # units that rounding moves across zero
@@ -172,20 +164,15 @@ def test_when_it_is_time(
         random_sets(np.random.default_rng(), rows=16), precision="mixed_float16", hidden_units=(4,)
     )
     dispatch, batches = next(rig.dispatches())
-    inspector = inspector_of(rig, looks)
     seen = [
         inspection
         for epoch in range(4)
-        if (inspection := inspector.run(dataclasses.replace(dispatch, epoch=epoch), batches)[0])
+        if (
+            inspection := rig.engine.inspector.run(
+                dataclasses.replace(dispatch, epoch=epoch), batches, looks
+            )[0]
+        )
     ]
     assert [i.epoch for i in seen] == epochs
     assert [i.epoch for i in seen if i.weights and i.gradients] == with_histograms
     assert [i.epoch for i in seen if i.underflow_fraction is not None] == with_underflow
-
-
-def test_the_reference_holds_no_weights_of_its_own() -> None:
-    rig = build_rig(random_sets(np.random.default_rng(), rows=16), precision="mixed_float16")
-    reference = inspector_of(rig)._reference
-    assert reference is not None
-    assert all(variable._value is None for variable in reference.variables)
-    assert {layer.compute_dtype for layer in reference.layers if layer.weights} == {"float32"}

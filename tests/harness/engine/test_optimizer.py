@@ -1,5 +1,7 @@
 """Every optimizer that is offered: built, compiled, and doing what Keras's own does."""
 
+import subprocess
+import sys
 from typing import Any
 
 import keras
@@ -7,12 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.config import OptimizerConfig
 from harness.data.ragged import RaggedSets
-from harness.engine.losses import row_losses
-from harness.engine.optimizer import build_optimizer
+from harness.engine.optimizer import copy_of, recipe_of
 from harness.errors import InputError
-from tests.harness.engine.rig import build_rig
+from tests.harness.engine.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
 
 OFFERED = [
@@ -30,19 +30,19 @@ def test_offers_all_of_keras_but_the_wrappers() -> None:
 @pytest.mark.parametrize("name", ["adamm", "optimizer", "LossScaleOptimizer", "MultiOptimizer", ""])
 def test_refuses_others_by_name(name: str) -> None:
     with pytest.raises(InputError, match=f"--optimizer is '{name}'.*choose one of adadelta, .*sgd"):
-        build_optimizer(OptimizerConfig(optimizer=name))
+        recipe_of(name)()
 
 
 @pytest.mark.parametrize("name", ["Adam", "ADAM", "adam"])
 def test_case_does_not_matter(name: str) -> None:
-    assert type(build_optimizer(OptimizerConfig(optimizer=name))) is keras.optimizers.Adam
+    assert type(recipe_of(name)()) is keras.optimizers.Adam
 
 
 def test_settings_reach_the_optimizer_and_defaults_are_keras() -> None:
-    given = build_optimizer(OptimizerConfig(optimizer="sgd", learning_rate=0.25, clip_norm=2.0))
+    given = recipe_of("sgd", learning_rate=0.25, clip_norm=2.0)()
     assert float(given.learning_rate) == 0.25
     assert given.global_clipnorm == 2.0
-    default = build_optimizer(OptimizerConfig(optimizer="adamw"))
+    default = recipe_of("adamw")()
     own = keras.optimizers.AdamW(name=default.name)
     assert default.get_config() == own.get_config()
 
@@ -54,23 +54,74 @@ def sets() -> RaggedSets:
 
 @pytest.mark.parametrize("name", OFFERED)
 def test_a_compiled_step_is_keras_own_step(name: str, sets: RaggedSets) -> None:
-    rig = build_rig(sets, optimizer=name, hidden_units=(3,), steps_per_dispatch=1)
-    ((_, batches),) = rig.dispatches()
-    expected = keras_step(name, rig.network.logits, batches[0])
-    rig.step(batches, 1)
-    after = rig.network.logits.get_weights()
-    for got, want in zip(after, expected, strict=True):
+    rig = build_rig(sets, optimizer=name, hidden_units=(3,), steps_per_call=1)
+    ((dispatch, batches),) = rig.dispatches()
+    expected = keras_step(name, rig, batches[0])
+    rig.run(dispatch.calls[0], batches)
+    for got, want in zip(rig.weights(), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=2e-6)
 
 
-def keras_step(name: str, model: keras.Model, batches: Any) -> list[np.ndarray]:
+def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
     """The weights after one step of Keras's optimizer, eager, on copies of the variables."""
-    variables = [v.value for v in model.trainable_variables]
+    variables = [v.value for v in rig.model.trainable_variables]
     with tf.GradientTape() as tape:
-        inputs = {"values": batches.values[0], "row_splits": batches.row_splits[0]}
-        losses = row_losses(batches.labels[0], model(inputs, training=True))
-        loss = tf.reduce_mean(losses)
+        share = batches.reader(
+            tf.constant(0, tf.int64),
+            1,
+            capacity=rig.plan.capacities.largest,
+            implementation="gather",
+        )(tf.constant(0))
+        outputs = rig.model(share.inputs[""], training=True)
+        loss = tf.reduce_mean(rig.task.judge(share.labels, outputs).losses)
     copies = [keras.Variable(v.numpy()) for v in variables]
     gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-    build_optimizer(OptimizerConfig(optimizer=name)).apply(gradients, copies)
+    recipe_of(name)().apply(gradients, copies)
     return [copy.numpy() for copy in copies]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", {5: 1.0, 9: 1.0, 15: 1.0}),
+        ("linear", {5: 1.0, 10: 0.5, 15: 0.0, 20: 0.0}),
+        ("cosine", {5: 1.0, 10: 0.5, 15: 0.0}),
+        ("exponential", {5: 1.0, 10: 0.1, 15: 0.01}),
+    ],
+)
+def test_the_learning_rate_rises_and_then_follows_its_schedule(
+    schedule: Any, rates: dict[int, float]
+) -> None:
+    built = recipe_of("sgd", learning_rate=2.0, schedule=schedule, warmup=5, num_steps=15)()
+    for optimizer in (built, copy_of(built)):
+        rate = optimizer._learning_rate
+        np.testing.assert_allclose([rate(s) for s in range(5)], 2 * np.arange(1, 6) / 6, rtol=1e-6)
+        for step, share in rates.items():
+            np.testing.assert_allclose(rate(step), 2 * share, atol=1e-6)
+
+
+def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
+    optimizer = recipe_of("adam", schedule="cosine", num_steps=10)()
+    assert float(optimizer.learning_rate) == pytest.approx(0.001)
+
+
+def test_a_warm_up_that_leaves_no_step() -> None:
+    with pytest.raises(InputError, match=r"--warmup is 10, but .* 10 steps; set --warmup to 9 or"):
+        recipe_of("adam", warmup=10, num_steps=10)()
+
+
+def test_a_trainer_with_a_named_optimizer_does_not_start_tensorflow() -> None:
+    """Which would take all memory of every GPU: the devices are set up at the first fit."""
+    program = """
+import harness
+from harness.engine.optimizer import recipe_of
+from tensorflow.python.eager import context
+recipe = recipe_of("adam", learning_rate=0.1, schedule="linear", warmup=2, num_steps=9)
+for optimizer in ("adam", recipe):
+    harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
+print(context.context()._initialized)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.model.layers import MultiHotDense
-from kernels.multi_hot import reference
+from harness.model.layers import MultiHotDense, Surroundings, computing
 from tests.harness.random_sets import random_sets
+from tests.kernels.multi_hot import reference
 
 IMPLEMENTATIONS = ["dense", "gather"]
 
@@ -52,6 +52,104 @@ def test_equals_the_reference(implementation: str, unique: bool) -> None:
     np.testing.assert_allclose(outputs, truth, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_trainer_may_give_the_rows_of_the_values(implementation: str, dtype: str) -> None:
+    sets = random_sets(np.random.default_rng(), rows=30, num_tokens=70)
+    layer = MultiHotDense(9, 70, dtype=dtype)
+    layer.build(None)
+    randomize(layer)
+    outputs = within(layer, implementation, inputs_of(sets, padding=13), rowids_of(sets, 13))
+    kernel, bias = (tf.cast(w, layer.compute_dtype).numpy() for w in layer.get_weights())
+    truth = reference.multi_hot_dense(kernel, sets.values, sets.row_splits)
+    tolerance = 1e-5 if dtype == "float32" else 2**-7
+    np.testing.assert_allclose(
+        tf.cast(outputs, tf.float64), truth + bias.astype(np.float64), tolerance, tolerance
+    )
+
+
+def rowids_of(sets: RaggedSets, padding: int) -> np.ndarray:
+    return np.repeat(np.arange(sets.num_rows + 1), [*sets.lengths, padding])
+
+
+def within(
+    model: Any,
+    implementation: str,
+    arrays: dict[str, np.ndarray],
+    rowids: np.ndarray | None = None,
+    *,
+    unique: bool = False,
+    export: bool = False,
+) -> tf.Tensor:
+    """What a layer or model computes, compiled, in the surroundings of a trainer."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def call(inputs: dict[str, tf.Tensor], rowids: tf.Tensor | None) -> tf.Tensor:
+        splits = id(inputs["row_splits"])
+        surroundings = Surroundings(
+            implementation=implementation,
+            rowids={} if rowids is None else {splits: rowids},
+            unique=frozenset({splits} if unique else ()),
+            export=export,
+        )
+        with computing(surroundings):
+            return model(inputs)
+
+    inputs = {name: tf.constant(array) for name, array in arrays.items()}
+    return call(inputs, None if rowids is None else tf.constant(rowids, tf.uint16))
+
+
+class Subclassed(keras.Model):
+    """A user's own, with a layer inside of another."""
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        super().__init__()
+        self.inner = keras.Sequential([layer])
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(inputs)
+
+
+@pytest.mark.parametrize("kind", ["layer", "functional", "subclassed"])
+def test_what_a_trainer_knows_reaches_the_layer_in_any_model(kind: str) -> None:
+    """A row of two equal ids that are told to be unique counts both; a wrong row is believed."""
+    layer = MultiHotDense(1, 10, use_bias=False)
+    arrays = {"values": np.array([3, 3], np.int32), "row_splits": np.array([0, 2, 2], np.int32)}
+    if kind == "functional":
+        inputs = symbolic_inputs()
+        model = keras.Model(inputs, layer(inputs))
+    else:
+        model = layer if kind == "layer" else Subclassed(layer)
+        model(arrays)
+    layer.set_weights([np.full([10, 1], 2.0)])
+    for expected, given in [
+        ([2, 0], {}),
+        ([4, 0], {"unique": True}),
+        ([0, 2], {"rowids": np.array([1, 1])}),
+    ]:
+        outputs = within(model, "gather", arrays, **given)
+        np.testing.assert_array_equal(outputs[:, 0], expected, err_msg=str(given))
+
+
+def test_a_layers_own_implementation_stands_but_for_an_export(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = []
+
+    def product(table: tf.Tensor, *_: Any, implementation: str, **__: Any) -> tf.Tensor:
+        taken.append(implementation)
+        return table
+
+    monkeypatch.setattr("harness.model.layers.multi_hot_dense", product)
+    own, open_ = MultiHotDense(3, 10, implementation="dense"), MultiHotDense(3, 10)
+    arrays = {"values": np.array([4], np.int32), "row_splits": np.array([0, 1])}
+    for layer in (own, open_):
+        layer(arrays)
+        within(layer, "native", arrays)
+        within(layer, "gather", arrays, export=True)
+    assert taken == ["dense", "dense", "gather", "gather", "native", "gather"]
+
+
 def test_without_bias_an_empty_row_is_zero() -> None:
     layer = MultiHotDense(3, 10, use_bias=False)
     outputs = layer({"values": np.array([4], np.int32), "row_splits": np.array([0, 0, 1])})
@@ -77,7 +175,7 @@ def test_16_bit_policies_spare_the_ids(implementation: str, policy: str, compute
     for outputs in (layer(arrays), model(arrays)):
         assert outputs.dtype == compute
         np.testing.assert_array_equal(tf.cast(outputs, tf.float32)[:, 0], ids % 128)
-    assert layer.kernel.dtype == layer.bias.dtype == "float32"
+    assert [weight.dtype for weight in layer.weights] == ["float32", "float32"]
 
 
 def test_gradients_reach_kernel_and_bias() -> None:
@@ -97,7 +195,8 @@ def test_gradients_reach_kernel_and_bias() -> None:
 @pytest.mark.parametrize("name", ["values", "row_splits"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_refuses_floats(name: str, dtype: str) -> None:
-    arrays = {"values": np.array([1, 2], np.int32), "row_splits": np.array([0, 2], np.int32)}
+    lists = {"values": [1, 2], "row_splits": [0, 2]}
+    arrays = {given: np.array(numbers, np.int32) for given, numbers in lists.items()}
     with pytest.raises(ValueError, match=f"{name} of type {dtype}"):
         MultiHotDense(3, 10)(arrays | {name: arrays[name].astype(dtype)})
     with pytest.raises(ValueError, match=f"{name} of type {dtype}"):
@@ -193,7 +292,8 @@ def test_a_file_is_loaded_by_a_process_that_knows_only_the_layer(tmp_path: Path)
     model = keras.Model(inputs, outputs)
     model.save(tmp_path / "model.keras")
     sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40)
-    np.savez(tmp_path / "inputs.npz", **inputs_of(sets))
+    arrays: dict[str, Any] = inputs_of(sets)
+    np.savez(tmp_path / "inputs.npz", **arrays)
     code = (
         "import keras, numpy as np, harness.model.layers;"
         "model = keras.models.load_model('model.keras');"

@@ -1,4 +1,4 @@
-"""The network: its size, its configuration, its seed, and the copy that is saved."""
+"""From what a user gives to a Keras model; the default network: its size, its seed, its twin."""
 
 import itertools
 from pathlib import Path
@@ -8,24 +8,37 @@ import keras
 import numpy as np
 import pytest
 
-from harness.config import ModelConfig
+from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.model.network import Network, build_network, layer_infos, portable_copy
+from harness.errors import InputError
+from harness.model.layers import MultiHotDense
+from harness.model.network import (
+    build_model,
+    default_network,
+    float32_twin,
+    input_names,
+    is_functional,
+    layer_infos,
+    multi_hot_layers,
+)
+from tests.harness.pipeline.rows import random_examples
 from tests.harness.random_sets import random_sets
 
 
-def network(config: ModelConfig | None = None, **changes: Any) -> Network:
-    arguments: dict[str, Any] = {
-        "num_tokens": 60,
-        "num_classes": 2,
-        "implementation": "gather",
-        "unique": False,
-        "dtype": "float32",
-        "seed": 0,
-    }
-    return build_network(
-        config or ModelConfig(hidden_units=(5, 4), dropout=(0.0,)), **(arguments | changes)
-    )
+def network(*, dtype: str = "float32", seed: int = 0, **changes: Any) -> keras.Model:
+    """The default network, but small."""
+    small = {"hidden_units": (5, 4), "dropout": (0.0, 0.0), "num_tokens": 60, "num_classes": 2}
+    arguments: dict[str, Any] = small | changes
+    function = default_network(**arguments, seed=seed)
+    sets = random_sets(np.random.default_rng(), rows=3, num_tokens=arguments["num_tokens"])
+    return built(function, Examples.of(sets), seed=seed, dtype=dtype)
+
+
+TUTORIAL: dict[str, Any] = {"hidden_units": (50, 50, 50), "dropout": (0.3, 0.2, 0.0)}
+
+
+def built(given: Any, examples: Examples, *, seed: int = 0, dtype: str = "float32") -> keras.Model:
+    return build_model(given, examples, dtype=dtype, device="/CPU:0", seed=seed)
 
 
 def inputs_of(sets: RaggedSets) -> dict[str, np.ndarray]:
@@ -33,111 +46,79 @@ def inputs_of(sets: RaggedSets) -> dict[str, np.ndarray]:
 
 
 def test_default_is_the_tutorials() -> None:
-    built = network(ModelConfig(), num_tokens=10_000)
-    assert built.probabilities.count_params() == 505_201
-    rates = [x.rate for x in built.logits.layers if isinstance(x, keras.layers.Dropout)]
+    model = network(**TUTORIAL, num_tokens=10_000)
+    assert model.count_params() == 505_201
+    rates = [x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)]
     assert rates == [0.3, 0.2]
-    assert built.probabilities.layers[-1].activation is keras.activations.sigmoid
+    assert model.layers[-1].activation is keras.activations.sigmoid
 
 
 def test_sizes_rates_and_activation_are_configurable() -> None:
-    config = ModelConfig(hidden_units=(7, 3), dropout=(0.0, 0.25), activation="tanh")
-    built = network(config, num_classes=4)
-    kernels = [w.shape for w in built.logits.get_weights() if w.ndim == 2]
+    model = network(hidden_units=(7, 3), dropout=(0.0, 0.25), activation="tanh", num_classes=4)
+    kernels = [w.shape for w in model.get_weights() if w.ndim == 2]
     assert kernels == [(60, 7), (7, 3), (3, 4)]
-    (dropout,) = (x for x in built.logits.layers if isinstance(x, keras.layers.Dropout))
+    (dropout,) = (x for x in model.layers if isinstance(x, keras.layers.Dropout))
     assert (dropout.name, dropout.rate) == ("dropout_1", 0.25)
-    activations = [built.logits.get_layer(n).activation for n in ("multi_hot_dense", "dense_1")]
+    activations = [model.get_layer(n).activation for n in ("multi_hot_dense", "dense_1")]
     assert activations == [keras.activations.tanh] * 2
+    assert model.layers[-1].activation is keras.activations.softmax
 
 
-@pytest.mark.parametrize(("num_classes", "width"), [(2, 1), (3, 3), (7, 7)])
-def test_head_follows_the_classes(num_classes: int, width: int) -> None:
-    built = network(num_classes=num_classes)
-    inputs = inputs_of(random_sets(np.random.default_rng(), rows=9, num_tokens=60))
-    logits = np.array(built.logits(inputs), np.float64)
-    probabilities = np.array(built.probabilities(inputs))
-    assert probabilities.shape == (9, width)
-    if num_classes == 2:
-        truth = 1 / (1 + np.exp(-logits))
-    else:
-        truth = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(probabilities, truth, rtol=1e-5)
+def test_refuses_an_activation_that_keras_lacks() -> None:
+    with pytest.raises(InputError, match="--activation is 'relux', which Keras does not have"):
+        network(activation="relux")
 
 
 def test_same_seed_same_weights() -> None:
-    first, again, other = (network(seed=seed).logits.get_weights() for seed in (3, 3, 4))
+    first, again, other = (network(seed=seed).get_weights() for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     kernels = [(a, b) for a, b in zip(first, other, strict=True) if a.ndim == 2]
     assert not any(np.array_equal(a, b) for a, b in kernels)
 
 
 def test_layers_and_dropout_have_seeds_of_their_own() -> None:
-    built = network(
-        ModelConfig(hidden_units=(6, 6, 6), dropout=(0.5,)), num_tokens=6, seed=2**31 - 1
-    )
-    kernels = [w for w in built.logits.get_weights() if w.shape == (6, 6)]
+    model = network(hidden_units=(6, 6, 6), dropout=(0.5,) * 3, num_tokens=6, seed=9)
+    kernels = [w for w in model.get_weights() if w.shape == (6, 6)]
     assert len(kernels) == 3
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kernels, 2))
-    seeds = [tuple(v.numpy()) for v in built.logits.non_trainable_variables]
+    seeds = [tuple(v.numpy()) for v in model.non_trainable_variables]
     assert len(seeds) == len(set(seeds)) == 3
 
 
-def test_both_views_share_the_weights() -> None:
-    built = network()
-    pairs = zip(built.logits.variables, built.probabilities.variables, strict=True)
-    assert all(a is b for a, b in pairs)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_variables_and_logits_stay_float32(dtype: str) -> None:
-    built = network(ModelConfig(hidden_units=(5, 4), dropout=(0.2,)), dtype=dtype)
-    assert {v.dtype for v in built.logits.trainable_variables} == {"float32"}
-    assert built.logits.output.dtype == "float32"
-    assert built.logits.get_layer("multi_hot_dense").dtype_policy.name == dtype
+def test_variables_and_outputs_stay_float32(dtype: str) -> None:
+    model = network(dropout=(0.2, 0.2), dtype=dtype)
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    assert model.output.dtype == "float32"
+    assert model.get_layer("multi_hot_dense").dtype_policy.name == dtype
+    assert keras.config.dtype_policy().name == "float32", "as it was"
 
 
-@pytest.mark.parametrize("num_classes", [2, 5])
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_portable_copy_runs_anywhere_on_any_rows(
-    tmp_path: Path, num_classes: int, dtype: str
-) -> None:
-    config = ModelConfig(hidden_units=(5, 4), dropout=(0.3, 0.1))
-    arguments: dict[str, Any] = {"num_classes": num_classes, "seed": 5}
-    built = network(config, implementation="dense", unique=True, dtype=dtype, **arguments)
-    copy = portable_copy(built)
-    layer = copy.get_layer("multi_hot_dense")
-    assert (layer.implementation, layer.unique) == ("gather", False)
-    assert {x.dtype_policy.name for x in copy.layers if x.weights} == {"float32"}
-    # The seeds of dropout are no part of what is compared: weights alone.
-    for a, b in zip(copy.get_weights(), built.probabilities.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
+def test_a_saved_network_gives_the_same_outputs_on_any_rows(tmp_path: Path) -> None:
+    model = network(dropout=(0.3, 0.1))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
     repeated = random_sets(np.random.default_rng(), rows=20, num_tokens=60, longest=90)
     assert repeated.unique().nnz < repeated.nnz
-    truth = network(config, unique=True, **arguments)
-    truth.probabilities.set_weights(built.probabilities.get_weights())
-    expected = np.array(truth.probabilities(inputs_of(repeated.unique())))
-    copy.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    for model in (copy, loaded):
-        outputs = np.array(model(inputs_of(repeated)))
-        assert outputs.dtype == np.float32
-        np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    expected = np.array(model(inputs_of(repeated.unique())))
+    np.testing.assert_allclose(loaded(inputs_of(repeated)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_portable_copy_shares_nothing() -> None:
-    built = network()
-    copy = portable_copy(built)
-    before = [w.copy() for w in built.probabilities.get_weights()]
-    copy.set_weights([w + 1 for w in copy.get_weights()])
-    for a, b in zip(before, built.probabilities.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_the_twin_computes_in_float32_with_the_others_weights(dtype: str) -> None:
+    model, truth = network(dropout=(0.3, 0.3), dtype=dtype), network(dropout=(0.3, 0.3))
+    twin = float32_twin(model)
+    assert {layer.dtype_policy.name for layer in twin.layers if layer.weights} == {"float32"}
+    inputs = inputs_of(random_sets(np.random.default_rng(), rows=20, num_tokens=60))
+    values = (
+        [v.value for v in own] for own in (model.trainable_variables, model.non_trainable_variables)
+    )
+    outputs, _ = twin.stateless_call(*values, inputs)
+    np.testing.assert_allclose(outputs, truth(inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_layer_infos_say_how_the_layers_are_connected() -> None:
-    config = ModelConfig(hidden_units=(5, 4), dropout=(0.3, 0.0))
-    infos = layer_infos(network(config, num_classes=3, dtype="mixed_bfloat16").probabilities)
+    infos = layer_infos(network(dropout=(0.3, 0.0), num_classes=3, dtype="mixed_bfloat16"))
     assert [(i.name, i.inputs, i.output_shape, i.dtype, i.num_parameters) for i in infos[2:]] == [
         ("multi_hot_dense", ("values", "row_splits"), (None, 5), "bfloat16", 60 * 5 + 5),
         ("dropout_0", ("multi_hot_dense",), (None, 5), "bfloat16", 0),
@@ -149,3 +130,76 @@ def test_layer_infos_say_how_the_layers_are_connected() -> None:
         (name, "InputLayer", (), "int32") for name in ("values", "row_splits")
     }
     assert [i.kind for i in infos[2:4]] == ["MultiHotDense", "HashDropout"]
+
+
+def of_three(inputs: Any) -> Any:
+    """A user's function of several inputs; layers that it makes are named by it."""
+    shared = MultiHotDense(4, 50, name="both")
+    parts = [
+        shared(inputs["words"]),
+        MultiHotDense(3, 7, name="tagged")(inputs["tags"]),
+        keras.layers.Dense(2)(inputs["numbers"]),
+        shared(inputs["words"]),
+    ]
+    x = keras.layers.Dropout(0.5)(keras.layers.Concatenate()(parts))
+    return keras.layers.Dense(1)(x)
+
+
+class Subclassed(keras.Model):
+    """A user's class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = MultiHotDense(4, 50)
+        self.head = keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        return self.head(self.words(inputs["words"]))
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    return random_examples(np.random.default_rng(), rows=6)
+
+
+def test_a_function_gets_each_input_by_its_name(examples: Examples) -> None:
+    model = built(of_three, examples)
+    assert model.name == "of_three"
+    assert is_functional(model)
+    assert model.count_params() == 50 * 4 + 4 + 7 * 3 + 3 + 3 * 2 + 2 + 13 + 1
+    reads = {layer.name: input_names(layer) for layer in multi_hot_layers(model)}
+    assert reads == {"both": {"words"}, "tagged": {"tags"}}
+    assert [input_names(layer) for layer in multi_hot_layers(network())] == [{""}]
+    infos = layer_infos(model)
+    assert {info.name for info in infos if not info.inputs} == {
+        *("words_values", "words_row_splits", "tags_values", "tags_row_splits", "numbers")
+    }
+
+
+def test_a_functions_layers_without_seeds_get_those_of_the_run(examples: Examples) -> None:
+    first, again, other = (built(of_three, examples, seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(*(model.variables for model in (first, again, other)), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+        if a.name == "kernel" or "seed" in a.name:
+            assert not np.array_equal(a.numpy(), c.numpy())
+
+
+def test_a_model_is_taken_as_it_is(examples: Examples) -> None:
+    subclassed = Subclassed()
+    assert built(subclassed, examples) is subclassed
+    assert subclassed.built
+    before = subclassed.get_weights()
+    assert built(subclassed, examples, seed=9) is subclassed
+    for a, b in zip(before, subclassed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not is_functional(subclassed)
+    assert [input_names(layer) for layer in multi_hot_layers(subclassed)] == [set()]
+    assert [info.kind for info in layer_infos(subclassed)] == ["MultiHotDense", "Dense"]
+
+
+def test_what_cannot_be_called_with_the_rows_is_told_with_their_inputs(examples: Examples) -> None:
+    with pytest.raises(InputError, match=r"inputs of random, .*'words': .*'numbers': float32") as e:
+        built(lambda inputs: inputs["items"], examples)
+    assert "'items'" in str(e.value)
+    with pytest.raises(InputError, match="takes a mapping of 'values' and 'row_splits'"):
+        built(lambda inputs: MultiHotDense(3, 9)(inputs["numbers"]), examples)

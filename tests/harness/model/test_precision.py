@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.config import PRECISIONS
 from harness.model.precision import choose_precision, needs_loss_scaling
+from harness.settings import PRECISIONS
 
 
 @pytest.mark.parametrize(

@@ -1,123 +1,130 @@
-"""The resident feed hands the compiled loop what the stream does: the same batches in order."""
+"""The resident feed: row ids of the plan, dispatches of the cadence, sets that stay where they are.
 
-import itertools
+What a program reads from it is tested in `test_batch`.
+"""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.data.ragged import RaggedSets
-from harness.pipeline.cadence import StepsPerDispatch
-from harness.pipeline.feed import Feed, build_feed
-from harness.pipeline.plan import Plan, training_plan
-from harness.pipeline.resident import resident_bytes
+from harness.data.examples import Examples
+from harness.pipeline.batch import Columns
+from harness.pipeline.cadence import Cadence
+from harness.pipeline.plan import EpochPlan, Plan, shares_by_device, training_plan
+from harness.pipeline.resident import Resident
+from tests.harness.pipeline.rows import random_examples
 
-pytestmark = pytest.mark.usefixtures("logical_devices")
+EPOCHS = 3
+CPU = ("/CPU:0",)
 
 
-def random_sets(
-    rng: np.random.Generator, *, num_rows: int = 53, num_tokens: int = 70
-) -> RaggedSets:
-    lengths = rng.integers(0, 9, num_rows)
-    return RaggedSets(
-        values=rng.integers(0, num_tokens, lengths.sum()),
-        row_splits=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=rng.integers(0, 2, num_rows),
-        num_tokens=num_tokens,
-        name="random",
+@pytest.fixture
+def examples() -> Examples:
+    return random_examples(np.random.default_rng(), rows=53)
+
+
+def plan_of(examples: Examples, *, replicas: int = 1) -> Plan:
+    """7 steps an epoch, in calls of 3, 3 and 1."""
+    lengths = Columns.of(examples).lengths
+    return training_plan(
+        lengths, batch_size=8, replicas=replicas, steps_per_call=3, seed=5, epochs=EPOCHS
     )
 
 
-def steps_of(feed: Feed) -> list[tuple]:
-    """What the loop reads, step by step, for every replica: (epoch, step, rows, splits, labels)."""
-    steps = []
-    for dispatch, replicas in feed:
-        for k in range(dispatch.num_steps):
-            read = [batches.read(tf.constant(dispatch.first + k)) for batches in replicas]
-            steps.append(
-                (
-                    dispatch.epoch,
-                    dispatch.step + k,
-                    [
-                        (
-                            step.inputs["values"].numpy()[: step.inputs["row_splits"][-1]].tolist(),
-                            step.inputs["row_splits"].numpy().tolist(),
-                            step.labels.numpy().tolist(),
-                            int(step.num_rows),
-                        )
-                        for step in read
-                    ],
-                )
-            )
-    return steps
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_every_device_gets_the_rows_of_its_replicas(
+    replicas: int, examples: Examples, logical_devices: list[str]
+) -> None:
+    plan = plan_of(examples, replicas=replicas)
+    feed = Resident(Columns.of(examples), devices=logical_devices)
+    epochs = []
+    for dispatch, batches in feed.dispatches(plan, epochs=EPOCHS):
+        planned = EpochPlan(plan, dispatch.epoch)
+        rows = planned.order.reshape(plan.steps_per_epoch, plan.replicas, -1)
+        batch_rows = (rows < examples.num_rows).sum(axis=(1, 2))
+        shares = shares_by_device(plan, logical_devices)
+        for own, device, share in zip(batches, logical_devices, shares, strict=True):
+            np.testing.assert_array_equal(own.rows, rows[:, share])
+            np.testing.assert_array_equal(own.real_rows, planned.real_rows[:, share])
+            np.testing.assert_array_equal(own.batch_rows, batch_rows)
+            assert all(t.device.endswith(device) for t in tf.nest.flatten(own))
+        epochs.append(dispatch.epoch)
+    assert epochs == [0, 1, 2], "left to itself, a dispatch is a whole epoch"
 
 
-def feeds(sets: RaggedSets, plan: Plan, **options) -> tuple[Feed, Feed]:
-    devices = [f"/CPU:{replica}" for replica in range(plan.replicas)]
-    stream, resident = (
-        build_feed(kind, sets, plan, devices=devices, implementation="gather", **options)
-        for kind in ("stream", "resident")
+def test_the_rows_lie_there_once_with_an_empty_one_behind_the_last(examples: Examples) -> None:
+    columns = Columns.of(examples)
+    feed = Resident(columns, devices=CPU)
+    plans = (plan_of(examples), plan_of(examples, replicas=2))
+    first, *others = (
+        batches.sets for plan in plans for _, (batches,) in feed.dispatches(plan, epochs=EPOCHS)
     )
-    return stream, resident
+    assert len(others) == 2 * EPOCHS - 1
+    for other in others:
+        pairs = zip(tf.nest.flatten(first), tf.nest.flatten(other), strict=True)
+        assert all(a is b for a, b in pairs)
+    for name, sets in columns.ragged.items():
+        np.testing.assert_array_equal(first.ragged[name].values, sets.values)
+        np.testing.assert_array_equal(first.ragged[name].row_splits, [*sets.row_splits, sets.nnz])
+    for name, array in columns.dense.items():
+        np.testing.assert_array_equal(first.dense[name][:-1], array)
+        np.testing.assert_array_equal(first.dense[name][-1], array[0])
 
 
-@pytest.mark.parametrize(("replicas", "num_tokens"), [(1, 70), (2, 70), (1, 100_000)])
-def test_it_reads_what_the_stream_brings(replicas: int, num_tokens: int) -> None:
-    sets = random_sets(np.random.default_rng(), num_tokens=num_tokens)
-    plan = training_plan(
-        sets.lengths, batch_size=8, replicas=replicas, steps_per_dispatch=3, seed=5
-    )
-    stream, resident = feeds(sets, plan, epochs=2)
-    assert steps_of(resident) == steps_of(stream)
-    assert steps_of(resident) == steps_of(resident), "it can be iterated again"
+@pytest.mark.parametrize("num_tokens", [50, 100_000])
+def test_its_memory_is_told_beforehand(num_tokens: int) -> None:
+    examples = random_examples(np.random.default_rng(), rows=53, num_tokens=num_tokens)
+    columns = Columns.of(examples)
+    _, (batches,) = next(Resident(columns, devices=CPU).dispatches(plan_of(examples)))
+    taken = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(batches.sets))
+    assert taken == columns.num_bytes
 
 
-def test_it_resumes_within_an_epoch() -> None:
-    sets = random_sets(np.random.default_rng())
-    plan = training_plan(sets.lengths, batch_size=8, replicas=1, steps_per_dispatch=3, seed=5)
-    whole, _ = feeds(sets, plan, epochs=3)
-    _, rest = feeds(sets, plan, epochs=3, start_step=plan.steps_per_epoch + 4)
-    assert steps_of(rest) == steps_of(whole)[plan.steps_per_epoch + 4 :]
+def test_dispatches_follow_the_cadence_and_end_with_the_epoch(examples: Examples) -> None:
+    feed = Resident(Columns.of(examples), devices=CPU)
+    cadence = Cadence(steps_per_call=3, fixed=True)
+    lengths = []
+    for dispatch, _ in feed.dispatches(
+        plan_of(examples), epochs=EPOCHS, calls=lambda: cadence.num_calls
+    ):
+        lengths.append([(call.first, call.num_steps) for call in dispatch.calls])
+        cadence.num_calls += 1
+    assert lengths == [
+        [(0, 3)],
+        [(3, 3), (6, 1)],
+        [(0, 3), (3, 3), (6, 1)],
+        [(0, 3), (3, 3), (6, 1)],
+    ]
 
 
-def test_a_dispatch_follows_the_cadence_and_ends_with_the_epoch() -> None:
-    sets = random_sets(np.random.default_rng())
-    plan = training_plan(sets.lengths, batch_size=8, replicas=1, steps_per_dispatch=3, seed=5)
-    cadence = StepsPerDispatch(2, fixed=True)
-    _, resident = feeds(sets, plan, epochs=2, steps=cadence)
-    sizes = []
-    for dispatch, _ in resident:
-        sizes.append(dispatch.num_steps)
-        cadence.num_steps += 1
-    assert sum(sizes) == 2 * plan.steps_per_epoch == 14
-    assert sizes == [2, 3, 2, 5, 2]
+@pytest.mark.parametrize("start_step", [0, 4, 7, 11, 20, 21])
+def test_it_resumes_at_any_step(start_step: int, examples: Examples) -> None:
+    plan = plan_of(examples)
+    feed = Resident(Columns.of(examples), devices=CPU)
+    step = start_step
+    for dispatch, (batches,) in feed.dispatches(
+        plan, epochs=EPOCHS, start_step=start_step, calls=lambda: 1
+    ):
+        epoch, first = divmod(step, plan.steps_per_epoch)
+        assert (dispatch.step, dispatch.epoch) == (step, epoch)
+        assert dispatch == EpochPlan(plan, epoch).dispatch(first, first + dispatch.num_steps)
+        assert batches.rows.shape[0] == plan.steps_per_epoch  # of the whole epoch all the same
+        step += dispatch.num_steps
+    assert step == EPOCHS * plan.steps_per_epoch
 
 
-def test_a_batch_that_needs_more_room_stands_alone() -> None:
-    lengths = np.full(64, 3)
-    lengths[17] = 3_000
-    sets = RaggedSets(
-        values=np.zeros(lengths.sum(), np.int32),
-        row_splits=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=np.zeros(64, np.int32),
-        num_tokens=2,
-        name="outlier",
-    )
-    plan = training_plan(sets.lengths, batch_size=2, replicas=1, steps_per_dispatch=32, seed=1)
-    assert plan.capacities.typical < 3_000 < plan.capacities.largest
-    _, resident = feeds(sets, plan)
-    dispatches = [dispatch for dispatch, _ in resident]
-    large = [d for d in dispatches if d.capacity == plan.capacities.largest]
-    assert [d.num_steps for d in large] == [1]
-    assert sum(d.num_steps for d in dispatches) == 32
-    for before, after in itertools.pairwise(dispatches):
-        assert after.step == before.step + before.num_steps
+def test_it_can_be_asked_again_also_after_it_was_left(examples: Examples) -> None:
+    plan = plan_of(examples)
+    feed = Resident(Columns.of(examples), devices=CPU)
 
+    def rows() -> list[Any]:
+        return [
+            (dispatch, batches.rows.numpy().tolist())
+            for dispatch, (batches,) in feed.dispatches(plan, epochs=EPOCHS, calls=lambda: 1)
+        ]
 
-def test_its_memory_is_told_beforehand() -> None:
-    sets = random_sets(np.random.default_rng())
-    plan = training_plan(sets.lengths, batch_size=8, replicas=1, steps_per_dispatch=3, seed=5)
-    _, resident = feeds(sets, plan)
-    _, (batches,) = next(iter(resident))
-    taken = sum(tensor.numpy().nbytes for tensor in batches.sets)
-    assert taken == resident_bytes(sets)
+    whole = rows()
+    next(feed.dispatches(plan, epochs=EPOCHS))
+    assert rows() == whole

@@ -15,8 +15,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import Implementation, multi_hot_dense, reference
+from kernels.multi_hot import Implementation, multi_hot_dense
 from kernels.multi_hot.cases import SMALL, Case
+from kernels.multi_hot.segments import rowids_of_splits
+from tests.kernels.multi_hot import reference
 
 Tensor = Any
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
@@ -32,12 +34,23 @@ def value_and_gradient(
     values: Tensor,
     row_splits: Tensor,
     dy: Tensor,
+    value_rowids: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return y [B, H] and dW [V, H]."""
     with tf.GradientTape() as tape:
         tape.watch(table)
-        y = multi_hot_dense(table, values, row_splits, implementation=implementation, unique=unique)
+        y = multi_hot_dense(
+            table, values, row_splits,
+            implementation=implementation, unique=unique, value_rowids=value_rowids,
+        )  # fmt: skip
     return y, tape.gradient(y, table, output_gradients=dy)
+
+
+def rowids_of(row_splits: np.ndarray, num_values: int) -> np.ndarray:
+    """Return the row of each value, [N]; B behind the last row."""
+    B = len(row_splits) - 1
+    rows = np.repeat(np.arange(B), np.diff(row_splits))
+    return np.concatenate([rows, np.full(num_values - len(rows), B)])
 
 
 def assert_close(got: Tensor, want: np.ndarray, sum_of_magnitudes: np.ndarray) -> None:
@@ -71,6 +84,7 @@ class MultiHotContract:
         dtype: tf.DType = tf.float32,
         compiled: bool = True,
         splits_dtype: tf.DType = tf.int32,
+        rowids_dtype: tf.DType | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Check y and dW of `rows` against the reference; return them."""
         ids = [token_id for row in rows for token_id in row]
@@ -79,7 +93,7 @@ class MultiHotContract:
         table, dy = rng.normal(size=(V, H)), rng.normal(size=(len(rows), H))
         y, dw = self.check(
             table, values, row_splits, dy, unique=unique, dtype=dtype, compiled=compiled,
-            splits_dtype=splits_dtype,
+            splits_dtype=splits_dtype, rowids_dtype=rowids_dtype,
         )  # fmt: skip
         return y.numpy(), dw.numpy()
 
@@ -94,16 +108,23 @@ class MultiHotContract:
         dtype: tf.DType,
         compiled: bool,
         splits_dtype: tf.DType = tf.int64,
+        rowids_dtype: tf.DType | None = None,
         function: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Check y and dW against the reference computed from the operands as rounded to dtype."""
+        """Check y and dW against the reference computed from the operands as rounded to dtype.
+
+        With a `rowids_dtype`, the rows of the values are handed over too.
+        """
         table, dy = tf.constant(table, dtype), tf.constant(dy, dtype)
         if function is None:
             function = tf.function(value_and_gradient, jit_compile=True)
             function = function if compiled else value_and_gradient
+        rowids = None
+        if rowids_dtype is not None:
+            rowids = tf.constant(rowids_of(row_splits, len(values)), rowids_dtype)
         y, dw = function(
             self.implementation, unique, table, tf.constant(values, tf.int32),
-            tf.constant(row_splits, splits_dtype), dy,
+            tf.constant(row_splits, splits_dtype), dy, rowids,
         )  # fmt: skip
         assert y.dtype == dtype
         assert dw.dtype == dtype
@@ -202,6 +223,9 @@ class MultiHotContract:
 
     def test_property(self) -> None:
         """Any rows over a fixed capacity, garbage behind them, against the reference."""
+        self.check_any_rows()
+
+    def check_any_rows(self, rowids_dtype: tf.DType | None = None) -> None:
         capacity, B, V, H = 24, 6, 11, 3
         function = tf.function(value_and_gradient, jit_compile=True)
 
@@ -219,23 +243,30 @@ class MultiHotContract:
                 np.cumsum([0] + [len(row) for row in rows]),
                 rng.normal(size=(B, H)),
                 unique=False, dtype=tf.float32, compiled=True, function=function,
+                rowids_dtype=rowids_dtype,
             )  # fmt: skip
 
         check()
 
     def test_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
         """Twenty steps of gradient descent in a tf.while_loop equal twenty steps in NumPy."""
+        self.check_descent(rng, with_rowids=False)
+
+    def check_descent(self, rng: np.random.Generator, *, with_rowids: bool) -> None:
         case = SMALL[0]
         sets = case.draw(int(rng.integers(2**32)))
 
         @tf.function(jit_compile=True)
         def descend(table: Tensor, values: Tensor, row_splits: Tensor) -> Tensor:
+            rowids = None
+            if with_rowids:  # found outside of the loop, which is what they are for
+                rowids = rowids_of_splits(tf.cast(row_splits, tf.int32)[None], len(sets.values))[0]
             for _ in tf.range(20):
                 with tf.GradientTape() as tape:
                     tape.watch(table)
                     y = multi_hot_dense(
-                        table, values, row_splits,
-                        implementation=self.implementation, unique=case.unique,
+                        table, values, row_splits, implementation=self.implementation,
+                        unique=case.unique, value_rowids=rowids,
                     )  # fmt: skip
                     loss = tf.reduce_sum(y * y) / 2
                 table -= 0.001 * tape.gradient(loss, table)
@@ -248,43 +279,44 @@ class MultiHotContract:
             wanted -= 0.001 * matrix.T @ (matrix @ wanted)
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
 
-    def test_two_replicas(self, logical_devices: list[str], rng: np.random.Generator) -> None:
-        """Each replica takes half of the rows; the sum of the gradients is the whole one's."""
+    def test_two_shares_of_a_batch(self, rng: np.random.Generator) -> None:
+        """Two products with one table in one program, as the replicas of a CPU have them."""
         case = SMALL[0]
-        halves = [case.draw(int(rng.integers(2**32))) for _ in range(2)]
-        capacity = max(len(half.values) for half in halves)
-        table = halves[0].table
-        strategy = tf.distribute.MirroredStrategy(logical_devices)
+        shares = [case.draw(int(rng.integers(2**32))) for _ in range(2)]
+        table = shares[0].table
 
-        @tf.function
-        def step(*batches: Any) -> Tensor:
-            def replica(values: Tensor, row_splits: Tensor, dy: Tensor) -> Tensor:
-                gradient = tf.function(value_and_gradient, jit_compile=True)(
-                    self.implementation, case.unique, tf.constant(table), values, row_splits, dy
-                )[1]
-                context = tf.distribute.get_replica_context()
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, gradient)
+        @tf.function(jit_compile=True)
+        def gradient(table: Tensor, batches: list[tuple[Tensor, ...]]) -> Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(table)
+                products = [
+                    tf.reduce_sum(
+                        dy * multi_hot_dense(
+                            table, values, row_splits,
+                            implementation=self.implementation, unique=case.unique,
+                        )
+                    )
+                    for values, row_splits, dy in batches
+                ]  # fmt: skip
+                total = tf.add_n(products)
+            return tape.gradient(total, table)
 
-            return strategy.run(replica, args=batches)
-
-        def distributed(arrays: list[np.ndarray]) -> Any:
-            return strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(arrays[context.replica_id_in_sync_group])
+        batches = [
+            tuple(map(tf.constant, (share.values, share.row_splits, share.dy))) for share in shares
+        ]
+        wanted, magnitude = (
+            np.sum(
+                [
+                    reference.table_gradient(
+                        part(share.dy), share.values, share.row_splits, num_tokens=case.num_tokens
+                    )
+                    for share in shares
+                ],
+                axis=0,
             )
-
-        summed = step(
-            distributed([np.resize(half.values, capacity) for half in halves]),
-            distributed([half.row_splits for half in halves]),
-            distributed([half.dy for half in halves]),
+            for part in (np.array, np.abs)
         )
-        wanted = sum(
-            reference.table_gradient(
-                half.dy, half.values, half.row_splits, num_tokens=case.num_tokens
-            )
-            for half in halves
-        )
-        for gradient in strategy.experimental_local_results(summed):
-            np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
+        assert_close(gradient(tf.constant(table), batches), wanted, magnitude)
 
     @pytest.mark.parametrize(
         ("values", "row_splits", "message"),
@@ -311,49 +343,3 @@ class MultiHotContract:
                     self.implementation, False, table, values,
                     tf.constant(row_splits, splits_dtype), dy,
                 )  # fmt: skip
-
-
-class XlaContract:
-    """What holds besides for the implementations made of XLA's own operations alone."""
-
-    implementation: ClassVar[Implementation]
-
-    @pytest.mark.parametrize("unique", [False, True])
-    @pytest.mark.parametrize(
-        ("values", "row_splits"),
-        [
-            ([1, 11, 0], [0, 2]),
-            ([1, 2, -1], [0, 2, 3]),
-            ([1, 2, 3], [0, 4]),
-            ([1, 2, 3], [0, 2, 1]),
-            ([1, 2, 3], [-1, 2]),
-            ([1, 2, 3], [0, 2**40]),
-        ],
-        ids=str,
-    )
-    def test_wrong_data_gives_nan_where_compiled(
-        self, values: list[int], row_splits: list[int], unique: bool
-    ) -> None:
-        y, dw = tf.function(value_and_gradient, jit_compile=True)(
-            self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
-            tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]),
-        )  # fmt: skip
-        assert np.isnan(y).all()
-        assert not np.isfinite(dw).all()
-
-    def test_lowers_for_gpu(self) -> None:
-        """XLA's front end accepts the whole program for a GPU, on a machine that has none."""
-        for unique in (False, True):
-            for dtype in DTYPES:
-
-                def function(*operands: Tensor) -> Any:
-                    return value_and_gradient(self.implementation, unique, *operands)  # noqa: B023
-
-                operands = (
-                    tf.ones([40, 5], dtype), tf.zeros([16], tf.int32),
-                    tf.zeros([5], tf.int64), tf.ones([4, 5], dtype),
-                )  # fmt: skip
-                lower = tf.function(function, jit_compile=True).experimental_get_compiler_ir(
-                    *operands
-                )
-                assert "scatter" in lower(stage="hlo", platform_name="GPU")

@@ -21,7 +21,7 @@ FITTING: dict[str, Any] = {
     [
         (
             {"implementation": "quick"},
-            "unknown implementation 'quick': choose one of dense, gather, native",
+            f"unknown implementation 'quick': choose one of {', '.join(IMPLEMENTATIONS)}",
         ),
         ({"table": np.ones([4, 2])}, "float32, bfloat16, float16; got float64"),
         ({"table": np.ones([4], np.float32)}, r"\[num_tokens, units\].*\(4,\)"),
@@ -33,6 +33,14 @@ FITTING: dict[str, Any] = {
         ({"row_splits": np.array([0.0, 3.0])}, "int32 or int64; got float64"),
         ({"row_splits": np.array(3)}, r"shape \(\)"),
         ({"row_splits": np.array([], np.int32)}, r"at least \[0\]"),
+        (
+            {"implementation": "native", "value_rowids": np.array([0, 1, 1], np.int32)},
+            "native reads row_splits and takes no value_rowids: leave them out",
+        ),
+        ({"value_rowids": np.array([0, 1, 1])}, "int32 or uint16, .* got int64"),
+        ({"value_rowids": np.array([0.0, 1.0, 1.0], np.float32)}, "got float32"),
+        ({"value_rowids": np.array([0, 1], np.int32)}, r"\(2,\) for values of shape \(3,\)"),
+        ({"value_rowids": np.array([[0, 1, 1]], np.int32)}, r"as long as values.*\(1, 3\)"),
     ],
     ids=lambda part: str(part)[:40],
 )
@@ -97,15 +105,16 @@ def test_graph_of_unknown_sizes(implementation: Implementation) -> None:
         product([1, 4], [0, 2])
 
 
-@pytest.mark.parametrize(
-    ("implementation", "num_rows"), [("gather", 2), ("dense", 2), ("native", 3)]
-)
-def test_halves_are_for_native_and_an_even_number_of_rows(
-    implementation: Any, num_rows: int
-) -> None:
-    splits = tf.zeros([num_rows + 1], tf.int32)
-    with pytest.raises(ValueError, match="halves is for native and an even number of rows"):
-        multi_hot_dense(
-            tf.zeros([4, 2]), tf.zeros([0], tf.int32), splits,
-            implementation=implementation, halves=True,
+@pytest.mark.parametrize("implementation", ["dense", "gather"])
+def test_rows_of_values_need_sizes_that_are_known(implementation: Implementation) -> None:
+    vector = tf.TensorSpec([None], tf.int32)
+
+    @tf.function(input_signature=[vector, vector])
+    def product(values: Any, value_rowids: Any) -> Any:
+        return multi_hot_dense(
+            FITTING["table"], values, FITTING["row_splits"],
+            implementation=implementation, value_rowids=value_rowids,
         )  # fmt: skip
+
+    with pytest.raises(ValueError, match="all of static shapes"):
+        product([1, 2, 3], [0, 1, 1])

@@ -1,5 +1,5 @@
-from tests.kernels.multi_hot.contract import MultiHotContract, XlaContract
+from tests.kernels.multi_hot.xla_contract import XlaContract
 
 
-class TestGather(MultiHotContract, XlaContract):
+class TestGather(XlaContract):
     implementation = "gather"

@@ -1,109 +1,228 @@
-"""`take_rows`: every implementation against NumPy, eagerly and compiled, and what it refuses."""
+"""`take_rows` and `take_batches` against NumPy, and what they do with rows that are not there."""
 
-import shutil
+import secrets
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot.resident import take_rows
+from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.resident import take_batches, take_rows
 
-IMPLEMENTATIONS = [
-    "gather",
-    pytest.param(
-        "native",
-        marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
-    ),
-]
-NUM_ROWS, CAPACITY = 30, 256
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+NUM_ROWS, NUM_BATCHES, BATCH_ROWS, CAPACITY = 30, 3, 12, 256
+DTYPES = pytest.mark.parametrize(
+    ("values", "row_splits"),
+    [(np.uint16, np.int32), (np.uint16, np.int64), (np.uint32, np.int32), (np.uint32, np.int64)],
+    ids=lambda dtype: dtype.__name__,
+)
 
 
 class Resident:
-    """Random sets, some rows empty, and a batch of them with repeats."""
+    """Random sets, some rows empty, and batches of them with repeats."""
 
-    def __init__(self, rng: np.random.Generator, num_taken: int = 12) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        largest: int = 2**16 - 1,
+    ) -> None:
         lengths = rng.integers(0, 20, NUM_ROWS) * (rng.random(NUM_ROWS) < 0.8)
         self.row_splits = np.concatenate([[0], np.cumsum(lengths)])
-        self.values = rng.integers(0, 2**16, self.row_splits[-1])
-        self.rows = rng.integers(0, NUM_ROWS, num_taken)
+        self.values = rng.integers(0, largest, self.row_splits[-1], endpoint=True)
+        self.rows = rng.integers(0, NUM_ROWS, [NUM_BATCHES, batch_rows])
 
-    def expected(self) -> tuple[list[int], list[int]]:
-        taken = [self.values[self.row_splits[r] : self.row_splits[r + 1]] for r in self.rows]
+    def expected(self, rows: np.ndarray) -> tuple[list[int], list[int]]:
+        """A batch's ids and row splits."""
+        taken = [self.values[self.row_splits[r] : self.row_splits[r + 1]] for r in rows]
         splits = np.cumsum([0, *(len(row) for row in taken)])
         return np.concatenate(taken).tolist(), splits.tolist()
 
 
-def take(sets: Resident, implementation: str, capacity: int = CAPACITY, **types: Any) -> Any:
-    """The batch, compiled."""
+def take(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
+    """The first batch, compiled, by the kernel."""
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
-        return take_rows(values, row_splits, rows, capacity=capacity, implementation=implementation)
+        return take_rows(values, row_splits, rows, capacity=capacity)
 
-    return taking(
+    return taking(*operands(sets, sets.rows[0], types))
+
+
+def take_all(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
+    """All batches, compiled, by XLA's operations."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
+        return take_batches(values, row_splits, rows, capacity=capacity)
+
+    return taking(*operands(sets, sets.rows, types))
+
+
+def operands(sets: Resident, rows: np.ndarray, types: dict[str, Any]) -> tuple[tf.Tensor, ...]:
+    return (
         tf.constant(sets.values.astype(types.get("values", np.uint16))),
-        tf.constant(sets.row_splits.astype(types.get("row_splits", np.int32))),
-        tf.constant(sets.rows.astype(np.int32)),
+        tf.constant(sets.row_splits.astype(types.get("row_splits", np.int64))),
+        tf.constant(rows.astype(types.get("rows", np.int32))),
     )
+
+
+def check_batches(sets: Resident, capacity: int = CAPACITY, **types: Any) -> None:
+    taken, splits, rowids = take_all(sets, capacity, **types)
+    assert (splits.dtype, rowids.dtype) == (tf.int32, tf.int32)
+    assert taken.shape == rowids.shape == [NUM_BATCHES, capacity]
+    for rows, got, ends, places in zip(
+        sets.rows, taken.numpy(), splits.numpy(), rowids.numpy(), strict=True
+    ):
+        ids, wanted = sets.expected(rows)
+        assert ends.tolist() == wanted
+        assert got[: len(ids)].tolist() == ids
+        padding = [len(rows)] * (capacity - len(ids))
+        assert places.tolist() == [*np.repeat(np.arange(len(rows)), np.diff(wanted)), *padding]
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    return np.random.default_rng()
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("values", [np.uint16, np.int32])
-@pytest.mark.parametrize("row_splits", [np.int32, np.int64])
-def test_the_rows_come_in_order(
-    implementation: str, values: type, row_splits: type, rng: np.random.Generator
+def largest_of(values: type) -> int:
+    return 2**31 - 1 if values is np.uint32 else 2**16 - 1
+
+
+@needs_compiler
+@DTYPES
+def test_the_kernel_takes_the_rows_in_order(
+    values: type, row_splits: type, rng: np.random.Generator
 ) -> None:
-    sets = Resident(rng)
-    taken, splits = take(sets, implementation, values=values, row_splits=row_splits)
-    ids, ends = sets.expected()
+    sets = Resident(rng, largest=largest_of(values))
+    taken, splits = take(sets, values=values, row_splits=row_splits)
+    ids, ends = sets.expected(sets.rows[0])
     assert splits.numpy().tolist() == ends
     assert taken.numpy()[: len(ids)].tolist() == ids
     assert taken.dtype == splits.dtype == tf.int32
     assert taken.shape == [CAPACITY]
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_rows_that_are_all_empty(implementation: str, rng: np.random.Generator) -> None:
+@DTYPES
+def test_batches_are_the_rows_in_order(
+    values: type, row_splits: type, rng: np.random.Generator
+) -> None:
+    sets = Resident(rng, largest=largest_of(values))
+    taken, _, _ = take_all(sets, values=values, row_splits=row_splits)
+    assert taken.dtype == values
+    check_batches(sets, values=values, row_splits=row_splits)
+
+
+@pytest.mark.parametrize("num_values", [0, 5])
+def test_rows_that_are_all_empty(num_values: int, rng: np.random.Generator) -> None:
     sets = Resident(rng)
+    sets.values = sets.values[:num_values]
     sets.row_splits = np.zeros(NUM_ROWS + 1, np.int64)
-    _, splits = take(sets, implementation)
-    assert splits.numpy().tolist() == [0] * (len(sets.rows) + 1)
+    check_batches(sets)
+    if find_compiler() is not None:
+        _, splits = take(sets)
+        assert splits.numpy().tolist() == [0] * (BATCH_ROWS + 1)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_batch_that_fills_the_capacity(implementation: str, rng: np.random.Generator) -> None:
+def test_a_batch_that_fills_the_capacity(rng: np.random.Generator) -> None:
     sets = Resident(rng)
-    ids, _ = sets.expected()
-    taken, _ = take(sets, implementation, capacity=max(1, len(ids)))
-    assert taken.numpy()[: len(ids)].tolist() == ids
+    lengths = [len(sets.expected(rows)[0]) for rows in sets.rows]
+    check_batches(sets, capacity=max(1, *lengths))
+    if find_compiler() is not None:
+        taken, _ = take(sets, capacity=max(1, lengths[0]))
+        assert taken.numpy()[: lengths[0]].tolist() == sets.expected(sets.rows[0])[0]
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@needs_compiler
 def test_the_kernel_refuses_what_is_not_there(rng: np.random.Generator) -> None:
     sets = Resident(rng)
-    sets.rows[3] = NUM_ROWS
+    sets.rows[0, 3] = NUM_ROWS
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=f"row 3 of the batch is row {NUM_ROWS}"
     ):
-        take(sets, "native")
-    sets.rows[3] = -1
+        take(sets)
+    sets.rows[0, 3] = -1
     with pytest.raises(tf.errors.InvalidArgumentError, match="row 3 of the batch is row -1"):
-        take(sets, "native")
-    sets = Resident(rng, num_taken=200)
+        take(sets)
+    sets = Resident(rng, batch_rows=200)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
-        take(sets, "native", capacity=8)
+        take(sets, capacity=8)
     sets.row_splits = sets.row_splits[::-1].copy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="of the resident sets goes from"):
-        take(sets, "native")
+        take(sets)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ids are uint16 or uint32"):
+        take(sets, values=np.int32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="row_splits are int32 or int64"):
+        take(sets, row_splits=np.uint32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected S32 but got U32"):
+        take(sets, rows=np.uint32)
 
 
-def test_too_many_ids_are_seen_behind_the_end_without_the_kernel(rng: np.random.Generator) -> None:
-    sets = Resident(rng, num_taken=200)
-    _, splits = take(sets, "gather", capacity=8)
-    assert splits.numpy()[-1] > 8
+WILD = (-(2**31), -1, NUM_ROWS, NUM_ROWS + 1, 2**31 - 1)
+WILD_SPLITS = (-(2**63), -1, 10**6, 2**31, 2**40, 2**63 - 1)
+
+
+@needs_compiler
+def test_the_kernel_raises_or_is_right_whatever_it_is_given(rng: np.random.Generator) -> None:
+    @tf.function(jit_compile=True, autograph=False)
+    def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
+        return take_rows(values, row_splits, rows, capacity=64)
+
+    outcomes = {"right": 0, "refused": 0}
+    sets = Resident(rng, batch_rows=6)
+    values = tf.constant(sets.values.astype(np.uint16))
+    for _ in range(2_000):
+        rows, row_splits = rng.integers(0, NUM_ROWS, 6), sets.row_splits.copy()
+        for _ in range(rng.integers(3)):
+            if rng.random() < 0.5:
+                rows[rng.integers(6)] = rng.choice(WILD)
+            else:
+                row_splits[rng.integers(NUM_ROWS + 1)] = rng.choice(WILD_SPLITS)
+        try:
+            taken, splits = taking(
+                values, tf.constant(row_splits), tf.constant(rows.astype(np.int32))
+            )
+        except tf.errors.InvalidArgumentError:
+            outcomes["refused"] += 1
+            continue
+        # The kernel looks at the rows that it takes, and no others.
+        spans = [(row_splits[row], row_splits[row + 1]) for row in rows]
+        assert all(0 <= begin <= end <= len(sets.values) for begin, end in spans)
+        wanted = np.concatenate([sets.values[begin:end] for begin, end in spans])
+        assert splits.numpy().tolist() == np.cumsum([0, *(e - b for b, e in spans)]).tolist()
+        assert taken.numpy()[: len(wanted)].tolist() == wanted.tolist()
+        outcomes["right"] += 1
+    assert min(outcomes.values()) > 200
+
+
+def test_batches_of_rows_that_are_not_there_are_of_the_nearest(rng: np.random.Generator) -> None:
+    sets = Resident(rng)
+    wild = rng.random(sets.rows.shape) < 0.3
+    rows = np.where(wild, rng.choice(WILD, sets.rows.shape), sets.rows)
+    sets.rows = rows
+    got = [part.numpy() for part in take_all(sets)]
+    sets.rows = np.clip(rows, 0, NUM_ROWS - 1)
+    check_batches(sets)
+    wanted = [part.numpy() for part in take_all(sets)]
+    for splits, left, right in zip(got[1], got[0], wanted[0], strict=True):
+        np.testing.assert_array_equal(left[: splits[-1]], right[: splits[-1]])
+    for left, right in zip(got[1:], wanted[1:], strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_too_many_ids_are_seen_behind_the_end(rng: np.random.Generator) -> None:
+    sets = Resident(rng, batch_rows=200)
+    taken, splits, rowids = take_all(sets, capacity=8)
+    for rows, got, ends, places in zip(
+        sets.rows, taken.numpy(), splits.numpy(), rowids.numpy(), strict=True
+    ):
+        ids, wanted = sets.expected(rows)
+        assert ends.tolist() == wanted
+        assert ends[-1] > 8
+        assert got.tolist() == ids[:8]
+        assert places.tolist() == np.repeat(np.arange(200), np.diff(wanted))[:8].tolist()

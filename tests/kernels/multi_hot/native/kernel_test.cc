@@ -1,21 +1,41 @@
 // The kernels alone, without XLA: random and hostile inputs against the obvious loops in double.
 // Built and run under sanitizers by test_sanitizers.py; prints the seed first and the fault last.
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <cmath>
 #include <deque>
+#include <limits>
 #include <mutex>
+#include <new>
 #include <random>
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "backward.h"
-#include "forward.h"
+#include "product.h"
 
 using namespace multi_hot;
+
+// Allocations of any thread that succeed from now on; the `num_failing` after them throw.
+constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
+static std::atomic<int64_t> num_succeeding{kEndless};
+static std::atomic<int64_t> num_failing{0};
+
+void* operator new(std::size_t size) {
+  if (num_succeeding.load() != kEndless && num_succeeding.fetch_sub(1) <= 0 &&
+      num_failing.fetch_sub(1) > 0) {
+    throw std::bad_alloc();
+  }
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -29,7 +49,8 @@ namespace {
 
 class Pool : public Workers {
  public:
-  explicit Pool(int threads) {
+  // None is what XLA reports of a pool that it does not have.
+  explicit Pool(int threads) : num_threads_(threads) {
     for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { serve(); });
   }
   ~Pool() override {
@@ -40,7 +61,7 @@ class Pool : public Workers {
     wake_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  int64_t num_threads() const override { return static_cast<int64_t>(threads_.size()) + 1; }
+  int64_t num_threads() const override { return num_threads_; }
   void schedule(std::function<void()> task) override {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -63,6 +84,7 @@ class Pool : public Workers {
       task();
     }
   }
+  const int64_t num_threads_;
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;
@@ -78,12 +100,12 @@ int64_t draw(Random& random, int64_t low, int64_t high) {
 
 template <class Format>
 float widen(typename Format::Storage value) {
-  return Lanes<1>::load<Format>(&value);
+  return load<Format, 1>(&value);
 }
 template <class Format>
 typename Format::Storage narrow(float value) {
   typename Format::Storage stored;
-  Lanes<1>::store<Format>(&stored, value);
+  store<Format, 1>(&stored, value);
   return stored;
 }
 
@@ -132,8 +154,7 @@ bool is_valid(const Input& input) {
 template <class Format>
 std::vector<std::vector<typename Format::Storage>> run(
     const Input& input, bool unique, const std::vector<typename Format::Storage>& table,
-    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool,
-    bool halves = false) {
+    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool) {
   using Storage = typename Format::Storage;
   const Sets sets = input.sets(unique);
   std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
@@ -141,7 +162,7 @@ std::vector<std::vector<typename Format::Storage>> run(
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   const TransposedIndex index = {ends.data(), chunks, rows.data()};
   const std::string fault = forward<Format>(sets, table.data(), input.units, y.data(), pool);
-  CHECK(backward<Format>(sets, dy.data(), input.units, index, halves, dw.data(), pool) == fault);
+  CHECK(backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
   CHECK(fault.empty() == is_valid(input));
   if (!fault.empty()) return {};
   return {y, dw};
@@ -195,42 +216,6 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
   }
 }
 
-// One half of a batch's rows, for a device of its own.
-Input half_of(const Input& input, int64_t half) {
-  const int64_t num_rows = static_cast<int64_t>(input.splits.size() - 1) / 2;
-  Input part = input;
-  const auto first = input.splits.begin() + half * num_rows;
-  part.splits.assign(first, first + num_rows + 1);
-  part.values.assign(input.values.begin() + part.splits.front(),
-                     input.values.begin() + part.splits.back());
-  for (auto& split : part.splits) split -= *first;
-  return part;
-}
-
-// In halves the gradient has the bits of two devices' gradients, added up.
-void check_halves(Random& random, std::vector<Pool*> pools) {
-  const bool repeat = draw(random, 0, 1);
-  Input input = draw_input(random, repeat);
-  if (input.splits.size() % 2 == 0) input.splits.pop_back();
-  const int64_t B = static_cast<int64_t>(input.splits.size()) - 1;
-  std::normal_distribution<float> normal;
-  std::vector<float> table(input.num_tokens * input.units), dy(B * input.units);
-  for (auto* matrix : {&table, &dy}) {
-    for (float& element : *matrix) element = normal(random);
-  }
-  std::vector<float> sum(table.size());
-  for (int64_t half = 0; half < 2; ++half) {
-    const auto begin = dy.begin() + half * B / 2 * input.units;
-    const std::vector<float> part(begin, begin + B / 2 * input.units);
-    const auto got = run<Float32>(half_of(input, half), !repeat, table, part, 1, *pools[0]);
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] += got[1][i];
-  }
-  for (Pool* pool : pools) {
-    const int64_t chunks = 2 * draw(random, 1, 4);
-    CHECK(run<Float32>(input, !repeat, table, dy, chunks, *pool, true)[1] == sum);
-  }
-}
-
 // Anything at all: a fault is named, or the kernels run; the sanitizers watch.
 void check_hostile(Random& random, Pool& pool) {
   Input input = draw_input(random, true);
@@ -253,15 +238,99 @@ void check_hostile(Random& random, Pool& pool) {
   run<Float32>(input, draw(random, 0, 1), table, dy, draw(random, 1, 4), pool);
 }
 
+// Whichever allocations fail, on whichever thread: the caller gets bad_alloc after all have stopped
+// (the sanitizers see the use of a stack that is gone), or the right result.
+void check_failing_allocations(Random& random, int threads) {
+  const Input input = draw_input(random, true);
+  const Sets sets = input.sets(false);
+  const std::vector<float> table(sets.num_tokens * input.units, 1.0f);
+  const std::vector<float> dy(sets.num_rows * input.units, 1.0f);
+  const int64_t chunks = draw(random, 1, 4);
+  const int64_t failing = draw(random, 0, 1) ? 1 : kEndless;
+  Pool one(1);
+  const auto expected = run<Float32>(input, false, table, dy, chunks, one);
+  std::vector<int32_t> ends(chunks * sets.num_tokens);
+  std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
+  const TransposedIndex index = {ends.data(), chunks, rows.data()};
+  bool any_failed = true;
+  for (int64_t succeeding = 0; any_failed; ++succeeding) {
+    any_failed = false;
+    // New threads: what the kernels keep between calls grows at first.
+    Pool pool(threads);
+    std::thread([&] {
+      for (const bool is_forward : {true, false}) {
+        std::vector<float> got(expected[is_forward ? 0 : 1].size());
+        const auto call = [&] {
+          return is_forward
+                     ? forward<Float32>(sets, table.data(), input.units, got.data(), pool)
+                     : backward<Float32>(sets, dy.data(), input.units, index, got.data(), pool);
+        };
+        bool failed = false;
+        num_failing = failing;
+        num_succeeding = succeeding;
+        try {
+          call();
+        } catch (const std::bad_alloc&) {
+          failed = true;
+        }
+        num_succeeding = kEndless;
+        any_failed |= failed;
+        if (failed) CHECK(call().empty());  // what was kept is still sound
+        CHECK(got == expected[is_forward ? 0 : 1]);
+      }
+    }).join();
+  }
+}
+
+// A block that throws, or a pool that takes no more tasks: the first exception arrives, and no block
+// runs after it.
+void check_throwing_blocks(Random& random, Pool& pool) {
+  class Limited : public Workers {
+   public:
+    Limited(Workers& workers, int64_t num_tasks) : workers_(workers), num_tasks_(num_tasks) {}
+    int64_t num_threads() const override { return workers_.num_threads(); }
+    void schedule(std::function<void()> task) override {
+      if (num_tasks_-- == 0) throw std::runtime_error("no more tasks");
+      workers_.schedule(std::move(task));
+    }
+
+   private:
+    Workers& workers_;
+    int64_t num_tasks_;
+  };
+  const int64_t num_blocks = draw(random, 0, 40);
+  const int64_t throwing = draw(random, 0, 40);
+  const int64_t num_tasks = draw(random, 0, 5);
+  const int64_t num_helpers = std::min(pool.num_threads(), num_blocks) - 1;
+  Limited limited(pool, num_tasks);
+  std::atomic<int64_t> running{0};
+  std::vector<int> calls(num_blocks);
+  std::string caught;
+  try {
+    parallel_for(limited, num_blocks, [&](int64_t block) {
+      ++running;
+      ++calls[block];
+      if (block % 3 == 0) std::this_thread::yield();
+      --running;
+      if (block >= throwing) throw std::runtime_error("a block");
+    });
+  } catch (const std::runtime_error& error) {
+    caught = error.what();
+  }
+  CHECK(running == 0);
+  if (num_tasks >= num_helpers) CHECK(caught == (throwing < num_blocks ? "a block" : ""));
+  else CHECK(!caught.empty());
+  for (const int count : calls) CHECK(count == 1 || (count == 0 && !caught.empty()));
+}
+
 // Every number of the format survives, and vectors convert exactly as single numbers do.
 template <class Format>
 void check_conversions(Random& random) {
-  using L = Lanes<kLanes>;
   for (uint32_t first = 0; first < 0x10000; first += kLanes) {
     uint16_t bits[kLanes], back[kLanes];
     for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<uint16_t>(first + i);
-    const auto wide = L::load<Format>(bits);
-    L::store<Format>(back, wide);
+    const auto wide = load<Format, kLanes>(bits);
+    store<Format, kLanes>(back, wide);
     for (int i = 0; i < kLanes; ++i) {
       const float one = widen<Format>(bits[i]);
       CHECK(std::isnan(one) ? std::isnan(wide[i]) : bit_cast<uint32_t>(one) == bit_cast<uint32_t>(float(wide[i])));
@@ -272,8 +341,8 @@ void check_conversions(Random& random) {
     float values[kLanes];
     uint16_t stored[kLanes];
     for (float& value : values) value = bit_cast<float>(static_cast<uint32_t>(random()));
-    typename L::Floats wide = L::template load<Float32>(values);
-    L::store<Format>(stored, wide);
+    const auto wide = load<Float32, kLanes>(values);
+    store<Format, kLanes>(stored, wide);
     for (int i = 0; i < kLanes; ++i) {
       if (std::isnan(values[i])) {
         CHECK(std::isnan(widen<Format>(stored[i])));
@@ -299,16 +368,19 @@ int main(int argc, char** argv) {
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 300;
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   Random random(seed);
-  Pool one(1), two(2), five(5);
+  Pool none(0), one(1), two(2), five(5);
   check_conversions<BFloat16>(random);
   check_conversions<Float16>(random);
   for (int round = 0; round < rounds; ++round) {
-    check_against_reference<Float32>(random, {&one, &two, &five});
+    check_against_reference<Float32>(random, {&one, &two, &five, &none});
     check_against_reference<BFloat16>(random, {&one, &two, &five});
     check_against_reference<Float16>(random, {&one, &two, &five});
-    check_halves(random, {&one, &two, &five});
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
+  for (int round = 0; round < 10 * rounds; ++round) check_throwing_blocks(random, five);
+  for (int round = 0; round < rounds / 10; ++round) {
+    check_failing_allocations(random, static_cast<int>(draw(random, 1, 5)));
+  }
   std::puts("all passed");
   return 0;
 }

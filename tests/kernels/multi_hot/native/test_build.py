@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from kernels.multi_hot import NativeUnavailableError
 from kernels.multi_hot.native import build as building
+from kernels.multi_hot.native.build import NativeUnavailableError
 
 needs_compiler = pytest.mark.skipif(building.find_compiler() is None, reason="needs a C++ compiler")
 ROOT = Path(__file__).resolve().parents[4]
@@ -33,7 +34,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_import_compiles_and_loads_nothing(cache: Path) -> None:
-    code = "import kernels.multi_hot; print('multi_hot-' in open('/proc/self/maps').read())"
+    code = "import kernels.multi_hot.api; print('multi_hot-' in open('/proc/self/maps').read())"
     done = run_python(code)
     assert done.stdout == "False\n", done.stderr
     assert not cache.exists()
@@ -65,7 +66,10 @@ def test_key_follows_what_the_library_depends_on(
     compiler = building.require_compiler()
     key = building.key(compiler, tmp_path)
     assert building.key(compiler, tmp_path) == key
-    others = {building.key([*compiler, "-g"], tmp_path), building.key(compiler, tmp_path / "new")}
+    headers = tmp_path / "other" / "xla" / "ffi" / "api"
+    headers.mkdir(parents=True)
+    (headers / "c_api.h").write_text("// another version of XLA's interface\n")
+    others = {building.key([*compiler, "-g"], tmp_path), building.key(compiler, tmp_path / "other")}
     monkeypatch.setenv("CXX", compiler[0])
     assert building.key(building.require_compiler(), tmp_path) == key
     assert len(others | {key}) == 3
@@ -88,6 +92,20 @@ def test_failed_compilation_shows_why_and_leaves_nothing(cache: Path, tmp_path: 
         building.build(tmp_path)  # no TensorFlow's headers in there
     assert "CXX" in str(caught.value)
     assert list(cache.iterdir()) == []
+
+
+@needs_compiler
+def test_what_killed_builds_left_is_removed_after_an_hour(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir(mode=0o700)
+    names = ("multi_hot-0-old.tmp", "multi_hot-0-new.tmp", "choice-old.json")
+    old, new, other = files = [cache / name for name in names]
+    for file in files:
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (0, time.time() - 3700))
+    with pytest.raises(NativeUnavailableError):
+        building.build(tmp_path)  # no TensorFlow's headers in there
+    assert {*cache.iterdir()} == {new, other}
 
 
 def test_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

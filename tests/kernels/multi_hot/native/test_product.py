@@ -1,6 +1,9 @@
+import resource
 import secrets
+import sys
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -35,3 +38,28 @@ def test_more_rows_than_the_index_counts_in_a_chunk(unique: bool) -> None:
     expected = np.zeros((num_tokens, 1))
     np.add.at(expected, values, dy)
     np.testing.assert_array_equal(gradient, expected)  # whole numbers: exact in float32
+
+
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not enforce RLIMIT_AS")
+def test_out_of_memory_is_an_error() -> None:
+    """The stamps of the tokens, 256 MB for each thread, are refused; the process lives on."""
+    num_tokens = 2**26
+    table = tf.zeros([num_tokens, 1], tf.bfloat16)
+    splits = np.arange(65, dtype=np.int32)
+
+    @tf.function(jit_compile=True)
+    def product(values: tf.Tensor) -> tf.Tensor:
+        return multi_hot_dense(table, values, splits, implementation="native")
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        product(tf.fill([64], num_tokens))  # compiles, and needs no stamps
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**27, hard))
+    try:
+        with pytest.raises(tf.errors.ResourceExhaustedError, match="out of host memory"):
+            product(tf.range(64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    got = multi_hot_dense([[1.0], [2.0]], [0, 1], [0, 2], implementation="native")
+    assert got.numpy().tolist() == [[3.0]]

@@ -1,0 +1,243 @@
+"""The first hour on a machine with GPUs: everything that could not be checked without one, in one
+report.
+
+    ./scripts/gpu-first-hour [--data DATA] [--out gpu-first-hour.md] [--rehearse]
+
+Every part runs in processes of its own, so that a failure does not keep the others from running;
+the report is rewritten after each. `--rehearse` runs all of it on the CPU, to check that it works.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.files import replacing
+from harness.settings import PRECISIONS
+
+_HARNESS = (sys.executable, "-m", "harness")
+_TOLERANCES = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
+"""Relative, of every loss of a run against the CPU's in float32."""
+# No dropout, whose masks depend on the device, and no ReLU, at whose kinks runs diverge by chance.
+_COMPARABLE = (
+    *("--dropout", "0", "--activation", "gelu", "--epochs", "2", "--deterministic"),
+    *("--steps-per-dispatch", "8"),  # one loss a dispatch: at the same steps everywhere
+)
+_TRAFFIC_STEPS = 200
+_TIMEOUT_SECONDS = 1200
+
+Part = Callable[["Machine"], str]
+"""Returns its section of the report, as Markdown; raises `FailedError`."""
+
+
+class FailedError(Exception):
+    """A part found a fault; the message is its section of the report."""
+
+
+class Machine:
+    """Runs commands on the data of the report."""
+
+    def __init__(self, data: str, *, is_rehearsal: bool) -> None:
+        self.data = data
+        self.is_rehearsal = is_rehearsal
+
+    def run(self, *command: str, environment: dict[str, str] | None = None) -> str:
+        """The output of a command, fenced; raises `FailedError` when it fails."""
+        done = subprocess.run(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+        shown = " ".join(Path(word).name if word.startswith("/") else word for word in command)
+        report = f"`{shown}` (exit code {done.returncode})\n\n```\n{done.stdout.strip()}\n```\n"
+        if done.returncode:
+            raise FailedError(report)
+        return report
+
+    def bench(self, *flags: str) -> str:
+        """The output of `harness bench`."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.run(
+                *(*_HARNESS, "bench", "--data", self.data, "--repeats", "3", "--plot", "off"),
+                *("--bench-dir", folder, *flags),
+            )
+
+    def losses(self, *flags: str, on_cpu: bool = False) -> list[float]:
+        """The losses of a run's dispatches and evaluations, in order."""
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+            command = [*_HARNESS, "train", "--data", self.data, "--run-dir", folder, *flags]
+            self.run(*command, environment=environment)
+            lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+        names = ("loss", "validation_loss")
+        return [float(line[n]) for line in map(json.loads, lines) for n in names if n in line]
+
+
+def doctor(machine: Machine) -> str:
+    return machine.run(*_HARNESS, "doctor")
+
+
+def smoke(machine: Machine) -> str:
+    """Trains, saves and loads every implementation and precision."""
+    return machine.run(*_HARNESS, "smoke", "--devices", "cpu" if machine.is_rehearsal else "gpu")
+
+
+def one_against_the_cpu(machine: Machine) -> str:
+    flags = [*_COMPARABLE, "--replicas", "1"]
+    expected = machine.losses(*flags, "--precision", "float32", on_cpu=True)
+    rows = []
+    for precision in PRECISIONS:
+        for implementation in ("gather", "dense"):
+            own = ["--precision", precision, "--implementation", implementation]
+            found = machine.losses(*flags, *own)
+            rows.append((f"{implementation}, {precision}", expected, found, _TOLERANCES[precision]))
+    return compared(rows)
+
+
+def two_against_one(machine: Machine) -> str:
+    flags = [*_COMPARABLE, "--precision", "float32", "--batch-size", "1024"]
+    one, two = (machine.losses(*flags, "--replicas", count) for count in ("1", "2"))
+    rates = machine.bench("--replicas", "1", "2", "--batch-size", "4096", "16384")
+    return compared([("two replicas", one, two, _TOLERANCES["float32"])]) + "\n" + rates
+
+
+def throughput(machine: Machine) -> str:
+    return machine.bench(
+        *("--replicas", "1", "--batch-size", "500", "4096", "--implementation", "gather", "dense"),
+        *("--precision", "float32", "mixed_bfloat16"),
+    )
+
+
+def bytes_to_the_device(machine: Machine) -> str:
+    """Bytes copied to the GPU in a stretch of steps, from TensorFlow's trace."""
+    lines = []
+    for kind in ("resident", "stream"):
+        with tempfile.TemporaryDirectory() as folder:
+            machine.run(
+                *(*_HARNESS, "profile", "--data", machine.data, "--input", kind),
+                *("--steps", str(_TRAFFIC_STEPS), "--profile-dir", folder),
+            )
+            copied = [bytes_copied(path) for path in Path(folder).rglob("*.xplane.pb")]
+        lines.append(f"{kind}: {sum(copied) / _TRAFFIC_STEPS:,.0f} bytes a step")
+    return "\n".join(lines) + "\n"
+
+
+def bytes_copied(trace: Path) -> int:
+    """From the host to GPUs."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace.FromString(trace.read_bytes())
+    found = []
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            if plane.event_metadata[event.metadata_id].name == "MemcpyH2D":
+                details = " ".join(stat.str_value for stat in event.stats)
+                found += [int(size) for size in re.findall(r"\bsize:(\d+)", details)[:1]]
+    return sum(found)
+
+
+def kernels(machine: Machine) -> str:
+    """Launches, counted by NVIDIA's profiler."""
+    if shutil.which("nsys") is None:
+        return "left out: no `nsys` on the PATH\n"
+    with tempfile.TemporaryDirectory() as folder:
+        return machine.run(
+            *("nsys", "profile", "--trace=cuda", "--stats=true", "--output", f"{folder}/trace"),
+            *(*_HARNESS, "train", "--data", machine.data, "--epochs", "2", "--replicas", "1"),
+            *("--run-dir", f"{folder}/run"),
+        )
+
+
+def threads(machine: Machine) -> str:
+    """Whether their number stays the same over 20,000 steps of two replicas."""
+    return machine.run(sys.executable, "-m", "benchmarks.threads")
+
+
+_PARTS: tuple[tuple[str, Part, int], ...] = (
+    ("Doctor", doctor, 1),
+    ("Every precision", smoke, 1),
+    ("One GPU against the CPU", one_against_the_cpu, 1),
+    ("Throughput", throughput, 1),
+    ("Bytes to the device", bytes_to_the_device, 1),
+    ("Kernels", kernels, 1),
+    ("Two GPUs against one", two_against_one, 2),
+    ("Threads", threads, 2),
+)
+"""Each with the number of GPUs that it needs."""
+
+
+def compared(rows: Sequence[tuple[str, list[float], list[float], float]]) -> str:
+    lines = ["| run | losses | relative difference, at most | allowed |", "| - | - | - | - |"]
+    agree = True
+    for name, expected, found, tolerance in rows:
+        worst = max(abs(a - b) / abs(a) for a, b in zip(expected, found, strict=True))
+        agree = agree and worst <= tolerance
+        lines.append(f"| {name} | {len(found)} | {worst:.1e} | {tolerance:.0e} |")
+    report = "\n".join(lines) + "\n"
+    if not agree:
+        raise FailedError(report)
+    return report
+
+
+def _count_gpus() -> int:
+    """The GPUs that TensorFlow sees, counted in a process of its own."""
+    code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="synthetic", help="as for `harness train`")
+    parser.add_argument("--out", type=Path, default=Path("gpu-first-hour.md"), help="the report")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, before the hour")
+    arguments = parser.parse_args()
+    num_gpus = 0 if arguments.rehearse else _count_gpus()
+    if num_gpus == 0 and not arguments.rehearse:
+        print("TensorFlow sees no GPU: `harness doctor` says why; or --rehearse", file=sys.stderr)
+        return 2
+    if arguments.rehearse:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    machine = Machine(arguments.data, is_rehearsal=arguments.rehearse)
+    summary = ["| part | result | seconds |", "| --- | --- | --- |"]
+    sections: list[str] = []
+    failed = False
+    for title, part, needs in _PARTS:
+        print(f"{title} ...", flush=True)
+        start = time.perf_counter()
+        result, found = "ok", ""
+        if not machine.is_rehearsal and num_gpus < needs:
+            result = f"left out: needs {needs} GPUs"
+        else:
+            try:
+                found = part(machine)
+            except FailedError as error:
+                result, found, failed = "FAILED", str(error), True
+            except Exception:  # noqa: BLE001 - it goes into the report, and the next part runs
+                result, found, failed = "FAILED", f"```\n{traceback.format_exc()}```\n", True
+        summary.append(f"| {title} | {result} | {time.perf_counter() - start:.0f} |")
+        print(f"  {result}", flush=True)
+        sections.append(f"## {title}\n\n{found}")
+        where = "on the CPU: a rehearsal" if machine.is_rehearsal else f"on {num_gpus} GPUs"
+        text = "\n".join([f"# The first hour, {where}", "", *summary, "", *sections])
+        with replacing(arguments.out.absolute()) as beside:
+            beside.write_text(text, encoding="utf-8")
+    print(f"report: {arguments.out}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

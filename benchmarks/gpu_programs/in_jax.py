@@ -1,0 +1,238 @@
+"""Compiles lowered programs for GPUs that are not there and counts what they launch; or runs them
+on a GPU that is.
+
+    python benchmarks/gpu_programs/in_jax.py DIR [--card NAME ...] [--run] [--json FILE]
+
+Runs in an environment with JAX and its CUDA plugin, and imports nothing of the project, so that it
+can be taken to a machine that has no TensorFlow. `./scripts/gpu-programs` makes the environment.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import verdict  # beside this file
+from jax._src.interpreters import mlir
+from jax._src.lib import _jax, xla_client
+from jax._src.lib.mlir import ir
+from jax.experimental import topologies
+
+jax.config.update("jax_enable_x64", True)
+
+# The numbers of each card, as XLA publishes them in xla/backends/gpu/target_config/specs/: name,
+# compute capability, cores, FPUs of a core, shared memory of a core and at most of a block, threads
+# of a core, memory bandwidth in bytes/s, bytes of L2 cache and memory, clock in GHz.
+CARDS: dict[str, tuple[Any, ...]] = {
+    "h100": (
+        *("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 2048),
+        *(3352320000000, 52428800, 84942979072, 1.98),
+    ),
+    "a100": (
+        *("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 166912, 2048),
+        *(2039040000000, 41943040, 85100068864, 1.41),
+    ),
+    "v100": (
+        *("Tesla V100-SXM2-16GB", (7, 0), 80, 64, 98304, 98304, 2048),
+        *(898048000000, 6291456, 16935682048, 1.53),
+    ),
+    "rtx-a6000": (
+        *("NVIDIA RTX A6000", (8, 6), 84, 128, 102400, 101376, 1536),
+        *(768096000000, 6291456, 51041271808, 1.8),
+    ),
+    "b200": (
+        *("NVIDIA B200", (10, 0), 148, 128, 233472, 232448, 2048),
+        *(7672320000000, 132644864, 191514411008, 1.965),
+    ),
+}
+_NUM_RUNS = 20
+
+
+def target_config(card: str) -> str:
+    """A card as XLA's GpuTargetConfigProto, in text."""
+    name, (major, minor), cores, fpus, shared, block, threads, bandwidth, l2, memory, clock = CARDS[
+        card
+    ]
+    features = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
+    return f"""
+    gpu_device_info {{
+      threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+      shared_memory_per_core: {shared} threads_per_core_limit: {threads} core_count: {cores}
+      fpus_per_core: {fpus} block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
+      block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: {l2}
+      clock_rate_ghz: {clock} device_memory_size: {memory} shared_memory_per_block_optin: {block}
+      cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {features} }}
+      registers_per_core_limit: 65536 registers_per_block_limit: 65536 thread_dim_limit_x: 1024
+      thread_dim_limit_y: 1024 thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation"
+      device_address_bits: 64 name: "{name}" driver_version: "13.0.0" runtime_version: "12.8.0"
+      compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0"
+    }}
+    platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} device_description_str: "{name}"
+    """
+
+
+def module_of(file: Path) -> str:
+    """A serialized HLO module as the StableHLO that a client compiles."""
+    computation = xla_client.XlaComputation(file.read_bytes())
+    with mlir.make_ir_context():
+        module = ir.Module.parse(_jax.mlir.xla_computation_to_mlir_module(computation))
+        text = module.operation.get_asm()
+    # No StableHLO operation is a copy, and none is needed.
+    return re.sub(
+        r"mhlo\.copy (%[\w#:]+) : (tensor<[^>]*>)", r"stablehlo.reshape \1 : (\2) -> \2", text
+    )
+
+
+def options_for(num_devices: int) -> Any:
+    options = xla_client.CompileOptions()
+    options.num_replicas = num_devices
+    assignment = np.arange(num_devices, dtype=np.int32)[:, None]
+    options.device_assignment = xla_client.DeviceAssignment.create(assignment)
+    return options
+
+
+@contextlib.contextmanager
+def complaints_held_back() -> Iterator[None]:
+    """XLA's compiler tells of every way that it tried in vain; shown where it fails altogether."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def compiled_for(card: str, file: Path, num_devices: int) -> Any:
+    """The executable, which cannot be run here."""
+    with complaints_held_back():
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            topology_name="",
+            target_config=target_config(card),
+            topology=f"1x{num_devices}x1",
+        )
+    devices = _jax.DeviceList(tuple(topology.devices))
+    with mlir.make_ir_context(), complaints_held_back():
+        module = ir.Module.parse(module_of(file))
+        return topology.devices[0].client.compile(module, devices, options_for(num_devices))
+
+
+def counts(executable: Any) -> dict[str, Any]:
+    """What the optimized program does in its loop, and the memory that it takes beside its
+    arguments and results."""
+    return {
+        **verdict.counts(executable.hlo_modules()[0].to_string()),
+        "temporary_bytes": executable.get_compiled_memory_stats().temp_size_in_bytes,
+    }
+
+
+def run(program: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Runs a program on the data that it was lowered for: the time of a step, and the sums beside
+    the CPU's."""
+    devices = jax.local_devices()[: program["gpus"]]
+    with mlir.make_ir_context():
+        module = ir.Module.parse(module_of(folder / program["file"]))
+        executable = devices[0].client.compile_and_load(
+            module, _jax.DeviceList(tuple(devices)), options_for(len(devices))
+        )
+    arrays = [[np.load(folder / n)["array"] for n in names] for names in program["arguments"]]
+    seconds = []
+    for _ in range(_NUM_RUNS + 1):
+        # Anew each time: the program takes its variables' memory for their new values.
+        arguments = jax.block_until_ready(
+            [sharded(parts, devices) for parts in zip(*arrays, strict=True)]
+        )
+        start = time.perf_counter()
+        results = executable.execute_sharded(arguments).disassemble_into_single_device_arrays()
+        sums = np.sum([np.asarray(own) for own in results[0]], axis=0)  # waits for the devices
+        seconds.append((time.perf_counter() - start) / program["num_steps"])
+    expected = np.array(program["expected"])
+    error = float(np.abs(sums - expected)[0] / expected[0])
+    return {
+        "device": devices[0].device_kind,
+        "step_ms": 1e3 * statistics.median(seconds[1:]),
+        "step_ms_range": [1e3 * min(seconds[1:]), 1e3 * max(seconds[1:])],
+        "relative_error_of_loss": error,
+        "agrees": error <= program["tolerance"],
+    }
+
+
+def sharded(parts: tuple[np.ndarray, ...], devices: list[Any]) -> jax.Array:
+    """One array for each device, as one."""
+    if len(devices) == 1:
+        return jax.device_put(parts[0], devices[0])
+    own = [jax.device_put(part[None], device) for part, device in zip(parts, devices, strict=True)]
+    mesh = jax.sharding.Mesh(np.array(devices), ("device",))
+    by_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("device"))
+    shape = (len(devices), *parts[0].shape)
+    return jax.make_array_from_single_device_arrays(shape, by_device, own)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="what lower.py wrote")
+    parser.add_argument("--card", nargs="+", choices=CARDS, default=list(CARDS))
+    parser.add_argument("--run", action="store_true", help="run them on this machine's device")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--against", type=Path, help="an earlier record: fails where it was better")
+    arguments = parser.parse_args()
+    content = json.loads((arguments.folder / "programs.json").read_text())
+    rows: list[dict[str, Any]] = []
+    for program in content["programs"]:
+        described = {k: v for k, v in program.items() if k not in ("arguments", "expected", "file")}
+        if arguments.run:
+            if program["gpus"] > len(jax.local_devices()):
+                print(f"{program['name']:<48} needs {program['gpus']} devices: left out")
+                continue
+            figures = run(program, arguments.folder)
+            rows.append({**described, **figures})
+            print(
+                f"{program['name']:<48} {figures['device']}: {figures['step_ms']:8.3f} ms a step, "
+                f"loss off by {figures['relative_error_of_loss']:.1e}"
+                f"{'' if figures['agrees'] else ': DIFFERS FROM THE CPU'}",
+                flush=True,
+            )
+            continue
+        for card in arguments.card:
+            file = arguments.folder / program["file"]
+            figures = counts(compiled_for(card, file, program["gpus"]))
+            rows.append({**described, "card": card, **figures})
+            print(
+                f"{program['name']:<48} {card:<10} {figures['launches_per_step']:>3} launches a "
+                f"step, trip count {'known' if figures['trip_count_known'] else 'NOT KNOWN'}, "
+                f"{figures['temporary_bytes'] / 1e6:7.1f} MB, {figures['collectives_per_step']} "
+                f"collectives, {figures['host_transfers']} host transfers",
+                flush=True,
+            )
+    if arguments.json:
+        versions = {"tensorflow": content["tensorflow"], "jax": jax.__version__}
+        record = {"versions": versions, "run": arguments.run, "programs": rows}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    worse = verdict.faults(rows, arguments.run)
+    if arguments.against:
+        worse += verdict.regressions(rows, json.loads(arguments.against.read_text())["programs"])
+    for line in worse:
+        print(f"FAILED {line}")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,233 @@
+"""Lowers the training and evaluation programs, as they would be built on a GPU, to XLA's HLO.
+
+    .venv/bin/python -m benchmarks.gpu_programs.lower --out DIR [--short] [--data]
+
+Writes `train-*.hlo` and `evaluate-*.hlo`, and `programs.json`, which says what each is. With --data
+also what is needed to run them elsewhere: the arguments of each, and what the CPU comes to.
+"""
+
+import argparse
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.training import tutorial_network
+from harness.data.examples import Examples
+from harness.data.synthetic import synthetic_corpus
+from harness.engine.devices import Devices
+from harness.engine.engine import Engine
+from harness.files import write_json
+from harness.model.network import build_model
+from harness.records import Choice
+from harness.settings import Known, Settings, settle
+from harness.setup import Setup, model_limits
+from harness.task import Task
+
+_HELD_OUT_ROWS = 10_000
+_RELATIVE_TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 3e-2, "mixed_float16": 1e-2}
+"""Of a device's sum of losses against the CPU's: rounding errors add up over a call's steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A program."""
+
+    kind: str
+    """`train` or `evaluate`."""
+    implementation: str
+    precision: str
+    input: str
+    rows: int
+    """Of a batch."""
+    gpus: int = 1
+
+    @property
+    def name(self) -> str:
+        """For files and tables."""
+        parts = [self.kind, self.implementation, self.precision, self.input, str(self.rows)]
+        return "-".join(parts if self.gpus == 1 else [*parts, f"{self.gpus}gpus"])
+
+
+def cases(*, short: bool) -> Iterator[Case]:
+    """Every program; those that a gate looks at with `short`."""
+    implementations = ("gather", "dense")
+    precisions = ("float32", "mixed_bfloat16") + (() if short else ("mixed_float16",))
+    inputs = ("resident",) if short else ("resident", "stream")
+    for implementation, precision, input_, rows in itertools.product(
+        implementations, precisions, inputs, (500, 4096)
+    ):
+        for kind in ("train", "evaluate"):
+            yield Case(
+                kind=kind,
+                implementation=implementation,
+                precision=precision,
+                input=input_,
+                rows=rows,
+            )
+    for implementation in implementations:
+        yield Case(
+            kind="train",
+            implementation=implementation,
+            precision="mixed_bfloat16",
+            input="resident",
+            rows=16_384,
+            gpus=2,
+        )
+
+
+class Lowering:
+    """Lowers cases into a folder."""
+
+    def __init__(self, folder: Path, *, with_data: bool) -> None:
+        self._folder = folder
+        self._with_data = with_data
+        test, train = synthetic_corpus().unique().split(_HELD_OUT_ROWS)
+        self._rows = Examples.of(train), Examples.of(test)
+        self.programs: list[dict[str, Any]] = []
+
+    def lower(self, case: Case) -> None:
+        """Writes the case's program, and notes what it is."""
+        built = Built(case, *self._rows, num_devices=case.gpus)
+        function, leaves = built.on_device(0)
+        lowered = function.experimental_get_compiler_ir(*leaves)
+        file = self._folder / f"{case.name}.hlo"
+        file.write_bytes(lowered(stage="hlo_serialized", platform_name="CPU"))
+        entry: dict[str, Any] = {
+            "name": case.name,
+            "file": file.name,
+            **{name: getattr(case, name) for name in Case.__annotations__},
+            "num_steps": built.call.num_steps,
+        }
+        if self._with_data:
+            entry["arguments"] = [
+                [self._saved(array) for array in built.arguments(device)]
+                for device in range(case.gpus)
+            ]
+            # On a CPU all replicas are shares of one program's batches.
+            alone, alone_leaves = Built(case, *self._rows, num_devices=1).on_device(0)
+            entry["expected"] = alone(*alone_leaves).numpy().tolist()
+            entry["tolerance"] = _RELATIVE_TOLERANCES[case.precision]
+        self.programs.append(entry)
+
+    def _saved(self, array: np.ndarray) -> str:
+        """The file of an array, one for all programs that have it."""
+        content = hashlib.sha256(array.tobytes() + str((array.dtype, array.shape)).encode())
+        file = self._folder / f"{content.hexdigest()[:16]}.npz"
+        if not file.exists():
+            np.savez_compressed(file, array=array)
+        return file.name
+
+
+class Built:
+    """A case's program, its first call and the batches for it."""
+
+    def __init__(self, case: Case, train: Examples, test: Examples, *, num_devices: int) -> None:
+        # Logical CPU devices stand for GPUs.
+        names = tuple(f"/CPU:{index}" for index in range(num_devices))
+        devices = Devices(
+            names=names,
+            num_replicas=case.gpus,
+            device_type="GPU",
+            descriptions=names,
+            memory_bytes=2**36,
+        )
+        settings = Settings(batch_size=case.rows)
+        task = Task().settled(train)
+        model = build_model(tutorial_network, train, dtype=case.precision, device="/CPU:0", seed=0)
+        choices = {
+            "implementation": Choice(name=case.implementation, why="of the case"),
+            "input": Choice(name=case.input, why="of the case"),
+        }
+        known = Known(
+            settings=settings,
+            devices=devices,
+            train=train,
+            resident_bytes=0,
+            model=model,
+            chosen=choices,
+        )
+        choices["steps_per_dispatch"] = settle("steps_per_dispatch", known)
+        unique = frozenset(train.ragged)
+        engine = Engine(
+            model,
+            task,
+            devices,
+            keras.optimizers.Adam(),
+            implementation=case.implementation,
+            unique=unique,
+        )
+        setup = Setup(
+            settings=settings,
+            devices=devices,
+            model=model,
+            task=task,
+            engine=engine,
+            choices=choices,
+            unique=unique,
+            limits=model_limits(model, train),
+        )
+        if case.kind == "train":
+            self._program = engine._training
+            rows = setup.rows_to_train(train, epochs=1)
+        else:
+            self._program = engine.evaluator._program
+            rows = setup.rows_to_evaluate(test)
+        self._states = engine.states
+        dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
+        self.call = dispatch.calls[0]
+
+    def on_device(self, device: int) -> tuple[Any, list[tf.Tensor]]:
+        """The compiled function of a device from a flat list of tensors, and that list."""
+        batches = self._batches[device]
+        leaves = [*tf.nest.flatten(batches), tf.constant(self.call.first, tf.int64)]
+        loop = self._program.on_device(
+            device, num_steps=self.call.num_steps, capacity=self.call.capacity
+        )
+
+        @tf.function(jit_compile=True, autograph=False)
+        def flat(*leaves: tf.Tensor) -> tf.Tensor:
+            own = tf.nest.pack_sequence_as(batches, leaves[:-1])
+            return loop.python_function(own, leaves[-1], tf.constant(True))
+
+        return flat, leaves
+
+    def arguments(self, device: int) -> list[np.ndarray]:
+        """What the device's program takes, in order: the list above, then its variables."""
+        function, leaves = self.on_device(device)
+        by_handle = {id(v.handle): v for v in self._states[device].variables}
+        captured = function.get_concrete_function(*leaves).captured_inputs
+        return [t.numpy() for t in [*leaves, *(by_handle[id(handle)] for handle in captured)]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the programs")
+    parser.add_argument("--short", action="store_true", help="those that a gate looks at")
+    parser.add_argument("--data", action="store_true", help="also what running them needs")
+    arguments = parser.parse_args()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lowering = Lowering(arguments.out, with_data=arguments.data)
+    for case in cases(short=arguments.short):
+        print(f"lowering {case.name}", flush=True)
+        lowering.lower(case)
+    write_json(
+        arguments.out / "programs.json",
+        {
+            "tensorflow": tf.__version__,
+            "short": arguments.short,
+            "programs": lowering.programs,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What an optimized program launches in its loop, and whether that may be so.
+
+Imports nothing but Python's own, for an environment that has JAX and no TensorFlow.
+"""
+
+import collections
+import re
+from typing import Any
+
+_FREE = {
+    *("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"),
+    *("all-reduce-done", "copy-done", "async-done", "partition-id", "replica-id"),
+}
+"""Instructions that launch nothing."""
+_TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
+
+
+def counts(program: str) -> dict[str, Any]:
+    """What XLA's text of an optimized program says of its largest loop."""
+    computations: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in program.splitlines():
+        if start := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            current = computations.setdefault(start[1], [])
+        elif line.startswith("}"):
+            current = None
+        elif current is not None:
+            current.append(line)
+    loops = re.findall(r" while\(.*?body=%?([\w.\-]+)(.*)", program)
+    body = max((computations[name] for name, _ in loops), key=len, default=[])
+    kinds = collections.Counter(
+        found[1]
+        for line in body
+        if (found := re.match(r"\s*(?:ROOT )?%\S+ = .*? ([\w\-]+)\(", line))
+    )
+    return {
+        "loops": len(loops),
+        "trip_count_known": all("known_trip_count" in rest for _, rest in loops),
+        "launches_per_step": sum(n for kind, n in kinds.items() if kind not in _FREE),
+        "collectives_per_step": kinds["all-reduce"] + kinds["all-reduce-start"],
+        "host_transfers": sum(n for kind, n in kinds.items() if kind in _TO_THE_HOST),
+    }
+
+
+def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
+    """What must not be in any program."""
+    if was_run:
+        return [f"{row['name']}: not the CPU's loss" for row in rows if not row["agrees"]]
+    found = []
+    for row in rows:
+        where = f"{row['name']} on {row['card']}"
+        if not row["loops"]:
+            found.append(f"{where}: no loop, so that nothing could be counted")
+        if not row["trip_count_known"]:
+            found.append(f"{where}: a loop has no known trip count")
+        if row["host_transfers"]:
+            found.append(f"{where}: a transfer to the host inside the loop")
+        expected = 1 if row["gpus"] > 1 else 0
+        if row["collectives_per_step"] != expected:
+            found.append(
+                f"{where}: {row['collectives_per_step']} collectives a step, not {expected}"
+            )
+    return found
+
+
+def regressions(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[str]:
+    """Where more is launched than before, or nothing is known of before."""
+    least = {(row["name"], row["card"]): row["launches_per_step"] for row in before}
+    return [
+        f"{row['name']} on {row['card']}: {row['launches_per_step']} launches a step, "
+        f"{least.get((row['name'], row['card']), 'nothing on record')} before"
+        for row in rows
+        if row["launches_per_step"] > least.get((row["name"], row["card"]), -1)
+    ]

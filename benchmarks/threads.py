@@ -1,0 +1,47 @@
+"""Whether the process keeps its number of threads over many steps of two replicas.
+
+    .venv/bin/python -m benchmarks.threads [--steps 20000]
+
+TensorFlow is reported to leak threads where compiled functions run under MirroredStrategy
+(tensorflow 56423). Threads are counted every few hundred steps; their number must not grow with the
+steps. On two GPUs this is the training step as users run it. Without a GPU the two replicas are
+shares of one program's batches, which no strategy runs.
+"""
+
+import argparse
+import os
+import sys
+
+import harness
+from benchmarks.training import tutorial_network
+
+_STEPS_PER_SAMPLE = 200
+_LATE = 8
+"""Threads, in a run of any length. Some of TensorFlow's pools have no bound, and get one more
+whenever more tasks wait at once than ever before. A leak has one more with each call: thousands."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20_000)
+    num_steps = parser.parse_args().steps
+    if num_steps < _STEPS_PER_SAMPLE:
+        parser.error(f"--steps is {num_steps}; threads are counted every {_STEPS_PER_SAMPLE}")
+    trainer = harness.Trainer(tutorial_network, batch_size=50, replicas=2, steps_per_dispatch=10)
+    steps = trainer.steps(harness.load("synthetic").train)
+    counts = []
+    for _ in range(num_steps // _STEPS_PER_SAMPLE):
+        steps.run(num_steps=_STEPS_PER_SAMPLE)
+        counts.append(len(os.listdir("/proc/self/task")))
+    print(
+        f"{num_steps:,} steps on {' and '.join(steps.start.devices)}: {counts[0]} threads at "
+        f"first, {counts[-1]} at last, {max(counts)} at most"
+    )
+    if counts[-1] - counts[0] > _LATE:
+        print("the number of threads grows", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""`harness compare`: two results files, cell by cell."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.cli.bench import GateConfig
+from harness.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare two results files of `harness bench`, cell by cell: the ratio of throughput, its
+    confidence interval, and the smallest slowdown that the data could have shown. Machines drift:
+    if both versions are available, `harness bench --against` detects smaller differences."""
+
+    baseline: str
+    """Results file (or folder) A."""
+
+    candidate: str
+    """Results file (or folder) B."""
+
+    across_machines: bool = False
+    """Compare even if the files come from different machines."""
+
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+def compare(config: CompareConfig, console: Console | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        Its exit code: 1 where --fail-if-slower finds a cell, 3 where --fail-if-inconclusive does,
+        else 0.
+
+    Raises:
+        InputError: when a file is not a results file, or the two cannot be compared.
+    """
+    from harness.bench.compare import compare as compare_results
+    from harness.bench.compare import judge, print_comparison
+    from harness.bench.results import read_results
+
+    console = console or Console()
+    require_package("scipy", "to compare", "compare on a machine that has it")
+    a, b = (read_results(Path(name)) for name in (config.baseline, config.candidate))
+    comparison = compare_results(a, b, across_machines=config.across_machines)
+    print_comparison(comparison, console)
+    return judge(comparison, console, **vars(config.gate))
+
+
+def require_package(package: str, purpose: str, instead: str) -> None:
+    """Checks for a package of the extra `bench`.
+
+    Raises:
+        InputError: when it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{package} is not installed, which is needed {purpose}; install it "
+            f"({sys.executable} -m pip install {package}), or {instead}"
+        )

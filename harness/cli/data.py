@@ -1,0 +1,148 @@
+"""`harness data info` and `harness data convert`: look at a data set; save it to load fast."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.checks import require_count
+from harness.data.options import DataConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.data.sources import Dataset
+
+_BAR_WIDTH = 40
+_MAX_LISTED_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfoConfig:
+    """Show what a data set holds: classes, ids, lengths, and its first row in words."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    num_bins: int = 20
+    """Bins of the histogram of lengths, at most."""
+
+    def __post_init__(self) -> None:
+        require_count("--num-bins", self.num_bins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConvertConfig:
+    """Write a data set in the harness's own format, which loads at once and needs no pickle."""
+
+    out: str
+    """Folder to write."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def info(config: DataInfoConfig, console: Console | None = None) -> int:
+    """Prints what the tutorial explores before it trains.
+
+    Repeated ids are kept whatever the settings say, so lengths are those of the data as read.
+    """
+    import numpy as np
+
+    from harness.data.sources import load_configured
+
+    console = console or Console()
+    dataset = load_configured(replace(config.data, unique=False))
+    lengths = np.concatenate([part.lengths for part in dataset.parts])
+    console.print(_figures(dataset, lengths))
+    console.print(_histogram(lengths, max_bins=config.num_bins))
+    # As text, in which brackets are no markup; paths in one piece, the row wrapped.
+    if dataset.vocabulary is None:
+        console.print(Text(dataset.vocabulary_note), soft_wrap=True)
+        return 0
+    reserved = "# is a start, unknown or padding id"
+    console.print(
+        Text(f"the first test row ({dataset.vocabulary_note}; {reserved}):"), soft_wrap=True
+    )
+    console.print(Text(dataset.vocabulary.decode(dataset.test.row(0))))
+    return 0
+
+
+def convert(config: DataConvertConfig, console: Console | None = None) -> int:
+    """Writes a data set in the harness's own format, with its split into train and test rows."""
+    from harness.data.sources import load_configured
+
+    console = console or Console()
+    dataset = load_configured(config.data)
+    dataset.save(config.out)
+    num_rows, num_ids = (sum(getattr(p, n) for p in dataset.parts) for n in ("num_rows", "nnz"))
+    console.print(
+        Text(f"wrote {num_rows:,} rows ({num_ids:,} ids) to {config.out}"), soft_wrap=True
+    )
+    console.print(Text(f"train with --data {shlex.quote(config.out)}"), soft_wrap=True)
+    return 0
+
+
+def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
+    import numpy as np
+
+    unique_lengths = np.concatenate([part.unique().lengths for part in dataset.parts])
+    occurs = np.zeros(dataset.num_tokens, np.bool_)
+    for part in dataset.parts:
+        occurs[part.values] = True
+    rows = f"{dataset.train.num_rows:,} to train on, {dataset.test.num_rows:,} to test on"
+    if dataset.validation:
+        rows += f", {dataset.validation.num_rows:,} to validate on"
+    figures = {
+        "rows": rows,
+        "classes": _classes(dataset),
+        "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
+        "ids": f"{lengths.sum():,}",
+        "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, from "
+        f"{lengths.min():,} to {lengths.max():,}",
+        "ids per row, unique": f"{unique_lengths.mean():.3f} on average, at most "
+        f"{unique_lengths.max():,}",
+    }
+    table = Table(title=Text(dataset.name), show_header=False, title_justify="left")
+    for name, text in figures.items():
+        table.add_row(name, Text(text))
+    return table
+
+
+def _classes(dataset: Dataset) -> str:
+    """The rows of each class; if there are many, those of the smallest and the largest."""
+    import numpy as np
+
+    labels = np.concatenate([part.labels for part in dataset.parts])
+    present, counts = np.unique(labels, return_counts=True)
+    if dataset.num_classes > _MAX_LISTED_CLASSES:
+        empty = dataset.num_classes - len(present)
+        return f"{dataset.num_classes:,}, of {counts.min():,} to {counts.max():,} rows" + (
+            f"; {empty:,} without a row" if empty else ""
+        )
+    num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
+    names = [f" ({name})" for name in dataset.class_names or ()] or [""] * dataset.num_classes
+    return ", ".join(f"{n}{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(names))
+
+
+def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:
+    """Rows by length, in at most `max_bins` bins of equal width and no more than lengths occur."""
+    import numpy as np
+
+    table = Table(title="rows by length", title_justify="left", box=None)
+    table.add_column("ids", justify="right")
+    table.add_column("rows", justify="right")
+    table.add_column("")
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // min(max_bins, len(np.unique(lengths))))
+    edges = np.arange(low, high + 1 + width, width)
+    counts, _ = np.histogram(lengths, edges)
+    for left, count in zip(edges.tolist(), counts.tolist(), strict=False):
+        bar = "█" * round(_BAR_WIDTH * count / counts.max())
+        right = min(left + width - 1, high)
+        span = f"{left:,}" if left == right else f"{left:,} - {right:,}"
+        table.add_row(span, f"{count:,}", bar)
+    return table

@@ -1,0 +1,72 @@
+"""`harness doctor`: what this machine can do for a run, each line with OK or the remedy."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.quiet import quiet_import
+
+Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
+"""What `harness doctor` can be asked for."""
+_SHOWN_AS = {"ok": "OK", "limited": "limited", "broken": "BROKEN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check what this machine can do for a run, line by line, each with OK or the remedy. Exit code
+    1 when something is broken."""
+
+    need: tuple[Part, ...] = ()
+    """What must work: exit code 1 when one of these does not."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    subject: str
+    state: Literal["ok", "limited", "broken"]
+    """`limited`: runs work, but an optional part is missing."""
+    text: str
+    """What was found, with the remedy unless the state is ok."""
+    part: Part | None = None
+    """Its name for `--need`, under which `limited` counts as `broken`."""
+
+
+def doctor(config: DoctorConfig, console: Console | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        Its exit code: 1 when something is broken or `--need` names a part that is not ok, else 0.
+    """
+    with quiet_import():
+        from harness.cli.doctor_machine import examine
+    console = console or Console()
+    findings = list(examine())
+    needed = [f for f in findings if f.part in config.need and f.state != "ok"]
+    missing = [f for f in findings if f.state == "broken" or f in needed]
+    if config.json:
+        content = {
+            "ok": not missing,
+            "missing": [finding.subject for finding in missing],
+            "findings": [dataclasses.asdict(finding) for finding in findings],
+        }
+        console.out(json.dumps(content, indent=2), highlight=False)
+        return 1 if missing else 0
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut short is of no use
+    for finding in findings:
+        shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
+        table.add_row(finding.subject, shown, Text(finding.text))
+    console.print(table)
+    return 1 if missing else 0

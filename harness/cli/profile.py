@@ -1,0 +1,128 @@
+"""`harness profile`: trains a number of steps under TensorFlow's profiler and prints where their
+time goes."""
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.checks import require, require_count
+from harness.cli.train import ModelConfig, OptimizerConfig, TrainConfig, trainer_of
+from harness.data.options import DataConfig
+from harness.interrupt import EXIT_INTERRUPTED, Interrupt
+from harness.observe.console import compilation_line, starting_rows
+from harness.quiet import quiet_import
+from harness.records import Compilation, Message, Observer, RunStart
+from harness.settings import Settings
+
+_STEPS_PER_DISPATCH = 20
+"""Maximum with `auto`: several dispatches show how steady they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Train a number of steps under TensorFlow's profiler; print where a step's time goes, and the
+    costliest operations. TensorBoard shows the same profile."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    execution: Settings = field(default_factory=Settings)
+
+    profile_dir: str = "runs/profile"
+    """TensorBoard's log folder; each profile gets a folder of its own under plugins/profile/."""
+
+    steps: int = 60
+    """Optimizer steps to profile, in whole dispatches. With --steps-per-dispatch auto a dispatch
+    holds at most 20 of them here."""
+
+    warm_up: int = 60
+    """Optimizer steps to train before the profile."""
+
+    def __post_init__(self) -> None:
+        require(self.profile_dir != "", "--profile-dir is empty; name a folder")
+        require_count("--steps", self.steps)
+        require_count("--warm-up", self.warm_up, least=0)
+
+
+def profile(config: ProfileConfig, console: Console | None = None) -> int:
+    """Runs the command.
+
+    Returns:
+        Its exit code: 1 when the profile lacks the GPU or could not be read, 130 when interrupted.
+
+    Raises:
+        InputError: when the settings do not fit the data, the devices or the folder.
+        OSError: when the disk is full, naming the folder.
+    """
+    with quiet_import():
+        from harness.data.sources import load_configured
+        from harness.observe.profile_report import print_profile
+        from harness.observe.profiler import ProfilerObserver
+        from harness.run_folder import check_writable
+    console = console or Console()
+    folder = Path(config.profile_dir).absolute()
+    check_writable(folder, what="profile folder", remedy="name another by --profile-dir")
+    data = load_configured(config.data)
+    last = config.warm_up + config.steps
+    steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
+    trainer = trainer_of(_train_config(config), data)
+    steps = trainer.steps(data.train, epochs=-(-last // steps_per_epoch), console=console)
+    start = replace(steps.start, run_dir=str(folder))
+    profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
+    observers: list[Observer] = [profiler, _Lines(console)]
+    with Interrupt() as interrupt, contextlib.ExitStack() as closing:
+        for observer in observers:
+            closing.callback(observer.close)
+        for observer in observers:
+            observer.on_start(start)
+        steps.run(
+            until=lambda: profiler.capture is not None or interrupt.requested, observers=observers
+        )
+        profiler.finish()
+    if profiler.capture is None:
+        console.print("interrupted before a step to profile: nothing was written")
+        return EXIT_INTERRUPTED
+    complete = print_profile(
+        profiler.capture,
+        console,
+        on_gpu=trainer.devices.device_type == "GPU",
+        ms_without=profiler.ms_without,
+    )
+    if profiler.capture.last_step < last:
+        console.print("interrupted: the profile ends with the last step that was trained")
+        return EXIT_INTERRUPTED
+    return 0 if complete else 1
+
+
+def _train_config(config: ProfileConfig) -> TrainConfig:
+    execution = config.execution
+    if execution.steps_per_dispatch == "auto":
+        steps = min(_STEPS_PER_DISPATCH, config.steps)
+        execution = replace(execution, steps_per_dispatch=steps)
+    return TrainConfig(
+        data=config.data, model=config.model, optimizer=config.optimizer, execution=execution
+    )
+
+
+class _Lines(Observer):
+    """Prints what is profiled."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def on_start(self, run: RunStart) -> None:
+        for name, value in starting_rows(run):
+            if name not in ("steps", "steps/dispatch", "run folder"):
+                self._print(f"{name:<15}{value}")
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        self._print(compilation_line(compilation))
+
+    def on_message(self, message: Message) -> None:
+        self._print(f"{message.kind}: {message.text}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)

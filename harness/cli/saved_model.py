@@ -1,0 +1,127 @@
+"""A saved model, with the settings and the vocabulary in its run folder."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from harness.cli.train import ModelConfig
+from harness.data import vocabulary
+from harness.data.examples import Examples
+from harness.data.options import DataConfig
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
+from harness.decoding import from_mapping
+from harness.engine.checkpoints import load_weights
+from harness.errors import InputError
+from harness.model.network import build_model, default_network, multi_hot_layers
+from harness.observe.run_files import (
+    CHECKPOINT_FOLDER_NAME,
+    CONFIG_FILE_NAME,
+    MODEL_FILE_NAME,
+    read_config,
+)
+from harness.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """A model, ready to evaluate and predict."""
+
+    path: Path
+    trainer: Trainer
+    num_tokens: int
+    """The model accepts ids below this."""
+    config: Mapping[str, Any] | None
+    """What config.json in its run folder holds; None if it is in none."""
+    vocabulary: Vocabulary | None
+    """Vocabulary of its run."""
+
+    def data(self) -> DataConfig:
+        """The data of its run.
+
+        Raises:
+            InputError: when it lies in no run folder that names its data.
+        """
+        if self.config is None or "data" not in self.config:
+            raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
+        data: DataConfig = from_mapping(
+            DataConfig, self.config["data"], where="the run's config.json"
+        )
+        return data
+
+
+def load_saved_model(named: str, **settings: Any) -> SavedModel:
+    """Loads `named`: a .keras file, a run folder that holds one, or a checkpoint of a run.
+
+    Args:
+        named: its path.
+        **settings: of the trainer.
+
+    Raises:
+        InputError: when there is none, or it is not one that this harness wrote.
+    """
+    path = Path(named)
+    if path.is_dir():
+        path = path / MODEL_FILE_NAME
+    if not path.is_file():
+        raise InputError(
+            f"no model at {path}; name a .keras file, a checkpoint, or a run folder that holds one"
+        )
+    is_checkpoint = path.suffix == ".npz"
+    folder = path.parent
+    if is_checkpoint and folder.name == CHECKPOINT_FOLDER_NAME:
+        folder = folder.parent
+    config = read_config(folder) if (folder / CONFIG_FILE_NAME).is_file() else None
+    if is_checkpoint:
+        trainer = _of_checkpoint(path, config, settings)
+    else:
+        trainer = Trainer(_of_keras_file(path), optimizer="sgd", **settings)
+    layers = multi_hot_layers(trainer.model)
+    if not layers:
+        raise InputError(f"{path} is not a network of this harness: it has no MultiHotDense layer")
+    words = folder / vocabulary.FILE_NAME
+    return SavedModel(
+        path=path,
+        trainer=trainer,
+        num_tokens=max(layer.num_tokens for layer in layers),
+        config=config,
+        vocabulary=Vocabulary.load(words) if words.is_file() else None,
+    )
+
+
+def _of_keras_file(path: Path) -> keras.Model:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a .keras file; name one that `harness train` wrote")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
+
+
+def _of_checkpoint(
+    path: Path, config: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> Trainer:
+    """A trainer with the weights of a checkpoint of `harness train`."""
+    if config is None or "model" not in config:
+        raise InputError(
+            f"{path} is a checkpoint, but no run of `harness train` lies around it, whose "
+            "config.json describes the network; name a .keras file"
+        )
+    model = from_mapping(ModelConfig, config["model"], where="the run's config.json")
+    dataset = config["resolved"]["dataset"]
+    network = default_network(
+        **vars(model), num_tokens=dataset["num_tokens"], num_classes=dataset["num_classes"]
+    )
+    row = RaggedSets(
+        values=np.zeros(0, np.int32),
+        row_splits=np.zeros(2, np.int64),
+        num_tokens=dataset["num_tokens"],
+    )
+    built = build_model(network, Examples.of(row), dtype="float32", device="/CPU:0", seed=0)
+    load_weights(path, built)
+    return Trainer(built, optimizer="sgd", **settings)

@@ -1,0 +1,131 @@
+"""`harness tensorboard`: TensorBoard on run folders, until Ctrl-C."""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from harness.checks import require, require_count
+from harness.errors import InputError
+from harness.observe.trace import INSTALL
+from harness.quiet import quiet_import
+
+_REFRESH_SECONDS = 5.0
+"""TensorBoard reloads as often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBoardConfig:
+    """Open TensorBoard on run folders, with the profiler's pages where they are installed. Ctrl-C
+    ends it."""
+
+    run_dirs: tuple[str, ...]
+    """Folders of runs, sweeps or profiles, or a folder around them."""
+
+    port: int = 6006
+    """Port of the server. 0: any free one."""
+
+    host: str = "localhost"
+    """Address to serve on. 0.0.0.0 lets other machines in."""
+
+    def __post_init__(self) -> None:
+        require(len(self.run_dirs) > 0, "name at least one run folder")
+        require_count("--port", self.port, least=0, most=65_535)
+
+
+def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) -> int:
+    """Runs the command: serves until it is interrupted or terminated; returns 0 then.
+
+    Raises:
+        InputError: when a folder is missing or the server cannot listen.
+    """
+    console = console or Console()
+    folders = [Path(name).absolute() for name in config.run_dirs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; name the folder of a run (--run-dir)")
+    with_profiles = importlib.util.find_spec("xprof") is not None
+    if not with_profiles:
+        profiles = any(next(folder.rglob("*.xplane.pb"), None) for folder in folders)
+        shown = "the profiles there are not shown" if profiles else "it would not show profiles"
+        _print(console, f"note: TensorBoard's profiler pages are missing, {shown}: {INSTALL}")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
+            _serve(
+                config, LogFolder(folders, Path(temporary)), console, with_profiles=with_profiles
+            )
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _serve(
+    config: TensorBoardConfig, log_folder: "LogFolder", console: Console, *, with_profiles: bool
+) -> NoReturn:
+    # The profiler's plugin logs a traceback when a profile is opened for the first time; real
+    # failures are on its pages. A filter, since it sets its level itself.
+    logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
+    with quiet_import():  # the plugins import TensorFlow
+        from tensorboard import default, program
+
+        if with_profiles:
+            # It writes a line for every request to what is standard error at its import.
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+                importlib.import_module("xprof.profile_plugin")
+
+        board = program.TensorBoard(default.get_plugins())
+        board.configure(logdir=str(log_folder.path), host=config.host, port=config.port)
+        try:
+            url = board.launch()
+        except program.TensorBoardServerException as error:
+            raise InputError(
+                f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
+            ) from error
+    _print(console, f"TensorBoard is at {url} (Ctrl-C ends it)")
+    while True:
+        time.sleep(_REFRESH_SECONDS)
+        log_folder.refresh()
+
+
+class LogFolder:
+    """One folder for TensorBoard: the one that was named, or a temporary one that joins several.
+
+    The temporary one holds links to files, since the profiler's pages follow no link to a folder.
+    """
+
+    def __init__(self, folders: list[Path], temporary: Path) -> None:
+        self._linked: dict[Path, Path] = {}
+        if len(folders) > 1:
+            names = [folder.name for folder in folders]
+            for folder in folders:
+                alone = names.count(folder.name) == 1
+                name = folder.name if alone else "_".join(folder.parts[1:])
+                self._linked[temporary / name] = folder
+        self.path = temporary if self._linked else folders[0]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Links the files that are new in the folders."""
+        for there, folder in self._linked.items():
+            for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
+                for path in folder.rglob(pattern):
+                    link = there / path.relative_to(folder)
+                    if not link.exists():
+                        link.parent.mkdir(parents=True, exist_ok=True)
+                        link.symlink_to(path)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)

@@ -1,0 +1,260 @@
+"""`harness train`: from settings to a trained, evaluated and saved network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from harness.checks import require, require_count
+from harness.data.options import DataConfig
+from harness.errors import DivergenceError
+from harness.interrupt import EXIT_INTERRUPTED
+from harness.quiet import quiet_import
+from harness.settings import OnNan, Recorded, RunOptions, Settings, Telemetry
+from harness.timeline import Timeline
+
+if TYPE_CHECKING:
+    import keras
+
+    from harness.data.sources import Dataset
+    from harness.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
+
+    hidden_units: tuple[int, ...] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+
+    dropout: tuple[float, ...] = (0.3, 0.2, 0.0)
+    """Dropout rate after each hidden layer; one number holds for all."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    def __post_init__(self) -> None:
+        require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        for units in self.hidden_units:
+            require_count("--hidden-units", units)
+        if len(self.dropout) == 1:
+            object.__setattr__(self, "dropout", self.dropout * len(self.hidden_units))
+        require(
+            len(self.dropout) == len(self.hidden_units),
+            f"--dropout has {len(self.dropout)} rates for {len(self.hidden_units)} hidden layers "
+            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
+        )
+        for rate in self.dropout:
+            require(0 <= rate < 1, f"--dropout holds {rate}; a rate is in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights are updated."""
+
+    optimizer: str = "adam"
+    """Any Keras optimizer, by name."""
+
+    learning_rate: float | None = None
+    """Left out: the optimizer's own default."""
+
+    learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
+    """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
+    `exponential` to 1 % of its start."""
+
+    warmup: int = 0
+    """Steps over which the learning rate first rises linearly."""
+
+    clip_norm: float | None = None
+    """Scale all gradients down together when their global norm exceeds this."""
+
+    def __post_init__(self) -> None:
+        require_count("--warmup", self.warmup, least=0)
+        for name, value in (
+            ("--learning-rate", self.learning_rate),
+            ("--clip-norm", self.clip_norm),
+        ):
+            if value is not None:
+                ok = math.isfinite(value) and value > 0
+                require(ok, f"{name} is {value}; it must be a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig(Recorded):
+    """What a run writes and prints."""
+
+    run_dir: str | None = None
+    """Folder for everything the run writes. Left out: runs/ and the time of day."""
+
+    overwrite: bool = False
+    """Replace a run that is already in the run folder."""
+
+    resume: bool = False
+    """Continue from the run folder's last checkpoint, with the same settings. A run that is
+    complete stays as it is."""
+
+    summary: bool = False
+    """Print the network's layers and parameters before training."""
+
+    timing: bool = False
+    """Print where the wall time went, from the start of the command on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not (self.resume and self.overwrite),
+            "--resume and --overwrite exclude each other: one keeps the run, one replaces it",
+        )
+        require(
+            not self.resume or self.run_dir is not None,
+            "--resume needs --run-dir: the folder of the run to go on with",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(OnNan):
+    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    execution: Settings = field(default_factory=Settings)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    epochs: int = 2
+    """Passes over the training rows."""
+
+    early_stopping: int | None = None
+    """Stop after so many epochs without a lower validation loss, and go back to the weights of the
+    best one. Needs --validation-split, so that the test rows choose nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("--epochs", self.epochs)
+        if self.early_stopping is not None:
+            require_count("--early-stopping", self.early_stopping)
+            require(
+                self.data.validation_split > 0,
+                "--early-stopping needs rows to validate on that are not the test rows; set "
+                "--validation-split, as in 0.1",
+            )
+
+
+def train(
+    config: TrainConfig, console: Console | None = None, *, timeline: Timeline | None = None
+) -> int:
+    """Runs the command; returns its exit code.
+
+    Args:
+        config: what was asked for.
+        console: where to print; None is standard output.
+        timeline: with what has passed already, for --timing.
+
+    Raises:
+        InputError: when the settings do not fit the data, the devices or the run folder, or when
+            another run is using that. Nothing has been written or removed then.
+        DivergenceError: when the loss was not finite at the end, after all else has been written.
+        OSError: when the disk is full, naming the file.
+    """
+    console, timeline = console or Console(), timeline or Timeline()
+    timeline.mark("arguments")
+    with quiet_import():
+        import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
+        from harness.data.sources import load_configured
+        from harness.observe.profile_report import print_profile_of_run
+    timeline.mark("imports")
+    output = config.output
+    data = load_configured(config.data)
+    timeline.mark("data")
+    trainer = trainer_of(config, data)
+    options = {**vars(output), **vars(config.telemetry), **vars(config)}
+    diverged = None
+    try:
+        trainer.fit(
+            data.train,
+            validation=data.validation or data.test,
+            test=data.test,
+            epochs=config.epochs,
+            callbacks=_callbacks(config),
+            run_dir=output.run_dir or "auto",
+            resume=output.resume,
+            overwrite=output.overwrite,
+            console=console,
+            summary=output.summary,
+            config=asdict(config),
+            vocabulary=data.vocabulary,
+            timeline=timeline,
+            **{option.name: options[option.name] for option in fields(RunOptions)},
+        )
+    except DivergenceError as error:  # after all else that is printed
+        diverged = error
+    outcome = trainer.last
+    assert outcome is not None
+    if outcome.progress is None:  # all was done before
+        return 0
+    if outcome.profiler is not None:
+        print_profile_of_run(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+    if output.timing:
+        console.print(_timing(timeline))
+    if diverged is not None:
+        raise diverged
+    return EXIT_INTERRUPTED if outcome.progress.interrupted else 0
+
+
+def trainer_of(config: TrainConfig, data: Dataset) -> Trainer:
+    """The trainer of the network that the settings describe."""
+    with quiet_import():
+        from harness.engine.optimizer import recipe_of
+        from harness.model.network import default_network
+        from harness.trainer import Trainer
+
+    asked = config.optimizer
+    steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
+    optimizer = recipe_of(
+        asked.optimizer,
+        learning_rate=asked.learning_rate,
+        clip_norm=asked.clip_norm,
+        schedule=asked.learning_rate_schedule,
+        warmup=asked.warmup,
+        num_steps=config.epochs * steps_per_epoch,
+    )
+    network = default_network(
+        **vars(config.model),
+        num_tokens=data.num_tokens,
+        num_classes=data.num_classes,
+        seed=config.execution.seed,
+    )
+    return Trainer(network, optimizer=optimizer, **vars(config.execution))
+
+
+def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
+    """Keras's callbacks that the settings ask for, if there are rows that may choose an epoch."""
+    import keras
+
+    from harness.callbacks import BestModel
+
+    if config.data.validation_split == 0:
+        return []
+    callbacks = [BestModel()]
+    if config.early_stopping is not None:
+        stopping = keras.callbacks.EarlyStopping(
+            patience=config.early_stopping, restore_best_weights=True
+        )
+        callbacks.append(stopping)
+    return callbacks
+
+
+def _timing(timeline: Timeline) -> Table:
+    table = Table(box=SIMPLE, title="where the time went", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage in timeline.stages:
+        table.add_row(stage.name, f"{stage.seconds:.2f}")
+    table.add_row("in all", f"{sum(stage.seconds for stage in timeline.stages):.2f}")
+    return table

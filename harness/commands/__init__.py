@@ -1,1 +1,0 @@
-"""Where all rooms meet: one module for each command of the CLI."""

@@ -1,0 +1,162 @@
+"""Rows of several inputs with their labels: what a model of any form trains on.
+
+Letters: B rows, K classes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """B rows, each with one or several inputs and a label.
+
+    Construction checks that all parts have as many rows, and that numbers are finite.
+    """
+
+    inputs: Mapping[str, RaggedSets | np.ndarray]
+    """By the names under which the model takes them: ragged sets, or numbers [B, features]. A
+    single one named "" is the model's whole input."""
+    labels: np.ndarray | RaggedSets | None = None
+    """Classes, integers [B]; or for each of K classes whether it holds, [B, K]; or the same as
+    ragged sets of class numbers. None: there are none, as where something is to be predicted."""
+    weights: np.ndarray | None = None
+    """float [B], on each row's loss; None: 1."""
+    num_classes: int | None = None
+    """Classes are below it; None: as many as the labels show, at least 2."""
+    name: str = "examples"
+    """What the rows are called in messages and results."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise InputError(f"{self.name} has no inputs; give at least one")
+        inputs = {
+            name: part if isinstance(part, RaggedSets) else self._checked_numbers(name, part)
+            for name, part in self.inputs.items()
+        }
+        object.__setattr__(self, "inputs", inputs)
+        rows = {name: _num_rows(part) for name, part in inputs.items()}
+        if self.labels is not None:
+            self._check_labels()
+            rows["labels"] = _num_rows(self.labels)
+        if self.weights is not None:
+            weights = np.asarray(self.weights, np.float32)
+            if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+                raise InputError(f"{self.name}: weights must be [rows], finite and not negative")
+            rows["weights"] = len(weights)
+            object.__setattr__(self, "weights", weights)
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{name or 'the input'} {count}" for name, count in rows.items())
+            raise InputError(f"{self.name}: its parts differ in their number of rows: {counts}")
+        if self.num_rows == 0:
+            raise InputError(f"{self.name} has no rows; give at least one")
+
+    def _checked_numbers(self, name: str, given: np.ndarray) -> np.ndarray:
+        part = np.asarray(given)
+        if part.ndim != 2 or part.dtype.kind not in "fiub":
+            raise InputError(
+                f"{self.name}: the input {name!r} is {part.dtype} {list(part.shape)}; give numbers "
+                "[rows, features], or RaggedSets"
+            )
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
+            numbers = part.astype(np.float32)
+        if not np.isfinite(numbers).all():
+            row = int(np.flatnonzero(~np.isfinite(numbers).all(axis=1))[0])
+            raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
+        return part
+
+    def _check_labels(self) -> None:
+        if isinstance(self.labels, RaggedSets):
+            return
+        labels = np.asarray(self.labels)
+        object.__setattr__(self, "labels", labels)
+        if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
+            raise InputError(
+                f"{self.name}: labels are {labels.dtype} {list(labels.shape)}; give classes "
+                "[rows], 0 and 1 for each class [rows, classes], or RaggedSets of class numbers"
+            )
+        if not np.isfinite(labels.astype(np.float64)).all() or (labels < 0).any():
+            raise InputError(f"{self.name}: labels must be finite and not negative")
+        if labels.ndim == 2 and (labels > 1).any():
+            raise InputError(f"{self.name}: labels [rows, classes] must lie in [0, 1]")
+        if labels.ndim == 1 and labels.dtype.kind != "f" and self.num_classes is not None:
+            wrong = np.flatnonzero(labels >= self.num_classes)
+            if wrong.size:
+                raise InputError(
+                    f"{self.name}: row {wrong[0]} has the class {labels[wrong[0]]}, but "
+                    f"num_classes is {self.num_classes}"
+                )
+
+    @classmethod
+    def of(cls, rows: "Examples | RaggedSets") -> "Examples":
+        """Ragged sets with their labels as a model's whole input; examples as they are.
+
+        Raises:
+            InputError: when they are neither.
+        """
+        if isinstance(rows, cls):
+            return rows
+        if not isinstance(rows, RaggedSets):
+            raise InputError(
+                f"rows are given as {type(rows).__name__}; give harness.RaggedSets, or "
+                "harness.Examples of several inputs"
+            )
+        labels = rows.labels if rows.is_labelled else None
+        return cls(inputs={"": rows}, labels=labels, num_classes=rows.num_classes, name=rows.name)
+
+    def is_same(self, other: "Examples") -> bool:
+        """Whether all parts are the other's own, not merely equal."""
+        same = self.inputs.keys() == other.inputs.keys()
+        same = same and all(part is other.inputs[name] for name, part in self.inputs.items())
+        return same and self.labels is other.labels and self.weights is other.weights
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return _num_rows(next(iter(self.inputs.values())))
+
+    @property
+    def ragged(self) -> dict[str, RaggedSets]:
+        """The inputs that are ragged sets."""
+        return {n: part for n, part in self.inputs.items() if isinstance(part, RaggedSets)}
+
+    @property
+    def dense(self) -> dict[str, np.ndarray]:
+        """The inputs that are numbers, float32 [B, features]."""
+        return {
+            name: part.astype(np.float32, copy=False)
+            for name, part in self.inputs.items()
+            if not isinstance(part, RaggedSets)
+        }
+
+    @property
+    def nnz(self) -> int:
+        """Ids of all rows and inputs together."""
+        return sum(sets.nnz for sets in self.ragged.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content, as hex."""
+        sets = self.inputs.get("")
+        if isinstance(sets, RaggedSets) and self.labels is sets.labels and self.weights is None:
+            return sets.fingerprint
+        digest = hashlib.sha256()
+        for name, part in [*self.inputs.items(), ("/", self.labels), ("/", self.weights)]:
+            digest.update(name.encode())
+            if isinstance(part, RaggedSets):
+                digest.update(part.fingerprint.encode())
+            elif part is not None:
+                digest.update(f"{part.dtype}{part.shape}".encode())
+                digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+
+def _num_rows(part: RaggedSets | np.ndarray) -> int:
+    return part.num_rows if isinstance(part, RaggedSets) else len(part)

@@ -1,0 +1,129 @@
+"""Which data to load, and how: the settings of `harness.load`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.checks import INT32_MAX, require, require_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordIds:
+    """How Keras makes token ids of the words' ranks, as in keras.datasets.imdb.load_data."""
+
+    num_words: int | None = 10_000
+    """Replace ids from this one on by `oov_char`; the tutorial has 10,000. None keeps every id but
+    the highest, as Keras does."""
+
+    skip_top: int = 0
+    """Replace ids below this one by `oov_char`, the start id included."""
+
+    start_char: int | None = 1
+    """The id that starts each row. None adds none."""
+
+    oov_char: int | None = 2
+    """The id that replaces words left out. None drops them."""
+
+    index_from: int = 3
+    """Added to each word's rank to give its id."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--num-words", self.num_words, 1),
+            ("--skip-top", self.skip_top, 0),
+            ("--start-char", self.start_char, 0),
+            ("--oov-char", self.oov_char, 0),
+            ("--index-from", self.index_from, 0),
+        ):
+            if value is not None:
+                require_count(name, value, least=least, most=INT32_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImdbOptions(WordIds):
+    """How to read a file in the format of Keras's imdb.npz. The defaults are those of
+    keras.datasets.imdb.load_data, except for `num_words`."""
+
+    split: Literal["tutorial", "standard"] = "tutorial"
+    """`tutorial` merges both parts of the file and holds out the first rows; `standard` keeps the
+    file's parts (25,000 to train, 25,000 to test)."""
+
+    held_out_rows: int = 10_000
+    """Rows that the tutorial's split holds out."""
+
+    maxlen: int | None = None
+    """Keep only rows shorter than this, the start id included. None keeps all."""
+
+    shuffle_seed: int = 113
+    """Seed for shuffling each part of the file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = self.split in ("tutorial", "standard")
+        require(known, f"--split is {self.split!r}; choose tutorial or standard")
+        require_count("--held-out-rows", self.held_out_rows, most=INT32_MAX)
+        if self.maxlen is not None:
+            require_count("--maxlen", self.maxlen, most=INT32_MAX)
+        require_count("--shuffle-seed", self.shuffle_seed, least=0, most=INT32_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticOptions:
+    """Size and seed of the synthetic corpus."""
+
+    synthetic_rows: int = 50_000
+    """Rows, half of each class; a fifth is held out."""
+
+    synthetic_tokens: int = 10_000
+    """The number of ids: from 100 to 2**20, beyond which the rarest words would never occur."""
+
+    synthetic_seed: int = 0
+    """The same seed gives the same corpus with any NumPy version."""
+
+    def __post_init__(self) -> None:
+        require_count("--synthetic-rows", self.synthetic_rows, most=INT32_MAX)
+        require_count("--synthetic-tokens", self.synthetic_tokens, least=100, most=2**20)
+        require_count("--synthetic-seed", self.synthetic_seed, least=0, most=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Which data set to use."""
+
+    data: str = "synthetic"
+    """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
+    or a folder written by `harness data convert`."""
+
+    imdb: ImdbOptions = field(default_factory=ImdbOptions)
+    synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
+
+    split_seed: int = 0
+    """Seed for drawing validation rows, and test rows if the data has no split of its own."""
+
+    data_cache: Literal["on", "off"] = "on"
+    """Keep the rows of an .npz file (of 1 MB or more) in the user's cache folder, from which later
+    runs map them into memory."""
+
+    def __post_init__(self) -> None:
+        require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(SourceConfig):
+    """Which data set to use, and how to prepare it."""
+
+    word_index: str | None = None
+    """JSON file of words and their ranks. None: the one beside the data or in Keras's cache."""
+
+    unique: bool = True
+    """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
+
+    validation_split: float = 0.0
+    """Share of the training rows to set apart for validation, drawn at random, the same share of
+    each class. 0: the test rows are the validation rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.validation_split < 1,
+            f"--validation-split is {self.validation_split}; choose from 0 to less than 1",
+        )

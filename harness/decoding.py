@@ -1,0 +1,151 @@
+"""Dataclasses from what TOML and JSON files hold: every value is checked, none is ignored."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from harness.errors import InputError
+
+_WORDS: Mapping[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: '"None"',
+}
+
+
+def read_toml(kind: type, path: Path) -> Any:
+    """Builds settings from a TOML file, as `from_mapping` does.
+
+    Raises:
+        InputError: when the file cannot be read, is not TOML, or holds a wrong setting.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"--config {path} is not a TOML file: {error}") from error
+    return from_mapping(kind, content, where=str(path))
+
+
+def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
+    """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json.
+
+    Keys are field names with `_` or `-`. A field or group of a nested group may stand in any group
+    around it, as fields stand bare on the command line. What is left out keeps its default. TOML
+    has no null: the text "None" stands for it.
+
+    Raises:
+        InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
+            value of a wrong type or out of range.
+    """
+    nested: dict[str, Any] = {}
+    _place(nested, kind, content, where)
+    return decoded(kind, nested, where=where)
+
+
+def _place(nested: dict[str, Any], kind: Any, content: Mapping[str, Any], where: str) -> None:
+    """Puts the values into `nested`, which has the groups of `kind`."""
+    for key, value in content.items():
+        name, is_group = key.replace("-", "_"), isinstance(value, Mapping)
+        path = _path(kind, name, to_group=is_group) or _path(kind, name, to_group=not is_group)
+        if path is None:
+            raise InputError(f"{where}: unknown setting '{key}'; `--help` lists them all")
+        inner, hint = nested, kind
+        for group in path[:-1]:
+            inner, hint = inner.setdefault(group, {}), get_type_hints(hint)[group]
+        hint = get_type_hints(hint)[name]
+        if is_group and dataclasses.is_dataclass(hint):
+            _place(inner.setdefault(name, {}), hint, value, f"{where}: [{key}]")
+        elif name in inner:
+            raise InputError(f"{where}: '{key}' is set twice; leave one of them out")
+        else:
+            inner[name] = value
+
+
+def _path(kind: Any, name: str, *, to_group: bool) -> tuple[str, ...] | None:
+    """The groups to go down through to the group or setting `name`, and `name`; None: no such."""
+    hints = get_type_hints(kind)
+    if name in hints and dataclasses.is_dataclass(hints[name]) == to_group:
+        return (name,)
+    for group, hint in hints.items():
+        if dataclasses.is_dataclass(hint) and (path := _path(hint, name, to_group=to_group)):
+            return (group, *path)
+    return None
+
+
+def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
+    """`value` as the type `hint`: a dataclass, a union, a tuple, a mapping, or a plain type.
+
+    Args:
+        hint: the type.
+        value: of mappings, lists and plain values.
+        where: the file that it comes from.
+        place: of the value in the file.
+
+    Raises:
+        InputError: naming the place of a value that is missing, unknown or of another type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+
+    def inner(hint: Any, value: Any, name: str) -> Any:
+        return decoded(hint, value, where=where, place=f"{place}{name}".removeprefix("."))
+
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _dataclass(hint, value, where, place, inner)
+    if origin in (UnionType, Union):
+        for option in arguments:
+            try:
+                return inner(option, value, "")
+            except InputError:
+                continue
+    elif origin is Literal:
+        # By type too: True == 1, but only one of them was admitted.
+        if any(value == option and type(value) is type(option) for option in arguments):
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(inner(arguments[0], one, f"[{i}]") for i, one in enumerate(value))
+    elif origin is Mapping and isinstance(value, Mapping):
+        return {key: inner(arguments[1], one, f".{key}") for key, one in value.items()}
+    elif hint is Any or type(value) is hint:
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint is NoneType and value == "None":
+        return None
+    raise InputError(f"{where}: {place} is {value!r:.200}; it must be {_in_words(hint)}")
+
+
+def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inner: Any) -> Any:
+    fields, hints = dataclasses.fields(hint), get_type_hints(hint)
+    needed = {
+        field.name
+        for field in fields
+        if (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
+    }
+    within = f"{place}." if place else ""
+    for name in sorted(needed - value.keys()):
+        raise InputError(f"{where}: {within}{name} is missing; it has no default")
+    for name in sorted(value.keys() - hints.keys()):
+        raise InputError(f"{where}: {within}{name} is unknown; leave it out")
+    values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
+    try:
+        return hint(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _in_words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        return " or ".join(map(_in_words, arguments))
+    if origin is Literal:
+        return " or ".join(f'"{option}"' for option in arguments)
+    if origin is tuple:
+        return f"a list, each item {_in_words(arguments[0])}"
+    return _WORDS.get(hint, "a table")

@@ -1,0 +1,237 @@
+"""A step compiled by XLA into a loop, and run on every device of a run.
+
+The only place that knows one device from many, and the only one that compiles. A training step, an
+evaluation and a look at gradients are functions handed to it. A loop has a constant length: with
+one known at run time alone, a GPU would ask the host in every iteration whether to go on. On
+several GPUs each runs the whole loop, and all that crosses between them inside is the function's
+all-reduce.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from harness.engine.culprit import named_culprit
+from harness.engine.devices import Devices
+from harness.engine.normalization import AllReduce
+from harness.engine.state import State
+from harness.pipeline.batch import AnyBatches, Share
+from harness.pipeline.capacity import Capacity
+from harness.pipeline.plan import Call
+from harness.records import Compilation
+
+_MAX_REHEARSAL_BYTES = 2**28
+"""Of a device's state. A program is compiled by a run, after which a copy of the state is restored.
+Beyond this the copy costs too much, and the program is compiled with a switch that skips its loop.
+"""
+_FIRST_GROUP_KEY = 1_000_000
+"""Beyond those that tf.distribute gives out."""
+_GROUP_KEYS: dict[tuple[str, ...], int] = {}
+"""TensorFlow tells groups of devices apart by these."""
+_INSTANCE_KEYS = itertools.count(0, 10_000)
+"""And by these the tensors that a group reduces, of which one program has fewer than the step."""
+
+Step = Callable[[State, Share, AllReduce], Any]
+"""What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
+
+
+@functools.lru_cache
+def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One for each set of devices: each that is made starts threads of its own."""
+    return tf.distribute.MirroredStrategy(list(names))
+
+
+class Program:
+    """A step's compiled loops, one for each number of steps and each capacity."""
+
+    def __init__(
+        self,
+        name: str,
+        step: Step,
+        states: Sequence[State],
+        devices: Devices,
+        *,
+        implementation: str,
+        row_sums: int | None,
+        changes_state: bool,
+    ) -> None:
+        """Args:
+        name: for people.
+        step: what is done with a batch.
+        states: of each device.
+        devices: where it runs.
+        implementation: of the multi-hot product, and so of reading batches.
+        row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
+            are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
+            it returns anything, and is run one step at a time.
+        changes_state: whether the step does.
+        """
+        self._name = name
+        self._step = step
+        self._states = tuple(states)
+        self._devices = devices
+        self._implementation = implementation
+        self._row_sums = row_sums
+        self._instance_key = next(_INSTANCE_KEYS)
+        num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in self._states[0].variables)
+        self._changed = self._states if changes_state else ()
+        self._rehearsed = not changes_state or num_bytes <= _MAX_REHEARSAL_BYTES
+        self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
+
+    def compile(
+        self, batches: Sequence[AnyBatches], *, num_steps: int, capacity: Capacity, at_step: int
+    ) -> list[Compilation]:
+        """Compiles a loop, if it was not yet; changes no state.
+
+        Libraries make code of their own when a program first runs, as oneDNN does on a CPU and
+        CUDA's do on a GPU, so it is run once and taken back.
+
+        Args:
+            batches: of each device, at least `num_steps`.
+            num_steps, capacity: constants of the loop.
+            at_step: optimizer steps done so far, for the record.
+
+        Returns:
+            A record of what was compiled, or nothing.
+
+        Raises:
+            InputError: naming the layer or other object of Keras that cannot be compiled.
+        """
+        if (num_steps, capacity) in self._loops:
+            return []
+        start = time.perf_counter()
+        resized = [batch.resized(capacity) for batch in batches]
+        taken_back = self._changed if self._rehearsed else ()
+        saved = [state.copies() for state in taken_back]
+        with named_culprit(self._states[0].layer_names):
+            self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
+            call = Call(first=0, num_steps=num_steps, capacity=capacity)
+            for result in tf.nest.flatten(self._run(call, resized, enabled=self._rehearsed)):
+                result.numpy()
+        for state, values in zip(taken_back, saved, strict=True):
+            for variable, value in zip(state.variables, values, strict=True):
+                variable.assign(value)
+        seconds = time.perf_counter() - start
+        return [
+            Compilation(program=self._name, capacity=sum(capacity), seconds=seconds, step=at_step)
+        ]
+
+    def __call__(self, call: Call, batches: Sequence[AnyBatches]) -> list[Any]:
+        """Runs a compiled loop; does not wait for the devices.
+
+        Args:
+            call: which of the batches, and which loop.
+            batches: of each device.
+
+        Returns:
+            For each device the row sums, or what the step returned.
+        """
+        return self._run(call, batches, enabled=True)
+
+    def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
+        """The tf.function of one device: from its batches, the first step (int64) and whether to
+        run the loop at all (bool) to what a call returns."""
+        loop = functools.partial(self._loop, device, num_steps, capacity)
+        return tf.function(loop, jit_compile=True, autograph=False)
+
+    def _run(self, call: Call, batches: Sequence[AnyBatches], *, enabled: bool) -> list[Any]:
+        loop = self._loops[call.num_steps, call.capacity]
+        with tf.device(self._states[0].device):
+            # Tensors on purpose: Python numbers would be a new program for each value.
+            return loop(batches, tf.constant(call.first, tf.int64), tf.constant(enabled))
+
+    def _build(
+        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
+    ) -> Callable[..., list[Any]]:
+        loops = [
+            self.on_device(device, num_steps=num_steps, capacity=capacity)
+            for device in range(len(self._states))
+        ]
+        if len(loops) == 1:
+            return lambda batches, *scalars: [loops[0](batches[0], *scalars)]
+        # Traced here and not under the strategy: there Keras would sum gradients by itself, after
+        # clipping them and without regard to the loss scale.
+        scalars = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.bool)
+        traced = []
+        for state, loop, batch in zip(self._states, loops, batches, strict=True):
+            with tf.device(state.device):
+                traced.append(loop.get_concrete_function(batch, *scalars))
+        strategy = _strategy(self._devices.names)
+        distribute = strategy.experimental_distribute_values_from_function
+        places = distribute(lambda context: context.replica_id_in_sync_group)
+
+        @tf.function(autograph=False)
+        def everywhere(batches: Any, *scalars: tf.Tensor) -> list[Any]:
+            results = strategy.run(
+                lambda place, own: traced[place](own, *scalars), args=(places, batches)
+            )
+            leaves = map(strategy.experimental_local_results, tf.nest.flatten(results))
+            return [tf.nest.pack_sequence_as(results, own) for own in zip(*leaves, strict=True)]
+
+        return lambda batches, *scalars: everywhere(
+            tf.nest.map_structure(
+                lambda *parts: distribute(lambda c: parts[c.replica_id_in_sync_group]), *batches
+            ),
+            *scalars,
+        )
+
+    def _loop(
+        self,
+        device: int,
+        num_steps: int,
+        capacity: Capacity,
+        batches: AnyBatches,
+        first: tf.Tensor,
+        enabled: tf.Tensor,
+    ) -> Any:
+        """Steps [first, first + num_steps) of the batches, traced for one device."""
+        # The scopes, and those that Keras adds for layers, are what a profile is divided by.
+        with tf.name_scope("input"):
+            read = batches.reader(
+                first, num_steps, capacity=capacity, implementation=self._implementation
+            )
+        all_reduce = functools.partial(self._all_reduce, itertools.count(self._instance_key))
+
+        def once(step: tf.Tensor) -> Any:
+            with tf.name_scope("input"):
+                share = read(step)
+            return self._step(self._states[device], share, all_reduce)
+
+        if self._row_sums is None:
+            assert num_steps == 1, num_steps
+            return once(tf.constant(0))
+        zeros = tf.zeros([self._row_sums, batches.num_rows])
+
+        def loop() -> tf.Tensor:
+            return tf.while_loop(
+                lambda step, _: step < num_steps,  # a constant, which XLA finds
+                lambda step, sums: (step + 1, sums + once(step)),
+                (tf.constant(0), zeros),
+                parallel_iterations=1,
+            )[1]
+
+        sums = loop() if self._rehearsed else tf.cond(enabled, loop, lambda: zeros)
+        return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+
+    def _all_reduce(
+        self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        names = self._devices.names
+        if len(names) == 1:
+            return list(tensors)
+        # The operation behind tf.distribute's own all-reduces, which XLA compiles for GPUs.
+        group_key = _GROUP_KEYS.setdefault(names, _FIRST_GROUP_KEY + len(_GROUP_KEYS))
+        reduced = functools.partial(
+            tf.raw_ops.CollectiveReduceV2,
+            group_size=len(names),
+            group_key=group_key,
+            ordering_token=[],
+            merge_op="Add",
+            final_op="Id",
+        )
+        with tf.name_scope("all_reduce"):
+            return [reduced(input=t, instance_key=next(instance_keys)) for t in tensors]

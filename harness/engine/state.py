@@ -1,0 +1,333 @@
+"""Everything that training changes on one device, by name.
+
+A device has one copy of the weights, the optimizer's slots and the loss scale. All devices begin
+alike and see the same summed gradients, so they stay alike. Each has random seeds of its own, or it
+would drop the same units as its neighbours.
+
+No variable that a program uses is int32: TensorFlow keeps those in host memory, where a program of
+a GPU cannot reach them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.engine.loss_scale import LossScale
+from harness.engine.optimizer import copy_of, is_elementwise
+from harness.engine.stored import Stored, is_small, join, split
+
+_SEED_STRIDE = 1_000_003
+"""Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
+MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
+"""What names begin with."""
+_COMMON = ("iteration", "learning_rate")
+"""Variables that every optimizer has."""
+
+
+class Called(NamedTuple):
+    """What a call of a model gave."""
+
+    outputs: Any
+    changes: dict[str, tf.Tensor]
+    """The next value of each non-trainable variable that the call would have changed, by name."""
+    weights: list[dict[str, tf.Tensor]]
+    """The values that it was called with, of each of `State.trainable` what it holds."""
+    added_loss: tf.Tensor | None
+    """Sum of what layers and regularizers add to the loss; None where they add nothing."""
+
+
+class State:
+    """The state of a model in training on one device."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        device: str,
+        place: int,
+        scaled: bool,
+        metrics: Sequence[keras.metrics.Metric] = (),
+    ) -> None:
+        """Args:
+        model: starts from its values; `write_to_model` gives it the trained ones.
+        optimizer: updates the weights; a copy of it is used.
+        device: where the state lies, such as `/GPU:0`. The first device shares the model's own
+            variables, but for small ones; another has copies.
+        place: of the device among all.
+        scaled: whether the loss is scaled (float16).
+        metrics: those that keep sums of their own, one set for training and one for evaluation.
+        """
+        self.device = device
+        self._model = model
+        self._place = place
+        own = place == 0
+        named = variables_by_name(model)
+        weights = {n: v for n, v in named.items() if v.trainable}
+        seeds = {n: v for n, v in named.items() if _is_seed(v)}
+        others = {n: v for n, v in named.items() if n not in weights | seeds}
+        with tf.device(device):
+            self.optimizer = copy_of(optimizer)
+            constrained = any(v.constraint is not None for v in weights.values())
+            pack = is_elementwise(self.optimizer) and not constrained
+            self._weights = _store(weights, own=own, pack=pack)
+            self._others = {name: _held(v, own=own) for name, v in others.items()}
+            self._seeds = {name: _held(v, own=own) for name, v in seeds.items()}
+            # Keras names the slots by these: see `_stored`.
+            aliases = [
+                keras.Variable(v, name=f"weight{index}") for index, v in enumerate(self.trainable)
+            ]
+            if not pack:
+                for alias, weight in zip(aliases, weights.values(), strict=True):
+                    alias.constraint = weight.constraint
+            self.optimizer.build(aliases)
+            self._aliases = aliases
+            self.loss_scale = LossScale() if scaled else None
+            self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
+            """Of each metric."""
+        self._spread_seeds({name: v.numpy() for name, v in seeds.items()})
+
+    @property
+    def layer_names(self) -> set[str]:
+        """Of the model's layers at any depth."""
+        return {layer.name for layer in self._model._flatten_layers(include_self=False)}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether other variables of the model are trainable than when this was made."""
+        named = variables_by_name(self._model)
+        held = {name.removeprefix(MODEL_PREFIX) for s in self._weights for name in s.shapes}
+        return held != {name for name, variable in named.items() if variable.trainable}
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        """What gradients are taken for, and what is updated by them."""
+        return [stored.variable for stored in self._weights]
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Every variable on this device."""
+        sums = [variable for metric in self.sums for variable in metric]
+        return [*(stored.variable for stored in self._stored()), *sums]
+
+    def call(self, model: keras.Model, inputs: Any, *, training: bool) -> Called:
+        """Calls a model with this state's values; changes nothing.
+
+        Args:
+            model: that of the state, or another with variables of the same names.
+            inputs: of the model.
+            training: whether layers such as dropout are active.
+        """
+        values: dict[str, tf.Tensor] = {**self._others, **self._seeds}
+        weights = [stored.tensors() for stored in self._weights]
+        for held in weights:
+            values |= {name.removeprefix(MODEL_PREFIX): value for name, value in held.items()}
+        named = variables_by_name(model)
+        mapping = [(v, values[name]) for name, v in named.items()]
+        # The scope is what a profile calls it.
+        with keras.StatelessScope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
+            given = {name: scope.get_current_value(v) for name, v in named.items()}
+            outputs = model(inputs, training=training)
+            losses = [tf.cast(loss, tf.float32) for loss in model.losses]
+            after = {name: scope.get_current_value(v) for name, v in named.items()}
+        changes = {name: new for name, new in after.items() if new is not given[name]}
+        return Called(outputs, changes, weights, tf.add_n(losses) if losses else None)
+
+    def gradients(
+        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called
+    ) -> tuple[list[tf.Tensor], tuple[str, ...]]:
+        """The gradients of a loss for `trainable`, zeros for what it does not depend on; and the
+        names of these weights."""
+        flat = tf.nest.flatten([list(held.values()) for held in called.weights])
+        names = [name.removeprefix(MODEL_PREFIX) for held in called.weights for name in held]
+        found = tape.gradient(loss, flat)
+        unused = tuple(n for n, g in zip(names, found, strict=True) if g is None)
+        dense = iter(
+            [
+                tf.zeros_like(value) if gradient is None else tf.convert_to_tensor(gradient)
+                for value, gradient in zip(flat, found, strict=True)
+            ]
+        )
+        joined = []
+        for held in called.weights:
+            parts = [next(dense) for _ in held]
+            whole = parts[0] if len(parts) == 1 else None
+            flattened = [tf.reshape(part, [-1]) for part in parts]
+            joined.append(tf.concat(flattened, axis=0) if whole is None else whole)
+        return joined, unused
+
+    def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
+        """Assigns what `call` would have changed."""
+        for name, value in changes.items():
+            (self._seeds if name in self._seeds else self._others)[name].assign(value)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Updates `trainable` by gradients that were summed over all devices; where the loss is
+        scaled and one is not finite, the update is skipped."""
+        with tf.name_scope("optimizer"):  # what a profile calls it
+            if self.loss_scale is None:
+                self.optimizer.apply(gradients)
+                return
+            # Adafactor holds int32 numbers in the place of slots that it does not need.
+            slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
+            updated = [*self.trainable, *slots]
+            self.loss_scale.apply(gradients, self.optimizer.apply, updated)
+
+    def finalize(self) -> None:
+        """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
+        self.optimizer.finalize_variable_values(self._aliases)
+
+    def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
+        """Tensors like `trainable`, or itself, as arrays by the names of the model's variables."""
+        arrays: dict[str, np.ndarray] = {}
+        for stored, value in zip(self._weights, values, strict=True):
+            arrays |= split(value.numpy(), stored.shapes)
+        return {name.removeprefix(MODEL_PREFIX): array for name, array in arrays.items()}
+
+    def write_to_model(self) -> None:
+        """Gives the model's own variables the values that they do not share."""
+        values = self.by_name(self.trainable)
+        shared = {id(variable) for variable in self.trainable}
+        named = variables_by_name(self._model)
+        for name, value in values.items():
+            if id(named[name].value) not in shared:
+                named[name].assign(value)
+
+    def read_from_model(self, first: "State") -> None:
+        """Takes up values that someone gave the model.
+
+        Args:
+            first: the state that shares the model's variables, but for small ones; another copies
+                from it, also the learning rate of its optimizer.
+        """
+        if self is first:
+            named = variables_by_name(self._model)
+            for stored in self._weights:
+                parts = {n: named[n.removeprefix(MODEL_PREFIX)] for n in stored.shapes}
+                if all(part.value is not stored.variable for part in parts.values()):
+                    arrays = {name: part.numpy() for name, part in parts.items()}
+                    stored.variable.assign(join(arrays, stored.shapes))
+            return
+        weights = zip(self._weights, first._weights, strict=True)
+        numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
+        for own, theirs in (
+            *((own.variable, theirs.variable) for own, theirs in weights),
+            *((variable, first._others[name]) for name, variable in self._others.items()),
+            *((own.value, theirs.value) for own, theirs in numbers if own.name in _COMMON),
+        ):
+            own.assign(theirs)
+
+    def copies(self) -> list[tf.Tensor]:
+        """Of `variables`, on the device."""
+        with tf.device(self.device):
+            return [tf.identity(variable) for variable in self.variables]
+
+    def is_finite(self) -> bool:
+        """Whether every number is, slots and averages included."""
+        numbers = [v for v in self.variables if v.dtype.is_floating]
+        return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in numbers]))
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one."""
+        arrays: dict[str, np.ndarray] = {}
+        for stored in self._stored():
+            arrays |= split(stored.variable.numpy(), stored.shapes)
+        return arrays
+
+    def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """The name, dtype and shape of everything that `save` returns."""
+        return {
+            name: (stored.variable.dtype.name, shape)
+            for stored in self._stored()
+            for name, shape in stored.shapes.items()
+        }
+
+    def restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Takes up what `save` returned, of the same `kinds`."""
+        for stored in self._stored():
+            stored.variable.assign(join(saved, stored.shapes))
+        self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})
+
+    def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
+        """Makes the seeds of each device follow from those of the first one."""
+        for name, seed in self._seeds.items():
+            seed.assign(first[name] + np.array([self._place * _SEED_STRIDE, 0], np.int64))
+
+    def _stored(self) -> list[Stored]:
+        """Everything that is saved."""
+        found = list(self._weights)
+        for name, variable in {**self._others, **self._seeds}.items():
+            found.append(Stored.whole(f"{MODEL_PREFIX}{name}", variable))
+        for place, variable in enumerate(self.optimizer.variables):
+            slot = re.fullmatch(r"weight(\d+)_(.+)", variable.name)
+            if slot is None:
+                # Others have names that count what the process has made, or that are not unique.
+                name = variable.name if variable.name in _COMMON else str(place)
+                found.append(Stored.whole(f"{_OPTIMIZER}{name}", variable.value))
+                continue
+            shapes = self._weights[int(slot[1])].shapes
+            names = [f"{_OPTIMIZER}{n.removeprefix(MODEL_PREFIX)}/{slot[2]}" for n in shapes]
+            if len(names) == 1:  # some optimizers have slots of another shape than the weight's
+                found.append(Stored.whole(names[0], variable.value))
+            else:
+                named = dict(zip(names, shapes.values(), strict=True))
+                found.append(Stored(variable.value, named))
+        if self.loss_scale is not None:
+            found += [
+                Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
+            ]
+        return found
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
+    return bool(variable.name == "seed_generator_state")
+
+
+def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
+    """The model's own variable, or a copy on the device at hand."""
+    return variable.value if own else tf.Variable(variable.value, trainable=variable.trainable)
+
+
+def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every variable by its path, but a random seed by its layer's name and its place there: its
+    path counts all seeds that the process has made.
+
+    Raises:
+        ValueError: when two have one name.
+    """
+    named: dict[int, str] = {}
+    for layer in [*model.layers, model]:
+        seeds = [v for v in layer.variables if _is_seed(v) and id(v) not in named]
+        named |= {id(v): f"{layer.name}/{v.name}/{i}" for i, v in enumerate(seeds)}
+    found: dict[str, keras.Variable] = {}
+    for variable in [*model.trainable_variables, *model.non_trainable_variables]:
+        name = named.get(id(variable), variable.path)
+        if name in found:
+            raise ValueError(
+                f"two variables of the model {model.name!r} have the path {name!r}, by which their "
+                "values are saved; give their layers different names"
+            )
+        found[name] = variable
+    return found
+
+
+def _store(weights: Mapping[str, keras.Variable], *, own: bool, pack: bool) -> list[Stored]:
+    """Where weights are held: small ones, with `pack`, one behind another in one variable."""
+    packed = {n: v for n, v in weights.items() if pack and is_small(v)}
+    if len(packed) < 2:
+        packed = {}
+    stored = [
+        Stored.whole(f"{MODEL_PREFIX}{name}", _held(v, own=own))
+        for name, v in weights.items()
+        if name not in packed
+    ]
+    if packed:
+        shapes = {f"{MODEL_PREFIX}{name}": tuple(v.shape) for name, v in packed.items()}
+        arrays = {f"{MODEL_PREFIX}{name}": v.numpy() for name, v in packed.items()}
+        stored.append(Stored(tf.Variable(join(arrays, shapes)), shapes))
+    return stored

@@ -1,0 +1,48 @@
+"""What a training step has to move and to compute at least."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+
+from harness.model.layers import MultiHotDense
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a step has to do at least."""
+
+    bytes_moved: float
+    flops: float
+
+
+def work_of_step(model: keras.Model, *, rows: int, ids: float, implementation: str) -> Work:
+    """What a step of a model has to move and to compute, if no cache helped.
+
+    Args:
+        model: built.
+        rows: of a batch on one device.
+        ids: of these rows.
+        implementation: of the multi-hot products whose layers name none. `dense` multiplies with
+            the whole matrix.
+
+    A multi-hot layer reads a row of its units for each id forward and adds one backward, in
+    float32; Adam reads gradient, weight and two moments, and writes three of them back. A matrix
+    costs two operations for each element and row forward, four backward; a multi-hot layer a sum
+    for each id either way.
+    """
+    bytes_moved = flops = 0.0
+    tables = set()
+    for layer in model._flatten_layers():
+        if isinstance(layer, MultiHotDense):
+            tables.add(id(layer.kernel))
+            is_dense = (layer.implementation or implementation) == "dense"
+            flops += layer.units * (6 * rows * layer.num_tokens if is_dense else 2 * ids)
+            bytes_moved += 2 * ids * layer.units * 4
+    for variable in model.trainable_variables:
+        size = math.prod(variable.shape)
+        bytes_moved += 8 * 4 * size
+        flops += 12 * size
+        if len(variable.shape) > 1 and id(variable) not in tables:
+            flops += 6 * rows * size
+    return Work(bytes_moved=bytes_moved, flops=flops)

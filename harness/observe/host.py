@@ -1,0 +1,102 @@
+"""The host: facts about it and about installed versions, and samples of it while a run trains."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.observe.sampler import Read, Tell
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "tensorboard")
+_MIN_CPU_SECONDS = 0.1
+"""psutil documents CPU percentages over a shorter time as meaningless."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the harness and the packages that decide its speed."""
+    return {
+        "python": platform.python_version(),
+        "harness": importlib.metadata.version("multi-hot-harness"),
+        **{package: installed_version(package) for package in _PACKAGES},
+    }
+
+
+def installed_version(package: str) -> str:
+    """The version of an importable package, whatever distribution provides it.
+
+    `tensorflow` may come from tensorflow-cpu or tf-nightly.
+
+    Raises:
+      importlib.metadata.PackageNotFoundError: when it is not installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Slow (0.1 s): it reads the file lists of all distributions.
+        for distribution in importlib.metadata.packages_distributions().get(package, ()):
+            return importlib.metadata.version(distribution)
+        raise
+
+
+def host() -> dict[str, Any]:
+    """The machine: system, processor, the cores that this process may use, memory."""
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def peak_rss_bytes() -> int:
+    """The peak resident memory of this process.
+
+    Linux's VmHWM is preferred: getrusage also counts the parent before exec.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def host_samples(tell: Tell, *, clock: Callable[[], float] = time.perf_counter) -> Iterator[Read]:
+    """A source of `host/cpu_percent`, of the whole machine from 0 to 100, since the sample before,
+    and of `host/rss_bytes`, of this process."""
+    del tell  # the host has no messages
+    process = psutil.Process()
+    psutil.cpu_percent()  # the next call reports the time since this one
+    asked_at = clock()
+
+    def read() -> dict[str, float]:
+        nonlocal asked_at
+        values = {"host/rss_bytes": float(process.memory_info().rss)}
+        if clock() - asked_at >= _MIN_CPU_SECONDS:
+            values["host/cpu_percent"] = psutil.cpu_percent()
+            asked_at = clock()
+        return values
+
+    yield read
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,198 @@
+"""metrics.jsonl: one JSON object per window, evaluation and inspection, one per line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.files import json_text
+from harness.records import Epoch, Inspection, Observer, RunStart, Window
+
+FILE_NAME = "metrics.jsonl"
+
+
+class JsonlObserver(Observer):
+    """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines.
+    A resumed run keeps the lines up to the step that it starts from, and appends those after it.
+
+    A window is an object with `step`, `epoch`, `num_steps`, `examples`, `tokens`, `seconds`,
+    `data_wait_seconds`, `loss`, each metric by its name (`accuracy`), `steps_per_second`,
+    `examples_per_second`, `skipped_steps`, `loss_scale` where the precision needs one, and
+    `telemetry` where a sample was taken in it: by TensorBoard tag, objects with `mean`, `min`,
+    `max`, `samples`. An evaluation is an object with `step`, `epoch`, `validation_loss`,
+    `validation_NAME` for each metric, `examples`, `seconds`; an inspection one with `step`,
+    `epoch`, `non_finite_gradient_fraction`, `inspection_seconds`, and `underflow_fraction` where
+    16 bits were compared with float32.
+
+    Finite floats read back exactly. Others are texts; see `json_text`.
+
+    Raises:
+        OSError: naming the path, when a line cannot be written. The file then ends with the line
+            before.
+    """
+
+    def __init__(self) -> None:
+        self._path = Path()
+        self._file: int | None = None
+        self._size_bytes = 0
+        self._start_step = 0
+
+    def on_start(self, run: RunStart) -> None:
+        """Opens the file: empty, or in a resumed run with the lines up to `start_step`.
+
+        Raises:
+            InputError: when a resumed run's file is damaged; see `kept_bytes`.
+        """
+        self._path = Path(run.run_dir) / FILE_NAME
+        self._start_step = run.start_step
+        self._size_bytes = kept_bytes(
+            self._path,
+            run.start_step,
+            run.steps_per_epoch,
+            with_evaluations=run.with_validation,
+        )
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.ftruncate(self._file, self._size_bytes)
+
+    def on_window(self, window: Window) -> None:
+        """Writes the window's line."""
+        content: dict[str, Any] = {
+            "step": window.step,
+            "epoch": window.epoch,
+            "num_steps": window.num_steps,
+            "examples": window.examples,
+            "tokens": window.tokens,
+            "seconds": window.seconds,
+            "data_wait_seconds": window.data_wait_seconds,
+            "loss": window.loss,
+            **window.metrics,
+            "steps_per_second": window.steps_per_second,
+            "examples_per_second": window.examples_per_second,
+            "skipped_steps": window.skipped_steps,
+        }
+        if window.loss_scale is not None:
+            content["loss_scale"] = window.loss_scale
+        if window.telemetry:
+            content["telemetry"] = {
+                tag: {
+                    "mean": spread.mean,
+                    "min": spread.min,
+                    "max": spread.max,
+                    "samples": spread.num_samples,
+                }
+                for tag, spread in window.telemetry.items()
+            }
+        self._append(content)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Writes the evaluation's line, unless it is there from before the run was resumed."""
+        evaluation = epoch.evaluation
+        if evaluation is None or evaluation.step <= self._start_step:
+            return
+        self._append(
+            {
+                "step": evaluation.step,
+                "epoch": evaluation.epoch,
+                "validation_loss": evaluation.loss,
+                **{f"validation_{name}": value for name, value in evaluation.metrics.items()},
+                "examples": evaluation.examples,
+                "seconds": evaluation.seconds,
+            }
+        )
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        """Writes the inspection's line."""
+        content: dict[str, Any] = {
+            "step": inspection.step,
+            "epoch": inspection.epoch,
+            "non_finite_gradient_fraction": inspection.non_finite_fraction,
+            "inspection_seconds": inspection.seconds,
+        }
+        if inspection.underflow_fraction is not None:
+            content["underflow_fraction"] = inspection.underflow_fraction
+        self._append(content)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _append(self, content: dict[str, Any]) -> None:
+        assert self._file is not None, "a record came before on_start or after close"
+        line = (json_text(content) + "\n").encode()
+        try:
+            rest = line
+            while rest:
+                # A nearly full disk takes a part; writing the rest gives the reason.
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            os.ftruncate(self._file, self._size_bytes)
+            error.filename = str(self._path)
+            raise
+        self._size_bytes += len(line)
+
+
+def kept_bytes(path: Path, start_step: int, steps_per_epoch: int, *, with_evaluations: bool) -> int:
+    """How much of a metrics.jsonl a run that starts after `start_step` keeps; 0 without a file.
+
+    The file may begin at a later step than the first: a run resumed without a file starts one.
+
+    Raises:
+        InputError: when a line is no record of a run, or the steps up to `start_step` or an epoch's
+            evaluation among them are not all there. Lost inspections are not noticed.
+    """
+    if start_step == 0 or not path.exists():
+        return 0
+    size_bytes = 0
+    reached: int | None = None  # steps done at the end of the last window
+    evaluated: int | None = None  # and at the last evaluation
+
+    def check_reached(step: int) -> None:
+        at_end = with_evaluations and step % steps_per_epoch == 0
+        if reached == step and (evaluated == step or not at_end):
+            return
+        lost = f"steps {(reached or 0) + 1} to {step}"
+        if reached == step:
+            lost = f"the evaluation after step {step}"
+        elif reached is not None and reached > step:
+            lost = f"the order of its lines: step {reached} comes before step {step + 1}"
+        raise InputError(
+            f"{path} has lost {lost}; restore the file, or remove it to resume without the earlier "
+            "records"
+        )
+
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break  # torn when the run was killed
+            try:
+                record = json.loads(line)
+                step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}: line {number} is not a record of a run ({line[:40]!r}); repair or "
+                    "remove the file before resuming"
+                ) from error
+            if reached is None:
+                reached = evaluated = step - num_steps
+            if step > start_step:
+                continue  # the run repeats these
+            if num_steps > 0:
+                check_reached(step - num_steps)
+                reached = step
+            elif "validation_loss" in record:
+                evaluated = step
+            size_bytes += len(line)
+    check_reached(start_step)
+    return size_bytes
+
+
+def validation_losses(path: Path) -> list[float]:
+    """Those in a metrics.jsonl, which may be missing or end with a torn line."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [float(r["validation_loss"]) for r in records if "validation_loss" in r]

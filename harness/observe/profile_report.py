@@ -1,0 +1,150 @@
+"""A profile in the terminal: where a step's time goes, and which operations cost most."""
+
+import shlex
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.errors import as_command
+from harness.observe.breakdown import PARTS, SCOPED, Breakdown, break_down
+from harness.observe.profiler import Capture, ProfilerObserver
+from harness.observe.trace import INSTALL, ConversionError, is_readable, read
+
+_NUM_OPERATIONS = 10
+_CUPTI = (
+    "warning: the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
+    "or is missing. Usually only administrators may profile: load the kernel module with `options "
+    "nvidia NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot), run "
+    "as root, or start the container with --cap-add=SYS_ADMIN. Another profiler on the same GPU or "
+    "a CUDA installation without extras/CUPTI/lib64, has the same effect; TF_CPP_MIN_LOG_LEVEL=0 "
+    "shows CUPTI's own message."
+)
+_NO_NAMES = (
+    "warning: no operation has the name scope of its part. TensorFlow's persistent cache of "
+    "compiled programs drops them: profile without --tf_xla_persistent_cache_directory in "
+    "TF_XLA_FLAGS."
+)
+
+
+def print_profile_of_run(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> None:
+    """Prints what the profile of --profile-steps shows, and how its steps differ from those."""
+    console.print()
+    if profiler.capture is None:
+        console.print("the run ended before a step to profile: there is no profile")
+        return
+    first, last = profiler.asked_for
+    held = (profiler.capture.first_step, profiler.capture.last_step)
+    if held[1] < last:
+        said = f"the run ended within --profile-steps {first}:{last}, and so does the profile"
+        console.print(said, soft_wrap=True, highlight=False)
+    elif held != (first, last):
+        console.print(
+            f"--profile-steps {first}:{last} lies in the dispatches of steps {held[0]}:{held[1]}, "
+            "which are profiled whole; make them shorter by --steps-per-dispatch",
+            soft_wrap=True,
+            highlight=False,
+        )
+    print_profile(profiler.capture, console, on_gpu=on_gpu, ms_without=profiler.ms_without)
+
+
+def print_profile(
+    capture: Capture, console: Console, *, on_gpu: bool, ms_without: float | None
+) -> bool:
+    """Prints what a profile shows, or what to install to see it.
+
+    Args:
+        capture: the profile that was written.
+        console: where to print.
+        on_gpu: whether the steps ran on GPUs, so that their events have to be there.
+        ms_without: a step's time without the profiler, where it was measured.
+
+    Returns:
+        Whether the profile could be read, if xprof is installed, and is complete.
+    """
+    complete = True
+    if not is_readable():
+        _print(console, f"the breakdown of a step needs xprof: {INSTALL}")
+    else:
+        try:
+            breakdown = break_down(read(capture.path))
+        except ConversionError as error:
+            _print(console, f"warning: {error}", style="yellow")
+            complete = False
+        else:
+            _print_breakdown(capture, breakdown, console, ms_without)
+            if on_gpu and not breakdown.on_device:
+                _print(console, _CUPTI, style="yellow")
+                complete = False
+            elif not any(breakdown.parts[part] for part in SCOPED):
+                _print(console, _NO_NAMES, style="yellow")
+                complete = False
+    _print(console, f"profile        {capture.path}")
+    folder = capture.path.parents[3]
+    _print(console, f"open it        {as_command(f'tensorboard {shlex.quote(str(folder))}')}")
+    return complete
+
+
+def _print_breakdown(
+    capture: Capture,
+    breakdown: Breakdown,
+    console: Console,
+    ms_without: float | None,
+) -> None:
+    steps, dispatches = capture.num_steps, len(capture.dispatches)
+    sizes = sorted(set(capture.dispatches))
+    shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    _print(
+        console,
+        f"profiled       {steps:,} steps, {capture.first_step:,} to {capture.last_step:,}, in "
+        f"{'one dispatch' if dispatches == 1 else f'{dispatches:,} dispatches'} of {shown}",
+    )
+    ms = breakdown.ms / steps
+    without = "" if ms_without is None else f"; {ms_without:.3f} ms without it"
+    _print(console, f"step time      {ms:.3f} ms under the profiler{without}")
+    console.print(_parts_table(breakdown, steps))
+    console.print(_operations_table(breakdown, steps))
+
+
+def _parts_table(breakdown: Breakdown, steps: int) -> Table:
+    table = _table("where a step's time goes", "part", ">ms a step", ">share", "~")
+    for part, what in PARTS.items():
+        ms = breakdown.parts[part]
+        if ms > 0:
+            table.add_row(part, f"{ms / steps:.3f}", f"{ms / breakdown.ms:.1%}", what)
+    total = sum(breakdown.parts.values())
+    table.add_row("in all", f"{total / steps:.3f}", f"{total / breakdown.ms:.1%}", end_section=True)
+    return table
+
+
+def _operations_table(breakdown: Breakdown, steps: int) -> Table:
+    title = f"the {_NUM_OPERATIONS} most expensive operations"
+    table = _table(title, "operation", "part", ">a step", ">ms a step", ">share")
+    for operation in breakdown.operations[:_NUM_OPERATIONS]:
+        table.add_row(
+            Text(operation.name),  # brackets in it are no markup
+            operation.part,
+            f"{operation.count / steps:.3g}",
+            f"{operation.ms / steps:.3f}",
+            f"{operation.ms / breakdown.ms:.1%}",
+        )
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    """A heading that begins with > stands over numbers; a column under ~ may be wrapped."""
+    table = Table(
+        box=SIMPLE, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
+    )
+    for heading in headings:
+        table.add_column(
+            Text(heading.strip(">~")),
+            justify="right" if heading.startswith(">") else "left",
+            no_wrap=not heading.startswith("~"),
+        )
+    return table
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(Text(text), style=style, soft_wrap=True)

@@ -1,0 +1,203 @@
+"""A profile of some of a run's steps, captured by TensorFlow's profiler."""
+
+import errno
+import shutil
+import statistics
+from collections import deque
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.files import os_error
+from harness.records import Compilation, Observer, RunStart, Summary, Window
+
+STEP_MARKER = "train"
+"""The name of a dispatch in the trace."""
+INPUT_MARKER = "waiting for batches"
+_MAX_STEP_TIMES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """A profile that was written."""
+
+    path: Path
+    """`<folder>/plugins/profile/<time>/<host>.xplane.pb`, where TensorBoard's plugin looks."""
+    first_step: int
+    """Optimizer steps done before it."""
+    dispatches: tuple[int, ...]
+    """The number of steps of each, one after another."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps in it."""
+        return sum(self.dispatches)
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps done at its end."""
+        return self.first_step + self.num_steps
+
+
+class ProfilerObserver(Observer):
+    """Profiles the dispatches that hold the steps after `first` up to `last`.
+
+    A dispatch is one call of the compiled program: it is in the profile whole or not at all, with
+    one step marker that begins where the loop asks for its batches. When a dispatch is compiled
+    before anything was captured, the capture starts again, so compilation stays outside. Starting
+    and stopping the profiler takes time of the next window. The observer must be called on the
+    thread that trains, whose trace it marks.
+
+    Raises:
+        OSError: naming the folder, when the profile cannot be written there.
+    """
+
+    def __init__(self, folder: Path, *, first: int, last: int) -> None:
+        """Args:
+        folder: TensorBoard's; created if it is missing.
+        first, last: optimizer steps done before the first step of interest, and after the last.
+        """
+        assert 0 <= first < last, (first, last)
+        self.capture: Capture | None = None
+        """Set when the profile was written."""
+        self.asked_for = (first, last)
+        self._folder = folder
+        self._first = first
+        self._last = last
+        self._step = 0
+        self._steps_per_dispatch = 0
+        self._running = False
+        self._dispatches: list[int] = []
+        self._step_marker: AbstractContextManager[Any] | None = None
+        self._input_marker: AbstractContextManager[Any] | None = None
+        self._num_windows = 0
+        self._step_times_ms: deque[float] = deque(maxlen=_MAX_STEP_TIMES)
+
+    @property
+    def ms_without(self) -> float | None:
+        """The median step time of other dispatches, in milliseconds; None where there were none.
+        The first dispatch does not count, as it starts cold."""
+        return statistics.median(self._step_times_ms) if self._step_times_ms else None
+
+    def on_start(self, run: RunStart) -> None:
+        """Starts the profiler if the first dispatch may be of interest."""
+        self._step = run.start_step
+        self._steps_per_dispatch = int(run.choices["steps_per_dispatch"].value)
+        self._start_if_due()
+
+    def on_dispatch(self, step: int) -> None:
+        """Opens the markers while the profiler runs."""
+        if self._running:
+            self._open_step_marker()
+            self._input_marker = _trace(INPUT_MARKER)
+
+    def on_batches(self, step: int) -> None:
+        """Closes the marker of the input."""
+        self._close_input_marker()
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        """Starts again, unless a dispatch was captured already."""
+        if self._step_marker is not None and not self._dispatches:
+            self._discard()
+            self._start_if_due()
+            self._open_step_marker()
+
+    def on_window(self, window: Window) -> None:
+        """Closes the dispatch's marker; writes the profile after the last dispatch."""
+        self._num_windows += 1
+        self._step = window.step
+        if self._running:
+            self._close_markers()
+            if window.step <= self._first:
+                self._discard()
+            else:
+                self._dispatches.append(window.num_steps)
+        elif self._num_windows > 1:
+            self._step_times_ms.append(window.step_time_ms)
+        if self._running and window.step >= self._last:
+            self._write()
+        self._start_if_due()
+
+    def on_end(self, summary: Summary) -> None:
+        """As `finish`."""
+        self.finish()
+
+    def finish(self) -> None:
+        """Writes what an interrupted run has captured."""
+        self._close_markers()
+        if self._dispatches and self._running:
+            self._write()
+
+    def close(self) -> None:
+        """Stops the profiler, also after a failure."""
+        self._discard()
+
+    def _start_if_due(self) -> None:
+        # A dispatch may hold fewer steps than these: see `on_window`.
+        due = self._step + self._steps_per_dispatch > self._first
+        if not due or self._running or self.capture is not None:
+            return
+        import tensorflow as tf
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            tf.profiler.experimental.start(str(self._folder))
+        except tf.errors.OpError as error:
+            raise os_error(error.message, self._folder) from error
+        self._running = True
+
+    def _open_step_marker(self) -> None:
+        self._step_marker = _trace(STEP_MARKER, step_num=self._step, _r=1)
+
+    def _close_input_marker(self) -> None:
+        if self._input_marker is not None:
+            self._input_marker.__exit__(None, None, None)
+            self._input_marker = None
+
+    def _close_markers(self) -> None:
+        self._close_input_marker()
+        if self._step_marker is not None:
+            self._step_marker.__exit__(None, None, None)
+            self._step_marker = None
+
+    def _discard(self) -> None:
+        self._close_markers()
+        if self._running:
+            import tensorflow as tf
+
+            tf.profiler.experimental.stop(save=False)
+            self._running = False
+
+    def _write(self) -> None:
+        import tensorflow as tf
+
+        self._running = False
+        before = _written(self._folder)
+        try:
+            tf.profiler.experimental.stop()
+        except tf.errors.OpError as error:
+            for path, _ in _written(self._folder) - before:
+                shutil.rmtree(path.parent)  # a torn file
+            raise os_error(error.message, self._folder) from error
+        new = {path for path, _ in _written(self._folder) - before}
+        if len(new) != 1:
+            raise OSError(errno.EIO, "TensorFlow's profiler wrote no profile", str(self._folder))
+        dispatches = tuple(self._dispatches)
+        first_step = self._step - sum(dispatches)
+        self.capture = Capture(path=new.pop(), first_step=first_step, dispatches=dispatches)
+
+
+def _trace(name: str, **stats: int) -> AbstractContextManager[Any]:
+    """A marker that has begun."""
+    import tensorflow as tf
+
+    trace: AbstractContextManager[Any] = tf.profiler.experimental.Trace(name, **stats)
+    trace.__enter__()
+    return trace
+
+
+def _written(folder: Path) -> set[tuple[Path, int]]:
+    """The profiles in a folder, each with the time of its last change."""
+    found = folder.glob("plugins/profile/*/*.xplane.pb")
+    return {(path, path.stat().st_mtime_ns) for path in found}

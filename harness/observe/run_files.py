@@ -1,0 +1,181 @@
+"""The files of a run folder; config.json and summary.json, written and read back."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.files import write_json
+from harness.history import Progress
+from harness.observe.host import peak_rss_bytes
+from harness.records import Choice, Evaluation, Observer, RunStart, Summary
+
+CONFIG_FILE_NAME = "config.json"
+SUMMARY_FILE_NAME = "summary.json"
+MODEL_FILE_NAME = "model.keras"
+BEST_FILE_NAME = "best.keras"
+"""The model of the epoch with the lowest validation loss."""
+CHECKPOINT_FOLDER_NAME = "checkpoints"
+_RESOLVED = "resolved"
+_RATES = (
+    *("examples_per_second", "steps_per_second", "tokens_per_second", "mean_examples_per_second"),
+    *("mean_steps_per_second", "mean_tokens_per_second", "data_wait_fraction"),
+)
+
+
+class SummaryObserver(Observer):
+    """Writes the settings and the results of a run into its run folder."""
+
+    def __init__(self) -> None:
+        self._run_dir = Path()
+
+    def on_start(self, run: RunStart) -> None:
+        """Writes config.json; removes the summary.json of an earlier run."""
+        self._run_dir = Path(run.run_dir)
+        write_json(self._run_dir / CONFIG_FILE_NAME, resolved_config(run))
+        (self._run_dir / SUMMARY_FILE_NAME).unlink(missing_ok=True)
+
+    def on_end(self, summary: Summary) -> None:
+        """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
+        content = dataclasses.asdict(summary)
+        metrics, choices = content.pop("test_metrics"), content.pop("choices")
+        tested = {f"test_{name}": value for name, value in metrics.items()}
+        write_json(self._run_dir / SUMMARY_FILE_NAME, {**tested, **content, **choices})
+
+
+def summarize(
+    start: RunStart, progress: Progress, test: Evaluation | None, *, wall_seconds: float
+) -> Summary:
+    """The summary of a run that has ended or was interrupted.
+
+    Args:
+        start: the run as it was started.
+        progress: what happened in the loop.
+        test: of the rows that were kept for the end; None: the last evaluation counts.
+        wall_seconds: since the command began.
+    """
+    windows, use = progress.windows, progress.use
+    rates: dict[str, Any] = {name: getattr(windows, name, None) for name in _RATES}
+    evaluations = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
+    last = test or (evaluations[-1] if evaluations else None)
+    choices = {name: choice.value for name, choice in start.choices.items()}
+    if windows is not None:
+        most_steps = max(int(choices["steps_per_dispatch"]), windows.most_steps)
+        choices["steps_per_dispatch"] = most_steps
+    return Summary(
+        test_metrics=last.metrics if last else dict.fromkeys(start.metrics),
+        test_loss=last.loss if last else None,
+        **rates,
+        train_seconds=windows.train_seconds if windows else 0.0,
+        compile_seconds=sum(c.seconds for c in progress.compilations),
+        wall_seconds=wall_seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        epochs=(progress.step - start.start_step) / start.steps_per_epoch,
+        steps=progress.step,
+        batch_size=start.batch_size,
+        choices=choices,
+        devices=start.devices,
+        compilations=sum(c.program == "training step" for c in progress.compilations),
+        skipped_steps=windows.skipped_steps if windows else 0,
+        non_finite_gradient_fraction=max(
+            (i.non_finite_fraction for i in progress.inspections), default=None
+        ),
+        underflow_fraction=max(
+            (
+                i.underflow_fraction
+                for i in progress.inspections
+                if i.underflow_fraction is not None
+            ),
+            default=None,
+        ),
+        interrupted=progress.interrupted,
+        diverged=progress.divergence is not None,
+        dataset=start.dataset,
+        versions=start.versions,
+        host=start.host,
+        joules_per_1000_examples=(
+            1000 * use.joules / windows.examples if windows and use.joules is not None else None
+        ),
+        gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
+    )
+
+
+def resolved_config(run: RunStart) -> dict[str, Any]:
+    """The settings with every `auto` resolved, and under `resolved` what they were resolved to and
+    why, with the data set, the devices, the versions and the host.
+
+    Without `resolved`, the content gives the same run again by `from_mapping(TrainConfig, ...)`.
+    """
+    choices = run.choices
+    return {
+        **_settled(run.config, choices),
+        _RESOLVED: {
+            "task": dataclasses.asdict(run.task),
+            **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
+            "devices": run.devices,
+            "replicas": choices["replicas"].value,
+            "replicas_why": choices["replicas"].why,
+            "num_parameters": run.num_parameters,
+            "steps_per_epoch": run.steps_per_epoch,
+            "start_step": run.start_step,
+            "dataset": dataclasses.asdict(run.dataset),
+            "versions": dict(run.versions),
+            "host": dict(run.host),
+        },
+    }
+
+
+def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """The settings and those in groups of them, with the values that were chosen."""
+    settled: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            settled[name] = _settled(value, choices)
+        else:
+            settled[name] = choices[name].value if name in choices else value
+    return settled
+
+
+def read_settings(run_dir: Path) -> dict[str, Any]:
+    """The settings in a run's config.json, for `from_mapping(TrainConfig, ...)`.
+
+    Raises:
+        InputError: when the run folder has no config.json, or it was not written by a run.
+    """
+    content = read_config(run_dir)
+    del content[_RESOLVED]
+    return content
+
+
+def read_fingerprint(run_dir: Path) -> str | None:
+    """The fingerprint of the data that a run was trained on; None where config.json has none.
+
+    Raises:
+        InputError: as `read_settings`.
+    """
+    match read_config(run_dir)[_RESOLVED]:
+        case {"dataset": {"fingerprint": str(fingerprint)}}:
+            return fingerprint
+    return None
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """All that a run's config.json holds.
+
+    Raises:
+        InputError: as `read_settings`.
+    """
+    path = run_dir / CONFIG_FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); is {run_dir} the folder of a run?"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); it cannot be resumed from") from error
+    if not isinstance(content, dict) or _RESOLVED not in content:
+        raise InputError(f"{path} was not written by a run: it has no '{_RESOLVED}'")
+    return content

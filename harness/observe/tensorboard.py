@@ -1,0 +1,142 @@
+"""A run's curves, settings and network for TensorBoard."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
+
+if TYPE_CHECKING:
+    from harness.observe.event_file import EventFile
+
+FOLDER_NAME = "tensorboard"
+EVENT_FILES = "events.out.tfevents.*"
+RECENT_WINDOWS = 50
+"""`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
+
+FLUSH_SECONDS = 2.0
+
+
+class TensorBoardObserver(Observer):
+    """Writes an event file into a folder, in place of those that are there. A resumed run keeps
+    those up to its first step and adds one for what comes after.
+
+    Pages: Scalars; Custom Scalars with four charts; Text with `run/settings` and `run/environment`;
+    Graphs with the network's layers; HParams with a row for the run; Histograms.
+
+    Tags of a window: `train/loss` and `train/METRIC`; `throughput/{steps_per_second,
+    examples_per_second,tokens_per_second,data_wait_fraction}`; `throughput/{step_time_ms_p50,
+    step_time_ms_p95}` over the last `RECENT_WINDOWS`; `precision/{loss_scale,skipped_steps}` where
+    gradients are scaled, skipped steps since the start of this process; telemetry's `gpu/<index>/*`
+    and `host/*`. Tags of an evaluation: `validation/loss` and `validation/METRIC`. Tags of an
+    inspection: `precision/{non_finite_gradient_fraction,underflow_fraction}` and the histograms
+    `weights/LAYER/NAME` and `gradients/LAYER/NAME`.
+
+    Flushed at evaluations, inspections and the end, and at the first window `FLUSH_SECONDS` after
+    the last flush.
+
+    Raises:
+        OSError: naming the file, when it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """`folder` belongs to the run alone; `clock` gives seconds since the epoch."""
+        self._folder = folder
+        self._clock = clock
+        self._file: EventFile | None = None
+        self._flushed_at = 0.0
+        self._start_step = 0
+        self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
+        self._skipped_steps = 0
+
+    def on_start(self, run: RunStart) -> None:
+        """Opens the event file and writes what the run is."""
+        # TensorFlow takes seconds to import; not everyone who imports this module needs it.
+        from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
+        from harness.observe.tensorboard_pages import write_run_pages
+
+        self._start_step = run.start_step
+        if run.start_step > 0:
+            drop_events_after(self._folder, run.start_step)
+        else:
+            drop_all_events(self._folder)
+        self._file = EventFile(self._folder, clock=self._clock)
+        write_run_pages(self._file, run, start_seconds=self._clock())
+        self._flush()
+
+    def on_window(self, window: Window) -> None:
+        """Adds a window's scalars."""
+        assert self._file is not None, "a window came before on_start or after close"
+        self._recent_step_times_ms.append(window.step_time_ms)
+        p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
+        values = {
+            "train/loss": window.loss,
+            **{f"train/{name}": value for name, value in window.metrics.items()},
+            "throughput/steps_per_second": window.steps_per_second,
+            "throughput/examples_per_second": window.examples_per_second,
+            "throughput/tokens_per_second": window.tokens_per_second,
+            "throughput/step_time_ms_p50": p50,
+            "throughput/step_time_ms_p95": p95,
+            "throughput/data_wait_fraction": window.data_wait_fraction,
+            **{tag: spread.value for tag, spread in window.telemetry.items()},
+        }
+        if window.loss_scale is not None:
+            self._skipped_steps += window.skipped_steps
+            values["precision/loss_scale"] = window.loss_scale
+            values["precision/skipped_steps"] = self._skipped_steps
+        self._file.scalars(window.step, values)
+        if self._clock() - self._flushed_at >= FLUSH_SECONDS:
+            self._flush()
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Adds an evaluation's scalars, unless they are from before the run was resumed."""
+        assert self._file is not None, "an epoch came before on_start or after close"
+        evaluation = epoch.evaluation
+        if evaluation is None or evaluation.step <= self._start_step:
+            return
+        values = {"loss": evaluation.loss, **evaluation.metrics}
+        self._file.scalars(
+            evaluation.step, {f"validation/{name}": value for name, value in values.items()}
+        )
+        self._flush()
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        """Adds what the gradients were like, and the histograms of the inspection."""
+        from harness.observe.tensorboard_pages import histograms
+
+        assert self._file is not None, "an inspection came before on_start or after close"
+        values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
+        if inspection.underflow_fraction is not None:
+            values["precision/underflow_fraction"] = inspection.underflow_fraction
+        self._file.scalars(inspection.step, values)
+        for prefix, distributions in (
+            ("weights", inspection.weights),
+            ("gradients", inspection.gradients),
+        ):
+            if distributions:
+                self._file.summary(inspection.step, histograms(prefix, distributions))
+        self._flush()
+
+    def on_end(self, summary: Summary) -> None:
+        """Marks the run's row of the HParams page as ended."""
+        from harness.observe.tensorboard_pages import session_end
+
+        assert self._file is not None, "the end came before on_start or after close"
+        done = not (summary.interrupted or summary.diverged)
+        self._file.summary(summary.steps, session_end(done=done, end_seconds=self._clock()))
+        self._flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _flush(self) -> None:
+        assert self._file is not None
+        self._file.flush()
+        self._flushed_at = self._clock()

@@ -1,0 +1,218 @@
+"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
+from tensorboard.plugins.text.summary_v2 import text_pb
+
+from harness.observe.event_file import EventFile
+from harness.records import Distribution, LayerInfo, RunStart
+
+CATEGORY = "What the machine does"
+CHARTS = {
+    "throughput, examples/s": (r"throughput/examples_per_second$",),
+    "data wait, share of the time": (r"throughput/data_wait_fraction$",),
+    "GPU utilization, %": (r"gpu/\d+/utilization_percent$",),
+    "loss": (r"train/loss$", r"validation/loss$"),
+}
+"""The charts of the Custom Scalars page: title, and patterns of the tags, from their start."""
+
+FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
+"""Settings that are columns by default: the HParams page shows five, and sorts those that are
+marked as differing between runs before the others."""
+
+Setting = bool | int | float | str
+_TYPES = {
+    bool: api_pb2.DATA_TYPE_BOOL,
+    int: api_pb2.DATA_TYPE_FLOAT64,
+    float: api_pb2.DATA_TYPE_FLOAT64,
+    str: api_pb2.DATA_TYPE_STRING,
+}
+
+
+def write_run_pages(file: EventFile, run: RunStart, *, start_seconds: float) -> None:
+    """Writes the pages of a run that starts at `start_seconds` since the epoch.
+
+    Raises:
+        OSError: naming the file, when it cannot be written.
+    """
+    settings = run_settings(run)
+    folder = Path(run.run_dir)
+    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
+    for page in (
+        _layout(),
+        text_pb("run/settings", _settings_table(run)),
+        text_pb("run/environment", _environment_table(run)),
+        _experiment(run, settings),
+        session_start(settings, name=name, start_seconds=start_seconds),
+    ):
+        file.summary(run.start_step, page)
+    file.graph(run.start_step, _graph(run.layers))
+
+
+def _layout() -> tf.compat.v1.Summary:
+    """The layout of the Custom Scalars page, the same for every run: TensorBoard shows it once."""
+    charts = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
+        for title, patterns in CHARTS.items()
+    ]
+    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=charts)])
+    page = tf.compat.v1.Summary()
+    value = page.value.add(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        tensor=tf.make_tensor_proto(layout.SerializeToString(), dtype=tf.string),
+    )
+    value.metadata.plugin_data.plugin_name = layout_metadata.PLUGIN_NAME
+    return page
+
+
+def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
+    """The layers as nodes, each with an edge from every layer that it takes its input from.
+
+    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
+    """
+    graph = tf.compat.v1.GraphDef()
+    for layer in layers:
+        node = graph.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
+        node.attr["dtype"].type = tf.as_dtype(layer.dtype).as_datatype_enum
+        node.attr["parameters"].i = layer.num_parameters
+        shape = tf.TensorShape(layer.output_shape).as_proto()
+        node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
+    return graph
+
+
+def _settings_table(run: RunStart) -> str:
+    """Every setting with its value, and why it was chosen where it could be `auto`."""
+    rows: list[tuple[Any, ...]] = [("task", run.task.name, run.task.why)]
+    for name, value in _flat(run.config):
+        choice = run.choices.get(name.rpartition(".")[2])
+        rows.append((name, choice.name, choice.why) if choice else (name, _shown(value), ""))
+    return _table(("setting", "value", "why"), rows)
+
+
+def _environment_table(run: RunStart) -> str:
+    """The data set, the devices, the versions and the machine."""
+    data = run.dataset
+    rows: list[tuple[Any, ...]] = [
+        ("data set", data.name),
+        ("rows", f"{data.rows:,} for training, {data.test_rows:,} for testing"),
+        ("classes", data.num_classes),
+        ("token ids", f"{data.nnz:,}, below {data.num_tokens:,}"),
+        ("devices", ", ".join(run.devices)),
+        ("parameters", f"{run.num_parameters:,}"),
+        ("steps per epoch", f"{run.steps_per_epoch:,}"),
+        ("run folder", run.run_dir),
+        *((f"version of {name}", version) for name, version in run.versions.items()),
+        *((f"host: {name}", _shown(value)) for name, value in run.host.items()),
+    ]
+    return _table(("what", "value"), rows)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = " ".join(str(value).split())
+    for mark in "\\|*_`[]<>":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def run_settings(run: RunStart) -> dict[str, Setting]:
+    """The settings of a run's row on the HParams page, every `auto` resolved."""
+    settings = {
+        name.rpartition(".")[2]: value if isinstance(value, Setting) else _shown(value)
+        for name, value in _flat(run.config)
+        if name.startswith(("model.", "optimizer.", "execution."))
+    }
+    return {
+        **settings,
+        **{name: choice.value for name, choice in run.choices.items()},
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "epochs": run.epochs,
+        "task": run.task.name,
+        "dataset": run.dataset.name,
+    }
+
+
+def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:
+    """The page's columns; it takes the last value of each metric's tag.
+
+    The messages are the plugin's own (tensorboard/plugins/hparams/summary_v2.py). It reads the
+    columns from any one run, and each row from the start and the end of a run's session.
+    """
+    metrics = {
+        **{f"validation/{name}": f"test {name}" for name in run.metrics},
+        "throughput/examples_per_second": "examples/s",
+        "validation/loss": "test loss",
+        "throughput/data_wait_fraction": "data wait",
+    }
+    # No domains: the page would filter by them and hide runs with other values than this one's.
+    return summary.experiment_pb(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=name, type=_TYPES[type(value)], differs=name in FIRST)
+            for name, value in settings.items()
+        ],
+        metric_infos=[
+            summary_v2.Metric(tag, display_name=shown).as_proto() for tag, shown in metrics.items()
+        ],
+    )
+
+
+def session_start(settings: Mapping[str, Setting], *, name: str, start_seconds: float) -> Any:
+    """A row's settings.
+
+    Args:
+        settings: by name.
+        name: of the row; runs with the same name would share it.
+        start_seconds: since the epoch.
+    """
+    return summary_v2.hparams_pb(settings, trial_id=name, start_time_secs=start_seconds)
+
+
+def session_end(*, done: bool, end_seconds: float) -> Any:
+    """The end of a row's run: `done`, or failed."""
+    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    return summary.session_end_pb(status, end_time_secs=end_seconds)
+
+
+def histograms(prefix: str, distributions: Iterable[Distribution]) -> tf.compat.v1.Summary:
+    """One histogram for each, tagged `PREFIX/NAME`: float64 [bins, 3], as the plugin wants them, of
+    left edge, right edge and count."""
+    page = tf.compat.v1.Summary()
+    # TensorBoard's message, carried over as bytes into TensorFlow's of the same format.
+    described = histogram_metadata.create_summary_metadata(display_name=None, description=None)
+    for distribution in distributions:
+        edges = distribution.edges
+        bins = np.stack([edges[:-1], edges[1:], distribution.counts], axis=1)
+        value = page.value.add(
+            tag=f"{prefix}/{distribution.name}", tensor=tf.make_tensor_proto(bins, tf.float64)
+        )
+        value.metadata.MergeFromString(described.SerializeToString())
+    return page

@@ -1,1 +1,0 @@
-"""Those who receive a run's records: console, JSONL, TensorBoard."""

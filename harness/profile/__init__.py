@@ -1,1 +1,0 @@
-"""What a profile says: read through xprof, divided into the parts of a step, printed."""

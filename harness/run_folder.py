@@ -1,0 +1,290 @@
+"""The folder of a run: whose it is, what may stand in it before the run starts, what is cleared."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.errors import InputError
+from harness.files import json_text, remove_partial_files
+from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.observe.run_files import (
+    BEST_FILE_NAME,
+    CHECKPOINT_FOLDER_NAME,
+    CONFIG_FILE_NAME,
+    MODEL_FILE_NAME,
+    SUMMARY_FILE_NAME,
+    read_settings,
+)
+from harness.observe.tensorboard import EVENT_FILES
+from harness.observe.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
+
+_WRITTEN = (
+    CONFIG_FILE_NAME,
+    SUMMARY_FILE_NAME,
+    METRICS_FILE_NAME,
+    MODEL_FILE_NAME,
+    BEST_FILE_NAME,
+    CHECKPOINT_FOLDER_NAME,
+    TENSORBOARD_FOLDER_NAME,
+)
+"""Everything that a run writes, and so everything that --overwrite removes."""
+
+
+_LOCK_FILE_NAME = ".harness-lock"
+_REMEDY = "name another --run-dir"
+
+
+def claim_run_folder(
+    named: str | Path, claims: ExitStack, *, resume: bool, overwrite: bool
+) -> Path:
+    """The run's folder, claimed for this run until `claims` closes.
+
+    Args:
+        named: the folder, or `auto`: a new one in runs/, named by the time of day.
+        claims: closed when the run is over.
+        resume, overwrite: what may stand there before: a run to go on with, or one to replace.
+
+    Raises:
+        InputError: when it cannot be written to or another run is using it, when it holds a run and
+            neither --overwrite nor --resume was given, or when it holds none and --resume was.
+    """
+    if named == "auto":
+        folder = _claim_new_folder(claims)
+    else:
+        folder = Path(named).absolute()
+        claim(folder, claims, what="run folder", remedy=_REMEDY)
+    present = [name for name in _WRITTEN if (folder / name).exists()]
+    if present and not (overwrite or resume):
+        raise InputError(
+            f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
+            "--resume to go on with it, or another --run-dir"
+        )
+    if resume and not present:
+        raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
+    return folder
+
+
+def _claim_new_folder(claims: ExitStack) -> Path:
+    """A new folder named by the time, with a number where another run began in the same second."""
+    first = folder = Path(time.strftime("runs/%Y-%m-%d_%H-%M-%S")).absolute()
+    number = 1
+    while True:
+        try:
+            claim(folder, claims, what="run folder", remedy=_REMEDY, new=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = first.with_name(f"{first.name}_{number}")
+
+
+def claim(folder: Path, claims: ExitStack, *, what: str, remedy: str, new: bool = False) -> None:
+    """Makes `folder` where it is missing, and locks it until `claims` closes.
+
+    The operating system releases the lock when the process ends, also when it is killed. When
+    `claims` closes, the lock file and every folder made here that is still empty are removed: a run
+    that is refused leaves nothing behind.
+
+    Args:
+        folder: absolute.
+        claims: closed when the run is over.
+        what: what messages call the folder.
+        remedy: how messages end.
+        new: whether the folder must not exist yet.
+
+    Raises:
+        FileExistsError: when it must not exist, and does.
+        InputError: when it cannot be written to, or another run has claimed it.
+    """
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            claims.callback(_remove_if_empty, place)
+        folder.mkdir(parents=True, exist_ok=not new)
+        claims.enter_context(_locked(folder / _LOCK_FILE_NAME))
+    except BlockingIOError as error:
+        raise InputError(
+            f"{what} {folder} is in use by another run; wait until that has ended, or {remedy}"
+        ) from error
+    except OSError as error:
+        if new and isinstance(error, FileExistsError):
+            raise
+        raise _cannot_be_written_to(folder, error, what, remedy) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock on the file at `path`, which is made for it and removed afterwards.
+
+    Raises:
+        BlockingIOError: when another run holds the lock, in this process or another.
+    """
+
+    def is_still(file: BinaryIO) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        return False
+
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_still(file):
+                continue  # the run that held it ended, and removed it, after it was opened here
+            try:
+                yield
+            finally:
+                if is_still(file):
+                    path.unlink()
+            return
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def check_writable(folder: Path, *, what: str, remedy: str) -> None:
+    """Tries to make a file in `folder`, or in what is there of it already; leaves none.
+
+    Raises:
+        InputError: when it cannot be made.
+    """
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _cannot_be_written_to(folder, error, what, remedy) from error
+
+
+def _cannot_be_written_to(folder: Path, error: OSError, what: str, remedy: str) -> InputError:
+    return InputError(f"{what} {folder} cannot be written to ({error.strerror}); {remedy}")
+
+
+def event_folder_of(
+    setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
+) -> Path | None:
+    """Where a run's event files go; None: nowhere.
+
+    Args:
+        setting: `on`, `off`, or a folder, which is used as it is and claimed.
+        folder: of the run; None where nothing is written.
+        claims: closed when the run is over.
+        may_hold_events: whether the run replaces event files in a folder that was named, or adds
+            to them.
+
+    Raises:
+        InputError: when it cannot be written to, or a folder that was named holds event files or
+            is in use by another run.
+    """
+    if setting == "off" or (setting == "on" and folder is None):
+        return None
+    if setting == "on":
+        assert folder is not None
+        events = folder / TENSORBOARD_FOLDER_NAME
+    else:
+        events = Path(setting).absolute()
+    remedy = "name another by --tensorboard, or turn it off"
+    what = "TensorBoard folder"
+    if setting == "on" or (folder is not None and events.exists() and events.samefile(folder)):
+        check_writable(events, what=what, remedy=remedy)
+    else:
+        claim(events, claims, what=what, remedy=remedy)
+    present = next(events.glob(EVENT_FILES), None)
+    if setting != "on" and present is not None and not may_hold_events:
+        raise InputError(
+            f"TensorBoard folder {events} already holds event files ({present.name}), which "
+            "TensorBoard would draw as one run with this; give --overwrite to replace them, or "
+            "name another"
+        )
+    return events
+
+
+def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks that resuming would repeat the run: what decides its losses must be as it was.
+
+    Args:
+        folder: of the run.
+        config: what is asked for now, as config.json holds it.
+
+    Returns:
+        What config.json holds of the run.
+
+    Raises:
+        InputError: naming each setting that differs and both its values.
+    """
+    before = read_settings(folder)
+    if lost := [group for group in ("execution", "output") if group not in before]:
+        raise InputError(
+            f"{folder / CONFIG_FILE_NAME} has lost {' and '.join(lost)}: whether the settings are "
+            "the same cannot be told; restore the file, or name another --run-dir"
+        )
+    were, are = _deciding(before), _deciding(json.loads(json_text(config)))
+    differing = [
+        f"--{name.replace('_', '-')} was {_shown(were[name])} and is now {_shown(value)}"
+        for name, value in are.items()
+        if name in were and value not in (were[name], "auto")  # else the setting is newer
+    ]
+    if differing:
+        raise InputError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
+            f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
+        )
+    events = before.get("output", {}).get("tensorboard")
+    if config["output"]["tensorboard"] == "on" and events not in ("on", "off"):
+        raise InputError(
+            f"the run's event files are in {events}, and would go on elsewhere: give "
+            f"--tensorboard {events} again, or --tensorboard off"
+        )
+    return before
+
+
+_DECIDES_NOTHING = {
+    *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
+    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "strict_xla"),
+}
+"""Settings, and groups of them, that do not decide a run's losses."""
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a run's losses, by their own names, as the flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if name not in _DECIDES_NOTHING:
+            flat |= _deciding(value) if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def is_complete(folder: Path, *, num_steps: int) -> bool:
+    """Whether a run of so many steps ended there, and left its network and its summary."""
+    try:
+        summary = json.loads((folder / SUMMARY_FILE_NAME).read_text(encoding="utf-8"))
+        ended = summary["steps"] == num_steps
+        ended = ended and not (summary["interrupted"] or summary["diverged"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # none, or none of a run: it is written anew
+    return ended and (folder / MODEL_FILE_NAME).exists()
+
+
+def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
+    """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
+    to `folder`, and nothing else."""
+    for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
+        remove_partial_files(place)
+    for name in _WRITTEN if clear else ():
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,365 @@
+"""Every setting of a trainer: its default, its check and how `auto` is settled.
+
+A new setting needs an edit of this file and of its test. The command line, its help, what a run
+prints and what it records follow from `Settings` and `_CHOOSERS`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from harness.checks import require, require_count
+from harness.errors import InputError
+from harness.records import Choice
+from kernels.multi_hot import Implementation
+
+if TYPE_CHECKING:
+    import keras
+
+    from harness.data.examples import Examples
+    from harness.engine.devices import Devices
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_RESIDENT_SHARE = 0.25
+"""Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the work is laid out on the devices."""
+
+    batch_size: int = 500
+    """Rows per optimizer step, over all replicas."""
+
+    precision: Literal["auto", Precision] = "auto"
+    """Of the layers' arithmetic; variables, row sums and the loss stay float32."""
+
+    implementation: Literal["auto", Implementation] = "auto"
+    """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
+    `native` needs a C++ compiler and a CPU."""
+
+    input: Literal["auto", "stream", "resident"] = "auto"
+    """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
+    `stream`: through tf.data. `auto`: resident where it takes at most a quarter of the memory."""
+
+    steps_per_dispatch: Literal["auto"] | int = "auto"
+    """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
+    compiled loop that lasts less than a second on any device; with resident data, as many calls as
+    last 0.2 s by what is measured."""
+
+    replicas: Literal["auto"] | int = "auto"
+    """Equal shares of a batch, each for a GPU of its own; on a CPU, one program trains all of them.
+    `auto`: one, or as many GPUs as a large batch pays for."""
+
+    seed: int = 0
+    """Of the initial weights, the row order and dropout."""
+
+    deterministic: bool = False
+    """The same bits in every run on a GPU too: sums in a fixed order, no TF32. On a CPU that is so
+    anyway."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("input", ("stream", "resident"))):
+            given = getattr(self, name)
+            named = given in ("auto", *known)
+            require(named, f"--{name} is {given!r}; choose auto or one of {', '.join(known)}")
+        require(self.batch_size != "auto", "--batch-size is 'auto'; give a whole number")
+        require_count("--batch-size", self.batch_size)
+        require_count("--steps-per-dispatch", self.steps_per_dispatch)
+        require_count("--replicas", self.replicas)
+        require(0 <= self.seed < 2**31, f"--seed is {self.seed}; it must be in [0, 2**31)")
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any]) -> Settings:
+        """Those that a run's config.json holds."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in recorded.items() if name in known})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a choice may depend on."""
+
+    settings: Settings
+    devices: Devices
+    train: Examples
+    resident_bytes: int
+    """Of all rows, on one device."""
+    model: keras.Model | None = None
+    """None while the precision is chosen: a function's layers are made in it."""
+    before: Settings | None = None
+    """Of the run that is resumed, every `auto` settled."""
+    chosen: dict[str, Choice]
+    """So far."""
+
+
+def settle(name: str, known: Known) -> Choice:
+    """What a setting comes to: as asked for, else as in the run that is resumed, else chosen.
+
+    Raises:
+        InputError: when what was asked for cannot be had.
+    """
+    asked = getattr(known.settings, name)
+    if asked != "auto":
+        choice = Choice(name=str(asked), why="asked for")
+    elif known.before is not None:
+        choice = Choice(name=str(getattr(known.before, name)), why="as in the run resumed")
+    else:
+        choice = _CHOOSERS[name](known)
+    return _CHECKS[name](choice, known) if name in _CHECKS else choice
+
+
+def _precision(known: Known) -> Choice:
+    from harness.model.precision import choose_precision
+
+    return choose_precision(
+        "auto",
+        device_type=known.devices.device_type,
+        compute_capability=known.devices.compute_capability,
+    )
+
+
+def _implementation(known: Known) -> Choice:
+    """The one that is fastest for the shapes of one replica's batch and the widest layer."""
+    from harness.pipeline.capacity import capacities_for_any_order
+    from kernels.multi_hot import choose_implementation
+
+    layers = _multi_hot_layers(known)
+    if not layers or not known.train.ragged:
+        return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
+    widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
+    longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
+    rows = known.settings.batch_size // known.devices.num_replicas
+    choice = choose_implementation(
+        num_rows=rows,
+        num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
+        num_tokens=widest.num_tokens,
+        units=widest.units,
+        dtype=widest.compute_dtype,
+        unique=longest.is_unique,
+        device=known.devices.names[0].removeprefix("/"),
+        deterministic=known.settings.deterministic,
+    )
+    return Choice(name=choice.name, why=choice.why)
+
+
+def _available(choice: Choice, known: Known) -> Choice:
+    """What was asked for must run here; what another machine had taken is chosen anew."""
+    from kernels.multi_hot import why_unavailable
+
+    names = {choice.name}
+    names |= {layer.implementation for layer in _multi_hot_layers(known, all_of_them=True)} - {None}
+    for name in sorted(names):
+        reason = why_unavailable(name, known.devices.device_type)
+        if reason is None:
+            continue
+        if known.settings.implementation == "auto" and name == choice.name:
+            return _implementation(known)
+        raise InputError(
+            f"--implementation {name} cannot be had on {', '.join(known.devices.names)}: {reason}; "
+            "set --implementation auto"
+        )
+    return choice
+
+
+def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
+    """The model's MultiHotDense layers that leave their implementation to the trainer, or all."""
+    from harness.model.network import multi_hot_layers
+
+    assert known.model is not None
+    layers = multi_hot_layers(known.model)
+    return [layer for layer in layers if all_of_them or layer.implementation is None]
+
+
+def _input(known: Known) -> Choice:
+    """Whether the data set is to lie on the devices."""
+    share = known.resident_bytes / known.devices.memory_bytes
+    shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
+    if share <= _RESIDENT_SHARE:
+        return Choice(name="resident", why=f"{shown} memory")
+    return Choice(name="stream", why=f"{shown} memory, more than {_RESIDENT_SHARE:.0%}")
+
+
+def _steps_per_dispatch(known: Known) -> Choice:
+    from harness.model.work import work_of_step
+    from harness.pipeline.cadence import AIM_SECONDS, steps_per_call
+
+    rows = known.settings.batch_size // len(known.devices.names)
+    ids = rows * known.train.nnz / known.train.num_rows
+    assert known.model is not None
+    work = work_of_step(
+        known.model, rows=rows, ids=ids, implementation=known.chosen["implementation"].name
+    )
+    steps = steps_per_call(
+        bytes_moved=work.bytes_moved,
+        flops=work.flops,
+        prepared_bytes=8 * ids,
+        device_type=known.devices.device_type,
+        steps_per_epoch=_steps_per_epoch(known),
+    )
+    why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
+    return Choice(name=str(steps), why=why)
+
+
+def _within_epoch(choice: Choice, known: Known) -> Choice:
+    """A dispatch ends with its epoch."""
+    steps = _steps_per_epoch(known)
+    if int(choice.name) < steps:
+        return choice
+    asked = f"; {choice.name} asked for" if choice.why == "asked for" else ""
+    return Choice(name=str(steps), why=f"a whole epoch{asked}")
+
+
+def _steps_per_epoch(known: Known) -> int:
+    return -(-known.train.num_rows // known.settings.batch_size)
+
+
+_CHOOSERS: dict[str, Callable[[Known], Choice]] = {
+    "precision": _precision,
+    "implementation": _implementation,
+    "input": _input,
+    "steps_per_dispatch": _steps_per_dispatch,
+}
+"""In the order in which they are settled; all but the precision know the model. The replicas are
+settled with the devices, before."""
+_CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
+    "implementation": _available,
+    "steps_per_dispatch": _within_epoch,
+}
+"""For what was asked for, too."""
+WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")
+
+
+LEAST_HZ, MOST_HZ = 0.01, 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a run records besides its metrics."""
+
+    tensorboard: str = "on"
+    """`on`: event files go to the run folder's tensorboard/; `off`: there are none; anything else:
+    the folder to write them to. Event files there are replaced with --overwrite, continued with
+    --resume, and refused otherwise."""
+
+    histograms: int = 0
+    """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
+    epochs; 0: never. Windows exclude the time this takes."""
+
+    precision_watch: Literal["auto"] | int = "auto"
+    """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
+    bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
+    bits, 0 in float32."""
+
+    profile_steps: str | None = None
+    """Profile steps A:B of the run, counted from 0, B left out, in whole dispatches. TensorBoard
+    shows the profile; the printed breakdown needs the extra `profile`."""
+
+    def __post_init__(self) -> None:
+        require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")
+        require_count("--histograms", self.histograms, least=0)
+        require(
+            self.histograms == 0 or self.tensorboard != "off",
+            f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
+            "them; leave out one of the two",
+        )
+        require_count("--precision-watch", self.precision_watch, least=0)
+        if self.profile_steps is not None:
+            step_range(self.profile_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """What is sampled of the machine during training."""
+
+    telemetry_hz: float = 5.0
+    """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
+    samples nothing."""
+
+    def __post_init__(self) -> None:
+        hz = self.telemetry_hz
+        require(
+            hz == 0 or (math.isfinite(hz) and LEAST_HZ <= hz <= MOST_HZ),
+            f"--telemetry-hz is {hz:g}; choose 0 for none, or from {LEAST_HZ:g} to {MOST_HZ:g}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnNan:
+    """What to do about a loss that is not finite."""
+
+    on_nan: Literal["stop", "continue"] = "stop"
+    """What to do when the loss is not finite. `stop`: end the run with the likely cause;
+    `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one
+    leaves no model.keras and exit code 1."""
+
+    def __post_init__(self) -> None:
+        known = self.on_nan in ("stop", "continue")
+        require(known, f"--on-nan is {self.on_nan!r}; choose stop or continue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Recorded, Telemetry, OnNan):
+    """What a fit watches, and what it leaves in its folder."""
+
+    def __post_init__(self) -> None:
+        Recorded.__post_init__(self)
+        Telemetry.__post_init__(self)
+        OnNan.__post_init__(self)
+
+
+def precision_watch_every(setting: Literal["auto"] | int, precision: str) -> int:
+    """What `precision_watch` comes to in a precision: every so many epochs, 0 for never."""
+    if setting == "auto":
+        return 0 if precision == "float32" else 1
+    return setting
+
+
+def step_range(text: str) -> tuple[int, int]:
+    """The steps that `A:B` of --profile-steps names, B left out: as (A, B).
+
+    Raises:
+        InputError: unless both are whole numbers and A is below B.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise InputError(
+            f"--profile-steps is '{text}'; give two whole numbers, as in 100:120 for the 20 steps "
+            "after 100"
+        )
+    first, last = int(found[1]), int(found[2])
+    require(
+        first < last,
+        f"--profile-steps is {text}, which holds no step; the first must be below the last",
+    )
+    return first, last
+
+
+def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
+    """Checks what can only be known once the data and the devices are.
+
+    Raises:
+        InputError: when a batch does not fit the data set or does not divide over the replicas.
+    """
+    require(
+        batch_size <= rows,
+        f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
+        f"set --batch-size to {rows} or less",
+    )
+    require_even_shares(batch_size, replicas)
+
+
+def require_even_shares(batch_size: int, replicas: int) -> None:
+    """Raises InputError unless every replica gets as many rows of a batch."""
+    below = batch_size // replicas * replicas
+    possible = f"{below} or {below + replicas}" if below else f"{below + replicas}"
+    require(
+        batch_size % replicas == 0,
+        f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
+        f"set --batch-size to {possible}, or --replicas to a divisor",
+    )

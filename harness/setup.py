@@ -1,0 +1,291 @@
+"""What a trainer settles and builds from the first rows that it sees."""
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import cast
+
+import keras
+from rich.console import Console
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.engine.devices import Devices, be_deterministic, set_up_devices
+from harness.engine.engine import Engine
+from harness.engine.optimizer import Recipe
+from harness.environment import check_single_task, warn_of_gpus
+from harness.errors import InputError
+from harness.model.network import (
+    ModelFunction,
+    build_model,
+    input_names,
+    model_inputs,
+    multi_hot_layers,
+)
+from harness.pipeline.batch import Columns
+from harness.pipeline.cadence import Cadence
+from harness.pipeline.feed import Feed, build_feed
+from harness.pipeline.plan import evaluation_plan, training_plan
+from harness.records import Choice
+from harness.run import Rows
+from harness.settings import WITH_MODEL, Known, Settings, check_batch, settle
+from harness.task import SettledTask, Task, task_of_outputs
+from harness.timeline import Timeline
+from kernels.multi_hot import Implementation
+
+_EVALUATION_STEPS = 20
+"""Of a call, where nothing was trained."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Setup:
+    """Everything that training needs; nothing has been compiled or written."""
+
+    settings: Settings
+    devices: Devices
+    model: keras.Model
+    task: SettledTask
+    engine: Engine
+    choices: dict[str, Choice]
+    """Every setting that may be `auto`, settled."""
+    unique: frozenset[str]
+    """Names of the ragged inputs of which no row holds an id twice."""
+    limits: dict[str, int]
+    """Of each input, the limit of its ids or the number of its features."""
+    feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
+    """The rows that lie ready."""
+
+    def rows_to_train(
+        self, examples: Examples, *, epochs: int, by_step: bool = False, repeating: bool = False
+    ) -> Rows:
+        """Rows and their order.
+
+        Args:
+            examples: with labels.
+            epochs: whose orders are known before.
+            by_step: whether a call is one step.
+            repeating: whether the first epoch follows the last.
+
+        Raises:
+            InputError: when the batch does not fit them.
+        """
+        check_batch(
+            batch_size=self.settings.batch_size,
+            rows=examples.num_rows,
+            replicas=self.devices.num_replicas,
+        )
+        examples = self.checked(examples)
+        plan = training_plan(
+            Columns.of(examples).lengths,
+            batch_size=self.settings.batch_size,
+            replicas=self.devices.num_replicas,
+            steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
+            seed=self.settings.seed,
+            epochs=epochs,
+            repeating=repeating,
+        )
+        return Rows(examples=examples, feed=self._feed(examples), plan=plan)
+
+    def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
+        """Rows in their own order, with or without labels; in calls of one step for predictions."""
+        examples = self.checked(examples)
+        batch_size = min(self.settings.batch_size, examples.num_rows)
+        replicas = self.devices.num_replicas
+        batch_size = -(-batch_size // replicas) * replicas
+        choice = self.choices.get("steps_per_dispatch")
+        steps = int(choice.name) if choice else _EVALUATION_STEPS
+        plan = evaluation_plan(
+            Columns.of(examples).lengths,
+            batch_size=batch_size,
+            replicas=replicas,
+            steps_per_call=1 if by_step else min(steps, -(-examples.num_rows // batch_size)),
+        )
+        return Rows(examples=examples, feed=self._feed(examples), plan=plan)
+
+    def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
+        """Of the dispatches of rows to train."""
+        fixed = by_step or self.settings.steps_per_dispatch != "auto"
+        return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
+
+    def checked(self, examples: Examples) -> Examples:
+        """Rows of the same inputs as the first ones, each id once where those held each once.
+
+        Raises:
+            InputError: when they have other inputs, or ids that the model does not know.
+        """
+        limits = _limits(examples)
+        if limits.keys() != self.limits.keys():
+            raise InputError(
+                f"{examples.name} has the inputs {sorted(limits)}, but the model was built for "
+                f"{sorted(self.limits)}"
+            )
+        for name, limit in limits.items():
+            ragged = isinstance(examples.inputs[name], RaggedSets)
+            if limit > self.limits[name] if ragged else limit != self.limits[name]:
+                what = "ids below" if ragged else "features:"
+                where = f"the input {name!r} of " if name else ""
+                raise InputError(
+                    f"{where}{examples.name} has {what} {limit}, but the model knows "
+                    f"{self.limits[name]}; give rows of the vocabulary that it was trained with"
+                )
+        repeating = {
+            n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
+        }
+        if not repeating:
+            return examples
+        inputs = {
+            name: part.unique() if name in repeating and isinstance(part, RaggedSets) else part
+            for name, part in examples.inputs.items()
+        }
+        return replace(examples, inputs=inputs)
+
+    def _feed(self, examples: Examples) -> Feed:
+        for known, feed in self.feeds:
+            if known.is_same(examples):
+                return feed
+        kind = self.choices["input"].name if "input" in self.choices else "stream"
+        feed = build_feed(kind, examples, devices=self.devices.names)
+        self.feeds = [*self.feeds[-1:], (examples, feed)]  # train and validation rows
+        return feed
+
+
+def set_up(
+    given: ModelFunction | keras.Model,
+    task: Task,
+    optimizer: Recipe | keras.optimizers.Optimizer,
+    settings: Settings,
+    *parts: Examples,
+    training: bool,
+    before: Settings | None = None,
+    console: Console | None = None,
+    timeline: Timeline | None = None,
+) -> Setup:
+    """Sets up the devices, settles every `auto`, and builds the model and its engine.
+
+    Args:
+        given: what the user gave as a model.
+        task, optimizer, settings: what was asked for.
+        *parts: the rows to train on, and those to evaluate on.
+        training: whether they are to be trained on, so that all settings matter.
+        before: settings of the run that is resumed, every `auto` settled.
+        console: where to warn of GPUs that cannot be used.
+        timeline: to mark the stages on.
+
+    Raises:
+        InputError: when the settings do not fit the rows, the model or the devices.
+    """
+    timeline = timeline or Timeline()
+    train = parts[0]
+    check_single_task(os.environ)
+    if console is not None:
+        warn_of_gpus(console)
+    if settings.deterministic:
+        be_deterministic()
+    devices = set_up_devices(
+        settings.replicas,
+        batch_size=settings.batch_size if training else None,
+        before=int(before.replicas) if before else None,
+    )
+    if training:
+        check_batch(
+            batch_size=settings.batch_size, rows=train.num_rows, replicas=devices.num_replicas
+        )
+    timeline.mark("devices")
+    known = Known(
+        settings=settings,
+        devices=devices,
+        train=train,
+        resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
+        before=before,
+        chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
+    )
+    known.chosen["precision"] = settle("precision", known)
+    model = build_model(
+        given,
+        train,
+        dtype=known.chosen["precision"].name,
+        device=devices.names[0],
+        seed=settings.seed,
+    )
+    if isinstance(given, keras.Model):
+        known.chosen["precision"] = own_precision(model, settings)
+    timeline.mark("model")
+    outputs = model.compute_output_spec(model_inputs(train))
+    shape = getattr(outputs, "shape", ())
+    settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
+    if settled.is_known:
+        settled.check_outputs(model, shape)
+    known = replace(known, model=model)
+    for name in WITH_MODEL if training else ("implementation",):
+        known.chosen[name] = settle(name, known)
+    timeline.mark("settling what is auto")
+    unique = frozenset(
+        name
+        for name in train.ragged
+        if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
+    )
+    setup = Setup(
+        settings=settings,
+        devices=devices,
+        model=model,
+        task=settled,
+        engine=Engine(
+            model,
+            settled,
+            devices,
+            optimizer() if isinstance(optimizer, partial) else optimizer,
+            implementation=cast(Implementation, known.chosen["implementation"].name),
+            unique=unique,
+        ),
+        choices=known.chosen,
+        unique=unique,
+        limits=model_limits(model, train),
+    )
+    timeline.mark("engine")
+    return setup
+
+
+def own_precision(model: keras.Model, settings: Settings) -> Choice:
+    """That of a model's layers.
+
+    Raises:
+        InputError: when another was asked for.
+    """
+    policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
+    mixed = sorted(name for name in policies if name != "float32")
+    name = mixed[0] if mixed else "float32"
+    if settings.precision not in ("auto", name):
+        raise InputError(
+            f"--precision is {settings.precision}, but the layers of {model.name!r} were built in "
+            f"{name}; leave it at auto, build the model under keras.config.set_dtype_policy("
+            f"'{settings.precision}'), or give a function that builds it"
+        )
+    return Choice(name=name, why="the model's own")
+
+
+def _limits(examples: Examples) -> dict[str, int]:
+    return {
+        name: part.num_tokens if isinstance(part, RaggedSets) else part.shape[1]
+        for name, part in examples.inputs.items()
+    }
+
+
+def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
+    """The limit of each input's ids that the model's layers have, or else the rows.
+
+    Raises:
+        InputError: when the rows have ids that a layer does not know.
+    """
+    given, known = _limits(train), dict[str, int]()
+    for layer in multi_hot_layers(model):
+        names = input_names(layer)
+        if not names and len(train.ragged) == 1:
+            names = set(train.ragged)
+        for name in names & train.ragged.keys():
+            if given[name] > layer.num_tokens:
+                raise InputError(
+                    f"{train.name} has ids below {given[name]}, but the layer {layer.name!r} knows "
+                    f"those below {layer.num_tokens}; give it num_tokens={given[name]}"
+                )
+            known[name] = min(known.get(name, layer.num_tokens), layer.num_tokens)
+    return given | known

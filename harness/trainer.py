@@ -1,0 +1,318 @@
+"""The trainer: what users hold. A model, a task and settings, with fit, evaluate, predict, save."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from harness.checks import require_count
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
+from harness.engine.devices import Devices
+from harness.engine.inspection import NO_LOOKS
+from harness.engine.optimizer import Recipe, config_of, optimizer_of
+from harness.errors import DivergenceError, InputError
+from harness.files import replacing
+from harness.fit import Outcome, Request, dataset_info, fit, run_start
+from harness.model.layers import Surroundings, computing
+from harness.model.network import ModelFunction
+from harness.observe.divergence import divergence_message
+from harness.run import Run, Steps
+from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
+from harness.settings import RunOptions, Settings
+from harness.setup import Setup, set_up
+from harness.task import Kind, Task
+from harness.timeline import Timeline
+
+AnyRows = RaggedSets | Examples
+
+
+class Trainer:
+    """Trains, evaluates and saves one Keras model."""
+
+    def __init__(
+        self,
+        model: ModelFunction | keras.Model,
+        *,
+        task: Kind | Literal["auto"] | Task = "auto",
+        optimizer: str | Recipe | keras.optimizers.Optimizer = "adam",
+        **settings: Any,
+    ) -> None:
+        """Args:
+        model: a function from Keras inputs to logits (or to probabilities, by Keras's sigmoid or
+            softmax); or a `keras.Model` of that form, built or not, which starts from its weights.
+            The inputs are `{"values", "row_splits"}`; for `Examples` with names, one such or one
+            [rows, features] for each name.
+        task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
+        optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
+            once the GPUs are set up; or one, of which a copy is used.
+        **settings: of `harness.Settings`: batch_size, precision, implementation, replicas, ...
+
+        Raises:
+            InputError: a ValueError, for wrong arguments; likewise from every method.
+        """
+        if not callable(model):
+            raise InputError(
+                f"model is {type(model).__name__}; give a keras.Model, or a function from Keras "
+                "inputs to logits"
+            )
+        self.settings = Settings(**_known(Settings, settings))
+        self._given = model
+        self._task = task if isinstance(task, Task) else Task(task)
+        self._optimizer = optimizer_of(optimizer)
+        self._setup: Setup | None = None
+        self._steps_per_epoch = 0
+        self._folder: Path | None = None
+        self._is_exposed = False
+        """Whether the model was handed out since its values were last taken up."""
+        self.step = 0
+        """Optimizer steps done."""
+        self.last: Outcome | None = None
+        """What the last fit came to."""
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model with its present weights.
+
+        Raises:
+            InputError: when the model is a function that has seen no rows yet.
+        """
+        if self._setup is None:
+            if isinstance(self._given, keras.Model):
+                return self._given
+            raise InputError("the model is built from the first rows that it sees; call fit before")
+        self._setup.engine.states[0].write_to_model()
+        self._is_exposed = True
+        return self._setup.model
+
+    @property
+    def devices(self) -> Devices:
+        """Where it computes.
+
+        Raises:
+            InputError: when it has seen no rows yet.
+        """
+        if self._setup is None:
+            raise InputError("the devices are chosen for the first rows that it sees")
+        return self._setup.devices
+
+    def fit(
+        self,
+        train: AnyRows,
+        *,
+        validation: AnyRows | None = None,
+        test: AnyRows | None = None,
+        epochs: int = 1,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        run_dir: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        verbose: bool = True,
+        console: Console | None = None,
+        summary: bool = False,
+        config: Mapping[str, Any] | None = None,
+        vocabulary: Vocabulary | None = None,
+        timeline: Timeline | None = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Trains for some epochs. Called again, it goes on from there.
+
+        Ctrl-C ends it after the dispatch at hand, with a checkpoint where there is a `run_dir`.
+
+        Args:
+            train: rows with labels.
+            validation: rows to evaluate at the end of every epoch.
+            test: rows to evaluate once, at the end.
+            epochs: so many more; with `resume`, so many in all.
+            callbacks: Keras's; one that wants every batch makes dispatches of one step.
+            run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
+                in runs/. None: nothing is written.
+            resume: go on from the last checkpoint there.
+            overwrite: replace the run there.
+            verbose: whether to print what is trained, and the progress.
+            console: where to print; None is standard output.
+            summary: whether to print the model's layers before.
+            config: recorded instead of what was given here, as the command line does.
+            vocabulary: of the rows, kept in `run_dir` for predictions.
+            timeline: with what has passed already; gets the stages of this fit.
+            **options: of `harness.RunOptions`: tensorboard, profile_steps, telemetry_hz, ...
+
+        Returns:
+            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, one number an epoch.
+
+        Raises:
+            InputError: when the settings do not fit the rows, the devices or the run folder.
+                Nothing has been written or removed then.
+            OSError: when a file cannot be written, naming it.
+            DivergenceError: when the loss was not finite at the end, after all else.
+        """
+        require_count("epochs", epochs)
+        if (resume or overwrite) and run_dir is None:
+            raise InputError("resume and overwrite are about a run_dir; give it")
+        if isinstance(callbacks, keras.callbacks.Callback):
+            callbacks = [callbacks]
+        asked = RunOptions(**_known(RunOptions, options))
+        timeline = timeline or Timeline()
+        shown = (console or Console()) if verbose else None
+        parts = [Examples.of(rows) for rows in (train, validation) if rows is not None]
+        held_out = parts[1] if len(parts) > 1 else None
+        tested = held_out if test is None or test is validation else Examples.of(test)
+        config = config or self._config(asked, epochs)
+        with ExitStack() as claims:
+            # The folders are locked first; a run that is refused leaves them as they were.
+            folder = before = None
+            if run_dir is not None:
+                goes_on = self._folder is not None and Path(run_dir).absolute() == self._folder
+                folder = claim_run_folder(
+                    run_dir, claims, resume=resume or goes_on, overwrite=overwrite
+                )
+                if resume:
+                    before = Settings.of(check_resumable(folder, config)["execution"])
+            event_folder = event_folder_of(
+                asked.tensorboard,
+                folder,
+                claims,
+                may_hold_events=resume or overwrite or self.step > 0,
+            )
+            before_it = self._setup
+            claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
+            setup = self._set_up(
+                *parts, training=True, before=before, console=shown, timeline=timeline
+            )
+            steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
+            epochs_done = self.step // self._steps_per_epoch if self._steps_per_epoch else 0
+            step = self.step
+            if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
+                step = epochs_done * steps_per_epoch
+            epochs = epochs if resume else epochs_done + epochs
+            request = Request(
+                epochs=epochs,
+                start_step=step,
+                callbacks=callbacks,
+                folder=folder,
+                event_folder=event_folder,
+                resume=resume,
+                overwrite=overwrite,
+                options=asked,
+                config={**config, "epochs": epochs},
+                vocabulary=vocabulary,
+                console=shown,
+                summary=summary,
+            )
+            self.last = fit(setup, parts[0], held_out, tested, request, timeline)
+        progress = self.last.progress
+        self.step = progress.step if progress else self.last.start.start_step
+        self._steps_per_epoch, self._folder = steps_per_epoch, folder
+        if progress is not None and progress.divergence is not None:
+            message = divergence_message(progress.divergence, self.last.start, progress)
+            raise DivergenceError(message)
+        return self.last.history
+
+    def evaluate(self, rows: AnyRows) -> dict[str, float]:
+        """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
+        examples = Examples.of(rows)
+        setup = self._set_up(examples)
+        setup.task.check_labels(examples)
+        ready = setup.rows_to_evaluate(examples)
+        evaluation, _ = setup.engine.evaluator.run(ready.feed, ready.plan, step=self.step, epoch=0)
+        return {"loss": evaluation.loss, **evaluation.metrics}
+
+    def predict(self, rows: AnyRows) -> np.ndarray:
+        """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
+        looked at."""
+        examples = Examples.of(rows)
+        setup = self._set_up(examples)
+        ready = setup.rows_to_evaluate(examples, by_step=True)
+        return setup.engine.predictor.run(ready.feed, ready.plan)
+
+    def save(self, path: str | Path) -> None:
+        """Saves `model` as a .keras file, whole or not at all."""
+        with replacing(Path(path)) as beside:
+            self.model.save(beside)
+
+    def export(self, path: str | Path) -> None:
+        """Exports `model` as a TensorFlow SavedModel, which runs without this package."""
+        with computing(Surroundings(implementation="gather", export=True)):
+            self.model.export(path, verbose=False)
+
+    def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
+        """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.
+
+        Args:
+            train: rows with labels.
+            epochs: whose orders are drawn; the first follows the last.
+            console: where to warn of GPUs that cannot be used; None: nowhere.
+        """
+        examples = Examples.of(train)
+        setup = self._set_up(examples, training=True, console=console)
+        setup.task.check_labels(examples)
+        rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
+        run = Run(
+            setup.engine,
+            rows,
+            None,
+            cadence=setup.cadence(rows),
+            looks=NO_LOOKS,
+            checkpoints=None,
+            start_step=0,
+        )
+        request = Request(epochs=epochs, config=self._config(RunOptions(), epochs))
+        info = dataset_info(examples, num_classes=setup.task.num_classes)
+        return Steps(run, run_start(setup, rows, info, request))
+
+    def _forget(self, setup: Setup | None) -> None:
+        """Goes back to the setup before a fit that was refused."""
+        if self.step == 0:
+            self._setup = setup
+
+    def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
+        """The setup, made for the first rows that are seen; for labelled ones once more if those
+        had none, and likewise for the first that are trained on."""
+        made = self._setup
+        if made is not None and self._is_exposed:  # someone may have changed it since
+            made.engine.read_model()
+            self._is_exposed = False
+        lacks_task = made is not None and not made.task.is_known and parts[0].labels is not None
+        lacks_choices = made is not None and training and "input" not in made.choices
+        is_outdated = made is not None and made.engine.states[0].is_outdated
+        if made is None or lacks_task or lacks_choices or is_outdated:
+            if made is not None:
+                made.engine.states[0].write_to_model()
+            given = self._given if made is None else made.model
+            self._setup = set_up(
+                given, self._task, self._optimizer, self.settings, *parts, training=training, **how
+            )
+        assert self._setup is not None
+        return self._setup
+
+    def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:
+        """What config.json holds of a fit from Python."""
+        output = asdict(options)
+        telemetry = {"telemetry_hz": output.pop("telemetry_hz")}
+        on_nan = output.pop("on_nan")
+        return {
+            "execution": asdict(self.settings),
+            "optimizer": config_of(self._optimizer),
+            "task": self._task.config(),
+            "output": output,
+            "telemetry": telemetry,
+            "epochs": epochs,
+            "on_nan": on_nan,
+        }
+
+
+def _known(kind: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was given, if all of it is a field of a settings class."""
+    known = {field.name for field in fields(kind)}
+    if unknown := given.keys() - known:
+        raise InputError(
+            f"there is no setting {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(sorted(known))}"
+        )
+    return given

@@ -1,0 +1,104 @@
+// The two passes of the product.
+//
+// y[b, :] = sum over j in set(row b) of table[j, :]
+// dW[j, :] = sum over rows b that hold j of dy[b, :]
+// Shapes: B rows, V num_tokens, H units, N values.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel.h"
+#include "row_sum.h"
+#include "sets.h"
+#include "transpose.h"
+
+namespace multi_hot {
+
+// Finds the first occurrence of each id in a row, in time proportional to the row: a stamp per
+// token says in which row it was last seen. One per thread, kept between calls.
+class FirstOccurrences {
+ public:
+  // Returns the ids of [begin, end) without repetitions, valid until the next call.
+  const std::vector<int32_t>& of(const int32_t* begin, const int32_t* end, int64_t num_tokens) {
+    if (static_cast<int64_t>(stamps_.size()) < num_tokens) stamps_.resize(num_tokens, 0);
+    if (++stamp_ == 0) {  // wrapped around: old stamps could be mistaken for new ones
+      stamps_.assign(stamps_.size(), 0);
+      stamp_ = 1;
+    }
+    ids_.clear();
+    for (const int32_t* id = begin; id != end; ++id) {
+      if (stamps_[*id] == stamp_) continue;
+      stamps_[*id] = stamp_;
+      ids_.push_back(*id);
+    }
+    return ids_;
+  }
+
+ private:
+  std::vector<uint32_t> stamps_;
+  uint32_t stamp_ = 0;
+  std::vector<int32_t> ids_;
+};
+
+// Writes y [B, H]; returns what is wrong with the sets, or an empty string. Each row is summed by
+// one thread in the order of its ids, so the result does not depend on the number of threads.
+template <class Format>
+std::string forward(const Sets& sets, const typename Format::Storage* table, int64_t units,
+                    typename Format::Storage* y, Workers& workers) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+  std::atomic<bool> in_range{true};
+  // Small enough to balance long rows, large enough to make scheduling cheap.
+  constexpr int64_t kRowsPerBlock = 16;
+  const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
+  parallel_for(workers, num_blocks, [&](int64_t block) {
+    static thread_local FirstOccurrences first_occurrences;
+    const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
+    if (!ids_in_range(sets, block * kRowsPerBlock, end)) {
+      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
+      return;
+    }
+    for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
+      const int32_t* ids = sets.values + sets.splits[row];
+      int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
+      if (!sets.unique) {
+        const auto& distinct = first_occurrences.of(ids, ids + num_ids, sets.num_tokens);
+        ids = distinct.data();
+        num_ids = static_cast<int64_t>(distinct.size());
+      }
+      sum_rows<Format>(table, units, ids, num_ids, y + row * units);
+    }
+  });
+  return in_range ? "" : describe_id_fault(sets);
+}
+
+// Writes dW [V, H] from dy [B, H]; returns what is wrong with the sets, or an empty string. Through
+// the transposed index, so that no two threads write one row of dW and every sum runs in the order
+// of the rows, whatever the number of threads.
+template <class Format>
+std::string backward(const Sets& sets, const typename Format::Storage* dy, int64_t units,
+                     const TransposedIndex& index, typename Format::Storage* dw,
+                     Workers& workers) {
+  if (std::string fault = transpose(sets, index, workers); !fault.empty()) return fault;
+  // Small blocks for balance, since frequent ids have most of the rows; no smaller than necessary.
+  const int64_t per_thread = sets.num_tokens / std::max<int64_t>(1, workers.num_threads());
+  const int64_t ids_per_block = std::clamp<int64_t>(per_thread / 8, 32, 512);
+  const int64_t num_blocks = (sets.num_tokens + ids_per_block - 1) / ids_per_block;
+  parallel_for(workers, num_blocks, [&](int64_t block) {
+    static thread_local std::vector<int32_t> scratch;
+    const int64_t begin = block * ids_per_block;
+    const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
+    HoldersOfIds holders(sets, index, begin, scratch);
+    for (int64_t id = begin; id < end; ++id) {
+      const int32_t* rows;
+      const int64_t num_rows = holders.next(&rows);
+      sum_rows<Format>(dy, units, rows, num_rows, dw + id * units);
+    }
+  });
+  return "";
+}
+
+}  // namespace multi_hot

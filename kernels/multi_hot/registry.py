@@ -1,0 +1,104 @@
+"""What an implementation of the multi-hot product is, and which ones exist.
+
+This module imports no TensorFlow, so a command line can offer the names without loading it.
+Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+Tensor = Any
+
+# The registry, from the simplest to the most specialized. Each name is a module or package beside
+# this file whose `PRODUCT` is the implementation.
+Implementation = Literal["dense", "gather", "native"]
+
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+
+
+class UnavailableError(ValueError):
+    """An implementation cannot be used on this machine; the message says why and what to do."""
+
+
+class Problem(NamedTuple):
+    """The sets of one batch, checked, and what is known of the table."""
+
+    values: Tensor  # [N] int32
+    row_splits: Tensor  # [B + 1] int32 or int64
+    num_tokens: int  # V
+    dtype: Any  # of the table and the result; sums are float32 whatever it is
+    unique: bool  # the caller's promise that no row holds an id twice
+    value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """One implementation: its three functions, and what it can do."""
+
+    index: Callable[[Problem], Any]
+    """Returns what `forward` and `backward` share, computed once per batch."""
+
+    forward: Callable[[Tensor, Any], Tensor]
+    """Returns y [B, H] from the table [V, H] and the index: float32 sums in the table's dtype."""
+
+    backward: Callable[[Tensor, Any], Tensor]
+    """Returns dW [V, H] from dy [B, H] and the index: float32 sums in dy's dtype."""
+
+    device_types: tuple[str, ...] = ("CPU", "GPU")
+    """Where it runs."""
+
+    takes_rowids: bool = True
+    """Whether it accepts `value_rowids`, which a compiled program computes once for many steps."""
+
+    reads_resident_rows: bool = False
+    """Whether `resident.take_rows` should copy each of its batches from resident sets, rather than
+    `resident.take_batches` all at once."""
+
+    deterministic_on_gpu: bool = False
+    """Whether a GPU adds in a fixed order, so that every run gives the same bits."""
+
+    fits: Callable[[int, int], bool] = lambda num_rows, num_tokens: True
+    """Whether `auto` should consider it for batches of B rows of V possible ids."""
+
+    prepare: Callable[[], str] = lambda: ""
+    """Builds and loads what it needs. Returns what identifies that build, or raises
+    UnavailableError."""
+
+
+def product(name: str) -> Product:
+    """Return the implementation called `name`; ValueError if there is none."""
+    if name not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"unknown implementation {name!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    found: Product = importlib.import_module(f"kernels.multi_hot.{name}").PRODUCT
+    return found
+
+
+def takes_rowids(name: str) -> bool:
+    """Return whether `multi_hot_dense` accepts `value_rowids` for this implementation."""
+    return product(name).takes_rowids
+
+
+def reads_resident_rows(name: str) -> bool:
+    """Return whether batches of resident sets should be read by `resident.take_rows`."""
+    return product(name).reads_resident_rows
+
+
+def why_unavailable(name: str, device_type: str) -> str | None:
+    """Return why an implementation cannot be used here on "CPU" or "GPU", or None if it can.
+
+    Builds and loads what the implementation needs.
+    """
+    found = product(name)
+    if device_type not in found.device_types:
+        return f"{name} runs on {' and '.join(found.device_types)} only, not on {device_type}"
+    try:
+        found.prepare()
+    except UnavailableError as error:
+        return str(error)
+    return None

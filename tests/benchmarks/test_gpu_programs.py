@@ -1,0 +1,88 @@
+"""What is counted in XLA's text of a program, and what of it fails a check. No JAX is needed."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu_programs import verdict
+
+PROGRAM = """HloModule train, entry_computation_layout={()->f32[2]{0}}
+
+%fused (p: f32[2]) -> f32[2] {
+  %p = f32[2]{0} parameter(0)
+  ROOT %multiply.1 = f32[2]{0} multiply(%p, %p)
+}
+
+%body (state: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %state = (s32[], f32[2]{0}) parameter(0)
+  %step = s32[] get-tuple-element(%state), index=0
+  %sums = f32[2]{0} get-tuple-element(%state), index=1
+  %fusion.1 = f32[2]{0} fusion(%sums), kind=kLoop, calls=%fused
+  %gemm = (f32[2]{0}, s8[64]{0}) custom-call(%fusion.1), custom_call_target="__cublas$gemm"
+  %all-reduce-start = f32[2]{0} all-reduce-start(%fusion.1), to_apply=%fused
+  %all-reduce-done = f32[2]{0} all-reduce-done(%all-reduce-start)
+  ROOT %tuple = (s32[], f32[2]{0}) tuple(%step, %all-reduce-done)
+}
+
+%condition (state: (s32[], f32[2])) -> pred[] {
+  %state = (s32[], f32[2]{0}) parameter(0)
+  ROOT %less = pred[] compare(%state, %state), direction=LT
+}
+
+ENTRY %main () -> f32[2] {
+  %start = (s32[], f32[2]{0}) tuple()
+  %while.1 = (s32[], f32[2]{0}) while(%start), condition=%condition, body=%body, TRIPS
+  ROOT %result = f32[2]{0} get-tuple-element(%while.1), index=1
+}
+"""
+KNOWN = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"40"}}')
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    return {"name": "train", "card": "h100", "gpus": 2, **verdict.counts(KNOWN), **changed}
+
+
+def test_counts_are_those_of_the_loop() -> None:
+    assert verdict.counts(KNOWN) == {
+        "loops": 1,
+        "trip_count_known": True,
+        "launches_per_step": 3,
+        "collectives_per_step": 1,
+        "host_transfers": 0,
+    }
+
+
+def test_a_good_program_has_no_fault() -> None:
+    assert verdict.faults([row()], False) == []
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        (PROGRAM.replace("TRIPS", "frontend_attributes={}"), "a loop has no known trip count"),
+        (KNOWN.replace("fusion(%sums)", "send(%sums)"), "a transfer to the host inside the loop"),
+        (KNOWN.replace("all-reduce-start(", "copy-start("), "0 collectives a step, not 1"),
+        (KNOWN.replace(" while(", " call("), "no loop"),
+    ],
+)
+def test_faults(program: str, fault: str) -> None:
+    found = verdict.faults([row(**verdict.counts(program))], False)
+    assert any(fault in line for line in found), found
+
+
+def test_losses_that_differ_from_the_cpus_are_a_fault() -> None:
+    assert verdict.faults([row(agrees=True)], True) == []
+    assert verdict.faults([row(agrees=False)], True) == ["train: not the CPU's loss"]
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ([row()], []),
+        ([row(launches_per_step=4)], []),
+        ([row(launches_per_step=2)], ["train on h100: 3 launches a step, 2 before"]),
+        ([row(card="a100")], ["train on h100: 3 launches a step, nothing on record before"]),
+    ],
+)
+def test_more_launches_than_on_record(before: list[dict], found: list[str]) -> None:
+    assert verdict.regressions([row()], before) == found

@@ -1,0 +1,32 @@
+"""What the doctor finds of GPUs, for one script of the NVML library after another.
+
+Reads `[[script, variables], ...]` from standard input and writes a list of findings for each.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from harness.cli.doctor_gpus import gpus
+from harness.engine.devices import set_up_devices
+
+
+def main() -> None:
+    devices = set_up_devices("auto")
+    script = Path(os.environ["FAKE_NVML_SCRIPT"])
+    found = []
+    for text, variables in json.load(sys.stdin):
+        beside = script.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(script)
+        os.environ.update(variables)
+        found.append([dataclasses.asdict(finding) for finding in gpus(devices, patience_seconds=5)])
+        for name in variables:
+            del os.environ[name]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Running the command line in this process or in one of its own, and reading what a run left."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.cli.main import main
+from harness.data import store
+from harness.data.ragged import RaggedSets
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+CORPUS = ("--synthetic-rows", "2000", "--synthetic-tokens", "1000")
+NETWORK = ("--hidden-units", "8", "8", "--dropout", "0.1")
+LAYOUT = ("--batch-size", "100", "--steps-per-dispatch", "4")
+# Named, since `auto` would measure, and could choose another for the run that is compared.
+IMPLEMENTATION = ("--implementation", "gather")
+SMALL = (*CORPUS, *NETWORK, *LAYOUT, *IMPLEMENTATION)
+"""Flags of a run of 16 steps an epoch, in dispatches of 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: object) -> Result:
+    """`harness ARGUMENTS` in this process, which has two logical CPU devices."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Result(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def command_line(*arguments: object) -> list[str]:
+    """`harness ARGUMENTS` for a process of its own."""
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """A user's: none of the settings by which the suite keeps TensorFlow quiet."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "COLUMNS"))}
+    return env | {"PYTHONPATH": str(REPOSITORY)}
+
+
+def run(command: Sequence[str], **options: Any) -> Result:
+    """A command in a process of its own."""
+    options.setdefault("cwd", REPOSITORY)
+    options.setdefault("env", environment())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    return Result(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """(step, loss) of every window and (step, validation loss) of every evaluation, in order."""
+    return [
+        (record["step"], record[name])
+        for record in records(folder)
+        for name in ("loss", "validation_loss")
+        if name in record
+    ]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """The content of summary.json."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder: each file's bytes, None for a folder in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def write_npz(path: Path, **changes: Any) -> Path:
+    """A small file in Keras's format; a part given as an array is stored as it is."""
+    parts: dict[str, Any] = {
+        "x_train": [[1, 2, 3], [4, 5], [6], [9, 9, 1, 30]],
+        "y_train": np.array([0, 1, 0, 1]),
+        "x_test": [[7], [1, 1, 1], [2, 8]],
+        "y_test": np.array([1, 0, 1]),
+    }
+    arrays = {}
+    for name, part in (parts | changes).items():
+        array = part
+        if not isinstance(part, np.ndarray):
+            array = np.empty(len(part), object)
+            for index, row in enumerate(part):
+                array[index] = row
+        arrays[name] = array
+    np.savez(path, **arrays)
+    return path
+
+
+def save_outliers(folder: Path) -> None:
+    """1,000 rows of one id to train on, but ten of 600: which of them meet in a batch depends on
+    the epoch's order."""
+    rng = np.random.default_rng()
+    lengths = np.ones(1020, int)
+    lengths[20 + rng.choice(1000, 10, replace=False)] = 600
+    sets = RaggedSets(
+        values=np.concatenate([rng.choice(5000, n, replace=False) for n in lengths]),
+        row_splits=np.concatenate([[0], np.cumsum(lengths)]),
+        labels=rng.integers(0, 2, 1020, dtype=np.int32),
+        num_tokens=5000,
+        name="outliers",
+    )
+    store.save(sets, folder, held_out_rows=20)

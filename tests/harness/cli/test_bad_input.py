@@ -1,0 +1,286 @@
+"""Wrong input: exit code 2, one message, nothing written, nothing removed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data import store
+from harness.data.ragged import RaggedSets
+from tests.harness.cli.runs import SMALL, Result, call, contents, summary, write_npz
+
+NPZ = ("--split", "standard", "--batch-size", "2")
+
+
+def refused(result: Result, *parts: str) -> None:
+    """Exit code 2 and one message on standard error, which holds all `parts`."""
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("error: ") == 1
+    assert "Traceback" not in result.err
+    assert all(part in result.err for part in parts), result.err
+
+
+def half(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def text(path: Path) -> Path:
+    path.write_text("no archive at all")
+    return path
+
+
+class Call:
+    """Pickled, it makes a folder when it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._folder),)
+
+
+BROKEN_NPZ: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "missing": (lambda path: None, ["No file or folder", "reviews.npz"]),
+    "truncated": (lambda path: half(write_npz(path)), ["truncated or not an .npz file"]),
+    "not npz": (text, ["truncated or not an .npz file"]),
+    "calls a function": (
+        lambda path: write_npz(path, x_train=[Call(path.parent / "called")] * 4),
+        ["mkdir", "nothing but lists, ints and NumPy arrays is read"],
+    ),
+    "negative id": (
+        lambda path: write_npz(path, x_train=[[1], [2], [-9], [4]]),
+        ["row 2 holds id -9, outside [0, 5)"],
+    ),
+    "NaN label": (
+        lambda path: write_npz(path, y_train=np.array([0, 1, np.nan, 1])),
+        ["label nan of row 2 is not a whole number"],
+    ),
+    "few labels": (
+        lambda path: write_npz(path, y_train=np.array([0, 1])),
+        ["2 labels for 4 rows"],
+    ),
+    "zero rows": (lambda path: write_npz(path, x_train=[], y_train=np.array([], int)), ["x_train"]),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_NPZ)
+def test_a_broken_file_in_kerass_format(kind: str, tmp_path: Path) -> None:
+    make, parts = BROKEN_NPZ[kind]
+    path = tmp_path / "reviews.npz"
+    make(path)
+    before = contents(tmp_path)
+    for command in (
+        ("train", "--run-dir", tmp_path / "run", *NPZ),
+        ("data", "info", "--split", "standard"),
+        ("data", "convert", "--out", tmp_path / "out", "--split", "standard"),
+    ):
+        refused(call(*command, "--data", path), str(path), *parts)
+    assert contents(tmp_path) == before
+
+
+def tamper(folder: Path, part: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.save(folder / f"{part}.npy", change(np.load(folder / f"{part}.npy")))
+
+
+def put(index: int, value: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array[index] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("values", put(7, -1), "row 3 holds id -1, outside [0, 20)"),
+        ("values", put(8, 20), "row 4 holds id 20, outside [0, 20)"),
+        ("row_splits", put(3, 2), "row_splits is not monotonic: row 2 starts at 4 and ends at 2"),
+        ("row_splits", lambda splits: splits[:1], "ten: zero rows"),
+        ("labels", lambda labels: labels[:5], "5 labels for 10 rows"),
+        ("labels", lambda labels: labels * np.float64("nan"), "labels.npy is not int32"),
+        ("labels", put(2, 5), "label 5 of row 2 is outside [0, 2)"),
+    ],
+)
+def test_a_broken_folder_of_our_own_format(
+    part: str, change: Callable[[np.ndarray], np.ndarray], message: str, tmp_path: Path
+) -> None:
+    rows = RaggedSets(
+        values=np.arange(20, dtype=np.int32),
+        row_splits=np.arange(0, 21, 2),
+        labels=np.arange(10, dtype=np.int32) % 2,
+        num_tokens=20,
+        name="ten",
+    )
+    folder = tmp_path / "ten"
+    store.save(rows, folder)
+    tamper(folder, part, change)
+    before = contents(tmp_path)
+    result = call("train", "--data", folder, "--batch-size", "2", "--run-dir", tmp_path / "run")
+    refused(result, message)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--batch-size", "1601"], ["--batch-size is 1601", "1600 rows", "1600 or less"]),
+        (["--batch-size", "101", "--replicas", "2"], ["101", "2 replicas", "100 or 102"]),
+        (["--replicas", "3"], ["--batch-size is 100", "3 replicas", "99 or 102"]),
+        (["--replicas", "1000"], ["1000 replicas", "set --batch-size to 1000,", "a divisor"]),
+        (["--replicas", "0"], ["--replicas is 0"]),
+        (["--optimizer", "magic"], ["--optimizer is 'magic'", "adam"]),
+        (["--activation", "magic"], ["--activation is 'magic'", "relu"]),
+        (["--activation", "threshold"], ["--activation is 'threshold'"]),
+        (["--split", "standard"], ["imdb.npz", "do not apply"]),
+        (["--word-index", "words.json"], ["do not apply"]),
+        (["--data", "no/such/file"], ["No file or folder no/such/file"]),
+        (["--dropout", "1.5"], ["--dropout holds 1.5"]),
+        (["--hidden-units", "0"], ["--hidden-units is 0"]),
+        (["--learning-rate", "nan"], ["--learning-rate is nan"]),
+        (["--resume"], ["holds no run to resume", "--resume"]),
+    ],
+)
+def test_settings_that_do_not_fit(flags: list[str], parts: list[str], tmp_path: Path) -> None:
+    for folder in (tmp_path / "deep" / "run", tmp_path):
+        refused(call("train", *SMALL, "--run-dir", folder, *flags), *parts)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ([], ["already holds a run", "--overwrite", "--resume", "--run-dir"]),
+        (["--resume", "--epochs", "1"], ["32 steps", "--epochs 1", "set --epochs to more"]),
+        (
+            ["--resume", "--batch-size", "200", "--seed", "3"],
+            ["--batch-size was 100 and is now 200", "--seed was 0 and is now 3", "config.json"],
+        ),
+        (
+            ["--resume", "--hidden-units", "8", "9", "--optimizer", "sgd"],
+            [
+                "--hidden-units was 8 8 and is now 8 9",
+                "--optimizer was adam and is now sgd",
+            ],
+        ),
+        (
+            ["--resume", "--synthetic-seed", "1", "--precision", "mixed_bfloat16"],
+            [
+                "--synthetic-seed was 0 and is now 1",
+                "--precision was float32 and is now mixed_bfloat16",
+            ],
+        ),
+        # Wrong besides: found before anything is removed.
+        (["--overwrite", "--optimizer", "magic"], ["--optimizer is 'magic'"]),
+        (["--overwrite", "--data", "missing.npz"], ["No file or folder missing.npz"]),
+        (["--overwrite", "--batch-size", "5000"], ["--batch-size is 5000"]),
+    ],
+)
+def test_a_run_that_is_there_stays_as_it_is(
+    flags: list[str], parts: list[str], trained_folder: Path
+) -> None:
+    before = contents(trained_folder)
+    refused(call("train", *SMALL, "--run-dir", trained_folder, *flags), *parts)
+    assert contents(trained_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not JSON"),
+        ("{}", "was not written by a run"),
+        (
+            '{"resolved": {}, "output": {"tensorboard": "on"}, "execution": {"batch_size": "x"}}',
+            "--batch-size was x and is now 100",
+        ),
+        ('{"resolved": {}, "flying": true}', "has lost execution and output"),
+    ],
+)
+def test_a_run_folder_with_a_broken_config(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    refused(call("train", *SMALL, "--resume", "--run-dir", tmp_path), "config.json", message)
+    assert contents(tmp_path) == {"config.json": content.encode()}
+
+
+def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
+    data, folder = tmp_path / "reviews.npz", tmp_path / "run"
+    network = ("--hidden-units", "4", "--dropout", "0", "--implementation", "dense")
+    source = ("--data", write_npz(data), "--run-dir", folder, "--tensorboard", "off")
+    flags = ("train", *NPZ, *network, *source)
+    assert call(*flags).code == 0
+    trained_on = summary(folder)["dataset"]["fingerprint"]
+    write_npz(data, x_test=[[7], [1, 1, 1], [2, 9]])  # of the same name, with as many rows
+    before = contents(tmp_path)
+    result = call(*flags, "--epochs", "3", "--resume")
+    refused(result, "cannot be resumed with other data", f"trained on {trained_on[:12]};")
+    assert contents(tmp_path) == before
+    # The data that it was trained on is accepted, wherever it is cached: the run is over.
+    write_npz(data)
+    over = call(*flags, "--resume", "--data-cache", "off")
+    assert (over.code, over.err) == (0, "")
+    assert "holds a complete run of 4 steps" in over.out
+    # A run of a version that knew no fingerprints.
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"fingerprint"', '"unknown"'))
+    refused(call(*flags, "--epochs", "3", "--resume"), "earlier version", "another --run-dir")
+
+
+def test_a_run_without_a_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    shutil.rmtree(folder / "checkpoints")
+    before = contents(folder)
+    refused(call("train", *SMALL, "--resume", "--run-dir", folder), "holds no checkpoint")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("lost", "steps"), [(slice(2, 3), "9 to 12"), (slice(-4, None), "21 to 32")]
+)
+def test_a_run_that_lost_records_is_not_resumed(
+    lost: slice, steps: str, trained_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    del lines[lost]
+    metrics.write_text("".join(lines))
+    before = contents(folder)
+    result = call("train", *SMALL, "--resume", "--epochs", "3", "--run-dir", folder)
+    refused(result, f"{metrics} has lost steps {steps}", "remove it to resume without")
+    assert contents(folder) == before
+
+
+def test_a_broken_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    for path in (folder / "checkpoints").glob("ckpt-32.*"):
+        half(path)
+    before = contents(folder)
+    result = call("train", *SMALL, "--resume", "--epochs", "3", "--run-dir", folder)
+    refused(result, "ckpt-32")
+    assert contents(folder) == before
+
+
+def test_a_run_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    # The user may be root, whom no permission stops: but nobody makes files in these.
+    for folder in (file, file / "run", Path("/proc/run")):
+        result = call("train", *SMALL, "--run-dir", folder)
+        refused(result, f"run folder {folder} cannot be written to", "--run-dir")
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_what_is_not_the_users_input_is_raised(tmp_path: Path) -> None:
+    """An OSError that is no full disk keeps its traceback, and so exit code 1."""
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "nowhere" / "metrics.jsonl")
+    with pytest.raises(FileNotFoundError):
+        call("train", *SMALL, "--run-dir", tmp_path)

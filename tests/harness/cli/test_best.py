@@ -1,0 +1,95 @@
+"""The best epoch by rows that are apart from the test rows: best.keras, and early stopping."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.cli.saved_model import load_saved_model
+from harness.data.options import SyntheticOptions
+from tests.harness.cli.runs import SMALL, call, contents, records, summary
+
+# Overfits after an epoch or two: a learning rate that is too high, few rows.
+FLAGS = (*SMALL, "--validation-split", "0.2", "--learning-rate", "0.05")
+
+
+def validation_losses(folder: Path) -> list[float]:
+    return [r["validation_loss"] for r in records(folder) if "validation_loss" in r]
+
+
+def validation_loss(model: Path) -> float:
+    """Of a saved model, on the validation rows of the runs here."""
+    options = SyntheticOptions(synthetic_rows=2000, synthetic_tokens=1000)
+    rows = harness.load("synthetic", synthetic=options, validation_split=0.2).validation
+    assert rows is not None
+    return load_saved_model(str(model)).trainer.evaluate(rows)["loss"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that early stopping ended."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    flags = ("--epochs", "20", "--early-stopping", "1", "--run-dir", folder)
+    result = call("train", *FLAGS, *flags)
+    assert (result.code, result.err) == (0, "")
+    return folder
+
+
+def test_a_run_stops_and_goes_back_to_its_best_epoch(stopped: Path) -> None:
+    losses = validation_losses(stopped)
+    assert len(losses) < 20
+    assert min(losses) == losses[-2] < losses[-1]
+    for name in ("model.keras", "best.keras"):
+        assert validation_loss(stopped / name) == pytest.approx(min(losses), rel=1e-4)
+    last = stopped / "checkpoints" / f"ckpt-{summary(stopped)['steps']}.npz"
+    assert validation_loss(last) == pytest.approx(losses[-1], rel=1e-4)
+
+
+def test_the_test_rows_are_those_that_evaluate_reads(stopped: Path) -> None:
+    result = call("evaluate", "--model", stopped, "--json")
+    figures = summary(stopped)
+    assert json.loads(result.out)["examples"] == 400
+    assert json.loads(result.out)["test_loss"] == pytest.approx(figures["test_loss"], rel=1e-4)
+    assert figures["dataset"]["rows"] == 1280
+
+
+def test_a_resumed_run_keeps_the_best_epoch_before(stopped: Path, tmp_path: Path) -> None:
+    flags = ("--run-dir", tmp_path / "run")
+    assert call("train", *FLAGS, *flags, "--epochs", "3").code == 0
+    before = (tmp_path / "run" / "best.keras").read_bytes()
+    assert call("train", *FLAGS, *flags, "--epochs", "6", "--resume").code == 0
+    losses = validation_losses(tmp_path / "run")
+    assert len(losses) == 6
+    if min(losses[:3]) < min(losses[3:]):
+        assert (tmp_path / "run" / "best.keras").read_bytes() == before
+    assert validation_loss(tmp_path / "run" / "best.keras") == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_a_run_that_stopped_early_is_complete(stopped: Path) -> None:
+    before = contents(stopped)
+    flags = ("--epochs", "20", "--early-stopping", "3", "--resume", "--run-dir", stopped)
+    result = call("train", *FLAGS, *flags)
+    assert (result.code, result.err) == (0, "")
+    assert "holds a complete run" in result.out
+    assert contents(stopped) == before
+
+
+def test_a_new_run_in_its_place_removes_it(stopped: Path) -> None:
+    flags = ("--epochs", "1", "--overwrite", "--run-dir", stopped)
+    assert call("train", *SMALL, *flags).code == 0
+    assert not (stopped / "best.keras").exists()
+
+
+def test_a_schedule_changes_what_is_trained(tmp_path: Path) -> None:
+    losses = []
+    for schedule in (("cosine",), ("linear", "--warmup", "8")):
+        folder = tmp_path / schedule[0]
+        flags = ("--learning-rate-schedule", *schedule, "--epochs", "1", "--run-dir", folder)
+        result = call("train", *SMALL, *flags)
+        assert (result.code, result.err) == (0, "")
+        losses.append([r["loss"] for r in records(folder) if "loss" in r])
+    assert losses[0] != losses[1]
+    result = call("train", *SMALL, "--warmup", "32", "--run-dir", tmp_path / "none")
+    assert (result.code, result.out) == (2, "")
+    assert "--warmup is 32, but the training has 32 steps" in result.err

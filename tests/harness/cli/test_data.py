@@ -1,0 +1,93 @@
+"""What a data set holds, and the same data in the harness's own format."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tests.harness.cli.runs import (
+    CORPUS,
+    IMPLEMENTATION,
+    LAYOUT,
+    NETWORK,
+    call,
+    contents,
+    losses,
+    write_npz,
+)
+
+
+def test_info_of_the_synthetic_corpus() -> None:
+    result = call("data", "info", *CORPUS, "--num-bins", "7")
+    assert (result.code, result.err) == (0, "")
+    for pattern in (
+        r"1,600 to train on, 400 to test on",
+        r"classes .* 0: 1,000, 1: 1,000",
+        r"unique ids .* [\d,]+ of 1,000",
+        r"ids per row .* \d+\.\d{3} on average, deviation \d+\.\d{3}",
+        r"no words",
+    ):
+        assert re.search(pattern, result.out), result.out
+    counts = re.findall(r"^ *[\d,]+ - [\d,]+ +([\d,]+)", result.out, re.MULTILINE)
+    assert len(counts) == 7
+    assert sum(int(count.replace(",", "")) for count in counts) == 2000
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_info_of_the_real_reviews(imdb_path: Path) -> None:
+    result = call("data", "info", "--data", imdb_path)
+    assert (result.code, result.err) == (0, "")
+    for text in (
+        "40,000 to train on, 10,000 to test on",
+        "0 (negative): 25,000, 1 (positive): 25,000",
+        "9,998 of 10,000",
+        "234.738 on average",
+        "deviation 172.925",
+        "130.218 on average, at most 774",
+        "# this film was just brilliant casting location scenery",
+    ):
+        assert text in result.out, result.out
+    assert max(len(line) for line in result.out.splitlines() if "imdb" not in line) <= 80
+
+
+def test_names_with_brackets_are_no_markup(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "[red].npz")
+    (tmp_path / "[b] words.json").write_text(json.dumps({"[/i]": 1, "[bold]": 7}))
+    words = tmp_path / "[b] words.json"
+    flags = ("--held-out-rows", "2", "--word-index", words)
+    result = call("data", "info", "--data", path, *flags)
+    assert (result.code, result.err) == (0, "")
+    assert "[red]" in result.out
+    assert f"(words from {words}; #" in result.out
+    assert re.search(r"^# (\[/i\]|\[bold\]|#)", result.out, re.MULTILINE)
+
+
+def test_converted_data_trains_as_its_source(trained_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "[own]"
+    result = call("data", "convert", *CORPUS, "--out", out)
+    assert (result.code, result.err) == (0, "")
+    assert f"wrote 2,000 rows (215,816 ids) to {out}\n" in result.out or str(out) in result.out
+    assert set(contents(out)) == {"values.npy", "row_splits.npy", "labels.npy", "meta.json"}
+    flags = ("--data", out, *NETWORK, *LAYOUT, *IMPLEMENTATION)
+    assert call("train", *flags, "--run-dir", tmp_path / "run").code == 0
+    assert losses(tmp_path / "run") == losses(trained_folder)
+
+
+def test_converted_reviews_keep_their_split_and_labels(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "reviews.npz")
+    out = tmp_path / "deep" / "own"
+    assert call("data", "convert", "--data", path, "--out", out, "--split", "standard").code == 0
+    assert json.loads((out / "meta.json").read_text())["held_out_rows"] == 3
+    assert sorted(np.load(out / "labels.npy")[:3]) == [0, 1, 1]
+    info = call("data", "info", "--data", out)
+    assert "4 to train on, 3 to test on" in info.out
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for out in (tmp_path, tmp_path / "notes.txt", tmp_path / "notes.txt" / "own"):
+        result = call("data", "convert", *CORPUS, "--out", out)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("error: ")
+    assert contents(tmp_path) == {"notes.txt": b"mine"}

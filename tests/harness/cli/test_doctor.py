@@ -1,0 +1,88 @@
+"""`harness doctor` on this machine, and on one without a compiler."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from rich.console import Console
+
+from harness.cli.doctor import DoctorConfig, Finding, doctor
+from harness.cli.doctor_machine import examine, native_product
+from kernels.multi_hot.native.build import NativeUnavailableError
+
+pytestmark = pytest.mark.usefixtures("logical_devices")
+
+
+def findings() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine()}
+
+
+def test_everything_that_runs_here_is_ok() -> None:
+    found = findings()
+    for subject in ("Python", "TensorFlow", "Keras", "Keras backend", "devices", "XLA"):
+        assert found[subject].state == "ok", found[subject]
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        assert found[precision].state == "ok", found[precision]
+    assert "float32" in found["precision auto"].text
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_kernels_are_built_and_checked() -> None:
+    found = findings()
+    assert "g++" in found["C++ compiler"].text
+    assert Path(found["kernel cache"].text).is_dir()
+    assert found["XLA FFI API"].text.startswith("version 0.")
+    assert found["native kernels"].state == "ok"
+    assert found["native kernels"].text.endswith(".so")
+
+
+def test_the_kernels_run_on_the_cpu_whatever_device_is_preferred() -> None:
+    # On a machine with a GPU that one is preferred, and has no such kernel.
+    with tf.device("/CPU:1"):
+        assert tf.constant(1.0).device.endswith("CPU:1")
+        try:
+            got = native_product()
+        except NativeUnavailableError as error:
+            pytest.skip(f"needs the native kernels: {error}")
+    assert got.device.endswith("CPU:0")
+    assert got.numpy().tolist() == [[20.0, 22.0], [0.0, 0.0]]
+
+
+def test_without_a_compiler_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    native = findings()["native kernels"]
+    assert native.state == "limited"
+    assert "apt install g++" in native.text
+
+
+def test_the_report_has_a_line_for_each_finding_and_cuts_none_short() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    assert doctor(DoctorConfig(), console) == 0
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for finding in examine():
+        assert finding.subject in shown
+
+
+def test_the_same_as_json_and_what_was_asked_for() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    # No GPU is there for TensorFlow, whose CPU was split: asked for, that is an error.
+    assert doctor(DoctorConfig(need=("gpu", "tensorboard"), json=True), console) == 1
+    assert isinstance(console.file, io.StringIO)
+    content = json.loads(console.file.getvalue())
+    assert not content["ok"]
+    assert set(content["missing"]) <= {"GPU", "NVIDIA driver", "CUDA libraries"} | {
+        "GPUs that TensorFlow sees"
+    }
+    assert content["missing"]
+    parts = {finding["subject"]: finding["part"] for finding in content["findings"]}
+    assert parts["TensorBoard"] == "tensorboard"
+    assert parts["native kernels"] == "native"
+    assert [f["subject"] for f in content["findings"]] == [f.subject for f in examine()]

@@ -1,0 +1,161 @@
+"""The doctor's lines about GPUs, from a scripted NVML library; TensorFlow itself sees none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli.doctor_gpus import counters
+from tests.harness.cli.runs import REPOSITORY
+from tests.harness.observe.nvml.library import (
+    ERROR_GPU_IS_LOST,
+    ERROR_LIB_RM_VERSION_MISMATCH,
+    Nvml,
+    modern,
+    old,
+    slice_of,
+    system,
+)
+
+BUS_1 = "00000000:18:00.0"
+SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "two": (
+        [
+            *system(),
+            *modern(0, topology1=10, nvlink0=1, nvlink0_remote=BUS_1, nvlink1=1),
+            *modern(1),
+        ],
+        {},
+    ),
+    "sliced": (
+        [
+            *system(),
+            *modern(0, mig_mode=1, memory_total_bytes="error 4"),
+            *slice_of(0, 0),
+            *slice_of(0, 1),
+        ],
+        {},
+    ),
+    "without slices": ([*system(), *modern(0, mig_mode=1)], {}),
+    "too new": ([*system(), *modern(0, compute_capability="12.0")], {}),
+    "hidden": ([*system(), *modern(0)], {"CUDA_VISIBLE_DEVICES": ""}),
+    "old driver": ([*system(cuda_version=11040), *old(0)], {}),
+    "lost": (
+        [*system(), *modern(0), "gpu1.uuid = GPU-lost", f"gpu1.* = error {ERROR_GPU_IS_LOST}"],
+        {},
+    ),
+    "mismatch": ([f"system.* = error {ERROR_LIB_RM_VERSION_MISMATCH}"], {}),
+    # The last: its thread stays.
+    "hanging": ([*system(), *modern(0), "gpu0.name = hang"], {}),
+}
+
+
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, nvml_library: Path
+) -> dict[str, dict[str, dict[str, str]]]:
+    """The findings of each scenario, by subject: one process for all, since TensorFlow is slow."""
+    nvml = Nvml(nvml_library, tmp_path_factory.mktemp("doctor"))
+    asked = [["\n".join(lines) + "\n", variables] for lines, variables in SCENARIOS.values()]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.harness.cli.doctor_gpus_process"],
+        input=json.dumps(asked),
+        env=nvml.environment(TF_CPP_MIN_LOG_LEVEL="3"),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {
+        name: {finding["subject"]: finding for finding in findings}
+        for name, findings in zip(SCENARIOS, found, strict=True)
+    }
+
+
+def test_driver_cards_and_how_they_are_connected(
+    reports: dict[str, dict[str, dict[str, str]]],
+) -> None:
+    found = reports["two"]
+    assert found["NVIDIA driver"]["text"].startswith("580.65.06, for CUDA up to 13.0; NVML 13.580")
+    for index in (0, 1):
+        text = found[f"GPU {index}"]["text"]
+        assert "NVIDIA Fake 100, 80.0 GB, compute capability 9.0" in text
+        assert f"GPU-{index}f2c9b1e" in text
+    assert found["GPU 0 and 1"]["text"] == "1 NVLinks between them; one PCIe switch between them"
+    assert all(finding["state"] != "broken" for finding in found.values())
+
+
+def test_the_libraries_that_are_missing_by_name(
+    reports: dict[str, dict[str, dict[str, str]]],
+) -> None:
+    found = reports["two"]["CUDA libraries"]
+    if found["state"] == "ok":
+        pytest.skip("CUDA's libraries are installed here")
+    assert "libcudnn.so.9" in found["text"]
+    assert "pip install 'tensorflow[and-cuda]'" in found["text"]
+    assert "nvidia-cudnn-cu12" in found["text"]
+    assert "CUDA libraries" in reports["two"]["GPUs that TensorFlow sees"]["text"]
+
+
+def test_slices(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    # Whole cards in slices tell their memory to administrators alone.
+    assert "GB" not in reports["sliced"]["GPU 0"]["text"]
+    found = reports["sliced"]["MIG of GPU 0"]
+    assert found["state"] == "ok"
+    assert "2 slices" in found["text"]
+    assert "MIG-05c0ffee" in found["text"]
+    without = reports["without slices"]["MIG of GPU 0"]
+    assert without["state"] == "broken"
+    assert "nvidia-smi -i 0 -mig 0" in without["text"]
+
+
+def test_why_tensorflow_sees_none(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    hidden = reports["hidden"]["GPUs that TensorFlow sees"]
+    assert (hidden["state"], hidden["part"]) == ("limited", "gpu")
+    assert "CUDA_VISIBLE_DEVICES is '', which hides all" in hidden["text"]
+    too_new = reports["too new"]["GPUs that TensorFlow sees"]
+    assert too_new["state"] == "limited"
+    assert "compiles for compute capability 9.x and below" in too_new["text"]
+
+
+def test_a_driver_that_hangs(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    found = reports["hanging"]["NVIDIA driver"]
+    assert found["state"] == "broken"
+    assert "does not answer within 5 s" in found["text"]
+
+
+def test_an_old_card(reports: dict[str, dict[str, dict[str, str]]]) -> None:
+    assert "compute capability 3.5" in reports["old driver"]["GPU 0"]["text"]
+    assert "CUDA up to 11.4" in reports["old driver"]["NVIDIA driver"]["text"]
+
+
+def test_a_lost_card_and_a_mismatch_are_broken(
+    reports: dict[str, dict[str, dict[str, str]]],
+) -> None:
+    lost = reports["lost"]["NVML's GPU 1"]
+    assert lost["state"] == "broken"
+    assert "Xid" in lost["text"]
+    assert reports["lost"]["GPU 0"]["state"] == "ok"
+    (mismatch,) = reports["mismatch"].values()
+    assert (mismatch["state"], mismatch["part"]) == ("broken", "gpu")
+    assert "reboot" in mismatch["text"]
+
+
+@pytest.mark.parametrize(("content", "state"), [("RmProfilingAdminOnly: 0\n", "ok"), (None, "ok")])
+def test_who_may_read_counters(content: str | None, state: str, tmp_path: Path) -> None:
+    path = tmp_path / "params"
+    if content is not None:
+        path.write_text(content)
+    assert counters(path).state == state
+
+
+def test_counters_for_administrators_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params"
+    path.write_text("ResmanDebugLevel: 4294967295\nRmProfilingAdminOnly: 1\n")
+    # Whether this process is one, is the machine's affair; the remedy belongs to the other case.
+    found = counters(path)
+    assert ("NVreg_RestrictProfilingToAdminUsers=0" in found.text) == (found.state == "limited")

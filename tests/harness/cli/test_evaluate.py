@@ -1,0 +1,80 @@
+"""A saved network judged again: as training judged it."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import keras
+import pytest
+
+from tests.harness.cli.runs import CORPUS, call, records, summary
+
+
+@pytest.mark.parametrize("batch_size", [77, 5000])
+@pytest.mark.parametrize("data", [(), ("--data", "synthetic", *CORPUS)], ids=["run", "named"])
+@pytest.mark.parametrize("model", ["", "checkpoints/ckpt-32.npz"])
+def test_it_agrees_with_training(
+    model: str, data: tuple[str, ...], batch_size: int, trained_folder: Path
+) -> None:
+    """By the data of the run or by data that is named; the run's model or its last checkpoint."""
+    flags = ("--json", "--batch-size", batch_size)
+    result = call("evaluate", "--model", trained_folder / model, *data, *flags)
+    assert (result.code, result.err) == (0, "")
+    figures, trained = json.loads(result.out), summary(trained_folder)
+    assert set(figures) == {"test_accuracy", "test_loss", "examples"}
+    assert figures["test_loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
+    assert figures["test_accuracy"] == trained["test_accuracy"]
+    assert figures["examples"] == 400
+
+
+def test_an_earlier_checkpoint(trained_folder: Path) -> None:
+    model = trained_folder / "checkpoints/ckpt-16.npz"
+    result = call("evaluate", "--model", model, "--json")
+    (first, _) = (r for r in records(trained_folder) if "validation_loss" in r)
+    assert json.loads(result.out)["test_loss"] == pytest.approx(first["validation_loss"], rel=1e-5)
+
+
+def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(trained_folder / "model.keras", tmp_path)
+    shutil.copy(trained_folder / "checkpoints/ckpt-32.npz", tmp_path)
+    for name, message in (("model.keras", "give --data"), ("ckpt-32.npz", "name a .keras file")):
+        result = call("evaluate", "--model", tmp_path / name)
+        assert (result.code, result.out) == (2, "")
+        assert message in result.err
+
+
+def test_the_table(trained_folder: Path) -> None:
+    model = trained_folder / "model.keras"
+    result = call("evaluate", "--model", model)
+    assert (result.code, result.err) == (0, "")
+    assert f"{summary(trained_folder)['test_accuracy']:.4f}" in result.out
+    # A long path is folded, none of it is lost.
+    cells = "".join(line.split("│")[2].strip() for line in result.out.splitlines() if "│" in line)
+    assert str(model) in cells
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_models_that_cannot_be_judged(trained_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.keras").write_text("no model")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "plain.keras")
+    for name, message in (
+        ("missing.keras", "no model at"),
+        ("", "no model at"),
+        ("text.keras", "is not a .keras file"),
+        ("other.keras", "cannot be loaded as a Keras model"),
+        ("plain.keras", "is not a network of this harness"),
+    ):
+        result = call("evaluate", "--model", tmp_path / name, "--data", "synthetic", *CORPUS)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith(f"error: {'' if message[0] == 'n' else tmp_path}")
+        assert message in result.err
+
+
+def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:
+    result = call("evaluate", "--model", trained_folder, "--data", "synthetic")
+    assert (result.code, result.out) == (2, "")
+    for text in ("has ids below 10000", "knows those below 1000", "--num-words"):
+        assert text in result.err

@@ -1,0 +1,169 @@
+"""Help without TensorFlow, flags over a settings file, and one message for what is wrong."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import main
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+COMMANDS = {
+    "": ["train", "evaluate", "predict", "data", "smoke", "doctor", "bench", "compare"],
+    "train": [
+        *("--data", "--run-dir", "--epochs", "--batch-size", "--precision", "--implementation"),
+        *("--steps-per-dispatch", "--replicas", "--seed", "--input", "--resume", "--hidden-units"),
+        *("--dropout", "--optimizer", "--learning-rate", "--summary", "--overwrite"),
+        *("--split", "--num-words", "--tensorboard", "--deterministic"),
+        *("--data-cache", "--telemetry-hz", "--activation", "--timing"),
+        "{auto,float32,mixed_bfloat16,mixed_float16}",
+    ],
+    "evaluate": ["--model", "--data", "--batch-size", "--json"],
+    "predict": ["--model", "--texts", "--word-index"],
+    "data": ["info", "convert"],
+    "data info": ["--data", "--num-bins", "--word-index"],
+    "data convert": ["--data", "--out"],
+    "bench": [
+        *("--batch-size", "--implementation", "--precision", "--input", "--replicas"),
+        *("--steps-per-dispatch", "--repeats", "--seconds", "--resume", "--against", "--plot"),
+        *("--against-set", "--fail-if-slower", "--fail-if-inconclusive", "{auto,stream,resident}"),
+    ],
+    "compare": ["--across-machines", "--fail-if-slower", "--fail-if-inconclusive"],
+    "smoke": ["--batch-size", "--implementations", "--precisions", "--replicas"],
+}
+# Every help in one process: its start costs more than all of them.
+HELP = """
+import sys
+from harness.cli.main import main
+for words in sys.argv[1:]:
+    print("====", words)
+    code = main([*words.split(), "--help"])
+    assert code == 0, (words, code)
+loaded = {"tensorflow", "keras", "numpy"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+@pytest.fixture(scope="module")
+def help_texts() -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, *COMMANDS],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    parts = re.split(r"^==== (.*)\n", done.stdout, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_names_every_flag_and_needs_no_tensorflow(
+    words: str, help_texts: dict[str, str]
+) -> None:
+    # Lines are broken within words of more than a flag; frames stand around them.
+    text = " ".join(help_texts[words].replace("│", " ").split())
+    assert all(name in text for name in COMMANDS[words]), text
+    assert all(len(line) <= 80 for line in help_texts[words].splitlines() if "│" in line)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"harness \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "train, evaluate, predict, data, smoke, doctor"),
+        (["fly"], "fly"),
+        (["data"], "info, convert"),
+        (["train", "--colour", "red"], "--colour"),
+        (["train", "--implementation", "magic"], "invalid choice 'magic'"),
+        (["train", "--precision", "float8"], "invalid choice 'float8'"),
+        (["train", "--batch-size", "many"], "'many'"),
+        (["train", "--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
+        (["train", "--overwrite", "--resume", "--run-dir", "r"], "exclude each other"),
+        (["train", "--resume"], "--resume needs --run-dir"),
+        (["train", "--config"], "--config names no file"),
+        (["train", "--config", "a.toml", "--config", "b.toml"], "--config is given 2 times"),
+        (["--config", "a.toml"], "--config belongs behind a command"),
+        (["train", "--config", "missing.toml"], "missing.toml cannot be read"),
+        (["smoke", "--replicas", "3"], "--batch-size is 64, which does not divide over 3"),
+        (["smoke", "--precisions"], "--precisions is empty"),
+        (["evaluate"], "--model"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("epochs = ", "is not a TOML file"),
+        ("epoch = 3", "unknown setting 'epoch'"),
+        ("[execution]\nbatch_size = 'large'", "batch_size is 'large'; it must be a whole number"),
+        ("batch_size = 0", "--batch-size is 0"),
+        ("[execution]\nprecision = 'float8'", "precision is 'float8'"),
+        ("resume = true", "--resume needs --run-dir"),
+    ],
+)
+def test_a_wrong_settings_file(
+    toml: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(toml)
+    assert main(["train", "--config", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert str(path) in err
+    assert [p.name for p in tmp_path.iterdir()] == ["run.toml"]
+
+
+def test_flags_stand_over_the_settings_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "info.toml"
+    path.write_text('num-bins = 3\ndata = "synthetic"\n[synthetic]\nsynthetic_rows = 300\n')
+    for flags, rows, bins in (
+        ([], "240 to train on, 60 to test on", 3),
+        (["--synthetic-rows", "200"], "160 to train on, 40 to test on", 3),
+        (["--num-bins", "5", "--synthetic-rows", "100"], "80 to train on, 20 to test on", 5),
+    ):
+        assert main(["data", "info", f"--config={path}", *flags]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert rows in out
+        assert len(re.findall(r"^ *[\d,]+ - [\d,]+ ", out, re.MULTILINE)) == bins
+
+
+def test_ctrl_c_outside_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines() -> Iterator[str]:
+        signal.raise_signal(signal.SIGINT)
+        yield "a text\n"
+
+    monkeypatch.setattr("sys.stdin", lines())  # a standard input at which Ctrl-C is pressed
+    assert main(["predict", "--model", str(tmp_path)]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")

@@ -1,0 +1,107 @@
+"""Texts judged by a network that has learned two words."""
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data.vocabulary import Vocabulary
+from tests.harness.cli.runs import Result, call, write_npz
+
+# "good" is rarer than IMDB's 10,000 words: the limit is the model's own.
+WORDS = {"the": 1, "film": 2, "good": 20_000, "bad": 4, "was": 5}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on 200 reviews: class 1 says "good", class 0 says "bad"."""
+    place = tmp_path_factory.mktemp("words")
+    (place / "imdb_word_index.json").write_text(json.dumps(WORDS))
+    labels = np.random.default_rng().permutation(200) % 2
+    rows = [[1, 2, 5, 20_000 if label else 4][number % 2 :] for number, label in enumerate(labels)]
+    path = write_npz(
+        place / "imdb.npz",
+        x_train=rows[:160],
+        y_train=labels[:160],
+        x_test=rows[160:],
+        y_test=labels[160:],
+    )
+    result = call(
+        *("train", "--data", path, "--split", "standard", "--num-words", "30000"),
+        *("--hidden-units", "8", "--dropout", "0", "--batch-size", "10", "--epochs", "10"),
+        *("--learning-rate", "0.05", "--implementation", "gather", "--run-dir", place / "run"),
+    )
+    assert (result.code, result.err) == (0, "")
+    return place / "run"
+
+
+def judge(model: Path, *texts: str) -> Result:
+    index = model.parent / "imdb_word_index.json"
+    flags = ("--texts", *texts) if texts else ()
+    return call("predict", "--model", model, "--word-index", index, *flags)
+
+
+def rows(result: Result) -> list[list[str]]:
+    assert (result.code, result.err) == (0, "")
+    lines = [line for line in result.out.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_texts(model: Path) -> None:
+    # Brackets are text, not the markup of the terminal.
+    good, bad = rows(judge(model, "The film was GOOD!", "[/b] a [red] bad film"))
+    assert good[:3] == ["The film was GOOD!", "4 of 4", "1"]
+    assert bad[:3] == ["[/b] a [red] bad film", "2 of 5", "0"]
+    assert float(good[3]) > 0.9
+    assert float(bad[3]) > 0.9
+
+
+def test_standard_input(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("good film\n\n  bad film  \n"))
+    assert [row[2] for row in rows(judge(model))] == ["1", "0"]
+
+
+def test_a_long_text_is_cut(model: Path) -> None:
+    result = judge(model, "good " * 100)
+    # Cut in the middle of its 500 letters, and folded to the table's width.
+    (_, known, label, _), *folded = rows(result)
+    assert (known, label) == ("100 of 100", "1")
+    assert all(row[1:] == ["", "", ""] for row in folded)
+    assert "..." in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_the_words_of_a_run_need_no_word_index(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    shutil.copytree(model, tmp_path / "run")
+    ids = {word: rank + 3 for word, rank in WORDS.items()}
+    words = Vocabulary(ids=ids, num_tokens=30_000, start_id=1, unknown_id=2)
+    words.save(tmp_path / "run" / "vocabulary.json")
+    result = call("predict", "--model", tmp_path / "run", "--texts", "a good film")
+    assert rows(result)[0][:3] == ["a good film", "2 of 3", "1"]
+    dataclasses.replace(words, num_tokens=30_001).save(tmp_path / "run" / "vocabulary.json")
+    result = call("predict", "--model", tmp_path / "run", "--texts", "a good film")
+    assert result.code == 2
+    assert "has ids below 30001, but" in result.err
+
+
+def test_no_text(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n  \n"))
+    result = judge(model)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: there is no text")
+
+
+def test_no_word_index(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    shutil.copy(model / "model.keras", tmp_path)
+    result = call("predict", "--model", tmp_path / "model.keras", "--texts", "good")
+    assert (result.code, result.out) == (2, "")
+    assert "--word-index" in result.err
+    assert str(tmp_path) in result.err

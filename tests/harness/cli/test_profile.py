@@ -1,0 +1,279 @@
+"""`harness profile`: a real capture, read by the real xprof."""
+
+import dataclasses
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.observe.breakdown import Breakdown, break_down
+from harness.observe.profile_report import print_profile
+from harness.observe.profiler import STEP_MARKER, Capture
+from harness.observe.trace import ConversionError, Trace, read
+from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.library import load
+from tests.harness.cli.runs import (
+    CORPUS,
+    NETWORK,
+    REPOSITORY,
+    SMALL,
+    Result,
+    call,
+    command_line,
+    contents,
+    environment,
+    run,
+)
+from tests.harness.observe.gpu_trace import write_as_of_gpu
+
+STEPS = 20
+OVERVIEW = """
+import sys
+from xprof.convert import raw_to_tool_data
+options = {"use_saved_result": False}
+page, _ = raw_to_tool_data.xspace_to_tool_data(sys.argv[1:], "overview_page", options)
+print(page.decode() if isinstance(page, bytes) else page)
+"""
+
+
+def native() -> tuple[str, ...]:
+    try:
+        load()
+    except NativeUnavailableError as error:
+        pytest.skip(f"needs the native kernels: {error}")
+    return ("--implementation", "native")
+
+
+def out_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def profiles(folder: Path) -> list[Path]:
+    return sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The file of a profile of 20 steps with the native kernels, and what the command came to."""
+    folder = tmp_path_factory.mktemp("profiled")
+    flags = (
+        "--steps",
+        STEPS,
+        "--warm-up",
+        "12",
+        "--steps-per-dispatch",
+        "4",
+        "--batch-size",
+        "100",
+    )
+    result = call("profile", *CORPUS, *NETWORK, *native(), *flags, "--profile-dir", folder)
+    assert result.code == 0, result
+    (path,) = profiles(folder)
+    return path, result
+
+
+@pytest.fixture(scope="module")
+def trace(profiled: tuple[Path, Result]) -> Trace:
+    return read(profiled[0])
+
+
+@pytest.fixture(scope="module")
+def breakdown(trace: Trace) -> Breakdown:
+    return break_down(trace)
+
+
+def overview_ms(path: Path) -> dict[str, float]:
+    """Milliseconds by step, such as `train 12`, of the overview page, in a process without
+    TensorFlow."""
+    done = subprocess.run(
+        [sys.executable, "-c", OVERVIEW, str(path)], capture_output=True, text=True, check=True
+    )
+    for table in json.loads(done.stdout):
+        labels = [column["label"] for column in table.get("cols", ())]
+        if "Step time" in labels:
+            cells = [[cell["v"] for cell in row["c"]] for row in table["rows"]]
+            return {
+                row[labels.index("Step number")]: row[labels.index("Step time")] for row in cells
+            }
+    return {}
+
+
+def test_the_breakdown_adds_up_to_the_step_time(
+    profiled: tuple[Path, Result], trace: Trace, breakdown: Breakdown
+) -> None:
+    # TensorBoard's overview page of the same steps; its step is a dispatch of four, and it leaves
+    # out those that it finds incomplete.
+    overview = overview_ms(profiled[0])
+    markers = [event for event in trace.events if event.name == STEP_MARKER]
+    left_out = [
+        event
+        for step, event in zip(range(12, 32, 4), markers, strict=True)
+        if f"train {step}" not in overview
+    ]
+    assert len(left_out) < len(markers)
+    events = tuple(event for event in trace.events if event not in left_out)
+    shown = break_down(dataclasses.replace(trace, events=events))
+    assert sum(shown.parts.values()) == pytest.approx(sum(overview.values()), rel=0.05)
+
+    # And in the terminal, where figures are rounded to a microsecond.
+    out = profiled[1].out
+    named = re.search(r"step time +([\d.]+) ms under the profiler; ([\d.]+) ms without it", out)
+    assert named, out
+    rows = re.findall(r"^ [a-z, -]+? +([\d.]+) +[\d.]+%", out, re.MULTILINE)
+    *parts, in_all = (float(row) for row in rows[: rows.index(named[1]) + 1])
+    assert in_all == float(named[1])
+    assert sum(parts) == pytest.approx(in_all, abs=0.001 * len(parts))
+    assert in_all == pytest.approx(sum(breakdown.parts.values()) / STEPS, abs=0.001)
+
+
+def test_every_part_has_its_time(breakdown: Breakdown) -> None:
+    without = {part for part, ms in breakdown.parts.items() if ms == 0}
+    assert without <= {"all-reduce", "other operations"}
+    # Gradients stand outside all scopes unless they open one.
+    assert breakdown.parts["other operations"] < 0.03 * sum(breakdown.parts.values())
+
+
+def test_native_kernels_appear_by_name(
+    profiled: tuple[Path, Result], trace: Trace, breakdown: Breakdown
+) -> None:
+    for kernel, part in (
+        ("multi_hot_take_rows", "input"),
+        ("multi_hot_forward", "first layer, forward"),
+        ("multi_hot_backward", "first layer, backward"),
+    ):
+        (found,) = (o for o in breakdown.operations if o.name.startswith(f"{kernel}."))
+        assert (found.part, found.count) == (part, STEPS)
+        assert re.search(rf"{kernel}\.\d+ +{part} +1 ", profiled[1].out)
+    assert {e.name for e in trace.events} >= {"train", "waiting for batches"}
+
+
+def test_what_is_said(profiled: tuple[Path, Result]) -> None:
+    path, result = profiled
+    assert "profiled       20 steps, 12 to 32, in 5 dispatches of 4" in result.out
+    assert result.out.count("the 10 most expensive operations") == 1
+    assert result.out.count("compiled training step") == 1
+    assert f"harness tensorboard {path.parents[3]}" in result.out
+    assert result.err == ""
+
+
+def test_a_program_from_the_persistent_cache_has_lost_its_scopes(tmp_path: Path) -> None:
+    flags = ["--steps", 4, "--warm-up", 4, "--steps-per-dispatch", 4, "--batch-size", 100]
+    flags += ["--implementation", "gather"]  # measuring comes to another program the first time
+    cache = tmp_path / "cache"
+    env = environment() | {"TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={cache}"}
+    results = [
+        run(
+            command_line("profile", *CORPUS, *NETWORK, *flags, "--profile-dir", tmp_path / name),
+            env=env,
+        )
+        for name in ("fills", "reads")
+    ]
+    assert len(list(cache.iterdir())) >= 1
+    filled, read_from = results
+    assert (filled.code, filled.err) == (0, "")
+    assert "persistent cache" not in filled.out
+    assert "drops them: profile without" in " ".join(read_from.out.split())
+    assert read_from.code == 1
+
+
+def test_several_replicas(tmp_path: Path) -> None:
+    """On a CPU they are shares of a batch in one program, in which nothing has to be exchanged."""
+    flags = ("--replicas", "2", "--steps", "8", "--warm-up", "0", "--profile-dir", tmp_path)
+    result = call("profile", *SMALL, *flags)
+    assert result.code == 0, result
+    assert "profiled       8 steps, 0 to 8, in 2 dispatches of 4" in result.out
+    assert re.search(r"replicas +2 \(", result.out)
+    found = break_down(read(*profiles(tmp_path)))
+    assert found.parts["all-reduce"] == 0
+    assert found.parts["optimizer"] > 0
+    assert sum(found.parts.values()) == pytest.approx(found.ms)
+
+
+def test_without_xprof(profiled: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xprof", None)  # as if it were not installed
+    capture = Capture(path=profiled[0], first_step=12, dispatches=(4,))
+    console = Console(file=io.StringIO(), width=80)
+    assert print_profile(capture, console, on_gpu=False, ms_without=None)
+    out = out_of(console)
+    assert f"the breakdown of a step needs xprof: {sys.executable} -m pip install 'xprof" in out
+    assert str(profiled[0]) in out
+
+
+def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
+    # What a GPU's profile looks like where CUPTI was refused: the host's events alone.
+    console = Console(file=io.StringIO(), width=80)
+    assert not print_profile(
+        Capture(path=profiled[0], first_step=12, dispatches=(4,)),
+        console,
+        on_gpu=True,
+        ms_without=None,
+    )
+    assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
+
+
+def test_operations_on_a_gpus_streams_are_divided_like_those_on_the_cpu(
+    profiled: tuple[Path, Result], breakdown: Breakdown, tmp_path: Path
+) -> None:
+    path = tmp_path / "of_gpu" / "host.xplane.pb"
+    write_as_of_gpu(profiled[0], path)
+    found = break_down(read(path))
+    assert found.on_device
+    assert found.parts == pytest.approx(breakdown.parts)
+    assert [(o.name, o.part, o.count) for o in found.operations[:10]] == [
+        (o.name, o.part, o.count) for o in breakdown.operations[:10]
+    ]
+
+
+def test_ctrl_c_keeps_what_was_captured(tmp_path: Path) -> None:
+    flags = ("--steps", "1000000", "--warm-up", "0", "--profile-dir", tmp_path)
+    process = subprocess.Popen(
+        command_line("profile", *SMALL, *flags),
+        cwd=REPOSITORY,
+        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("compiled training step"):
+            process.send_signal(signal.SIGINT)  # the dispatch that was compiled for is trained
+            break
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert re.search(r"profiled +\d+ steps, 0 to \d+, in ", out), out
+    assert "interrupted: the profile ends with the last step that was trained" in out
+    assert len(profiles(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (("--steps", "0"), ["--steps is 0"]),
+        (("--warm-up", "-1"), ["--warm-up is -1"]),
+        (("--profile-dir", ""), ["--profile-dir is empty"]),
+        (("--profile-dir", "FILE/below"), ["profile folder", "cannot be written to"]),
+        (("--batch-size", "5000"), ["--batch-size is 5000"]),
+    ],
+)
+def test_wrong_settings(flags: tuple[str, ...], parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = (flag.replace("FILE", str(tmp_path / "file")) for flag in flags)
+    before = contents(tmp_path)
+    result = call("profile", *SMALL, "--profile-dir", tmp_path / "new", *given)
+    assert (result.code, result.out) == (2, "")
+    assert all(part in result.err for part in parts), result.err
+    assert contents(tmp_path) == before
+
+
+def test_a_damaged_trace_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "host.xplane.pb"
+    path.write_bytes(b"no trace")
+    with pytest.raises(ConversionError, match=r"xprof .* cannot read .*host\.xplane\.pb: "):
+        read(path)

@@ -1,0 +1,78 @@
+"""`harness train --profile-steps`: a profile of a run that is not changed by it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.observe.breakdown import break_down
+from harness.observe.trace import read
+from tests.harness.cli.runs import SMALL, Result, call, contents, losses, summary
+
+
+def profiles(folder: Path) -> list[Path]:
+    return sorted(folder.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
+
+
+def test_the_run_is_the_same(trained: tuple[Path, Result], tmp_path: Path) -> None:
+    # Over the end of an epoch, with its evaluation and checkpoint.
+    flags = ("--precision", "float32", "--run-dir", tmp_path, "--profile-steps", "14:18")
+    result = call("train", *SMALL, *flags)
+    assert result.code == 0, result
+    assert losses(tmp_path) == losses(trained[0])
+
+    (path,) = profiles(tmp_path)
+    assert "--profile-steps 14:18 lies in the dispatches of steps 12:20" in result.out
+    assert "profiled       8 steps, 12 to 20, in 2 dispatches of 4" in result.out
+    assert f"harness tensorboard {tmp_path / 'tensorboard'}" in result.out
+    trace = read(path)
+    markers = [event for event in trace.events if event.name == "train"]
+    assert len(markers) == 2
+    # The evaluation between them counts in neither.
+    between = markers[1].start_ns - markers[0].end_ns
+    assert between > 0
+    assert break_down(trace).ms < (markers[1].end_ns - markers[0].start_ns - between / 2) / 1e6
+
+
+def test_from_the_first_step_on_without_compilation(tmp_path: Path) -> None:
+    flags = ("--epochs", "1", "--run-dir", tmp_path, "--profile-steps", "0:4")
+    result = call("train", *SMALL, "--tensorboard", "off", *flags)
+    assert result.code == 0, result
+    assert "whole" not in result.out
+    trace = read(*profiles(tmp_path))
+    (marker,) = (event for event in trace.events if event.name == "train")
+    # The capture began again behind it.
+    captured_ns = trace.events[-1].end_ns - trace.events[0].start_ns
+    assert captured_ns < 1e9 * summary(tmp_path)["compile_seconds"]
+    assert not any("Compile" in event.name for event in trace.events), marker
+
+
+@pytest.mark.parametrize(
+    ("steps", "parts"),
+    [
+        ("20", ["--profile-steps is '20'", "100:120"]),
+        ("a:b", ["--profile-steps is 'a:b'"]),
+        ("-1:4", ["--profile-steps is '-1:4'"]),
+        ("5:5", ["--profile-steps is 5:5, which holds no step"]),
+        ("9:3", ["--profile-steps is 9:3"]),
+        ("0:33", ["--profile-steps is 0:33", "after step 32 (2 epochs of 16)", "--epochs"]),
+    ],
+)
+def test_steps_that_do_not_fit(steps: str, parts: list[str], tmp_path: Path) -> None:
+    result = call("train", *SMALL, "--run-dir", tmp_path / "run", f"--profile-steps={steps}")
+    assert (result.code, result.out) == (2, "")
+    assert all(part in result.err for part in parts), result.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_profiles_what_it_trains(trained_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    before = contents(folder)
+    flags = ("--precision", "float32", "--epochs", "3", "--run-dir", folder, "--resume")
+    refused = call("train", *SMALL, *flags, "--profile-steps", "28:40")
+    assert refused.code == 2
+    assert "--profile-steps is 28:40, but the run continues after step 32" in refused.err
+    assert contents(folder) == before
+    resumed = call("train", *SMALL, *flags, "--profile-steps", "32:36")
+    assert resumed.code == 0, resumed
+    assert "profiled       4 steps, 32 to 36, in one dispatch of 4" in resumed.out

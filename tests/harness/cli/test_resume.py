@@ -1,0 +1,201 @@
+"""Runs that were stopped, by Ctrl-C or by force, and went on: as if nothing had happened."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.cli.saved_model import load_saved_model
+from tests.harness.cli.runs import (
+    CORPUS,
+    IMPLEMENTATION,
+    NETWORK,
+    REPOSITORY,
+    SMALL,
+    Result,
+    call,
+    command_line,
+    contents,
+    environment,
+    losses,
+    records,
+    run,
+    summary,
+)
+
+STEPS_PER_EPOCH = 50
+# Dispatches that do not divide an epoch.
+FLAGS = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "32", "--steps-per-dispatch", "7")
+
+
+def stopped_run(
+    folder: Path, flags: tuple[Any, ...], enough: Callable[[str], bool], how: int
+) -> Result:
+    """A run of far too many epochs, sent the signal `how` when its metrics are `enough`."""
+    arguments = ("train", *FLAGS, *flags, "--epochs", "100000", "--run-dir", folder)
+    with subprocess.Popen(
+        command_line(*arguments),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start background jobs, and so whole suites, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        metrics = folder / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and enough(metrics.read_text())):
+            time.sleep(0.005)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=120)
+        return Result(code=process.returncode, out=out, err=err)
+
+
+def last_checkpoint(folder: Path) -> int:
+    """Its number of steps, by the names of the files."""
+    return max(int(path.stem.removeprefix("ckpt-")) for path in folder.glob("checkpoints/*.npz"))
+
+
+def go_on(folder: Path, flags: tuple[Any, ...], reference: Path, *, more_epochs: int) -> int:
+    """Resumes, and compares all losses with those of an uninterrupted run; returns its epochs."""
+    epochs = last_checkpoint(folder) // STEPS_PER_EPOCH + more_epochs
+    arguments = ("train", *FLAGS, *flags, "--epochs", epochs)
+    resumed = call(*arguments, "--resume", "--run-dir", folder)
+    assert (resumed.code, resumed.err) == (0, "")
+    assert "resumed after step" in resumed.out
+    assert call(*arguments, "--run-dir", reference, "--tensorboard", "off").code == 0
+    assert losses(folder) == losses(reference)
+    assert summary(folder)["steps"] == epochs * STEPS_PER_EPOCH
+    assert summary(folder)["interrupted"] is False
+    assert summary(folder)["test_loss"] == summary(reference)["test_loss"]
+    return epochs
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_ctrl_c_and_resume(replicas: int, tmp_path: Path) -> None:
+    folder, flags = tmp_path / "run", ("--replicas", replicas)
+    result = stopped_run(folder, flags, lambda text: text.count("\n") >= 3, signal.SIGINT)
+    assert (result.code, result.err) == (130, "")
+    done = summary(folder)
+    step = records(folder)[-1]["step"]
+    assert done["interrupted"] is True
+    assert done["steps"] == step == last_checkpoint(folder)
+    assert done["epochs"] == step / STEPS_PER_EPOCH
+    assert f"interrupted after step {step:,} of 5,000,000" in result.out
+    assert (folder / "model.keras").exists()
+    assert not [name for name in contents(folder) if Path(name).name.startswith(".")]
+
+    epochs = go_on(folder, flags, tmp_path / "reference", more_epochs=1)
+    if replicas > 1:
+        return
+    # It is over now; with more epochs it goes on once more.
+    before = contents(folder)
+    arguments = ("train", *FLAGS, *flags, "--resume", "--run-dir", folder)
+    over = call(*arguments, "--epochs", epochs)
+    assert (over.code, over.err) == (0, "")
+    assert f"{folder} holds a complete run of {epochs * STEPS_PER_EPOCH} steps" in over.out
+    assert "Set --epochs to more" in over.out
+    assert contents(folder) == before
+    assert call(*arguments, "--epochs", epochs + 1).code == 0
+    assert summary(folder)["steps"] == (epochs + 1) * STEPS_PER_EPOCH
+    assert [step for step, _ in losses(folder)] == sorted(step for step, _ in losses(folder))
+
+
+def test_kill_and_resume(tmp_path: Path) -> None:
+    """Killed within an epoch, a run goes on from the epoch's start; what it repeats is dropped."""
+
+    def within_second_epoch(text: str) -> bool:
+        _, evaluation, after = text.partition('"validation_loss"')
+        return bool(evaluation) and after.count("\n") >= 3
+
+    folder = tmp_path / "run"
+    result = stopped_run(folder, (), within_second_epoch, signal.SIGKILL)
+    assert result.code == -signal.SIGKILL
+    assert not (folder / "summary.json").exists()
+    assert last_checkpoint(folder) % STEPS_PER_EPOCH == 0
+    go_on(folder, (), tmp_path / "reference", more_epochs=2)
+
+
+# All steps are done, and the model is being written.
+KILLED_AT_THE_MODEL = """
+import os, signal, sys
+opened = []
+
+def kill(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".keras"):
+        opened.append(arguments[0])
+        if len(opened) == 2:  # the first only made it
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+from harness.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_after_the_last_step_it_is_completed(
+    trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    folder, board = tmp_path / "run", tmp_path / "board"
+    places = ("--run-dir", str(folder), "--tensorboard", str(board))
+    arguments = ("train", *SMALL, "--precision", "float32", *places)
+    killed = run([sys.executable, "-c", KILLED_AT_THE_MODEL, *arguments])
+    assert killed.code == -signal.SIGKILL, killed
+    left = {path.name for path in folder.iterdir()}
+    assert len(left & {"summary.json", "model.keras"}) == 0
+    assert len([name for name in left if name.startswith(".")]) == 2, "a lock and half a model"
+    (board / ".partial-0.v2").touch()
+    before, drawn = records(folder), curves(board)
+
+    start = time.perf_counter()
+    completed = call(*arguments, "--resume")
+    seconds = time.perf_counter() - start
+    assert (completed.code, completed.err) == (0, "")
+    assert "epoch 2/2  step 32/32  validation loss" in completed.out
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "summary.json", "metrics.jsonl", "model.keras", "checkpoints")
+    }
+    assert not list(board.glob(".*"))
+    assert records(folder) == before
+    assert curves(board) == drawn
+    figures, whole = summary(folder), summary(trained[0])
+    assert figures["test_loss"] == whole["test_loss"] == before[-1]["validation_loss"]
+    assert figures["test_accuracy"] == whole["test_accuracy"]
+    assert (figures["steps"], figures["interrupted"], figures["epochs"]) == (32, False, 0)
+    assert (figures["examples_per_second"], figures["train_seconds"]) == (None, 0)
+    # This process is older than the command.
+    assert 0 < figures["wall_seconds"] < seconds
+    assert same_weights(folder / "model.keras", trained[0] / "model.keras")
+
+
+def curves(board: Path) -> list[tuple[int, str]]:
+    """Step and tag of each scalar of training and evaluation, over all event files."""
+    return sorted(
+        (event.step, value.tag)
+        for path in board.glob("events.out*")
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        for event in [tf.compat.v1.Event.FromString(record)]
+        for value in event.summary.value
+        if value.tag.startswith(("train/", "validation/"))
+    )
+
+
+def same_weights(*paths: Path) -> bool:
+    one, other = (load_saved_model(str(path)).trainer.model.get_weights() for path in paths)
+    return all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_a_run_without_auto_and_one_with_it_are_the_same(trained_folder: Path) -> None:
+    """What `auto` came to is written down, so naming it is no other setting, nor is `auto`."""
+    for precision in ("auto", "float32"):
+        flags = ("--precision", precision, "--resume", "--run-dir", trained_folder)
+        complete = call("train", *SMALL, *flags)
+        assert (complete.code, complete.err) == (0, "")
+        assert "Set --epochs to more" in complete.out

@@ -1,0 +1,109 @@
+"""What must not change what is trained: replicas, the way of the data, dispatches, determinism."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.observe.run_files import read_settings
+from tests.harness.cli.runs import (
+    CORPUS,
+    IMPLEMENTATION,
+    SMALL,
+    call,
+    command_line,
+    losses,
+    records,
+    run,
+    summary,
+)
+
+
+def losses_of(folder: Path, *flags: Any) -> np.ndarray:
+    """The losses of all windows and evaluations of a run that is trained for it."""
+    result = call("train", *flags, "--tensorboard", "off", "--run-dir", folder)
+    assert (result.code, result.err) == (0, "")
+    return np.array([loss for _, loss in losses(folder)])
+
+
+# 208 steps. Sums have another order for another number of replicas. A smooth activation, since with
+# ReLU one row that crosses a kink can part two runs by percents; without dropout, for each replica
+# drops units of its own.
+COMPARABLE = (
+    *(*CORPUS, *IMPLEMENTATION, "--hidden-units", "8", "8", "--dropout", "0"),
+    *("--activation", "gelu", "--batch-size", "100", "--precision", "float32", "--epochs", "13"),
+)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The losses of one replica, a window for each epoch."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    return losses_of(folder, *COMPARABLE, "--steps-per-dispatch", "16")
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_any_number_of_replicas(replicas: int, alone: np.ndarray, tmp_path: Path) -> None:
+    flags = (*COMPARABLE, "--steps-per-dispatch", "16", "--replicas", replicas)
+    shared = losses_of(tmp_path / "run", *flags)
+    assert len(alone) == 2 * 13
+    assert alone[-2] < 0.8 * alone[0], "the network has learned nothing that could differ"
+    np.testing.assert_allclose(shared, alone, rtol=1e-5)
+    assert (shared != alone).any(), "as if there were one replica"
+    figures = summary(tmp_path / "run")
+    assert (figures["replicas"], figures["devices"]) == (replicas, ["/CPU:0"])
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_stream_and_resident(replicas: int, trained_folder: Path, tmp_path: Path) -> None:
+    """Dropout included. 1,600 rows in batches of 500, so that the last one is padded."""
+    flags = (*SMALL, "--batch-size", "500", "--replicas", replicas, "--precision", "float32")
+    streamed, resident = (
+        losses_of(tmp_path / kind, *flags, "--input", kind) for kind in ("stream", "resident")
+    )
+    np.testing.assert_array_equal(streamed, resident)
+    tokens = sum(line["tokens"] for line in records(tmp_path / "stream") if "loss" in line)
+    assert tokens == 2 * summary(trained_folder)["dataset"]["nnz"]
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [("1", 1e-6), ("auto", 0)])
+def test_steps_per_dispatch(
+    steps: str, tolerance: float, trained_folder: Path, tmp_path: Path
+) -> None:
+    """Windows differ, but evaluations do not; but for the last bits where XLA sees that a loop has
+    one step alone, dissolves it, and fuses what was in it with what is around it."""
+    flags = ("--precision", "float32", "--steps-per-dispatch", steps)
+    losses_of(tmp_path / "run", *SMALL, *flags)
+    names = ("validation_loss", "validation_accuracy")
+    found, expected = (
+        [[r[name] for name in names] for r in records(folder) if names[0] in r]
+        for folder in (tmp_path / "run", trained_folder)
+    )
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+
+
+def test_deterministic(trained_folder: Path, tmp_path: Path) -> None:
+    """On a CPU a run is so anyway. In a process of its own: it stays so to the process's end."""
+    folder = tmp_path / "run"
+    flags = ("--precision", "float32", "--deterministic", "--run-dir", folder)
+    result = run(command_line("train", *SMALL, *flags))
+    assert (result.code, result.err) == (0, "")
+    assert losses(folder) == losses(trained_folder)
+    assert read_settings(folder)["execution"]["deterministic"] is True
+
+
+def test_a_run_goes_on_with_another_number_of_replicas(tmp_path: Path) -> None:
+    """What one replica began, two can end: a checkpoint belongs to no number of devices."""
+    flags = (*COMPARABLE, "--steps-per-dispatch", "16", "--tensorboard", "off")
+    begun, resumed, whole = (tmp_path / name for name in ("begun", "resumed", "whole"))
+    assert call("train", *flags, "--epochs", "1", "--run-dir", begun).code == 0
+    shutil.copytree(begun, resumed)
+    result = call(
+        *("train", *flags, "--epochs", "3", "--replicas", "2", "--resume", "--run-dir", resumed)
+    )
+    assert (result.code, result.err) == (0, "")
+    expected = losses_of(whole, *flags, "--epochs", "3")
+    found = [loss for _, loss in losses(resumed)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,0 +1,46 @@
+"""Smoke runs: real ones, of as many combinations as the time allows."""
+
+import dataclasses
+import re
+
+from harness.cli.main import _parse
+from harness.cli.smoke import SmokeConfig, left_out, on_gpus
+from tests.harness.cli.runs import call
+
+
+def test_a_table_and_its_verdict() -> None:
+    result = call("smoke", "--implementations", "gather", "--precisions", "mixed_bfloat16")
+    assert (result.code, result.err) == (0, "")
+    rows = re.findall(
+        r"^ *gather +mixed_bfloat16 +(\d) +([\d.]+) -> ([\d.]+) .* ok *$", result.out, re.MULTILINE
+    )
+    assert [replicas for replicas, _, _ in rows] == ["1", "2"]
+    assert all(float(first) > float(last) for _, first, last in rows)
+    assert result.out.rstrip().endswith("2 passed, 0 failed")
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+def test_a_batch_larger_than_its_corpus() -> None:
+    result = call("smoke", "--implementations", "gather", "--batch-size", "5000")
+    assert result.code == 2
+    assert "--batch-size is 5000" in result.err
+
+
+def test_gpus_where_there_are_none() -> None:
+    result = call("smoke", "--devices", "gpu")
+    assert (result.code, result.out) == (2, "")
+    assert "--devices is gpu, but TensorFlow finds none" in result.err
+
+
+def test_what_is_left_out_on_gpus() -> None:
+    config = SmokeConfig(replicas=(1, 2, 4))
+    assert left_out(config, num_gpus=2) == {
+        "native": "native runs on CPU only, not on GPU",
+        "x 4": "this machine has 2 GPUs",
+    }
+    assert left_out(SmokeConfig(implementations=("gather",)), num_gpus=0) == {}
+
+
+def test_the_process_for_the_gpus_is_asked_for_the_same() -> None:
+    given = SmokeConfig(batch_size=60, implementations=("gather", "dense"), replicas=(2, 3))
+    assert _parse(on_gpus(given)) == dataclasses.replace(given, devices="gpu")

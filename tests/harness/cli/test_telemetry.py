@@ -1,0 +1,288 @@
+"""Runs with GPUs that a scripted NVML library shows: curves as TensorBoard reads them, failures."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from tests.harness.cli.runs import (
+    CORPUS,
+    IMPLEMENTATION,
+    NETWORK,
+    REPOSITORY,
+    command_line,
+    records,
+    run,
+    summary,
+)
+from tests.harness.observe.nvml import library
+from tests.harness.observe.nvml.library import Call, Nvml
+
+PATIENCE_SECONDS = 300.0
+SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")
+PER_GPU = {
+    *("utilization_percent", "memory_utilization_percent", "memory_used_bytes", "power_watts"),
+    *("temperature_celsius", "sm_clock_mhz", "pcie_rx_bytes_per_second"),
+    *("pcie_tx_bytes_per_second", "memory_clock_mhz", "energy_joules"),
+    *("ecc_corrected_errors", "ecc_uncorrected_errors"),
+}
+
+
+def curves(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
+    """Every scalar's (wall time, step, value)s, as TensorBoard sees them."""
+    reader = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag: [
+            (event.wall_time, event.step, tensor_util.make_ndarray(event.tensor_proto).item())
+            for event in reader.Tensors(tag)
+        ]
+        for tag in reader.PluginTagToContent("scalars")
+    }
+
+
+def gpu_tags(folder: Path) -> set[str]:
+    return {tag for tag in curves(folder) if tag.startswith("gpu/")}
+
+
+def share_high(start: float, end: float, period: float) -> float:
+    """The share of the time in which a square wave is in the first half of its period."""
+
+    def high_until(now: float) -> float:
+        return now // period * period / 2 + min(now % period, period / 2)
+
+    return (high_until(end) - high_until(start)) / (end - start)
+
+
+def is_wave(call: Call) -> bool:
+    return (call.function, call.subject) == ("nvmlDeviceGetUtilizationRates", "gpu0")
+
+
+@contextlib.contextmanager
+def training(nvml: Nvml, folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """`harness train` for ever, until it is told to stop."""
+    command = command_line("train", *SMALL, "--steps-per-dispatch", "16", "--epochs", "1000000")
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(folder), *flags],
+        env=nvml.environment(PYTHONPATH=str(REPOSITORY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first window from now on for whose line it holds."""
+    path = folder / "metrics.jsonl"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    seen = path.stat().st_size if path.exists() else 0
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        if not path.exists():
+            continue
+        with path.open() as file:
+            file.seek(seen)
+            lines = [line for line in file if line.endswith("\n")]
+        for line in lines:
+            record = json.loads(line)
+            if "telemetry" in record and holds(record["telemetry"]):
+                return record
+        seen += sum(map(len, lines))
+    pytest.fail("waited in vain for a window")
+
+
+def has(tag: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda telemetry: tag in telemetry
+
+
+def lacks(tag: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda telemetry: tag not in telemetry
+
+
+def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
+    low, high, period = 10, 90, 2.9
+    nvml.write(
+        library.system(),
+        library.modern(0, utilization_percent=f"square {low} {high} {period}"),
+        library.modern(1, power_milliwatts=100_000, energy_millijoules="ramp 5e9 100000"),
+    )
+    folder = tmp_path / "run"
+    # A window an epoch, each of half a second or more.
+    layout = ("--batch-size", "500", "--steps-per-dispatch", "50", "--implementation", "dense")
+    data = ("--synthetic-rows", "25000", "--epochs", "5")
+    done = run(
+        command_line("train", *data, *layout, "--telemetry-hz", "100", "--run-dir", folder),
+        env=nvml.environment(PYTHONPATH=str(REPOSITORY)),
+    )
+    assert (done.code, done.err) == (0, "")
+    read = curves(folder)
+    expected = {f"gpu/{index}/{name}" for index in (0, 1) for name in PER_GPU}
+    assert {tag for tag in read if not tag.startswith(("train/", "valid", "throughput/"))} == (
+        expected | {"host/cpu_percent", "host/rss_bytes"}
+    )
+    # The wave runs by the monotonic clock, TensorBoard's wall time by that of day.
+    ahead = time.time() - time.monotonic()
+    windows = {line["step"]: line for line in records(folder) if "loss" in line}
+    asked = np.array([c.seconds for c in nvml.calls() if is_wave(c)])
+    for wall_time, step, percent in read["gpu/0/utilization_percent"]:
+        line = windows[step]
+        sampled = line["telemetry"]["gpu/0/utilization_percent"]
+        assert sampled["mean"] == pytest.approx(percent, rel=1e-6)
+        assert low <= sampled["min"] <= sampled["mean"] <= sampled["max"] <= high
+        end = wall_time - ahead
+        start = end - line["seconds"]
+        mean = low + (high - low) * share_high(start, end, period)
+        # Where a busy machine sampled late, an edge of the wave lies anywhere in a gap.
+        inside = asked[(asked > start) & (asked < end)]
+        gap = np.diff([start, *inside, end]).max()
+        late = max(0.0, gap - 0.04) / (end - start) * (high - low)
+        assert percent == pytest.approx(mean, abs=5.0 + late)
+    assert {value for _, _, value in read["gpu/1/utilization_percent"]} == {50.0}
+    assert all(value > 1e8 for _, _, value in read["host/rss_bytes"])
+    assert all(0 <= value <= 100 for _, _, value in read["host/cpu_percent"])
+    # The GPUs take 250 W and 100 W all the time.
+    figures = summary(folder)
+    examples = sum(line["examples"] for line in windows.values())
+    joules = 350 * figures["train_seconds"]
+    assert figures["joules_per_1000_examples"] == pytest.approx(1000 * joules / examples, rel=0.02)
+    assert figures["gpu_hours"] == pytest.approx(2 * figures["wall_seconds"] / 3600)
+    assert f"{figures['joules_per_1000_examples']:,.3g} J per 1,000 examples" in done.out
+    # After the check at the start, whoever trains waits for no answer of NVML's.
+    calls = nvml.calls()
+    checked = next(i for i, call in enumerate(calls) if call.function == "nvmlShutdown") + 1
+    assert len({call.thread for call in calls[checked:]}) == 1
+
+
+def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes(
+    nvml: Nvml, tmp_path: Path
+) -> None:
+    (tmp_path / "own").mkdir()
+    for name in (nvml.library.name, "libcuda.so.1"):
+        shutil.copy(nvml.library.parent / name, tmp_path / "own")
+    nvml = Nvml(tmp_path / "own" / nvml.library.name, tmp_path)
+    cards = (library.system(), library.modern(0), library.modern(1), library.old(2))
+    nvml.write(*cards)
+    folder = tmp_path / "run"
+    first, second = "gpu/0/power_watts", "gpu/1/power_watts"
+    with training(nvml, folder, "--telemetry-hz", "50") as process:
+        wait_for_window(folder, has(second))
+        nvml.library.unlink()
+        nvml.write(*cards, [f"gpu1.* = error {library.ERROR_GPU_IS_LOST}"])
+        wait_for_window(folder, lacks(second))
+        wait_for_window(folder, has(first))
+        nvml.write(*cards, ["gpu0.* = hang"])
+        wait_for_window(folder, lacks(first))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (130, "")
+    assert "warning: GPU 1 is no longer sampled, training continues. NVML says: GPU is lost" in out
+    assert "warning: telemetry of the GPUs has had no answer for" in out
+    assert "energy not known" in out
+    assert "note: GPU 2 (NVIDIA Old 10) does not support these metrics: " in out
+    assert "gpu/0/utilization_percent" in gpu_tags(folder)
+    assert {tag for tag in gpu_tags(folder) if tag.startswith("gpu/2/")} == {
+        *("gpu/2/memory_used_bytes", "gpu/2/temperature_celsius"),
+        *("gpu/2/sm_clock_mhz", "gpu/2/memory_clock_mhz"),
+    }
+    figures = summary(folder)
+    assert figures["joules_per_1000_examples"] is None
+    assert figures["gpu_hours"] == pytest.approx(3 * figures["wall_seconds"] / 3600)
+
+
+# Several runs in one process, since TensorFlow takes seconds to import: each line of standard input
+# holds the environment and the flags of one. It gets a Ctrl-C when its metrics hold a text.
+SEVERAL = """
+import json, os, signal, sys, threading, time
+from pathlib import Path
+from harness.cli.main import main
+def interrupt(metrics, text):
+    while not (metrics.exists() and text in metrics.read_text()):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+for line in sys.stdin:
+    environment, folder, text, flags = json.loads(line)
+    os.environ.update(environment)
+    metrics = Path(folder) / "metrics.jsonl"
+    threading.Thread(target=interrupt, args=(metrics, text), daemon=True).start()
+    print("exit code", main([*flags, "--run-dir", folder]))
+    print("=" * 9)
+"""
+
+
+def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> None:
+    scripts = {
+        "hidden": [library.modern(0)],
+        "slices": [
+            library.modern(0, mig_mode=1),
+            library.slice_of(0, 0),
+            library.slice_of(0, 1),
+        ],
+        "mismatch": [
+            library.system(init=f"error {library.ERROR_LIB_RM_VERSION_MISMATCH}"),
+            library.modern(0),
+        ],
+    }
+    host, gpu = "host/rss_bytes", "gpu/0/power_watts"
+    runs = [
+        ("hidden", host, {"CUDA_VISIBLE_DEVICES": ""}),
+        ("slices", gpu, {"CUDA_VISIBLE_DEVICES": "MIG-15c0ffee"}),
+        ("mismatch", host, {"CUDA_VISIBLE_DEVICES": "0"}),
+    ]
+    lines = []
+    layout = ("--steps-per-dispatch", "16", "--epochs", "1000000", "--telemetry-hz", "100")
+    for name, text, environment in runs:
+        (tmp_path / name).mkdir()
+        script = Nvml(nvml.library, tmp_path / name)
+        script.write(library.system(), *scripts[name])
+        own = {"FAKE_NVML_SCRIPT": script.environment()["FAKE_NVML_SCRIPT"]}
+        folder = str(tmp_path / name / "run")
+        lines.append(json.dumps([own | environment, folder, text, ["train", *SMALL, *layout]]))
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL],
+        input="\n".join(lines),
+        env=nvml.environment(PYTHONPATH=str(REPOSITORY), TF_CPP_MIN_LOG_LEVEL="3"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("exit code 130") == len(runs)
+    hidden, slices, mismatch, _ = done.stdout.split("=" * 9)
+    runs_of = {name: tmp_path / name / "run" for name in scripts}
+
+    assert "devices          /CPU:0\nreplicas         1 (no GPU)" in hidden
+    assert "warning" not in hidden  # on purpose: no warning that the CPU computes
+    assert gpu_tags(runs_of["hidden"]) == set()
+    assert "host/rss_bytes" in curves(runs_of["hidden"])
+    assert summary(runs_of["hidden"])["gpu_hours"] is None
+
+    assert "GPU 0 (NVIDIA Fake 100) is a slice: " in slices
+    named = "warning: TensorFlow cannot use NVIDIA Fake 100 (compute capability 9.0): "
+    assert slices.lstrip("= \n").startswith(named)
+    assert "The CPU computes instead" in slices.splitlines()[1]
+    read = curves(runs_of["slices"])
+    assert {value for _, _, value in read["gpu/0/memory_used_bytes"]} == {200e6}
+    assert "gpu/0/power_watts" in read
+    assert "gpu/0/utilization_percent" not in read
+    assert summary(runs_of["slices"])["joules_per_1000_examples"] is None
+
+    assert "warning: no GPU is sampled, training continues. NVML says: RM has detected" in mismatch
+    assert "reboot" in mismatch
+    assert "The CPU computes instead" in mismatch
+    assert gpu_tags(runs_of["mismatch"]) == set()

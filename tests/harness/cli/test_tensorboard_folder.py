@@ -1,0 +1,59 @@
+"""`--tensorboard DIR`: the event files go there, in place of others only with --overwrite."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from tests.harness.cli.runs import SMALL, call, contents
+
+
+def steps(folder: Path) -> list[int]:
+    """Of `train/loss`, over all event files in TensorBoard's order."""
+    found = []
+    for path in sorted(folder.glob("events*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            found += [event.step for value in event.summary.value if value.tag == "train/loss"]
+    return found
+
+
+def test_a_folder_of_its_own(tmp_path: Path) -> None:
+    run, board = tmp_path / "run", tmp_path / "deep" / "board"
+    flags = ("train", *SMALL, "--epochs", "1", "--tensorboard", board, "--run-dir")
+    first = call(*flags, run)
+    assert first.code == 0, first
+    assert f"harness tensorboard {board}" in first.out
+    assert not (run / "tensorboard").exists()
+    assert steps(board) == [4, 8, 12, 16]
+    mine = board / "mine"
+    mine.write_text("not an event file")
+
+    # Another run may not write there, nor the same one afresh.
+    other = call(*flags, tmp_path / "other")
+    assert other.code == 2
+    assert f"{board} already holds event files (events.out" in other.err
+    assert not (tmp_path / "other").exists()
+
+    # Its own are replaced, and gone on with.
+    assert call(*flags, run, "--overwrite").code == 0
+    assert steps(board) == [4, 8, 12, 16]
+    assert call(*flags, run, "--resume", "--epochs", "2").code == 0
+    assert steps(board) == [4, 8, 12, 16, 20, 24, 28, 32]
+    assert mine.read_text() == "not an event file"
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "below", Path("/proc/board")):
+        result = call("train", *SMALL, "--run-dir", tmp_path / "run", "--tensorboard", folder)
+        assert result.code == 2
+        assert result.out == ""
+        assert f"TensorBoard folder {folder} cannot be written to" in result.err
+        assert "--tensorboard" in result.err
+    assert contents(tmp_path) == {"file": b"mine"}
+    empty = call("train", *SMALL, "--run-dir", tmp_path / "run", "--tensorboard", "")
+    assert (empty.code, empty.err) == (
+        2,
+        "error: --tensorboard is empty; give on, off, or a folder\n",
+    )

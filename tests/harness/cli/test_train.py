@@ -1,0 +1,299 @@
+"""Whole runs: what stands in the folder, what repeats bit for bit, what the console says."""
+
+import dataclasses
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from harness.cli.train import OutputConfig, TrainConfig, train
+from harness.decoding import from_mapping
+from harness.observe.run_files import read_settings
+from tests.harness.cli.runs import (
+    SMALL,
+    Result,
+    call,
+    command_line,
+    losses,
+    records,
+    run,
+    save_outliers,
+    summary,
+    write_npz,
+)
+
+FILES = {"config.json", "summary.json", "metrics.jsonl", "model.keras", "checkpoints"}
+SUMMARY_KEYS = {
+    *("test_accuracy", "test_loss", "examples_per_second", "steps_per_second"),
+    *("tokens_per_second", "data_wait_fraction", "train_seconds", "compile_seconds"),
+    *("wall_seconds", "peak_rss_bytes", "epochs", "steps", "batch_size", "steps_per_dispatch"),
+    *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
+    *("versions", "host"),
+}
+MORE_SUMMARY_KEYS = {
+    "precision_watch",
+    *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
+    "diverged",
+    *(f"mean_{unit}_per_second" for unit in ("steps", "examples", "tokens")),
+    *("non_finite_gradient_fraction", "underflow_fraction"),
+}
+WINDOW_KEYS = {
+    *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
+    *("loss", "accuracy"),
+}
+MORE_WINDOW_KEYS = {"steps_per_second", "examples_per_second", "skipped_steps"}
+TAGS = {
+    *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
+    *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
+    *("throughput/step_time_ms_p50", "throughput/step_time_ms_p95"),
+    "throughput/data_wait_fraction",
+}
+
+
+def tags(folder: Path) -> set[str]:
+    """Of curves and histograms, without telemetry's: a run as short as these may hold any part of
+    those."""
+    reader = EventAccumulator(str(folder / "tensorboard")).Reload()
+    found = [*reader.PluginTagToContent("scalars")]
+    if "weights/logits/bias" in reader.Tags()["tensors"]:
+        found += reader.PluginTagToContent("histograms")
+    return {tag for tag in found if not tag.startswith("host/")}
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """`harness train --summary`, as a newcomer calls it: its working folder, what it came to."""
+    place = tmp_path_factory.mktemp("newcomer")
+    return place, run(command_line("train", "--summary"), cwd=place)
+
+
+def test_a_newcomers_run(default_run: tuple[Path, Result]) -> None:
+    place, result = default_run
+    assert result.code == 0
+    # No line of TensorFlow's, whose own settings nobody has touched.
+    assert result.err == ""
+    assert not re.search(r"^[IWEF]\d{4} |oneDNN|cuInit", result.out, re.MULTILINE)
+    assert "505,201" in result.out
+    assert "MultiHotDense" in result.out
+    (runs,) = place.iterdir()
+    (folder,) = runs.iterdir()
+    assert runs.name == "runs"
+    assert time.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
+    assert str(folder) in result.out
+    assert {path.name for path in folder.iterdir()} == FILES | {"tensorboard"}
+
+
+def test_the_default_run_learns(default_run: tuple[Path, Result]) -> None:
+    (folder,) = default_run[0].glob("runs/*")
+    figures = summary(folder)
+    assert 0.87 <= figures["test_accuracy"] <= 0.92
+    assert figures["dataset"]["rows"] == 40_000
+    assert figures["dataset"]["num_tokens"] == 10_000
+    assert 1 <= figures["compilations"] <= 2
+    assert figures["steps"] == 160
+
+
+def test_the_folder_of_a_run(trained_folder: Path) -> None:
+    assert {path.name for path in trained_folder.iterdir()} == FILES | {"tensorboard"}
+    checkpoints = {path.name for path in (trained_folder / "checkpoints").iterdir()}
+    assert checkpoints == {"ckpt-16.npz", "ckpt-32.npz"}
+    assert tags(trained_folder) == TAGS
+    config = read_settings(trained_folder)
+    assert "auto" not in repr(config)
+    assert config["execution"]["steps_per_dispatch"] == 4
+    assert config["execution"]["replicas"] == 1
+
+
+def test_the_lines_of_metrics(trained_folder: Path) -> None:
+    lines = records(trained_folder)
+    windows = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "loss" not in line]
+    # Telemetry stands in the windows that were sampled, which is a matter of time.
+    assert all(set(line) - {"telemetry"} == WINDOW_KEYS | MORE_WINDOW_KEYS for line in windows)
+    assert all(
+        set(line)
+        == {"step", "epoch", "validation_loss", "validation_accuracy", "examples", "seconds"}
+        for line in evaluations
+    )
+    assert [line["step"] for line in windows] == list(range(4, 33, 4))
+    assert [(line["step"], line["epoch"]) for line in evaluations] == [(16, 0), (32, 1)]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
+
+
+def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
+    figures = summary(trained_folder)
+    assert set(figures) == SUMMARY_KEYS | MORE_SUMMARY_KEYS
+    windows = [line for line in records(trained_folder) if "loss" in line]
+    last = records(trained_folder)[-1]
+    assert figures["test_loss"] == last["validation_loss"]
+    assert figures["test_accuracy"] == last["validation_accuracy"]
+    totals = {"steps": 32, "examples": 3200, "tokens": figures["dataset"]["nnz"] * 2}
+    for unit, total in totals.items():
+        mean = total / figures["train_seconds"]
+        assert figures[f"mean_{unit}_per_second"] == pytest.approx(mean)
+    for unit in ("steps", "examples"):
+        rates = [line[f"{unit}_per_second"] for line in windows]
+        assert figures[f"{unit}_per_second"] == statistics.median(rates)
+    assert figures["tokens_per_second"] == statistics.median(
+        line["tokens"] / line["seconds"] for line in windows
+    )
+    assert figures["train_seconds"] == pytest.approx(sum(line["seconds"] for line in windows))
+    waits = sum(line["data_wait_seconds"] for line in windows)
+    assert figures["data_wait_fraction"] == pytest.approx(waits / figures["train_seconds"])
+    rows, nnz = figures["dataset"]["rows"], figures["dataset"]["nnz"]
+    assert sum(line["examples"] for line in windows) == rows * figures["epochs"] == 1600 * 2
+    assert sum(line["tokens"] for line in windows) == nnz * figures["epochs"]
+    assert figures["steps"] == sum(line["num_steps"] for line in windows) == 32
+    assert figures["compilations"] == 1
+    assert figures["interrupted"] is False
+    assert (figures["precision"], figures["implementation"]) == ("float32", "gather")
+    assert (figures["replicas"], figures["devices"]) == (1, ["/CPU:0"])
+    assert {"name", "rows", "num_tokens", "nnz"} <= set(figures["dataset"])
+    assert figures["wall_seconds"] > figures["train_seconds"] + figures["compile_seconds"]
+    assert figures["peak_rss_bytes"] > 100e6
+    assert figures["gpu_hours"] is figures["joules_per_1000_examples"] is None
+
+
+def test_the_console(trained: tuple[Path, Result]) -> None:
+    folder, result = trained
+    figures = summary(folder)
+    assert (result.code, result.err) == (0, "")
+    for text in (
+        "1,600 rows for training, 400 for testing",
+        "gather (asked for)",
+        "32 of 100 rows: 2 epochs of 16",
+        "epoch 2/2  step 32/32",
+        f"{figures['test_accuracy']:.4f}",
+        str(folder),
+        "harness tensorboard",
+    ):
+        assert text in result.out
+
+
+# The layers alone, as a user's program loads them who has never heard of the rest.
+PLAIN_KERAS = """
+import sys
+import numpy as np
+import keras
+import harness.model.layers
+model = keras.saving.load_model(sys.argv[1])
+splits = np.array([0, 3, 3, 5], np.int32)
+one = {"values": np.array([1, 5, 999, 7, 7], np.int32), "row_splits": splits}
+padded = {**one, "values": np.array([1, 5, 999, 7, 7, 3, 3, 3], np.int32)}
+first, second = model(one).numpy(), model(padded).numpy()
+assert first.shape == (3, 1) and (first > 0).all() and (first < 1).all(), first
+np.testing.assert_array_equal(first, second)
+assert "harness.engine" not in sys.modules and "harness.cli" not in sys.modules
+"""
+
+
+def test_the_saved_model_needs_keras_and_the_layer_alone(trained_folder: Path) -> None:
+    done = run([sys.executable, "-c", PLAIN_KERAS, str(trained_folder / "model.keras")])
+    assert done.code == 0, done.err
+
+
+def test_the_same_settings_give_the_same_losses_bit_for_bit(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    assert call("train", *SMALL, "--run-dir", tmp_path / "again").code == 0
+    assert losses(tmp_path / "again") == losses(trained_folder)
+
+
+def test_config_json_gives_the_run_again(trained_folder: Path, tmp_path: Path) -> None:
+    settings = from_mapping(TrainConfig, read_settings(trained_folder), where="config.json")
+    output = OutputConfig(run_dir=str(tmp_path / "[again]"), tensorboard="off")
+    console = Console(quiet=True)
+    assert train(dataclasses.replace(settings, output=output), console) == 0
+    folder = tmp_path / "[again]"
+    assert losses(folder) == losses(trained_folder)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_a_look_at_gradients_changes_no_loss(trained_folder: Path, tmp_path: Path) -> None:
+    flags = ("--histograms", "1", "--precision-watch", "1", "--run-dir", tmp_path)
+    assert call("train", *SMALL, *flags).code == 0
+    looked = [line for line in records(tmp_path) if "inspection_seconds" not in line]
+    assert len(looked) == len(records(tmp_path)) - 2
+    for ours, theirs in zip(looked, records(trained_folder), strict=True):
+        for name in ("step", "loss", "accuracy", "validation_loss", "validation_accuracy"):
+            assert ours.get(name) == theirs.get(name)
+
+
+def test_another_seed_gives_other_losses(trained_folder: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "seed.toml"
+    settings.write_text('epochs = 7\nseed = 1\ntensorboard = "off"\n')
+    flags = ("--config", settings, "--epochs", "1", "--run-dir", tmp_path / "other")
+    assert call("train", *SMALL, *flags).code == 0
+    other = losses(tmp_path / "other")
+    assert [step for step, _ in other] == [4, 8, 12, 16, 16]
+    assert not {loss for _, loss in other} & {loss for _, loss in losses(trained_folder)}
+    assert not (tmp_path / "other" / "tensorboard").exists()
+
+
+def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model.keras").write_text("of another run")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "ckpt-99.npz").write_text("of another run")
+    flags = ("--precision", "mixed_float16", "--replicas", "2", "--epochs", "1")
+    result = call(
+        "train", *SMALL, *flags, "--histograms", "1", "--overwrite", "--run-dir", tmp_path
+    )
+    assert (result.code, result.err) == (0, "")
+    weights = {
+        f"{layer}/{name}"
+        for layer in ("multi_hot_dense", "dense_1", "logits")
+        for name in ("kernel", "bias")
+    }
+    assert tags(tmp_path) == TAGS | {
+        *("precision/loss_scale", "precision/skipped_steps"),
+        *("precision/non_finite_gradient_fraction", "precision/underflow_fraction"),
+        *(f"{of}/{name}" for of in ("weights", "gradients") for name in weights),
+    }
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"tensorboard", "notes.txt"}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["ckpt-16.npz"]
+    figures = summary(tmp_path)
+    assert (figures["replicas"], figures["precision"]) == (2, "mixed_float16")
+    windows = [line for line in records(tmp_path) if "loss" in line]
+    assert all(line["loss_scale"] > 0 for line in windows)
+    assert figures["skipped_steps"] == sum(line["skipped_steps"] for line in windows)
+    assert sum(line["examples"] for line in windows) == 1600
+    (inspection,) = [line for line in records(tmp_path) if "inspection_seconds" in line]
+    assert inspection["step"] == 16
+    assert 0 <= inspection["underflow_fraction"] < 0.1
+    assert figures["underflow_fraction"] == inspection["underflow_fraction"]
+    assert figures["non_finite_gradient_fraction"] == 0
+
+
+def test_an_empty_row_is_legal(tmp_path: Path) -> None:
+    path = write_npz(
+        tmp_path / "reviews.npz",
+        x_train=[[1, 2], [], [3], [], [1, 4], [2]],
+        y_train=np.array([0, 1, 0, 1, 0, 1]),
+    )
+    flags = ("--split", "standard", "--start-char", "None", "--batch-size", "2")
+    result = call(
+        "train", "--data", path, *flags, "--implementation", "dense", "--run-dir", tmp_path / "run"
+    )
+    assert (result.code, result.err) == (0, "")
+    assert np.isfinite([loss for _, loss in losses(tmp_path / "run")]).all()
+
+
+def test_batches_that_differ_much(tmp_path: Path) -> None:
+    """Whatever the epochs of a run hold was compiled before its first step."""
+    save_outliers(tmp_path / "data")
+    result = call(
+        *("train", "--data", tmp_path / "data", "--batch-size", "10", "--hidden-units", "4"),
+        *("--dropout", "0", "--implementation", "gather", "--steps-per-dispatch", "30"),
+        *("--epochs", "3", "--run-dir", tmp_path / "run"),
+    )
+    assert (result.code, result.err) == (0, "")
+    assert "warning" not in result.out
+    # Thirty steps, and the ten that are left of an epoch of a hundred.
+    assert summary(tmp_path / "run")["compilations"] == 2

@@ -1,0 +1,247 @@
+"""What was read once is mapped from then on; what is wrong with a cache is said, and costs only
+time."""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data import cache
+from harness.data.options import ImdbOptions
+from harness.data.sources import Dataset, load
+
+WriteNpz = Callable[..., Path]
+OPTIONS = ImdbOptions(held_out_rows=2)
+PADDING = np.zeros(cache.MIN_SOURCE_BYTES, np.uint8)
+"""Makes any file large enough, as a member that nobody reads."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_home: Path) -> Path:
+    """The data cache, in a folder of this test alone; not made yet."""
+    monkeypatch.setenv("MULTI_HOT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "data"
+
+
+@pytest.fixture
+def source(folder: Path, write_npz: WriteNpz) -> Path:
+    return write_npz(padding=PADDING)
+
+
+def cached(path: Path, **changes: Any) -> Dataset:
+    options: dict[str, Any] = {"imdb": OPTIONS} | changes
+    return load(path, **options)
+
+
+def plain(path: Path, **changes: Any) -> Dataset:
+    return cached(path, use_cache=False, **changes)
+
+
+def is_mapped(dataset: Dataset) -> bool:
+    base: Any = dataset.train.values
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    return isinstance(base, np.memmap)
+
+
+def assert_same(a: Dataset, b: Dataset) -> None:
+    for part, other in ((a.train, b.train), (a.test, b.test)):
+        for name in ("values", "row_splits", "labels"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(other, name))
+            assert getattr(part, name).dtype == getattr(other, name).dtype
+        for name in ("num_tokens", "num_classes", "name", "is_unique", "fingerprint"):
+            assert getattr(part, name) == getattr(other, name)
+    assert (a.name, a.fingerprint) == (b.name, b.fingerprint)
+
+
+@pytest.mark.parametrize("unique", [True, False])
+@pytest.mark.parametrize("options", [OPTIONS, ImdbOptions(split="standard", oov_char=None)])
+def test_the_second_time_the_same_is_mapped(
+    source: Path,
+    folder: Path,
+    options: ImdbOptions,
+    unique: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = plain(source, imdb=options, unique=unique)
+    assert not folder.exists()
+    first = cached(source, imdb=options, unique=unique)
+    second = cached(source, imdb=options, unique=unique)
+    assert (is_mapped(first), is_mapped(second)) == (False, True)
+    assert capsys.readouterr().err == ""
+    assert_same(first, expected)
+    assert_same(second, expected)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_other_content_options_and_names_are_other_entries(
+    source: Path, folder: Path, write_npz: WriteNpz
+) -> None:
+    cached(source)
+    assert not is_mapped(cached(source, unique=False))
+    assert not is_mapped(cached(source, imdb=ImdbOptions(held_out_rows=3)))
+    # As many rows in a file of the same name, size and time.
+    times = source.stat()
+    write_npz(padding=PADDING, x_test=[[7], [1, 1, 2], [2, 8]])
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert source.stat().st_size == times.st_size
+    changed = cached(source)
+    assert_same(changed, plain(source))
+    renamed = cached(source.rename(source.with_name("other.npz")))
+    assert (is_mapped(changed), is_mapped(renamed)) == (False, False)
+    assert (renamed.name, renamed.fingerprint) == ("other", changed.fingerprint)
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_small_files_and_runs_without_it_leave_no_cache(
+    source: Path, folder: Path, write_npz: WriteNpz
+) -> None:
+    plain(source)
+    cached(write_npz())
+    assert not folder.exists()
+    cached(write_npz(padding=PADDING))
+    assert folder.exists()
+
+
+def flip_a_label(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + bytes([content[-4] ^ 1]) + content[-3:])
+
+
+def rename_in_meta(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "another"}))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("values.npy", lambda path: os.truncate(path, path.stat().st_size - 4)),
+        ("labels.npy", flip_a_label),  # which is as valid
+        ("values.npy", Path.unlink),
+        ("meta.json", rename_in_meta),
+    ],
+)
+def test_a_damaged_entry_is_said_and_made_anew(
+    source: Path,
+    folder: Path,
+    file: str,
+    damage: Callable[[Path], object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = cached(source)
+    (entry,) = folder.iterdir()
+    damage(entry / file)
+    assert_same(cached(source), expected)
+    note = f"note: the cached data set {entry} was damaged; {source} was read again\n"
+    assert capsys.readouterr().err == note
+    mended = cached(source)
+    assert_same(mended, expected)
+    assert is_mapped(mended)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir(parents=True)
+    for mode in (0o777, 0o720):
+        folder.chmod(mode)
+        cached(source)
+        assert capsys.readouterr().err == (
+            f"note: {source} is not cached: {folder} belongs to another user, or others may write "
+            "to it; name a folder of your own in MULTI_HOT_CACHE, or set --data-cache off\n"
+        )
+        assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_said(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The user may be root, whom no permission stops: but nobody makes folders in a file.
+    monkeypatch.setenv("MULTI_HOT_CACHE", str(source))
+    dataset = cached(source)
+    assert f"{source} is not cached: [Errno 17]" in capsys.readouterr().err
+    assert_same(dataset, plain(source))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        cached(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"{source} is not cached: [Errno 27]" in capsys.readouterr().err
+    assert not list(folder.iterdir())
+
+
+def test_what_was_used_last_stays_when_room_is_needed(source: Path, folder: Path) -> None:
+    cached(source)
+    (used,) = folder.iterdir()
+    now = time.time()
+    for name, seconds_ago in (("oldest", 300), ("old", 200), (".abandoned", 7200), (".new", 5)):
+        (folder / name).mkdir()
+        with (folder / name / "values.npy").open("wb") as file:
+            file.truncate(cache.MAX_BYTES // 2 - 5_000)  # sparse: it takes no room
+        os.utime(folder / name, (now - seconds_ago,) * 2)
+    os.utime(used, (now - 400,) * 2)
+    assert is_mapped(cached(source))
+    cached(source, unique=False)  # for which there is room
+    (new,) = {path.name for path in folder.iterdir()} - {used.name, "oldest", "old", ".new"}
+    os.truncate(folder / "old" / "values.npy", cache.MAX_BYTES // 2 + 5_000)
+    cached(source, imdb=ImdbOptions(held_out_rows=3))  # for which there is none
+    left = {path.name for path in folder.iterdir()}
+    assert left > {used.name, new, "old", ".new"}
+    assert len(left) == 5
+
+
+LOADS = """
+import sys
+from harness.data.sources import load
+from harness.data.options import ImdbOptions
+sys.stdin.read()
+print(load(sys.argv[1], imdb=ImdbOptions(split="standard")).fingerprint)
+"""
+
+
+def test_two_processes_at_once_after_one_that_was_killed_while_it_wrote(
+    write_npz: WriteNpz, folder: Path
+) -> None:
+    rows = [list(range(start, start + 500)) for start in range(4000)]
+    source = write_npz(x_train=rows, y_train=np.arange(4000) % 2)
+    command, pipe = [sys.executable, "-c", LOADS, str(source)], subprocess.PIPE
+    with contextlib.ExitStack() as stack:
+        killed, *both = (
+            stack.enter_context(
+                subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            )
+            for _ in range(3)
+        )
+        assert killed.stdin is not None
+        killed.stdin.close()
+        while killed.poll() is None and not glob(f"{folder}/.*/*"):
+            time.sleep(0.001)
+        killed.kill()
+        killed.wait()
+        leftovers = list(folder.glob(".*"))
+        with ThreadPoolExecutor() as pool:
+            outcomes = list(pool.map(lambda process: process.communicate("go"), both))
+    expected = plain(source, imdb=ImdbOptions(split="standard"))
+    assert outcomes == [(f"{expected.fingerprint}\n", "")] * 2
+    assert len(set(folder.iterdir()) - set(leftovers)) == 1
+    mapped = cached(source, imdb=ImdbOptions(split="standard"))
+    assert is_mapped(mapped)
+    assert_same(mapped, expected)

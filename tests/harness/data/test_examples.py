@@ -1,0 +1,92 @@
+"""Rows of several inputs: what they hold, and what is refused when they are put together."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+from tests.harness.pipeline.rows import random_examples
+from tests.harness.random_sets import random_sets
+
+
+def made(**changes: Any) -> Examples:
+    parts: dict[str, Any] = {
+        "inputs": {"numbers": np.arange(6).reshape(3, 2)},
+        "labels": np.array([0, 1, 0]),
+        "name": "mine",
+    }
+    return Examples(**(parts | changes))
+
+
+def test_ragged_sets_are_a_models_whole_input_with_their_labels() -> None:
+    sets = random_sets(np.random.default_rng(), rows=5, num_classes=3)
+    examples = Examples.of(sets)
+    assert examples.inputs == {"": sets}
+    assert examples.labels is sets.labels
+    assert (examples.num_classes, examples.name, examples.num_rows) == (3, "random", 5)
+    assert examples.fingerprint == sets.fingerprint, "as a run has recorded it"
+    assert Examples.of(examples) is examples
+    unlabelled = RaggedSets(values=np.array([1]), row_splits=np.array([0, 1]), num_tokens=2)
+    assert Examples.of(unlabelled).labels is None
+
+
+def test_inputs_are_told_apart() -> None:
+    examples = random_examples(np.random.default_rng(), rows=7)
+    assert list(examples.ragged) == ["words", "tags"]
+    assert list(examples.dense) == ["numbers"]
+    assert examples.nnz == sum(sets.nnz for sets in examples.ragged.values())
+    numbers = made(inputs={"flags": [[True, False], [False, False], [True, True]]}).dense["flags"]
+    assert numbers.dtype == np.float32
+    np.testing.assert_array_equal(numbers, [[1, 0], [0, 0], [1, 1]])
+
+
+def test_the_fingerprint_is_that_of_the_content() -> None:
+    first = made(weights=np.ones(3))
+    same = made(weights=[1.0, 1.0, 1.0], name="other")
+    assert first.fingerprint == same.fingerprint
+    others = [
+        made(),
+        made(weights=[1.0, 1.0, 2.0]),
+        made(weights=np.ones(3), labels=None),
+        made(weights=np.ones(3), labels=[0, 1, 1]),
+        made(weights=np.ones(3), inputs={"": np.arange(6).reshape(3, 2)}),
+        made(weights=np.ones(3), inputs={"numbers": np.arange(3, 9).reshape(3, 2)}),
+    ]
+    assert len({examples.fingerprint for examples in [first, *others]}) == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": {}}, "mine has no inputs"),
+        ({"inputs": {"a": np.zeros(3)}}, r"the input 'a' is float64 \[3\]; give numbers \[rows, f"),
+        ({"inputs": {"a": [["x"], ["y"], ["z"]]}}, r"the input 'a' is <U1 \[3, 1\]"),
+        ({"inputs": {"a": [[0], [np.nan], [1]]}}, "row 1 of the input 'a' is not finite"),
+        ({"inputs": {"a": [[0], [1], [1e300]]}}, "row 2 of the input 'a' is not finite"),
+        ({"inputs": {"a": np.zeros([0, 2])}, "labels": None}, "mine has no rows"),
+        ({"labels": np.zeros(4)}, "differ in their number of rows: numbers 3, labels 4"),
+        ({"inputs": {"": np.zeros([2, 1])}}, "rows: the input 2, labels 3"),
+        ({"labels": 3}, r"labels are int64 \[\]; give classes"),
+        ({"labels": np.zeros([3, 1, 1])}, r"labels are float64 \[3, 1, 1\]"),
+        ({"labels": ["a", "b", "c"]}, r"labels are <U1 \[3\]"),
+        ({"labels": [0, -1, 1]}, "labels must be finite and not negative"),
+        ({"labels": [0.0, np.inf, 1.0]}, "labels must be finite"),
+        ({"labels": [[0, 1], [2, 0], [0, 0]]}, r"labels \[rows, classes\] must lie in \[0, 1\]"),
+        ({"num_classes": 2, "labels": [0, 1, 2]}, "row 2 has the class 2, but num_classes is 2"),
+        ({"weights": np.ones(2)}, "labels 3, weights 2"),
+        ({"weights": 1.0}, r"weights must be \[rows\]"),
+        ({"weights": [1.0, -1.0, 1.0]}, "finite and not negative"),
+        ({"weights": [1.0, np.nan, 1.0]}, "finite and not negative"),
+    ],
+)
+def test_what_no_rows_can_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        made(**changes)
+
+
+def test_neither_sets_nor_examples() -> None:
+    with pytest.raises(InputError, match=r"rows are given as list; give harness\.RaggedSets"):
+        Examples.of([[1, 2]])  # type: ignore[arg-type]

@@ -1,0 +1,224 @@
+"""Two devices with a state each. XLA compiles an all-reduce for GPUs alone: here the same functions
+run uncompiled on two logical CPU devices, and are lowered to what a GPU would be given.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.ragged import RaggedSets
+from harness.engine.devices import Devices
+from harness.engine.inspection import look_at_gradients
+from harness.engine.program import Program
+from harness.model.layers import MultiHotDense
+from harness.model.network import float32_twin
+from harness.pipeline.plan import Call
+from tests.harness.engine.rig import Batches, Rig, assert_same, build_rig
+from tests.harness.pipeline.rows import random_examples
+from tests.harness.random_sets import random_sets
+
+
+@pytest.fixture(scope="module")
+def two(logical_devices: list[str]) -> Devices:
+    names = ("/CPU:0", "/CPU:1")
+    assert len(logical_devices) == 2
+    return Devices(
+        names=names, num_replicas=2, device_type="CPU", descriptions=names, memory_bytes=2**30
+    )
+
+
+@pytest.fixture(scope="module")
+def sets() -> RaggedSets:
+    return random_sets(np.random.default_rng(), rows=45, unique=True)
+
+
+def run(program: Program, call: Call, batches: Batches) -> list[Any]:
+    """A call on both devices at once, uncompiled."""
+    first = tf.constant(call.first, tf.int64)
+    functions = []
+    for device, own in enumerate(batches):
+        loop = program.on_device(device, num_steps=call.num_steps, capacity=call.capacity)
+        with tf.device(f"/CPU:{device}"):
+            plain = tf.function(loop.python_function, autograph=False)
+            functions.append(plain.get_concrete_function(own, first, tf.constant(True)))
+
+    def on(device: int) -> Any:
+        with tf.device(f"/CPU:{device}"):
+            return functions[device](batches[device], first, tf.constant(True))
+
+    with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
+        return list(pool.map(on, range(2)))
+
+
+def train(rig: Rig) -> np.ndarray:
+    """The sums of each call, as those of `Rig.train`."""
+    return np.array(
+        [
+            np.sum([sums.numpy() for sums in run(rig.training, call, batches)], axis=0)
+            for dispatch, batches in rig.dispatches()
+            for call in dispatch.calls
+        ]
+    )
+
+
+@pytest.mark.parametrize("input_", ["stream", "resident"])
+def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -> None:
+    settings: dict[str, Any] = {"activation": "gelu", "input": input_}
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    for state, name in zip(both.states, two.names, strict=True):
+        assert all(variable.device.endswith(name[1:]) for variable in state.variables)
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-5)
+    assert_same(*both.values())
+
+
+def test_no_two_states_share_a_variable(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.2, precision="mixed_float16")
+    held = [id(variable) for state in rig.states for variable in state.variables]
+    assert len(held) == len(set(held))
+
+
+def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16")
+    train(rig)
+    pairs = list(zip(*rig.values(), strict=True))
+    differing = [i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b)]
+    seeds = [i for i, v in enumerate(rig.states[0].variables) if "seed_generator" in v.name]
+    assert differing == seeds
+    for index in seeds:  # the same number of draws: only where they began differs
+        first, second = pairs[index]
+        assert first[1] == second[1] > 0
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> None:
+    rows = 8  # row i holds the id i alone
+    ids = RaggedSets(
+        values=np.arange(rows),
+        row_splits=np.arange(rows + 1),
+        labels=np.arange(rows) % 2,
+        num_tokens=rows,
+        name="ids",
+    )
+    rig = build_rig(ids, devices=two, precision="mixed_float16", steps_per_call=1)
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    weights = rig.weights()
+    poisoned = [w.copy() for w in weights]
+    poisoned[0][batches[device].ragged[""].values.numpy()[0, 0, 1]] = np.inf
+    rig.set_weights(poisoned)
+    sums = run(rig.training, call, batches)
+    assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [device == 1, device == 0]
+    for state in rig.states:
+        assert state.loss_scale is not None
+        assert float(state.loss_scale.scale) == 2.0**14
+        assert int(state.loss_scale.skipped_steps) == 1
+    assert_same(rig.weights(), poisoned)
+    rig.set_weights(weights)  # the next one, with finite weights, is taken again
+    run(rig.training, call, batches)
+    assert int(rig.states[1].loss_scale.skipped_steps) == 1  # type: ignore[union-attr]
+    assert not np.array_equal(rig.weights()[0], weights[0])
+
+
+def lowered(program: Program, call: Call, batches: Any) -> str:
+    """What a GPU would be given, before XLA optimizes it."""
+    loop = program.on_device(0, num_steps=call.num_steps, capacity=call.capacity)
+    leaves = [*tf.nest.flatten(batches), tf.constant(call.first, tf.int64)]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def flat(*leaves: tf.Tensor) -> Any:
+        own = tf.nest.pack_sequence_as(batches, leaves[:-1])
+        return tf.nest.flatten(loop.python_function(own, leaves[-1], tf.constant(True)))
+
+    return flat.experimental_get_compiler_ir(*leaves)(stage="hlo")
+
+
+def all_reduces(program: str) -> list[str]:
+    return re.findall(r"= .* all-reduce\(.*", program)
+
+
+def test_only_gradients_cross_devices(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16", input="resident")
+    dispatch, (batches, _) = next(rig.dispatches())
+    reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
+    assert len(reduced) == len(rig.states[0].trainable)  # XLA makes one of them
+    assert not [line for line in reduced if not line.lstrip("= ").startswith("f32")]
+
+
+def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, precision="mixed_bfloat16")
+    looking = Program(
+        "look",
+        look_at_gradients(rig.call, rig.task, num_devices=2, reference=float32_twin(rig.model)),
+        rig.states,
+        two,
+        implementation="gather",
+        row_sums=None,
+        changes_state=False,
+    )
+    dispatch, batches = next(rig.dispatches())
+    call = Call(first=0, num_steps=1, capacity=dispatch.calls[0].capacity)
+    reduced = all_reduces(lowered(looking, call, batches[0]))
+    assert len(reduced) == 2 * len(rig.states[0].trainable)
+    (gradients, _), (others, _) = run(looking, call, batches)
+    assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
+
+
+class Counted(keras.layers.Layer):
+    """Keeps the mean of its inputs, as a user's own layer may."""
+
+    def build(self, _: Any) -> None:
+        self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self.mean.assign(keras.ops.mean(inputs))
+        return inputs
+
+
+def averaging(inputs: Any) -> Any:
+    x = MultiHotDense(4, 50, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.5, name="norm")(x)
+    return keras.layers.Dense(1)(Counted(name="counted")(keras.ops.gelu(x)))
+
+
+def test_averages_and_added_losses_are_those_of_one_device(two: Devices, sets: RaggedSets) -> None:
+    """Also where a device's share is smaller than the other's."""
+    settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    assert_same(*both.values())
+    saved, expected = both.states[0].save(), alone.states[0].save()
+    for name in ("moving_mean", "moving_variance", "gamma", "beta"):
+        path = f"model/norm/{name}"
+        np.testing.assert_allclose(saved[path], expected[path], rtol=1e-4, atol=1e-6)
+
+
+def test_what_a_layer_keeps_is_the_mean_over_devices(two: Devices) -> None:
+    def model(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(Counted(name="counted")(inputs["numbers"]))
+
+    examples = random_examples(np.random.default_rng(), rows=16)
+    rig = build_rig(examples, model=model, devices=two, steps_per_call=1)
+    dispatch, batches = next(rig.dispatches())
+    run(rig.training, dispatch.calls[0], batches)
+    expected = examples.dense["numbers"][rig.plan.order(0)[:8]].mean()
+    for state in rig.states:
+        np.testing.assert_allclose(state.save()["model/counted/mean"], expected, rtol=1e-5)
+
+
+def test_the_moments_of_a_batch_cross_devices_inside_the_step(
+    two: Devices, sets: RaggedSets
+) -> None:
+    """Sums and counts, then squares, and the same back; the rest as without."""
+    rig = build_rig(sets, model=averaging, devices=two, input="resident")
+    dispatch, (batches, _) = next(rig.dispatches())
+    reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
+    kept = ("norm/moving_mean", "norm/moving_variance", "counted/mean")
+    assert len(reduced) == 2 * 3 + len(rig.states[0].trainable) + len(kept)

@@ -1,0 +1,81 @@
+"""Rows of several inputs, and what a replica's share of a batch holds of them, row by row."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.pipeline.batch import Columns
+from harness.pipeline.plan import Plan
+from tests.harness.random_sets import random_sets
+
+Labels = Literal["classes", "numbers", "matrix", "ragged", "none"]
+
+
+def random_examples(
+    rng: np.random.Generator,
+    *,
+    rows: int,
+    labels: Labels = "classes",
+    num_tokens: int = 50,
+    longest: int = 12,
+    weights: bool = True,
+    unique: bool = False,
+) -> Examples:
+    """Two ragged inputs, `words` and `tags`, and a dense one, `numbers`."""
+    words, tags, many = (
+        random_sets(rng, rows=rows, num_tokens=limit, longest=longest, unique=unique)
+        for limit in (num_tokens, 7, 5)
+    )
+    made: dict[Labels, np.ndarray | RaggedSets | None] = {
+        "classes": rng.integers(0, 2, rows, dtype=np.int32),
+        "numbers": rng.random(rows, np.float32),
+        "matrix": rng.integers(0, 2, [rows, 5]),
+        "ragged": many.unique(),
+        "none": None,
+    }
+    return Examples(
+        inputs={
+            "words": words,
+            "numbers": rng.normal(size=[rows, 3]).astype(np.float32),
+            "tags": tags,
+        },
+        labels=made[labels],
+        weights=rng.random(rows, np.float32) if weights else None,
+        name="random",
+    )
+
+
+class ExpectedShare(NamedTuple):
+    """The rows of a share, padding included."""
+
+    ragged: dict[str, list[list[int]]]
+    """The ids of each row."""
+    dense: dict[str, np.ndarray]
+    real_rows: int
+    batch_rows: int
+    """Of the whole batch."""
+
+
+def expected_share(
+    columns: Columns, plan: Plan, *, epoch: int, step: int, replica: int
+) -> ExpectedShare:
+    """The share of a replica in a step of an epoch."""
+    batch = plan.order(epoch)[step * plan.batch_size : (step + 1) * plan.batch_size]
+    b = plan.batch_size // plan.replicas
+    own = batch[replica * b : (replica + 1) * b]
+    real = own[own < plan.num_rows]
+    dense = {}
+    for name, array in columns.dense.items():
+        dense[name] = np.repeat(array[:1], b, axis=0)  # padding is a copy of the first row
+        dense[name][: len(real)] = array[real]
+    return ExpectedShare(
+        ragged={
+            name: [*(sets.row(int(row)).tolist() for row in real), *[[]] * (b - len(real))]
+            for name, sets in columns.ragged.items()
+        },
+        dense=dense,
+        real_rows=len(real),
+        batch_rows=int((batch < plan.num_rows).sum()),
+    )

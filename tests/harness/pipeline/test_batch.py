@@ -1,0 +1,232 @@
+"""Inside a compiled program both feeds read the same shares, for every implementation."""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.pipeline.batch import LABELS, WEIGHTS, AnyBatches, Columns, Share, wire_type
+from harness.pipeline.capacity import Capacity
+from harness.pipeline.feed import build_feed
+from harness.pipeline.plan import Call, Plan, evaluation_plan, training_plan
+from kernels.multi_hot.native.build import find_compiler
+from tests.harness.pipeline.rows import Labels, expected_share, random_examples
+from tests.harness.random_sets import random_sets
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+KINDS = ("stream", "resident")
+IMPLEMENTATIONS = ("dense", "gather", pytest.param("native", marks=needs_compiler))
+CPU = ("/CPU:0",)
+
+
+class Reading:
+    """Reads whole calls in compiled programs, as `Program` does, one for each kind of call."""
+
+    def __init__(self, implementation: str) -> None:
+        self._implementation = implementation
+        self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
+
+    def __call__(self, batches: AnyBatches, call: Call) -> list[Share]:
+        """The share of each of the call's steps, as NumPy arrays."""
+        key = call.num_steps, call.capacity
+        program = self._programs.setdefault(key, self._program(*key))
+        first = tf.constant(call.first, tf.int64)
+        steps = [program(batches, first, tf.constant(step)) for step in range(call.num_steps)]
+        as_arrays: list[Share] = tf.nest.map_structure(lambda tensor: tensor.numpy(), steps)
+        return as_arrays
+
+    def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
+        @tf.function(jit_compile=True, autograph=False)
+        def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
+            reader = batches.reader(
+                first, num_steps, capacity=capacity, implementation=self._implementation
+            )
+            return reader(step)
+
+        return read
+
+
+def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
+    """Holds the shares of all replicas, side by side, against the rows."""
+    shares = [
+        expected_share(columns, plan, replica=replica, **place) for replica in range(plan.replicas)
+    ]
+    b = plan.rows_per_replica
+    num_rows = plan.replicas * (b + 1) - 1
+    own = [row for row in range(num_rows) if row % (b + 1) < b]
+    between = [row for row in range(num_rows) if row % (b + 1) == b]
+    for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
+        read = share.labels if name == LABELS else share.inputs[name]
+        values, splits = read["values"], read["row_splits"]
+        assert (values.shape, splits.shape) == ((length * plan.replicas,), (num_rows + 1,))
+        rows = np.split(values, splits[1:-1])
+        rows[-1] = values[splits[-2] : splits[-1]]
+        expected = [row for each in shares for row in each.ragged[name]]
+        assert [rows[row].tolist() for row in own] == expected
+        assert (values < sets.num_tokens).all(), "also what pads"
+        if name in share.rowids:
+            counts = [*np.diff(splits), len(values) - splits[-1]]
+            np.testing.assert_array_equal(
+                share.rowids[name], np.arange(num_rows + 1).repeat(counts)
+            )
+    real = np.concatenate([np.arange(b) < each.real_rows for each in shares])
+    weights = np.concatenate([each.dense.get(WEIGHTS, np.ones(b)) for each in shares]) * real
+    arrays = {
+        name: np.concatenate([each.dense[name] for each in shares])
+        for name in columns.dense
+        if name != WEIGHTS
+    }
+    read = {**share.inputs, LABELS: share.labels, "real": share.real, "weights": share.weights}
+    for name, array in {**arrays, "real": real, "weights": weights}.items():
+        np.testing.assert_array_equal(read[name][own], array, err_msg=name)
+        if name in ("real", "weights"):
+            assert not read[name][between].any(), name
+        else:  # a copy of the row before, so that no number is there that the model does not know
+            copied = [row - 1 for row in between]
+            np.testing.assert_array_equal(read[name][between], read[name][copied])
+    assert share.batch_rows == max(1, shares[0].batch_rows)
+
+
+def plan_of(columns: Columns, **changes: int) -> Plan:
+    settings = {"batch_size": 8, "replicas": 2, "steps_per_call": 3, "seed": 5, "epochs": 2}
+    return training_plan(columns.lengths, **(settings | changes))
+
+
+@pytest.mark.parametrize("labels", get_args(Labels))
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
+    """Several inputs, two shares on a device, an epoch that ends in a shorter call and an
+    incomplete batch."""
+    rows = 53 if labels == "classes" else 21
+    examples = random_examples(
+        np.random.default_rng(), rows=rows, labels=labels, weights=labels != "matrix"
+    )
+    columns = Columns.of(examples)
+    plan = plan_of(columns)
+    reading = Reading(implementation)
+    feed = build_feed(kind, examples, devices=CPU)
+    steps_done = 0
+    for dispatch, (batches,) in feed.dispatches(plan, epochs=2):
+        step = dispatch.step % plan.steps_per_epoch
+        for call in dispatch.calls:
+            for share in reading(batches, call):
+                has_rowids = set(columns.ragged) if implementation != "native" else set()
+                assert set(share.rowids) == has_rowids
+                check(share, columns, plan, call.capacity, epoch=dispatch.epoch, step=step)
+                step += 1
+                steps_done += 1
+    assert steps_done == 2 * plan.steps_per_epoch
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_ids(kind: str, replicas: int) -> None:
+    """A model of numbers alone is no use case, but nothing to fail at either."""
+    rng = np.random.default_rng()
+    numbers = rng.normal(size=[10, 3]).astype(np.float32)
+    examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
+    columns = Columns.of(examples)
+    plan = plan_of(columns, batch_size=4, replicas=replicas, epochs=1)
+    (dispatch, (batches,)), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    (call,) = dispatch.calls
+    for step, share in enumerate(Reading("gather")(batches, call)):
+        check(share, columns, plan, (), epoch=0, step=step)
+
+
+@pytest.mark.parametrize("implementation", ["gather", IMPLEMENTATIONS[-1]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> None:
+    rng = np.random.default_rng()
+    sets = random_sets(rng, rows=20, num_tokens=2**31 - 1, num_classes=2**17)
+    columns = Columns.of(Examples.of(sets))
+    plan = evaluation_plan(columns.lengths, batch_size=7, replicas=1, steps_per_call=3)
+    ((dispatch, (batches,)),) = build_feed(kind, Examples.of(sets), devices=CPU).dispatches(plan)
+    (call,) = dispatch.calls
+    for step, share in enumerate(Reading(implementation)(batches, call)):
+        check(share, columns, plan, call.capacity, epoch=0, step=step)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_rows_counts_as_one_so_that_none_divides_by_nothing(kind: str) -> None:
+    examples = Examples.of(random_sets(np.random.default_rng(), rows=9))
+    columns = Columns.of(examples)
+    plan = evaluation_plan(columns.lengths, batch_size=2, replicas=1, steps_per_call=3)
+    assert plan.steps_per_epoch == 6  # two calls for five batches
+    *_, (dispatch, (batches,)) = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    call = dispatch.calls[-1]
+    *_, share = Reading("gather")(batches, call)
+    check(share, columns, plan, call.capacity, epoch=0, step=5)
+    assert share.batch_rows == 1
+    assert not share.weights.any()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
+    implementation: str,
+) -> None:
+    sets = RaggedSets(
+        values=np.arange(15, dtype=np.int32),
+        row_splits=np.cumsum([0, 3, 2, 9, 1]),
+        labels=np.array([0, 1, 0, 1], np.int32),
+        num_tokens=15,
+        name="long",
+    )
+    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=2, steps_per_call=2)
+    feed = build_feed("resident", Examples.of(sets), devices=CPU)
+    ((_, (batches,)),) = feed.dispatches(plan)
+    call = Call(first=0, num_steps=2, capacity=(8,))
+    if implementation == "native":
+        with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
+            Reading(implementation)(batches, call)
+        return
+    weights = [share.weights for share in Reading(implementation)(batches, call)]
+    np.testing.assert_array_equal(weights, [[1, 0, 1], [np.nan, 0, 1]])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementation: str) -> None:
+    examples = random_examples(np.random.default_rng(), rows=20)
+    columns = Columns.of(examples)
+    plan = plan_of(columns, batch_size=4, steps_per_call=5, epochs=1)
+    ((_, (batches,)),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    resized = batches.resized((640, 256))
+    assert resized.num_rows == batches.num_rows == 2 * 3 - 1
+    specs = [
+        [(field.dtype, field.shape) for field in tf.nest.flatten(each)]
+        for each in (batches.resized(plan.capacities.largest), batches)
+    ]
+    assert specs[0] == specs[1], "what was compiled is what runs"
+    call = Call(first=0, num_steps=2, capacity=(640, 256))
+    for share in Reading(implementation)(resized, call):
+        for name, length in (("words", 640), ("tags", 256)):
+            assert share.inputs[name]["values"].shape == (2 * length,)
+            assert share.inputs[name]["row_splits"].tolist() == [0, 0, 0, *[length] * 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_tokens", [50, 100_000])
+def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
+    """TensorFlow keeps int32 arrays of a GPU on the host and uploads them at every call."""
+    examples = random_examples(
+        np.random.default_rng(), rows=20, num_tokens=num_tokens, labels="ragged"
+    )
+    plan = plan_of(Columns.of(examples), batch_size=4, epochs=1)
+    for _, (batches,) in build_feed(kind, examples, devices=CPU).dispatches(plan):
+        for each in (batches, batches.resized((256, 256, 256))):
+            types = {tensor.dtype for tensor in tf.nest.flatten(each)}
+            assert types <= {tf.uint16, tf.uint32, tf.int64, tf.float32}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(1, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32), (2**31 - 1, np.uint32)],
+)
+def test_sixteen_bits_where_they_suffice(limit: int, expected: type) -> None:
+    assert wire_type(limit) is expected
+    assert limit - 1 <= np.iinfo(expected).max

@@ -1,0 +1,154 @@
+"""Keras's callbacks are called where `fit` calls them, and what they change is taken up."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import harness
+
+TOKENS = 40
+
+
+def rows(count: int = 200, name: str = "rows") -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    values = rng.integers(0, TOKENS, 5 * count)
+    labels = (values.reshape(count, 5).mean(axis=1) > TOKENS / 2).astype(int)
+    return harness.RaggedSets(
+        values=values,
+        row_splits=np.arange(0, 5 * count + 1, 5),
+        labels=labels,
+        num_tokens=TOKENS,
+        name=name,
+    ).unique()
+
+
+def small(inputs: Any) -> Any:
+    x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
+    return keras.layers.Dense(1)(x)
+
+
+def trainer(**settings: Any) -> harness.Trainer:
+    given = {"batch_size": 40, "implementation": "gather", "optimizer": "sgd", **settings}
+    return harness.Trainer(small, **given)
+
+
+class Order(keras.callbacks.Callback):
+    """Notes every hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooks: list[str] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.hooks.append(f"train begins, {self.params['epochs']} epochs")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.hooks.append(f"epoch {epoch} begins")
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.hooks.append("test begins")
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.hooks.append("test ends")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.hooks.append(f"epoch {epoch} ends: {' '.join(logs)}")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.hooks.append("train ends")
+
+
+class Batches(Order):
+    """And those of batches."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.hooks.append(f"batch {batch} begins")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.hooks.append(f"batch {batch} ends")
+
+
+def keras_hooks(callback: Order) -> list[str]:
+    """What `keras.Model.fit` calls with as many batches."""
+    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["accuracy"])
+    x = np.zeros([200, 1])
+    model.fit(
+        x, x, batch_size=40, epochs=2, validation_data=(x, x), verbose=0, callbacks=[callback]
+    )
+    return callback.hooks
+
+
+@pytest.mark.parametrize("kind", [Order, Batches])
+def test_in_the_order_of_keras(kind: type[Order], capsys: pytest.CaptureFixture[str]) -> None:
+    expected = [sorted(hook) for hook in keras_hooks(kind())]  # logs may stand in another order
+    callback = kind()
+    trainer().fit(rows(), validation=rows(), epochs=2, callbacks=[callback])
+    assert [sorted(hook) for hook in callback.hooks] == expected
+    said = "Batches wants every batch" in capsys.readouterr().out
+    assert said == (kind is Batches)
+
+
+def test_epoch_hooks_leave_the_dispatches_as_they_are() -> None:
+    own = trainer()
+    own.fit(rows(), callbacks=[Order()], verbose=False)
+    assert own.last is not None
+    assert own.last.summary.choices["steps_per_dispatch"] == 5
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    """With a rate that makes every epoch worse, the first is the best."""
+    train = rows()
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=2, restore_best_weights=True
+    )
+    own = trainer(optimizer=keras.optimizers.SGD(-0.5))
+    history = own.fit(
+        train, validation=train, epochs=20, callbacks=[stopping], verbose=False
+    ).history
+    assert len(history["loss"]) == 3
+    assert own.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-6)
+
+
+def test_the_best_model_is_kept(tmp_path: Path) -> None:
+    train = rows()
+    path = tmp_path / "best.keras"
+    best = keras.callbacks.ModelCheckpoint(path, monitor="val_loss", save_best_only=True)
+    own = trainer(optimizer=keras.optimizers.SGD(-0.5))
+    history = own.fit(train, validation=train, epochs=3, callbacks=[best], verbose=False).history
+    kept = harness.Trainer(keras.saving.load_model(path, compile=False), batch_size=40)
+    assert kept.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-5)
+
+
+def test_a_learning_rate_that_a_callback_sets_counts() -> None:
+    def to_zero(epoch: int, rate: float) -> float:
+        return rate if epoch == 0 else 0.0
+
+    train = rows()
+    scheduler = keras.callbacks.LearningRateScheduler(to_zero)
+    history = (
+        trainer()
+        .fit(train, validation=train, epochs=3, callbacks=[scheduler], verbose=False)
+        .history
+    )
+    assert history["val_loss"][0] == history["val_loss"][1] == history["val_loss"][2]
+    assert history["learning_rate"][1:] == [0.0, 0.0]
+
+
+def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
+    class Zero(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.set_weights([np.zeros_like(w) for w in self.model.get_weights()])
+
+    train = rows()
+    own = trainer()
+    own.fit(train, callbacks=[Zero()], run_dir=tmp_path / "run", verbose=False)
+    assert not own.predict(train).any()
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert not any(weights.any() for weights in saved.get_weights())
+    resumed = trainer()
+    resumed.fit(train, epochs=1, run_dir=tmp_path / "run", resume=True, verbose=False)
+    assert resumed.step == 5

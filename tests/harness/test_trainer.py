@@ -1,0 +1,273 @@
+"""The trainer, as a user drives it: fit, fit again, resume, evaluate, predict, save, export."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+
+TOKENS, TAGS = 200, 30
+
+
+def ragged(rng: np.random.Generator, rows: int, tokens: int, name: str) -> harness.RaggedSets:
+    splits = np.concatenate([[0], np.cumsum(rng.integers(0, 20, rows))])
+    values = rng.integers(0, tokens, splits[-1])
+    return harness.RaggedSets(
+        values=values, row_splits=splits, num_tokens=tokens, name=name
+    ).unique()
+
+
+def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
+    """Rows whose class depends on their ids."""
+    rng = np.random.default_rng()
+    sets = ragged(rng, rows, TOKENS, name)
+    labels = [int(np.sin(sets.row(i)).sum() > 0) for i in range(rows)]
+    return harness.RaggedSets(
+        values=sets.values,
+        row_splits=sets.row_splits,
+        labels=np.array(labels),
+        num_tokens=TOKENS,
+        name=name,
+        is_unique=True,
+    )
+
+
+def several(rows: int = 330, *, ragged_labels: bool = False) -> harness.Examples:
+    """Two ragged inputs and a dense one; any of three labels."""
+    rng = np.random.default_rng()
+    words, tags = ragged(rng, rows, TOKENS, "words"), ragged(rng, rows, TAGS, "tags")
+    numbers = rng.normal(size=[rows, 4])
+    shown = np.stack([words.lengths > 9, tags.lengths > 9, numbers[:, 0] > 0], axis=1)
+    labels: Any = shown.astype(np.uint8)
+    if ragged_labels:
+        row, which = np.nonzero(shown)
+        splits = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
+        labels = harness.RaggedSets(values=which, row_splits=splits, num_tokens=3, name="labels")
+    inputs = {"words": words, "tags": tags, "numbers": numbers}
+    return harness.Examples(inputs=inputs, labels=labels, name="several")
+
+
+def small(inputs: Any) -> Any:
+    x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
+    return keras.layers.Dense(1)(keras.layers.Dropout(0.2)(x))
+
+
+def wide(inputs: Any) -> Any:
+    words = harness.MultiHotDense(8, TOKENS, activation="gelu", name="words_table")(inputs["words"])
+    tags = harness.MultiHotDense(8, TAGS, activation="gelu", name="tags_table")(inputs["tags"])
+    numbers = keras.layers.Dense(8, activation="tanh")(inputs["numbers"])
+    x = keras.layers.Concatenate()([words, tags, numbers])
+    return keras.layers.Dense(3)(keras.layers.BatchNormalization()(x))
+
+
+def trainer(model: Any = small, **settings: Any) -> harness.Trainer:
+    return harness.Trainer(model, **{"batch_size": 50, "implementation": "gather", **settings})
+
+
+def test_fit_returns_what_keras_returns_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train, test = single(), single(70)
+    own = trainer(optimizer=keras.optimizers.Adam(1e-2))
+    history = own.fit(train, validation=test, epochs=3)
+    assert isinstance(history, keras.callbacks.History)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 3 for values in history.history.values())
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    found = own.evaluate(test)
+    assert found["loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
+    assert found["accuracy"] == history.history["val_accuracy"][-1]
+    outputs = own.predict(test)
+    assert outputs.shape == (70, 1)
+    assert np.mean((outputs[:, 0] > 0) == test.labels) == pytest.approx(found["accuracy"])
+    assert list(tmp_path.iterdir()) == []
+    assert "epoch 3/3" in capsys.readouterr().out
+
+
+def test_the_model_has_the_present_weights() -> None:
+    train = single()
+    own = trainer()
+    with pytest.raises(ValueError, match="call fit before"):
+        own.model  # noqa: B018
+    own.fit(train, verbose=False)
+    inputs = {"values": train.values, "row_splits": train.row_splits.astype(np.int32)}
+    np.testing.assert_allclose(own.model(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
+
+
+def test_fit_again_goes_on() -> None:
+    train = single()
+    once, twice = trainer(seed=3), trainer(seed=3)
+    together = once.fit(train, epochs=4, verbose=False).history["loss"]
+    first = twice.fit(train, epochs=1, verbose=False).history["loss"]
+    then = twice.fit(train, epochs=3, verbose=False).history["loss"]
+    assert first + then == together
+    assert once.step == twice.step == 28
+
+
+def test_two_trainers_live_side_by_side() -> None:
+    train = single()
+    alone = trainer(seed=1).fit(train, epochs=2, verbose=False).history["loss"]
+    one, other = trainer(seed=1), trainer(seed=2)
+    begun = one.fit(train, epochs=1, verbose=False).history["loss"]
+    other.fit(train, epochs=2, verbose=False)
+    assert begun + one.fit(train, epochs=1, verbose=False).history["loss"] == alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [("single", "stream"), ("several", "resident"), ("ragged labels", "stream")]
+)
+def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path, kind: str, how: str) -> None:
+    """With dropout, BatchNormalization, several inputs and labels of each kind."""
+    train: Any = single() if kind == "single" else several(ragged_labels=kind == "ragged labels")
+    model = small if kind == "single" else wide
+
+    def fresh() -> harness.Trainer:
+        return trainer(model, seed=5, input=how)
+
+    whole = fresh().fit(train, validation=train, epochs=3, verbose=False).history
+    fresh().fit(train, validation=train, epochs=2, run_dir=tmp_path / "run", verbose=False)
+    resumed = fresh()
+    rest = resumed.fit(
+        train, validation=train, epochs=3, run_dir=tmp_path / "run", resume=True, verbose=False
+    )
+    assert rest.epoch == [2]
+    assert rest.history == {name: values[2:] for name, values in whole.items()}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_loss"] == whole["val_loss"][-1]
+    outputs = resumed.predict(train)
+    resumed.save(tmp_path / "mine.keras")
+    np.savez(tmp_path / "rows.npz", outputs=outputs, **arrays(train))
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True)
+
+
+def arrays(rows: Any) -> dict[str, np.ndarray]:
+    """The inputs of rows, for another process."""
+    found = {}
+    for name, part in harness.Examples.of(rows).inputs.items():
+        if isinstance(part, harness.RaggedSets):
+            found |= {f"{name}|values": part.values, f"{name}|row_splits": part.row_splits}
+            found[f"{name}|num_tokens"] = np.array(part.num_tokens)
+        else:
+            found[name] = part
+    return found
+
+
+ELSEWHERE = """
+import sys, numpy as np, harness
+folder = sys.argv[1]
+stored = dict(np.load(folder + "/rows.npz"))
+expected = stored.pop("outputs")
+parts = {}
+for name, array in stored.items():
+    name, bar, field = name.partition("|")
+    if bar:
+        parts.setdefault(name, {})[field] = array if array.ndim else int(array)
+    else:
+        parts[name] = array
+inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
+for model in ("/mine.keras", "/run/model.keras"):
+    own = harness.Trainer(harness.load_model(folder + model), batch_size=50)
+    outputs = own.predict(harness.Examples(inputs=inputs))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+def schedule() -> keras.optimizers.Optimizer:
+    decay = keras.optimizers.schedules.CosineDecay(1e-2, 30, warmup_target=3e-2, warmup_steps=5)
+    return keras.optimizers.AdamW(decay, weight_decay=1e-2, global_clipnorm=0.5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        schedule,
+        lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4),
+        lambda: keras.optimizers.SGD(1e-2, momentum=0.9, use_ema=True, ema_overwrite_frequency=3),
+        lambda: keras.optimizers.Adafactor(1e-2),
+    ],
+)
+def test_any_optimizer_on_replicas_and_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
+    train = several(300)
+
+    def fresh(replicas: int = 1) -> harness.Trainer:
+        settings = {"seed": 1, "batch_size": 60, "replicas": replicas}
+        return trainer(wide, optimizer=optimizer(), **settings)
+
+    whole = fresh().fit(train, epochs=3, verbose=False).history["loss"]
+    shared = fresh(2).fit(train, epochs=3, verbose=False).history["loss"]
+    np.testing.assert_allclose(shared, whole, rtol=1e-5)
+    fresh().fit(train, epochs=1, run_dir=tmp_path / "run", verbose=False)
+    rest = fresh().fit(train, epochs=3, run_dir=tmp_path / "run", resume=True, verbose=False)
+    assert rest.history["loss"] == whole[1:]
+
+
+def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
+    train = single()
+    own = trainer(implementation="auto")
+    own.fit(train, verbose=False)
+    own.export(tmp_path / "exported")
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    inputs = {
+        "values": tf.constant(train.values),
+        "row_splits": tf.constant(train.row_splits, tf.int32),
+    }
+    np.testing.assert_allclose(served.serve(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_take_the_same_steps() -> None:
+    train = several(300)
+    losses = [
+        trainer(wide, replicas=replicas, seed=1, batch_size=60)
+        .fit(train, epochs=3, verbose=False)
+        .history["loss"]
+        for replicas in (1, 2, 4)
+    ]
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
+
+
+def test_metrics_weights_and_losses_of_keras() -> None:
+    rng = np.random.default_rng()
+    train = single()
+    weights = rng.uniform(0, 2, train.num_rows).astype(np.float32)
+    examples = harness.Examples(inputs={"": train}, labels=train.labels, weights=weights)
+    task = harness.Task(
+        "binary",
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=0.1),
+        metrics=["accuracy", keras.metrics.AUC(name="auc"), "precision"],
+        class_weight={1: 3.0},
+    )
+    own = trainer(task=task)
+    history = own.fit(examples, epochs=2, verbose=False).history
+    assert set(history) == {"loss", "accuracy", "auc", "precision"}
+    found = own.evaluate(examples)
+    probabilities = 1 / (1 + np.exp(-own.predict(train).astype(np.float64)))
+    smooth = 0.9 * train.labels + 0.05
+    losses = -smooth * np.log(probabilities[:, 0]) - (1 - smooth) * np.log1p(-probabilities[:, 0])
+    # Class weights count in training alone, as Keras's.
+    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-5)
+    auc = keras.metrics.AUC()
+    auc.update_state(train.labels[:, None], probabilities)
+    assert found["auc"] == pytest.approx(float(auc.result()), abs=1e-6)
+    precision = keras.metrics.Precision()
+    precision.update_state(train.labels[:, None], probabilities)
+    assert found["precision"] == pytest.approx(float(precision.result()), abs=1e-6)
+
+
+def test_rows_kept_for_the_end(tmp_path: Path) -> None:
+    train, validation, test = single(), single(80), single(60)
+    own = trainer()
+    own.fit(train, validation=validation, test=test, run_dir=tmp_path / "run", verbose=False)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_loss"] == own.evaluate(test)["loss"]
+    assert summary["dataset"]["test_rows"] == 60
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
+    assert found == own.evaluate(validation)["loss"]

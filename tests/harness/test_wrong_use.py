@@ -1,0 +1,151 @@
+"""Wrong use from Python: one ValueError with fact, values and remedy, before training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+
+TOKENS = 50
+
+
+def rows(
+    count: int = 60, *, tokens: int = TOKENS, labels: Any = None, name: str = "rows"
+) -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    return harness.RaggedSets(
+        values=rng.integers(0, tokens, 4 * count),
+        row_splits=np.arange(0, 4 * count + 1, 4),
+        labels=rng.integers(0, 2, count) if labels is None else labels,
+        num_tokens=tokens,
+        num_classes=max(2, 1 if labels is None else int(np.max(labels)) + 1),
+        name=name,
+    )
+
+
+def model(units: int = 1, tokens: int = TOKENS) -> Callable[[Any], Any]:
+    def small(inputs: Any) -> Any:
+        return keras.layers.Dense(units)(harness.MultiHotDense(4, tokens)(inputs))
+
+    return small
+
+
+def fit(trained: Any, train: Any, **arguments: Any) -> None:
+    own = harness.Trainer(trained, batch_size=20, implementation="gather")
+    try:
+        own.fit(train, verbose=False, **arguments)
+    finally:
+        assert own.step == 0
+
+
+class Silent(keras.optimizers.Optimizer):
+    """Cannot be compiled: it looks at the values."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        variable.assign_sub(gradient.numpy())
+
+
+class Peeking(keras.layers.Layer):
+    """Cannot be compiled: it leaves TensorFlow."""
+
+    def call(self, inputs: Any) -> Any:
+        doubled = tf.numpy_function(lambda x: 2 * x, [inputs], tf.float32)
+        return tf.reshape(doubled, tf.shape(inputs))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+
+def peeking(inputs: Any) -> Any:
+    x = Peeking(name="peeking")(harness.MultiHotDense(4, TOKENS)(inputs))
+    return keras.layers.Dense(1)(x)
+
+
+def broken(inputs: Any) -> Any:
+    return keras.layers.Dense(1)(harness.MultiHotDense(4, TOKENS)(inputs["words"]))
+
+
+SEVERAL = {"words": TOKENS}
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: fit(model(3), rows()), r"\[None, 3\].*binary with 2 classes.*Dense\(1\)"),
+        (lambda: fit(model(1), rows(labels=np.arange(60) % 3)), r"multi_class.*3.*Dense\(3\)"),
+        (
+            lambda: harness.Trainer(model(), task="multi_label", batch_size=20).fit(rows()),
+            "labels of rows.*multi_label",
+        ),
+        (lambda: rows(tokens=50, labels=np.full(60, 0.5)), "not a whole number"),
+        (lambda: fit(model(tokens=40), rows()), "ids below 50.*those below 40.*num_tokens=50"),
+        (lambda: rows(0), r"rows|row"),
+        (lambda: fit(model(), rows(10)), "batch.*20.*10 rows"),
+        (lambda: fit(peeking, rows()), "layer 'peeking' cannot be compiled"),
+        (lambda: fit(broken, rows()), "cannot be called with the inputs of rows"),
+        (lambda: fit(model(), np.zeros([3, 4])), "ndarray; give harness.RaggedSets"),
+        (lambda: fit(model(), rows(), epochs=0), "epochs is 0"),
+        (lambda: fit(model(), rows(), on_nam="stop"), "no setting on_nam.*on_nan"),
+        (lambda: harness.Trainer(model(), batchsize=3), "no setting batchsize.*batch_size"),
+        (lambda: harness.Trainer(model(), batch_size=0), "batch-size is 0"),
+        (lambda: harness.Trainer(3), "model is int"),
+        (lambda: harness.Trainer(model(), optimizer="adamm"), "adamm"),
+        (
+            lambda: harness.Trainer(
+                model(), optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+            ),
+            "LossScaleOptimizer.*inner",
+        ),
+        (
+            lambda: harness.Trainer(model(), optimizer=Silent(0.1), batch_size=20).fit(
+                rows(), verbose=False
+            ),
+            "Silent.*cannot be compiled",
+        ),
+        (lambda: harness.Task("ternary"), "ternary.*multi_class"),
+        (lambda: harness.Task(loss="hing").settled(harness.Examples.of(rows())), "hing"),
+        (
+            lambda: harness.Task(metrics=["accurracy"]).settled(harness.Examples.of(rows())),
+            "accurracy",
+        ),
+        (
+            lambda: harness.Examples(inputs={"a": np.zeros([3, 1])}, labels=np.zeros(4)),
+            "a 3, labels 4",
+        ),
+        (
+            lambda: harness.Examples(inputs={"a": np.full([3, 1], np.nan)}),
+            "row 0 of the input 'a' is not finite",
+        ),
+        (lambda: harness.load("/nowhere/imdb.npz"), "/nowhere/imdb.npz"),
+    ],
+)
+def test_one_message(act: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        act()
+
+
+def test_another_vocabulary_to_predict() -> None:
+    own = harness.Trainer(model(), batch_size=20, implementation="gather")
+    own.fit(rows(), verbose=False)
+    with pytest.raises(ValueError, match=r"other has ids below 60.*knows 50"):
+        own.predict(rows(tokens=60, name="other"))
+    with pytest.raises(ValueError, match=r"inputs \['words'\].*built for \[''\]"):
+        own.predict(harness.Examples(inputs={"words": rows()}))
+
+
+def test_rows_without_labels_are_not_trained_on() -> None:
+    splits = np.arange(0, 241, 4)
+    bare = harness.RaggedSets(values=np.zeros(240, int), row_splits=splits, num_tokens=TOKENS)
+    with pytest.raises(ValueError, match="no labels"):
+        fit(model(), bare)
+
+
+def test_a_refused_fit_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch"):
+        fit(model(), rows(10), run_dir=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,51 @@
+"""What implementations say of themselves, and what is known without TensorFlow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels.multi_hot import IMPLEMENTATIONS, reads_resident_rows, registry, takes_rowids
+from kernels.multi_hot.registry import Product, UnavailableError, product, why_unavailable
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_each_name_is_an_implementation(name: str) -> None:
+    assert isinstance(product(name), Product)
+    assert product(name).fits(1, 1)
+
+
+def test_capabilities() -> None:
+    known = ("dense", "gather", "native")
+    assert [takes_rowids(name) for name in known] == [True, True, False]
+    assert [reads_resident_rows(name) for name in known] == [False, False, True]
+    assert [product(name).deterministic_on_gpu for name in known] == [True, False, False]
+    assert not product("dense").fits(2**14, 2**14)
+
+
+def test_why_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_unavailable("native", "GPU") == "native runs on CPU only, not on GPU"
+    assert why_unavailable("gather", "GPU") is None
+
+    def prepare() -> str:
+        raise UnavailableError("no compiler: install one")
+
+    parts = dict.fromkeys(("index", "forward", "backward"), print)
+    monkeypatch.setattr(registry, "product", lambda name: Product(**parts, prepare=prepare))
+    assert why_unavailable("built", "CPU") == "no compiler: install one"
+
+
+def test_the_names_need_no_tensorflow() -> None:
+    code = (
+        "import sys, kernels.multi_hot as m; print('tensorflow' in sys.modules, *m.IMPLEMENTATIONS)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", *IMPLEMENTATIONS], done.stderr
+
+
+def test_an_unknown_name_of_the_package() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        from kernels.multi_hot import nothing  # noqa: F401

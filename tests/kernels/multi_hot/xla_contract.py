@@ -1,0 +1,130 @@
+"""The contract of implementations that are made of XLA's own operations, as one test class.
+
+They run on every device, cannot raise inside a compiled program, and take `value_rowids`.
+B rows, V num_tokens, H units, N values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kernels.multi_hot.cases import SMALL, Case
+from tests.kernels.multi_hot.contract import (
+    DTYPES,
+    MultiHotContract,
+    rowids_of,
+    value_and_gradient,
+)
+
+Tensor = Any
+
+
+class XlaContract(MultiHotContract):
+    """What holds besides for the implementations made of XLA's own operations alone."""
+
+    @pytest.mark.parametrize("unique", [False, True])
+    @pytest.mark.parametrize(
+        ("values", "row_splits"),
+        [
+            ([1, 11, 0], [0, 2]),
+            ([1, 2, -1], [0, 2, 3]),
+            ([1, 2, 3], [0, 4]),
+            ([1, 2, 3], [0, 2, 1]),
+            ([1, 2, 3], [-1, 2]),
+            ([1, 2, 3], [0, 2**40]),
+        ],
+        ids=str,
+    )
+    def test_wrong_data_gives_nan_where_compiled(
+        self, values: list[int], row_splits: list[int], unique: bool
+    ) -> None:
+        y, dw = tf.function(value_and_gradient, jit_compile=True)(
+            self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
+            tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]),
+        )  # fmt: skip
+        assert np.isnan(y).all()
+        assert not np.isfinite(dw).all()
+
+    @pytest.mark.parametrize(
+        ("case", "dtype"),
+        [(case, tf.float32) for case in SMALL] + [(SMALL[0], dtype) for dtype in DTYPES[1:]],
+        ids=lambda part: part.name,
+    )
+    def test_named_case_with_rowids(
+        self, case: Case, dtype: tf.DType, rng: np.random.Generator
+    ) -> None:
+        sets = case.draw(int(rng.integers(2**32)))
+        self.check(
+            sets.table, sets.values, sets.row_splits, sets.dy,
+            unique=case.unique, dtype=dtype, compiled=True, rowids_dtype=tf.int32,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("unique", [False, True])
+    @pytest.mark.parametrize("rows", [[], [[]], [[], [7, 2, 9], []]], ids=str)
+    def test_shape_of_rows_with_rowids(
+        self, rows: list[list[int]], unique: bool, rng: np.random.Generator
+    ) -> None:
+        self.run(rows, rng, unique=unique, spare=3, rowids_dtype=tf.int32)
+
+    @pytest.mark.parametrize("rowids_dtype", [tf.int32, tf.uint16], ids=lambda dtype: dtype.name)
+    def test_property_with_rowids(self, rowids_dtype: tf.DType) -> None:
+        self.check_any_rows(rowids_dtype)
+
+    def test_rowids_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
+        self.check_descent(rng, with_rowids=True)
+
+    def test_sums_with_rowids_accumulate_in_float32(self) -> None:
+        function = tf.function(value_and_gradient, jit_compile=True)
+        for dtype, count in ((tf.bfloat16, 1_024), (tf.float16, 4_096)):
+            ones, zeros = tf.ones([count, 1], dtype), tf.zeros([count], tf.int32)
+            y, _ = function(
+                self.implementation, True, ones, tf.range(count), tf.constant([0, count]),
+                ones[:1], zeros,
+            )  # fmt: skip
+            assert float(y[0, 0]) == count
+            _, dw = function(
+                self.implementation, True, ones, zeros, tf.range(count + 1), ones,
+                tf.range(count),
+            )  # fmt: skip
+            assert float(dw[0, 0]) == count
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_a_wrong_id_gives_its_row_nan_with_rowids(
+        self, unique: bool, dtype: tf.DType, rng: np.random.Generator
+    ) -> None:
+        """Also a row that holds id 0 besides, which a wrong id must not be taken for."""
+        rows = [[1, 4], [0, 11], [-1, 3, 0], [2], [2**31 - 1]]
+        wrong = np.array([False, True, True, False, True])
+        row_splits = np.cumsum([0, *map(len, rows)])
+        table = tf.constant(rng.normal(size=(11, 3)), dtype)
+        values = tf.constant([token_id for row in rows for token_id in row], tf.int32)
+        y, _ = tf.function(value_and_gradient, jit_compile=True)(
+            self.implementation, unique, table, values, tf.constant(row_splits, tf.int32),
+            tf.ones([5, 3], dtype), tf.constant(rowids_of(row_splits, row_splits[-1]), tf.int32),
+        )  # fmt: skip
+        y = tf.cast(y, tf.float32).numpy()
+        assert np.isnan(y[wrong]).all()
+        if unique:  # else the ids are sorted, and which of them was wrong is not known any more
+            assert np.isfinite(y[~wrong]).all()
+
+    def test_lowers_for_gpu(self) -> None:
+        """XLA's front end accepts the whole program for a GPU, on a machine that has none."""
+        for unique, dtype, rowids in itertools.product((False, True), DTYPES, (False, True)):
+
+            def function(*operands: Tensor) -> Any:
+                return value_and_gradient(self.implementation, unique, *operands)  # noqa: B023
+
+            operands = [
+                tf.ones([40, 5], dtype), tf.zeros([16], tf.int32),
+                tf.zeros([5], tf.int64), tf.ones([4, 5], dtype),
+            ]  # fmt: skip
+            if rowids:
+                operands.append(tf.zeros([16], tf.int32))
+            lower = tf.function(function, jit_compile=True).experimental_get_compiler_ir(*operands)
+            assert "scatter" in lower(stage="hlo", platform_name="GPU")

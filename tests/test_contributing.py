@@ -1,0 +1,87 @@
+"""CONTRIBUTING's recipe for a new implementation of the multi-hot product, followed literally."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SECTION = (
+    (PROJECT_ROOT / "CONTRIBUTING.md")
+    .read_text(encoding="utf-8")
+    .partition("## Add an implementation")[2]
+    .partition("\n## ")[0]
+)
+TRY = """
+import json
+import tensorflow as tf
+from harness.model.layers import MultiHotDense
+from harness.settings import Settings
+from kernels.multi_hot import choose_implementation
+Settings(implementation="cast")
+choice = choose_implementation(num_rows=40, num_values=800, num_tokens=300, units=20)
+layer = MultiHotDense(2, 3, implementation="cast", kernel_initializer="ones")
+sums = layer({"values": tf.constant([0, 2, 2]), "row_splits": tf.constant([0, 1, 3])})
+print(json.dumps([list(choice.seconds_by_name), choice.why, sums.numpy().tolist()]))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with an implementation called `cast`, added as the section says."""
+    for name in ("harness", "kernels", "tests/kernels"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(PROJECT_ROOT / name, tmp_path / name)
+    module, registration, test = (
+        re.sub(r"^ {3}", "", block, flags=re.MULTILINE)
+        for block in re.findall(r"^ *```python\n(.*?)^ *```", SECTION, re.MULTILINE | re.DOTALL)
+    )
+    (tmp_path / "kernels/multi_hot/cast.py").write_text(module)
+    registry = tmp_path / "kernels/multi_hot/registry.py"
+    lines, count = re.subn(
+        r"^Implementation = .*\n", registration, registry.read_text(), flags=re.M
+    )
+    assert count == 1
+    registry.write_text(lines)
+    (tmp_path / "tests/kernels/multi_hot/test_cast.py").write_text(test)
+    return tmp_path
+
+
+def run_python(project: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project,
+        env=os.environ
+        | {
+            "MULTI_HOT_CACHE": str(project / "cache"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONPATH": "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_contract_judges_a_new_implementation(project: Path) -> None:
+    # Some of the contract: TestDense and TestGather run all of it.
+    tests = [f"tests/kernels/multi_hot/test_{name}.py" for name in ("cast", "hostile", "registry")]
+    chosen = "cast and (padded or wrong_data or loop or lowers or hostile or registry)"
+    told = run_python(project, "-m", "pytest", "-n", "0", "-v", "-k", chosen, *tests)
+    assert int(re.findall(r"(\d+) passed", told)[0]) > 30
+
+
+def test_auto_and_the_layer_know_a_new_implementation(project: Path) -> None:
+    measured, why, sums = json.loads(run_python(project, "-c", TRY))
+    assert {"cast", "dense", "gather"} <= set(measured)
+    assert "cast " in why
+    assert sums == [[1, 1], [1, 1]]

@@ -1,0 +1,213 @@
+"""Every command and piece of code in README, docs/ and the notebook, run in the order of a reader.
+
+Commands of the harness run in this process and on small data: `path/to/` becomes a folder of small
+files in Keras's format, and the synthetic corpus gets fewer rows.
+"""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+
+from harness.cli import main as command_line
+from harness.cli.train import TrainConfig
+from harness.decoding import from_mapping
+from harness.files import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+NOTEBOOK = ROOT / "docs" / "own_model.ipynb"
+NOT_RUN = {
+    "./scripts/test": "runs this test",
+    "./scripts/check": "is the gate, which CI runs beside this test",
+    "./scripts/harness tensorboard": "never ends; tests/browser/ opens it",
+    "./scripts/harness smoke": "takes a minute; tests/harness/cli/test_smoke.py runs parts of it",
+    "./scripts/harness bench": "takes minutes; tests/harness/cli/test_bench.py runs short ones",
+    "./scripts/harness compare": "needs two sweeps; tests/harness/cli/test_bench.py has them",
+    "./scripts/benchmark": "takes minutes; tests/scripts/test_benchmark.py",
+    "./scripts/bench-peers": "takes ten minutes, and installs the peers",
+    "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",
+    "./scripts/gpu-programs": "takes minutes; CI runs it with --short",
+    ".venv/bin/python -m benchmarks.": "takes minutes",
+    ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",
+}
+"""Commands by how they begin, and why they are not run here."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command, or a block of code."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it is not run; None if it is."""
+        reasons = (reason for start, reason in NOT_RUN.items() if self.text.startswith(start))
+        return next(reasons, None) if self.language == "sh" else None
+
+
+def examples_of(page: str) -> list[Example]:
+    """The commands and blocks of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = []
+    for block in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        line = text[: block.start(2)].count("\n") + 1
+        if block[1] != "sh":
+            found.append(Example(page, line, block[1], block[2]))
+            continue
+        for offset, written in enumerate(block[2].splitlines()):
+            if command := shlex.join(shlex.split(written, comments=True)):
+                found.append(Example(page, line + offset, "sh", command))
+    found += [
+        Example(page, text[: span.start()].count("\n") + 1, "sh", span[1])
+        for span in re.finditer(r"`(\.(?:/scripts|venv/bin)/[^`\n]+)`", text)
+        if span[1] not in (".venv/bin/python", "./scripts/harness")
+    ]
+    return sorted(found, key=lambda example: example.line)
+
+
+EXAMPLES = [example for page in PAGES for example in examples_of(page)]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads each page in a folder of its own."""
+
+    folder: Path
+    data: Path
+    names: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the Python of a page has defined so far."""
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]) -> Reader:
+    return Reader(tmp_path_factory.mktemp("reader"), small_files(tmp_path_factory.mktemp("data")))
+
+
+def small_files(folder: Path) -> Path:
+    """An imdb.npz, also where Keras would keep it, and a word index. Too small for the cache."""
+    rng = np.random.default_rng()
+    parts: dict[str, np.ndarray] = {}
+    for part in ("train", "test"):
+        labels = rng.integers(0, 2, 6_000)
+        ids = np.empty(len(labels), object)
+        for row, label in enumerate(labels):
+            ids[row] = (1 + 2 * rng.integers(0, 400, 20) + label).tolist()
+        parts |= {f"x_{part}": ids, f"y_{part}": labels}
+    cache = folder / "keras" / "datasets"
+    cache.mkdir(parents=True)
+    np.savez_compressed(cache / "imdb.npz", **parts)
+    (folder / "imdb.npz").symlink_to(cache / "imdb.npz")
+    words = ["a", "wonderful", "film", "boring", *(f"word{rank}" for rank in range(5, 800))]
+    write_json(folder / "imdb_word_index.json", {w: rank for rank, w in enumerate(words, 1)})
+    return folder
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = reader.folder / example.page
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("KERAS_HOME", str(reader.data / "keras"))
+    text = example.text.replace("path/to/", f"{reader.data}/")
+    if example.why_not:
+        check_command(shlex.split(text))
+    elif example.language == "toml":
+        from_mapping(TrainConfig, tomllib.loads(text), where=str(example))
+    elif example.language == "python":
+        exec(compile(text, str(example), "exec"), reader.names.setdefault(example.page, {}))
+    elif example == EXAMPLES[0]:
+        run_script(shlex.split(text))
+    else:
+        run_command(shlex.split(text))
+
+
+def check_command(words: list[str]) -> None:
+    """The program exists; the harness also knows the flags."""
+    if words[0] == "./scripts/harness":
+        command_line._parse(words[1:])
+    elif words[1:2] == ["-m"]:
+        assert importlib.util.find_spec(words[2]) is not None
+    else:
+        assert (ROOT / (words[1] if words[0] == ".venv/bin/python" else words[0])).is_file()
+
+
+def run_command(words: list[str]) -> None:
+    assert words[0] == "./scripts/harness", "a command that is neither run nor in NOT_RUN"
+    is_synthetic = words[1] in ("train", "profile", "bench") and "--data" not in words
+    if is_synthetic and "--profile-steps" not in words:  # the steps named need all rows
+        words += ["--synthetic-rows", "6000"]
+    assert command_line.main([last_checkpoint(word) for word in words[1:]]) == 0
+
+
+def last_checkpoint(word: str) -> str:
+    """The checkpoint in place of one that only the real data has."""
+    if re.search(r"/ckpt-\d+\.npz$", word):
+        return str(max(Path(word).parent.iterdir(), key=lambda path: path.stat().st_mtime))
+    return word
+
+
+def run_script(words: list[str]) -> None:
+    """As a reader's first command: the script, in a process of its own, with all rows."""
+    done = subprocess.run(
+        [ROOT / words[0], *words[1:]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test accuracy" in done.stdout
+
+
+def test_what_is_listed_as_not_run_is_on_a_page() -> None:
+    unused = [s for s in NOT_RUN if not any(e.text.startswith(s) for e in EXAMPLES)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
+    assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []
+    pictures = [(ROOT / page).parent / t for t in targets if t.endswith(".png")]
+    assert [path for path in pictures if path.stat().st_size > 200_000] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own, as a reader runs it."""
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert NOTEBOOK.stat().st_size < 100_000
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    )
+    client.execute(env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"})
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert (tmp_path / "mine.keras").is_file()

@@ -1,10 +1,9 @@
 """A background thread that does tasks in order, and observers that are called on it."""
 
 import contextlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from concurrent import futures
 
 from harness.records import (
     Compilation,
@@ -34,31 +33,21 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._tasks: queue.Queue[tuple[Task, threading.Event] | None] = queue.Queue(_MAX_WAITING)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._is_over = False
-        self._has_ended = False
+        self._pool = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
+        self._tasks: deque[futures.Future[None]] = deque()
+        self._has_failed = False
 
-    def do(self, task: Task) -> threading.Event:
+    def do(self, task: Task) -> futures.Future[None]:
         """Adds a task; blocks only while many are waiting.
-
-        Returns:
-            An event that is set when the task is done or dropped.
 
         Raises:
             BaseException: what an earlier task raised.
-            RuntimeError: when the context has ended, and the thread with it.
+            RuntimeError: when the context has ended.
         """
-        self._raise()
-        if self._has_ended:
-            raise RuntimeError("the background thread has ended and takes no more tasks")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="background", daemon=True)
-            self._thread.start()
-        done = threading.Event()
-        self._tasks.put((task, done))
-        return done
+        while self._tasks and (self._tasks[0].done() or len(self._tasks) > _MAX_WAITING):
+            self._tasks.popleft().result()
+        self._tasks.append(self._pool.submit(self._run, task))
+        return self._tasks[-1]
 
     def wait(self) -> None:
         """Waits until all tasks are done.
@@ -66,47 +55,28 @@ class Background:
         Raises:
             BaseException: what a task raised.
         """
-        self._tasks.join()
-        self._raise()
+        while self._tasks:
+            self._tasks.popleft().result()
 
     def __enter__(self) -> "Background":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._has_ended = True
-        if self._thread is None:
-            return
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._is_over = True
-            with contextlib.suppress(queue.Full):
-                self._tasks.put(None, timeout=_LEFT_BEHIND_SECONDS)
-                self._thread.join(_LEFT_BEHIND_SECONDS)
-            return
-        self._tasks.put(None)
-        self._thread.join()
-        self._raise()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            running = [task for task in self._tasks if not task.cancelled()]
+            futures.wait(running, timeout=_LEFT_BEHIND_SECONDS)
+        else:
+            self._pool.shutdown()
+            self.wait()
 
-    def _raise(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _run(self) -> None:
-        while (given := self._tasks.get()) is not None:
-            task, done = given
-            if not self._is_over:
-                try:
-                    task()
-                except BaseException as error:  # noqa: BLE001 - the training thread raises it again
-                    self._is_over = True
-                    self._error = error
-            done.set()
-            self._tasks.task_done()
+    def _run(self, task: Task) -> None:
+        if not self._has_failed:
+            try:
+                task()
+            except BaseException:
+                self._has_failed = True
+                raise
 
 
 class BackgroundObserver(Observer):
@@ -131,23 +101,19 @@ class BackgroundObserver(Observer):
             observer.on_start(run)
 
     def on_compilation(self, compilation: Compilation) -> None:
-        """In the background."""
+        """In the background, as the four below."""
         self._tell(lambda observer: observer.on_compilation(compilation))
 
     def on_window(self, window: Window) -> None:
-        """In the background."""
         self._tell(lambda observer: observer.on_window(window))
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """In the background."""
         self._tell(lambda observer: observer.on_epoch(epoch))
 
     def on_inspection(self, inspection: Inspection) -> None:
-        """In the background."""
         self._tell(lambda observer: observer.on_inspection(inspection))
 
     def on_message(self, message: Message) -> None:
-        """In the background."""
         self._tell(lambda observer: observer.on_message(message))
 
     def on_end(self, summary: Summary) -> None:

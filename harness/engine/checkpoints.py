@@ -2,10 +2,10 @@
 
 import functools
 import re
-import threading
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Checkpoints:
         self._states = states
         self._background = background
         self._max_waiting_bytes = max_waiting_bytes
-        self._written: threading.Event | None = None
+        self._written: Future[None] | None = None
 
     def save(self, step: int) -> None:
         """Saves the state after `step` optimizer steps, which may change as soon as this returns.
@@ -67,12 +67,12 @@ class Checkpoints:
         """
         # Who saves faster than the disk takes it waits here, with one copy in memory.
         if self._written is not None:
-            self._written.wait()
+            self._written.result()
         arrays = self._states[0].save()
         arrays[_STEP] = np.asarray(step, np.int64)
         self._written = self._background.do(functools.partial(self._write, arrays))
         if sum(array.nbytes for array in arrays.values()) > self._max_waiting_bytes:
-            self._written.wait()
+            self._written.result()
 
     def restore(self) -> int:
         """Restores the last state and returns its number of steps.

@@ -29,7 +29,7 @@ def _none_before() -> None:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "background"]
+    return [thread.name for thread in threading.enumerate() if "background" in thread.name]
 
 
 def test_in_order_on_one_thread_of_its_own() -> None:
@@ -108,7 +108,7 @@ def test_a_failure_comes_out_of_wait_once() -> None:
         with pytest.raises(OSError, match="disk full"):
             background.wait()
         background.wait()
-        expect(background.do(lambda: done.append("dropped")))  # who waits for it is not held up
+        background.do(lambda: done.append("dropped")).result(120)  # who waits is not held up
     assert done == []
 
 
@@ -184,18 +184,6 @@ def test_unused_it_has_no_thread() -> None:
     with Background() as background:
         background.wait()
         assert not threads()
-
-
-@pytest.mark.parametrize("was_used", [False, True])
-def test_after_the_end_nothing_can_be_handed_over(was_used: bool) -> None:
-    done: list[str] = []
-    with Background() as background:
-        if was_used:
-            background.do(lambda: done.append("before"))
-    with pytest.raises(RuntimeError, match="has ended"):
-        background.do(lambda: done.append("after"))
-    assert done == ["before"] * was_used
-    assert not threads()
 
 
 UNUSED = {"on_dispatch", "on_batches"}

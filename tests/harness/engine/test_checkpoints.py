@@ -7,6 +7,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import keras
@@ -31,7 +32,7 @@ class Held(Background):
         self._may_begin = may_begin
         self.num_given = 0
 
-    def do(self, task: Task) -> threading.Event:
+    def do(self, task: Task) -> Future[None]:
         self.num_given += 1
         return super().do(lambda: task() if self._may_begin.wait(60) else pytest.fail("held up"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.measure import Side
-from harness.bench.process import OWN_CODE, measured_module
+from harness.bench.process import OWN_CODE, require_measurable
 from harness.errors import InputError
 
 
@@ -36,7 +36,7 @@ def find_baseline(
         commit, dirty = code_state(OWN_CODE)
         return Side(settings=over, commit=commit, dirty=dirty), against
     if path.is_dir():
-        measured_module(path.absolute())
+        require_measurable(path.absolute())
         commit, dirty = code_state(path)
         return Side(settings={}, code=path.absolute(), commit=commit, dirty=dirty), against
     try:
@@ -50,7 +50,7 @@ def find_baseline(
             "program; name the root folder of a checkout, a TOML file of settings, or a revision"
         ) from error
     shutil.unpack_archive(archive, scratch / commit)
-    measured_module(scratch / commit)
+    require_measurable(scratch / commit)
     return Side(settings={}, code=scratch / commit, commit=commit, dirty=False), commit
 
 

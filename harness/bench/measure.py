@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.bench import machine
 from harness.bench.effects import is_steady, num_warm_up
-from harness.bench.process import OWN_CODE, MeasuredProcess, OutOfMemoryError, ProcessFailedError
+from harness.bench.process import OWN_CODE, MeasuredProcess, ProcessEndedError
 from harness.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
 
 _ROUND = "ABBABAAB"
@@ -49,11 +49,11 @@ def measure(
             with machine.gpu_utilization(tuple(ready["pci_bus_ids"])) as percents:
                 turn = process.turn(seconds=seconds, steps=steps)
             marks = machine.marks(before, machine.read((process.pid,)))
-    except (OutOfMemoryError, ProcessFailedError) as error:
+    except ProcessEndedError as error:
         return Row(
             cell=cell,
             repeat=repeat,
-            status="out of memory" if isinstance(error, OutOfMemoryError) else "failed",
+            status=error.status,
             note=str(error),
             load_average_before=load,
             load_average_after=machine.load_average(),
@@ -127,7 +127,7 @@ def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -
 
     Raises:
         InputError: when the settings of a side do not fit the data or the devices.
-        OutOfMemoryError, ProcessFailedError: a side ended.
+        ProcessEndedError: a side ended.
     """
     with ExitStack() as stack:
         processes: dict[str, MeasuredProcess] = {}
@@ -156,7 +156,7 @@ def take_turns(
     batches ahead of its own time. Both are halted before and afterwards.
 
     Raises:
-        OutOfMemoryError, ProcessFailedError: one ended.
+        ProcessEndedError: one ended.
     """
     processes = {"A": a, "B": b}
     pids = (a.pid, b.pid)

@@ -9,7 +9,6 @@ process would misunderstand.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import harness
 from harness.bench.results import Windows
@@ -30,33 +29,30 @@ from harness.files import json_text
 PROTOCOL_VERSION = 1
 OWN_CODE = Path(harness.__file__).parents[1]
 """The folder that holds the packages of this program."""
-_MODULES = ("harness.cli.measured", "harness.bench.worker")
-"""What the process runs, by version of the code, the newest first."""
+_MODULE = "harness.cli.measured"
 _NO_MEMORY = ("cannot allocate memory", "bad_alloc", "out of memory", "resource_exhausted")
 """What C++ libraries write before they end a process that has run out of memory."""
 
 
-class OutOfMemoryError(Exception):
-    """The process asked for more memory than it could have."""
+class ProcessEndedError(Exception):
+    """A measured process ended before it was told to; the message says why."""
+
+    def __init__(self, status: Literal["out of memory", "failed"], why: str) -> None:
+        super().__init__(why)
+        self.status: Literal["out of memory", "failed"] = status
 
 
-class ProcessFailedError(Exception):
-    """The process ended for another reason; the message has the end of its standard error."""
-
-
-def measured_module(code: Path) -> str:
-    """The module that a process runs to be measured, of the version with the root folder `code`.
+def require_measurable(code: Path) -> None:
+    """Checks that the folder `code` holds a version of this program that can be measured.
 
     Raises:
-        InputError: when it is no version that can be measured.
+        InputError: when it does not.
     """
-    for module in _MODULES:
-        if code.joinpath(*module.split(".")).with_suffix(".py").is_file():
-            return module
-    raise InputError(
-        f"{code} has no {_MODULES[0]}: it is not a version of this project, or one older than "
-        "`harness bench`; name another"
-    )
+    if not code.joinpath(*_MODULE.split(".")).with_suffix(".py").is_file():
+        raise InputError(
+            f"{code} has no {_MODULE}: it is not a version of this project, or one older than "
+            "`harness bench`; name another"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +79,12 @@ class MeasuredProcess:
         Raises:
             InputError: `code` is not a version that can be measured.
         """
-        module = measured_module(code)
+        require_measurable(code)
         self._started = time.perf_counter()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         # In a session of its own, so that Ctrl-C reaches only the parent, which decides what ends.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", _MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -109,13 +105,12 @@ class MeasuredProcess:
 
         Raises:
             InputError: the settings do not fit the data or the devices.
-            OutOfMemoryError, ProcessFailedError: it ended.
+            ProcessEndedError: it ended.
         """
         if self._ready is None:
-            self._ready = self._read("ready")
+            self._ready = self._read()
             self._ready["start_seconds"] = time.perf_counter() - self._started
-            code = Path(self._ready["code"])
-            assert code == self._code.resolve(), (code, self._code)
+            assert Path(self._ready["code"]) == self._code.resolve(), self._ready
         return self._ready
 
     @property
@@ -131,17 +126,14 @@ class MeasuredProcess:
 
         Raises:
             InputError: the settings do not fit the data or the devices.
-            OutOfMemoryError, ProcessFailedError: it ended.
+            ProcessEndedError: it ended.
         """
         self.wait_until_ready()
-        # Workers of older versions insist on `slow_down`.
-        self._write({"seconds": seconds, "steps": steps, "slow_down": 0.0})
+        self._write({"seconds": seconds, "steps": steps})
         windows: list[dict[str, Any]] = []
-        while (message := self._read("window", "turn"))["kind"] == "window":
+        while (message := self._read()).pop("kind") == "window":
             windows.append(message)
-        del message["kind"]
-        names = [field.name for field in dataclasses.fields(Windows)]
-        columns = {name: tuple(window[name] for window in windows) for name in names}
+        columns = {name: tuple(window[name] for window in windows) for name in windows[0]}
         return Turn(windows=Windows(**columns), **message)
 
     def stop(self) -> None:
@@ -171,7 +163,7 @@ class MeasuredProcess:
             self._process.stdin.write(f"{json_text(message)}\n")
             self._process.stdin.flush()
 
-    def _read(self, *kinds: str) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line.endswith("\n"):
@@ -180,21 +172,19 @@ class MeasuredProcess:
         if message["kind"] == "input error":
             raise InputError(message["message"])
         if message["kind"] == "out of memory":
-            raise OutOfMemoryError(message["message"])
-        assert message["kind"] in kinds, message
+            raise ProcessEndedError("out of memory", message["message"])
         return message
 
-    def _why_ended(self) -> Exception:
+    def _why_ended(self) -> ProcessEndedError:
         code = self._process.wait()
-        self._errors.seek(0)
-        text = self._errors.read().decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no error output"]
         if code == -signal.SIGKILL:
-            return OutOfMemoryError(
-                "it was killed (SIGKILL), as the system does when memory runs out"
-            )
-        for line in reversed(lines):
+            why = "it was killed (SIGKILL), as the system does when memory runs out"
+            return ProcessEndedError("out of memory", why)
+        self._errors.seek(0)
+        text = self._errors.read().decode(errors="replace").strip() or "no error output"
+        for line in reversed(text.splitlines()):
             if any(words in line.lower() for words in _NO_MEMORY):
-                return OutOfMemoryError(line)
+                return ProcessEndedError("out of memory", line.strip())
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return ProcessFailedError(f"the process ended with {how}: {lines[-1]}")
+        why = f"the process ended with {how}: {text.splitlines()[-1].strip()}"
+        return ProcessEndedError("failed", why)

@@ -16,7 +16,7 @@ from harness.bench.against import find_baseline, flattened
 from harness.bench.charts import draw, write_hparams
 from harness.bench.compare import compare_pairs, judge, print_comparison
 from harness.bench.measure import Side, measure, measure_pair
-from harness.bench.process import OutOfMemoryError, ProcessFailedError
+from harness.bench.process import ProcessEndedError
 from harness.bench.results import AXES, RESULTS_FILE_NAME, Cell, Pair, Results, Row, varying
 from harness.bench.sweep import (
     PLOT_FILE_NAME,
@@ -166,7 +166,7 @@ def _pair(
     b = Side(settings=settings_of(config, cell, data), commit=own.commit, dirty=own.dirty)
     try:
         return measure_pair(cell, a, b, repeat=repeat, seconds=config.seconds)
-    except (OutOfMemoryError, ProcessFailedError) as error:
+    except ProcessEndedError as error:
         raise InputError(
             f"{cell.label()} cannot be compared, because one of the two sides ended: {error}; "
             "leave the cell out"

@@ -1,32 +1,130 @@
-"""`python -m harness.cli.measured`: a process that `harness bench` measures. It trains what
-`harness train` would with the same settings; harness/bench/worker.py has the protocol."""
+"""`python -m harness.cli.measured`: a process that `harness bench` measures.
+
+It reads the settings from standard input, builds and compiles what `harness train` would train with
+them, reports that it is ready, and trains for a turn at each request. harness/bench/process.py has
+the parent's side, and describes the messages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
 
-from harness.bench.worker import serve
+from harness.bench.process import OWN_CODE, PROTOCOL_VERSION
+from harness.child_process import die_with_parent, take_standard_output
 from harness.cli.train import TrainConfig, trainer_of
 from harness.decoding import from_mapping
+from harness.errors import InputError
+from harness.observe import host
+from harness.quiet import quiet_import
+from harness.records import Observer, Window
 
-if TYPE_CHECKING:
-    from harness.data.ragged import RaggedSets
-    from harness.trainer import Trainer
+_EPOCHS = 2
+"""Whose orders of rows are repeated."""
 
 
-def build(settings: Mapping[str, Any]) -> tuple[Trainer, RaggedSets]:
-    """The trainer and its rows, from settings of `TrainConfig` by their bare names.
+class _Windows(Observer):
+    """Keeps the windows of a turn: sending them meanwhile would take time from the next."""
 
-    Raises:
-        InputError: when a setting is unknown or wrong, or there is no such data.
-    """
+    def __init__(self) -> None:
+        self.taken: list[Window] = []
+
+    def on_window(self, window: Window) -> None:
+        self.taken.append(window)
+
+
+def main() -> None:
+    """Serves one parent until it closes standard input."""
+    die_with_parent()
+    with io.TextIOWrapper(take_standard_output()) as channel:
+        try:
+            with quiet_import():
+                import tensorflow as tf
+            _serve(channel)
+        except InputError as error:
+            _send(channel, "input error", message=str(error))
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            message = str(error).partition("\n")[0] or "Python had none left"
+            _send(channel, "out of memory", message=message)
+
+
+def _serve(channel: TextIO) -> None:
+    import tensorflow as tf
+
     from harness.data.sources import load_configured
+    from harness.environment import gpu_warnings
 
-    config = from_mapping(TrainConfig, settings, where="the benchmark's settings")
+    job = json.loads(sys.stdin.readline())
+    if job["protocol"] != PROTOCOL_VERSION:
+        raise InputError(
+            f"the code in {OWN_CODE} measures by protocol {PROTOCOL_VERSION}, it was asked by "
+            f"{job['protocol']}; compare versions that share one"
+        )
+    config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
     data = load_configured(config.data)
-    return trainer_of(config, data), data.train
+    trainer = trainer_of(config, data)
+    warnings = gpu_warnings()
+    steps = trainer.steps(data.train, epochs=_EPOCHS)
+    compile_seconds = sum(made.seconds for made in steps.compile())
+    start, devices = steps.start, trainer.devices
+    resolved: dict[str, Any] = {
+        **{name: choice.value for name, choice in start.choices.items()},
+        "devices": list(start.devices),
+        "batch_size": start.batch_size,
+    }
+    if warnings:
+        resolved["warnings"] = list(warnings)
+    _send(
+        channel,
+        "ready",
+        code=str(OWN_CODE),
+        resolved=resolved,
+        pci_bus_ids=devices.pci_bus_ids,
+        compile_seconds=compile_seconds,
+    )
+    channel.flush()
+    gpus = devices.names if devices.device_type == "GPU" else ()
+    for line in sys.stdin:
+        request = json.loads(line)
+        windows = _Windows()
+        progress = steps.run(
+            num_steps=request["steps"], until=_after(request["seconds"]), observers=(windows,)
+        )
+        compile_seconds += sum(made.seconds for made in progress.compilations)
+        for window in windows.taken:
+            _send(
+                channel,
+                "window",
+                seconds=window.seconds,
+                num_steps=window.num_steps,
+                examples=window.examples,
+                data_wait_seconds=window.data_wait_seconds,
+            )
+        peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
+        _send(
+            channel,
+            "turn",
+            compile_seconds=compile_seconds,
+            peak_rss_bytes=host.peak_rss_bytes(),
+            peak_device_bytes=sum(peaks) if gpus else None,
+        )
+        channel.flush()  # a turn's windows go together, so the parent wakes up once
+
+
+def _after(seconds: float | None) -> Callable[[], bool]:
+    """Tells whether so many seconds have passed since now; None: they never have."""
+    end = time.perf_counter() + (math.inf if seconds is None else seconds)
+    return lambda: time.perf_counter() >= end
+
+
+def _send(channel: TextIO, kind: str, **content: Any) -> None:
+    channel.write(json.dumps({"kind": kind, **content}) + "\n")
 
 
 if __name__ == "__main__":
-    serve(build)
+    main()

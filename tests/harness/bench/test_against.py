@@ -14,11 +14,11 @@ from harness.errors import InputError
 def repository(tmp_path: Path) -> Path:
     """A repository with a commit that can be measured, and one before it that cannot."""
     folder = tmp_path / "repository"
-    worker = folder / "harness" / "bench" / "worker.py"
-    worker.parent.mkdir(parents=True)
-    for text in ("no worker", "a worker"):
-        if text == "a worker":
-            worker.write_text(text)
+    measured = folder / "harness" / "cli" / "measured.py"
+    measured.parent.mkdir(parents=True)
+    for text in ("not measurable", "measurable"):
+        if text == "measurable":
+            measured.write_text(text)
         (folder / "file").write_text(text)
         git(folder, "init", "-q")
         git(folder, "add", ".")
@@ -48,7 +48,7 @@ def test_a_revision_is_unpacked_and_named_by_its_commit(
     scratch.mkdir()
     found, name = find_baseline("HEAD", (), scratch=scratch)
     assert name == found.commit == git(repository, "rev-parse", "HEAD")
-    assert (found.code / "file").read_text() == "a worker"
+    assert (found.code / "file").read_text() == "measurable"
     with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
         find_baseline("HEAD~1", (), scratch=scratch)
     for wrong in ("HEAD~2", "no such branch", "--all"):

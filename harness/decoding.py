@@ -36,47 +36,46 @@ def read_toml(kind: type, path: Path) -> Any:
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json.
 
-    Keys are field names with `_` or `-`. A field or group of a nested group may stand in any group
-    around it, as fields stand bare on the command line. What is left out keeps its default. TOML
-    has no null: the text "None" stands for it.
+    Keys are field names with `_` or `-`. As on the command line every field has a name of its own,
+    so it may stand in any group or in none. What is left out keeps its default. TOML has no null:
+    the text "None" stands for it.
 
     Raises:
         InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
             value of a wrong type or out of range.
     """
-    nested: dict[str, Any] = {}
-    _place(nested, kind, content, where)
+    flat = flattened(content, where=where)
+    nested = _grouped(kind, flat)
+    for name in flat:
+        raise InputError(f"{where}: unknown setting '{name}'; `--help` lists them all")
     return decoded(kind, nested, where=where)
 
 
-def _place(nested: dict[str, Any], kind: Any, content: Mapping[str, Any], where: str) -> None:
-    """Puts the values into `nested`, which has the groups of `kind`."""
+def flattened(content: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """The settings in nested groups, by their own names.
+
+    Raises:
+        InputError: when two have the same name.
+    """
+    flat: dict[str, Any] = {}
     for key, value in content.items():
-        name, is_group = key.replace("-", "_"), isinstance(value, Mapping)
-        path = _path(kind, name, to_group=is_group) or _path(kind, name, to_group=not is_group)
-        if path is None:
-            raise InputError(f"{where}: unknown setting '{key}'; `--help` lists them all")
-        inner, hint = nested, kind
-        for group in path[:-1]:
-            inner, hint = inner.setdefault(group, {}), get_type_hints(hint)[group]
-        hint = get_type_hints(hint)[name]
-        if is_group and dataclasses.is_dataclass(hint):
-            _place(inner.setdefault(name, {}), hint, value, f"{where}: [{key}]")
-        elif name in inner:
-            raise InputError(f"{where}: '{key}' is set twice; leave one of them out")
-        else:
-            inner[name] = value
+        is_group = isinstance(value, Mapping)
+        inner = flattened(value, where=where) if is_group else {key.replace("-", "_"): value}
+        for name in flat.keys() & inner.keys():
+            raise InputError(f"{where}: '{name}' is set twice; leave one of them out")
+        flat |= inner
+    return flat
 
 
-def _path(kind: Any, name: str, *, to_group: bool) -> tuple[str, ...] | None:
-    """The groups to go down through to the group or setting `name`, and `name`; None: no such."""
-    hints = get_type_hints(kind)
-    if name in hints and dataclasses.is_dataclass(hints[name]) == to_group:
-        return (name,)
-    for group, hint in hints.items():
-        if dataclasses.is_dataclass(hint) and (path := _path(hint, name, to_group=to_group)):
-            return (group, *path)
-    return None
+def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
+    """Takes the settings of the class `kind` out of `flat`, in groups as the class has them."""
+    grouped: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if not dataclasses.is_dataclass(hint):
+            grouped |= {name: flat.pop(name)} if name in flat else {}
+        elif inner := _grouped(hint, flat):
+            grouped[name] = inner
+    return grouped
 
 
 def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:

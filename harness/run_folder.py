@@ -5,13 +5,13 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from harness.decoding import flattened
 from harness.errors import InputError
 from harness.files import json_text, remove_partial_files
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
@@ -39,7 +39,6 @@ _WRITTEN = (
 
 
 _LOCK_FILE_NAME = ".harness-lock"
-_REMEDY = "name another --run-dir"
 
 
 def claim_run_folder(
@@ -57,10 +56,9 @@ def claim_run_folder(
             neither --overwrite nor --resume was given, or when it holds none and --resume was.
     """
     if named == "auto":
-        folder = _claim_new_folder(claims)
-    else:
-        folder = Path(named).absolute()
-        claim(folder, claims, what="run folder", remedy=_REMEDY)
+        named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
+    folder = Path(named).absolute()
+    claim(folder, claims, what="run folder")
     present = [name for name in _WRITTEN if (folder / name).exists()]
     if present and not (overwrite or resume):
         raise InputError(
@@ -72,20 +70,7 @@ def claim_run_folder(
     return folder
 
 
-def _claim_new_folder(claims: ExitStack) -> Path:
-    """A new folder named by the time, with a number where another run began in the same second."""
-    first = folder = Path(time.strftime("runs/%Y-%m-%d_%H-%M-%S")).absolute()
-    number = 1
-    while True:
-        try:
-            claim(folder, claims, what="run folder", remedy=_REMEDY, new=True)
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = first.with_name(f"{first.name}_{number}")
-
-
-def claim(folder: Path, claims: ExitStack, *, what: str, remedy: str, new: bool = False) -> None:
+def claim(folder: Path, claims: ExitStack, *, what: str) -> None:
     """Makes `folder` where it is missing, and locks it until `claims` closes.
 
     The operating system releases the lock when the process ends, also when it is killed. When
@@ -96,27 +81,24 @@ def claim(folder: Path, claims: ExitStack, *, what: str, remedy: str, new: bool 
         folder: absolute.
         claims: closed when the run is over.
         what: what messages call the folder.
-        remedy: how messages end.
-        new: whether the folder must not exist yet.
 
     Raises:
-        FileExistsError: when it must not exist, and does.
         InputError: when it cannot be written to, or another run has claimed it.
     """
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         for place in reversed(missing):
             claims.callback(_remove_if_empty, place)
-        folder.mkdir(parents=True, exist_ok=not new)
+        folder.mkdir(parents=True, exist_ok=True)
         claims.enter_context(_locked(folder / _LOCK_FILE_NAME))
     except BlockingIOError as error:
         raise InputError(
-            f"{what} {folder} is in use by another run; wait until that has ended, or {remedy}"
+            f"{what} {folder} is in use by another run; wait until that has ended, or name another"
         ) from error
     except OSError as error:
-        if new and isinstance(error, FileExistsError):
-            raise
-        raise _cannot_be_written_to(folder, error, what, remedy) from error
+        raise InputError(
+            f"{what} {folder} cannot be written to ({error.strerror}); name another"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -150,24 +132,6 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def check_writable(folder: Path, *, what: str, remedy: str) -> None:
-    """Tries to make a file in `folder`, or in what is there of it already; leaves none.
-
-    Raises:
-        InputError: when it cannot be made.
-    """
-    try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise _cannot_be_written_to(folder, error, what, remedy) from error
-
-
-def _cannot_be_written_to(folder: Path, error: OSError, what: str, remedy: str) -> InputError:
-    return InputError(f"{what} {folder} cannot be written to ({error.strerror}); {remedy}")
-
-
 def event_folder_of(
     setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
 ) -> Path | None:
@@ -184,21 +148,15 @@ def event_folder_of(
         InputError: when it cannot be written to, or a folder that was named holds event files or
             is in use by another run.
     """
-    if setting == "off" or (setting == "on" and folder is None):
+    if setting == "off":
         return None
     if setting == "on":
-        assert folder is not None
-        events = folder / TENSORBOARD_FOLDER_NAME
-    else:
-        events = Path(setting).absolute()
-    remedy = "name another by --tensorboard, or turn it off"
-    what = "TensorBoard folder"
-    if setting == "on" or (folder is not None and events.exists() and events.samefile(folder)):
-        check_writable(events, what=what, remedy=remedy)
-    else:
-        claim(events, claims, what=what, remedy=remedy)
+        return None if folder is None else folder / TENSORBOARD_FOLDER_NAME
+    events = Path(setting).absolute()
+    if events != folder:
+        claim(events, claims, what="TensorBoard folder")
     present = next(events.glob(EVENT_FILES), None)
-    if setting != "on" and present is not None and not may_hold_events:
+    if present is not None and not may_hold_events:
         raise InputError(
             f"TensorBoard folder {events} already holds event files ({present.name}), which "
             "TensorBoard would draw as one run with this; give --overwrite to replace them, or "
@@ -228,7 +186,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     were, are = _deciding(before), _deciding(json.loads(json_text(config)))
     differing = [
-        f"--{name.replace('_', '-')} was {_shown(were[name])} and is now {_shown(value)}"
+        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()
         if name in were and value not in (were[name], "auto")  # else the setting is newer
     ]
@@ -255,15 +213,9 @@ _DECIDES_NOTHING = {
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's losses, by their own names, as the flags have them."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if name not in _DECIDES_NOTHING:
-            flat |= _deciding(value) if isinstance(value, Mapping) else {name: value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
+    flat = flattened(groups, where=CONFIG_FILE_NAME)
+    return {name: value for name, value in flat.items() if name not in _DECIDES_NOTHING}
 
 
 def is_complete(folder: Path, *, num_steps: int) -> bool:

@@ -61,19 +61,20 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
         from harness.data.sources import load_configured
         from harness.observe.profile_report import print_profile
         from harness.observe.profiler import ProfilerObserver
-        from harness.run_folder import check_writable
+        from harness.run_folder import claim
     console = console or Console()
     folder = Path(config.profile_dir).absolute()
-    check_writable(folder, what="profile folder", remedy="name another by --profile-dir")
-    data = load_configured(config.data)
     last = config.warm_up + config.steps
-    steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
-    trainer = trainer_of(_train_config(config), data)
-    steps = trainer.steps(data.train, epochs=-(-last // steps_per_epoch), console=console)
-    start = replace(steps.start, run_dir=str(folder))
-    profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
-    observers: list[Observer] = [profiler, _Lines(console)]
-    with Interrupt() as interrupt, contextlib.ExitStack() as closing:
+    with contextlib.ExitStack() as closing:
+        claim(folder, closing, what="profile folder")
+        data = load_configured(config.data)
+        steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
+        trainer = trainer_of(_train_config(config), data)
+        steps = trainer.steps(data.train, epochs=-(-last // steps_per_epoch), console=console)
+        start = replace(steps.start, run_dir=str(folder))
+        profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
+        observers: list[Observer] = [profiler, _Lines(console)]
+        interrupt = closing.enter_context(Interrupt())
         for observer in observers:
             closing.callback(observer.close)
         for observer in observers:

@@ -61,9 +61,10 @@ def test_dashes_underscores_groups_and_the_top_level() -> None:
         "[data]\nnum_words = 5",
         "[data.imdb]\nnum-words = 5",
         "[imdb]\nnum-words = 5",
+        "[execution]\nnum-words = 5",
     ],
 )
-def test_a_setting_may_stand_in_any_group_around_it(toml: str) -> None:
+def test_a_setting_may_stand_in_any_group(toml: str) -> None:
     assert read(toml) == TrainConfig(data=DataConfig(imdb=ImdbOptions(num_words=5)))
 
 
@@ -97,19 +98,12 @@ def test_auto_and_a_number_are_both_admitted() -> None:
         ("run_dir = 2020-01-01", "output.run_dir is datetime.date(2020, 1, 1); it must be a text"),
         ("[execution]\nbatch-size = []", "execution.batch_size is []; it must be a whole number"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help` lists them all"),
-        ("[execution]\nbatchsize = 5", "[execution]: unknown setting 'batchsize'; `--help` lists"),
-        ("[data.imdb]\nwords = 5", "[data]: [imdb]: unknown setting 'words'; `--help` lists them"),
-        ("[model]\nbatch-size = 5", "[model]: unknown setting 'batch-size'; `--help` lists"),
+        ("[data.imdb]\nwords = 5", "unknown setting 'words'; `--help` lists them"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",
-            "[data]: [imdb]: 'num-words' is set twice; leave one of them out",
+            "'num_words' is set twice; leave one of them out",
         ),
-        ("[exec]\nbatch-size = 5", "unknown setting 'exec'; `--help` lists them all"),
-        ("model = 3", "model is 3; it must be a table"),
-        (
-            "batch-size = 5\n[execution]\nbatch_size = 6",
-            "[execution]: 'batch_size' is set twice; leave one of them out",
-        ),
+        ("model = 3", "unknown setting 'model'; `--help` lists them all"),
         ('epochs = 1\n"epochs " = 2', "unknown setting 'epochs '; `--help` lists them all"),
         ("batch-size = 5\nbatch_size = 5", "'batch_size' is set twice; leave one of them out"),
         ("batch-size = 0", "--batch-size is 0; it must be at least 1"),

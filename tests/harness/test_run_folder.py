@@ -55,7 +55,7 @@ def test_a_second_run_is_refused_and_leaves_everything_as_it_is(tmp_path: Path) 
     folder, board = tmp_path / "run", tmp_path / "board"
     with ExitStack() as claims:
         for place in (folder, board):
-            claim(place, claims, what="folder", remedy="name another")
+            claim(place, claims, what="folder")
         before = contents(tmp_path)
         for flags in ((), ("--overwrite",), ("--resume",)):
             refused = call("train", *SMALL, "--run-dir", folder, *flags)
@@ -63,7 +63,7 @@ def test_a_second_run_is_refused_and_leaves_everything_as_it_is(tmp_path: Path) 
                 2,
                 "",
                 f"error: run folder {folder} is in use by another run; wait until that has ended, "
-                "or name another --run-dir\n",
+                "or name another\n",
             )
         refused = call("train", *SMALL, "--run-dir", tmp_path / "other", "--tensorboard", board)
         assert (refused.code, refused.out) == (2, "")
@@ -99,9 +99,9 @@ def test_a_folder_that_was_removed_and_made_again_is_the_others(tmp_path: Path) 
     folder = tmp_path / "run"
     with ExitStack() as later:
         with ExitStack() as before:
-            claim(folder, before, what="folder", remedy="name another")
+            claim(folder, before, what="folder")
             folder.rename(tmp_path / "moved")
-            claim(folder, later, what="folder", remedy="name another")
+            claim(folder, later, what="folder")
         assert (folder / ".harness-lock").exists()
         with ExitStack() as third, pytest.raises(InputError):
-            claim(folder, third, what="folder", remedy="name another")
+            claim(folder, third, what="folder")

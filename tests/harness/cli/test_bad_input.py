@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit(flags: list[str], parts: list[str], tmp_path: 
         (
             ["--resume", "--hidden-units", "8", "9", "--optimizer", "sgd"],
             [
-                "--hidden-units was 8 8 and is now 8 9",
+                "--hidden-units was [8, 8] and is now [8, 9]",
                 "--optimizer was adam and is now sgd",
             ],
         ),
@@ -275,7 +275,7 @@ def test_a_run_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     # The user may be root, whom no permission stops: but nobody makes files in these.
     for folder in (file, file / "run", Path("/proc/run")):
         result = call("train", *SMALL, "--run-dir", folder)
-        refused(result, f"run folder {folder} cannot be written to", "--run-dir")
+        refused(result, f"run folder {folder} cannot be written to")
     assert contents(tmp_path) == {"file": b"mine"}
 
 

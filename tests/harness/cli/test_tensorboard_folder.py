@@ -50,7 +50,6 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
         assert result.code == 2
         assert result.out == ""
         assert f"TensorBoard folder {folder} cannot be written to" in result.err
-        assert "--tensorboard" in result.err
     assert contents(tmp_path) == {"file": b"mine"}
     empty = call("train", *SMALL, "--run-dir", tmp_path / "run", "--tensorboard", "")
     assert (empty.code, empty.err) == (

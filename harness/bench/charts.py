@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from harness.bench.results import AXES, Results, varying
-from harness.bench.tables import CellSummary, summarize
+from harness.bench.results import AXES, Results, Row, varying
+from harness.bench.tables import summarize
 from harness.files import replacing
 from harness.quiet import quiet_import
 
@@ -25,7 +25,7 @@ def draw(results: Results, path: Path) -> None:
     rate_axes, time_axes = figure.subplots(1, 2)
     axes = varying(results.cells)
     others = [axis for axis in axes if axis != "batch_size"]
-    lines: dict[str, list[CellSummary]] = {}
+    lines: dict[str, list[Row]] = {}
     for cell in sorted(results.cells):
         lines.setdefault(cell.label(others), []).append(summarize(cell, results.rows))
     for label, summaries in lines.items():
@@ -124,6 +124,6 @@ def write_hparams(results: Results, folder: Path) -> None:
         run.close()
 
 
-def _setting(summary: CellSummary, axis: str) -> int | str:
+def _setting(summary: Row, axis: str) -> int | str:
     text = str(summary.resolved[axis])
     return int(text) if text.isdigit() else text

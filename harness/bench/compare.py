@@ -16,7 +16,7 @@ from harness.bench.effects import (
     unpaired_effect,
 )
 from harness.bench.results import Cell, Pair, Results, Row, varying
-from harness.bench.tables import print_columns, print_notes
+from harness.bench.tables import print_cells, print_notes
 from harness.checks import parse_share
 from harness.errors import InputError
 
@@ -24,21 +24,12 @@ EXIT_INCONCLUSIVE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellComparison:
-    """One cell in both results."""
-
-    cell: Cell
-    effect: Effect
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two results, cell by cell."""
 
-    cells: tuple[CellComparison, ...]
-    notes: tuple[str, ...] = ()
-    """On the files as a whole."""
+    effects: Mapping[Cell, Effect]
+    notes: Sequence[str]
+    """What differs besides, and what makes figures doubtful."""
 
 
 def compare(a: Results, b: Results, *, across_machines: bool) -> Comparison:
@@ -54,14 +45,12 @@ def compare(a: Results, b: Results, *, across_machines: bool) -> Comparison:
             f"A was measured on {machines[0]}, B on {machines[1]}; measure both on one machine, or "
             "set --across-machines to compare the machines"
         )
-    shared = [cell for cell in a.cells if cell in b.cells]
-    sides = {cell: [_good(results, cell) for results in (a, b)] for cell in shared}
+    sides = {cell: (_good(a, cell), _good(b, cell)) for cell in a.cells}
     sides = {cell: rows for cell, rows in sides.items() if min(map(len, rows)) >= 2}
     if not sides:
         raise InputError(
-            f"no cell can be compared: A has {len(a.cells)}, B has {len(b.cells)}, both have "
-            f"{len(shared)}, and none of these was measured at least twice in each; run the same "
-            "grid for both, with --repeats 2 or more"
+            "no cell was measured at least twice in both A and B; run the same grid for both, with "
+            "--repeats 2 or more"
         )
     notes = [
         f"the {name} settings differ; the ratios include the effect of that"
@@ -70,25 +59,22 @@ def compare(a: Results, b: Results, *, across_machines: bool) -> Comparison:
     ]
     notes += _differences(a.provenance.versions, b.provenance.versions)
     notes += _differences(a.provenance.host, b.provenance.host)
-    left_out = len({*a.cells, *b.cells}) - len(sides)
-    if left_out:
+    if left_out := len({*a.cells, *b.cells}) - len(sides):
         notes.append(f"{left_out} cells were not measured twice in both and are left out")
+    axes = varying(list(sides))
+    for cell, (rows_a, rows_b) in sides.items():
+        found = _differences(rows_a[0].resolved, rows_b[0].resolved)
+        for side, rows in (("A", rows_a), ("B", rows_b)):
+            found += [
+                f"{side} repeat {row.repeat + 1}: {mark}" for row in rows for mark in row.marks
+            ]
+        notes += [f"{cell.label(axes)}: {text}" for text in found]
     confidence = shared_confidence(len(sides))
-    return Comparison(
-        cells=tuple(
-            CellComparison(
-                cell=cell,
-                effect=unpaired_effect(_rates(rows_a), _rates(rows_b), confidence=confidence),
-                notes=(
-                    *_differences(rows_a[0].resolved, rows_b[0].resolved),
-                    *(f"A repeat {row.repeat + 1}: {mark}" for row in rows_a for mark in row.marks),
-                    *(f"B repeat {row.repeat + 1}: {mark}" for row in rows_b for mark in row.marks),
-                ),
-            )
-            for cell, (rows_a, rows_b) in sides.items()
-        ),
-        notes=tuple(notes),
-    )
+    effects = {
+        cell: unpaired_effect(_rates(rows_a), _rates(rows_b), confidence=confidence)
+        for cell, (rows_a, rows_b) in sides.items()
+    }
+    return Comparison(effects=effects, notes=notes)
 
 
 def compare_pairs(pairs: Sequence[Pair]) -> Comparison:
@@ -98,46 +84,35 @@ def compare_pairs(pairs: Sequence[Pair]) -> Comparison:
         by_cell.setdefault(pair.cell, []).append(pair)
     enough = {cell: measured for cell, measured in by_cell.items() if len(measured) >= 2}
     confidence = shared_confidence(len(enough))
-    return Comparison(
-        cells=tuple(
-            CellComparison(
-                cell=cell,
-                effect=paired_effect(
-                    [log_ratio(p.log_ratios, p.num_warm_up) for p in measured],
-                    confidence=confidence,
-                ),
-                notes=(
-                    *_differences(measured[0].resolved_a, measured[0].resolved_b),
-                    *(f"pair {p.repeat + 1}: {mark}" for p in measured for mark in p.marks),
-                ),
-            )
-            for cell, measured in enough.items()
-        ),
-    )
+    effects, notes = {}, []
+    axes = varying(list(enough))
+    for cell, measured in enough.items():
+        ratios = [log_ratio(pair.log_ratios, pair.num_warm_up) for pair in measured]
+        effects[cell] = paired_effect(ratios, confidence=confidence)
+        found = _differences(measured[0].resolved_a, measured[0].resolved_b)
+        found += [f"pair {pair.repeat + 1}: {mark}" for pair in measured for mark in pair.marks]
+        notes += [f"{cell.label(axes)}: {text}" for text in found]
+    return Comparison(effects=effects, notes=notes)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Prints a line for each cell, what the figures mean, and the notes."""
-    cells = comparison.cells
-    axes = varying([compared.cell for compared in cells])
-    effects = [compared.effect for compared in cells]
-    print_columns(
-        [compared.cell for compared in cells],
-        {
-            "B / A": [f"{e.ratio:.3f}" for e in effects],
-            "interval": [f"{e.low:.3f} - {e.high:.3f}" for e in effects],
-            "B is": [e.verdict for e in effects],
-            "processes": [f"{e.num_a} + {e.num_b}" for e in effects],
-            "detectable": [f"{e.detectable:.1%}" for e in effects],
-        },
-        console,
-    )
+    lines = {
+        cell: {
+            "B / A": f"{effect.ratio:.3f}",
+            "interval": f"{effect.low:.3f} - {effect.high:.3f}",
+            "B is": effect.verdict,
+            "processes": f"{effect.num_a} + {effect.num_b}",
+            "detectable": f"{effect.detectable:.1%}",
+        }
+        for cell, effect in comparison.effects.items()
+    }
+    print_cells(lines, console)
     console.print(
         f"B / A: examples/s. With {CONFIDENCE:.0%} confidence all intervals contain the true "
         "ratios. Detectable: four of five such comparisons would find a slowdown of B by this much."
     )
-    notes = [f"{c.cell.label(axes)}: {note}" for c in cells for note in c.notes]
-    print_notes([*comparison.notes, *notes], console)
+    print_notes(comparison.notes, console)
 
 
 def judge(
@@ -162,19 +137,17 @@ def judge(
     if fail_if_slower is None:
         return 0
     allowed = parse_share("--fail-if-slower", fail_if_slower)
-    outcomes = {compared.effect.gate(allowed) for compared in comparison.cells}
-    axes = varying([compared.cell for compared in comparison.cells])
-    for compared in comparison.cells:
-        effect = compared.effect
-        outcome = effect.gate(allowed)
-        if outcome == "passed":
-            continue
-        how = "is" if outcome == "failed" else "may or may not be"
-        text = (
-            f"{outcome}: B {how} slower than A by more than {fail_if_slower}: "
-            f"{compared.cell.label(axes)} (B / A {effect.low:.3f} - {effect.high:.3f})"
-        )
-        console.print(Text(text), soft_wrap=True)
+    axes = varying(list(comparison.effects))
+    outcomes = set()
+    for cell, effect in comparison.effects.items():
+        outcomes.add(outcome := effect.gate(allowed))
+        if outcome != "passed":
+            how = "is" if outcome == "failed" else "may or may not be"
+            text = (
+                f"{outcome}: B {how} slower than A by more than {fail_if_slower}: "
+                f"{cell.label(axes)} (B / A {effect.low:.3f} - {effect.high:.3f})"
+            )
+            console.print(Text(text), soft_wrap=True)
     if outcomes <= {"passed"}:
         console.print(f"passed: no cell is slower by more than {fail_if_slower}")
     if "inconclusive" in outcomes:

@@ -20,7 +20,6 @@ _SLEPT_SECONDS = 0.05
 _BUSY_SHARE = 0.05
 """Share of all cores' time that others used or the hypervisor withheld; more is marked."""
 _GPU_HZ = 10.0
-_STOP_SECONDS = 3.0
 
 
 def load_average() -> float:
@@ -139,12 +138,12 @@ def gpu_utilization(pci_bus_ids: tuple[str, ...]) -> Iterator[list[float]]:
     if not pci_bus_ids:
         yield percents
         return
-    sampler = Sampler("GPUs", functools.partial(gpus, bus_ids=pci_bus_ids), hz=_GPU_HZ)
+    sampler = Sampler(functools.partial(gpus, bus_ids=pci_bus_ids), hz=_GPU_HZ)
     sampler.start()
     try:
         yield percents
     finally:
-        sampler.stop(_STOP_SECONDS)
+        sampler.stop()
         for sample in sampler.take(math.inf):
             values = sample.values.items()
             percents += [v for tag, v in values if tag.endswith("/utilization_percent")]

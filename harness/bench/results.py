@@ -5,7 +5,6 @@ dispatch), so that later questions can be answered from it.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from harness.decoding import decoded
 from harness.errors import InputError
-from harness.files import write_json
+from harness.files import read_json, write_json
 
 FORMAT_NAME = "harness-bench-results"
 FORMAT_VERSION = 1
@@ -173,38 +172,17 @@ def read_results(path: Path) -> Results:
     """Reads what `write_results` wrote; a folder stands for the results file in it.
 
     Raises:
-        InputError: when there is no such file, or it is truncated, edited, of another version or
-            no results file.
+        InputError: when there is no such file, or it holds something else.
     """
     if path.is_dir():
         path = path / RESULTS_FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    remedy = "Name a results file of `harness bench`, or its folder."
+    content = read_json(path, remedy=remedy)
+    written = content.pop("format", None), content.pop("version", None)
+    if written != (FORMAT_NAME, FORMAT_VERSION):
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); name a results file of `harness bench`, or "
-            "its folder"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not valid JSON ({error}): it is truncated or another kind of file; measure "
-            "again"
-        ) from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT_NAME:
-        raise InputError(
-            f'{path} is not a results file: it lacks "format": "{FORMAT_NAME}"; name one that '
-            "`harness bench` wrote"
+            f"{path} is not a results file of this version: its format is {written[0]}, version "
+            f"{written[1]}, not {FORMAT_NAME}, version {FORMAT_VERSION}. {remedy}"
         )
-    version = content.pop("version", None)
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format version {version}, this harness reads {FORMAT_VERSION}; measure "
-            "again, or compare with the harness that wrote it"
-        )
-    try:
-        results: Results = decoded(Results, content, where=str(path))
-    except InputError as error:
-        raise InputError(
-            f"{error}: the file was edited, or another version wrote it; measure again"
-        ) from error
+    results: Results = decoded(Results, content, where=str(path))
     return results

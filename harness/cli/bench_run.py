@@ -75,7 +75,7 @@ def run_bench(config: BenchConfig, console: Console) -> int:
         _report(config, results, folder, console)
         code = 1 if any(row.status == "failed" for row in results.rows) else 0
     comparison = compare_pairs(results.pairs)
-    if comparison.cells:
+    if comparison.effects:
         print_comparison(comparison, console)
         code = judge(comparison, console, **vars(config.gate))
     if results.rows or results.pairs:

@@ -21,12 +21,12 @@ def test_results_are_compared_cell_by_cell() -> None:
         row(other, 4, None),
     )
     compared = compare(a, b, across_machines=False)
-    assert [c.cell for c in compared.cells] == [CELL, other]
-    first, second = compared.cells
-    assert first.effect.verdict == "slower"
-    assert second.effect.verdict == "no difference shown"
-    assert (second.effect.num_a, second.effect.num_b) == (5, 4)
-    assert first.notes == ("implementation is gather in A and native in B",)
+    assert list(compared.effects) == [CELL, other]
+    first, second = compared.effects.values()
+    assert first.verdict == "slower"
+    assert second.verdict == "no difference shown"
+    assert (second.num_a, second.num_b) == (5, 4)
+    assert "batch size 500: implementation is gather in A and native in B" in compared.notes
     assert any("1 cells were not measured twice" in note for note in compared.notes)
 
 
@@ -35,7 +35,7 @@ def test_marks_and_other_settings_are_told() -> None:
     b = results(*(row(CELL, r, marks=("the machine slept for 3.0 s",)) for r in range(2)))
     b = dataclasses.replace(b, config={**b.config, "model": {"hidden_units": [9]}})
     compared = compare(a, b, across_machines=False)
-    assert "B repeat 2: the machine slept for 3.0 s" in compared.cells[0].notes
+    assert "batch size 500: B repeat 2: the machine slept for 3.0 s" in compared.notes
     assert any(note.startswith("the model settings differ") for note in compared.notes)
 
 
@@ -51,17 +51,17 @@ def test_other_machines_are_refused_unless_told() -> None:
 def test_nothing_in_common_is_an_error() -> None:
     other = dataclasses.replace(CELL, batch_size=1000)
     a, b = results(row(CELL, 0), row(CELL, 1)), results(row(other, 0), row(other, 1))
-    with pytest.raises(InputError, match="no cell can be compared: A has 1, B has 1, both have 0"):
+    with pytest.raises(InputError, match="no cell was measured at least twice in both"):
         compare(a, b, across_machines=False)
 
 
 def test_pairs_are_compared_without_their_warm_up() -> None:
     steady = [-0.05, -0.05, -0.05]
     pairs = [pair(r, (2.0, *steady), num_warm_up=1) for r in range(4)]
-    (compared,) = compare_pairs(pairs).cells
-    assert compared.effect.ratio == pytest.approx(math.exp(-0.05))
-    assert compared.effect.verdict == "slower"
-    assert compare_pairs(pairs[:1]).cells == ()
+    (effect,) = compare_pairs(pairs).effects.values()
+    assert effect.ratio == pytest.approx(math.exp(-0.05))
+    assert effect.verdict == "slower"
+    assert compare_pairs(pairs[:1]).effects == {}
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,14 @@ def test_a_gate_tells_inconclusive_apart(
     assert capsys.readouterr().out == ""
 
 
-def test_a_comparison_is_printed_without_wrapping(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [dataclasses.replace(CELL, implementation=name) for name in ("gather", "native")]
     measured = results(*(row(cell, r, 1e5 + r) for cell in cells for r in range(2)))
     print_comparison(compare(measured, measured, across_machines=False), Console(width=80))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "batch"
-    assert all(line.endswith("2 + 2") and len(line) <= 80 for line in lines[1:3])
-    assert lines[3] == "(80 columns have no room for: detectable)"
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("batch size implementation B / A")
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["500", "gather", "1.000"],
+        ["500", "native", "1.000"],
+    ]
+    assert all("no difference shown     2 + 2" in line for line in lines[:2])

@@ -40,7 +40,7 @@ def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
 def test_a_truncated_file(written: tuple[Path, Results], share: float) -> None:
     path, _ = written
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(InputError, match=r"is not valid JSON .* measure again"):
+    with pytest.raises(InputError, match=r"is not JSON: .* Name a results file"):
         read_results(path)
 
 
@@ -60,12 +60,9 @@ def change(where: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (change("format", "another"), "not a results file"),
-        (
-            change("version", FORMAT_VERSION + 1),
-            f"has format version {FORMAT_VERSION + 1}, .* reads",
-        ),
-        (change("version", None), "has format version None"),
+        (change("format", "another"), "not a results file of this version: its format is another"),
+        (change("version", FORMAT_VERSION + 1), f"version {FORMAT_VERSION + 1}, not harness-bench"),
+        (change("version", None), "version None, not harness-bench"),
         (change("rows", None), "rows is missing"),
         (change("colour", "red"), "colour is unknown"),
         (change("rows.0.repeat", "one"), r"rows\[0\].repeat is 'one'"),
@@ -73,7 +70,7 @@ def change(where: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         (change("rows.0.status", "great"), r"rows\[0\].status is 'great'"),
         (change("rows.0.cell", [1]), r"rows\[0\].cell is \[1\]"),
         (change("rows.0.windows.seconds", ["x"]), r"windows.seconds\[0\] is 'x'"),
-        (change("rows.0.figures.step_time_ms_p50", None), r"rows\[0\].figures is .*measure again"),
+        (change("rows.0.figures.step_time_ms_p50", None), r"rows\[0\].figures is "),
         (change("pairs.0.log_ratios", {}), r"pairs\[0\].log_ratios is {}"),
     ],
 )
@@ -87,14 +84,6 @@ def test_a_file_that_is_not_ours(
     with pytest.raises(InputError, match=message) as caught:
         read_results(path)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["[]", "3", '"harness-bench-results"', "null"])
-def test_other_json(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "other.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="not a results file"):
-        read_results(path)
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from harness.errors import InputError, as_command
 from harness.observe import nvml
-from harness.observe.visible import VISIBLE, Card, hides_all, visible_devices
+from harness.observe.nvml import VISIBLE, Card, hides_all, visible_cards
 
 Gpu = tuple[str, tuple[int, int] | None]
 """Name and compute capability, None where it is not known."""
@@ -123,7 +123,7 @@ def unusable_gpus(
     """
     if hides_all(environment):
         return ()
-    visible = [cards[device.card] for device in visible_devices(cards, environment)]
+    visible = visible_cards(cards, environment)
     if cards and not visible:
         why = "the GPUs are in MIG mode and have no slice; nvidia-smi mig -cgi makes one"
         if VISIBLE in environment:

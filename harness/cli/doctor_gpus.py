@@ -23,7 +23,7 @@ from harness.environment import (
     missing_tools,
 )
 from harness.observe import nvml
-from harness.observe.visible import VISIBLE, Card, hides_all, same_bus
+from harness.observe.nvml import VISIBLE, Card, hides_all, same_bus
 
 DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
 _CAP_SYS_ADMIN = 21

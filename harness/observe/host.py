@@ -1,18 +1,16 @@
 """The host: facts about it and about installed versions, and samples of it while a run trains."""
 
-import contextlib
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.observe.sampler import Read, Tell
+from harness.observe.sampler import Read
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorboard")
 _MIN_CPU_SECONDS = 0.1
@@ -73,24 +71,22 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@contextlib.contextmanager
-def host_samples(tell: Tell, *, clock: Callable[[], float] = time.perf_counter) -> Iterator[Read]:
-    """A source of `host/cpu_percent`, of the whole machine from 0 to 100, since the sample before,
-    and of `host/rss_bytes`, of this process."""
-    del tell  # the host has no messages
+def host_reader() -> Read:
+    """Reads `host/cpu_percent`, of the whole machine from 0 to 100, since the reading before, and
+    `host/rss_bytes`, of this process."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
-    asked_at = clock()
+    asked_at = time.monotonic()
 
     def read() -> dict[str, float]:
         nonlocal asked_at
         values = {"host/rss_bytes": float(process.memory_info().rss)}
-        if clock() - asked_at >= _MIN_CPU_SECONDS:
+        if time.monotonic() - asked_at >= _MIN_CPU_SECONDS:
             values["host/cpu_percent"] = psutil.cpu_percent()
-            asked_at = clock()
+            asked_at = time.monotonic()
         return values
 
-    yield read
+    return read
 
 
 def _cpu_model() -> str:

@@ -1,13 +1,15 @@
-"""NVML: opening it, the machine's cards, and messages for its errors."""
+"""NVML: opening it, the machine's cards, those that CUDA shows a process, messages for errors."""
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pynvml
 
-from harness.observe.visible import Card, Device
-
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _GPU_NOT_FOUND = 28  # older releases of nvidia-ml-py have no name for it
 _REMEDIES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "; libnvidia-ml.so.1 comes with NVIDIA's driver, and in a "
@@ -45,6 +47,22 @@ UNAVAILABLE = frozenset(
 """Errors of a query that this card, driver or user does not support."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A GPU as NVML sees it."""
+
+    uuid: str
+    bus: str
+    """PCI address, as in 00000000:17:00.0."""
+    name: str
+    compute_capability: tuple[int, int] | None = None
+    """None where NVML does not report it."""
+    is_sliced: bool = False
+    """Whether it is in MIG mode: only its slices compute."""
+    slices: tuple[str, ...] = ()
+    """UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own."""
+
+
 @contextlib.contextmanager
 def opened() -> Iterator[None]:
     """NVML, initialized; several may hold it open at a time.
@@ -66,21 +84,31 @@ def words(error: Any) -> str:
     return f"NVML says: {error}{_REMEDIES.get(error.value, '')}"
 
 
+def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """What NVML answers; None where this card, driver or user does not support the query.
+
+    Raises:
+        pynvml.NVMLError: any other failure.
+    """
+    try:
+        return ask(*arguments)
+    except pynvml.NVMLError as error:
+        if error.value not in UNAVAILABLE:
+            raise
+        return None
+
+
 def answering() -> tuple[Any, ...]:
     """NVML's handles of the GPUs that answer, in its order.
 
     Raises:
-        pynvml.NVMLError: when NVML does not answer.
+        pynvml.NVMLError: when NVML does not answer, as the functions below.
     """
     return tuple(handle for _, handle in _all_handles() if handle is not None)
 
 
 def lost() -> tuple[int, ...]:
-    """NVML's numbers of the GPUs that do not answer.
-
-    Raises:
-        pynvml.NVMLError: when NVML does not answer.
-    """
+    """NVML's numbers of the GPUs that do not answer."""
     return tuple(index for index, handle in _all_handles() if handle is None)
 
 
@@ -95,57 +123,31 @@ def _all_handles() -> Iterator[tuple[int, Any]]:
 
 
 def driver_cuda_version() -> tuple[int, int]:
-    """The newest CUDA that the driver supports, such as (12, 5).
-
-    Raises:
-        pynvml.NVMLError: when NVML does not answer.
-    """
+    """The newest CUDA that the driver supports, such as (12, 5)."""
     version = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
     return version // 1000, version % 1000 // 10
 
 
 def cards() -> tuple[Card, ...]:
-    """The GPUs that answer, in NVML's order; CUDA shows no process any other.
-
-    Raises:
-        pynvml.NVMLError: when NVML does not answer.
-    """
+    """The GPUs that answer, in NVML's order, that of their PCI addresses."""
     return tuple(map(_card, answering()))
 
 
 def _card(handle: Any) -> Card:
+    capability = answer(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    mode = answer(pynvml.nvmlDeviceGetMigMode, handle)
+    is_sliced = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
     return Card(
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         bus=pynvml.nvmlDeviceGetPciInfo(handle).busId,
         name=pynvml.nvmlDeviceGetName(handle),
-        compute_capability=_compute_capability(handle),
-        is_sliced=_is_sliced(handle),
-        slices=tuple(pynvml.nvmlDeviceGetUUID(part) for part in _slices(handle)),
+        compute_capability=None if capability is None else tuple(capability),
+        is_sliced=is_sliced,
+        slices=tuple(map(pynvml.nvmlDeviceGetUUID, _slices(handle))) if is_sliced else (),
     )
 
 
-def _compute_capability(handle: Any) -> tuple[int, int] | None:
-    try:
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    except pynvml.NVMLError as error:
-        if error.value not in UNAVAILABLE:
-            raise
-        return None
-    return major, minor
-
-
-def _is_sliced(handle: Any) -> bool:
-    try:
-        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
-    except pynvml.NVMLError as error:
-        if error.value not in UNAVAILABLE:
-            raise
-        return False
-
-
 def _slices(handle: Any) -> Iterator[Any]:
-    if not _is_sliced(handle):
-        return
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
@@ -153,10 +155,53 @@ def _slices(handle: Any) -> Iterator[Any]:
             continue  # indices may have gaps, or be closed to this container
 
 
-def handles(device: Device, cards: tuple[Card, ...]) -> tuple[Any, Any]:
-    """NVML's handles of a device and of the card that it is, or is a slice of."""
-    card = cards[device.card]
-    whole = pynvml.nvmlDeviceGetHandleByUUID(card.uuid.encode())
-    if device.slice is None:
-        return whole, whole
-    return pynvml.nvmlDeviceGetHandleByUUID(card.slices[device.slice].encode()), whole
+def same_bus(one: str, other: str) -> bool:
+    """Whether two PCI addresses are the same: NVML writes eight digits of the domain, CUDA four."""
+    return one.lower().zfill(16) == other.lower().zfill(16)
+
+
+def hides_all(environment: Mapping[str, str]) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES hides every GPU, whatever the machine has."""
+    return re.match(r"\s*(\d|GPU-|MIG-)", environment.get(VISIBLE, "0")) is None
+
+
+def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequence[Card]:
+    """The GPUs that CUDA shows a process; NVML ignores CUDA_VISIBLE_DEVICES.
+
+    Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
+    CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short where it stays unambiguous. The first
+    invalid name ends the list.
+
+    Args:
+        cards: as `cards()` returns them.
+        environment: the process's.
+
+    Returns:
+        Whole cards; or a single card in MIG mode with the one slice that CUDA shows a process.
+    """
+    named = list(cards)
+    if VISIBLE in environment:
+        named = []
+        for name in environment[VISIBLE].split(","):
+            found = _named(name.strip(), cards)
+            if len(found) != 1:
+                break
+            named += found
+    devices = [device for card in named for device in _devices(card)]
+    return next(([device] for device in devices if device.is_sliced), devices)
+
+
+def _named(name: str, cards: Sequence[Card]) -> Sequence[Card]:
+    if name.isdecimal():
+        return cards[int(name) :][:1]
+    if name.startswith("MIG-"):
+        slices = [device for card in cards if card.is_sliced for device in _devices(card)]
+        return [device for device in slices if device.slices[0].startswith(name)]
+    return [card for card in cards if name.startswith("GPU-") and card.uuid.startswith(name)]
+
+
+def _devices(card: Card) -> Sequence[Card]:
+    """The card; in MIG mode it once for each slice."""
+    if not card.is_sliced:
+        return [card]
+    return [dataclasses.replace(card, slices=(uuid,)) for uuid in card.slices]

@@ -1,16 +1,20 @@
 """A background thread that reads a source at a steady rate and never blocks its owner."""
 
-import contextlib
-import queue
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.records import Message
 
+STOP_SECONDS = 3.0
+"""How long the end of a run waits for a sampler that is within a call."""
+SILENT_SECONDS = 15.0
+"""A call that takes longer is reported; NVML may take many seconds to open on large machines."""
 _MAX_PENDING = 100_000
 """Samples that nobody has taken yet: more than 15 minutes at the highest rate."""
 
@@ -25,15 +29,16 @@ class Sample:
     """By TensorBoard tag."""
 
 
-Tell = Callable[[Message], None]
-Read = Callable[[], Mapping[str, float] | None]
-"""Returns values by tag, or None when there will be no more."""
+Tell = Callable[[Literal["note", "warning"], str], None]
+"""Receives a message for the run's user."""
+Read = Callable[[], Mapping[str, float]]
+"""Returns values by tag."""
 Source = Callable[[Tell], AbstractContextManager[Read]]
 """Opens what is sampled, on the sampler's thread."""
 
 
 class Sampler:
-    """Samples a source until it is stopped, or the source ends or fails.
+    """Samples a source until it is stopped or the source fails.
 
     Readings start `1 / hz` seconds apart; those that a slow reading or a busy machine missed are
     skipped. A source that never returns, such as a driver that hangs, leaves its thread behind: a
@@ -41,24 +46,18 @@ class Sampler:
     """
 
     def __init__(
-        self,
-        name: str,
-        source: Source,
-        *,
-        hz: float,
-        clock: Callable[[], float] = time.perf_counter,
+        self, source: Source, *, hz: float, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`name`: of what is sampled, for messages; `clock`: seconds, for the samples' times."""
-        self.name = name
+        """`clock`: seconds, for the samples' times."""
         self._source = source
         self._interval_seconds = 1 / hz
         self._clock = clock
-        self._lock = threading.Lock()
         self._samples: deque[Sample] = deque(maxlen=_MAX_PENDING)
-        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._called_at: float | None = None
+        self._messages: deque[Message] = deque()
+        self._called_at = math.inf  # within a call of the source: when it began
+        self._is_silent = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"telemetry: {name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def start(self) -> None:
         """Starts sampling; returns at once."""
@@ -68,36 +67,44 @@ class Sampler:
     def take(self, until: float) -> Sequence[Sample]:
         """Removes and returns the samples up to a time, in order."""
         taken = []
-        with self._lock:
-            while self._samples and self._samples[0].seconds <= until:
-                taken.append(self._samples.popleft())
+        while self._samples and self._samples[0].seconds <= until:
+            taken.append(self._samples.popleft())
         return taken
 
     def messages(self) -> Iterator[Message]:
-        """Removes and returns the source's messages."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._messages.get_nowait()
+        """Removes and returns the source's messages, and once one about a call that hangs."""
+        if not self._is_silent and self._clock() - self._called_at > SILENT_SECONDS:
+            self._report_silence("training continues without it")
+        while self._messages:
+            yield self._messages.popleft()
 
-    @property
-    def silent_seconds(self) -> float:
-        """How long the current call of the source has taken; 0 between calls."""
-        called_at = self._called_at
-        return 0.0 if called_at is None else self._clock() - called_at
-
-    def stop(self, timeout_seconds: float) -> bool:
-        """Takes a last sample and ends; returns False if the source did not return in time."""
+    def stop(self) -> None:
+        """Takes a last sample and ends; gives up a source that does not return in time."""
+        if self._stop.is_set():
+            return
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            self._report_silence("its thread is left behind, and later samples are missing")
+
+    def _tell(self, kind: Literal["note", "warning"], text: str) -> None:
+        self._messages.append(Message(kind=kind, text=text))
+
+    def _report_silence(self, end: str) -> None:
+        self._is_silent = True
+        silent_seconds = max(0.0, self._clock() - self._called_at)
+        self._tell("warning", f"telemetry has had no answer for {silent_seconds:.0f} s; {end}")
 
     def _run(self) -> None:
         try:
-            with self._source(self._messages.put) as read:
+            with self._source(self._tell) as read:
                 due = self._clock()
-                while self._sample(read) and not self._stop.is_set():
-                    self._called_at = None
+                while True:
+                    values = read()
+                    self._samples.append(Sample(seconds=self._clock(), values=values))
+                    self._called_at = math.inf
+                    if self._stop.is_set():
+                        break
                     now = self._clock()
                     due += self._interval_seconds * max(
                         1, -(-(now - due) // self._interval_seconds)
@@ -105,18 +112,7 @@ class Sampler:
                     self._stop.wait(max(0.0, due - now))
                     self._called_at = self._clock()
         except Exception as error:
-            text = f"telemetry of the {self.name} failed, training continues: {error!r}"
-            self._messages.put(Message(kind="warning", text=text))
+            self._tell("warning", f"telemetry failed, training continues: {error!r}")
             raise  # the traceback goes to standard error
         finally:
-            self._called_at = None
-
-    def _sample(self, read: Read) -> bool:
-        values = read()
-        if values is None:
-            return False
-        # The time is taken with the lock held: no later sample has an earlier time, and none
-        # appears in a window whose samples were taken already.
-        with self._lock:
-            self._samples.append(Sample(seconds=self._clock(), values=values))
-        return True
+            self._called_at = math.inf

@@ -19,7 +19,7 @@ from harness.environment import (
     unusable_gpus,
 )
 from harness.errors import InputError
-from harness.observe.visible import Card
+from harness.observe.nvml import Card
 from tests.harness.cli.runs import SMALL, call
 
 BUILD = {

@@ -100,7 +100,7 @@ def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> di
             lines = [line for line in file if line.endswith("\n")]
         for line in lines:
             record = json.loads(line)
-            if "telemetry" in record and holds(record["telemetry"]):
+            if "loss" in record and holds(record.get("telemetry", {})):
                 return record
         seen += sum(map(len, lines))
     pytest.fail("waited in vain for a window")
@@ -191,7 +191,7 @@ def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "")
     assert "warning: GPU 1 is no longer sampled, training continues. NVML says: GPU is lost" in out
-    assert "warning: telemetry of the GPUs has had no answer for" in out
+    assert "warning: telemetry has had no answer for" in out
     assert "energy not known" in out
     assert "note: GPU 2 (NVIDIA Old 10) does not support these metrics: " in out
     assert "gpu/0/utilization_percent" in gpu_tags(folder)

@@ -11,20 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.observe.sampler import Sample
-from harness.observe.telemetry import (
-    SILENT_SECONDS,
-    EnergyMeter,
-    MachineTelemetry,
-    spreads,
-)
+from harness.observe.sampler import SILENT_SECONDS, Sample
+from harness.observe.telemetry import EnergyMeter, MachineTelemetry, spreads
 from harness.records import MachineUse
 from tests.harness.observe.nvml import library
 from tests.harness.observe.nvml.library import Nvml
 from tests.harness.observe.samples import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
-NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 TIMES = st.lists(
     st.integers(0, 1000).map(lambda ticks: ticks / 64), min_size=2, max_size=30, unique=True
@@ -144,8 +138,11 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_a_window_has_the_samples_of_the_host_from_its_time_alone() -> None:
-    with MachineTelemetry(hz=100.0, bus_ids=(), environment=NO_GPU) as telemetry:
+def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with MachineTelemetry(hz=100.0, bus_ids=()) as telemetry:
         began = time.perf_counter()
         assert telemetry.window(began - 1e-9, began) == {}, "no sample is complete in no time"
         found = {}
@@ -180,8 +177,8 @@ with MachineTelemetry(
 ) as telemetry:
     assert not list(telemetry.messages())
     ahead = float(sys.argv[1])
-    print([m.text for m in telemetry.messages() if "the host" not in m.text])
-    print([m.text for m in telemetry.messages() if "the host" not in m.text])
+    print([m.text for m in telemetry.messages()])
+    print([m.text for m in telemetry.messages()])
 """
 
 
@@ -198,6 +195,6 @@ def test_a_driver_that_hangs_is_reported_once(nvml: Nvml) -> None:
     )
     assert done.stderr == ""
     first, second = done.stdout.splitlines()
-    assert first.startswith("['telemetry of the GPUs has had no answer for 1")
+    assert first.startswith("['telemetry has had no answer for 1")
     assert first.endswith("s; training continues without it']")
     assert second == "[]"

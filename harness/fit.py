@@ -123,15 +123,8 @@ def fit(
             _check_same_data(folder, info)
             start_step = checkpoints.restore()
             setup.engine.restored()
-            kept_bytes(  # checks that the records are all there
-                folder / METRICS_FILE_NAME,
-                start_step,
-                rows.plan.steps_per_epoch,
-                with_evaluations=validation is not None,
-            )
-    start = run_start(
-        setup, rows, info, asked, start_step=start_step, with_validation=validation is not None
-    )
+            kept_bytes(folder / METRICS_FILE_NAME, start_step)  # checks that they can be read
+    start = run_start(setup, rows, info, asked, start_step=start_step)
     callbacks = KerasCallbacks(asked.callbacks, setup.model, setup.engine.states)
     if folder is not None and asked.resume and _has_ended(start, folder):
         if console is not None:
@@ -265,7 +258,6 @@ def run_start(
     asked: Request,
     *,
     start_step: int = 0,
-    with_validation: bool = False,
 ) -> RunStart:
     """What a run's observers are told of it before it trains."""
     order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
@@ -290,7 +282,6 @@ def run_start(
         steps_per_epoch=rows.plan.steps_per_epoch,
         epochs=asked.epochs,
         start_step=start_step,
-        with_validation=with_validation,
         versions=host.versions(),
         host=host.host(),
     )

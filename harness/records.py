@@ -77,8 +77,6 @@ class RunStart:
     epochs: int
     start_step: int
     """Optimizer steps that were done before: above 0 in a resumed run."""
-    with_validation: bool = True
-    """Whether there is an evaluation at the end of every epoch."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
 

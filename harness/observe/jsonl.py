@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,7 @@ class JsonlObserver(Observer):
         """
         self._path = Path(run.run_dir) / FILE_NAME
         self._start_step = run.start_step
-        self._size_bytes = kept_bytes(
-            self._path,
-            run.start_step,
-            run.steps_per_epoch,
-            with_evaluations=run.with_validation,
-        )
+        self._size_bytes = kept_bytes(self._path, run.start_step)
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._file, self._size_bytes)
 
@@ -134,65 +130,41 @@ class JsonlObserver(Observer):
         self._size_bytes += len(line)
 
 
-def kept_bytes(path: Path, start_step: int, steps_per_epoch: int, *, with_evaluations: bool) -> int:
+def kept_bytes(path: Path, start_step: int) -> int:
     """How much of a metrics.jsonl a run that starts after `start_step` keeps; 0 without a file.
 
-    The file may begin at a later step than the first: a run resumed without a file starts one.
+    Raises:
+        InputError: when a line is no record of a run.
+    """
+    if start_step == 0:
+        return 0
+    return sum(size for size, record in _lines(path) if record["step"] <= start_step)
+
+
+def validation_losses(path: Path) -> list[float]:
+    """Those in a metrics.jsonl, which may be missing.
 
     Raises:
-        InputError: when a line is no record of a run, or the steps up to `start_step` or an epoch's
-            evaluation among them are not all there. Lost inspections are not noticed.
+        InputError: when a line is no record of a run.
     """
-    if start_step == 0 or not path.exists():
-        return 0
-    size_bytes = 0
-    reached: int | None = None  # steps done at the end of the last window
-    evaluated: int | None = None  # and at the last evaluation
+    records = (record for _, record in _lines(path))
+    return [float(r["validation_loss"]) for r in records if "validation_loss" in r]
 
-    def check_reached(step: int) -> None:
-        at_end = with_evaluations and step % steps_per_epoch == 0
-        if reached == step and (evaluated == step or not at_end):
-            return
-        lost = f"steps {(reached or 0) + 1} to {step}"
-        if reached == step:
-            lost = f"the evaluation after step {step}"
-        elif reached is not None and reached > step:
-            lost = f"the order of its lines: step {reached} comes before step {step + 1}"
-        raise InputError(
-            f"{path} has lost {lost}; restore the file, or remove it to resume without the earlier "
-            "records"
-        )
 
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The size in bytes and the content of each line, without one that a killed run left torn."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                break  # torn when the run was killed
+                return
             try:
                 record = json.loads(line)
-                step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
+                int(record["step"])
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path}: line {number} is not a record of a run ({line[:40]!r}); repair or "
                     "remove the file before resuming"
                 ) from error
-            if reached is None:
-                reached = evaluated = step - num_steps
-            if step > start_step:
-                continue  # the run repeats these
-            if num_steps > 0:
-                check_reached(step - num_steps)
-                reached = step
-            elif "validation_loss" in record:
-                evaluated = step
-            size_bytes += len(line)
-    check_reached(start_step)
-    return size_bytes
-
-
-def validation_losses(path: Path) -> list[float]:
-    """Those in a metrics.jsonl, which may be missing or end with a torn line."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    return [float(r["validation_loss"]) for r in records if "validation_loss" in r]
+            yield len(line), record

@@ -241,23 +241,6 @@ def test_a_run_without_a_checkpoint_is_not_resumed(trained_folder: Path, tmp_pat
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(
-    ("lost", "steps"), [(slice(2, 3), "9 to 12"), (slice(-4, None), "21 to 32")]
-)
-def test_a_run_that_lost_records_is_not_resumed(
-    lost: slice, steps: str, trained_folder: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(trained_folder, tmp_path / "run")
-    metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text().splitlines(keepends=True)
-    del lines[lost]
-    metrics.write_text("".join(lines))
-    before = contents(folder)
-    result = call("train", *SMALL, "--resume", "--epochs", "3", "--run-dir", folder)
-    refused(result, f"{metrics} has lost steps {steps}", "remove it to resume without")
-    assert contents(folder) == before
-
-
 def test_a_broken_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)

@@ -187,47 +187,6 @@ class TestResume:
         write(tmp_path, 60, start_step=40)
         assert [line["step"] for line in lines(tmp_path)] == [60]
 
-    @pytest.mark.parametrize(
-        ("without", "missing"),
-        [
-            (1, "steps 21 to 40"),
-            (3, "steps 61 to 80"),
-            (4, "the evaluation after step 80"),
-            (5, "steps 81 to 100"),
-            (8, "steps 141 to 160"),
-            (9, "the evaluation after step 160"),
-        ],
-    )
-    def test_a_line_that_is_lost_is_missed(
-        self, tmp_path: Path, without: int, missing: str
-    ) -> None:
-        path = write_two_epochs(tmp_path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(lines[:without] + lines[without + 1 :]))
-        before = path.read_bytes()
-        with pytest.raises(InputError, match=f"metrics.jsonl has lost {missing}; restore"):
-            write(tmp_path, start_step=160)
-        assert path.read_bytes() == before
-
-    def test_lost_lines_that_it_would_drop_are_not_missed(self, tmp_path: Path) -> None:
-        path = write_two_epochs(tmp_path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(lines[:5] + lines[7:]))
-        write(tmp_path, start_step=80)
-        assert path.read_bytes() == b"".join(lines[:5])
-
-    def test_an_end_that_is_lost_and_lines_that_are_there_twice(self, tmp_path: Path) -> None:
-        path = write_two_epochs(tmp_path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        for content, lost in (
-            (lines[:2], "steps 41 to 80"),
-            ([], "steps 1 to 80"),
-            (lines[:2] + lines, "the order of its lines: step 40 comes before step 1"),
-        ):
-            path.write_bytes(b"".join(content))
-            with pytest.raises(InputError, match=lost):
-                write(tmp_path, start_step=80)
-
     def test_a_file_that_was_removed_is_begun_again(self, tmp_path: Path) -> None:
         write(tmp_path, 100, 120, start_step=80)
         write(tmp_path, 100, start_step=80)  # as it was killed before the next checkpoint

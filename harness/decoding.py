@@ -18,19 +18,19 @@ _WORDS: Mapping[Any, str] = {
 }
 
 
-def read_toml(kind: type, path: Path) -> Any:
-    """Builds settings from a TOML file, as `from_mapping` does.
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, flattened.
 
     Raises:
-        InputError: when the file cannot be read, is not TOML, or holds a wrong setting.
+        InputError: when the file cannot be read, is not TOML, or sets something twice.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"--config {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"--config {path} is not a TOML file: {error}") from error
-    return from_mapping(kind, content, where=str(path))
+        raise InputError(f"{path} is not a TOML file: {error}") from error
+    return flattened(content, where=str(path))
 
 
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
@@ -51,7 +51,7 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     return decoded(kind, nested, where=where)
 
 
-def flattened(content: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dict[str, Any]:
     """The settings in nested groups, by their own names.
 
     Raises:

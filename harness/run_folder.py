@@ -214,7 +214,7 @@ _DECIDES_NOTHING = {
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide a run's losses, by their own names, as the flags have them."""
     groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
-    flat = flattened(groups, where=CONFIG_FILE_NAME)
+    flat = flattened(groups)
     return {name: value for name, value in flat.items() if name not in _DECIDES_NOTHING}
 
 

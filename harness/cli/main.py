@@ -25,7 +25,7 @@ from harness.cli.profile import ProfileConfig, profile
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
-from harness.decoding import read_toml
+from harness.decoding import from_mapping, read_toml
 from harness.errors import DivergenceError, InputError
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.timeline import Timeline
@@ -116,7 +116,7 @@ def _parse(arguments: list[str]) -> Any:
         command = next((c for c in _COMMANDS if tuple(flags[: len(c.words)]) == c.words), None)
         if command is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
-        defaults[command.words] = read_toml(command.settings, path)
+        defaults[command.words] = from_mapping(command.settings, read_toml(path), where=str(path))
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):

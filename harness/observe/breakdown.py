@@ -1,8 +1,8 @@
 """Where a step's time goes: every moment between the step markers belongs to one part."""
 
+import bisect
 import re
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from harness.observe.profiler import INPUT_MARKER, STEP_MARKER
@@ -43,8 +43,8 @@ CONTAINERS = {"while", "conditional", "call"}
 """Opcodes of operations that contain others."""
 
 _XLA_RUNS = ("CpuExecutable::ExecuteAsyncOnStream", "ThunkExecutor::Execute")
-_OPERATION, _WAIT, _PROGRAM = range(3)
-"""A moment belongs to the first of these that is under way, or else to the host."""
+_OPERATION, _WAIT, _PROGRAM, _STEP = range(4)
+"""Levels: a moment belongs to what is under way on the first of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,53 +74,39 @@ class Breakdown:
 
 
 def break_down(trace: Trace) -> Breakdown:
-    """Divides the time between the step markers.
+    """Divides the time between the step markers; what begins outside of them does not count.
 
     A moment in which operations run is theirs, in equal shares if several run at once (on threads,
     streams or replicas). Otherwise it belongs to the input while the training thread waits for
     batches, to "between operations" while a compiled program runs, and else to the host.
     """
-    markers = [(e.start_ns, e.end_ns) for e in trace.events if e.name == STEP_MARKER]
+    markers = [event for event in trace.events if event.name == STEP_MARKER]
+    starts = [marker.start_ns for marker in markers]
     on_device = any(not event.device.startswith("cpu") for event in trace.events)
-    changes: list[tuple[int, int, int, str]] = []
+    changes: list[tuple[int, int, int, str]] = []  # time, change of the count, level, part
     times: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
-    for event, end_ns in _within(trace.events, markers):
-        level, label = _classified(event, trace, on_device)
-        if level is not None:
-            changes.append((event.start_ns, 1, level, label))
-            changes.append((end_ns, -1, level, label))
+    for event in trace.events:
+        place = bisect.bisect_right(starts, event.start_ns) - 1
+        level, part = _classified(event, trace, on_device)
+        if level is None or place < 0 or event.start_ns >= markers[place].end_ns:
+            continue
+        changes.append((event.start_ns, 1, level, part))
+        changes.append((min(event.end_ns, markers[place].end_ns), -1, level, part))
         if level == _OPERATION:
-            key = (event.op or _short(event.tensorflow_op) or event.name, label)
+            key = (event.op or _short(event.tensorflow_op) or event.name, part)
             times[key] += event.end_ns - event.start_ns
             counts[key] += 1
-    parts_ns = _swept(markers, changes)
+    parts_ns = _divided(changes)
     return Breakdown(
-        ms=sum(end - start for start, end in markers) / 1e6,
-        parts={part: parts_ns.get(part, 0.0) / 1e6 for part in PARTS},
+        ms=sum(marker.end_ns - marker.start_ns for marker in markers) / 1e6,
+        parts={part: parts_ns[part] / 1e6 for part in PARTS},
         operations=tuple(
             OperationTime(name=key[0], part=key[1], count=counts[key], ms=ns / 1e6)
             for key, ns in times.most_common()
         ),
         on_device=on_device,
     )
-
-
-def _within(events: Iterable[Event], markers: list[tuple[int, int]]) -> Iterator[tuple[Event, int]]:
-    """The events that begin between markers, each with its end, at most the marker's.
-
-    Both are ordered by their start.
-    """
-    remaining = iter(markers)
-    start, end = next(remaining, (0, -1))
-    for event in events:
-        while event.start_ns >= end:
-            following = next(remaining, None)
-            if following is None:
-                return
-            start, end = following
-        if event.start_ns >= start:
-            yield event, min(event.end_ns, end)
 
 
 def _classified(event: Event, trace: Trace, on_device: bool) -> tuple[int | None, str]:
@@ -135,6 +121,8 @@ def _classified(event: Event, trace: Trace, on_device: bool) -> tuple[int | None
         return _WAIT, INPUT
     if event.name in _XLA_RUNS:
         return _PROGRAM, BETWEEN_OPERATIONS
+    if event.name == STEP_MARKER:
+        return _STEP, HOST
     return None, ""
 
 
@@ -151,32 +139,18 @@ def _short(tensorflow_op: str | None) -> str | None:
     return tensorflow_op and "/".join(tensorflow_op.split("/")[-2:])
 
 
-def _swept(
-    markers: list[tuple[int, int]], changes: list[tuple[int, int, int, str]]
-) -> dict[str, float]:
-    """Nanoseconds of each part; `changes` lie between the markers."""
-    swept: dict[str, float] = defaultdict(float)
-    running = (Counter[str](), Counter[str](), Counter[str]())
-    ordered = deque(sorted(changes))
-    for start, end in markers:
-        now = start
-        while ordered and ordered[0][0] <= end:
-            time, change, level, label = ordered.popleft()
-            _give(swept, running, time - now)
-            now = time
-            running[level][label] += change
-        _give(swept, running, end - now)
-    return swept
-
-
-def _give(swept: dict[str, float], running: tuple[Counter[str], ...], ns: float) -> None:
-    """Adds a stretch of time to the parts that are under way in it."""
-    active = next((counter for counter in running if any(counter.values())), None)
-    if active is None:
-        swept[HOST] += ns
-        return
-    for label, count in active.items():
-        swept[label] += ns * count / active.total()
+def _divided(changes: list[tuple[int, int, int, str]]) -> defaultdict[str, float]:
+    """Nanoseconds of each part: between two changes, of what is under way on the first level."""
+    divided: defaultdict[str, float] = defaultdict(float)
+    running = [Counter[str]() for _ in range(4)]
+    before = 0
+    for time, change, level, part in sorted(changes):
+        active = next((counter for counter in running if counter.total()), Counter())
+        for label, count in active.items():
+            divided[label] += (time - before) * count / active.total()
+        running[level][part] += change
+        before = time
+    return divided
 
 
 def part_of(path: str) -> str:

@@ -5,9 +5,9 @@ import datetime
 import itertools
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,11 @@ from harness.bench.results import (
     read_results,
     write_results,
 )
-from harness.data import store
-from harness.data.ragged import RaggedSets
 from harness.data.sources import Dataset
 from harness.errors import InputError
 from harness.files import json_text
 from harness.observe import host
+from harness.run_folder import claim
 
 PLOT_FILE_NAME = "throughput.png"
 TENSORBOARD_FOLDER_NAME = "tensorboard"
@@ -63,56 +62,38 @@ def cells(grid: Mapping[str, Any], *, rows: int) -> tuple[Cell, ...]:
     )
 
 
-def schedule(planned: Sequence[Cell], repeats: int) -> Iterator[tuple[Cell, int]]:
-    """Each cell once per repeat, in alternating order, so that a drift favours no cell."""
-    for repeat in range(repeats):
-        for cell in planned if repeat % 2 == 0 else reversed(planned):
-            yield cell, repeat
-
-
 def remaining(planned: Sequence[Cell], repeats: int, results: Results) -> list[tuple[Cell, int]]:
-    """The part of the schedule that is still to do. A cell that ran out of memory is not repeated:
-    it would again."""
+    """The cells and repeats that are still to be measured: each cell once per repeat, in
+    alternating order, so that a drift favours no cell. A cell that ran out of memory is not
+    repeated: it would again."""
     measured: tuple[Row | Pair, ...] = (*results.rows, *results.pairs)
     done = {(one.cell, one.repeat) for one in measured}
     ended = {row.cell for row in results.rows if row.status == "out of memory"}
     return [
         (cell, repeat)
-        for cell, repeat in schedule(planned, repeats)
+        for repeat in range(repeats)
+        for cell in (planned if repeat % 2 == 0 else reversed(planned))
         if (cell, repeat) not in done and cell not in ended
     ]
 
 
-def write_data(dataset: Dataset, folder: Path) -> None:
-    """Writes the data set in the harness's own format, which each process maps into memory."""
-    sets = RaggedSets.concatenate([dataset.test, dataset.train], name=dataset.name)
-    store.save(sets, folder, held_out_rows=dataset.test.num_rows)
-
-
-def open_folder(named: str | None, *, overwrite: bool, resume: bool) -> Path:
-    """The folder of results, created if it does not exist; None is a new one in runs/.
+def open_folder(named: str | None, claims: ExitStack, *, overwrite: bool, resume: bool) -> Path:
+    """The folder of results, claimed until `claims` closes; None is a new one in runs/.
 
     Raises:
-        InputError: when it cannot be written to, or holds results and neither --overwrite nor
-            --resume was given, or holds none and --resume was.
+        InputError: when it cannot be written to, another command uses it, it holds results and
+            neither --overwrite nor --resume was given, or it holds none and --resume was.
     """
     folder = Path(named or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
-    try:
-        present = (folder / RESULTS_FILE_NAME).exists()
-        if present and not (overwrite or resume):
-            raise InputError(
-                f"{folder} already holds results; give --resume to go on with them, --overwrite to "
-                "replace them, or another --bench-dir"
-            )
-        if resume and not present:
-            raise InputError(f"{folder} holds no results to go on with; leave out --resume")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+    claim(folder, claims, what="folder")
+    present = (folder / RESULTS_FILE_NAME).exists()
+    if present and not (overwrite or resume):
         raise InputError(
-            f"folder {folder} cannot be written to ({error.strerror}); name another --bench-dir"
-        ) from error
+            f"{folder} already holds results; give --resume to go on with them, --overwrite to "
+            "replace them, or another --bench-dir"
+        )
+    if resume and not present:
+        raise InputError(f"{folder} holds no results to go on with; leave out --resume")
     return folder
 
 
@@ -133,7 +114,7 @@ class Recorder:
         self._path = folder / RESULTS_FILE_NAME
         self.results = Results(
             provenance=_provenance(dataset),
-            config=_plain(config),
+            config=json.loads(json_text(config)),  # as it is read back
             rows=(),
             pairs=(),
         )
@@ -169,20 +150,20 @@ def _check_same(before: Results, now: Results, folder: Path) -> None:
             f"the sweep cannot be resumed with other settings: [{'], ['.join(differing)}] differ; "
             "give the settings that it began with, or another --bench-dir"
         )
-    for what in ("host", "gpus", "versions", "commit", "dataset"):
-        was, is_now = (_plain(getattr(r.provenance, what)) for r in (before, now))
-        if what == "gpus":  # their clocks change from moment to moment
-            was, is_now = ([gpu.get("uuid") for gpu in gpus] for gpus in (was, is_now))
-        if was != is_now:
+    was, is_now = _origin(before.provenance), _origin(now.provenance)
+    for what in was:
+        if was[what] != is_now[what]:
             raise InputError(
-                f"{folder} cannot be resumed: its rows have {what} {was}, now it is {is_now}; "
-                "name another --bench-dir"
+                f"{folder} cannot be resumed: its rows have {what} {was[what]}, now it is "
+                f"{is_now[what]}; name another --bench-dir"
             )
 
 
-def _plain(value: Any) -> Any:
-    """As JSON reads it back."""
-    return json.loads(json_text(value))
+def _origin(provenance: Provenance) -> dict[str, Any]:
+    """What must be the same for all rows of a file."""
+    names = ("host", "versions", "commit", "dataset")
+    gpus = [gpu.get("uuid") for gpu in provenance.gpus]  # their clocks change all the time
+    return {"gpus": gpus, **{name: getattr(provenance, name) for name in names}}
 
 
 def _provenance(dataset: Dataset) -> Provenance:

@@ -12,7 +12,7 @@ from harness.checks import parse_share, require, require_count
 from harness.cli.train import ModelConfig, OptimizerConfig
 from harness.data.options import DataConfig
 from harness.errors import InputError
-from harness.settings import Precision, Settings
+from harness.settings import Precision, Settings, require_even_shares
 from kernels.multi_hot import Implementation
 
 
@@ -53,13 +53,8 @@ class GridConfig:
         for point in itertools.product(*(getattr(self, axis) for axis in AXES)):
             cell = dict(zip(AXES, point, strict=True))
             Settings(**cell, seed=self.seed)  # its own checks
-            replicas, batch_size = cell["replicas"], cell["batch_size"]
-            if replicas != "auto" and batch_size % replicas:
-                raise InputError(
-                    f"the grid holds batch size {batch_size} with {replicas} replicas, which do "
-                    "not divide it; choose --batch-size and --replicas that fit in every "
-                    "combination, or run two sweeps"
-                )
+            if cell["replicas"] != "auto":
+                require_even_shares(cell["batch_size"], cell["replicas"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.bench.against import find_baseline, flattened
+from harness.bench.against import find_baseline
 from harness.bench.charts import draw, write_hparams
 from harness.bench.compare import compare_pairs, judge, print_comparison
 from harness.bench.measure import Side, measure, measure_pair
@@ -25,7 +25,6 @@ from harness.bench.sweep import (
     cells,
     open_folder,
     remaining,
-    write_data,
 )
 from harness.bench.tables import print_table
 from harness.cli.bench import BenchConfig
@@ -33,7 +32,7 @@ from harness.cli.compare import require_package
 from harness.cli.train import TrainConfig
 from harness.data.options import DataConfig
 from harness.data.sources import load_configured
-from harness.decoding import from_mapping
+from harness.decoding import flattened, from_mapping
 from harness.errors import InputError, as_command
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.settings import Settings
@@ -53,7 +52,9 @@ def run_bench(config: BenchConfig, console: Console) -> int:
             require_package("matplotlib", "to draw the plot", "set --plot off")
         dataset = load_configured(config.data)
         planned = cells(vars(config.grid), rows=dataset.train.num_rows)
-        folder = open_folder(config.bench_dir, overwrite=config.overwrite, resume=config.resume)
+        folder = open_folder(
+            config.bench_dir, temporary, overwrite=config.overwrite, resume=config.resume
+        )
         if baseline is not None:
             for cell in planned:
                 settings_of(config, cell, folder, over=baseline.settings)
@@ -61,7 +62,8 @@ def run_bench(config: BenchConfig, console: Console) -> int:
         # 2. The measurements. Ctrl-C keeps those that are done.
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".data-")
         data = Path(temporary.enter_context(in_folder)) / "data"
-        write_data(dataset, data)
+        # In the harness's own format, which each process maps into memory.
+        replace(dataset, validation=None).save(data)
         del dataset  # leaves its memory to the measured processes
         try:
             _measure_all(config, baseline, planned, data, recorder, console)
@@ -130,7 +132,7 @@ def settings_of(
     Args:
         config: of the sweep.
         cell: a point of its grid.
-        data: the folder that `write_data` wrote.
+        data: the folder of the data.
         over: settings that override all others.
 
     Raises:

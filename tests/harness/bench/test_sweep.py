@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.bench.results import AXES
-from harness.bench.sweep import cells, remaining, schedule
+from harness.bench.sweep import cells, remaining
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL, pair, results, row
 
@@ -39,7 +39,7 @@ def test_a_batch_larger_than_the_data() -> None:
 @given(num=st.integers(1, 6), repeats=st.integers(1, 6))
 def test_the_order_alternates(num: int, repeats: int) -> None:
     planned = [dataclasses.replace(CELL, batch_size=n) for n in range(1, num + 1)]
-    order = list(schedule(planned, repeats))
+    order = remaining(planned, repeats, results())
     assert len(set(order)) == num * repeats
     for repeat in range(repeats):
         of_repeat = [cell for cell, r in order if r == repeat]

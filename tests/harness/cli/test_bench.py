@@ -86,7 +86,7 @@ def test_the_table(sweep: tuple[Path, str, str]) -> None:
     _, _, out = sweep
     lines = out.splitlines()
     for size in ("50", "100"):
-        (line,) = (li for li in lines if re.match(rf" *{size}  +[\d,]+ ", li))
+        (line,) = (li for li in lines if re.match(rf" *{size} +[\d,]+ ", li))
         assert re.search(r" \d\.\d\d +\d+\.\d$", line)  # the last columns are there
     assert "implementation gather, precision auto, input stream" in " ".join(out.split())
     assert str(sweep[0] / RESULTS_FILE_NAME) in out
@@ -110,7 +110,10 @@ def test_what_lies_in_the_folder(sweep: tuple[Path, str, str]) -> None:
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
         (["--overwrite", "--batch-size", "100", "100"], ["100 more than once"]),
         (["--overwrite", *IN_TURN, "--against-set", "color=1"], ["color"]),
-        (["--overwrite", "--batch-size", "99", "--replicas", "2"], ["99 with 2 replicas"]),
+        (
+            ["--overwrite", "--batch-size", "99", "--replicas", "2"],
+            ["99, which does not divide over 2 replicas"],
+        ),
     ],
 )
 def test_results_that_are_there_stay_as_they_are(

@@ -90,7 +90,7 @@ def test_the_defaults_are_the_tutorials() -> None:
         (
             GridConfig,
             {"batch_size": (100, 101), "replicas": (1, 2)},
-            "the grid holds batch size 101 with 2 replicas",
+            "--batch-size is 101, which does not divide",
         ),
         (GridConfig, {"seed": -1}, "--seed is -1"),
         (BenchConfig, {"repeats": 0}, "--repeats is 0"),

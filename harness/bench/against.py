@@ -1,14 +1,15 @@
 """What `harness bench --against` names: another version of the code, or other settings."""
 
+import contextlib
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.bench.measure import Side
 from harness.bench.process import OWN_CODE, require_measurable
+from harness.decoding import read_toml
 from harness.errors import InputError
 
 
@@ -32,7 +33,7 @@ def find_baseline(
     """
     path = Path(against or "")
     if against is None or path.is_file() or path.suffix == ".toml":
-        over = settings_of_words(words) if against is None else settings_of_file(path)
+        over = settings_of_words(words) if against is None else read_toml(path)
         commit, dirty = code_state(OWN_CODE)
         return Side(settings=over, commit=commit, dirty=dirty), against
     if path.is_dir():
@@ -71,20 +72,6 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def settings_of_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, by their bare names.
-
-    Raises:
-        InputError: when it cannot be read or is not TOML.
-    """
-    try:
-        return flattened(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"--against {path} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"--against {path} is not a TOML file: {error}") from error
-
-
 def settings_of_words(words: tuple[str, ...]) -> dict[str, Any]:
     """The settings of `--against-set name=value ...`; values as in TOML, or plain text.
 
@@ -98,17 +85,7 @@ def settings_of_words(words: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(
                 f"--against-set has {word!r}; write name=value, as in implementation=gather"
             )
-        try:
-            settings |= flattened({name: tomllib.loads(f"value = {value}")["value"]})
-        except tomllib.TOMLDecodeError:
-            settings |= flattened({name: value})
+        with contextlib.suppress(tomllib.TOMLDecodeError):  # plain text stays as it is
+            value = tomllib.loads(f"value = {value}")["value"]
+        settings[name.replace("-", "_")] = value
     return settings
-
-
-def flattened(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a group and of its inner groups by their bare names, which are all different."""
-    flat: dict[str, Any] = {}
-    for name, value in group.items():
-        inner = flattened(value) if isinstance(value, Mapping) else {name.replace("-", "_"): value}
-        flat |= inner
-    return flat

@@ -30,14 +30,13 @@ from harness.observe.profiler import ProfilerObserver
 from harness.observe.run_files import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
+    TENSORBOARD_FOLDER_NAME,
     SummaryObserver,
     read_fingerprint,
     read_settings,
     summarize,
 )
 from harness.observe.telemetry import MachineTelemetry
-from harness.observe.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
-from harness.observe.tensorboard import TensorBoardObserver
 from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart, Summary
 from harness.run import Rows, Run
 from harness.run_folder import clean_run_folder, is_complete
@@ -186,6 +185,8 @@ def _conduct(
     if folder is not None:
         listeners += [SummaryObserver(), JsonlObserver()]
     if events is not None:
+        from harness.observe.tensorboard import TensorBoardObserver  # takes 0.3 s
+
         listeners.append(TensorBoardObserver(events))
     if console is not None:
         listeners.append(ConsoleObserver(console, tensorboard_dir=events))

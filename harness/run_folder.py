@@ -19,12 +19,12 @@ from harness.observe.run_files import (
     BEST_FILE_NAME,
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
+    EVENT_FILES,
     MODEL_FILE_NAME,
     SUMMARY_FILE_NAME,
+    TENSORBOARD_FOLDER_NAME,
     read_settings,
 )
-from harness.observe.tensorboard import EVENT_FILES
-from harness.observe.tensorboard import FOLDER_NAME as TENSORBOARD_FOLDER_NAME
 
 _WRITTEN = (
     CONFIG_FILE_NAME,

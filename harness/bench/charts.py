@@ -1,6 +1,5 @@
 """A sweep as pictures: a plot of throughput over batch size, and TensorBoard's HParams page."""
 
-import time
 from pathlib import Path
 
 from harness.bench.results import AXES, Results, Row, varying
@@ -94,7 +93,7 @@ def write_hparams(results: Results, folder: Path) -> None:
         from tensorboard.plugins.hparams import summary_v2
 
         from harness.observe.event_file import EventFile
-        from harness.observe.tensorboard_pages import session_end, session_start
+        from harness.observe.tensorboard_pages import session_end
 
     summaries = [summarize(cell, results.rows) for cell in results.cells]
     measured = [(s, s.figures) for s in summaries if s.figures is not None]
@@ -118,9 +117,9 @@ def write_hparams(results: Results, folder: Path) -> None:
             summary.compile_seconds,
         )
         run = EventFile(folder / name)
-        run.summary(0, session_start(settings, name=name, start_seconds=time.time()))
+        run.summary(0, summary_v2.hparams_pb(settings, trial_id=name))
         run.scalars(0, dict(zip(METRICS, values, strict=True)))
-        run.summary(0, session_end(done=True, end_seconds=time.time()))
+        run.summary(0, session_end(done=True))
         run.close()
 
 

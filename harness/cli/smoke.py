@@ -236,9 +236,11 @@ def _try(settings: TrainConfig, *, tolerance: float) -> _Outcome:
 def _event_file_failures(folder: Path, *, num_windows: int) -> list[str]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from harness.observe.tensorboard import FOLDER_NAME
+    from harness.observe.run_files import TENSORBOARD_FOLDER_NAME
 
-    events = EventAccumulator(str(folder / FOLDER_NAME), size_guidance={"tensors": num_windows + 1})
+    events = EventAccumulator(
+        str(folder / TENSORBOARD_FOLDER_NAME), size_guidance={"tensors": num_windows + 1}
+    )
     events.Reload()
     if "train/loss" not in events.Tags()["tensors"]:
         return ["the event file cannot be read"]

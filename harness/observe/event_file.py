@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from harness.files import os_error, replacing
-from harness.observe.tensorboard import EVENT_FILES
+from harness.observe.run_files import EVENT_FILES
 
 _HPARAMS_START = "_hparams_/"
 _counter = itertools.count()

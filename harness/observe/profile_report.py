@@ -15,11 +15,10 @@ from harness.observe.trace import INSTALL, ConversionError, is_readable, read
 _NUM_OPERATIONS = 10
 _CUPTI = (
     "warning: the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
-    "or is missing. Usually only administrators may profile: load the kernel module with `options "
-    "nvidia NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot), run "
-    "as root, or start the container with --cap-add=SYS_ADMIN. Another profiler on the same GPU or "
-    "a CUDA installation without extras/CUPTI/lib64, has the same effect; TF_CPP_MIN_LOG_LEVEL=0 "
-    "shows CUPTI's own message."
+    "or is missing. Usually only administrators may profile: run as root, start the container with "
+    "--cap-add=SYS_ADMIN, or load the kernel module with `options nvidia "
+    "NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot). "
+    "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
 _NO_NAMES = (
     "warning: no operation has the name scope of its part. TensorFlow's persistent cache of "
@@ -36,15 +35,11 @@ def print_profile_of_run(profiler: ProfilerObserver, console: Console, *, on_gpu
         return
     first, last = profiler.asked_for
     held = (profiler.capture.first_step, profiler.capture.last_step)
-    if held[1] < last:
-        said = f"the run ended within --profile-steps {first}:{last}, and so does the profile"
-        console.print(said, soft_wrap=True, highlight=False)
-    elif held != (first, last):
-        console.print(
+    if held != (first, last) and held[1] >= last:  # else the run ended before
+        _print(
+            console,
             f"--profile-steps {first}:{last} lies in the dispatches of steps {held[0]}:{held[1]}, "
             "which are profiled whole; make them shorter by --steps-per-dispatch",
-            soft_wrap=True,
-            highlight=False,
         )
     print_profile(profiler.capture, console, on_gpu=on_gpu, ms_without=profiler.ms_without)
 
@@ -103,24 +98,13 @@ def _print_breakdown(
     ms = breakdown.ms / steps
     without = "" if ms_without is None else f"; {ms_without:.3f} ms without it"
     _print(console, f"step time      {ms:.3f} ms under the profiler{without}")
-    console.print(_parts_table(breakdown, steps))
-    console.print(_operations_table(breakdown, steps))
-
-
-def _parts_table(breakdown: Breakdown, steps: int) -> Table:
-    table = _table("where a step's time goes", "part", ">ms a step", ">share", "~")
-    for part, what in PARTS.items():
-        ms = breakdown.parts[part]
-        if ms > 0:
-            table.add_row(part, f"{ms / steps:.3f}", f"{ms / breakdown.ms:.1%}", what)
-    total = sum(breakdown.parts.values())
-    table.add_row("in all", f"{total / steps:.3f}", f"{total / breakdown.ms:.1%}", end_section=True)
-    return table
-
-
-def _operations_table(breakdown: Breakdown, steps: int) -> Table:
+    table = _table("where a step's time goes", "part", "ms a step", "share", "")
+    parts = {part: ms for part, ms in breakdown.parts.items() if ms > 0}
+    for part, ms in {**parts, "in all": sum(parts.values())}.items():
+        table.add_row(part, f"{ms / steps:.3f}", f"{ms / breakdown.ms:.1%}", PARTS.get(part, ""))
+    console.print(table)
     title = f"the {_NUM_OPERATIONS} most expensive operations"
-    table = _table(title, "operation", "part", ">a step", ">ms a step", ">share")
+    table = _table(title, "operation", "part", "a step", "ms a step", "share")
     for operation in breakdown.operations[:_NUM_OPERATIONS]:
         table.add_row(
             Text(operation.name),  # brackets in it are no markup
@@ -129,20 +113,16 @@ def _operations_table(breakdown: Breakdown, steps: int) -> Table:
             f"{operation.ms / steps:.3f}",
             f"{operation.ms / breakdown.ms:.1%}",
         )
-    return table
+    console.print(table)
 
 
 def _table(title: str, *headings: str) -> Table:
-    """A heading that begins with > stands over numbers; a column under ~ may be wrapped."""
     table = Table(
         box=SIMPLE, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
     )
     for heading in headings:
-        table.add_column(
-            Text(heading.strip(">~")),
-            justify="right" if heading.startswith(">") else "left",
-            no_wrap=not heading.startswith("~"),
-        )
+        is_number = heading in ("a step", "ms a step", "share")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading != "")
     return table
 
 

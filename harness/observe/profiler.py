@@ -4,10 +4,11 @@ import errno
 import shutil
 import statistics
 from collections import deque
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import tensorflow as tf
 
 from harness.files import os_error
 from harness.records import Compilation, Observer, RunStart, Summary, Window
@@ -63,14 +64,12 @@ class ProfilerObserver(Observer):
         """Set when the profile was written."""
         self.asked_for = (first, last)
         self._folder = folder
-        self._first = first
-        self._last = last
         self._step = 0
         self._steps_per_dispatch = 0
         self._running = False
         self._dispatches: list[int] = []
-        self._step_marker: AbstractContextManager[Any] | None = None
-        self._input_marker: AbstractContextManager[Any] | None = None
+        self._step_marker: ExitStack | None = None
+        self._input_marker = ExitStack()
         self._num_windows = 0
         self._step_times_ms: deque[float] = deque(maxlen=_MAX_STEP_TIMES)
 
@@ -90,11 +89,11 @@ class ProfilerObserver(Observer):
         """Opens the markers while the profiler runs."""
         if self._running:
             self._open_step_marker()
-            self._input_marker = _trace(INPUT_MARKER)
+            self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
 
     def on_batches(self, step: int) -> None:
         """Closes the marker of the input."""
-        self._close_input_marker()
+        self._input_marker.close()
 
     def on_compilation(self, compilation: Compilation) -> None:
         """Starts again, unless a dispatch was captured already."""
@@ -109,14 +108,14 @@ class ProfilerObserver(Observer):
         self._step = window.step
         if self._running:
             self._close_markers()
-            if window.step <= self._first:
+            if window.step <= self.asked_for[0]:
                 self._discard()
             else:
                 self._dispatches.append(window.num_steps)
+                if window.step >= self.asked_for[1]:
+                    self._write()
         elif self._num_windows > 1:
             self._step_times_ms.append(window.step_time_ms)
-        if self._running and window.step >= self._last:
-            self._write()
         self._start_if_due()
 
     def on_end(self, summary: Summary) -> None:
@@ -135,11 +134,9 @@ class ProfilerObserver(Observer):
 
     def _start_if_due(self) -> None:
         # A dispatch may hold fewer steps than these: see `on_window`.
-        due = self._step + self._steps_per_dispatch > self._first
+        due = self._step + self._steps_per_dispatch > self.asked_for[0]
         if not due or self._running or self.capture is not None:
             return
-        import tensorflow as tf
-
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             tf.profiler.experimental.start(str(self._folder))
@@ -148,30 +145,23 @@ class ProfilerObserver(Observer):
         self._running = True
 
     def _open_step_marker(self) -> None:
-        self._step_marker = _trace(STEP_MARKER, step_num=self._step, _r=1)
-
-    def _close_input_marker(self) -> None:
-        if self._input_marker is not None:
-            self._input_marker.__exit__(None, None, None)
-            self._input_marker = None
+        self._step_marker = ExitStack()
+        marker = tf.profiler.experimental.Trace(STEP_MARKER, step_num=self._step, _r=1)
+        self._step_marker.enter_context(marker)
 
     def _close_markers(self) -> None:
-        self._close_input_marker()
+        self._input_marker.close()
         if self._step_marker is not None:
-            self._step_marker.__exit__(None, None, None)
+            self._step_marker.close()
             self._step_marker = None
 
     def _discard(self) -> None:
         self._close_markers()
         if self._running:
-            import tensorflow as tf
-
             tf.profiler.experimental.stop(save=False)
             self._running = False
 
     def _write(self) -> None:
-        import tensorflow as tf
-
         self._running = False
         before = _written(self._folder)
         try:
@@ -186,15 +176,6 @@ class ProfilerObserver(Observer):
         dispatches = tuple(self._dispatches)
         first_step = self._step - sum(dispatches)
         self.capture = Capture(path=new.pop(), first_step=first_step, dispatches=dispatches)
-
-
-def _trace(name: str, **stats: int) -> AbstractContextManager[Any]:
-    """A marker that has begun."""
-    import tensorflow as tf
-
-    trace: AbstractContextManager[Any] = tf.profiler.experimental.Trace(name, **stats)
-    trace.__enter__()
-    return trace
 
 
 def _written(folder: Path) -> set[tuple[Path, int]]:

@@ -18,6 +18,9 @@ MODEL_FILE_NAME = "model.keras"
 BEST_FILE_NAME = "best.keras"
 """The model of the epoch with the lowest validation loss."""
 CHECKPOINT_FOLDER_NAME = "checkpoints"
+TENSORBOARD_FOLDER_NAME = "tensorboard"
+EVENT_FILES = "events.out.tfevents.*"
+"""Names of the files that TensorBoard reads."""
 _RESOLVED = "resolved"
 _RATES = (
     *("examples_per_second", "steps_per_second", "tokens_per_second", "mean_examples_per_second"),

@@ -1,20 +1,17 @@
 """A run's curves, settings and network for TensorBoard."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
+from harness.observe.tensorboard_pages import histograms, session_end, write_run_pages
 from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
 
-if TYPE_CHECKING:
-    from harness.observe.event_file import EventFile
-
-FOLDER_NAME = "tensorboard"
-EVENT_FILES = "events.out.tfevents.*"
 RECENT_WINDOWS = 50
 """`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
 
@@ -47,7 +44,8 @@ class TensorBoardObserver(Observer):
         """`folder` belongs to the run alone; `clock` gives seconds since the epoch."""
         self._folder = folder
         self._clock = clock
-        self._file: EventFile | None = None
+        self._file: EventFile  # from `on_start` on
+        self._closing = contextlib.ExitStack()
         self._flushed_at = 0.0
         self._start_step = 0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
@@ -55,22 +53,18 @@ class TensorBoardObserver(Observer):
 
     def on_start(self, run: RunStart) -> None:
         """Opens the event file and writes what the run is."""
-        # TensorFlow takes seconds to import; not everyone who imports this module needs it.
-        from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
-        from harness.observe.tensorboard_pages import write_run_pages
-
         self._start_step = run.start_step
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
         else:
             drop_all_events(self._folder)
-        self._file = EventFile(self._folder, clock=self._clock)
-        write_run_pages(self._file, run, start_seconds=self._clock())
+        file = EventFile(self._folder, clock=self._clock)
+        self._file = self._closing.enter_context(contextlib.closing(file))
+        write_run_pages(file, run)
         self._flush()
 
     def on_window(self, window: Window) -> None:
         """Adds a window's scalars."""
-        assert self._file is not None, "a window came before on_start or after close"
         self._recent_step_times_ms.append(window.step_time_ms)
         p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
         values = {
@@ -94,7 +88,6 @@ class TensorBoardObserver(Observer):
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
-        assert self._file is not None, "an epoch came before on_start or after close"
         evaluation = epoch.evaluation
         if evaluation is None or evaluation.step <= self._start_step:
             return
@@ -106,9 +99,6 @@ class TensorBoardObserver(Observer):
 
     def on_inspection(self, inspection: Inspection) -> None:
         """Adds what the gradients were like, and the histograms of the inspection."""
-        from harness.observe.tensorboard_pages import histograms
-
-        assert self._file is not None, "an inspection came before on_start or after close"
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
@@ -123,20 +113,14 @@ class TensorBoardObserver(Observer):
 
     def on_end(self, summary: Summary) -> None:
         """Marks the run's row of the HParams page as ended."""
-        from harness.observe.tensorboard_pages import session_end
-
-        assert self._file is not None, "the end came before on_start or after close"
         done = not (summary.interrupted or summary.diverged)
-        self._file.summary(summary.steps, session_end(done=done, end_seconds=self._clock()))
+        self._file.summary(summary.steps, session_end(done=done))
         self._flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._closing.close()
 
     def _flush(self) -> None:
-        assert self._file is not None
         self._file.flush()
         self._flushed_at = self._clock()

@@ -1,5 +1,6 @@
 """TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.custom_scalar import summary as custom_scalar_summary
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
 from tensorboard.plugins.text.summary_v2 import text_pb
 
+from harness.observe.console import starting_rows
 from harness.observe.event_file import EventFile
 from harness.records import Distribution, LayerInfo, RunStart
 
@@ -37,8 +39,8 @@ _TYPES = {
 }
 
 
-def write_run_pages(file: EventFile, run: RunStart, *, start_seconds: float) -> None:
-    """Writes the pages of a run that starts at `start_seconds` since the epoch.
+def write_run_pages(file: EventFile, run: RunStart) -> None:
+    """Writes the pages of a run that starts now.
 
     Raises:
         OSError: naming the file, when it cannot be written.
@@ -51,7 +53,7 @@ def write_run_pages(file: EventFile, run: RunStart, *, start_seconds: float) -> 
         text_pb("run/settings", _settings_table(run)),
         text_pb("run/environment", _environment_table(run)),
         _experiment(run, settings),
-        session_start(settings, name=name, start_seconds=start_seconds),
+        summary_v2.hparams_pb(settings, trial_id=name),
     ):
         file.summary(run.start_step, page)
     file.graph(run.start_step, _graph(run.layers))
@@ -63,14 +65,8 @@ def _layout() -> tf.compat.v1.Summary:
         layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
         for title, patterns in CHARTS.items()
     ]
-    layout = layout_pb2.Layout(category=[layout_pb2.Category(title=CATEGORY, chart=charts)])
-    page = tf.compat.v1.Summary()
-    value = page.value.add(
-        tag=layout_metadata.CONFIG_SUMMARY_TAG,
-        tensor=tf.make_tensor_proto(layout.SerializeToString(), dtype=tf.string),
-    )
-    value.metadata.plugin_data.plugin_name = layout_metadata.PLUGIN_NAME
-    return page
+    category = layout_pb2.Category(title=CATEGORY, chart=charts)
+    return custom_scalar_summary.pb(layout_pb2.Layout(category=[category]))
 
 
 def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
@@ -98,17 +94,9 @@ def _settings_table(run: RunStart) -> str:
 
 
 def _environment_table(run: RunStart) -> str:
-    """The data set, the devices, the versions and the machine."""
-    data = run.dataset
-    rows: list[tuple[Any, ...]] = [
-        ("data set", data.name),
-        ("rows", f"{data.rows:,} for training, {data.test_rows:,} for testing"),
-        ("classes", data.num_classes),
-        ("token ids", f"{data.nnz:,}, below {data.num_tokens:,}"),
-        ("devices", ", ".join(run.devices)),
-        ("parameters", f"{run.num_parameters:,}"),
-        ("steps per epoch", f"{run.steps_per_epoch:,}"),
-        ("run folder", run.run_dir),
+    """What the console shows at the start, the versions and the machine."""
+    rows = [
+        *starting_rows(run),
         *((f"version of {name}", version) for name, version in run.versions.items()),
         *((f"host: {name}", _shown(value)) for name, value in run.host.items()),
     ]
@@ -137,10 +125,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 def _cell(value: Any) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = " ".join(str(value).split())
-    for mark in "\\|*_`[]<>":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    return re.sub(r"([\\|*_`\[\]<>])", r"\\\1", " ".join(str(value).split()))
 
 
 def run_settings(run: RunStart) -> dict[str, Setting]:
@@ -185,21 +170,9 @@ def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:
     )
 
 
-def session_start(settings: Mapping[str, Setting], *, name: str, start_seconds: float) -> Any:
-    """A row's settings.
-
-    Args:
-        settings: by name.
-        name: of the row; runs with the same name would share it.
-        start_seconds: since the epoch.
-    """
-    return summary_v2.hparams_pb(settings, trial_id=name, start_time_secs=start_seconds)
-
-
-def session_end(*, done: bool, end_seconds: float) -> Any:
-    """The end of a row's run: `done`, or failed."""
-    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-    return summary.session_end_pb(status, end_time_secs=end_seconds)
+def session_end(*, done: bool) -> Any:
+    """The end of a row's run, now: `done`, or failed."""
+    return summary.session_end_pb(api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE)
 
 
 def histograms(prefix: str, distributions: Iterable[Distribution]) -> tf.compat.v1.Summary:

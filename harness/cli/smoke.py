@@ -1,37 +1,32 @@
 """`harness smoke`: does everything work on this machine?
 
-Every implementation, precision and number of replicas goes through the real `train` and a saved
-model, on a corpus small enough for a minute in all. What must hold is read from the files that they
-leave.
+Every implementation, precision and number of replicas trains a small network, saves it and loads
+it again, on a corpus small enough for a minute in all.
 """
 
-import dataclasses
-import io
+from __future__ import annotations
+
 import itertools
-import json
-import math
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from harness.checks import require, require_count
-from harness.cli.train import ModelConfig, OutputConfig, TrainConfig, train
-from harness.data.options import DataConfig, SyntheticOptions
+from harness.data.options import SyntheticOptions
 from harness.errors import DivergenceError, InputError, as_command
-from harness.interrupt import EXIT_INTERRUPTED
 from harness.quiet import quiet_import
-from harness.settings import PRECISIONS, Precision, Settings, require_even_shares
+from harness.settings import PRECISIONS, Precision, require_even_shares
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
 
-_ROWS = 1_280
-_TOKENS = 1_000
+if TYPE_CHECKING:
+    from harness.data.sources import Dataset
+
+_CORPUS = SyntheticOptions(synthetic_rows=1_280, synthetic_tokens=1_000)
 _EPOCHS = 3
 _LOSS_TOLERANCE: dict[Precision, float] = {
     "float32": 1e-4,
@@ -42,19 +37,10 @@ _LOSS_TOLERANCE: dict[Precision, float] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    first_loss: float
-    last_loss: float
-    accuracy: float
-    seconds: float
-    failures: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class SmokeConfig:
-    """Train a few steps with every implementation, precision and number of replicas, on the CPU and
-    on the GPUs, and check that the loss falls, the step is compiled once, event files can be read,
-    and a saved model gives the same loss. Exit code 0 when all of it holds, else 1."""
+    """Train a few steps with every implementation, precision and number of replicas, and check that
+    the loss falls, the step is compiled once, event files can be read, and a saved model gives the
+    same loss. Exit code 0 when all of it holds, else 1."""
 
     batch_size: int = 64
     """Rows per step."""
@@ -69,7 +55,7 @@ class SmokeConfig:
     """Numbers of replicas to try."""
 
     devices: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to try them. auto: on the CPU, then on the GPUs if there are any."""
+    """Where to try them. auto: on the GPUs if there are any, else on the CPU."""
 
     def __post_init__(self) -> None:
         require_count("--batch-size", self.batch_size)
@@ -89,174 +75,132 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
     with quiet_import():
         import tensorflow as tf
 
+        from harness.data.sources import load
+        from harness.engine.devices import set_up_devices
         from harness.environment import warn_of_gpus
     console = console or Console()
     warn_of_gpus(console)
+    if config.devices == "cpu":
+        tf.config.set_visible_devices([], "GPU")
     num_gpus = len(tf.config.get_visible_devices("GPU"))
-    if config.devices == "gpu":
-        if num_gpus == 0:
-            raise InputError(
-                f"--devices is gpu, but TensorFlow finds none; run: {as_command('doctor')}"
-            )
-        return _try_all(config, num_gpus, console)
-    tf.config.set_visible_devices([], "GPU")
-    code = _try_all(config, 0, console)
-    if config.devices == "cpu" or num_gpus == 0:
-        return code
-    # TensorFlow cannot change its devices any more: another process tries the GPUs.
-    console.file.flush()
-    command = [sys.executable, "-m", "harness", *on_gpus(config)]
-    return 1 if subprocess.run(command, check=False).returncode else code
-
-
-def on_gpus(config: SmokeConfig) -> list[str]:
-    """The command line that tries the same on the GPUs alone."""
-    words = ["smoke", "--devices", "gpu", "--batch-size", str(config.batch_size)]
-    for name in ("implementations", "precisions", "replicas"):
-        words += [f"--{name}", *map(str, getattr(config, name))]
-    return words
-
-
-def _try_all(config: SmokeConfig, num_gpus: int, console: Console) -> int:
-    """Tries every combination on `num_gpus` GPUs; 0 means on the CPU."""
-    import tensorflow as tf
-
-    from harness.engine.devices import set_up_devices
-
+    if config.devices == "gpu" and num_gpus == 0:
+        raise InputError(
+            f"--devices is gpu, but TensorFlow finds none; run: {as_command('doctor')}"
+        )
+    if usable := [number for number in config.replicas if number <= num_gpus]:
+        set_up_devices(max(usable))  # a process cannot take more of them later
     # So many engines in one process look to TensorFlow like one function traced again and again.
     tf.get_logger().setLevel("ERROR")
+    data = load("synthetic", synthetic=_CORPUS)
     title = f"on {num_gpus} GPUs" if num_gpus else "on the CPU"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title=title)  # fits 80 columns
     for column in ("implementation", "precision", "replicas", "loss", "accuracy", "time", "result"):
         table.add_column(column, no_wrap=True)
-    failures: list[str] = []
-    passed = failed = 0
-    combinations = list(
-        itertools.product(config.implementations, config.precisions, config.replicas)
-    )
-    skipped = left_out(config, num_gpus)
-    if usable := [n for n in config.replicas if n <= num_gpus]:
-        set_up_devices(max(usable))  # a process cannot take more of them later
+    results: list[str] = []
+    notes: list[str] = []
     with console.status("") as status:
-        for number, (implementation, precision, replicas) in enumerate(combinations, start=1):
+        for combination in itertools.product(
+            config.implementations, config.precisions, config.replicas
+        ):
+            implementation, precision, replicas = combination
             name = f"{implementation} {precision} x {replicas}"
-            status.update(f"{number}/{len(combinations)} {name}")
-            if implementation in skipped or f"x {replicas}" in skipped:
-                table.add_row(implementation, precision, str(replicas), "", "", "", "skipped")
-                continue
-            settings = _settings(config, implementation, precision, replicas)
-            outcome = _try(settings, tolerance=_LOSS_TOLERANCE[precision])
-            failed += bool(outcome.failures)
-            table.add_row(
-                implementation,
-                precision,
-                str(replicas),
-                f"{outcome.first_loss:.3f} -> {outcome.last_loss:.3f}",
-                f"{outcome.accuracy:.3f}",
-                f"{outcome.seconds:.1f} s",
-                "FAILED" if outcome.failures else "ok",
-            )
-            failures += [f"{name}: {failure}" for failure in outcome.failures]
-            passed += not outcome.failures
+            status.update(name)
+            start, figures = time.perf_counter(), ("", "")
+            if why := why_skipped(implementation, replicas, num_gpus):
+                result = "skipped"
+                notes.append(f"skipped: {why}")
+            else:
+                figures, failures = _try(data, config.batch_size, *combination)
+                result = "FAILED" if failures else "ok"
+                notes += [f"{name}: {failure}" for failure in failures]
+            seconds = f"{time.perf_counter() - start:.1f} s"
+            table.add_row(implementation, precision, str(replicas), *figures, seconds, result)
+            results.append(result)
     console.print(table)
-    for failure in failures:
-        console.print(failure, markup=False)
-    for what, why in skipped.items():
-        console.print(f"{what} was skipped: {why}", markup=False)
-    console.print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    for note in dict.fromkeys(notes):
+        console.print(note, markup=False)
+    console.print(f"{results.count('ok')} passed, {results.count('FAILED')} failed")
+    return 1 if "FAILED" in results else 0
 
 
-def left_out(config: SmokeConfig, num_gpus: int) -> dict[str, str]:
-    """The implementations and numbers of replicas (`x 2`) that cannot be tried, with why."""
-    device_type = "GPU" if num_gpus else "CPU"
-    reasons = {name: why_unavailable(name, device_type) for name in config.implementations}
-    found: dict[str, str] = {name: why for name, why in reasons.items() if why is not None}
-    if num_gpus:
-        too_many = [n for n in config.replicas if n > num_gpus]
-        found |= {f"x {n}": f"this machine has {num_gpus} GPUs" for n in too_many}
-    return found
+def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:
+    """Why a combination cannot be tried; None where it can. `num_gpus`: 0 means on the CPU."""
+    if why := why_unavailable(implementation, "GPU" if num_gpus else "CPU"):
+        return why
+    if 0 < num_gpus < replicas:
+        return f"{replicas} replicas need as many GPUs, and this machine has {num_gpus}"
+    return None
 
 
-def _settings(
-    config: SmokeConfig, implementation: Implementation, precision: Precision, replicas: int
-) -> TrainConfig:
-    return TrainConfig(
-        data=DataConfig(synthetic=SyntheticOptions(synthetic_rows=_ROWS, synthetic_tokens=_TOKENS)),
-        model=ModelConfig(hidden_units=(16, 16), dropout=(0.1,)),
-        execution=Settings(
-            batch_size=config.batch_size,
-            implementation=implementation,
-            precision=precision,
-            replicas=replicas,
-            steps_per_dispatch=4,
-        ),
-        epochs=_EPOCHS,
-    )
+def _try(
+    data: Dataset,
+    batch_size: int,
+    implementation: Implementation,
+    precision: Precision,
+    replicas: int,
+) -> tuple[tuple[str, str], list[str]]:
+    """Trains, and checks what that left.
 
-
-def _try(settings: TrainConfig, *, tolerance: float) -> _Outcome:
-    """Trains with `settings`, and checks what it left.
+    Returns:
+        Loss and accuracy in words, and what failed.
 
     Raises:
         KeyboardInterrupt: when the training was interrupted; it would only stop itself.
     """
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="harness-smoke-") as temporary:
-        folder = Path(temporary)
-        # No look at gradients: it would compile two programs more for each combination.
-        output = OutputConfig(run_dir=temporary, precision_watch=0)
-        settings = dataclasses.replace(settings, output=output)
-        diverged = []
-        try:
-            if train(settings, Console(file=io.StringIO())) == EXIT_INTERRUPTED:
-                raise KeyboardInterrupt
-        except DivergenceError as error:
-            diverged = [str(error)]
-        summary = json.loads((folder / "summary.json").read_text())
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        losses = [float(line["loss"]) for line in lines if "loss" in line]  # "NaN" is a text
-        failures = diverged
-        if not losses[-1] < losses[0]:
-            failures.append("the loss did not fall")
-        if summary["compilations"] != 1:
-            failures.append(f"the step was compiled {summary['compilations']} times")
-        failures += _event_file_failures(folder, num_windows=len(losses))
-        if not diverged:
-            failures += _saved_model_failures(folder, settings, summary, tolerance=tolerance)
-    return _Outcome(
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        accuracy=math.nan if summary["test_accuracy"] is None else summary["test_accuracy"],
-        seconds=time.perf_counter() - start,
-        failures=tuple(failures),
-    )
-
-
-def _event_file_failures(folder: Path, *, num_windows: int) -> list[str]:
+    import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from harness.observe.run_files import TENSORBOARD_FOLDER_NAME
+    from harness.model.network import default_network, load_model
+    from harness.trainer import Trainer
 
-    events = EventAccumulator(
-        str(folder / TENSORBOARD_FOLDER_NAME), size_guidance={"tensors": num_windows + 1}
+    network = default_network(
+        hidden_units=(16, 16),
+        dropout=(0.1, 0.1),
+        activation="relu",
+        num_tokens=data.num_tokens,
+        num_classes=data.num_classes,
     )
-    events.Reload()
-    if "train/loss" not in events.Tags()["tensors"]:
-        return ["the event file cannot be read"]
-    written = len(events.Tensors("train/loss"))
-    return [] if written == num_windows else [f"{written} of {num_windows} windows in TensorBoard"]
-
-
-def _saved_model_failures(
-    folder: Path, settings: TrainConfig, summary: dict[str, Any], *, tolerance: float
-) -> list[str]:
-    from harness.cli.saved_model import load_saved_model
-    from harness.data.sources import load_configured
-
-    saved = load_saved_model(str(folder), batch_size=settings.execution.batch_size)
-    again = saved.trainer.evaluate(load_configured(settings.data).test)["loss"]
-    before = float(summary["test_loss"])
-    if abs(again - before) <= tolerance * before:
-        return []
-    return [f"the saved model's loss is {again:.5f}, not {before:.5f}"]
+    trainer = Trainer(
+        network,
+        batch_size=batch_size,
+        implementation=implementation,
+        precision=precision,
+        replicas=replicas,
+        steps_per_dispatch=4,
+    )
+    with tempfile.TemporaryDirectory(prefix="harness-smoke-") as folder:
+        try:
+            trainer.fit(
+                data.train,
+                validation=data.test,
+                epochs=_EPOCHS,
+                run_dir=folder,
+                verbose=False,
+                precision_watch=0,  # it would compile two programs more for each combination
+            )
+        except DivergenceError as error:
+            return ("", ""), [str(error)]
+        assert trainer.last is not None
+        summary = trainer.last.summary
+        assert summary is not None
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        failures = []
+        if summary.compilations != 1:
+            failures.append(f"the step was compiled {summary.compilations} times")
+        events = EventAccumulator(f"{folder}/tensorboard", size_guidance={"tensors": 0})
+        events.Reload()
+        if "train/loss" not in events.Tags()["tensors"]:
+            return ("", ""), [*failures, "the event file cannot be read"]
+        losses = [tf.make_ndarray(e.tensor_proto).item() for e in events.Tensors("train/loss")]
+        if not losses[-1] < losses[0]:
+            failures.append("the loss did not fall")
+        saved = Trainer(load_model(Path(folder) / "model.keras"), batch_size=batch_size)
+        before, again = summary.test_loss, saved.evaluate(data.test)["loss"]
+        assert before is not None
+        if abs(again - before) > _LOSS_TOLERANCE[precision] * before:
+            failures.append(f"the saved model's loss is {again:.5f}, not {before:.5f}")
+    return (
+        f"{losses[0]:.3f} -> {losses[-1]:.3f}",
+        f"{summary.test_metrics['accuracy']:.3f}",
+    ), failures

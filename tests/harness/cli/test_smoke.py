@@ -1,10 +1,8 @@
 """Smoke runs: real ones, of as many combinations as the time allows."""
 
-import dataclasses
 import re
 
-from harness.cli.main import _parse
-from harness.cli.smoke import SmokeConfig, left_out, on_gpus
+from harness.cli.smoke import why_skipped
 from tests.harness.cli.runs import call
 
 
@@ -32,15 +30,8 @@ def test_gpus_where_there_are_none() -> None:
     assert "--devices is gpu, but TensorFlow finds none" in result.err
 
 
-def test_what_is_left_out_on_gpus() -> None:
-    config = SmokeConfig(replicas=(1, 2, 4))
-    assert left_out(config, num_gpus=2) == {
-        "native": "native runs on CPU only, not on GPU",
-        "x 4": "this machine has 2 GPUs",
-    }
-    assert left_out(SmokeConfig(implementations=("gather",)), num_gpus=0) == {}
-
-
-def test_the_process_for_the_gpus_is_asked_for_the_same() -> None:
-    given = SmokeConfig(batch_size=60, implementations=("gather", "dense"), replicas=(2, 3))
-    assert _parse(on_gpus(given)) == dataclasses.replace(given, devices="gpu")
+def test_what_is_skipped_on_gpus() -> None:
+    assert why_skipped("native", 1, num_gpus=2) == "native runs on CPU only, not on GPU"
+    assert why_skipped("gather", 4, num_gpus=2) is not None
+    assert why_skipped("gather", 2, num_gpus=2) is None
+    assert why_skipped("gather", 4, num_gpus=0) is None

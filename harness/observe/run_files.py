@@ -1,13 +1,12 @@
 """The files of a run folder; config.json and summary.json, written and read back."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.files import write_json
+from harness.files import read_json, write_json
 from harness.history import Progress
 from harness.observe.host import peak_rss_bytes
 from harness.records import Choice, Evaluation, Observer, RunStart, Summary
@@ -171,14 +170,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         InputError: as `read_settings`.
     """
     path = run_dir / CONFIG_FILE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); is {run_dir} the folder of a run?"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); it cannot be resumed from") from error
-    if not isinstance(content, dict) or _RESOLVED not in content:
+    content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
+    if _RESOLVED not in content:
         raise InputError(f"{path} was not written by a run: it has no '{_RESOLVED}'")
     return content

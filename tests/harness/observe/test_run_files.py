@@ -100,7 +100,7 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     [
         (None, "cannot be read"),
         ("{", "is not JSON"),
-        ("[]", "was not written by a run"),
+        ("[]", "does not hold a JSON object"),
         ("{}", "was not written by a run"),
     ],
 )

@@ -20,6 +20,7 @@ from harness.errors import InputError
 from harness.files import replacing
 from harness.history import Progress
 from harness.interrupt import Interrupt
+from harness.loop import Rows, Run
 from harness.loop import train as train_loop
 from harness.model.network import layer_infos
 from harness.observe import host
@@ -38,7 +39,6 @@ from harness.observe.run_files import (
 )
 from harness.observe.telemetry import MachineTelemetry
 from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart, Summary
-from harness.run import Rows, Run
 from harness.run_folder import clean_run_folder, is_complete
 from harness.settings import RunOptions, precision_watch_every, step_range
 from harness.setup import Setup
@@ -142,9 +142,9 @@ def fit(
     if asked.summary and console is not None:
         setup.model.summary(line_length=80, print_fn=console.out)
     run = Run(
-        setup.engine,
-        rows,
-        held_out,
+        engine=setup.engine,
+        rows=rows,
+        validation=held_out,
         cadence=setup.cadence(rows, by_step=by_step),
         looks=Looks(
             histograms_every=options.histograms,
@@ -156,7 +156,7 @@ def fit(
     compiled: Sequence[Compilation] = ()
     if folder is not None:
         if asked.overwrite:  # not before it is sure that another run can take its place
-            compiled = run.compile(epochs=asked.epochs)
+            compiled = run.prepare(*next(run.dispatches(epochs=asked.epochs)))
             timeline.mark("compilation before the run")
         clean_run_folder(folder, asked.event_folder, clear=asked.overwrite)
         if asked.vocabulary is not None:

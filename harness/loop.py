@@ -1,75 +1,116 @@
-"""The training loop: windows, their one host sync, and what happens at the end of an epoch.
+"""The training loop: windows, their one host sync, and what happens at the end of an epoch."""
 
-It drives an engine through the few methods below and sees nothing but records, so it can be read
-and tested without a device.
-"""
-
+import itertools
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
+from harness.engine.checkpoints import Checkpoints
+from harness.engine.engine import Engine
+from harness.engine.inspection import NO_LOOKS, Looks
 from harness.history import History, Progress
+from harness.pipeline.batch import AnyBatches
+from harness.pipeline.cadence import Cadence
+from harness.pipeline.feed import Dispatches, Feed
+from harness.pipeline.plan import Dispatch, Plan
 from harness.records import (
     Compilation,
     Evaluation,
     Inspection,
     Observer,
+    RunStart,
     StepSums,
     Telemetry,
     Window,
 )
 
 _NO_TELEMETRY = Telemetry()
+_ENDLESS = 2**40
+"""Epochs, and steps of one that never ends."""
 
 
-class PlannedDispatch(Protocol):
-    """What the loop needs to know of a dispatch before it runs."""
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows that lie ready, and how they are divided."""
 
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def num_steps(self) -> int: ...
-    @property
-    def examples(self) -> int: ...
-    @property
-    def tokens(self) -> int: ...
+    feed: Feed
+    plan: Plan
 
 
-class Engine(Protocol):
-    """What the loop drives."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What the loop drives: an engine with the rows of one training, and its checkpoints."""
 
-    def prepare(self, dispatch: Any, batches: Any) -> Sequence[Compilation]:
+    engine: Engine
+    rows: Rows
+    """To train on."""
+    validation: Rows | None = None
+    """To evaluate on at the end of every epoch."""
+    cadence: Cadence
+    looks: Looks = NO_LOOKS
+    """When gradients are looked at."""
+    checkpoints: Checkpoints | None = None
+    """Saved at the end of every epoch."""
+    start_step: int = 0
+    """Steps that were done before."""
+
+    def dispatches(self, *, epochs: int) -> Dispatches:
+        """Those up to the end of an epoch, counted from the first of all."""
+        return self.rows.feed.dispatches(
+            self.rows.plan,
+            epochs=epochs,
+            start_step=self.start_step,
+            calls=lambda: self.cadence.num_calls,
+        )
+
+    def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Sequence[Compilation]:
         """Compiles what is not compiled yet."""
+        if dispatch.step % self.rows.plan.steps_per_epoch == 0:
+            self.engine.begin_epoch()
+        return self.engine.prepare(self.rows.plan, dispatch, batches, start_step=self.start_step)
 
     def warnings(self) -> Sequence[str]:
-        """What compiling has shown that the user should know, once."""
+        """Weights that compiling has shown the loss not to depend on, once."""
+        unused = self.engine.take_unused()
+        if not unused:
+            return ()
+        names = ", ".join(unused)
+        return (f"the loss does not depend on {names}: training leaves them as they are",)
 
-    def train(self, dispatch: Any, batches: Any) -> Any:
-        """Starts a dispatch."""
-
-    def fetch(self, sums: Any) -> StepSums:
-        """Waits for it."""
+    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
+        """Runs a dispatch and waits for it: a window's one host sync."""
+        return self.engine.fetch(self.engine.train(dispatch, batches))
 
     def ended(self, window: Window) -> None:
         """Adapts the length of the next dispatch to how long this one took."""
+        self.cadence.after(window)
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
-        """Evaluates on the held-out rows, if there are any."""
+        """Evaluates on the validation rows, if there are any."""
+        if self.validation is None:
+            return None, ()
+        rows = self.validation
+        return self.engine.evaluator.run(rows.feed, rows.plan, step=step, epoch=epoch)
 
     def inspect(
-        self, dispatch: Any, batches: Any
+        self, dispatch: Dispatch, batches: Sequence[AnyBatches]
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
         """Looks at the gradients of a batch, if it is time to."""
+        return self.engine.inspector.run(dispatch, batches, self.looks)
 
     def save(self, step: int) -> bool:
-        """Begins to save a checkpoint, unless a weight is not finite; returns whether it does."""
+        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are."""
+        if not self.engine.states[0].is_finite():
+            return False
+        if self.checkpoints is not None:
+            self.checkpoints.save(step)
+        return True
 
 
 def train(
-    dispatches: Iterable[tuple[PlannedDispatch, Any]],
-    engine: Engine,
+    dispatches: Iterable[tuple[Dispatch, Sequence[AnyBatches]]],
+    run: Run,
     observers: Sequence[Observer],
     *,
     steps_per_epoch: int,
@@ -92,7 +133,7 @@ def train(
 
     Args:
         dispatches: each with its batches, in order; asking for the next one may block.
-        engine: runs them.
+        run: runs them.
         observers: receive every record, in order.
         telemetry: joined with the windows.
         running: metrics whose value is that of the epoch so far, not of the window.
@@ -123,10 +164,10 @@ def train(
             break
         history.ready()
         dispatch, batches = ready
-        window_start += history.compiled(engine.prepare(dispatch, batches))
-        history.warn(engine.warnings())
+        window_start += history.compiled(run.prepare(dispatch, batches))
+        history.warn(run.warnings())
 
-        sums = engine.fetch(engine.train(dispatch, batches))  # the window's one host sync
+        sums = run.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
         step = dispatch.step + dispatch.num_steps
         history.window(
@@ -146,7 +187,7 @@ def train(
                 telemetry=history.telemetry(window_start, window_end),
             )
         )
-        engine.ended(history.last_window)
+        run.ended(history.last_window)
         window_start = window_end
         steps_done += dispatch.num_steps
         if history.must_stop:
@@ -156,15 +197,59 @@ def train(
         pause_start = clock()
         at_epoch_end = step % steps_per_epoch == 0
         if at_epoch_end:
-            history.epoch(dispatch.epoch, *engine.evaluate(step=step, epoch=dispatch.epoch))
-            history.inspection(*engine.inspect(dispatch, batches))
+            history.epoch(dispatch.epoch, *run.evaluate(step=step, epoch=dispatch.epoch))
+            history.inspection(*run.inspect(dispatch, batches))
         if (at_epoch_end or interrupted) and history.divergence is None:
-            history.saved(engine.save(step))
+            history.saved(run.save(step))
         window_start += clock() - pause_start
         if is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
     if start_step > 0 and history.is_empty:
         epoch = start_step // steps_per_epoch - 1
-        history.epoch(epoch, *engine.evaluate(step=start_step, epoch=epoch))
+        history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))
     return history.end(interrupted=interrupted)
+
+
+class Steps:
+    """Training by the step, as benchmarks and profiles want it."""
+
+    def __init__(self, run: Run, start: RunStart) -> None:
+        """Args:
+        run: whose dispatches are of many epochs, without validation and checkpoints.
+        start: what is trained.
+        """
+        self.start = start
+        self._run = run
+        self._dispatches = run.dispatches(epochs=_ENDLESS)
+        self._first: Any = None
+
+    def compile(self) -> Sequence[Compilation]:
+        """Compiles every program of the training, if that was not yet done."""
+        if self._first is None:
+            self._first = next(self._dispatches)
+            self._dispatches = itertools.chain([self._first], self._dispatches)
+        return self._run.prepare(*self._first)
+
+    def run(
+        self,
+        *,
+        num_steps: int | None = None,
+        until: Callable[[], bool] = lambda: False,
+        observers: Sequence[Observer] = (),
+    ) -> Progress:
+        """Trains on, in whole dispatches, and at least one.
+
+        Args:
+            num_steps: at least so many; None: until `until` says so.
+            until: asked after every dispatch.
+            observers: are told of the windows.
+        """
+        return train(
+            self._dispatches,
+            self._run,
+            observers,
+            steps_per_epoch=_ENDLESS,
+            num_steps=num_steps,
+            is_done=until,
+        )

@@ -15,6 +15,7 @@ from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe
 from harness.environment import check_single_task, warn_of_gpus
 from harness.errors import InputError
+from harness.loop import Rows
 from harness.model.network import (
     ModelFunction,
     build_model,
@@ -27,7 +28,6 @@ from harness.pipeline.cadence import Cadence
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import evaluation_plan, training_plan
 from harness.records import Choice
-from harness.run import Rows
 from harness.settings import WITH_MODEL, Known, Settings, check_batch, settle
 from harness.task import SettledTask, Task, task_of_outputs
 from harness.timeline import Timeline
@@ -78,19 +78,19 @@ class Setup:
         plan = training_plan(
             Columns.of(examples).lengths,
             batch_size=self.settings.batch_size,
-            replicas=self.devices.num_replicas,
+            replicas=len(self.devices.names),
             steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
             seed=self.settings.seed,
             epochs=epochs,
             repeating=repeating,
         )
-        return Rows(examples=examples, feed=self._feed(examples), plan=plan)
+        return Rows(feed=self._feed(examples), plan=plan)
 
     def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
         """Rows in their own order, with or without labels; in calls of one step for predictions."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
-        replicas = self.devices.num_replicas
+        replicas = len(self.devices.names)
         batch_size = -(-batch_size // replicas) * replicas
         choice = self.choices.get("steps_per_dispatch")
         steps = int(choice.name) if choice else _EVALUATION_STEPS
@@ -100,7 +100,7 @@ class Setup:
             replicas=replicas,
             steps_per_call=1 if by_step else min(steps, -(-examples.num_rows // batch_size)),
         )
-        return Rows(examples=examples, feed=self._feed(examples), plan=plan)
+        return Rows(feed=self._feed(examples), plan=plan)
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
         """Of the dispatches of rows to train."""

@@ -15,15 +15,14 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
-from harness.engine.inspection import NO_LOOKS
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
 from harness.files import replacing
 from harness.fit import Outcome, Request, dataset_info, fit, run_start
+from harness.loop import Run, Steps
 from harness.model.layers import Surroundings, computing
 from harness.model.network import ModelFunction
 from harness.observe.divergence import divergence_message
-from harness.run import Run, Steps
 from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
 from harness.setup import Setup, set_up
@@ -253,15 +252,7 @@ class Trainer:
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
-        run = Run(
-            setup.engine,
-            rows,
-            None,
-            cadence=setup.cadence(rows),
-            looks=NO_LOOKS,
-            checkpoints=None,
-            start_step=0,
-        )
+        run = Run(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
         request = Request(epochs=epochs, config=self._config(RunOptions(), epochs))
         info = dataset_info(examples, num_classes=setup.task.num_classes)
         return Steps(run, run_start(setup, rows, info, request))

@@ -1,7 +1,6 @@
-"""A stand-in for the engine and a clock that the test turns, for tests of the loop.
+"""A stand-in for what the loop drives and a clock that the test turns, for tests of the loop.
 
-The stand-in is what the loop's Protocol is for: everything it does takes a known time, and it
-writes down what was asked of it.
+Everything that the stand-in does takes a known time, and it writes down what was asked of it.
 """
 
 import math
@@ -99,15 +98,11 @@ class StandIn:
             for capacity in sorted(missing)
         ]
 
-    def train(self, dispatch: Planned, batches: str) -> Planned:
+    def train(self, dispatch: Planned, batches: str) -> StepSums:
         assert batches == f"batches of {dispatch.step}"
         self.log.append(f"train {dispatch.step}")
-        return dispatch
-
-    def fetch(self, sums: Planned) -> StepSums:
-        self.log.append(f"fetch {sums.step}")
         self.clock.pass_seconds(TRAIN_SECONDS)
-        loss = math.nan if self.lost(sums.step) else 0.25 * sums.examples
+        loss = math.nan if self.lost(dispatch.step) else 0.25 * dispatch.examples
         return StepSums(loss=loss, metrics={"accuracy": 0.5}, skipped_steps=1, loss_scale=8.0)
 
     def warnings(self) -> list[str]:

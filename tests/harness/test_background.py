@@ -242,10 +242,10 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
     passed: list[int] = []
 
     class Engine(StandIn):
-        def fetch(self, sums: Any) -> Any:
-            if sums.step == 2:
+        def train(self, dispatch: Any, batches: Any) -> Any:
+            if dispatch.step == 2:
                 trained.set()
-            return super().fetch(sums)
+            return super().train(dispatch, batches)
 
     class Slow(Observer):
         def on_window(self, window: Window) -> None:

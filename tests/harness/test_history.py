@@ -19,7 +19,7 @@ def losses_are(*steps: int) -> dict[str, Any]:
 def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> None:
     dispatches = planned(epochs=3, steps=4, per_dispatch=2)
     done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, engine=losses_are(6))
-    assert done.log[-3:] == ["train 6", "fetch 6", "observer 0 told of window 8"]
+    assert done.log[-2:] == ["train 6", "observer 0 told of window 8"]
     assert done.progress.step == 8
     assert not done.progress.interrupted
     assert done.progress.divergence is not None
@@ -126,8 +126,9 @@ def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
 def test_epochs_have_means_over_their_rows() -> None:
     # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
     class Engine(StandIn):
-        def fetch(self, sums: Any) -> StepSums:
-            return dataclasses.replace(super().fetch(sums), loss=sums.examples * sums.step / 10)
+        def train(self, dispatch: Any, batches: str) -> StepSums:
+            loss = dispatch.examples * dispatch.step / 10
+            return dataclasses.replace(super().train(dispatch, batches), loss=loss)
 
     clock = Clock()
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)

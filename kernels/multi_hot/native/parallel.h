@@ -13,14 +13,6 @@
 
 namespace multi_hot {
 
-// What the kernels ask of a thread pool.
-class Workers {
- public:
-  virtual ~Workers() = default;
-  virtual int64_t num_threads() const = 0;
-  virtual void schedule(std::function<void()> task) = 0;
-};
-
 namespace internal {
 
 struct Job {
@@ -56,11 +48,13 @@ struct Job {
 // Calls body(0) ... body(num_blocks - 1), each once, from this thread and from idle workers, and
 // returns when all are done. Any thread may run any block, so blocks must not depend on it.
 //
-// If a block or `schedule` throws, no further block starts. The first exception is rethrown here
+// If a block or `Schedule` throws, no further block starts. The first exception is rethrown here
 // once all started blocks have ended, because they use what `body` refers to.
-inline void parallel_for(Workers& workers, int64_t num_blocks,
-                         std::function<void(int64_t)> body) {
-  const int64_t helpers = std::min(workers.num_threads(), num_blocks) - 1;
+//
+// `Pool` has the methods of XLA's: `num_threads()` and `Schedule(task)`.
+template <class Pool>
+void parallel_for(Pool& pool, int64_t num_blocks, std::function<void(int64_t)> body) {
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), num_blocks) - 1;
   if (helpers < 1) {
     for (int64_t block = 0; block < num_blocks; ++block) body(block);
     return;
@@ -70,7 +64,7 @@ inline void parallel_for(Workers& workers, int64_t num_blocks,
   job->body = std::move(body);
   job->num_blocks = num_blocks;
   try {
-    for (int64_t i = 0; i < helpers; ++i) workers.schedule([job] { job->work(); });
+    for (int64_t i = 0; i < helpers; ++i) pool.Schedule([job] { job->work(); });
   } catch (...) {
     job->fail();
   }

@@ -46,15 +46,14 @@ class FirstOccurrences {
 
 // Writes y [B, H]; returns what is wrong with the sets, or an empty string. Each row is summed by
 // one thread in the order of its ids, so the result does not depend on the number of threads.
-template <class Format>
-std::string forward(const Sets& sets, const typename Format::Storage* table, int64_t units,
-                    typename Format::Storage* y, Workers& workers) {
+template <class Pool>
+std::string forward(const Sets& sets, const float* table, int64_t units, float* y, Pool& pool) {
   if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   std::atomic<bool> in_range{true};
   // Small enough to balance long rows, large enough to make scheduling cheap.
   constexpr int64_t kRowsPerBlock = 16;
   const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
-  parallel_for(workers, num_blocks, [&](int64_t block) {
+  parallel_for(pool, num_blocks, [&](int64_t block) {
     static thread_local FirstOccurrences first_occurrences;
     const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
     if (!ids_in_range(sets, block * kRowsPerBlock, end)) {
@@ -69,7 +68,7 @@ std::string forward(const Sets& sets, const typename Format::Storage* table, int
         ids = distinct.data();
         num_ids = static_cast<int64_t>(distinct.size());
       }
-      sum_rows<Format>(table, units, ids, num_ids, y + row * units);
+      sum_rows(table, units, ids, num_ids, y + row * units);
     }
   });
   return in_range ? "" : describe_id_fault(sets);
@@ -78,16 +77,15 @@ std::string forward(const Sets& sets, const typename Format::Storage* table, int
 // Writes dW [V, H] from dy [B, H]; returns what is wrong with the sets, or an empty string. Through
 // the transposed index, so that no two threads write one row of dW and every sum runs in the order
 // of the rows, whatever the number of threads.
-template <class Format>
-std::string backward(const Sets& sets, const typename Format::Storage* dy, int64_t units,
-                     const TransposedIndex& index, typename Format::Storage* dw,
-                     Workers& workers) {
-  if (std::string fault = transpose(sets, index, workers); !fault.empty()) return fault;
+template <class Pool>
+std::string backward(const Sets& sets, const float* dy, int64_t units, const TransposedIndex& index,
+                     float* dw, Pool& pool) {
+  if (std::string fault = transpose(sets, index, pool); !fault.empty()) return fault;
   // Small blocks for balance, since frequent ids have most of the rows; no smaller than necessary.
-  const int64_t per_thread = sets.num_tokens / std::max<int64_t>(1, workers.num_threads());
+  const int64_t per_thread = sets.num_tokens / std::max<int64_t>(1, pool.num_threads());
   const int64_t ids_per_block = std::clamp<int64_t>(per_thread / 8, 32, 512);
   const int64_t num_blocks = (sets.num_tokens + ids_per_block - 1) / ids_per_block;
-  parallel_for(workers, num_blocks, [&](int64_t block) {
+  parallel_for(pool, num_blocks, [&](int64_t block) {
     static thread_local std::vector<int32_t> scratch;
     const int64_t begin = block * ids_per_block;
     const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
@@ -95,7 +93,7 @@ std::string backward(const Sets& sets, const typename Format::Storage* dy, int64
     for (int64_t id = begin; id < end; ++id) {
       const int32_t* rows;
       const int64_t num_rows = holders.next(&rows);
-      sum_rows<Format>(dy, units, rows, num_rows, dw + id * units);
+      sum_rows(dy, units, rows, num_rows, dw + id * units);
     }
   });
   return "";

@@ -3,11 +3,11 @@
 // Shapes: R rows of the resident sets, M their ids, B rows of the batch, C its capacity.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
 #include "parallel.h"
-#include "sets.h"
 
 namespace multi_hot {
 
@@ -20,49 +20,38 @@ constexpr int64_t kBytesAhead = 256;
 
 template <class Id>
 struct ResidentSets {
-  const Id* values;    // [M]
-  int64_t num_values;  // M
-  Splits splits;       // [R + 1]
-  int64_t num_rows;    // R
+  const Id* values;       // [M]
+  int64_t num_values;     // M
+  const int64_t* splits;  // [R + 1]
+  int64_t num_rows;       // R
 };
 
-// Writes the batch's row_splits [B + 1]; returns what is wrong, or an empty string. Checks all that
-// `copy_rows` relies on, including each split that it reads.
-template <class Id>
-std::string plan_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
-                      int64_t capacity, int32_t* row_splits) {
-  const auto number = [](int64_t n) { return std::to_string(n); };
-  int64_t end = 0;
+// Writes the batch's row_splits [B + 1], its values [C] and zeros behind them. Returns what is
+// wrong, or an empty string; only the splits of the rows that it takes are read and checked.
+template <class Id, class Pool>
+std::string take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
+                      int64_t capacity, int32_t* row_splits, int32_t* values, Pool& pool) {
+  int64_t total = 0;
   row_splits[0] = 0;
   for (int64_t i = 0; i < num_rows; ++i) {
     const int64_t row = rows[i];
     if (row < 0 || row >= sets.num_rows) {
-      return "row " + number(i) + " of the batch is row " + number(row) +
-             " of the resident sets, which hold " + number(sets.num_rows);
+      return "row " + std::to_string(i) + " of the batch is row " + std::to_string(row) +
+             " of the resident sets, which hold " + std::to_string(sets.num_rows);
     }
     const int64_t start = sets.splits[row], stop = sets.splits[row + 1];
     if (start < 0 || stop < start || stop > sets.num_values) {
-      return "row " + number(row) + " of the resident sets goes from " + number(start) + " to " +
-             number(stop) + " of " + number(sets.num_values) + " values";
+      return "row_splits of the resident sets are wrong at row " + std::to_string(row);
     }
-    end += stop - start;
-    if (end > capacity) {
-      return "the batch holds more ids than its capacity, " + number(capacity) + ", from row " +
-             number(i) + " on";
+    total += stop - start;
+    if (total > capacity) {
+      return "the batch holds more ids than its capacity, " + std::to_string(capacity);
     }
-    row_splits[i + 1] = static_cast<int32_t>(end);
+    row_splits[i + 1] = static_cast<int32_t>(total);
   }
-  return "";
-}
-
-// Copies the ids of the rows to values [C], and zeros behind them.
-template <class Id>
-void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
-               int64_t capacity, const int32_t* row_splits, int32_t* values, Workers& workers) {
   const int64_t num_blocks = (num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
-  parallel_for(workers, num_blocks, [=](int64_t block) {
-    const int64_t first = block * kRowsPerBlock;
-    const int64_t last = first + kRowsPerBlock < num_rows ? first + kRowsPerBlock : num_rows;
+  parallel_for(pool, num_blocks, [=](int64_t block) {
+    const int64_t first = block * kRowsPerBlock, last = std::min(first + kRowsPerBlock, num_rows);
     for (int64_t i = first; i < last; ++i) {
       if (i + kRowsAhead < last) {
         const auto* ahead =
@@ -76,7 +65,8 @@ void copy_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_ro
       for (int64_t k = 0; k < length; ++k) to[k] = static_cast<int32_t>(from[k]);
     }
   });
-  for (int64_t k = row_splits[num_rows]; k < capacity; ++k) values[k] = 0;
+  std::fill(values + total, values + capacity, 0);
+  return "";
 }
 
 }  // namespace multi_hot

@@ -39,11 +39,12 @@ struct TransposedIndex {
 
 // Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the
 // sets, or an empty string; after a fault the index must not be read.
-inline std::string transpose(const Sets& sets, const TransposedIndex& index, Workers& workers) {
+template <class Pool>
+std::string transpose(const Sets& sets, const TransposedIndex& index, Pool& pool) {
   if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   const int64_t V = sets.num_tokens;
   std::atomic<bool> in_range{true};
-  parallel_for(workers, index.num_chunks, [&](int64_t chunk) {
+  parallel_for(pool, index.num_chunks, [&](int64_t chunk) {
     const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
     if (!ids_in_range(sets, first, last)) {
       in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it

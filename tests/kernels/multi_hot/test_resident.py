@@ -153,12 +153,10 @@ def test_the_kernel_refuses_what_is_not_there(rng: np.random.Generator) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
         take(sets, capacity=8)
     sets.row_splits = sets.row_splits[::-1].copy()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="of the resident sets goes from"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="row_splits of the resident sets"):
         take(sets)
     with pytest.raises(tf.errors.InvalidArgumentError, match="ids are uint16 or uint32"):
         take(sets, values=np.int32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="row_splits are int32 or int64"):
-        take(sets, row_splits=np.uint32)
     with pytest.raises(tf.errors.InvalidArgumentError, match="expected S32 but got U32"):
         take(sets, rows=np.uint32)
 

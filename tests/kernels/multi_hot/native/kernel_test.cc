@@ -47,13 +47,13 @@ namespace {
     }                                                                      \
   } while (false)
 
-class Pool : public Workers {
+class Pool {
  public:
   // None is what XLA reports of a pool that it does not have.
   explicit Pool(int threads) : num_threads_(threads) {
     for (int i = 1; i < threads; ++i) threads_.emplace_back([this] { serve(); });
   }
-  ~Pool() override {
+  ~Pool() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       stopping_ = true;
@@ -61,8 +61,8 @@ class Pool : public Workers {
     wake_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  int64_t num_threads() const override { return num_threads_; }
-  void schedule(std::function<void()> task) override {
+  int64_t num_threads() const { return num_threads_; }
+  void Schedule(std::function<void()> task) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       tasks_.push_back(std::move(task));
@@ -98,24 +98,13 @@ int64_t draw(Random& random, int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(random);
 }
 
-template <class Format>
-float widen(typename Format::Storage value) {
-  return load<Format, 1>(&value);
-}
-template <class Format>
-typename Format::Storage narrow(float value) {
-  typename Format::Storage stored;
-  store<Format, 1>(&stored, value);
-  return stored;
-}
-
 struct Input {
   std::vector<int32_t> values;
   std::vector<int64_t> splits;
   int64_t num_tokens, units;
 
   Sets sets(bool unique) const {
-    return {values.data(), static_cast<int64_t>(values.size()), {splits.data(), true},
+    return {values.data(), static_cast<int64_t>(values.size()), splits.data(),
             static_cast<int64_t>(splits.size()) - 1, num_tokens, unique};
   }
 };
@@ -151,35 +140,31 @@ bool is_valid(const Input& input) {
 }
 
 // y and dW for any number of threads and chunks; nothing where the input has a fault.
-template <class Format>
-std::vector<std::vector<typename Format::Storage>> run(
-    const Input& input, bool unique, const std::vector<typename Format::Storage>& table,
-    const std::vector<typename Format::Storage>& dy, int64_t chunks, Pool& pool) {
-  using Storage = typename Format::Storage;
+std::vector<std::vector<float>> run(const Input& input, bool unique,
+                                    const std::vector<float>& table, const std::vector<float>& dy,
+                                    int64_t chunks, Pool& pool) {
   const Sets sets = input.sets(unique);
-  std::vector<Storage> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
+  std::vector<float> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
   std::vector<int32_t> ends(chunks * sets.num_tokens);
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   const TransposedIndex index = {ends.data(), chunks, rows.data()};
-  const std::string fault = forward<Format>(sets, table.data(), input.units, y.data(), pool);
-  CHECK(backward<Format>(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
+  const std::string fault = forward(sets, table.data(), input.units, y.data(), pool);
+  CHECK(backward(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
   CHECK(fault.empty() == is_valid(input));
   if (!fault.empty()) return {};
   return {y, dw};
 }
 
-template <class Format>
 void check_against_reference(Random& random, std::vector<Pool*> pools) {
-  using Storage = typename Format::Storage;
   const bool repeat = draw(random, 0, 1);
   const Input input = draw_input(random, repeat);
   const Sets sets = input.sets(!repeat);
   CHECK(is_valid(input));
   const int64_t B = sets.num_rows, V = sets.num_tokens, H = input.units;
   std::normal_distribution<float> normal;
-  std::vector<Storage> table(V * H), dy(B * H);
+  std::vector<float> table(V * H), dy(B * H);
   for (auto* matrix : {&table, &dy}) {
-    for (Storage& element : *matrix) element = narrow<Format>(normal(random));
+    for (float& element : *matrix) element = normal(random);
   }
   std::vector<double> y(B * H), dw(V * H), y_size(B * H), dw_size(V * H);
   for (int64_t row = 0; row < B; ++row) {
@@ -187,32 +172,22 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
                                 input.values.begin() + input.splits[row + 1]);
     for (const int32_t id : ids) {
       for (int64_t h = 0; h < H; ++h) {
-        const double w = widen<Format>(table[id * H + h]), d = widen<Format>(dy[row * H + h]);
+        const double w = table[id * H + h], d = dy[row * H + h];
         y[row * H + h] += w, y_size[row * H + h] += std::abs(w);
         dw[id * H + h] += d, dw_size[id * H + h] += std::abs(d);
       }
     }
   }
-  const auto got = run<Format>(input, !repeat, table, dy, 1, *pools[0]);
-  const double rounding = sizeof(Storage) == 4 ? 1e-7 : std::is_same_v<Format, Float16> ? 1e-3 : 8e-3;
+  const auto got = run(input, !repeat, table, dy, 1, *pools[0]);
   for (int64_t i = 0; i < B * H; ++i) {
-    CHECK(std::abs(widen<Format>(got[0][i]) - y[i]) <= rounding * std::abs(y[i]) + 2e-6 * y_size[i] + 1e-7);
+    CHECK(std::abs(got[0][i] - y[i]) <= 2e-6 * y_size[i] + 1e-7);
   }
   for (int64_t i = 0; i < V * H; ++i) {
-    CHECK(std::abs(widen<Format>(got[1][i]) - dw[i]) <= rounding * std::abs(dw[i]) + 2e-6 * dw_size[i] + 1e-7);
+    CHECK(std::abs(got[1][i] - dw[i]) <= 2e-6 * dw_size[i] + 1e-7);
   }
-  // The same bits from any number of threads and chunks, ...
+  // The same bits from any number of threads and chunks.
   for (Pool* pool : pools) {
-    CHECK(run<Format>(input, !repeat, table, dy, draw(random, 1, 9), *pool) == got);
-  }
-  // ... and column by column, as a CUDA thread would compute them.
-  for (int64_t row = 0; !repeat && row < B; ++row) {
-    for (int64_t h = 0; h < H; ++h) {
-      Storage one;
-      sum_columns<Format, 1, 1>(table.data() + h, H, input.values.data() + input.splits[row],
-                                input.splits[row + 1] - input.splits[row], 0, &one);
-      CHECK(one == got[0][row * H + h]);
-    }
+    CHECK(run(input, !repeat, table, dy, draw(random, 1, 9), *pool) == got);
   }
 }
 
@@ -235,7 +210,7 @@ void check_hostile(Random& random, Pool& pool) {
   const std::vector<float> table(input.num_tokens * input.units, 1.0f);
   const std::vector<float> dy((input.splits.size() - 1) * input.units, 1.0f);
   // The promise of unique rows is often false here: sums may be wrong then, memory must not be.
-  run<Float32>(input, draw(random, 0, 1), table, dy, draw(random, 1, 4), pool);
+  run(input, draw(random, 0, 1), table, dy, draw(random, 1, 4), pool);
 }
 
 // Whichever allocations fail, on whichever thread: the caller gets bad_alloc after all have stopped
@@ -248,7 +223,7 @@ void check_failing_allocations(Random& random, int threads) {
   const int64_t chunks = draw(random, 1, 4);
   const int64_t failing = draw(random, 0, 1) ? 1 : kEndless;
   Pool one(1);
-  const auto expected = run<Float32>(input, false, table, dy, chunks, one);
+  const auto expected = run(input, false, table, dy, chunks, one);
   std::vector<int32_t> ends(chunks * sets.num_tokens);
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   const TransposedIndex index = {ends.data(), chunks, rows.data()};
@@ -262,8 +237,8 @@ void check_failing_allocations(Random& random, int threads) {
         std::vector<float> got(expected[is_forward ? 0 : 1].size());
         const auto call = [&] {
           return is_forward
-                     ? forward<Float32>(sets, table.data(), input.units, got.data(), pool)
-                     : backward<Float32>(sets, dy.data(), input.units, index, got.data(), pool);
+                     ? forward(sets, table.data(), input.units, got.data(), pool)
+                     : backward(sets, dy.data(), input.units, index, got.data(), pool);
         };
         bool failed = false;
         num_failing = failing;
@@ -285,24 +260,21 @@ void check_failing_allocations(Random& random, int threads) {
 // A block that throws, or a pool that takes no more tasks: the first exception arrives, and no block
 // runs after it.
 void check_throwing_blocks(Random& random, Pool& pool) {
-  class Limited : public Workers {
-   public:
-    Limited(Workers& workers, int64_t num_tasks) : workers_(workers), num_tasks_(num_tasks) {}
-    int64_t num_threads() const override { return workers_.num_threads(); }
-    void schedule(std::function<void()> task) override {
-      if (num_tasks_-- == 0) throw std::runtime_error("no more tasks");
-      workers_.schedule(std::move(task));
-    }
+  struct Limited {
+    Pool& pool;
+    int64_t num_tasks;
 
-   private:
-    Workers& workers_;
-    int64_t num_tasks_;
+    int64_t num_threads() const { return pool.num_threads(); }
+    void Schedule(std::function<void()> task) {
+      if (num_tasks-- == 0) throw std::runtime_error("no more tasks");
+      pool.Schedule(std::move(task));
+    }
   };
   const int64_t num_blocks = draw(random, 0, 40);
   const int64_t throwing = draw(random, 0, 40);
   const int64_t num_tasks = draw(random, 0, 5);
   const int64_t num_helpers = std::min(pool.num_threads(), num_blocks) - 1;
-  Limited limited(pool, num_tasks);
+  Limited limited{pool, num_tasks};
   std::atomic<int64_t> running{0};
   std::vector<int> calls(num_blocks);
   std::string caught;
@@ -323,44 +295,6 @@ void check_throwing_blocks(Random& random, Pool& pool) {
   for (const int count : calls) CHECK(count == 1 || (count == 0 && !caught.empty()));
 }
 
-// Every number of the format survives, and vectors convert exactly as single numbers do.
-template <class Format>
-void check_conversions(Random& random) {
-  for (uint32_t first = 0; first < 0x10000; first += kLanes) {
-    uint16_t bits[kLanes], back[kLanes];
-    for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<uint16_t>(first + i);
-    const auto wide = load<Format, kLanes>(bits);
-    store<Format, kLanes>(back, wide);
-    for (int i = 0; i < kLanes; ++i) {
-      const float one = widen<Format>(bits[i]);
-      CHECK(std::isnan(one) ? std::isnan(wide[i]) : bit_cast<uint32_t>(one) == bit_cast<uint32_t>(float(wide[i])));
-      CHECK(std::isnan(one) ? std::isnan(widen<Format>(back[i])) : back[i] == bits[i]);
-    }
-  }
-  for (int round = 0; round < 20000; ++round) {
-    float values[kLanes];
-    uint16_t stored[kLanes];
-    for (float& value : values) value = bit_cast<float>(static_cast<uint32_t>(random()));
-    const auto wide = load<Float32, kLanes>(values);
-    store<Format, kLanes>(stored, wide);
-    for (int i = 0; i < kLanes; ++i) {
-      if (std::isnan(values[i])) {
-        CHECK(std::isnan(widen<Format>(stored[i])));
-        continue;
-      }
-      CHECK(stored[i] == narrow<Format>(values[i]));
-      // To nearest: neither neighbour is nearer.
-      const double error = std::abs(double(widen<Format>(stored[i])) - values[i]);
-      for (const int step : {-1, 1}) {
-        const float neighbour = widen<Format>(static_cast<uint16_t>(stored[i] + step));
-        if (std::isfinite(error) && std::isfinite(neighbour)) {
-          CHECK(error <= std::abs(double(neighbour) - values[i]));
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -369,12 +303,8 @@ int main(int argc, char** argv) {
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   Random random(seed);
   Pool none(0), one(1), two(2), five(5);
-  check_conversions<BFloat16>(random);
-  check_conversions<Float16>(random);
-  for (int round = 0; round < rounds; ++round) {
-    check_against_reference<Float32>(random, {&one, &two, &five, &none});
-    check_against_reference<BFloat16>(random, {&one, &two, &five});
-    check_against_reference<Float16>(random, {&one, &two, &five});
+  for (int round = 0; round < 3 * rounds; ++round) {
+    check_against_reference(random, {&one, &two, &five, &none});
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
   for (int round = 0; round < 10 * rounds; ++round) check_throwing_blocks(random, five);

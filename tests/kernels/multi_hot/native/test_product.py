@@ -45,7 +45,7 @@ def test_more_rows_than_the_index_counts_in_a_chunk(unique: bool) -> None:
 def test_out_of_memory_is_an_error() -> None:
     """The stamps of the tokens, 256 MB for each thread, are refused; the process lives on."""
     num_tokens = 2**26
-    table = tf.zeros([num_tokens, 1], tf.bfloat16)
+    table = tf.zeros([num_tokens, 1])
     splits = np.arange(65, dtype=np.int32)
 
     @tf.function(jit_compile=True)

@@ -1,135 +1,200 @@
-"""What the doctor finds: software, devices, kernels, TensorBoard, data sets and disks."""
+"""What the doctor finds: software, GPUs, precisions, kernels, TensorBoard, data sets and disk."""
 
-import contextlib
-import platform
+import importlib.util
+import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
+import pynvml
 import tensorflow as tf
 
 from harness.cli.doctor import Finding
-from harness.cli.doctor_gpus import gpus
 from harness.data.imdb import cached_file
 from harness.engine.devices import Devices, set_up_devices
-from harness.environment import hide_too_new_gpus
+from harness.environment import (
+    CUDA_INSTALL,
+    CUDA_PACKAGES,
+    cuda_folders,
+    gpu_warnings,
+    hide_too_new_gpus,
+    missing_libraries,
+    missing_tools,
+)
 from harness.errors import as_command
 from harness.model.precision import choose_precision
-from harness.observe.host import installed_version
+from harness.observe import host, nvml
+from harness.observe.nvml import VISIBLE, Card, hides_all
 from harness.observe.trace import INSTALL
 from harness.settings import PRECISIONS
 from kernels.multi_hot import multi_hot_dense
-from kernels.multi_hot.native.build import NativeUnavailableError, cache_folder, require_compiler
-from kernels.multi_hot.native.library import ffi_api_version, load
+from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
+from kernels.multi_hot.native.library import load
 
+DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
+_CAP_SYS_ADMIN = 21
 _LEAST_FREE_BYTES = 10**9
 """A run of the tutorial's size writes 20 MB; a profile or a wide network some hundred MB."""
 
 
 def examine() -> Iterator[Finding]:
     """All findings, in the order in which they depend on one another."""
-    yield from _software()
+    versions = ", ".join(f"{package} {version}" for package, version in host.versions().items())
+    yield Finding("software", "ok", versions)
     hide_too_new_gpus()
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield from _computing(devices)
-    yield from _kernels()
-    yield from _tensorboard()
+    yield _kernels()
+    text = (
+        f"tensorboard {host.installed_version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
+    )
+    yield Finding("TensorBoard", "ok", text, "tensorboard")
+    if importlib.util.find_spec("xprof"):
+        text = f"xprof {host.installed_version('xprof')}"
+        yield Finding("profile plugin", "ok", text, "profile")
+    else:
+        text = f"xprof is missing, for harness profile and TensorBoard's Profile tab: {INSTALL}"
+        yield Finding("profile plugin", "limited", text, "profile")
     yield _dataset()
-    yield from _disks()
+    yield _disk()
 
 
-def _software() -> Iterator[Finding]:
-    """Whether Python, its packages and Keras's backend are in pyproject.toml's ranges."""
-    python = platform.python_version()
-    if (3, 11) <= sys.version_info < (3, 14):
-        yield Finding("Python", "ok", python)
-    else:
-        yield Finding("Python", "broken", f"{python}: install one from 3.11 on, below 3.14")
-    for package, found, tested in (
-        ("TensorFlow", tf.__version__, "2.21"),
-        ("Keras", keras.__version__, "3.15"),
-    ):
-        if found.startswith(f"{tested}."):
-            yield Finding(package, "ok", found)
+def gpus(devices: Devices) -> Iterator[Finding]:
+    """Driver, cards and slices, CUDA's libraries, and whether TensorFlow uses them; a single line
+    if the machine has no NVIDIA driver.
+
+    Args:
+        devices: what TensorFlow computes on.
+    """
+    try:
+        with nvml.opened():
+            newest_cuda = "{}.{}".format(*nvml.driver_cuda_version())
+            text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {newest_cuda}"
+            yield Finding("NVIDIA driver", "ok", text, "gpu")
+            cards = nvml.cards()
+            for index, (card, handle) in enumerate(zip(cards, nvml.answering(), strict=True)):
+                yield _card(index, card, handle)
+            for index in nvml.lost():
+                text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
+                yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
+    except pynvml.NVMLError as error:
+        if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND and devices.device_type == "CPU":
+            text = f"none, runs compute on the CPU. {nvml.words(error)}"
+            yield Finding("GPU", "limited", text, "gpu")
         else:
-            remedy = "remove .venv, and ./scripts/harness makes it anew"
-            yield Finding(package, "limited", f"{found}: tested is {tested}; {remedy}")
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        yield Finding("Keras backend", "ok", backend)
-    else:
-        text = f"{backend}: set KERAS_BACKEND=tensorflow, or correct ~/.keras/keras.json"
-        yield Finding("Keras backend", "broken", text)
+            yield Finding("NVIDIA driver", "broken", nvml.words(error), "gpu")
+        return
+    yield _cuda_libraries()
+    yield _seen(devices, cards)
+    yield counters(DRIVER_PARAMETERS)
+
+
+def _card(index: int, card: Card, handle: Any) -> Finding:
+    words = [card.name]
+    # In MIG mode only administrators are told.
+    if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, handle):
+        words.append(f"{memory.total / 1e9:,.1f} GB")
+    if card.compute_capability is not None:
+        words.append("compute capability {}.{}".format(*card.compute_capability))
+    words += [card.bus, card.uuid]
+    subject = f"GPU {index}"
+    if card.is_sliced and not card.slices:
+        text = "in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
+        text += f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
+        return Finding(subject, "broken", ", ".join([*words, text]), "gpu")
+    if card.slices:
+        words += [f"{len(card.slices)} slices, of which a process sees one", *card.slices]
+    return Finding(subject, "ok", ", ".join(words), "gpu")
+
+
+def _cuda_libraries() -> Finding:
+    """Whether all of CUDA's libraries are there, or the missing ones by name."""
+    subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
+    if not build["is_cuda_build"]:
+        text = f"this TensorFlow is built without CUDA: {CUDA_INSTALL}"
+        return Finding(subject, "limited", text, "gpu")
+    version = build["cuda_version"]
+    wants = f"TensorFlow wants CUDA {version} and cuDNN {build['cudnn_version']}"
+    missing = (*missing_libraries(), *missing_tools(cuda_folders(version)))
+    if not missing:
+        return Finding(subject, "ok", f"all there; {wants}", "gpu")
+    packages = ", ".join(dict.fromkeys(CUDA_PACKAGES[name] for name in missing))
+    text = f"missing: {', '.join(missing)}; {wants}. {CUDA_INSTALL} brings them ({packages})"
+    return Finding(subject, "limited", text, "gpu")
+
+
+def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
+    """Whether TensorFlow computes on the GPUs, or why it does not."""
+    subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
+    found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
+    if devices.device_type == "GPU" and not warnings:
+        return Finding(subject, "ok", found, "gpu")
+    why = " ".join(warnings)
+    if not cards:
+        why = "NVML shows no GPU that answers"
+    elif hides_all(os.environ):
+        why = f"{VISIBLE} is {os.environ.get(VISIBLE)!r}, which hides all; unset it"
+    return Finding(subject, "limited", f"{found}: {why}", "gpu")
+
+
+def counters(parameters: Path) -> Finding:
+    """Whether a profile may read the GPU's counters (CUPTI).
+
+    Args:
+        parameters: of the driver's kernel module, as it shows them under /proc.
+    """
+    restricted = parameters.is_file() and "RmProfilingAdminOnly: 1" in parameters.read_text()
+    status = Path("/proc/self/status").read_text().split()
+    capabilities = int(status[status.index("CapEff:") + 1], 16)
+    if not restricted or capabilities >> _CAP_SYS_ADMIN & 1:
+        return Finding("CUPTI", "ok", "this process may profile GPUs", "profile")
+    text = "only administrators may profile GPUs: run as root (in a container with --cap-add "
+    text += "SYS_ADMIN), or load the module with NVreg_RestrictProfilingToAdminUsers=0"
+    return Finding("CUPTI", "limited", text, "profile")
 
 
 def _computing(devices: Devices) -> Iterator[Finding]:
-    """Whether XLA compiles for each device, and the first one computes in each precision."""
+    """Whether XLA compiles for each device, in each precision."""
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
-    device = devices.names[0]
-    try:
-        for device in devices.names:
-            _compiled_product(device, "float32")
-        yield Finding("XLA", "ok", f"compiles for {', '.join(devices.names)}")
-    except tf.errors.OpError as error:
-        text = f"does not compile for {device}: {error.message.splitlines()[0]}; install the "
-        yield Finding("XLA", "broken", text + "TensorFlow that pyproject.toml names")
-    device = devices.names[0]
     for precision in PRECISIONS:
         try:
-            error_of_sum = _compiled_product(device, precision.removeprefix("mixed_"))
-            text = f"works on {device}; sums of 16 products err by {error_of_sum:.0e}"
+            for device in devices.names:
+                _compiled_product(device, precision.removeprefix("mixed_"))
+            text = f"XLA compiles it for {', '.join(devices.names)}"
             yield Finding(precision, "ok", text)
         except tf.errors.OpError as error:
-            text = f"not on {device}: {error.message.splitlines()[0]}; use another"
-            yield Finding(precision, "limited", text)
+            text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
+            yield Finding(precision, "broken" if precision == "float32" else "limited", text)
     chosen = choose_precision(
         "auto", device_type=devices.device_type, compute_capability=devices.compute_capability
     )
     yield Finding("precision auto", "ok", f"takes {chosen.name}: {chosen.why}")
 
 
-def _compiled_product(device: str, dtype: str) -> float:
-    """The largest error of a small product in `dtype`, compiled by XLA on `device`."""
-    rng = np.random.default_rng(0)
-    left, right = rng.random((8, 16)), rng.random((16, 4))
-
+def _compiled_product(device: str, dtype: str) -> None:
     @tf.function(jit_compile=True, autograph=False)
-    def product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.cast(a, dtype) @ tf.cast(b, dtype), tf.float32)
+    def product(a: tf.Tensor) -> tf.Tensor:
+        return tf.cast(a, dtype) @ tf.cast(a, dtype)
 
     with tf.device(device):
-        got = product(tf.constant(left, tf.float32), tf.constant(right, tf.float32))
-    return float(np.abs(got.numpy() - left @ right).max())
+        product(tf.ones((16, 16)))
 
 
-def _kernels() -> Iterator[Finding]:
-    """The compiler, the kernels' cache, the interface to XLA, and whether the kernels are right."""
+def _kernels() -> Finding:
+    """Whether the kernels can be built, and are right."""
     try:
-        compiler = require_compiler()
-        told = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
-        text = f"{' '.join(compiler)}: {told.stdout.splitlines()[0]}"
-        yield Finding("C++ compiler", "ok", text)
-        yield Finding("kernel cache", "ok", str(cache_folder()))
-        yield Finding("XLA FFI API", "ok", "version {}.{}".format(*ffi_api_version()))
-        built = load()
+        compiler = " ".join(require_compiler())
+        sums = native_product().numpy().tolist()
     except NativeUnavailableError as error:
-        yield Finding("native kernels", "limited", str(error), "native")
-        return
-    sums = native_product().numpy().tolist()
-    if sums == [[20.0, 22.0], [0.0, 0.0]]:
-        seconds = built.compile_seconds
-        text = f"built in {seconds:.1f} s: " if seconds else "built before: "
-        yield Finding("native kernels", "ok", f"{text}{built.path}", "native")
-    else:
-        text = f"{built.path} gives wrong sums ({sums}): remove it and run again"
-        yield Finding("native kernels", "broken", text, "native")
+        return Finding("native kernels", "limited", str(error), "native")
+    path = load().path
+    if sums != [[20.0, 22.0], [0.0, 0.0]]:
+        text = f"{path} gives wrong sums ({sums}): remove it and run again"
+        return Finding("native kernels", "broken", text, "native")
+    return Finding("native kernels", "ok", f"built by {compiler}: {path}", "native")
 
 
 def native_product() -> tf.Tensor:
@@ -141,51 +206,17 @@ def native_product() -> tf.Tensor:
         return multi_hot_dense(table, values, row_splits, implementation="native")
 
 
-def _tensorboard() -> Iterator[Finding]:
-    text = f"{installed_version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
-    yield Finding("TensorBoard", "ok", text, "tensorboard")
-    subject = "profile plugin"
-    if not (xprof := _installed("xprof")):
-        text = (
-            f"xprof is not installed, for harness profile and TensorBoard's Profile tab: {INSTALL}"
-        )
-        yield Finding(subject, "limited", text, "profile")
-    elif _installed("tensorboard-plugin-profile"):
-        # The older package of the same plugin: TensorBoard would show the tab twice, or fail.
-        text = f"xprof {xprof}, and tensorboard-plugin-profile beside it: {sys.executable} -m pip "
-        text += "uninstall tensorboard-plugin-profile"
-        yield Finding(subject, "limited", text, "profile")
-    else:
-        yield Finding(subject, "ok", f"xprof {xprof}", "profile")
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _dataset() -> Finding:
     path = cached_file("imdb.npz")
     if path.is_file():
-        text = f"imdb at {path} ({path.stat().st_size / 1e6:.1f} MB), and synthetic"
-        return Finding("data sets", "ok", text, "data")
-    text = (
-        f"synthetic alone; no {path}: the first run with --data imdb downloads it, or put it there"
-    )
+        return Finding("data sets", "ok", f"imdb at {path}, and synthetic", "data")
+    text = f"synthetic alone; no {path}: the first run with --data imdb downloads it"
     return Finding("data sets", "limited", text, "data")
 
 
-def _disks() -> Iterator[Finding]:
-    places = {"run folders": Path.cwd(), "temporary files": Path(tempfile.gettempdir())}
-    with contextlib.suppress(NativeUnavailableError):  # the kernels' own line says why
-        places["kernel cache"] = cache_folder()
-    for what, place in places.items():
-        free_bytes = shutil.disk_usage(place).free
-        text = f"{free_bytes / 1e9:,.1f} GB free for {what}, at {place}"
-        if free_bytes < _LEAST_FREE_BYTES:
-            text += ": make room, or the run ends with a full disk"
-            yield Finding("disk", "limited", text)
-        else:
-            yield Finding("disk", "ok", text)
+def _disk() -> Finding:
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
+    if free_bytes < _LEAST_FREE_BYTES:
+        return Finding("disk", "limited", f"{text}: make room, or the run ends with a full disk")
+    return Finding("disk", "ok", text)

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.cli.doctor_gpus import gpus
+from harness.cli.doctor_machine import gpus
 from harness.engine.devices import set_up_devices
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         beside.write_text(text)
         beside.replace(script)
         os.environ.update(variables)
-        found.append([dataclasses.asdict(finding) for finding in gpus(devices, patience_seconds=5)])
+        found.append([dataclasses.asdict(finding) for finding in gpus(devices)])
         for name in variables:
             del os.environ[name]
     print(json.dumps(found))

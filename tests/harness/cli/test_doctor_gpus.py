@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.doctor_gpus import counters
+from harness.cli.doctor_machine import counters
 from tests.harness.cli.runs import REPOSITORY
 from tests.harness.observe.nvml.library import (
     ERROR_GPU_IS_LOST,
@@ -19,14 +19,9 @@ from tests.harness.observe.nvml.library import (
     system,
 )
 
-BUS_1 = "00000000:18:00.0"
 SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
     "two": (
-        [
-            *system(),
-            *modern(0, topology1=10, nvlink0=1, nvlink0_remote=BUS_1, nvlink1=1),
-            *modern(1),
-        ],
+        [*system(), *modern(0), *modern(1)],
         {},
     ),
     "sliced": (
@@ -47,8 +42,6 @@ SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
         {},
     ),
     "mismatch": ([f"system.* = error {ERROR_LIB_RM_VERSION_MISMATCH}"], {}),
-    # The last: its thread stays.
-    "hanging": ([*system(), *modern(0), "gpu0.name = hang"], {}),
 }
 
 
@@ -76,16 +69,15 @@ def reports(
     }
 
 
-def test_driver_cards_and_how_they_are_connected(
+def test_driver_and_cards(
     reports: dict[str, dict[str, dict[str, str]]],
 ) -> None:
     found = reports["two"]
-    assert found["NVIDIA driver"]["text"].startswith("580.65.06, for CUDA up to 13.0; NVML 13.580")
+    assert found["NVIDIA driver"]["text"].startswith("580.65.06, for CUDA up to 13.0")
     for index in (0, 1):
         text = found[f"GPU {index}"]["text"]
         assert "NVIDIA Fake 100, 80.0 GB, compute capability 9.0" in text
         assert f"GPU-{index}f2c9b1e" in text
-    assert found["GPU 0 and 1"]["text"] == "1 NVLinks between them; one PCIe switch between them"
     assert all(finding["state"] != "broken" for finding in found.values())
 
 
@@ -102,13 +94,12 @@ def test_the_libraries_that_are_missing_by_name(
 
 
 def test_slices(reports: dict[str, dict[str, dict[str, str]]]) -> None:
-    # Whole cards in slices tell their memory to administrators alone.
-    assert "GB" not in reports["sliced"]["GPU 0"]["text"]
-    found = reports["sliced"]["MIG of GPU 0"]
+    found = reports["sliced"]["GPU 0"]
     assert found["state"] == "ok"
+    assert " GB" not in found["text"]  # told to administrators alone
     assert "2 slices" in found["text"]
     assert "MIG-05c0ffee" in found["text"]
-    without = reports["without slices"]["MIG of GPU 0"]
+    without = reports["without slices"]["GPU 0"]
     assert without["state"] == "broken"
     assert "nvidia-smi -i 0 -mig 0" in without["text"]
 
@@ -120,12 +111,6 @@ def test_why_tensorflow_sees_none(reports: dict[str, dict[str, dict[str, str]]])
     too_new = reports["too new"]["GPUs that TensorFlow sees"]
     assert too_new["state"] == "limited"
     assert "compiles for compute capability 9.x and below" in too_new["text"]
-
-
-def test_a_driver_that_hangs(reports: dict[str, dict[str, dict[str, str]]]) -> None:
-    found = reports["hanging"]["NVIDIA driver"]
-    assert found["state"] == "broken"
-    assert "does not answer within 5 s" in found["text"]
 
 
 def test_an_old_card(reports: dict[str, dict[str, dict[str, str]]]) -> None:

@@ -43,19 +43,6 @@ def _load() -> Build:
     return built
 
 
-def ffi_api_version() -> tuple[int, int]:
-    """Return the version, major and minor, of the foreign function interface of this XLA.
-
-    Raises:
-      NativeUnavailableError: this TensorFlow has none.
-    """
-    # XLA_FFI_Api (xla/ffi/api/c_api.h) starts with its size and an extension pointer, and so does
-    # the version in it: two integers after four words.
-    words = 4 * ctypes.sizeof(ctypes.c_void_p)
-    major, minor = (ctypes.c_int * 2).from_address(_ffi_api() + words)
-    return major, minor
-
-
 def _ffi_api() -> int:
     """Return the address of XLA's table of functions for foreign kernels."""
     try:

@@ -346,23 +346,4 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsign
   return fits ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
 }
 
-nvmlReturn_t nvmlDeviceGetTopologyCommonAncestor(nvmlDevice_t one, nvmlDevice_t other,
-                                                 nvmlGpuTopologyLevel_t* level) {
-  const std::string field = "topology" + std::to_string(other->gpu);
-  unsigned value = 0;
-  const nvmlReturn_t code = number("nvmlDeviceGetTopologyCommonAncestor", one, field, &value);
-  *level = static_cast<nvmlGpuTopologyLevel_t>(value);
-  return code;
-}
-
-nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned link, nvmlEnableState_t* state) {
-  return number("nvmlDeviceGetNvLinkState", device, "nvlink" + std::to_string(link), state);
-}
-
-nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned link,
-                                                 nvmlPciInfo_t* info) {
-  return pci("nvmlDeviceGetNvLinkRemotePciInfo_v2", name_of(device),
-             "nvlink" + std::to_string(link) + "_remote", info);
-}
-
 }  // extern "C"

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import resource
 import sys
 import time
 from pathlib import Path
@@ -47,7 +48,7 @@ def host() -> dict[str, Any]:
     """The machine: system, processor, the cores that this process may use, memory."""
     return {
         "system": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -60,13 +61,8 @@ def peak_rss_bytes() -> int:
 
     Linux's VmHWM is preferred: getrusage also counts the parent before exec.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource  # Windows has none
-
+    if known := _line_after("/proc/self/status", "VmHWM:"):
+        return int(known.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -89,10 +85,9 @@ def host_reader() -> Read:
     return read
 
 
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def _line_after(path: str, start: str) -> str | None:
+    """The rest of the first line that begins so, in a file that only Linux has."""
+    if not Path(path).exists():
+        return None
+    lines = Path(path).read_text().splitlines()
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), None)

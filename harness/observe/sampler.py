@@ -48,9 +48,13 @@ class Sampler:
     def __init__(
         self, source: Source, *, hz: float, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        """`clock`: seconds, for the samples' times."""
+        """Args:
+        source: opened and read on the sampler's thread.
+        hz: readings a second; 0 for none.
+        clock: seconds, for the samples' times.
+        """
         self._source = source
-        self._interval_seconds = 1 / hz
+        self._hz = hz
         self._clock = clock
         self._samples: deque[Sample] = deque(maxlen=_MAX_PENDING)
         self._messages: deque[Message] = deque()
@@ -61,8 +65,9 @@ class Sampler:
 
     def start(self) -> None:
         """Starts sampling; returns at once."""
-        self._called_at = self._clock()
-        self._thread.start()
+        if self._hz > 0:
+            self._called_at = self._clock()
+            self._thread.start()
 
     def take(self, until: float) -> Sequence[Sample]:
         """Removes and returns the samples up to a time, in order."""
@@ -80,7 +85,7 @@ class Sampler:
 
     def stop(self) -> None:
         """Takes a last sample and ends; gives up a source that does not return in time."""
-        if self._stop.is_set():
+        if self._stop.is_set() or self._thread.ident is None:
             return
         self._stop.set()
         self._thread.join(STOP_SECONDS)
@@ -98,6 +103,7 @@ class Sampler:
     def _run(self) -> None:
         try:
             with self._source(self._tell) as read:
+                interval_seconds = 1 / self._hz
                 due = self._clock()
                 while True:
                     values = read()
@@ -106,9 +112,7 @@ class Sampler:
                     if self._stop.is_set():
                         break
                     now = self._clock()
-                    due += self._interval_seconds * max(
-                        1, -(-(now - due) // self._interval_seconds)
-                    )
+                    due += interval_seconds * max(1, -(-(now - due) // interval_seconds))
                     self._stop.wait(max(0.0, due - now))
                     self._called_at = self._clock()
         except Exception as error:

@@ -40,38 +40,32 @@ class MachineTelemetry(Telemetry):
         self._bus_ids = bus_ids
         self._energy = EnergyMeter()
         self._gpus_seen: set[str] = set()
-        self._sampler: Sampler | None = None
-        if hz > 0:
-            self._sampler = Sampler(
-                functools.partial(_machine, bus_ids=bus_ids), hz=hz, clock=clock
-            )
+        source = functools.partial(_machine, bus_ids=bus_ids)
+        self._sampler = Sampler(source, hz=hz, clock=clock)
 
     def __enter__(self) -> Self:
         """Starts sampling, so that NVML is open before the first program is compiled."""
-        if self._sampler is not None:
-            self._sampler.start()
+        self._sampler.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._sampler.stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
         self._energy.add_window(start, end)
         return spreads(self._take(until=end), start, end)
 
     def messages(self) -> Iterable[Message]:
-        return () if self._sampler is None else self._sampler.messages()
+        return self._sampler.messages()
 
     def finish(self) -> MachineUse:
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._sampler.stop()
         self._take(until=math.inf)
         num_gpus = len(self._bus_ids) or len(self._gpus_seen)
         return MachineUse(num_gpus=num_gpus, joules=self._energy.joules(num_gpus))
 
     def _take(self, *, until: float) -> Sequence[Sample]:
-        samples = () if self._sampler is None else self._sampler.take(until)
+        samples = self._sampler.take(until)
         for sample in samples:
             self._energy.add_sample(sample)
             self._gpus_seen |= {tag.split("/")[1] for tag in sample.values if tag[:4] == "gpu/"}

@@ -20,7 +20,7 @@ CHECKPOINT_FOLDER_NAME = "checkpoints"
 TENSORBOARD_FOLDER_NAME = "tensorboard"
 EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
-_RESOLVED = "resolved"
+RESOLVED = "resolved"
 _RATES = (
     *("examples_per_second", "steps_per_second", "tokens_per_second", "mean_examples_per_second"),
     *("mean_steps_per_second", "mean_tokens_per_second", "data_wait_fraction"),
@@ -113,7 +113,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
     choices = run.choices
     return {
         **_settled(run.config, choices),
-        _RESOLVED: {
+        RESOLVED: {
             "task": dataclasses.asdict(run.task),
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
             "devices": run.devices,
@@ -147,7 +147,7 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
         InputError: when the run folder has no config.json, or it was not written by a run.
     """
     content = read_config(run_dir)
-    del content[_RESOLVED]
+    del content[RESOLVED]
     return content
 
 
@@ -157,7 +157,7 @@ def read_fingerprint(run_dir: Path) -> str | None:
     Raises:
         InputError: as `read_settings`.
     """
-    match read_config(run_dir)[_RESOLVED]:
+    match read_config(run_dir)[RESOLVED]:
         case {"dataset": {"fingerprint": str(fingerprint)}}:
             return fingerprint
     return None
@@ -171,6 +171,6 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
-    if _RESOLVED not in content:
-        raise InputError(f"{path} was not written by a run: it has no '{_RESOLVED}'")
+    if RESOLVED not in content:
+        raise InputError(f"{path} was not written by a run: it has no '{RESOLVED}'")
     return content

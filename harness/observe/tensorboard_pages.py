@@ -1,6 +1,6 @@
 """TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
-import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
 from tensorboard.plugins.text.summary_v2 import text_pb
 
-from harness.observe.console import starting_rows
+from harness.files import json_text
 from harness.observe.event_file import EventFile
+from harness.observe.run_files import RESOLVED, resolved_config
 from harness.records import Distribution, LayerInfo, RunStart
 
 CATEGORY = "What the machine does"
@@ -46,12 +47,14 @@ def write_run_pages(file: EventFile, run: RunStart) -> None:
         OSError: naming the file, when it cannot be written.
     """
     settings = run_settings(run)
+    config = resolved_config(run)
+    environment = config.pop(RESOLVED)
     folder = Path(run.run_dir)
     name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
     for page in (
         _layout(),
-        text_pb("run/settings", _settings_table(run)),
-        text_pb("run/environment", _environment_table(run)),
+        _text("run/settings", config),
+        _text("run/environment", environment),
         _experiment(run, settings),
         summary_v2.hparams_pb(settings, trial_id=name),
     ):
@@ -84,59 +87,18 @@ def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
     return graph
 
 
-def _settings_table(run: RunStart) -> str:
-    """Every setting with its value, and why it was chosen where it could be `auto`."""
-    rows: list[tuple[Any, ...]] = [("task", run.task.name, run.task.why)]
-    for name, value in _flat(run.config):
-        choice = run.choices.get(name.rpartition(".")[2])
-        rows.append((name, choice.name, choice.why) if choice else (name, _shown(value), ""))
-    return _table(("setting", "value", "why"), rows)
-
-
-def _environment_table(run: RunStart) -> str:
-    """What the console shows at the start, the versions and the machine."""
-    rows = [
-        *starting_rows(run),
-        *((f"version of {name}", version) for name, version in run.versions.items()),
-        *((f"host: {name}", _shown(value)) for name, value in run.host.items()),
-    ]
-    return _table(("what", "value"), rows)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    """A Markdown table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\|*_`\[\]<>])", r"\\\1", " ".join(str(value).split()))
+def _text(tag: str, content: Mapping[str, Any]) -> Any:
+    """JSON on the Text page."""
+    return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
 
 
 def run_settings(run: RunStart) -> dict[str, Setting]:
     """The settings of a run's row on the HParams page, every `auto` resolved."""
-    settings = {
-        name.rpartition(".")[2]: value if isinstance(value, Setting) else _shown(value)
-        for name, value in _flat(run.config)
-        if name.startswith(("model.", "optimizer.", "execution."))
-    }
+    groups = [
+        run.config[name] for name in ("model", "optimizer", "execution") if name in run.config
+    ]
     return {
-        **settings,
+        **{name: _setting(value) for group in groups for name, value in group.items()},
         **{name: choice.value for name, choice in run.choices.items()},
         "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,
@@ -144,6 +106,12 @@ def run_settings(run: RunStart) -> dict[str, Setting]:
         "task": run.task.name,
         "dataset": run.dataset.name,
     }
+
+
+def _setting(value: Any) -> Setting:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return value if isinstance(value, Setting) else str(value)
 
 
 def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:

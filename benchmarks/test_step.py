@@ -61,9 +61,7 @@ def measure(benchmark: Any, rows: harness.RaggedSets, num_steps: int, **settings
     steps.compile()
 
     def train() -> int:
-        windows = steps.run(num_steps=num_steps).windows
-        assert windows is not None
-        return windows.examples
+        return steps.run(num_steps=num_steps).windows.examples
 
     examples = benchmark.pedantic(train, rounds=5, warmup_rounds=1)
     if benchmark.enabled:

@@ -16,8 +16,9 @@ from harness.records import (
     Spread,
     Telemetry,
     Window,
+    WindowStatistics,
 )
-from harness.statistics import RunningStatistics, WindowStatistics
+from harness.statistics import RunningStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,7 @@ class Progress:
     """What happened between the first window and the last. Its size does not grow with the number
     of windows."""
 
-    windows: WindowStatistics | None
-    """None where no step was trained."""
+    windows: WindowStatistics
     last_window: Window | None
     epochs: tuple[Epoch, ...]
     inspections: tuple[Inspection, ...]

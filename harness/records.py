@@ -267,26 +267,37 @@ class MachineUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """The results of a run: the content of summary.json (its keys are stable)."""
+class WindowStatistics:
+    """Throughput over all windows of a run: compilation excluded, data wait included."""
+
+    examples_per_second: float | None = None
+    """Median over windows, as the two below: one slow window does not move it. None without
+    windows, as all rates."""
+    steps_per_second: float | None = None
+    tokens_per_second: float | None = None
+    mean_examples_per_second: float | None = None
+    """All examples over `train_seconds`, as the two below: slow windows count in full."""
+    mean_steps_per_second: float | None = None
+    mean_tokens_per_second: float | None = None
+    data_wait_fraction: float | None = None
+    """Share of `train_seconds`."""
+    train_seconds: float = 0.0
+    """Sum of the windows' times: evaluation, inspection and compilation excluded."""
+    examples: int = 0
+    skipped_steps: int = 0
+    most_steps: int = 0
+    """In one window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(WindowStatistics):
+    """The results of a run: with what `RunStart` says, the content of summary.json (its keys are
+    stable)."""
 
     test_metrics: Mapping[str, float | None]
     """By name; in summary.json each is `test_NAME`. None, as the loss, where the run was
     interrupted before its first evaluation."""
     test_loss: float | None
-    examples_per_second: float | None
-    """Training, compilation excluded, data wait included: the median over windows. None, as the
-    rates below, where all steps had been done before."""
-    steps_per_second: float | None
-    tokens_per_second: float | None
-    mean_examples_per_second: float | None
-    """All that was trained over `train_seconds`: slow windows, which do not move the medians above,
-    count in full."""
-    mean_steps_per_second: float | None
-    mean_tokens_per_second: float | None
-    data_wait_fraction: float | None
-    train_seconds: float
-    """Sum of the windows' times: evaluation, inspection and compilation excluded."""
     compile_seconds: float
     wall_seconds: float
     """Since the command began, in Python: neither an installation nor a notebook's age counts."""
@@ -295,23 +306,17 @@ class Summary:
     """Epochs trained in this process: a fraction where the run was interrupted."""
     steps: int
     """Optimizer steps done, those before a resume included."""
-    batch_size: int
     choices: Mapping[str, int | str]
     """The values of `RunStart.choices`; in summary.json each stands by its own name.
     `steps_per_dispatch` is the most in one dispatch: `auto` adapts it to the machine."""
-    devices: tuple[str, ...]
     compilations: int
     """How often the training step was compiled: for each length and capacity of a call."""
-    skipped_steps: int
     non_finite_gradient_fraction: float | None
     """The most over inspections; None where there was none. So is the one below."""
     underflow_fraction: float | None
     interrupted: bool
     diverged: bool
     """Whether the loss was not finite at the end; there is no saved network then."""
-    dataset: DatasetInfo
-    versions: Mapping[str, str]
-    host: Mapping[str, Any]
     joules_per_1000_examples: float | None = None
     """Energy of all GPUs while training, by their counters; None without GPUs, without telemetry,
     and where a GPU has no counter."""

@@ -1,34 +1,11 @@
 """Throughput over the windows of a run, in bounded memory."""
 
 import statistics
-from dataclasses import dataclass
 
-from harness.records import Window
+from harness.records import Window, WindowStatistics
 
 MAX_KEPT = 8192
 """Windows whose rates are kept for the medians; 0.2 kB each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowStatistics:
-    """Throughput over all windows of a run; compilation lies outside every window."""
-
-    examples_per_second: float
-    """Median over windows, as the two below: one slow window does not move it."""
-    steps_per_second: float
-    tokens_per_second: float
-    mean_examples_per_second: float
-    """All examples over `train_seconds`, as the two below: slow windows count in full."""
-    mean_steps_per_second: float
-    mean_tokens_per_second: float
-    data_wait_fraction: float
-    """Share of `train_seconds`."""
-    train_seconds: float
-    """Sum of the windows' times."""
-    examples: int
-    skipped_steps: int
-    most_steps: int
-    """In one window."""
 
 
 class RunningStatistics:
@@ -64,10 +41,10 @@ class RunningStatistics:
         self._seconds += window.seconds
         self._data_wait_seconds += window.data_wait_seconds
 
-    def result(self) -> WindowStatistics | None:
-        """The statistics so far; None before the first window."""
+    def result(self) -> WindowStatistics:
+        """The statistics so far."""
         if not self._rates:
-            return None
+            return WindowStatistics()
         examples, steps, tokens = map(statistics.median, zip(*self._rates, strict=True))
         return WindowStatistics(
             examples_per_second=examples,

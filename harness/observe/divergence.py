@@ -45,7 +45,7 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
     remedy = f"lower --learning-rate (now {start.learning_rate:g})"
     if last is not None and least is not None and last > _RISE * least:
         return f"{rate}: the loss had risen from {least:.4g} to {last:.4g}; {remedy}"
-    skipped = progress.windows.skipped_steps if progress.windows else 0
+    skipped = progress.windows.skipped_steps
     window = progress.last_window
     scale = window.loss_scale if window is not None else None
     if scale is not None and (last is not None or skipped):

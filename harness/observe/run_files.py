@@ -21,30 +21,29 @@ TENSORBOARD_FOLDER_NAME = "tensorboard"
 EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
 RESOLVED = "resolved"
-_RATES = (
-    *("examples_per_second", "steps_per_second", "tokens_per_second", "mean_examples_per_second"),
-    *("mean_steps_per_second", "mean_tokens_per_second", "data_wait_fraction"),
-)
 
 
 class SummaryObserver(Observer):
     """Writes the settings and the results of a run into its run folder."""
 
-    def __init__(self) -> None:
-        self._run_dir = Path()
+    _run: RunStart
 
     def on_start(self, run: RunStart) -> None:
         """Writes config.json; removes the summary.json of an earlier run."""
-        self._run_dir = Path(run.run_dir)
-        write_json(self._run_dir / CONFIG_FILE_NAME, resolved_config(run))
-        (self._run_dir / SUMMARY_FILE_NAME).unlink(missing_ok=True)
+        self._run = run
+        write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
+        Path(run.run_dir, SUMMARY_FILE_NAME).unlink(missing_ok=True)
 
     def on_end(self, summary: Summary) -> None:
         """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
-        content = dataclasses.asdict(summary)
+        run, content = self._run, dataclasses.asdict(summary)
+        del content["most_steps"]  # one of the choices says it
         metrics, choices = content.pop("test_metrics"), content.pop("choices")
-        tested = {f"test_{name}": value for name, value in metrics.items()}
-        write_json(self._run_dir / SUMMARY_FILE_NAME, {**tested, **content, **choices})
+        content |= {f"test_{name}": value for name, value in metrics.items()}
+        content |= {"batch_size": run.batch_size, "devices": run.devices}
+        content |= {"versions": run.versions, "host": run.host}
+        content["dataset"] = dataclasses.asdict(run.dataset)
+        write_json(Path(run.run_dir, SUMMARY_FILE_NAME), content | choices)
 
 
 def summarize(
@@ -59,46 +58,30 @@ def summarize(
         wall_seconds: since the command began.
     """
     windows, use = progress.windows, progress.use
-    rates: dict[str, Any] = {name: getattr(windows, name, None) for name in _RATES}
     evaluations = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
     last = test or (evaluations[-1] if evaluations else None)
     choices = {name: choice.value for name, choice in start.choices.items()}
-    if windows is not None:
-        most_steps = max(int(choices["steps_per_dispatch"]), windows.most_steps)
-        choices["steps_per_dispatch"] = most_steps
+    choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
+    underflow = [i.underflow_fraction for i in progress.inspections]
     return Summary(
+        **dataclasses.asdict(windows),
         test_metrics=last.metrics if last else dict.fromkeys(start.metrics),
         test_loss=last.loss if last else None,
-        **rates,
-        train_seconds=windows.train_seconds if windows else 0.0,
         compile_seconds=sum(c.seconds for c in progress.compilations),
         wall_seconds=wall_seconds,
         peak_rss_bytes=peak_rss_bytes(),
         epochs=(progress.step - start.start_step) / start.steps_per_epoch,
         steps=progress.step,
-        batch_size=start.batch_size,
         choices=choices,
-        devices=start.devices,
         compilations=sum(c.program == "training step" for c in progress.compilations),
-        skipped_steps=windows.skipped_steps if windows else 0,
         non_finite_gradient_fraction=max(
             (i.non_finite_fraction for i in progress.inspections), default=None
         ),
-        underflow_fraction=max(
-            (
-                i.underflow_fraction
-                for i in progress.inspections
-                if i.underflow_fraction is not None
-            ),
-            default=None,
-        ),
+        underflow_fraction=max((u for u in underflow if u is not None), default=None),
         interrupted=progress.interrupted,
         diverged=progress.divergence is not None,
-        dataset=start.dataset,
-        versions=start.versions,
-        host=start.host,
         joules_per_1000_examples=(
-            1000 * use.joules / windows.examples if windows and use.joules is not None else None
+            1000 * use.joules / windows.examples if windows.examples and use.joules else None
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
     )

@@ -35,7 +35,7 @@ SUMMARY_KEYS = {
         "gpu_hours",
     ),
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
-    *("diverged", "non_finite_gradient_fraction", "underflow_fraction"),
+    *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
 }
 
 TWO = Choice(name="2", why="two GPUs")

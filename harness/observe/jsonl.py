@@ -133,12 +133,50 @@ class JsonlObserver(Observer):
 def kept_bytes(path: Path, start_step: int) -> int:
     """How much of a metrics.jsonl a run that starts after `start_step` keeps; 0 without a file.
 
+    The file may begin at a later step than the first: a run resumed without a file starts one.
+
     Raises:
-        InputError: when a line is no record of a run.
+        InputError: when a line is no record of a run, or a window up to `start_step` or an epoch's
+            evaluation is missing. Lost inspections and the loss of all evaluations are not noticed.
     """
-    if start_step == 0:
+    if start_step == 0 or not path.exists():
         return 0
-    return sum(size for size, record in _lines(path) if record["step"] <= start_step)
+    size_bytes = 0
+    first: int | None = None
+    windows: list[tuple[int, int]] = []  # steps done at their beginning and end
+    evaluations: dict[int, int] = {}  # steps done, by epoch
+    for size, record in _lines(path):
+        step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
+        first = step - num_steps if first is None else first
+        if step > start_step:
+            continue  # the run repeats these
+        size_bytes += size
+        if num_steps > 0:
+            windows.append((step - num_steps, step))
+        elif "validation_loss" in record:
+            evaluations[int(record["epoch"])] = step
+    ends = [first or 0, *(end for _, end in windows)]
+    begins = [*(begin for begin, _ in windows), start_step]
+    gaps = [
+        f"step {end} is followed by step {begin + 1}"
+        for end, begin in zip(ends, begins, strict=True)
+        if end != begin
+    ]
+    for epoch, step in list(evaluations.items())[:1]:
+        per_epoch = step // (epoch + 1)
+        expected = range(per_epoch, start_step + 1, per_epoch)
+        evaluated = set(evaluations.values())
+        gaps += [
+            f"there is no evaluation after step {end}"
+            for end in expected
+            if end > ends[0] and end not in evaluated
+        ]
+    if gaps:
+        raise InputError(
+            f"{path} has lost records: {gaps[0]}; restore the file, or remove it to resume without "
+            "the earlier records"
+        )
+    return size_bytes
 
 
 def validation_losses(path: Path) -> list[float]:
@@ -161,7 +199,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             try:
                 record = json.loads(line)
-                int(record["step"])
+                int(record["step"]), int(record.get("num_steps", 0))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path}: line {number} is not a record of a run ({line[:40]!r}); repair or "

@@ -241,6 +241,17 @@ def test_a_run_without_a_checkpoint_is_not_resumed(trained_folder: Path, tmp_pat
     assert contents(folder) == before
 
 
+def test_a_run_that_lost_records_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(lines[:2] + lines[3:]))
+    before = contents(folder)
+    result = call("train", *SMALL, "--resume", "--epochs", "3", "--run-dir", folder)
+    refused(result, f"{metrics} has lost records: step 8 is followed by step 13", "remove it")
+    assert contents(folder) == before
+
+
 def test_a_broken_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)

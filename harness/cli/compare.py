@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tyro
 from rich.console import Console
 
 from harness.cli.bench import GateConfig
@@ -17,10 +18,10 @@ class CompareConfig:
     confidence interval, and the smallest slowdown that the data could have shown. Machines drift:
     if both versions are available, `harness bench --against` detects smaller differences."""
 
-    baseline: str
+    baseline: tyro.conf.Positional[str]
     """Results file (or folder) A."""
 
-    candidate: str
+    candidate: tyro.conf.Positional[str]
     """Results file (or folder) B."""
 
     across_machines: bool = False

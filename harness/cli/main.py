@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -30,39 +29,22 @@ from harness.errors import DivergenceError, InputError
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.timeline import Timeline
 
-_DISK_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "a file would pass the limit on its size",
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# By the class of their settings. Their modules import TensorFlow when they are called: --help need
+# not wait for it.
+_COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
+    TrainConfig: ("train", train),
+    EvaluateConfig: ("evaluate", evaluate),
+    PredictConfig: ("predict", predict),
+    DataInfoConfig: ("data info", info),
+    DataConvertConfig: ("data convert", convert),
+    SmokeConfig: ("smoke", smoke),
+    DoctorConfig: ("doctor", doctor),
+    BenchConfig: ("bench", bench),
+    ProfileConfig: ("profile", profile),
+    TensorBoardConfig: ("tensorboard", open_tensorboard),
+    CompareConfig: ("compare", compare),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Command:
-    words: tuple[str, ...]
-    settings: Any
-    run: Callable[..., int]
-    """Called with the settings; returns the exit code."""
-    bare: bool = False
-    """Whether settings without a default are given without a flag, in order."""
-
-
-# Their modules import TensorFlow when they are called: --help need not wait for it.
-_COMMANDS = (
-    _Command(words=("train",), settings=TrainConfig, run=train),
-    _Command(words=("evaluate",), settings=EvaluateConfig, run=evaluate),
-    _Command(words=("predict",), settings=PredictConfig, run=predict),
-    _Command(words=("data", "info"), settings=DataInfoConfig, run=info),
-    _Command(words=("data", "convert"), settings=DataConvertConfig, run=convert),
-    _Command(words=("smoke",), settings=SmokeConfig, run=smoke),
-    _Command(words=("doctor",), settings=DoctorConfig, run=doctor),
-    _Command(words=("bench",), settings=BenchConfig, run=bench),
-    _Command(words=("profile",), settings=ProfileConfig, run=profile),
-    _Command(words=("tensorboard",), settings=TensorBoardConfig, run=open_tensorboard, bare=True),
-    _Command(words=("compare",), settings=CompareConfig, run=compare, bare=True),
-)
-
-_GROUPS = {"data": "Look at a data set, or convert it."}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = _parse(arguments)
         except SystemExit as parsed:  # after --help, or a message about a flag
             return int(parsed.code or 0)
-        command = next(c for c in _COMMANDS if isinstance(settings, c.settings))
-        return train(settings, timeline=timeline) if command.run is train else command.run(settings)
+        _, run = _COMMANDS[type(settings)]
+        return train(settings, timeline=timeline) if run is train else run(settings)
     except (InputError, DivergenceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -91,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = error.filename or "a file"
         print(
-            f"error: {_DISK_FULL[error.errno]}: {where} cannot be written ({error.strerror}); free "
-            "space, or name another folder",
+            f"error: the disk is full, or a limit is reached: {where} cannot be written "
+            f"({error.strerror}); free space, or name another folder",
             file=sys.stderr,
         )
         return 2
@@ -111,17 +93,17 @@ def _parse(arguments: list[str]) -> Any:
         raise InputError("--config names no file; give one, as in: --config FILE.toml") from error
     if len(known.config) > 1:
         raise InputError(f"--config is given {len(known.config)} times; put all into one file")
-    defaults: dict[tuple[str, ...], Any] = {}
+    default = None
     for path in known.config:
-        command = next((c for c in _COMMANDS if tuple(flags[: len(c.words)]) == c.words), None)
-        if command is None:
+        kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
+        if kind is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
-        defaults[command.words] = from_mapping(command.settings, read_toml(path), where=str(path))
+        default = from_mapping(kind, read_toml(path), where=str(path))
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
             return tyro.cli(
-                _union(_COMMANDS, defaults),
+                _union(default),
                 prog="harness",
                 description="Train models whose input is a set of token ids. Every command also "
                 "takes --config FILE.toml, whose settings the flags override. --version prints the "
@@ -140,30 +122,22 @@ def _parse(arguments: list[str]) -> Any:
         raise
 
 
-def _union(
-    commands: Sequence[_Command], defaults: dict[tuple[str, ...], Any], depth: int = 0
-) -> Any:
-    """The commands as a union of their settings, nested where several share their first word."""
-    parts: dict[str, Any] = {}
-    for command in commands:
-        word = command.words[depth]
-        if word in parts:
-            continue
-        if len(command.words) == depth + 1:
-            marks: dict[str, Any] = {"name": word}
-            if command.words in defaults:
-                marks["default"] = defaults[command.words]
-            settings = command.settings
-            if command.bare:
-                settings = Annotated[settings, tyro.conf.PositionalRequiredArgs]
-            parts[word] = Annotated[settings, tyro.conf.subcommand(**marks)]
-        else:
-            below = [c for c in commands if c.words[: depth + 1] == command.words[: depth + 1]]
-            parts[word] = Annotated[
-                _union(below, defaults, depth + 1),
-                tyro.conf.subcommand(name=word, description=_GROUPS[word]),
-            ]
-    return Union[tuple(parts.values())]  # noqa: UP007 - a union of a computed number of types
+def _begins(flags: list[str], name: str) -> bool:
+    words = name.split()
+    return flags[: len(words)] == words
+
+
+def _union(default: Any) -> Any:
+    """The commands as a union of their settings; `default` has those of a --config file."""
+    commands: list[Any] = []
+    of_data: list[Any] = []
+    for kind, (name, _) in _COMMANDS.items():
+        marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
+        group = of_data if name.startswith("data ") else commands
+        group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
+    data = tyro.conf.subcommand("data", description="Look at a data set, or convert it.")
+    commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number
+    return Union[tuple(commands)]  # noqa: UP007
 
 
 def entry_point() -> None:

@@ -44,7 +44,7 @@ def test_no_room_for_windows(tmp_path: Path) -> None:
     # The event file or metrics.jsonl, whichever is written first.
     flags = ("--steps-per-dispatch", "1", "--run-dir", tmp_path)
     result = limited(7000, command_line("train", *SMALL, *flags))
-    check_refusal(result, str(tmp_path), "limit on its size", "File too large")
+    check_refusal(result, str(tmp_path), "limit is reached", "File too large")
     check_nothing_is_half_written(tmp_path)
     assert records(tmp_path)
 
@@ -156,6 +156,6 @@ def test_no_room_for_a_profile(tmp_path: Path) -> None:
     flags = ("--steps", "4", "--warm-up", "4", "--profile-dir", tmp_path)
     result = limited(20_000, command_line("profile", *SMALL, *flags))
     assert (result.code, result.err.count("\n")) == (2, 1), result
-    assert "limit on its size" in result.err
+    assert "limit is reached" in result.err
     assert str(tmp_path) in result.err
     assert not list(tmp_path.rglob("*.pb"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.errors import as_command
@@ -69,10 +69,10 @@ class ConsoleObserver(Observer):
         self._shown_at = self._clock()
         if self._console.is_interactive:
             self._progress = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                "{task.description}",
                 BarColumn(bar_width=None),
-                TextColumn("{task.completed:,}/{task.total:,}"),
-                TextColumn("{task.fields[values]}"),
+                "{task.completed:,}/{task.total:,}",
+                "{task.fields[values]}",
                 TimeRemainingColumn(),
                 console=self._console,
                 auto_refresh=False,
@@ -80,12 +80,11 @@ class ConsoleObserver(Observer):
                 expand=True,
                 get_time=self._clock,
             )
+            epoch = min(run.start_step // run.steps_per_epoch + 1, run.epochs)
             self._task = self._progress.add_task(
-                "",
+                f"epoch {epoch}/{run.epochs}",
                 total=run.total_steps,
                 completed=run.start_step,
-                epoch=min(run.start_step // run.steps_per_epoch + 1, run.epochs),
-                epochs=run.epochs,
                 values="",
             )
             self._progress.start()
@@ -109,7 +108,7 @@ class ConsoleObserver(Observer):
             self._progress.update(
                 self._task,
                 completed=window.step,
-                epoch=window.epoch + 1,
+                description=f"epoch {window.epoch + 1}/{self._run.epochs}",
                 values=values,
                 refresh=due,
             )

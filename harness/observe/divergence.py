@@ -12,16 +12,6 @@ _RISE = 2.0
 
 def divergence_message(divergence: Divergence, start: RunStart, progress: Progress) -> str:
     """One message: the fact with its step, the likely cause with its remedy, and what is saved."""
-    return "; ".join(
-        [
-            _fact(divergence, start),
-            f"likely cause: {likely_cause(divergence, start, progress)}",
-            _left(divergence, Path(start.run_dir)),
-        ]
-    )
-
-
-def _fact(divergence: Divergence, start: RunStart) -> str:
     first, last = divergence.first_step, divergence.last_step
     where = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
     what = (
@@ -30,7 +20,17 @@ def _fact(divergence: Divergence, start: RunStart) -> str:
         else f"the {divergence.what} became {divergence.value}"
     )
     before = "" if divergence.loss_before is None else f" ({divergence.loss_before:.4g} before)"
-    return f"{what} in {where} of {start.total_steps:,}{before}"
+    folder, saved = Path(start.run_dir, CHECKPOINT_FOLDER_NAME), divergence.saved_step
+    checkpoint = (
+        "no checkpoint had been saved"
+        if saved is None
+        else f"the last good checkpoint is {folder}/ckpt-{saved}.npz: --resume repeats the run "
+        "from there, with --on-nan continue past this"
+    )
+    return (
+        f"{what} in {where} of {start.total_steps:,}{before}; likely cause: "
+        f"{likely_cause(divergence, start, progress)}; {checkpoint}; no {MODEL_FILE_NAME} was saved"
+    )
 
 
 def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) -> str:
@@ -60,18 +60,3 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
     if last is None:
         return f"{rate}: there was no finite loss before; {remedy}"
     return f"{rate} for this network, or a batch is unlike the others; {remedy}"
-
-
-def _left(divergence: Divergence, folder: Path) -> str:
-    name = f"{folder / CHECKPOINT_FOLDER_NAME}/ckpt-{divergence.saved_step}.npz"
-    checkpoint = (
-        "no checkpoint had been saved"
-        if divergence.saved_step is None
-        else f"the last good checkpoint is {name}: --resume repeats the run from there, with "
-        "--on-nan continue past this"
-    )
-    model = folder / MODEL_FILE_NAME
-    saved = (
-        f"{model} is from before this run" if model.exists() else f"no {MODEL_FILE_NAME} was saved"
-    )
-    return f"{checkpoint}; {saved}"

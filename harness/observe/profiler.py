@@ -64,9 +64,10 @@ class ProfilerObserver(Observer):
         """Set when the profile was written."""
         self.asked_for = (first, last)
         self._folder = folder
-        self._step = 0
         self._steps_per_dispatch = 0
         self._running = False
+        self._step = 0  # before the present dispatch
+        self._first_step = 0
         self._dispatches: list[int] = []
         self._step_marker: ExitStack | None = None
         self._input_marker = ExitStack()
@@ -80,13 +81,16 @@ class ProfilerObserver(Observer):
         return statistics.median(self._step_times_ms) if self._step_times_ms else None
 
     def on_start(self, run: RunStart) -> None:
-        """Starts the profiler if the first dispatch may be of interest."""
-        self._step = run.start_step
+        """Learns how long dispatches may be."""
         self._steps_per_dispatch = int(run.choices["steps_per_dispatch"].value)
-        self._start_if_due()
 
     def on_dispatch(self, step: int) -> None:
-        """Opens the markers while the profiler runs."""
+        """Starts the profiler if the dispatch may be of interest; opens the markers."""
+        self._step = step
+        # A dispatch may hold fewer steps than these: see `on_window`.
+        due = self.capture is None and step + self._steps_per_dispatch > self.asked_for[0]
+        if due and not self._running:
+            self._start()
         if self._running:
             self._open_step_marker()
             self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
@@ -99,24 +103,25 @@ class ProfilerObserver(Observer):
         """Starts again, unless a dispatch was captured already."""
         if self._step_marker is not None and not self._dispatches:
             self._discard()
-            self._start_if_due()
+            self._start()
             self._open_step_marker()
 
     def on_window(self, window: Window) -> None:
         """Closes the dispatch's marker; writes the profile after the last dispatch."""
         self._num_windows += 1
-        self._step = window.step
-        if self._running:
-            self._close_markers()
-            if window.step <= self.asked_for[0]:
-                self._discard()
-            else:
-                self._dispatches.append(window.num_steps)
-                if window.step >= self.asked_for[1]:
-                    self._write()
-        elif self._num_windows > 1:
-            self._step_times_ms.append(window.step_time_ms)
-        self._start_if_due()
+        if not self._running:
+            if self._num_windows > 1:
+                self._step_times_ms.append(window.step_time_ms)
+            return
+        self._close_markers()
+        if window.step <= self.asked_for[0]:
+            self._discard()
+            return
+        if not self._dispatches:
+            self._first_step = self._step
+        self._dispatches.append(window.num_steps)
+        if window.step >= self.asked_for[1]:
+            self._write()
 
     def on_end(self, summary: Summary) -> None:
         """As `finish`."""
@@ -132,11 +137,7 @@ class ProfilerObserver(Observer):
         """Stops the profiler, also after a failure."""
         self._discard()
 
-    def _start_if_due(self) -> None:
-        # A dispatch may hold fewer steps than these: see `on_window`.
-        due = self._step + self._steps_per_dispatch > self.asked_for[0]
-        if not due or self._running or self.capture is not None:
-            return
+    def _start(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             tf.profiler.experimental.start(str(self._folder))
@@ -173,9 +174,9 @@ class ProfilerObserver(Observer):
         new = {path for path, _ in _written(self._folder) - before}
         if len(new) != 1:
             raise OSError(errno.EIO, "TensorFlow's profiler wrote no profile", str(self._folder))
-        dispatches = tuple(self._dispatches)
-        first_step = self._step - sum(dispatches)
-        self.capture = Capture(path=new.pop(), first_step=first_step, dispatches=dispatches)
+        self.capture = Capture(
+            path=new.pop(), first_step=self._first_step, dispatches=tuple(self._dispatches)
+        )
 
 
 def _written(folder: Path) -> set[tuple[Path, int]]:

@@ -44,7 +44,7 @@ def test_it_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
         "likely cause: the learning rate is too high: the loss had risen from ",
         "lower --learning-rate (now 2)",
         f"the last good checkpoint is {tmp_path}/checkpoints/ckpt-{saved}.npz:",
-        f"{tmp_path}/model.keras is from before this run",
+        "no model.keras was saved",
     ):
         assert part in message, message
     assert "diverged: the loss is not finite" in stopped.out

@@ -128,6 +128,7 @@ def test_a_run_that_ends_before_leaves_none(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     profiler = ProfilerObserver(tmp_path / "file" / "below", first=0, last=4)
+    profiler.on_start(run_start(tmp_path))
     with pytest.raises(NotADirectoryError, match="below"):
-        profiler.on_start(run_start(tmp_path))
+        profiler.on_dispatch(0)
     profiler.close()

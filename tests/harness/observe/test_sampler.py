@@ -131,7 +131,9 @@ def test_a_defect_is_told_and_shown() -> None:
 HANGING = """
 import threading
 from tests.harness.observe.test_sampler import source_of
+from harness.observe import sampler as module
 from harness.observe.sampler import Sampler
+module.STOP_SECONDS = 0.01
 reached = threading.Event()
 def read():
     reached.set()

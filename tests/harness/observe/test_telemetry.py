@@ -170,7 +170,9 @@ def test_without_telemetry_nothing_is_sampled_and_gpus_are_counted() -> None:
 # The clock jumps, so that nobody waits for as long as the message needs.
 HANGING = """
 import sys, time
+from harness.observe import sampler
 from harness.observe.telemetry import MachineTelemetry
+sampler.STOP_SECONDS = 0.01
 ahead = 0.0
 with MachineTelemetry(
     hz=100.0, bus_ids=["0000:17:00.0"], clock=lambda: time.perf_counter() + ahead

@@ -35,12 +35,10 @@ class Reading:
     """Excludes the time in which the machine slept."""
     passed: float
     """Includes it."""
-    busy: float
-    """CPU time of all processes."""
+    others: float
+    """CPU time of the processes that do not belong to the measurement."""
     stolen: float
-    """CPU time that the hypervisor gave to others."""
-    own: float
-    """CPU time of the processes that belong to the measurement."""
+    """CPU time that the hypervisor gave to other machines."""
 
 
 def read(own: tuple[int, ...]) -> Reading:
@@ -59,9 +57,8 @@ def read(own: tuple[int, ...]) -> Reading:
     return Reading(
         awake=time.monotonic(),
         passed=time.monotonic() if boot is None else time.clock_gettime(boot),
-        busy=sum(cpu) - idle - stolen - guests,
+        others=sum(cpu) - idle - stolen - guests - sum(map(_cpu_seconds, (os.getpid(), *own))),
         stolen=stolen,
-        own=sum(_cpu_seconds(pid) for pid in (os.getpid(), *own)),
     )
 
 
@@ -80,11 +77,9 @@ def marks(before: Reading, after: Reading) -> tuple[str, ...]:
     if slept > _SLEPT_SECONDS:
         found.append(f"the machine slept for {slept:.1f} s")
     seconds = after.awake - before.awake
-    if seconds <= 0:
-        return tuple(found)
     cores = psutil.cpu_count() or 1
     for used, by in (
-        ((after.busy - before.busy) - (after.own - before.own), "other processes used"),
+        (after.others - before.others, "other processes used"),
         (after.stolen - before.stolen, "the hypervisor withheld"),
     ):
         if used / seconds > _BUSY_SHARE * cores:
@@ -104,24 +99,19 @@ def describe_gpus() -> tuple[dict[str, Any], ...]:
 
 
 def _described(handle: Any, driver: str) -> dict[str, Any]:
-    figures = {
-        "memory_bytes": lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "max_sm_clock_mhz": lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM),
-        "sm_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-        "power_limit_watts": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
-    }
-    found: dict[str, Any] = {
+    memory = nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    milliwatts = nvml.answer(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    clock, sm = pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM
+    return {
         "name": pynvml.nvmlDeviceGetName(handle),
         "uuid": pynvml.nvmlDeviceGetUUID(handle),
         "driver": driver,
+        "memory_bytes": memory and int(memory.total),
+        "max_sm_clock_mhz": nvml.answer(pynvml.nvmlDeviceGetMaxClockInfo, handle, sm),
+        "sm_clock_mhz": nvml.answer(clock, handle, sm),
+        "memory_clock_mhz": nvml.answer(clock, handle, pynvml.NVML_CLOCK_MEM),
+        "power_limit_watts": milliwatts and milliwatts / 1000,
     }
-    for name, ask in figures.items():
-        try:
-            found[name] = ask()
-        except pynvml.NVMLError_NotSupported:
-            found[name] = None
-    return found
 
 
 @contextlib.contextmanager

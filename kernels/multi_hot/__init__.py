@@ -17,11 +17,10 @@ from kernels.multi_hot.registry import (
 
 if TYPE_CHECKING:
     from kernels.multi_hot.api import multi_hot, multi_hot_dense
-    from kernels.multi_hot.select import Choice, choose_implementation
+    from kernels.multi_hot.select import choose_implementation
 
 __all__ = [
     "IMPLEMENTATIONS",
-    "Choice",
     "Implementation",
     "UnavailableError",
     "choose_implementation",
@@ -35,7 +34,6 @@ __all__ = [
 _MODULES = {
     "multi_hot": "api",
     "multi_hot_dense": "api",
-    "Choice": "select",
     "choose_implementation": "select",
 }
 

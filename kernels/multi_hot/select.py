@@ -11,9 +11,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -35,20 +34,14 @@ _NUM_ROUNDS = 7
 _BUDGET_SECONDS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(NamedTuple):
     """The implementation that `auto` takes, and why."""
 
     name: Implementation
-
     why: str
     """For the user: the measured times, or why nothing was measured; and what is unavailable."""
-
-    seconds_by_name: Mapping[str, float] = field(default_factory=dict)
+    seconds_by_name: Mapping[str, float]
     """Forward and backward of one batch, the best of some rounds. Empty if nothing was measured."""
-
-    from_cache: bool = False
-    """Whether the measurement is an earlier process's."""
 
 
 def choose_implementation(
@@ -93,7 +86,7 @@ def choose_implementation(
         builds = fixed_order or builds
     names = list(builds)
     if len(names) == 1:
-        return Choice(name=names[0], why=f"the only one that fits{missing}")
+        return Choice(names[0], f"the only one that fits{missing}", {})
     dtype = tf.as_dtype(dtype)
     asked = {
         "shapes": (num_rows, num_values, num_tokens, units),
@@ -104,7 +97,7 @@ def choose_implementation(
     }
     path = _cache_path(asked)
     if path is not None and (kept := _read(path)) is not None:
-        return replace(kept, why=f"measured before: {kept.why}{missing}", from_cache=True)
+        return kept._replace(why=f"measured before: {kept.why}{missing}")
     case = Case(
         name="auto",
         num_rows=num_rows,
@@ -119,15 +112,13 @@ def choose_implementation(
     # Among times within a tenth of the best, order decides rather than noise.
     name = next(name for name in names if seconds[name] <= 1.1 * min(seconds.values()))
     times = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in names)
-    choice = Choice(
-        name=name,
-        why=f"forward and backward of {num_rows:,} rows, {num_values:,} ids, "
-        f"{num_tokens:,} x {units:,}: {times}",
-        seconds_by_name=seconds,
+    why = (
+        f"forward and backward of {num_rows:,} rows, {num_values:,} ids, {num_tokens:,} x {units:,}"
     )
+    choice = Choice(name, f"{why}: {times}", seconds)
     if path is not None:
         _write(path, choice)
-    return replace(choice, why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
+    return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
 
 
 def _measure(
@@ -228,4 +219,4 @@ def _read(path: Path) -> Choice | None:
 def _write(path: Path, choice: Choice) -> None:
     # On a full disk the next process measures again.
     with contextlib.suppress(OSError), build.replacing(path) as temporary:
-        temporary.write_text(json.dumps(asdict(choice)))
+        temporary.write_text(json.dumps(choice._asdict()))

@@ -15,19 +15,14 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.multi_hot.registry import UnavailableError
 
 CACHE_VARIABLE = "MULTI_HOT_CACHE"
 SOURCES = Path(__file__).resolve().parent
-_COMPILERS = ("g++", "clang++", "c++")
 _BUILD_TIMEOUT_SECONDS = 300
-_ABANDONED_SECONDS = 3600
-"""No process still writes to a temporary file of this age."""
 _REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
@@ -35,47 +30,33 @@ class NativeUnavailableError(UnavailableError):
     """`native` cannot be built or loaded on this machine."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """A library that can be loaded."""
-
-    path: Path
-
-    compile_seconds: float
-    """0 on a cache hit."""
-
-
 def find_compiler() -> list[str] | None:
-    """Return the command of the C++ compiler: $CXX if set, else the first one on the path.
-
-    Raises:
-      NativeUnavailableError: CXX is set to something that cannot be run.
-    """
-    if named := shlex.split(os.environ.get("CXX", "")):
-        if shutil.which(named[0]) is None:
-            raise NativeUnavailableError(
-                f"CXX names {named[0]!r}, which cannot be run: correct or unset it, {_REMEDY}"
-            )
-        return named
-    return next(([found] for name in _COMPILERS if (found := shutil.which(name))), None)
+    """Return the command of the C++ compiler: $CXX if set, else the first one on the path."""
+    return next((command for command in _commands() if shutil.which(command[0])), None)
 
 
 def require_compiler() -> list[str]:
     """Return the command of the compiler, or raise NativeUnavailableError with the remedy."""
     compiler = find_compiler()
     if compiler is None:
+        tried = ", ".join(command[0] for command in _commands())
         raise NativeUnavailableError(
-            f"the native kernels need a C++17 compiler, and none of {', '.join(_COMPILERS)} is on "
-            f"the path: install one (Debian, Ubuntu: apt install g++), name it in CXX, {_REMEDY}"
+            f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
+            f"one (Debian, Ubuntu: apt install g++), name it in CXX, {_REMEDY}"
         )
     return compiler
 
 
-def flags(*, optimize: str = "-O3") -> list[str]:
+def _commands() -> list[list[str]]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    return [named] if named else [["g++"], ["clang++"], ["c++"]]
+
+
+def flags() -> list[str]:
     """Return the compiler's flags except include paths: C++17 for this processor."""
     arm = platform.machine() in ("aarch64", "arm64")
     tuned = "-mcpu=native" if arm else "-march=native"
-    return ["-std=c++17", optimize, tuned, "-DNDEBUG", "-fPIC", "-pthread", "-Wall", "-Wextra"]
+    return ["-std=c++17", "-O3", tuned, "-DNDEBUG", "-fPIC", "-pthread", "-Wall", "-Wextra"]
 
 
 def processor() -> str:
@@ -132,11 +113,10 @@ def replacing(path: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def build(include: Path) -> Build:
+def build(include: Path) -> Path:
     """Return the library for this machine: from the cache, or else compiled now.
 
-    Two processes may do this at the same time: each replaces the file as a whole. Temporary files
-    that killed builds left behind are removed after an hour.
+    Two processes may do this at the same time: each replaces the file as a whole.
 
     Args:
       include: the folder of TensorFlow's headers, which contains XLA's.
@@ -146,26 +126,14 @@ def build(include: Path) -> Build:
     """
     compiler = require_compiler()
     path = cache_folder() / f"multi_hot-{key(compiler, include)}.so"
-    for file in path.parent.glob("multi_hot-*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes them too
-            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-                file.unlink()
     if path.exists():
-        return Build(path=path, compile_seconds=0.0)
-    start = time.perf_counter()
+        return path
     # -isystem: no warnings about XLA's headers.
-    command = [
-        *compiler,
-        *flags(),
-        "-shared",
-        "-isystem",
-        str(include),
-        str(SOURCES / "binding.cc"),
-    ]
+    source = ["-shared", "-isystem", str(include), str(SOURCES / "binding.cc")]
     try:
         with replacing(path) as temporary:
             done = subprocess.run(
-                [*command, "-o", str(temporary)],
+                [*compiler, *flags(), *source, "-o", str(temporary)],
                 capture_output=True,
                 text=True,
                 timeout=_BUILD_TIMEOUT_SECONDS,
@@ -181,7 +149,7 @@ def build(include: Path) -> Build:
         raise NativeUnavailableError(
             f"compiling the native kernels to {path} failed: {error}; correct that, {_REMEDY}"
         ) from error
-    return Build(path=path, compile_seconds=time.perf_counter() - start)
+    return path
 
 
 def key(compiler: Sequence[str], include: Path) -> str:
@@ -193,13 +161,6 @@ def key(compiler: Sequence[str], include: Path) -> str:
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     sources = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cc")])
     files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]
-    digest = hashlib.sha256()
-    for part in (
-        *(part for file in files for part in (file.name, file.read_text())),
-        *compiler,
-        version.stdout,
-        *flags(),
-        processor(),
-    ):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:24]
+    texts = [text for file in files for text in (file.name, file.read_text())]
+    parts = [*texts, *compiler, version.stdout, *flags(), processor()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

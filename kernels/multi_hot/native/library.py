@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 from pathlib import Path
 
 import tensorflow as tf
 
-from kernels.multi_hot.native.build import Build, NativeUnavailableError, build
-
-_lock = threading.Lock()
+from kernels.multi_hot.native.build import NativeUnavailableError, build
 
 
-def load() -> Build:
-    """Build the kernels if necessary, load and register them; once per process, from any thread.
+@functools.cache
+def load() -> Path:
+    """Build the kernels if necessary, load and register them; return the library's path.
+
+    Two threads may do it at once: XLA accepts the same kernels twice.
 
     Raises:
       NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
     """
-    with _lock:
-        return _load()
-
-
-@functools.cache
-def _load() -> Build:
-    built = build(Path(tf.sysconfig.get_include()))
+    path = build(Path(tf.sysconfig.get_include()))
     try:
-        register = ctypes.CDLL(str(built.path)).multi_hot_register
+        register = ctypes.CDLL(str(path)).multi_hot_register
     except (OSError, AttributeError) as error:
         raise NativeUnavailableError(
-            f"the native kernels in {built.path} cannot be loaded ({error}): remove that file, or "
+            f"the native kernels in {path} cannot be loaded ({error}): remove that file, or "
             "use the implementation 'gather'"
         ) from error
     register.argtypes = [ctypes.c_void_p]
@@ -40,7 +34,7 @@ def _load() -> Build:
             f"XLA in TensorFlow {tf.__version__} refused native kernel {failed} (its foreign "
             "function interface changed): use the implementation 'gather'"
         )
-    return built
+    return path
 
 
 def _ffi_api() -> int:

@@ -112,18 +112,16 @@ def _custom_call(
     types = [_mlir_type(operand) for operand in operands]
     declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
     result_types = ", ".join(map(_mlir_type, results))
-    # MLIR numbers the results of one operation only where there are several.
-    returned = ["%0"] if len(written) == 1 else [f"%0#{i}" for i in range(len(results))]
-    produced = "%0" if len(written) == 1 else f"%0:{len(written)}"
+    returned = ", ".join(f"%0#{i}" for i in range(len(results)))
     config = ", ".join(f"{name} = {str(value).lower()}" for name, value in attributes.items())
     # The location is what XLA calls the instruction, and so what a profile shows.
     module = f"""
         module @{target} {{
           func.func public @main({declared}) -> ({result_types}) {{
-            {produced} = stablehlo.custom_call @{target}({", ".join(names)}) {{
+            %0:{len(written)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
               api_version = 4 : i32, backend_config = {{{config}}}
             }} : ({", ".join(types)}) -> ({", ".join(map(_mlir_type, written))}) loc("{target}")
-            return {", ".join(returned)} : {result_types}
+            return {returned} : {result_types}
           }}
         }}"""
     return tf_xla.call_module(
@@ -148,5 +146,5 @@ PRODUCT = Product(
     device_types=("CPU",),
     takes_rowids=False,
     reads_resident_rows=True,
-    prepare=lambda: load().path.name,
+    prepare=lambda: load().name,
 )

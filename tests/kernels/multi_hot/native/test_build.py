@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -81,7 +80,7 @@ def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     with pytest.raises(NativeUnavailableError, match=r"install one .*or use .*'gather'"):
         building.build(tmp_path)
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(NativeUnavailableError, match="CXX names 'no-such-compiler'"):
+    with pytest.raises(NativeUnavailableError, match="none of no-such-compiler can be run"):
         building.build(tmp_path)
     assert not cache.exists()
 
@@ -92,20 +91,6 @@ def test_failed_compilation_shows_why_and_leaves_nothing(cache: Path, tmp_path: 
         building.build(tmp_path)  # no TensorFlow's headers in there
     assert "CXX" in str(caught.value)
     assert list(cache.iterdir()) == []
-
-
-@needs_compiler
-def test_what_killed_builds_left_is_removed_after_an_hour(cache: Path, tmp_path: Path) -> None:
-    cache.mkdir(mode=0o700)
-    names = ("multi_hot-0-old.tmp", "multi_hot-0-new.tmp", "choice-old.json")
-    old, new, other = files = [cache / name for name in names]
-    for file in files:
-        file.touch()
-    for file in (old, other):
-        os.utime(file, (0, time.time() - 3700))
-    with pytest.raises(NativeUnavailableError):
-        building.build(tmp_path)  # no TensorFlow's headers in there
-    assert {*cache.iterdir()} == {new, other}
 
 
 def test_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

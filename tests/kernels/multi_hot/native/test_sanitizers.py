@@ -25,7 +25,7 @@ _FIXED_ADDRESSES = ["setarch", platform.machine(), "-R"] if shutil.which("setarc
 def test_clean_under(sanitizer: list[str], tmp_path: Path) -> None:
     program = tmp_path / "kernel_test"
     source = Path(__file__).with_name("kernel_test.cc")
-    options = [*flags(optimize="-O1"), "-UNDEBUG", "-g", "-Werror", *sanitizer, f"-I{SOURCES}"]
+    options = [*flags(), "-O1", "-UNDEBUG", "-g", "-Werror", *sanitizer, f"-I{SOURCES}"]
     compiler = find_compiler() or []
     subprocess.run([*compiler, *options, str(source), "-o", str(program)], check=True)
     done = subprocess.run(

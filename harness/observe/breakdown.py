@@ -94,7 +94,7 @@ def break_down(trace: Trace) -> Breakdown:
         changes.append((event.start_ns, 1, level, part))
         changes.append((min(event.end_ns, markers[place].end_ns), -1, level, part))
         if level == _OPERATION:
-            key = (event.op or _short(event.tensorflow_op) or event.name, part)
+            key = (event.op or event.name, part)
             times[key] += event.end_ns - event.start_ns
             counts[key] += 1
     parts_ns = _divided(changes)
@@ -132,11 +132,6 @@ def _operation_part(event: Event, trace: Trace) -> str | None:
     if known is not None and known.opcode in CONTAINERS:
         return None
     return part_of(event.tensorflow_op or (known.path if known is not None else ""))
-
-
-def _short(tensorflow_op: str | None) -> str | None:
-    """Its name and the scope right around it."""
-    return tensorflow_op and "/".join(tensorflow_op.split("/")[-2:])
 
 
 def _divided(changes: list[tuple[int, int, int, str]]) -> defaultdict[str, float]:

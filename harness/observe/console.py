@@ -63,7 +63,6 @@ class ConsoleObserver(Observer):
         self._shown_at = 0.0
 
     def on_start(self, run: RunStart) -> None:
-        """Prints what will be trained; starts the bar."""
         self._run = run
         self._print_rows(starting_rows(run))
         self._shown_at = self._clock()
@@ -90,7 +89,6 @@ class ConsoleObserver(Observer):
             self._progress.start()
 
     def on_compilation(self, compilation: Compilation) -> None:
-        """Prints the program, its capacity and its time."""
         self._print(compilation_line(compilation))
 
     def on_window(self, window: Window) -> None:
@@ -116,7 +114,6 @@ class ConsoleObserver(Observer):
             self._print(f"{self._place(window.epoch, window.step)}  {values}")
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Prints the epoch's training and validation loss and metrics."""
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
         parts = [self._place(epoch.epoch, epoch.step), _values(values)]
         if epoch.evaluation is not None:
@@ -129,7 +126,6 @@ class ConsoleObserver(Observer):
         self._shown_at = self._clock()
 
     def on_message(self, message: Message) -> None:
-        """Prints the message."""
         style = "yellow" if message.kind == "warning" else None
         self._print(f"{message.kind}: {message.text}", style)
 

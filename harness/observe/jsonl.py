@@ -52,7 +52,6 @@ class JsonlObserver(Observer):
         os.ftruncate(self._file, self._size_bytes)
 
     def on_window(self, window: Window) -> None:
-        """Writes the window's line."""
         content: dict[str, Any] = {
             "step": window.step,
             "epoch": window.epoch,
@@ -98,7 +97,6 @@ class JsonlObserver(Observer):
         )
 
     def on_inspection(self, inspection: Inspection) -> None:
-        """Writes the inspection's line."""
         content: dict[str, Any] = {
             "step": inspection.step,
             "epoch": inspection.epoch,
@@ -110,7 +108,6 @@ class JsonlObserver(Observer):
         self._append(content)
 
     def close(self) -> None:
-        """Closes the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

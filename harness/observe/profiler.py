@@ -96,7 +96,6 @@ class ProfilerObserver(Observer):
             self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
 
     def on_batches(self, step: int) -> None:
-        """Closes the marker of the input."""
         self._input_marker.close()
 
     def on_compilation(self, compilation: Compilation) -> None:
@@ -124,7 +123,6 @@ class ProfilerObserver(Observer):
             self._write()
 
     def on_end(self, summary: Summary) -> None:
-        """As `finish`."""
         self.finish()
 
     def finish(self) -> None:

@@ -24,7 +24,7 @@ class Sample:
     """The values of one reading."""
 
     seconds: float
-    """When it was complete, by the sampler's clock."""
+    """When it was complete, by `time.perf_counter`, which is the loop's clock too."""
     values: Mapping[str, float]
     """By TensorBoard tag."""
 
@@ -45,17 +45,10 @@ class Sampler:
     daemon, which does not keep the process alive.
     """
 
-    def __init__(
-        self, source: Source, *, hz: float, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        """Args:
-        source: opened and read on the sampler's thread.
-        hz: readings a second; 0 for none.
-        clock: seconds, for the samples' times.
-        """
+    def __init__(self, source: Source, *, hz: float) -> None:
+        """`hz`: readings a second; 0 for none."""
         self._source = source
         self._hz = hz
-        self._clock = clock
         self._samples: deque[Sample] = deque(maxlen=_MAX_PENDING)
         self._messages: deque[Message] = deque()
         self._called_at = math.inf  # within a call of the source: when it began
@@ -66,7 +59,7 @@ class Sampler:
     def start(self) -> None:
         """Starts sampling; returns at once."""
         if self._hz > 0:
-            self._called_at = self._clock()
+            self._called_at = time.perf_counter()
             self._thread.start()
 
     def take(self, until: float) -> Sequence[Sample]:
@@ -78,7 +71,7 @@ class Sampler:
 
     def messages(self) -> Iterator[Message]:
         """Removes and returns the source's messages, and once one about a call that hangs."""
-        if not self._is_silent and self._clock() - self._called_at > SILENT_SECONDS:
+        if not self._is_silent and time.perf_counter() - self._called_at > SILENT_SECONDS:
             self._report_silence("training continues without it")
         while self._messages:
             yield self._messages.popleft()
@@ -97,24 +90,24 @@ class Sampler:
 
     def _report_silence(self, end: str) -> None:
         self._is_silent = True
-        silent_seconds = max(0.0, self._clock() - self._called_at)
+        silent_seconds = max(0.0, time.perf_counter() - self._called_at)
         self._tell("warning", f"telemetry has had no answer for {silent_seconds:.0f} s; {end}")
 
     def _run(self) -> None:
         try:
             with self._source(self._tell) as read:
                 interval_seconds = 1 / self._hz
-                due = self._clock()
+                due = time.perf_counter()
                 while True:
                     values = read()
-                    self._samples.append(Sample(seconds=self._clock(), values=values))
+                    self._samples.append(Sample(seconds=time.perf_counter(), values=values))
                     self._called_at = math.inf
                     if self._stop.is_set():
                         break
-                    now = self._clock()
+                    now = time.perf_counter()
                     due += interval_seconds * max(1, -(-(now - due) // interval_seconds))
                     self._stop.wait(max(0.0, due - now))
-                    self._called_at = self._clock()
+                    self._called_at = time.perf_counter()
         except Exception as error:
             self._tell("warning", f"telemetry failed, training continues: {error!r}")
             raise  # the traceback goes to standard error

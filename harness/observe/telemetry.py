@@ -4,8 +4,7 @@ import contextlib
 import functools
 import itertools
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -25,23 +24,15 @@ class MachineTelemetry(Telemetry):
     compilation, evaluation, saving) belong to none. NVML is called on the sampler's thread alone.
     """
 
-    def __init__(
-        self,
-        *,
-        hz: float,
-        bus_ids: Sequence[str],
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, *, hz: float, bus_ids: Sequence[str]) -> None:
         """Args:
         hz: samples a second; 0 for none.
         bus_ids: PCI addresses of the GPUs that the run trains on; empty on CPU.
-        clock: the loop's.
         """
         self._bus_ids = bus_ids
         self._energy = EnergyMeter()
         self._gpus_seen: set[str] = set()
-        source = functools.partial(_machine, bus_ids=bus_ids)
-        self._sampler = Sampler(source, hz=hz, clock=clock)
+        self._sampler = Sampler(functools.partial(_machine, bus_ids=bus_ids), hz=hz)
 
     def __enter__(self) -> Self:
         """Starts sampling, so that NVML is open before the first program is compiled."""

@@ -52,7 +52,6 @@ class TensorBoardObserver(Observer):
         self._skipped_steps = 0
 
     def on_start(self, run: RunStart) -> None:
-        """Opens the event file and writes what the run is."""
         self._start_step = run.start_step
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
@@ -64,7 +63,6 @@ class TensorBoardObserver(Observer):
         self._flush()
 
     def on_window(self, window: Window) -> None:
-        """Adds a window's scalars."""
         self._recent_step_times_ms.append(window.step_time_ms)
         p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
         values = {
@@ -98,7 +96,6 @@ class TensorBoardObserver(Observer):
         self._flush()
 
     def on_inspection(self, inspection: Inspection) -> None:
-        """Adds what the gradients were like, and the histograms of the inspection."""
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
@@ -118,7 +115,6 @@ class TensorBoardObserver(Observer):
         self._flush()
 
     def close(self) -> None:
-        """Closes the event file."""
         self._closing.close()
 
     def _flush(self) -> None:

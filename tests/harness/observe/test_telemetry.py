@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.observe.sampler import SILENT_SECONDS, Sample
+from harness.observe.sampler import Sample
 from harness.observe.telemetry import EnergyMeter, MachineTelemetry, spreads
 from harness.records import MachineUse
 from tests.harness.observe.nvml import library
@@ -167,18 +167,14 @@ def test_without_telemetry_nothing_is_sampled_and_gpus_are_counted() -> None:
         assert telemetry.finish() == MachineUse(num_gpus=2, joules=None)
 
 
-# The clock jumps, so that nobody waits for as long as the message needs.
 HANGING = """
-import sys, time
+import time
 from harness.observe import sampler
 from harness.observe.telemetry import MachineTelemetry
-sampler.STOP_SECONDS = 0.01
-ahead = 0.0
-with MachineTelemetry(
-    hz=100.0, bus_ids=["0000:17:00.0"], clock=lambda: time.perf_counter() + ahead
-) as telemetry:
+sampler.SILENT_SECONDS = sampler.STOP_SECONDS = 0.5
+with MachineTelemetry(hz=100.0, bus_ids=["0000:17:00.0"]) as telemetry:
     assert not list(telemetry.messages())
-    ahead = float(sys.argv[1])
+    time.sleep(0.6)
     print([m.text for m in telemetry.messages()])
     print([m.text for m in telemetry.messages()])
 """
@@ -187,7 +183,7 @@ with MachineTelemetry(
 def test_a_driver_that_hangs_is_reported_once(nvml: Nvml) -> None:
     nvml.write(library.system(init="hang"), library.modern(0))
     done = subprocess.run(
-        [sys.executable, "-c", HANGING, str(SILENT_SECONDS + 0.5)],
+        [sys.executable, "-c", HANGING],
         env=nvml.environment(),
         cwd=REPOSITORY,
         capture_output=True,
@@ -197,6 +193,6 @@ def test_a_driver_that_hangs_is_reported_once(nvml: Nvml) -> None:
     )
     assert done.stderr == ""
     first, second = done.stdout.splitlines()
-    assert first.startswith("['telemetry has had no answer for 1")
-    assert first.endswith("s; training continues without it']")
+    assert first.startswith("['telemetry has had no answer for ")
+    assert first.endswith(" s; training continues without it']")
     assert second == "[]"

@@ -9,14 +9,13 @@ import os
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from harness.data import store
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError, as_command
+from harness.errors import InputError
 
 Rows = tuple[RaggedSets, int]
 """The rows of a data set, and how many of the first are test rows."""
@@ -25,9 +24,6 @@ MIN_SOURCE_BYTES = 1_000_000
 """Reading a smaller file takes about as long as mapping its entry."""
 MAX_BYTES = 4_000_000_000
 """Size of all entries together. The least recently used ones are removed first."""
-_ABANDONED_SECONDS = 3600
-"""A folder without a final name that is older was left by a killed process."""
-_REMEDY = "name a folder of your own in MULTI_HOT_CACHE, or set --data-cache off"
 
 
 def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> Rows:
@@ -44,29 +40,28 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
         return read()
     try:
         entry = cache_folder() / _key(source, options)
-        if entry.exists():
-            with suppress(InputError):
-                return _mapped(entry)
-            _note(f"the cached data set {entry} was damaged; {source} was read again")
-            shutil.rmtree(entry, ignore_errors=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        _note(f"{source} is not cached: {error}; {_REMEDY}")
+        _note_not_cached(source, error)
         return read()
+    if entry.exists():
+        with suppress(InputError):
+            return _mapped(entry)
+        _note(f"the cached data set {entry} was damaged; {source} was read again")
+        shutil.rmtree(entry, ignore_errors=True)
     sets, num_test_rows = read()
-    if sets.num_bytes > MAX_BYTES:
-        _note(
-            f"{source} is not cached: its {sets.num_bytes / 1e9:,.1f} GB exceed the cache's "
-            f"{MAX_BYTES / 1e9:,.1f} GB; `{as_command('data convert')}` makes it load fast as well"
-        )
-        return sets, num_test_rows
     try:
         if _key(source, options) == entry.name:  # the file was not replaced while it was read
             _make_room(entry.parent, sets.num_bytes)
             store.save(sets, entry, held_out_rows=num_test_rows)
     except (OSError, InputError) as error:
         if not entry.exists():  # else another process wrote it first
-            _note(f"{source} is not cached: {error}; {_REMEDY}")
+            _note_not_cached(source, error)
     return sets, num_test_rows
+
+
+def _note_not_cached(source: Path, error: Exception) -> None:
+    remedy = "name a folder of your own in MULTI_HOT_CACHE, or set --data-cache off"
+    _note(f"{source} is not cached: {error}; {remedy}")
 
 
 def _note(text: str) -> None:
@@ -112,16 +107,17 @@ def _mapped(entry: Path) -> Rows:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Removes abandoned folders, and the least recently used entries until `num_bytes` more fit."""
+    """Removes the least recently used entries until `num_bytes` more fit; OSError if they cannot.
+
+    What a killed process left counts as an entry too.
+    """
+    if num_bytes > MAX_BYTES:
+        raise OSError(f"its {num_bytes / 1e9:,.1f} GB exceed the {MAX_BYTES / 1e9:,.1f} GB of all")
     entries = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process renamed or removed it meanwhile
-            used = path.stat().st_mtime
-            if not path.name.startswith("."):
-                size = sum(file.stat().st_size for file in path.rglob("*"))
-                entries.append((used, size, path))
-            elif time.time() - used > _ABANDONED_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+            size = sum(file.stat().st_size for file in path.rglob("*"))
+            entries.append((path.stat().st_mtime, size, path))
     for _, size, path in sorted(entries, reverse=True):
         num_bytes += size
         if num_bytes > MAX_BYTES:

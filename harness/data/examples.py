@@ -66,9 +66,9 @@ class Examples:
                 "[rows, features], or RaggedSets"
             )
         with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
-            numbers = part.astype(np.float32)
-        if not np.isfinite(numbers).all():
-            row = int(np.flatnonzero(~np.isfinite(numbers).all(axis=1))[0])
+            finite = np.isfinite(part.astype(np.float32)).all(axis=1)
+        if not finite.all():
+            row = finite.argmin()
             raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
         return part
 
@@ -82,17 +82,16 @@ class Examples:
                 f"{self.name}: labels are {labels.dtype} {list(labels.shape)}; give classes "
                 "[rows], 0 and 1 for each class [rows, classes], or RaggedSets of class numbers"
             )
-        if not np.isfinite(labels.astype(np.float64)).all() or (labels < 0).any():
-            raise InputError(f"{self.name}: labels must be finite and not negative")
-        if labels.ndim == 2 and (labels > 1).any():
-            raise InputError(f"{self.name}: labels [rows, classes] must lie in [0, 1]")
+        limit: float = 1 if labels.ndim == 2 else np.inf
         if labels.ndim == 1 and labels.dtype.kind != "f" and self.num_classes is not None:
-            wrong = np.flatnonzero(labels >= self.num_classes)
-            if wrong.size:
-                raise InputError(
-                    f"{self.name}: row {wrong[0]} has the class {labels[wrong[0]]}, but "
-                    f"num_classes is {self.num_classes}"
-                )
+            limit = self.num_classes - 1
+        right = np.isfinite(labels) & (labels >= 0) & (labels <= limit)
+        if not right.all():
+            place = np.unravel_index(right.argmin(), labels.shape)
+            raise InputError(
+                f"{self.name}: row {place[0]} has the label {labels[place]}; labels must be finite "
+                f"and from 0 to {limit}"
+            )
 
     @classmethod
     def of(cls, rows: "Examples | RaggedSets") -> "Examples":

@@ -112,10 +112,8 @@ class RaggedSets:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the rows, labels, num_tokens and num_classes, as hex; not of the name."""
-        digest = hashlib.sha256(f"{self.num_rows} {self.num_tokens} {self.num_classes}".encode())
-        for array in (self.row_splits, self.labels, self.values):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        arrays = self.row_splits, self.labels, self.values
+        return fingerprint_of(*arrays, self.num_tokens, self.num_classes)
 
     def row(self, index: int) -> Int32Array:
         """The ids of one row, int32 [its length], as a view."""
@@ -185,9 +183,7 @@ class RaggedSets:
 
     @staticmethod
     def concatenate(parts: Sequence["RaggedSets"], *, name: str) -> "RaggedSets":
-        """The rows of all parts, one after the other; num_tokens and num_classes must agree."""
-        if not parts:
-            raise InputError(f"{name}: nothing to concatenate. Give at least one set.")
+        """The rows of one or more parts, whose num_tokens and num_classes must agree."""
         first = parts[0]
         for part in parts[1:]:
             here, there = (part.num_tokens, part.num_classes), (first.num_tokens, first.num_classes)
@@ -204,6 +200,16 @@ class RaggedSets:
             is_unique=all(part.is_unique for part in parts),
             is_labelled=all(part.is_labelled for part in parts),
         )
+
+
+def fingerprint_of(
+    row_splits: Int64Array, labels: Int32Array, values: Int32Array, *counts: Any
+) -> str:
+    """SHA-256 of the arrays, num_tokens and num_classes, as hex."""
+    digest = hashlib.sha256(" ".join(map(str, (row_splits.size - 1, *counts))).encode())
+    for array in (row_splits, labels, values):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _splits_of(lengths: Int64Array) -> Int64Array:

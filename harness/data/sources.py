@@ -95,16 +95,9 @@ def load(
         source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
             format of Keras's imdb.npz; or the path of a folder that `Dataset.save` or `store.save`
             wrote. A file that has the name of one of these is reached as ./imdb.
-        imdb: conventions for a file in Keras's format; None for the defaults.
-        synthetic: size and seed of the synthetic corpus; None for the defaults.
-        word_index: a word index file in Keras's format, instead of the one beside the npz file or
-            in Keras's cache.
-        unique: whether to drop repeated ids of a row.
-        validation_split: share of the training rows to set apart as validation rows, in [0, 1).
-        split_seed: decides which rows are drawn for validation, and for testing where the data
-            has no split of its own.
-        use_cache: whether a file in Keras's format is kept in the user's cache folder, from where
-            it is mapped into memory the next time.
+        imdb, synthetic: None for the defaults.
+        use_cache: `data_cache` as a bool.
+        word_index, unique, validation_split, split_seed: see `DataConfig`.
 
     Raises:
         InputError: the data is missing or breaks a rule, or an option does not apply to it.

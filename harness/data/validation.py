@@ -5,26 +5,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.checks import INT32_MAX, require
 from harness.errors import InputError
-
-_INT32_MAX = np.iinfo(np.int32).max
 
 
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
     """num_tokens in [1, 2^31), num_classes in [2, 2^31)."""
-    if not 1 <= num_tokens <= _INT32_MAX:
-        raise InputError(
-            f"{name}: num_tokens is {num_tokens}; ids are int32. Choose from 1 to {_INT32_MAX}."
+    for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
+        require(
+            least <= count <= INT32_MAX,
+            f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.",
         )
-    if not 2 <= num_classes <= _INT32_MAX:
-        raise InputError(f"{name}: num_classes is {num_classes}. Choose from 2 to {_INT32_MAX}.")
 
 
 def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
     """Integers [N] of any width."""
     array = _one_dimensional(name, part, array)
-    if array.dtype.kind not in "iu":
-        raise InputError(f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
+    kind = array.dtype.kind
+    require(kind in "iu", f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
     return array
 
 
@@ -33,13 +31,11 @@ def checked_row_splits(
 ) -> npt.NDArray[np.int64]:
     """Integers [B + 1], B > 0, from 0 to num_values, never falling; as read-only int64."""
     array = checked_integers(name, "row_splits", row_splits)
-    if array.shape[0] < 2:
-        raise InputError(
-            f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
-            "Give at least one row."
-        )
-    if array[0] != 0:
-        raise InputError(f"{name}: row_splits starts at {array[0]}. It must start at 0.")
+    require(
+        array.shape[0] >= 2,
+        f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
+        "Give at least one row.",
+    )
     # Compared, not subtracted: a difference of unsigned integers would wrap around.
     falls = np.flatnonzero(array[1:] < array[:-1])
     if falls.size:
@@ -48,11 +44,11 @@ def checked_row_splits(
             f"{name}: row_splits is not monotonic: row {row} starts at {array[row]} and ends at "
             f"{array[row + 1]}. Each entry must be at least the one before."
         )
-    if array[-1] != num_values:
-        raise InputError(
-            f"{name}: row_splits ends at {array[-1]}, but there are {num_values} values. "
-            "Its last entry must be the number of values."
-        )
+    require(
+        array[0] == 0 and array[-1] == num_values,
+        f"{name}: row_splits goes from {array[0]} to {array[-1]}. It must go from 0 to "
+        f"{num_values}, the number of values.",
+    )
     return _frozen(array, np.int64)
 
 
@@ -79,22 +75,18 @@ def checked_labels(
 ) -> npt.NDArray[np.int32]:
     """Whole numbers [B] in [0, num_classes), no NaN; as read-only int32."""
     array = _one_dimensional(name, "labels", labels)
-    if array.shape[0] != num_rows:
-        raise InputError(
-            f"{name}: {array.shape[0]} labels for {num_rows} rows. Give one label for each row."
-        )
+    require(
+        array.shape[0] == num_rows,
+        f"{name}: {array.shape[0]} labels for {num_rows} rows. Give one label for each row.",
+    )
     if array.dtype.kind != "f":
         checked_integers(name, "labels", array)
-    elif (wrong := np.flatnonzero(array != np.floor(array))).size:
-        raise InputError(
-            f"{name}: label {array[wrong[0]]} of row {wrong[0]} is not a whole number "
-            f"({wrong.size} such labels). Correct the labels, or drop those rows."
-        )
-    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
+    wrong = np.flatnonzero((array != np.floor(array)) | (array < 0) | (array >= num_classes))
     if wrong.size:
         raise InputError(
-            f"{name}: label {array[wrong[0]]} of row {wrong[0]} is outside [0, {num_classes}) "
-            f"({wrong.size} such labels). Correct the labels, or raise num_classes."
+            f"{name}: label {array[wrong[0]]} of row {wrong[0]} is not a whole number in "
+            f"[0, {num_classes}) ({wrong.size} such labels). Correct the labels, or raise "
+            "num_classes."
         )
     return _frozen(array, np.int32)
 
@@ -102,21 +94,19 @@ def checked_labels(
 def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[np.int64]:
     """Row numbers [M], M > 0, each in [0, num_rows), as int64."""
     array = _one_dimensional(name, "rows", rows)
-    if not array.size:
-        raise InputError(f"{name}: zero rows taken. Take at least one row.")
-    checked_integers(name, "rows", array)
-    wrong = np.flatnonzero((array < 0) | (array >= num_rows))
-    if wrong.size:
-        raise InputError(
-            f"{name}: no row {array[wrong[0]]}; rows are 0 to {num_rows - 1}. Correct the rows."
-        )
+    if array.size:  # an empty list has no dtype of its own
+        checked_integers(name, "rows", array)
+    require(
+        array.size > 0 and array.min() >= 0 and array.max() < num_rows,
+        f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.",
+    )
     return array.astype(np.int64)
 
 
 def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
     array = np.asarray(array)
-    if array.ndim != 1:
-        raise InputError(f"{name}: {part} has shape {array.shape}. It must have one dimension.")
+    shape = array.shape
+    require(array.ndim == 1, f"{name}: {part} has shape {shape}. It must have one dimension.")
     return array
 
 

@@ -192,7 +192,7 @@ def test_what_was_used_last_stays_when_room_is_needed(source: Path, folder: Path
     cached(source)
     (used,) = folder.iterdir()
     now = time.time()
-    for name, seconds_ago in (("oldest", 300), ("old", 200), (".abandoned", 7200), (".new", 5)):
+    for name, seconds_ago in ((".abandoned", 300), ("old", 200)):
         (folder / name).mkdir()
         with (folder / name / "values.npy").open("wb") as file:
             file.truncate(cache.MAX_BYTES // 2 - 5_000)  # sparse: it takes no room
@@ -200,12 +200,12 @@ def test_what_was_used_last_stays_when_room_is_needed(source: Path, folder: Path
     os.utime(used, (now - 400,) * 2)
     assert is_mapped(cached(source))
     cached(source, unique=False)  # for which there is room
-    (new,) = {path.name for path in folder.iterdir()} - {used.name, "oldest", "old", ".new"}
+    (new,) = {path.name for path in folder.iterdir()} - {used.name, ".abandoned", "old"}
     os.truncate(folder / "old" / "values.npy", cache.MAX_BYTES // 2 + 5_000)
     cached(source, imdb=ImdbOptions(held_out_rows=3))  # for which there is none
     left = {path.name for path in folder.iterdir()}
-    assert left > {used.name, new, "old", ".new"}
-    assert len(left) == 5
+    assert left > {used.name, new, "old"}
+    assert len(left) == 4
 
 
 LOADS = """

@@ -198,7 +198,9 @@ def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"meta\.json cannot be read.*Give a folder that holds"):
+    with pytest.raises(
+        InputError, match=r"meta\.json cannot be read.*Give a folder that store.save"
+    ):
         load(str(tmp_path))
 
 

@@ -140,14 +140,13 @@ def test_a_truncated_part(saved: Path, part: str, kept_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "says version 2, this harness reads 1"),
-        ({"version": None}, "says version None"),
-        ({"format": "other"}, "does not say"),
-        ({"num_tokens": "8"}, "num_tokens is '8', not of type int"),
-        ({"is_unique": 1}, "is_unique is 1, not of type bool"),
+        ({"version": 2}, "is not of the format"),
+        ({"format": "other"}, "is not of the format"),
+        ({"num_tokens": "8"}, "was changed or damaged: its checksum differs"),
+        ({"is_unique": 0}, "its checksum differs"),
         ({"rows": 4}, "its checksum differs"),
-        ({"num_tokens": 7}, r"row 2 holds id 7, outside \[0, 7\)"),
-        ({"name": "other"}, "was changed or damaged: its checksum differs"),
+        ({"name": "other"}, "its checksum differs"),
+        ({"checksum": None}, "its checksum differs"),
     ],
 )
 def test_meta_that_is_wrong(saved: Path, change: dict[str, Any], message: str) -> None:
@@ -164,16 +163,9 @@ def test_a_flipped_bit_is_found(saved: Path) -> None:
         store.load(saved)
 
 
-def test_a_folder_of_an_earlier_version_has_no_checksum(saved: Path) -> None:
-    meta = json.loads((saved / "meta.json").read_text())
-    del meta["checksum"]
-    (saved / "meta.json").write_text(json.dumps(meta))
-    assert store.load(saved).num_rows == 3
-
-
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(4, np.int64), np.zeros((2, 2), np.int32), np.array([[1]] * 4, object)],
+    [np.zeros(4, np.int64), np.array(["3"] * 4), np.array([[1]] * 4, object)],
 )
 def test_a_part_of_another_type(saved: Path, array: np.ndarray) -> None:
     np.save(saved / "values.npy", array)
@@ -187,14 +179,14 @@ def test_a_header_that_promises_too_much(saved: Path, shape: Any) -> None:
         header = {"descr": "<i4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         file.write(b"1234")
-    with pytest.raises(InputError, match=r"values\.npy is .*truncated or not"):
+    with pytest.raises(InputError, match=r"values\.npy is .*truncated or no array"):
         store.load(saved)
 
 
 def test_an_archive_in_place_of_an_array(saved: Path) -> None:
     with open(saved / "values.npy", "wb") as file:
         np.savez(file, values=np.zeros(4, np.int32))
-    with pytest.raises(InputError, match="is not int32 in one dimension"):
+    with pytest.raises(InputError, match=r"values\.npy is .*truncated or no array"):
         store.load(saved)
 
 

@@ -92,7 +92,7 @@ def gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
             # Most CPU-only machines have no NVIDIA driver.
             if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND or bus_ids:
                 tell("warning", f"no GPU is sampled, training continues. {nvml.words(error)}")
-        yield _read_all(readers, tell, in_use=bool(bus_ids))
+        yield _read_all(readers, in_use=bool(bus_ids))
 
 
 def _readers(bus_ids: Sequence[str], tell: Tell) -> "list[_Gpu]":
@@ -136,11 +136,7 @@ class _Gpu:
         self._warned_of: set[object] = set()
 
     def read(self, *, with_pcie: bool) -> dict[str, float]:
-        """The metrics by name.
-
-        Raises:
-            pynvml.NVMLError: when the GPU no longer answers.
-        """
+        """The metrics by name, without those that NVML fails to report."""
         read: dict[str, float] = {}
         for metrics, ask in list(self._queries.items()):
             if metrics == _PCIE and not with_pcie:
@@ -149,16 +145,11 @@ class _Gpu:
             try:
                 read |= zip(metrics, map(float, ask(handle)), strict=True)
             except pynvml.NVMLError as error:
-                if error.value in nvml.LOST:
-                    raise
                 if error.value in nvml.UNAVAILABLE:
                     del self._queries[metrics]
-                else:
-                    self._warn_once(
-                        metrics,
-                        f"failed to report {', '.join(metrics)} ({nvml.words(error)}); samples "
-                        "without them are skipped",
-                    )
+                else:  # once for all queries: a GPU that is lost answers none
+                    text = f"failed to report {', '.join(metrics)}, training continues. "
+                    self._warn_once(error.value, text + nvml.words(error))
         for name in COUNTERS:
             if name in read:
                 read[name] -= self._first.setdefault(name, read[name])
@@ -188,7 +179,9 @@ class _Gpu:
 
     def introduce(self, *, in_use: bool) -> None:
         """Reports, after the first reading, what is particular to this GPU."""
-        processes = nvml.answer(pynvml.nvmlDeviceGetComputeRunningProcesses, self._slice) or []
+        processes = []
+        with contextlib.suppress(pynvml.NVMLError):  # as on old cards
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._slice)
         others = {process.pid for process in processes} - {os.getpid()}
         # In a container NVML's process ids are the host's: one of them is this run's.
         one_is_self = in_use and len(others) == len(processes)
@@ -206,25 +199,18 @@ class _Gpu:
             self._tell("note", f"{self._name} is a slice: {text}")
 
 
-def _read_all(gpus: list[_Gpu], tell: Tell, *, in_use: bool) -> Read:
+def _read_all(gpus: Sequence[_Gpu], *, in_use: bool) -> Read:
     """Reads all GPUs, PCIe traffic of one GPU per reading, so that readings stay short."""
     turns = itertools.count(-1)  # the first reading asks everything, to know what is not supported
 
     def read() -> dict[str, float]:
         turn = next(turns)
         values: dict[str, float] = {}
-        of_pcie = turn % len(gpus) if gpus else 0
-        for place, gpu in enumerate(list(gpus)):
-            try:
-                read = gpu.read(with_pcie=turn < 0 or place == of_pcie)
-                if turn < 0:
-                    gpu.introduce(in_use=in_use)
-            except pynvml.NVMLError as error:
-                text = f"GPU {gpu.index} is no longer sampled, training continues. "
-                tell("warning", f"{text}{nvml.words(error)}")
-                gpus.remove(gpu)
-                continue
+        for place, gpu in enumerate(gpus):
+            read = gpu.read(with_pcie=turn < 0 or place == turn % len(gpus))
             values |= {f"gpu/{gpu.index}/{name}": value for name, value in read.items()}
+            if turn < 0:
+                gpu.introduce(in_use=in_use)
         return values
 
     return read

@@ -10,7 +10,6 @@ from typing import Any
 import pynvml
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-_GPU_NOT_FOUND = 28  # older releases of nvidia-ml-py have no name for it
 _REMEDIES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "; libnvidia-ml.so.1 comes with NVIDIA's driver, and in a "
     "container with NVIDIA's container toolkit",
@@ -21,18 +20,6 @@ _REMEDIES = {
     "drivers, as after an update; reboot",
     pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
 }
-
-LOST = frozenset(
-    {
-        pynvml.NVML_ERROR_UNINITIALIZED,
-        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-        pynvml.NVML_ERROR_GPU_IS_LOST,
-        pynvml.NVML_ERROR_RESET_REQUIRED,
-        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-        _GPU_NOT_FOUND,
-    }
-)
-"""Errors after which a GPU no longer answers."""
 
 UNAVAILABLE = frozenset(
     {
@@ -116,9 +103,7 @@ def _all_handles() -> Iterator[tuple[int, Any]]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
             yield index, pynvml.nvmlDeviceGetHandleByIndex(index)
-        except pynvml.NVMLError as error:
-            if error.value not in LOST:
-                raise
+        except pynvml.NVMLError:
             yield index, None
 
 

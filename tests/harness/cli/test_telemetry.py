@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -190,7 +191,7 @@ def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (130, "")
-    assert "warning: GPU 1 is no longer sampled, training continues. NVML says: GPU is lost" in out
+    assert re.search("warning: GPU 1 failed to report .*, training .* NVML says: GPU is lost", out)
     assert "warning: telemetry has had no answer for" in out
     assert "energy not known" in out
     assert "note: GPU 2 (NVIDIA Old 10) does not support these metrics: " in out

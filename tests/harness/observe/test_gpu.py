@@ -163,17 +163,17 @@ def test_memory_errors_that_were_not_corrected(nvml: Nvml) -> None:
 def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
     nvml.write(
         library.system(),
-        library.modern(0, power_milliwatts=f"1000 until 2 {LOST}"),
-        library.modern(1, temperature_celsius=f"50 until 3 {LOST}"),
+        [line + f" until 2 {LOST}" for line in library.modern(0)],
+        library.modern(1),
     )
     told = read_gpus(nvml, times=5)
     present = [{tag.split("/")[1] for tag in reading} for reading in told.readings]
-    assert present == [{"0", "1"}, {"0", "1"}, {"1"}, set(), set()]
-    assert told.warnings == [
-        f"GPU {index} is no longer sampled, training continues. NVML says: GPU is lost; the "
-        "kernel's log has the reason, a line with Xid"
-        for index in (0, 1)
-    ]
+    assert present == [{"0", "1"}, {"0", "1"}, {"1"}, {"1"}, {"1"}]
+    (warning,) = told.warnings
+    assert warning.startswith("GPU 0 failed to report ")
+    assert warning.endswith(
+        "NVML says: GPU is lost; the kernel's log has the reason, a line with Xid"
+    )
 
 
 def test_a_gpu_that_was_lost_before(nvml: Nvml) -> None:
@@ -190,7 +190,7 @@ def test_a_failure_now_and_then_costs_one_value(nvml: Nvml) -> None:
     has_power = ["gpu/0/power_watts" in (reading) for reading in told.readings]
     assert has_power == [True, True, False, False, False]
     (warning,) = told.warnings
-    assert warning.startswith("GPU 0 failed to report power_watts (NVML says: Unknown")
+    assert warning.startswith("GPU 0 failed to report power_watts, training continues. NVML says: ")
 
 
 def test_clocks_that_are_held_down(nvml: Nvml) -> None:

@@ -39,7 +39,7 @@ SUMMARY_KEYS = {
 MORE_SUMMARY_KEYS = {
     "precision_watch",
     *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
-    "diverged",
+    *("diverged", "examples"),
     *(f"mean_{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("non_finite_gradient_fraction", "underflow_fraction"),
 }

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from harness.bench.effects import (
     CONFIDENCE,
@@ -147,7 +146,7 @@ def judge(
                 f"{outcome}: B {how} slower than A by more than {fail_if_slower}: "
                 f"{cell.label(axes)} (B / A {effect.low:.3f} - {effect.high:.3f})"
             )
-            console.print(Text(text), soft_wrap=True)
+            console.out(text)
     if outcomes <= {"passed"}:
         console.print(f"passed: no cell is slower by more than {fail_if_slower}")
     if "inconclusive" in outcomes:

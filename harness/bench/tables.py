@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
 from harness.bench.results import AXES, Cell, Results, Row, varying
 
@@ -48,7 +47,7 @@ def print_table(results: Results, console: Console) -> None:
     cells = results.cells
     print_cells({cell: _line(summarize(cell, results.rows)) for cell in cells}, console)
     axes = varying(cells)
-    console.print(Text(cells[0].label(axis for axis in AXES if axis not in axes)), soft_wrap=True)
+    console.out(cells[0].label(axis for axis in AXES if axis not in axes))
     notes = []
     for row in results.rows:
         failure = (f"{row.status}: {row.note}",) if row.note else ()
@@ -98,6 +97,6 @@ def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> No
 def print_notes(notes: Sequence[str], console: Console) -> None:
     """Prints the first notes, and how many there are besides."""
     for note in notes[:_MAX_NOTES]:
-        console.print(Text(note), soft_wrap=True)
+        console.out(note)
     if len(notes) > _MAX_NOTES:
         console.print(f"and {len(notes) - _MAX_NOTES} more notes in the results")

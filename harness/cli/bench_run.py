@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from harness.bench.against import find_baseline
 from harness.bench.charts import draw, write_hparams
@@ -81,12 +80,12 @@ def run_bench(config: BenchConfig, console: Console) -> int:
         print_comparison(comparison, console)
         code = judge(comparison, console, **vars(config.gate))
     if results.rows or results.pairs:
-        console.print(Text(f"results        {folder / RESULTS_FILE_NAME}"), soft_wrap=True)
+        console.out(f"results        {folder / RESULTS_FILE_NAME}")
     if interrupted:
         left = len(remaining(planned, config.num_repeats, results))
         again = f"--bench-dir {shlex.quote(str(folder))} --resume"
         text = f"interrupted with {left} measurements left; to go on, add {again} to the command"
-        console.print(Text(text), soft_wrap=True)
+        console.out(text)
         return EXIT_INTERRUPTED
     return code
 
@@ -120,7 +119,7 @@ def _measure_all(
                 pair = _pair(config, baseline, cell, repeat, data, recorder.results)
                 recorder.add(pair)
                 line = _pair_line(pair)
-        console.print(Text(f"{number}  {cell.label(axes)}: {line}"), soft_wrap=True)
+        console.out(f"{number}  {cell.label(axes)}: {line}")
 
 
 def settings_of(
@@ -196,10 +195,10 @@ def _report(config: BenchConfig, results: Results, folder: Path, console: Consol
     print_table(results, console)
     if config.plot == "on":
         draw(results, folder / PLOT_FILE_NAME)
-        console.print(Text(f"plot           {folder / PLOT_FILE_NAME}"), soft_wrap=True)
+        console.out(f"plot           {folder / PLOT_FILE_NAME}")
     if config.tensorboard == "on":
         place = folder / TENSORBOARD_FOLDER_NAME
         shutil.rmtree(place, ignore_errors=True)  # of the sweep before it was resumed
         write_hparams(results, place)
         command = as_command(f"tensorboard {shlex.quote(str(place))}")
-        console.print(Text(f"cells          {command}"), soft_wrap=True)
+        console.out(f"cells          {command}")

@@ -61,12 +61,10 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     console.print(_histogram(lengths, max_bins=config.num_bins))
     # As text, in which brackets are no markup; paths in one piece, the row wrapped.
     if dataset.vocabulary is None:
-        console.print(Text(dataset.vocabulary_note), soft_wrap=True)
+        console.out(dataset.vocabulary_note)
         return 0
     reserved = "# is a start, unknown or padding id"
-    console.print(
-        Text(f"the first test row ({dataset.vocabulary_note}; {reserved}):"), soft_wrap=True
-    )
+    console.out(f"the first test row ({dataset.vocabulary_note}; {reserved}):")
     console.print(Text(dataset.vocabulary.decode(dataset.test.row(0))))
     return 0
 
@@ -79,10 +77,8 @@ def convert(config: DataConvertConfig, console: Console | None = None) -> int:
     dataset = load_configured(config.data)
     dataset.save(config.out)
     num_rows, num_ids = (sum(getattr(p, n) for p in dataset.parts) for n in ("num_rows", "nnz"))
-    console.print(
-        Text(f"wrote {num_rows:,} rows ({num_ids:,} ids) to {config.out}"), soft_wrap=True
-    )
-    console.print(Text(f"train with --data {shlex.quote(config.out)}"), soft_wrap=True)
+    console.out(f"wrote {num_rows:,} rows ({num_ids:,} ids) to {config.out}")
+    console.out(f"train with --data {shlex.quote(config.out)}")
     return 0
 
 
@@ -138,11 +134,9 @@ def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:
     table.add_column("")
     low, high = int(lengths.min()), int(lengths.max())
     width = -(-(high - low + 1) // min(max_bins, len(np.unique(lengths))))
-    edges = np.arange(low, high + 1 + width, width)
-    counts, _ = np.histogram(lengths, edges)
-    for left, count in zip(edges.tolist(), counts.tolist(), strict=False):
-        bar = "█" * round(_BAR_WIDTH * count / counts.max())
+    counts = np.bincount((lengths - low) // width)
+    for left, count in zip(range(low, high + 1, width), counts.tolist(), strict=True):
         right = min(left + width - 1, high)
         span = f"{left:,}" if left == right else f"{left:,} - {right:,}"
-        table.add_row(span, f"{count:,}", bar)
+        table.add_row(span, f"{count:,}", "█" * round(_BAR_WIDTH * count / counts.max()))
     return table

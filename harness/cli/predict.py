@@ -16,8 +16,6 @@ from harness.errors import InputError
 from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
 
@@ -49,6 +47,8 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     """
     import numpy as np
 
+    from harness.data.ragged import RaggedSets
+
     console = console or Console()
     given = config.texts or tuple(line.strip() for line in sys.stdin if line.strip())
     texts = tuple(text for text in given if text.strip())
@@ -64,10 +64,20 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     saved = load_saved_model(config.model)
     words = _vocabulary(config, saved)
     reserved = {words.start_id, words.unknown_id}
+    rows = [words.encode(text) for text in texts]
+    sets = RaggedSets(
+        values=np.concatenate(rows).astype(np.int32),
+        row_splits=np.cumsum([0, *map(len, rows)]),
+        num_tokens=saved.num_tokens,
+        name="the texts",
+    )
+    outputs = saved.trainer.predict(sets)
+    if outputs.shape[1] == 1:
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
     table = Table()
     for column in ("text", "known words", "class", "its probability"):
         table.add_column(column, justify="left" if column == "text" else "right")
-    for text, ids, probabilities in _predicted(saved, words, texts):
+    for text, ids, probabilities in zip(texts, rows, outputs, strict=True):
         known = sum(token not in reserved for token in ids.tolist())
         total = len(ids) - (words.start_id is not None)
         taken = int(np.argmax(probabilities))
@@ -96,24 +106,3 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
     if not path.exists():
         raise InputError(f"no word index at {path}; name one with --word-index FILE")
     return Vocabulary.from_word_index(path, config.imdb, num_tokens=saved.num_tokens)
-
-
-def _predicted(
-    saved: SavedModel, words: Vocabulary, texts: tuple[str, ...]
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Each text with its ids and the probability of every class, float32 [num_classes]."""
-    import numpy as np
-
-    from harness.data.ragged import RaggedSets
-
-    rows = [words.encode(text) for text in texts]
-    sets = RaggedSets(
-        values=np.concatenate(rows).astype(np.int32),
-        row_splits=np.cumsum([0, *(len(row) for row in rows)]),
-        num_tokens=saved.num_tokens,
-        name="the texts",
-    )
-    outputs = saved.trainer.predict(sets)
-    if outputs.shape[1] == 1:
-        outputs = np.concatenate([1 - outputs, outputs], axis=1)
-    return list(zip(texts, rows, outputs, strict=True))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from harness.checks import require, require_count
 from harness.cli.train import ModelConfig, OptimizerConfig, TrainConfig, trainer_of
@@ -117,13 +116,10 @@ class _Lines(Observer):
     def on_start(self, run: RunStart) -> None:
         for name, value in starting_rows(run):
             if name not in ("steps", "steps/dispatch", "run folder"):
-                self._print(f"{name:<15}{value}")
+                self._console.out(f"{name:<15}{value}")
 
     def on_compilation(self, compilation: Compilation) -> None:
-        self._print(compilation_line(compilation))
+        self._console.out(compilation_line(compilation))
 
     def on_message(self, message: Message) -> None:
-        self._print(f"{message.kind}: {message.text}")
-
-    def _print(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.out(f"{message.kind}: {message.text}")

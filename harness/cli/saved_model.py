@@ -1,12 +1,10 @@
 """A saved model, with the settings and the vocabulary in its run folder."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from harness.cli.train import ModelConfig
@@ -18,7 +16,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.decoding import from_mapping
 from harness.engine.checkpoints import load_weights
 from harness.errors import InputError
-from harness.model.network import build_model, default_network, multi_hot_layers
+from harness.model.network import build_model, default_network, load_model, multi_hot_layers
 from harness.observe.run_files import (
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
@@ -80,7 +78,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     if is_checkpoint:
         trainer = _of_checkpoint(path, config, settings)
     else:
-        trainer = Trainer(_of_keras_file(path), optimizer="sgd", **settings)
+        trainer = Trainer(load_model(path), optimizer="sgd", **settings)
     layers = multi_hot_layers(trainer.model)
     if not layers:
         raise InputError(f"{path} is not a network of this harness: it has no MultiHotDense layer")
@@ -92,15 +90,6 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         config=config,
         vocabulary=Vocabulary.load(words) if words.is_file() else None,
     )
-
-
-def _of_keras_file(path: Path) -> keras.Model:
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is not a .keras file; name one that `harness train` wrote")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
 
 
 def _of_checkpoint(

@@ -118,7 +118,7 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
             results.append(result)
     console.print(table)
     for note in dict.fromkeys(notes):
-        console.print(note, markup=False)
+        console.out(note)
     console.print(f"{results.count('ok')} passed, {results.count('FAILED')} failed")
     return 1 if "FAILED" in results else 0
 

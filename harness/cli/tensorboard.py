@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import tyro
 from rich.console import Console
-from rich.text import Text
 
 from harness.checks import require, require_count
 from harness.errors import InputError
@@ -54,9 +53,9 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
             raise InputError(f"{folder} has a comma in its name; name a single folder around it")
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
-        _print(console, f"note: TensorBoard's profiler pages are missing: {INSTALL}")
+        console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL}")
     if len(folders) > 1:
-        _print(console, "note: profiles are shown with a single folder alone: name one around them")
+        console.out("note: profiles are shown with a single folder alone: name one around them")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _serve(config, folders, console, with_profiles=with_profiles)
@@ -93,10 +92,6 @@ def _serve(
             raise InputError(
                 f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
             ) from error
-    _print(console, f"TensorBoard is at {url} (Ctrl-C ends it)")
+    console.out(f"TensorBoard is at {url} (Ctrl-C ends it)")
     while True:
         signal.pause()
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)

@@ -53,10 +53,6 @@ def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) ->
             f"float16 overflowed: gradients were not finite in {skipped:,} of the steps, and the "
             f"loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, or {remedy}"
         )
-    overflowed = [i for i in progress.inspections if i.non_finite_fraction]
-    if overflowed:
-        share, step = overflowed[0].non_finite_fraction, overflowed[0].step
-        return f"gradients overflowed: {share:.2%} were not finite at step {step:,}; {remedy}"
     if last is None:
         return f"{rate}: there was no finite loss before; {remedy}"
     return f"{rate} for this network, or a batch is unlike the others; {remedy}"

@@ -2,8 +2,8 @@
 
 Keras stores rows of different lengths as a pickled NumPy object array of lists. A pickle may call
 any function, and a forged state makes even NumPy's own constructors read foreign memory. So no
-name in the pickle resolves to the real thing: the three that such an array needs get inert
-stand-ins, which only record what they are given, and every other name is refused.
+name in the pickle resolves to the real thing: those that such an array needs get an inert stub,
+which only records what it is given, and every other name is refused.
 
 The readers of a file catch `Exception`: zipfile, NumPy and the unpickler raise more than a dozen
 types on damaged bytes, and each of them means that the file cannot be read.
@@ -21,70 +21,33 @@ import numpy.typing as npt
 from harness.errors import InputError
 
 _INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+_STUBBED = frozenset(
+    {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
+        ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
+    }
+)
 
 
-class _PickledDtype:
-    """Stands in for `numpy.dtype`; knows integers and objects."""
+class _Stub:
+    """Stands in for an array or a dtype."""
 
-    __slots__ = ("byte_order", "name")
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
 
-    def __init__(self, name: str, align: bool = False, copy: bool = True) -> None:
-        if name not in _INTEGER_TYPES and name not in ("O8", "O4", "O"):
-            raise pickle.UnpicklingError(f"an array of dtype {name!r}")
-        self.name = name
-        self.byte_order = "|"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # (version, byte order, subarray, names, fields, size, alignment, flags)
-        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("an array of a compound dtype")
-        self.byte_order = state[1]
-
-
-class _PickledArray:
-    """Stands in for the array that `_reconstruct` makes and `__setstate__` fills."""
-
-    __slots__ = ("content", "dtype")
-
-    def __init__(self, kind: str, shape: tuple[int, ...], type_code: bytes | str) -> None:
-        if kind != "ndarray":
-            raise pickle.UnpicklingError("an array of a class other than numpy.ndarray")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # (version, shape, dtype, is Fortran's order, a list of objects or raw bytes)
-        _, shape, dtype, _, content = state
-        if not isinstance(dtype, _PickledDtype):
-            raise pickle.UnpicklingError("an array without a dtype")
-        if len(shape) != 1:
-            raise pickle.UnpicklingError(f"an array of shape {shape}")
-        if not isinstance(content, list if dtype.name.startswith("O") else bytes):
-            raise pickle.UnpicklingError(f"an array of {dtype.name} with other content")
-        self.dtype = dtype
-        self.content = content
-
-    def integers(self) -> list[int]:
-        if not isinstance(self.content, bytes):
-            raise TypeError("an array of objects")
-        order = "<" if self.dtype.byte_order == "|" else self.dtype.byte_order
-        return np.frombuffer(self.content, order + self.dtype.name).tolist()
-
-
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): "ndarray",  # Never called, only handed to _reconstruct.
-    ("numpy", "dtype"): _PickledDtype,
-    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # NumPy 1
-    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,  # NumPy 2
-}
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        stand_in = _STAND_INS.get((module, name))
-        if stand_in is None:
+    def find_class(self, module: str, name: str) -> type[_Stub]:
+        if (module, name) not in _STUBBED:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}; nothing but lists, ints and NumPy arrays is read"
             )
-        return stand_in
+        return _Stub
 
 
 def read_labels(archive: ZipFile, name: str) -> npt.NDArray[Any]:
@@ -111,10 +74,12 @@ def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.N
     try:
         _skip_header(stream)
         content = _RestrictedUnpickler(stream).load()
-        rows = content.content if isinstance(content, _PickledArray) else None
     except Exception as error:
         raise _unreadable(archive, name, error) from error
-    if not isinstance(rows, list) or len(rows) == 0:
+    # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
+    state = getattr(content, "state", None)
+    rows = state[-1] if isinstance(state, tuple) and state else None
+    if not isinstance(rows, list) or not rows:
         raise InputError(
             f"{archive.filename}: {name} is not an array with a list of ints in each row. "
             "Give an imdb.npz in Keras's format."
@@ -124,10 +89,8 @@ def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.N
     for index, row in enumerate(rows):
         before = len(values)
         try:
-            if isinstance(row, _PickledArray):
-                row = row.integers()
-            values.fromlist(row)
-        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            values.fromlist(_integers(row) if isinstance(row, _Stub) else row)
+        except Exception as error:
             raise InputError(
                 f"{archive.filename}: row {index} of {name} holds something other than ints of "
                 f"32 bits: {error}. Correct the file."
@@ -138,6 +101,15 @@ def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.N
     flat = np.frombuffer(values, np.int32) if len(values) else np.empty(0, np.int32)
     flat.flags.writeable = False
     return flat, lengths
+
+
+def _integers(row: _Stub) -> list[int]:
+    """Those of an array in one dimension; any exception if it is none."""
+    _, (_,), dtype, _, content = row.state
+    (name, *_), order = dtype.arguments, dtype.state[1]
+    if name not in _INTEGER_TYPES:
+        raise TypeError(f"an array of {name}")
+    return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()
 
 
 def _member(archive: ZipFile, name: str) -> BinaryIO:

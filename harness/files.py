@@ -1,7 +1,6 @@
 """Files that are whole or absent: written beside, then renamed. And JSON that any reader takes."""
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -47,16 +46,6 @@ def remove_partial_files(folder: Path) -> None:
     there."""
     for path in folder.glob(f"{_PARTIAL_START}*"):
         path.unlink()
-
-
-def os_error(message: str, path: Path) -> OSError:
-    """The OSError behind TensorFlow's error about a file at `path`.
-
-    Its message is "FILE; REASON [Op:NAME]" with the system's words, the number itself is lost.
-    """
-    reason = message.rpartition("; ")[2].partition(" [Op:")[0]
-    number = next((n for n in errno.errorcode if os.strerror(n) == reason), errno.EIO)
-    return OSError(number, reason, str(path))
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:

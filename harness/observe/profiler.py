@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from harness.files import os_error
+from harness.observe.event_file import os_errors
 from harness.records import Compilation, Observer, RunStart, Summary, Window
 
 STEP_MARKER = "train"
@@ -136,11 +136,9 @@ class ProfilerObserver(Observer):
         self._discard()
 
     def _start(self) -> None:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with os_errors(self._folder):
             tf.profiler.experimental.start(str(self._folder))
-        except tf.errors.OpError as error:
-            raise os_error(error.message, self._folder) from error
         self._running = True
 
     def _open_step_marker(self) -> None:
@@ -163,12 +161,13 @@ class ProfilerObserver(Observer):
     def _write(self) -> None:
         self._running = False
         before = _written(self._folder)
-        try:
-            tf.profiler.experimental.stop()
-        except tf.errors.OpError as error:
-            for path, _ in _written(self._folder) - before:
-                shutil.rmtree(path.parent)  # a torn file
-            raise os_error(error.message, self._folder) from error
+        with os_errors(self._folder):
+            try:
+                tf.profiler.experimental.stop()
+            except tf.errors.OpError:
+                for path, _ in _written(self._folder) - before:
+                    shutil.rmtree(path.parent)  # a torn file
+                raise
         new = {path for path, _ in _written(self._folder) - before}
         if len(new) != 1:
             raise OSError(errno.EIO, "TensorFlow's profiler wrote no profile", str(self._folder))

@@ -15,6 +15,7 @@ from harness.callbacks import KerasCallbacks, with_batch_hooks
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
+from harness.engine.checkpoints import Checkpoints
 from harness.engine.inspection import Looks
 from harness.errors import InputError
 from harness.files import replacing
@@ -117,11 +118,10 @@ def fit(
     checkpoints = None
     start_step = asked.start_step
     if folder is not None:
-        checkpoints = setup.engine.checkpoints(folder / CHECKPOINT_FOLDER_NAME, background)
+        checkpoints = Checkpoints(folder / CHECKPOINT_FOLDER_NAME, setup.engine.states, background)
         if asked.resume:
             _check_same_data(folder, info)
             start_step = checkpoints.restore()
-            setup.engine.restored()
             kept_bytes(folder / METRICS_FILE_NAME, start_step)  # checks that they can be read
     start = run_start(setup, rows, info, asked, start_step=start_step)
     callbacks = KerasCallbacks(asked.callbacks, setup.model, setup.engine.states)
@@ -235,7 +235,7 @@ def _conduct(
         timeline.mark("saving the model")
         test = None
         if tested is not None and progress.divergence is None:
-            test, _ = setup.engine.evaluator.run(
+            test, _ = setup.engine.evaluate(
                 tested.feed, tested.plan, step=progress.step, epoch=start.epochs - 1
             )
             timeline.mark("test")

@@ -66,8 +66,6 @@ class Run:
 
     def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Sequence[Compilation]:
         """Compiles what is not compiled yet."""
-        if dispatch.step % self.rows.plan.steps_per_epoch == 0:
-            self.engine.begin_epoch()
         return self.engine.prepare(self.rows.plan, dispatch, batches, start_step=self.start_step)
 
     def warnings(self) -> Sequence[str]:
@@ -80,7 +78,7 @@ class Run:
 
     def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
         """Runs a dispatch and waits for it: a window's one host sync."""
-        return self.engine.fetch(self.engine.train(dispatch, batches))
+        return self.engine.train(dispatch, batches)
 
     def ended(self, window: Window) -> None:
         """Adapts the length of the next dispatch to how long this one took."""
@@ -91,13 +89,13 @@ class Run:
         if self.validation is None:
             return None, ()
         rows = self.validation
-        return self.engine.evaluator.run(rows.feed, rows.plan, step=step, epoch=epoch)
+        return self.engine.evaluate(rows.feed, rows.plan, step=step, epoch=epoch)
 
     def inspect(
         self, dispatch: Dispatch, batches: Sequence[AnyBatches]
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
         """Looks at the gradients of a batch, if it is time to."""
-        return self.engine.inspector.run(dispatch, batches, self.looks)
+        return self.engine.inspect(dispatch, batches, self.looks)
 
     def save(self, step: int) -> bool:
         """Begins to save a checkpoint, unless a weight is not finite; returns whether all are."""

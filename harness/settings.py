@@ -117,15 +117,11 @@ def settle(name: str, known: Known) -> Choice:
 def _precision(known: Known) -> Choice:
     from harness.model.precision import choose_precision
 
-    return choose_precision(
-        "auto",
-        device_type=known.devices.device_type,
-        compute_capability=known.devices.compute_capability,
-    )
+    return choose_precision(known.devices.device_type, known.devices.compute_capability)
 
 
 def _implementation(known: Known) -> Choice:
-    """The one that is fastest for the shapes of one replica's batch and the widest layer."""
+    """The one that is fastest for the shapes of one device's batch and the widest layer."""
     from harness.pipeline.capacity import capacities_for_any_order
     from kernels.multi_hot import choose_implementation
 
@@ -134,7 +130,7 @@ def _implementation(known: Known) -> Choice:
         return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
-    rows = known.settings.batch_size // known.devices.num_replicas
+    rows = known.settings.batch_size // len(known.devices.names)
     choice = choose_implementation(
         num_rows=rows,
         num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
@@ -192,12 +188,12 @@ def _steps_per_dispatch(known: Known) -> Choice:
     rows = known.settings.batch_size // len(known.devices.names)
     ids = rows * known.train.nnz / known.train.num_rows
     assert known.model is not None
-    work = work_of_step(
+    bytes_moved, flops = work_of_step(
         known.model, rows=rows, ids=ids, implementation=known.chosen["implementation"].name
     )
     steps = steps_per_call(
-        bytes_moved=work.bytes_moved,
-        flops=work.flops,
+        bytes_moved=bytes_moved,
+        flops=flops,
         prepared_bytes=8 * ids,
         device_type=known.devices.device_type,
         steps_per_epoch=_steps_per_epoch(known),

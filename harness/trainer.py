@@ -219,7 +219,7 @@ class Trainer:
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
         ready = setup.rows_to_evaluate(examples)
-        evaluation, _ = setup.engine.evaluator.run(ready.feed, ready.plan, step=self.step, epoch=0)
+        evaluation, _ = setup.engine.evaluate(ready.feed, ready.plan, step=self.step, epoch=0)
         return {"loss": evaluation.loss, **evaluation.metrics}
 
     def predict(self, rows: AnyRows) -> np.ndarray:
@@ -228,7 +228,7 @@ class Trainer:
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         ready = setup.rows_to_evaluate(examples, by_step=True)
-        return setup.engine.predictor.run(ready.feed, ready.plan)
+        return setup.engine.predict(ready.feed, ready.plan)
 
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""

@@ -177,7 +177,7 @@ class Built:
             self._program = engine._training
             rows = setup.rows_to_train(train, epochs=1)
         else:
-            self._program = engine.evaluator._program
+            self._program = engine._evaluation
             rows = setup.rows_to_evaluate(test)
         self._states = engine.states
         dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
@@ -194,7 +194,7 @@ class Built:
         @tf.function(jit_compile=True, autograph=False)
         def flat(*leaves: tf.Tensor) -> tf.Tensor:
             own = tf.nest.pack_sequence_as(batches, leaves[:-1])
-            return loop.python_function(own, leaves[-1], tf.constant(True))
+            return loop.python_function(own, leaves[-1])
 
         return flat, leaves
 

@@ -168,9 +168,7 @@ def _computing(devices: Devices) -> Iterator[Finding]:
         except tf.errors.OpError as error:
             text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
             yield Finding(precision, "broken" if precision == "float32" else "limited", text)
-    chosen = choose_precision(
-        "auto", device_type=devices.device_type, compute_capability=devices.compute_capability
-    )
+    chosen = choose_precision(devices.device_type, devices.compute_capability)
     yield Finding("precision auto", "ok", f"takes {chosen.name}: {chosen.why}")
 
 

@@ -38,24 +38,15 @@ class Checkpoints:
     Keras's variables.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        states: Sequence[State],
-        background: Background,
-        *,
-        max_waiting_bytes: int = 2**30,
-    ) -> None:
+    def __init__(self, folder: Path, states: Sequence[State], background: Background) -> None:
         """Args:
         folder: where they live; made at the first save.
         states: of each device; the first one's stands for all.
         background: where they are written.
-        max_waiting_bytes: of that state. For a larger one training waits until it is written.
         """
         self._folder = folder
         self._states = states
         self._background = background
-        self._max_waiting_bytes = max_waiting_bytes
         self._written: Future[None] | None = None
 
     def save(self, step: int) -> None:
@@ -71,8 +62,6 @@ class Checkpoints:
         arrays = self._states[0].save()
         arrays[_STEP] = np.asarray(step, np.int64)
         self._written = self._background.do(functools.partial(self._write, arrays))
-        if sum(array.nbytes for array in arrays.values()) > self._max_waiting_bytes:
-            self._written.result()
 
     def restore(self) -> int:
         """Restores the last state and returns its number of steps.
@@ -104,8 +93,8 @@ class Checkpoints:
 
     def _misfit(self, arrays: Mapping[str, np.ndarray]) -> str | None:
         """The first thing in which a file differs from the state; None where there is none."""
-        expected = {**self._states[0].kinds(), _STEP: ("int64", ())}
-        found = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+        expected = {**_kinds(self._states[0].save()), _STEP: ("int64", ())}
+        found = _kinds(arrays)
         for name in expected | found:  # the weights first, which say most to a reader
             if found.get(name) != expected.get(name):
                 is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
@@ -174,6 +163,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _name(step: int) -> str:
     return f"ckpt-{step}.npz"
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def _shown(kind: tuple[str, tuple[int, ...]] | None) -> str:

@@ -1,28 +1,30 @@
 """The engine: what the loop drives. One dispatch in, one small vector out."""
 
+import functools
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.background import Background
-from harness.engine.checkpoints import Checkpoints
 from harness.engine.devices import Devices
-from harness.engine.evaluation import Evaluator, MetricSums, Predictor
 from harness.engine.inspection import Inspector
 from harness.engine.program import Program
 from harness.engine.state import State
-from harness.engine.step import Caller, TrainingStep, num_row_sums
+from harness.engine.step import (
+    Caller,
+    TrainingStep,
+    evaluation_step,
+    num_row_sums,
+    prediction_step,
+)
 from harness.pipeline.batch import AnyBatches
-from harness.pipeline.plan import Dispatch, Plan
-from harness.records import Compilation, StepSums
+from harness.pipeline.feed import Feed
+from harness.pipeline.plan import Call, Dispatch, Plan
+from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
 from kernels.multi_hot import Implementation
-
-Started = tuple[list[tf.Tensor], int]
-"""The row sums of each device that a dispatch will come to, and its real rows."""
 
 
 class Engine:
@@ -48,26 +50,23 @@ class Engine:
         """
         # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
         scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
-        with tf.device(devices.names[0]):
-            self.states = build_states(
-                model, devices, optimizer, scaled=scaled, metrics=task.stateful
+        self.states = tuple(
+            State(
+                model, optimizer, device=device, place=place, scaled=scaled, metrics=task.stateful
             )
-        call = Caller(model, implementation=implementation, unique=unique)
-        self._step = TrainingStep(call, task, num_devices=len(devices.names))
-        self._training = Program(
-            "training step",
-            self._step,
-            self.states,
-            devices,
-            implementation=implementation,
-            row_sums=num_row_sums(task),
-            changes_state=True,
+            for place, device in enumerate(devices.names)
         )
-        self._metrics = MetricSums(task, self.states)
-        self._skipped_before = 0
-        self.evaluator = Evaluator(call, task, self.states, devices, implementation=implementation)
-        self.predictor = Predictor(call, self.states, devices, implementation=implementation)
-        self.inspector = Inspector(call, task, self.states, devices, implementation=implementation)
+        self._task = task
+        call = Caller(
+            model, implementation=implementation, unique=unique, num_devices=len(self.states)
+        )
+        program = functools.partial(Program, states=self.states, implementation=implementation)
+        row_sums = num_row_sums(task)
+        self._step = TrainingStep(call, task)
+        self._training = program("training step", self._step, row_sums=row_sums)
+        self._evaluation = program("evaluation", evaluation_step(call, task), row_sums=row_sums)
+        self._prediction = program("prediction", prediction_step(call))
+        self.inspect = Inspector(call, task, self.states[0], program).run
 
     @property
     def learning_rate(self) -> float:
@@ -83,7 +82,10 @@ class Engine:
     def prepare(
         self, plan: Plan, dispatch: Dispatch, batches: Sequence[AnyBatches], *, start_step: int
     ) -> list[Compilation]:
-        """Compiles every training program of a plan from a step on, if that was not yet done."""
+        """Compiles every training program of a plan from a step on, if that was not yet done. At
+        the beginning of an epoch, metrics that keep sums of their own begin anew."""
+        if dispatch.step % plan.steps_per_epoch == 0:
+            self._reset_metrics()
         return [
             made
             for num_steps, capacity in plan.programs(start_step=start_step)
@@ -92,32 +94,74 @@ class Engine:
             )
         ]
 
-    def begin_epoch(self) -> None:
-        """Metrics that keep sums of their own begin anew."""
-        self._metrics.reset()
-
-    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Started:
-        """Starts a dispatch; returns what `fetch` waits for."""
+    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
+        """Runs a dispatch and waits for it: the one host sync of a window."""
         calls = [self._training(call, batches) for call in dispatch.calls]
-        sums = []
+        by_device = []
         for own in zip(*calls, strict=True):
             with tf.device(own[0].device):
-                sums.append(tf.add_n(own))
-        return sums, dispatch.examples
-
-    def fetch(self, started: Started) -> StepSums:
-        """Waits for a dispatch to end: the one host sync of a window."""
-        devices, examples = started
-        sums = np.sum([sums.numpy() for sums in devices], axis=0)
-        scale = self.states[0].loss_scale  # all devices have the same
-        skipped = 0 if scale is None else int(scale.skipped_steps.numpy())
-        skipped, self._skipped_before = skipped - self._skipped_before, skipped
+                by_device.append(tf.add_n(own))
+        sums = np.sum([own.numpy() for own in by_device], axis=0)
+        scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
+        skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
+        for scale in scales if skipped else ():
+            scale.skipped_steps.assign(0)
         return StepSums(
             loss=float(sums[0]),
-            metrics=self._metrics.values(sums, examples),
+            metrics=self._metrics(sums, dispatch.examples),
             skipped_steps=skipped,
-            loss_scale=None if scale is None else float(scale.scale.numpy()),
+            loss_scale=float(scales[0].scale.numpy()) if scales else None,
         )
+
+    def evaluate(
+        self, feed: Feed, plan: Plan, *, step: int, epoch: int
+    ) -> tuple[Evaluation, list[Compilation]]:
+        """Evaluates once; changes nothing but the sums that metrics keep.
+
+        Args:
+            feed, plan: one pass over the rows, in calls of one length and capacity.
+            step, epoch: how far training has come, for the record.
+
+        Returns:
+            The evaluation, whose time excludes compilation, and what was compiled for it: the first
+            call compiles.
+        """
+        compilations = []
+        start = time.perf_counter()
+        pending = []
+        examples = 0
+        self._reset_metrics()
+        for dispatch, batches in feed.dispatches(plan):
+            for call in dispatch.calls:
+                compilations += self._evaluation.compile(
+                    batches, num_steps=call.num_steps, capacity=call.capacity, at_step=step
+                )
+                pending += self._evaluation(call, batches)
+            examples += dispatch.examples
+        sums = np.sum([parts.numpy() for parts in pending], axis=0)
+        metrics = self._metrics(sums, examples)
+        seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
+        evaluation = Evaluation(
+            step=step,
+            epoch=epoch,
+            examples=examples,
+            seconds=seconds,
+            loss=float(sums[0]) / examples,
+            metrics=metrics,
+        )
+        return evaluation, compilations
+
+    def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
+        """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""
+        parts = []
+        for dispatch, batches in feed.dispatches(plan):
+            for call in dispatch.calls:
+                for first in range(call.first, call.first + call.num_steps):
+                    one = Call(first=first, num_steps=1, capacity=call.capacity)
+                    self._prediction.compile(batches, num_steps=1, capacity=one.capacity, at_step=0)
+                    for outputs, real in self._prediction(one, batches):
+                        parts.append(outputs.numpy()[real.numpy() > 0])
+        return np.concatenate(parts)
 
     def finish(self) -> None:
         """Gives the model the trained weights; an optimizer that averages them, the averages."""
@@ -130,26 +174,23 @@ class Engine:
         for state in self.states:
             state.read_from_model(self.states[0])
 
-    def checkpoints(self, folder: Path, background: Background) -> Checkpoints:
-        """Those of its state in a folder, written by `background`."""
-        return Checkpoints(folder, self.states, background)
+    def _reset_metrics(self) -> None:
+        """Those that keep sums of their own begin anew."""
+        for state in self.states:
+            for metric, variables in zip(self._task.stateful, state.sums, strict=True):
+                for variable, begin in zip(variables, metric.variables, strict=True):
+                    variable.assign(begin.value)
 
-    def restored(self) -> None:
-        """To be called when the states were restored from a checkpoint."""
-        if (scale := self.states[0].loss_scale) is not None:
-            self._skipped_before = int(scale.skipped_steps.numpy())
+    def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
+        """Every metric by name.
 
-
-def build_states(
-    model: keras.Model,
-    devices: Devices,
-    optimizer: keras.optimizers.Optimizer,
-    *,
-    scaled: bool,
-    metrics: Sequence[keras.metrics.Metric] = (),
-) -> tuple[State, ...]:
-    """The state of each device, all alike."""
-    return tuple(
-        State(model, optimizer, device=device, place=place, scaled=scaled, metrics=metrics)
-        for place, device in enumerate(devices.names)
-    )
+        Args:
+            row_sums: of the rows at hand, over all devices; see `step.row_sums`.
+            examples: real rows among them.
+        """
+        found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
+        for place, metric in enumerate(self._task.stateful):
+            devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
+            sums = [np.sum(parts, axis=0) for parts in zip(*devices, strict=True)]
+            found[metric.name] = float(metric.stateless_result([tf.constant(s) for s in sums]))
+        return {name: found[name] for name in self._task.metric_names}

@@ -10,16 +10,15 @@ are not in the batch, and units that no row reaches, count neither way. A unit t
 across zero, where a ReLU cuts it off, is counted: its gradient is lost as well.
 """
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.engine.devices import Devices
-from harness.engine.distribution import distribution
 from harness.engine.normalization import AllReduce
 from harness.engine.program import Program, Step
 from harness.engine.state import State
@@ -30,6 +29,9 @@ from harness.pipeline.batch import AnyBatches, Share
 from harness.pipeline.plan import Call, Dispatch
 from harness.records import Compilation, Distribution, Inspection
 from harness.task import SettledTask
+
+NUM_BINS = 30
+"""Of a histogram: TensorBoard's own number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,11 @@ class Looks:
 NO_LOOKS = Looks()
 
 
-def look_at_gradients(
-    call: Caller, task: SettledTask, *, num_devices: int, reference: keras.Model | None
-) -> Step:
+def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> Step:
     """A step that changes nothing.
 
     Args:
         call, task: what is trained.
-        num_devices: that share a batch.
         reference: computes the same in float32; None where nothing is to be compared.
 
     Returns:
@@ -63,14 +62,7 @@ def look_at_gradients(
         def gradients(model: keras.Model | None, *, scaled: bool) -> list[tf.Tensor]:
             return all_reduce(
                 gradients_of(
-                    call,
-                    task,
-                    state,
-                    share,
-                    all_reduce,
-                    num_devices=num_devices,
-                    scaled=scaled,
-                    model=model,
+                    call, task, state, share, all_reduce, scaled=scaled, model=model
                 ).gradients
             )
 
@@ -85,46 +77,28 @@ class Inspector:
     """Looks at a network's gradients and weights when it is time to."""
 
     def __init__(
-        self,
-        call: Caller,
-        task: SettledTask,
-        states: Sequence[State],
-        devices: Devices,
-        *,
-        implementation: str,
+        self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:
         """Args:
         call, task: what is trained.
-        states: of each device.
-        devices: where it runs.
-        implementation: of the multi-hot product.
+        state: of the first device.
+        program: makes one of a step for all devices.
         """
-        self._state = states[0]
-        self._programs: dict[bool, Program] = {}
+        self._state = state
         model = call.model
-
-        def program(compared: bool) -> Program:
-            if compared not in self._programs:
-                reference = float32_twin(model) if compared else None
-                num_devices = len(devices.names)
-                self._programs[compared] = Program(
-                    "look at gradients",
-                    look_at_gradients(call, task, num_devices=num_devices, reference=reference),
-                    states,
-                    devices,
-                    implementation=implementation,
-                    row_sums=None,
-                    changes_state=False,
-                )
-            return self._programs[compared]
-
-        self._program = program
         in_16_bits = any(la.compute_dtype in ("float16", "bfloat16") for la in model.layers)
         # Only a functional model says how to make another of the same layers.
-        self._comparable = in_16_bits and is_functional(model)
+        self._is_comparable = in_16_bits and is_functional(model)
         self._tables = {
             layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
         }
+
+        @functools.cache
+        def looking() -> Program:
+            reference = float32_twin(model) if self._is_comparable else None
+            return program("look at gradients", look_at_gradients(call, task, reference=reference))
+
+        self._program = looking
 
     def run(
         self, dispatch: Dispatch, batches: Sequence[AnyBatches], looks: Looks
@@ -140,8 +114,7 @@ class Inspector:
         if not (histograms or precision):
             return None, []
         step = dispatch.step + dispatch.num_steps
-        compared = precision and self._comparable
-        program = self._program(compared)
+        program = self._program()
         last = dispatch.calls[-1]
         call = Call(first=last.first + last.num_steps - 1, num_steps=1, capacity=last.capacity)
         compilations = program.compile(batches, num_steps=1, capacity=call.capacity, at_step=step)
@@ -154,7 +127,9 @@ class Inspector:
             epoch=dispatch.epoch,
             seconds=time.perf_counter() - start,
             non_finite_fraction=non_finite / sum(g.shape.num_elements() for g in gradients),
-            underflow_fraction=lost / max(comparable, 1) if compared else None,
+            underflow_fraction=(
+                lost / max(comparable, 1) if precision and self._is_comparable else None
+            ),
             weights=weights,
             gradients=spreads,
         )
@@ -163,19 +138,32 @@ class Inspector:
     def _histograms(
         self, gradients: Sequence[tf.Tensor]
     ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
+        weights = self._state.by_name(self._state.trainable)
+        slopes = self._state.by_name(gradients)
+        for name in self._tables & slopes.keys():  # without the rows of other ids
+            slopes[name] = slopes[name][slopes[name].any(axis=1)]
         return (
-            _distributions(self._state.by_name(self._state.trainable)),
-            _distributions(
-                {
-                    path: values[values.any(axis=1)] if path in self._tables else values
-                    for path, values in self._state.by_name(gradients).items()
-                }
-            ),
+            tuple(distribution(*each) for each in weights.items()),
+            tuple(distribution(*each) for each in slopes.items()),
         )
 
 
-def _distributions(arrays: Mapping[str, np.ndarray]) -> tuple[Distribution, ...]:
-    return tuple(distribution(path, values) for path, values in arrays.items())
+def distribution(name: str, values: np.ndarray) -> Distribution:
+    """How `values`, in float32 or less, spread over NUM_BINS bins of equal width, from the least to
+    the greatest; what is not finite is counted apart."""
+    finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        # As wide as NumPy has it, unless the value is so large that the edges would coincide.
+        margin = max(0.5, 1e-6 * abs(low))
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(finite, bins=NUM_BINS, range=(low, high))
+    return Distribution(
+        name=name,
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        num_non_finite=values.size - finite.size,
+    )
 
 
 def _is_time(epoch: int, every: int) -> bool:

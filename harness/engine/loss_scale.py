@@ -23,7 +23,7 @@ class LossScale:
         self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
         """In a row."""
         self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        """In all."""
+        """Since someone set it to 0."""
 
     def named(self) -> dict[str, tf.Variable]:
         """Its variables."""

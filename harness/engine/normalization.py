@@ -12,9 +12,7 @@ AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 @contextlib.contextmanager
-def over_all_rows(
-    model: keras.Model, real: tf.Tensor, all_reduce: AllReduce | None
-) -> Iterator[None]:
+def over_all_rows(model: keras.Model, real: tf.Tensor, all_reduce: AllReduce) -> Iterator[None]:
     """Inside, the model's BatchNormalization layers normalize by all devices' real rows.
 
     Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack, and
@@ -23,7 +21,7 @@ def over_all_rows(
     Args:
         model: with any layers.
         real: float32 [rows], 1 for each real row of this device.
-        all_reduce: sums over all devices; None where there is one.
+        all_reduce: sums over all devices.
     """
     layers = [
         layer
@@ -42,7 +40,7 @@ def over_all_rows(
 def _moments(
     layer: keras.layers.BatchNormalization,
     real: tf.Tensor,
-    all_reduce: AllReduce | None,
+    all_reduce: AllReduce,
     inputs: tf.Tensor,
     mask: None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -60,10 +58,8 @@ def _moments(
     return tf.reshape(mean, [-1]), tf.reshape(squares / tf.maximum(count, 1.0), [-1])
 
 
-def _reduced(all_reduce: AllReduce | None, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+def _reduced(all_reduce: AllReduce, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
     """The tensors' sums over all devices; what flows back is summed as well."""
-    if all_reduce is None:
-        return tensors
 
     @tf.custom_gradient
     def reduced(*parts: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:

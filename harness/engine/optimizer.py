@@ -16,24 +16,19 @@ Recipe = partial[keras.optimizers.Optimizer]
 GPU, before the devices are chosen."""
 
 
+_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
+"""Keras's base class, and those that wrap others."""
+
+
 def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
-    """Keras's optimizers by lower-case name; those that wrap others, and so need arguments, left
-    out."""
+    """Keras's optimizers by lower-case name."""
     return {
         name.lower(): kind
         for name, kind in vars(keras.optimizers).items()
         if inspect.isclass(kind)
         and issubclass(kind, keras.optimizers.Optimizer)
-        and kind is not keras.optimizers.Optimizer
-        and all(
-            _is_optional(parameter) for parameter in inspect.signature(kind).parameters.values()
-        )
+        and name not in _NOT_BY_NAME
     }
-
-
-def _is_optional(parameter: inspect.Parameter) -> bool:
-    variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return variadic or parameter.default is not inspect.Parameter.empty
 
 
 _ELEMENTWISE = (

@@ -16,7 +16,6 @@ from typing import Any
 import tensorflow as tf
 
 from harness.engine.culprit import named_culprit
-from harness.engine.devices import Devices
 from harness.engine.normalization import AllReduce
 from harness.engine.state import State
 from harness.pipeline.batch import AnyBatches, Share
@@ -24,10 +23,6 @@ from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
 from harness.records import Compilation
 
-_MAX_REHEARSAL_BYTES = 2**28
-"""Of a device's state. A program is compiled by a run, after which a copy of the state is restored.
-Beyond this the copy costs too much, and the program is compiled with a switch that skips its loop.
-"""
 _FIRST_GROUP_KEY = 1_000_000
 """Beyond those that tf.distribute gives out."""
 _GROUP_KEYS: dict[tuple[str, ...], int] = {}
@@ -52,34 +47,27 @@ class Program:
         self,
         name: str,
         step: Step,
-        states: Sequence[State],
-        devices: Devices,
         *,
+        states: Sequence[State],
         implementation: str,
-        row_sums: int | None,
-        changes_state: bool,
+        row_sums: int | None = None,
     ) -> None:
         """Args:
         name: for people.
         step: what is done with a batch.
         states: of each device.
-        devices: where it runs.
         implementation: of the multi-hot product, and so of reading batches.
         row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
             are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
             it returns anything, and is run one step at a time.
-        changes_state: whether the step does.
         """
         self._name = name
         self._step = step
         self._states = tuple(states)
-        self._devices = devices
+        self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
         self._row_sums = row_sums
         self._instance_key = next(_INSTANCE_KEYS)
-        num_bytes = sum(v.dtype.size * v.shape.num_elements() for v in self._states[0].variables)
-        self._changed = self._states if changes_state else ()
-        self._rehearsed = not changes_state or num_bytes <= _MAX_REHEARSAL_BYTES
         self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
 
     def compile(
@@ -88,7 +76,7 @@ class Program:
         """Compiles a loop, if it was not yet; changes no state.
 
         Libraries make code of their own when a program first runs, as oneDNN does on a CPU and
-        CUDA's do on a GPU, so it is run once and taken back.
+        CUDA's do on a GPU, so it is run once and taken back, from a copy in host memory.
 
         Args:
             batches: of each device, at least `num_steps`.
@@ -105,16 +93,15 @@ class Program:
             return []
         start = time.perf_counter()
         resized = [batch.resized(capacity) for batch in batches]
-        taken_back = self._changed if self._rehearsed else ()
-        saved = [state.copies() for state in taken_back]
+        variables = [variable for state in self._states for variable in state.variables]
+        saved = [variable.numpy() for variable in variables]
         with named_culprit(self._states[0].layer_names):
             self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
             call = Call(first=0, num_steps=num_steps, capacity=capacity)
-            for result in tf.nest.flatten(self._run(call, resized, enabled=self._rehearsed)):
-                result.numpy()
-        for state, values in zip(taken_back, saved, strict=True):
-            for variable, value in zip(state.variables, values, strict=True):
-                variable.assign(value)
+            for result in tf.nest.flatten(self(call, resized)):
+                result.numpy()  # waits
+        for variable, value in zip(variables, saved, strict=True):
+            variable.assign(value)
         seconds = time.perf_counter() - start
         return [
             Compilation(program=self._name, capacity=sum(capacity), seconds=seconds, step=at_step)
@@ -130,19 +117,16 @@ class Program:
         Returns:
             For each device the row sums, or what the step returned.
         """
-        return self._run(call, batches, enabled=True)
+        loop = self._loops[call.num_steps, call.capacity]
+        with tf.device(self._device_names[0]):
+            # A tensor on purpose: a Python number would be a new program for each value.
+            return loop(batches, tf.constant(call.first, tf.int64))
 
     def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
-        """The tf.function of one device: from its batches, the first step (int64) and whether to
-        run the loop at all (bool) to what a call returns."""
+        """The tf.function of one device: from its batches and the first step (int64) to what a call
+        returns."""
         loop = functools.partial(self._loop, device, num_steps, capacity)
         return tf.function(loop, jit_compile=True, autograph=False)
-
-    def _run(self, call: Call, batches: Sequence[AnyBatches], *, enabled: bool) -> list[Any]:
-        loop = self._loops[call.num_steps, call.capacity]
-        with tf.device(self._states[0].device):
-            # Tensors on purpose: Python numbers would be a new program for each value.
-            return loop(batches, tf.constant(call.first, tf.int64), tf.constant(enabled))
 
     def _build(
         self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
@@ -152,31 +136,30 @@ class Program:
             for device in range(len(self._states))
         ]
         if len(loops) == 1:
-            return lambda batches, *scalars: [loops[0](batches[0], *scalars)]
+            return lambda batches, first: [loops[0](batches[0], first)]
         # Traced here and not under the strategy: there Keras would sum gradients by itself, after
         # clipping them and without regard to the loss scale.
-        scalars = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.bool)
         traced = []
-        for state, loop, batch in zip(self._states, loops, batches, strict=True):
-            with tf.device(state.device):
-                traced.append(loop.get_concrete_function(batch, *scalars))
-        strategy = _strategy(self._devices.names)
+        for name, loop, batch in zip(self._device_names, loops, batches, strict=True):
+            with tf.device(name):
+                traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
+        strategy = _strategy(self._device_names)
         distribute = strategy.experimental_distribute_values_from_function
         places = distribute(lambda context: context.replica_id_in_sync_group)
 
         @tf.function(autograph=False)
-        def everywhere(batches: Any, *scalars: tf.Tensor) -> list[Any]:
+        def everywhere(batches: Any, first: tf.Tensor) -> list[Any]:
             results = strategy.run(
-                lambda place, own: traced[place](own, *scalars), args=(places, batches)
+                lambda place, own: traced[place](own, first), args=(places, batches)
             )
             leaves = map(strategy.experimental_local_results, tf.nest.flatten(results))
             return [tf.nest.pack_sequence_as(results, own) for own in zip(*leaves, strict=True)]
 
-        return lambda batches, *scalars: everywhere(
+        return lambda batches, first: everywhere(
             tf.nest.map_structure(
                 lambda *parts: distribute(lambda c: parts[c.replica_id_in_sync_group]), *batches
             ),
-            *scalars,
+            first,
         )
 
     def _loop(
@@ -186,7 +169,6 @@ class Program:
         capacity: Capacity,
         batches: AnyBatches,
         first: tf.Tensor,
-        enabled: tf.Tensor,
     ) -> Any:
         """Steps [first, first + num_steps) of the batches, traced for one device."""
         # The scopes, and those that Keras adds for layers, are what a profile is divided by.
@@ -204,23 +186,18 @@ class Program:
         if self._row_sums is None:
             assert num_steps == 1, num_steps
             return once(tf.constant(0))
-        zeros = tf.zeros([self._row_sums, batches.num_rows])
-
-        def loop() -> tf.Tensor:
-            return tf.while_loop(
-                lambda step, _: step < num_steps,  # a constant, which XLA finds
-                lambda step, sums: (step + 1, sums + once(step)),
-                (tf.constant(0), zeros),
-                parallel_iterations=1,
-            )[1]
-
-        sums = loop() if self._rehearsed else tf.cond(enabled, loop, lambda: zeros)
+        _, sums = tf.while_loop(
+            lambda step, _: step < num_steps,  # a constant, which XLA finds
+            lambda step, sums: (step + 1, sums + once(step)),
+            (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
+            parallel_iterations=1,
+        )
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def _all_reduce(
         self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
-        names = self._devices.names
+        names = self._device_names
         if len(names) == 1:
             return list(tensors)
         # The operation behind tf.distribute's own all-reduces, which XLA compiles for GPUs.

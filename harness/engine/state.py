@@ -9,7 +9,7 @@ a GPU cannot reach them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
-from harness.engine.stored import Stored, is_small, join, split
+from harness.engine.stored import Stored, is_small, packed
 
 _SEED_STRIDE = 1_000_003
 """Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
@@ -74,7 +74,12 @@ class State:
             self.optimizer = copy_of(optimizer)
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_elementwise(self.optimizer) and not constrained
-            self._weights = _store(weights, own=own, pack=pack)
+            small = {n: v for n, v in weights.items() if pack and is_small(v)}
+            small = small if len(small) > 1 else {}
+            self._weights = [
+                Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in small
+            ]
+            self._weights += [packed(small)] if small else []
             self._others = {name: _held(v, own=own) for name, v in others.items()}
             self._seeds = {name: _held(v, own=own) for name, v in seeds.items()}
             # Keras names the slots by these: see `_stored`.
@@ -100,7 +105,7 @@ class State:
     def is_outdated(self) -> bool:
         """Whether other variables of the model are trainable than when this was made."""
         named = variables_by_name(self._model)
-        held = {name.removeprefix(MODEL_PREFIX) for s in self._weights for name in s.shapes}
+        held = {name for stored in self._weights for name in stored.shapes}
         return held != {name for name, variable in named.items() if variable.trainable}
 
     @property
@@ -123,9 +128,9 @@ class State:
             training: whether layers such as dropout are active.
         """
         values: dict[str, tf.Tensor] = {**self._others, **self._seeds}
-        weights = [stored.tensors() for stored in self._weights]
+        weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
         for held in weights:
-            values |= {name.removeprefix(MODEL_PREFIX): value for name, value in held.items()}
+            values |= held
         named = variables_by_name(model)
         mapping = [(v, values[name]) for name, v in named.items()]
         # The scope is what a profile calls it.
@@ -142,23 +147,12 @@ class State:
     ) -> tuple[list[tf.Tensor], tuple[str, ...]]:
         """The gradients of a loss for `trainable`, zeros for what it does not depend on; and the
         names of these weights."""
-        flat = tf.nest.flatten([list(held.values()) for held in called.weights])
-        names = [name.removeprefix(MODEL_PREFIX) for held in called.weights for name in held]
-        found = tape.gradient(loss, flat)
-        unused = tuple(n for n, g in zip(names, found, strict=True) if g is None)
-        dense = iter(
-            [
-                tf.zeros_like(value) if gradient is None else tf.convert_to_tensor(gradient)
-                for value, gradient in zip(flat, found, strict=True)
-            ]
-        )
+        found = tape.gradient(loss, called.weights)
         joined = []
-        for held in called.weights:
-            parts = [next(dense) for _ in held]
-            whole = parts[0] if len(parts) == 1 else None
-            flattened = [tf.reshape(part, [-1]) for part in parts]
-            joined.append(tf.concat(flattened, axis=0) if whole is None else whole)
-        return joined, unused
+        for stored, held, gradients in zip(self._weights, called.weights, found, strict=True):
+            zeros = {n: tf.zeros_like(held[n]) for n, g in gradients.items() if g is None}
+            joined.append(stored.join(gradients | zeros))
+        return joined, tuple(n for part in found for n, g in part.items() if g is None)
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
@@ -183,48 +177,31 @@ class State:
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Tensors like `trainable`, or itself, as arrays by the names of the model's variables."""
-        arrays: dict[str, np.ndarray] = {}
-        for stored, value in zip(self._weights, values, strict=True):
-            arrays |= split(value.numpy(), stored.shapes)
-        return {name.removeprefix(MODEL_PREFIX): array for name, array in arrays.items()}
+        return _arrays(zip(self._weights, values, strict=True))
 
     def write_to_model(self) -> None:
-        """Gives the model's own variables the values that they do not share."""
-        values = self.by_name(self.trainable)
-        shared = {id(variable) for variable in self.trainable}
+        """Gives the model's own variables the values that the first state does not share."""
         named = variables_by_name(self._model)
-        for name, value in values.items():
-            if id(named[name].value) not in shared:
-                named[name].assign(value)
+        for stored in self._weights:
+            if len(stored.shapes) > 1:
+                for name, value in stored.split(stored.variable).items():
+                    named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
         """Takes up values that someone gave the model.
 
         Args:
-            first: the state that shares the model's variables, but for small ones; another copies
-                from it, also the learning rate of its optimizer.
+            first: the state whose optimizer may have been given another learning rate.
         """
-        if self is first:
-            named = variables_by_name(self._model)
-            for stored in self._weights:
-                parts = {n: named[n.removeprefix(MODEL_PREFIX)] for n in stored.shapes}
-                if all(part.value is not stored.variable for part in parts.values()):
-                    arrays = {name: part.numpy() for name, part in parts.items()}
-                    stored.variable.assign(join(arrays, stored.shapes))
-            return
-        weights = zip(self._weights, first._weights, strict=True)
+        named = {name: v.value for name, v in variables_by_name(self._model).items()}
+        for stored in self._weights:
+            stored.variable.assign(stored.join(named))
+        for name, variable in self._others.items():
+            variable.assign(named[name])
         numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
-        for own, theirs in (
-            *((own.variable, theirs.variable) for own, theirs in weights),
-            *((variable, first._others[name]) for name, variable in self._others.items()),
-            *((own.value, theirs.value) for own, theirs in numbers if own.name in _COMMON),
-        ):
-            own.assign(theirs)
-
-    def copies(self) -> list[tf.Tensor]:
-        """Of `variables`, on the device."""
-        with tf.device(self.device):
-            return [tf.identity(variable) for variable in self.variables]
+        for own, theirs in numbers:
+            if own.name in _COMMON:
+                own.assign(theirs.value)
 
     def is_finite(self) -> bool:
         """Whether every number is, slots and averages included."""
@@ -233,23 +210,12 @@ class State:
 
     def save(self) -> dict[str, np.ndarray]:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one."""
-        arrays: dict[str, np.ndarray] = {}
-        for stored in self._stored():
-            arrays |= split(stored.variable.numpy(), stored.shapes)
-        return arrays
-
-    def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The name, dtype and shape of everything that `save` returns."""
-        return {
-            name: (stored.variable.dtype.name, shape)
-            for stored in self._stored()
-            for name, shape in stored.shapes.items()
-        }
+        return _arrays((stored, stored.variable) for stored in self._stored())
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Takes up what `save` returned, of the same `kinds`."""
+        """Takes up what `save` returned, of the same names, types and shapes."""
         for stored in self._stored():
-            stored.variable.assign(join(saved, stored.shapes))
+            stored.variable.assign(stored.join(saved))
         self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})
 
     def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
@@ -259,28 +225,29 @@ class State:
 
     def _stored(self) -> list[Stored]:
         """Everything that is saved."""
-        found = list(self._weights)
+        found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in self._weights]
         for name, variable in {**self._others, **self._seeds}.items():
-            found.append(Stored.whole(f"{MODEL_PREFIX}{name}", variable))
+            found.append(Stored.whole(MODEL_PREFIX + name, variable))
         for place, variable in enumerate(self.optimizer.variables):
-            slot = re.fullmatch(r"weight(\d+)_(.+)", variable.name)
-            if slot is None:
+            if slot := re.fullmatch(r"weight(\d+)_(.+)", variable.name):
+                weights = self._weights[int(slot[1])]
+                found.append(weights.like(variable.value, f"{_OPTIMIZER}{{}}/{slot[2]}"))
+            else:
                 # Others have names that count what the process has made, or that are not unique.
                 name = variable.name if variable.name in _COMMON else str(place)
-                found.append(Stored.whole(f"{_OPTIMIZER}{name}", variable.value))
-                continue
-            shapes = self._weights[int(slot[1])].shapes
-            names = [f"{_OPTIMIZER}{n.removeprefix(MODEL_PREFIX)}/{slot[2]}" for n in shapes]
-            if len(names) == 1:  # some optimizers have slots of another shape than the weight's
-                found.append(Stored.whole(names[0], variable.value))
-            else:
-                named = dict(zip(names, shapes.values(), strict=True))
-                found.append(Stored(variable.value, named))
+                found.append(Stored.whole(_OPTIMIZER + name, variable.value))
         if self.loss_scale is not None:
             found += [
                 Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
             ]
         return found
+
+
+def _arrays(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:
+    """Copies of what tensors like the variables hold, by name."""
+    return {
+        name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
+    }
 
 
 def _is_seed(variable: keras.Variable) -> bool:
@@ -314,20 +281,3 @@ def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
             )
         found[name] = variable
     return found
-
-
-def _store(weights: Mapping[str, keras.Variable], *, own: bool, pack: bool) -> list[Stored]:
-    """Where weights are held: small ones, with `pack`, one behind another in one variable."""
-    packed = {n: v for n, v in weights.items() if pack and is_small(v)}
-    if len(packed) < 2:
-        packed = {}
-    stored = [
-        Stored.whole(f"{MODEL_PREFIX}{name}", _held(v, own=own))
-        for name, v in weights.items()
-        if name not in packed
-    ]
-    if packed:
-        shapes = {f"{MODEL_PREFIX}{name}": tuple(v.shape) for name, v in packed.items()}
-        arrays = {f"{MODEL_PREFIX}{name}": v.numpy() for name, v in packed.items()}
-        stored.append(Stored(tf.Variable(join(arrays, shapes)), shapes))
-    return stored

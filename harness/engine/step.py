@@ -24,13 +24,16 @@ class Caller:
         *,
         implementation: Implementation,
         unique: frozenset[str] = frozenset(),
+        num_devices: int = 1,
     ) -> None:
         """Args:
         model: of any inputs.
         implementation: of the products whose layers name none.
         unique: names of the ragged inputs that hold no id twice in a row.
+        num_devices: that share a batch.
         """
         self.model = model
+        self.num_devices = num_devices
         self._implementation = implementation
         self._unique = unique
 
@@ -38,9 +41,9 @@ class Caller:
         self,
         state: State,
         share: Share,
+        all_reduce: AllReduce,
         *,
         training: bool,
-        all_reduce: AllReduce | None = None,
         model: keras.Model | None = None,
     ) -> Called:
         """Calls the model, or another with variables of the same names, with a state's values."""
@@ -110,7 +113,6 @@ def gradients_of(
     share: Share,
     all_reduce: AllReduce,
     *,
-    num_devices: int,
     scaled: bool = True,
     model: keras.Model | None = None,
 ) -> Gradients:
@@ -122,19 +124,17 @@ def gradients_of(
         state: of the model; nothing in it is changed.
         share: of this device.
         all_reduce: for layers that need all rows.
-        num_devices: that share the added losses.
         scaled: whether the loss scale, if there is one, is applied on the way.
         model: instead of the caller's.
     """
     scale = state.loss_scale.scale if scaled and state.loss_scale is not None else None
     with tf.GradientTape() as tape:
-        reduce = all_reduce if num_devices > 1 else None
-        called = call(state, share, training=True, all_reduce=reduce, model=model)
+        called = call(state, share, all_reduce, training=True, model=model)
         with tf.name_scope("loss"):
             judged = task.judge(share.labels, called.outputs)
             loss = tf.reduce_sum(_weighted(judged.losses, share.weights)) / share.batch_rows
             if called.added_loss is not None:
-                loss += called.added_loss / num_devices
+                loss += called.added_loss / call.num_devices
             if scale is not None:
                 loss *= scale
     gradients, unused = state.gradients(tape, loss, called)
@@ -147,26 +147,22 @@ def gradients_of(
 class TrainingStep:
     """Changes the state by one batch; returns its row sums."""
 
-    def __init__(self, call: Caller, task: SettledTask, *, num_devices: int) -> None:
-        """Args:
-        call, task: what is trained.
-        num_devices: that share a batch.
-        """
+    def __init__(self, call: Caller, task: SettledTask) -> None:
         self._call = call
         self._task = task
-        self._num_devices = num_devices
         self.unused: tuple[str, ...] = ()
         """Names of weights that the loss does not depend on, known once the step is traced."""
 
     def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
         gradients, self.unused, judged, called = gradients_of(
-            self._call, self._task, state, share, all_reduce, num_devices=self._num_devices
+            self._call, self._task, state, share, all_reduce
         )
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.
         changes = called.changes
         kept = [name for name, value in changes.items() if value.dtype.is_floating]
-        summed = all_reduce([*gradients, *(changes[name] / self._num_devices for name in kept)])
+        means = [changes[name] / self._call.num_devices for name in kept]
+        summed = all_reduce([*gradients, *means])
         changes |= zip(kept, summed[len(gradients) :], strict=True)
         state.assign(changes)
         state.apply(summed[: len(gradients)])
@@ -179,8 +175,7 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
     """Changes nothing but the sums of metrics; returns a batch's row sums."""
 
     def step(state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
-        del all_reduce  # the sums of all devices are added up on the host
-        called = call(state, share, training=False)
+        called = call(state, share, all_reduce, training=False)
         # As Keras, which weighs no class in an evaluation.
         judged = task.judge(share.labels, called.outputs, with_class_weight=False)
         count(task, state.sums, judged, share)
@@ -194,7 +189,7 @@ def prediction_step(call: Caller) -> Step:
     are real."""
 
     def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
-        del all_reduce
-        return tf.cast(call(state, share, training=False).outputs, tf.float32), share.real
+        outputs = call(state, share, all_reduce, training=False).outputs
+        return tf.cast(outputs, tf.float32), share.real
 
     return step

@@ -7,6 +7,7 @@ longer to launch than to run. In one variable they take one.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +17,6 @@ _SMALL = 1024
 """Elements below which weights are packed. Larger ones would have to be copied out of the packed
 variable before a matrix product, which costs as much as an update of their own."""
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -25,16 +24,23 @@ class Stored:
     several in a vector."""
 
     variable: tf.Variable
-    shapes: Shapes
+    shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def whole(cls, name: str, variable: tf.Variable) -> "Stored":
         """What fills a variable of its own."""
         return cls(variable, {name: tuple(variable.shape)})
 
-    def tensors(self) -> dict[str, tf.Tensor]:
-        """The present values by name, through which gradients flow to `variable`."""
-        value = tf.convert_to_tensor(self.variable)
+    def like(self, variable: tf.Variable, pattern: str) -> "Stored":
+        """Another variable for each of the same things, whose names go into the `{}` of a
+        pattern."""
+        names = [pattern.format(name) for name in self.shapes]
+        if len(names) == 1:  # some optimizers have slots of another shape than the weight's
+            return Stored.whole(names[0], variable)
+        return Stored(variable, dict(zip(names, self.shapes.values(), strict=True)))
+
+    def split(self, value: tf.Tensor | tf.Variable) -> dict[str, tf.Tensor | tf.Variable]:
+        """What a tensor like the variable holds, by name."""
         if len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, value)
         parts = tf.split(value, [math.prod(shape) for shape in self.shapes.values()])
@@ -43,23 +49,19 @@ class Stored:
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 
+    def join(self, values: Mapping[str, Any]) -> tf.Tensor:
+        """The inverse, from tensors, arrays or variables by name."""
+        own = [tf.convert_to_tensor(values[name]) for name in self.shapes]
+        return own[0] if len(own) == 1 else tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
 
-def is_small(variable: keras.Variable) -> bool:
+
+def packed(weights: Mapping[str, keras.Variable]) -> Stored:
+    """A new variable on the device at hand that holds several weights."""
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    values = [weight.numpy().reshape(-1) for weight in weights.values()]
+    return Stored(tf.Variable(np.concatenate(values)), shapes)
+
+
+def is_small(weight: keras.Variable) -> bool:
     """Whether a weight is one to be held together with others."""
-    return math.prod(variable.shape) < _SMALL and variable.dtype == "float32"
-
-
-def split(array: np.ndarray, shapes: Shapes) -> dict[str, np.ndarray]:
-    """A variable's value as arrays by name."""
-    if len(shapes) == 1:
-        return dict.fromkeys(shapes, array)
-    ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
-    parts = np.split(array, ends[:-1])
-    return {n: part.reshape(shapes[n]) for n, part in zip(shapes, parts, strict=True)}
-
-
-def join(arrays: Mapping[str, np.ndarray], shapes: Shapes) -> np.ndarray:
-    """The value of a variable that holds these arrays: the inverse of `split`."""
-    if len(shapes) == 1:
-        return arrays[next(iter(shapes))]
-    return np.concatenate([arrays[name].reshape(-1) for name in shapes])
+    return math.prod(weight.shape) < _SMALL and weight.dtype == "float32"

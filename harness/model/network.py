@@ -1,6 +1,7 @@
 """From what a user gives as a model to a Keras model; and the network of `harness train`."""
 
 import contextlib
+import itertools
 import random
 import zipfile
 from collections import defaultdict
@@ -213,11 +214,11 @@ def _check_activation(name: str) -> None:
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
     """The layers of a functional model and how they are connected, from the inputs on; the layers
     of any other one after another."""
-    connections: dict[str, Any] = {}
-    if is_functional(model):
-        connections = {
-            layer["name"]: layer["inbound_nodes"] for layer in model.get_config()["layers"]
-        }
+    connections: dict[str, list[str]] = defaultdict(list)
+    for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
+        connections[node.operation.name] += [
+            tensor._keras_history.operation.name for tensor in node.input_tensors
+        ]
     infos: list[LayerInfo] = []
     for layer in model.layers:
         before = (infos[-1].name,) if infos else ()
@@ -229,26 +230,13 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
             LayerInfo(
                 name=layer.name,
                 kind=type(layer).__name__,
-                inputs=tuple(_origins(connections[layer.name])) if connections else before,
+                inputs=tuple(connections[layer.name]) if connections else before,
                 output_shape=() if tensor is None else tuple(tensor.shape),
                 dtype=layer.compute_dtype if tensor is None else tensor.dtype,
                 num_parameters=layer.count_params() if layer.built else 0,
             )
         )
     return tuple(infos)
-
-
-def _origins(node: Any) -> Iterator[str]:
-    """The layers that the tensors in a part of Keras's serialized form come from."""
-    if isinstance(node, Mapping):
-        if "keras_history" in node:
-            yield node["keras_history"][0]
-        else:
-            for part in node.values():
-                yield from _origins(part)
-    elif isinstance(node, Sequence) and not isinstance(node, str):
-        for part in node:
-            yield from _origins(part)
 
 
 def float32_twin(model: keras.Model) -> keras.Model:

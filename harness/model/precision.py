@@ -8,18 +8,13 @@ _FLOAT16_CAPABILITY = (7, 0)
 """Tensor cores take float16 from Volta on."""
 
 
-def choose_precision(
-    requested: str, *, device_type: str, compute_capability: tuple[int, int] | None
-) -> Choice:
-    """Resolves `auto`; any other request is taken as it is.
+def choose_precision(device_type: str, compute_capability: tuple[int, int] | None) -> Choice:
+    """What `auto` comes to.
 
     Args:
-        requested: `auto` or one of `harness.settings.PRECISIONS`.
         device_type: `CPU` or `GPU`.
         compute_capability: the weakest GPU's, or None on CPU or where it is unknown.
     """
-    if requested != "auto":
-        return Choice(name=requested, why="asked for")
     if device_type != "GPU":
         return Choice(name="float32", why="CPU: 16-bit arithmetic is not faster there")
     if compute_capability is None:
@@ -30,8 +25,3 @@ def choose_precision(
     if compute_capability >= _FLOAT16_CAPABILITY:
         return Choice(name="mixed_float16", why=f"compute capability {shown} has float16 only")
     return Choice(name="float32", why=f"compute capability {shown} has no 16-bit tensor cores")
-
-
-def needs_loss_scaling(precision: str) -> bool:
-    """float16 gradients underflow without it; bfloat16 has float32's exponent range."""
-    return precision == "mixed_float16"

@@ -1,23 +1,16 @@
 """What a training step has to move and to compute at least."""
 
 import math
-from dataclasses import dataclass
 
 import keras
 
 from harness.model.layers import MultiHotDense
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a step has to do at least."""
-
-    bytes_moved: float
-    flops: float
-
-
-def work_of_step(model: keras.Model, *, rows: int, ids: float, implementation: str) -> Work:
-    """What a step of a model has to move and to compute, if no cache helped.
+def work_of_step(
+    model: keras.Model, *, rows: int, ids: float, implementation: str
+) -> tuple[float, float]:
+    """The bytes that a step of a model moves, and its operations, if no cache helped.
 
     Args:
         model: built.
@@ -45,4 +38,4 @@ def work_of_step(model: keras.Model, *, rows: int, ids: float, implementation: s
         flops += 12 * size
         if len(variable.shape) > 1 and id(variable) not in tables:
             flops += 6 * rows * size
-    return Work(bytes_moved=bytes_moved, flops=flops)
+    return bytes_moved, flops

@@ -1,9 +1,8 @@
 """The batches of a dispatch, as a device gets them, and how its compiled program reads them.
 
-A device trains one share of every batch, or on a CPU all of them, side by side. Arrays that stay on
-a device are never int32: TensorFlow keeps those in host memory, also those of a GPU.
-Letters: S batches at hand, k shares of a batch on the device, b rows of a share, C capacity of an
-input, L steps of a call.
+A device trains one share of every batch. Arrays that stay on a device are never int32: TensorFlow
+keeps those in host memory, also those of a GPU.
+Letters: S batches at hand, b rows of a share, C capacity of an input, L steps of a call.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,16 +26,16 @@ class Share(NamedTuple):
     """A device's share of a batch, read inside the compiled program."""
 
     inputs: dict[str, Any]
-    """By name: of ragged sets a dict of `values` [C] and `row_splits` int32 [rows + 1], of numbers
-    float32 [rows, features]."""
+    """By name: of ragged sets a dict of `values` [C] and `row_splits` int32 [b + 1], of numbers
+    float32 [b, features]."""
     rowids: dict[str, tf.Tensor]
     """Of ragged sets the row of each value [C], where the implementation takes it."""
     labels: Any
-    """[rows], [rows, K], or ragged sets of class numbers as an input has them."""
+    """[b], [b, K], or ragged sets of class numbers as an input has them."""
     real: tf.Tensor
-    """float32 [rows]: 1 for each real row, 0 for padding."""
+    """float32 [b]: 1 for each real row, 0 for padding."""
     weights: tf.Tensor
-    """float32 [rows]: of the rows' losses; 0 for padding."""
+    """float32 [b]: of the rows' losses; 0 for padding."""
     batch_rows: tf.Tensor
     """float32 scalar: real rows of the whole batch, over all devices; at least 1."""
 
@@ -50,8 +49,8 @@ class Ragged(NamedTuple):
 
 Reader = Callable[[tf.Tensor], Share]
 """From a step of the call, int32 scalar, to the device's share of its batch."""
-_Read = Callable[[tf.Tensor, int], Any]
-"""From a step and one of the k shares to a part of it."""
+_Read = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+"""Likewise to the `values`, `row_splits` and, where they are taken, `rowids` of ragged sets."""
 
 
 class Columns(NamedTuple):
@@ -82,10 +81,7 @@ class Columns(NamedTuple):
     @property
     def lengths(self) -> np.ndarray:
         """Ids of each row of each ragged column, int64 [columns, rows]."""
-        (num_rows,) = {
-            *(sets.num_rows for sets in self.ragged.values()),
-            *(len(array) for array in self.dense.values()),
-        }
+        num_rows = len(self.dense[LABELS]) if LABELS in self.dense else self.ragged[LABELS].num_rows
         parts = [sets.lengths for sets in self.ragged.values()]
         return np.stack(parts) if parts else np.zeros([0, num_rows], np.int64)
 
@@ -120,32 +116,27 @@ class StreamBatches(NamedTuple):
     """S batches of fixed shape, so that one compiled program serves every dispatch."""
 
     ragged: dict[str, Ragged]
-    """`values` uint16 or uint32 [S, k, C]: the ids of a share's rows one after another, then
-    padding; `row_splits` uint32 [S, k, b + 1]: where each row begins in `values`."""
+    """`values` uint16 or uint32 [S, C]: the ids of a share's rows one after another, then padding;
+    `row_splits` uint32 [S, b + 1]: where each row begins in `values`."""
     dense: dict[str, tf.Tensor]
-    """[S, k, b, ...]."""
+    """[S, b, ...]."""
     real_rows: tf.Tensor
-    """int64 [S, k]: rows of each share that are no padding; they come first."""
+    """int64 [S]: rows of the share that are no padding; they come first."""
     batch_rows: tf.Tensor
     """int64 [S]: the same of the whole batch, over all devices."""
 
     @property
     def num_rows(self) -> int:
-        """Rows of a `Share`."""
-        return _rows_of(self.real_rows.shape[1], self.share_rows)
-
-    @property
-    def share_rows(self) -> int:
         """b."""
-        ends = [sets.row_splits.shape[2] - 1 for sets in self.ragged.values()]
-        (rows,) = {*ends, *(array.shape[2] for array in self.dense.values())}
-        return int(rows)
+        if LABELS in self.dense:
+            return int(self.dense[LABELS].shape[1])
+        return int(self.ragged[LABELS].row_splits.shape[1]) - 1
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
         """Batches of another capacity, to compile a program with."""
         ragged = {
             name: Ragged(
-                tf.zeros([*sets.values.shape[:2], own], sets.values.dtype),
+                tf.zeros([sets.values.shape[0], own], sets.values.dtype),
                 tf.zeros_like(sets.row_splits),
             )
             for (name, sets), own in zip(self.ragged.items(), capacity, strict=True)
@@ -156,49 +147,42 @@ class StreamBatches(NamedTuple):
         self, first: tf.Tensor, num_steps: int, *, capacity: Capacity, implementation: str
     ) -> Reader:
         """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
-        ragged, dense, real_rows, batch_rows = tf.nest.map_structure(
-            lambda field: _cut(field, first, num_steps), tuple(self)
-        )
-        arrays: dict[str, dict[str, tf.Tensor]] = {}
-        for (name, sets), own in zip(ragged.items(), capacity, strict=True):
-            splits = tf.cast(sets.row_splits, tf.int32)
-            arrays[name] = {"values": sets.values, "row_splits": splits}
+        cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
+        reads: dict[str, _Read] = {}
+        for (name, (values, row_splits)), own in zip(cut.ragged.items(), capacity, strict=True):
+            arrays = {"values": values, "row_splits": tf.cast(row_splits, tf.int32)}
             if takes_rowids(implementation):
-                arrays[name]["rowids"] = _rowids(splits, own)
-        reads = {name: _taken_from(array) for name, array in arrays.items()}
-        return _reader(reads, capacity, dense, real_rows, batch_rows, self.share_rows)
+                rowids = rowids_of_splits(arrays["row_splits"], own)
+                arrays["rowids"] = _narrow(rowids, self.num_rows)
+            reads[name] = _taken_from(arrays)
+        return _reader(reads, cut.dense, cut.batch_rows, _real(cut.real_rows, self.num_rows))
 
 
-class ResidentSets(NamedTuple):
-    """All rows of a data set on one device, with an empty row behind the last."""
+class ResidentBatches(NamedTuple):
+    """S batches as row ids into rows that all lie on the device, with an empty one behind the
+    last."""
 
     ragged: dict[str, Ragged]
     """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 2]."""
     dense: dict[str, tf.Tensor]
     """[rows + 1, ...]."""
-
-
-class ResidentBatches(NamedTuple):
-    """S batches as row ids into sets that lie on the device."""
-
-    sets: ResidentSets
     rows: tf.Tensor
-    """uint32 [S, k, b]."""
+    """uint32 [S, b]."""
     real_rows: tf.Tensor
-    """int64 [S, k]: rows of each share that are no padding; they come first."""
+    """As in `StreamBatches`."""
     batch_rows: tf.Tensor
-    """int64 [S]: the same of the whole batch, over all devices."""
 
     @property
     def num_rows(self) -> int:
-        """Rows of a `Share`."""
-        return _rows_of(self.rows.shape[1], self.rows.shape[2])
+        """b."""
+        return int(self.rows.shape[1])
 
     def resized(self, capacity: Capacity) -> "ResidentBatches":
         """Batches of empty rows, to compile a program with; of any capacity."""
         del capacity
-        ends = [sets.row_splits.shape[0] - 2 for sets in self.sets.ragged.values()]
-        (empty,) = {*ends, *(array.shape[0] - 1 for array in self.sets.dense.values())}
+        in_dense = LABELS in self.dense
+        end = self.dense[LABELS] if in_dense else self.ragged[LABELS].row_splits[1:]
+        empty = int(end.shape[0]) - 1
         with tf.device(self.rows.device):
             return self._replace(rows=tf.constant(np.full(self.rows.shape, empty, np.uint32)))
 
@@ -210,19 +194,19 @@ class ResidentBatches(NamedTuple):
         real_rows, batch_rows = (
             _cut(field, first, num_steps) for field in (self.real_rows, self.batch_rows)
         )
-        dense = {name: tf.gather(array, rows) for name, array in self.sets.dense.items()}
+        dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
+        real = _real(real_rows, self.num_rows)
         reads: dict[str, _Read] = {}
-        fits: list[tf.Tensor] = []
-        for (name, sets), own in zip(self.sets.ragged.items(), capacity, strict=True):
+        for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
             if reads_resident_rows(implementation):
                 reads[name] = _taken_natively(sets, rows, capacity=own)
-            else:
-                arrays = _taken_at_once(sets, rows, capacity=own)
-                fits.append(arrays["row_splits"][..., -1] <= own)
-                reads[name] = _taken_from(arrays)
-        # More ids than a buffer holds would be left out unseen.
-        fit = tf.reduce_all(tf.stack(fits), axis=0) if fits else None
-        return _reader(reads, capacity, dense, real_rows, batch_rows, rows.shape[2], fit)
+                continue
+            values, row_splits, rowids = take_batches(*sets, rows, capacity=own)
+            # More ids than a buffer holds would be left out unseen.
+            real = tf.where(row_splits[:, -1:] <= own, real, float("nan"))
+            arrays = {"values": values, "row_splits": row_splits}
+            reads[name] = _taken_from(arrays | {"rowids": _narrow(rowids, self.num_rows)})
+        return _reader(reads, dense, batch_rows, real)
 
 
 AnyBatches = StreamBatches | ResidentBatches
@@ -233,11 +217,6 @@ def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if limit <= np.iinfo(np.uint16).max + 1 else np.uint32
 
 
-def _rows_of(num_shares: int, rows: int) -> int:
-    """Rows of k shares side by side: between two of them lies a row for the padding."""
-    return num_shares * (rows + 1) - 1
-
-
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
     """Steps [first, first + num_steps) of a tensor."""
     # Gathered, not sliced: XLA wants to know the bounds of a slice when it compiles, and would
@@ -245,36 +224,23 @@ def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
 
 
-def _rowids(row_splits: tf.Tensor, capacity: int) -> tf.Tensor:
-    """The row of each value, [..., C], of splits [..., b + 1]."""
-    flat = tf.reshape(row_splits, [-1, row_splits.shape[-1]])
-    rowids = _narrow(rowids_of_splits(flat, capacity), flat.shape[1])
-    return tf.reshape(rowids, [*row_splits.shape[:-1], capacity])
-
-
-def _taken_at_once(sets: Ragged, rows: tf.Tensor, *, capacity: int) -> dict[str, tf.Tensor]:
-    """What the rows [L, k, b] hold."""
-    flat = tf.reshape(rows, [-1, rows.shape[2]])
-    values, row_splits, rowids = take_batches(*sets, flat, capacity=capacity)
-    rowids = _narrow(rowids, rows.shape[2] + 1)
-    arrays = {"values": values, "row_splits": row_splits, "rowids": rowids}
-    return {n: tf.reshape(a, [*rows.shape[:2], a.shape[1]]) for n, a in arrays.items()}
-
-
-def _narrow(rowids: tf.Tensor, limit: int) -> tf.Tensor:
+def _narrow(rowids: tf.Tensor, num_rows: int) -> tf.Tensor:
     """In 16 bits where they suffice: a loop reads them from memory in every step."""
-    return tf.cast(rowids, tf.uint16) if wire_type(limit) is np.uint16 else rowids
+    return tf.cast(rowids, tf.uint16) if wire_type(num_rows + 1) is np.uint16 else rowids
+
+
+def _real(real_rows: tf.Tensor, num_rows: int) -> tf.Tensor:
+    """float32 [L, b]: 1 for each real row."""
+    return tf.cast(tf.range(num_rows, dtype=tf.int64) < real_rows[:, None], tf.float32)
 
 
 def _taken_from(arrays: Mapping[str, tf.Tensor]) -> _Read:
-    return lambda step, share: {
-        name: tf.gather(array, step)[share] for name, array in arrays.items()
-    }
+    return lambda step: {name: tf.gather(array, step) for name, array in arrays.items()}
 
 
 def _taken_natively(sets: Ragged, rows: tf.Tensor, *, capacity: int) -> _Read:
-    def taken(step: tf.Tensor, share: int) -> dict[str, tf.Tensor]:
-        values, splits = take_rows(*sets, tf.gather(rows, step)[share], capacity=capacity)
+    def taken(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        values, splits = take_rows(*sets, tf.gather(rows, step), capacity=capacity)
         return {"values": values, "row_splits": splits}
 
     return taken
@@ -282,72 +248,32 @@ def _taken_natively(sets: Ragged, rows: tf.Tensor, *, capacity: int) -> _Read:
 
 def _reader(
     reads: Mapping[str, _Read],
-    capacity: Capacity,
     dense: Mapping[str, tf.Tensor],
-    real_rows: tf.Tensor,
     batch_rows: tf.Tensor,
-    share_rows: int,
-    fit: tf.Tensor | None = None,
+    real: tf.Tensor,
 ) -> Reader:
     """Args:
     reads: of the ragged columns.
-    capacity: of each of them.
-    dense: [L, k, b, ...].
-    real_rows, batch_rows: [L, k] and [L].
-    share_rows: b.
-    fit: bool [L, k], False where a share holds more ids than its buffer; None: none does.
+    dense: [L, b, ...].
+    batch_rows: [L].
+    real: float32 [L, b], NaN where a share holds more ids than its buffer.
     """
-    num_shares = real_rows.shape[1]
-    real = tf.cast(tf.range(share_rows, dtype=tf.int64) < real_rows[..., None], tf.float32)
-    if fit is not None:
-        real = tf.where(fit[..., None], real, float("nan"))
     batch_rows = tf.cast(tf.maximum(batch_rows, 1), tf.float32)
 
-    def side_by_side(array: tf.Tensor) -> tf.Tensor:
-        """[k, b, ...] as rows, with a copy of another between two shares."""
-        if num_shares == 1:
-            return array[0]
-        padded = tf.concat([array, array[:, -1:]], axis=1)
-        return tf.reshape(padded, [-1, *array.shape[2:]])[:-1]
-
     def read(step: tf.Tensor) -> Share:
-        rows = {name: side_by_side(tf.gather(array, step)) for name, array in dense.items()}
-        between = tf.pad(tf.gather(real, step), [[0, 0], [0, 1]])
-        real_row = tf.reshape(between, [-1])[:-1]
+        rows = {name: tf.gather(array, step) for name, array in dense.items()}
+        real_row = tf.gather(real, step)
         weights = real_row * rows.pop(WEIGHTS) if WEIGHTS in rows else real_row
         rowids: dict[str, tf.Tensor] = {}
         inputs: dict[str, Any] = {}
-        for (name, taken), own in zip(reads.items(), capacity, strict=True):
-            shares = [taken(step, share) for share in range(num_shares)]
-            sets = _joined(shares, own, share_rows)
+        for name, taken in reads.items():
+            sets = taken(step)
             if "rowids" in sets:
                 rowids[name] = sets.pop("rowids")
-            inputs[name] = sets
+            # The network takes int32; on the device 16 bits travel as they are.
+            inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
         inputs |= rows
         labels = inputs.pop(LABELS)
         return Share(inputs, rowids, labels, real_row, weights, tf.gather(batch_rows, step))
 
     return read
-
-
-def _joined(
-    shares: list[dict[str, tf.Tensor]], capacity: int, share_rows: int
-) -> dict[str, tf.Tensor]:
-    """Shares as rows of one buffer; the padding of each but the last becomes a row behind it."""
-    if len(shares) == 1:
-        (sets,) = shares
-    else:
-        sets = {
-            "values": tf.concat([s["values"] for s in shares], axis=0),
-            "row_splits": tf.concat(
-                [s["row_splits"] + capacity * place for place, s in enumerate(shares)], axis=0
-            ),
-        }
-        if "rowids" in shares[0]:
-            own = [tf.cast(s["rowids"], tf.int32) for s in shares]
-            behind = [ids + (share_rows + 1) * place for place, ids in enumerate(own)]
-            sets["rowids"] = tf.concat(behind, axis=0)
-    # The network takes int32; on the device 16 bits travel as they are.
-    if sets["values"].dtype != tf.int32:
-        sets["values"] = tf.cast(sets["values"], tf.int32)
-    return sets

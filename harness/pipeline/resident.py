@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from harness.pipeline.batch import Columns, ResidentBatches, ResidentSets
-from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_by_device
+from harness.pipeline.batch import Columns, ResidentBatches
+from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
 _Prepared = tuple[EpochPlan, tuple[ResidentBatches, ...]]
 
@@ -18,13 +18,13 @@ class Resident:
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
         """Args:
         columns: of the rows.
-        devices: their names, such as `/GPU:0`; each has as many of a plan's replicas.
+        devices: their names, such as `/GPU:0`, one for each of a plan's replicas.
         """
         self._devices = tuple(devices)
         self._sets = []
         for device in devices:
             with tf.device(device):
-                self._sets.append(ResidentSets(*columns.padded()))
+                self._sets.append(columns.padded())
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
 
     def dispatches(
@@ -35,7 +35,7 @@ class Resident:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
-        """Each dispatch with all batches of its epoch, as row ids; see `Feed`.
+        """Each dispatch with all batches of its epoch, as row ids; see `feed`.
 
         An epoch's row ids go to the devices once an epoch, prepared while the epoch before is
         trained; those of the first from the call on, beside whatever else a run starts with.
@@ -73,15 +73,13 @@ class Resident:
         shape = (plan.steps_per_epoch, plan.replicas, plan.rows_per_replica)
         rows = planned.order.astype(np.uint32).reshape(shape)
         batches = []
-        for device, sets, shares in zip(
-            self._devices, self._sets, shares_by_device(plan, self._devices), strict=True
-        ):
+        for replica, (device, sets) in enumerate(zip(self._devices, self._sets, strict=True)):
             with tf.device(device):
                 batches.append(
                     ResidentBatches(
-                        sets=sets,
-                        rows=tf.constant(rows[:, shares]),
-                        real_rows=tf.constant(planned.real_rows[:, shares]),
+                        *sets,
+                        rows=tf.constant(rows[:, replica]),
+                        real_rows=tf.constant(planned.real_rows[:, replica]),
                         batch_rows=tf.constant(planned.real_rows.sum(axis=1)),
                     )
                 )

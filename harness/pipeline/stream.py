@@ -1,13 +1,12 @@
 """tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels. A dispatch is one call. Letters: L steps of a call, R replicas, D devices, k = R / D shares
-of a batch on a device, B rows of a global batch, b = B / R, C capacity.
+kernels. A dispatch is one call. Letters: L steps of a call, B rows of a global batch, b those of
+one device, C capacity.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,10 +25,11 @@ class Stream:
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
         """Args:
         columns: of the rows; copied to the host's TensorFlow memory once.
-        devices: their names; each has as many of a plan's replicas.
+        devices: their names, one for each of a plan's replicas.
         """
         self._devices = tuple(devices)
-        self._last: tuple[Plan | None, int, int, Any] = (None, 0, 0, None)
+        # Traced once for the evaluations of a run, which are all of one plan.
+        self._dataset = functools.lru_cache(maxsize=1)(self._gathered)
         # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
         with tf.device("/CPU:0"):
             self._rows = columns.padded()
@@ -42,16 +42,11 @@ class Stream:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, tuple[StreamBatches, ...]]]:
-        """Each dispatch, of one call, with its batches; see `Feed`."""
+        """Each dispatch, of one call, with its batches; see `feed`."""
         del calls
-        epochs_left = functools.partial(epochs_from, plan, start_step=start_step, epochs=epochs)
-        dispatches = (d for epoch in epochs_left() for d in _dispatches(plan, *epoch))
-        # Traced once for the evaluations of a run, which are all of one plan.
-        last_plan, *last_ends, dataset = self._last
-        if last_plan is not plan or last_ends != [epochs, start_step]:
-            dataset = self._gathered(plan, epochs_left)
-            self._last = (plan, epochs, start_step, dataset)
-        return zip(dispatches, self._on_devices(dataset), strict=True)
+        planned = _planned(plan, epochs, start_step)
+        batches = self._on_devices(self._dataset(plan, epochs, start_step))
+        return zip((dispatch for dispatch, _ in planned), batches, strict=True)
 
     def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[tuple[StreamBatches, ...]]:
         """Each dispatch's batches, for every device."""
@@ -69,57 +64,41 @@ class Stream:
         except tf.errors.OutOfRangeError:
             return
 
-    def _gathered(
-        self, plan: Plan, epochs: Callable[[], Iterator[tuple[int, int]]]
-    ) -> tf.data.Dataset:
-        """Elements: the D devices' `StreamBatches`."""
-        call_rows = plan.steps_per_call * plan.batch_size
+    def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
+        """Elements: the `StreamBatches` of each device."""
 
-        def rows_and_capacities(epoch: np.int64, step: np.int64) -> tuple[np.ndarray, np.ndarray]:
-            """Row ids [calls, L * B] and capacities [calls, columns] of an epoch from a step on."""
-            order = plan.order(int(epoch))
-            planned = list(_dispatches(plan, int(epoch), int(step)))
-            padded = np.full([len(planned), call_rows], plan.num_rows, np.int64)
-            for row, dispatch in zip(padded, planned, strict=True):
-                begin = dispatch.step % plan.steps_per_epoch * plan.batch_size
-                rows = dispatch.num_steps * plan.batch_size
-                row[:rows] = order[begin : begin + rows]
-            capacities = np.array([d.calls[0].capacity for d in planned], np.int64)
-            return padded, capacities.reshape(len(planned), -1)
+        def calls() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for dispatch, rows in _planned(plan, epochs, start_step):
+                padding = plan.steps_per_call * plan.batch_size - len(rows)
+                padded = np.pad(rows, (0, padding), constant_values=plan.num_rows)
+                yield padded, np.array(dispatch.calls[0].capacity, np.int64)
 
-        def calls_of(epoch: tf.Tensor, step: tf.Tensor) -> tf.data.Dataset:
-            rows, capacities = tf.numpy_function(
-                rows_and_capacities, [epoch, step], [tf.int64, tf.int64], stateful=False
-            )
-            rows.set_shape([None, call_rows])
-            capacities.set_shape([None, len(self._rows[0])])
-            return tf.data.Dataset.from_tensor_slices((rows, capacities))
-
+        signature = (
+            tf.TensorSpec([plan.steps_per_call * plan.batch_size], tf.int64),
+            tf.TensorSpec([len(self._rows[0])], tf.int64),
+        )
+        # AutoGraph would write a temporary file, and has no Python control flow to convert.
+        gather = tf.autograph.experimental.do_not_convert(
+            functools.partial(_gather, self._rows, plan)
+        )
         # Two workers keep one dispatch ready while the next is gathered; more would take the cores
         # from the training step where that runs on the CPU too.
         return (
-            tf.data.Dataset.from_generator(
-                epochs, output_signature=(tf.TensorSpec([], tf.int64),) * 2
-            )
-            .flat_map(calls_of)
-            # AutoGraph would write a temporary file, and has no Python control flow to convert.
-            .map(
-                tf.autograph.experimental.do_not_convert(
-                    functools.partial(_gather, self._rows, plan, len(self._devices))
-                ),
-                num_parallel_calls=2,
-                deterministic=True,
-            )
+            tf.data.Dataset.from_generator(calls, output_signature=signature)
+            .map(gather, num_parallel_calls=2, deterministic=True)
             .prefetch(_NUM_PREFETCHED)
         )
 
 
-def _dispatches(plan: Plan, epoch: int, step: int) -> Iterator[Dispatch]:
-    planned = EpochPlan(plan, epoch)
-    while step < plan.steps_per_epoch:
-        end = plan.call_end(step)
-        yield planned.dispatch(step, end, origin=step)
-        step = end
+def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:
+    """Each dispatch, and the rows of its steps."""
+    for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
+        planned = EpochPlan(plan, epoch)
+        while step < plan.steps_per_epoch:
+            end = plan.call_end(step)
+            rows = planned.order[step * plan.batch_size : end * plan.batch_size]
+            yield planned.dispatch(step, end, origin=step), rows
+            step = end
 
 
 @tf.autograph.experimental.do_not_convert
@@ -131,63 +110,36 @@ def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
 def _gather(
     columns: tuple[dict[str, Ragged], dict[str, tf.Tensor]],
     plan: Plan,
-    num_devices: int,
     rows: tf.Tensor,
     capacities: tf.Tensor,
 ) -> tuple[StreamBatches, ...]:
     """The batches of each device, from row ids [L * B] and capacities [columns]."""
-    L, D = plan.steps_per_call, num_devices
-    k, b = plan.replicas // D, plan.rows_per_replica
-    # [L, D, k, b] -> [D, L, k, b]: replica r takes rows [r*b, (r+1)*b) of every global batch.
-    rows = tf.transpose(tf.reshape(rows, [L, D, k, b]), [1, 0, 2, 3])
-    real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=3)
-    batch_rows = tf.reduce_sum(real_rows, axis=[0, 2])
-
-    def of_each_device(tensor: tf.Tensor, *shape: int | None) -> list[tf.Tensor]:
-        shaped = tf.reshape(tensor, [D, L, k, *(-1 if size is None else size for size in shape)])
-        shaped.set_shape([D, L, k, *shape])
-        return [shaped[0]] if D == 1 else tf.unstack(shaped)
-
-    ragged = {
-        name: [
-            Ragged(*parts)
-            for parts in zip(
-                of_each_device(values, None), of_each_device(splits, b + 1), strict=True
-            )
-        ]
-        for place, (name, sets) in enumerate(columns[0].items())
-        for values, splits in [_gather_ragged(sets, rows, capacities[place])]
-    }
-    dense = {
-        name: of_each_device(tf.gather(array, rows), b, *array.shape[1:])
-        for name, array in columns[1].items()
-    }
+    ragged, dense = columns
+    rows = tf.reshape(rows, [plan.steps_per_call, plan.replicas, plan.rows_per_replica])
+    real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=2)
     return tuple(
         StreamBatches(
-            ragged={name: parts[device] for name, parts in ragged.items()},
-            dense={name: parts[device] for name, parts in dense.items()},
-            real_rows=real_rows[device],
-            batch_rows=batch_rows,
+            ragged={
+                name: _gather_ragged(sets, rows[:, replica], capacities[place])
+                for place, (name, sets) in enumerate(ragged.items())
+            },
+            dense={name: tf.gather(array, rows[:, replica]) for name, array in dense.items()},
+            real_rows=real_rows[:, replica],
+            batch_rows=tf.reduce_sum(real_rows, axis=1),
         )
-        for device in range(D)
+        for replica in range(plan.replicas)
     )
 
 
-def _gather_ragged(
-    sets: Ragged, rows: tf.Tensor, capacity: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The values [D * L * k, C] and row splits uint32 [D * L * k, b + 1] of rows [D, L, k, b]."""
-    b = rows.shape[3]
-    num_shares = rows.shape.num_elements() // b
-    ragged = tf.RaggedTensor.from_row_splits(sets.values, sets.row_splits, validate=False)
+def _gather_ragged(sets: Ragged, rows: tf.Tensor, capacity: tf.Tensor) -> Ragged:
+    """The values [L, C] and row splits uint32 [L, b + 1] of rows [L, b]."""
+    L, b = rows.shape
+    ragged = tf.RaggedTensor.from_row_splits(*sets, validate=False)
     gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
-    starts = gathered.row_splits[:-1:b]
-    values = tf.raw_ops.RaggedTensorToTensor(
-        shape=tf.stack([tf.constant(num_shares, tf.int64), capacity]),
-        values=gathered.values,
-        default_value=tf.zeros([], sets.values.dtype),
-        row_partition_tensors=[tf.concat([starts, gathered.row_splits[-1:]], axis=0)],
-        row_partition_types=["ROW_SPLITS"],
+    by_step = tf.RaggedTensor.from_row_splits(
+        gathered.values, gathered.row_splits[::b], validate=False
     )
-    ends = tf.reshape(gathered.row_splits[1:], [num_shares, b]) - starts[:, None]
-    return values, tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]])
+    values = by_step.to_tensor(shape=tf.stack([tf.constant(L, tf.int64), capacity]))
+    starts = by_step.row_splits[:-1, None]
+    ends = tf.reshape(gathered.row_splits[1:], [L, b]) - starts
+    return Ragged(values, tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]]))

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import harness
-from harness.pipeline.order import epoch_order
+from harness.pipeline.plan import epoch_order
 
 ROWS, TOKENS, BATCH, EPOCHS = 1000, 300, 50, 4
 STEPS = EPOCHS * ROWS // BATCH

@@ -25,12 +25,11 @@ def num_programs() -> int:
     return len(list(FOLDER.glob("*.before_optimizations.txt")))
 
 
-def run(replicas: int, input_: str) -> list[dict]:
+def run(input_: str) -> list[dict]:
     sets = sets_with_outliers(np.random.default_rng(0))
     # 40 steps in calls of 16, 16 and 8. Dropout and float16 add all that a step can hold.
     rig = build_rig(
         sets,
-        replicas=replicas,
         steps_per_call=16,
         epochs=2,
         hidden_units=(4,),
@@ -38,7 +37,7 @@ def run(replicas: int, input_: str) -> list[dict]:
         precision="mixed_float16",
         input=input_,
     )
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=replicas, steps_per_call=16)
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=16)
     engine = rig.engine
     events = []
 
@@ -48,13 +47,13 @@ def run(replicas: int, input_: str) -> list[dict]:
 
     for dispatch, batches in rig.dispatches():
         note("prepare", len(engine.prepare(rig.plan, dispatch, batches, start_step=0)))
-        engine.fetch(engine.train(dispatch, batches))
+        engine.train(dispatch, batches)
         note("train", 0)
         if (dispatch.step + dispatch.num_steps) % 40 == 0:
-            evaluated = engine.evaluator.run(rig.feed, plan, step=0, epoch=dispatch.epoch)
+            evaluated = engine.evaluate(rig.feed, plan, step=0, epoch=dispatch.epoch)
             note("evaluate", len(evaluated[1]))
     return events
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(1, "stream") + run(2, "resident")))
+    print(json.dumps(run("stream") + run("resident")))

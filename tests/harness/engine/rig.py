@@ -51,7 +51,8 @@ class Rig:
 
     @property
     def call(self) -> Caller:
-        return Caller(self.model, implementation=self.implementation)
+        num_devices = len(self.states)
+        return Caller(self.model, implementation=self.implementation, num_devices=num_devices)
 
     def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, Batches]]:
         return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)
@@ -109,7 +110,6 @@ def build_rig(
     model: ModelFunction | keras.Model | None = None,
     task: Task | None = None,
     devices: Devices | None = None,
-    replicas: int = 1,
     batch_size: int = 8,
     steps_per_call: int = 4,
     epochs: int = 1,
@@ -126,7 +126,7 @@ def build_rig(
 ) -> Rig:
     """A rig of the model, or of the default network for ragged sets."""
     examples = Examples.of(rows)
-    devices = devices or set_up_devices(replicas)
+    devices = devices or set_up_devices(1)
     settled = (task or Task()).settled(examples)
     if model is None:
         model = default_network(
@@ -158,7 +158,7 @@ def build_rig(
         plan=training_plan(
             Columns.of(examples).lengths,
             batch_size=batch_size,
-            replicas=devices.num_replicas,
+            replicas=len(devices.names),
             steps_per_call=steps_per_call,
             seed=seed,
             epochs=epochs,

@@ -121,19 +121,17 @@ def own_model(examples: Examples, num_outputs: int, seed: int = 3) -> keras.Mode
 
 
 @pytest.mark.parametrize(
-    ("labels", "replicas", "input_"),
+    ("labels", "input_"),
     [
-        ("classes", 1, "stream"),
-        ("classes", 2, "resident"),
-        ("numbers", 2, "stream"),
-        ("matrix", 1, "resident"),
-        ("ragged", 2, "stream"),
-        ("ragged", 4, "resident"),
+        ("classes", "resident"),
+        ("numbers", "stream"),
+        ("matrix", "resident"),
+        ("ragged", "stream"),
     ],
 )
-def test_a_step_is_keras_own_on_the_real_rows(labels: Labels, replicas: int, input_: str) -> None:
-    """21 rows in batches of 8: the last has 5, so that of four shares one is empty. Averages are
-    those of the real rows, a frozen layer stays, and the loss has the added losses once."""
+def test_a_step_is_keras_own_on_the_real_rows(labels: Labels, input_: str) -> None:
+    """21 rows in batches of 8: the last has 5. Averages are those of the real rows, a frozen layer
+    stays, and the loss has the added losses once."""
     examples = random_examples(np.random.default_rng(), rows=21, labels=labels)
     num_outputs = 5 if labels in ("matrix", "ragged") else 1
     class_weight = {1: 3.0} if labels == "classes" else None
@@ -141,7 +139,6 @@ def test_a_step_is_keras_own_on_the_real_rows(labels: Labels, replicas: int, inp
         examples,
         model=own_model(examples, num_outputs),
         task=Task(class_weight=class_weight),
-        replicas=replicas,
         steps_per_call=1,
         optimizer=keras.optimizers.SGD(RATE),
         input=input_,
@@ -172,48 +169,29 @@ def test_a_step_is_keras_own_on_the_real_rows(labels: Labels, replicas: int, inp
         np.testing.assert_array_equal(own, expected)
     assert set(rig.engine.take_unused()) == {"own/unused/kernel", "own/unused/bias"}
     assert rig.engine.take_unused() == (), "once"
-    assert not [name for name in rig.states[0].kinds() if name.startswith("optimizer/own/frozen")]
+    assert not [name for name in rig.states[0].save() if name.startswith("optimizer/own/frozen")]
 
 
 def test_an_evaluation_has_the_averages_and_the_added_losses() -> None:
     examples = random_examples(np.random.default_rng(), rows=21)
-    rig = build_rig(examples, model=own_model(examples, 1), replicas=2)
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=2, steps_per_call=2)
-    evaluation, _ = rig.engine.evaluator.run(rig.feed, plan, step=0, epoch=0)
+    rig = build_rig(examples, model=own_model(examples, 1))
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
+    evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
     outputs = rig.model(inputs_of(examples), training=False)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)(
         targets(examples, 1), outputs, sample_weight=examples.weights
     )
     np.testing.assert_allclose(evaluation.loss, loss + tf.add_n(rig.model.losses), rtol=1e-5)
-    by_step = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=2, steps_per_call=1)
-    predicted = rig.engine.predictor.run(rig.feed, by_step)
+    by_step = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=1)
+    predicted = rig.engine.predict(rig.feed, by_step)
     np.testing.assert_allclose(predicted, outputs, rtol=1e-4, atol=1e-5)
 
 
-def test_one_two_and_four_replicas_lose_alike() -> None:
-    """Over 100 steps, with averages and added losses."""
-    examples = random_examples(np.random.default_rng(), rows=77, longest=30)
-    losses = []
-    for replicas in (1, 2, 4):
-        rig = build_rig(
-            examples,
-            model=own_model(examples, 1),
-            replicas=replicas,
-            steps_per_call=5,
-            epochs=10,
-            optimizer=keras.optimizers.Adam(1e-3),
-        )
-        losses.append(rig.train()[:, 0])
-    for others in losses[1:]:
-        np.testing.assert_allclose(losses[0], others, rtol=1e-5)
-    assert losses[0][-2:].sum() < 0.95 * losses[0][:2].sum()
-
-
-def test_metrics_are_those_of_the_epoch_on_every_replica_and_begin_anew() -> None:
+def test_metrics_are_those_of_the_epoch_and_begin_anew() -> None:
     examples = random_examples(np.random.default_rng(), rows=21, labels="matrix")
     metrics = [keras.metrics.AUC(multi_label=True, num_labels=5, name="auc"), "Precision"]
-    rig = build_rig(examples, model=own_model(examples, 5), task=Task(metrics=metrics), replicas=2)
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=2, steps_per_call=2)
+    rig = build_rig(examples, model=own_model(examples, 5), task=Task(metrics=metrics))
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
     outputs = keras.ops.sigmoid(rig.model(inputs_of(examples), training=False))
     rig.train()  # uses sums of its own
     rig.model.set_weights(own_model(examples, 5).get_weights())
@@ -224,5 +202,5 @@ def test_metrics_are_those_of_the_epoch_on_every_replica_and_begin_anew() -> Non
         own.update_state(targets(examples, 5), outputs)
         expected[metric.name] = float(own.result())
     for _ in range(2):
-        evaluation, _ = rig.engine.evaluator.run(rig.feed, plan, step=0, epoch=0)
+        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
         assert evaluation.metrics == pytest.approx(expected, rel=1e-5)

@@ -42,24 +42,21 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=77)
 
 
-def checkpoints(
-    rig: Rig, folder: Path, *, background: Background | None = None, **settings: int
-) -> Checkpoints:
-    return Checkpoints(folder, rig.states, background or Background(), **settings)
+def checkpoints(rig: Rig, folder: Path, *, background: Background | None = None) -> Checkpoints:
+    return Checkpoints(folder, rig.states, background or Background())
 
 
-def save(rig: Rig, folder: Path, *steps: int, **settings: int) -> None:
+def save(rig: Rig, folder: Path, *steps: int) -> None:
     with Background() as background:
-        saver = Checkpoints(folder, rig.states, background, **settings)
+        saver = Checkpoints(folder, rig.states, background)
         for step in steps:
             saver.save(step)
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
-    # 10 steps in calls of 5. Adam, dropout and loss scale have a state of their own, on each
-    # replica. (One replica in float32: test_engine.py.)
+    # 10 steps in calls of 5. Adam, dropout and loss scale have a state of their own.
     def rig() -> Rig:
-        return build_rig(sets, replicas=2, precision="mixed_float16", dropout=0.3, steps_per_call=5)
+        return build_rig(sets, precision="mixed_float16", dropout=0.3, steps_per_call=5)
 
     first = rig()
     first.train(num_calls=1)
@@ -110,16 +107,8 @@ def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSe
     assert checkpoints(rig, tmp_path).restore() == 3
 
 
-def test_training_waits_for_a_large_state(tmp_path: Path, sets: RaggedSets) -> None:
-    rig = build_rig(sets)
-    with Background() as background:
-        checkpoints(rig, tmp_path, background=background, max_waiting_bytes=1).save(4)
-        assert (tmp_path / "ckpt-4.npz").exists()
-    assert checkpoints(rig, tmp_path).restore() == 4
-
-
 def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
-    rig = build_rig(sets, precision="mixed_float16", dropout=0.3, replicas=2)
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
     rig.train(num_calls=1)
     save(rig, tmp_path, 4)
     with np.load(tmp_path / "ckpt-4.npz") as file:

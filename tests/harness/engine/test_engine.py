@@ -125,7 +125,7 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
     rig = build_rig(sets, steps_per_call=16, epochs=2)
     observer = Told()
     with Background() as background:
-        run = run_of(rig, rig.engine.checkpoints(tmp_path, background))
+        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
         progress = train(
             run.dispatches(epochs=2),
             run,
@@ -158,17 +158,16 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
         rig = build_rig(sets, precision="mixed_float16")
         with Background() as background:
             engine = rig.engine
-            checkpoints = engine.checkpoints(tmp_path, background)
+            checkpoints = Checkpoints(tmp_path, engine.states, background)
             if resumed:
                 checkpoints.restore()
-                engine.restored()
             dispatch, batches = next(rig.dispatches())
             engine.prepare(rig.plan, dispatch, batches, start_step=0)
             for scale in (2.0**15, 2.0**120):  # the larger overflows, whatever the gradients
                 (state,) = engine.states
                 assert state.loss_scale is not None
                 state.loss_scale.scale.assign(scale)
-                sums = engine.fetch(engine.train(dispatch, batches))
+                sums = engine.train(dispatch, batches)
                 skipped.append(sums.skipped_steps)
                 assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
             checkpoints.save(8)
@@ -191,7 +190,7 @@ def continued_losses(
     while True:
         rig = build_rig(sets, dropout=0.2, steps_per_call=3, epochs=2, input=input_)
         with Background() as background:
-            checkpoints = rig.engine.checkpoints(folder, background)
+            checkpoints = Checkpoints(folder, rig.states, background)
             if start_step:
                 assert checkpoints.restore() == start_step
             run = run_of(rig, checkpoints, start_step=start_step)
@@ -218,7 +217,7 @@ def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
     slots = rig.states[0].optimizer.variables
     velocity = next(slot for slot in slots if "velocity" in slot.name)
     with Background() as background:
-        run = run_of(rig, rig.engine.checkpoints(tmp_path, background))
+        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
         velocity.assign(np.full(velocity.shape, np.inf))
         assert not run.save(1)
         velocity.assign(np.zeros(velocity.shape))

@@ -20,8 +20,7 @@ def normalized(
         return [devices * tensor for tensor in tensors]  # the others have the same rows
 
     model = keras.Sequential([layer])
-    reduce = all_reduce if devices > 1 else None
-    with over_all_rows(model, tf.constant(real, tf.float32), reduce):
+    with over_all_rows(model, tf.constant(real, tf.float32), all_reduce):
         return np.asarray(model(inputs, training=True))
 
 

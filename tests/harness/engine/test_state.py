@@ -41,10 +41,10 @@ def test_names_are_keras_paths(sets: RaggedSets) -> None:
 
 def test_slots_have_the_names_of_their_weights(sets: RaggedSets) -> None:
     rig = build_rig(sets)
-    kinds = rig.states[0].kinds()
+    saved = rig.states[0].save()
     for name, weights in zip(rig.weight_names, rig.weights(), strict=True):
         for slot in ("momentum", "velocity"):
-            assert kinds[f"optimizer/{name}/{slot}"] == ("float32", weights.shape)
+            assert saved[f"optimizer/{name}/{slot}"].shape == weights.shape
 
 
 def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
@@ -53,7 +53,7 @@ def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
     dispatch, (batches,) = next(rig.dispatches())
     call = dispatch.calls[0]
     program = rig.training.on_device(0, num_steps=call.num_steps, capacity=call.capacity)
-    traced = program.get_concrete_function(batches, tf.constant(0, tf.int64), tf.constant(True))
+    traced = program.get_concrete_function(batches, tf.constant(0, tf.int64))
     assert not [v.name for v in traced.graph.variables if v.dtype == tf.int32]
 
 
@@ -69,7 +69,6 @@ def test_what_is_saved_is_restored(optimizer: str) -> None:
     assert sum(array.size for array in saved.values()) == sum(
         variable.shape.num_elements() for variable in state.variables
     )
-    assert {n: (a.dtype.name, a.shape) for n, a in saved.items()} == other.kinds()
     other.restore(saved)
     for restored, expected in zip(other.variables, state.variables, strict=True):
         np.testing.assert_array_equal(restored.numpy(), expected.numpy())

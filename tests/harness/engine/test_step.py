@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from harness.pipeline.batch import LABELS, Ragged, StreamBatches
 from harness.settings import PRECISIONS
@@ -22,19 +21,18 @@ Exact = Callable[..., Rig]
 def exact() -> Exact:
     """Rigs with plain SGD and learning rate 1: a step's change of the weights is the gradient.
 
-    21 rows in batches of 8: the last batch has 5, so that of two replicas one has a single row.
+    21 rows in batches of 8: the last batch has 5.
     """
     rigs: dict[tuple, Rig] = {}
 
     def of(*settings: str | int) -> Rig:
-        implementation, input_, replicas, num_classes = settings
+        implementation, input_, num_classes = settings
         if settings not in rigs:
             sets = random_sets(
                 np.random.default_rng(), rows=21, num_classes=int(num_classes), unique=True
             )
             rigs[settings] = build_rig(
                 sets,
-                replicas=int(replicas),
                 implementation=str(implementation),
                 input=str(input_),
                 optimizer="sgd",
@@ -49,12 +47,11 @@ def exact() -> Exact:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("dense", "stream", 1, 2),
-        ("gather", "stream", 2, 2),
-        ("gather", "resident", 1, 4),
-        ("dense", "resident", 2, 2),
-        ("native", "resident", 2, 2),
-        ("native", "stream", 1, 2),
+        ("dense", "stream", 2),
+        ("gather", "stream", 2),
+        ("gather", "resident", 4),
+        ("native", "resident", 2),
+        ("native", "stream", 2),
     ],
     ids=lambda settings: "-".join(map(str, settings)),
 )
@@ -79,9 +76,8 @@ def test_loss_hits_and_gradients_of_real_rows(exact: Exact, settings: tuple) -> 
     assert steps == 3
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_what_padding_holds_does_not_matter(exact: Exact, replicas: int) -> None:
-    rig = exact("gather", "stream", replicas, 2)
+def test_what_padding_holds_does_not_matter(exact: Exact) -> None:
+    rig = exact("gather", "stream", 2)
     *_, (dispatch, (batches,)) = rig.dispatches()  # 5 real rows, 3 of padding
     assert isinstance(batches, StreamBatches)
     (call,) = dispatch.calls
@@ -89,67 +85,16 @@ def test_what_padding_holds_does_not_matter(exact: Exact, replicas: int) -> None
     before = rig.values()
     sums = rig.run(call, (batches,))
     after = rig.values()
-    # Other labels, and ids behind the rows: in the buffers' ends and in the padding rows.
+    # Other labels, and ids behind the rows: in the buffer's end and in the padding rows.
     values, row_splits = (array.numpy() for array in batches.ragged[""])
     labels = batches.dense[LABELS].numpy()
-    moved = 0
-    for replica in range(replicas):
-        share = labels.shape[2]
-        padding = replica * share + np.arange(share) >= 5
-        values[0, replica, row_splits[0, replica, -1] :] = 49
-        labels[0, replica, padding] = 1
-        row_splits[0, replica, 1:][padding] += 3 * np.arange(1, padding.sum() + 1, dtype=np.uint32)
-        moved += padding.sum()
-    assert moved == 3
+    values[0, row_splits[0, -1] :] = 49
+    labels[0, 5:] = 1
+    row_splits[0, 6:] += 3 * np.arange(1, 4, dtype=np.uint32)
     soiled = batches._replace(ragged={"": Ragged(values, row_splits)}, dense={LABELS: labels})
     rig.set_values(before)
     np.testing.assert_array_equal(rig.run(call, (soiled,)), sums)
     assert_same(rig.values(), after)
-
-
-def test_replicas_drop_other_units() -> None:
-    # Both replicas get the same rows, and the loss is summed: only other masks make a difference.
-    half = random_sets(np.random.default_rng(), rows=16)
-    sets = half.concatenate([half], name="twice")
-    rig = build_rig(sets, replicas=2, batch_size=32, hidden_units=(32,), dropout=0.5)
-    dispatch, (batches,) = next(rig.dispatches())
-    (call,) = dispatch.calls
-    first = tf.nest.map_structure(
-        lambda field: (
-            np.repeat(field.numpy()[:, :1], 2, axis=1) if field.shape.rank > 1 else field.numpy()
-        ),
-        batches,
-    )
-    first_alone = first._replace(real_rows=np.array([[16, 0]]))
-    differences = []
-    for _ in range(4):  # two masks may lose alike by chance
-        start = rig.values()
-        both = rig.run(call, (first,))[0]
-        rig.set_values(start)
-        alone = rig.run(call, (first_alone,))[0]
-        differences.append(abs(both - 2 * alone) / both)
-    assert max(differences) > 1e-3
-
-
-def test_one_two_and_four_replicas_lose_alike() -> None:
-    # A ReLU that a rounding moves across zero would part them by chance: so gelu.
-    sets = random_sets(np.random.default_rng(), rows=155, num_tokens=200, longest=40)
-    losses = []
-    for replicas in (1, 2, 4):
-        rig = build_rig(
-            sets,
-            replicas=replicas,
-            steps_per_call=5,
-            epochs=10,
-            hidden_units=(16, 8),
-            activation="gelu",
-            learning_rate=0.01,
-        )
-        losses.append(rig.train()[:, 0])
-    assert len(losses[0]) == 40, "200 steps"
-    for others in losses[1:]:
-        np.testing.assert_allclose(losses[0], others, rtol=1e-5)
-    assert losses[0][-10:].sum() < 0.8 * losses[0][:10].sum()  # they have learnt something
 
 
 def test_16_bit_training_follows_float32() -> None:

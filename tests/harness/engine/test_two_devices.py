@@ -3,6 +3,7 @@ run uncompiled on two logical CPU devices, and are lowered to what a GPU would b
 """
 
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,27 +40,42 @@ def sets() -> RaggedSets:
 
 def run(program: Program, call: Call, batches: Batches) -> list[Any]:
     """A call on both devices at once, uncompiled."""
-    first = tf.constant(call.first, tf.int64)
+    return uncompiled(program, call, batches)(call, batches)
+
+
+def uncompiled(program: Program, call: Call, batches: Batches) -> Callable[[Call, Batches], Any]:
+    """What runs a call like this one on both devices at once."""
     functions = []
     for device, own in enumerate(batches):
         loop = program.on_device(device, num_steps=call.num_steps, capacity=call.capacity)
         with tf.device(f"/CPU:{device}"):
             plain = tf.function(loop.python_function, autograph=False)
-            functions.append(plain.get_concrete_function(own, first, tf.constant(True)))
+            functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))
 
-    def on(device: int) -> Any:
-        with tf.device(f"/CPU:{device}"):
-            return functions[device](batches[device], first, tf.constant(True))
+    def run(call: Call, batches: Batches) -> Any:
+        def on(device: int) -> Any:
+            with tf.device(f"/CPU:{device}"):
+                return functions[device](batches[device], tf.constant(call.first, tf.int64))
 
-    with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
-        return list(pool.map(on, range(2)))
+        with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
+            return list(pool.map(on, range(2)))
+
+    return run
 
 
 def train(rig: Rig) -> np.ndarray:
     """The sums of each call, as those of `Rig.train`."""
+    loops: dict[Any, Any] = {}
+
+    def loop(call: Call, batches: Batches) -> Any:
+        kind = call.num_steps, call.capacity
+        if kind not in loops:
+            loops[kind] = uncompiled(rig.training, call, batches)
+        return loops[kind](call, batches)
+
     return np.array(
         [
-            np.sum([sums.numpy() for sums in run(rig.training, call, batches)], axis=0)
+            np.sum([sums.numpy() for sums in loop(call, batches)], axis=0)
             for dispatch, batches in rig.dispatches()
             for call in dispatch.calls
         ]
@@ -68,13 +84,15 @@ def train(rig: Rig) -> np.ndarray:
 
 @pytest.mark.parametrize("input_", ["stream", "resident"])
 def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -> None:
-    settings: dict[str, Any] = {"activation": "gelu", "input": input_}
+    """Over 200 steps: a ReLU that a rounding moves across zero would part them, so gelu."""
+    epochs = 34 if input_ == "resident" else 1
+    settings: dict[str, Any] = {"activation": "gelu", "input": input_, "epochs": epochs}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     for state, name in zip(both.states, two.names, strict=True):
         assert all(variable.device.endswith(name[1:]) for variable in state.variables)
     np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
     for trained, expected in zip(both.weights(), alone.weights(), strict=True):
-        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
     assert_same(*both.values())
 
 
@@ -111,7 +129,7 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> No
     (call,) = dispatch.calls
     weights = rig.weights()
     poisoned = [w.copy() for w in weights]
-    poisoned[0][batches[device].ragged[""].values.numpy()[0, 0, 1]] = np.inf
+    poisoned[0][batches[device].ragged[""].values.numpy()[0, 1]] = np.inf
     rig.set_weights(poisoned)
     sums = run(rig.training, call, batches)
     assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [device == 1, device == 0]
@@ -134,7 +152,7 @@ def lowered(program: Program, call: Call, batches: Any) -> str:
     @tf.function(jit_compile=True, autograph=False)
     def flat(*leaves: tf.Tensor) -> Any:
         own = tf.nest.pack_sequence_as(batches, leaves[:-1])
-        return tf.nest.flatten(loop.python_function(own, leaves[-1], tf.constant(True)))
+        return tf.nest.flatten(loop.python_function(own, leaves[-1]))
 
     return flat.experimental_get_compiler_ir(*leaves)(stage="hlo")
 
@@ -155,12 +173,9 @@ def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) 
     rig = build_rig(sets, devices=two, precision="mixed_bfloat16")
     looking = Program(
         "look",
-        look_at_gradients(rig.call, rig.task, num_devices=2, reference=float32_twin(rig.model)),
-        rig.states,
-        two,
+        look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),
+        states=rig.states,
         implementation="gather",
-        row_sums=None,
-        changes_state=False,
     )
     dispatch, batches = next(rig.dispatches())
     call = Call(first=0, num_steps=1, capacity=dispatch.calls[0].capacity)

@@ -120,7 +120,7 @@ def test_the_twin_computes_in_float32_with_the_others_weights(dtype: str) -> Non
 def test_layer_infos_say_how_the_layers_are_connected() -> None:
     infos = layer_infos(network(dropout=(0.3, 0.0), num_classes=3, dtype="mixed_bfloat16"))
     assert [(i.name, i.inputs, i.output_shape, i.dtype, i.num_parameters) for i in infos[2:]] == [
-        ("multi_hot_dense", ("values", "row_splits"), (None, 5), "bfloat16", 60 * 5 + 5),
+        ("multi_hot_dense", ("row_splits", "values"), (None, 5), "bfloat16", 60 * 5 + 5),
         ("dropout_0", ("multi_hot_dense",), (None, 5), "bfloat16", 0),
         ("dense_1", ("dropout_0",), (None, 4), "bfloat16", 5 * 4 + 4),
         ("logits", ("dense_1",), (None, 3), "float32", 4 * 3 + 3),

@@ -2,8 +2,7 @@
 
 import pytest
 
-from harness.model.precision import choose_precision, needs_loss_scaling
-from harness.settings import PRECISIONS
+from harness.model.precision import choose_precision
 
 
 @pytest.mark.parametrize(
@@ -22,19 +21,6 @@ from harness.settings import PRECISIONS
 def test_auto(
     device_type: str, capability: tuple[int, int] | None, taken: str, reason: str
 ) -> None:
-    choice = choose_precision("auto", device_type=device_type, compute_capability=capability)
+    choice = choose_precision(device_type, capability)
     assert choice.name == taken
     assert reason in choice.why
-
-
-@pytest.mark.parametrize("requested", PRECISIONS)
-@pytest.mark.parametrize(("device_type", "capability"), [("CPU", None), ("GPU", (6, 1))])
-def test_what_is_asked_for_is_taken(
-    requested: str, device_type: str, capability: tuple[int, int] | None
-) -> None:
-    choice = choose_precision(requested, device_type=device_type, compute_capability=capability)
-    assert (choice.name, choice.why) == (requested, "asked for")
-
-
-def test_only_float16_needs_its_loss_scaled() -> None:
-    assert [name for name in PRECISIONS if needs_loss_scaling(name)] == ["mixed_float16"]

@@ -51,48 +51,31 @@ class Reading:
 
 
 def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
-    """Holds the shares of all replicas, side by side, against the rows."""
-    shares = [
-        expected_share(columns, plan, replica=replica, **place) for replica in range(plan.replicas)
-    ]
-    b = plan.rows_per_replica
-    num_rows = plan.replicas * (b + 1) - 1
-    own = [row for row in range(num_rows) if row % (b + 1) < b]
-    between = [row for row in range(num_rows) if row % (b + 1) == b]
+    """Holds a share against the rows."""
+    expected = expected_share(columns, plan, replica=0, **place)
+    num_rows = plan.rows_per_replica
     for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
         read = share.labels if name == LABELS else share.inputs[name]
         values, splits = read["values"], read["row_splits"]
-        assert (values.shape, splits.shape) == ((length * plan.replicas,), (num_rows + 1,))
-        rows = np.split(values, splits[1:-1])
-        rows[-1] = values[splits[-2] : splits[-1]]
-        expected = [row for each in shares for row in each.ragged[name]]
-        assert [rows[row].tolist() for row in own] == expected
+        assert (values.shape, splits.shape) == ((length,), (num_rows + 1,))
+        *rows, _ = np.split(values, splits[1:])
+        assert [row.tolist() for row in rows] == expected.ragged[name]
         assert (values < sets.num_tokens).all(), "also what pads"
         if name in share.rowids:
             counts = [*np.diff(splits), len(values) - splits[-1]]
             np.testing.assert_array_equal(
                 share.rowids[name], np.arange(num_rows + 1).repeat(counts)
             )
-    real = np.concatenate([np.arange(b) < each.real_rows for each in shares])
-    weights = np.concatenate([each.dense.get(WEIGHTS, np.ones(b)) for each in shares]) * real
-    arrays = {
-        name: np.concatenate([each.dense[name] for each in shares])
-        for name in columns.dense
-        if name != WEIGHTS
-    }
-    read = {**share.inputs, LABELS: share.labels, "real": share.real, "weights": share.weights}
-    for name, array in {**arrays, "real": real, "weights": weights}.items():
-        np.testing.assert_array_equal(read[name][own], array, err_msg=name)
-        if name in ("real", "weights"):
-            assert not read[name][between].any(), name
-        else:  # a copy of the row before, so that no number is there that the model does not know
-            copied = [row - 1 for row in between]
-            np.testing.assert_array_equal(read[name][between], read[name][copied])
-    assert share.batch_rows == max(1, shares[0].batch_rows)
+    real = np.arange(num_rows) < expected.real_rows
+    weights = expected.dense.get(WEIGHTS, np.ones(num_rows)) * real
+    read = {**share.inputs, LABELS: share.labels, "real": share.real, WEIGHTS: share.weights}
+    for name, array in {**expected.dense, "real": real, WEIGHTS: weights}.items():
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+    assert share.batch_rows == max(1, expected.batch_rows)
 
 
 def plan_of(columns: Columns, **changes: int) -> Plan:
-    settings = {"batch_size": 8, "replicas": 2, "steps_per_call": 3, "seed": 5, "epochs": 2}
+    settings = {"batch_size": 8, "replicas": 1, "steps_per_call": 3, "seed": 5, "epochs": 2}
     return training_plan(columns.lengths, **(settings | changes))
 
 
@@ -100,8 +83,7 @@ def plan_of(columns: Columns, **changes: int) -> Plan:
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
-    """Several inputs, two shares on a device, an epoch that ends in a shorter call and an
-    incomplete batch."""
+    """Several inputs, an epoch that ends in a shorter call and an incomplete batch."""
     rows = 53 if labels == "classes" else 21
     examples = random_examples(
         np.random.default_rng(), rows=rows, labels=labels, weights=labels != "matrix"
@@ -123,15 +105,14 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     assert steps_done == 2 * plan.steps_per_epoch
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_without_ids(kind: str, replicas: int) -> None:
+def test_rows_without_ids(kind: str) -> None:
     """A model of numbers alone is no use case, but nothing to fail at either."""
     rng = np.random.default_rng()
     numbers = rng.normal(size=[10, 3]).astype(np.float32)
     examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
     columns = Columns.of(examples)
-    plan = plan_of(columns, batch_size=4, replicas=replicas, epochs=1)
+    plan = plan_of(columns, batch_size=4, epochs=1)
     (dispatch, (batches,)), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
     (call,) = dispatch.calls
     for step, share in enumerate(Reading("gather")(batches, call)):
@@ -176,7 +157,7 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
         num_tokens=15,
         name="long",
     )
-    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=2, steps_per_call=2)
+    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=2)
     feed = build_feed("resident", Examples.of(sets), devices=CPU)
     ((_, (batches,)),) = feed.dispatches(plan)
     call = Call(first=0, num_steps=2, capacity=(8,))
@@ -185,7 +166,7 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
             Reading(implementation)(batches, call)
         return
     weights = [share.weights for share in Reading(implementation)(batches, call)]
-    np.testing.assert_array_equal(weights, [[1, 0, 1], [np.nan, 0, 1]])
+    np.testing.assert_array_equal(weights, [[1, 1], [np.nan, np.nan]])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -196,7 +177,7 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
     plan = plan_of(columns, batch_size=4, steps_per_call=5, epochs=1)
     ((_, (batches,)),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
     resized = batches.resized((640, 256))
-    assert resized.num_rows == batches.num_rows == 2 * 3 - 1
+    assert resized.num_rows == batches.num_rows == 4
     specs = [
         [(field.dtype, field.shape) for field in tf.nest.flatten(each)]
         for each in (batches.resized(plan.capacities.largest), batches)
@@ -205,8 +186,8 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
     call = Call(first=0, num_steps=2, capacity=(640, 256))
     for share in Reading(implementation)(resized, call):
         for name, length in (("words", 640), ("tags", 256)):
-            assert share.inputs[name]["values"].shape == (2 * length,)
-            assert share.inputs[name]["row_splits"].tolist() == [0, 0, 0, *[length] * 3]
+            assert share.inputs[name]["values"].shape == (length,)
+            assert share.inputs[name]["row_splits"].tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,6 @@ from harness.pipeline.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
-    shares_by_device,
     training_plan,
 )
 
@@ -281,11 +280,3 @@ def test_a_finished_run_has_no_epochs_left() -> None:
     plan = evaluation_plan(np.ones([1, 10], np.int64), batch_size=5, replicas=1, steps_per_call=1)
     assert list(epochs_from(plan, start_step=1, epochs=3)) == [(0, 1), (1, 0), (2, 0)]
     assert list(epochs_from(plan, start_step=6, epochs=3)) == []
-
-
-def test_devices_get_as_many_replicas_each() -> None:
-    plan = evaluation_plan(np.ones([1, 10], np.int64), batch_size=6, replicas=6, steps_per_call=1)
-    assert shares_by_device(plan, ["a"]) == [slice(0, 6)]
-    assert shares_by_device(plan, ["a", "b", "c"]) == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    with pytest.raises(AssertionError):
-        shares_by_device(plan, ["a", "b", "c", "d"])

@@ -20,7 +20,6 @@ from harness.pipeline.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
-    shares_by_device,
     training_plan,
 )
 from harness.pipeline.stream import Stream
@@ -40,38 +39,37 @@ def expected(
         while step < plan.steps_per_epoch:
             end = plan.call_end(step)
             dispatch = planned.dispatch(step, end, origin=step)
-            shares = shares_by_device(plan, devices)
-            yield dispatch, [fields_of(columns, plan, own, dispatch) for own in shares]
+            replicas = range(len(devices))
+            yield dispatch, [fields_of(columns, plan, own, dispatch) for own in replicas]
             step = end
 
 
-def fields_of(columns: Columns, plan: Plan, shares: slice, dispatch: Dispatch) -> dict[str, Any]:
-    """What `StreamBatches` says, one share at a time; padding behind the dispatch's steps."""
+def fields_of(columns: Columns, plan: Plan, replica: int, dispatch: Dispatch) -> dict[str, Any]:
+    """What `StreamBatches` says; padding behind the dispatch's steps."""
     (call,) = dispatch.calls
-    S, k, b = plan.steps_per_call, shares.stop - shares.start, plan.rows_per_replica
+    S, b = plan.steps_per_call, plan.rows_per_replica
     ragged = {
-        name: (np.zeros((S, k, capacity), np.int64), np.zeros((S, k, b + 1), np.int64))
+        name: (np.zeros((S, capacity), np.int64), np.zeros((S, b + 1), np.int64))
         for name, capacity in zip(columns.ragged, call.capacity, strict=True)
     }
     dense = {
-        name: np.broadcast_to(array[0], (S, k, b, *array.shape[1:])).copy()
+        name: np.broadcast_to(array[0], (S, b, *array.shape[1:])).copy()
         for name, array in columns.dense.items()
     }
-    real_rows, batch_rows = np.zeros((S, k), np.int64), np.zeros(S, np.int64)
+    real_rows, batch_rows = np.zeros(S, np.int64), np.zeros(S, np.int64)
     first = dispatch.step % plan.steps_per_epoch
     for step in range(dispatch.num_steps):
-        for share in range(k):
-            place = {"epoch": dispatch.epoch, "step": first + step}
-            held = expected_share(columns, plan, replica=shares.start + share, **place)
-            for name, rows in held.ragged.items():
-                values, row_splits = ragged[name]
-                ids = [token_id for row in rows for token_id in row]
-                values[step, share, : len(ids)] = ids
-                row_splits[step, share] = np.cumsum([0, *map(len, rows)])
-            for name, array in held.dense.items():
-                dense[name][step, share] = array
-            real_rows[step, share] = held.real_rows
-            batch_rows[step] = held.batch_rows
+        place = {"epoch": dispatch.epoch, "step": first + step}
+        held = expected_share(columns, plan, replica=replica, **place)
+        for name, rows in held.ragged.items():
+            values, row_splits = ragged[name]
+            ids = [token_id for row in rows for token_id in row]
+            values[step, : len(ids)] = ids
+            row_splits[step] = np.cumsum([0, *map(len, rows)])
+        for name, array in held.dense.items():
+            dense[name][step] = array
+        real_rows[step] = held.real_rows
+        batch_rows[step] = held.batch_rows
     return {"ragged": ragged, "dense": dense, "real_rows": real_rows, "batch_rows": batch_rows}
 
 
@@ -106,11 +104,10 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
         labels=draw(st.sampled_from(["classes", "numbers", "matrix", "ragged", "none"])),
         weights=draw(st.booleans()),
     )
-    replicas = draw(st.sampled_from([1, 2, 3]))
     plan = training_plan(
         Columns.of(examples).lengths,
-        batch_size=replicas * draw(st.integers(1, 9)),
-        replicas=replicas,
+        batch_size=draw(st.integers(1, 20)),
+        replicas=1,
         steps_per_call=draw(st.integers(1, 6)),
         seed=draw(st.integers(0, 100)),
         epochs=2,
@@ -126,15 +123,12 @@ def test_holds_what_the_plan_says_from_any_step(case: tuple[Examples, Plan, int]
     check(examples, plan, epochs=2, start_step=start_step)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-def test_every_device_gets_its_replicas_shares(replicas: int, logical_devices: list[str]) -> None:
+def test_every_device_gets_its_shares(logical_devices: list[str]) -> None:
     """By the way that copies to a GPU: one element of the stream for each device in turn."""
     devices = tuple(logical_devices)
     examples = random_examples(np.random.default_rng(), rows=43)
     lengths = Columns.of(examples).lengths
-    plan = training_plan(
-        lengths, batch_size=8, replicas=replicas, steps_per_call=2, seed=7, epochs=2
-    )
+    plan = training_plan(lengths, batch_size=8, replicas=2, steps_per_call=2, seed=7, epochs=2)
     stream = check(examples, plan, devices=devices, epochs=2)
     assert len(stream) == 6
     for _, batches in stream:
@@ -170,7 +164,7 @@ def test_both_capacities_occur_and_hold_their_batches() -> None:
         name="outliers",
     )
     plan = training_plan(
-        lengths[None], batch_size=8, replicas=2, steps_per_call=1, seed=0, epochs=2
+        lengths[None], batch_size=4, replicas=1, steps_per_call=1, seed=0, epochs=2
     )
     # As of a run that is too long to be looked at.
     plan = replace(plan, capacities=capacities_for_any_order(lengths[None], rows=4))
@@ -182,7 +176,7 @@ def test_both_capacities_occur_and_hold_their_batches() -> None:
 
 def test_an_evaluations_last_call_is_filled_with_empty_batches() -> None:
     sets = random_sets(np.random.default_rng(), rows=9)
-    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=2, steps_per_call=3)
+    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=3)
     _, (dispatch, (batches,)) = check(Examples.of(sets), plan)
     assert dispatch.num_steps == 3
     assert batches.batch_rows.numpy().tolist() == [2, 1, 0]
@@ -207,11 +201,11 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
 def test_shapes_are_the_same_in_every_dispatch_of_a_capacity() -> None:
     sets = random_sets(np.random.default_rng(1), rows=21)
     plan = training_plan(
-        sets.lengths[None], batch_size=4, replicas=2, steps_per_call=4, seed=0, epochs=2
+        sets.lengths[None], batch_size=4, replicas=1, steps_per_call=4, seed=0, epochs=2
     )
     shapes = {
         tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(batches))
         for _, (batches,) in check(Examples.of(sets), plan, epochs=2)
     }
     (capacity,) = plan.capacities.typical
-    assert shapes == {((4, 2, capacity), (4, 2, 3), (4, 2, 2), (4, 2), (4,))}
+    assert shapes == {((4, capacity), (4, 5), (4, 4), (4,), (4,))}

@@ -120,8 +120,7 @@ def _classes(dataset: Dataset) -> str:
             f"; {empty:,} without a row" if empty else ""
         )
     num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    names = [f" ({name})" for name in dataset.class_names or ()] or [""] * dataset.num_classes
-    return ", ".join(f"{n}{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(names))
+    return ", ".join(f"{n}: {num_rows.get(n, 0):,}" for n in range(dataset.num_classes))
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:

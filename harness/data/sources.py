@@ -15,7 +15,6 @@ from harness.errors import InputError
 
 # Of rows without a split of their own, one in so many is a test row: the tutorial's share.
 _TEST_PART = 5
-_IMDB_CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,8 +31,6 @@ class Dataset:
     """None where the words of the ids are not known."""
     vocabulary_note: str = ""
     """Where the words come from, or why there are none."""
-    class_names: tuple[str, ...] | None = None
-    """By label; None where they are not known."""
 
     @property
     def parts(self) -> tuple[RaggedSets, ...]:
@@ -136,7 +133,6 @@ def load_configured(config: DataConfig) -> Dataset:
         num_rows = max(1, round(config.validation_split * train.num_rows))
         validation, train = train.stratified_split(num_rows, seed=config.split_seed)
     words, note = _vocabulary(config, path, sets.num_tokens)
-    is_imdb = path is not None and path.name == "imdb.npz" and sets.num_classes == 2
     return Dataset(
         train=train,
         test=test,
@@ -144,7 +140,6 @@ def load_configured(config: DataConfig) -> Dataset:
         name=sets.name,
         vocabulary=words,
         vocabulary_note=note,
-        class_names=_IMDB_CLASSES if is_imdb else None,
     )
 
 

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from harness.bench.results import AXES
 from harness.checks import parse_share, require, require_count
-from harness.cli.train import ModelConfig, OptimizerConfig
-from harness.data.options import DataConfig
+from harness.cli.train import ExperimentConfig, check_folder
 from harness.errors import InputError
 from harness.settings import Precision, Settings, require_even_shares
 from kernels.multi_hot import Implementation
@@ -77,13 +76,10 @@ class GateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(ExperimentConfig):
     """Measure training throughput over a grid of settings, each cell in processes of its own. With
     --against, compare two versions or settings that take turns."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     grid: GridConfig = field(default_factory=GridConfig)
 
     repeats: Literal["auto"] | int = "auto"
@@ -128,14 +124,7 @@ class BenchConfig:
         require(
             self.steps is None or self.steps >= 1, f"--steps is {self.steps}; it must be at least 1"
         )
-        require(
-            not (self.resume and self.overwrite),
-            "--resume and --overwrite exclude each other: one keeps results, one replaces them",
-        )
-        require(
-            not self.resume or self.bench_dir is not None,
-            "--resume needs --bench-dir: the folder of the sweep to go on with",
-        )
+        check_folder("--bench-dir", self.bench_dir, resume=self.resume, overwrite=self.overwrite)
         require(
             self.against is None or not self.against_set,
             "--against and --against-set exclude each other; put the settings into the file",

@@ -67,7 +67,7 @@ def _serve(channel: TextIO) -> None:
         )
     config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
     data = load_configured(config.data)
-    trainer = trainer_of(config, data)
+    trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     warnings = gpu_warnings()
     steps = trainer.steps(data.train, epochs=_EPOCHS)
     compile_seconds = sum(made.seconds for made in steps.compile())

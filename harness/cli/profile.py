@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.checks import require, require_count
-from harness.cli.train import ModelConfig, OptimizerConfig, TrainConfig, trainer_of
-from harness.data.options import DataConfig
+from harness.cli.train import ExperimentConfig, trainer_of
 from harness.interrupt import EXIT_INTERRUPTED, Interrupt
 from harness.observe.console import compilation_line, starting_rows
 from harness.quiet import quiet_import
@@ -21,13 +20,10 @@ _STEPS_PER_DISPATCH = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileConfig:
+class ProfileConfig(ExperimentConfig):
     """Train a number of steps under TensorFlow's profiler; print where a step's time goes, and the
     costliest operations. TensorBoard shows the same profile."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     execution: Settings = field(default_factory=Settings)
 
     profile_dir: str = "runs/profile"
@@ -64,12 +60,16 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
     console = console or Console()
     folder = Path(config.profile_dir).absolute()
     last = config.warm_up + config.steps
+    execution = config.execution
+    if execution.steps_per_dispatch == "auto":
+        steps_per_dispatch = min(_STEPS_PER_DISPATCH, config.steps)
+        execution = replace(execution, steps_per_dispatch=steps_per_dispatch)
     with contextlib.ExitStack() as closing:
         claim(folder, closing, what="profile folder")
         data = load_configured(config.data)
-        steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
-        trainer = trainer_of(_train_config(config), data)
-        steps = trainer.steps(data.train, epochs=-(-last // steps_per_epoch), console=console)
+        epochs = -(-last // -(-data.train.num_rows // execution.batch_size))
+        trainer = trainer_of(config, data, execution, epochs=epochs)
+        steps = trainer.steps(data.train, epochs=epochs, console=console)
         start = replace(steps.start, run_dir=str(folder))
         profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
         observers: list[Observer] = [profiler, _Lines(console)]
@@ -95,16 +95,6 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
         console.print("interrupted: the profile ends with the last step that was trained")
         return EXIT_INTERRUPTED
     return 0 if complete else 1
-
-
-def _train_config(config: ProfileConfig) -> TrainConfig:
-    execution = config.execution
-    if execution.steps_per_dispatch == "auto":
-        steps = min(_STEPS_PER_DISPATCH, config.steps)
-        execution = replace(execution, steps_per_dispatch=steps)
-    return TrainConfig(
-        data=config.data, model=config.model, optimizer=config.optimizer, execution=execution
-    )
 
 
 class _Lines(Observer):

@@ -106,23 +106,31 @@ class OutputConfig(Recorded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            not (self.resume and self.overwrite),
-            "--resume and --overwrite exclude each other: one keeps the run, one replaces it",
-        )
-        require(
-            not self.resume or self.run_dir is not None,
-            "--resume needs --run-dir: the folder of the run to go on with",
-        )
+        check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
+
+
+def check_folder(flag: str, folder: str | None, *, resume: bool, overwrite: bool) -> None:
+    """Checks what is to happen to the content of a folder, which `flag` names."""
+    require(
+        not (resume and overwrite),
+        "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
+    )
+    require(not resume or folder is not None, f"--resume needs {flag}: the folder to go on with")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(OnNan):
-    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+class ExperimentConfig:
+    """What is trained, and on which rows."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ExperimentConfig, OnNan):
+    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+
     execution: Settings = field(default_factory=Settings)
     output: OutputConfig = field(default_factory=OutputConfig)
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -172,7 +180,7 @@ def train(
     output = config.output
     data = load_configured(config.data)
     timeline.mark("data")
-    trainer = trainer_of(config, data)
+    trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     options = {**vars(output), **vars(config.telemetry), **vars(config)}
     diverged = None
     try:
@@ -207,7 +215,9 @@ def train(
     return EXIT_INTERRUPTED if outcome.progress.interrupted else 0
 
 
-def trainer_of(config: TrainConfig, data: Dataset) -> Trainer:
+def trainer_of(
+    config: ExperimentConfig, data: Dataset, execution: Settings, *, epochs: int
+) -> Trainer:
     """The trainer of the network that the settings describe."""
     with quiet_import():
         from harness.engine.optimizer import recipe_of
@@ -215,22 +225,22 @@ def trainer_of(config: TrainConfig, data: Dataset) -> Trainer:
         from harness.trainer import Trainer
 
     asked = config.optimizer
-    steps_per_epoch = -(-data.train.num_rows // config.execution.batch_size)
+    steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
     optimizer = recipe_of(
         asked.optimizer,
         learning_rate=asked.learning_rate,
         clip_norm=asked.clip_norm,
         schedule=asked.learning_rate_schedule,
         warmup=asked.warmup,
-        num_steps=config.epochs * steps_per_epoch,
+        num_steps=epochs * steps_per_epoch,
     )
     network = default_network(
         **vars(config.model),
         num_tokens=data.num_tokens,
         num_classes=data.num_classes,
-        seed=config.execution.seed,
+        seed=execution.seed,
     )
-    return Trainer(network, optimizer=optimizer, **vars(config.execution))
+    return Trainer(network, optimizer=optimizer, **vars(execution))
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:

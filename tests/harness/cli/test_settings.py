@@ -59,12 +59,12 @@ def test_the_defaults_are_the_tutorials() -> None:
         (
             OutputConfig,
             {"run_dir": "r", "resume": True, "overwrite": True},
-            "--resume and --overwrite exclude each other: one keeps the run, one replaces it",
+            "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
         ),
         (
             OutputConfig,
             {"resume": True},
-            "--resume needs --run-dir: the folder of the run to go on with",
+            "--resume needs --run-dir: the folder to go on with",
         ),
         (OutputConfig, {"histograms": 1, "tensorboard": "off"}, "--histograms is 1, but"),
         (EvaluateConfig, {"model": "m", "batch_size": 0}, "--batch-size is 0; it must be at least"),

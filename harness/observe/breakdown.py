@@ -39,9 +39,6 @@ _SCOPE = re.compile(r"(?:^|/)(input|loss|loss_scale|optimizer|all_reduce)(?:_\d+
 _PART_OF_SCOPE = {"all_reduce": "all-reduce", "loss_scale": "optimizer"}
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
 
-CONTAINERS = {"while", "conditional", "call"}
-"""Opcodes of operations that contain others."""
-
 _XLA_RUNS = ("CpuExecutable::ExecuteAsyncOnStream", "ThunkExecutor::Execute")
 _OPERATION, _WAIT, _PROGRAM, _STEP = range(4)
 """Levels: a moment belongs to what is under way on the first of them."""
@@ -128,10 +125,8 @@ def _classified(event: Event, trace: Trace, on_device: bool) -> tuple[int | None
 
 def _operation_part(event: Event, trace: Trace) -> str | None:
     """The part of a compiled program's operation; None for one that contains others."""
-    known = trace.operations.get((event.module or "", event.op or ""))
-    if known is not None and known.opcode in CONTAINERS:
-        return None
-    return part_of(event.tensorflow_op or (known.path if known is not None else ""))
+    path = trace.operations.get((event.module or "", event.op or ""), "")
+    return None if path is None else part_of(event.tensorflow_op or path)
 
 
 def _divided(changes: list[tuple[int, int, int, str]]) -> defaultdict[str, float]:

@@ -18,6 +18,9 @@ from typing import Any
 
 INSTALL = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `profile`)"
 
+CONTAINERS = {"while", "conditional", "call"}
+"""Opcodes of operations that contain others."""
+
 # What a CPU's trace has as arguments of an event is columns of their own on a GPU.
 _QUERY = r"""
     SELECT
@@ -61,23 +64,14 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
-    """An operation of a compiled program, as XLA calls it."""
-
-    opcode: str
-    path: str
-    """TensorFlow's name scopes and name, or those of the operation that uses it; empty where
-    neither has any."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Trace:
     """What a captured profile holds."""
 
     events: tuple[Event, ...]
     """By start."""
-    operations: dict[tuple[str, str], Operation]
-    """By compiled program and name."""
+    operations: dict[tuple[str, str], str | None]
+    """Operations of compiled programs, by program and name: TensorFlow's name scopes and name, or
+    those of the operation that uses it, or nothing. None for one that contains others."""
 
 
 def is_readable() -> bool:
@@ -106,11 +100,11 @@ def read(path: Path) -> Trace:
     return Trace(events=tuple(events), operations=_operations(path.parent))
 
 
-def _operations(folder: Path) -> dict[tuple[str, str], Operation]:
+def _operations(folder: Path) -> dict[tuple[str, str], str | None]:
     """Those of the programs that xprof extracted from the trace."""
     from tensorflow.compiler.xla.service import hlo_pb2
 
-    found: dict[tuple[str, str], Operation] = {}
+    found: dict[tuple[str, str], str | None] = {}
     for file in folder.glob("*.hlo_proto.pb"):
         proto = hlo_pb2.HloProto.FromString(file.read_bytes())
         module = file.name.removesuffix(".hlo_proto.pb")
@@ -120,10 +114,10 @@ def _operations(folder: Path) -> dict[tuple[str, str], Operation]:
             inherited: dict[int, str] = {}
             for instruction in reversed(computation.instructions):
                 path = instruction.metadata.op_name or inherited.get(instruction.id, "")
-                operation = Operation(opcode=instruction.opcode, path=path)
-                found[module, instruction.name] = operation
+                known = None if instruction.opcode in CONTAINERS else path
+                found[module, instruction.name] = known
                 # Events of a GPU name the program without the number at its end.
-                found.setdefault((module.rpartition("(")[0], instruction.name), operation)
+                found.setdefault((module.rpartition("(")[0], instruction.name), known)
                 if path:
                     for operand in instruction.operand_ids:
                         inherited.setdefault(operand, path)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.observe.breakdown import CONTAINERS
+from harness.observe.trace import CONTAINERS
 
 _DERIVED = 0xDEADBEEF - 2**32
 """xla/tsl/profiler/utils/trace_utils.h: the first id of a line that is derived from others."""

@@ -57,7 +57,7 @@ class ConsoleObserver(Observer):
         self._console = console
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
-        self._run: RunStart | None = None
+        self._run: RunStart  # from `on_start` on
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = 0.0
@@ -93,7 +93,6 @@ class ConsoleObserver(Observer):
 
     def on_window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
-        assert self._run is not None, "a window came before on_start"
         now = self._clock()
         every_seconds = SECONDS_BETWEEN_REDRAWS if self._progress else SECONDS_BETWEEN_LINES
         due = now - self._shown_at >= every_seconds
@@ -131,8 +130,7 @@ class ConsoleObserver(Observer):
 
     def on_end(self, summary: Summary) -> None:
         """Removes the bar and prints the results."""
-        assert self._run is not None, "the end came before on_start"
-        self._stop_bar()
+        self.close()
         self._print("")
         if summary.interrupted:
             total_steps = self._run.total_steps
@@ -146,17 +144,13 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Restores the terminal, also when the run failed."""
-        self._stop_bar()
-
-    def _place(self, epoch: int, step: int) -> str:
-        assert self._run is not None, "a record came before on_start"
-        return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
-
-    def _stop_bar(self) -> None:
+        """Restores the terminal."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
 
     def _print_rows(self, rows: Rows) -> None:
         width = max(len(name) for name, _ in rows) + 2

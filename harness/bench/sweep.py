@@ -182,7 +182,7 @@ def _provenance(dataset: Dataset) -> Provenance:
             "rows": dataset.train.num_rows,
             "nnz": dataset.train.nnz,
             "num_tokens": dataset.num_tokens,
-            "unique": dataset.is_unique,
+            "unique": dataset.train.is_unique,
         },
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from harness.data import cache, store, vocabulary
@@ -41,11 +40,6 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the content of all parts, as hex."""
         return hashlib.sha256("".join(p.fingerprint for p in self.parts).encode()).hexdigest()
-
-    @property
-    def is_unique(self) -> bool:
-        """True when no row holds an id twice."""
-        return self.train.is_unique
 
     @property
     def num_tokens(self) -> int:
@@ -171,15 +165,14 @@ def _read(config: DataConfig, path: Path | None) -> cache.Rows:
         return synthetic_corpus(config.synthetic), 0
     if path.is_dir():
         return store.load(path), store.held_out_rows(path)
-    read = partial(_read_npz, path, config)
+
+    def read() -> cache.Rows:
+        sets, num_test_rows = load_imdb(path, config.imdb)
+        return (sets.unique() if config.unique else sets), num_test_rows
+
     if config.data_cache == "off":
         return read()
     return cache.mapped_or_read(path, (config.imdb, config.unique), read)
-
-
-def _read_npz(path: Path, config: DataConfig) -> cache.Rows:
-    sets, num_test_rows = load_imdb(path, config.imdb)
-    return (sets.unique() if config.unique else sets), num_test_rows
 
 
 def _vocabulary(

@@ -37,7 +37,7 @@ def test_the_synthetic_corpus() -> None:
     dataset = load("synthetic", synthetic=SMALL)
     assert (dataset.train.num_rows, dataset.test.num_rows) == (40, 10)
     assert (dataset.name, dataset.num_tokens, dataset.num_classes) == ("synthetic", 200, 2)
-    assert dataset.is_unique
+    assert dataset.train.is_unique
     assert dataset.vocabulary is None
     assert "no words" in dataset.vocabulary_note
     assert dataset.validation is None
@@ -45,7 +45,7 @@ def test_the_synthetic_corpus() -> None:
 
 def test_repeated_ids_stay_when_asked() -> None:
     dataset = load("synthetic", synthetic=SMALL, unique=False)
-    assert not dataset.is_unique
+    assert not dataset.train.is_unique
     unique = load("synthetic", synthetic=SMALL)
     np.testing.assert_array_equal(dataset.train.unique().values, unique.train.values)
 

@@ -32,5 +32,5 @@ def timed_fit(
     """
     timeline = Timeline()
     trainer.fit(rows, epochs=epochs, timeline=timeline, **options)
-    seconds = {stage.name: stage.seconds for stage in timeline.stages}
-    return seconds["training"], seconds["waiting for files, start of the feed"]
+    stages = timeline.stages
+    return stages["training"], stages["waiting for files, start of the feed"]

@@ -1,15 +1,12 @@
 """What is checked before TensorFlow computes: that the run is alone, which GPUs it can use, and
 which of CUDA's libraries are missing."""
 
-import functools
+import ctypes
 import importlib.util
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,37 +25,14 @@ Gpu = tuple[str, tuple[int, int] | None]
 CUDA_INSTALL = f"{sys.executable} -m pip install 'tensorflow[and-cuda]'"
 _ON_CPU = f"The CPU computes instead; {VISIBLE}=-1 chooses it without this warning."
 
-CUDA_PACKAGES = {
-    "libcudart.so.12": "nvidia-cuda-runtime-cu12",
-    "libcublas.so.12": "nvidia-cublas-cu12",
-    "libcublasLt.so.12": "nvidia-cublas-cu12",
-    "libcufft.so.11": "nvidia-cufft-cu12",
-    "libcusolver.so.11": "nvidia-cusolver-cu12",
-    "libcusparse.so.12": "nvidia-cusparse-cu12",
-    "libcudnn.so.9": "nvidia-cudnn-cu12",
-    "libnccl.so.2": "nvidia-nccl-cu12",
-    "libcupti.so.12": "nvidia-cuda-cupti-cu12",
-    "libnvrtc.so.12": "nvidia-cuda-nvrtc-cu12",
-    "libnvJitLink.so.12": "nvidia-nvjitlink-cu12",
-    "ptxas": "nvidia-cuda-nvcc-cu12",
-    "libdevice.10.bc": "nvidia-cuda-nvcc-cu12",
-}
-"""What TensorFlow needs of CUDA 12, and the package of its extra `and-cuda` that brings it."""
+_LIBRARIES = (
+    *("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11"),
+    *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
+    *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
+)
+"""What TensorFlow needs of CUDA 12; its extra `and-cuda` brings it."""
 _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
-"""What XLA compiles with, and its place in a CUDA folder. The other needs are libraries."""
-# Run in a process of its own: in this one the libraries would stay loaded and take memory.
-_LIST_MISSING = """
-import contextlib, ctypes, json, sys
-missing = []
-for places in json.loads(sys.argv[1]):
-    for place in places:
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(place)
-            break
-    else:
-        missing.append(places[0])
-print(json.dumps(missing))
-"""
+"""What XLA compiles with, and its place in a CUDA folder."""
 
 
 def check_single_task(environment: Mapping[str, str]) -> None:
@@ -97,11 +71,7 @@ def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
     """
     if gpu[1] is None or not build["is_cuda_build"]:
         return False
-    return gpu[1] >= (10, 0) and _version(build) < (12, 8)
-
-
-def _version(build: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(map(int, build["cuda_version"].split(".")))
+    return gpu[1] >= (10, 0) and tuple(map(int, build["cuda_version"].split("."))) < (12, 8)
 
 
 def unusable_gpus(
@@ -109,16 +79,15 @@ def unusable_gpus(
     listed: Sequence[Gpu],
     cards: Sequence[Card],
     build: Mapping[str, Any],
-    driver_cuda: tuple[int, int] | None,
     environment: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """Warnings: the visible GPUs that a run cannot use, each with the reason and the remedy.
+    """A warning of the visible GPUs that a run cannot use, with the reason and the remedy, if there
+    are any.
 
     Args:
         listed: by TensorFlow.
         cards: those that answer NVML.
         build: `tf.sysconfig.get_build_info()`.
-        driver_cuda: the newest CUDA that the driver supports; None where there is no driver.
         environment: the process's. One that hides all GPUs on purpose is no reason for a warning.
     """
     if hides_all(environment):
@@ -129,58 +98,36 @@ def unusable_gpus(
         if VISIBLE in environment:
             why = f"{VISIBLE} is '{environment[VISIBLE]}', which names no GPU of this machine"
         return (f"{why}. {_ON_CPU}",)
-    reasons: dict[str, list[Gpu]] = {}
-    unmatched = Counter(capability for _, capability in listed)
-    for card in visible if len(visible) > len(listed) else ():
-        gpu = (card.name, card.compute_capability)
-        if unmatched[card.compute_capability] > 0:
-            unmatched[card.compute_capability] -= 1
-        else:
-            reasons.setdefault(_why_not_listed(gpu, build, driver_cuda), []).append(gpu)
-    too_new = [gpu for gpu in listed if is_too_new(gpu, build)]
-    if too_new:
-        reasons.setdefault(_why_too_new(build), []).extend(too_new)
-    found = [
-        f"TensorFlow cannot use {', '.join(map(_in_words, gpus))}: {why}."
-        for why, gpus in reasons.items()
-    ]
-    if found and len(too_new) == len(listed):
-        found[-1] += f" {_ON_CPU}"
-    return tuple(found)
+    present = [(card.name, card.compute_capability) for card in visible] or listed
+    too_new = [gpu for gpu in present if is_too_new(gpu, build)]
+    num_usable = sum(not is_too_new(gpu, build) for gpu in listed)
+    if num_usable >= len(present):
+        return ()
+    warning = (
+        f"TensorFlow can use {num_usable} of {len(present)} GPUs "
+        f"({', '.join(map(_in_words, too_new or present))}): {_why(build, too_new)}."
+    )
+    return (warning if num_usable else f"{warning} {_ON_CPU}",)
 
 
-def _why_not_listed(gpu: Gpu, build: Mapping[str, Any], driver_cuda: tuple[int, int] | None) -> str:
+def _why(build: Mapping[str, Any], too_new: Sequence[Gpu]) -> str:
     if not build["is_cuda_build"]:
         return f"it is built without CUDA; {CUDA_INSTALL}"
-    if is_too_new(gpu, build):
-        return _why_too_new(build)
-    oldest = min(
-        divmod(int(re.sub(r"\D", "", name)), 10) for name in build["cuda_compute_capabilities"]
-    )
-    if gpu[1] is not None and gpu[1] < oldest:
-        return f"it is built for compute capability {oldest[0]}.{oldest[1]} and above"
-    if libraries := missing_libraries():  # takes up to a second
+    if too_new:
+        return (
+            f"it is built with CUDA {build['cuda_version']}, which compiles for compute capability "
+            "9.x and below, and would abort; install one that is built with CUDA 12.8 or later"
+        )
+    if libraries := missing_libraries():
         names = ", ".join(libraries[:2]) + (", ..." if len(libraries) > 2 else "")
         return f"CUDA libraries are missing ({names}); {CUDA_INSTALL}"
-    if driver_cuda is not None and driver_cuda[0] < _version(build)[0]:
-        return (
-            f"the driver is for CUDA up to {driver_cuda[0]}.{driver_cuda[1]}, and TensorFlow wants "
-            f"{build['cuda_version']}; install a newer driver"
-        )
     return f"its log has the reason: TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
-
-
-def _why_too_new(build: Mapping[str, Any]) -> str:
-    return (
-        f"it is built with CUDA {build['cuda_version']}, which compiles for compute capability 9.x "
-        "and below, and would abort; install one that is built with CUDA 12.8 or later"
-    )
 
 
 def _in_words(gpu: Gpu) -> str:
     name, capability = gpu
     known = "unknown" if capability is None else f"{capability[0]}.{capability[1]}"
-    return f"{name} (compute capability {known})"
+    return f"{name}, compute capability {known}"
 
 
 def _described(device: Any) -> Gpu:
@@ -201,10 +148,10 @@ def gpu_warnings() -> tuple[str, ...]:
     hide_too_new_gpus()
     listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
     cards: tuple[Card, ...] = ()
-    driver_cuda, trouble = None, ""
+    trouble = ""
     try:
         with nvml.opened():
-            cards, driver_cuda = nvml.cards(), nvml.driver_cuda_version()
+            cards = nvml.cards()
             if not cards and nvml.lost():
                 trouble = "No GPU answers NVML; the kernel's log has the reason, a line with Xid"
     except pynvml.NVMLError as error:
@@ -216,7 +163,6 @@ def gpu_warnings() -> tuple[str, ...]:
         listed=listed,
         cards=cards,
         build=tf.sysconfig.get_build_info(),
-        driver_cuda=driver_cuda,
         environment=os.environ,
     )
 
@@ -227,17 +173,18 @@ def warn_of_gpus(console: Console) -> None:
         console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
 
 
-@functools.cache
 def missing_libraries() -> tuple[str, ...]:
-    """CUDA's libraries that neither the system's loader nor the packages beside TensorFlow have."""
-    wanted = [
-        [name, *(str(path) for folder in _packages() for path in folder.glob(f"*/lib/{name}"))]
-        for name in CUDA_PACKAGES
-        if name not in _TOOLS
-    ]
-    command = [sys.executable, "-c", _LIST_MISSING, json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return tuple(json.loads(done.stdout))
+    """CUDA's libraries that neither the packages beside TensorFlow nor the system's loader have."""
+    packaged = {path.name for folder in _packages() for path in folder.glob("*/lib/*.so.*")}
+    return tuple(name for name in _LIBRARIES if name not in packaged and not _loads(name))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def missing_tools(folders: Iterable[Path]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.records import (
     Compilation,
@@ -13,7 +13,6 @@ from harness.records import (
     MachineUse,
     Message,
     Observer,
-    Spread,
     Telemetry,
     Window,
     WindowStatistics,
@@ -21,22 +20,25 @@ from harness.records import (
 from harness.statistics import RunningStatistics
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Progress:
     """What happened between the first window and the last. Its size does not grow with the number
     of windows."""
 
-    windows: WindowStatistics
-    last_window: Window | None
-    epochs: tuple[Epoch, ...]
-    inspections: tuple[Inspection, ...]
-    compilations: tuple[Compilation, ...]
+    windows: WindowStatistics = field(default_factory=WindowStatistics)
+    """At the end."""
+    last_window: Window | None = None
+    """None where no step was trained."""
+    epochs: list[Epoch] = field(default_factory=list)
+    inspections: list[Inspection] = field(default_factory=list)
+    compilations: list[Compilation] = field(default_factory=list)
     step: int
     """Optimizer steps done, those before a resume included."""
-    interrupted: bool
-    divergence: Divergence | None
-    """Of the state at the end; None where all is finite."""
-    use: MachineUse
+    interrupted: bool = False
+    divergence: Divergence | None = None
+    """Of the present state, since it began; None where all is finite."""
+    use: MachineUse = field(default_factory=MachineUse)
+    """At the end."""
 
 
 class History:
@@ -61,52 +63,31 @@ class History:
         self._observers = observers
         self._telemetry = telemetry
         self._stop_at_nan = stop_at_nan
+        self.progress = Progress(step=start_step)
+        """So far."""
         self._statistics = RunningStatistics()
-        self._last_window: Window | None = None
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._epoch_means = _EpochMeans(running)
-        self._epochs: list[Epoch] = []
-        self._inspections: list[Inspection] = []
-        self._compilations: list[Compilation] = []
-        self.step = start_step
-        """Optimizer steps done."""
         self._saved_step: int | None = start_step or None
-        self.divergence: Divergence | None = None
-        """Of the present state, since it began; None where all is finite."""
-
-    @property
-    def last_window(self) -> Window:
-        """The last one that was added."""
-        assert self._last_window is not None
-        return self._last_window
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no step was trained."""
-        return self._last_window is None
 
     @property
     def must_stop(self) -> bool:
         """Whether the run has diverged and must end."""
-        return self._stop_at_nan and self.divergence is not None
+        return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
         """The loop is about to ask for batches."""
-        self._tell(lambda observer: observer.on_dispatch(self.step))
+        self._tell(lambda observer: observer.on_dispatch(self.progress.step))
 
     def ready(self) -> None:
         """The batches are there."""
-        self._tell(lambda observer: observer.on_batches(self.step))
-
-    def telemetry(self, start: float, end: float) -> Mapping[str, Spread]:
-        """What the machine did between two times."""
-        return self._telemetry.window(start, end)
+        self._tell(lambda observer: observer.on_batches(self.progress.step))
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
         """Adds them; returns the time to leave out of the window."""
         self._pass_messages_on()
         for compilation in compilations:
-            self._compilations.append(compilation)
+            self.progress.compilations.append(compilation)
             for observer in self._observers:
                 observer.on_compilation(compilation)
         return sum(compilation.seconds for compilation in compilations)
@@ -122,8 +103,8 @@ class History:
         self._pass_messages_on()
         self._statistics.add(window)
         self._epoch_means.add(window)
-        self._last_window = window
-        self.step = window.step
+        self.progress.last_window = window
+        self.progress.step = window.step
         self._tell(lambda observer: observer.on_window(window))
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
@@ -137,8 +118,10 @@ class History:
         self.compiled(compilations)
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
-        epoch = Epoch(epoch=number, step=self.step, loss=loss, metrics=means, evaluation=evaluation)
-        self._epochs.append(epoch)
+        epoch = Epoch(
+            epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
+        )
+        self.progress.epochs.append(epoch)
         self._tell(lambda observer: observer.on_epoch(epoch))
         if evaluation is not None:
             self._judge("validation loss", evaluation.loss)
@@ -149,31 +132,22 @@ class History:
         """Adds it, if there was one."""
         self.compiled(compilations)
         if inspection is not None:
-            self._inspections.append(inspection)
+            self.progress.inspections.append(inspection)
             self._tell(lambda observer: observer.on_inspection(inspection))
 
     def saved(self, done: bool) -> None:
         """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
         if done:
-            self._saved_step = self.step
+            self._saved_step = self.progress.step
         else:
             self._judge("weights", math.nan)
 
-    def end(self, *, interrupted: bool) -> Progress:
+    def end(self) -> Progress:
         """Ends the telemetry, and returns what the run came to."""
-        use = self._telemetry.finish()
+        self.progress.use = self._telemetry.finish()
+        self.progress.windows = self._statistics.result()
         self._pass_messages_on()
-        return Progress(
-            windows=self._statistics.result(),
-            last_window=self._last_window,
-            epochs=tuple(self._epochs),
-            inspections=tuple(self._inspections),
-            compilations=tuple(self._compilations),
-            step=self.step,
-            interrupted=interrupted,
-            divergence=self.divergence,
-            use=use,
-        )
+        return self.progress
 
     def _tell(self, tell: Callable[[Observer], None]) -> None:
         for observer in self._observers:
@@ -186,24 +160,22 @@ class History:
 
     def _judge(self, what: str, value: float) -> None:
         if math.isfinite(value):
-            self.divergence = None
-        elif self.divergence is None:
+            self.progress.divergence = None
+        elif self.progress.divergence is None:
             least, last = self._finite_losses or (None, None)
-            num_steps = self._last_window.num_steps if self._last_window else 1
-            first_step = self.step - num_steps + 1
-            self.divergence = Divergence(
+            num_steps = self.progress.last_window.num_steps if self.progress.last_window else 1
+            first_step = self.progress.step - num_steps + 1
+            self.progress.divergence = Divergence(
                 what=what,
                 value=value,
                 first_step=first_step,
-                last_step=self.step,
+                last_step=self.progress.step,
                 loss_before=last,
                 least_loss_before=least,
                 saved_step=self._saved_step,
             )
             if not self._stop_at_nan:
-                text = f"the {what} is {value} from step {first_step} on"
-                message = Message(kind="warning", text=text)
-                self._tell(lambda observer: observer.on_message(message))
+                self.warn([f"the {what} is {value} from step {first_step} on"])
 
 
 class _EpochMeans:

@@ -145,15 +145,15 @@ def train(
         clock: seconds; handed in so that tests need no sleep.
     """
     history = History(observers, telemetry, running, start_step=start_step, stop_at_nan=stop_at_nan)
+    progress = history.progress
     history.compiled(compiled)
-    interrupted = False
     steps_done = 0
     # A window lasts from the sync before it to its own. It includes the time of observers, but no
     # compilation, no evaluation, and no time for which a checkpoint holds up the loop. The rest of
     # a checkpoint is written while training goes on, and takes its share of the processor.
     remaining = iter(dispatches)
     window_start = clock()
-    while not interrupted and not history.must_stop:
+    while not progress.interrupted and not history.must_stop:
         history.waiting()
         wait_start = clock()
         ready = next(remaining, None)
@@ -168,45 +168,44 @@ def train(
         sums = run.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
         step = dispatch.step + dispatch.num_steps
-        history.window(
-            Window(
-                step=step,
-                epoch=dispatch.epoch,
-                num_steps=dispatch.num_steps,
-                examples=dispatch.examples,
-                tokens=dispatch.tokens,
-                seconds=window_end - window_start,
-                data_wait_seconds=data_wait,
-                loss=sums.loss / dispatch.examples,
-                metrics=sums.metrics,
-                loss_scale=sums.loss_scale,
-                skipped_steps=sums.skipped_steps,
-                ended_at_seconds=window_end,
-                telemetry=history.telemetry(window_start, window_end),
-            )
+        window = Window(
+            step=step,
+            epoch=dispatch.epoch,
+            num_steps=dispatch.num_steps,
+            examples=dispatch.examples,
+            tokens=dispatch.tokens,
+            seconds=window_end - window_start,
+            data_wait_seconds=data_wait,
+            loss=sums.loss / dispatch.examples,
+            metrics=sums.metrics,
+            loss_scale=sums.loss_scale,
+            skipped_steps=sums.skipped_steps,
+            ended_at_seconds=window_end,
+            telemetry=telemetry.window(window_start, window_end),
         )
-        run.ended(history.last_window)
+        history.window(window)
+        run.ended(window)
         window_start = window_end
         steps_done += dispatch.num_steps
         if history.must_stop:
             break
 
-        interrupted = should_stop()
+        progress.interrupted = should_stop()
         pause_start = clock()
         at_epoch_end = step % steps_per_epoch == 0
         if at_epoch_end:
             history.epoch(dispatch.epoch, *run.evaluate(step=step, epoch=dispatch.epoch))
             history.inspection(*run.inspect(dispatch, batches))
-        if (at_epoch_end or interrupted) and history.divergence is None:
+        if (at_epoch_end or progress.interrupted) and progress.divergence is None:
             history.saved(run.save(step))
         window_start += clock() - pause_start
         if is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
-    if start_step > 0 and history.is_empty:
+    if start_step > 0 and progress.last_window is None:
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))
-    return history.end(interrupted=interrupted)
+    return history.end()
 
 
 class Steps:

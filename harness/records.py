@@ -261,8 +261,8 @@ class Divergence:
 class MachineUse:
     """What a run took of its GPUs."""
 
-    num_gpus: int
-    joules: float | None
+    num_gpus: int = 0
+    joules: float | None = None
     """Of all GPUs, within the windows; None where that is not known."""
 
 
@@ -350,7 +350,7 @@ class Telemetry:
 
     def finish(self) -> MachineUse:
         """Stops sampling, after the last window."""
-        return MachineUse(num_gpus=0, joules=None)
+        return MachineUse()
 
 
 class Observer:

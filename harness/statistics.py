@@ -6,6 +6,7 @@ from harness.records import Window, WindowStatistics
 
 MAX_KEPT = 8192
 """Windows whose rates are kept for the medians; 0.2 kB each."""
+_TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
 
 
 class RunningStatistics:
@@ -19,9 +20,8 @@ class RunningStatistics:
         self._rates: list[tuple[float, float, float]] = []
         self._num_windows = 0
         self._every = 1
-        self._num_steps = self._examples = self._tokens = self._skipped_steps = 0
         self._most_steps = 0
-        self._seconds = self._data_wait_seconds = 0.0
+        self._totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
 
     def add(self, window: Window) -> None:
         """Adds the next window."""
@@ -33,29 +33,26 @@ class RunningStatistics:
             self._rates = self._rates[::2]
             self._every *= 2
         self._num_windows += 1
-        self._num_steps += window.num_steps
-        self._examples += window.examples
-        self._tokens += window.tokens
-        self._skipped_steps += window.skipped_steps
         self._most_steps = max(self._most_steps, window.num_steps)
-        self._seconds += window.seconds
-        self._data_wait_seconds += window.data_wait_seconds
+        for name in _TOTALS:
+            self._totals[name] += getattr(window, name)
 
     def result(self) -> WindowStatistics:
         """The statistics so far."""
         if not self._rates:
             return WindowStatistics()
         examples, steps, tokens = map(statistics.median, zip(*self._rates, strict=True))
+        totals, seconds = self._totals, self._totals["seconds"]
         return WindowStatistics(
             examples_per_second=examples,
             steps_per_second=steps,
             tokens_per_second=tokens,
-            mean_examples_per_second=self._examples / self._seconds,
-            mean_steps_per_second=self._num_steps / self._seconds,
-            mean_tokens_per_second=self._tokens / self._seconds,
-            data_wait_fraction=self._data_wait_seconds / self._seconds,
-            train_seconds=self._seconds,
-            examples=self._examples,
-            skipped_steps=self._skipped_steps,
+            mean_examples_per_second=totals["examples"] / seconds,
+            mean_steps_per_second=totals["num_steps"] / seconds,
+            mean_tokens_per_second=totals["tokens"] / seconds,
+            data_wait_fraction=totals["data_wait_seconds"] / seconds,
+            train_seconds=seconds,
+            examples=int(totals["examples"]),
+            skipped_steps=int(totals["skipped_steps"]),
             most_steps=self._most_steps,
         )

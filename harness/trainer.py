@@ -18,7 +18,7 @@ from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
 from harness.files import replacing
-from harness.fit import Outcome, Request, dataset_info, fit, run_start
+from harness.fit import Outcome, dataset_info, fit, run_start
 from harness.loop import Run, Steps
 from harness.model.layers import Surroundings, computing
 from harness.model.network import ModelFunction
@@ -190,7 +190,11 @@ class Trainer:
             if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
                 step = epochs_done * steps_per_epoch
             epochs = epochs if resume else epochs_done + epochs
-            request = Request(
+            self.last = fit(
+                setup,
+                parts[0],
+                held_out,
+                tested,
                 epochs=epochs,
                 start_step=step,
                 callbacks=callbacks,
@@ -203,8 +207,8 @@ class Trainer:
                 vocabulary=vocabulary,
                 console=shown,
                 summary=summary,
+                timeline=timeline,
             )
-            self.last = fit(setup, parts[0], held_out, tested, request, timeline)
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
         self._steps_per_epoch, self._folder = steps_per_epoch, folder
@@ -253,9 +257,11 @@ class Trainer:
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
         run = Run(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
-        request = Request(epochs=epochs, config=self._config(RunOptions(), epochs))
         info = dataset_info(examples, num_classes=setup.task.num_classes)
-        return Steps(run, run_start(setup, rows, info, request))
+        options = RunOptions()
+        config = self._config(options, epochs)
+        start = run_start(setup, rows, info, options=options, config=config, epochs=epochs)
+        return Steps(run, start)
 
     def _forget(self, setup: Setup | None) -> None:
         """Goes back to the setup before a fit that was refused."""

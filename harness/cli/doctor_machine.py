@@ -16,7 +16,6 @@ from harness.data.imdb import cached_file
 from harness.engine.devices import Devices, set_up_devices
 from harness.environment import (
     CUDA_INSTALL,
-    CUDA_PACKAGES,
     cuda_folders,
     gpu_warnings,
     hide_too_new_gpus,
@@ -121,8 +120,7 @@ def _cuda_libraries() -> Finding:
     missing = (*missing_libraries(), *missing_tools(cuda_folders(version)))
     if not missing:
         return Finding(subject, "ok", f"all there; {wants}", "gpu")
-    packages = ", ".join(dict.fromkeys(CUDA_PACKAGES[name] for name in missing))
-    text = f"missing: {', '.join(missing)}; {wants}. {CUDA_INSTALL} brings them ({packages})"
+    text = f"missing: {', '.join(missing)}; {wants}. {CUDA_INSTALL} brings them"
     return Finding(subject, "limited", text, "gpu")
 
 

@@ -264,7 +264,7 @@ def _timing(timeline: Timeline) -> Table:
     table = Table(box=SIMPLE, title="where the time went", title_justify="left")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
-    for stage in timeline.stages:
-        table.add_row(stage.name, f"{stage.seconds:.2f}")
-    table.add_row("in all", f"{sum(stage.seconds for stage in timeline.stages):.2f}")
+    for stage, seconds in timeline.stages.items():
+        table.add_row(stage, f"{seconds:.2f}")
+    table.add_row("in all", f"{sum(timeline.stages.values()):.2f}")
     return table

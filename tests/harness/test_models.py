@@ -113,15 +113,15 @@ def test_layers_take_the_implementation_that_the_trainer_settles() -> None:
         settled = harness.MultiHotDense(4, TOKENS)(inputs)
         return keras.layers.Dense(1)(keras.layers.Add()([by_itself, settled]))
 
-    losses = [
-        fit(two, implementation=name, seed=4)[1]["loss"] for name in ("gather", "native", "dense")
-    ]
-    del losses[1:]
-    assert len(losses) == 1
+    own, history = fit(two, implementation="gather", epochs=1)
+    assert np.isfinite(history["loss"]).all()
+    assert own.last is not None
+    assert own.last.start.choices["implementation"].name == "gather"
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_function_is_built_in_the_precision(precision: str) -> None:
+def test_a_function_is_built_in_the_precision() -> None:
+    precision = "mixed_float16"
+
     def small(inputs: Any) -> Any:
         x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
         return keras.layers.Dense(1)(x)

@@ -121,12 +121,10 @@ def test_two_trainers_live_side_by_side() -> None:
     assert begun + one.fit(train, epochs=1, verbose=False).history["loss"] == alone
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"), [("single", "stream"), ("several", "resident"), ("ragged labels", "stream")]
-)
+@pytest.mark.parametrize(("kind", "how"), [("single", "stream"), ("ragged labels", "resident")])
 def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path, kind: str, how: str) -> None:
     """With dropout, BatchNormalization, several inputs and labels of each kind."""
-    train: Any = single() if kind == "single" else several(ragged_labels=kind == "ragged labels")
+    train: Any = single() if kind == "single" else several(ragged_labels=True)
     model = small if kind == "single" else wide
 
     def fresh() -> harness.Trainer:
@@ -194,19 +192,17 @@ def schedule() -> keras.optimizers.Optimizer:
         lambda: keras.optimizers.Adafactor(1e-2),
     ],
 )
-def test_any_optimizer_on_replicas_and_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
-    train = several(300)
+def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
+    train = single()
 
-    def fresh(replicas: int = 1) -> harness.Trainer:
-        settings = {"seed": 1, "batch_size": 60, "replicas": replicas}
-        return trainer(wide, optimizer=optimizer(), **settings)
+    def fit(epochs: int, **folder: Any) -> list[float]:
+        own = trainer(seed=1, optimizer=optimizer())
+        losses: list[float] = own.fit(train, epochs=epochs, verbose=False, **folder).history["loss"]
+        return losses
 
-    whole = fresh().fit(train, epochs=3, verbose=False).history["loss"]
-    shared = fresh(2).fit(train, epochs=3, verbose=False).history["loss"]
-    np.testing.assert_allclose(shared, whole, rtol=1e-5)
-    fresh().fit(train, epochs=1, run_dir=tmp_path / "run", verbose=False)
-    rest = fresh().fit(train, epochs=3, run_dir=tmp_path / "run", resume=True, verbose=False)
-    assert rest.history["loss"] == whole[1:]
+    whole = fit(2)
+    fit(1, run_dir=tmp_path / "run", tensorboard="off")
+    assert fit(2, run_dir=tmp_path / "run", tensorboard="off", resume=True) == whole[1:]
 
 
 def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
@@ -225,7 +221,7 @@ def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
 def test_replicas_take_the_same_steps() -> None:
     train = several(300)
     losses = [
-        trainer(wide, replicas=replicas, seed=1, batch_size=60)
+        trainer(wide, optimizer=schedule(), replicas=replicas, seed=1, batch_size=60)
         .fit(train, epochs=3, verbose=False)
         .history["loss"]
         for replicas in (1, 2, 4)

@@ -1,5 +1,6 @@
 """metrics.jsonl: one JSON object per window, evaluation and inspection, one per line."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,14 +18,8 @@ class JsonlObserver(Observer):
     """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines.
     A resumed run keeps the lines up to the step that it starts from, and appends those after it.
 
-    A window is an object with `step`, `epoch`, `num_steps`, `examples`, `tokens`, `seconds`,
-    `data_wait_seconds`, `loss`, each metric by its name (`accuracy`), `steps_per_second`,
-    `examples_per_second`, `skipped_steps`, `loss_scale` where the precision needs one, and
-    `telemetry` where a sample was taken in it: by TensorBoard tag, objects with `mean`, `min`,
-    `max`, `samples`. An evaluation is an object with `step`, `epoch`, `validation_loss`,
-    `validation_NAME` for each metric, `examples`, `seconds`; an inspection one with `step`,
-    `epoch`, `non_finite_gradient_fraction`, `inspection_seconds`, and `underflow_fraction` where
-    16 bits were compared with float32.
+    Windows, evaluations and inspections are objects of their own, told apart by `num_steps`,
+    `validation_loss` and `inspection_seconds`; the methods below list their keys.
 
     Finite floats read back exactly. Others are texts; see `json_text`.
 
@@ -34,10 +29,11 @@ class JsonlObserver(Observer):
     """
 
     def __init__(self) -> None:
-        self._path = Path()
-        self._file: int | None = None
-        self._size_bytes = 0
-        self._start_step = 0
+        self._closing = contextlib.ExitStack()
+        self._path: Path  # from `on_start` on, as the three below
+        self._file: int
+        self._size_bytes: int
+        self._start_step: int
 
     def on_start(self, run: RunStart) -> None:
         """Opens the file: empty, or in a resumed run with the lines up to `start_step`.
@@ -49,6 +45,7 @@ class JsonlObserver(Observer):
         self._start_step = run.start_step
         self._size_bytes = kept_bytes(self._path, run.start_step)
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._closing.callback(os.close, self._file)
         os.ftruncate(self._file, self._size_bytes)
 
     def on_window(self, window: Window) -> None:
@@ -108,12 +105,9 @@ class JsonlObserver(Observer):
         self._append(content)
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._closing.close()
 
     def _append(self, content: dict[str, Any]) -> None:
-        assert self._file is not None, "a record came before on_start or after close"
         line = (json_text(content) + "\n").encode()
         try:
             rest = line

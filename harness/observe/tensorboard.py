@@ -25,13 +25,7 @@ class TensorBoardObserver(Observer):
     Pages: Scalars; Custom Scalars with four charts; Text with `run/settings` and `run/environment`;
     Graphs with the network's layers; HParams with a row for the run; Histograms.
 
-    Tags of a window: `train/loss` and `train/METRIC`; `throughput/{steps_per_second,
-    examples_per_second,tokens_per_second,data_wait_fraction}`; `throughput/{step_time_ms_p50,
-    step_time_ms_p95}` over the last `RECENT_WINDOWS`; `precision/{loss_scale,skipped_steps}` where
-    gradients are scaled, skipped steps since the start of this process; telemetry's `gpu/<index>/*`
-    and `host/*`. Tags of an evaluation: `validation/loss` and `validation/METRIC`. Tags of an
-    inspection: `precision/{non_finite_gradient_fraction,underflow_fraction}` and the histograms
-    `weights/LAYER/NAME` and `gradients/LAYER/NAME`.
+    The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
 
     Flushed at evaluations, inspections and the end, and at the first window `FLUSH_SECONDS` after
     the last flush.
@@ -77,7 +71,7 @@ class TensorBoardObserver(Observer):
             **{tag: spread.value for tag, spread in window.telemetry.items()},
         }
         if window.loss_scale is not None:
-            self._skipped_steps += window.skipped_steps
+            self._skipped_steps += window.skipped_steps  # since the start of this process
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.scalars(window.step, values)

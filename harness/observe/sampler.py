@@ -40,9 +40,9 @@ Source = Callable[[Tell], AbstractContextManager[Read]]
 class Sampler:
     """Samples a source until it is stopped or the source fails.
 
-    Readings start `1 / hz` seconds apart; those that a slow reading or a busy machine missed are
-    skipped. A source that never returns, such as a driver that hangs, leaves its thread behind: a
-    daemon, which does not keep the process alive.
+    Readings start `1 / hz` seconds apart, or later where a reading takes longer. A source that never
+    returns, such as a driver that hangs, leaves its thread behind: a daemon, which does not keep
+    the process alive.
     """
 
     def __init__(self, source: Source, *, hz: float) -> None:
@@ -96,18 +96,15 @@ class Sampler:
     def _run(self) -> None:
         try:
             with self._source(self._tell) as read:
-                interval_seconds = 1 / self._hz
-                due = time.perf_counter()
                 while True:
+                    began = self._called_at = time.perf_counter()
                     values = read()
-                    self._samples.append(Sample(seconds=time.perf_counter(), values=values))
+                    now = time.perf_counter()
+                    self._samples.append(Sample(seconds=now, values=values))
                     self._called_at = math.inf
                     if self._stop.is_set():
                         break
-                    now = time.perf_counter()
-                    due += interval_seconds * max(1, -(-(now - due) // interval_seconds))
-                    self._stop.wait(max(0.0, due - now))
-                    self._called_at = time.perf_counter()
+                    self._stop.wait(max(0.0, began + 1 / self._hz - now))
         except Exception as error:
             self._tell("warning", f"telemetry failed, training continues: {error!r}")
             raise  # the traceback goes to standard error

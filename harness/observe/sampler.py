@@ -40,7 +40,7 @@ Source = Callable[[Tell], AbstractContextManager[Read]]
 class Sampler:
     """Samples a source until it is stopped or the source fails.
 
-    Readings start `1 / hz` seconds apart, or later where a reading takes longer. A source that never
+    Readings start `1 / hz` seconds apart, or later where one takes longer. A source that never
     returns, such as a driver that hangs, leaves its thread behind: a daemon, which does not keep
     the process alive.
     """

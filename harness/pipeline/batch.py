@@ -14,9 +14,9 @@ import tensorflow as tf
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.pipeline.capacity import Capacity
-from kernels.multi_hot import reads_resident_rows, takes_rowids
-from kernels.multi_hot.resident import take_batches, take_rows
-from kernels.multi_hot.segments import rowids_of_splits
+from kernels.multi_hot import takes_rowids
+from kernels.multi_hot.native.product import take_rows
+from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
 LABELS, WEIGHTS = "/labels", "/weights"
 """Names beside those of the inputs."""
@@ -198,7 +198,7 @@ class ResidentBatches(NamedTuple):
         real = _real(real_rows, self.num_rows)
         reads: dict[str, _Read] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
-            if reads_resident_rows(implementation):
+            if not takes_rowids(implementation):
                 reads[name] = _taken_natively(sets, rows, capacity=own)
                 continue
             values, row_splits, rowids = take_batches(*sets, rows, capacity=own)

@@ -10,7 +10,6 @@ from kernels.multi_hot.registry import (
     IMPLEMENTATIONS,
     Implementation,
     UnavailableError,
-    reads_resident_rows,
     takes_rowids,
     why_unavailable,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "choose_implementation",
     "multi_hot",
     "multi_hot_dense",
-    "reads_resident_rows",
     "takes_rowids",
     "why_unavailable",
 ]

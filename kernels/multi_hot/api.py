@@ -67,7 +67,7 @@ def multi_hot_dense(
             raise ValueError(
                 f"{implementation} reads row_splits and takes no value_rowids: leave them out"
             )
-        value_rowids = _check_rowids(value_rowids, values, row_splits)
+        value_rowids = _widen(value_rowids)
     problem = Problem(values, row_splits, table.shape[0], table.dtype, unique, value_rowids)
     return _differentiable(product, table, problem)
 
@@ -133,19 +133,6 @@ def _check_sets(values: Tensor, row_splits: Tensor) -> tuple[Tensor, Tensor]:
     if row_splits.shape[0] == 0:
         raise ValueError("row_splits must hold rows + 1 positions, at least [0]; got none")
     return values, row_splits
-
-
-def _check_rowids(value_rowids: Tensor, values: Tensor, row_splits: Tensor) -> Tensor:
-    """Return `value_rowids` as a [N] int32 tensor of a static shape."""
-    value_rowids = _widen(value_rowids)
-    static = None not in (*values.shape, *row_splits.shape)
-    if value_rowids.dtype != tf.int32 or not static or value_rowids.shape != values.shape:
-        raise ValueError(
-            "value_rowids must be int32 or uint16, as long as values, all of static shapes; got "
-            f"{value_rowids.dtype.name} of shape {value_rowids.shape} for values of shape "
-            f"{values.shape} and row_splits of shape {row_splits.shape}"
-        )
-    return value_rowids
 
 
 def _widen(vector: Tensor) -> Tensor:

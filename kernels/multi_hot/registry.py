@@ -52,11 +52,8 @@ class Product:
     """Where it runs."""
 
     takes_rowids: bool = True
-    """Whether it accepts `value_rowids`, which a compiled program computes once for many steps."""
-
-    reads_resident_rows: bool = False
-    """Whether `resident.take_rows` should copy each of its batches from resident sets, rather than
-    `resident.take_batches` all at once."""
+    """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as
+    by `segments.take_batches`. If not, `native.product.take_rows` copies its batches one by one."""
 
     deterministic_on_gpu: bool = False
     """Whether a GPU adds in a fixed order, so that every run gives the same bits."""
@@ -82,11 +79,6 @@ def product(name: str) -> Product:
 def takes_rowids(name: str) -> bool:
     """Return whether `multi_hot_dense` accepts `value_rowids` for this implementation."""
     return product(name).takes_rowids
-
-
-def reads_resident_rows(name: str) -> bool:
-    """Return whether batches of resident sets should be read by `resident.take_rows`."""
-    return product(name).reads_resident_rows
 
 
 def why_unavailable(name: str, device_type: str) -> str | None:

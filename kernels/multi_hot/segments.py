@@ -1,6 +1,7 @@
-"""Segment arithmetic that `dense` and `gather` share: which row each position is in, what counts.
+"""Segment arithmetic of `dense` and `gather`: which row each position is in, and what counts.
 
-Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[-1] of them count).
+Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[-1] of them count); L batches
+read from R resident rows of M ids.
 """
 
 from __future__ import annotations
@@ -80,6 +81,42 @@ def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
     ends = tf.clip_by_value(row_splits[:, 1:], 0, num_values) + num_values * buffer
     ended = _rows_ended(tf.reshape(ends, [-1]), num_buffers * num_values)
     return tf.reshape(ended, [num_buffers, num_values]) - num_rows * buffer
+
+
+def take_batches(
+    values: Tensor, row_splits: Tensor, rows: Tensor, *, capacity: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return batches of resident sets for `multi_hot_dense`, by XLA's operations on any device.
+
+    For compiled programs. All batches at once, since most of the work is index arithmetic in many
+    small kernels; `take_rows` copies one batch for an implementation that takes no row ids.
+
+    Args:
+      values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
+      row_splits: [R + 1] int32 or int64, of a static shape, as in `multi_hot_dense`.
+      rows: [L, B] int32 in [0, R), of a static shape. A row outside that range is replaced by
+        the nearest.
+      capacity: C, the static length of a batch's values; its rows must hold no more ids.
+
+    Returns:
+      values: [L, C] in the type of `values`: the rows' ids one after another, then any ids.
+      row_splits: [L, B + 1] int32. It ends above C where the rows hold more than C ids.
+      value_rowids: [L, C] int32, as in `multi_hot_dense`.
+    """
+    rows = tf.clip_by_value(rows, 0, row_splits.shape[0] - 2)
+    starts, ends = tf.gather(row_splits, rows), tf.gather(row_splits, rows + 1)
+    lengths = tf.cast(ends - starts, tf.int32)
+    splits = tf.pad(tf.cumsum(lengths, axis=1), [[0, 0], [1, 0]])
+    rowids = rowids_of_splits(splits, capacity)
+    # Position p of row r reads position p + shift(r).
+    wide = row_splits.dtype  # resident sets may hold more ids than int32 counts
+    shifts = starts - tf.cast(splits[:, :-1], wide)
+    own_rows = tf.minimum(rowids, rows.shape[1] - 1)
+    source = tf.range(capacity, dtype=wide) + tf.gather(shifts, own_rows, batch_dims=1)
+    if values.shape[0] == 0:  # all rows are empty: there is no value to gather
+        return tf.zeros_like(source, values.dtype), splits, rowids
+    last = tf.size(values, wide) - 1
+    return tf.gather(values, tf.clip_by_value(source, 0, last)), splits, rowids
 
 
 def _length(vector: Tensor) -> Any:

@@ -145,6 +145,5 @@ PRODUCT = Product(
     backward=_backward,
     device_types=("CPU",),
     takes_rowids=False,
-    reads_resident_rows=True,
     prepare=lambda: load().name,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.multi_hot import IMPLEMENTATIONS, reads_resident_rows, registry, takes_rowids
+from kernels.multi_hot import IMPLEMENTATIONS, registry, takes_rowids
 from kernels.multi_hot.registry import Product, UnavailableError, product, why_unavailable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -21,7 +21,6 @@ def test_each_name_is_an_implementation(name: str) -> None:
 def test_capabilities() -> None:
     known = ("dense", "gather", "native")
     assert [takes_rowids(name) for name in known] == [True, True, False]
-    assert [reads_resident_rows(name) for name in known] == [False, False, True]
     assert [product(name).deterministic_on_gpu for name in known] == [True, False, False]
     assert not product("dense").fits(2**14, 2**14)
 

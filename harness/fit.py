@@ -32,16 +32,16 @@ from harness.observe.profiler import ProfilerObserver
 from harness.observe.run_files import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
+    RESOLVED,
     TENSORBOARD_FOLDER_NAME,
     SummaryObserver,
-    read_fingerprint,
-    read_settings,
+    read_config,
     summarize,
 )
 from harness.observe.telemetry import MachineTelemetry
 from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart, Summary
 from harness.run_folder import clean_run_folder, is_complete
-from harness.settings import RunOptions, precision_watch_every, step_range
+from harness.settings import RunOptions, step_range
 from harness.setup import Setup
 from harness.timeline import Timeline
 
@@ -256,9 +256,10 @@ def run_start(
     order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
     choices = {name: setup.choices[name] for name in order} | setup.choices
     watch, precision = options.precision_watch, choices["precision"].name
-    every = precision_watch_every(watch, precision)
+    usual = 0 if precision == "float32" else 1
     choices["precision_watch"] = Choice(
-        name=str(every), why=precision if watch == "auto" else "asked for"
+        name=str(usual if watch == "auto" else watch),
+        why=precision if watch == "auto" else "asked for",
     )
     return RunStart(
         run_dir="" if folder is None else str(folder),
@@ -325,7 +326,7 @@ def _profiler(
 
 
 def _check_same_data(folder: Path, info: DatasetInfo) -> None:
-    trained_on = read_fingerprint(folder)
+    trained_on = read_config(folder)[RESOLVED].get("dataset", {}).get("fingerprint", "-")
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
@@ -342,6 +343,6 @@ def _has_ended(start: RunStart, folder: Path) -> bool:
             "with it"
         )
     # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
-    as_before = read_settings(folder).get("epochs") == start.epochs
+    as_before = read_config(folder).get("epochs") == start.epochs
     done = start.start_step == start.total_steps or as_before
     return done and is_complete(folder, num_steps=start.start_step)

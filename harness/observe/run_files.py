@@ -134,18 +134,6 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
     return content
 
 
-def read_fingerprint(run_dir: Path) -> str | None:
-    """The fingerprint of the data that a run was trained on; None where config.json has none.
-
-    Raises:
-        InputError: as `read_settings`.
-    """
-    match read_config(run_dir)[RESOLVED]:
-        case {"dataset": {"fingerprint": str(fingerprint)}}:
-            return fingerprint
-    return None
-
-
 def read_config(run_dir: Path) -> dict[str, Any]:
     """All that a run's config.json holds.
 

@@ -13,7 +13,7 @@ from harness.data.options import DataConfig
 from harness.decoding import from_mapping
 from harness.errors import InputError
 from harness.history import Progress
-from harness.observe.run_files import SummaryObserver, read_fingerprint, read_settings, summarize
+from harness.observe.run_files import SummaryObserver, read_settings, summarize
 from harness.records import Choice, MachineUse, RunStart, Summary, Window
 from harness.settings import Settings
 from harness.statistics import RunningStatistics
@@ -76,7 +76,7 @@ def test_config_json_says_what_every_auto_came_to(tmp_path: Path) -> None:
     assert content["resolved"]["replicas_why"] == "two GPUs"
     assert content["resolved"]["task"] == {"name": "binary", "why": "2 classes"}
     assert content["resolved"]["dataset"]["rows"] == 40_000
-    assert read_fingerprint(tmp_path) == DATASET.fingerprint
+    assert content["resolved"]["dataset"]["fingerprint"] == DATASET.fingerprint
 
 
 def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:

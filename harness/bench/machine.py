@@ -95,16 +95,17 @@ def describe_gpus() -> tuple[dict[str, Any], ...]:
         except pynvml.NVMLError:
             return ()  # without NVIDIA's driver there are none
         driver = pynvml.nvmlSystemGetDriverVersion()
-        return tuple(_described(handle, driver) for handle in nvml.answering())
+        return tuple(_described(card, driver) for card in nvml.cards())
 
 
-def _described(handle: Any, driver: str) -> dict[str, Any]:
+def _described(card: nvml.Card, driver: str) -> dict[str, Any]:
+    handle = card.handle
     memory = nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, handle)
     milliwatts = nvml.answer(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     clock, sm = pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM
     return {
-        "name": pynvml.nvmlDeviceGetName(handle),
-        "uuid": pynvml.nvmlDeviceGetUUID(handle),
+        "name": card.name,
+        "uuid": card.uuid,
         "driver": driver,
         "memory_bytes": memory and int(memory.total),
         "max_sm_clock_mhz": nvml.answer(pynvml.nvmlDeviceGetMaxClockInfo, handle, sm),

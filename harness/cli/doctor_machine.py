@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pynvml
@@ -74,8 +73,8 @@ def gpus(devices: Devices) -> Iterator[Finding]:
             text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {newest_cuda}"
             yield Finding("NVIDIA driver", "ok", text, "gpu")
             cards = nvml.cards()
-            for index, (card, handle) in enumerate(zip(cards, nvml.answering(), strict=True)):
-                yield _card(index, card, handle)
+            for index, card in enumerate(cards):
+                yield _card(index, card)
             for index in nvml.lost():
                 text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
                 yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
@@ -91,10 +90,10 @@ def gpus(devices: Devices) -> Iterator[Finding]:
     yield counters(DRIVER_PARAMETERS)
 
 
-def _card(index: int, card: Card, handle: Any) -> Finding:
+def _card(index: int, card: Card) -> Finding:
     words = [card.name]
     # In MIG mode only administrators are told.
-    if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, handle):
+    if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, card.handle):
         words.append(f"{memory.total / 1e9:,.1f} GB")
     if card.compute_capability is not None:
         words.append("compute capability {}.{}".format(*card.compute_capability))

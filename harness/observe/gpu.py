@@ -125,8 +125,7 @@ class _Gpu:
         self.index = index
         self._name = f"GPU {index} ({card.name})"
         self._tell = tell
-        self._card = pynvml.nvmlDeviceGetHandleByUUID(card.uuid.encode())
-        self._slice = self._card
+        self._card = self._slice = card.handle
         self._queries = dict(_QUERIES)
         if card.slices:
             self._slice = pynvml.nvmlDeviceGetHandleByUUID(card.slices[0].encode())

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pynvml
@@ -48,6 +48,8 @@ class Card:
     """Whether it is in MIG mode: only its slices compute."""
     slices: tuple[str, ...] = ()
     """UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own."""
+    handle: Any = field(default=None, compare=False)
+    """NVML's, as long as it stays open."""
 
 
 @contextlib.contextmanager
@@ -85,13 +87,13 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def answering() -> tuple[Any, ...]:
-    """NVML's handles of the GPUs that answer, in its order.
+def cards() -> tuple[Card, ...]:
+    """The GPUs that answer, in NVML's order, that of their PCI addresses.
 
     Raises:
         pynvml.NVMLError: when NVML does not answer, as the functions below.
     """
-    return tuple(handle for _, handle in _all_handles() if handle is not None)
+    return tuple(_card(handle) for _, handle in _all_handles() if handle is not None)
 
 
 def lost() -> tuple[int, ...]:
@@ -113,11 +115,6 @@ def driver_cuda_version() -> tuple[int, int]:
     return version // 1000, version % 1000 // 10
 
 
-def cards() -> tuple[Card, ...]:
-    """The GPUs that answer, in NVML's order, that of their PCI addresses."""
-    return tuple(map(_card, answering()))
-
-
 def _card(handle: Any) -> Card:
     capability = answer(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     mode = answer(pynvml.nvmlDeviceGetMigMode, handle)
@@ -129,6 +126,7 @@ def _card(handle: Any) -> Card:
         compute_capability=None if capability is None else tuple(capability),
         is_sliced=is_sliced,
         slices=tuple(map(pynvml.nvmlDeviceGetUUID, _slices(handle))) if is_sliced else (),
+        handle=handle,
     )
 
 

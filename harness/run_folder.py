@@ -179,10 +179,10 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         InputError: naming each setting that differs and both its values.
     """
     before = read_settings(folder)
-    if lost := [group for group in ("execution", "output") if group not in before]:
+    if "execution" not in before:
         raise InputError(
-            f"{folder / CONFIG_FILE_NAME} has lost {' and '.join(lost)}: whether the settings are "
-            "the same cannot be told; restore the file, or name another --run-dir"
+            f"{folder / CONFIG_FILE_NAME} has lost execution: whether the settings are the same "
+            "cannot be told; restore the file, or name another --run-dir"
         )
     were, are = _deciding(before), _deciding(json.loads(json_text(config)))
     differing = [
@@ -194,12 +194,6 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
             f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
-        )
-    events = before.get("output", {}).get("tensorboard")
-    if config["output"]["tensorboard"] == "on" and events not in ("on", "off"):
-        raise InputError(
-            f"the run's event files are in {events}, and would go on elsewhere: give "
-            f"--tensorboard {events} again, or --tensorboard off"
         )
     return before
 

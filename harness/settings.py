@@ -6,7 +6,6 @@ prints and what it records follow from `Settings` and `_CHOOSERS`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -280,7 +279,7 @@ class Telemetry:
     def __post_init__(self) -> None:
         hz = self.telemetry_hz
         require(
-            hz == 0 or (math.isfinite(hz) and LEAST_HZ <= hz <= MOST_HZ),
+            hz == 0 or LEAST_HZ <= hz <= MOST_HZ,
             f"--telemetry-hz is {hz:g}; choose 0 for none, or from {LEAST_HZ:g} to {MOST_HZ:g}",
         )
 
@@ -307,13 +306,6 @@ class RunOptions(Recorded, Telemetry, OnNan):
         Recorded.__post_init__(self)
         Telemetry.__post_init__(self)
         OnNan.__post_init__(self)
-
-
-def precision_watch_every(setting: Literal["auto"] | int, precision: str) -> int:
-    """What `precision_watch` comes to in a precision: every so many epochs, 0 for never."""
-    if setting == "auto":
-        return 0 if precision == "float32" else 1
-    return setting
 
 
 def step_range(text: str) -> tuple[int, int]:

@@ -3,9 +3,10 @@
 Letters: B rows, K classes.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -63,8 +64,6 @@ class Task:
             InputError: when the labels are none of this task's, or Keras has no such loss or
                 metric.
         """
-        if examples.labels is None:
-            raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
         kind, why = _look(examples)
         if self.kind != "auto":
             kind, why = self.kind, "asked for"
@@ -179,9 +178,7 @@ class SettledTask:
 
     def check_labels(self, examples: Examples) -> None:
         """Raises InputError unless the labels of `examples` are this task's."""
-        labels = examples.labels
-        if labels is None:
-            raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
+        labels = _labels(examples)
         if isinstance(labels, RaggedSets):
             kind, shape, whole = "ragged", [labels.num_rows, labels.num_tokens], True
         else:
@@ -269,12 +266,17 @@ def _is_sparse(loss_or_metric: Any) -> bool:
     return type(loss_or_metric).__name__.startswith("Sparse")
 
 
+def _labels(examples: Examples) -> np.ndarray | RaggedSets:
+    if examples.labels is None:
+        raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
+    return examples.labels
+
+
 def _look(examples: Examples) -> tuple[Kind, str]:
     """The task that labels look like, and why."""
-    labels = examples.labels
+    labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return "multi_label", "sets of class numbers as labels"
-    assert labels is not None
     if labels.ndim == 2 and labels.shape[1] > 1:
         return "multi_label", f"labels [rows, {labels.shape[1]}]"
     if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
@@ -284,10 +286,9 @@ def _look(examples: Examples) -> tuple[Kind, str]:
 
 
 def _num_classes(examples: Examples, kind: Kind) -> int:
-    labels = examples.labels
+    labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return labels.num_tokens
-    assert labels is not None
     if kind == "multi_label" and labels.ndim == 2:
         return int(labels.shape[1])
     return max(2, examples.num_classes or int(np.ceil(labels.max(initial=0))) + 1)
@@ -323,12 +324,18 @@ def _loss_of(function: Any) -> keras.losses.Loss | None:
 def _check_loss(task: SettledTask) -> None:
     """Raises InputError unless the loss is a number for each row."""
     labels = np.zeros([2, task.num_outputs] if task.kind == "multi_label" else [2], np.int32)
-    try:
+    with _computing(f"loss {task.loss.name!r}", task):
         task.judge(tf.constant(labels), tf.zeros([2, task.num_outputs]))
+
+
+@contextlib.contextmanager
+def _computing(what: str, task: SettledTask) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise InputError(
-            f"the loss {task.loss.name!r} cannot be computed for the task {task.kind} with "
-            f"{task.num_classes} classes: {error}"
+            f"the {what} cannot be computed for the task {task.kind} with {task.num_classes} "
+            f"classes: {error}"
         ) from error
 
 
@@ -382,15 +389,10 @@ def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
     """Lets a metric make its variables, some of which depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
     targets = np.zeros([1], np.int32) if _is_sparse(metric) and task.num_outputs > 1 else rows
-    try:
+    with _computing(f"metric {metric.name!r}", task):
         metric.update_state(targets, rows)
         result = metric.result()
         metric.reset_state()
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise InputError(
-            f"the metric {metric.name!r} cannot be computed for the task {task.kind} with "
-            f"{task.num_classes} classes: {error}"
-        ) from error
     if isinstance(result, Mapping) or np.ndim(result):
         raise InputError(
             f"the metric {metric.name!r} is not one number but {np.shape(result)}; average it over "

@@ -40,7 +40,7 @@ GROUND = tuple(
     f"harness.{name}"
     for name in (
         *("errors", "checks", "files", "decoding", "records", "statistics", "quiet", "timeline"),
-        *("child_process", "background"),
+        "background",
     )
 )
 TRAINER = tuple(

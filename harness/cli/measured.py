@@ -7,16 +7,17 @@ the parent's side, and describes the messages.
 
 from __future__ import annotations
 
-import io
+import ctypes
 import json
 import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from harness.bench.process import OWN_CODE, PROTOCOL_VERSION
-from harness.child_process import die_with_parent, take_standard_output
 from harness.cli.train import TrainConfig, trainer_of
 from harness.decoding import from_mapping
 from harness.errors import InputError
@@ -26,6 +27,8 @@ from harness.records import Observer, Window
 
 _EPOCHS = 2
 """Whose orders of rows are repeated."""
+_PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 
 
 class _Windows(Observer):
@@ -40,8 +43,10 @@ class _Windows(Observer):
 
 def main() -> None:
     """Serves one parent until it closes standard input."""
-    die_with_parent()
-    with io.TextIOWrapper(take_standard_output()) as channel:
+    if sys.platform == "linux":  # end with the parent, also while stopped
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with os.fdopen(os.dup(1), "w") as channel:
+        os.dup2(2, 1)  # what libraries print must not garble the answers
         try:
             with quiet_import():
                 import tensorflow as tf

@@ -80,7 +80,7 @@ class Checkpoints:
             "remove it to go on from the one before, if there is one, or train with --overwrite to "
             "start anew"
         )
-        arrays = _checked(path, remedy)
+        arrays = _read(path, remedy)
         if misfit := self._misfit(arrays):
             raise InputError(
                 f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume with "
@@ -112,7 +112,7 @@ class Checkpoints:
 
     def _write(self, arrays: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._folder / _name(int(arrays[_STEP]))) as beside:
+        with replacing(self._folder / f"ckpt-{arrays[_STEP]}.npz") as beside:
             np.savez(beside, **arrays)
         for path in self._saved()[:-_NUM_KEPT]:
             path.unlink()
@@ -124,7 +124,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
     Raises:
         InputError: when it is damaged, or lacks a variable of the model.
     """
-    arrays = _checked(path, "name another")
+    arrays = _read(path, "name another")
     for name, variable in variables_by_name(model).items():
         array = arrays.get(f"{MODEL_PREFIX}{name}")
         if array is None or array.shape != tuple(variable.shape):
@@ -135,34 +135,16 @@ def load_weights(path: Path, model: keras.Model) -> None:
         variable.assign(array)
 
 
-def _checked(path: Path, remedy: str) -> dict[str, np.ndarray]:
+def _read(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint; an InputError that ends in `remedy` where it is none, or not a
+    whole one."""
     try:
-        return _read(path)
+        with path.open("rb") as opened, np.load(opened) as loaded:  # refuses pickles
+            return {**loaded, _STEP: loaded[_STEP]}
     except _DAMAGE as error:
         raise InputError(
             f"checkpoint {path} is damaged, or cannot be read ({error}); {remedy}"
         ) from error
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint; raises one of `_DAMAGE` where it is none, or not a whole one."""
-    with path.open("rb") as opened:
-        loaded = np.load(opened)  # refuses pickles
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it is no npz")
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # what is no array is handed out as bytes
-            raise ValueError(f"{name} is no array")
-    step = int(arrays[_STEP])
-    if path.name != _name(step):
-        raise ValueError(f"it is that of step {step}")
-    return arrays
-
-
-def _name(step: int) -> str:
-    return f"ckpt-{step}.npz"
 
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:

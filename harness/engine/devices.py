@@ -103,25 +103,15 @@ def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
         num_gpus: that TensorFlow shows.
         batch_size: rows of a global batch; None where nothing is trained.
     """
-    if num_gpus == 0:
-        return 1, "no GPU"
-    if num_gpus == 1:
-        return 1, "the only GPU"
+    if num_gpus < 2:
+        return 1, "the only GPU" if num_gpus else "no GPU"
     if batch_size is None:
         return 1, "nothing is trained"
-    worth = batch_size // _ROWS_THAT_PAY
-    if worth < 2:
-        return 1, (
-            f"a batch of {batch_size:,} rows is too small for more of the {num_gpus} GPUs, which "
-            f"pay from {_ROWS_THAT_PAY:,} rows each"
-        )
-    most = min(num_gpus, worth)
-    taken = next(n for n in range(most, 0, -1) if batch_size % n == 0)
-    if taken == num_gpus:
-        return taken, "all GPUs"
+    most = min(num_gpus, batch_size // _ROWS_THAT_PAY)
+    taken = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
     return taken, (
-        f"of {num_gpus} GPUs the most that divide {batch_size:,} rows and get "
-        f"{_ROWS_THAT_PAY:,} or more each"
+        f"as many of {num_gpus} GPUs as divide a batch of {batch_size:,} rows into shares of "
+        f"{_ROWS_THAT_PAY:,} or more"
     )
 
 

@@ -1,6 +1,6 @@
 """What every dispatch of a run will hold, computed on the host before any tensor exists.
 
-Letters: B rows of a global batch, R replicas, each with a device of its own, L steps of a call.
+Letters: B rows of a global batch, b of a replica, of which R have a device each, L steps of a call.
 """
 
 import functools
@@ -76,12 +76,10 @@ class Plan:
     steps_per_call: int
     """L: calls begin at its multiples, counted from the epoch's first step."""
     seed: int | None
-    """None: the rows in stored order."""
+    """None: an evaluation, of the rows in stored order; empty batches fill its last call."""
     capacities: Capacities
     distinct_epochs: int | None = None
     """After so many the orders repeat, as in a benchmark; None: they never do."""
-    whole_calls: bool = False
-    """Whether empty batches fill an epoch's last call, which only an evaluation can do."""
 
     @property
     def num_rows(self) -> int:
@@ -97,17 +95,21 @@ class Plan:
     def steps_per_epoch(self) -> int:
         """Steps that visit every row once, the padded last one included."""
         steps = -(-self.num_rows // self.batch_size)
-        return -(-steps // self.steps_per_call) * self.steps_per_call if self.whole_calls else steps
+        return (
+            -(-steps // self.steps_per_call) * self.steps_per_call if self.seed is None else steps
+        )
 
     def order(self, epoch: int) -> np.ndarray:
-        """The epoch's rows, padded to whole batches with the empty row, int64 [steps * B]."""
+        """The epoch's rows by step and replica, padded to whole batches with the empty row, int64
+        [steps, R, b]: replica r takes rows [r*b, (r+1)*b) of every global batch."""
         if self.seed is None:
             rows = np.arange(self.num_rows)
         else:
             drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
             rows = epoch_order(self.num_rows, seed=self.seed, epoch=drawn)
         padding = self.steps_per_epoch * self.batch_size - self.num_rows
-        return np.concatenate([rows, np.full(padding, self.num_rows)])
+        rows = np.concatenate([rows, np.full(padding, self.num_rows)])
+        return rows.reshape(-1, self.replicas, self.rows_per_replica)
 
     def call_end(self, step: int, *, calls: int = 1) -> int:
         """Where the call that begins at a step of an epoch ends, or some calls from there on."""
@@ -131,8 +133,8 @@ class EpochPlan:
         self._plan = plan
         self._epoch = epoch
         self.order = plan.order(epoch)
-        """The epoch's rows, padded to whole batches with the empty row, int64 [steps * B]."""
-        self.real_rows = _real_rows(plan, self.order)
+        """The epoch's rows, as of `Plan.order`."""
+        self.real_rows = (self.order < plan.num_rows).sum(axis=2)
         """Rows of each replica's share of each batch that are no padding, int64 [steps, R]."""
         self._nnz = _nnz(plan, self.order)
 
@@ -200,36 +202,23 @@ def evaluation_plan(
     lengths: np.ndarray, *, batch_size: int, replicas: int, steps_per_call: int
 ) -> Plan:
     """A plan that visits the rows once in stored order, with a single capacity, in whole calls."""
+    # As many calls, of the same length: the fewest empty batches.
+    steps = -(-lengths.shape[1] // batch_size)
+    even = -(-steps // -(-steps // steps_per_call))
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_call=steps_per_call,
+        steps_per_call=even,
         seed=None,
         capacities=Capacities(typical=(), largest=()),
-        whole_calls=True,
     )
-    # As many calls, of the same length: the fewest empty batches.
-    steps = -(-lengths.shape[1] // batch_size)
-    even = -(-steps // -(-steps // steps_per_call))
-    plan = replace(plan, steps_per_call=even)
     return replace(plan, capacities=capacity_for_batches([_nnz(plan, plan.order(0))]))
-
-
-def _by_share(plan: Plan, order: np.ndarray) -> tuple[int, int, int]:
-    """The shape of an order by step, replica and row: replica r takes rows [r*b, (r+1)*b) of every
-    global batch."""
-    return len(order) // plan.batch_size, plan.replicas, plan.rows_per_replica
 
 
 def _nnz(plan: Plan, order: np.ndarray) -> np.ndarray:
     """Ids of each replica's share of each batch, int64 [columns, steps, R]."""
-    lengths = np.pad(plan.lengths, [(0, 0), (0, 1)])[:, order]
-    return lengths.reshape(len(lengths), *_by_share(plan, order)).sum(axis=3)
-
-
-def _real_rows(plan: Plan, order: np.ndarray) -> np.ndarray:
-    return (order < plan.num_rows).reshape(_by_share(plan, order)).sum(axis=2)
+    return np.pad(plan.lengths, [(0, 0), (0, 1)])[:, order].sum(axis=3)
 
 
 def epochs_from(plan: Plan, *, start_step: int, epochs: int) -> Iterator[tuple[int, int]]:

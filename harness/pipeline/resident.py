@@ -9,7 +9,7 @@ import tensorflow as tf
 from harness.pipeline.batch import Columns, ResidentBatches
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
-_Prepared = tuple[EpochPlan, tuple[ResidentBatches, ...]]
+_Prepared = tuple[EpochPlan, int, tuple[ResidentBatches, ...]]
 
 
 class Resident:
@@ -41,37 +41,33 @@ class Resident:
         trained; those of the first from the call on, beside whatever else a run starts with.
         """
         upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
-        first = next(upcoming, None)
-        if first is None:
-            return iter(())
-        ahead = self._ahead.submit(self._prepare, plan, first[0])
-        return self._dispatches(plan, first, upcoming, ahead, calls)
+
+        def prepare_next() -> Future[_Prepared] | None:
+            following = next(upcoming, None)
+            return following and self._ahead.submit(self._prepare, plan, *following)
+
+        return self._dispatches(plan, prepare_next(), prepare_next, calls)
 
     def _dispatches(
         self,
         plan: Plan,
-        following: tuple[int, int] | None,
-        upcoming: Iterator[tuple[int, int]],
-        ahead: Future[_Prepared],
+        ahead: Future[_Prepared] | None,
+        prepare_next: Callable[[], Future[_Prepared] | None],
         calls: Callable[[], int] | None,
     ) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
-        while following is not None:
-            planned, batches = ahead.result()
-            step = following[1]
-            following = next(upcoming, None)
-            if following is not None:
-                ahead = self._ahead.submit(self._prepare, plan, following[0])
+        while ahead is not None:
+            planned, step, batches = ahead.result()
+            ahead = prepare_next()
             while step < plan.steps_per_epoch:
                 num_calls = plan.steps_per_epoch if calls is None else calls()
                 end = plan.call_end(step, calls=num_calls)
                 yield planned.dispatch(step, end), batches
                 step = end
 
-    def _prepare(self, plan: Plan, epoch: int) -> _Prepared:
-        """The epoch's plan, and its batches on every device."""
+    def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
+        """The epoch's plan, the step to begin at, and its batches on every device."""
         planned = EpochPlan(plan, epoch)
-        shape = (plan.steps_per_epoch, plan.replicas, plan.rows_per_replica)
-        rows = planned.order.astype(np.uint32).reshape(shape)
+        rows = planned.order.astype(np.uint32)
         batches = []
         for replica, (device, sets) in enumerate(zip(self._devices, self._sets, strict=True)):
             with tf.device(device):
@@ -83,4 +79,4 @@ class Resident:
                         batch_rows=tf.constant(planned.real_rows.sum(axis=1)),
                     )
                 )
-        return planned, tuple(batches)
+        return planned, step, tuple(batches)

@@ -1,8 +1,7 @@
 """tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels. A dispatch is one call. Letters: L steps of a call, B rows of a global batch, b those of
-one device, C capacity.
+kernels. A dispatch is one call. Letters: L steps of a call, R replicas, b rows of one, C capacity.
 """
 
 import functools
@@ -69,14 +68,12 @@ class Stream:
 
         def calls() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for dispatch, rows in _planned(plan, epochs, start_step):
-                padding = plan.steps_per_call * plan.batch_size - len(rows)
-                padded = np.pad(rows, (0, padding), constant_values=plan.num_rows)
+                padding = plan.steps_per_call - len(rows), *rows.shape[1:]
+                padded = np.concatenate([rows, np.full(padding, plan.num_rows)])
                 yield padded, np.array(dispatch.calls[0].capacity, np.int64)
 
-        signature = (
-            tf.TensorSpec([plan.steps_per_call * plan.batch_size], tf.int64),
-            tf.TensorSpec([len(self._rows[0])], tf.int64),
-        )
+        shape = plan.steps_per_call, plan.replicas, plan.rows_per_replica
+        signature = tf.TensorSpec(shape, tf.int64), tf.TensorSpec([len(self._rows[0])], tf.int64)
         # AutoGraph would write a temporary file, and has no Python control flow to convert.
         gather = tf.autograph.experimental.do_not_convert(
             functools.partial(_gather, self._rows, plan)
@@ -91,13 +88,12 @@ class Stream:
 
 
 def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:
-    """Each dispatch, and the rows of its steps."""
+    """Each dispatch, and the rows of its steps, [steps, R, b]."""
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
             end = plan.call_end(step)
-            rows = planned.order[step * plan.batch_size : end * plan.batch_size]
-            yield planned.dispatch(step, end, origin=step), rows
+            yield planned.dispatch(step, end, origin=step), planned.order[step:end]
             step = end
 
 
@@ -113,9 +109,8 @@ def _gather(
     rows: tf.Tensor,
     capacities: tf.Tensor,
 ) -> tuple[StreamBatches, ...]:
-    """The batches of each device, from row ids [L * B] and capacities [columns]."""
+    """The batches of each device, from row ids [L, R, b] and capacities [columns]."""
     ragged, dense = columns
-    rows = tf.reshape(rows, [plan.steps_per_call, plan.replicas, plan.rows_per_replica])
     real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=2)
     return tuple(
         StreamBatches(

@@ -100,7 +100,7 @@ def keras_step(
 
 def steps_of(rig: Rig) -> Iterator[tuple[Any, Batches, np.ndarray]]:
     """Each call of one step, and the rows that it trains on."""
-    order = rig.plan.order(0)
+    order = rig.plan.order(0).reshape(-1)
     size = rig.plan.batch_size
     step = 0
     for dispatch, batches in rig.dispatches():

@@ -263,14 +263,6 @@ def test_a_damaged_checkpoint_is_refused(
     assert checkpoints(rig, tmp_path).restore() == 1, "as the message says"
 
 
-def test_a_renamed_checkpoint_is_refused(tmp_path: Path, sets: RaggedSets) -> None:
-    rig = build_rig(sets)
-    save(rig, tmp_path, 7)
-    (tmp_path / "ckpt-7.npz").rename(tmp_path / "ckpt-0999.npz")
-    with pytest.raises(InputError, match=r"ckpt-0999.npz .*it is that of step 7"):
-        checkpoints(rig, tmp_path).restore()
-
-
 def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
     command = [sys.executable, "-m", saving_process.__name__, str(tmp_path)]
     root = Path(__file__).parents[3]

@@ -46,10 +46,10 @@ def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size
     [
         (0, 500, 1, "no GPU"),
         (1, 500, 1, "the only GPU"),
-        (3, 500, 1, "a batch of 500 rows is too small for more of the 3 GPUs"),
-        (8, 4_096, 1, "too small for more of the 8 GPUs, which pay from 8,192 rows each"),
-        (8, 65_536, 8, "all GPUs"),
-        (6, 65_536, 4, "of 6 GPUs the most that divide 65,536 rows"),
+        (3, 500, 1, "of 3 GPUs as divide a batch of 500 rows into shares of 8,192 or more"),
+        (8, 4_096, 1, "of 8 GPUs"),
+        (8, 65_536, 8, "of 8 GPUs"),
+        (6, 65_536, 4, "of 6 GPUs as divide a batch of 65,536 rows"),
         (8, None, 1, "nothing is trained"),
     ],
 )

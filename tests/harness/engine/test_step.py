@@ -58,7 +58,7 @@ def exact() -> Exact:
 def test_loss_hits_and_gradients_of_real_rows(exact: Exact, settings: tuple) -> None:
     rig = exact(*settings)
     rng = np.random.default_rng()
-    order = rig.plan.order(0)
+    order = rig.plan.order(0).reshape(-1)
     steps = 0
     for dispatch, batches in rig.dispatches():
         for call in dispatch.calls:

@@ -62,9 +62,8 @@ def expected_share(
     columns: Columns, plan: Plan, *, epoch: int, step: int, replica: int
 ) -> ExpectedShare:
     """The share of a replica in a step of an epoch."""
-    batch = plan.order(epoch)[step * plan.batch_size : (step + 1) * plan.batch_size]
-    b = plan.batch_size // plan.replicas
-    own = batch[replica * b : (replica + 1) * b]
+    batch = plan.order(epoch)[step]
+    b, own = plan.rows_per_replica, batch[replica]
     real = own[own < plan.num_rows]
     dense = {}
     for name, array in columns.dense.items():

@@ -41,7 +41,7 @@ def test_every_device_gets_the_rows_of_its_replica(
     epochs = []
     for dispatch, batches in feed.dispatches(plan, epochs=EPOCHS):
         planned = EpochPlan(plan, dispatch.epoch)
-        rows = planned.order.reshape(plan.steps_per_epoch, plan.replicas, -1)
+        rows = planned.order
         batch_rows = (rows < examples.num_rows).sum(axis=(1, 2))
         for replica, (own, device) in enumerate(zip(batches, logical_devices, strict=True)):
             np.testing.assert_array_equal(own.rows, rows[:, replica])

@@ -330,8 +330,8 @@ def _check_same_data(folder: Path, info: DatasetInfo) -> None:
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
-            f"{info.fingerprint[:12]}, the run was trained on {trained_on or 'unknown':.12}; restore the "
-            "data that it was trained on, or start a new run in another --run-dir"
+            f"{info.fingerprint[:12]}, the run was trained on {trained_on:.12}; restore "
+            "the data that it was trained on, or start a new run in another --run-dir"
         )
 
 

@@ -101,7 +101,7 @@ class ProfilerObserver(Observer):
     def on_compilation(self, compilation: Compilation) -> None:
         """Starts again, unless a dispatch was captured already."""
         if self._step_marker is not None and not self._dispatches:
-            self._discard()
+            self.close()
             self._start()
             self._open_step_marker()
 
@@ -114,7 +114,7 @@ class ProfilerObserver(Observer):
             return
         self._close_markers()
         if window.step <= self.asked_for[0]:
-            self._discard()
+            self.close()
             return
         if not self._dispatches:
             self._first_step = self._step
@@ -132,8 +132,11 @@ class ProfilerObserver(Observer):
             self._write()
 
     def close(self) -> None:
-        """Stops the profiler, also after a failure."""
-        self._discard()
+        """Stops the profiler; what it holds is lost."""
+        self._close_markers()
+        if self._running:
+            tf.profiler.experimental.stop(save=False)
+            self._running = False
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -151,12 +154,6 @@ class ProfilerObserver(Observer):
         if self._step_marker is not None:
             self._step_marker.close()
             self._step_marker = None
-
-    def _discard(self) -> None:
-        self._close_markers()
-        if self._running:
-            tf.profiler.experimental.stop(save=False)
-            self._running = False
 
     def _write(self) -> None:
         self._running = False

@@ -134,25 +134,24 @@ def kept_bytes(path: Path, start_step: int) -> int:
         return 0
     size_bytes = 0
     first: int | None = None
-    windows: list[tuple[int, int]] = []  # steps done at their beginning and end
+    done = 0  # steps at the end of the window before
     evaluations: dict[int, int] = {}  # steps done, by epoch
+    gaps = []
     for size, record in _lines(path):
         step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
-        first = step - num_steps if first is None else first
+        if first is None:
+            first = done = step - num_steps
         if step > start_step:
             continue  # the run repeats these
         size_bytes += size
         if num_steps > 0:
-            windows.append((step - num_steps, step))
+            if step - num_steps != done:
+                gaps.append(f"step {done} is followed by step {step - num_steps + 1}")
+            done = step
         elif "validation_loss" in record:
             evaluations[int(record["epoch"])] = step
-    ends = [first or 0, *(end for _, end in windows)]
-    begins = [*(begin for begin, _ in windows), start_step]
-    gaps = [
-        f"step {end} is followed by step {begin + 1}"
-        for end, begin in zip(ends, begins, strict=True)
-        if end != begin
-    ]
+    if done != start_step:
+        gaps.append(f"step {done} is followed by step {start_step + 1}")
     for epoch, step in list(evaluations.items())[:1]:
         per_epoch = step // (epoch + 1)
         expected = range(per_epoch, start_step + 1, per_epoch)
@@ -160,7 +159,7 @@ def kept_bytes(path: Path, start_step: int) -> int:
         gaps += [
             f"there is no evaluation after step {end}"
             for end in expected
-            if end > ends[0] and end not in evaluated
+            if end > (first or 0) and end not in evaluated
         ]
     if gaps:
         raise InputError(

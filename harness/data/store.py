@@ -23,12 +23,12 @@ import numpy.typing as npt
 from harness.checks import require
 from harness.data.ragged import RaggedSets, fingerprint_of
 from harness.errors import InputError
-from harness.files import read_json, write_json
+from harness.files import read_json, replacing, write_json
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
 _PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}
-_DESCRIBED = ("name", "num_tokens", "num_classes", "is_unique")
-_CHECKED = (*_DESCRIBED, "rows", "nnz", "held_out_rows")
+_DESCRIBED = ("name", "num_tokens", "num_classes")
+_CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 
 def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int = 0) -> None:
@@ -66,16 +66,19 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
         written.mkdir()
         for part in _PARTS:
             _write_npy(written / f"{part}.npy", getattr(sets, part))
-        described = {key: getattr(sets, key) for key in _DESCRIBED}
-        sizes = {"rows": sets.num_rows, "nnz": sets.nnz, "held_out_rows": held_out_rows}
-        meta = _FORMAT | described | sizes
+        meta = _FORMAT | {
+            **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
+            "rows": sets.num_rows,
+            "nnz": sets.nnz,
+            "held_out_rows": held_out_rows,
+        }
         write_json(written / "meta.json", {**meta, "checksum": _checksum(meta, sets.fingerprint)})
         written.rename(folder)
 
 
 def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """As np.save does, whose OSError on a full disk does not say that the disk is full."""
-    with path.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         file.write(np.ascontiguousarray(array).data)
@@ -94,7 +97,8 @@ def load(folder: str | os.PathLike[str]) -> RaggedSets:
     fingerprint = fingerprint_of(parts["row_splits"], parts["labels"], parts["values"], *counts)
     if meta.get("checksum") != _checksum(meta, fingerprint):
         raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
-    return RaggedSets(**parts, **{key: meta[key] for key in _DESCRIBED})
+    sets = RaggedSets(**parts, **{key: meta[key] for key in _DESCRIBED})
+    return sets.derived(is_unique=meta["is_unique"])
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:

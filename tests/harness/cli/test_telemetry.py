@@ -274,7 +274,7 @@ def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> N
     assert summary(runs_of["hidden"])["gpu_hours"] is None
 
     assert "GPU 0 (NVIDIA Fake 100) is a slice: " in slices
-    named = "warning: TensorFlow cannot use NVIDIA Fake 100 (compute capability 9.0): "
+    named = "warning: TensorFlow can use 0 of 1 GPUs (NVIDIA Fake 100, compute capability 9.0): "
     assert slices.lstrip("= \n").startswith(named)
     assert "The CPU computes instead" in slices.splitlines()[1]
     read = curves(runs_of["slices"])

@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.engine import Engine
@@ -219,14 +218,12 @@ class Steps:
         self.start = start
         self._run = run
         self._dispatches = run.dispatches(epochs=_ENDLESS)
-        self._first: Any = None
 
     def compile(self) -> Sequence[Compilation]:
         """Compiles every program of the training, if that was not yet done."""
-        if self._first is None:
-            self._first = next(self._dispatches)
-            self._dispatches = itertools.chain([self._first], self._dispatches)
-        return self._run.prepare(*self._first)
+        first = next(self._dispatches)
+        self._dispatches = itertools.chain([first], self._dispatches)
+        return self._run.prepare(*first)
 
     def run(
         self,

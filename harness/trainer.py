@@ -271,21 +271,20 @@ class Trainer:
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
         """The setup, made for the first rows that are seen; for labelled ones once more if those
         had none, and likewise for the first that are trained on."""
-        made = self._setup
-        if made is not None and self._is_exposed:  # someone may have changed it since
-            made.engine.read_model()
-            self._is_exposed = False
-        lacks_task = made is not None and not made.task.is_known and parts[0].labels is not None
-        lacks_choices = made is not None and training and "input" not in made.choices
-        is_outdated = made is not None and made.engine.states[0].is_outdated
-        if made is None or lacks_task or lacks_choices or is_outdated:
-            if made is not None:
-                made.engine.states[0].write_to_model()
-            given = self._given if made is None else made.model
-            self._setup = set_up(
-                given, self._task, self._optimizer, self.settings, *parts, training=training, **how
-            )
-        assert self._setup is not None
+        given, made = self._given, self._setup
+        if made is not None:
+            if self._is_exposed:  # someone may have changed it since
+                made.engine.read_model()
+                self._is_exposed = False
+            lacks_task = not made.task.is_known and parts[0].labels is not None
+            lacks_choices = training and "input" not in made.choices
+            if not (lacks_task or lacks_choices or made.engine.states[0].is_outdated):
+                return made
+            made.engine.states[0].write_to_model()
+            given = made.model
+        self._setup = set_up(
+            given, self._task, self._optimizer, self.settings, *parts, training=training, **how
+        )
         return self._setup
 
     def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_from_the_first_step_on_without_compilation(tmp_path: Path) -> None:
         ("-1:4", ["--profile-steps is '-1:4'"]),
         ("5:5", ["--profile-steps is 5:5, which holds no step"]),
         ("9:3", ["--profile-steps is 9:3"]),
-        ("0:33", ["--profile-steps is 0:33", "after step 32 (2 epochs of 16)", "--epochs"]),
+        ("0:33", ["--profile-steps is 0:33", "the steps 0:32 (2 epochs of 16)", "--epochs"]),
     ],
 )
 def test_steps_that_do_not_fit(steps: str, parts: list[str], tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_resumed_run_profiles_what_it_trains(trained_folder: Path, tmp_path: P
     flags = ("--precision", "float32", "--epochs", "3", "--run-dir", folder, "--resume")
     refused = call("train", *SMALL, *flags, "--profile-steps", "28:40")
     assert refused.code == 2
-    assert "--profile-steps is 28:40, but the run continues after step 32" in refused.err
+    assert "--profile-steps is 28:40, but the run trains the steps 32:" in refused.err
     assert contents(folder) == before
     resumed = call("train", *SMALL, *flags, "--profile-steps", "32:36")
     assert resumed.code == 0, resumed

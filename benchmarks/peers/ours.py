@@ -35,8 +35,7 @@ def main() -> None:
         labels=TASK.labels,
         num_tokens=protocol.NUM_TOKENS,
         name="benchmark",
-        is_unique=True,
-    )
+    ).unique()
     inputs = {"stream", "resident"}
     settings = {"input" if o in inputs else "implementation": o for o in TASK.options}
     trainer = harness.Trainer(

@@ -51,7 +51,8 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
     sets, num_test_rows = read()
     try:
         if _key(source, options) == entry.name:  # the file was not replaced while it was read
-            _make_room(entry.parent, sets.num_bytes)
+            arrays = sets.values, sets.row_splits, sets.labels
+            _make_room(entry.parent, sum(array.nbytes for array in arrays))
             store.save(sets, entry, held_out_rows=num_test_rows)
     except (OSError, InputError) as error:
         if not entry.exists():  # else another process wrote it first

@@ -47,8 +47,8 @@ class RaggedSets:
     """What the set is called in messages and results."""
     num_classes: int = 2
     """Labels are below it. `take` and `split` keep it, even where a part lacks a class."""
-    is_unique: bool = False
-    """True when no row holds an id twice. Checked when claimed."""
+    is_unique: bool = field(init=False, default=False)
+    """True for what `unique` returns: no row holds an id twice."""
     is_labelled: bool = field(init=False, default=True)
     """False where labels were left out."""
 
@@ -65,11 +65,9 @@ class RaggedSets:
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
-        if self.is_unique:
-            self._check_unique()
 
-    def _like(self, **changes: Any) -> Self:
-        """These rows with other parts, which need no check: they come of checked sets."""
+    def derived(self, **changes: Any) -> Self:
+        """These rows with other parts, unchecked: for parts that come of checked sets."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         sets = object.__new__(type(self))
         for name, value in (kept | changes).items():
@@ -77,17 +75,6 @@ class RaggedSets:
                 value.flags.writeable = False
             object.__setattr__(sets, name, value)
         return sets
-
-    def _check_unique(self) -> None:
-        if not _repeats_possible(self.values, self.row_splits):
-            return
-        deduplicated = _unique_rows(self.values, self.row_splits, self.num_tokens)[1]
-        repeats = np.flatnonzero(np.diff(deduplicated) != self.lengths)
-        if repeats.size:
-            raise InputError(
-                f"{self.name}: marked as unique, but {repeats.size} rows hold an id twice, the "
-                f"first is row {repeats[0]}. Leave is_unique False and call unique()."
-            )
 
     @property
     def num_rows(self) -> int:
@@ -103,11 +90,6 @@ class RaggedSets:
     def lengths(self) -> Int64Array:
         """The ids in each row, int64 [B]."""
         return np.diff(self.row_splits)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the three arrays."""
-        return self.values.nbytes + self.row_splits.nbytes + self.labels.nbytes
 
     @cached_property
     def fingerprint(self) -> str:
@@ -126,7 +108,7 @@ class RaggedSets:
         if self.is_unique:
             return self
         values, row_splits = _unique_rows(self.values, self.row_splits, self.num_tokens)
-        return self._like(values=values, row_splits=row_splits, is_unique=True)
+        return self.derived(values=values, row_splits=row_splits, is_unique=True)
 
     def take(self, rows: npt.ArrayLike) -> Self:
         """The given rows in the given order.
@@ -141,7 +123,7 @@ class RaggedSets:
         # Position k of the result reads position k + (old start - new start) of its row.
         source = np.repeat(starts - row_splits[:-1], lengths)
         source += np.arange(source.shape[0])
-        return self._like(
+        return self.derived(
             values=self.values[source], row_splits=row_splits, labels=self.labels[rows]
         )
 
@@ -177,7 +159,7 @@ class RaggedSets:
     def _slice(self, start: int, stop: int) -> Self:
         splits = self.row_splits[start : stop + 1]
         values = self.values[splits[0] : splits[-1]]
-        return self._like(
+        return self.derived(
             values=values, row_splits=splits - splits[0], labels=self.labels[start:stop]
         )
 
@@ -192,7 +174,7 @@ class RaggedSets:
                     f"{name}: (num_tokens, num_classes) of {part.name} are {here}, of {first.name} "
                     f"{there}. Build both with the same."
                 )
-        return first._like(
+        return first.derived(
             values=np.concatenate([part.values for part in parts]),
             row_splits=_splits_of(np.concatenate([part.lengths for part in parts])),
             labels=np.concatenate([part.labels for part in parts]),
@@ -216,17 +198,6 @@ def _splits_of(lengths: Int64Array) -> Int64Array:
     row_splits = np.zeros(lengths.shape[0] + 1, np.int64)
     np.cumsum(lengths, out=row_splits[1:])
     return row_splits
-
-
-def _repeats_possible(values: Int32Array, row_splits: Int64Array) -> bool:
-    """False when the ids of every row rise strictly, a quick check; else repeats are possible."""
-    if values.shape[0] < 2:
-        return False
-    rises = values[1:] > values[:-1]
-    starts = row_splits[1:-1]
-    # A row's first id may be anything compared with the id before it, which ends another row.
-    rises[starts[(starts > 0) & (starts < values.shape[0])] - 1] = True
-    return not bool(rises.all())
 
 
 def _unique_rows(

@@ -1,6 +1,5 @@
 """The one entry to data: a name or a path becomes a `Dataset` of train and test rows."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +34,6 @@ class Dataset:
     def parts(self) -> tuple[RaggedSets, ...]:
         """Train rows, test rows, and validation rows if there are any."""
         return (self.train, self.test, *([self.validation] if self.validation else []))
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the content of all parts, as hex."""
-        return hashlib.sha256("".join(p.fingerprint for p in self.parts).encode()).hexdigest()
 
     @property
     def num_tokens(self) -> int:

@@ -35,8 +35,7 @@ def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
         labels=np.array(labels),
         num_tokens=TOKENS,
         name=name,
-        is_unique=True,
-    )
+    ).unique()
 
 
 def several(rows: int = 330, *, ragged_labels: bool = False) -> harness.Examples:

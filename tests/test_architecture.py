@@ -39,8 +39,7 @@ class Room:
 GROUND = tuple(
     f"harness.{name}"
     for name in (
-        *("errors", "checks", "files", "decoding", "records", "statistics", "quiet", "timeline"),
-        "background",
+        *("errors", "checks", "files", "decoding", "records", "quiet", "timeline", "background"),
     )
 )
 TRAINER = tuple(

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.history import Progress
+from harness.history import Progress, RunningStatistics
 from harness.observe.divergence import divergence_message, likely_cause
 from harness.records import Divergence, MachineUse
-from harness.statistics import RunningStatistics
 from tests.harness.observe.samples import run_start, window
 
 FLOAT16 = {"loss_scale": 1.0}

@@ -12,11 +12,10 @@ from harness.cli.train import TrainConfig
 from harness.data.options import DataConfig
 from harness.decoding import from_mapping
 from harness.errors import InputError
-from harness.history import Progress
+from harness.history import Progress, RunningStatistics
 from harness.observe.run_files import SummaryObserver, read_settings, summarize
 from harness.records import Choice, MachineUse, RunStart, Summary, Window
 from harness.settings import Settings
-from harness.statistics import RunningStatistics
 from tests.harness.observe.samples import DATASET, choices, run_start, summary, window
 
 # Promised in design.md; what follows `host` came on top.

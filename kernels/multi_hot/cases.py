@@ -5,7 +5,6 @@ Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,29 +20,16 @@ class Sets(NamedTuple):
     dy: NDArray[np.float32]  # [B, H]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
+class Case(NamedTuple):
     """A named shape; `draw` makes its data from a seed."""
 
     name: str
-
-    num_rows: int
-    """B."""
-
-    num_tokens: int
-    """V."""
-
-    units: int
-    """H."""
-
-    mean_length: float
-    """Mean number of ids per row; lengths are log-normal as in IMDB."""
-
-    unique: bool = False
-    """Whether no row holds an id twice."""
-
-    spare: int = 0
-    """Positions of `values` behind nnz."""
+    num_rows: int  # B
+    num_tokens: int  # V
+    units: int  # H
+    mean_length: float  # mean number of ids per row; lengths are log-normal as in IMDB
+    unique: bool = False  # whether no row holds an id twice
+    spare: int = 0  # positions of `values` behind nnz
 
     def draw(self, seed: int) -> Sets:
         """Return the case's data, the same for the same seed."""

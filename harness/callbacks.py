@@ -43,20 +43,28 @@ class KerasCallbacks(Observer):
         callbacks: Sequence[keras.callbacks.Callback],
         model: keras.Model,
         states: Sequence[State],
+        run: RunStart,
     ) -> None:
         """Args:
         callbacks: in order.
         model: that they see.
         states: of the model.
+        run: about to train.
         """
         self.history = keras.callbacks.History()
-        self._callbacks = [*callbacks, self.history]
         self._is_watched = bool(callbacks)
         self._by_batch = bool(with_batch_hooks(callbacks))
         self._model = model
         self._states = states
-        self._steps_per_epoch = self._total_steps = 1
-        self._list: keras.callbacks.CallbackList | None = None
+        self._run = run
+        self._list = keras.callbacks.CallbackList(
+            [*callbacks, self.history],
+            model=model,
+            epochs=run.epochs,
+            steps=run.steps_per_epoch,
+            verbose=0,
+            run_dir=run.run_dir,
+        )
         self._optimizer = getattr(model, "optimizer", None)
 
     @property
@@ -66,34 +74,24 @@ class KerasCallbacks(Observer):
 
     def on_start(self, run: RunStart) -> None:
         """`on_train_begin`."""
-        self._steps_per_epoch = run.steps_per_epoch
-        self._total_steps = run.total_steps
         self._model.stop_training = False
         self._model.optimizer = self._states[0].optimizer
-        self._list = keras.callbacks.CallbackList(
-            self._callbacks,
-            model=self._model,
-            epochs=run.epochs,
-            steps=run.steps_per_epoch,
-            verbose=0,
-            run_dir=run.run_dir,
-        )
         self._call("on_train_begin")
 
     def on_dispatch(self, step: int) -> None:
         """`on_epoch_begin`, where one begins."""
-        if step % self._steps_per_epoch == 0 and step < self._total_steps:
-            self._call("on_epoch_begin", step // self._steps_per_epoch)
+        if step % self._run.steps_per_epoch == 0 and step < self._run.total_steps:
+            self._call("on_epoch_begin", step // self._run.steps_per_epoch)
 
     def on_batches(self, step: int) -> None:
         """`on_train_batch_begin`, where someone wants it."""
         if self._by_batch:
-            self._call("on_train_batch_begin", step % self._steps_per_epoch)
+            self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
 
     def on_window(self, window: Window) -> None:
         """`on_train_batch_end`, where someone wants it."""
         if self._by_batch:
-            batch = (window.step - 1) % self._steps_per_epoch
+            batch = (window.step - 1) % self._run.steps_per_epoch
             self._call("on_train_batch_end", batch, {"loss": window.loss, **window.metrics})
 
     def on_epoch(self, epoch: Epoch) -> None:
@@ -117,7 +115,6 @@ class KerasCallbacks(Observer):
         self._model.optimizer = self._optimizer
 
     def _call(self, hook: str, *arguments: Any) -> None:
-        assert self._list is not None, f"{hook} came before on_start"
         if not self._is_watched:
             getattr(self.history, hook)(*arguments)
             return

@@ -130,7 +130,7 @@ def fit(
         epochs=epochs,
         start_step=start_step,
     )
-    keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states)
+    keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
     history = keras_callbacks.history
     if folder is not None and resume and _has_ended(start, folder):
         if console is not None:

@@ -39,7 +39,9 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
         culprit = _in_traceback(error) or _in_message(str(error), layers)
         if culprit is None:
             raise
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        # Keras puts what it was calling before the reason, which it prints in bold.
+        lines = re.sub(r"\x1b\[\d*m|Exception encountered .*", "", str(error)).split("\n")
+        lines = [*filter(str.strip, lines), type(error).__name__]
         reason = next((line for line in lines if "No registered" in line), lines[0])
         raise InputError(f"the {culprit} cannot be compiled: {reason:.300}; {_REMEDY}") from error
 

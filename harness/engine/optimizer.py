@@ -1,6 +1,7 @@
 """Any Keras optimizer, by name, and its learning rate over the steps."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -129,49 +130,40 @@ def recipe_of(
             )
         default = inspect.signature(kind).parameters["learning_rate"].default
         peak = default if learning_rate is None else learning_rate
-        settings["learning_rate"] = WarmUp(_decay(schedule, peak, num_steps - warmup), warmup)
+        settings["learning_rate"] = Scheduled(schedule, peak, warmup=warmup, num_steps=num_steps)
     if clip_norm is not None:
         settings["global_clipnorm"] = clip_norm
     return partial(kind, **settings)
 
 
-def _decay(schedule: Schedule, peak: float, num_steps: int) -> LearningRateSchedule:
-    """From `peak` to 0 over the steps, or to 1 % of it for `exponential`."""
-    schedules = keras.optimizers.schedules
-    if schedule == "cosine":
-        return schedules.CosineDecay(peak, num_steps)
-    if schedule == "exponential":
-        return schedules.ExponentialDecay(peak, num_steps, decay_rate=0.01)
-    end = peak if schedule == "constant" else 0.0
-    return schedules.PolynomialDecay(peak, num_steps, end_learning_rate=end)
-
-
 @keras.saving.register_keras_serializable("harness")
-class WarmUp(LearningRateSchedule):
-    """A linear rise to a schedule's first learning rate, then that schedule."""
+class Scheduled(LearningRateSchedule):
+    """A linear rise to the peak, then a fall to 0, or to 1 % of the peak for `exponential`."""
 
-    def __init__(self, schedule: LearningRateSchedule, num_steps: int) -> None:
-        """Args:
-        schedule: what follows, from its own step 0 on.
-        num_steps: of the rise; 0 for none.
-        """
+    def __init__(self, schedule: Schedule, peak: float, *, warmup: int, num_steps: int) -> None:
         self._schedule = schedule
+        self._peak = peak
+        self._warmup = warmup
         self._num_steps = num_steps
 
     def __call__(self, step: Any) -> Any:
         """The learning rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
-        after = self._schedule(keras.ops.maximum(step - self._num_steps, 0.0))
-        share = keras.ops.minimum((step + 1) / (self._num_steps + 1), 1.0)
-        return share * after
+        done = (step - self._warmup) / (self._num_steps - self._warmup)
+        done = keras.ops.clip(done, 0.0, 1.0)
+        share = {
+            "constant": 1.0,
+            "linear": 1 - done,
+            "cosine": (1 + keras.ops.cos(math.pi * done)) / 2,
+            "exponential": keras.ops.power(0.01, done),
+        }[self._schedule]
+        return self._peak * share * keras.ops.minimum((step + 1) / (self._warmup + 1), 1.0)
 
     def get_config(self) -> dict[str, Any]:
         """For Keras."""
-        schedule = keras.saving.serialize_keras_object(self._schedule)
-        return {"schedule": schedule, "num_steps": self._num_steps}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        """The reverse."""
-        schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["num_steps"])
+        return {
+            "schedule": self._schedule,
+            "peak": self._peak,
+            "warmup": self._warmup,
+            "num_steps": self._num_steps,
+        }

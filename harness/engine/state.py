@@ -60,7 +60,7 @@ class State:
             variables, but for small ones; another has copies.
         place: of the device among all.
         scaled: whether the loss is scaled (float16).
-        metrics: those that keep sums of their own, one set for training and one for evaluation.
+        metrics: those that keep sums of their own.
         """
         self.device = device
         self._model = model

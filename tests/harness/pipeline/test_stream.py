@@ -116,7 +116,7 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
 
 
 # Each example traces a tf.data graph of its own, so fewer than for plain NumPy.
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(cases())
 def test_holds_what_the_plan_says_from_any_step(case: tuple[Examples, Plan, int]) -> None:
     examples, plan, start_step = case

@@ -84,8 +84,10 @@ def run_bench(config: BenchConfig, console: Console) -> int:
     if interrupted:
         left = len(remaining(planned, config.num_repeats, results))
         again = f"--bench-dir {shlex.quote(str(folder))} --resume"
-        text = f"interrupted with {left} measurements left; to go on, add {again} to the command"
-        console.out(text)
+        console.out(
+            f"interrupted with {left} of {len(planned) * config.num_repeats} measurements left; to "
+            f"go on, add {again} to the command"
+        )
         return EXIT_INTERRUPTED
     return code
 

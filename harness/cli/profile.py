@@ -67,7 +67,8 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
     with contextlib.ExitStack() as closing:
         claim(folder, closing, what="profile folder")
         data = load_configured(config.data)
-        epochs = -(-last // -(-data.train.num_rows // execution.batch_size))
+        steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
+        epochs = -(-last // steps_per_epoch)
         trainer = trainer_of(config, data, execution, epochs=epochs)
         steps = trainer.steps(data.train, epochs=epochs, console=console)
         start = replace(steps.start, run_dir=str(folder))

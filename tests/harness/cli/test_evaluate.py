@@ -11,9 +11,15 @@ import pytest
 from tests.harness.cli.runs import CORPUS, call, records, summary
 
 
-@pytest.mark.parametrize("batch_size", [77, 5000])
-@pytest.mark.parametrize("data", [(), ("--data", "synthetic", *CORPUS)], ids=["run", "named"])
-@pytest.mark.parametrize("model", ["", "checkpoints/ckpt-32.npz"])
+@pytest.mark.parametrize(
+    ("model", "data", "batch_size"),
+    [
+        ("", (), 77),
+        ("", ("--data", "synthetic", *CORPUS), 5000),
+        ("checkpoints/ckpt-32.npz", (), 5000),
+        ("checkpoints/ckpt-32.npz", ("--data", "synthetic", *CORPUS), 77),
+    ],
+)
 def test_it_agrees_with_training(
     model: str, data: tuple[str, ...], batch_size: int, trained_folder: Path
 ) -> None:

@@ -71,7 +71,6 @@ def test_serves_until_ctrl_c(trained_folder: Path, tmp_path: Path) -> None:
         assert taken.code == 2
         assert f"port {port}" in taken.err
         assert "name another --port" in taken.err
-        assert "Traceback" not in taken.err
 
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 0

@@ -5,13 +5,15 @@ any function, and a forged state makes even NumPy's own constructors read foreig
 name in the pickle resolves to the real thing: those that such an array needs get an inert stub,
 which only records what it is given, and every other name is refused.
 
-The readers of a file catch `Exception`: zipfile, NumPy and the unpickler raise more than a dozen
-types on damaged bytes, and each of them means that the file cannot be read.
+`_member` catches `Exception`: zipfile, NumPy and the unpickler raise more than a dozen types on
+damaged bytes, and each of them means that the file cannot be read.
 """
 
 import array
+import contextlib
 import io
 import pickle
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 from zipfile import ZipFile
 
@@ -56,11 +58,8 @@ def read_labels(archive: ZipFile, name: str) -> npt.NDArray[Any]:
     Raises:
         InputError: the member is missing, damaged, or holds objects.
     """
-    stream = _member(archive, name)
-    try:
+    with _member(archive, name) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:
-        raise _unreadable(archive, name, error) from error
 
 
 def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -70,20 +69,13 @@ def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.N
         InputError: the member is missing or damaged, its pickle asks for anything but lists, ints
             and NumPy arrays (which is not done then), or a row holds anything but int32s.
     """
-    stream = _member(archive, name)
-    try:
+    with _member(archive, name) as stream:
         _skip_header(stream)
-        content = _RestrictedUnpickler(stream).load()
-    except Exception as error:
-        raise _unreadable(archive, name, error) from error
-    # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
-    state = getattr(content, "state", None)
-    rows = state[-1] if isinstance(state, tuple) and state else None
-    if not isinstance(rows, list) or not rows:
-        raise InputError(
-            f"{archive.filename}: {name} is not an array with a list of ints in each row. "
-            "Give an imdb.npz in Keras's format."
-        )
+        # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
+        state = getattr(_RestrictedUnpickler(stream).load(), "state", None)
+        rows = state[-1] if isinstance(state, tuple) and state else None
+        if not isinstance(rows, list) or not rows:
+            raise ValueError("it is not an array with a list of ints in each row")
     values = array.array("i")
     lengths = np.empty(len(rows), np.int64)
     for index, row in enumerate(rows):
@@ -112,16 +104,15 @@ def _integers(row: _Stub) -> list[int]:
     return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()
 
 
-def _member(archive: ZipFile, name: str) -> BinaryIO:
+@contextlib.contextmanager
+def _member(archive: ZipFile, name: str) -> Iterator[BinaryIO]:
     try:
-        return io.BytesIO(archive.read(f"{name}.npy"))
-    except KeyError as error:
-        raise InputError(
-            f"{archive.filename} has no member {name}.npy, but {archive.namelist()}. "
-            "Give an imdb.npz in Keras's format."
-        ) from error
+        yield io.BytesIO(archive.read(f"{name}.npy"))
     except Exception as error:
-        raise _unreadable(archive, name, error) from error
+        raise InputError(
+            f"{archive.filename}: member {name}.npy cannot be read: {error}. The file is "
+            "truncated, damaged, or not in the format of Keras's imdb.npz; get it again."
+        ) from error
 
 
 def _skip_header(stream: BinaryIO) -> None:
@@ -135,10 +126,3 @@ def _skip_header(stream: BinaryIO) -> None:
     _, _, dtype = read_header(stream)
     if not dtype.hasobject:
         raise ValueError(f"it holds {dtype}, not lists")
-
-
-def _unreadable(archive: ZipFile, name: str, error: Exception) -> InputError:
-    return InputError(
-        f"{archive.filename}: member {name}.npy cannot be read: {error}. "
-        "The file is truncated, damaged or not to be trusted; get it again."
-    )

@@ -178,8 +178,8 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_test": None}, r"no member x_test\.npy, but \['x_train"),
-        ({"y_train": None}, r"no member y_train\.npy"),
+        ({"x_test": None}, r"x_test\.npy cannot be read: .*no item named"),
+        ({"y_train": None}, r"y_train\.npy cannot be read: .*no item named"),
         ({"x_train": np.zeros((2, 3))}, "x_train.npy cannot be read: it holds float64, not lists"),
         ({"x_train": [[1, 2], [3, 0.5], [1], [2]]}, "row 1 of x_train holds something other"),
         ({"x_train": [[1, 2], [3, "a"], [1], [2]]}, "row 1 of x_train holds something other"),
@@ -189,7 +189,7 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
         ({"x_train": [[1], [[2]], [3], [4]]}, "row 1 of x_train holds something other"),
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
         ({"x_train": [np.zeros((1, 2), int), [1], [1], [1]]}, "row 0 of x_train holds something"),
-        ({"x_train": []}, "x_train is not an array with a list of ints in each row"),
+        ({"x_train": []}, "x_train.npy cannot be read: it is not an array with a list of ints"),
         ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
         ({"x_train": [[1], [2**31 - 3], [3], [4]]}, "rank 2147483645 with index_from 3"),
         ({"y_train": np.array([0.0, 1.0, np.nan, 0.0])}, "label nan of row 2"),

@@ -8,20 +8,20 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import as_command
-from harness.observe.breakdown import PARTS, SCOPED, Breakdown, break_down
+from harness.observe.breakdown import PARTS, SCOPED, break_down
 from harness.observe.profiler import Capture, ProfilerObserver
 from harness.observe.trace import INSTALL, ConversionError, is_readable, read
 
 _NUM_OPERATIONS = 10
 _CUPTI = (
-    "warning: the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
+    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
     "or is missing. Usually only administrators may profile: run as root, start the container with "
     "--cap-add=SYS_ADMIN, or load the kernel module with `options nvidia "
     "NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot). "
     "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
 _NO_NAMES = (
-    "warning: no operation has the name scope of its part. TensorFlow's persistent cache of "
+    "no operation has the name scope of its part. TensorFlow's persistent cache of "
     "compiled programs drops them: profile without --tf_xla_persistent_cache_directory in "
     "TF_XLA_FLAGS."
 )
@@ -58,35 +58,27 @@ def print_profile(
     Returns:
         Whether the profile could be read, if xprof is installed, and is complete.
     """
-    complete = True
-    if not is_readable():
-        _print(console, f"the breakdown of a step needs xprof: {INSTALL}")
+    problem = None
+    if is_readable():
+        problem = _print_breakdown(capture, console, on_gpu=on_gpu, ms_without=ms_without)
     else:
-        try:
-            breakdown = break_down(read(capture.path))
-        except ConversionError as error:
-            _print(console, f"warning: {error}", style="yellow")
-            complete = False
-        else:
-            _print_breakdown(capture, breakdown, console, ms_without)
-            if on_gpu and not breakdown.on_device:
-                _print(console, _CUPTI, style="yellow")
-                complete = False
-            elif not any(breakdown.parts[part] for part in SCOPED):
-                _print(console, _NO_NAMES, style="yellow")
-                complete = False
+        _print(console, f"the breakdown of a step needs xprof: {INSTALL}")
+    if problem is not None:
+        _print(console, f"warning: {problem}", style="yellow")
     _print(console, f"profile        {capture.path}")
     folder = capture.path.parents[3]
     _print(console, f"open it        {as_command(f'tensorboard {shlex.quote(str(folder))}')}")
-    return complete
+    return problem is None
 
 
 def _print_breakdown(
-    capture: Capture,
-    breakdown: Breakdown,
-    console: Console,
-    ms_without: float | None,
-) -> None:
+    capture: Capture, console: Console, *, on_gpu: bool, ms_without: float | None
+) -> str | None:
+    """Returns what is wrong with the profile, if anything."""
+    try:
+        breakdown = break_down(read(capture.path))
+    except ConversionError as error:
+        return str(error)
     steps, dispatches = capture.num_steps, len(capture.dispatches)
     sizes = sorted(set(capture.dispatches))
     shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -114,6 +106,9 @@ def _print_breakdown(
             f"{operation.ms / breakdown.ms:.1%}",
         )
     console.print(table)
+    if on_gpu and not breakdown.on_device:
+        return _CUPTI
+    return None if any(breakdown.parts[part] for part in SCOPED) else _NO_NAMES
 
 
 def _table(title: str, *headings: str) -> Table:

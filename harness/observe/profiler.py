@@ -71,14 +71,14 @@ class ProfilerObserver(Observer):
         self._dispatches: list[int] = []
         self._step_marker: ExitStack | None = None
         self._input_marker = ExitStack()
-        self._num_windows = 0
         self._step_times_ms: deque[float] = deque(maxlen=_MAX_STEP_TIMES)
 
     @property
     def ms_without(self) -> float | None:
         """The median step time of other dispatches, in milliseconds; None where there were none.
-        The first dispatch does not count, as it starts cold."""
-        return statistics.median(self._step_times_ms) if self._step_times_ms else None
+        The first of them does not count, as it starts cold."""
+        warm = list(self._step_times_ms)[1:]
+        return statistics.median(warm) if warm else None
 
     def on_start(self, run: RunStart) -> None:
         """Learns how long dispatches may be."""
@@ -107,10 +107,8 @@ class ProfilerObserver(Observer):
 
     def on_window(self, window: Window) -> None:
         """Closes the dispatch's marker; writes the profile after the last dispatch."""
-        self._num_windows += 1
         if not self._running:
-            if self._num_windows > 1:
-                self._step_times_ms.append(window.step_time_ms)
+            self._step_times_ms.append(window.step_time_ms)
             return
         self._close_markers()
         if window.step <= self.asked_for[0]:

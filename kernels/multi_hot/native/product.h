@@ -89,11 +89,10 @@ std::string backward(const Sets& sets, const float* dy, int64_t units, const Tra
     static thread_local std::vector<int32_t> scratch;
     const int64_t begin = block * ids_per_block;
     const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
-    HoldersOfIds holders(sets, index, begin, scratch);
+    scratch.resize(std::max<size_t>(scratch.size(), sets.num_rows + TransposedIndex::kSlack));
     for (int64_t id = begin; id < end; ++id) {
-      const int32_t* rows;
-      const int64_t num_rows = holders.next(&rows);
-      sum_rows(dy, units, rows, num_rows, dw + id * units);
+      const int64_t num_rows = holders_of(id, sets, index, scratch.data());
+      sum_rows(dy, units, scratch.data(), num_rows, dw + id * units);
     }
   });
   return "";

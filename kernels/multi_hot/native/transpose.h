@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "parallel.h"
 #include "sets.h"
@@ -18,7 +17,7 @@ namespace multi_hot {
 // threads never write to the same cache line. With one index for all rows they nearly always would,
 // since most ids have few rows. The caller provides the memory, so that XLA can plan it.
 struct TransposedIndex {
-  // How far HoldersOfIds::copy may read beyond the end of an id's rows.
+  // How far `copy` may read beyond the end of an id's rows, and write beyond its copy.
   static constexpr int64_t kSlack = 8;
 
   // Rows are stored in 16 bits, relative to their chunk's first row: so the index, which is written
@@ -70,73 +69,41 @@ std::string transpose(const Sets& sets, const TransposedIndex& index, Pool& pool
   return in_range ? "" : describe_id_fault(sets);
 }
 
-// Reads the index for consecutive ids: all rows that hold an id, ascending, each once.
-class HoldersOfIds {
- public:
-  // `scratch` belongs to this thread, which keeps it between calls.
-  HoldersOfIds(const Sets& sets, const TransposedIndex& index, int64_t first_id,
-               std::vector<int32_t>& scratch)
-      : sets_(sets),
-        index_(index),
-        id_(first_id),
-        scratch_(scratch),
-        begins_(index.num_chunks) {
-    const int64_t most = sets.num_rows + TransposedIndex::kSlack;
-    if (static_cast<int64_t>(scratch.size()) < most) scratch.resize(most);
-    for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
-      begins_[chunk] = first_id > 0 ? index.ends[chunk * sets.num_tokens + first_id - 1]
-                                    : static_cast<int32_t>(sets.splits[index.first_row(sets, chunk)]);
-    }
-  }
+// Copies rows of a chunk, eight at a time and reading beyond the end: most ids have few rows, and a
+// loop of unpredictable length costs more than what it copies. Returns the end of the copy.
+inline int32_t* copy(const uint16_t* begin, const uint16_t* end, int32_t first_row, int32_t* to) {
+  const int64_t count = end - begin;
+  int64_t i = 0;
+  do {
+    for (int64_t k = 0; k < TransposedIndex::kSlack; ++k) to[i + k] = first_row + begin[i + k];
+    i += TransposedIndex::kSlack;
+  } while (i < count);
+  return to + count;
+}
 
-  // Moves on by one id and returns the number of its rows. `rows` is valid until the next call.
-  int64_t next(const int32_t** rows) {
-    int32_t* to = scratch_.data();
-    for (int64_t chunk = 0; chunk < index_.num_chunks; ++chunk) {
-      const uint16_t* begin = index_.rows + begins_[chunk];
-      const uint16_t* end = index_.rows + index_.ends[chunk * sets_.num_tokens + id_];
-      // A row of the next id begins where this one's end.
-      begins_[chunk] = static_cast<int32_t>(end - index_.rows);
-      // A caller may break its promise of unique rows; `scratch` has room for each row once.
-      const bool each_once = sets_.unique && end - begin <= num_rows(chunk);
-      const auto first = static_cast<int32_t>(index_.first_row(sets_, chunk));
-      to = each_once ? copy(begin, end, first, to) : copy_once(begin, end, first, to);
-    }
-    ++id_;
-    *rows = scratch_.data();
-    return to - scratch_.data();
-  }
+// As above without repetitions: the row of a repeated id stands next to itself.
+inline int32_t* copy_once(const uint16_t* begin, const uint16_t* end, int32_t first_row,
+                          int32_t* to) {
+  int32_t* stop = std::unique_copy(begin, end, to);
+  for (; to != stop; ++to) *to += first_row;
+  return stop;
+}
 
- private:
-  int64_t num_rows(int64_t chunk) const {
-    return index_.first_row(sets_, chunk + 1) - index_.first_row(sets_, chunk);
+// Copies the rows that hold an id, ascending and each once, to [B + kSlack]. Returns their number.
+inline int64_t holders_of(int64_t id, const Sets& sets, const TransposedIndex& index,
+                          int32_t* rows) {
+  int32_t* to = rows;
+  for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
+    const int32_t* ends = index.ends + chunk * sets.num_tokens;
+    const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
+    const uint16_t* begin = index.rows + (id > 0 ? ends[id - 1] : sets.splits[first]);
+    const uint16_t* end = index.rows + ends[id];
+    // A caller may break its promise of unique rows; there is room for each row once.
+    const bool each_once = sets.unique && end - begin <= last - first;
+    const auto first_row = static_cast<int32_t>(first);
+    to = each_once ? copy(begin, end, first_row, to) : copy_once(begin, end, first_row, to);
   }
-
-  // Eight at a time, reading beyond the end: most ids have few rows, and a loop of unpredictable
-  // length costs more than what it copies.
-  static int32_t* copy(const uint16_t* begin, const uint16_t* end, int32_t first, int32_t* to) {
-    const int64_t count = end - begin;
-    int64_t i = 0;
-    do {
-      for (int64_t k = 0; k < TransposedIndex::kSlack; ++k) to[i + k] = first + begin[i + k];
-      i += TransposedIndex::kSlack;
-    } while (i < count);
-    return to + count;
-  }
-
-  // The row of a repeated id stands next to itself; chunks share no row.
-  static int32_t* copy_once(const uint16_t* begin, const uint16_t* end, int32_t first,
-                            int32_t* to) {
-    int32_t* stop = std::unique_copy(begin, end, to);
-    for (; to != stop; ++to) *to += first;
-    return stop;
-  }
-
-  const Sets& sets_;
-  const TransposedIndex& index_;
-  int64_t id_;
-  std::vector<int32_t>& scratch_;
-  std::vector<int32_t> begins_;
-};
+  return to - rows;
+}
 
 }  // namespace multi_hot

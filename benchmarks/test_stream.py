@@ -22,15 +22,9 @@ def columns() -> Columns:
 
 
 @pytest.mark.parametrize("batch_size", [32, 500, 4096])
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_stream(benchmark: Any, columns: Columns, batch_size: int, replicas: int) -> None:
+def test_stream(benchmark: Any, columns: Columns, batch_size: int) -> None:
     plan = training_plan(
-        columns.lengths,
-        batch_size=batch_size,
-        replicas=replicas,
-        steps_per_call=20,
-        seed=0,
-        epochs=1,
+        columns.lengths, batch_size=batch_size, replicas=1, steps_per_call=20, seed=0, epochs=1
     )
     stream = Stream(columns, devices=("/CPU:0",))
     examples = benchmark.pedantic(

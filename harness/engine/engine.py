@@ -12,13 +12,7 @@ from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
 from harness.engine.program import Program
 from harness.engine.state import State
-from harness.engine.step import (
-    Caller,
-    TrainingStep,
-    evaluation_step,
-    num_row_sums,
-    prediction_step,
-)
+from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Call, Dispatch, Plan
@@ -61,7 +55,7 @@ class Engine:
             model, implementation=implementation, unique=unique, num_devices=len(self.states)
         )
         program = functools.partial(Program, states=self.states, implementation=implementation)
-        row_sums = num_row_sums(task)
+        row_sums = 1 + task.with_accuracy
         self._step = TrainingStep(call, task)
         self._training = program("training step", self._step, row_sums=row_sums)
         self._evaluation = program("evaluation", evaluation_step(call, task), row_sums=row_sums)

@@ -63,9 +63,9 @@ class Caller:
             return state.call(model, inputs, training=training)
 
 
-def row_sums(task: SettledTask, judged: Judgement, share: Share, added: Any) -> tf.Tensor:
-    """float32 [`num_row_sums`, rows]: each row's loss with its part of the added losses, and its
-    hit where that is a metric. They are added up over steps and only then over rows, which spares
+def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
+    """float32 [1 or 2, rows]: each row's loss with its part of the added losses, and its hit where
+    that is a metric. They are added up over steps and only then over rows, which spares
     kernels in every step."""
     loss = _weighted(judged.losses, share.weights)
     if added is not None:  # as Keras reports it
@@ -76,11 +76,6 @@ def row_sums(task: SettledTask, judged: Judgement, share: Share, added: Any) -> 
 def _weighted(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Whatever a model makes of a row without weight, it counts for nothing."""
     return tf.where(weights == 0, 0.0, losses * weights)
-
-
-def num_row_sums(task: SettledTask) -> int:
-    """Numbers for each row in `row_sums`."""
-    return 2 if task.with_accuracy else 1
 
 
 def count(
@@ -168,7 +163,7 @@ class TrainingStep:
         state.apply(summed[: len(gradients)])
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
-            return row_sums(self._task, judged, share, called.added_loss)
+            return row_sums(judged, share, called.added_loss)
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
@@ -179,7 +174,7 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
         # As Keras, which weighs no class in an evaluation.
         judged = task.judge(share.labels, called.outputs, with_class_weight=False)
         count(task, state.sums, judged, share)
-        return row_sums(task, judged, share, called.added_loss)
+        return row_sums(judged, share, called.added_loss)
 
     return step
 

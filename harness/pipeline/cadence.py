@@ -65,10 +65,8 @@ class Cadence:
         less than half of the aim, unless an epoch's end had cut the dispatch short."""
         if self._fixed:
             return
+        was_whole = window.num_steps == self.num_calls * self._steps_per_call
         if window.seconds > _TOO_LONG_SECONDS:
             self.num_calls = max(1, self.num_calls // 2)
-        elif window.seconds < _TOO_SHORT_SECONDS:
-            whole = window.num_steps == self.num_calls * self._steps_per_call
-            growth = min(_GROWTH, AIM_SECONDS / window.seconds)
-            if whole:
-                self.num_calls = int(self.num_calls * growth)
+        elif window.seconds < _TOO_SHORT_SECONDS and was_whole:
+            self.num_calls = int(self.num_calls * min(_GROWTH, AIM_SECONDS / window.seconds))

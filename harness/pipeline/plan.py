@@ -118,11 +118,9 @@ class Plan:
 
     def programs(self, *, start_step: int = 0) -> tuple[tuple[int, Capacity], ...]:
         """Steps and capacity of every kind of call that a run from `start_step` on may make."""
-        first = start_step % self.steps_per_epoch
-        lengths = {self.call_end(first) - first}
-        starts = (0, self.steps_per_epoch - 1)  # of a whole call, and the last one of an epoch
-        for start in (s // self.steps_per_call * self.steps_per_call for s in starts):
-            lengths.add(self.call_end(start) - start)
+        last = (self.steps_per_epoch - 1) // self.steps_per_call * self.steps_per_call
+        starts = (start_step % self.steps_per_epoch, 0, last)  # the first, a whole, the last call
+        lengths = {self.call_end(start) - start for start in starts}
         return tuple((n, c) for n in sorted(lengths, reverse=True) for c in self.capacities.all)
 
 

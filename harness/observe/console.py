@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar in a terminal, lines elsewhere."""
+"""What a run prints: a progress bar in a terminal, an updating line in a notebook, else lines."""
 
 import shlex
 import time
@@ -33,10 +33,10 @@ class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
     In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
-    the remaining time. It is redrawn with a window, at most ten times a second. Elsewhere a window
-    becomes a line if the last such line is `SECONDS_BETWEEN_LINES` old, without control codes.
-    Every epoch gets a line with its training and validation loss and metrics; compilations,
-    warnings and notes get one each.
+    the remaining time. It is redrawn with a window, at most ten times a second. In a notebook one
+    line shows the same. Elsewhere a window becomes a line if the last such line is
+    `SECONDS_BETWEEN_LINES` old, without control codes. Every epoch gets a line with its training
+    and validation loss and metrics; compilations, warnings and notes get one each.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class ConsoleObserver(Observer):
         tensorboard_dir: where event files go, if anywhere.
         clock: seconds, rising.
         """
-        if console.is_jupyter:
+        self._in_notebook = console.is_jupyter
+        if self._in_notebook:
             # As a stream: rich would display a block of its own for every line.
             console = Console(file=console.file, force_jupyter=False, force_terminal=False)
         self._console = console
@@ -61,6 +62,8 @@ class ConsoleObserver(Observer):
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = 0.0
+        self._line_width = 0
+        """Of the notebook's updating line; 0 while there is none."""
 
     def on_start(self, run: RunStart) -> None:
         self._run = run
@@ -94,7 +97,8 @@ class ConsoleObserver(Observer):
     def on_window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
-        every_seconds = SECONDS_BETWEEN_REDRAWS if self._progress else SECONDS_BETWEEN_LINES
+        in_place = self._progress is not None or self._in_notebook
+        every_seconds = SECONDS_BETWEEN_REDRAWS if in_place else SECONDS_BETWEEN_LINES
         due = now - self._shown_at >= every_seconds
         if due:
             self._shown_at = now
@@ -109,6 +113,8 @@ class ConsoleObserver(Observer):
                 values=values,
                 refresh=due,
             )
+        elif due and self._in_notebook:
+            self._update_line(f"{self._place(window.epoch, window.step)}  {values}")
         elif due:
             self._print(f"{self._place(window.epoch, window.step)}  {values}")
 
@@ -158,9 +164,18 @@ class ConsoleObserver(Observer):
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
+        if self._line_width:
+            self._update_line("")
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
         # since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+    def _update_line(self, text: str) -> None:
+        """Writes over the notebook's updating line; no text removes it."""
+        removed = "" if text else "\r"
+        self._console.file.write(f"\r{text.ljust(self._line_width)}{removed}")
+        self._console.file.flush()
+        self._line_width = len(text)
 
 
 def starting_rows(run: RunStart) -> Rows:

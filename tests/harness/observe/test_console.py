@@ -241,12 +241,35 @@ class TestTerminal:
         screen.observer.close()
 
 
-def test_a_notebook_gets_lines_of_text() -> None:
-    stream = io.StringIO()
+def test_a_notebook_has_one_updating_line() -> None:
+    stream, clock = io.StringIO(), Clock()
     console = Console(file=stream, force_jupyter=True)
-    observer = ConsoleObserver(console, tensorboard_dir=None)
+    observer = ConsoleObserver(console, tensorboard_dir=None, clock=clock)
+    observer.on_start(run_start(Path("r")))
+    stream.truncate(0)
+    stream.seek(0)
+    for step in (20, 40, 60, 80):
+        clock.now += 1
+        observer.on_window(window(step))
+    observer.on_epoch(epoch(80))
+    observer.on_window(window(100))
     observer.on_message(Message(kind="warning", text="hot"))
-    assert stream.getvalue() == "warning: hot\n"
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    # What a notebook shows: each line from its last carriage return on, over what was before it.
+    shown = []
+    for line in text.split("\n"):
+        cells = ""
+        for part in line.split("\r"):
+            cells = part + cells[len(part) :]
+        shown.append(cells.rstrip())
+    assert shown == [
+        "epoch 1/2  step 80/160  loss 0.4400  accuracy 0.8000  validation loss 0.2900  "
+        "validation accuracy 0.8850  (10,000 rows in 0.30 s)",
+        "warning: hot",
+        "",
+    ]
+    assert "\repoch 1/2  step 60/160  loss 0.4400  accuracy 0.8000  62,500 examples/s" in text
 
 
 SHOWING = """

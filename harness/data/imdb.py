@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from harness.checks import INT32_MAX
 from harness.data import keras_pickle
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
@@ -21,7 +22,6 @@ from harness.files import replacing
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
-_INT32_MAX = np.iinfo(np.int32).max
 
 
 def cached_file(name: str) -> Path:
@@ -132,7 +132,7 @@ def _shuffled(sets: RaggedSets, rng: np.random.RandomState, options: ImdbOptions
 
 def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
     """Ids in place of ranks: start ids and the offset added, those left out replaced or dropped."""
-    if sets.num_tokens + options.index_from > _INT32_MAX:
+    if sets.num_tokens + options.index_from > INT32_MAX:
         raise InputError(
             f"{path}: rank {sets.num_tokens - 1} with index_from {options.index_from} exceeds "
             "int32. Lower index_from."

@@ -98,14 +98,8 @@ def choose_implementation(
     path = _cache_path(asked)
     if path is not None and (kept := _read(path)) is not None:
         return kept._replace(why=f"measured before: {kept.why}{missing}")
-    case = Case(
-        name="auto",
-        num_rows=num_rows,
-        num_tokens=num_tokens,
-        units=units,
-        mean_length=num_values / max(num_rows, 1),
-        unique=unique,
-    )
+    mean_length = num_values / max(num_rows, 1)
+    case = Case("auto", num_rows, num_tokens, units, mean_length, unique)
     start = time.perf_counter()
     seconds = _measure(names, case, num_values, dtype, device)
     took_seconds = time.perf_counter() - start
@@ -148,37 +142,31 @@ def _take_turns(
     loops = {name: _loop(name, num_products, unique) for name in names}
     seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
     for loop in loops.values():
-        loop(*operands)
+        loop(*operands)[:1].numpy()  # waits for the device
     start = time.perf_counter()
     for _ in range(_NUM_ROUNDS):
         for name, loop in loops.items():
             began = time.perf_counter()
-            loop(*operands)
+            loop(*operands)[:1].numpy()
             seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
         if time.perf_counter() - start > _BUDGET_SECONDS:
             break
     return seconds
 
 
-def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[..., None]:
+def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[..., Tensor]:
     # AutoGraph's first use in a process costs more than all the compilations.
     @tf.function(jit_compile=True, autograph=False)
     def descend(table: Tensor, values: Tensor, splits: Tensor, dy: Tensor) -> Tensor:
         rowids = None
         if product(name).takes_rowids:  # computed outside the loop, as in training
-            counted = rowids_of_splits(splits[None], values.shape[0])
-            rowids = tf.reshape(counted, [values.shape[0]])
+            rowids = rowids_of_splits(splits[None], values.shape[0])[0]
 
         def body(step: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(table)
                 y = multi_hot_dense(
-                    table,
-                    values,
-                    splits,
-                    implementation=name,
-                    unique=unique,
-                    value_rowids=rowids,
+                    table, values, splits, implementation=name, unique=unique, value_rowids=rowids
                 )
             # Each product depends on the one before, so that none is moved out of the loop.
             gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)
@@ -186,10 +174,7 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
 
         return tf.while_loop(lambda step, _: step < num_products, body, (0, table))[1]
 
-    def loop(*operands: Tensor) -> None:
-        descend(*operands)[:1].numpy()  # waits for the device
-
-    return loop
+    return descend
 
 
 def _device_name(device: str) -> str:

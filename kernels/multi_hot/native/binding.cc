@@ -111,14 +111,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
 }  // namespace
 }  // namespace multi_hot
 
-// Registers the handlers with the XLA of this process. Returns 0, or the number of the failed one.
-extern "C" int multi_hot_register(const XLA_FFI_Api* api) {
+// Registers the handlers with the XLA of this process; returns whether it takes them.
+extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
   using namespace multi_hot;
-  const auto failed = [api](const char* name, XLA_FFI_Handler* handler) {
-    return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) != nullptr;
+  const auto taken = [api](const char* name, XLA_FFI_Handler* handler) {
+    return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
   };
-  if (failed("multi_hot_forward", kForward)) return 1;
-  if (failed("multi_hot_backward", kBackward)) return 2;
-  if (failed("multi_hot_take_rows", kTakeRows)) return 3;
-  return 0;
+  return taken("multi_hot_forward", kForward) && taken("multi_hot_backward", kBackward) &&
+         taken("multi_hot_take_rows", kTakeRows);
 }

@@ -28,11 +28,11 @@ def load() -> Path:
             f"the native kernels in {path} cannot be loaded ({error}): remove that file, or "
             "use the implementation 'gather'"
         ) from error
-    register.argtypes = [ctypes.c_void_p]
-    if failed := register(_ffi_api()):
+    register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
+    if not register(_ffi_api()):
         raise NativeUnavailableError(
-            f"XLA in TensorFlow {tf.__version__} refused native kernel {failed} (its foreign "
-            "function interface changed): use the implementation 'gather'"
+            f"XLA in TensorFlow {tf.__version__} refused the native kernels (its foreign function "
+            "interface changed): use the implementation 'gather'"
         )
     return path
 

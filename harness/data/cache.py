@@ -45,7 +45,10 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
         return read()
     if entry.exists():
         with suppress(InputError):
-            return _mapped(entry)
+            rows = store.load(entry), store.held_out_rows(entry)
+            with suppress(OSError):  # a read-only cache removes no entries, so it needs no times
+                os.utime(entry)
+            return rows
         _note(f"the cached data set {entry} was damaged; {source} was read again")
         shutil.rmtree(entry, ignore_errors=True)
     sets, num_test_rows = read()
@@ -97,14 +100,6 @@ def _key(source: Path, options: object) -> str:
     with source.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _mapped(entry: Path) -> Rows:
-    """The content of the entry; InputError if it is damaged."""
-    rows = store.load(entry), store.held_out_rows(entry)
-    with suppress(OSError):  # a read-only cache removes no entries, so it needs no times
-        os.utime(entry)
-    return rows
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:

@@ -34,12 +34,10 @@ def find_baseline(
     path = Path(against or "")
     if against is None or path.is_file() or path.suffix == ".toml":
         over = settings_of_words(words) if against is None else read_toml(path)
-        commit, dirty = code_state(OWN_CODE)
-        return Side(settings=over, commit=commit, dirty=dirty), against
+        return Side(settings=over, state=code_state(OWN_CODE)), against
     if path.is_dir():
         require_measurable(path.absolute())
-        commit, dirty = code_state(path)
-        return Side(settings={}, code=path.absolute(), commit=commit, dirty=dirty), against
+        return Side(settings={}, code=path.absolute(), state=code_state(path)), against
     try:
         name = f"{against}^{{commit}}"
         commit = _git(OWN_CODE, "rev-parse", "--verify", "--end-of-options", name)
@@ -52,19 +50,18 @@ def find_baseline(
         ) from error
     shutil.unpack_archive(archive, scratch / commit)
     require_measurable(scratch / commit)
-    return Side(settings={}, code=scratch / commit, commit=commit, dirty=False), commit
+    state = {"commit": commit, "dirty": False}
+    return Side(settings={}, code=scratch / commit, state=state), commit
 
 
-def code_state(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit of the repository that holds `folder`, and whether its files differ from it.
-
-    (None, None) where there is no repository, or git is not installed.
-    """
+def code_state(folder: Path) -> dict[str, Any]:
+    """`commit` of the repository that holds `folder`, and `dirty`, whether its files differ from
+    it; None where there is no repository, or git is not installed."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return commit, bool(_git(folder, "status", "--porcelain"))
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (FileNotFoundError, subprocess.CalledProcessError):
-        return None, None
+        return {"commit": None, "dirty": None}
 
 
 def _git(folder: Path, *arguments: str) -> str:

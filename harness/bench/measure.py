@@ -6,7 +6,7 @@ In turns a machine that drifts favours neither side.
 import statistics
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,8 @@ class Side:
     """By their bare names."""
     code: Path = OWN_CODE
     """The root folder of the version."""
-    commit: str | None = None
-    """Of that version, for the record; as in `Provenance`."""
-    dirty: bool | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """`code_state` of that version, for the record."""
 
 
 def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
@@ -142,8 +141,8 @@ def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -
         pair = take_turns(cell, processes["A"], processes["B"], repeat=repeat, seconds=seconds)
     return replace(
         pair,
-        resolved_a={**pair.resolved_a, "commit": a.commit, "dirty": a.dirty},
-        resolved_b={**pair.resolved_b, "commit": b.commit, "dirty": b.dirty},
+        resolved_a={**pair.resolved_a, **a.state},
+        resolved_b={**pair.resolved_b, **b.state},
     )
 
 

@@ -167,14 +167,12 @@ def _origin(provenance: Provenance) -> dict[str, Any]:
 
 
 def _provenance(dataset: Dataset) -> Provenance:
-    commit, dirty = code_state(OWN_CODE)
     load = machine.load_average()
     return Provenance(
         versions=host.versions(),
         host=host.host(),
         gpus=machine.describe_gpus(),
-        commit=commit,
-        dirty=dirty,
+        **code_state(OWN_CODE),
         load_average_before=load,
         load_average_after=load,
         dataset={

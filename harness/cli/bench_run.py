@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.bench.against import find_baseline
+from harness.bench.against import code_state, find_baseline
 from harness.bench.charts import draw, write_hparams
 from harness.bench.compare import compare_pairs, judge, print_comparison
 from harness.bench.measure import Side, measure, measure_pair
-from harness.bench.process import ProcessEndedError
+from harness.bench.process import OWN_CODE, ProcessEndedError
 from harness.bench.results import AXES, RESULTS_FILE_NAME, Cell, Pair, Results, Row, varying
 from harness.bench.sweep import (
     PLOT_FILE_NAME,
@@ -118,7 +118,7 @@ def _measure_all(
                 recorder.add(row)
                 line = _row_line(row)
             else:
-                pair = _pair(config, baseline, cell, repeat, data, recorder.results)
+                pair = _pair(config, baseline, cell, repeat, data)
                 recorder.add(pair)
                 line = _pair_line(pair)
         console.out(f"{number}  {cell.label(axes)}: {line}")
@@ -156,17 +156,9 @@ def settings_of(
     return {n: value for n, value in flattened(asdict(asked)).items() if value != usual[n]}
 
 
-def _pair(
-    config: BenchConfig,
-    baseline: Side,
-    cell: Cell,
-    repeat: int,
-    data: Path,
-    results: Results,
-) -> Pair:
+def _pair(config: BenchConfig, baseline: Side, cell: Cell, repeat: int, data: Path) -> Pair:
     a = replace(baseline, settings=settings_of(config, cell, data, over=baseline.settings))
-    own = results.provenance
-    b = Side(settings=settings_of(config, cell, data), commit=own.commit, dirty=own.dirty)
+    b = Side(settings=settings_of(config, cell, data), state=code_state(OWN_CODE))
     try:
         return measure_pair(cell, a, b, repeat=repeat, seconds=config.seconds)
     except ProcessEndedError as error:

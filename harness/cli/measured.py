@@ -90,7 +90,6 @@ def _serve(channel: TextIO) -> None:
         code=str(OWN_CODE),
         resolved=resolved,
         pci_bus_ids=devices.pci_bus_ids,
-        compile_seconds=compile_seconds,
     )
     channel.flush()
     gpus = devices.names if devices.device_type == "GPU" else ()

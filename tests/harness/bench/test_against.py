@@ -32,11 +32,11 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_the_state_of_the_code(repository: Path, tmp_path: Path) -> None:
-    assert code_state(tmp_path) == (None, None)
+    assert code_state(tmp_path) == {"commit": None, "dirty": None}
     commit = git(repository, "rev-parse", "HEAD")
-    assert code_state(repository) == (commit, False)
+    assert code_state(repository) == {"commit": commit, "dirty": False}
     (repository / "file").write_text("changed")
-    assert code_state(repository) == (commit, True)
+    assert code_state(repository) == {"commit": commit, "dirty": True}
 
 
 def test_a_revision_is_unpacked_and_named_by_its_commit(
@@ -47,7 +47,7 @@ def test_a_revision_is_unpacked_and_named_by_its_commit(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     found, name = find_baseline("HEAD", (), scratch=scratch)
-    assert name == found.commit == git(repository, "rev-parse", "HEAD")
+    assert name == found.state["commit"] == git(repository, "rev-parse", "HEAD")
     assert (found.code / "file").read_text() == "measurable"
     with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
         find_baseline("HEAD~1", (), scratch=scratch)
@@ -59,7 +59,7 @@ def test_a_revision_is_unpacked_and_named_by_its_commit(
 def test_a_checkout_is_taken_as_it_is(repository: Path, tmp_path: Path) -> None:
     (repository / "file").write_text("changed")
     found, name = find_baseline(str(repository), (), scratch=tmp_path)
-    assert (name, found.code, found.dirty) == (str(repository), repository, True)
+    assert (name, found.code, found.state["dirty"]) == (str(repository), repository, True)
 
 
 def test_settings_of_a_file_and_of_words(tmp_path: Path) -> None:

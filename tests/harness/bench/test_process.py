@@ -66,7 +66,7 @@ def test_it_says_what_it_is(process: MeasuredProcess) -> None:
     assert Path(ready["code"]) == OWN_CODE
     resolved = ready["resolved"]
     assert (resolved["implementation"], resolved["replicas"]) == ("gather", 1)
-    assert 0 < ready["compile_seconds"] < ready["start_seconds"]
+    assert ready["start_seconds"] > 0
 
 
 def test_steps_across_epochs(process: MeasuredProcess) -> None:
@@ -169,12 +169,12 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     # Side A is another checkout; side B has so much more work that no machine misses it.
     for package in ("harness", "kernels"):
         shutil.copytree(OWN_CODE / package, tmp_path / package)
-    a = Side(settings=small(data), code=tmp_path, commit="0123abc", dirty=False)
+    a = Side(settings=small(data), code=tmp_path, state={"commit": "0123abc"})
     b = Side(settings=small(data, hidden_units=[2048, 2048]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
     assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
     assert np.median(pair.log_ratios) < -0.2
-    assert (pair.resolved_a["commit"], pair.resolved_b["commit"]) == ("0123abc", None)
+    assert pair.resolved_a["commit"] == "0123abc"
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"
 
 

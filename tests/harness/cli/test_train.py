@@ -84,7 +84,7 @@ def test_a_newcomers_run(default_run: tuple[Path, Result]) -> None:
     (runs,) = place.iterdir()
     (folder,) = runs.iterdir()
     assert runs.name == "runs"
-    assert time.strptime(folder.name, "%Y-%m-%d_%H-%M-%S")
+    assert time.strptime(folder.name, "%Y-%m-%d_%H-%M-%S.%f")
     assert str(folder) in result.out
     assert {path.name for path in folder.iterdir()} == FILES | {"tensorboard"}
 

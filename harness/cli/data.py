@@ -120,7 +120,9 @@ def _classes(dataset: Dataset) -> str:
             f"; {empty:,} without a row" if empty else ""
         )
     num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    return ", ".join(f"{n}: {num_rows.get(n, 0):,}" for n in range(dataset.num_classes))
+    names = dataset.vocabulary.class_names if dataset.vocabulary else ()
+    shown = [f"{n} ({name})" for n, name in enumerate(names)] or range(dataset.num_classes)
+    return ", ".join(f"{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(shown))
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:

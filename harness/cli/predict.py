@@ -63,6 +63,7 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model)
     words = _vocabulary(config, saved)
+    names = saved.vocabulary.class_names if saved.vocabulary else ()
     reserved = {words.start_id, words.unknown_id}
     rows = [words.encode(text) for text in texts]
     sets = RaggedSets(
@@ -83,7 +84,8 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
         taken = int(np.argmax(probabilities))
         shown = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
         # No markup in what a user wrote.
-        figures = (f"{known} of {total}", str(taken), f"{probabilities[taken]:.3f}")
+        label = names[taken] if taken < len(names) else str(taken)
+        figures = (f"{known} of {total}", Text(label), f"{probabilities[taken]:.3f}")
         table.add_row(Text(shown), *figures)
     console.print(table)
     return 0

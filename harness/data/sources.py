@@ -13,6 +13,7 @@ from harness.errors import InputError
 
 # Of rows without a split of their own, one in so many is a test row: the tutorial's share.
 _TEST_PART = 5
+_IMDB_CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,5 +191,8 @@ def _vocabulary(
     else:
         # The ids of a folder have their own limit, not the default of another format.
         conventions = WordIds(num_words=None) if path.is_dir() else config.imdb
-        words = Vocabulary.from_word_index(place, conventions, num_tokens=num_tokens)
+        names = _IMDB_CLASSES if path.name == "imdb.npz" else ()
+        words = Vocabulary.from_word_index(
+            place, conventions, num_tokens=num_tokens, class_names=names
+        )
     return words, f"words from {place}"

@@ -1,6 +1,6 @@
-"""Words and their ids: rows shown as text, and any text as a row of ids."""
+"""Words, classes and their ids: rows shown as text, and any text as a row of ids."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,8 @@ class Vocabulary:
     """Starts each row. None: nothing does."""
     unknown_id: int | None = None
     """Stands for each word that is not in `ids`. None: such words are left out."""
+    class_names: Sequence[str] = ()
+    """By label; none where they are not known."""
 
     def __post_init__(self) -> None:
         reserved = [token for token in (self.start_id, self.unknown_id) if token is not None]
@@ -51,15 +53,25 @@ class Vocabulary:
                 )
         if len(set(self.ids.values())) != len(self.ids):
             raise InputError("the vocabulary has one id for several words. Give each its own.")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise InputError(f"the vocabulary's class_names are {self.class_names!r}, not words.")
 
     @classmethod
-    def from_word_index(cls, path: Path, conventions: WordIds, *, num_tokens: int) -> Self:
+    def from_word_index(
+        cls,
+        path: Path,
+        conventions: WordIds,
+        *,
+        num_tokens: int,
+        class_names: Sequence[str] = (),
+    ) -> Self:
         """Reads Keras's imdb_word_index.json: {word: rank}, ranks from 1, each of one word.
 
         Args:
             path: the file.
             conventions: those by which the data set's ids were made of ranks.
             num_tokens: V of the data set.
+            class_names: by label.
 
         Raises:
             InputError: no such file, or another content.
@@ -83,6 +95,7 @@ class Vocabulary:
             # Keras replaces a start id outside the limits as well.
             start_id=start if start is None or least <= start < limit else unknown,
             unknown_id=unknown,
+            class_names=class_names,
         )
 
     @classmethod

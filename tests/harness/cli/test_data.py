@@ -40,7 +40,7 @@ def test_info_of_the_real_reviews(imdb_path: Path) -> None:
     assert (result.code, result.err) == (0, "")
     for text in (
         "40,000 to train on, 10,000 to test on",
-        "0: 25,000, 1: 25,000",
+        "0 (negative): 25,000, 1 (positive): 25,000",
         "9,998 of 10,000",
         "234.738 on average",
         "deviation 172.925",

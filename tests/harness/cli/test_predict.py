@@ -54,22 +54,22 @@ def rows(result: Result) -> list[list[str]]:
 def test_texts(model: Path) -> None:
     # Brackets are text, not the markup of the terminal.
     good, bad = rows(judge(model, "The film was GOOD!", "[/b] a [red] bad film"))
-    assert good[:3] == ["The film was GOOD!", "4 of 4", "1"]
-    assert bad[:3] == ["[/b] a [red] bad film", "2 of 5", "0"]
+    assert good[:3] == ["The film was GOOD!", "4 of 4", "positive"]
+    assert bad[:3] == ["[/b] a [red] bad film", "2 of 5", "negative"]
     assert float(good[3]) > 0.9
     assert float(bad[3]) > 0.9
 
 
 def test_standard_input(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("good film\n\n  bad film  \n"))
-    assert [row[2] for row in rows(judge(model))] == ["1", "0"]
+    assert [row[2] for row in rows(judge(model))] == ["positive", "negative"]
 
 
 def test_a_long_text_is_cut(model: Path) -> None:
     result = judge(model, "good " * 100)
     # Cut in the middle of its 500 letters, and folded to the table's width.
     (_, known, label, _), *folded = rows(result)
-    assert (known, label) == ("100 of 100", "1")
+    assert (known, label) == ("100 of 100", "positive")
     assert all(row[1:] == ["", "", ""] for row in folded)
     assert "..." in result.out
     assert max(map(len, result.out.splitlines())) <= 80

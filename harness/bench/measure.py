@@ -59,7 +59,7 @@ def measure(
             load_average_after=machine.load_average(),
         )
     step_times = np.array(turn.windows.seconds) / np.array(turn.windows.num_steps)
-    warm_up = num_warm_up(len(step_times))
+    warm_up = num_warm_up(step_times)
     marks = (*ready["resolved"].get("warnings", ()), *marks)
     if not is_steady(step_times):
         marks = (*marks, "not steady: the step time still changes; set a longer --seconds")
@@ -168,13 +168,13 @@ def take_turns(
         rounds += 1
     # In `_ROUND` the n-th turns of A and B are neighbours: the machine is about the same in both.
     ratios = np.array(rates["B"]) / np.array(rates["A"])
-    steady = {n: np.median(r[num_warm_up(len(r)) :]) for n, r in rates.items()}
+    steady = {n: np.median(r[num_warm_up(1 / np.array(r)) :]) for n, r in rates.items()}
     resolved_a, resolved_b = (process.wait_until_ready()["resolved"] for process in (a, b))
     return Pair(
         cell=cell,
         repeat=repeat,
         log_ratios=tuple(np.log(ratios).tolist()),
-        num_warm_up=num_warm_up(len(ratios)),
+        num_warm_up=num_warm_up(ratios),
         examples_per_second_a=float(steady["A"]),
         examples_per_second_b=float(steady["B"]),
         marks=(*resolved_b.get("warnings", ()), *machine.marks(before, machine.read(pids))),

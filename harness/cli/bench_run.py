@@ -172,7 +172,10 @@ def _row_line(row: Row) -> str:
     if row.figures is None:
         return f"{row.status}: {row.note}"
     rate = row.figures.examples_per_second
-    text = f"{rate.median:,.0f} examples/s ({rate.p20:,.0f} - {rate.p80:,.0f})"
+    text = (
+        f"{rate.median:,.0f} examples/s ({rate.p20:,.0f} - {rate.p80:,.0f}), warm-up "
+        f"{row.num_warm_up_windows} of {len(row.windows.seconds)} windows"
+    )
     return "; ".join([text, *row.marks])
 
 

@@ -79,19 +79,23 @@ def _line(row: Row) -> dict[str, str]:
 
 
 def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> None:
-    """Prints a line for each cell: the axes on which the cells differ, then its columns. No text is
-    cut short: a terminal that is too narrow wraps the lines."""
+    """Prints a line for each cell: the axes on which the cells differ, then as many of its columns
+    as the width has room for, the first at least. No text is cut short."""
     axes = varying(list(lines))
     headings = list(dict.fromkeys(heading for line in lines.values() for heading in line))
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in [axis.replace("_", " ") for axis in axes] + headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for cell, line in lines.items():
-        values = [str(getattr(cell, axis)) for axis in axes]
-        table.add_row(*values, *(line.get(heading, "") for heading in headings))
     unlimited = console.options.update(width=1_000)
-    table.width = Measurement.get(console, unlimited, table).maximum
-    console.print(table, soft_wrap=True)
+    while True:
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for heading in [axis.replace("_", " ") for axis in axes] + headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for cell, line in lines.items():
+            values = [str(getattr(cell, axis)) for axis in axes]
+            table.add_row(*values, *(line.get(heading, "") for heading in headings))
+        table.width = Measurement.get(console, unlimited, table).maximum
+        if table.width <= console.width or len(headings) == 1:
+            console.print(table, soft_wrap=True)
+            return
+        headings.pop()
 
 
 def print_notes(notes: Sequence[str], console: Console) -> None:

@@ -15,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def build(include: Path) -> Path:
     """Return the library for this machine: from the cache, or else compiled now.
 
-    Two processes may do this at the same time: each replaces the file as a whole.
+    Two processes may do this at the same time: each replaces the file as a whole. What killed
+    builds left behind is removed once no build can still write to it.
 
     Args:
       include: the folder of TensorFlow's headers, which contains XLA's.
@@ -128,6 +130,10 @@ def build(include: Path) -> Path:
     path = cache_folder() / f"multi_hot-{key(compiler, include)}.so"
     if path.exists():
         return path
+    for file in path.parent.glob("multi_hot-*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes them too
+            if time.time() - file.stat().st_mtime > _BUILD_TIMEOUT_SECONDS:
+                file.unlink()
     # -isystem: no warnings about XLA's headers.
     source = ["-shared", "-isystem", str(include), str(SOURCES / "binding.cc")]
     try:

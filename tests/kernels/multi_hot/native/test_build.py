@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_failed_compilation_shows_why_and_leaves_nothing(cache: Path, tmp_path: 
         building.build(tmp_path)  # no TensorFlow's headers in there
     assert "CXX" in str(caught.value)
     assert list(cache.iterdir()) == []
+
+
+def test_what_killed_builds_left_is_removed(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir(mode=0o700)
+    names = ("multi_hot-0-old.tmp", "multi_hot-0-new.tmp", "choice-old.json")
+    old, new, other = files = [cache / name for name in names]
+    for file in files:
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (0, time.time() - 400))
+    with pytest.raises(NativeUnavailableError):
+        building.build(tmp_path)  # no TensorFlow's headers in there
+    assert {*cache.iterdir()} == {new, other}
 
 
 def test_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ def test_a_cpu_trains_all_replicas(replicas: str | int) -> None:
     assert devices.names == devices.descriptions == ("/CPU:0",)
     assert devices.device_type == "CPU"
     assert devices.num_replicas == (1 if replicas == "auto" else replicas)
-    assert devices.why == ("no GPU" if replicas == "auto" else "asked for")
+    assert devices.why.startswith("no GPU" if replicas == "auto" else "asked for")
+    assert ("one program" in devices.why) == (replicas == 3)
     assert devices.compute_capability is None
 
 
@@ -25,8 +26,8 @@ def test_a_cpu_trains_all_replicas(replicas: str | int) -> None:
 def test_auto_is_as_in_the_run_resumed(before: int | None, replicas: int) -> None:
     devices = set_up_devices("auto", batch_size=12, before=before)
     assert devices.num_replicas == replicas
-    assert devices.why == ("as in the run resumed" if before else "no GPU")
-    assert set_up_devices(2, batch_size=12, before=before).why == "asked for"
+    assert devices.why.startswith("as in the run resumed" if before else "no GPU")
+    assert set_up_devices(2, batch_size=12, before=before).why.startswith("asked for")
 
 
 @given(num_gpus=st.integers(0, 16), batch_size=st.integers(1, 10**6))

@@ -52,8 +52,8 @@ class Settings:
     last 0.2 s by what is measured."""
 
     replicas: Literal["auto"] | int = "auto"
-    """Equal shares of a batch, each for a GPU of its own; on a CPU, one program trains all of them.
-    `auto`: one, or as many GPUs as a large batch pays for."""
+    """Equal shares of a batch, each for a GPU of its own; on a CPU, one program trains the whole
+    batch. `auto`: one, or as many GPUs as a large batch pays for."""
 
     seed: int = 0
     """Of the initial weights, the row order and dropout."""

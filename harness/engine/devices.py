@@ -1,8 +1,8 @@
 """The devices of a run, and how many replicas each of them trains.
 
 On GPUs each replica has a device of its own, under a tf.distribute.MirroredStrategy. CPU devices
-would share the processor and its memory, so that a second one only costs: a CPU trains whole batches
-with one program, whatever the number of replicas.
+would share the processor and its memory, so that a second one only costs: on a CPU one program
+trains whole batches, whatever the number of replicas.
 """
 
 import os
@@ -52,8 +52,8 @@ def set_up_devices(
     Call it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
 
     Args:
-        replicas: a number takes the first so many GPUs; a CPU trains what they would. `auto` is what
-            `choose_replicas` says.
+        replicas: a number takes the first so many GPUs; on a CPU only the reason says that it was
+            asked for. `auto` is what `choose_replicas` says.
         batch_size: rows of a global batch; None where nothing is trained.
         before: replicas of the run that is resumed; `auto` takes as many, where there are as many
             GPUs.

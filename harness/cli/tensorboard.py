@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import os
 import signal
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +19,9 @@ from harness.checks import require, require_count
 from harness.errors import InputError
 from harness.observe.trace import INSTALL
 from harness.quiet import quiet_import
+
+_REFRESH_SECONDS = 5.0
+"""TensorBoard reloads as often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +54,15 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; name the folder of a run (--run-dir)")
-        if len(folders) > 1 and "," in str(folder):
-            raise InputError(f"{folder} has a comma in its name; name a single folder around it")
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
         console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL}")
-    if len(folders) > 1:
-        console.out("note: profiles are shown with a single folder alone: name one around them")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _serve(config, folders, console, with_profiles=with_profiles)
+        with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
+            _serve(
+                config, LogFolder(folders, Path(temporary)), console, with_profiles=with_profiles
+            )
     except KeyboardInterrupt:
         return 0
     finally:
@@ -66,7 +70,7 @@ def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) 
 
 
 def _serve(
-    config: TensorBoardConfig, folders: list[Path], console: Console, *, with_profiles: bool
+    config: TensorBoardConfig, log_folder: "LogFolder", console: Console, *, with_profiles: bool
 ) -> NoReturn:
     # The profiler's plugin logs a traceback when a profile is opened for the first time; real
     # failures are on its pages. A filter, since it sets its level itself.
@@ -79,13 +83,8 @@ def _serve(
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
                 importlib.import_module("xprof.profile_plugin")
 
-        places = {"logdir": str(folders[0])}
-        if len(folders) > 1:
-            around = os.path.commonpath(folders)
-            specs = [f"{os.path.relpath(folder, around)}:{folder}" for folder in folders]
-            places = {"logdir_spec": ",".join(specs)}
         board = program.TensorBoard(default.get_plugins())
-        board.configure(**places, host=config.host, port=config.port)
+        board.configure(logdir=str(log_folder.path), host=config.host, port=config.port)
         try:
             url = board.launch()
         except program.TensorBoardServerException as error:
@@ -94,4 +93,33 @@ def _serve(
             ) from error
     console.out(f"TensorBoard is at {url} (Ctrl-C ends it)")
     while True:
-        signal.pause()
+        time.sleep(_REFRESH_SECONDS)
+        log_folder.refresh()
+
+
+class LogFolder:
+    """One folder for TensorBoard: the one that was named, or a temporary one that joins several.
+
+    The temporary one holds links to files, since the profiler's pages follow no link to a folder.
+    """
+
+    def __init__(self, folders: list[Path], temporary: Path) -> None:
+        self._linked: dict[Path, Path] = {}
+        if len(folders) > 1:
+            names = [folder.name for folder in folders]
+            for folder in folders:
+                alone = names.count(folder.name) == 1
+                name = folder.name if alone else "_".join(folder.parts[1:])
+                self._linked[temporary / name] = folder
+        self.path = temporary if self._linked else folders[0]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Links the files that are new in the folders."""
+        for there, folder in self._linked.items():
+            for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
+                for path in folder.rglob(pattern):
+                    link = there / path.relative_to(folder)
+                    if not link.exists():
+                        link.parent.mkdir(parents=True, exist_ok=True)
+                        link.symlink_to(path)

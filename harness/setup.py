@@ -86,8 +86,8 @@ class Setup:
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
-    def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
-        """Rows in their own order, with or without labels; in calls of one step for predictions."""
+    def rows_to_evaluate(self, examples: Examples) -> Rows:
+        """Rows in their own order, with or without labels."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = len(self.devices.names)
@@ -98,7 +98,7 @@ class Setup:
             Columns.of(examples).lengths,
             batch_size=batch_size,
             replicas=replicas,
-            steps_per_call=1 if by_step else min(steps, -(-examples.num_rows // batch_size)),
+            steps_per_call=min(steps, -(-examples.num_rows // batch_size)),
         )
         return Rows(feed=self._feed(examples), plan=plan)
 

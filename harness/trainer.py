@@ -231,7 +231,7 @@ class Trainer:
         looked at."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
-        ready = setup.rows_to_evaluate(examples, by_step=True)
+        ready = setup.rows_to_evaluate(examples)
         return setup.engine.predict(ready.feed, ready.plan)
 
     def save(self, path: str | Path) -> None:

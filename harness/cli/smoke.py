@@ -52,7 +52,7 @@ class SmokeConfig:
     """Precisions to try."""
 
     replicas: tuple[int, ...] = (1, 2)
-    """Numbers of replicas to try."""
+    """Numbers of replicas to try; more than one need as many GPUs."""
 
     devices: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to try them. auto: on the GPUs if there are any, else on the CPU."""
@@ -127,8 +127,8 @@ def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) ->
     """Why a combination cannot be tried; None where it can. `num_gpus`: 0 means on the CPU."""
     if why := why_unavailable(implementation, "GPU" if num_gpus else "CPU"):
         return why
-    if 0 < num_gpus < replicas:
-        return f"{replicas} replicas need as many GPUs, and this machine has {num_gpus}"
+    if replicas > max(num_gpus, 1):
+        return f"{replicas} replicas need as many GPUs, and there are {num_gpus}"
     return None
 
 

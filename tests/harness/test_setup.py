@@ -178,5 +178,5 @@ def test_rows_without_labels_can_be_asked_about() -> None:
     setup = made(examples, model=of_words, training=False)
     assert not setup.task.is_known
     assert set(setup.choices) == {"replicas", "precision", "implementation"}
-    ready = setup.rows_to_evaluate(examples, by_step=True)
+    ready = setup.rows_to_evaluate(examples)
     assert setup.engine.predict(ready.feed, ready.plan).shape == (20, 1)

@@ -10,22 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.measure import Side
 from harness.bench.results import (
     RESULTS_FILE_NAME,
-    Cell,
-    Pair,
     Results,
     read_results,
     write_results,
 )
 from harness.bench.sweep import cells
-from harness.cli import bench_run
 from harness.cli.bench import BenchConfig, GridConfig
 from harness.cli.bench_run import settings_of
 from harness.cli.train import ModelConfig
 from harness.errors import InputError
-from tests.harness.bench.samples import CELL, pair, results, row
+from tests.harness.bench.samples import CELL, results, row
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
 
 GRID = ("--batch-size", "50", "100", "--implementation", "gather", "--steps-per-dispatch", "2")
@@ -157,28 +153,22 @@ def test_nothing_to_compare_with(
     assert all(part in result.err for part in parts), result.err
 
 
-def test_two_settings_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two real processes take turns in tests/harness/bench/test_process.py."""
+def test_two_settings_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
-    path.write_text("[model]\nhidden_units = [16]\n")
-    widths = []
-
-    def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-        assert seconds == 0.1
-        widths.append((a.settings["hidden_units"], b.settings["hidden_units"]))
-        return dataclasses.replace(pair(repeat, (-0.1, -0.1)), cell=cell)
-
-    monkeypatch.setattr(bench_run, "measure_pair", measure_pair)
-    flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", "--batch-size", "200")
+    # So much work that no machine misses it.
+    path.write_text("[model]\nhidden_units = [2048, 2048]\ndropout = [0.0]\n")
+    grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
+    flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
     folder = tmp_path / "bench"
     result = call(
         *("bench", *flags, "--seconds", "0.1", "--repeats", "3", "--bench-dir", folder),
         *("--against", path, "--fail-if-slower", "5%"),
     )
-    assert (result.code, result.err) == (1, "")
-    assert "failed: B is slower than A by more than 5%: batch size 200" in result.out
-    assert widths == [((16,), (8,))] * 3
-    assert [p.repeat for p in read_results(folder).pairs] == [0, 1, 2]
+    assert (result.code, result.err) == (0, "")
+    assert "failed: " not in result.out  # on a busy machine it may be inconclusive
+    pairs = read_results(folder).pairs
+    assert [p.repeat for p in pairs] == [0, 1, 2]
+    assert all(p.examples_per_second_b > p.examples_per_second_a for p in pairs)
 
 
 def measured(rate: float) -> Results:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.cli.train import OutputConfig, TrainConfig, train
-from kernels.multi_hot.native.build import CACHE_VARIABLE
+from kernels.cache import CACHE_VARIABLE
 
 _PICTURE = Path(__file__).resolve().parent.parent / "docs" / "train.svg"
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kernels import cache
 from kernels.multi_hot.api import multi_hot_dense
 from kernels.multi_hot.cases import Case
 from kernels.multi_hot.native import build
@@ -95,8 +96,8 @@ def choose_implementation(
         "builds": builds,
         "device": _device_name(device),
     }
-    path = _cache_path(asked)
-    if path is not None and (kept := _read(path)) is not None:
+    file_name = _file_name(asked)
+    if (kept := kept_choice(file_name, names)) is not None:
         return kept._replace(why=f"measured before: {kept.why}{missing}")
     mean_length = num_values / max(num_rows, 1)
     case = Case("auto", num_rows, num_tokens, units, mean_length, unique)
@@ -110,8 +111,7 @@ def choose_implementation(
         f"forward and backward of {num_rows:,} rows, {num_values:,} ids, {num_tokens:,} x {units:,}"
     )
     choice = Choice(name, f"{why}: {times}", seconds)
-    if path is not None:
-        _write(path, choice)
+    _write(file_name, choice)
     return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
 
 
@@ -183,25 +183,32 @@ def _device_name(device: str) -> str:
     return f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}"
 
 
-def _cache_path(asked: dict[str, Any]) -> Path | None:
-    """Return the file of the answer, or None if no folder can be written to."""
-    try:
-        folder = build.cache_folder()
-    except UnavailableError:
-        return None
+def _file_name(asked: dict[str, Any]) -> str:
     sources = [source.read_text() for source in sorted(Path(__file__).parent.glob("*.py"))]
     question = json.dumps([asked, tf.__version__, sources], sort_keys=True)
-    return folder / f"choice-{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"
+    return f"choice-{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"
 
 
-def _read(path: Path) -> Choice | None:
+def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
+    """Return the answer that is kept in the cache, or None if it is missing or damaged: the caller
+    measures again and overwrites it."""
     try:
-        return Choice(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None  # missing or damaged: measured again and overwritten
+        with cache.opened() as folder, open(folder.open(file_name), "rb") as file:
+            choice = Choice(**json.load(file))
+        seconds = choice.seconds_by_name
+        is_sound = (
+            choice.name in names
+            and isinstance(choice.why, str)
+            and isinstance(seconds, dict)
+            and set(seconds) == set(names)
+            and all(isinstance(taken, float) for taken in seconds.values())
+        )
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return choice if is_sound else None
 
 
-def _write(path: Path, choice: Choice) -> None:
-    # On a full disk the next process measures again.
-    with contextlib.suppress(OSError), build.replacing(path) as temporary:
-        temporary.write_text(json.dumps(choice._asdict()))
+def _write(file_name: str, choice: Choice) -> None:
+    # Without a folder to write to, the next process measures again.
+    with contextlib.suppress(OSError), cache.opened() as folder:
+        folder.write(file_name, json.dumps(choice._asdict()).encode())

@@ -6,24 +6,23 @@ and XLA's headers. Importing this module starts nothing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from kernels import cache
 from kernels.multi_hot.registry import UnavailableError
 
-CACHE_VARIABLE = "MULTI_HOT_CACHE"
 SOURCES = Path(__file__).resolve().parent
 _BUILD_TIMEOUT_SECONDS = 300
+_DIGEST_BYTES = 32
 _REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
@@ -69,56 +68,20 @@ def processor() -> str:
     return " ".join([platform.machine(), *(first[name] for name in wanted if name in first)])
 
 
-def cache_folder() -> Path:
-    """Return the folder for built libraries, created if necessary.
+class Library(NamedTuple):
+    """A built library that has been checked."""
 
-    $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache; if that cannot be
-    written to, as in a read-only home, a private folder in the system's temporary one.
-
-    Raises:
-      NativeUnavailableError: none of them can be used.
-    """
-    if named := os.environ.get(CACHE_VARIABLE):
-        candidates = [Path(named)]
-    else:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        temporary = Path(tempfile.gettempdir()) / f"multi-hot-harness-{os.getuid()}"
-        candidates = [home / "multi-hot-harness", temporary]
-    reasons = []
-    for folder in candidates:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = folder.stat()
-            # Another user could put a library there for us to load.
-            if status.st_uid != os.getuid() or status.st_mode & stat.S_IWOTH:
-                raise PermissionError("it belongs to another user, or is writable by everybody")
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError as error:
-            reasons.append(f"{folder}: {error.strerror or error}")
-    raise NativeUnavailableError(
-        f"the native kernels have no folder to be built in ({'; '.join(reasons)}): name a writable "
-        f"one in {CACHE_VARIABLE}, {_REMEDY}"
-    )
+    path: Path
+    descriptor: int
+    """Of the open file: it stays what was checked, whatever happens to its name."""
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that replaces `path` at the end, or vanishes if the body raises."""
-    descriptor, name = tempfile.mkstemp(prefix="multi_hot-", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def build(include: Path) -> Path:
+def build(include: Path) -> Library:
     """Return the library for this machine: from the cache, or else compiled now.
 
-    Two processes may do this at the same time: each replaces the file as a whole. What killed
-    builds left behind is removed once no build can still write to it.
+    Two processes may do this at the same time: each replaces the file as a whole. A file that is
+    damaged or not the user's own is not loaded but compiled again, which a note on standard error
+    says.
 
     Args:
       include: the folder of TensorFlow's headers, which contains XLA's.
@@ -127,35 +90,64 @@ def build(include: Path) -> Path:
       NativeUnavailableError: no compiler, no folder to write to, or the compilation failed.
     """
     compiler = require_compiler()
-    path = cache_folder() / f"multi_hot-{key(compiler, include)}.so"
-    if path.exists():
-        return path
-    for file in path.parent.glob("multi_hot-*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes them too
-            if time.time() - file.stat().st_mtime > _BUILD_TIMEOUT_SECONDS:
-                file.unlink()
-    # -isystem: no warnings about XLA's headers.
-    source = ["-shared", "-isystem", str(include), str(SOURCES / "binding.cc")]
+    name = f"multi_hot-{key(compiler, include)}.so"
     try:
-        with replacing(path) as temporary:
-            done = subprocess.run(
-                [*compiler, *flags(), *source, "-o", str(temporary)],
-                capture_output=True,
-                text=True,
-                timeout=_BUILD_TIMEOUT_SECONDS,
-            )
-            if done.returncode != 0:
-                tail = "\n".join(done.stderr.splitlines()[-15:])
-                raise NativeUnavailableError(
-                    f"{compiler[0]} could not compile the native kernels (exit {done.returncode}):"
-                    f"\n{tail}\nname another compiler in CXX, {_REMEDY}"
-                )
-            temporary.chmod(0o700)
+        with cache.opened() as folder:
+            path = folder.path / name
+            if (descriptor := _open_checked(folder, name)) is None:
+                library = _compile(compiler, include, folder)
+                folder.write(name, library + hashlib.sha256(library).digest())
+                descriptor = _open_checked(folder, name)
+            if descriptor is None:
+                raise OSError(f"{path} was changed as soon as it was written")
+            return Library(path, descriptor)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NativeUnavailableError(
-            f"compiling the native kernels to {path} failed: {error}; correct that, {_REMEDY}"
+            f"the native kernels cannot be built: {error}; correct that, name another folder in "
+            f"{cache.CACHE_VARIABLE}, {_REMEDY}"
         ) from error
-    return path
+
+
+def _open_checked(folder: cache.Folder, name: str) -> int | None:
+    """Return a descriptor of a library that ends in the SHA-256 of the rest (which loaders ignore),
+    or None if there is no such file."""
+    try:
+        descriptor = folder.open(name)
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        reason = str(error)
+    else:
+        with open(descriptor, "rb", closefd=False) as file:
+            content = memoryview(file.read())
+        if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]:
+            return descriptor
+        os.close(descriptor)
+        reason = f"{folder.path / name} is damaged, or of an earlier version"
+    print(f"note: {reason}; the native kernels are compiled again", file=sys.stderr)
+    return None
+
+
+def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder) -> bytes:
+    with folder.scratch() as scratch:
+        library = scratch / "library.so"
+        # -isystem: no warnings about XLA's headers.
+        source = ["-shared", "-isystem", str(include), str(SOURCES / "binding.cc")]
+        done = subprocess.run(
+            [*compiler, *flags(), *source, "-o", str(library)],
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_TIMEOUT_SECONDS,
+            env={**os.environ, "TMPDIR": str(scratch)},  # removed, too, should we be killed
+            pass_fds=[folder.descriptor],
+        )
+        if done.returncode != 0:
+            tail = "\n".join(done.stderr.splitlines()[-15:])
+            raise NativeUnavailableError(
+                f"{compiler[0]} could not compile the native kernels (exit {done.returncode}):"
+                f"\n{tail}\nname another compiler in CXX, {_REMEDY}"
+            )
+        return library.read_bytes()
 
 
 def key(compiler: Sequence[str], include: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kernels.cache import reached_by
 from kernels.multi_hot.native.build import NativeUnavailableError, build
 
 
@@ -20,9 +21,12 @@ def load() -> Path:
     Raises:
       NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
     """
-    path = build(Path(tf.sysconfig.get_include()))
+    path, descriptor = build(Path(tf.sysconfig.get_include()))
     try:
-        register = ctypes.CDLL(str(path)).multi_hot_register
+        # What was checked, not what the name leads to by now. The descriptor stays open: the loader
+        # knows the library by its number, and would take another file of that number for it.
+        library = ctypes.CDLL(str(reached_by(descriptor, path)))
+        register = library.multi_hot_register
     except (OSError, AttributeError) as error:
         raise NativeUnavailableError(
             f"the native kernels in {path} cannot be loaded ({error}): remove that file, or "

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from kernels.cache import CACHE_VARIABLE
 from kernels.multi_hot import IMPLEMENTATIONS
-from kernels.multi_hot.native.build import CACHE_VARIABLE, find_compiler
-from kernels.multi_hot.select import choose_implementation
+from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.select import Choice, choose_implementation, kept_choice
 
 ROOT = Path(__file__).resolve().parents[3]
 SHAPES: dict[str, Any] = {"num_rows": 40, "num_values": 800, "num_tokens": 300, "units": 20}
@@ -36,12 +37,49 @@ def test_takes_the_fastest_and_remembers_it(cache: Path) -> None:
     same = choose_implementation(**SHAPES, deterministic=True)
     assert same == again, "a CPU repeats itself with any of them"
     (kept,) = cache.glob("choice-*.json")
-    kept.write_text('{"other": 1}')
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"name": 3}))
     assert choose_implementation(**SHAPES).why.startswith("measured in"), "the file was damaged"
     assert choose_implementation(**SHAPES).why.startswith("measured before")
     other = choose_implementation(**SHAPES, unique=True, dtype="bfloat16")
     assert other.why.startswith("measured in")
     assert len(list(cache.glob("choice-*.json"))) == 2
+
+
+DAMAGES: dict[str, bytes | dict[str, Any]] = {
+    "no JSON": b"\x00",
+    "nested deep": b"[" * 100_000,
+    "other keys": b'{"other": 1}',
+    "one more key": {"other": 1},
+    "times of another type": {"seconds_by_name": 3},
+    "another type": b'["gather"]',
+    "an unknown name": {"name": "scatter"},
+    "a name of another type": {"name": ["gather"]},
+    "why is a number": {"why": 3},
+    "no times": {"seconds_by_name": {}},
+    "times of others": {"seconds_by_name": {"scatter": 1.0}},
+    "a list of times": {"seconds_by_name": ["dense", "gather"]},
+    "a time is a text": {"seconds_by_name": {"dense": "fast", "gather": 1.0}},
+}
+
+
+KEPT: dict[str, Any] = {
+    "name": "gather",
+    "why": "",
+    "seconds_by_name": {"dense": 2.0, "gather": 1.0},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_answer_is_not_taken(cache: Path, damage: Any) -> None:
+    kept = cache / "choice.json"
+    assert kept_choice("choice.json", ["dense", "gather"]) is None
+    kept.write_text(json.dumps(KEPT))
+    kept.chmod(0o600)
+    assert kept_choice("choice.json", ["dense", "gather"]) == Choice(**KEPT)
+    if isinstance(damage, dict):
+        damage = json.dumps(KEPT | damage).encode()
+    kept.write_bytes(damage)
+    assert kept_choice("choice.json", ["dense", "gather"]) is None
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")

@@ -2,15 +2,17 @@
 
 import ctypes
 import os
+import resource
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+from kernels.cache import CACHE_VARIABLE
 from kernels.multi_hot.native import build as building
 from kernels.multi_hot.native.build import NativeUnavailableError
 
@@ -21,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[4]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setenv(building.CACHE_VARIABLE, str(folder))
+    monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     return folder
 
 
@@ -49,9 +51,10 @@ def test_two_build_at_once(cache: Path) -> None:
     include = Path(tf.sysconfig.get_include())
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(building.build, [include, include])
-    assert first == second
-    assert [*cache.iterdir()] == [first]
-    assert ctypes.CDLL(str(first)).multi_hot_register is not None
+    assert first.path == second.path
+    assert {*cache.iterdir()} == {cache / ".lock", first.path}
+    for library in (first, second):
+        assert ctypes.CDLL(f"/proc/self/fd/{library.descriptor}").multi_hot_register is not None
 
 
 @needs_compiler
@@ -86,42 +89,120 @@ def test_failed_compilation_shows_why_and_leaves_nothing(cache: Path, tmp_path: 
     with pytest.raises(NativeUnavailableError, match=r"ffi\.h") as caught:
         building.build(tmp_path)  # no TensorFlow's headers in there
     assert "CXX" in str(caught.value)
-    assert list(cache.iterdir()) == []
+    assert [*cache.iterdir()] == [cache / ".lock"]
 
 
-def test_what_killed_builds_left_is_removed(cache: Path, tmp_path: Path) -> None:
-    cache.mkdir(mode=0o700)
-    names = ("multi_hot-0-old.tmp", "multi_hot-0-new.tmp", "choice-old.json")
-    old, new, other = files = [cache / name for name in names]
-    for file in files:
-        file.touch()
-    for file in (old, other):
-        os.utime(file, (0, time.time() - 400))
-    with pytest.raises(NativeUnavailableError):
-        building.build(tmp_path)  # no TensorFlow's headers in there
-    assert {*cache.iterdir()} == {new, other}
+@pytest.fixture
+def quick_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the compiler. It logs its calls; what it writes is no library."""
+    script = tmp_path / "compiler"
+    script.write_text(
+        f"""#!/bin/sh
+for last; do :; done
+[ "$last" = --version ] && exit
+echo >>{tmp_path}/calls
+printf 'a library' >"$last"
+"""
+    )
+    script.chmod(0o700)
+    monkeypatch.setenv("CXX", str(script))
+    return tmp_path / "calls"
 
 
-def test_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file where the folder should be: refused whoever runs the test, root included."""
-    home = tmp_path / "home"
-    home.write_text("")
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.delenv(building.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    assert building.cache_folder().parent == temporary
-    monkeypatch.setenv(building.CACHE_VARIABLE, str(home / "cache"))
-    with pytest.raises(NativeUnavailableError, match=f"writable one in {building.CACHE_VARIABLE}"):
-        building.cache_folder()
+def content_of(library: building.Library) -> bytes:
+    content = os.pread(library.descriptor, 10**6, 0)
+    os.close(library.descriptor)
+    return content[:-32]
 
 
-def test_folder_that_others_can_write_is_refused(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[3] ^= 4
+    path.write_bytes(content)
+
+
+def link_elsewhere(path: Path) -> None:
+    os.symlink(path.rename(path.parent.parent / "elsewhere"), path)
+
+
+def make_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def open_to_the_group(path: Path) -> None:
+    path.chmod(0o770)
+
+
+def give_away(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(path, 65534, -1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fact"),
+    [
+        (cut, "is damaged"),
+        (empty, "is damaged"),
+        (flip_a_bit, "is damaged"),
+        (link_elsewhere, "is a symbolic link"),
+        (make_a_pipe, "is not a regular file"),
+        (open_to_the_group, "is open to other users"),
+        (give_away, "belongs to user 65534"),
+    ],
+)
+def test_what_is_damaged_or_not_ours_is_said_and_compiled_again(
+    cache: Path,
+    tmp_path: Path,
+    quick_compiler: Path,
+    damage: Callable[[Path], None],
+    fact: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Another user could put a library there for this one to load."""
-    cache.mkdir()
-    cache.chmod(0o777)
-    with pytest.raises(NativeUnavailableError, match="writable by everybody"):
-        building.cache_folder()
+    path = building.build(tmp_path).path
+    assert content_of(building.build(tmp_path)) == b"a library"
+    assert quick_compiler.read_text().count("\n") == 1
+    damage(path)
+    assert content_of(building.build(tmp_path)) == b"a library"
+    note = capfd.readouterr().err
+    assert note.startswith(f"note: {path} {fact}")
+    assert note.endswith("; the native kernels are compiled again\n")
+    assert note.count("\n") == 1
+    assert content_of(building.build(tmp_path)) == b"a library"
+    assert quick_compiler.read_text().count("\n") == 2
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("obstacle", ["file", "open to the group"])
+def test_a_folder_that_cannot_be_used(
+    cache: Path, tmp_path: Path, quick_compiler: Path, obstacle: str
+) -> None:
+    if obstacle == "file":
+        cache.touch()
+    else:
+        cache.mkdir()
+        cache.chmod(0o770)
+    match = rf"{cache}.*; correct that, name another folder in {CACHE_VARIABLE}, or use .*'gather'"
+    with pytest.raises(NativeUnavailableError, match=match):
+        building.build(tmp_path)
+    assert not quick_compiler.exists()
+
+
+def test_a_full_disk_is_said(cache: Path, tmp_path: Path, quick_compiler: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # the digest is longer
+    try:
+        with pytest.raises(NativeUnavailableError, match=f"File too large: '{cache}'; correct "):
+            building.build(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*cache.iterdir()] == [cache / ".lock"]

@@ -1,0 +1,166 @@
+"""The user's cache folder: where it is, whether it can be trusted, and the files in it.
+
+Whoever can change a file in it can run code as the user. So the folder and its files must belong to
+the user, and nobody else may write to them. They are opened first, then checked and used through
+the same descriptor: it does not matter what their names lead to by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE_VARIABLE = "MULTI_HOT_CACHE"
+_LOCK = ".lock"
+_SCRATCH = ".multi_hot-"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An open folder that has been checked."""
+
+    path: Path
+    """Its name, for messages."""
+    descriptor: int
+
+    @property
+    def place(self) -> Path:
+        """A path to the folder itself, wherever its name leads by now."""
+        return reached_by(self.descriptor, self.path)
+
+    def open(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """Return a descriptor of the user's own file `name`.
+
+        Raises:
+          FileNotFoundError: there is none.
+          OSError: it cannot be trusted.
+        """
+        path = self.path / name
+        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise PermissionError(f"{path} is a symbolic link") from error
+            error.filename = str(path)
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise PermissionError(f"{path} is not a regular file")
+            _check(descriptor, path)
+        except PermissionError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write the file `name`, whole or not at all, over whatever is there."""
+        with self.scratch() as scratch:
+            with open(scratch / name, "xb", opener=_open_private) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch / name, self.place / name)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yield a new folder in this one, removed at the end; its path holds in child processes
+        that get the descriptor of this folder.
+
+        Removes what killed processes left of theirs, unless another process is using its own.
+        """
+        try:
+            # A file's lock holds on a network file system too, where that of a folder would not.
+            with os.fdopen(self.open(_LOCK, os.O_RDWR | os.O_CREAT), "w") as lock:
+                # BlockingIOError: folders are in use. Others: there are no locks here.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    for entry in os.listdir(self.descriptor):
+                        if entry.startswith(_SCRATCH):
+                            shutil.rmtree(entry, ignore_errors=True, dir_fd=self.descriptor)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_SH)
+                with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.place) as folder:
+                    yield Path(folder)
+        except OSError as error:
+            if error.errno and str(error.filename or self.place).startswith(str(self.place)):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
+
+
+@contextlib.contextmanager
+def opened(subfolder: str = "") -> Iterator[Folder]:
+    """Open the user's cache folder, or a subfolder, which other users may not even read.
+
+    It is $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache, and is made if
+    it is missing.
+
+    Raises:
+      OSError: it cannot be made or trusted; the message names it and the reason.
+    """
+    path = _path()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _folder(path, path, forbidden=0o022) as folder:
+        if not subfolder:
+            yield folder
+            return
+        path /= subfolder
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(subfolder, 0o700, dir_fd=folder.descriptor)
+        # Folders made in there by the user's umask may be writable by a group.
+        with _folder(folder.place / subfolder, path, forbidden=0o077) as inner:
+            yield inner
+
+
+@contextlib.contextmanager
+def _folder(place: Path, path: Path, *, forbidden: int) -> Iterator[Folder]:
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _check(descriptor, path, forbidden)
+        yield Folder(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _path() -> Path:
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home folder") from error
+    return home / "multi-hot-harness"
+
+
+def _check(descriptor: int, path: Path, forbidden: int = 0o022) -> None:
+    """Raise PermissionError unless the open file or folder is the user's, and closed to others."""
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid():
+        fact = f"belongs to user {status.st_uid}, and this is user {os.geteuid()}"
+    elif status.st_mode & forbidden:
+        fact = (
+            f"is open to other users (mode {stat.S_IMODE(status.st_mode):o}; chmod go= closes it)"
+        )
+    else:
+        return
+    raise PermissionError(f"{path} {fact}")
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def reached_by(descriptor: int, path: Path) -> Path:
+    """Return a path to an open file or folder itself, for this process and for those that it starts
+    with the descriptor; `path` where the system has none."""
+    own = Path(f"/proc/self/fd/{descriptor}")
+    return own if own.exists() else path

@@ -1,0 +1,183 @@
+"""The cache folder is the user's alone, and so is every file that is opened in it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels import cache
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+ANOTHER_USER = 65534
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of this test alone; not made yet."""
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_it_is_made_for_the_user_alone(folder: Path) -> None:
+    old = os.umask(0)
+    try:
+        with cache.opened() as opened, cache.opened("data") as inner:
+            opened.write("file", b"content")
+    finally:
+        os.umask(old)
+    assert (opened.path, inner.path) == (folder, folder / "data")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
+    assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600, ".lock": 0o600}
+
+
+def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with cache.opened() as opened:
+        assert opened.path == tmp_path / "home" / ".cache" / "multi-hot-harness"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    with cache.opened() as opened:
+        assert opened.path == tmp_path / "caches" / "multi-hot-harness"
+
+
+def test_a_home_that_cannot_be_written_to_has_no_substitute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file where the home should be: refused whoever runs the test, root included."""
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(NotADirectoryError, match=str(home)), cache.opened():
+        pass
+    assert list(tmp_path.iterdir()) == [home]
+
+
+@pytest.mark.parametrize(("subfolder", "mode"), [("", 0o770), ("", 0o702), ("data", 0o750)])
+def test_a_folder_that_is_open_to_others_is_refused(
+    folder: Path, subfolder: str, mode: int
+) -> None:
+    """Another user could put a library there for us to load. `data` holds folders that the umask
+    may have made writable by a group, so it must be closed."""
+    (folder / subfolder).mkdir(mode=0o755, parents=True)
+    (folder / subfolder).chmod(mode)
+    match = rf"{folder / subfolder} is open to other users \(mode {mode:o}; chmod go= "
+    with pytest.raises(PermissionError, match=match), cache.opened(subfolder):
+        pass
+    (folder / subfolder).chmod(0o700)
+    with cache.opened(subfolder):
+        pass
+
+
+@needs_root
+def test_what_belongs_to_another_user_is_refused(folder: Path) -> None:
+    with cache.opened() as opened:
+        opened.write("file", b"")
+        os.chown(folder / "file", ANOTHER_USER, -1)
+        match = f"{folder}/file belongs to user {ANOTHER_USER}, and this is user 0"
+        with pytest.raises(PermissionError, match=match):
+            opened.open("file")
+    os.chown(folder, ANOTHER_USER, -1)
+    with pytest.raises(PermissionError, match=f"{folder} belongs to"), cache.opened():
+        pass
+
+
+def test_a_file_that_others_may_write_to_is_refused(folder: Path) -> None:
+    with cache.opened() as opened:
+        opened.write("file", b"")
+        (folder / "file").chmod(0o660)
+        with pytest.raises(PermissionError, match=f"{folder}/file is open to other users"):
+            opened.open("file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fact"),
+    [("link", "a symbolic link"), ("pipe", "not a regular file"), ("folder", "not a regular file")],
+)
+def test_only_files_are_opened_and_writing_replaces_the_rest(
+    folder: Path, tmp_path: Path, kind: str, fact: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    with cache.opened() as opened:
+        match kind:
+            case "link":
+                (folder / "file").symlink_to(elsewhere)
+            case "pipe":  # opening it would wait for a writer
+                os.mkfifo(folder / "file")
+            case "folder":
+                (folder / "file").mkdir()
+        with pytest.raises(PermissionError, match=f"{folder}/file is {fact}"):
+            opened.open("file")
+        if kind == "folder":
+            with pytest.raises(IsADirectoryError, match=str(folder)):
+                opened.write("file", b"content")
+            return
+        opened.write("file", b"content")
+        with open(opened.open("file"), "rb") as file:
+            assert file.read() == b"content"
+    assert elsewhere.read_text() == "untouched"
+
+
+def test_a_pipe_in_the_folders_place(folder: Path) -> None:
+    os.mkfifo(folder)
+    with pytest.raises(FileExistsError, match=str(folder)), cache.opened():
+        pass
+
+
+def test_a_folder_whose_name_leads_elsewhere_by_now(folder: Path, tmp_path: Path) -> None:
+    """What was opened and checked is used."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with cache.opened() as opened:
+        opened.write("old", b"old")
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(other)
+        opened.write("new", b"new")
+        for name in (b"old", b"new"):
+            with open(opened.open(name.decode()), "rb") as file:
+                assert file.read() == name
+    assert list(other.iterdir()) == []
+
+
+WRITES = """
+import sys, time
+from kernels import cache
+with cache.opened() as folder, folder.scratch() as scratch:
+    (scratch / "half").touch()
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(folder: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    with writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        (used,) = folder.glob(".multi_hot-*")
+        with cache.opened() as opened:
+            opened.write("file", b"")
+            assert (used / "half").exists()  # in use
+            writer.kill()
+            writer.wait()
+            assert (used / "half").exists()
+            opened.write("file", b"")
+    assert {path.name for path in folder.iterdir()} == {".lock", "file"}
+
+
+def test_a_failed_write_leaves_what_was_there(folder: Path) -> None:
+    with cache.opened() as opened:
+        opened.write("file", b"old")
+        with contextlib.suppress(TypeError):
+            opened.write("file", "no bytes")  # type: ignore[arg-type]
+    assert (folder / "file").read_bytes() == b"old"
+    assert {path.name for path in folder.iterdir()} == {".lock", "file"}

@@ -1,9 +1,7 @@
 """Dataclasses from what TOML and JSON files hold: every value is checked, none is ignored."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -16,21 +14,6 @@ _WORDS: Mapping[Any, str] = {
     bool: "true or false",
     NoneType: '"None"',
 }
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file, flattened.
-
-    Raises:
-        InputError: when the file cannot be read, is not TOML, or sets something twice.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from error
-    return flattened(content, where=str(path))
 
 
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
@@ -117,7 +100,7 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
         return float(value)
     elif hint is NoneType and value == "None":
         return None
-    raise InputError(f"{where}: {place} is {value!r:.200}; it must be {_in_words(hint)}")
+    raise InputError(f"{where}: {place} is {value!r:.100}; it must be {_in_words(hint)}")
 
 
 def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inner: Any) -> Any:

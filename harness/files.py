@@ -1,51 +1,154 @@
-"""Files that are whole or absent: written beside, then renamed. And JSON that any reader takes."""
+"""Files that are whole or absent: written in a private folder beside, then renamed. And JSON that
+any reader takes."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-
 _PARTIAL_START = ".partial-"
+_NEW = "new"
+_WRITTEN = re.compile(rf"{_NEW}(\.\w+)?")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields an empty file beside `path` to write to; renames it to `path` when the block succeeds.
+    """Yields where to write a file or a folder, which becomes `path` when the block succeeds.
 
-    When the block fails, nothing is left of the new file and `path` is as it was. An `OSError` that
-    names no file, as that of a full disk, leaves with the name of `path`. A process that is killed
-    leaves a file for `remove_partial_files`.
+    A file at `path` is replaced, a folder that holds something is not. All that was written is
+    flushed to the disk before. When the block fails, nothing is left of it and `path` is as it was.
+    An `OSError` that names no other file, as that of a full disk, leaves with the name of `path`.
+    What a killed process left is removed by the next one that writes in the same folder.
+
+    Other users who can write to the folder cannot redirect what is written: it goes into a folder
+    that is closed to them, and every step starts from the descriptor of an open folder.
     """
-    # A random name, made exclusively: a link that somebody planted is not followed. Files of
-    # Python's tempfile would be readable by their owner alone. The suffix stays last, because some
-    # writers (Keras) choose the format by it. The rest of the name is left out, because TensorBoard
-    # reads every file with `tfevents` in its name.
-    beside = path.with_name(f"{_PARTIAL_START}{secrets.token_hex(8)}{path.suffix}")
+    # The suffix stays, because some writers (Keras) choose the format by it. The rest of the name
+    # is left out, because TensorBoard reads every file with `tfevents` in its name.
+    new, place = _NEW + path.suffix, None
     try:
-        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
+        with opened_folder(path.parent) as parent, _private_folder(parent) as private:
+            place = reached_by(private)
+            yield place / new
+            for written in (place / new, *(place / new).rglob("*")):
+                _flush(written)
+            os.rename(new, path.name, src_dir_fd=private, dst_dir_fd=parent)
     except OSError as error:
-        if error.filename in (None, str(beside), beside):
+        named = os.fspath(error.filename or "")
+        if not os.path.isabs(named) or (place and named.startswith(str(place))):
             error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """The descriptor of the folder at `path`, while the context lasts.
+
+    Raises:
+        PermissionError: when `path` is a symbolic link that another user made.
+        OSError: when there is no folder.
+    """
+    try:
+        descriptor = os.open(path, _FOLDER | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        descriptor = _followed(path)
+    try:
+        yield descriptor
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _followed(path: Path) -> int:
+    """The descriptor of the folder that a symbolic link of this user's, or of root's, leads to."""
+    link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(link).st_uid not in (0, os.geteuid()):
+            raise PermissionError(1, "It is a symbolic link of another user", str(path))
+        try:
+            target = os.readlink("", dir_fd=link)  # of what was looked at, whatever `path` is now
+        except OSError:
+            target = ""  # no link, but no folder either
+        return os.open(path.parent / target if target else path, _FOLDER)
+    finally:
+        os.close(link)
+
+
+@contextlib.contextmanager
+def _private_folder(parent: int) -> Iterator[int]:
+    """A new folder in `parent`, locked and closed to other users, as a descriptor; removed at the
+    end with what is in it."""
+    _remove_abandoned(parent)
+    while True:
+        name = f"{_PARTIAL_START}{secrets.token_hex(8)}"
+        os.mkdir(name, 0o700, dir_fd=parent)
+        private = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        if os.fstat(private).st_uid != os.geteuid():
+            os.close(private)
+            raise PermissionError(1, "Another user replaced a folder that was just made there")
+        with contextlib.suppress(BlockingIOError):  # else it was taken for an abandoned one
+            fcntl.flock(private, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        os.close(private)
+    try:
+        yield private
+    finally:
+        _remove(name, private, parent)
+        os.close(private)
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what `replacing` left in `folder` when its process was killed. Nobody may be writing
-    there."""
-    for path in folder.glob(f"{_PARTIAL_START}*"):
-        path.unlink()
+    """Removes what killed processes left of `replacing` in `folder`; it may be missing."""
+    with contextlib.suppress(FileNotFoundError), opened_folder(folder) as parent:
+        _remove_abandoned(parent)
+
+
+def _remove_abandoned(parent: int) -> None:
+    """Removes the private folders of processes that were killed: those that nobody has locked."""
+    for name in os.listdir(parent):
+        if not name.startswith(_PARTIAL_START):
+            continue
+        # In use, of another user, or removed meanwhile: not ours to remove.
+        with contextlib.suppress(OSError):
+            private = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                fcntl.flock(private, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(name, private, parent)
+            finally:
+                os.close(private)
+
+
+def _remove(name: str, private: int, parent: int) -> None:
+    # Nothing but what `replacing` makes: other users may give its name to any folder.
+    for entry in os.listdir(private):
+        if _WRITTEN.fullmatch(entry):
+            if os.path.isdir(f"/proc/self/fd/{private}/{entry}"):
+                shutil.rmtree(entry, dir_fd=private)
+            else:
+                os.unlink(entry, dir_fd=private)
+    with contextlib.suppress(OSError):  # moved, or not empty
+        os.rmdir(name, dir_fd=parent)
+
+
+def reached_by(descriptor: int) -> Path:
+    """A path to an open folder that holds wherever it is moved, for this process and those that it
+    starts."""
+    return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
@@ -75,21 +178,3 @@ def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON, whole or not at all; see `json_text` for its floats."""
     with replacing(path) as beside:
         beside.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The JSON object in the file at `path`.
-
-    Raises:
-        InputError: the file cannot be read or does not hold one; `remedy` ends the message.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. {remedy}") from error
-    # Text that is not UTF-8 and text that is not JSON both raise a ValueError.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}. {remedy}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold a JSON object. {remedy}")
-    return content

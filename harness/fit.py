@@ -23,7 +23,7 @@ from harness.history import Progress
 from harness.interrupt import Interrupt
 from harness.loop import Rows, Run
 from harness.loop import train as train_loop
-from harness.model.network import layer_infos
+from harness.model.network import layer_infos, save_model
 from harness.observe import host
 from harness.observe.console import ConsoleObserver
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
@@ -40,7 +40,7 @@ from harness.observe.run_files import (
 )
 from harness.observe.telemetry import MachineTelemetry
 from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart, Summary
-from harness.run_folder import clean_run_folder, is_complete
+from harness.run_folder import Claim, clean_run_folder, is_complete
 from harness.settings import RunOptions, step_range
 from harness.setup import Setup
 from harness.timeline import Timeline
@@ -67,7 +67,7 @@ def fit(
     epochs: int,
     start_step: int,
     callbacks: Sequence[keras.callbacks.Callback],
-    folder: Path | None,
+    claim: Claim | None,
     event_folder: Path | None,
     resume: bool,
     overwrite: bool,
@@ -86,7 +86,7 @@ def fit(
         epochs: in all, counted from the first.
         start_step: steps done before; of a run that is resumed its checkpoint says it.
         callbacks: Keras's.
-        folder, event_folder: claimed. None: nothing is written.
+        claim, event_folder: where the run and its event files go. None: nothing is written.
         resume, overwrite: what becomes of the run in the folder.
         options: of the run.
         config: recorded.
@@ -98,7 +98,9 @@ def fit(
     Raises:
         InputError: when the rows do not fit, or the run in the folder cannot be resumed.
         OSError: when a file cannot be written, naming it.
+        LostFolderError: when the run's folder was moved or removed meanwhile.
     """
+    folder = None if claim is None else claim.path
     # 1. The rows.
     for examples in filter(None, (train, validation, test)):
         setup.task.check_labels(examples)
@@ -114,8 +116,10 @@ def fit(
     # 2. Where it starts from.
     background = Background()
     checkpoints = None
-    if folder is not None:
-        checkpoints = Checkpoints(folder / CHECKPOINT_FOLDER_NAME, setup.engine.states, background)
+    if claim is not None and folder is not None:
+        checkpoints = Checkpoints(
+            folder / CHECKPOINT_FOLDER_NAME, setup.engine.states, background, check=claim.check
+        )
         if resume:
             _check_same_data(folder, info)
             start_step = checkpoints.restore()
@@ -208,9 +212,11 @@ def fit(
         # 5. What it leaves.
         keras_callbacks.finish()
         setup.engine.finish()
+        if claim is not None:
+            claim.check()
         if progress.divergence is None and folder is not None:
             with replacing(folder / MODEL_FILE_NAME) as beside:
-                setup.model.save(beside)
+                save_model(setup.model, beside)
         timeline.mark("saving the model")
         evaluation = None
         if tested is not None and progress.divergence is None:

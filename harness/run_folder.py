@@ -1,19 +1,21 @@
 """The folder of a run: whose it is, what may stand in it before the run starts, what is cleared."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from harness.decoding import flattened
-from harness.errors import InputError
-from harness.files import json_text, remove_partial_files
+from harness.errors import InputError, LostFolderError
+from harness.files import json_text, opened_folder, remove_partial_files
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.run_files import (
     BEST_FILE_NAME,
@@ -25,6 +27,7 @@ from harness.observe.run_files import (
     TENSORBOARD_FOLDER_NAME,
     read_settings,
 )
+from harness.reading import read_json
 
 _WRITTEN = (
     CONFIG_FILE_NAME,
@@ -39,11 +42,33 @@ _WRITTEN = (
 
 
 _LOCK_FILE_NAME = ".harness-lock"
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_TRIES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A folder that belongs to one run while that lasts."""
+
+    path: Path
+    """Absolute."""
+    descriptor: int
+    """Of the open folder."""
+
+    def check(self) -> None:
+        """Raises LostFolderError when the folder is not where it was claimed."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+                return
+        raise LostFolderError(
+            f"{self.path} was moved or removed while a run was using it; nothing more is written. "
+            "If it was moved, go on from its last checkpoint with --resume and its new path."
+        )
 
 
 def claim_run_folder(
     named: str | Path, claims: ExitStack, *, resume: bool, overwrite: bool
-) -> Path:
+) -> Claim:
     """The run's folder, claimed for this run until `claims` closes.
 
     Args:
@@ -58,7 +83,7 @@ def claim_run_folder(
     if named == "auto":
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()
-    claim(folder, claims, what="run folder")
+    claimed = claim(folder, claims, what="run folder")
     present = [name for name in _WRITTEN if (folder / name).exists()]
     if present and not (overwrite or resume):
         raise InputError(
@@ -67,10 +92,10 @@ def claim_run_folder(
         )
     if resume and not present:
         raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
-    return folder
+    return claimed
 
 
-def claim(folder: Path, claims: ExitStack, *, what: str) -> None:
+def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
     """Makes `folder` where it is missing, and locks it until `claims` closes.
 
     The operating system releases the lock when the process ends, also when it is killed. When
@@ -90,7 +115,9 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> None:
         for place in reversed(missing):
             claims.callback(_remove_if_empty, place)
         folder.mkdir(parents=True, exist_ok=True)
-        claims.enter_context(_locked(folder / _LOCK_FILE_NAME))
+        descriptor = claims.enter_context(opened_folder(folder))
+        claims.enter_context(_locked(descriptor))
+        return Claim(path=folder, descriptor=descriptor)
     except BlockingIOError as error:
         raise InputError(
             f"{what} {folder} is in use by another run; wait until that has ended, or name another"
@@ -102,20 +129,23 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock on the file at `path`, which is made for it and removed afterwards.
+def _locked(folder: int) -> Iterator[None]:
+    """Holds a lock on a file in an open folder, which is made for it and removed afterwards.
 
     Raises:
         BlockingIOError: when another run holds the lock, in this process or another.
+        OSError: when the file cannot be made, or is something else than a file.
     """
 
-    def is_still(file: BinaryIO) -> bool:
+    def is_still(file: int) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            named = os.stat(_LOCK_FILE_NAME, dir_fd=folder, follow_symlinks=False)
+            return os.path.samestat(named, os.fstat(file))
         return False
 
-    while True:
-        with path.open("ab") as file:
+    for _ in range(_MAX_TRIES):
+        file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not is_still(file):
                 continue  # the run that held it ended, and removed it, after it was opened here
@@ -123,8 +153,11 @@ def _locked(path: Path) -> Iterator[None]:
                 yield
             finally:
                 if is_still(file):
-                    path.unlink()
+                    os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
             return
+        finally:
+            os.close(file)
+    raise OSError(errno.EAGAIN, f"somebody keeps replacing {_LOCK_FILE_NAME}")
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -200,6 +233,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 _DECIDES_NOTHING = {
     *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
+    "max_data_bytes",
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "strict_xla"),
 }
 """Settings, and groups of them, that do not decide a run's losses."""
@@ -215,12 +249,11 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 def is_complete(folder: Path, *, num_steps: int) -> bool:
     """Whether a run of so many steps ended there, and left its network and its summary."""
     try:
-        summary = json.loads((folder / SUMMARY_FILE_NAME).read_text(encoding="utf-8"))
-        ended = summary["steps"] == num_steps
-        ended = ended and not (summary["interrupted"] or summary["diverged"])
-    except (OSError, ValueError, KeyError, TypeError):
+        summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
+    except InputError:
         return False  # none, or none of a run: it is written anew
-    return ended and (folder / MODEL_FILE_NAME).exists()
+    ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
+    return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
 
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
@@ -230,7 +263,7 @@ def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bo
         remove_partial_files(place)
     for name in _WRITTEN if clear else ():
         path = folder / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

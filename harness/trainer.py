@@ -21,12 +21,13 @@ from harness.files import replacing
 from harness.fit import Outcome, dataset_info, fit, run_start
 from harness.loop import Run, Steps
 from harness.model.layers import Surroundings, computing
-from harness.model.network import ModelFunction
+from harness.model.network import ModelFunction, save_model
 from harness.observe.divergence import divergence_message
 from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
 from harness.setup import Setup, set_up
 from harness.task import Kind, Task
+from harness.terminal import lasting
 from harness.timeline import Timeline
 
 AnyRows = RaggedSets | Examples
@@ -158,24 +159,24 @@ class Trainer:
             callbacks = [callbacks]
         asked = RunOptions(**_known(RunOptions, options))
         timeline = timeline or Timeline()
-        shown = (console or Console()) if verbose else None
+        shown = lasting(console or Console()) if verbose else None
         parts = [Examples.of(rows) for rows in (train, validation) if rows is not None]
         held_out = parts[1] if len(parts) > 1 else None
         tested = held_out if test is None or test is validation else Examples.of(test)
         config = config or self._config(asked, epochs)
         with ExitStack() as claims:
             # The folders are locked first; a run that is refused leaves them as they were.
-            folder = before = None
+            claim = before = None
             if run_dir is not None:
                 goes_on = self._folder is not None and Path(run_dir).absolute() == self._folder
-                folder = claim_run_folder(
+                claim = claim_run_folder(
                     run_dir, claims, resume=resume or goes_on, overwrite=overwrite
                 )
                 if resume:
-                    before = Settings.of(check_resumable(folder, config)["execution"])
+                    before = Settings.of(check_resumable(claim.path, config)["execution"])
             event_folder = event_folder_of(
                 asked.tensorboard,
-                folder,
+                None if claim is None else claim.path,
                 claims,
                 may_hold_events=resume or overwrite or self.step > 0,
             )
@@ -198,7 +199,7 @@ class Trainer:
                 epochs=epochs,
                 start_step=step,
                 callbacks=callbacks,
-                folder=folder,
+                claim=claim,
                 event_folder=event_folder,
                 resume=resume,
                 overwrite=overwrite,
@@ -211,7 +212,8 @@ class Trainer:
             )
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
-        self._steps_per_epoch, self._folder = steps_per_epoch, folder
+        self._steps_per_epoch = steps_per_epoch
+        self._folder = None if claim is None else claim.path
         if progress is not None and progress.divergence is not None:
             message = divergence_message(progress.divergence, self.last.start, progress)
             raise DivergenceError(message)
@@ -237,7 +239,7 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""
         with replacing(Path(path)) as beside:
-            self.model.save(beside)
+            save_model(self.model, beside)
 
     def export(self, path: str | Path) -> None:
         """Exports `model` as a TensorFlow SavedModel, which runs without this package."""

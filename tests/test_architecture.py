@@ -39,14 +39,14 @@ class Room:
 GROUND = tuple(
     f"harness.{name}"
     for name in (
-        *("errors", "checks", "files", "decoding", "records", "quiet", "timeline", "background"),
+        *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet", "timeline", "background"),
     )
 )
 TRAINER = tuple(
     f"harness.{name}"
     for name in (
         *("settings", "environment", "interrupt", "run_folder", "callbacks", "setup"),
-        *("fit", "trainer"),
+        *("terminal", "fit", "trainer"),
     )
 )
 # In the order in which data flows. `ground` is what all rooms of the harness share; `harness` alone
@@ -54,7 +54,12 @@ TRAINER = tuple(
 ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),
     Room(name="ground", modules=GROUND),
-    Room(name="data", modules=("harness.data",), packages=frozenset({"numpy"}), rooms=GROUND),
+    Room(
+        name="data",
+        modules=("harness.data",),
+        packages=frozenset({"numpy"}),
+        rooms=(*GROUND, "kernels.cache"),
+    ),
     Room(
         name="pipeline",
         modules=("harness.pipeline",),

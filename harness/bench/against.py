@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.bench.measure import Side
 from harness.bench.process import OWN_CODE, require_measurable
-from harness.decoding import read_toml
+from harness.decoding import flattened
 from harness.errors import InputError
+from harness.reading import read_toml
 
 
 def find_baseline(
@@ -33,7 +34,11 @@ def find_baseline(
     """
     path = Path(against or "")
     if against is None or path.is_file() or path.suffix == ".toml":
-        over = settings_of_words(words) if against is None else read_toml(path)
+        over = (
+            settings_of_words(words)
+            if against is None
+            else flattened(read_toml(path), where=str(path))
+        )
         return Side(settings=over, state=code_state(OWN_CODE)), against
     if path.is_dir():
         require_measurable(path.absolute())

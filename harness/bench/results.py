@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from harness.decoding import decoded
 from harness.errors import InputError
-from harness.files import read_json, write_json
+from harness.files import write_json
+from harness.reading import read_json
 
 FORMAT_NAME = "harness-bench-results"
 FORMAT_VERSION = 1

@@ -7,8 +7,10 @@ import gc
 import importlib.metadata
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -24,12 +26,19 @@ from harness.cli.profile import ProfileConfig, profile
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
-from harness.decoding import from_mapping, read_toml
-from harness.errors import DivergenceError, InputError
+from harness.decoding import from_mapping
+from harness.errors import DivergenceError, InputError, LostFolderError, printable
 from harness.interrupt import EXIT_INTERRUPTED
+from harness.reading import read_toml
+from harness.terminal import prepare_standard_streams
 from harness.timeline import Timeline
 
+_MAX_PATH = 200
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WRONG_PATH = (
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EROFS),
+)
 # By the class of their settings. Their modules import TensorFlow when they are called: --help need
 # not wait for it.
 _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
@@ -50,6 +59,9 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
+    As the console script, it goes on when its terminal or the reader of its pipe goes away: only
+    what it prints from then on is lost.
+
     Returns:
         Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted.
     """
@@ -63,20 +75,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = _parse(arguments)
         except SystemExit as parsed:  # after --help, or a message about a flag
             return int(parsed.code or 0)
+        _check_texts(asdict(settings))
         _, run = _COMMANDS[type(settings)]
         return train(settings, timeline=timeline) if run is train else run(settings)
-    except (InputError, DivergenceError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, DivergenceError, LostFolderError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno in _DISK_FULL:
+            where = error.filename or "a file"
+            message = (
+                f"the disk is full, or a limit is reached: {where} cannot be written "
+                f"({error.strerror}); free space, or name another folder"
+            )
+        elif error.errno in _WRONG_PATH and error.filename is not None:
+            path = printable(os.fsdecode(error.filename), most=_MAX_PATH, one_line=True)
+            message = f"{path} cannot be used ({error.strerror}); check the path, or name another"
+        else:
             raise
-        where = error.filename or "a file"
-        print(
-            f"error: the disk is full, or a limit is reached: {where} cannot be written "
-            f"({error.strerror}); free space, or name another folder",
-            file=sys.stderr,
-        )
+        print(f"error: {printable(message)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -95,6 +112,7 @@ def _parse(arguments: list[str]) -> Any:
         raise InputError(f"--config is given {len(known.config)} times; put all into one file")
     default = None
     for path in known.config:
+        _check_texts({"config": str(path)})
         kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
         if kind is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
@@ -118,8 +136,21 @@ def _parse(arguments: list[str]) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        print(held.getvalue(), end="", file=sys.stderr)
+        print(printable(held.getvalue()), end="", file=sys.stderr)
         raise
+
+
+def _check_texts(settings: Mapping[str, Any]) -> None:
+    """Checks that every text can be a path, which most are: in UTF-8, and without a NUL."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            _check_texts(value)
+        elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            text = printable(value, most=_MAX_PATH, one_line=True)
+            raise InputError(
+                f"--{name.replace('_', '-')} is {text}, which is not text in UTF-8 or holds a NUL; "
+                "name it otherwise"
+            )
 
 
 def _begins(flags: list[str], name: str) -> bool:
@@ -142,12 +173,13 @@ def _union(default: Any) -> Any:
 
 def entry_point() -> None:
     """Entry point of the console script."""
+    prepare_standard_streams()
     # Importing TensorFlow makes a million objects and hardly any garbage. Python would look through
     # them again and again, for a fifth of the time.
     gc.set_threshold(50_000, 20, 50)
     code = main()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     # Every command has closed what it opened. Python would spend most of a second on taking
     # TensorFlow's modules apart.
     os._exit(code)

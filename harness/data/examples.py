@@ -101,12 +101,15 @@ class Examples:
             InputError: when they are neither.
         """
         if isinstance(rows, cls):
+            for sets in rows.ragged.values():
+                sets.check_files()
             return rows
         if not isinstance(rows, RaggedSets):
             raise InputError(
                 f"rows are given as {type(rows).__name__}; give harness.RaggedSets, or "
                 "harness.Examples of several inputs"
             )
+        rows.check_files()
         labels = rows.labels if rows.is_labelled else None
         return cls(inputs={"": rows}, labels=labels, num_classes=rows.num_classes, name=rows.name)
 

@@ -7,16 +7,17 @@ import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from harness.checks import INT32_MAX
 from harness.data import keras_pickle
+from harness.data.archive import Archive
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 from harness.files import replacing
+from harness.reading import MAX_UNPACKED_BYTES
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
@@ -55,12 +56,15 @@ def imdb_file() -> Path:
     return path
 
 
-def load_imdb(path: Path, options: ImdbOptions) -> tuple[RaggedSets, int]:
+def load_imdb(
+    path: Path, options: ImdbOptions, *, max_bytes: int = MAX_UNPACKED_BYTES
+) -> tuple[RaggedSets, int]:
     """The rows of an npz file in Keras's format, as keras.datasets.imdb.load_data gives them.
 
     Args:
         path: the file, with members x_train, y_train, x_test and y_test.
         options: the conventions to apply.
+        max_bytes: what the file may unpack to, and what reading its rows may take.
 
     Returns:
         All rows, and how many of the first are test rows: of `split="tutorial"`, of the file's
@@ -72,7 +76,7 @@ def load_imdb(path: Path, options: ImdbOptions) -> tuple[RaggedSets, int]:
     """
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(options.shuffle_seed)
-    train, test = (_shuffled(part, rng, options) for part in _read_parts(path))
+    train, test = (_shuffled(part, rng, options) for part in _read_parts(path, max_bytes))
     if options.split == "standard":
         rows = RaggedSets.concatenate([test, train], name=path.stem)
         return _with_conventions(rows, options, path), test.num_rows
@@ -85,19 +89,14 @@ def load_imdb(path: Path, options: ImdbOptions) -> tuple[RaggedSets, int]:
     return _with_conventions(rows, options, path), options.held_out_rows
 
 
-def _read_parts(path: Path) -> list[RaggedSets]:
+def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
     """The file's train part and its test part, as word ranks."""
-    try:
-        archive = ZipFile(path)
-    except (BadZipFile, OSError) as error:
-        raise InputError(
-            f"{path} is truncated or not an .npz file: {error}. Give an imdb.npz in Keras's format."
-        ) from error
     parts = []
-    with archive:
+    remedy = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
+    with Archive(path, what="an .npz file", remedy=remedy, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):
-            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}")
-            labels = keras_pickle.read_labels(archive, f"y_{part}")
+            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}", max_bytes=max_bytes)
+            labels = archive.read_array(f"y_{part}")
             known = labels.size and labels.dtype.kind in "iu"
             parts.append(
                 RaggedSets(

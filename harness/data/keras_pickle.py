@@ -5,21 +5,24 @@ any function, and a forged state makes even NumPy's own constructors read foreig
 name in the pickle resolves to the real thing: those that such an array needs get an inert stub,
 which only records what it is given, and every other name is refused.
 
-`_member` catches `Exception`: zipfile, NumPy and the unpickler raise more than a dozen types on
-damaged bytes, and each of them means that the file cannot be read.
+No header tells how much memory a pickle takes: a byte of it may be a list, six bytes of it may ask
+for 32 GB. So the operating system bounds it.
 """
 
 import array
 import contextlib
 import io
 import pickle
+import resource
+import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO
-from zipfile import ZipFile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.errors import InputError
 
 _INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
@@ -52,30 +55,28 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _Stub
 
 
-def read_labels(archive: ZipFile, name: str) -> npt.NDArray[Any]:
-    """Member `name`.npy as a plain array, read without pickle; its values are not checked here.
-
-    Raises:
-        InputError: the member is missing, damaged, or holds objects.
-    """
-    with _member(archive, name) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def read_rows(
+    archive: Archive, name: str, *, max_bytes: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Member `name`.npy, an object array of B lists of ints, as int32 [N] and lengths int64 [B].
 
     Raises:
         InputError: the member is missing or damaged, its pickle asks for anything but lists, ints
-            and NumPy arrays (which is not done then), or a row holds anything but int32s.
+            and NumPy arrays (which is not done then), it would take more than `max_bytes` of
+            memory, or a row holds anything but int32s.
     """
-    with _member(archive, name) as stream:
-        _skip_header(stream)
+    content = memoryview(archive.read(f"{name}.npy"))
+    with archive.damage():
+        _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])
+        if not dtype.hasobject:
+            raise ValueError(f"{name} holds {dtype}, not lists")
+        with _bounded_memory(max_bytes):
+            pickled = _RestrictedUnpickler(io.BytesIO(content[start:])).load()
         # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
-        state = getattr(_RestrictedUnpickler(stream).load(), "state", None)
+        state = getattr(pickled, "state", None)
         rows = state[-1] if isinstance(state, tuple) and state else None
         if not isinstance(rows, list) or not rows:
-            raise ValueError("it is not an array with a list of ints in each row")
+            raise ValueError(f"{name} is not an array with a list of ints in each row")
     values = array.array("i")
     lengths = np.empty(len(rows), np.int64)
     for index, row in enumerate(rows):
@@ -84,7 +85,7 @@ def read_rows(archive: ZipFile, name: str) -> tuple[npt.NDArray[np.int32], npt.N
             values.fromlist(_integers(row) if isinstance(row, _Stub) else row)
         except Exception as error:
             raise InputError(
-                f"{archive.filename}: row {index} of {name} holds something other than ints of "
+                f"{archive.path}: row {index} of {name} holds something other than ints of "
                 f"32 bits: {error}. Correct the file."
             ) from error
         lengths[index] = len(values) - before
@@ -104,25 +105,22 @@ def _integers(row: _Stub) -> list[int]:
     return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()
 
 
+_limit_lock = threading.Lock()
+"""The limit is the process's: two readers would restore each other's."""
+
+
 @contextlib.contextmanager
-def _member(archive: ZipFile, name: str) -> Iterator[BinaryIO]:
-    try:
-        yield io.BytesIO(archive.read(f"{name}.npy"))
-    except Exception as error:
-        raise InputError(
-            f"{archive.filename}: member {name}.npy cannot be read: {error}. The file is "
-            "truncated, damaged, or not in the format of Keras's imdb.npz; get it again."
-        ) from error
-
-
-def _skip_header(stream: BinaryIO) -> None:
-    version = np.lib.format.read_magic(stream)
-    # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    _, _, dtype = read_header(stream)
-    if not dtype.hasobject:
-        raise ValueError(f"it holds {dtype}, not lists")
+def _bounded_memory(max_bytes: int) -> Iterator[None]:
+    """Lets this process allocate so much more, and no further; then a MemoryError is raised."""
+    with _limit_lock:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        status = Path("/proc/self/status").read_text().split()
+        used_bytes = 1024 * int(status[status.index("VmData:") + 1])
+        limits = [used_bytes + max_bytes, *(limit for limit in before if limit >= 0)]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+        try:
+            yield
+        except MemoryError as error:
+            raise MemoryError(f"it takes more than {max_bytes:,} bytes of memory") from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.checks import INT32_MAX, require, require_count
+from harness.reading import MAX_UNPACKED_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,13 @@ class SourceConfig:
     """Keep the rows of an .npz file (of 1 MB or more) in the user's cache folder, from which later
     runs map them into memory."""
 
+    max_data_bytes: int = MAX_UNPACKED_BYTES
+    """What an .npz file may unpack to, and the memory that its rows may take while they are read.
+    A small file may be made to fill any memory; raise the limit for a large one that you trust."""
+
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
+        require_count("--max-data-bytes", self.max_data_bytes, most=2**62)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Shape letters: B rows, V num_tokens, N nnz (ids in all rows together).
 
 import hashlib
 import itertools
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -90,6 +91,17 @@ class RaggedSets:
     def lengths(self) -> Int64Array:
         """The ids in each row, int64 [B]."""
         return np.diff(self.row_splits)
+
+    def check_files(self) -> None:
+        """Raises InputError when a file that the rows are mapped from was cut short since, and
+        reading them would end the process."""
+        for array in (self.values, self.row_splits, self.labels):
+            mapped = mapping_of(array)
+            if mapped is not None and mapped.size() < len(mapped):
+                raise InputError(
+                    f"{self.name}: a file that it is mapped from had {len(mapped):,} bytes when it "
+                    f"was opened, and now has {mapped.size():,}. Load the data again."
+                )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -192,6 +204,14 @@ def fingerprint_of(
     for array in (row_splits, labels, values):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def mapping_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
+    """The mapped file that an array is a view of, if it is one."""
+    base: Any = array
+    while not isinstance(base, mmap.mmap | None):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    return base
 
 
 def _splits_of(lengths: Int64Array) -> Int64Array:

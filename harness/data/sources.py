@@ -10,6 +10,7 @@ from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError
+from harness.reading import MAX_UNPACKED_BYTES
 
 # Of rows without a split of their own, one in so many is a test row: the tutorial's share.
 _TEST_PART = 5
@@ -74,6 +75,7 @@ def load(
     validation_split: float = 0.0,
     split_seed: int = 0,
     use_cache: bool = True,
+    max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Dataset:
     """Loads data by name or path.
 
@@ -83,7 +85,7 @@ def load(
             wrote. A file that has the name of one of these is reached as ./imdb.
         imdb, synthetic: None for the defaults.
         use_cache: `data_cache` as a bool.
-        word_index, unique, validation_split, split_seed: see `DataConfig`.
+        word_index, unique, validation_split, split_seed, max_data_bytes: see `DataConfig`.
 
     Raises:
         InputError: the data is missing or breaks a rule, or an option does not apply to it.
@@ -98,6 +100,7 @@ def load(
             validation_split=validation_split,
             split_seed=split_seed,
             data_cache="on" if use_cache else "off",
+            max_data_bytes=max_data_bytes,
         )
     )
 
@@ -162,7 +165,7 @@ def _read(config: DataConfig, path: Path | None) -> cache.Rows:
         return store.load(path), store.held_out_rows(path)
 
     def read() -> cache.Rows:
-        sets, num_test_rows = load_imdb(path, config.imdb)
+        sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
         return (sets.unique() if config.unique else sets), num_test_rows
 
     if config.data_cache == "off":

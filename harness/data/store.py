@@ -11,8 +11,8 @@ No pickle is written or read. A folder is written under a temporary name and ren
 
 import hashlib
 import json
+import mmap
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.checks import require
+from harness.data.archive import MAX_HEADER_BYTES, array_header
 from harness.data.ragged import RaggedSets, fingerprint_of
 from harness.errors import InputError
-from harness.files import read_json, replacing, write_json
+from harness.files import replacing, write_json
+from harness.reading import damage, opened, read_json
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
 _PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}
@@ -58,27 +60,28 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
         raise InputError(f"{folder} exists already. Choose another folder, or remove it first.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        around = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+        with replacing(folder) as written:
+            written.mkdir()
+            _write(sets, written, held_out_rows)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} cannot be made: {error}. Choose another folder.") from error
-    with around:
-        written = Path(around.name) / folder.name
-        written.mkdir()
-        for part in _PARTS:
-            _write_npy(written / f"{part}.npy", getattr(sets, part))
-        meta = _FORMAT | {
-            **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
-            "rows": sets.num_rows,
-            "nnz": sets.nnz,
-            "held_out_rows": held_out_rows,
-        }
-        write_json(written / "meta.json", {**meta, "checksum": _checksum(meta, sets.fingerprint)})
-        written.rename(folder)
+
+
+def _write(sets: RaggedSets, folder: Path, held_out_rows: int) -> None:
+    for part in _PARTS:
+        _write_npy(folder / f"{part}.npy", getattr(sets, part))
+    meta = _FORMAT | {
+        **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
+        "rows": sets.num_rows,
+        "nnz": sets.nnz,
+        "held_out_rows": held_out_rows,
+    }
+    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets.fingerprint)})
 
 
 def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """As np.save does, whose OSError on a full disk does not say that the disk is full."""
-    with replacing(path) as beside, beside.open("wb") as file:
+    with path.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         file.write(np.ascontiguousarray(array).data)
@@ -122,11 +125,15 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _map_part(folder: Path, part: str) -> npt.NDArray[Any]:
-    path = folder / f"{part}.npy"
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-        return array.astype(_PARTS[part], casting="equiv", copy=False)
-    except Exception as error:  # NumPy raises half a dozen types on damaged bytes
-        raise InputError(
-            f"{path} is missing, truncated or no array of this format: {error}. Save the set again."
-        ) from error
+    path, remedy = folder / f"{part}.npy", "Save the set again."
+    with (
+        opened(path, remedy=remedy) as file,
+        damage(path, what="an array of this format", remedy=remedy),
+    ):
+        shape, _, dtype, start = array_header(file.read(MAX_HEADER_BYTES))
+        (count,) = shape
+        num_bytes = os.fstat(file.fileno()).st_size - start
+        if dtype != _PARTS[part] or count * dtype.itemsize != num_bytes:
+            raise ValueError(f"it has {num_bytes} bytes for {dtype} {list(shape)}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, dtype, count, start)

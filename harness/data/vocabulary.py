@@ -12,7 +12,8 @@ import numpy.typing as npt
 from harness.data.options import WordIds
 from harness.data.ragged import Int32Array
 from harness.errors import InputError
-from harness.files import read_json, write_json
+from harness.files import write_json
+from harness.reading import read_json
 
 FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""

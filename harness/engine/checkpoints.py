@@ -1,10 +1,9 @@
 """Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
 
 import functools
+import os
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,15 @@ import keras
 import numpy as np
 
 from harness.background import Background
+from harness.data.archive import Archive
 from harness.engine.state import MODEL_PREFIX, State, variables_by_name
 from harness.errors import InputError
-from harness.files import replacing
+from harness.files import opened_folder, replacing
 
 _NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
 _PATTERN = re.compile(r"ckpt-(\d+)\.npz")
 _STEP = "step"
-_DAMAGE = (
-    *(ValueError, KeyError, TypeError, EOFError, OSError, MemoryError),
-    *(RuntimeError, zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise of files that are damaged, RuntimeError of one that would seem to be
-encrypted or compressed in another way."""
 
 
 class Checkpoints:
@@ -38,15 +32,24 @@ class Checkpoints:
     Keras's variables.
     """
 
-    def __init__(self, folder: Path, states: Sequence[State], background: Background) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        states: Sequence[State],
+        background: Background,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Args:
         folder: where they live; made at the first save.
         states: of each device; the first one's stands for all.
         background: where they are written.
+        check: called before one is written; raises where that would be in vain.
         """
         self._folder = folder
         self._states = states
         self._background = background
+        self._check = check
         self._written: Future[None] | None = None
 
     def save(self, step: int) -> None:
@@ -77,8 +80,8 @@ class Checkpoints:
             )
         path = saved[-1]
         remedy = (
-            "remove it to go on from the one before, if there is one, or train with --overwrite to "
-            "start anew"
+            "Remove it to go on from the one before, if there is one, or train with --overwrite to "
+            "start anew."
         )
         arrays = _read(path, remedy)
         if misfit := self._misfit(arrays):
@@ -111,11 +114,13 @@ class Checkpoints:
         return [path for _, path in sorted(numbered)]
 
     def _write(self, arrays: dict[str, Any]) -> None:
+        self._check()
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._folder / f"ckpt-{arrays[_STEP]}.npz") as beside:
             np.savez(beside, **arrays)
-        for path in self._saved()[:-_NUM_KEPT]:
-            path.unlink()
+        with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
+            for path in self._saved()[:-_NUM_KEPT]:
+                os.unlink(path.name, dir_fd=folder)
 
 
 def load_weights(path: Path, model: keras.Model) -> None:
@@ -124,7 +129,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
     Raises:
         InputError: when it is damaged, or lacks a variable of the model.
     """
-    arrays = _read(path, "name another")
+    arrays = _read(path, "Name another.")
     for name, variable in variables_by_name(model).items():
         array = arrays.get(f"{MODEL_PREFIX}{name}")
         if array is None or array.shape != tuple(variable.shape):
@@ -138,13 +143,9 @@ def load_weights(path: Path, model: keras.Model) -> None:
 def _read(path: Path, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint; an InputError that ends in `remedy` where it is none, or not a
     whole one."""
-    try:
-        with path.open("rb") as opened, np.load(opened) as loaded:  # refuses pickles
-            return {**loaded, _STEP: loaded[_STEP]}
-    except _DAMAGE as error:
-        raise InputError(
-            f"checkpoint {path} is damaged, or cannot be read ({error}); {remedy}"
-        ) from error
+    with Archive(path, what="a checkpoint", remedy=remedy) as archive:
+        names = [name.removesuffix(".npy") for name in archive.names]
+        return {name: archive.read_array(name) for name in names}
 
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON object per window, evaluation and inspection, one per line."""
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.files import json_text
+from harness.reading import damage, opened
 from harness.records import Epoch, Inspection, Observer, RunStart, Window
 
 FILE_NAME = "metrics.jsonl"
+_MAX_LINE_BYTES = 1_000_000
 
 
 class JsonlObserver(Observer):
@@ -136,7 +139,7 @@ def kept_bytes(path: Path, start_step: int) -> int:
     first: int | None = None
     done = 0  # steps at the end of the window before
     evaluations: dict[int, int] = {}  # steps done, by epoch
-    gaps = []
+    gaps: list[str] = []
     for size, record in _lines(path):
         step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
         if first is None:
@@ -155,12 +158,9 @@ def kept_bytes(path: Path, start_step: int) -> int:
     for epoch, step in list(evaluations.items())[:1]:
         per_epoch = step // (epoch + 1)
         expected = range(per_epoch, start_step + 1, per_epoch)
-        evaluated = set(evaluations.values())
-        gaps += [
-            f"there is no evaluation after step {end}"
-            for end in expected
-            if end > (first or 0) and end not in evaluated
-        ]
+        evaluated = {first or 0, *evaluations.values()}
+        missing = (end for end in expected if end >= (first or 0) and end not in evaluated)
+        gaps += [f"there is no evaluation after step {end}" for end in itertools.islice(missing, 1)]
     if gaps:
         raise InputError(
             f"{path} has lost records: {gaps[0]}; restore the file, or remove it to resume without "
@@ -183,16 +183,16 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The size in bytes and the content of each line, without one that a killed run left torn."""
     if not path.exists():
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+    remedy = "Repair or remove the file before resuming."
+    with opened(path, remedy=remedy) as file:
+        for number in itertools.count(1):
+            line = file.readline(_MAX_LINE_BYTES)
+            if not line.endswith(b"\n") and len(line) < _MAX_LINE_BYTES:
                 return
-            try:
+            with damage(f"{path}: line {number}", what="a record of a run", remedy=remedy):
                 record = json.loads(line)
-                int(record["step"]), int(record.get("num_steps", 0))
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"{path}: line {number} is not a record of a run ({line[:40]!r}); repair or "
-                    "remove the file before resuming"
-                ) from error
+                step, epoch = int(record["step"]), int(record["epoch"])
+                float(record.get("validation_loss", 0))
+                if not 0 <= epoch < step >= int(record.get("num_steps", 0)) >= 0:
+                    raise ValueError("its step and its epoch contradict each other")
             yield len(line), record

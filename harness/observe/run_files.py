@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.files import read_json, write_json
+from harness.files import write_json
 from harness.history import Progress
 from harness.observe.host import peak_rss_bytes
+from harness.reading import read_json
 from harness.records import Choice, Evaluation, Observer, RunStart, Summary
 
 CONFIG_FILE_NAME = "config.json"

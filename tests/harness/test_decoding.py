@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.cli.evaluate import EvaluateConfig
 from harness.cli.train import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
-from harness.decoding import from_mapping, read_toml
+from harness.decoding import from_mapping
 from harness.errors import InputError
 from harness.settings import Settings
 
@@ -161,19 +161,3 @@ configs = st.builds(
 def test_settings_come_back_from_json_as_they_went(config: TrainConfig) -> None:
     content = json.loads(json.dumps(asdict(config)))
     assert from_mapping(TrainConfig, content, where="config.json") == config
-
-
-class TestReadToml:
-    def test_reads_a_file(self, tmp_path: Path) -> None:
-        (tmp_path / "a.toml").write_text("epochs = 7")
-        assert read_toml(tmp_path / "a.toml") == {"epochs": 7}
-
-    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"a\.toml cannot be read: No such file"):
-            read_toml(tmp_path / "a.toml")
-
-    @pytest.mark.parametrize("content", [b"epochs = ", b"\xff\xfe", b"epochs = 1\nepochs = 2"])
-    def test_what_is_not_toml_is_said(self, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "a.toml").write_bytes(content)
-        with pytest.raises(InputError, match=r"a\.toml is not a TOML file: "):
-            read_toml(tmp_path / "a.toml")

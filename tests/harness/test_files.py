@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
 
 def test_the_suffix_stays_last_while_writing(tmp_path: Path) -> None:
     with replacing(tmp_path / "model.keras") as beside:
-        assert (beside.parent, beside.suffix) == (tmp_path, ".keras")
+        assert beside.suffix == ".keras"
         beside.write_bytes(b"x")
     assert (tmp_path / "model.keras").read_bytes() == b"x"
 
@@ -45,25 +46,70 @@ def test_the_suffix_stays_last_while_writing(tmp_path: Path) -> None:
 def test_the_file_is_new_and_as_readable_as_any_other(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.txt") as beside, replacing(tmp_path / "a.txt") as other:
         assert beside != other
-        assert beside.read_bytes() == other.read_bytes() == b""
+        beside.touch()
+        other.touch()
     plain = tmp_path / "plain"
     plain.touch()
     assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    killed = "import os\nwith replacing(path) as beside: beside.write_text('half'); os.abort()"
-    start = "from pathlib import Path\nfrom harness.files import replacing"
+KILLED = """
+import os, sys
+from pathlib import Path
+from harness.files import replacing
+with replacing(Path(sys.argv[1])) as beside:
+    beside.write_text("half")
+    os.abort()
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
     for name in ("events.out.tfevents.1.host.2.v2", "a.json"):
-        script = f"{start}\npath = Path({str(tmp_path / name)!r})\n{killed}"
-        assert subprocess.run([sys.executable, "-c", script], check=False).returncode < 0
-    left = [path.name for path in tmp_path.iterdir()]
-    assert sorted(Path(name).suffix for name in left) == [".json", ".v2"]
-    assert not [name for name in left if "tfevents" in name], "TensorBoard would read it"
+        command = [sys.executable, "-c", KILLED, str(tmp_path / name)]
+        assert subprocess.run(command, check=False).returncode < 0
+    left = [*tmp_path.rglob("*")]
+    assert not [path for path in left if "tfevents" in path.name], "TensorBoard would read it"
     (tmp_path / ".mine.json").touch()
-    remove_partial_files(tmp_path)
-    remove_partial_files(tmp_path / "nowhere")
-    assert [path.name for path in tmp_path.iterdir()] == [".mine.json"]
+    (tmp_path / ".partial-0").mkdir()
+    (tmp_path / ".partial-0" / "newsletter.txt").touch()
+    with replacing(tmp_path / "b.json") as beside:  # in use: not removed
+        beside.touch()
+        remove_partial_files(tmp_path)
+        remove_partial_files(tmp_path / "nowhere")
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert kept == {".mine.json", ".partial-0", ".partial-0/newsletter.txt", "b.json"}
+
+
+def test_a_folder_becomes_the_new_one_as_a_whole(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a") as beside:
+        beside.mkdir()
+        (beside / "part").write_text("x")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a" / "part").read_text() == "x"
+    with pytest.raises(OSError, match="not empty"), replacing(tmp_path / "a") as beside:
+        beside.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+def test_the_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to("mine")
+    with replacing(tmp_path / "link" / "a.txt") as beside:
+        beside.touch()
+    os.lchown(tmp_path / "link", 12345, 12345)
+    with pytest.raises(PermissionError, match="another user"), replacing(tmp_path / "link" / "b"):
+        pytest.fail("the link was followed")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_is_moved_takes_the_file_along(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with replacing(tmp_path / "a" / "x.txt") as beside:
+        (tmp_path / "a").rename(tmp_path / "b")
+        beside.write_text("whole")
+    assert (tmp_path / "b" / "x.txt").read_text() == "whole"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("before", [None, "old"])

@@ -1,5 +1,6 @@
 """A run folder is one run's alone: it is claimed before anything is written, until the run ends."""
 
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
+from harness.errors import InputError, LostFolderError
 from harness.run_folder import claim, claim_run_folder
 from tests.harness.cli.runs import REPOSITORY, SMALL, call, contents
 
@@ -19,7 +20,7 @@ from harness.run_folder import claim_run_folder
 with ExitStack() as claims:
     named = sys.argv[1] if sys.argv[1:] else "auto"
     folder = claim_run_folder(named, claims, resume=False, overwrite=False)
-    print(folder, flush=True)
+    print(folder.path, flush=True)
     sys.stdin.read()
 """
 
@@ -90,7 +91,7 @@ def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
         assert [path.name for path in folder.iterdir()] == [".harness-lock"]
-        assert claim_run_folder(folder, claims, **anew) == folder
+        assert claim_run_folder(folder, claims, **anew).path == folder
     assert list(folder.iterdir()) == []
 
 
@@ -105,3 +106,31 @@ def test_a_folder_that_was_removed_and_made_again_is_the_others(tmp_path: Path) 
         assert (folder / ".harness-lock").exists()
         with ExitStack() as third, pytest.raises(InputError):
             claim(folder, third, what="folder")
+
+
+def test_a_folder_that_was_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
+    with ExitStack() as claims:
+        claimed = claim(tmp_path / "run", claims, what="run folder")
+        claimed.check()
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        with pytest.raises(LostFolderError, match="was moved or removed"):
+            claimed.check()
+        (tmp_path / "run").mkdir()
+        with pytest.raises(LostFolderError, match="was moved or removed"):
+            claimed.check()
+    assert list((tmp_path / "elsewhere").iterdir()) == [], "the lock went along, and is removed"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / ".harness-lock"
+    (tmp_path / "mine").write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(lock)
+    elif kind == "link":
+        lock.symlink_to(tmp_path / "mine")
+    else:
+        lock.mkdir()
+    with ExitStack() as claims, pytest.raises(InputError, match="cannot be written to"):
+        claim(tmp_path, claims, what="run folder")
+    assert (tmp_path / "mine").read_text() == "mine"

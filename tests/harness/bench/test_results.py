@@ -40,7 +40,7 @@ def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
 def test_a_truncated_file(written: tuple[Path, Results], share: float) -> None:
     path, _ = written
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(InputError, match=r"is not JSON: .* Name a results file"):
+    with pytest.raises(InputError, match=r"not a JSON object: .* Name a results file"):
         read_results(path)
 
 

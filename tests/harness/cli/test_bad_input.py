@@ -48,8 +48,8 @@ class Call:
 
 BROKEN_NPZ: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "missing": (lambda path: None, ["No file or folder", "reviews.npz"]),
-    "truncated": (lambda path: half(write_npz(path)), ["truncated or not an .npz file"]),
-    "not npz": (text, ["truncated or not an .npz file"]),
+    "truncated": (lambda path: half(write_npz(path)), ["damaged, or not an .npz file"]),
+    "not npz": (text, ["damaged, or not an .npz file"]),
     "calls a function": (
         lambda path: write_npz(path, x_train=[Call(path.parent / "called")] * 4),
         ["mkdir", "nothing but lists, ints and NumPy arrays is read"],
@@ -102,7 +102,7 @@ def put(index: int, value: int) -> Callable[[np.ndarray], np.ndarray]:
     [
         ("values", put(7, -1), "was changed or damaged: its checksum differs"),
         ("row_splits", lambda splits: splits[:1], "was changed or damaged"),
-        ("labels", lambda labels: labels * np.float64("nan"), "labels.npy is missing, truncated"),
+        ("labels", lambda labels: labels * np.float64("nan"), "labels.npy is damaged"),
     ],
 )
 def test_a_broken_folder_of_our_own_format(
@@ -190,7 +190,7 @@ def test_a_run_that_is_there_stays_as_it_is(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is not JSON"),
+        ("", "not a JSON object"),
         ("{}", "was not written by a run"),
         (
             '{"resolved": {}, "output": {"tensorboard": "on"}, "execution": {"batch_size": "x"}}',

@@ -178,9 +178,9 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_test": None}, r"x_test\.npy cannot be read: .*no item named"),
-        ({"y_train": None}, r"y_train\.npy cannot be read: .*no item named"),
-        ({"x_train": np.zeros((2, 3))}, "x_train.npy cannot be read: it holds float64, not lists"),
+        ({"x_test": None}, r"not an .npz file: .*no item named"),
+        ({"y_train": None}, r"not an .npz file: .*no item named"),
+        ({"x_train": np.zeros((2, 3))}, "x_train holds float64, not lists"),
         ({"x_train": [[1, 2], [3, 0.5], [1], [2]]}, "row 1 of x_train holds something other"),
         ({"x_train": [[1, 2], [3, "a"], [1], [2]]}, "row 1 of x_train holds something other"),
         ({"x_train": [[1], [2], 3, [4]]}, "row 2 of x_train holds something other"),
@@ -189,13 +189,13 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
         ({"x_train": [[1], [[2]], [3], [4]]}, "row 1 of x_train holds something other"),
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
         ({"x_train": [np.zeros((1, 2), int), [1], [1], [1]]}, "row 0 of x_train holds something"),
-        ({"x_train": []}, "x_train.npy cannot be read: it is not an array with a list of ints"),
+        ({"x_train": []}, "x_train is not an array with a list of ints"),
         ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
         ({"x_train": [[1], [2**31 - 3], [3], [4]]}, "rank 2147483645 with index_from 3"),
         ({"y_train": np.array([0.0, 1.0, np.nan, 0.0])}, "label nan of row 2"),
         ({"y_train": np.array([0, 1, 0])}, "3 labels for 4 rows"),
         ({"y_train": np.array([0, 1, -1, 0])}, "label -1 of row 2"),
-        ({"y_train": np.array([0, 1, {}, 0])}, "y_train.npy cannot be read"),
+        ({"y_train": np.array([0, 1, {}, 0])}, "it holds objects"),
     ],
     ids=str,
 )
@@ -207,9 +207,7 @@ def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], mes
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"absent\.npz is truncated or not an \.npz file: .*No such file"
-    ):
+    with pytest.raises(InputError, match=r"absent\.npz cannot be read: No such file"):
         load_imdb(tmp_path / "absent.npz", ImdbOptions())
 
 
@@ -217,7 +215,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"truncated or not an \.npz file"):
+    with pytest.raises(InputError, match=r"damaged, or not an \.npz file"):
         load_imdb(path, ImdbOptions())
 
 
@@ -302,7 +300,7 @@ def test_a_pickle_that_calls_a_function_calls_nothing(
     path = write_npz()
     for content in (call, [[1], [call], [2], [3]]):
         replace_member(path, f"{member}.npy", npy_with_pickle(pickle.dumps(content)))
-        with pytest.raises(InputError, match=f"member {member}.npy cannot be read"):
+        with pytest.raises(InputError, match=r"damaged, or not an .npz file"):
             load_imdb(path, ImdbOptions())
         assert not created.exists()
     # The pickle is not a dud: an ordinary unpickler does call the function.
@@ -331,9 +329,9 @@ def test_a_pickle_that_calls_a_function_calls_nothing(
         (b"Pname\n.", "persistent"),
         (b"\x82\x01.", "extension code"),
         (b"cnumpy\nndarray\n(tR.", "not an array with a list"),
-        (b".", "cannot be read"),
+        (b".", "damaged, or not an .npz"),
         (b"N.", "not an array with a list"),
-        (b"]\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "cannot be read"),
+        (b"]\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "damaged, or not an .npz"),
     ],
 )
 def test_a_pickle_that_asks_for_more_than_arrays(

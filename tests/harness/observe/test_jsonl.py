@@ -252,7 +252,9 @@ class TestResume:
             file.write(foreign)
         before = path.read_bytes()
         observer = JsonlObserver()
-        with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is not a record of a run"):
+        with pytest.raises(
+            InputError, match=r"metrics\.jsonl: line 2 is damaged, or not a record of a run"
+        ):
             observer.on_start(run_start(tmp_path, start_step=40))
         observer.close()
         assert path.read_bytes() == before

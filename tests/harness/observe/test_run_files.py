@@ -98,8 +98,8 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot be read"),
-        ("{", "is not JSON"),
-        ("[]", "does not hold a JSON object"),
+        ("{", "not a JSON object"),
+        ("[]", "not a JSON object: it holds a list"),
         ("{}", "was not written by a run"),
     ],
 )

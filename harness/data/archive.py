@@ -1,0 +1,145 @@
+"""Zip archives and NumPy's arrays that somebody else may have written: read whole or refused."""
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import InputError
+from harness.reading import MAX_UNPACKED_BYTES, damage, opened
+
+MAX_HEADER_BYTES = 16_384
+"""Of an .npy file; NumPy itself refuses to parse one of more than 10,000."""
+_PIECE_BYTES = 1 << 20
+
+
+class Archive:
+    """A zip file whose directory has been checked: what it unpacks to is bounded, and there is no
+    member that is encrypted, compressed in an unusual way, or listed twice."""
+
+    def __init__(
+        self, path: str | Path, *, what: str, remedy: str, max_bytes: int = MAX_UNPACKED_BYTES
+    ) -> None:
+        """Args:
+        path: the file.
+        what: it should be, for messages.
+        remedy: ends every message.
+        max_bytes: that the members may take together, or the file's size where that is more.
+
+        Raises:
+            InputError: there is no such file, or it breaks a rule.
+        """
+        self.path, self._what, self._remedy = path, what, remedy
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(opened(path, remedy=remedy))
+            with self.damage():
+                self._zip = closing.enter_context(ZipFile(file))
+                self._check(max(max_bytes, os.fstat(file.fileno()).st_size))
+            self._closing = closing.pop_all()
+
+    def _check(self, max_bytes: int) -> None:
+        members = self._zip.infolist()
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("it lists a member twice")
+        for member in members:
+            encrypted = member.flag_bits & 1
+            if encrypted or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+                kind = "encrypted" if encrypted else f"compressed by method {member.compress_type}"
+                raise ValueError(f"its member {member.filename:.100} is {kind}")
+        num_bytes = sum(member.file_size for member in members)
+        if num_bytes > max_bytes:
+            raise InputError(
+                f"{self.path} unpacks to {num_bytes:,} bytes, and {max_bytes:,} are allowed. "
+                f"{self._remedy}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Of the members, in the archive's order."""
+        return self._zip.namelist()
+
+    def read(self, name: str) -> bytearray:
+        """A member, whole and with the right checksum.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        content = bytearray()
+        with self.damage():
+            for piece in self._pieces(self._zip.getinfo(name)):
+                content += piece
+        return content
+
+    def read_array(self, name: str) -> npt.NDArray[Any]:
+        """The array in the member `name`.npy.
+
+        Raises:
+            InputError: the member is missing, damaged, or holds objects.
+        """
+        content = self.read(f"{name}.npy")
+        with self.damage():
+            return array_in(content)
+
+    def check_members(self) -> None:
+        """Compares every member with its checksum.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        with self.damage():
+            for member in self._zip.infolist():
+                for _ in self._pieces(member):
+                    pass
+
+    def _pieces(self, member: ZipInfo) -> Iterator[bytes]:
+        # In one piece, zipfile would unpack more than the archive's directory admits to.
+        size = 0
+        with self._zip.open(member) as stream:
+            while piece := stream.read(_PIECE_BYTES):
+                size += len(piece)
+                yield piece
+        if size != member.file_size:
+            raise ValueError(f"its member {member.filename:.100} ends too early")
+
+    def damage(self) -> contextlib.AbstractContextManager[None]:
+        """Turns any exception into an InputError about this file."""
+        return damage(self.path, what=self._what, remedy=self._remedy)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+
+def array_in(content: bytearray | memoryview) -> npt.NDArray[Any]:
+    """The array in the bytes of an .npy file, as a view of them; any exception where there is none,
+    or it has not exactly the size that its header says."""
+    shape, fortran_order, dtype, start = array_header(content[:MAX_HEADER_BYTES])
+    if dtype.hasobject:
+        raise ValueError("it holds objects")
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or start + count * dtype.itemsize != len(content):
+        raise ValueError(f"it has {len(content) - start} bytes for {dtype} {list(shape)}")
+    array = np.frombuffer(content, dtype, count, start)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def array_header(
+    start: bytes | bytearray | memoryview,
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether it is in Fortran's order, and dtype, as the header of an .npy file has them,
+    and the header's size in bytes; any exception where there is none."""
+    stream = io.BytesIO(start)
+    version = np.lib.format.read_magic(stream)
+    # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.
+    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = (one if version == (1, 0) else two)(stream)
+    return shape, fortran_order, dtype, stream.tell()

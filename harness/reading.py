@@ -1,0 +1,102 @@
+"""Files that somebody else may have written: checked and bounded before anything believes them.
+
+Every reader of the harness opens its files here, and raises an `InputError` with the file, the fact
+and the remedy where one is damaged, hostile, or no file at all.
+"""
+
+import contextlib
+import json
+import os
+import stat
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.errors import InputError
+
+MAX_UNPACKED_BYTES = 1_000_000_000
+"""What a compressed file may unpack to, unless the user allows more."""
+_MAX_JSON_BYTES = 32_000_000
+"""Parsed, hostile JSON takes 24 times its size."""
+_MAX_TOML_BYTES = 1_000_000
+"""Python's parser reads about as many bytes in a second."""
+_MAX_DEPTH = 50
+"""Of tables and lists in one another. Deeper ones could exceed Python's limit of recursion."""
+
+
+@contextlib.contextmanager
+def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
+    """Turns any exception into an InputError about the file at `path`.
+
+    zipfile, NumPy, Keras and the parsers of text raise two dozen types on damaged bytes, and each
+    of them means that the file cannot be believed.
+
+    Args:
+        path: the file.
+        what: it should be, as in "a results file".
+        remedy: ends the message.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
+    except Exception as error:
+        fact = str(error) or type(error).__name__
+        raise InputError(f"{path} is damaged, or not {what}: {fact:.300}. {remedy}") from error
+
+
+def opened(path: str | Path, *, remedy: str) -> BinaryIO:
+    """Opens a regular file to read.
+
+    Raises:
+        InputError: it is missing or may not be read, or it is a folder, a device or a pipe, which
+            might block or never end.
+    """
+    with damage(path, what="a file's name", remedy=remedy):
+        # Without O_NONBLOCK, opening a named pipe waits for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise InputError(f"{path} is not a regular file. {remedy}")
+
+
+def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object in the file at `path`.
+
+    Raises:
+        InputError: the file cannot be read or does not hold one; `remedy` ends the message.
+    """
+    return _parsed(path, json.loads, "a JSON object", remedy, _MAX_JSON_BYTES)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables in a TOML file.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+    """
+    remedy = "Correct it, or name another."
+    return _parsed(path, tomllib.loads, "a TOML file", remedy, _MAX_TOML_BYTES)
+
+
+def _parsed(
+    path: str | Path, parse: Callable[[str], Any], what: str, remedy: str, max_bytes: int
+) -> dict[str, Any]:
+    with opened(path, remedy=remedy) as file, damage(path, what=what, remedy=remedy):
+        text = file.read(max_bytes + 1)
+        if len(text) > max_bytes:
+            raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
+        content = parse(text.decode())
+        level: list[Any] = [content] if isinstance(content, dict) else []
+        for _ in range(_MAX_DEPTH):
+            inner = (one.values() if isinstance(one, dict) else one for one in level)
+            level = [one for many in inner for one in many if isinstance(one, dict | list)]
+        if level:
+            raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+        if isinstance(content, dict):
+            return content
+        raise ValueError(f"it holds a {type(content).__name__}")

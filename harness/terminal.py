@@ -1,0 +1,64 @@
+"""Standard streams that outlast their terminal, and consoles on them."""
+
+import copy
+import os
+import sys
+from io import TextIOWrapper
+from typing import Any, TextIO, cast
+
+from rich.console import Console
+
+
+class LastingStream:
+    """Passes text on to a stream until that fails, and drops the rest.
+
+    Its terminal was closed, or the reader of its pipe has ended. The work at hand goes on: its
+    files, and the exit code, tell the result.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._has_failed = False
+
+    def write(self, text: str) -> int:
+        """Returns the length of `text`, dropped or not."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As that of the stream."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Any, *arguments: str) -> None:
+        if not self._has_failed:
+            try:
+                action(*arguments)
+            except OSError:
+                self._has_failed = True
+
+
+def lasting(console: Console) -> Console:
+    """A copy of `console` that goes quiet when its terminal or the reader of its pipe is gone."""
+    copied = copy.copy(console)
+    copied.file = cast(TextIO, LastingStream(console.file))
+    return copied
+
+
+def prepare_standard_streams() -> None:
+    """Makes the streams of this process outlast their terminal, print any character, and read any.
+
+    A stream that was closed before the start becomes /dev/null: the next file that is opened would
+    get its number, and what libraries print would end up in that file.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(null, True)
+    os.close(null)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    cast(TextIOWrapper, sys.stdin).reconfigure(errors="replace")
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name) or os.fdopen(number, "w")
+        stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, LastingStream(stream))

@@ -1,6 +1,14 @@
 """`native`: C++ kernels that XLA calls inside the compiled program, built on this machine.
 
-Importing this compiles and loads nothing; the first use does.
+Importing this compiles and loads nothing, TensorFlow included; the first use does.
 """
 
-from kernels.multi_hot.native.product import PRODUCT as PRODUCT
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name != "PRODUCT":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from kernels.multi_hot.native.product import PRODUCT
+
+    return PRODUCT

@@ -9,6 +9,7 @@ import keras
 
 from harness.engine.state import State
 from harness.files import replacing
+from harness.model.network import save_model
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import validation_losses
 from harness.observe.run_files import BEST_FILE_NAME
@@ -141,4 +142,4 @@ class BestModel(keras.callbacks.Callback):
         if logs["val_loss"] < self._best:
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
-                self.model.save(beside)
+                save_model(self.model, beside)

@@ -54,4 +54,5 @@ def _information_held_back() -> Iterator[None]:
             held.seek(0)
             for line in held:
                 if not _INFO.match(line):
-                    os.write(2, line)
+                    with contextlib.suppress(OSError):  # its terminal may be gone
+                        os.write(2, line)

@@ -17,7 +17,7 @@ from harness.bench.effects import (
 from harness.bench.results import Cell, Pair, Results, Row, varying
 from harness.bench.tables import print_cells, print_notes
 from harness.checks import parse_share
-from harness.errors import InputError
+from harness.errors import InputError, printable
 
 EXIT_INCONCLUSIVE = 3
 
@@ -146,7 +146,7 @@ def judge(
                 f"{outcome}: B {how} slower than A by more than {fail_if_slower}: "
                 f"{cell.label(axes)} (B / A {effect.low:.3f} - {effect.high:.3f})"
             )
-            console.out(text)
+            console.out(printable(text))
     if outcomes <= {"passed"}:
         console.print(f"passed: no cell is slower by more than {fail_if_slower}")
     if "inconclusive" in outcomes:

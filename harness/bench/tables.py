@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.bench.results import AXES, Cell, Results, Row, varying
+from harness.errors import printable
 
 _MAX_NOTES = 12
 
@@ -47,7 +48,7 @@ def print_table(results: Results, console: Console) -> None:
     cells = results.cells
     print_cells({cell: _line(summarize(cell, results.rows)) for cell in cells}, console)
     axes = varying(cells)
-    console.out(cells[0].label(axis for axis in AXES if axis not in axes))
+    console.out(printable(cells[0].label(axis for axis in AXES if axis not in axes)))
     notes = []
     for row in results.rows:
         failure = (f"{row.status}: {row.note}",) if row.note else ()
@@ -89,7 +90,7 @@ def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> No
         for heading in [axis.replace("_", " ") for axis in axes] + headings:
             table.add_column(heading, justify="right", no_wrap=True)
         for cell, line in lines.items():
-            values = [str(getattr(cell, axis)) for axis in axes]
+            values = [printable(str(getattr(cell, axis)), one_line=True) for axis in axes]
             table.add_row(*values, *(line.get(heading, "") for heading in headings))
         table.width = Measurement.get(console, unlimited, table).maximum
         if table.width <= console.width or len(headings) == 1:
@@ -101,6 +102,6 @@ def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> No
 def print_notes(notes: Sequence[str], console: Console) -> None:
     """Prints the first notes, and how many there are besides."""
     for note in notes[:_MAX_NOTES]:
-        console.out(note)
+        console.out(printable(note))
     if len(notes) > _MAX_NOTES:
         console.print(f"and {len(notes) - _MAX_NOTES} more notes in the results")

@@ -32,7 +32,7 @@ from harness.cli.train import TrainConfig
 from harness.data.options import DataConfig
 from harness.data.sources import load_configured
 from harness.decoding import flattened, from_mapping
-from harness.errors import InputError, as_command
+from harness.errors import InputError, as_command, printable
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.settings import Settings
 
@@ -80,14 +80,15 @@ def run_bench(config: BenchConfig, console: Console) -> int:
         print_comparison(comparison, console)
         code = judge(comparison, console, **vars(config.gate))
     if results.rows or results.pairs:
-        console.out(f"results        {folder / RESULTS_FILE_NAME}")
+        console.out(printable(f"results        {folder / RESULTS_FILE_NAME}"))
     if interrupted:
         left = len(remaining(planned, config.num_repeats, results))
         again = f"--bench-dir {shlex.quote(str(folder))} --resume"
-        console.out(
+        text = (
             f"interrupted with {left} of {len(planned) * config.num_repeats} measurements left; to "
             f"go on, add {again} to the command"
         )
+        console.out(printable(text))
         return EXIT_INTERRUPTED
     return code
 
@@ -121,7 +122,7 @@ def _measure_all(
                 pair = _pair(config, baseline, cell, repeat, data)
                 recorder.add(pair)
                 line = _pair_line(pair)
-        console.out(f"{number}  {cell.label(axes)}: {line}")
+        console.out(printable(f"{number}  {cell.label(axes)}: {line}"))
 
 
 def settings_of(
@@ -189,10 +190,10 @@ def _report(config: BenchConfig, results: Results, folder: Path, console: Consol
     print_table(results, console)
     if config.plot == "on":
         draw(results, folder / PLOT_FILE_NAME)
-        console.out(f"plot           {folder / PLOT_FILE_NAME}")
+        console.out(printable(f"plot           {folder / PLOT_FILE_NAME}"))
     if config.tensorboard == "on":
         place = folder / TENSORBOARD_FOLDER_NAME
         shutil.rmtree(place, ignore_errors=True)  # of the sweep before it was resumed
         write_hparams(results, place)
         command = as_command(f"tensorboard {shlex.quote(str(place))}")
-        console.out(f"cells          {command}")
+        console.out(printable(f"cells          {command}"))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from harness.checks import require_count
 from harness.data.options import DataConfig
+from harness.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _BAR_WIDTH = 40
 _MAX_LISTED_CLASSES = 10
+_MAX_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +60,15 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     dataset = load_configured(replace(config.data, unique=False))
     lengths = np.concatenate([part.lengths for part in dataset.parts])
     console.print(_figures(dataset, lengths))
-    console.print(_histogram(lengths, max_bins=config.num_bins))
+    bar = "#" if console.options.ascii_only else "█"
+    console.print(_histogram(lengths, max_bins=config.num_bins, bar=bar))
     # As text, in which brackets are no markup; paths in one piece, the row wrapped.
     if dataset.vocabulary is None:
-        console.out(dataset.vocabulary_note)
+        console.out(printable(dataset.vocabulary_note))
         return 0
     reserved = "# is a start, unknown or padding id"
-    console.out(f"the first test row ({dataset.vocabulary_note}; {reserved}):")
-    console.print(Text(dataset.vocabulary.decode(dataset.test.row(0))))
+    console.out(printable(f"the first test row ({dataset.vocabulary_note}; {reserved}):"))
+    console.print(Text(printable(dataset.vocabulary.decode(dataset.test.row(0)))))
     return 0
 
 
@@ -77,8 +80,8 @@ def convert(config: DataConvertConfig, console: Console | None = None) -> int:
     dataset = load_configured(config.data)
     dataset.save(config.out)
     num_rows, num_ids = (sum(getattr(p, n) for p in dataset.parts) for n in ("num_rows", "nnz"))
-    console.out(f"wrote {num_rows:,} rows ({num_ids:,} ids) to {config.out}")
-    console.out(f"train with --data {shlex.quote(config.out)}")
+    console.out(printable(f"wrote {num_rows:,} rows ({num_ids:,} ids) to {config.out}"))
+    console.out(printable(f"train with --data {shlex.quote(config.out)}"))
     return 0
 
 
@@ -102,9 +105,10 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
         "ids per row, unique": f"{unique_lengths.mean():.3f} on average, at most "
         f"{unique_lengths.max():,}",
     }
-    table = Table(title=Text(dataset.name), show_header=False, title_justify="left")
+    title = printable(dataset.name, most=_MAX_NAME, one_line=True)
+    table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, text in figures.items():
-        table.add_row(name, Text(text))
+        table.add_row(name, Text(printable(text, one_line=True)))
     return table
 
 
@@ -120,12 +124,13 @@ def _classes(dataset: Dataset) -> str:
             f"; {empty:,} without a row" if empty else ""
         )
     num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    names = dataset.vocabulary.class_names if dataset.vocabulary else ()
+    names = list(dataset.vocabulary.class_names) if dataset.vocabulary else []
+    names = [printable(name, most=_MAX_NAME) for name in names]
     shown = [f"{n} ({name})" for n, name in enumerate(names)] or range(dataset.num_classes)
     return ", ".join(f"{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(shown))
 
 
-def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:
+def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
     """Rows by length, in at most `max_bins` bins of equal width and no more than lengths occur."""
     import numpy as np
 
@@ -139,5 +144,5 @@ def _histogram(lengths: np.ndarray, *, max_bins: int) -> Table:
     for left, count in zip(range(low, high + 1, width), counts.tolist(), strict=True):
         right = min(left + width - 1, high)
         span = f"{left:,}" if left == right else f"{left:,} - {right:,}"
-        table.add_row(span, f"{count:,}", "█" * round(_BAR_WIDTH * count / counts.max()))
+        table.add_row(span, f"{count:,}", bar * round(_BAR_WIDTH * count / counts.max()))
     return table

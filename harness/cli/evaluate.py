@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.checks import require, require_count
 from harness.data.options import DataConfig, SourceConfig
-from harness.errors import InputError
+from harness.errors import InputError, printable
 from harness.files import json_text
 from harness.quiet import quiet_import
 
@@ -67,11 +67,16 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
         print(json_text({**tested, "test_loss": loss, "examples": data.test.num_rows}))
         return 0
     table = Table(show_header=False)
-    table.add_row("model", Text(str(saved.path), overflow="fold"))  # no markup in it
-    table.add_row("data", Text(data.name, overflow="fold"))
+    table.add_row("model", _text(str(saved.path)))
+    table.add_row("data", _text(data.name))
     for name, value in found.items():
         table.add_row(f"test {name}", f"{value:.4f}")
     table.add_row("test loss", f"{loss:.4f}")
     table.add_row("rows", f"{data.test.num_rows:,}")
     console.print(table)
     return 0
+
+
+def _text(name: str) -> Text:
+    """A name, without markup."""
+    return Text(printable(name, one_line=True), overflow="fold")

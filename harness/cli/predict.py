@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.data.options import WordIds
-from harness.errors import InputError
+from harness.errors import InputError, printable
 from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
@@ -82,13 +82,17 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
         known = sum(token not in reserved for token in ids.tolist())
         total = len(ids) - (words.start_id is not None)
         taken = int(np.argmax(probabilities))
-        shown = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-        # No markup in what a user wrote.
         label = names[taken] if taken < len(names) else str(taken)
-        figures = (f"{known} of {total}", Text(label), f"{probabilities[taken]:.3f}")
-        table.add_row(Text(shown), *figures)
+        table.add_row(
+            _shown(text), f"{known} of {total}", _shown(label), f"{probabilities[taken]:.3f}"
+        )
     console.print(table)
     return 0
+
+
+def _shown(text: str) -> Text:
+    """What a user wrote: no markup of the table, and not too much of it."""
+    return Text(printable(text, most=_SHOWN, one_line=True))
 
 
 def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.checks import require, require_count
 from harness.cli.train import ExperimentConfig, trainer_of
+from harness.errors import printable
 from harness.interrupt import EXIT_INTERRUPTED, Interrupt
 from harness.observe.console import compilation_line, starting_rows
 from harness.quiet import quiet_import
@@ -107,10 +108,10 @@ class _Lines(Observer):
     def on_start(self, run: RunStart) -> None:
         for name, value in starting_rows(run):
             if name not in ("steps", "steps/dispatch", "run folder"):
-                self._console.out(f"{name:<15}{value}")
+                self._console.out(printable(f"{name:<15}{value}", one_line=True))
 
     def on_compilation(self, compilation: Compilation) -> None:
         self._console.out(compilation_line(compilation))
 
     def on_message(self, message: Message) -> None:
-        self._console.out(f"{message.kind}: {message.text}")
+        self._console.out(printable(f"{message.kind}: {message.text}"))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
-from harness.errors import as_command
+from harness.errors import as_command, printable
 from harness.records import (
     Choice,
     Compilation,
@@ -25,6 +25,8 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
+MAX_NAME = 100
+"""Characters of a name that are shown."""
 NOTEWORTHY_UNDERFLOW = 0.01
 """The closing report mentions gradients that 16 bits lost from this share on."""
 
@@ -161,11 +163,14 @@ class ConsoleObserver(Observer):
     def _print_rows(self, rows: Rows) -> None:
         width = max(len(name) for name, _ in rows) + 2
         for name, value in rows:
+            value = printable(value, one_line=True)
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
         if self._line_width:
             self._update_line("")
+        if isinstance(text, str):
+            text = printable(text)
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
         # since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
@@ -180,12 +185,12 @@ class ConsoleObserver(Observer):
 
 def starting_rows(run: RunStart) -> Rows:
     """What will be trained, on what, and what every `auto` was resolved to."""
-    data = run.dataset
+    data, name = run.dataset, printable(run.dataset.name, most=MAX_NAME, one_line=True)
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
     return [
         (
             "data set",
-            f"{data.name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
+            f"{name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
             f"{data.num_classes} classes",
         ),
         (

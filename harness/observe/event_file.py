@@ -7,6 +7,7 @@ EPYC. One message with all scalars of a window costs 0.02 ms there and reads the
 import contextlib
 import errno
 import itertools
+import math
 import os
 import socket
 import time
@@ -40,19 +41,30 @@ def os_errors(path: Path) -> Iterator[None]:
 class EventFile:
     """A new event file in `folder`, which is created if it is missing.
 
-    TensorBoard reads all event files of a folder as one run, in the order of their names.
+    TensorBoard reads all event files of a folder as one run, in the order of their names. No event
+    is given a time before the last one's, whatever the clock says.
 
     Raises:
         OSError: from any method, naming the file, when it cannot be written. A full disk may leave
             a torn record at the end, which readers skip.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock`: seconds since the epoch."""
+    def __init__(
+        self, folder: Path, *, last_time: float = -1.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Args:
+        folder: of the file.
+        last_time: of an event in the files there; this file follows them.
+        clock: seconds since the epoch.
+        """
         self._clock = clock
+        # Names hold whole seconds.
+        self._last_time = max(clock(), math.floor(last_time) + 1.0)
         folder.mkdir(parents=True, exist_ok=True)
         # The name is tf.summary's: time first, so that files sort by it.
-        name = f"{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
+        name = (
+            f"{int(self._last_time):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
+        )
         self.path = folder / EVENT_FILES.replace("*", name)
         with os_errors(self.path):
             self._writer = tf.io.TFRecordWriter(str(self.path))
@@ -91,7 +103,7 @@ class EventFile:
             self._writer.close()
 
     def _add(self, event: "tf.compat.v1.Event") -> None:
-        event.wall_time = self._clock()
+        self._last_time = event.wall_time = max(self._clock(), self._last_time)
         with os_errors(self.path):
             self._writer.write(event.SerializeToString())
 
@@ -102,16 +114,20 @@ def drop_all_events(folder: Path) -> None:
         path.unlink()
 
 
-def drop_events_after(folder: Path, step: int) -> None:
+def drop_events_after(folder: Path, step: int) -> float:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
     TensorBoard would otherwise draw the steps that a resumed run repeats twice: not all its readers
     heed its own mark for that. The run's HParams are removed too, as TensorBoard shows the first.
     Each file is replaced whole or stays as it was.
 
+    Returns:
+        The latest time of what is left, in seconds since the epoch; -1 where nothing is.
+
     Raises:
         OSError: naming the file, when it cannot be read or replaced.
     """
+    last_time = -1.0
     for path in sorted(folder.glob(EVENT_FILES)):
         with (
             os_errors(path),
@@ -123,6 +139,8 @@ def drop_events_after(folder: Path, step: int) -> None:
                 is_hparams = any(v.tag.startswith(_HPARAMS_START) for v in event.summary.value)
                 if event.step <= step and not is_hparams:
                     writer.write(record)
+                    last_time = max(last_time, event.wall_time)
+    return last_time
 
 
 def _whole_records(path: Path) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import as_command
+from harness.errors import as_command, printable
 from harness.observe.breakdown import PARTS, SCOPED, break_down
 from harness.observe.profiler import Capture, ProfilerObserver
 from harness.observe.trace import INSTALL, ConversionError, is_readable, read
@@ -122,4 +122,4 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:
-    console.print(Text(text), style=style, soft_wrap=True)
+    console.print(Text(printable(text)), style=style, soft_wrap=True)

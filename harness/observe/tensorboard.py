@@ -34,10 +34,21 @@ class TensorBoardObserver(Observer):
         OSError: naming the file, when it cannot be written.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """`folder` belongs to the run alone; `clock` gives seconds since the epoch."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        flush_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        folder: belongs to the run alone.
+        clock: seconds since the epoch.
+        flush_clock: seconds, rising.
+        """
         self._folder = folder
         self._clock = clock
+        self._flush_clock = flush_clock
         self._file: EventFile  # from `on_start` on
         self._closing = contextlib.ExitStack()
         self._flushed_at = 0.0
@@ -48,10 +59,11 @@ class TensorBoardObserver(Observer):
     def on_start(self, run: RunStart) -> None:
         self._start_step = run.start_step
         if run.start_step > 0:
-            drop_events_after(self._folder, run.start_step)
+            last_time = drop_events_after(self._folder, run.start_step)
         else:
+            last_time = -1.0
             drop_all_events(self._folder)
-        file = EventFile(self._folder, clock=self._clock)
+        file = EventFile(self._folder, last_time=last_time, clock=self._clock)
         self._file = self._closing.enter_context(contextlib.closing(file))
         write_run_pages(file, run)
         self._flush()
@@ -75,7 +87,7 @@ class TensorBoardObserver(Observer):
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.scalars(window.step, values)
-        if self._clock() - self._flushed_at >= FLUSH_SECONDS:
+        if self._flush_clock() - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
 
     def on_epoch(self, epoch: Epoch) -> None:
@@ -113,4 +125,4 @@ class TensorBoardObserver(Observer):
 
     def _flush(self) -> None:
         self._file.flush()
-        self._flushed_at = self._clock()
+        self._flushed_at = self._flush_clock()

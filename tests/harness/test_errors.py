@@ -1,4 +1,4 @@
-"""Commands in messages, by the name that the user called the harness by."""
+"""Text that is safe to print; commands in messages, by the name that the user called them by."""
 
 import shlex
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import as_command
+from harness.errors import InputError, as_command, printable
 
 
 def test_through_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +25,28 @@ def test_on_the_path_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert subprocess.run(words, capture_output=True, check=True).stdout.startswith(b"harness ")
     (tmp_path / "harness").touch(mode=0o755)
     assert as_command("doctor") == "harness doctor"
+
+
+def test_what_would_steer_a_terminal_is_escaped() -> None:
+    assert printable("\x1b[31mred\x07\r\x7f\x9b0m") == "\\x1b[31mred\\x07\\r\\x7f\\x9b0m"
+    assert printable("\ud800 and \udcff") == "\\ud800 and \\udcff"
+    letters = "plain, ö, 漢字, 🙂, \xa0, two\n\tlines"
+    assert printable(letters) == letters
+    assert printable("two\n\tlines", one_line=True) == "two\\n\\tlines"
+
+
+@pytest.mark.parametrize("size", [20, 21, 39, 10**7])
+def test_the_middle_of_a_long_text_is_cut_out(size: int) -> None:
+    assert printable("x" * size, most=20) == ("x" * 20 if size == 20 else "xxxxxxxxx...xxxxxxxx")
+    shown = printable("a" + "\x1b" * size + "z", most=20)
+    assert len(shown) == 20
+    assert shown.startswith("a\\x1b")
+    assert shown.endswith("1bz")
+
+
+def test_every_message_is_safe_and_bounded() -> None:
+    message = str(InputError(f"FILE holds \x1b[2J{'9' * 10**6}\ud800; name another"))
+    assert message.startswith("FILE holds \\x1b[2J99")
+    assert message.endswith("99\\ud800; name another")
+    assert len(message) == 2000
+    assert message.isprintable()

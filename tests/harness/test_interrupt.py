@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +32,47 @@ def test_afterwards_everything_is_as_before() -> None:
         pass
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Puts back what SIGHUP did before."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
+def test_a_closed_terminal_is_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which would end this process
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+    assert not interrupt.requested
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("hangup")
+def test_a_program_that_handles_a_closed_terminal_still_does() -> None:
+    calls = []
+    signal.signal(signal.SIGHUP, lambda number, _: calls.append(number))
+    with Interrupt():
+        signal.raise_signal(signal.SIGHUP)
+    assert calls == [signal.SIGHUP]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt():
+        pass
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_outside_of_the_main_thread_no_signal_is_touched() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP)
+
+    def within() -> tuple[Any, Any]:
+        with Interrupt():
+            return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(within).result() == before
 
 
 def num_evaluations(folder: Path) -> int:

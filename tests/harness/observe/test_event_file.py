@@ -23,6 +23,28 @@ def test_the_events_after_a_step_are_removed(tmp_path: Path) -> None:
     assert steps(tmp_path) == [0, 1, 2]
 
 
+def times(folder: Path) -> list[float]:
+    """Of all events, in the order in which TensorBoard reads them."""
+    return [
+        tf.compat.v1.Event.FromString(record).wall_time
+        for path in sorted(folder.iterdir(), key=lambda path: path.name)
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+
+
+def test_a_clock_that_is_set_back_disorders_nothing(tmp_path: Path) -> None:
+    last_time = -1.0
+    for start in (1000.5, 900.0, -50.0):
+        clock = iter([start, start + 1, start + 2, start - 500, start + 3])
+        file = EventFile(tmp_path, last_time=last_time, clock=clock.__next__)
+        for step in (1, 2, 3):
+            file.scalars(step, {"tag": 1.0})
+        file.close()
+        last_time = drop_events_after(tmp_path, 2)
+    # The names, by which readers order the files, hold whole seconds.
+    assert times(tmp_path) == [1001.5, 1002.5, 1002.5, *[1003.0] * 3, *[1004.0] * 3]
+
+
 def test_only_event_files_are_removed(tmp_path: Path) -> None:
     EventFile(tmp_path).close()
     (tmp_path / "mine").touch()

@@ -142,7 +142,7 @@ def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None
 
 def test_a_reader_sees_windows_while_the_run_goes_on(tmp_path: Path) -> None:
     clock = Clock()
-    observer = TensorBoardObserver(tmp_path / "tensorboard", clock=clock)
+    observer = TensorBoardObserver(tmp_path / "tensorboard", flush_clock=clock)
     observer.on_start(run_start(tmp_path))
     clock.now += 1
     observer.on_window(window(20))

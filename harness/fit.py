@@ -17,7 +17,7 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.inspection import Looks
-from harness.errors import InputError
+from harness.errors import InputError, printable
 from harness.files import replacing
 from harness.history import Progress
 from harness.interrupt import Interrupt
@@ -44,6 +44,9 @@ from harness.run_folder import Claim, clean_run_folder, is_complete
 from harness.settings import RunOptions, step_range
 from harness.setup import Setup
 from harness.timeline import Timeline
+
+_MAX_NAME = 100
+"""Of a data set, in what a run prints and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +304,7 @@ def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) 
             given.append(part)
     prints = [part.fingerprint for part in (train, *given)]
     return DatasetInfo(
-        name=train.name,
+        name=printable(train.name, most=_MAX_NAME, one_line=True),
         rows=train.num_rows,
         test_rows=given[-1].num_rows if given else 0,
         num_tokens=max((sets.num_tokens for sets in train.ragged.values()), default=0),

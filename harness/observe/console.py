@@ -25,8 +25,6 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
-MAX_NAME = 100
-"""Characters of a name that are shown."""
 NOTEWORTHY_UNDERFLOW = 0.01
 """The closing report mentions gradients that 16 bits lost from this share on."""
 
@@ -185,12 +183,12 @@ class ConsoleObserver(Observer):
 
 def starting_rows(run: RunStart) -> Rows:
     """What will be trained, on what, and what every `auto` was resolved to."""
-    data, name = run.dataset, printable(run.dataset.name, most=MAX_NAME, one_line=True)
+    data = run.dataset
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
     return [
         (
             "data set",
-            f"{name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
+            f"{data.name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
             f"{data.num_classes} classes",
         ),
         (

@@ -1,0 +1,86 @@
+"""Names and texts that would steer a terminal, and paths that no file can have."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data import store
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
+from tests.harness.cli.runs import Result, call
+
+ESCAPES = "\x1b[2Jred\x9b31m\x07\r\x7f\udc9b"
+SHOWN = r"\x1b[2Jred\x9b31m\x07\r\x7f\udc9b"
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in whose name and whose words and classes are escape sequences."""
+    folder = tmp_path_factory.mktemp("odd") / "store"
+    sets = RaggedSets(
+        values=np.tile([1, 4, 5, 5], 50),
+        row_splits=np.arange(0, 201, 4),
+        labels=np.arange(50) % 2,
+        num_tokens=6,
+        name=f"data\n{ESCAPES}",
+    )
+    store.save(sets, folder, held_out_rows=10)
+    Vocabulary(
+        ids={"word": 4, "wo\x1b[31mrd": 5},
+        num_tokens=6,
+        start_id=1,
+        unknown_id=2,
+        class_names=(f"bad{ESCAPES}", f"good{ESCAPES}"),
+    ).save(folder / "vocabulary.json")
+    return folder
+
+
+def check(result: Result, *parts: str) -> None:
+    assert (result.code, result.err) == (0, "")
+    assert all(letter.isprintable() for letter in result.out.replace("\n", "")), ascii(result.out)
+    flat = "".join(line.strip("│ ") for line in result.out.splitlines())
+    assert all(part in flat for part in parts), result.out
+
+
+def test_names_are_printed_escaped(odd: Path, tmp_path: Path) -> None:
+    check(
+        call("data", "info", "--data", odd), f"data\\n{SHOWN}", f"0 (bad{SHOWN})", r"wo\x1b[31mrd"
+    )
+    folder = tmp_path / "run\x1b[31m"
+    flags = ("--batch-size", "10", "--implementation", "gather", "--run-dir", folder)
+    network = ("--hidden-units", "4", "--dropout", "0")
+    result = call("train", "--data", odd, *network, *flags, "--epochs", "1")
+    check(result, f"data\\n{SHOWN}: 40 rows", r"run\x1b[31m")
+    check(call("evaluate", "--model", folder), f"data\\n{SHOWN}", r"run\x1b[31m")
+    result = call("predict", "--model", folder, "--texts", f"a word{ESCAPES}", "x" * 1000)
+    check(result, r"word\x1b[2Jred", r"good\x1b[2Jred")
+
+
+TRAIN = ("train", "--synthetic-rows", "100", "--run-dir", "out")
+COMMANDS = {
+    "data": ("train", "--run-dir", "out", "--data"),
+    "run folder": ("train", "--synthetic-rows", "100", "--run-dir"),
+    "event files": (*TRAIN, "--tensorboard"),
+    "settings": (*TRAIN, "--config"),
+    "model": ("evaluate", "--model"),
+    "converted data": ("data", "convert", "--synthetic-rows", "100", "--out"),
+    "sweep": ("bench", "--synthetic-rows", "100", "--plot", "off", "--bench-dir"),
+    "profile": ("profile", "--synthetic-rows", "600", "--profile-dir"),
+    "log folder": ("tensorboard",),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_paths_that_cannot_be(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    for path in ("x" * 300, "file/x", "loop/x", "nul\0", "surrogate\udc9b", "\x1b[2J" + "x" * 300):
+        result = call(*COMMANDS[name], path)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("error: ")
+        assert result.err.count("\n") == 1
+        assert result.err[:-1].isprintable()
+        assert sorted(os.listdir()) == ["file", "loop"]

@@ -117,10 +117,8 @@ class BackgroundObserver(Observer):
         self._tell(lambda observer: observer.on_message(message))
 
     def on_end(self, summary: Summary) -> None:
-        """At once, after all other records; the last observer first, as they are closed.
-
-        So what the first writes at the end tells that all the others have written theirs.
-        """
+        """At once, after all other records, in reverse order: what the first observer writes here
+        shows that all others are done."""
         self._background.wait()
         for observer in reversed(self._observers):
             observer.on_end(summary)

@@ -240,6 +240,7 @@ def _listeners(folder: Path | None, events: Path | None, console: Console | None
     """What writes and prints the records."""
     listeners: list[Observer] = []
     if folder is not None:
+        # The summary ends last: it marks the run as complete.
         listeners += [SummaryObserver(), JsonlObserver()]
     if events is not None:
         from harness.observe.tensorboard import TensorBoardObserver  # takes 0.3 s

@@ -1,0 +1,1 @@
+"""Faults made on purpose: kills and errors at every call that changes a file, hostile input."""

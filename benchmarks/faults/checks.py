@@ -1,0 +1,115 @@
+"""What a run leaves in its folder, so that two runs can be compared, and what is half-written."""
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_TIMES = ("seconds", "per_second", "telemetry")
+"""Parts of the names in metrics.jsonl of what differs from run to run."""
+_RESULTS = ("steps", "interrupted", "diverged", "test_loss", "test_accuracy", "batch_size")
+
+
+def left_in(folder: Path) -> dict[str, Any]:
+    """All that a run left in its folder and that is the same in a run that repeats it.
+
+    Raises:
+        ValueError, OSError, KeyError, BadZipFile: a file is missing or damaged.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    return {
+        "files": sorted({_general_name(path, folder) for path in folder.rglob("*")}),
+        "config.json": {k: v for k, v in config.items() if k not in ("output", "resolved")},
+        "data": config["resolved"]["dataset"],
+        "summary.json": {name: summary[name] for name in _RESULTS},
+        "metrics.jsonl": [
+            {k: v for k, v in json.loads(line).items() if not any(part in k for part in _TIMES)}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ],
+        "model.keras": _members(folder / "model.keras"),
+        **{path.name: _arrays(path) for path in sorted(folder.glob("checkpoints/*.npz"))},
+        **_curves(folder / "tensorboard"),
+    }
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """In what the content of two folders differs, as `left_in` describes them."""
+    return [
+        f"{name} is {_short(found.get(name))}, and should be {_short(expected.get(name))}"
+        for name in expected | found
+        if found.get(name) != expected.get(name)
+    ]
+
+
+def half_written(folder: Path) -> list[str]:
+    """The files under final names that are not whole; event files and metrics.jsonl may be torn,
+    where a process was killed."""
+    torn = []
+    for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix in (".npz", ".keras"):
+                with zipfile.ZipFile(path) as archive:
+                    archive.testzip()
+        except (ValueError, zipfile.BadZipFile) as error:
+            torn.append(f"{path.name} is half-written: {error}")
+    return torn
+
+
+def _general_name(path: Path, folder: Path) -> str:
+    name = str(path.relative_to(folder))
+    return "tensorboard/events" if name.startswith("tensorboard/events.out.tfevents.") else name
+
+
+def _members(path: Path) -> dict[str, str]:
+    """The model's network and a digest of its weights; the archive's metadata have the time."""
+    with zipfile.ZipFile(path) as archive:
+        network = archive.read("config.json").decode()
+        return {
+            # Keras writes the addresses of objects.
+            "network": re.sub(r'"shared_object_id": \d+', "", network),
+            "weights": hashlib.sha256(archive.read("model.weights.h5")).hexdigest(),
+        }
+
+
+def _arrays(path: Path) -> dict[str, str]:
+    with np.load(path) as arrays:
+        return {
+            name: f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
+            for name, array in arrays.items()
+        }
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    """The points of each curve in the order in which TensorBoard reads them, and the other tags.
+
+    Rates differ from run to run, so of their curves the steps alone.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    curves: dict[str, list[tuple[int, float | None]]] = {}
+    others = set()
+    for path in sorted(folder.iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name != "scalars":
+                    others.add(value.tag)
+                    continue
+                is_rate = value.tag.startswith("throughput/")
+                number = None if is_rate else value.tensor.float_val[0]
+                curves.setdefault(value.tag, []).append((event.step, number))
+    return {"curves": curves, "other tags": sorted(others)}
+
+
+def _short(content: Any) -> str:
+    text = str(content)
+    return text if len(text) <= 1000 else f"{text[:500]} ... {text[-500:]}"

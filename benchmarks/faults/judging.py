@@ -1,0 +1,78 @@
+"""Judges many cases, several at a time, for as long as there is time."""
+
+import argparse
+import itertools
+import math
+import multiprocessing
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Protocol, TypeVar
+
+
+class Case(Protocol):
+    """Something that is tried; its text says what."""
+
+    @property
+    def kind(self) -> str:
+        """What it counts as."""
+        ...
+
+
+C = TypeVar("C", bound=Case)
+
+
+def parse(description: str, *, seconds: float) -> argparse.Namespace:
+    """Flags of a program that judges cases.
+
+    Args:
+        description: of the program.
+        seconds: the default of --seconds.
+
+    Returns:
+        `seed`, a fresh one where none was given; `jobs`; and `deadline`, by `time.monotonic`.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seconds", type=float, default=seconds, help="no case starts later")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
+    arguments = parser.parse_args()
+    arguments.deadline = time.monotonic() + arguments.seconds
+    arguments.is_limited = arguments.seconds < math.inf
+    return arguments
+
+
+def judge_all(
+    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, deadline: float
+) -> int:
+    """Prints what `judge` finds wrong with the cases; returns the program's exit code."""
+    tried: Counter[str] = Counter()
+    failed = 0
+    for case, complaints in _judged(cases, judge, jobs=jobs, deadline=deadline):
+        tried[case.kind] += 1
+        failed += bool(complaints)
+        for complaint in complaints:
+            print(f"FAILED: {case}: {complaint}", flush=True)
+    for kind, number in sorted(tried.items()):
+        print(f"{number:5} {kind}")
+    print(f"{sum(tried.values())} tried, {failed} failed")
+    return 1 if failed else 0
+
+
+def _judged(
+    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, deadline: float
+) -> Iterator[tuple[C, list[str]]]:
+    remaining = iter(cases)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        running: dict[Future[list[str]], C] = {}
+        while True:
+            free = jobs - len(running) if time.monotonic() < deadline else 0
+            for case in itertools.islice(remaining, free):
+                running[pool.submit(judge, case)] = case
+            if not running:
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(done), done.result()

@@ -1,0 +1,159 @@
+"""A short run that has faults, is gone on with, and is compared with an undisturbed one."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from benchmarks.faults import checks, injector
+from benchmarks.faults.injector import Call, Fault
+from harness.quiet import quiet_import
+
+# Two epochs of four steps in dispatches of two: every kind of file and record twice. One program
+# each for training and evaluation, since compiling them takes most of the time.
+_DATA = ("--synthetic-rows", "250", "--synthetic-tokens", "200", "--batch-size", "50")
+_MODEL = ("--hidden-units", "4", "--dropout", "0.1", "--implementation", "gather")
+_COMPUTE = ("--precision", "float32", "--replicas", "1", "--steps-per-dispatch", "2")
+FLAGS = (*_DATA, *_MODEL, *_COMPUTE, "--seed", "7", "--telemetry-hz", "0")
+
+NO_FAULT = Fault(action="count")
+_HANGS_AFTER_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    """As `subprocess` has it: -9 of a process that was killed."""
+    err: str
+    """Its standard error."""
+    made: Sequence[Call]
+    """Its calls that change files."""
+    seconds: float
+
+
+class HangError(Exception):
+    """A command did not end."""
+
+
+def ready(module: str, arguments: Sequence[str]) -> None:
+    """Returns in a process that can have faults, and from which `train` can fork.
+
+    That is a child of the one that called it first, which does not return but ends as its child.
+
+    Args:
+        module: the program that calls this.
+        arguments: of its command line.
+    """
+    if not injector.is_loaded():
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {
+                "CUDA_VISIBLE_DEVICES": "-1",
+                "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
+                # TensorFlow's programs are compiled once, by the first run, which has no fault.
+                "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={folder}",
+                **injector.loading(injector.build(Path(folder))),
+            }
+            command = [sys.executable, "-m", module, *arguments]
+            sys.exit(subprocess.run(command, env=os.environ | environment, check=False).returncode)
+    with quiet_import():
+        import harness.cli.main
+        import harness.observe.profile_report
+        import harness.observe.tensorboard
+        import harness.trainer  # noqa: F401
+    threads = len(os.listdir("/proc/self/task"))
+    assert threads == 1, f"{threads} threads: what is forked from here could hang"
+
+
+def train(
+    folder: Path,
+    *flags: str,
+    fault: Fault = NO_FAULT,
+    kill_after_seconds: float | None = None,
+) -> Ended:
+    """`harness train` in a process of its own, with `folder`/run as its run folder.
+
+    Args:
+        folder: where the calls are counted; exists.
+        flags: further ones.
+        fault: to have.
+        kill_after_seconds: when to kill it, if it has not ended by then.
+
+    Raises:
+        HangError: it did not end within minutes.
+    """
+    arguments = ["train", *FLAGS, "--run-dir", str(folder / "run"), *flags]
+    with tempfile.TemporaryDirectory() as beside:
+        log, err = Path(beside, "log"), Path(beside, "err")
+        process = multiprocessing.get_context("fork").Process(
+            target=_command, args=(arguments, folder, log, err, fault)
+        )
+        start = time.monotonic()
+        process.start()
+        process.join(kill_after_seconds or _HANGS_AFTER_SECONDS)
+        hangs = process.exitcode is None and kill_after_seconds is None
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        if hangs:
+            raise HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
+        assert process.exitcode is not None
+        return Ended(
+            code=process.exitcode,
+            err=err.read_text() if err.exists() else "",
+            made=injector.calls(log) if log.exists() else (),
+            seconds=time.monotonic() - start,
+        )
+
+
+def _command(arguments: list[str], folder: Path, log: Path, err: Path, fault: Fault) -> None:
+    """The process of its own: what `harness` does, after the imports."""
+    from harness.cli.main import main
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
+    injector.arm(folder, log, fault)
+    sys.exit(main(arguments))
+
+
+def go_on(folder: Path, **how: Fault | float) -> Ended:
+    """Goes on with the run in `folder`/run, as a user does who follows the messages."""
+    ended = train(folder, "--resume", **how)
+    if ended.code == 2 and "leave out --resume" in ended.err:
+        ended = train(folder, **how)
+    if ended.code == 2 and "train with --overwrite" in ended.err:
+        ended = train(folder, "--overwrite", **how)
+    return ended
+
+
+def complaints_after(folder: Path, expected: Mapping[str, Any]) -> list[str]:
+    """Goes on with the run in `folder`/run, and says in what it differs from an undisturbed one."""
+    ended = go_on(folder)
+    found = [] if (ended.code, ended.err) == (0, "") else [f"exit code {ended.code}: {ended.err}"]
+    try:
+        return found + checks.differences(checks.left_in(folder / "run"), expected)
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
+        return [*found, f"the folder cannot be read: {error!r}"]
+
+
+def complaints_about_end(ended: Ended, fault: Fault) -> list[str]:
+    """What is wrong with how a command ended that had a fault."""
+    if len(ended.made) < fault.at:  # threads take turns: some runs make a call less
+        return [] if ended.code == 0 else [f"exit code {ended.code} without a fault: {ended.err}"]
+    if fault.kills:
+        return [] if ended.code == -signal.SIGKILL else [f"killed, and exit code {ended.code}"]
+    if ended.code == 0 and not ended.err:  # the call mattered to nobody
+        return []
+    is_one_message = ended.err.startswith("error: ") and ended.err.count("\n") == 1
+    if ended.code in (1, 2) and is_one_message:
+        return []
+    return [f"exit code {ended.code}, not one message: {ended.err[-2000:]}"]

@@ -1,0 +1,169 @@
+"""Faults in the calls of small programs: which calls count, and what a fault leaves."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import injector
+from benchmarks.faults.injector import Call, Fault
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from benchmarks.faults.injector import Fault, arm
+folder, log, action, at = sys.argv[1:]
+os.chdir(folder)
+arm(Path(folder), Path(log), Fault(action=action, at=int(at)))
+"""
+STDIO = """
+import ctypes
+c = ctypes.CDLL(None)
+c.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(c.fopen(b"{path}", b"w"))
+assert c.fwrite(b"12345678", 1, 8, file) == 8
+assert c.fflush(file) == 0
+assert c.fclose(file) == 0
+"""
+WRITE = "file = open('a', 'wb', 0)\nassert file.write(b'12345678') == 8\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of a program."""
+
+    code: int
+    err: str
+    made: list[str]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++, to build the library that makes faults")
+    return injector.build(tmp_path_factory.mktemp("library"))
+
+
+def run(library: Path, place: Path, program: str, fault: Fault) -> Done:
+    """Runs Python code with a fault; `place`/folder is its working folder, and the one that
+    counts."""
+    folder, log = place / "folder", place / "log"
+    folder.mkdir(exist_ok=True)
+    arguments = [str(folder), str(log), fault.action, str(fault.at)]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + program, *arguments],
+        cwd=PROJECT_ROOT,
+        env=os.environ | {"PYTHONPATH": str(PROJECT_ROOT)} | injector.loading(library),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    made = [str(call) for call in injector.calls(log)]
+    return Done(code=done.returncode, err=done.stderr, made=made)
+
+
+@pytest.mark.parametrize(
+    ("program", "made"),
+    [
+        (WRITE, ["create a", "write a"]),
+        (
+            "open('a', 'w').close(); open('a').read(); open('a', 'r+').close()",
+            ["create a", "open a"],
+        ),
+        ("os.mkdir('b'); os.rmdir('b')", ["mkdir b", "rmdir b"]),
+        ("open('a', 'w').close(); os.replace('a', 'c')", ["create a", "rename c"]),
+        (
+            "f = os.open('a', os.O_RDWR | os.O_CREAT); os.pwrite(f, b'1', 4); os.ftruncate(f, 2)\n"
+            "os.writev(f, [b'1', b'2']); os.fsync(f); os.fdatasync(f); os.unlink('a')",
+            ["create a", "pwrite a", "truncate a", "writev a", "fsync a", "fsync a", "unlink a"],
+        ),
+        # As harness/files.py writes.
+        (
+            "os.mkdir('p', 0o700); p = os.open('p', os.O_RDONLY); top = os.open('.', os.O_RDONLY)\n"
+            "open(f'/proc/self/fd/{p}/new', 'w').close()\n"
+            "os.rename('new', 'a', src_dir_fd=p, dst_dir_fd=top); os.rmdir('p', dir_fd=top)\n"
+            "os.unlink('a', dir_fd=top)",
+            ["mkdir p", "create p/new", "rename a", "rmdir p", "unlink a"],
+        ),
+        # As TensorFlow writes event files.
+        (STDIO.format(path="a"), ["create a", "fwrite a", "fflush a", "fclose a"]),
+        # What others do, and what lies elsewhere.
+        ("os.mkdir('../b'); open('../b/a', 'w').write('1'); os.listdir('.'); print(1)", []),
+        ("import subprocess; subprocess.run(['mkdir', 'b'], check=True)", []),
+    ],
+)
+def test_what_counts(library: Path, tmp_path: Path, program: str, made: list[str]) -> None:
+    done = run(library, tmp_path, program, Fault(action="count"))
+    assert (done.code, done.err, done.made) == (0, "", made)
+
+
+@pytest.mark.parametrize("program", [WRITE, STDIO.format(path="a")])
+def test_a_kill_comes_before_the_call_or_in_the_middle_of_a_write(
+    library: Path, tmp_path: Path, program: str
+) -> None:
+    killed = run(library, tmp_path, program, Fault(action="kill", at=2))
+    assert killed.code == -signal.SIGKILL
+    assert len(killed.made) == 2
+    assert (tmp_path / "folder" / "a").read_bytes() == b""
+    torn = run(library, tmp_path, program, Fault(action="tear", at=2))
+    assert torn.code == -signal.SIGKILL
+    assert (tmp_path / "folder" / "a").read_bytes() == b"1234"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_a_call_fails_once(library: Path, tmp_path: Path, at: int) -> None:
+    program = """
+calls = [
+    lambda: os.mkdir('b'),
+    lambda: open('b/a', 'w').close(),
+    lambda: os.rename('b/a', 'b/c'),
+    lambda: os.unlink('b/c'),
+    lambda: os.rmdir('b'),
+]
+for call in calls:
+    try:
+        call()
+    except OSError as error:
+        print(error.strerror, file=sys.stderr)
+        call()
+"""
+    done = run(library, tmp_path, program, Fault(action="fail", at=at))
+    assert (done.code, done.err) == (0, "Input/output error\n")
+    assert len(done.made) == 6
+    assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_full_disk_takes_half_and_stays_full(library: Path, tmp_path: Path) -> None:
+    program = """
+file = open('a', 'wb', 0)
+assert file.write(b'12345678') == 4
+for call in (lambda: file.write(b'5678'), lambda: os.mkdir('b'), lambda: open('c', 'w')):
+    try:
+        call()
+    except OSError as error:
+        print(error.strerror, file=sys.stderr)
+os.rename('a', 'd')
+"""
+    done = run(library, tmp_path, program, Fault(action="full", at=2))
+    assert (done.code, done.err) == (0, 3 * "No space left on device\n")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["d"]
+    assert (tmp_path / "folder" / "d").read_bytes() == b"1234"
+
+
+def test_every_call_has_every_fault_that_it_can_have() -> None:
+    made = [
+        Call(name="fwrite", path="a"),
+        Call(name="fsync", path="a"),
+        Call(name="rmdir", path=""),
+    ]
+    assert [(fault.at, fault.action) for fault, _ in injector.faults_of(made)] == [
+        *((1, action) for action in ("kill", "tear", "fail", "full")),
+        *((2, action) for action in ("kill", "fail", "full")),
+        *((3, action) for action in ("kill", "fail")),
+    ]

@@ -117,7 +117,7 @@ def test_wrong_arguments(
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
-        ("epochs = ", "is not a TOML file"),
+        ("epochs = ", "not a TOML file"),
         ("epoch = 3", "unknown setting 'epoch'"),
         ("[execution]\nbatch_size = 'large'", "batch_size is 'large'; it must be a whole number"),
         ("batch_size = 0", "--batch-size is 0"),

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, if there is one.
+
+    It is gone at once and as a whole; what a killed process leaves of it, the next one removes.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError),
+        opened_folder(path.parent) as parent,
+        _private_folder(parent) as private,
+    ):
+        os.rename(path.name, _NEW, src_dir_fd=parent, dst_dir_fd=private)
+
+
 @contextlib.contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
     """The descriptor of the folder at `path`, while the context lasts.
@@ -64,6 +78,27 @@ def opened_folder(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def own_file(path: Path, flags: int = os.O_CREAT) -> int:
+    """The descriptor of a file of this user's to write to: for files that grow, and so are not
+    replaced as a whole.
+
+    Args:
+        path: the file.
+        flags: of `os.open`, beside those for writing.
+
+    Raises:
+        PermissionError: when another user put something in its place.
+        OSError: when it cannot be opened, or is a symbolic link.
+    """
+    flags |= os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(1, "It is not a plain file of this user's alone", str(path))
 
 
 def _followed(path: Path) -> int:
@@ -129,7 +164,7 @@ def _remove(name: str, private: int, parent: int) -> None:
     # Nothing but what `replacing` makes: other users may give its name to any folder.
     for entry in os.listdir(private):
         if _WRITTEN.fullmatch(entry):
-            if os.path.isdir(f"/proc/self/fd/{private}/{entry}"):
+            if stat.S_ISDIR(os.stat(entry, dir_fd=private, follow_symlinks=False).st_mode):
                 shutil.rmtree(entry, dir_fd=private)
             else:
                 os.unlink(entry, dir_fd=private)

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from harness.decoding import flattened
 from harness.errors import InputError, LostFolderError
-from harness.files import json_text, opened_folder, remove_partial_files
+from harness.files import json_text, opened_folder, remove, remove_partial_files
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.run_files import (
     BEST_FILE_NAME,
@@ -212,7 +211,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         InputError: naming each setting that differs and both its values.
     """
     before = read_settings(folder)
-    if "execution" not in before:
+    if not isinstance(before.get("execution"), dict):
         raise InputError(
             f"{folder / CONFIG_FILE_NAME} has lost execution: whether the settings are the same "
             "cannot be told; restore the file, or name another --run-dir"
@@ -262,8 +261,4 @@ def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bo
     for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     for name in _WRITTEN if clear else ():
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(folder / name)

@@ -21,7 +21,8 @@ from harness.files import replacing
 from harness.fit import Outcome, dataset_info, fit, run_start
 from harness.loop import Run, Steps
 from harness.model.layers import Surroundings, computing
-from harness.model.network import ModelFunction, save_model
+from harness.model.network import ModelFunction
+from harness.model.saved import save_model
 from harness.observe.divergence import divergence_message
 from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
@@ -242,9 +243,13 @@ class Trainer:
             save_model(self.model, beside)
 
     def export(self, path: str | Path) -> None:
-        """Exports `model` as a TensorFlow SavedModel, which runs without this package."""
-        with computing(Surroundings(implementation="gather", export=True)):
-            self.model.export(path, verbose=False)
+        """Exports `model` as a TensorFlow SavedModel, which runs without this package: a new
+        folder, whole or not at all."""
+        with (
+            replacing(Path(path)) as beside,
+            computing(Surroundings(implementation="gather", export=True)),
+        ):
+            self.model.export(beside, verbose=False)
 
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
         """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.files import json_text
+from harness.files import json_text, own_file
 from harness.reading import damage, opened
 from harness.records import Epoch, Inspection, Observer, RunStart, Window
 
@@ -47,7 +47,7 @@ class JsonlObserver(Observer):
         self._path = Path(run.run_dir) / FILE_NAME
         self._start_step = run.start_step
         self._size_bytes = kept_bytes(self._path, run.start_step)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
         self._closing.callback(os.close, self._file)
         os.ftruncate(self._file, self._size_bytes)
 

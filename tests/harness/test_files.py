@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.files import json_text, remove_partial_files, replacing, write_json
+from harness.files import json_text, own_file, remove_partial_files, replacing, write_json
 
 # A real limit of the kernel's in a process of its own: a write past it fails as on a full disk.
 LIMITED = """
@@ -155,3 +155,30 @@ def test_floats_that_json_lacks_are_named() -> None:
     assert strict == {"a": ["NaN", ["Infinity"]], "b": {"c": "-Infinity"}, "d": 1}
     assert math.isnan(float(strict["a"][0]))
     assert float(strict["b"]["c"]) == -math.inf
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "fifo", "folder"])
+def test_a_file_that_grows_is_never_somebody_elses(tmp_path: Path, kind: str) -> None:
+    mine, place = tmp_path / "mine", tmp_path / "metrics.jsonl"
+    mine.write_text("mine")
+    if kind == "link":
+        place.symlink_to(mine)
+    elif kind == "hard link":
+        place.hardlink_to(mine)
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        own_file(place)
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_not_written_to(tmp_path: Path) -> None:
+    place = tmp_path / "metrics.jsonl"
+    place.touch(0o666)
+    os.close(own_file(place))
+    os.chown(place, 12345, 12345)
+    with pytest.raises(PermissionError, match="not a plain file of this user's alone"):
+        own_file(place)

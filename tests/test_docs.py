@@ -182,7 +182,7 @@ def test_what_is_listed_as_not_run_is_on_a_page() -> None:
     assert unused == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)

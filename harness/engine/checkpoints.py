@@ -83,7 +83,11 @@ class Checkpoints:
             "Remove it to go on from the one before, if there is one, or train with --overwrite to "
             "start anew."
         )
-        arrays = _read(path, remedy)
+        # One of an optimizer with more slots is still read: the message says what does not fit.
+        most_bytes = 1_000_000 + 2 * sum(array.nbytes for array in self._states[0].save().values())
+        with Archive(path, what="a checkpoint", remedy=remedy, max_bytes=most_bytes) as archive:
+            names = [name.removesuffix(".npy") for name in archive.names]
+            arrays = {name: archive.read_array(name) for name in names}
         if misfit := self._misfit(arrays):
             raise InputError(
                 f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume with "
@@ -115,6 +119,13 @@ class Checkpoints:
 
     def _write(self, arrays: dict[str, Any]) -> None:
         self._check()
+        try:
+            self._replace(arrays)
+        except FileNotFoundError:
+            self._check()  # the folder may have been moved just now
+            raise
+
+    def _replace(self, arrays: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._folder / f"ckpt-{arrays[_STEP]}.npz") as beside:
             np.savez(beside, **arrays)
@@ -129,23 +140,21 @@ def load_weights(path: Path, model: keras.Model) -> None:
     Raises:
         InputError: when it is damaged, or lacks a variable of the model.
     """
-    arrays = _read(path, "Name another.")
+    arrays = {}
+    with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
+        for name, variable in variables_by_name(model).items():
+            wanted = variable.dtype, tuple(variable.shape)
+            member = f"{MODEL_PREFIX}{name}"
+            if f"{member}.npy" in archive.names:
+                arrays[name] = archive.read_array(member)
+            found = _kinds(arrays).get(name)
+            if found != wanted:
+                raise InputError(
+                    f"checkpoint {path} does not fit the model: of {name} it holds "
+                    f"{_shown(found)}, and {_shown(wanted)} is wanted. Name another."
+                )
     for name, variable in variables_by_name(model).items():
-        array = arrays.get(f"{MODEL_PREFIX}{name}")
-        if array is None or array.shape != tuple(variable.shape):
-            raise InputError(
-                f"checkpoint {path} does not fit the model: it has no {name} of shape "
-                f"{list(variable.shape)}"
-            )
-        variable.assign(array)
-
-
-def _read(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint; an InputError that ends in `remedy` where it is none, or not a
-    whole one."""
-    with Archive(path, what="a checkpoint", remedy=remedy) as archive:
-        names = [name.removesuffix(".npy") for name in archive.names]
-        return {name: archive.read_array(name) for name in names}
+        variable.assign(arrays[name])
 
 
 def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:

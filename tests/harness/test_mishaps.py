@@ -1,6 +1,7 @@
 """What a user may do between and around fits: nothing is lost, mixed up, or silently wrong."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.errors import LostFolderError
 
 TOKENS = 40
 
@@ -56,6 +58,23 @@ def test_a_run_is_replaced_only_by_one_that_compiles(tmp_path: Path) -> None:
         trainer(leaves).fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
     trainer().fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
+
+
+def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: Path) -> None:
+    class Mover(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                while not (tmp_path / "run" / "checkpoints" / "ckpt-5.npz").exists():
+                    time.sleep(0.01)  # it is written in the background
+                (tmp_path / "run").rename(tmp_path / "moved")
+
+    own = trainer()
+    with pytest.raises(LostFolderError, match="run was moved or removed while a run was using it"):
+        own.fit(rows(), epochs=5, run_dir=tmp_path / "run", callbacks=[Mover()], verbose=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    left = {path.name for path in (tmp_path / "moved").iterdir()}
+    assert left == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert [path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()] == ["ckpt-5.npz"]
 
 
 def test_layers_are_frozen_and_thawed_between_fits() -> None:

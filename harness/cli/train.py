@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -17,12 +18,17 @@ from harness.interrupt import EXIT_INTERRUPTED
 from harness.quiet import quiet_import
 from harness.settings import OnNan, Recorded, RunOptions, Settings, Telemetry
 from harness.timeline import Timeline
+from kernels.multi_hot.native.build import built_meanwhile
 
 if TYPE_CHECKING:
     import keras
 
     from harness.data.sources import Dataset
     from harness.trainer import Trainer
+
+
+_MOST_LAYERS = 1_000
+"""A deeper network cannot be trained without shortcuts, and building it takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
         for units in self.hidden_units:
             require_count("--hidden-units", units)
         if len(self.dropout) == 1:
@@ -172,7 +179,8 @@ def train(
     """
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
-    with quiet_import():
+    may_be_native = config.execution.implementation in ("auto", "native")
+    with quiet_import(), built_meanwhile() if may_be_native else nullcontext():
         import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
         from harness.data.sources import load_configured
         from harness.observe.profile_report import print_profile_of_run

@@ -6,14 +6,17 @@ and XLA's headers. Importing this module starts nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,6 +109,19 @@ def build(include: Path) -> Library:
             f"the native kernels cannot be built: {error}; correct that, name another folder in "
             f"{cache.CACHE_VARIABLE}, {_REMEDY}"
         ) from error
+
+
+@contextlib.contextmanager
+def built_meanwhile() -> Iterator[None]:
+    """Build the library on another thread, and wait for it at the end of the context, which is to
+    import TensorFlow. Raises nothing: whoever needs the library calls `build`."""
+    tensorflow = importlib.util.find_spec("tensorflow")
+    if tensorflow is None or tensorflow.origin is None:
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(build, Path(tensorflow.origin).parent / "include")
+        yield
 
 
 def _open_checked(folder: cache.Folder, name: str) -> int | None:

@@ -183,6 +183,20 @@ def test_what_is_damaged_or_not_ours_is_said_and_compiled_again(
     assert capfd.readouterr().err == ""
 
 
+def test_built_meanwhile(
+    cache: Path, quick_compiler: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library that is built is the one that TensorFlow's own word for its headers leads to."""
+    with building.built_meanwhile():
+        pass
+    building.build(Path(tf.sysconfig.get_include()))
+    assert quick_compiler.read_text().count("\n") == 1
+    cache.chmod(0o770)
+    with building.built_meanwhile():
+        pass
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("obstacle", ["file", "open to the group"])
 def test_a_folder_that_cannot_be_used(
     cache: Path, tmp_path: Path, quick_compiler: Path, obstacle: str

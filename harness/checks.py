@@ -15,13 +15,18 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless the number is within its limits; "auto" always is."""
+    """Raises InputError unless the number is within its limits; "auto" always is.
+
+    Without a limit of its own a count is an int32: the product of two, such as epochs and steps of
+    an epoch, is then an int64, as steps are counted.
+    """
     if value == "auto":
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{name} is {value!r}; give a whole number")
     if most is None:
         require(value >= least, f"{name} is {value}; it must be at least {least}")
+        require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")
     else:
         require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
 

@@ -44,7 +44,8 @@ class Settings:
 
     input: Literal["auto", "stream", "resident"] = "auto"
     """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
-    `stream`: through tf.data. `auto`: resident where it takes at most a quarter of the memory."""
+    `stream`: through tf.data. `auto`: resident where it takes at most a quarter of the memory, and
+    the model leaves as much."""
 
     steps_per_dispatch: Literal["auto"] | int = "auto"
     """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
@@ -91,6 +92,8 @@ class Known:
     """Of all rows, on one device."""
     model: keras.Model | None = None
     """None while the precision is chosen: a function's layers are made in it."""
+    left_bytes: int = 0
+    """What the model and all that goes with it leave of a device's memory."""
     before: Settings | None = None
     """Of the run that is resumed, every `auto` settled."""
     chosen: dict[str, Choice]
@@ -175,9 +178,11 @@ def _input(known: Known) -> Choice:
     """Whether the data set is to lie on the devices."""
     share = known.resident_bytes / known.devices.memory_bytes
     shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
-    if share <= _RESIDENT_SHARE:
-        return Choice(name="resident", why=f"{shown} memory")
-    return Choice(name="stream", why=f"{shown} memory, more than {_RESIDENT_SHARE:.0%}")
+    if share > _RESIDENT_SHARE:
+        return Choice(name="stream", why=f"{shown} memory, more than {_RESIDENT_SHARE:.0%}")
+    if known.resident_bytes > known.left_bytes:
+        return Choice(name="stream", why=f"{shown} memory, more than the model leaves")
+    return Choice(name="resident", why=f"{shown} memory")
 
 
 def _steps_per_dispatch(known: Known) -> Choice:

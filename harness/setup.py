@@ -12,10 +12,11 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
-from harness.engine.optimizer import Recipe
+from harness.engine.optimizer import Recipe, kept_bytes
 from harness.environment import check_single_task, warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
+from harness.model.budget import Budget
 from harness.model.network import (
     ModelFunction,
     build_model,
@@ -191,11 +192,21 @@ def set_up(
             batch_size=settings.batch_size, rows=train.num_rows, replicas=devices.num_replicas
         )
     timeline.mark("devices")
+    made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
+    resident_bytes = sum(Columns.of(part).num_bytes for part in parts)
+    budget = Budget(
+        device="" if devices.device_type == "CPU" else devices.names[-1],
+        device_free=devices.free_bytes,
+        optimizer=kept_bytes(made_optimizer),
+        gradients=training,
+        copies=len(devices.names),
+        data_bytes=resident_bytes if settings.input == "resident" else 0,
+    )
     known = Known(
         settings=settings,
         devices=devices,
         train=train,
-        resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
+        resident_bytes=resident_bytes,
         before=before,
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
@@ -206,7 +217,9 @@ def set_up(
         dtype=known.chosen["precision"].name,
         device=devices.names[0],
         seed=settings.seed,
+        budget=budget,
     )
+    left_bytes = budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
@@ -215,7 +228,7 @@ def set_up(
     settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
     if settled.is_known:
         settled.check_outputs(model, shape)
-    known = replace(known, model=model)
+    known = replace(known, model=model, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = settle(name, known)
     timeline.mark("settling what is auto")
@@ -233,7 +246,7 @@ def set_up(
             model,
             settled,
             devices,
-            optimizer() if isinstance(optimizer, partial) else optimizer,
+            made_optimizer,
             implementation=cast(Implementation, known.chosen["implementation"].name),
             unique=unique,
         ),

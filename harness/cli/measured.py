@@ -21,6 +21,7 @@ from harness.bench.process import OWN_CODE, PROTOCOL_VERSION
 from harness.cli.train import TrainConfig, trainer_of
 from harness.decoding import from_mapping
 from harness.errors import InputError
+from harness.memory import OutOfMemoryError
 from harness.observe import host
 from harness.quiet import quiet_import
 from harness.records import Observer, Window
@@ -51,11 +52,11 @@ def main() -> None:
             with quiet_import():
                 import tensorflow as tf
             _serve(channel)
-        except InputError as error:
-            _send(channel, "input error", message=str(error))
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        except (OutOfMemoryError, MemoryError, tf.errors.ResourceExhaustedError) as error:
             message = str(error).partition("\n")[0] or "Python had none left"
             _send(channel, "out of memory", message=message)
+        except InputError as error:
+            _send(channel, "input error", message=str(error))
 
 
 def _serve(channel: TextIO) -> None:

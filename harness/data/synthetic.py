@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
+from harness.memory import free_bytes, require_memory
 
 START_ID = 1
 UNKNOWN_ID = 2
@@ -22,6 +23,8 @@ FIRST_WORD_ID = 4  # Rank 1 plus Keras's offset of 3.
 _LENGTH_MEAN = 234.7
 _LENGTH_DEVIATION = 172.9
 _LENGTH_MIN, _LENGTH_MAX = 11, 2494
+_BYTES_PER_ID = 8
+"""While ids are drawn: a random number and the id."""
 _UNKNOWN_SHARE = 0.05
 
 _ZIPF_EXPONENT = 1.2
@@ -43,6 +46,12 @@ _SIDE_BITS = 12
 def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
     """The corpus, about 235 ids a row of which about 130 differ, ids int32, labels 0 and 1."""
     options = options or SyntheticOptions()
+    require_memory(
+        {"the synthetic rows": int(options.synthetic_rows * _LENGTH_MEAN * _BYTES_PER_ID)},
+        free=free_bytes,
+        place="the host's memory",
+        remedy="Set --synthetic-rows to less",
+    )
     # RandomState, not Generator: only its streams are promised never to change (NEP 19).
     rng = np.random.RandomState(options.synthetic_seed)
     labels = rng.permutation(options.synthetic_rows) % 2

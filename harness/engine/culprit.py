@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from harness.errors import InputError
+from harness.memory import OutOfMemoryError
 
 _KINDS = {
     keras.layers.Layer: "layer",
@@ -29,12 +30,17 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
         layers: the names of the model's.
 
     Raises:
-        InputError: naming it.
+        InputError: naming it; an OutOfMemoryError where memory was all that lacked.
     """
     try:
         yield
-    except (InputError, tf.errors.ResourceExhaustedError):
+    except InputError:
         raise
+    except tf.errors.ResourceExhaustedError as error:
+        reason = str(error).partition(" [Op:")[0]
+        raise OutOfMemoryError(
+            f"{reason} Set a smaller --batch-size, or use fewer units"
+        ) from error
     except (AttributeError, TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
         culprit = _in_traceback(error) or _in_message(str(error), layers)
         if culprit is None:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from harness.errors import InputError
+from harness.memory import free_bytes
 
 _ROWS_THAT_PAY = 8_192
 """Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
@@ -42,6 +43,13 @@ class Devices:
     """Of one device."""
     why: str = "asked for"
     """Why so many replicas."""
+
+    def free_bytes(self) -> int:
+        """What is left of the memory of a device, the last one."""
+        if self.device_type == "CPU":
+            return free_bytes()
+        name = self.names[-1].removeprefix("/")
+        return self.memory_bytes - int(tf.config.experimental.get_memory_info(name)["current"])
 
 
 def set_up_devices(

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, Literal
 
 import keras
+import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 from harness.errors import InputError
+from harness.model.budget import num_bytes
 
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
 Recipe = partial[keras.optimizers.Optimizer]
@@ -78,6 +80,18 @@ def optimizer_of(
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Another of the same settings, which has seen nothing yet."""
     return type(optimizer).from_config(optimizer.get_config())
+
+
+def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
+    """Bytes that an optimizer keeps for each byte of a large weight: Adam 2, SGD without momentum
+    0. Rounded down, for one that keeps a row and a column of a matrix."""
+    with tf.device("/CPU:0"):
+        trial = copy_of(optimizer)
+        weight = keras.Variable("zeros", shape=(64, 64), name="weight")
+        own = {id(variable) for variable in trial.variables}
+        trial.build([weight])
+        kept = [v for v in trial.variables if id(v) not in own]
+    return sum(map(num_bytes, kept)) // num_bytes(weight)
 
 
 def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:

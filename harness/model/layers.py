@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from harness.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, takes_rowids
 
@@ -87,14 +88,15 @@ class MultiHotDense(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
 
         Raises:
-            ValueError: when a size is below 1 or the implementation is unknown.
+            ValueError: when a size is below 1 or no int32, or the implementation is unknown.
         """
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
         super().__init__(autocast=False, **kwargs)
-        if units < 1 or num_tokens < 1:
+        if not (1 <= units <= INT32_MAX and 1 <= num_tokens <= INT32_MAX):
             raise ValueError(
-                f"units is {units} and num_tokens is {num_tokens}; both must be at least 1"
+                f"units is {units} and num_tokens is {num_tokens}; both must be at least 1 and at "
+                f"most {INT32_MAX}"
             )
         if implementation is not None and implementation not in IMPLEMENTATIONS:
             raise ValueError(

@@ -18,6 +18,7 @@ from keras.src.backend.common import global_state
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
+from harness.model.budget import Budget, within_memory
 from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense
 from harness.records import LayerInfo
@@ -33,6 +34,7 @@ def build_model(
     dtype: str,
     device: str,
     seed: int,
+    budget: Budget | None = None,
 ) -> keras.Model:
     """A Keras model for rows of this form, which is called with what `model_inputs` names.
 
@@ -43,9 +45,11 @@ def build_model(
         dtype: name of the Keras dtype policy of a function's layers.
         device: where its variables go.
         seed: of the layers that are made here without one of their own.
+        budget: of the memory for its variables; None: host memory.
 
     Raises:
-        InputError: when it cannot be called with those inputs.
+        InputError: when it cannot be called with those inputs, or its variables do not fit into
+            memory.
     """
     inputs = model_inputs(examples)
     if isinstance(model, keras.Model) and model.built:
@@ -54,11 +58,15 @@ def build_model(
     keras.config.set_dtype_policy(dtype)
     random.seed(seed)  # what Keras draws seeds from
     try:
-        with tf.device(device), _numbered_anew():
+        with (
+            tf.device(device),
+            _numbered_anew(),
+            within_memory(budget, trained=getattr(model, "trains_all", False)),
+        ):
             outputs = model(inputs)
     except InputError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(
             f"the model cannot be called with the inputs of {examples.name}, "
             f"{described_inputs(inputs)}: {error}"
@@ -217,6 +225,7 @@ def default_network(
         )(x)
         return keras.layers.Activation(head, dtype="float32", name=head)(logits)
 
+    multi_hot_network.__dict__["trains_all"] = True  # no layer is frozen: see `build_model`
     return multi_hot_network
 
 

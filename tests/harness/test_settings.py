@@ -56,6 +56,7 @@ def known(
             device="/CPU:0",
             seed=0,
         ),
+        left_bytes=2**36,
         chosen={"implementation": Choice(name="gather", why="asked for")},
     )
 
@@ -76,6 +77,9 @@ def test_rows_that_take_much_of_the_memory_are_streamed(rows: Examples, cpu: Dev
         choice = settle("input", replace(known(rows, small), resident_bytes=taken))
         assert choice.name == kind
         assert "the data set takes 0.0 MB, 25.0% of a device's memory" in choice.why
+    choice = settle("input", replace(known(rows, cpu), resident_bytes=1_001, left_bytes=1_000))
+    assert choice.name == "stream"
+    assert choice.why.endswith("of a device's memory, more than the model leaves")
 
 
 @pytest.mark.parametrize(
@@ -162,8 +166,11 @@ def test_settings_are_read_from_what_a_run_recorded() -> None:
     ("kind", "wrong", "message"),
     [
         (Settings, {"batch_size": 0}, "--batch-size is 0; it must be at least 1"),
+        (Settings, {"batch_size": 2**31}, "--batch-size is 2147483648; it must be at most"),
         (Settings, {"steps_per_dispatch": -1}, "--steps-per-dispatch is -1"),
+        (Settings, {"steps_per_dispatch": 2**63}, "--steps-per-dispatch is 9223372036854775808"),
         (Settings, {"replicas": 0}, "--replicas is 0"),
+        (Settings, {"replicas": 2**63}, "--replicas is 9223372036854775808"),
         (Settings, {"seed": 2**31}, r"--seed is 2147483648; it must be in \[0, 2\*\*31\)"),
         (RunOptions, {"on_nan": "ignore"}, "on.nan is 'ignore'; .* stop or continue"),
         (RunOptions, {"telemetry_hz": -1.0}, "telemetry"),

@@ -20,6 +20,12 @@ def test_a_cpu_trains_all_replicas(replicas: str | int) -> None:
     assert devices.why.startswith("no GPU" if replicas == "auto" else "asked for")
     assert ("one program" in devices.why) == (replicas == 3)
     assert devices.compute_capability is None
+    assert 2**28 < devices.free_bytes() <= 2 * devices.memory_bytes
+
+
+def test_many_replicas_cost_a_cpu_nothing() -> None:
+    """Each would be a logical device with threads of its own, but none is made."""
+    assert set_up_devices(10_000, batch_size=10_000).names == ("/CPU:0",)
 
 
 @pytest.mark.parametrize(("before", "replicas"), [(3, 3), (None, 1)])

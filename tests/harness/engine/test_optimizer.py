@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.engine.optimizer import copy_of, recipe_of
+from harness.engine.optimizer import copy_of, kept_bytes, recipe_of
 from harness.errors import InputError
 from tests.harness.engine.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
@@ -45,6 +45,25 @@ def test_settings_reach_the_optimizer_and_defaults_are_keras() -> None:
     default = recipe_of("adamw")()
     own = keras.optimizers.AdamW(name=default.name)
     assert default.get_config() == own.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kept"),
+    [
+        ("SGD", {}, 0),
+        ("SGD", {"momentum": 0.9, "use_ema": True}, 2),
+        ("Adam", {}, 2),
+        ("Adam", {"gradient_accumulation_steps": 2}, 3),
+        ("Nadam", {}, 2),
+        ("Adafactor", {}, 1),
+    ],
+)
+def test_what_an_optimizer_keeps_of_a_weight(
+    name: str, settings: dict[str, Any], kept: int
+) -> None:
+    optimizer = getattr(keras.optimizers, name)(**settings)
+    assert kept_bytes(optimizer) == kept
+    assert not optimizer.built
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,157 @@
+"""Variables that do not fit into memory are refused before they are made. Sizes are real: no
+machine has room for those that are refused."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import harness
+from harness.data.examples import Examples
+from harness.memory import OutOfMemoryError
+from harness.model.budget import Budget, within_memory
+from harness.model.network import build_model, default_network, model_inputs
+from tests.harness.random_sets import random_sets
+
+GB = 10**9
+MANY = 2**31 - 1
+ROWS = Examples.of(random_sets(np.random.default_rng(), rows=20, num_tokens=100))
+GPU = Budget(device="/GPU:0", device_free=lambda: 10 * GB, optimizer=2, gradients=True, copies=1)
+
+
+def built(model: Any, *, budget: Budget | None = None) -> keras.Model:
+    return build_model(model, ROWS, dtype="float32", device="/CPU:0", seed=3, budget=budget)
+
+
+def network(*hidden_units: int, num_tokens: int = 100) -> Any:
+    return default_network(
+        hidden_units=hidden_units,
+        dropout=(0.5,) * len(hidden_units),
+        num_tokens=num_tokens,
+        num_classes=2,
+    )
+
+
+def wide(inputs: Any) -> Any:
+    return keras.layers.Dense(2**40)(harness.MultiHotDense(3, 100)(inputs))
+
+
+class Subclassed(keras.Model):
+    """Its layers are built while it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = harness.MultiHotDense(3, 100)
+        self.wide = keras.layers.Dense(2**40)
+
+    def call(self, inputs: Any) -> Any:
+        return self.wide(self.table(inputs))
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        (network(MANY), r"multi_hot_dense/kernel, float32 \[100, 2147483647\]"),
+        (network(50, num_tokens=MANY), r"multi_hot_dense/kernel, float32 \[2147483647, 50\]"),
+        (network(50, MANY), r"dense_1/kernel, float32 \[50, 2147483647\]"),
+        (wide, r"dense/kernel, float32 \[3, 1099511627776\]"),
+        (lambda inputs: Subclassed()(inputs), r"/dense/kernel, float32 \[3, 1099511627776\]"),
+        (Subclassed, r"dense.*/kernel, float32 \[3, 1099511627776\]"),
+    ],
+)
+def test_a_variable_that_no_machine_holds(model: Any, variable: str) -> None:
+    model = model() if model is Subclassed else model
+    with pytest.raises(OutOfMemoryError, match=f"GB for the variable .*{variable}; .*--num-words"):
+        built(model, budget=Budget(optimizer=2, gradients=True, copies=1))
+    assert built(network(3)).count_params() == 3 * 100 + 3 + 3 + 1, "the next model is whole"
+
+
+def test_a_network_that_is_trained_is_refused_with_all_that_it_needs() -> None:
+    with pytest.raises(OutOfMemoryError) as caught:
+        built(network(10**8), budget=GPU)
+    assert str(caught.value).startswith(
+        "the memory of /GPU:0 has 10.0 GB free, but at least 160.0 GB are needed: 40.0 GB for the "
+        "variable multi_hot_dense/kernel, float32 [100, 100000000]; 40.0 GB for gradients; "
+        "80.0 GB for the optimizer. Use fewer ids (--num-words)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "left"), [(4 * 40_000 * 4, 0), (4 * 40_000 * 4 - 1, None)], ids=["just", "not"]
+)
+def test_what_a_model_that_is_built_still_needs(free: int, left: int | None) -> None:
+    """Gradients, slots and, on a second GPU, the variables; not those that are frozen."""
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(200, use_bias=False)])
+    pair = Budget(device="/GPU:1", device_free=lambda: free, optimizer=2, gradients=True, copies=2)
+    if left is None:
+        with pytest.raises(OutOfMemoryError, match=r"needed: 0.2 MB for the variables; 0.2 MB for"):
+            pair.require_rest(model, devices=2)
+    else:
+        assert pair.require_rest(model, devices=2) == left
+    model.trainable = False
+    assert pair.require_rest(model) == free
+
+
+def test_a_large_table_that_is_frozen_needs_no_gradients() -> None:
+    """It may be frozen after it was made."""
+    budget = Budget(device="/GPU:0", device_free=lambda: 20 * 10**6, optimizer=2, gradients=True)
+
+    def frozen(inputs: Any) -> Any:
+        table = harness.MultiHotDense(15_000, 100)  # 6 MB; 24 MB with all that goes with it
+        pooled = table(inputs)
+        table.trainable = False
+        return keras.layers.Dense(1)(pooled)
+
+    model = built(frozen, budget=budget)
+    assert budget.require_rest(model) > 10**6
+    with pytest.raises(OutOfMemoryError, match=r"24.0 MB are needed: 6.0 MB for the variable"):
+        built(network(15_000), budget=budget)
+
+
+def test_values_are_as_without_the_check() -> None:
+    model = built(network(8, 600_000), budget=GPU)
+    inputs = model_inputs(ROWS)
+    expected = keras.Model(inputs, network(8, 600_000)(inputs))
+    assert len(model.variables) == 8, "three layers, and a seed of each dropout"
+    for own, other in zip(model.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(own.numpy(), other.numpy())
+
+
+@pytest.fixture
+def absurd_file(tmp_path: Path) -> Path:
+    """A small .keras file whose table has 2**62 elements."""
+    path = tmp_path / "small.keras"
+    built(network(3)).save(path)
+    changed = tmp_path / "absurd.keras"
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(changed, "w") as other:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                for layer in config["config"]["layers"]:
+                    if layer["class_name"] == "MultiHotDense":
+                        layer["config"] |= {"num_tokens": MANY, "units": MANY}
+                content = json.dumps(config).encode()
+            other.writestr(name, content)
+    return changed
+
+
+def test_a_file_that_names_absurd_sizes(absurd_file: Path) -> None:
+    with (
+        pytest.raises(OutOfMemoryError, match=r"kernel, float32 \[2147483647, 2147483647"),
+        within_memory(),
+    ):
+        keras.saving.load_model(absurd_file)
+
+
+def test_a_file_is_loaded_within_the_check(absurd_file: Path) -> None:
+    path = absurd_file.with_name("small.keras")
+    with within_memory():
+        model = keras.saving.load_model(path)
+    expected = keras.saving.load_model(path)
+    for own, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(own, other)

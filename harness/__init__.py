@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.errors import InputError as InputError
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
-    from harness.model.network import load_model as load_model
+    from harness.model.saved import load_model as load_model
     from harness.settings import RunOptions as RunOptions
     from harness.settings import Settings as Settings
     from harness.task import Task as Task
@@ -38,7 +38,7 @@ _PLACES = {
     "Task": "harness.task",
     "Trainer": "harness.trainer",
     "load": "harness.data.sources",
-    "load_model": "harness.model.network",
+    "load_model": "harness.model.saved",
 }
 _WITH_TENSORFLOW = {"HashDropout", "MultiHotDense", "Task", "Trainer", "load_model"}
 

@@ -9,7 +9,7 @@ import keras
 
 from harness.engine.state import State
 from harness.files import replacing
-from harness.model.network import save_model
+from harness.model.saved import save_model
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import validation_losses
 from harness.observe.run_files import BEST_FILE_NAME

@@ -27,6 +27,8 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
         InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
             value of a wrong type or out of range.
     """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: {content!r:.100} stands where a table of settings should")
     flat = flattened(content, where=where)
     nested = _grouped(kind, flat)
     for name in flat:
@@ -81,6 +83,8 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _dataclass(hint, value, where, place, inner)
     if origin in (UnionType, Union):
+        if value == "None" and NoneType in arguments:  # though it may be a text as well
+            return None
         for option in arguments:
             try:
                 return inner(option, value, "")

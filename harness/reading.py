@@ -5,13 +5,16 @@ and the remedy where one is damaged, hostile, or no file at all.
 """
 
 import contextlib
+import io
 import json
 import os
+import resource
 import stat
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from harness.errors import InputError
 
@@ -43,12 +46,43 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
+    except MemoryError as error:
+        raise InputError(f"{path} takes more memory than it may. {remedy}") from error
     except Exception as error:
         fact = str(error) or type(error).__name__
         raise InputError(f"{path} is damaged, or not {what}: {fact:.300}. {remedy}") from error
 
 
-def opened(path: str | Path, *, remedy: str) -> BinaryIO:
+_limit_lock = threading.Lock()
+"""The limit is the process's: two readers would restore each other's."""
+
+
+@contextlib.contextmanager
+def bounded_memory(path: str | Path, max_bytes: int, *, remedy: str) -> Iterator[None]:
+    """Lets this process allocate so much more while it reads the file at `path`, and no further.
+
+    No header says how much memory a pickle takes, so the operating system bounds it.
+
+    Raises:
+        InputError: when reading takes more; `remedy` ends the message.
+    """
+    with _limit_lock:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        status = Path("/proc/self/status").read_text().split()
+        used_bytes = 1024 * int(status[status.index("VmData:") + 1])
+        limits = [used_bytes + max_bytes, *(limit for limit in before if limit >= 0)]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+        try:
+            yield
+        except MemoryError as error:
+            raise InputError(
+                f"{path} takes more than {max_bytes:,} bytes of memory to read. {remedy}"
+            ) from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     """Opens a regular file to read.
 
     Raises:
@@ -70,7 +104,13 @@ def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or does not hold one; `remedy` ends the message.
     """
-    return _parsed(path, json.loads, "a JSON object", remedy, _MAX_JSON_BYTES)
+    with opened(path, remedy=remedy) as file, damage(path, what="a JSON object", remedy=remedy):
+        return json_object(file.read(_MAX_JSON_BYTES + 1))
+
+
+def json_object(content: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object in some bytes; any exception where there is none, or it is very large."""
+    return _table(content, json.loads, _MAX_JSON_BYTES)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -80,23 +120,22 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         InputError: the file cannot be read or is not TOML.
     """
     remedy = "Correct it, or name another."
-    return _parsed(path, tomllib.loads, "a TOML file", remedy, _MAX_TOML_BYTES)
+    with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
+        return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
 
 
-def _parsed(
-    path: str | Path, parse: Callable[[str], Any], what: str, remedy: str, max_bytes: int
+def _table(
+    content: bytes | bytearray, parse: Callable[[str], Any], max_bytes: int
 ) -> dict[str, Any]:
-    with opened(path, remedy=remedy) as file, damage(path, what=what, remedy=remedy):
-        text = file.read(max_bytes + 1)
-        if len(text) > max_bytes:
-            raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
-        content = parse(text.decode())
-        level: list[Any] = [content] if isinstance(content, dict) else []
-        for _ in range(_MAX_DEPTH):
-            inner = (one.values() if isinstance(one, dict) else one for one in level)
-            level = [one for many in inner for one in many if isinstance(one, dict | list)]
-        if level:
-            raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
-        if isinstance(content, dict):
-            return content
-        raise ValueError(f"it holds a {type(content).__name__}")
+    if len(content) > max_bytes:
+        raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
+    table = parse(content.decode())
+    level: list[Any] = [table] if isinstance(table, dict) else []
+    for _ in range(_MAX_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for many in inner for one in many if isinstance(one, dict | list)]
+    if level:
+        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(table, dict):
+        return table
+    raise ValueError(f"it holds a {type(table).__name__}")

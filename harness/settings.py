@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from harness.checks import require, require_count
+from harness.decoding import decoded
 from harness.errors import InputError
 from harness.records import Choice
 from kernels.multi_hot import Implementation
@@ -76,9 +77,14 @@ class Settings:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Settings:
-        """Those that a run's config.json holds."""
+        """Those that a run's config.json holds.
+
+        Raises:
+            InputError: when one has a value of a wrong type or out of range.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in recorded.items() if name in known})
+        found = {name: value for name, value in recorded.items() if name in known}
+        return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,8 @@ class Room:
 GROUND = tuple(
     f"harness.{name}"
     for name in (
-        *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet", "timeline", "background"),
+        *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet"),
+        *("timeline", "background"),
     )
 )
 TRAINER = tuple(
@@ -68,7 +69,7 @@ ROOMS = (
     Room(
         name="model",
         modules=("harness.model",),
-        packages=frozenset({"keras", "numpy", "tensorflow"}),
+        packages=frozenset({"h5py", "keras", "numpy", "tensorflow"}),  # the first comes with Keras
     ),
     Room(
         name="task",

@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from harness.checks import INT32_MAX, require_count
 from harness.cli.train import ModelConfig
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.decoding import from_mapping
+from harness.decoding import decoded, from_mapping
 from harness.engine.checkpoints import load_weights
 from harness.errors import InputError
-from harness.model.network import build_model, default_network, load_model, multi_hot_layers
+from harness.model.network import build_model, default_network, multi_hot_layers
+from harness.model.saved import StoredBudget, load_model
 from harness.observe.run_files import (
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
     MODEL_FILE_NAME,
+    RESOLVED,
     read_config,
 )
 from harness.trainer import Trainer
@@ -101,16 +104,38 @@ def _of_checkpoint(
             f"{path} is a checkpoint, but no run of `harness train` lies around it, whose "
             "config.json describes the network; name a .keras file"
         )
-    model = from_mapping(ModelConfig, config["model"], where="the run's config.json")
-    dataset = config["resolved"]["dataset"]
-    network = default_network(
-        **vars(model), num_tokens=dataset["num_tokens"], num_classes=dataset["num_classes"]
+    where = "the run's config.json"
+    model = from_mapping(ModelConfig, config["model"], where=where)
+    dataset = config[RESOLVED].get("dataset", {})
+    sizes: _Sizes = decoded(
+        _Sizes,
+        {name: dataset.get(name) for name in ("num_tokens", "num_classes")},
+        where=where,
+        place=f"{RESOLVED}.dataset",
     )
+    network = default_network(**vars(model), **vars(sizes))
     row = RaggedSets(
-        values=np.zeros(0, np.int32),
-        row_splits=np.zeros(2, np.int64),
-        num_tokens=dataset["num_tokens"],
+        values=np.zeros(0, np.int32), row_splits=np.zeros(2, np.int64), num_tokens=sizes.num_tokens
     )
-    built = build_model(network, Examples.of(row), dtype="float32", device="/CPU:0", seed=0)
+    built = build_model(
+        network,
+        Examples.of(row),
+        dtype="float32",
+        device="/CPU:0",
+        seed=0,
+        budget=StoredBudget(stored_bytes=path.stat().st_size),
+    )
     load_weights(path, built)
     return Trainer(built, optimizer="sgd", **settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """What the data set of a run decides of its network."""
+
+    num_tokens: int
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        require_count("num_tokens", self.num_tokens, most=INT32_MAX)
+        require_count("num_classes", self.num_classes, least=2, most=INT32_MAX)

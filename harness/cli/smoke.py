@@ -150,7 +150,8 @@ def _try(
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from harness.model.network import default_network, load_model
+    from harness.model.network import default_network
+    from harness.model.saved import load_model
     from harness.trainer import Trainer
 
     network = default_network(

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -141,5 +142,7 @@ def array_header(
     version = np.lib.format.read_magic(stream)
     # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.
     one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = (one if version == (1, 0) else two)(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and odd ones
+        shape, fortran_order, dtype = (one if version == (1, 0) else two)(stream)
     return shape, fortran_order, dtype, stream.tell()

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.checks import INT32_MAX
+from harness.checks import INT32_MAX, require
 from harness.data import keras_pickle
 from harness.data.archive import Archive
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 from harness.files import replacing
-from harness.reading import MAX_UNPACKED_BYTES
+from harness.reading import MAX_UNPACKED_BYTES, bounded_memory, opened
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
+_REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
 
 
 def cached_file(name: str) -> Path:
@@ -34,10 +35,18 @@ def imdb_file() -> Path:
     """Keras's cached imdb.npz, downloaded first when it is absent.
 
     Raises:
-        InputError: there is none and it cannot be downloaded; the message names the ways out.
+        InputError: there is none and it cannot be downloaded, or it is another file; the message
+            names the ways out.
     """
     path = cached_file("imdb.npz")
     if path.exists():
+        remedy = f"Remove it to have it downloaded again, or use it as it is with --data {path}."
+        with opened(path, remedy=remedy) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        require(
+            found == _SHA256,
+            f"{path} is not Keras's imdb.npz: its SHA-256 is {found}, not {_SHA256}. {remedy}",
+        )
         return path
     print(f"note: downloading {_URL} to {path}", file=sys.stderr)
     try:
@@ -74,6 +83,11 @@ def load_imdb(
         InputError: no such file, not an npz, truncated, a member missing or not of lists of ints,
             or no row left.
     """
+    with bounded_memory(path, max_bytes, remedy=_REMEDY):
+        return _read(path, options, max_bytes)
+
+
+def _read(path: Path, options: ImdbOptions, max_bytes: int) -> tuple[RaggedSets, int]:
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(options.shuffle_seed)
     train, test = (_shuffled(part, rng, options) for part in _read_parts(path, max_bytes))
@@ -92,10 +106,9 @@ def load_imdb(
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
     """The file's train part and its test part, as word ranks."""
     parts = []
-    remedy = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
-    with Archive(path, what="an .npz file", remedy=remedy, max_bytes=max_bytes) as archive:
+    with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):
-            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}", max_bytes=max_bytes)
+            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}")
             labels = archive.read_array(f"y_{part}")
             known = labels.size and labels.dtype.kind in "iu"
             parts.append(

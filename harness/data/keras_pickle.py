@@ -6,17 +6,13 @@ name in the pickle resolves to the real thing: those that such an array needs ge
 which only records what it is given, and every other name is refused.
 
 No header tells how much memory a pickle takes: a byte of it may be a list, six bytes of it may ask
-for 32 GB. So the operating system bounds it.
+for 32 GB. Whoever calls this bounds it; see `bounded_memory`.
 """
 
 import array
 import contextlib
 import io
 import pickle
-import resource
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,22 +51,20 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _Stub
 
 
-def read_rows(
-    archive: Archive, name: str, *, max_bytes: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Member `name`.npy, an object array of B lists of ints, as int32 [N] and lengths int64 [B].
 
     Raises:
         InputError: the member is missing or damaged, its pickle asks for anything but lists, ints
-            and NumPy arrays (which is not done then), it would take more than `max_bytes` of
-            memory, or a row holds anything but int32s.
+            and NumPy arrays (which is not done then), or a row holds anything but int32s.
     """
     content = memoryview(archive.read(f"{name}.npy"))
     with archive.damage():
         _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])
         if not dtype.hasobject:
             raise ValueError(f"{name} holds {dtype}, not lists")
-        with _bounded_memory(max_bytes):
+        # CPython prints a SystemError of its own when a bytearray does not fit into memory.
+        with contextlib.redirect_stderr(io.StringIO()):
             pickled = _RestrictedUnpickler(io.BytesIO(content[start:])).load()
         # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
         state = getattr(pickled, "state", None)
@@ -82,7 +76,12 @@ def read_rows(
     for index, row in enumerate(rows):
         before = len(values)
         try:
-            values.fromlist(_integers(row) if isinstance(row, _Stub) else row)
+            integers = _integers(row) if isinstance(row, _Stub) else row
+            if bool in set(map(type, integers)):  # an array takes them for 0 and 1
+                raise TypeError("True or False")
+            values.fromlist(integers)
+        except MemoryError:
+            raise
         except Exception as error:
             raise InputError(
                 f"{archive.path}: row {index} of {name} holds something other than ints of "
@@ -103,24 +102,3 @@ def _integers(row: _Stub) -> list[int]:
     if name not in _INTEGER_TYPES:
         raise TypeError(f"an array of {name}")
     return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()
-
-
-_limit_lock = threading.Lock()
-"""The limit is the process's: two readers would restore each other's."""
-
-
-@contextlib.contextmanager
-def _bounded_memory(max_bytes: int) -> Iterator[None]:
-    """Lets this process allocate so much more, and no further; then a MemoryError is raised."""
-    with _limit_lock:
-        before = resource.getrlimit(resource.RLIMIT_DATA)
-        status = Path("/proc/self/status").read_text().split()
-        used_bytes = 1024 * int(status[status.index("VmData:") + 1])
-        limits = [used_bytes + max_bytes, *(limit for limit in before if limit >= 0)]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
-        try:
-            yield
-        except MemoryError as error:
-            raise MemoryError(f"it takes more than {max_bytes:,} bytes of memory") from error
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, before)

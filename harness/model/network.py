@@ -3,12 +3,8 @@
 import contextlib
 import itertools
 import random
-import shutil
-import time
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -121,38 +117,6 @@ def described_inputs(inputs: Any) -> str:
 def is_functional(model: keras.Model) -> bool:
     """Whether a model is a graph of layers that Keras knows."""
     return hasattr(model, "operations")
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """`model.save`, also where the clock is outside of the years that a ZIP archive can hold.
-
-    Keras has no way to leave the date out. Its folder is therefore put into an archive here, with
-    the nearest date that there is.
-    """
-    if 1980 <= time.localtime().tm_year < 2108:
-        model.save(path)
-        return
-    folder = path.with_suffix(".folder")
-    model.save(folder, zipped=False)
-    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, file.relative_to(folder))
-    shutil.rmtree(folder)
-
-
-def load_model(path: str | Path) -> keras.Model:
-    """The Keras model in a .keras file, with this package's layers.
-
-    Raises:
-        InputError: when it is none.
-    """
-    path = Path(path)
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is not a .keras file; name one that a trainer or Keras saved")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise InputError(f"{path} cannot be loaded as a Keras model: {error}") from error
 
 
 def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:

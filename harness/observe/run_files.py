@@ -143,6 +143,10 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
-    if RESOLVED not in content:
-        raise InputError(f"{path} was not written by a run: it has no '{RESOLVED}'")
+    resolved = content.get(RESOLVED)
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("dataset", {}), dict):
+        raise InputError(
+            f"{path} is damaged, or was not written by a run: it has no '{RESOLVED}' with the data "
+            "set. Restore it, or name another folder."
+        )
     return content

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from harness.model.network import load_model
+from harness.model.saved import load_model
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, run
 from tests.harness.clock import library
 

@@ -127,9 +127,6 @@ def test_the_cached_file_is_where_keras_looks(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "own"))
     cached = tmp_path / "own" / "datasets" / "imdb.npz"
     assert cached_file("imdb.npz") == cached
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"")
-    assert imdb_file() == cached
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cached_file("imdb.npz") == tmp_path / ".keras" / "datasets" / "imdb.npz"
@@ -150,6 +147,10 @@ def test_a_download_is_kept_only_if_it_is_the_known_file(
     monkeypatch.setattr(imdb, "_SHA256", hashlib.sha256(b"reviews").hexdigest())
     assert imdb_file() == path
     assert path.read_bytes() == b"reviews"
+    assert imdb_file() == path
+    path.write_bytes(b"of somebody else")
+    with pytest.raises(InputError, match=r"its SHA-256 is .*, not .* Remove it .* or .* --data /"):
+        imdb_file()
     assert f"to {path}\n" in capsys.readouterr().err
 
 

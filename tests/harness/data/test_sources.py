@@ -80,11 +80,13 @@ def test_the_word_index_is_found_beside_the_file_then_in_kerass_cache(
         assert note() == f"words from {place}"
 
 
-def test_imdb_is_kerass_cached_file(write_npz: WriteNpz, keras_home: Path) -> None:
+def test_imdb_is_kerass_cached_file_and_no_other(write_npz: WriteNpz, keras_home: Path) -> None:
     cached = keras_home / "datasets" / "imdb.npz"
     cached.parent.mkdir(parents=True)
     write_npz().rename(cached)
-    dataset = load("imdb", imdb=SMALL_NPZ)
+    with pytest.raises(InputError, match=r"is not Keras.s imdb\.npz: its SHA-256 is"):
+        load("imdb", imdb=SMALL_NPZ)
+    dataset = load(cached, imdb=SMALL_NPZ)
     assert dataset.name == "imdb"
     assert dataset.train.num_rows == 5
     assert "pass --word-index FILE" in dataset.vocabulary_note

@@ -23,7 +23,8 @@ from harness.history import Progress
 from harness.interrupt import Interrupt
 from harness.loop import Rows, Run
 from harness.loop import train as train_loop
-from harness.model.network import layer_infos, save_model
+from harness.model.network import layer_infos
+from harness.model.saved import save_model
 from harness.observe import host
 from harness.observe.console import ConsoleObserver
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
@@ -336,7 +337,7 @@ def _profiler(
 
 
 def _check_same_data(folder: Path, info: DatasetInfo) -> None:
-    trained_on = read_config(folder)[RESOLVED].get("dataset", {}).get("fingerprint", "-")
+    trained_on = str(read_config(folder)[RESOLVED].get("dataset", {}).get("fingerprint", "-"))
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "

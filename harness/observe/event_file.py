@@ -17,8 +17,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.files import replacing
+from harness.files import opened_folder, own_file, reached_by, replacing
 from harness.observe.run_files import EVENT_FILES
+from harness.reading import damage, opened
 
 _HPARAMS_START = "_hparams_/"
 _counter = itertools.count()
@@ -26,7 +27,8 @@ _counter = itertools.count()
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turns TensorFlow's error about the file at `path` back into the OSError that caused it.
+    """Turns TensorFlow's error about the file at `path` back into the OSError that caused it, and
+    gives any other the name of the file.
 
     Its message is "FILE; REASON [Op:NAME]" with the system's words; the number itself is lost.
     """
@@ -36,6 +38,9 @@ def os_errors(path: Path) -> Iterator[None]:
         reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
         number = next((n for n in errno.errorcode if os.strerror(n) == reason), errno.EIO)
         raise OSError(number, reason, str(path)) from error
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 class EventFile:
@@ -66,8 +71,13 @@ class EventFile:
             f"{int(self._last_time):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
         )
         self.path = folder / EVENT_FILES.replace("*", name)
-        with os_errors(self.path):
-            self._writer = tf.io.TFRecordWriter(str(self.path))
+        # New and this user's own: nothing that was put there under its name is written to.
+        with opened_folder(folder) as place, os_errors(self.path):
+            descriptor = own_file(reached_by(place) / self.path.name, os.O_CREAT | os.O_EXCL)
+            try:
+                self._writer = tf.io.TFRecordWriter(str(reached_by(descriptor)))
+            finally:
+                os.close(descriptor)
         self._add(tf.compat.v1.Event(file_version="brain.Event:2"))
         self.flush()
 
@@ -134,8 +144,7 @@ def drop_events_after(folder: Path, step: int) -> float:
             replacing(path) as beside,
             tf.io.TFRecordWriter(str(beside)) as writer,
         ):
-            for record in _whole_records(path):
-                event = tf.compat.v1.Event.FromString(record)
+            for record, event in _whole_records(path):
                 is_hparams = any(v.tag.startswith(_HPARAMS_START) for v in event.summary.value)
                 if event.step <= step and not is_hparams:
                     writer.write(record)
@@ -143,7 +152,13 @@ def drop_events_after(folder: Path, step: int) -> float:
     return last_time
 
 
-def _whole_records(path: Path) -> Iterator[bytes]:
-    # A record is torn when the run was killed while writing it; readers stop there too.
-    with contextlib.suppress(tf.errors.DataLossError):
-        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+def _whole_records(path: Path) -> Iterator[tuple[bytes, "tf.compat.v1.Event"]]:
+    remedy = "Remove it to resume without its records."
+    with opened(path, remedy=remedy) as file:
+        records = tf.data.TFRecordDataset(str(reached_by(file.fileno())))
+        # A record is torn when the run was killed while writing it; readers stop there too.
+        with contextlib.suppress(tf.errors.DataLossError):
+            for record in records.as_numpy_iterator():
+                with damage(path, what="an event file of TensorBoard", remedy=remedy):
+                    event = tf.compat.v1.Event.FromString(record)
+                yield record, event

@@ -1,9 +1,12 @@
 """Event files, read with TensorFlow's own reader."""
 
+import os
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
 
+from harness.errors import InputError
 from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
 
 
@@ -50,3 +53,20 @@ def test_only_event_files_are_removed(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     drop_all_events(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "text", "record"])
+def test_what_is_no_event_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "events.out.tfevents.1.host.1.0.v2"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "record":
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(b"\xff no event")
+    else:
+        path.write_text("text")
+    if kind == "text":  # as a torn record
+        assert drop_events_after(tmp_path, 1) == -1
+    else:
+        with pytest.raises(InputError, match="Remove it to resume without its records"):
+            drop_events_after(tmp_path, 1)

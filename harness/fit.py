@@ -141,6 +141,7 @@ def fit(
     keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
     history = keras_callbacks.history
     if folder is not None and resume and _has_ended(start, folder):
+        clean_run_folder(folder, event_folder, clear=False)
         if console is not None:
             console.print(
                 f"{folder} holds a complete run of {start_step:,} steps, with its model and its "

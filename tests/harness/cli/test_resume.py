@@ -147,7 +147,7 @@ def test_killed_after_the_last_step_it_is_completed(
     left = {path.name for path in folder.iterdir()}
     assert len(left & {"summary.json", "model.keras"}) == 0
     assert len([name for name in left if name.startswith(".")]) == 2, "a lock and half a model"
-    (board / ".partial-0.v2").touch()
+    (board / ".partial-0").mkdir()
     before, drawn = records(folder), curves(board)
 
     start = time.perf_counter()
@@ -169,6 +169,10 @@ def test_killed_after_the_last_step_it_is_completed(
     # This process is older than the command.
     assert 0 < figures["wall_seconds"] < seconds
     assert same_weights(folder / "model.keras", trained[0] / "model.keras")
+
+    (folder / ".partial-0").mkdir()  # killed once more, after all else was written
+    assert call(*arguments, "--resume").code == 0
+    assert not list(folder.glob(".*"))
 
 
 def curves(board: Path) -> list[tuple[int, str]]:

@@ -11,13 +11,15 @@ must be that of an undisturbed run: the same weights to the bit, every step once
 The exit code is 1 if a fault left anything else.
 """
 
+import contextlib
 import functools
+import itertools
 import math
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,16 @@ from typing import Any
 from benchmarks.faults import checks, injector, judging, trial
 from benchmarks.faults.injector import Call, Fault
 
+FLAGS = {"new": (), "resumed": ("--resume",), "replacing": ("--overwrite",)}
+"""Of each kind of run. A resumed one was killed within its last checkpoint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One fault."""
 
     start: str
-    """`new`, a run that begins, or `resumed`, one that was killed within its last checkpoint."""
+    """The kind of run."""
     fault: Fault
     call: Call
     """Where the undisturbed run has it."""
@@ -46,51 +51,56 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Undisturbed:
-    """A run without a fault."""
+    """Runs without a fault."""
 
     left: Mapping[str, Any]
     starts: Mapping[str, Path]
     """The folder in which each kind of run starts."""
-    cases: list[Case]
-    num_calls: Mapping[str, int]
 
 
-def undisturbed(place: Path) -> Undisturbed:
-    """Runs without a fault, in folders of `place`."""
-    compiling, new, killed, resumed, empty = (place / name for name in "abcde")
-    for folder in (compiling, new, killed, empty):
+def undisturbed(place: Path) -> tuple[Undisturbed, dict[str, Sequence[Call]]]:
+    """Makes them in folders of `place`; returns the calls of each kind too."""
+    starts = {kind: place / kind for kind in FLAGS}
+    for folder in starts.values():
         folder.mkdir()
-    trial.train(compiling)  # a slow one, which makes other calls
-    made = {"new": trial.train(new).made}
-    left = checks.left_in(new / "run")
-    in_last = [at for at, call in enumerate(made["new"], start=1) if "checkpoints/." in call.path]
-    trial.train(killed, fault=Fault(action="kill", at=in_last[-10]))
-    shutil.copytree(killed, resumed)
-    made["resumed"] = trial.train(resumed, "--resume").made
-    assert not checks.differences(checks.left_in(resumed / "run"), left)
-    return Undisturbed(
-        left=left,
-        starts={"new": empty, "resumed": killed},
-        cases=[
-            Case(start=start, fault=fault, call=call)
-            for start, calls in made.items()
-            for fault, call in injector.faults_of(calls)
-        ],
-        num_calls={start: len(calls) for start, calls in made.items()},
-    )
+    trial.train(starts["replacing"], "--seed", "8")  # compiles: a slow run makes other calls
+    ended, left = _run(starts, "new")
+    in_last = [at for at, call in enumerate(ended.made, start=1) if "checkpoints/." in call.path]
+    trial.train(starts["resumed"], fault=Fault(action="kill", at=in_last[-10]))
+    made = {"new": ended.made}
+    for kind in ("resumed", "replacing"):
+        ended, same = _run(starts, kind)
+        assert not checks.differences(same, left)
+        # From its own event file on, it makes the same calls as a new one.
+        made[kind] = list(itertools.takewhile(lambda call: not _opens_events(call), ended.made))
+    return Undisturbed(left=left, starts=starts), made
+
+
+def _run(starts: Mapping[str, Path], kind: str) -> tuple[trial.Ended, dict[str, Any]]:
+    """How a run without a fault ends, and what it leaves."""
+    with _copy(starts[kind]) as folder:
+        return trial.train(folder, *FLAGS[kind]), checks.left_in(folder / "run")
+
+
+def _opens_events(call: Call) -> bool:
+    return call.name == "create" and "tfevents" in call.path
+
+
+@contextlib.contextmanager
+def _copy(start: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(shutil.copytree(start, Path(place, "folder")))
 
 
 def complaints(case: Case, whole: Undisturbed) -> list[str]:
     """Has the fault, goes on, and says what is not as it should be."""
-    flags = ("--resume",) if case.start == "resumed" else ()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "folder"
-        shutil.copytree(whole.starts[case.start], folder)
+    flags = FLAGS[case.start]
+    with _copy(whole.starts[case.start]) as folder:
         try:
             ended = trial.train(folder, *flags, fault=case.fault)
             found = trial.complaints_about_end(ended, case.fault)
             found += checks.half_written(folder)
-            return found + trial.complaints_after(folder, whole.left)
+            return found + trial.complaints_after(folder, whole.left, *flags)
         except trial.HangError as error:
             return [str(error)]
 
@@ -99,11 +109,14 @@ def main() -> None:
     arguments = judging.parse(__doc__.splitlines()[0], seconds=math.inf)
     trial.ready(__spec__.name, sys.argv[1:])
     with tempfile.TemporaryDirectory() as place:
-        whole = undisturbed(Path(place))
-        for start, number in whole.num_calls.items():
-            print(f"a {start} run makes {number} calls that change files", flush=True)
-        cases = whole.cases
-        print(f"that is {len(cases)} faults", flush=True)
+        whole, made = undisturbed(Path(place))
+        cases = [
+            Case(start=start, fault=fault, call=call)
+            for start, calls in made.items()
+            for fault, call in injector.faults_of(calls)
+        ]
+        counts = ", ".join(f"{len(calls)} of a {kind} run" for kind, calls in made.items())
+        print(f"calls that change files: {counts}; {len(cases)} faults", flush=True)
         if arguments.is_limited:
             print(f"in the order of --seed {arguments.seed}", flush=True)
             cases = random.Random(arguments.seed).sample(cases, len(cases))

@@ -88,13 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"the disk is full, or a limit is reached: {where} cannot be written "
                 f"({error.strerror}); free space, or name another folder"
             )
-        elif error.errno in _WRONG_PATH and error.filename is not None:
+        elif error.errno in (*_WRONG_PATH, errno.EIO) and error.filename is not None:
             path = printable(os.fsdecode(error.filename), most=_MAX_PATH, one_line=True)
             message = f"{path} cannot be used ({error.strerror}); check the path, or name another"
         else:
             raise
         print(f"error: {printable(message)}", file=sys.stderr)
-        return 2
+        return 1 if error.errno == errno.EIO else 2  # a device that fails is no wrong input
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

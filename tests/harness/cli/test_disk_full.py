@@ -1,14 +1,26 @@
 """Disks that run full in earnest: exit code 2, what and where, nothing half-written."""
 
 import resource
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.faults import injector
 from tests.harness.cli.disks import small_disk
-from tests.harness.cli.runs import SMALL, Result, call, command_line, losses, records, run
+from tests.harness.cli.runs import (
+    SMALL,
+    Result,
+    call,
+    command_line,
+    environment,
+    losses,
+    records,
+    run,
+)
 
 FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
 
@@ -136,6 +148,36 @@ def test_a_disk_that_is_read_only_under_the_event_files(tmp_path: Path) -> None:
         flags = ("--run-dir", tmp_path / "run", "--tensorboard", board)
         check_refusal(call("train", *SMALL, *flags), str(board), "cannot be written to")
     assert not (tmp_path / "run").exists()
+
+
+# `harness`, whose call number `at` that changes a file in `folder` fails as on a broken disk.
+ON_A_BROKEN_DISK = """
+import sys
+from pathlib import Path
+from benchmarks.faults.injector import Fault, arm
+folder, log, at, *arguments = sys.argv[1:]
+arm(Path(folder), Path(log), Fault(action="fail", at=int(at)))
+from harness.cli.main import main
+sys.exit(main(arguments))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, to build what makes faults")
+def test_a_disk_that_breaks(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    paths = (str(tmp_path / "disk"), str(tmp_path / "log"))
+    out = str(tmp_path / "disk" / "own")
+    command = ("data", "convert", "--synthetic-rows", "200", "--synthetic-tokens", "100")
+    loading = environment() | injector.loading(injector.build(tmp_path))
+    for at in (1, 4):
+        program = [sys.executable, "-c", ON_A_BROKEN_DISK, *paths, str(at), *command, "--out", out]
+        broken = run(program, env=loading)
+        assert broken.code == 1
+        assert broken.err.startswith(f"error: {out}")
+        assert "(Input/output error)" in broken.err
+        assert broken.err.count("\n") == 1
+        assert not list((tmp_path / "disk").iterdir())
+    assert {call.name for call in injector.calls(tmp_path / "log")} >= {"mkdir", "create", "write"}
 
 
 def test_no_room_for_converted_data(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _of_checkpoint(
         dtype="float32",
         device="/CPU:0",
         seed=0,
-        budget=StoredBudget(stored_bytes=path.stat().st_size),
+        budget=StoredBudget(path=path, stored_bytes=path.stat().st_size),
     )
     load_weights(path, built)
     return Trainer(built, optimizer="sgd", **settings)

@@ -15,7 +15,7 @@ from harness.background import Background
 from harness.data.archive import Archive
 from harness.engine.state import MODEL_PREFIX, State, variables_by_name
 from harness.errors import InputError
-from harness.files import opened_folder, replacing
+from kernels.files import opened_folder, replacing
 
 _NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
@@ -94,9 +94,16 @@ class Checkpoints:
                 "the settings in the run folder's config.json, or train with --overwrite to start "
                 "anew"
             )
+        step = int(arrays[_STEP])
+        if path.name != self._name(step):
+            raise InputError(f"{path} is damaged: it holds the state after {step} steps. {remedy}")
         for state in self._states:
             state.restore(arrays)
-        return int(arrays[_STEP])
+        return step
+
+    @staticmethod
+    def _name(step: int) -> str:
+        return f"ckpt-{step}.npz"
 
     def _misfit(self, arrays: Mapping[str, np.ndarray]) -> str | None:
         """The first thing in which a file differs from the state; None where there is none."""
@@ -127,7 +134,7 @@ class Checkpoints:
 
     def _replace(self, arrays: dict[str, Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._folder / f"ckpt-{arrays[_STEP]}.npz") as beside:
+        with replacing(self._folder / self._name(arrays[_STEP])) as beside:
             np.savez(beside, **arrays)
         with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
             for path in self._saved()[:-_NUM_KEPT]:

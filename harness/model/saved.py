@@ -3,6 +3,7 @@
 import io
 import shutil
 import time
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,13 +34,14 @@ class StoredBudget(Budget):
     """Of a network whose weights lie in a file that may be damaged: it needs no more than that
     holds."""
 
+    path: str | Path
     stored_bytes: int
 
     def require(self, new: Mapping[str, int], *, held: int, trained: int) -> int:
         if held > self.stored_bytes + _SEEDS_BYTES:
             raise InputError(
-                f"{', '.join(new)} does not fit the file, which holds {self.stored_bytes:,} bytes "
-                f"of weights. {_REMEDY}"
+                f"{self.path} is damaged: {', '.join(new)} does not fit its {self.stored_bytes:,} "
+                f"bytes of weights. {_REMEDY}"
             )
         return super().require(new, held=held, trained=trained)
 
@@ -72,7 +74,10 @@ def load_model(path: str | Path) -> keras.Model:
         with archive.damage():
             json_object(archive.read(_CONFIG))
             num_bytes = _checked_weights(archive.read(_WEIGHTS))
-            with within_memory(StoredBudget(stored_bytes=num_bytes)):
+            budget = StoredBudget(path=path, stored_bytes=num_bytes)
+            with within_memory(budget), warnings.catch_warnings():
+                # After this warning Keras leaves layers as they were initialized.
+                warnings.filterwarnings("error", "Skipping nested container")
                 return keras.saving.load_model(path, compile=False)
 
 

@@ -69,8 +69,8 @@ def test_models_that_cannot_be_judged(trained_folder: Path, tmp_path: Path) -> N
     for name, message in (
         ("missing.keras", "no model at"),
         ("", "no model at"),
-        ("text.keras", "is not a .keras file"),
-        ("other.keras", "cannot be loaded as a Keras model"),
+        ("text.keras", "is damaged, or not a .keras file"),
+        ("other.keras", "no item named 'config.json'"),
         ("plain.keras", "is not a network of this harness"),
     ):
         result = call("evaluate", "--model", tmp_path / name, "--data", "synthetic", *CORPUS)

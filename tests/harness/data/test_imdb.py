@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import resource
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -190,6 +191,9 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
         ({"x_train": [[1], [[2]], [3], [4]]}, "row 1 of x_train holds something other"),
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
         ({"x_train": [np.zeros((1, 2), int), [1], [1], [1]]}, "row 0 of x_train holds something"),
+        ({"x_train": [[1], [2], [True, 0], [4]]}, "row 2 of x_train .*: True or False"),
+        ({"x_train": [np.zeros(2, bool), [1], [1], [1]]}, "row 0 of x_train .*: an array of b1"),
+        ({"y_train": np.array([0, 2**40, 0, 0])}, "num_classes is 1099511627777"),
         ({"x_train": []}, "x_train is not an array with a list of ints"),
         ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
         ({"x_train": [[1], [2**31 - 3], [3], [4]]}, "rank 2147483645 with index_from 3"),
@@ -342,6 +346,35 @@ def test_a_pickle_that_asks_for_more_than_arrays(
     replace_member(path, "x_train.npy", npy_with_pickle(pickled))
     with pytest.raises(InputError, match=message):
         load_imdb(path, ImdbOptions())
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02]r\x00\x00\x00\x10.",  # remembered under a number: a table of 4 GB
+        b"\x80\x02" + b"]" * 500_000 + b".",
+    ],
+    ids=["memo", "lists"],
+)
+def test_a_pickle_that_takes_more_memory_than_is_allowed(
+    write_npz: WriteNpz, pickled: bytes
+) -> None:
+    path = write_npz()
+    replace_member(path, "x_train.npy", npy_with_pickle(pickled))
+    with pytest.raises(InputError, match=r"takes more .*; to allow more bytes, raise --max-data"):
+        load_imdb(path, STANDARD, max_bytes=5_000_000)
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    assert limit == (resource.RLIM_INFINITY,) * 2 or limit[0] > 10**9, "the process's own again"
+
+
+def test_a_pickle_whose_size_cannot_be_had_prints_nothing(
+    write_npz: WriteNpz, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_npz()
+    replace_member(path, "x_train.npy", npy_with_pickle(b"\x80\x05\x96" + b"\xff" * 7 + b"\x3f."))
+    with pytest.raises(InputError, match=r"x_train|memory"):
+        load_parts(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:

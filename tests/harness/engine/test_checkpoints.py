@@ -263,6 +263,27 @@ def test_a_damaged_checkpoint_is_refused(
     assert checkpoints(rig, tmp_path).restore() == 1, "as the message says"
 
 
+def test_a_checkpoint_of_another_step_than_its_names_is_refused(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets)
+    save(rig, tmp_path, 1)
+    with np.load(tmp_path / "ckpt-1.npz") as arrays:
+        np.savez(tmp_path / "ckpt-2.npz", **{**arrays, "step": np.asarray(-(2**62))})
+    with pytest.raises(InputError, match=r"ckpt-2\.npz is damaged: .* after -4611686018427387904"):
+        checkpoints(rig, tmp_path).restore()
+
+
+def test_a_member_that_unpacks_to_much_is_refused_by_its_size(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets)
+    with zipfile.ZipFile(tmp_path / "ckpt-1.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/logits/kernel.npy", bytes(3_000_000))
+    with pytest.raises(InputError, match=r"unpacks to 3,000,000 bytes, and .* are allowed"):
+        checkpoints(rig, tmp_path).restore()
+
+
 def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
     command = [sys.executable, "-m", saving_process.__name__, str(tmp_path)]
     root = Path(__file__).parents[3]
@@ -288,7 +309,8 @@ def test_a_model_takes_the_weights_of_a_checkpoint(tmp_path: Path, sets: RaggedS
     load_weights(tmp_path / "ckpt-3.npz", other.model)
     for weights, expected in zip(other.model.trainable_variables, rig.weights(), strict=True):
         np.testing.assert_array_equal(weights.numpy(), expected)
-    with pytest.raises(InputError, match=r"does not fit the model: .* no dense_1/kernel of .*6, 5"):
+    misfit = r"of dense_1/kernel it holds .*\[6, 4\], and float32 \[6, 5\] is wanted"
+    with pytest.raises(InputError, match=f"does not fit the model: {misfit}"):
         load_weights(tmp_path / "ckpt-3.npz", build_rig(sets, hidden_units=(6, 5)).model)
     (tmp_path / "ckpt-3.npz").write_bytes(b"none")
     with pytest.raises(InputError, match=r"ckpt-3\.npz is damaged.*Name another"):

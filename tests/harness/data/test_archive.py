@@ -1,0 +1,132 @@
+"""Archives and arrays that somebody else may have written: whole and bounded, or refused."""
+
+import io
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data.archive import Archive, array_in
+from harness.errors import InputError
+
+ARRAY = np.arange(12, dtype=np.int32).reshape(3, 4)
+DIRECTORY = b"PK\x01\x02"
+
+
+def npy(array: np.ndarray = ARRAY) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def with_field(content: bytes, offset: int, layout: str, value: int) -> bytes:
+    """The archive with another value in its directory's first entry."""
+    at = content.index(DIRECTORY) + offset
+    new = struct.pack(layout, value)
+    return content[:at] + new + content[at + len(new) :]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", npy())
+        archive.writestr("b.npy", npy())
+    return tmp_path / "a.npz"
+
+
+def opened(path: Path, *, max_bytes: int = 1_000) -> Archive:
+    return Archive(path, what="an archive", remedy="Name another.", max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_arrays_are_read_as_numpy_reads_them(path: Path, layout: str) -> None:
+    array = np.asarray(ARRAY, order=layout)  # type: ignore[call-overload]
+    np.savez_compressed(path, a=array)
+    with opened(path) as archive:
+        assert archive.names == ["a.npy"]
+        np.testing.assert_array_equal(archive.read_array("a"), array)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda content: with_field(content, 8, "<H", 1), "a.npy is encrypted"),
+        (lambda content: with_field(content, 10, "<H", 12), "compressed by method 12"),
+        (lambda content: content.replace(b"b.npy", b"a.npy"), "lists a member twice"),
+        (lambda content: with_field(content, 24, "<I", 2**32 - 2), "unpacks to 4,294,967,470"),
+        (lambda content: content[:-30], "not a zip file"),
+        (lambda content: b"", "not a zip file"),
+    ],
+    ids=["encrypted", "method", "twice", "size", "cut", "empty"],
+)
+def test_a_directory_that_is_refused(
+    path: Path, change: Callable[[bytes], bytes], fact: str
+) -> None:
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"a\.npz .*{fact}.* Name another\."):
+        opened(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (lambda content: with_field(content, 16, "<I", 7), "Bad CRC-32"),
+        (lambda content: content.replace(bytes(ARRAY), bytes(ARRAY + 1)), "Bad CRC-32"),
+        (lambda content: content.replace(b"NUMPY\x01", b"NUMPY\x02"), "Bad CRC-32"),
+        (lambda content: with_field(content, 24, "<I", 100), "Bad CRC-32|bytes for"),
+        (lambda content: with_field(content, 24, "<I", 500), "ends too early|Bad CRC|Overlapped"),
+        (lambda content: with_field(content, 42, "<I", 5), "."),
+    ],
+    ids=["checksum", "numbers", "header", "shorter", "longer", "offset"],
+)
+def test_a_member_that_is_refused(path: Path, change: Callable[[bytes], bytes], fact: str) -> None:
+    path.write_bytes(change(path.read_bytes()))
+    with opened(path) as archive, pytest.raises(InputError, match=f"is damaged, .*({fact})"):
+        archive.read_array("a")
+
+
+def test_a_file_may_hold_as_much_as_it_takes_on_the_disk(path: Path) -> None:
+    np.savez(path, a=np.zeros(10_000))
+    with opened(path) as archive:
+        assert archive.read_array("a").nbytes == 80_000
+    np.savez_compressed(path, a=np.zeros(10_000))
+    with pytest.raises(InputError, match=r"unpacks to 80,128 bytes, and 1,000 are allowed\. Name"):
+        opened(path)
+
+
+def with_header(header: str) -> bytearray:
+    encoded = header.encode()
+    return bytearray(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(encoded)) + encoded)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (0, 0), 'more': 1}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (0,), }",
+        "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (0,), }",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': " + "(" * 5_000,
+        "{'descr': '<i4', 'fortran_order': False, 'shape': " + "(" * 90 + ")" * 90 + "}",
+        "{'descr': '<i4', 'fortran_order': False, 'shape': (" + "1" * 9_000 + ",)}",
+        "(" * 9_000,
+        "",
+    ],
+    ids=lambda header: header[-20:],
+)
+def test_headers_that_are_no_arrays(header: str) -> None:
+    with pytest.raises(Exception, match=r"."):  # any: the archive makes one of it
+        array_in(with_header(header))
+
+
+def test_a_header_of_python_2_is_read_without_a_warning() -> None:
+    content = with_header("{'descr': '<i4', 'fortran_order': False, 'shape': (1L,), }") + bytes(4)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert array_in(content).tolist() == [0]
+    assert not warned

@@ -19,7 +19,7 @@ from keras.src.backend.common import global_state
 from harness.errors import InputError
 from harness.memory import free_bytes, require_memory
 
-_SMALL = 2**20
+_SMALL = 2**16
 """Bytes of variables that are made before the next check: one takes a millisecond."""
 _RANDOM = (
     keras.initializers.VarianceScaling,

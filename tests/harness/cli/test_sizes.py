@@ -49,7 +49,7 @@ def test_flags(flags: list[object], message: str, tmp_path: Path) -> None:
         (f"epochs = {2**63}", "--epochs is 9223372036854775808"),
         (
             f"[model]\nhidden_units = [{MANY}]\ndropout = [0.0]\n"
-            "[data.synthetic]\nsynthetic_rows = 600",
+            "[data.synthetic]\nsynthetic_rows = 800",
             NO_ROOM,
         ),
         (f"[model]\nhidden_units = [{'1,' * 10_000}]\ndropout = [0.0]", "the number of --hidden-"),

@@ -23,7 +23,7 @@ _PIECE_BYTES = 1 << 20
 
 class Archive:
     """A zip file whose directory has been checked: what it unpacks to is bounded, and there is no
-    member that is encrypted, compressed in an unusual way, or listed twice."""
+    member that is encrypted, compressed in an unusual way, outside of it, or listed twice."""
 
     def __init__(
         self, path: str | Path, *, what: str, remedy: str, max_bytes: int = MAX_UNPACKED_BYTES
@@ -50,6 +50,8 @@ class Archive:
         if len({member.filename for member in members}) < len(members):
             raise ValueError("it lists a member twice")
         for member in members:
+            if ".." in member.filename.split("/") or member.filename.startswith("/"):
+                raise ValueError(f"its member {member.filename:.100} lies outside of it")
             encrypted = member.flag_bits & 1
             if encrypted or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
                 kind = "encrypted" if encrypted else f"compressed by method {member.compress_type}"

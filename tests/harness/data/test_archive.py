@@ -58,10 +58,12 @@ def test_arrays_are_read_as_numpy_reads_them(path: Path, layout: str) -> None:
         (lambda content: with_field(content, 10, "<H", 12), "compressed by method 12"),
         (lambda content: content.replace(b"b.npy", b"a.npy"), "lists a member twice"),
         (lambda content: with_field(content, 24, "<I", 2**32 - 2), "unpacks to 4,294,967,470"),
+        (lambda content: content.replace(b"b.npy", b"../no"), "../no lies outside of it"),
+        (lambda content: content.replace(b"b.npy", b"/inpy"), "/inpy lies outside of it"),
         (lambda content: content[:-30], "not a zip file"),
         (lambda content: b"", "not a zip file"),
     ],
-    ids=["encrypted", "method", "twice", "size", "cut", "empty"],
+    ids=["encrypted", "method", "twice", "size", "up", "root", "cut", "empty"],
 )
 def test_a_directory_that_is_refused(
     path: Path, change: Callable[[bytes], bytes], fact: str

@@ -1,0 +1,289 @@
+"""The formats that the harness reads: a small valid file of each, and the code that reads it.
+
+A whole command would take too long for ten thousand files, so a reader calls the functions that the
+command calls. The worker passes some of the files to the command itself.
+"""
+
+import contextlib
+import importlib
+import io
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+from rich.console import Console
+
+from harness.cli.compare import CompareConfig, compare
+from harness.cli.data import DataInfoConfig, info
+from harness.cli.train import TrainConfig
+from harness.data import store
+from harness.data.options import DataConfig, ImdbOptions
+from harness.data.ragged import RaggedSets
+from harness.data.sources import load_configured
+from harness.data.vocabulary import Vocabulary
+from harness.decoding import from_mapping
+from harness.observe.jsonl import kept_bytes, validation_losses
+from harness.reading import read_toml
+from harness.run_folder import is_complete
+
+Reader = Callable[[Path], str]
+"""Reads a folder as a command does; returns all that the command makes of it, as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file."""
+
+    targets: tuple[str, ...]
+    """The files that are damaged, one at a time."""
+    write: Callable[[Path], None]
+    """Writes a valid input into an empty folder."""
+    reader: Callable[[Path], Reader]
+    """Makes the reader, which may keep something of the valid folder."""
+    command: Callable[[Path], list[str]] | None = None
+    """The arguments of the command that reads the folder."""
+    is_checked: bool = False
+    """Whether the files have checksums, so that no damage to their bytes may change the answer."""
+    has_seal: bool = False
+    """Whether they have one over the whole, which archives that are built anew have not."""
+
+
+ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
+
+
+def _sets() -> RaggedSets:
+    return RaggedSets(
+        values=np.array(list(itertools.chain(*ROWS)), np.int32),
+        row_splits=np.cumsum([0, *map(len, ROWS)]),
+        labels=np.array([0, 1] * 4, np.int32),
+        num_tokens=301,
+        name="rows",
+    )
+
+
+def _write_npz(path: Path, *, kind: int = ZIP_STORED) -> None:
+    def part(rows: list[list[int]]) -> np.ndarray:
+        array = np.empty(len(rows), object)
+        array[:] = rows
+        return array
+
+    halves = {"train": ROWS[:4], "test": ROWS[4:]}
+    arrays = {f"x_{name}": part(rows) for name, rows in halves.items()}
+    arrays |= {f"y_{name}": np.array([0, 1, 1, 0]) for name in halves}
+    with ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with io.BytesIO() as stream:
+                np.save(stream, array)
+                # Without the time of day, which `np.savez` records.
+                archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue(), kind)
+
+
+def write_store(folder: Path) -> None:
+    store.save(_sets(), folder / "rows", held_out_rows=3)
+    ids = {f"word{token}": token for token in range(3, 40)}
+    words = Vocabulary(ids=ids, num_tokens=301, start_id=1, unknown_id=2, class_names=("no", "yes"))
+    words.save(folder / "rows" / "vocabulary.json")
+
+
+def _write_word_index(folder: Path) -> None:
+    _write_npz(folder / "reviews.npz")
+    ranks = {f"word{rank}": rank for rank in range(1, 40)}
+    (folder / "words.json").write_text(json.dumps(ranks))
+
+
+def _data(folder: Path, name: str) -> DataConfig:
+    imdb = ImdbOptions(held_out_rows=2) if name.endswith(".npz") else ImdbOptions()
+    words = folder / "words.json"
+    index = str(words) if words.is_symlink() or words.exists() else None
+    return DataConfig(data=str(folder / name), imdb=imdb, word_index=index, data_cache="off")
+
+
+def _data_reader(name: str) -> Callable[[Path], Reader]:
+    def read(folder: Path) -> str:
+        config = _data(folder, name)
+        with io.StringIO() as printed:
+            info(DataInfoConfig(data=config), Console(file=printed, width=80))
+            found = load_configured(config)
+            return printed.getvalue() + "".join(part.fingerprint for part in found.parts)
+
+    return lambda _: read
+
+
+def _data_command(name: str) -> Callable[[Path], list[str]]:
+    def command(folder: Path) -> list[str]:
+        config = _data(folder, name)
+        flags = ["data", "info", "--data", config.data, "--data-cache", "off"]
+        flags += ["--held-out-rows", "2"] if name.endswith(".npz") else []
+        return flags + (["--word-index", config.word_index] if config.word_index else [])
+
+    return command
+
+
+def _metrics_reader(_: Path) -> Reader:
+    def read(folder: Path) -> str:
+        path = folder / "metrics.jsonl"
+        return f"{[kept_bytes(path, step) for step in (4, 8)]} {validation_losses(path)}"
+
+    return read
+
+
+def _write_metrics(folder: Path) -> None:
+    lines = []
+    for step in (2, 4, 6, 8):
+        epoch = (step - 1) // 4
+        window = {"step": step, "epoch": epoch, "num_steps": 2, "examples": 20, "tokens": 50}
+        lines.append(window | {"seconds": 0.5, "loss": 0.7, "accuracy": 0.5, "loss_scale": 8.0})
+        if step % 4 == 0:
+            lines.append({"step": step, "epoch": epoch, "validation_loss": 0.6, "examples": 8})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+
+
+def _write_summary(folder: Path) -> None:
+    summary = {"steps": 8, "interrupted": False, "diverged": False, "test_loss": 0.5, "devices": []}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "model.keras").write_bytes(b"")
+
+
+def _write_toml(folder: Path) -> None:
+    lines = []
+    for group, settings in asdict(TrainConfig()).items():
+        if isinstance(settings, dict):
+            lines.append(f"[{group}]")
+            lines += [
+                f"{name} = {json.dumps('None' if value is None else value)}"
+                for name, value in settings.items()
+                if not isinstance(value, dict)
+            ]
+    (folder / "settings.toml").write_text("\n".join(lines) + "\n")
+
+
+def _toml_reader(_: Path) -> Reader:
+    def read(folder: Path) -> str:
+        path = folder / "settings.toml"
+        return repr(from_mapping(TrainConfig, read_toml(path), where=str(path)))
+
+    return read
+
+
+def _write_results(folder: Path) -> None:
+    quantiles = {"median": 100.0, "p20": 90.0, "p80": 110.0}
+    host = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "system": "a system"}
+    load = {"load_average_before": 0.1, "load_average_after": 0.2}
+    axes = {"implementation": "gather", "precision": "float32", "input": "resident"}
+    cell = {"batch_size": 500, "replicas": "1", "steps_per_dispatch": "auto", **axes}
+    windows = {"seconds": [0.5] * 3, "num_steps": [2] * 3, "examples": [1000] * 3}
+    times = {f"step_time_ms_p{share}": 5.0 for share in (50, 95, 99)}
+    rates = {"steps_per_second": quantiles, "examples_per_second": quantiles}
+    row = {
+        "cell": cell,
+        "status": "ok",
+        **load,
+        "marks": ["busy"],
+        "resolved": {"devices": ["CPU"]},
+    }
+    row |= {"windows": {**windows, "data_wait_seconds": [0.0] * 3}, "num_warm_up_windows": 1}
+    row |= {"figures": {**rates, **times, "data_wait_fraction": 0.1}, "peak_rss_bytes": 10**9}
+    source = {"versions": {"harness": "1"}, "host": host, "gpus": [], "commit": "0123abc", **load}
+    source |= {"dirty": False, "dataset": {"name": "rows"}, "started": "2026-01-01T00:00:00+00:00"}
+    content = {
+        "format": "harness-bench-results",
+        "version": 1,
+        "provenance": source,
+        "config": {"data": {}, "model": {}, "optimizer": {}},
+        "rows": [row | {"repeat": repeat} for repeat in range(3)],
+        "pairs": [],
+    }
+    for name in ("a.json", "b.json"):
+        (folder / name).write_text(json.dumps(content))
+
+
+def _results_reader(_: Path) -> Reader:
+    def read(folder: Path) -> str:
+        config = CompareConfig(baseline=str(folder / "a.json"), candidate=str(folder / "b.json"))
+        with io.StringIO() as printed, contextlib.redirect_stdout(printed):
+            code = compare(config, Console(file=printed, width=80))
+            return f"{code} {printed.getvalue()}"
+
+    return read
+
+
+def _of_models(name: str) -> Callable[[], Format]:
+    """A format whose reader needs TensorFlow, which takes seconds to import."""
+    return lambda: getattr(importlib.import_module("benchmarks.faults.hostile_models"), name)
+
+
+def format_named(name: str) -> Format:
+    """One of `FORMATS`, or of another mapping as `package.module:MAPPING:name`."""
+    if ":" not in name:
+        return FORMATS[name]()
+    module, mapping, key = name.split(":")
+    return cast(Format, getattr(importlib.import_module(module), mapping)[key]())
+
+
+FORMATS: dict[str, Callable[[], Format]] = {
+    "npz": lambda: Format(
+        targets=("reviews.npz",),
+        write=lambda folder: _write_npz(folder / "reviews.npz"),
+        reader=_data_reader("reviews.npz"),
+        command=_data_command("reviews.npz"),
+        is_checked=True,
+    ),
+    "npz-compressed": lambda: Format(
+        targets=("reviews.npz",),
+        write=lambda folder: _write_npz(folder / "reviews.npz", kind=ZIP_DEFLATED),
+        reader=_data_reader("reviews.npz"),
+        command=_data_command("reviews.npz"),
+        is_checked=True,
+    ),
+    "store": lambda: Format(
+        targets=tuple(
+            f"rows/{name}" for name in ("values.npy", "row_splits.npy", "labels.npy", "meta.json")
+        ),
+        write=write_store,
+        reader=_data_reader("rows"),
+        command=_data_command("rows"),
+        is_checked=True,
+        has_seal=True,
+    ),
+    "vocabulary": lambda: Format(
+        targets=("rows/vocabulary.json",),
+        write=write_store,
+        reader=_data_reader("rows"),
+        command=_data_command("rows"),
+    ),
+    "word-index": lambda: Format(
+        targets=("words.json",),
+        write=_write_word_index,
+        reader=_data_reader("reviews.npz"),
+        command=_data_command("reviews.npz"),
+    ),
+    "metrics": lambda: Format(
+        targets=("metrics.jsonl",), write=_write_metrics, reader=_metrics_reader
+    ),
+    "summary": lambda: Format(
+        targets=("summary.json",),
+        write=_write_summary,
+        reader=lambda _: lambda folder: str(is_complete(folder, num_steps=8)),
+    ),
+    "toml": lambda: Format(
+        targets=("settings.toml",),
+        write=_write_toml,
+        reader=_toml_reader,
+        command=lambda folder: ["data", "info", "--config", str(folder / "settings.toml")],
+    ),
+    "results": lambda: Format(
+        targets=("b.json",),
+        write=_write_results,
+        reader=_results_reader,
+        command=lambda folder: ["compare", str(folder / "a.json"), str(folder / "b.json")],
+    ),
+    "checkpoint": _of_models("CHECKPOINT"),
+    "keras": _of_models("KERAS"),
+    "config": _of_models("CONFIG"),
+}

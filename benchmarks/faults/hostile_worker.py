@@ -1,0 +1,184 @@
+"""Feeds hostile files of one format to its reader, in this process, and says what came of each.
+
+    python -m benchmarks.faults.hostile_worker FORMAT SEED FLIPS FIRST STOP FOLDER KEPT
+
+It writes a line of JSON before and after each file; the process that started it watches the time.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import stat
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults.hostile_archives import damage_npy, damage_zip
+from benchmarks.faults.hostile_bytes import (
+    BYTES,
+    damage_json,
+    damage_lines,
+    damage_toml,
+    flip,
+    no_file,
+)
+from benchmarks.faults.hostile_formats import Format, Reader, format_named
+from harness.cli.main import main as command_line
+from harness.errors import InputError
+
+MAX_BYTES = 1_500_000_000
+_MAX_MESSAGE = 2_500
+_NO_FILE_SHARE = 0.02
+_COMMAND_EVERY = 50
+_CONTROL = re.compile(r"[^\n\t -~\xa0-\ud7ff\ue000-\U0010ffff]")
+_OF_SUFFIX = {
+    ".json": damage_json,
+    ".jsonl": damage_lines,
+    ".toml": damage_toml,
+    ".npy": damage_npy,
+}
+
+
+def damaged(rng: random.Random, path: Path, *, flips: bool = False) -> str:
+    """Damages the file at `path`, on demand by one bit alone; returns how."""
+    if flips:
+        path.write_bytes(flip(rng, path.read_bytes()))
+        return "flip"
+    if rng.random() < _NO_FILE_SHARE:
+        return f"no file: {no_file(rng, path)}"
+    content = path.read_bytes()
+    if path.suffix in (".npz", ".keras"):
+        how, new = damage_zip(rng, content)
+    else:
+        damage = rng.choice((*BYTES[:4], *(_OF_SUFFIX[path.suffix],) * 6))
+        how, new = damage.__name__, damage(rng, content)
+    path.write_bytes(new)
+    return how
+
+
+class Trial:
+    """A format, its valid input, and what the reader makes of that."""
+
+    def __init__(self, format_: Format, name: str, place: Path) -> None:
+        """Args:
+        format_: of the files.
+        name: of the format, which decides the damage with the seed.
+        place: an empty folder.
+        """
+        self.format, self.name = format_, name
+        self._valid = place / "valid"
+        self.folder = place / "damaged"
+        self._valid.mkdir()
+        self.format.write(self._valid)
+        self._reader: Reader = self.format.reader(self._valid)
+        self._answer = self._reader(self._of_valid())
+
+    def _of_valid(self) -> Path:
+        """A fresh copy of the valid input."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        shutil.copytree(self._valid, self.folder)
+        return self.folder
+
+    def run(self, seed: int, index: int, *, flips: bool) -> dict[str, Any]:
+        """Makes one file and reads it; returns `how`, `outcome` and, where it failed, `failure`."""
+        rng = random.Random(f"{seed}/{self.name}/{index}")
+        target = rng.choice(self.format.targets)
+        how = damaged(rng, self._of_valid() / target, flips=flips)
+        before = _content(self.folder)
+        Path("/proc/self/clear_refs").write_text("5")  # so that the peak is that of this file
+        with io.StringIO() as printed:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                answer, message, failure = self._outcome()
+            failure = failure or (printed.getvalue() and f"it prints {printed.getvalue():.300}")
+        peak = _peak_bytes()
+        is_kept = how in ("flip", "bytes") or how.startswith(("directory number", "directory encr"))
+        is_kept = self.format.is_checked and (is_kept or self.format.has_seal)
+        if failure:
+            pass
+        elif peak > MAX_BYTES:
+            failure = f"it takes {peak:,} bytes"
+        elif _content(self.folder) != before:
+            failure = "a file was changed"
+        elif answer is not None and is_kept and answer != self._answer:
+            failure = "another answer is believed"
+        elif message is not None and (len(message) > _MAX_MESSAGE or _CONTROL.search(message)):
+            failure = f"the message is {message[:300]!r}"
+        elif index % _COMMAND_EVERY == 0 and self.format.command:
+            failure = self._by_command()
+        outcome = "failed" if failure else "refused" if message is not None else "answered"
+        return {"how": f"{target}: {how}", "outcome": outcome, "failure": failure, "peak": peak}
+
+    def _outcome(self) -> tuple[str | None, str | None, str | None]:
+        """The answer, the one message, or the failure."""
+        try:
+            return self._reader(self.folder), None, None
+        except InputError as error:
+            return None, str(error), None
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
+            if isinstance(error, OSError) and error.filename and self.format.command:
+                # Of a name: the command makes the message.
+                return None, str(error.strerror), self._by_command()
+            return None, None, traceback.format_exc(limit=-6)[-3_000:]
+
+    def _by_command(self) -> str | None:
+        """What is wrong when the command itself reads the folder."""
+        assert self.format.command is not None
+        streams = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            try:
+                code = command_line(self.format.command(self.folder))
+            except BaseException:  # noqa: BLE001 - as above
+                return traceback.format_exc(limit=-6)[-3_000:]
+        errors = streams[1].getvalue()
+        one_message = errors.startswith("error: ") and "\nerror: " not in errors
+        if (code == 2 and one_message) or (code == 0 and not errors):
+            return None
+        return f"the command ends with {code} and prints {errors:.300}"
+
+
+def _content(folder: Path) -> Mapping[str, bytes | None]:
+    """All files below a folder, and the names of what is no file."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if _is_file(path) else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text().split()
+    return 1024 * int(status[status.index("VmHWM:") + 1])
+
+
+def main() -> None:
+    name, seed, flips, first, stop, place, kept = sys.argv[1:]
+    warnings.simplefilter("always")
+    warnings.filterwarnings("ignore", "__array__ implementation")  # Keras's own; see pyproject.toml
+    # What a failure takes is bounded for the sake of the other processes.
+    resource.setrlimit(resource.RLIMIT_DATA, (12_000_000_000, resource.RLIM_INFINITY))
+    with os.fdopen(os.dup(1), "w", buffering=1) as told:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        trial = Trial(format_named(name), name, Path(place))
+        for index in range(int(first), int(stop)):
+            print(json.dumps({"begins": index}), file=told)
+            verdict = trial.run(int(seed), index, flips=flips == "True")
+            if verdict["failure"] and kept:
+                kept_at = Path(kept, f"{name}-{seed}-{index}")
+                shutil.copytree(trial.folder, kept_at, symlinks=True, dirs_exist_ok=True)
+            print(json.dumps({"index": index, **verdict}), file=told)
+
+
+if __name__ == "__main__":
+    main()

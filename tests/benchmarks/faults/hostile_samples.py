@@ -11,7 +11,6 @@ from benchmarks.faults.hostile_formats import Format, Reader
 from harness.errors import InputError
 from harness.reading import read_json
 
-
 _VALID = b'{"a": [1, 2, 3], "b": {"c": "text"}}'
 
 

@@ -20,8 +20,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.files import replacing
 from harness.settings import PRECISIONS
+from kernels.files import replacing
 
 _HARNESS = (sys.executable, "-m", "harness")
 _TOLERANCES = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}

@@ -8,12 +8,12 @@ from typing import Any
 import keras
 
 from harness.engine.state import State
-from harness.files import replacing
 from harness.model.saved import save_model
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import validation_losses
 from harness.observe.run_files import BEST_FILE_NAME
 from harness.records import Epoch, Observer, RunStart, Window
+from kernels.files import replacing
 
 _BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
 

@@ -18,7 +18,6 @@ from harness.data.vocabulary import Vocabulary
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.inspection import Looks
 from harness.errors import InputError, printable
-from harness.files import replacing
 from harness.history import Progress
 from harness.interrupt import Interrupt
 from harness.loop import Rows, Run
@@ -45,6 +44,7 @@ from harness.run_folder import Claim, clean_run_folder, is_complete
 from harness.settings import RunOptions, step_range
 from harness.setup import Setup
 from harness.timeline import Timeline
+from kernels.files import replacing
 
 _MAX_NAME = 100
 """Of a data set, in what a run prints and writes."""

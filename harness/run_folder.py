@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.decoding import flattened
 from harness.errors import InputError, LostFolderError
-from harness.files import json_text, opened_folder, remove, remove_partial_files
+from harness.files import json_text
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.run_files import (
     BEST_FILE_NAME,
@@ -27,6 +27,7 @@ from harness.observe.run_files import (
     read_settings,
 )
 from harness.reading import read_json
+from kernels.files import opened_folder, remove, remove_partial_files
 
 _WRITTEN = (
     CONFIG_FILE_NAME,

@@ -17,7 +17,6 @@ from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
-from harness.files import replacing
 from harness.fit import Outcome, dataset_info, fit, run_start
 from harness.loop import Run, Steps
 from harness.model.layers import Surroundings, computing
@@ -30,6 +29,7 @@ from harness.setup import Setup, set_up
 from harness.task import Kind, Task
 from harness.terminal import lasting
 from harness.timeline import Timeline
+from kernels.files import replacing
 
 AnyRows = RaggedSets | Examples
 

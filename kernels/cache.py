@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels.files import private_folder, reached_by, replacing
+
 CACHE_VARIABLE = "MULTI_HOT_CACHE"
-_LOCK = ".lock"
-_SCRATCH = ".multi_hot-"
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Folder:
     @property
     def place(self) -> Path:
         """A path to the folder itself, wherever its name leads by now."""
-        return reached_by(self.descriptor, self.path)
+        return reached_by(self.descriptor)
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """Return a descriptor of the user's own file `name`.
@@ -64,37 +61,30 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write the file `name`, whole or not at all, over whatever is there."""
-        with self.scratch() as scratch:
-            with open(scratch / name, "xb", opener=_open_private) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch / name, self.place / name)
+        with (
+            self._named(),
+            replacing(self.place / name) as beside,
+            open(beside, "xb", opener=_private) as file,
+        ):
+            file.write(content)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a new folder in this one, removed at the end; its path holds in child processes
-        that get the descriptor of this folder.
+        """Yield a new folder in this one, removed at the end; its path holds in child processes."""
+        with self._named(), private_folder(self.descriptor) as private:
+            folder = reached_by(private) / "new"
+            folder.mkdir()
+            yield folder
 
-        Removes what killed processes left of theirs, unless another process is using its own.
-        """
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors name the folder, not the descriptor by which it was reached."""
         try:
-            # A file's lock holds on a network file system too, where that of a folder would not.
-            with os.fdopen(self.open(_LOCK, os.O_RDWR | os.O_CREAT), "w") as lock:
-                # BlockingIOError: folders are in use. Others: there are no locks here.
-                with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    for entry in os.listdir(self.descriptor):
-                        if entry.startswith(_SCRATCH):
-                            shutil.rmtree(entry, ignore_errors=True, dir_fd=self.descriptor)
-                with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_SH)
-                with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.place) as folder:
-                    yield Path(folder)
+            yield
         except OSError as error:
-            if error.errno and str(error.filename or self.place).startswith(str(self.place)):
-                raise OSError(error.errno, error.strerror, str(self.path)) from error
-            raise
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 @contextlib.contextmanager
@@ -155,12 +145,5 @@ def _check(descriptor: int, path: Path, forbidden: int = 0o022) -> None:
     raise PermissionError(f"{path} {fact}")
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def reached_by(descriptor: int, path: Path) -> Path:
-    """Return a path to an open file or folder itself, for this process and for those that it starts
-    with the descriptor; `path` where the system has none."""
-    own = Path(f"/proc/self/fd/{descriptor}")
-    return own if own.exists() else path
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -59,7 +59,7 @@ ROOMS = (
         name="data",
         modules=("harness.data",),
         packages=frozenset({"numpy"}),
-        rooms=(*GROUND, "kernels.cache"),
+        rooms=(*GROUND, "kernels.cache", "kernels.files"),
     ),
     Room(
         name="pipeline",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from harness.bench.results import AXES, Results, Row, varying
 from harness.bench.tables import summarize
-from harness.files import replacing
 from harness.quiet import quiet_import
+from kernels.files import replacing
 
 
 def draw(results: Results, path: Path) -> None:

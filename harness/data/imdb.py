@@ -16,8 +16,8 @@ from harness.data.archive import Archive
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
-from harness.files import replacing
 from harness.reading import MAX_UNPACKED_BYTES, bounded_memory, opened
+from kernels.files import replacing
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"

@@ -24,8 +24,9 @@ from harness.checks import require
 from harness.data.archive import MAX_HEADER_BYTES, array_header
 from harness.data.ragged import RaggedSets, fingerprint_of
 from harness.errors import InputError
-from harness.files import replacing, write_json
+from harness.files import write_json
 from harness.reading import damage, opened, read_json
+from kernels.files import replacing
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
 _PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}

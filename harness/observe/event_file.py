@@ -17,9 +17,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.files import opened_folder, own_file, reached_by, replacing
 from harness.observe.run_files import EVENT_FILES
 from harness.reading import damage, opened
+from kernels.files import opened_folder, own_file, reached_by, replacing
 
 _HPARAMS_START = "_hparams_/"
 _counter = itertools.count()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.files import json_text, own_file
+from harness.files import json_text
 from harness.reading import damage, opened
 from harness.records import Epoch, Inspection, Observer, RunStart, Window
+from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
 _MAX_LINE_BYTES = 1_000_000

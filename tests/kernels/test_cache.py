@@ -31,7 +31,7 @@ def test_it_is_made_for_the_user_alone(folder: Path) -> None:
         os.umask(old)
     assert (opened.path, inner.path) == (folder, folder / "data")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
-    assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600, ".lock": 0o600}
+    assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600}
 
 
 def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(folder: Path) ->
     with writer:
         assert writer.stdout is not None
         writer.stdout.readline()
-        (used,) = folder.glob(".multi_hot-*")
+        (used,) = folder.glob(".partial-*/new")
         with cache.opened() as opened:
             opened.write("file", b"")
             assert (used / "half").exists()  # in use
@@ -171,7 +171,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(folder: Path) ->
             writer.wait()
             assert (used / "half").exists()
             opened.write("file", b"")
-    assert {path.name for path in folder.iterdir()} == {".lock", "file"}
+    assert {path.name for path in folder.iterdir()} == {"file"}
 
 
 def test_a_failed_write_leaves_what_was_there(folder: Path) -> None:
@@ -180,4 +180,4 @@ def test_a_failed_write_leaves_what_was_there(folder: Path) -> None:
         with contextlib.suppress(TypeError):
             opened.write("file", "no bytes")  # type: ignore[arg-type]
     assert (folder / "file").read_bytes() == b"old"
-    assert {path.name for path in folder.iterdir()} == {".lock", "file"}
+    assert {path.name for path in folder.iterdir()} == {"file"}

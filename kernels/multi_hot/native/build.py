@@ -155,7 +155,6 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder) -> by
             text=True,
             timeout=_BUILD_TIMEOUT_SECONDS,
             env={**os.environ, "TMPDIR": str(scratch)},  # removed, too, should we be killed
-            pass_fds=[folder.descriptor],
         )
         if done.returncode != 0:
             tail = "\n".join(done.stderr.splitlines()[-15:])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kernels.cache import reached_by
+from kernels.files import reached_by
 from kernels.multi_hot.native.build import NativeUnavailableError, build
 
 
@@ -25,7 +25,7 @@ def load() -> Path:
     try:
         # What was checked, not what the name leads to by now. The descriptor stays open: the loader
         # knows the library by its number, and would take another file of that number for it.
-        library = ctypes.CDLL(str(reached_by(descriptor, path)))
+        library = ctypes.CDLL(str(reached_by(descriptor)))
         register = library.multi_hot_register
     except (OSError, AttributeError) as error:
         raise NativeUnavailableError(

@@ -44,13 +44,13 @@ for target in itertools.cycle(["own", "evil", "pipe", "own", "open", "precious",
 BUILDS = """
 import sys
 from pathlib import Path
-from kernels.cache import reached_by
+from kernels.files import reached_by
 from kernels.multi_hot.native.build import NativeUnavailableError, build
 outcomes = []
 for _ in range(int(sys.argv[1])):
     try:
         library = build(Path("/none"))
-        outcomes.append(reached_by(library.descriptor, library.path).read_bytes()[:-32])
+        outcomes.append(reached_by(library.descriptor).read_bytes()[:-32])
     except NativeUnavailableError:
         outcomes.append(b"refused")
 print({outcome.decode(): outcomes.count(outcome) for outcome in outcomes})

@@ -12,7 +12,7 @@ import resource
 import stat
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ _MAX_JSON_BYTES = 32_000_000
 """Parsed, hostile JSON takes 24 times its size."""
 _MAX_TOML_BYTES = 1_000_000
 """Python's parser reads about as many bytes in a second."""
+_MAX_BITS = 64
+"""Of whole numbers. Longer ones cannot become floats, and very long ones cannot be printed."""
 _MAX_DEPTH = 50
 """Of tables and lists in one another. Deeper ones could exceed Python's limit of recursion."""
 
@@ -132,10 +134,16 @@ def _table(
     table = parse(content.decode())
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):
-        inner = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for many in inner for one in many if isinstance(one, dict | list)]
+        inner = [one for outer in level for one in _inside(outer)]
+        if any(type(one) is int and one.bit_length() > _MAX_BITS for one in inner):
+            raise ValueError(f"it holds a whole number of more than {_MAX_BITS} bits")
+        level = [one for one in inner if isinstance(one, dict | list)]
     if level:
         raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(table, dict):
         return table
     raise ValueError(f"it holds a {type(table).__name__}")
+
+
+def _inside(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer

@@ -166,6 +166,8 @@ def main() -> None:
     name, seed, flips, first, stop, place, kept = sys.argv[1:]
     warnings.simplefilter("always")
     warnings.filterwarnings("ignore", "__array__ implementation")  # Keras's own; see pyproject.toml
+    # Keras's advice about names, which it also gives for models that are not damaged.
+    warnings.filterwarnings("ignore", "When providing `inputs` as a dict")
     # What a failure takes is bounded for the sake of the other processes.
     resource.setrlimit(resource.RLIMIT_DATA, (12_000_000_000, resource.RLIM_INFINITY))
     with os.fdopen(os.dup(1), "w", buffering=1) as told:

@@ -1,0 +1,153 @@
+"""Hostile pickles in Keras's format: whatever they ask for, nothing is called."""
+
+import io
+import os
+import pickle
+import resource
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.data.imdb import load_imdb
+from harness.data.options import ImdbOptions
+from harness.errors import InputError
+
+WriteNpz = Callable[..., Path]
+STANDARD = ImdbOptions(split="standard")
+
+
+class Call:
+    """Pickles as a call of `function` with `arguments`."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def npy_with_pickle(pickled: bytes) -> bytes:
+    buffer = io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": (4,)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + pickled
+
+
+def replace_member(path: Path, member: str, content: bytes) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, old in members.items():
+            archive.writestr(name, content if name == member else old)
+
+
+@pytest.mark.parametrize("member", ["x_train", "x_test", "y_train", "y_test"])
+@pytest.mark.parametrize("function", ["os.mkdir", "os.system", "exec"])
+def test_a_pickle_that_calls_a_function_calls_nothing(
+    write_npz: WriteNpz, tmp_path: Path, function: str, member: str
+) -> None:
+    created = tmp_path / "created"
+    call = {
+        "os.mkdir": Call(os.mkdir, str(created)),
+        "os.system": Call(os.system, f"touch {created}"),
+        "exec": Call(exec, f"open({str(created)!r}, 'w').close()"),
+    }[function]
+    path = write_npz()
+    for content in (call, [[1], [call], [2], [3]]):
+        replace_member(path, f"{member}.npy", npy_with_pickle(pickle.dumps(content)))
+        with pytest.raises(InputError, match=r"damaged, or not an .npz file"):
+            load_imdb(path, ImdbOptions())
+        assert not created.exists()
+    # The pickle is not a dud: an ordinary unpickler does call the function.
+    pickle.loads(pickle.dumps(call))
+    assert created.exists()
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"cnumpy\nload\n.", "it asks for numpy.load"),
+        (b"cnumpy.core.multiarray\nscalar\n.", "it asks for numpy.core.multiarray.scalar"),
+        (b"cbuiltins\ngetattr\n.", "it asks for builtins.getattr"),
+        (b"cnumpy\ndtype.type\n.", "it asks for numpy.dtype.type"),
+        # A void type whose forged state would have its bytes taken for object pointers.
+        (b"cnumpy\ndtype\n(S'V8'\nI0\nI1\ntR.", "not an array with a list"),
+        (
+            b"cnumpy\ndtype\n(S'i8'\nI0\nI1\ntR(I3\nS'|'\nN(S'a'\nt}I8\nI1\nI0\ntb.",
+            "not an array with a list",
+        ),
+        # Another class in place of the array's.
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.",
+            "not an array with a list",
+        ),
+        (b"Pname\n.", "persistent"),
+        (b"\x82\x01.", "extension code"),
+        (b"cnumpy\nndarray\n(tR.", "not an array with a list"),
+        (b".", "damaged, or not an .npz"),
+        (b"N.", "not an array with a list"),
+        (b"]\x8e\xff\xff\xff\xff\xff\xff\xff\x7fa.", "damaged, or not an .npz"),
+    ],
+)
+def test_a_pickle_that_asks_for_more_than_arrays(
+    write_npz: WriteNpz, pickled: bytes, message: str
+) -> None:
+    path = write_npz()
+    replace_member(path, "x_train.npy", npy_with_pickle(pickled))
+    with pytest.raises(InputError, match=message):
+        load_imdb(path, ImdbOptions())
+
+
+def test_a_pickle_that_takes_more_memory_than_is_allowed(write_npz: WriteNpz) -> None:
+    path = write_npz()
+    remembered = b"\x80\x02]r\x00\x00\x00\x10."  # under a number, in a table of 4 GB
+    replace_member(path, "x_train.npy", npy_with_pickle(remembered))
+    with pytest.raises(InputError, match=r"takes more .*; to allow more bytes, raise --max-data"):
+        load_imdb(path, STANDARD, max_bytes=5_000_000)
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    assert limit == (resource.RLIM_INFINITY,) * 2 or limit[0] > 10**9, "the process's own again"
+
+
+def test_a_pickle_whose_size_cannot_be_had_prints_nothing(
+    write_npz: WriteNpz, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_npz()
+    replace_member(path, "x_train.npy", npy_with_pickle(b"\x80\x05\x96" + b"\xff" * 7 + b"\x3f."))
+    with pytest.raises(InputError, match=r"x_train|memory"):
+        load_imdb(path, STANDARD)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:
+    row: list[Any] = [1]
+    row.append(row)
+    with pytest.raises(InputError, match="row 0 of x_train holds something other"):
+        load_imdb(write_npz(x_train=[row, row, row, row]), ImdbOptions())
+
+
+# NumPy warns of headers that Python 2 may have written, which some changes make of a header.
+@pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing:UserWarning")
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_change_of_bytes_gives_rows_or_one_message(
+    write_npz: WriteNpz, data: st.DataObject
+) -> None:
+    path = write_npz()
+    member = data.draw(st.sampled_from(["x_train.npy", "y_test.npy"]))
+    with zipfile.ZipFile(path) as archive:
+        content = bytearray(archive.read(member))
+    # Changed inside the member, under a valid checksum, so that it is the unpickler that sees it.
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        content[position] = data.draw(st.integers(0, 255))
+    replace_member(path, member, bytes(content))
+    try:
+        sets, _ = load_imdb(path, STANDARD)
+    except InputError:
+        return
+    assert sets.values.max(initial=0) < sets.num_tokens

@@ -4,7 +4,6 @@ import json
 import re
 import tomllib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +70,15 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
 def test_none_has_a_spelling_in_toml() -> None:
     config = read('start-char = "None"\n[data.imdb]\noov_char = "None"')
     assert (config.data.imdb.start_char, config.data.imdb.oov_char) == (None, None)
+
+
+def test_none_is_no_text_where_both_are_admitted() -> None:
+    assert from_mapping(TrainConfig, {"profile_steps": "None"}, where="a").output == OutputConfig()
+
+
+def test_what_stands_in_the_place_of_settings_is_said() -> None:
+    with pytest.raises(InputError, match=r"a: \[7\] stands where a table of settings should"):
+        from_mapping(TrainConfig, [7], where="a")  # type: ignore[arg-type]
 
 
 def test_auto_and_a_number_are_both_admitted() -> None:

@@ -1,0 +1,58 @@
+"""A checkpoint as a model: what its run's config.json says is checked before anything is built."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.saved_model import load_saved_model
+from harness.errors import InputError
+
+
+def checkpoint(run: Path) -> str:
+    return str(max(run.glob("checkpoints/*.npz"), key=lambda path: int(path.stem[5:])))
+
+
+def test_a_checkpoint_is_a_model(trained_folder: Path) -> None:
+    assert load_saved_model(checkpoint(trained_folder)).num_tokens == 1_000
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("resolved", "dataset"), {}, "dataset.num_tokens is None; it must be a whole number"),
+        (("resolved", "dataset", "num_tokens"), "7", "num_tokens is '7'; it must be a whole"),
+        (("resolved", "dataset", "num_tokens"), True, "num_tokens is True; it must be a whole"),
+        (("resolved", "dataset", "num_tokens"), 0, "num_tokens is 0; choose from 1 to"),
+        (("resolved", "dataset", "num_tokens"), 2**31 - 1, r"is damaged: .* does not fit its"),
+        (("resolved", "dataset", "num_tokens"), 999, r"of multi_hot_dense/kernel it holds"),
+        (("resolved", "dataset", "num_classes"), 2**40, "num_classes is 1099511627776; choose"),
+        (("resolved", "dataset", "num_classes"), 3, r"of logits/kernel it holds"),
+        (("model",), 7, "7 stands where a table of settings should"),
+        (("model", "hidden_units"), [10**6, 8], r"is damaged: .* does not fit its"),
+    ],
+)
+def test_a_damaged_config_is_one_message(
+    trained_folder: Path, tmp_path: Path, place: tuple[str, ...], value: Any, message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_folder, run)
+    config = json.loads((run / "config.json").read_text())
+    holder = config
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message):
+        load_saved_model(checkpoint(run))
+
+
+def test_the_data_of_a_damaged_config_is_one_message(trained_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_folder, run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "data": [1]}))
+    with pytest.raises(InputError, match="stands where a table of settings should"):
+        load_saved_model(str(run)).data()

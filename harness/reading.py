@@ -21,7 +21,9 @@ from harness.errors import InputError
 MAX_UNPACKED_BYTES = 1_000_000_000
 """What a compressed file may unpack to, unless the user allows more."""
 _MAX_JSON_BYTES = 32_000_000
-"""Parsed, hostile JSON takes 24 times its size."""
+"""A vocabulary of a million words takes as much."""
+_MAX_OPENED = 1_000_000
+"""Tables and lists, each of which takes 24 times its text when it is parsed."""
 _MAX_TOML_BYTES = 1_000_000
 """Python's parser reads about as many bytes in a second."""
 _MAX_BITS = 64
@@ -131,6 +133,8 @@ def _table(
 ) -> dict[str, Any]:
     if len(content) > max_bytes:
         raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
+    if content.count(b"{") + content.count(b"[") > _MAX_OPENED:
+        raise ValueError(f"it holds more than {_MAX_OPENED:,} tables and lists")
     table = parse(content.decode())
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):

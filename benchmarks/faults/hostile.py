@@ -36,6 +36,7 @@ _BY_CLOCK = 6
 """What waits for something that never comes takes no processor's time, which alone does not depend
 on what else the machine does: so it may take so many times the limit."""
 _SHOWN = 20
+_SHOWN_CHARACTERS = 700
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +173,8 @@ def main() -> int:
             print(report, flush=True)
             failed = failed or bool(report.failures)
             for failure in report.failures[:_SHOWN]:
+                if len(failure) > _SHOWN_CHARACTERS:  # a traceback, whose end says most
+                    failure = f"{failure[:100]}...{failure[100 - _SHOWN_CHARACTERS :]}"
                 print(f"  failed: seed {config.seed}, file {failure}", flush=True)
     return int(failed)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.files import json_text
-from harness.reading import damage, opened
+from harness.reading import damage, json_object, opened
 from harness.records import Epoch, Inspection, Observer, RunStart, Window
 from kernels.files import own_file
 
@@ -134,7 +133,8 @@ def kept_bytes(path: Path, start_step: int) -> int:
         InputError: when a line is no record of a run, or a window up to `start_step` or an epoch's
             evaluation is missing. Lost inspections and the loss of all evaluations are not noticed.
     """
-    if start_step == 0 or not path.exists():
+    # As a method of the path, `exists` raises where a link leads to a name that is too long.
+    if start_step == 0 or not os.path.exists(path):
         return 0
     size_bytes = 0
     first: int | None = None
@@ -182,7 +182,7 @@ def validation_losses(path: Path) -> list[float]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The size in bytes and the content of each line, without one that a killed run left torn."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
     remedy = "Repair or remove the file before resuming."
     with opened(path, remedy=remedy) as file:
@@ -191,7 +191,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.endswith(b"\n") and len(line) < _MAX_LINE_BYTES:
                 return
             with damage(f"{path}: line {number}", what="a record of a run", remedy=remedy):
-                record = json.loads(line)
+                record = json_object(line)
                 step, epoch = int(record["step"]), int(record["epoch"])
                 float(record.get("validation_loss", 0))
                 if not 0 <= epoch < step >= int(record.get("num_steps", 0)) >= 0:

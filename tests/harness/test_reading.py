@@ -31,6 +31,7 @@ def read(path: Path) -> object:
         ("a.json", b"[" * 100_000, "recursion"),
         ("a.json", b"[" * 100_000 + b"]" * 100_000, "recursion"),
         ("a.json", b" " * 32_000_001, "longer than 32 MB"),
+        ("a.json", b'{"a": [' + b"[]," * 1_000_000 + b"1]}", "more than 1,000,000 tables"),
         ("a.toml", b"a = 1\na = 2", "overwrite"),
         ("a.toml", b"a = " + b"[" * 60 + b"]" * 60, "nested deeper than 50 levels"),
         ("a.toml", b"a = " + b"[" * 10_000, "recursion"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from harness.observe.jsonl import JsonlObserver
+from harness.observe.jsonl import JsonlObserver, kept_bytes
 from harness.records import Spread
 from tests.harness.observe.samples import REPOSITORY, epoch, inspection, run_start, window
 
@@ -21,7 +21,7 @@ from tests.harness.observe.samples import REPOSITORY, epoch, inspection, run_sta
 FILLING = """
 import resource, sys
 from pathlib import Path
-from harness.observe.jsonl import JsonlObserver
+from harness.observe.jsonl import JsonlObserver, kept_bytes
 from tests.harness.observe.samples import run_start, window
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -295,3 +295,16 @@ class TestFullDisk:
         assert [json.loads(line)["step"] for line in written] == [
             20 * (n + 1) for n in range(int(number))
         ]
+
+
+def test_a_link_to_what_no_file_can_be_called_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("n" * 300)
+    assert kept_bytes(tmp_path / "metrics.jsonl", 40) == 0
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", '"\\ud800"', "[" * 60 + "]" * 60])
+def test_a_number_that_is_none_is_one_message(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": {number}, "epoch": 0}}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is damaged, or not a record"):
+        kept_bytes(path, 40)

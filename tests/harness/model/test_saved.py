@@ -120,7 +120,6 @@ def test_weights_of_sixteen_bits_are_loaded(tmp_path: Path) -> None:
         (weight(h5py.SoftLink("/elsewhere")), "SoftLink|container"),
         (weight(h5py.ExternalLink("/etc/hosts", "/")), "ExternalLink|container"),
     ],
-    ids=str,
 )
 def test_another_content_with_a_right_checksum_is_refused(
     path: Path, change: Callable[[Members], object], fact: str

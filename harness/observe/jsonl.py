@@ -49,7 +49,7 @@ class JsonlObserver(Observer):
         self._size_bytes = kept_bytes(self._path, run.start_step)
         self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
         self._closing.callback(os.close, self._file)
-        os.ftruncate(self._file, self._size_bytes)
+        self._cut()
 
     def on_window(self, window: Window) -> None:
         content: dict[str, Any] = {
@@ -118,10 +118,18 @@ class JsonlObserver(Observer):
                 # A nearly full disk takes a part; writing the rest gives the reason.
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
-            os.ftruncate(self._file, self._size_bytes)
+            self._cut()
             error.filename = str(self._path)
             raise
         self._size_bytes += len(line)
+
+    def _cut(self) -> None:
+        """Ends the file with its last whole line."""
+        try:
+            os.ftruncate(self._file, self._size_bytes)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
 
 def kept_bytes(path: Path, start_step: int) -> int:

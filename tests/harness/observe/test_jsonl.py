@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.faults import injector
 from harness.errors import InputError
 from harness.observe.jsonl import JsonlObserver, kept_bytes
 from harness.records import Spread
@@ -35,6 +37,39 @@ for number in range(10_000):
         break
 observer.close()
 """
+
+
+# Starts a run in a process of its own, on a disk that fails at the second call: the file is open.
+BREAKING = """
+import sys
+from pathlib import Path
+from benchmarks.faults.injector import Fault, arm
+from harness.observe.jsonl import JsonlObserver
+from tests.harness.observe.samples import run_start
+folder = Path(sys.argv[1])
+arm(folder, folder.parent / "log", Fault(action="fail", at=2))
+try:
+    JsonlObserver().on_start(run_start(folder))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, to build what makes faults")
+def test_a_disk_that_breaks_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", BREAKING, str(folder)],
+        cwd=REPOSITORY,
+        env=os.environ | injector.loading(injector.build(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"[Errno 5] Input/output error: '{folder / 'metrics.jsonl'}'\n", done
+    made = [str(call) for call in injector.calls(tmp_path / "log")]
+    assert made == ["create metrics.jsonl", "truncate metrics.jsonl"]
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ def main() -> None:
         faults = [fault for fault, _ in injector.faults_of(undisturbed.made)]
         cases = (chain(source, faults, undisturbed.seconds) for _ in itertools.count())
         judge = functools.partial(complaints, expected=expected)
-        code = judging.judge_all(cases, judge, jobs=arguments.jobs, deadline=arguments.deadline)
+        code = judging.judge_all(cases, judge, jobs=arguments.jobs, seconds=arguments.seconds)
     sys.exit(code)
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import math
 import multiprocessing
 import os
 import random
@@ -33,25 +32,22 @@ def parse(description: str, *, seconds: float) -> argparse.Namespace:
         seconds: the default of --seconds.
 
     Returns:
-        `seed`, a fresh one where none was given; `jobs`; and `deadline`, by `time.monotonic`.
+        `seed`, a fresh one where none was given; `jobs`; and `seconds`.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seconds", type=float, default=seconds, help="no case starts later")
+    parser.add_argument("--seconds", type=float, default=seconds, help="no case starts after")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
-    arguments = parser.parse_args()
-    arguments.deadline = time.monotonic() + arguments.seconds
-    arguments.is_limited = arguments.seconds < math.inf
-    return arguments
+    return parser.parse_args()
 
 
 def judge_all(
-    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, deadline: float
+    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, seconds: float
 ) -> int:
     """Prints what `judge` finds wrong with the cases; returns the program's exit code."""
     tried: Counter[str] = Counter()
     failed = 0
-    for case, complaints in _judged(cases, judge, jobs=jobs, deadline=deadline):
+    for case, complaints in _judged(cases, judge, jobs=jobs, seconds=seconds):
         tried[case.kind] += 1
         failed += bool(complaints)
         for complaint in complaints:
@@ -63,9 +59,9 @@ def judge_all(
 
 
 def _judged(
-    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, deadline: float
+    cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, seconds: float
 ) -> Iterator[tuple[C, list[str]]]:
-    remaining = iter(cases)
+    remaining, deadline = iter(cases), time.monotonic() + seconds
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
         running: dict[Future[list[str]], C] = {}
         while True:

@@ -1,7 +1,7 @@
 """A short run has a fault at every call that changes a file, one after another, and goes on.
 
     .venv/bin/python -m benchmarks.faults.kill                           # all of them: an hour
-    .venv/bin/python -m benchmarks.faults.kill --seconds 30 --seed 1     # as many as there is time
+    .venv/bin/python -m benchmarks.faults.kill --seconds 20 --seed 1     # as many as there is time
 
 A fault is a kill before the call or in the middle of a write, an error of the device (EIO), or a
 disk that is full from there on (ENOSPC). The run must end at once, after an error with one message,
@@ -117,11 +117,11 @@ def main() -> None:
         ]
         counts = ", ".join(f"{len(calls)} of a {kind} run" for kind, calls in made.items())
         print(f"calls that change files: {counts}; {len(cases)} faults", flush=True)
-        if arguments.is_limited:
+        if arguments.seconds < math.inf:
             print(f"in the order of --seed {arguments.seed}", flush=True)
             cases = random.Random(arguments.seed).sample(cases, len(cases))
         judge = functools.partial(complaints, whole=whole)
-        code = judging.judge_all(cases, judge, jobs=arguments.jobs, deadline=arguments.deadline)
+        code = judging.judge_all(cases, judge, jobs=arguments.jobs, seconds=arguments.seconds)
     sys.exit(code)
 
 

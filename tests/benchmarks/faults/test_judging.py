@@ -8,7 +8,7 @@ import pytest
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
-import itertools, sys, time
+import itertools, sys
 from dataclasses import dataclass
 from benchmarks.faults import judging
 
@@ -24,7 +24,7 @@ def judge(number):
     return ["it is three"] if number.value == 3 else []
 
 numbers, seconds = NUMBERS, SECONDS
-sys.exit(judging.judge_all(numbers, judge, jobs=2, deadline=time.monotonic() + seconds))
+sys.exit(judging.judge_all(numbers, judge, jobs=2, seconds=seconds))
 """
 
 

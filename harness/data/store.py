@@ -31,6 +31,8 @@ from kernels.files import replacing
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
 _PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}
 _DESCRIBED = ("name", "num_tokens", "num_classes")
+_COUNTS = ("num_tokens", "num_classes", "held_out_rows")
+_TYPES: dict[str, type] = {"name": str, "is_unique": bool, **dict.fromkeys(_COUNTS, int)}
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 
@@ -120,9 +122,17 @@ def _checksum(meta: Mapping[str, Any], fingerprint: str) -> str:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
-    if _FORMAT.items() <= meta.items():
-        return meta
-    raise InputError(f"{path} is not of the format {_FORMAT}. Save the set again.")
+    require(
+        _FORMAT.items() <= meta.items(),
+        f"{path} is not of the format {_FORMAT}. Save the set again.",
+    )
+    for key, kind in _TYPES.items():
+        require(
+            type(meta.get(key)) is kind,
+            f"{path}: {key} is {meta.get(key)!r:.100}, not of the type {kind.__name__}. Save the "
+            "set again.",
+        )
+    return meta
 
 
 def _map_part(folder: Path, part: str) -> npt.NDArray[Any]:

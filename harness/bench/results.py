@@ -5,6 +5,7 @@ dispatch), so that later questions can be answered from it.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from harness.decoding import decoded
 from harness.errors import InputError
 from harness.files import write_json
-from harness.reading import read_json
+from harness.reading import damage, read_json
 
 FORMAT_NAME = "harness-bench-results"
 FORMAT_VERSION = 1
@@ -186,4 +187,19 @@ def read_results(path: Path) -> Results:
             f"{written[1]}, not {FORMAT_NAME}, version {FORMAT_VERSION}. {remedy}"
         )
     results: Results = decoded(Results, content, where=str(path))
+    with damage(path, what="a results file", remedy=remedy):
+        _check(results)
     return results
+
+
+def _check(results: Results) -> None:
+    """Any exception where a comparison could not be made: no machine, or a rate that is none."""
+    host = results.provenance.host
+    named = [host["cpu"], host["cores"], *(gpu["name"] for gpu in results.provenance.gpus)]
+    if not all(isinstance(name, str | int) for name in named):
+        raise ValueError("the machine has no name")
+    if not isinstance(host["memory_bytes"], int):
+        raise ValueError(f"the machine's memory_bytes are {host['memory_bytes']!r:.100}")
+    for row in results.rows:
+        if row.figures is not None and not 0 < row.figures.examples_per_second.median < math.inf:
+            raise ValueError("a row has a rate that is not positive and finite")

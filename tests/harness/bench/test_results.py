@@ -89,3 +89,27 @@ def test_a_file_that_is_not_ours(
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fact"),
+    [
+        (("provenance", "host"), {}, "cpu"),
+        (("provenance", "host", "memory_bytes"), "7", "memory_bytes are '7'"),
+        (("provenance", "host", "cpu"), [], "the machine has no name"),
+        (("provenance", "gpus"), [{}], "name"),
+    ],
+)
+def test_a_machine_that_is_none_is_one_message(
+    tmp_path: Path, place: tuple[str, ...], value: object, fact: str
+) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, results())
+    content = json.loads(path.read_text())
+    holder = content
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"is damaged, or not a results file: .*{fact}"):
+        read_results(path)

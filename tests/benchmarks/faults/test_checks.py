@@ -45,7 +45,7 @@ def change_the_model(folder: Path) -> None:
 
 def repeat_the_curves(folder: Path) -> None:
     (path,) = (folder / "tensorboard").iterdir()
-    shutil.copy(path, path.with_name(path.name.replace(".0.v2", ".1.v2")))
+    shutil.copy(path, path.with_name(f"{path.name}.1"))
 
 
 def cut_the_curves(folder: Path) -> None:

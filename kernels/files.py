@@ -178,7 +178,8 @@ def _remove_abandoned(parent: int) -> None:
 
 def _remove(name: str, private: int, parent: int) -> None:
     # Nothing but what `replacing` makes: other users may give its name to any folder.
-    for entry in os.listdir(private):
+    # The lock goes last: without it, what is left could not be told from what is in use.
+    for entry in sorted(os.listdir(private), reverse=True):
         if _OURS.fullmatch(entry):
             if stat.S_ISDIR(os.stat(entry, dir_fd=private, follow_symlinks=False).st_mode):
                 shutil.rmtree(entry, dir_fd=private)

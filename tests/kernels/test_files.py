@@ -78,6 +78,24 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
     assert kept == {".mine.json", ".partial-0", ".partial-0/newsletter.txt", "b.json"}
 
 
+def test_what_a_kill_during_the_removal_left_is_removed(tmp_path: Path) -> None:
+    """Of a folder that was removed; the lock stays to the last."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    killed = """
+import os, pathlib, shutil, sys
+from kernels.files import remove
+sys.addaudithook(lambda event, _: event == "shutil.rmtree" and os.abort())
+remove(pathlib.Path(sys.argv[1]))
+"""
+    command = [sys.executable, "-c", killed, str(tmp_path / "a")]
+    assert subprocess.run(command, check=False).returncode < 0
+    (left,) = tmp_path.iterdir()
+    assert sorted(path.name for path in left.iterdir()) == ["lock", "new"]
+    with replacing(tmp_path / "b.json") as beside:
+        beside.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+
+
 def test_a_folder_becomes_the_new_one_as_a_whole(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as beside:
         beside.mkdir()

@@ -13,6 +13,7 @@ from harness.bench.results import AXES, Cell, Results, Row, varying
 from harness.errors import printable
 
 _MAX_NOTES = 12
+_MAX_NOTE_CHARACTERS = 1000
 
 
 def summarize(cell: Cell, rows: Sequence[Row]) -> Row:
@@ -102,6 +103,6 @@ def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> No
 def print_notes(notes: Sequence[str], console: Console) -> None:
     """Prints the first notes, and how many there are besides."""
     for note in notes[:_MAX_NOTES]:
-        console.out(printable(note))
+        console.out(printable(note, most=_MAX_NOTE_CHARACTERS))
     if len(notes) > _MAX_NOTES:
         console.print(f"and {len(notes) - _MAX_NOTES} more notes in the results")

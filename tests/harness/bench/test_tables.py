@@ -1,11 +1,12 @@
 """The sweep's table: repeats are summed up, and no line wraps."""
 
 import dataclasses
+import io
 
 import pytest
 from rich.console import Console
 
-from harness.bench.tables import print_table, summarize
+from harness.bench.tables import print_notes, print_table, summarize
 from tests.harness.bench.samples import CELL, results, row
 
 
@@ -37,3 +38,10 @@ def test_no_line_wraps_or_is_cut_short(
     ]
     assert lines[2].split() == ["65536", "auto", "out", "of", "memory"]
     assert "batch size 65536, implementation auto, repeat 1: out of memory: none left" in lines
+
+
+def test_a_note_of_any_length_is_cut() -> None:
+    """A damaged results file may hold one that takes rich minutes to colour."""
+    printed = io.StringIO()
+    print_notes(["1" * 1_000_000], Console(file=printed))
+    assert len(printed.getvalue()) <= 1_001

@@ -244,7 +244,13 @@ class Trainer:
 
     def export(self, path: str | Path) -> None:
         """Exports `model` as a TensorFlow SavedModel, which runs without this package: a new
-        folder, whole or not at all."""
+        folder, whole or not at all.
+
+        Raises:
+            InputError: when there is something at `path`.
+        """
+        if Path(path).exists():
+            raise InputError(f"{path} exists already; name another folder, or remove it first")
         with (
             replacing(Path(path)) as beside,
             computing(Surroundings(implementation="gather", export=True)),

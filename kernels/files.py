@@ -6,6 +6,7 @@ The kernels' cache and the harness write every file by these functions.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -19,6 +20,7 @@ _PARTIAL_START = ".partial-"
 _NEW = "new"
 _LOCK = "lock"
 _OURS = re.compile(rf"{_LOCK}|{_NEW}(\.\w+)?")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -140,6 +142,9 @@ def private_folder(parent: int) -> Iterator[int]:
                 closing.enter_context(_locked(private, os.O_CREAT | os.O_EXCL))
             except (BlockingIOError, FileNotFoundError):
                 continue  # another process took it for an abandoned one
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:  # without locks, nobody removes what is not theirs
+                    raise
             closing.callback(_remove, name, private, parent)
             yield private
             return

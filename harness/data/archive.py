@@ -90,17 +90,6 @@ class Archive:
         with self.damage():
             return array_in(content)
 
-    def check_members(self) -> None:
-        """Compares every member with its checksum.
-
-        Raises:
-            InputError: one is damaged.
-        """
-        with self.damage():
-            for member in self._zip.infolist():
-                for _ in self._pieces(member):
-                    pass
-
     def _pieces(self, member: ZipInfo) -> Iterator[bytes]:
         # In one piece, zipfile would unpack more than the archive's directory admits to.
         size = 0

@@ -21,6 +21,8 @@ _NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
 _PATTERN = re.compile(r"ckpt-(\d+)\.npz")
 _STEP = "step"
+_Kinds = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtypes and shapes, by name."""
 
 
 class Checkpoints:
@@ -83,12 +85,13 @@ class Checkpoints:
             "Remove it to go on from the one before, if there is one, or train with --overwrite to "
             "start anew."
         )
+        own = self._states[0].save()
         # One of an optimizer with more slots is still read: the message says what does not fit.
-        most_bytes = 1_000_000 + 2 * sum(array.nbytes for array in self._states[0].save().values())
+        most_bytes = 1_000_000 + 2 * sum(array.nbytes for array in own.values())
         with Archive(path, what="a checkpoint", remedy=remedy, max_bytes=most_bytes) as archive:
             names = [name.removesuffix(".npy") for name in archive.names]
             arrays = {name: archive.read_array(name) for name in names}
-        if misfit := self._misfit(arrays):
+        if misfit := _misfit(_kinds(own), _kinds(arrays)):
             raise InputError(
                 f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume with "
                 "the settings in the run folder's config.json, or train with --overwrite to start "
@@ -104,19 +107,6 @@ class Checkpoints:
     @staticmethod
     def _name(step: int) -> str:
         return f"ckpt-{step}.npz"
-
-    def _misfit(self, arrays: Mapping[str, np.ndarray]) -> str | None:
-        """The first thing in which a file differs from the state; None where there is none."""
-        expected = {**_kinds(self._states[0].save()), _STEP: ("int64", ())}
-        found = _kinds(arrays)
-        for name in expected | found:  # the weights first, which say most to a reader
-            if found.get(name) != expected.get(name):
-                is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
-                return f"of {name} it holds {is_}, and {should_be} is wanted"
-        for is_name, name in zip(found, expected, strict=True):
-            if is_name != name:  # the same layers, but another network
-                return f"it holds {is_name} where {name} is wanted"
-        return None
 
     def _saved(self) -> list[Path]:
         """The checkpoints, the last one last."""
@@ -147,24 +137,36 @@ def load_weights(path: Path, model: keras.Model) -> None:
     Raises:
         InputError: when it is damaged, or lacks a variable of the model.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
         for name, variable in variables_by_name(model).items():
-            wanted = variable.dtype, tuple(variable.shape)
             member = f"{MODEL_PREFIX}{name}"
-            if f"{member}.npy" in archive.names:
-                arrays[name] = archive.read_array(member)
-            found = _kinds(arrays).get(name)
-            if found != wanted:
+            found = {name: archive.read_array(member)} if f"{member}.npy" in archive.names else {}
+            kind, wanted = _kinds(found).get(name), (variable.dtype, tuple(variable.shape))
+            if kind != wanted:
                 raise InputError(
-                    f"checkpoint {path} does not fit the model: of {name} it holds "
-                    f"{_shown(found)}, and {_shown(wanted)} is wanted. Name another."
+                    f"checkpoint {path} does not fit the model: of {name} it holds {_shown(kind)}, "
+                    f"and {_shown(wanted)} is wanted. Name another."
                 )
+            arrays |= found
     for name, variable in variables_by_name(model).items():
         variable.assign(arrays[name])
 
 
-def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _misfit(own: _Kinds, found: _Kinds) -> str | None:
+    """The first thing in which a file differs from the state; None where there is none."""
+    expected = {**own, _STEP: ("int64", ())}
+    for name in expected | found:  # the weights first, which say most to a reader
+        if found.get(name) != expected.get(name):
+            is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
+            return f"of {name} it holds {is_}, and {should_be} is wanted"
+    for is_name, name in zip(found, expected, strict=True):
+        if is_name != name:  # the same layers, but another network
+            return f"it holds {is_name} where {name} is wanted"
+    return None
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> _Kinds:
     return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 

@@ -69,16 +69,17 @@ def load_model(path: str | Path) -> keras.Model:
     Raises:
         InputError: when it is none, it is damaged, or its network has more weights than it holds.
     """
-    with Archive(path, what="a .keras file", remedy=_REMEDY, max_bytes=_MAX_BYTES) as archive:
-        archive.check_members()
-        with archive.damage():
-            json_object(archive.read(_CONFIG))
-            num_bytes = _checked_weights(archive.read(_WEIGHTS))
-            budget = StoredBudget(path=path, stored_bytes=num_bytes)
-            with within_memory(budget), warnings.catch_warnings():
-                # After this warning Keras leaves layers as they were initialized.
-                warnings.filterwarnings("error", "Skipping nested container")
-                return keras.saving.load_model(path, compile=False)
+    archive = Archive(path, what="a .keras file", remedy=_REMEDY, max_bytes=_MAX_BYTES)
+    with archive, archive.damage():
+        json_object(archive.read(_CONFIG))
+        num_bytes = _checked_weights(archive.read(_WEIGHTS))
+        for name in {*archive.names} - {_CONFIG, _WEIGHTS}:
+            archive.read(name)  # against its checksum
+        budget = StoredBudget(path=path, stored_bytes=num_bytes)
+        with within_memory(budget), warnings.catch_warnings():
+            # After this warning Keras leaves layers as they were initialized.
+            warnings.filterwarnings("error", "Skipping nested container")
+            return keras.saving.load_model(path, compile=False)
 
 
 def _checked_weights(content: bytearray) -> int:

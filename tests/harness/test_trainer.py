@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.errors import InputError
 
 TOKENS, TAGS = 200, 30
 
@@ -209,6 +210,8 @@ def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
     own = trainer(implementation="auto")
     own.fit(train, verbose=False)
     own.export(tmp_path / "exported")
+    with pytest.raises(InputError, match="exists already; name another folder"):
+        own.export(tmp_path / "exported")
     served = tf.saved_model.load(str(tmp_path / "exported"))
     inputs = {
         "values": tf.constant(train.values),

@@ -61,6 +61,7 @@ ROOMS = (
         packages=frozenset({"numpy"}),
         rooms=(*GROUND, "kernels.cache", "kernels.files"),
     ),
+    Room(name="measures", modules=("harness.measures",), packages=frozenset({"numpy"})),
     Room(
         name="pipeline",
         modules=("harness.pipeline",),

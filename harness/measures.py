@@ -1,0 +1,247 @@
+"""How good predictions are: accuracy, precision, recall, F1, ROC-AUC and the confusion matrix.
+
+Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_evaluation.html), with
+`zero_division=0`. Letters: B rows, K classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+
+MAX_RANKED = 10_000_000
+"""ROC-AUC sorts all probabilities; of more than so many there is none."""
+MAX_CONFUSED = 1_000
+"""Of more classes than this there is no confusion matrix."""
+
+Counts = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quality:
+    """What predictions for B labelled rows come to."""
+
+    kind: str
+    """Of the task: `binary`, `multi_class` or `multi_label`."""
+    num_rows: int
+    right: Counts
+    """[K]: rows of each class that were predicted to be of it."""
+    predicted: Counts
+    """[K]: rows that were predicted to be of each class."""
+    support: Counts
+    """[K]: rows of each class."""
+    roc_auc_by_class: Shares | None
+    """[K]: one class against the rest, NaN where all rows or none are of it. Binary: [1], of class
+    1. None above `MAX_RANKED` probabilities, or where one is not finite."""
+    confusion: Counts | None
+    """[K, K]: rows of each class (the first axis) by the class that was predicted. None for
+    multi-label, and above `MAX_CONFUSED` classes."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows that are right; for multi-label of all B * K answers."""
+        if self.kind != "multi_label":
+            return float(self.right.sum() / self.num_rows)
+        wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
+        return float(1 - wrong / (self.num_rows * len(self.support)))
+
+    @property
+    def precision(self) -> Shares:
+        """[K]: the share of the rows predicted to be of a class that are."""
+        return _share(self.right, self.predicted)
+
+    @property
+    def recall(self) -> Shares:
+        """[K]: the share of the rows of a class that are predicted to be."""
+        return _share(self.right, self.support)
+
+    @property
+    def f1(self) -> Shares:
+        """[K]: the harmonic mean of both."""
+        return _share(2 * self.right, self.predicted + self.support)
+
+    def macro(self, by_class: Shares) -> float:
+        """The mean over classes; without those that are neither in the labels nor predicted, unless
+        the task is multi-label."""
+        counted = (self.predicted + self.support > 0) | (self.kind == "multi_label")
+        return float(by_class[counted].mean())
+
+    @property
+    def f1_micro(self) -> float:
+        """F1 of all classes' answers together: the accuracy, where each row has one class."""
+        return float(_share(2 * self.right.sum(), self.predicted.sum() + self.support.sum()))
+
+    @property
+    def roc_auc(self) -> float | None:
+        """The mean over classes that have one; None without any."""
+        known = self.roc_auc_by_class
+        if known is None or np.isnan(known).all():
+            return None
+        return float(np.nanmean(known))
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether the predictions are no better than the commonest class for every row: by
+        accuracy, and for multi-label by micro F1."""
+        most = int(self.support.max())
+        if most == self.num_rows:  # there is nothing to tell apart
+            return False
+        if self.kind == "multi_label":
+            return self.f1_micro <= 2 * most / (self.num_rows + int(self.support.sum()))
+        return int(self.right.sum()) <= most
+
+    def figures(self) -> dict[str, float | None]:
+        """The numbers that summary.json has beside the accuracy, by name."""
+        return {
+            "f1_macro": self.macro(self.f1),
+            "f1_micro": self.f1_micro,
+            "precision_macro": self.macro(self.precision),
+            "recall_macro": self.macro(self.recall),
+            "roc_auc": self.roc_auc,
+        }
+
+
+NO_FIGURES = dict.fromkeys(("f1_macro", "f1_micro", "precision_macro", "recall_macro", "roc_auc"))
+
+
+class Measures:
+    """Adds up what predictions come to, some rows at a time."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        kind: str,
+        num_classes: int,
+        max_ranked: int = MAX_RANKED,
+        max_confused: int = MAX_CONFUSED,
+    ) -> None:
+        """Args:
+        examples: with labels, for which `are_classes`.
+        kind, num_classes: of the task.
+        max_ranked: probabilities up to which there is a ROC-AUC.
+        max_confused: classes up to which there is a confusion matrix.
+        """
+        self._labels = examples.labels
+        self._kind = kind
+        self._num_rows = 0
+        self._right, self._predicted, self._support = np.zeros([3, num_classes], np.int64)
+        is_small = kind != "multi_label" and num_classes <= max_confused
+        self._confusion = np.zeros([num_classes, num_classes], np.int64) if is_small else None
+        self._ranked: list[tuple[Any, Any]] | None = []
+        if examples.num_rows * (1 if kind == "binary" else num_classes) > max_ranked:
+            self._ranked = None
+
+    def add(self, probabilities: npt.NDArray[np.float32]) -> None:
+        """Adds the next rows.
+
+        Args:
+            probabilities: float [b, K]; binary: [b, 1], of class 1.
+        """
+        num_classes = len(self._support)
+        begin, self._num_rows = self._num_rows, self._num_rows + len(probabilities)
+        labels = _labels(self._labels, begin, self._num_rows, self._kind, num_classes)
+        if self._kind == "multi_label":
+            taken = probabilities > 0.5
+            self._right += np.count_nonzero(taken & labels, axis=0)
+            self._predicted += np.count_nonzero(taken, axis=0)
+            self._support += np.count_nonzero(labels, axis=0)
+        else:
+            binary = self._kind == "binary"
+            taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
+            self._right += np.bincount(labels[taken == labels], minlength=num_classes)
+            self._predicted += np.bincount(taken, minlength=num_classes)
+            self._support += np.bincount(labels, minlength=num_classes)
+            if self._confusion is not None:
+                pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
+                self._confusion += pairs.reshape(num_classes, num_classes)
+        if self._ranked is not None:
+            self._ranked.append((probabilities, labels))
+
+    def quality(self) -> Quality:
+        """Of all rows that were added."""
+        return Quality(
+            kind=self._kind,
+            num_rows=self._num_rows,
+            right=self._right,
+            predicted=self._predicted,
+            support=self._support,
+            roc_auc_by_class=self._roc_auc_by_class(),
+            confusion=self._confusion,
+        )
+
+    def _roc_auc_by_class(self) -> Shares | None:
+        if self._ranked is None:
+            return None
+        probabilities, labels = map(np.concatenate, zip(*self._ranked, strict=True))
+        if not np.isfinite(probabilities).all():
+            return None
+        if self._kind == "binary":
+            return np.array([roc_auc(probabilities[:, 0], labels == 1)])
+        each = range(len(self._support))
+        is_class = labels.T if self._kind == "multi_label" else (labels == k for k in each)
+        pairs = zip(probabilities.T, is_class, strict=True)
+        return np.array([roc_auc(scores, among) for scores, among in pairs])
+
+
+def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: Any) -> Quality:
+    """The quality of predictions for all rows at once; for `how` see `Measures`."""
+    measures = Measures(examples, **how)
+    measures.add(probabilities)
+    return measures.quality()
+
+
+def are_classes(examples: Examples) -> bool:
+    """Whether every label is a class, or says of each class whether it holds: nothing between."""
+    labels = examples.labels
+    if labels is None or isinstance(labels, RaggedSets):
+        return labels is not None
+    return labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
+
+
+def class_labels(examples: Examples, *, kind: str, num_classes: int) -> npt.NDArray[Any]:
+    """Classes int64 [B]; for multi-label bool [B, K]."""
+    return _labels(examples.labels, 0, examples.num_rows, kind, num_classes)
+
+
+def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
+    """Rows [begin, end) of labels, as `class_labels`."""
+    if isinstance(given, RaggedSets):
+        splits = given.row_splits[begin : end + 1]
+        among = np.zeros([end - begin, num_classes], np.bool_)
+        rows = np.repeat(np.arange(end - begin), np.diff(splits))
+        among[rows, given.values[splits[0] : splits[-1]]] = True
+        return among
+    labels = given[begin:end]
+    if kind == "multi_label":
+        return labels.astype(np.bool_)
+    return labels.reshape(-1).astype(np.int64)
+
+
+def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
+    """The share of pairs of a row in the class and one that is not in which the first has the
+    higher score; equal scores count half (the Mann-Whitney U statistic over the number of pairs).
+
+    Args:
+        scores: [B], finite.
+        among: [B], whether a row is in the class.
+
+    Returns:
+        From 0 to 1; NaN where all rows or none are in the class.
+    """
+    inside, outside = np.sort(scores[among]), np.sort(scores[~among])
+    if not inside.size or not outside.size:
+        return float("nan")
+    below = np.searchsorted(outside, inside, "left").sum()
+    not_above = np.searchsorted(outside, inside, "right").sum()
+    return float((below + not_above) / (2 * inside.size * outside.size))
+
+
+def _share(part: Any, of: Any) -> Shares:
+    """`part / of`, and 0 where that is 0 / 0."""
+    return np.asarray(part / np.maximum(of, 1), np.float64)

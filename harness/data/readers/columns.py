@@ -1,0 +1,143 @@
+"""Which columns of a table hold the text and the labels: by name, or where it is plain to see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+
+# In the order in which they are taken where a table has several.
+_CONTENT_NAMES = (
+    *("text", "review", "sentence", "content", "comment", "body", "message", "tweet", "document"),
+    *("review_text", "reviewtext", "utterance", "question", "query", "description"),
+    *("tokens", "words", "ids", "items", "basket"),
+)
+_LABEL_NAMES = (
+    *("label", "labels", "sentiment", "class", "category", "categories", "intent", "emotion"),
+    *("emotions", "target", "topic", "topics", "genre", "genres", "tag", "tags", "stars"),
+    *("rating", "polarity", "y"),
+)
+_MAX_LISTED = 1000
+_MAX_NAME = 40
+_MAX_NAME_WORDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """What the user says about a table's columns."""
+
+    text_column: str | None = None
+    """Its name, or its number from 1 in a file without a header. None: found by its name, or as the
+    longer one of two."""
+    label_column: str | None = None
+    """As `text_column`; "" reads no labels."""
+    label_separator: str | None = None
+    """Splits a cell into several labels, which makes the data multi-label."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns that the user names."""
+        return tuple(name for name in (self.text_column, self.label_column) if name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns to read."""
+
+    content: str
+    """Of texts, tokens or ids."""
+    label: str | None
+
+    @property
+    def note(self) -> str:
+        """Which ones, as a sentence's part."""
+        label = f"labels from column {self.label}" if self.label else "no labels"
+        return f"text from column {self.content}, {label}"
+
+
+def choose(
+    path: Path | str,
+    names: Sequence[str],
+    sample: Sequence[Sequence[str]],
+    options: ColumnOptions,
+    *,
+    has_header: bool = True,
+) -> Columns:
+    """The columns among `names`.
+
+    Args:
+        path: for messages.
+        names: of all columns; numbers from 1 where there is no header.
+        sample: some rows of cells.
+        options: the user's.
+        has_header: whether the table names its columns.
+
+    Raises:
+        InputError: a column that the user names is not there, or the columns are not plain to see.
+    """
+    listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
+    listed += f"{', '.join(names):.{_MAX_LISTED}}."
+    for name in options.names:
+        if name not in names:
+            raise InputError(f"{path} has no column {name}. {listed} {_REMEDY}")
+    label = options.label_column
+    content = options.text_column or _by_name(names, _CONTENT_NAMES, label)
+    if label is None:
+        label = _by_name(names, _LABEL_NAMES, content)
+    if len(names) == 2 and options.label_column != "":
+        if content is None and label is None:
+            content = _longer(names, sample)
+        first, second = names
+        if content is None and label:
+            content = second if label == first else first
+        elif label is None and content:
+            label = second if content == first else first
+    elif len(names) == 1 and options.label_column == "":
+        content = names[0]
+    if content is None or label is None or content == label:
+        what = "the text" if content is None else "the label"
+        raise InputError(f"{path}: it is not plain which column is {what}. {listed} {_REMEDY}")
+    return Columns(content=content, label=label or None)
+
+
+_REMEDY = "Set --text-column and --label-column, to a name or, without a header, to a number."
+
+
+def has_header(rows: Sequence[Sequence[str]], options: ColumnOptions) -> bool:
+    """Whether the first of some rows names the columns.
+
+    It does where the user or this module knows one of its names. Else each cell has to look like a
+    name, and none may occur again below, as the labels of a row of data do.
+    """
+    first = [cell.strip() for cell in rows[0]]
+    if any(name in first for name in options.names):
+        return True
+    if {cell.lower() for cell in first} & {*_CONTENT_NAMES, *_LABEL_NAMES}:
+        return True
+    if len(set(first)) < len(first) or any(name.isdecimal() for name in options.names):
+        return False
+    below = [
+        {row[index].strip() for row in rows[1:] if index < len(row)} for index in range(len(first))
+    ]
+    return all(
+        _looks_like_a_name(cell) and cell not in seen
+        for cell, seen in zip(first, below, strict=True)
+    )
+
+
+def _looks_like_a_name(cell: str) -> bool:
+    is_short = 0 < len(cell) <= _MAX_NAME and len(cell.split()) <= _MAX_NAME_WORDS
+    return is_short and any(character.isalpha() for character in cell) and cell[-1] not in ".!?"
+
+
+def _by_name(names: Sequence[str], known: Sequence[str], taken: str | None) -> str | None:
+    lower = {name.strip().lower(): name for name in reversed(names) if name != taken}
+    return next((lower[name] for name in known if name in lower), None)
+
+
+def _longer(names: Sequence[str], sample: Sequence[Sequence[str]]) -> str | None:
+    """The one of two columns with the longer cells, if one is twice as long."""
+    first, second = (sum(len(row[index]) for row in sample if len(row) == 2) for index in (0, 1))
+    if first >= 2 * second:
+        return names[0]
+    return names[1] if second >= 2 * first else None

@@ -1,0 +1,38 @@
+"""What the tests of every reader share."""
+
+from typing import Any
+
+import pytest
+
+from harness.data.readers.records import Problems, Source
+
+
+class Read:
+    """All rows of a source, in one piece."""
+
+    def __init__(self, source: Source, *, block_bytes: int = 4_000_000) -> None:
+        self.problems = Problems()
+        self.blocks = list(source.blocks(self.problems, block_bytes=block_bytes))
+        self.parts = [block.part for block in self.blocks for _ in range(block.num_rows)]
+
+    @property
+    def contents(self) -> list[Any]:
+        """Texts, lists of tokens or lists of ids."""
+        rows: list[Any] = []
+        for block in self.blocks:
+            if block.sets is not None:
+                rows += [block.sets.row(index).tolist() for index in range(block.num_rows)]
+            else:
+                rows += block.texts if block.texts is not None else block.tokens or []
+        return rows
+
+    @property
+    def labels(self) -> list[Any]:
+        """Names, or lists of names."""
+        return [label for block in self.blocks for label in block.labels or ()]
+
+
+@pytest.fixture
+def read() -> type[Read]:
+    """read(source).contents, .labels, .parts, .problems"""
+    return Read

@@ -1,0 +1,153 @@
+"""CSV and TSV: which columns are read, and what is wrong with single rows or with the file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data.readers.formats import open_source
+from harness.data.readers.records import MAX_TEXT_BYTES, Problems
+from harness.errors import InputError
+
+Reader = Callable[..., Any]
+Writer = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """write(content, name) -> path"""
+
+    def write(content: str | bytes, name: str = "reviews.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_columns_by_their_names(write: Writer, read: Reader) -> None:
+    source = open_source(write("id,Review,sentiment\n1,good film,pos\n2,bad film, neg \n"))
+    rows = read(source)
+    assert rows.contents == ["good film", "bad film"]
+    assert rows.labels == ["pos", "neg"]
+    assert rows.parts == ["", ""]
+    assert source.name == "reviews"
+    assert source.note == "text from column Review, labels from column sentiment"
+    assert source.num_bytes() == source.path.stat().st_size
+
+
+def test_columns_that_the_user_names(write: Writer, read: Reader) -> None:
+    path = write("a,b,c\nx,1,good\ny,2,bad\n")
+    rows = read(open_source(path, text_column="c", label_column="a"))
+    assert (rows.contents, rows.labels) == (["good", "bad"], ["x", "y"])
+    unlabelled = read(open_source(path, text_column="c", label_column=""))
+    assert unlabelled.contents == ["good", "bad"]
+    assert unlabelled.blocks[0].labels is None
+    with pytest.raises(InputError, match=r"no column d. Its columns are a, b, c. Set --text-col"):
+        open_source(path, text_column="d")
+    with pytest.raises(InputError, match=r"which column is the text. Its columns are a, b, c\."):
+        open_source(path)
+
+
+def test_two_columns_without_known_names(write: Writer, read: Reader) -> None:
+    table = "kind,words\npos,a rather long text\nneg,another such text\n"
+    assert read(open_source(write(table))).labels == ["pos", "neg"]
+    text_is_known = "message,kind\nhello,greeting\n"
+    assert read(open_source(write(text_is_known))).labels == ["greeting"]
+    label_is_known = "kind,label\nhello,1\n"
+    assert read(open_source(write(label_is_known))).contents == ["hello"]
+
+
+def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
+    """As GoEmotions is published: text, numbers of emotions joined by commas, id."""
+    path = write('"Good", he said.\t27\ta1\nI "know\t3,14\ta2\n', "emotions.tsv")
+    with pytest.raises(InputError, match=r"It has no header; its columns are 1, 2, 3\. Set"):
+        open_source(path)
+    source = open_source(path, text_column="1", label_column="2", label_separator=",")
+    rows = read(source)
+    assert rows.contents == ['"Good", he said.', 'I "know']
+    assert rows.labels == [["27"], ["3", "14"]]
+    assert source.note.endswith("the file has no header")
+
+
+def test_a_first_row_whose_label_occurs_again_is_no_header(write: Writer, read: Reader) -> None:
+    rows = read(open_source(write("good movie,pos\nbad movie,neg\nfine movie,pos\n")))
+    assert rows.contents == ["good movie", "bad movie", "fine movie"]
+
+
+def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:
+    path = write('\ufefftext;label\r\n"one, ""two""\nthree";a\r\n\r\n=cmd|\' /C calc\'!A0;b\r\n')
+    assert read(open_source(path)).contents == ['one, "two"\nthree', "=cmd|' /C calc'!A0"]
+
+
+def test_wrong_rows_are_counted(write: Writer, read: Reader) -> None:
+    path = write(
+        b"text,label\ngood,1\nshort\nlong,1,2\nn\0l,1\n\xff\xfebad,0\n,0\n   ,0\nno label,\n"
+    )
+    rows = read(open_source(path))
+    assert rows.contents == ["good", "\ufffd\ufffdbad", "", ""]
+    assert rows.labels == ["1", "0", "0", "0"]
+    assert rows.problems.counts == {
+        "too few columns": 1,
+        "too many columns": 1,
+        "NUL character": 1,
+        "invalid UTF-8": 1,
+        "empty text": 2,
+        "empty label": 1,
+    }
+    assert rows.problems.first["too few columns"] == f"{path}, line 3"
+    assert rows.problems.first["empty text"] == f"{path}, line 7"
+
+
+def test_strict_makes_the_first_problem_an_error(write: Writer) -> None:
+    source = open_source(write("text,label\ngood,1\nshort\n"))
+    with pytest.raises(InputError, match=r"csv, line 3: too few columns\. .* leave out --strict"):
+        list(source.blocks(Problems(strict=True)))
+
+
+def test_blocks_are_about_as_large_as_asked_for(write: Writer, read: Reader) -> None:
+    source = open_source(write("text,label\n" + "ten letters,1\n" * 100))
+    rows = read(source, block_bytes=110)
+    assert [block.num_rows for block in rows.blocks] == [10] * 10
+    assert rows.contents == read(source).contents
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\n" + "x" * (MAX_TEXT_BYTES + 10) + ",1\n",
+        'text,label\n"never closed,1\n' + "good,1\n" * (MAX_TEXT_BYTES // 7 + 1),
+    ],
+)
+def test_a_very_long_row_is_one_message(write: Writer, read: Reader, content: str) -> None:
+    with pytest.raises(InputError, match=r"longer than 8,000,000 bytes. Is a quote never closed"):
+        read(open_source(write(content)))
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_rows(write: Writer, read: Reader) -> None:
+    path = write('text,label\ngood,1\n"bad,0\nfine,1\n')
+    with pytest.raises(InputError, match="the row that begins at line 3 is never closed"):
+        read(open_source(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("", "empty.csv", "has no rows"),
+        ("text,label\n".encode("utf-16"), "wide.csv", "encoded in UTF-16. Save it as UTF-8"),
+        ("text,label\r1,2\r", "old.csv", "is damaged, or not a CSV file: new-line character"),
+        ("one\n", "reviews.docx", r"no known format. .* \.csv"),
+    ],
+)
+def test_no_such_table(write: Writer, content: str | bytes, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_source(write(content, name))
+
+
+def test_a_folder_or_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match="not a regular file"):
+        open_source(tmp_path / "folder.csv")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        open_source(tmp_path / "none.csv")

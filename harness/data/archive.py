@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,8 @@ class Archive:
         for member in members:
             if ".." in member.filename.split("/") or member.filename.startswith("/"):
                 raise ValueError(f"its member {member.filename:.100} lies outside of it")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"its member {member.filename:.100} is a link")
             encrypted = member.flag_bits & 1
             if encrypted or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
                 kind = "encrypted" if encrypted else f"compressed by method {member.compress_type}"
@@ -67,6 +70,10 @@ class Archive:
     def names(self) -> list[str]:
         """Of the members, in the archive's order."""
         return self._zip.namelist()
+
+    def size(self, name: str) -> int:
+        """What a member takes, in bytes, unpacked."""
+        return self._zip.getinfo(name).file_size
 
     def read(self, name: str) -> bytearray:
         """A member, whole and with the right checksum.

@@ -50,7 +50,7 @@ class Lines:
 
 
 def decoded(
-    content: bytes, problems: Problems, path: Path | str, unit: str, number: int | str
+    content: bytes | bytearray, problems: Problems, path: Path | str, unit: str, number: int | str
 ) -> str:
     """UTF-8 as text; what is none is replaced by U+FFFD and counted."""
     try:

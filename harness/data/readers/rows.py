@@ -97,17 +97,27 @@ def sets_of(values: np.ndarray, row_splits: np.ndarray, path: Path | str) -> Rag
 
 def _text(content: Any) -> tuple[str, str | None]:
     if isinstance(content, str):
-        if "\0" in content:
-            return content, "NUL character"
-        return content if not content.isspace() else "", None
+        return "" if content.isspace() else content, _flaw(content)
     return "", None if _is_missing(content) else "not a text"
+
+
+def _flaw(text: str) -> str | None:
+    """What keeps a text from being written as UTF-8 or from being one string in C."""
+    if "\0" in text:
+        return "NUL character"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "lone surrogate"
+    return None
 
 
 def _tokens(content: Any) -> tuple[Sequence[str], str | None]:
     row = _as_list(content)
     if row is None or not all(isinstance(token, str) for token in row):
         return (), "not a list of strings"
-    return row, "NUL character" if any("\0" in token for token in row) else None
+    return row, next((flaw for token in row if (flaw := _flaw(token))), None)
 
 
 def _ids(content: Any) -> tuple[Sequence[int], str | None]:
@@ -144,8 +154,7 @@ def _name(label: Any) -> tuple[str, str | None]:
             label = int(label)  # how pandas keeps whole numbers where some are missing
         label = str(label)
     label = label.strip()
-    problem = None if label else "empty label"
-    return label, "NUL character" if "\0" in label else problem
+    return label, _flaw(label) if label else "empty label"
 
 
 def _names(labels: Any, separator: str | None) -> tuple[list[str], str | None]:

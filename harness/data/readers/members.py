@@ -1,0 +1,150 @@
+"""The files in a folder, a tar or a zip, one after the other. Nothing is unpacked to the disk."""
+
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Self
+
+from harness.data.archive import Archive
+from harness.errors import InputError
+from harness.reading import damage, opened
+
+Member = tuple[str, int, Callable[[], bytes | bytearray]]
+"""Its name, with "/" between folders; its size in bytes; reads it, before the next one is asked
+for."""
+
+_REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
+_PIECE_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 20
+_TAR_TYPES = (
+    *tarfile.SUPPORTED_TYPES,
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),  # headers in the pax format
+)
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZ": bz2.open,
+    b"\xfd7": lzma.open,
+}
+
+
+def folder_members(folder: Path) -> Iterator[Member]:
+    """Sorted within each folder, files before folders. Links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}. {_REMEDY}")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders.sort()
+        inside = os.fsencode(os.path.relpath(place, folder)).decode(errors="replace")
+        for file in sorted(files):
+            path = os.path.join(place, file)
+            with damage(path, what="a file", remedy=_REMEDY):
+                size = os.stat(path).st_size
+            name = os.fsencode(file).decode(errors="replace")
+            yield f"{inside}/{name}", size, partial(_content, path)
+
+
+def _content(path: str) -> bytes:
+    with opened(path, remedy=_REMEDY) as file:
+        return file.read()
+
+
+def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
+    """In the archive's order.
+
+    Raises:
+        InputError: it is damaged, a member lies outside of it or is a link, or it unpacks to more
+            than `max_bytes`.
+    """
+    with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
+        for name in archive.names:
+            if not name.endswith("/"):
+                yield name, archive.size(name), partial(archive.read, name)
+
+
+def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
+    """In the archive's order; compressed by gzip, bzip2, xz or not at all.
+
+    Raises:
+        InputError: as `zip_members`.
+    """
+    with (
+        opened(path, remedy=_REMEDY) as file,
+        damage(path, what="a tar file", remedy=_REMEDY),
+    ):
+        unpacker = _UNPACKERS.get(file.peek(2)[:2])
+        size = os.fstat(file.fileno()).st_size
+        stream = _Bounded(unpacker(file) if unpacker else file, max(max_bytes, size), path)
+        with tarfile.open(
+            fileobj=stream,  # type: ignore[call-overload]
+            mode="r|",
+            tarinfo=_TarMember,
+            encoding="utf-8",
+            errors="replace",
+        ) as archive:
+            for member in archive:
+                archive.members.clear()  # it would keep all of them
+                if member.isdir():
+                    continue
+                _check(member)
+                yield member.name, member.size, partial(_extracted, archive, member, path)
+        while stream.read(_PIECE_BYTES):  # to the checksum at the end
+            pass
+
+
+class _TarMember(tarfile.TarInfo):
+    """tarfile takes a damaged header for the archive's end, and reads one of any length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise ValueError(f"a header is damaged ({error})") from error
+        if member.type not in _TAR_TYPES or member.size < 0:
+            raise ValueError("a header is of no known type")
+        is_data = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+        if not is_data and member.size > _MAX_HEADER_BYTES:
+            raise ValueError(f"a header has {member.size:,} bytes")
+        return member
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    name = f"its member {member.name:.100}"
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise ValueError(f"{name} lies outside of it")
+    if member.islnk() or member.issym():
+        raise ValueError(f"{name} is a link")
+    if not member.isreg() or member.issparse():
+        raise ValueError(f"{name} is no regular file")
+
+
+def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    with damage(path, what="a tar file", remedy=_REMEDY):
+        file = archive.extractfile(member)
+        return file.read() if file else b""
+
+
+class _Bounded:
+    """A stream that gives no more than so many bytes."""
+
+    def __init__(self, stream: IO[bytes], max_bytes: int, path: Path) -> None:
+        self._stream, self._max_bytes, self._path = stream, max_bytes, path
+        self._num_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        self._num_bytes += len(piece)
+        if self._num_bytes > self._max_bytes:
+            raise InputError(
+                f"{self._path} unpacks to more than the {self._max_bytes:,} bytes that are "
+                f"allowed. {_REMEDY}"
+            )
+        return piece

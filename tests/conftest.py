@@ -7,6 +7,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # The suite runs on logical CPU devices, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# XLA compiles hundreds of small programs here, and optimizing their machine code takes longer than
+# they run. Its passes over the graph stay as they are. `.ci/run` tests the numbers with XLA's own
+# setting as well.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import signal
 import sys
@@ -21,6 +25,19 @@ from harness.quiet import quiet_import
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_LOGICAL_DEVICES = 2
+# The files that take longest come first, so that no process works on one alone at the end.
+LONG_FILES = (
+    "tests/harness/test_trainer.py",
+    "tests/test_docs.py",
+    "tests/harness/cli/test_bench.py",
+    "tests/harness/bench/test_process.py",
+    "tests/harness/cli/test_resume.py",
+    "tests/harness/cli/test_telemetry.py",
+    "tests/harness/cli/test_profile.py",
+    "tests/harness/cli/test_train.py",
+    "tests/browser/test_tensorboard.py",
+    "tests/test_contributing.py",
+)
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 # Fresh examples on every run, and a failure prints the decorator that repeats it. No deadline: the
@@ -51,6 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         with quiet_import():
             import tensorflow  # noqa: F401
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files that take longest to the front; a file's own tests stay in their order."""
+    places = {PROJECT_ROOT / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -19,7 +19,7 @@ from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, dataset_info, fit, run_start
 from harness.loop import Run, Steps
-from harness.model.layers import Surroundings, computing
+from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.observe.divergence import divergence_message
@@ -70,6 +70,8 @@ class Trainer:
         self._setup: Setup | None = None
         self._steps_per_epoch = 0
         self._folder: Path | None = None
+        self._vocabulary: Vocabulary | None = None
+        """Of the rows of the last fit."""
         self._is_exposed = False
         """Whether the model was handed out since its values were last taken up."""
         self.step = 0
@@ -211,6 +213,7 @@ class Trainer:
                 summary=summary,
                 timeline=timeline,
             )
+        self._vocabulary = vocabulary or self._vocabulary
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
         self._steps_per_epoch = steps_per_epoch
@@ -242,20 +245,24 @@ class Trainer:
         with replacing(Path(path)) as beside:
             save_model(self.model, beside)
 
-    def export(self, path: str | Path) -> None:
-        """Exports `model` as a TensorFlow SavedModel, which runs without this package: a new
-        folder, whole or not at all.
+    def export(self, path: str | Path, *, format: Format = "saved_model") -> None:
+        """Exports `model` for other programs, whole or not at all.
+
+        Args:
+            path: a new file, or for a SavedModel a new folder.
+            format: `saved_model`, which TensorFlow runs without this package, and without Keras. It
+                takes ids, and texts where `fit` was given a vocabulary. `onnx`: from ids to
+                outputs; needs the extra `onnx`. `keras`: as `save`.
 
         Raises:
-            InputError: when there is something at `path`.
+            InputError: when there is something at `path`, or the model cannot be exported to it.
         """
-        if Path(path).exists():
-            raise InputError(f"{path} exists already; name another folder, or remove it first")
-        with (
-            replacing(Path(path)) as beside,
-            computing(Surroundings(implementation="gather", export=True)),
-        ):
-            self.model.export(beside, verbose=False)
+        known = self._setup is not None and self._setup.task.is_known
+        kind = self._setup.task.kind if self._setup is not None and known else None
+        model = self.model
+        export_model(
+            model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
+        )
 
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
         """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.

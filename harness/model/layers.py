@@ -15,6 +15,7 @@ import tensorflow as tf
 from harness.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, takes_rowids
+from kernels.multi_hot.padded import padded_dense
 
 __all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
 # HashDropout too: whoever imports the layers can load any saved model.
@@ -36,6 +37,9 @@ class Surroundings:
     export: bool = False
     """Whether the implementation stands over those that layers name: an exported model must run
     anywhere."""
+    padded: bool = False
+    """Whether no implementation computes, but `padded_dense`, for other runtimes than
+    TensorFlow."""
 
 
 _OUTSIDE = Surroundings(implementation="gather")
@@ -135,14 +139,17 @@ class MultiHotDense(keras.layers.Layer):
         if around.export:
             implementation = around.implementation
         splits = id(inputs["row_splits"])
-        outputs = multi_hot_dense(
-            tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype),
-            inputs["values"],
-            inputs["row_splits"],
-            implementation=implementation,
-            unique=self.unique or splits in around.unique,
-            value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,
-        )
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        if around.padded:
+            outputs = padded_dense(kernel, **inputs, unique=self.unique)
+        else:
+            outputs = multi_hot_dense(
+                kernel,
+                **inputs,
+                implementation=implementation,
+                unique=self.unique or splits in around.unique,
+                value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,
+            )
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
             outputs += bias

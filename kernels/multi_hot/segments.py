@@ -170,10 +170,15 @@ def _rows_ended(ends: Tensor, num_values: Any) -> Tensor:
     return tf.cumsum(ends_at)[:num_values]
 
 
+def _sort(keys: Tensor) -> Tensor:
+    # A compiled function would be compiled anew for every length, and TensorFlow Serving runs none.
+    return tf.sort(keys) if keys.shape[0] is None else _compiled_sort(keys)
+
+
 # tf.sort sorts (value, position) pairs, four times slower than XLA's sort of values alone, which
 # exists only in compiled functions; so this is compiled wherever it is called from.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _sort(keys: Tensor) -> Tensor:
+def _compiled_sort(keys: Tensor) -> Tensor:
     return tf_xla.sort(keys)
 
 

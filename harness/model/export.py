@@ -1,0 +1,181 @@
+"""Models for other programs: a TensorFlow SavedModel, an ONNX file, or Keras's own format."""
+
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import keras
+import tensorflow as tf
+from keras.src.export.export_utils import get_input_signature
+
+from harness.data.vocabulary import Vocabulary
+from harness.errors import InputError
+from harness.model.layers import Surroundings, computing
+from harness.model.network import is_functional, multi_hot_layers
+from harness.model.saved import save_model
+from harness.model.text import TextEncoder
+from kernels.files import replacing
+
+Format = Literal["saved_model", "onnx", "keras"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+Head = Literal["sigmoid", "softmax"]
+
+_OPSET = 18
+_MOST_ONNX_TOKENS = 2**24
+"""ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
+_MOST_ONNX_BYTES = 2**31 - 2**20
+"""Of the weights: an ONNX file is one message of protocol buffers."""
+
+
+def export_model(
+    model: keras.Model,
+    path: str | Path,
+    *,
+    format: Format,
+    vocabulary: Vocabulary | None = None,
+    head: Head = "sigmoid",
+) -> None:
+    """Writes a model for other programs, whole or not at all.
+
+    Args:
+        model: built.
+        path: a new file, or for a SavedModel a new folder.
+        format: `saved_model`, which has the signature `serve` from ids to what the model gives, and
+            with a vocabulary `serve_text` from texts to probabilities; `onnx`, from ids to what the
+            model gives; `keras`.
+        vocabulary: of the model's ids.
+        head: the activation that makes probabilities of logits.
+
+    Raises:
+        InputError: when there is something at `path`, or the model cannot be exported to it.
+        OSError: when it cannot be written, naming it.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} exists already; name another folder, or remove it first")
+    if format == "keras" and path.suffix != ".keras":
+        raise InputError(f"{path} does not end in .keras, by which Keras knows its files; name one")
+    if format == "onnx":
+        _check_onnx(model)
+    if vocabulary is not None:
+        check_vocabulary(vocabulary, model)
+    with replacing(path) as beside:
+        if format == "keras":
+            save_model(model, beside)
+        elif format == "onnx":
+            _write_onnx(model, beside)
+        else:
+            _write_saved_model(model, beside, vocabulary, head)
+
+
+def head_of(model: keras.Model, kind: str | None) -> Head:
+    """The activation that makes probabilities of logits: the model's last one, else that of the
+    task `kind`, else a softmax where there are several outputs."""
+    last = model.layers[-1] if is_functional(model) else None
+    found = getattr(getattr(last, "activation", None), "__name__", None)
+    if found == "sigmoid":
+        return "sigmoid"
+    if found == "softmax" or kind == "multi_class":
+        return "softmax"
+    several = is_functional(model) and model.outputs[0].shape[-1] not in (None, 1)
+    return "softmax" if several and kind is None else "sigmoid"
+
+
+def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
+    """Raises InputError when a vocabulary has ids that the model does not know."""
+    known = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
+    if vocabulary.num_tokens > known:
+        raise InputError(
+            f"the vocabulary has ids below {vocabulary.num_tokens}, but the model knows those "
+            f"below {known}; name the model's own vocabulary"
+        )
+
+
+def _write_saved_model(
+    model: keras.Model, path: Path, vocabulary: Vocabulary | None, head: Head
+) -> None:
+    archive = keras.export.ExportArchive()
+    signature = get_input_signature(model)
+    with computing(Surroundings(implementation="gather", export=True)):
+        archive.track_and_add_endpoint("serve", model, signature)
+        if vocabulary is not None and _takes_texts(signature):
+            encoder = TextEncoder(vocabulary)
+            archive.track(encoder)
+            names = vocabulary.class_names
+
+            def serve_text(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+                return _judged(model(encoder(texts), training=False), names, head)
+
+            texts = tf.TensorSpec([None], tf.string, name="texts")
+            archive.add_endpoint("serve_text", serve_text, [texts])
+        archive.write_out(path, verbose=False)
+
+
+def _takes_texts(signature: Any) -> bool:
+    """Whether the model's only input is sets of ids."""
+    (inputs, *others) = signature
+    return not others and isinstance(inputs, dict) and {"values", "row_splits"} <= inputs.keys()
+
+
+def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
+    """For each text the `probabilities` of all `classes` [B, K], and its likeliest class, `label`
+    [B], where it has one class."""
+    logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+    found = keras.activations.get(head)(logits)
+    is_binary = found.shape[1] == 1
+    if is_binary:
+        found = tf.concat([keras.activations.sigmoid(-logits), found], axis=1)
+    num_rows, num_classes = tf.shape(found)[0], found.shape[1]
+    names = [*class_names[:num_classes], *map(str, range(len(class_names), num_classes))]
+    known = tf.constant(names, tf.string)
+    judged = {"classes": tf.tile(known[None, :], [num_rows, 1]), "probabilities": found}
+    if head == "softmax" or is_binary:
+        judged["label"] = tf.gather(known, tf.argmax(found, axis=1))
+    return judged
+
+
+def _check_onnx(model: keras.Model) -> None:
+    missing = [name for name in ("onnx", "tf2onnx") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"an ONNX file needs {' and '.join(missing)}; install the extra `onnx`: "
+            "pip install 'multi-hot-harness[onnx]'"
+        )
+    num_bytes = 4 * model.count_params()
+    tokens = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
+    if num_bytes > _MOST_ONNX_BYTES or tokens > _MOST_ONNX_TOKENS:
+        raise InputError(
+            f"the model has {num_bytes:,} bytes of weights and {tokens:,} ids; an ONNX file holds "
+            f"{_MOST_ONNX_BYTES:,} and {_MOST_ONNX_TOKENS:,}: export a SavedModel"
+        )
+    others = {layer.compute_dtype for layer in model.layers} - {"float32"}
+    if others:
+        raise InputError(
+            f"the model computes in {', '.join(sorted(others))}, which ONNX Runtime does not on a "
+            "CPU; train it with --precision float32, or export a SavedModel"
+        )
+
+
+def _write_onnx(model: keras.Model, path: Path) -> None:
+    log = logging.getLogger("tf2onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with (
+            computing(Surroundings(implementation="gather", export=True, padded=True)),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", category=FutureWarning)  # Keras asks for np.object
+            model.export(
+                path,
+                format="onnx",
+                verbose=False,
+                input_signature=get_input_signature(model),
+                opset_version=_OPSET,
+            )
+    finally:
+        log.setLevel(level)

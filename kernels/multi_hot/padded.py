@@ -1,0 +1,60 @@
+"""The multi-hot product for programs that other runtimes read: no scatter, no segments, no XLA.
+
+Converters have no good counterpart for those: ONNX Runtime adds up a scatter in several threads
+that overwrite each other's sums. Every row is padded to the longest instead, so memory grows with
+rows * longest row * units.
+Shapes: B rows, V num_tokens, H units, N values, L ids of the longest row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+
+def padded_dense(
+    table: Tensor,
+    values: Tensor,
+    row_splits: Tensor,
+    *,
+    unique: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return what `multi_hot_dense` does, without a gradient.
+
+    Args:
+      table: [V, H] float32.
+      values: [N] int32; a row with an id outside [0, V) is NaN.
+      row_splits: [B + 1] int32 or int64, B > 0.
+      unique: the caller's promise that no row holds an id twice.
+      weights: [N] float32, of each id; an id that a row holds twice counts twice then. None: 1,
+        and a repeated id counts once.
+
+    Returns:
+      [B, H].
+    """
+    V = table.shape[0]
+    row_splits = tf.cast(row_splits, tf.int32)
+    starts, ends = row_splits[:-1, None], row_splits[1:, None]
+    positions = starts + tf.range(tf.maximum(tf.reduce_max(ends - starts), 1))[None, :]
+    in_row = positions < ends
+    positions = tf.where(in_row, positions, 0)
+    # One more element, so that there is one to read where there are no values.
+    ids = tf.gather(tf.concat([values, [0]], 0), positions)
+    counts = in_row & (ids >= 0) & (ids < V)
+    valid = tf.reduce_all(counts | ~in_row, axis=1, keepdims=True)
+    if weights is not None:
+        share = tf.gather(tf.concat([weights, [0.0]], 0), positions)
+    else:
+        share = tf.ones_like(ids, table.dtype)
+        if not unique:
+            ids = tf.sort(tf.where(counts, ids, V), axis=1)
+            again = tf.concat([tf.zeros_like(ids[:, :1], tf.bool), ids[:, 1:] == ids[:, :-1]], 1)
+            counts = (ids < V) & ~again
+    share = tf.where(counts, tf.cast(share, table.dtype), 0.0)
+    picked = tf.gather(table, tf.where(counts, ids, 0))
+    sums = tf.linalg.matmul(share[:, None, :], picked)[:, 0, :]
+    return tf.where(valid, sums, tf.constant(float("nan"), table.dtype))

@@ -1,0 +1,85 @@
+"""What is exported says what the trainer says, wherever it is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import harness
+from harness.data.vocabulary import Vocabulary
+from harness.model.network import default_network
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = ["the", "film", "was", "good", "bad", "été", "don't", "ας", "i̇"]
+VOCABULARY = Vocabulary(
+    ids={word: token for token, word in enumerate(WORDS, 3)},
+    num_tokens=40,
+    start_id=1,
+    unknown_id=2,
+    class_names=("no", "perhaps", "yes"),
+)
+TEXTS = ["The film was GOOD!", "", "  ÉTÉ, ΑΣ été; don't İ", "unknown words good good", "bad\tbad"]
+
+
+def sets_of(texts: list[str], vocabulary: Vocabulary = VOCABULARY) -> harness.RaggedSets:
+    rows = [vocabulary.encode(text) for text in texts]
+    return harness.RaggedSets(
+        values=np.concatenate([*rows, np.zeros(0, np.int32)]),
+        row_splits=np.cumsum([0, *map(len, rows)]),
+        labels=np.arange(len(rows)) % 3,
+        num_tokens=vocabulary.num_tokens,
+        num_classes=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def trainer() -> harness.Trainer:
+    network = default_network(num_tokens=40, num_classes=3, hidden_units=(8, 4), dropout=(0.3, 0))
+    made = harness.Trainer(
+        network,
+        batch_size=5,
+        implementation="gather",
+        precision="float32",
+        replicas=1,
+        input="stream",
+    )
+    rows = sets_of(TEXTS)
+    made.fit(rows, epochs=3, verbose=False, vocabulary=VOCABULARY)
+    return made
+
+
+def test_every_format_in_another_process(trainer: harness.Trainer, tmp_path: Path) -> None:
+    trainer.export(tmp_path / "served")
+    trainer.export(tmp_path / "model.onnx", format="onnx")
+    trainer.export(tmp_path / "model.keras", format="keras")
+    rows = sets_of(TEXTS)
+    splits = rows.row_splits.astype(np.int32)
+    np.savez(tmp_path / "rows.npz", values=rows.values, row_splits=splits)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    process = Path(__file__).with_name("exported_process.py")
+    done = subprocess.run(
+        [sys.executable, process, tmp_path],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = np.load(tmp_path / "said.npz")
+    expected = trainer.predict(rows)
+    for name in ("saved_model", "text_probabilities", "onnx", "keras"):
+        np.testing.assert_allclose(said[name], expected, atol=1e-5, err_msg=name)
+    assert said["text_label"].tolist() == [
+        VOCABULARY.class_names[number] for number in expected.argmax(axis=1)
+    ]
+    assert said["text_classes"].tolist() == [list(VOCABULARY.class_names)] * len(TEXTS)
+
+
+def test_a_saved_model_needs_no_compiler(trainer: harness.Trainer, tmp_path: Path) -> None:
+    """TensorFlow Serving refuses functions that XLA is to compile."""
+    trainer.export(tmp_path / "served")
+    content = (tmp_path / "served" / "saved_model.pb").read_bytes()
+    assert b"XlaSort" not in content

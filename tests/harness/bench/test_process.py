@@ -109,18 +109,9 @@ def test_other_ends_are_failures(data: Path) -> None:
     assert ended.value.status == "failed"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 801}, "--batch-size is 801 .* 800"),
-        ({"colour": "red"}, "unknown setting 'colour'"),
-    ],
-)
-def test_wrong_settings_are_an_input_error(
-    changes: dict[str, Any], message: str, data: Path
-) -> None:
-    with pytest.raises(InputError, match=message):
-        measure(CELL, small(data, **changes), repeat=0, seconds=None, steps=4)
+def test_wrong_settings_are_an_input_error(data: Path) -> None:
+    with pytest.raises(InputError, match=r"--batch-size is 801 .* 800"):
+        measure(CELL, small(data, batch_size=801), repeat=0, seconds=None, steps=4)
 
 
 def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +161,7 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     for package in ("harness", "kernels"):
         shutil.copytree(OWN_CODE / package, tmp_path / package)
     a = Side(settings=small(data), code=tmp_path, state={"commit": "0123abc"})
-    b = Side(settings=small(data, hidden_units=[2048, 2048]))
+    b = Side(settings=small(data, hidden_units=[512, 512]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
     assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
     assert np.median(pair.log_ratios) < -0.2

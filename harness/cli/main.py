@@ -21,6 +21,7 @@ from harness.cli.compare import CompareConfig, compare
 from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
+from harness.cli.export import ExportConfig, export
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.smoke import SmokeConfig, smoke
@@ -45,6 +46,7 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     TrainConfig: ("train", train),
     EvaluateConfig: ("evaluate", evaluate),
     PredictConfig: ("predict", predict),
+    ExportConfig: ("export", export),
     DataInfoConfig: ("data info", info),
     DataConvertConfig: ("data convert", convert),
     SmokeConfig: ("smoke", smoke),

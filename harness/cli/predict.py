@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.checks import require, require_count
+from harness.cli.text_lines import Oddities, blocks_of_texts
 from harness.data.options import WordIds
 from harness.errors import InputError, printable
+from harness.files import json_text
 from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
+    from harness.model.judge import Judge
 
 _SHOWN = 60
+_ROWS_AT_ONCE = 4_096
+_LIKELY = 0.5
+"""A label of several that exclude nothing is given above this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +38,42 @@ class PredictConfig:
     """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
 
     texts: tuple[str, ...] = ()
-    """The texts. Left out: one a line from standard input."""
+    """The texts. Left out: one a line from --files, or from standard input."""
+
+    files: tuple[str, ...] = ()
+    """Files with a text in each line, in UTF-8."""
+
+    json: bool = False
+    """Print one JSON object a text."""
+
+    explain: int = 0
+    """Show so many words of each text with their weights: how much the log-odds of the predicted
+    class fall when the word is left out."""
 
     word_index: str | None = None
     """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
     Keras's cache."""
 
     imdb: WordIds = field(default_factory=lambda: WordIds(num_words=None))
+
+    def __post_init__(self) -> None:
+        require_count("--explain", self.explain, least=0)
+        require(not (self.texts and self.files), "give --texts or --files, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prediction:
+    """What is said of a text; of a blank one nothing."""
+
+    index: int
+    text: str
+    labels: tuple[str, ...] = ()
+    probability: float | None = None
+    """Of the label, or of the likeliest class where there are several or none."""
+    probabilities: dict[str, float] | None = None
+    known: int = 0
+    words: int = 0
+    explained: Sequence[tuple[str, float]] = ()
 
 
 def predict(config: PredictConfig, console: Console | None = None) -> int:
@@ -45,49 +82,121 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     Raises:
         InputError: when there is no text, no such model or no word index.
     """
-    import numpy as np
-
-    from harness.data.ragged import RaggedSets
-
-    console = console or Console()
-    given = config.texts or tuple(line.strip() for line in sys.stdin if line.strip())
-    texts = tuple(text for text in given if text.strip())
-    if not texts or len(texts) < len(config.texts):
-        raise InputError(
-            "there is no text, or an empty one; give texts as arguments, or one a line on standard "
-            "input"
-        )
+    console, notes = console or Console(), Console(stderr=True)
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.environment import warn_of_gpus
-    warn_of_gpus(Console(stderr=True))
+        from harness.model.export import head_of
+        from harness.model.judge import Judge
+    warn_of_gpus(notes)
     saved = load_saved_model(config.model)
-    words = _vocabulary(config, saved)
-    names = saved.vocabulary.class_names if saved.vocabulary else ()
-    reserved = {words.start_id, words.unknown_id}
-    rows = [words.encode(text) for text in texts]
-    sets = RaggedSets(
-        values=np.concatenate(rows).astype(np.int32),
-        row_splits=np.cumsum([0, *map(len, rows)]),
-        num_tokens=saved.num_tokens,
-        name="the texts",
-    )
-    outputs = saved.trainer.predict(sets)
-    if outputs.shape[1] == 1:
-        outputs = np.concatenate([1 - outputs, outputs], axis=1)
+    model = saved.trainer.model
+    judge = Judge(model, _vocabulary(config, saved), head_of(model, saved.kind))
+    oddities = Oddities()
+    found = _predictions(judge, config, oddities)
+    if config.texts and not config.json:
+        console.print(_table(list(found), explains=config.explain > 0))
+    else:
+        shown = _as_json if config.json else _as_line
+        for block in found:
+            sys.stdout.write("".join([f"{shown(one)}\n" for one in block]))
+            sys.stdout.flush()
+    if oddities.texts == oddities.blank:
+        raise InputError(
+            "there is no text that is not blank; give texts as arguments, or one a line in --files "
+            "or on standard input"
+        )
+    for note in oddities.notes():
+        notes.print(f"note: {note}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _predictions(
+    judge: Judge, config: PredictConfig, oddities: Oddities
+) -> Iterator[list[_Prediction]]:
+    """Of a block of texts after another."""
+    index = 0
+    for block in blocks_of_texts(config.texts, config.files, oddities):
+        for start in range(0, len(block), _ROWS_AT_ONCE):
+            texts = block[start : start + _ROWS_AT_ONCE]
+            rows = judge.encode(texts)
+            outputs = judge.probabilities(rows)
+            taken = outputs.argmax(axis=1).tolist()
+            made = []
+            for number, text in enumerate(texts):
+                if not text.strip():
+                    made.append(_Prediction(index=index + number, text=text))
+                    continue
+                row, best = outputs[number].tolist(), taken[number]
+                labels: tuple[str, ...] = (judge.class_names[best],)
+                if judge.is_multi_label:
+                    pairs = zip(judge.class_names, row, strict=True)
+                    labels = tuple(name for name, value in pairs if value > _LIKELY)
+                known, words = judge.known(rows[number])
+                explained: Sequence[tuple[str, float]] = ()
+                if config.explain:
+                    explained = judge.explain(rows[number], best, most=config.explain)
+                made.append(
+                    _Prediction(
+                        index=index + number,
+                        text=text,
+                        labels=labels,
+                        probability=row[best],
+                        probabilities=dict(zip(judge.class_names, row, strict=True)),
+                        known=known,
+                        words=words,
+                        explained=explained,
+                    )
+                )
+            index += len(texts)
+            yield made
+
+
+def _as_json(one: _Prediction) -> str:
+    content: dict[str, Any] = {
+        "index": one.index,
+        "text": one.text,
+        "labels": one.labels,
+        "probability": one.probability,
+        "probabilities": one.probabilities,
+        "known_words": one.known,
+        "words": one.words,
+    }
+    if one.explained:
+        content["explanation"] = one.explained
+    return json_text(content)
+
+
+def _as_line(one: _Prediction) -> str:
+    """Labels, probability, known words and text between tabs, and the words that decided."""
+    probability = "" if one.probability is None else f"{one.probability:.6f}"
+    text = printable(one.text, one_line=True)
+    parts = [", ".join(one.labels), probability, f"{one.known}/{one.words}", text]
+    if one.explained:
+        parts.append(_words(one))
+    return "\t".join([*(printable(part, one_line=True) for part in parts[:3]), *parts[3:]])
+
+
+def _words(one: _Prediction) -> str:
+    return printable(", ".join(f"{w} {weight:+.2f}" for w, weight in one.explained), one_line=True)
+
+
+def _table(blocks: Sequence[Sequence[_Prediction]], *, explains: bool) -> Table:
     table = Table()
     for column in ("text", "known words", "class", "its probability"):
         table.add_column(column, justify="left" if column == "text" else "right")
-    for text, ids, probabilities in zip(texts, rows, outputs, strict=True):
-        known = sum(token not in reserved for token in ids.tolist())
-        total = len(ids) - (words.start_id is not None)
-        taken = int(np.argmax(probabilities))
-        label = names[taken] if taken < len(names) else str(taken)
-        table.add_row(
-            _shown(text), f"{known} of {total}", _shown(label), f"{probabilities[taken]:.3f}"
-        )
-    console.print(table)
-    return 0
+    if explains:
+        table.add_column("words that decided")
+    for one in (one for block in blocks for one in block):
+        probability = "" if one.probability is None else f"{one.probability:.3f}"
+        cells: list[str | Text] = [
+            _shown(one.text),
+            f"{one.known} of {one.words}",
+            _shown(", ".join(one.labels)),
+            probability,
+        ]
+        table.add_row(*cells, *([Text(_words(one))] if explains else []))
+    return table
 
 
 def _shown(text: str) -> Text:
@@ -102,13 +211,14 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
 
     words = saved.vocabulary
     if config.word_index is None and words is not None:
-        if words.num_tokens > saved.num_tokens:
-            raise InputError(
-                f"the run's vocabulary has ids below {words.num_tokens}, but {saved.path} knows "
-                f"those below {saved.num_tokens}; name the model's own words with --word-index FILE"
-            )
         return words
     path = Path(config.word_index) if config.word_index else cached_file(WORD_INDEX_NAME)
     if not path.exists():
-        raise InputError(f"no word index at {path}; name one with --word-index FILE")
-    return Vocabulary.from_word_index(path, config.imdb, num_tokens=saved.num_tokens)
+        raise InputError(
+            f"no vocabulary.json lies beside {saved.path}, and no word index at {path}; name the "
+            "run folder that the model is from, or a word index with --word-index FILE"
+        )
+    names = words.class_names if words is not None else ()
+    return Vocabulary.from_word_index(
+        path, config.imdb, num_tokens=saved.num_tokens, class_names=names
+    )

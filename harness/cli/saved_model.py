@@ -42,6 +42,12 @@ class SavedModel:
     vocabulary: Vocabulary | None
     """Vocabulary of its run."""
 
+    @property
+    def kind(self) -> str | None:
+        """What the labels of its run mean; None where that is not known."""
+        task = (self.config or {}).get(RESOLVED, {}).get("task", {})
+        return task.get("name") if isinstance(task, Mapping) else None
+
     def data(self) -> DataConfig:
         """The data of its run.
 

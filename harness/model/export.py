@@ -63,6 +63,7 @@ def export_model(
         _check_onnx(model)
     if vocabulary is not None:
         check_vocabulary(vocabulary, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         if format == "keras":
             save_model(model, beside)

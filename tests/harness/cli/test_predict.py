@@ -60,9 +60,46 @@ def test_texts(model: Path) -> None:
     assert float(bad[3]) > 0.9
 
 
-def test_standard_input(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("good film\n\n  bad film  \n"))
-    assert [row[2] for row in rows(judge(model))] == ["positive", "negative"]
+def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_every_line_of_standard_input_is_a_line(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, b"good film\n\nbad \xff \x1b[31m bad\t film\r\n\0 good")
+    result = judge(model)
+    assert result.code == 0
+    lines = [line.split("\t") for line in result.out.splitlines()]
+    assert [line[0] for line in lines] == ["positive", "", "negative", "positive"]
+    assert [line[2] for line in lines] == ["2/2", "0/0", "3/6", "1/2"]
+    shown = ["good film", "", "bad \ufffd \\x1b[31m bad\\t film", "\\x00 good"]
+    assert [line[3] for line in lines] == shown
+    assert "note: 1 of 4 texts are blank and were not judged" in result.err
+    assert "note: 1 of 4 texts are not UTF-8" in result.err
+
+
+def test_json_of_files(model: Path, tmp_path: Path) -> None:
+    long = "good " * 100_000
+    (tmp_path / "a").write_text(f"{long}\n\n")
+    (tmp_path / "b").write_text("a bad film")
+    index = model.parent / "imdb_word_index.json"
+    files = ("--files", tmp_path / "a", tmp_path / "b", "--json", "--explain", "2")
+    result = call("predict", "--model", model, "--word-index", index, *files)
+    first, blank, last = (json.loads(line) for line in result.out.splitlines())
+    assert (first["text"], first["labels"]) == (long, ["positive"])
+    assert (blank["index"], blank["labels"], blank["probabilities"]) == (1, [], None)
+    assert (last["index"], last["labels"], last["known_words"]) == (2, ["negative"], 2)
+    assert last["explanation"][0][0] == "bad"
+    assert last["explanation"][0][1] > 1
+    assert sum(last["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert last["probability"] == last["probabilities"]["negative"]
+    result = call("predict", "--model", model, "--files", tmp_path / "none")
+    assert (result.code, result.out) == (2, "")
+
+
+def test_an_argument_that_is_not_utf8(model: Path) -> None:
+    assert rows(judge(model, "good \udcff film", "bad \ud800"))[1][2] == "negative"
 
 
 def test_a_long_text_is_cut(model: Path) -> None:
@@ -92,9 +129,9 @@ def test_the_words_of_a_run_need_no_word_index(
 
 
 def test_no_text(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n  \n"))
+    stdin(monkeypatch, b"\n  \n")
     result = judge(model)
-    assert (result.code, result.out) == (2, "")
+    assert result.code == 2
     assert result.err.startswith("error: there is no text")
 
 

@@ -1,0 +1,104 @@
+"""Texts to judge, one a line, from arguments, standard input or files, a block at a time."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.errors import InputError
+
+_BLOCK_BYTES = 1 << 18
+_MAX_LINE_BYTES = 100_000_000
+
+
+@dataclass
+class Oddities:
+    """What was odd about the texts read so far."""
+
+    texts: int = 0
+    blank: int = 0
+    undecodable: int = 0
+    """Lines that are not UTF-8; what is wrong in them became U+FFFD."""
+
+    def notes(self) -> list[str]:
+        """A sentence for each kind."""
+        found = []
+        if self.blank:
+            found.append(f"{self.blank:,} of {self.texts:,} texts are blank and were not judged")
+        if self.undecodable:
+            found.append(
+                f"{self.undecodable:,} of {self.texts:,} texts are not UTF-8; what is wrong in "
+                "them was replaced by U+FFFD"
+            )
+        return found
+
+
+def blocks_of_texts(
+    texts: Sequence[str], files: Sequence[str], oddities: Oddities
+) -> Iterator[list[str]]:
+    """The texts, in order: the arguments, else the lines of the files, else those of standard
+    input. What is read from a pipe is passed on as it comes.
+
+    Raises:
+        InputError: when a file is missing, or a line is longer than 100 MB.
+    """
+    if texts:
+        yield _counted([_without_surrogates(text) for text in texts], oddities)
+        return
+    for name in files:
+        path = Path(name)
+        if not path.exists():
+            raise InputError(f"there is no file {path}; name one with a text in each line")
+    for name in files:
+        with Path(name).open("rb") as file:
+            yield from _lines(file, name, oddities)
+    if not files:
+        yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)
+
+
+def _lines(stream: BinaryIO | Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
+    kept: list[bytes] = []
+    num_kept = 0
+    while block := stream.read1(_BLOCK_BYTES):
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield _decoded(b"".join([*kept, head]), oddities)
+            kept, num_kept = [], 0
+        kept.append(tail)
+        num_kept += len(tail)
+        if num_kept > _MAX_LINE_BYTES:
+            raise InputError(
+                f"{name}: line {oddities.texts + 1:,} has more than {_MAX_LINE_BYTES:,} bytes; "
+                "give one text a line"
+            )
+    if last := b"".join(kept):
+        yield _decoded(last, oddities)
+
+
+def _decoded(content: bytes, oddities: Oddities) -> list[str]:
+    lines = content.split(b"\n")
+    try:
+        texts = content.decode().split("\n")
+    except UnicodeDecodeError:
+        texts = [line.decode(errors="replace") for line in lines]
+        for line, text in zip(lines, texts, strict=True):
+            oddities.undecodable += "\ufffd" in text and text.encode() != line
+    return _counted([text.removesuffix("\r") for text in texts], oddities)
+
+
+def _without_surrogates(text: str) -> str:
+    """An argument that is not UTF-8 comes with lone surrogates for its bytes."""
+    return text.encode(errors="surrogateescape" if _escaped(text) else "replace").decode(
+        errors="replace"
+    )
+
+
+def _escaped(text: str) -> bool:
+    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
+
+
+def _counted(texts: list[str], oddities: Oddities) -> list[str]:
+    oddities.texts += len(texts)
+    oddities.blank += sum(not text.strip() for text in texts)
+    return texts

@@ -1,0 +1,105 @@
+"""A trained model that judges texts: its probabilities, and the words that decided.
+
+Letters: B texts, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from harness.data.vocabulary import Vocabulary
+from harness.model.export import Head, check_vocabulary
+from harness.model.layers import Surroundings, computing
+
+_MOST_EXPLAINED = 2_000
+"""Distinct words of a text that are left out in turn."""
+_ROWS_AT_ONCE = 256
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+
+
+class Judge:
+    """Judges texts in TensorFlow's own operations: nothing is compiled, so that a few texts need
+    not wait, and batches may have any shape."""
+
+    def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
+        """Raises InputError when the vocabulary has ids that the model does not know."""
+        check_vocabulary(vocabulary, model)
+        self._vocabulary, self._head = vocabulary, head
+        self._reserved = {vocabulary.start_id, vocabulary.unknown_id}
+        spec = tf.TensorSpec([None], tf.int32)
+
+        @tf.function(input_signature=[spec, spec], autograph=False)
+        def logits(values: tf.Tensor, row_splits: tf.Tensor) -> tf.Tensor:
+            with computing(Surroundings(implementation="gather", export=True)):
+                outputs = model({"values": values, "row_splits": row_splits}, training=False)
+            return tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+
+        self._logits = logits
+        self._activation = keras.activations.get(head)
+        num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
+        self.is_multi_label = head == "sigmoid" and num_outputs > 1
+        names = vocabulary.class_names
+        numbers = range(len(names), max(2, num_outputs))
+        self.class_names = (*names[: max(2, num_outputs)], *map(str, numbers))
+        """K."""
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each text."""
+        return [self._vocabulary.encode(text) for text in texts]
+
+    def known(self, ids: Ids) -> tuple[int, int]:
+        """How many words of a text the model knows, and how many words it has."""
+        known = sum(token not in self._reserved for token in ids.tolist())
+        return known, len(ids) - (self._vocabulary.start_id is not None)
+
+    def logits(self, rows: Sequence[Ids]) -> Floats:
+        """[B, K], or [B, 1] where there are two classes."""
+        splits = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum([len(row) for row in rows], out=splits[1:])
+        found: Floats = self._logits(np.concatenate(rows), splits).numpy()
+        return found
+
+    def probabilities(self, rows: Sequence[Ids]) -> Floats:
+        """Of all classes, [B, K]."""
+        logits = self.logits(rows)
+        if logits.shape[1] == 1:
+            logits = np.concatenate([-logits, logits], axis=1)
+        found: Floats = np.asarray(self._activation(logits))
+        return found
+
+    def explain(self, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
+        """The words that weigh most for or against a class.
+
+        A word's weight is how much the class's log-odds fall when all of its occurrences are left
+        out; for two classes, and for labels that exclude nothing, that is the change of the logit.
+
+        Args:
+            ids: of a text.
+            number: of the class.
+            most: words to return, the heaviest first.
+        """
+        candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
+        candidates = candidates[:_MOST_EXPLAINED]
+        rows = [ids, *(ids[ids != token] for token in candidates)]
+        parts = [
+            self._log_odds(self.logits(rows[start : start + _ROWS_AT_ONCE]), number)
+            for start in range(0, len(rows), _ROWS_AT_ONCE)
+        ]
+        whole, *without = np.concatenate(parts).tolist()
+        weights = {token: whole - left for token, left in zip(candidates, without, strict=True)}
+        heaviest = sorted(weights.items(), key=lambda pair: -abs(pair[1]))[:most]
+        return [(self._vocabulary.decode([token]), weight) for token, weight in heaviest]
+
+    def _log_odds(self, logits: Floats, number: int) -> Any:
+        if logits.shape[1] == 1:
+            return logits[:, 0] if number == 1 else -logits[:, 0]
+        own = logits[:, number]
+        if self._head == "sigmoid":
+            return own
+        return own - np.logaddexp.reduce(np.delete(logits, number, axis=1), axis=1)

@@ -171,10 +171,11 @@ for name, array in stored.items():
     else:
         parts[name] = array
 inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
-for model in ("/mine.keras", "/run/model.keras"):
-    own = harness.Trainer(harness.load_model(folder + model), batch_size=50)
-    outputs = own.predict(harness.Examples(inputs=inputs))
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+saved, of_run = (harness.load_model(folder + name) for name in ("/mine.keras", "/run/model.keras"))
+outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
+np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
+    np.testing.assert_array_equal(*pair)
 """
 
 
@@ -226,9 +227,9 @@ def test_replicas_take_the_same_steps() -> None:
         trainer(wide, optimizer=schedule(), replicas=replicas, seed=1, batch_size=60)
         .fit(train, epochs=3, verbose=False)
         .history["loss"]
-        for replicas in (1, 2, 4)
+        for replicas in (1, 4)
     ]
-    np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_metrics_weights_and_losses_of_keras() -> None:

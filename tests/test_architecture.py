@@ -59,6 +59,7 @@ ROOMS = (
         name="data",
         modules=("harness.data",),
         packages=frozenset({"numpy"}),
+        late_packages=frozenset({"pyarrow"}),  # of the extra `text`
         rooms=(*GROUND, "kernels.cache", "kernels.files"),
     ),
     Room(name="measures", modules=("harness.measures",), packages=frozenset({"numpy"})),

@@ -6,7 +6,10 @@ from pathlib import Path
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.columns import ColumnOptions
 from harness.data.readers.jsonl import JsonlSource
+from harness.data.readers.pair import PairSource
+from harness.data.readers.parquet import ParquetSource
 from harness.data.readers.records import Source
+from harness.data.readers.svmlight import SvmlightSource, has_id_zero
 from harness.data.readers.table import CsvSource
 from harness.errors import InputError
 from harness.reading import MAX_UNPACKED_BYTES
@@ -17,40 +20,59 @@ _TABLES: dict[str, Callable[[Path, ColumnOptions], Source]] = {
     ".tab": CsvSource,
     ".jsonl": JsonlSource,
     ".ndjson": JsonlSource,
+    ".parquet": ParquetSource,
 }
+_SVMLIGHT = (".svmlight", ".libsvm", ".svm")
 
 
 def open_source(
     path: str | Path,
     *,
+    test_path: str | Path | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     label_separator: str | None = None,
+    one_based: bool | None = None,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
     """A reader of the file or folder at `path`.
 
     Args:
         path: a table or an archive, by the ending of its name; or a folder of texts.
+        test_path: another, of test rows; those of `path` are then all train rows.
         text_column, label_column, label_separator: see `ColumnOptions`.
+        one_based: whether an svmlight file's first id is 1. None: it is unless an id is 0.
         max_data_bytes: what an archive may unpack to.
 
     Raises:
         InputError: it is missing or of no known format, or its columns are not plain to see.
     """
-    path = Path(path)
+    paths = [Path(path), *([] if test_path is None else [Path(test_path)])]
     columns = ColumnOptions(
         text_column=text_column, label_column=label_column, label_separator=label_separator
     )
-    if table := _TABLES.get(path.suffix.lower()):
+    svmlight = [path for path in paths if path.suffix.lower() in _SVMLIGHT]
+    if one_based is None and svmlight:  # the same for both
+        one_based = not any(map(has_id_zero, svmlight))
+    first, *others = (_open(path, columns, one_based, max_data_bytes) for path in paths)
+    return PairSource(first, *others) if others else first
+
+
+def _open(
+    path: Path, columns: ColumnOptions, one_based: bool | None, max_data_bytes: int
+) -> Source:
+    ending = path.suffix.lower()
+    if table := _TABLES.get(ending):
         return table(path, columns)
-    if path.is_dir() or path.name.lower().endswith(ARCHIVES):
+    if path.is_dir() or ending in _SVMLIGHT or path.name.lower().endswith(ARCHIVES):
         if columns != ColumnOptions():
             raise InputError(f"{path} has no columns. Leave out the options that name them.")
+        if ending in _SVMLIGHT:
+            return SvmlightSource(path, one_based=one_based)
         return ClassSource(path, max_bytes=max_data_bytes)
     if not path.exists():
         raise InputError(f"No file or folder {path}.")
-    known = ", ".join((*_TABLES, *ARCHIVES))
+    known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))
     raise InputError(
         f"{path} is of no known format. Name a folder, or a file that ends in {known}."
     )

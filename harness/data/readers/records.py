@@ -30,7 +30,8 @@ class Block:
     tokens: Sequence[Sequence[str]] | None = None
     """Rows that are lists of strings, such as tags or baskets."""
     sets: RaggedSets | None = None
-    """Rows that are ids already. Its num_tokens is the block's own, and its labels are unused."""
+    """Rows that are ids already. Its num_tokens is the block's own, its labels are unused, and it
+    has no weights where all are 1: another block of the source may have some."""
     labels: Sequence[str] | Sequence[Sequence[str]] | None = None
     """The name of a class for each row; or a list of names for each row (multi-label); or None."""
 

@@ -1,0 +1,132 @@
+"""Files in the format of svmlight and libsvm: `label id:value id:value ... # comment` a line."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harness.checks import INT32_MAX
+from harness.data.ragged import RaggedSets
+from harness.data.readers.lines import Lines
+from harness.data.readers.records import BLOCK_BYTES, Block, Problems
+from harness.reading import opened
+
+_REMEDY = "Give a file with `label id:value id:value ...` in each line."
+_SAMPLE_LINES = 1000
+_PIECE_BYTES = 1 << 20
+_PAIR_BYTES = 8
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_ZEROS = (b" 0:", b"\t0:")
+
+
+class SvmlightSource:
+    """Rows of ids with a value each, and a label or several, joined by commas."""
+
+    def __init__(self, path: Path, *, one_based: bool | None = None) -> None:
+        """Args:
+        path: the file.
+        one_based: whether the first id is 1; it becomes 0. None: it is unless an id is 0.
+        """
+        self.path, self.name = path, path.stem
+        self._first_id = int(not has_id_zero(path) if one_based is None else one_based)
+        sample = itertools.islice(Lines(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
+        heads = [line.partition(" ")[0] for line in sample if line.partition("#")[0].strip()]
+        self._is_multi_label = any("," in head or not head or ":" in head for head in heads)
+        self.note = f"ids from {self._first_id}"
+
+    def num_bytes(self) -> int | None:
+        """Of the file."""
+        return self.path.stat().st_size
+
+    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+        """All rows."""
+        ids: list[int] = []
+        values: list[float] = []
+        row_splits = [0]
+        labels: list[list[str]] = []
+        for row_labels, row_ids, row_values in self._rows(problems):
+            ids += row_ids
+            values += row_values
+            row_splits.append(len(ids))
+            labels.append(row_labels)
+            if len(ids) * _PAIR_BYTES >= block_bytes:
+                yield self._block(ids, values, row_splits, labels)
+                ids, values, row_splits, labels = [], [], [0], []
+        if labels:
+            yield self._block(ids, values, row_splits, labels)
+
+    def _block(
+        self, ids: list[int], values: list[float], row_splits: list[int], labels: list[list[str]]
+    ) -> Block:
+        weights = np.array(values, np.float32)
+        sets = RaggedSets(
+            values=np.array(ids, np.int32),
+            row_splits=np.array(row_splits),
+            weights=None if (weights == 1).all() else weights,
+            num_tokens=max(ids, default=0) + 1,
+            name=str(self.path),
+        )
+        names = labels if self._is_multi_label else [name for (name,) in labels]
+        return Block(sets=sets, labels=names)
+
+    def _rows(self, problems: Problems) -> Iterator[tuple[list[str], list[int], list[float]]]:
+        lines = Lines(self.path, problems, remedy=_REMEDY)
+        for line in lines:
+            lines.start_row()
+            where = f"{self.path}, line {lines.number}"
+            head, *pairs = line.partition("#")[0].split() or [""]
+            if ":" in head:
+                head, pairs = "", [head, *pairs]
+            if not head and not pairs:
+                continue
+            if pairs and pairs[0].startswith("qid:"):
+                problems.add("qid, which is not used", where)
+                del pairs[0]
+            names = [_name(part) for part in head.split(",") if part]
+            if not self._is_multi_label and len(names) != 1:
+                problems.add("several labels" if names else "empty label", where)
+                continue
+            try:
+                ids, values = self._pairs(pairs)
+            except (ValueError, OverflowError):
+                problems.add("not a list of id:value", where)
+                continue
+            if not ids:
+                problems.add("empty row", where)
+            yield names, ids, values
+
+    def _pairs(self, pairs: list[str]) -> tuple[list[int], list[float]]:
+        """The ids and values in a line; ValueError where there are none."""
+        flat = ":".join(pairs).split(":") if pairs else []
+        ids = [int(text) - self._first_id for text in flat[0::2]]
+        values = list(map(float, flat[1::2]))
+        if len(flat) != 2 * len(pairs) or "\0" in "".join(flat):
+            raise ValueError
+        if ids and (min(ids) < 0 or max(ids) >= INT32_MAX):
+            raise ValueError
+        if not all(map(math.isfinite, values)) or max(map(abs, values), default=0) > _MAX_FLOAT32:
+            raise ValueError
+        return ids, values
+
+
+def has_id_zero(path: Path) -> bool:
+    """Whether a line of the file has the id 0."""
+    with opened(path, remedy=_REMEDY) as file:
+        end = b""
+        while piece := file.read(_PIECE_BYTES):
+            piece = end + piece
+            if any(zero in piece for zero in _ZEROS):
+                return True
+            end = piece[-2:]
+    return False
+
+
+def _name(label: str) -> str:
+    """+1 and 1.0 are the class 1."""
+    try:
+        number = float(label)
+    except ValueError:
+        return label
+    return str(int(number)) if number.is_integer() else label

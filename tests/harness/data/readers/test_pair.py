@@ -1,0 +1,29 @@
+"""Rows to train on from one source, rows to test on from another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data.readers.formats import open_source
+from harness.errors import InputError
+
+
+def test_two_tables(tmp_path: Path, read: Callable[..., Any]) -> None:
+    (tmp_path / "train.csv").write_text("text,label\ngood,1\n")
+    (tmp_path / "test.csv").write_text("label,text\n0,bad\n")
+    source = open_source(tmp_path / "train.csv", test_path=tmp_path / "test.csv")
+    rows = read(source)
+    assert (rows.contents, rows.labels) == (["good", "bad"], ["1", "0"])
+    assert rows.parts == ["train", "test"]
+    assert (source.name, source.num_bytes()) == ("train", 35)
+
+
+def test_test_rows_of_its_own(tmp_path: Path, read: Callable[..., Any]) -> None:
+    for part in ("train", "test"):
+        (tmp_path / "data" / part / "pos").mkdir(parents=True)
+        (tmp_path / "data" / part / "pos" / "1.txt").write_text("x")
+    (tmp_path / "test.csv").write_text("text,label\nbad,0\n")
+    with pytest.raises(InputError, match=r"data has test rows of its own\. Leave out"):
+        read(open_source(tmp_path / "data", test_path=tmp_path / "test.csv"))

@@ -1,0 +1,83 @@
+"""Parquet: columns by their types, batches, and files that are none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.data.readers.formats import open_source
+from harness.errors import InputError
+
+Reader = Callable[..., Any]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """write(column=[...], ...) -> path"""
+
+    def write(**columns: Any) -> Path:
+        path = tmp_path / "rows.parquet"
+        pq.write_table(pa.table(columns), path, row_group_size=3)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["pos", "neg"], ["pos", "neg"]),
+        ([1, 0], ["1", "0"]),
+        ([True, False], ["True", "False"]),
+        ([["a", "b"], []], [["a", "b"], []]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+    ],
+)
+def test_texts_with_labels(
+    write: Callable[..., Path], read: Reader, labels: Any, names: list[Any]
+) -> None:
+    source = open_source(write(text=["good", "bad"], more=[1, 2], label=labels))
+    assert (read(source).contents, read(source).labels) == (["good", "bad"], names)
+    assert source.note == "text from column text, labels from column label"
+    assert source.num_bytes()
+
+
+def test_lists_of_ids_and_of_strings(write: Callable[..., Path], read: Reader) -> None:
+    ids = read(open_source(write(ids=[[3, 1], [], [-1], [None], None], label=list("abcde"))))
+    assert (ids.contents, ids.labels) == ([[3, 1], [], []], ["a", "b", "e"])
+    assert ids.problems.counts == {"empty row": 2, "not a list of ids from 0 to 2,147,483,646": 2}
+    tags = read(open_source(write(items=[["milk"], ["egg", "milk"]], label=[0, 1])))
+    assert tags.contents == [["milk"], ["egg", "milk"]]
+
+
+def test_rows_that_lack_something(write: Callable[..., Path], read: Reader) -> None:
+    path = write(text=["a", None, "n\0", "d"], label=["x", "y", "z", None])
+    rows = read(open_source(path))
+    assert (rows.contents, rows.labels) == (["a", ""], ["x", "y"])
+    assert rows.problems.counts == {"empty text": 1, "NUL character": 1, "empty label": 1}
+    assert rows.problems.first["NUL character"] == f"{path}, row 3"
+
+
+def test_columns_that_are_not_plain(write: Callable[..., Path], read: Reader) -> None:
+    two = write(kind=["x", "y"], words=["a long enough text", "another such text"])
+    assert read(open_source(two)).labels == ["x", "y"]
+    with pytest.raises(InputError, match=r"which column is the text\. Its columns are a, b, c\."):
+        open_source(write(a=[1], b=[2], c=[3]))
+
+
+def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:
+    source = open_source(write(text=["ten letters"] * 50, label=[1] * 50))
+    rows = read(source, block_bytes=110)
+    assert {block.num_rows for block in rows.blocks} == {10}
+    assert len(rows.contents) == 50
+
+
+def test_a_file_that_is_none(write: Callable[..., Path], tmp_path: Path) -> None:
+    whole = write(text=["a"], label=["b"]).read_bytes()
+    for content in (b"", b"PAR1", whole[:-20], b"x" * 100):
+        (tmp_path / "bad.parquet").write_bytes(content)
+        with pytest.raises(InputError, match="is damaged, or not a Parquet file"):
+            open_source(tmp_path / "bad.parquet")

@@ -1,0 +1,66 @@
+"""svmlight: labels, values, the first id, and lines that are wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data.readers.formats import open_source
+
+Reader = Callable[..., Any]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """write(content, name) -> path"""
+
+    def write(content: str, name: str = "rows.svmlight") -> Path:
+        (tmp_path / name).write_text(content)
+        return tmp_path / name
+
+    return write
+
+
+def test_binary_rows(write: Callable[..., Path], read: Reader) -> None:
+    rows = read(open_source(write("# a comment\n+1 1:1 4:1.0 # more\n-1 2:1\n\n1.0\n")))
+    assert rows.contents == [[0, 3], [1], []]
+    assert rows.labels == ["1", "-1", "1"]
+    assert rows.blocks[0].sets.weights is None
+    assert rows.problems.counts == {"empty row": 1}
+
+
+def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
+    (block,) = read(open_source(write("1 1:0.5 2:-3e2\n0 1:1\n"))).blocks
+    np.testing.assert_array_equal(block.sets.weights, np.float32([0.5, -300, 1]))
+
+
+def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:
+    zero, one = write("1 0:1 5:1\n", "zero.svm"), write("1 1:1 5:1\n", "one.libsvm")
+    assert read(open_source(zero)).contents == [[0, 5]]
+    assert read(open_source(one)).contents == [[0, 4]]
+    assert read(open_source(one, one_based=False)).contents == [[1, 5]]
+    both = read(open_source(one, test_path=zero))
+    assert (both.contents, both.parts) == ([[1, 5], [0, 5]], ["train", "test"])
+
+
+def test_several_labels(write: Callable[..., Path], read: Reader) -> None:
+    rows = read(open_source(write("1,2 3:1\n 4:1\n7 5:1\n")))
+    assert rows.labels == [["1", "2"], [], ["7"]]
+
+
+def test_wrong_lines_are_counted(write: Callable[..., Path], read: Reader) -> None:
+    path = write(
+        "spam qid:7 1:1\nham 1\nham 1:x\nham 1:2:3\nham -4:1\nham 99999999999:1\n"
+        "ham 1:nan\nham 1:1e39\nham 1:\0\nham 0x1:1\n"
+    )
+    rows = read(open_source(path))
+    assert (rows.contents, rows.labels) == ([[0]], ["spam"])
+    assert rows.problems.counts == {"qid, which is not used": 1, "not a list of id:value": 9}
+    assert rows.problems.first["not a list of id:value"] == f"{path}, line 2"
+
+
+def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:
+    rows = read(open_source(write("1 1:1 2:1\n" * 10)), block_bytes=32)
+    assert [block.num_rows for block in rows.blocks] == [2] * 5

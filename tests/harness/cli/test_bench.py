@@ -156,7 +156,7 @@ def test_nothing_to_compare_with(
 def test_two_settings_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     # So much work that no machine misses it.
-    path.write_text("[model]\nhidden_units = [2048, 2048]\ndropout = [0.0]\n")
+    path.write_text("[model]\nhidden_units = [512, 512]\ndropout = [0.0]\n")
     grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
     flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
     folder = tmp_path / "bench"

@@ -1,0 +1,102 @@
+"""Rows that are in memory already: pandas and polars frames, and SciPy's CSR matrices."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.data.ragged import RaggedSets
+from harness.data.readers.columns import ColumnOptions, choose
+from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
+from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
+from harness.errors import InputError
+
+_SAMPLE_ROWS = 200
+
+
+def source_of(
+    table: Any, options: ColumnOptions, *, labels: Sequence[Any] | None = None
+) -> Source | None:
+    """A reader of a frame, or of a CSR matrix with its labels; None for any other object.
+
+    Raises:
+        InputError: the columns are not plain to see, or the labels do not fit the rows.
+    """
+    if all(hasattr(table, part) for part in ("indptr", "indices", "data")):
+        return MatrixSource(table, labels)
+    return FrameSource(table, options) if hasattr(table, "columns") else None
+
+
+class FrameSource:
+    """A frame of pandas or polars."""
+
+    path, name = Path("frame"), "frame"
+
+    def __init__(self, frame: Any, options: ColumnOptions) -> None:
+        """Raises InputError unless it is plain which columns to read."""
+        by_name = {str(column): column for column in frame.columns}
+        if len(by_name) < len(frame.columns):
+            raise InputError("the frame has two columns of one name. Give each its own.")
+        head = [frame[column][:_SAMPLE_ROWS].to_list() for column in frame.columns]
+        cells = [list(map(str, row)) for row in zip(*head, strict=True)]
+        columns = choose("the frame", list(by_name), cells, options)
+        self._content = frame[by_name[columns.content]]
+        self._labels = None if columns.label is None else frame[by_name[columns.label]]
+        sample = [] if self._labels is None else self._labels[:_SAMPLE_ROWS].to_list()
+        self._format = RowFormat(
+            path="the frame",
+            unit="row",
+            kind=kind_of(self._content[:_SAMPLE_ROWS].to_list()),
+            labelling=labelling_of(sample, options.label_separator) if columns.label else "none",
+            separator=options.label_separator,
+        )
+        self.note = columns.note
+
+    def num_bytes(self) -> int | None:
+        """Not known."""
+        return None
+
+    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+        """All rows."""
+        return blocks_of(self._rows(), self._format, problems, block_bytes=block_bytes)
+
+    def _rows(self) -> Iterator[Row]:
+        contents = self._content.to_list()
+        labels = [None] * len(contents) if self._labels is None else self._labels.to_list()
+        for number, (content, label) in enumerate(zip(contents, labels, strict=True), 1):
+            yield "", number, content, label
+
+
+class MatrixSource:
+    """A matrix in CSR form: columns are ids, values other than 1 their weights."""
+
+    path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
+
+    def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
+        """Raises InputError for another form, for a value that is not finite, or where the labels
+        are not one for each row."""
+        if getattr(matrix, "format", "csr") != "csr":
+            raise InputError(f"the matrix has the form {matrix.format}. Give matrix.tocsr().")
+        weights = np.asarray(matrix.data, np.float32)
+        self._sets = RaggedSets(
+            values=matrix.indices,
+            row_splits=matrix.indptr,
+            weights=None if (weights == 1).all() else weights,
+            num_tokens=matrix.shape[1],
+            name="the matrix",
+        )
+        self._labels = None if labels is None else [str(label) for label in labels]
+        if self._labels is not None and len(self._labels) != self._sets.num_rows:
+            raise InputError(
+                f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "
+                "labels. Give one for each row."
+            )
+
+    def num_bytes(self) -> int | None:
+        """Not known."""
+        return None
+
+    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+        """All rows, in one block."""
+        yield Block(sets=self._sets, labels=self._labels)

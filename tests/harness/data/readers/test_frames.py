@@ -1,0 +1,45 @@
+"""Frames of pandas and polars, and SciPy's CSR matrices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from harness.data.readers.columns import ColumnOptions
+from harness.data.readers.frames import source_of
+from harness.errors import InputError
+
+Reader = Callable[..., Any]
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_frames(read: Reader, package: str) -> None:
+    make = pytest.importorskip(package).DataFrame
+    source = source_of(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), ColumnOptions())
+    rows = read(source)
+    assert (rows.contents, rows.labels) == (["a", "", "b"], ["1", "0", "1"])
+    assert rows.problems.first == {"empty text": "the frame, row 2"}
+    tags = make({"items": [["x"], ["y", "z"]], "labels": [["a", "b"], ["a"]]})
+    rows = read(source_of(tags, ColumnOptions()))
+    assert (rows.contents, rows.labels) == ([["x"], ["y", "z"]], [["a", "b"], ["a"]])
+    with pytest.raises(InputError, match=r"the frame: .* Its columns are a, b, c\."):
+        source_of(make({"a": [1], "b": [2], "c": [3]}), ColumnOptions())
+
+
+def test_a_matrix(read: Reader) -> None:
+    matrix = sparse.csr_matrix([[0, 0.5, 1], [0, 0, 0]])
+    rows = read(source_of(matrix, ColumnOptions(), labels=np.array([1, 0])))
+    assert (rows.contents, rows.labels) == ([[1, 2], []], ["1", "0"])
+    (block,) = rows.blocks
+    assert block.sets.num_tokens == 3
+    np.testing.assert_array_equal(block.sets.weights, np.float32([0.5, 1]))
+    with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
+        source_of(matrix, ColumnOptions(), labels=[1])
+    with pytest.raises(InputError, match=r"has the form csc. Give matrix.tocsr\(\)"):
+        source_of(matrix.tocsc(), ColumnOptions())
+
+
+def test_other_objects_are_none() -> None:
+    assert source_of("reviews.csv", ColumnOptions()) is None

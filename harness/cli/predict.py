@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,9 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
         InputError: when there is no text, no such model or no word index.
     """
     console, notes = console or Console(), Console(stderr=True)
+    oddities = Oddities()
+    blocks = blocks_of_texts(config.texts, config.files, oddities)
+    first = next(blocks, [])  # a missing file is told before TensorFlow is loaded
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.environment import warn_of_gpus
@@ -92,8 +96,7 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
     saved = load_saved_model(config.model)
     model = saved.trainer.model
     judge = Judge(model, _vocabulary(config, saved), head_of(model, saved.kind))
-    oddities = Oddities()
-    found = _predictions(judge, config, oddities)
+    found = _predictions(judge, chain([first], blocks), explain=config.explain)
     if config.texts and not config.json:
         console.print(_table(list(found), explains=config.explain > 0))
     else:
@@ -112,11 +115,11 @@ def predict(config: PredictConfig, console: Console | None = None) -> int:
 
 
 def _predictions(
-    judge: Judge, config: PredictConfig, oddities: Oddities
+    judge: Judge, blocks: Iterable[list[str]], *, explain: int
 ) -> Iterator[list[_Prediction]]:
     """Of a block of texts after another."""
     index = 0
-    for block in blocks_of_texts(config.texts, config.files, oddities):
+    for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
             texts = block[start : start + _ROWS_AT_ONCE]
             rows = judge.encode(texts)
@@ -134,8 +137,8 @@ def _predictions(
                     labels = tuple(name for name, value in pairs if value > _LIKELY)
                 known, words = judge.known(rows[number])
                 explained: Sequence[tuple[str, float]] = ()
-                if config.explain:
-                    explained = judge.explain(rows[number], best, most=config.explain)
+                if explain:
+                    explained = judge.explain(rows[number], best, most=explain)
                 made.append(
                     _Prediction(
                         index=index + number,

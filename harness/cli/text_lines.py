@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from harness.errors import InputError
 
@@ -57,7 +57,7 @@ def blocks_of_texts(
         yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)
 
 
-def _lines(stream: BinaryIO | Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
+def _lines(stream: Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
     kept: list[bytes] = []
     num_kept = 0
     while block := stream.read1(_BLOCK_BYTES):

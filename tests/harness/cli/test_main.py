@@ -1,10 +1,10 @@
 """Help without TensorFlow, flags over a settings file, and one message for what is wrong."""
 
+import io
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, predict, data, smoke, doctor"),
+        ([], "train, evaluate, predict, data, export, smoke, doctor"),
         (["fly"], "fly"),
         (["data"], "info, convert"),
         (["train", "--colour", "red"], "--colour"),
@@ -160,10 +160,11 @@ def test_flags_stand_over_the_settings_file(
 def test_ctrl_c_outside_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lines() -> Iterator[str]:
-        signal.raise_signal(signal.SIGINT)
-        yield "a text\n"
+    class Terminal(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C is pressed
+            return b"a text"
 
-    monkeypatch.setattr("sys.stdin", lines())  # a standard input at which Ctrl-C is pressed
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Terminal()))
     assert main(["predict", "--model", str(tmp_path)]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")

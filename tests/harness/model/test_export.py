@@ -4,12 +4,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import harness
 from harness.data.vocabulary import Vocabulary
 from harness.model.network import default_network
+from harness.model.text import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ["the", "film", "was", "good", "bad", "été", "don't", "ας", "i̇"]
@@ -83,3 +87,16 @@ def test_a_saved_model_needs_no_compiler(trainer: harness.Trainer, tmp_path: Pat
     trainer.export(tmp_path / "served")
     content = (tmp_path / "served" / "saved_model.pb").read_bytes()
     assert b"XlaSort" not in content
+
+
+ENCODER = []
+
+
+@hypothesis.given(
+    st.text(st.characters(exclude_categories=["Cs", "Lu"]) | st.sampled_from("ΣİÉ! aΑ"))  # noqa: RUF001
+)
+@hypothesis.example("A\u2019B \u00a0c\r\x0bd ΑΣ! ΑΣ'Α")  # noqa: RUF001
+def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
+    ENCODER[:] = ENCODER or [TextEncoder(VOCABULARY)]
+    found = ENCODER[0](tf.constant([text.encode()], tf.string))["values"].numpy().tolist()
+    assert found == VOCABULARY.encode(text).tolist()

@@ -166,8 +166,8 @@ def last_checkpoint(word: str) -> str:
 
 
 def run_script(words: list[str]) -> None:
-    """As a reader's first command: the script, in a process of its own. tests/harness/cli/test_train.py
-    has all rows."""
+    """As a reader's first command: the script, in a process of its own. All rows are trained on in
+    tests/harness/cli/test_train.py."""
     done = subprocess.run(
         [ROOT / words[0], *words[1:], "--synthetic-rows", "6000"],
         capture_output=True,

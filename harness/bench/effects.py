@@ -179,11 +179,17 @@ def _effect(
 
     reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return Effect(
-        ratio=math.exp(centre),
-        low=math.exp(centre - reach),
-        high=math.exp(centre + reach),
+        ratio=_exp(centre),
+        low=_exp(centre - reach),
+        high=_exp(centre + reach),
         # Bloom, "Minimum detectable effects", Evaluation Review 19, 1995.
         detectable=-math.expm1(-reach - float(stats.t.ppf(_POWER, freedom)) * error),
         num_a=nums[0],
         num_b=nums[1],
     )
+
+
+def _exp(power: float) -> float:
+    """Infinity, not an OverflowError, for rates that no machine has."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(power))

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness.data.ragged import RaggedSets
 from harness.data.readers.columns import ColumnOptions, choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
@@ -69,20 +67,23 @@ class FrameSource:
 
 
 class MatrixSource:
-    """A matrix in CSR form: columns are ids, values other than 1 their weights."""
+    """A matrix in CSR form: columns are ids, values are 1."""
 
     path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
 
     def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        """Raises InputError for another form, for a value that is not finite, or where the labels
+        """Raises InputError for another form, for values other than 1, or where the labels
         are not one for each row."""
         if getattr(matrix, "format", "csr") != "csr":
             raise InputError(f"the matrix has the form {matrix.format}. Give matrix.tocsr().")
-        weights = np.asarray(matrix.data, np.float32)
+        if (other := matrix.data[matrix.data != 1]).size:
+            raise InputError(
+                f"the matrix holds {other[0]}; only 0 and 1 can be read, since ids have no weights "
+                "yet. Give (matrix != 0).astype(int), which says what each row contains."
+            )
         self._sets = RaggedSets(
             values=matrix.indices,
             row_splits=matrix.indptr,
-            weights=None if (weights == 1).all() else weights,
             num_tokens=matrix.shape[1],
             name="the matrix",
         )

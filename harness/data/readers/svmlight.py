@@ -11,6 +11,7 @@ from harness.checks import INT32_MAX
 from harness.data.ragged import RaggedSets
 from harness.data.readers.lines import Lines
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
+from harness.errors import InputError
 from harness.reading import opened
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
@@ -60,11 +61,14 @@ class SvmlightSource:
     def _block(
         self, ids: list[int], values: list[float], row_splits: list[int], labels: list[list[str]]
     ) -> Block:
-        weights = np.array(values, np.float32)
+        if (wrong := next((value for value in values if value != 1), None)) is not None:
+            raise InputError(
+                f"{self.path} holds the value {wrong}; only 1 can be read, since ids have no "
+                "weights yet. Write 1 for each id that a row contains."
+            )
         sets = RaggedSets(
             values=np.array(ids, np.int32),
             row_splits=np.array(row_splits),
-            weights=None if (weights == 1).all() else weights,
             num_tokens=max(ids, default=0) + 1,
             name=str(self.path),
         )

@@ -174,3 +174,8 @@ def test_processes_that_agree_to_the_bit() -> None:
 def test_many_cells_share_the_confidence() -> None:
     assert shared_confidence(1) == pytest.approx(0.99)
     assert shared_confidence(10) == pytest.approx(0.999)
+
+
+def test_rates_that_no_machine_has_overflow_no_interval() -> None:
+    effect = unpaired_effect([1e-300, 1.0, 1e300], [1e300, 1.0, 1e-300], confidence=0.95)
+    assert effect.high == np.inf

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from harness.data.readers.formats import open_source
+from harness.errors import InputError
 
 Reader = Callable[..., Any]
 
@@ -27,13 +27,12 @@ def test_binary_rows(write: Callable[..., Path], read: Reader) -> None:
     rows = read(open_source(write("# a comment\n+1 1:1 4:1.0 # more\n-1 2:1\n\n1.0\n")))
     assert rows.contents == [[0, 3], [1], []]
     assert rows.labels == ["1", "-1", "1"]
-    assert rows.blocks[0].sets.weights is None
     assert rows.problems.counts == {"empty row": 1}
 
 
-def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
-    (block,) = read(open_source(write("1 1:0.5 2:-3e2\n0 1:1\n"))).blocks
-    np.testing.assert_array_equal(block.sets.weights, np.float32([0.5, -300, 1]))
+def test_other_values_are_refused(write: Callable[..., Path], read: Reader) -> None:
+    with pytest.raises(InputError, match=r"holds the value -300\.0; only 1 can be read"):
+        read(open_source(write("1 1:1 2:-3e2\n0 1:1\n")))
 
 
 def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
+from harness.reading import opened
 
 _BLOCK_BYTES = 1 << 18
 _MAX_LINE_BYTES = 100_000_000
+_REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
 
 
 @dataclass
@@ -41,17 +42,16 @@ def blocks_of_texts(
     input. What is read from a pipe is passed on as it comes.
 
     Raises:
-        InputError: when a file is missing, or a line is longer than 100 MB.
+        InputError: when a file is missing or is no regular file, or a line is longer than 100 MB.
     """
     if texts:
         yield _counted([_without_surrogates(text) for text in texts], oddities)
         return
     for name in files:
-        path = Path(name)
-        if not path.exists():
-            raise InputError(f"there is no file {path}; name one with a text in each line")
+        with opened(name, remedy=_REMEDY):
+            pass  # a file that cannot be read is told before the others are judged
     for name in files:
-        with Path(name).open("rb") as file:
+        with opened(name, remedy=_REMEDY) as file:
             yield from _lines(file, name, oddities)
     if not files:
         yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)

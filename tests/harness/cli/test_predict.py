@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -96,6 +97,10 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     assert last["probability"] == last["probabilities"]["negative"]
     result = call("predict", "--model", model, "--files", tmp_path / "none")
     assert (result.code, result.out) == (2, "")
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    result = call("predict", "--model", model, "--files", tmp_path / "a", tmp_path / "pipe")
+    assert (result.code, result.out) == (2, "")
+    assert "pipe is not a regular file" in result.err
 
 
 def test_an_argument_that_is_not_utf8(model: Path) -> None:

@@ -19,8 +19,9 @@ FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
 
-# What Keras's Tokenizer takes for the space between words, beside the space itself.
-_SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
+SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+"""What Keras's Tokenizer takes for the space between words, beside the space itself."""
+_TO_SPACES = str.maketrans(dict.fromkeys(SEPARATORS, " "))
 
 # How the tutorial shows an id that is no word: padding, start, unknown.
 _NO_WORD = "#"
@@ -130,6 +131,6 @@ class Vocabulary:
 
         Words are found as Keras's Tokenizer finds them: lower case, punctuation as spaces.
         """
-        words = text.lower().translate(_SEPARATORS).split(" ")
+        words = text.lower().translate(_TO_SPACES).split(" ")
         ids = [self.start_id, *(self.ids.get(word, self.unknown_id) for word in words if word)]
         return np.array([token for token in ids if token is not None], np.int32)

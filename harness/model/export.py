@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -96,6 +97,12 @@ def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
         )
 
 
+def names_of(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """[K]: the names of the classes, and the numbers of those without a name."""
+    numbers = range(len(class_names), num_classes)
+    return (*class_names[:num_classes], *map(str, numbers))
+
+
 def _write_saved_model(
     model: keras.Model, path: Path, vocabulary: Vocabulary | None, head: Head
 ) -> None:
@@ -131,8 +138,7 @@ def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
     if is_binary:
         found = tf.concat([keras.activations.sigmoid(-logits), found], axis=1)
     num_rows, num_classes = tf.shape(found)[0], found.shape[1]
-    names = [*class_names[:num_classes], *map(str, range(len(class_names), num_classes))]
-    known = tf.constant(names, tf.string)
+    known = tf.constant(names_of(class_names, num_classes), tf.string)
     judged = {"classes": tf.tile(known[None, :], [num_rows, 1]), "probabilities": found}
     if head == "softmax" or is_binary:
         judged["label"] = tf.gather(known, tf.argmax(found, axis=1))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import Head, check_vocabulary
+from harness.model.export import Head, check_vocabulary, names_of
 from harness.model.layers import Surroundings, computing
 
 _MOST_EXPLAINED = 2_000
@@ -44,9 +44,7 @@ class Judge:
         self._activation = keras.activations.get(head)
         num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
         self.is_multi_label = head == "sigmoid" and num_outputs > 1
-        names = vocabulary.class_names
-        numbers = range(len(names), max(2, num_outputs))
-        self.class_names = (*names[: max(2, num_outputs)], *map(str, numbers))
+        self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
         """K."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:

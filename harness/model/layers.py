@@ -141,11 +141,14 @@ class MultiHotDense(keras.layers.Layer):
         splits = id(inputs["row_splits"])
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         if around.padded:
-            outputs = padded_dense(kernel, **inputs, unique=self.unique)
+            outputs = padded_dense(
+                kernel, inputs["values"], inputs["row_splits"], unique=self.unique
+            )
         else:
             outputs = multi_hot_dense(
                 kernel,
-                **inputs,
+                inputs["values"],
+                inputs["row_splits"],
                 implementation=implementation,
                 unique=self.unique or splits in around.unique,
                 value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,

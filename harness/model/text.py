@@ -4,16 +4,17 @@ model.
 Letters: B texts, N ids of all texts together.
 """
 
+import re
+
 import tensorflow as tf
 
-from harness.data.vocabulary import Vocabulary
+from harness.data.vocabulary import SEPARATORS, Vocabulary
 
-_SEPARATORS = '[!"#$%&()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~\t\n]'
-"""What Keras's Tokenizer takes for a space, as a regular expression."""
+_SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 
 
 class TextEncoder(tf.Module):
-    """Encodes texts as `vocabulary.encode_all` does."""
+    """Encodes texts as `vocabulary.encode` does."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class TextEncoder(tf.Module):
         parts = tf.strings.split(texts, "\0")
         parts = parts.with_values(tf.strings.lower(parts.values, encoding="utf-8"))
         lower = tf.strings.reduce_join(parts, axis=-1, separator="\0")
-        words = tf.strings.split(tf.strings.regex_replace(lower, _SEPARATORS, " "), " ")
+        words = tf.strings.split(tf.strings.regex_replace(lower, _SEPARATOR, " "), " ")
         ids = self._table.lookup(tf.ragged.boolean_mask(words, words != ""))
         start = self._vocabulary.start_id
         if self._vocabulary.unknown_id is None:

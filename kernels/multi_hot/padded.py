@@ -21,7 +21,6 @@ def padded_dense(
     row_splits: Tensor,
     *,
     unique: bool = False,
-    weights: Tensor | None = None,
 ) -> Tensor:
     """Return what `multi_hot_dense` does, without a gradient.
 
@@ -30,8 +29,6 @@ def padded_dense(
       values: [N] int32; a row with an id outside [0, V) is NaN.
       row_splits: [B + 1] int32 or int64, B > 0.
       unique: the caller's promise that no row holds an id twice.
-      weights: [N] float32, of each id; an id that a row holds twice counts twice then. None: 1,
-        and a repeated id counts once.
 
     Returns:
       [B, H].
@@ -46,15 +43,11 @@ def padded_dense(
     ids = tf.gather(tf.concat([values, [0]], 0), positions)
     counts = in_row & (ids >= 0) & (ids < V)
     valid = tf.reduce_all(counts | ~in_row, axis=1, keepdims=True)
-    if weights is not None:
-        share = tf.gather(tf.concat([weights, [0.0]], 0), positions)
-    else:
-        share = tf.ones_like(ids, table.dtype)
-        if not unique:
-            ids = tf.sort(tf.where(counts, ids, V), axis=1)
-            again = tf.concat([tf.zeros_like(ids[:, :1], tf.bool), ids[:, 1:] == ids[:, :-1]], 1)
-            counts = (ids < V) & ~again
-    share = tf.where(counts, tf.cast(share, table.dtype), 0.0)
+    if not unique:
+        ids = tf.sort(tf.where(counts, ids, V), axis=1)
+        again = tf.concat([tf.zeros_like(ids[:, :1], tf.bool), ids[:, 1:] == ids[:, :-1]], 1)
+        counts = (ids < V) & ~again
+    share = tf.cast(counts, table.dtype)
     picked = tf.gather(table, tf.where(counts, ids, 0))
     sums = tf.linalg.matmul(share[:, None, :], picked)[:, 0, :]
     return tf.where(valid, sums, tf.constant(float("nan"), table.dtype))

@@ -30,9 +30,11 @@ class TextEncoder(tf.Module):
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """`values` int32 [N] and `row_splits` int32 [B + 1] of texts [B] in UTF-8."""
         # TensorFlow's lower case ends a text at its first NUL, so the parts between go one by one.
+        # They are joined by a tensor: as an attribute, NUL is an empty text.
         parts = tf.strings.split(texts, "\0")
-        parts = parts.with_values(tf.strings.lower(parts.values, encoding="utf-8"))
-        lower = tf.strings.reduce_join(parts, axis=-1, separator="\0")
+        lower = tf.strings.lower(parts.values, encoding="utf-8")
+        lower = parts.with_values(tf.strings.join([tf.constant("\0"), lower]))
+        lower = tf.strings.substr(tf.strings.reduce_join(lower, axis=-1), 1, 2**31 - 1)
         words = tf.strings.split(tf.strings.regex_replace(lower, _SEPARATOR, " "), " ")
         ids = self._table.lookup(tf.ragged.boolean_mask(words, words != ""))
         start = self._vocabulary.start_id

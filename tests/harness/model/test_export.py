@@ -95,6 +95,8 @@ ENCODER = []
 @hypothesis.given(
     st.text(st.characters(exclude_categories=["Cs", "Lu"]) | st.sampled_from("ΣİÉ! aΑ"))  # noqa: RUF001
 )
+@hypothesis.example("\0")
+@hypothesis.example("A\0B c\0 \0D")
 @hypothesis.example("A\u2019B \u00a0c\r\x0bd ΑΣ! ΑΣ'Α")  # noqa: RUF001
 def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
     ENCODER[:] = ENCODER or [TextEncoder(VOCABULARY)]

@@ -110,7 +110,9 @@ class Examples:
                 "harness.Examples of several inputs"
             )
         rows.check_files()
-        labels = rows.labels if rows.is_labelled else None
+        labels: np.ndarray | RaggedSets | None = rows.labels if rows.is_labelled else None
+        if rows.label_sets is not None:
+            labels = rows.label_sets
         return cls(inputs={"": rows}, labels=labels, num_classes=rows.num_classes, name=rows.name)
 
     def is_same(self, other: "Examples") -> bool:
@@ -147,7 +149,11 @@ class Examples:
     def fingerprint(self) -> str:
         """SHA-256 of the content, as hex."""
         sets = self.inputs.get("")
-        if isinstance(sets, RaggedSets) and self.labels is sets.labels and self.weights is None:
+        if (
+            isinstance(sets, RaggedSets)
+            and self.labels is (sets.labels if sets.label_sets is None else sets.label_sets)
+            and self.weights is None
+        ):
             return sets.fingerprint
         digest = hashlib.sha256()
         for name, part in [*self.inputs.items(), ("/", self.labels), ("/", self.weights)]:

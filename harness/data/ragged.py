@@ -52,6 +52,9 @@ class RaggedSets:
     """True for what `unique` returns: no row holds an id twice."""
     is_labelled: bool = field(init=False, default=True)
     """False where labels were left out."""
+    label_sets: "RaggedSets | None" = None
+    """Rows that may have several classes, or none: the classes of each, as ids below num_classes.
+    `labels` are zeros then."""
 
     def __post_init__(self) -> None:
         validation.check_counts(self.name, self.num_tokens, self.num_classes)
@@ -60,12 +63,22 @@ class RaggedSets:
         values = validation.checked_ids(self.name, ids, row_splits, self.num_tokens)
         num_rows = row_splits.shape[0] - 1
         if self.labels is _NO_LABELS:
-            object.__setattr__(self, "is_labelled", False)
+            object.__setattr__(self, "is_labelled", self.label_sets is not None)
             object.__setattr__(self, "labels", np.zeros(num_rows, np.int32))
         labels = validation.checked_labels(self.name, self.labels, num_rows, self.num_classes)
+        if self.label_sets is not None:
+            self._check_label_sets(self.label_sets, num_rows, labels)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
+
+    def _check_label_sets(self, sets: "RaggedSets", num_rows: int, labels: Int32Array) -> None:
+        if (sets.num_rows, sets.num_tokens) != (num_rows, self.num_classes) or labels.any():
+            raise InputError(
+                f"{self.name}: label_sets have {sets.num_rows} rows of {sets.num_tokens} classes "
+                f"for {num_rows} rows of {self.num_classes}. Give one for each row, with "
+                "num_tokens=num_classes, and no labels beside them."
+            )
 
     def derived(self, **changes: Any) -> Self:
         """These rows with other parts, unchecked: for parts that come of checked sets."""
@@ -95,6 +108,8 @@ class RaggedSets:
     def check_files(self) -> None:
         """Raises InputError when a file that the rows are mapped from was cut short since, and
         reading them would end the process."""
+        if self.label_sets is not None:
+            self.label_sets.check_files()
         for array in (self.values, self.row_splits, self.labels):
             mapped = mapping_of(array)
             if mapped is not None and mapped.size() < len(mapped):
@@ -107,7 +122,8 @@ class RaggedSets:
     def fingerprint(self) -> str:
         """SHA-256 of the rows, labels, num_tokens and num_classes, as hex; not of the name."""
         arrays = self.row_splits, self.labels, self.values
-        return fingerprint_of(*arrays, self.num_tokens, self.num_classes)
+        several = [] if self.label_sets is None else [self.label_sets.fingerprint]
+        return fingerprint_of(*arrays, self.num_tokens, self.num_classes, *several)
 
     def row(self, index: int) -> Int32Array:
         """The ids of one row, int32 [its length], as a view."""
@@ -135,8 +151,12 @@ class RaggedSets:
         # Position k of the result reads position k + (old start - new start) of its row.
         source = np.repeat(starts - row_splits[:-1], lengths)
         source += np.arange(source.shape[0])
+        several = None if self.label_sets is None else self.label_sets.take(rows)
         return self.derived(
-            values=self.values[source], row_splits=row_splits, labels=self.labels[rows]
+            values=self.values[source],
+            row_splits=row_splits,
+            labels=self.labels[rows],
+            label_sets=several,
         )
 
     def split(self, num_head_rows: int) -> tuple[Self, Self]:
@@ -147,18 +167,13 @@ class RaggedSets:
     def stratified_split(self, num_drawn_rows: int, *, seed: int) -> tuple[Self, Self]:
         """`num_drawn_rows` rows drawn at random, each class by its share, and the rest, as copies.
 
-        Rows keep their order. The same seed draws the same rows, whatever the NumPy version.
+        A row of several classes counts for its rarest. Rows keep their order. The same seed draws
+        the same rows, whatever the NumPy version.
         """
         self._check_split(num_drawn_rows)
-        # RandomState, not Generator: only its streams are promised never to change (NEP 19).
-        shuffled = np.random.RandomState(seed).permutation(self.num_rows)
-        by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
-        _, counts = np.unique(self.labels, return_counts=True)
-        ranks = np.arange(self.num_rows) - np.repeat(np.cumsum(counts) - counts, counts)
-        # The rows of the lowest quantiles within their classes are an equal share of each class.
-        quantiles = (ranks + 0.5) / np.repeat(counts, counts)
-        drawn = np.zeros(self.num_rows, np.bool_)
-        drawn[by_class[np.argsort(quantiles, kind="stable")[:num_drawn_rows]]] = True
+        several = self.label_sets
+        classes = self.labels if several is None else rarest(several.values, several.row_splits)
+        drawn = stratified(classes, num_drawn_rows, seed=seed)
         return self.take(np.flatnonzero(drawn)), self.take(np.flatnonzero(~drawn))
 
     def _check_split(self, num_rows: int) -> None:
@@ -171,8 +186,12 @@ class RaggedSets:
     def _slice(self, start: int, stop: int) -> Self:
         splits = self.row_splits[start : stop + 1]
         values = self.values[splits[0] : splits[-1]]
+        several = None if self.label_sets is None else self.label_sets._slice(start, stop)
         return self.derived(
-            values=values, row_splits=splits - splits[0], labels=self.labels[start:stop]
+            values=values,
+            row_splits=splits - splits[0],
+            labels=self.labels[start:stop],
+            label_sets=several,
         )
 
     @staticmethod
@@ -181,11 +200,12 @@ class RaggedSets:
         first = parts[0]
         for part in parts[1:]:
             here, there = (part.num_tokens, part.num_classes), (first.num_tokens, first.num_classes)
-            if here != there:
+            if here != there or (part.label_sets is None) != (first.label_sets is None):
                 raise InputError(
                     f"{name}: (num_tokens, num_classes) of {part.name} are {here}, of {first.name} "
-                    f"{there}. Build both with the same."
+                    f"{there}; label_sets go with label_sets. Build both with the same."
                 )
+        several = [part.label_sets for part in parts if part.label_sets is not None]
         return first.derived(
             values=np.concatenate([part.values for part in parts]),
             row_splits=_splits_of(np.concatenate([part.lengths for part in parts])),
@@ -193,7 +213,41 @@ class RaggedSets:
             name=name,
             is_unique=all(part.is_unique for part in parts),
             is_labelled=all(part.is_labelled for part in parts),
+            label_sets=RaggedSets.concatenate(several, name=name) if several else None,
         )
+
+
+def stratified(
+    classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Which of the rows are drawn, bool [B]: `num_drawn_rows`, each class by its share.
+
+    Args:
+        classes: of the rows, integers [B].
+        num_drawn_rows: from 0 to B.
+        seed: of the draw.
+    """
+    num_rows = classes.shape[0]
+    # RandomState, not Generator: only its streams are promised never to change (NEP 19).
+    shuffled = np.random.RandomState(seed).permutation(num_rows)
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    _, counts = np.unique(classes, return_counts=True)
+    ranks = np.arange(num_rows) - np.repeat(np.cumsum(counts) - counts, counts)
+    # The rows of the lowest quantiles within their classes are an equal share of each class.
+    quantiles = (ranks + 0.5) / np.repeat(counts, counts)
+    drawn = np.zeros(num_rows, np.bool_)
+    drawn[by_class[np.argsort(quantiles, kind="stable")[:num_drawn_rows]]] = True
+    return drawn
+
+
+def rarest(values: Int32Array, row_splits: Int64Array) -> Int64Array:
+    """Of each row's ids the one that the fewest rows have, int64 [B]; -1 for a row of none."""
+    counts = np.bincount(values)
+    found = np.full(row_splits.shape[0] - 1, -1, np.int64)
+    rows = np.repeat(np.arange(found.shape[0]), np.diff(row_splits))
+    commonest_first = np.lexsort((values, -counts[values]))
+    found[rows[commonest_first]] = values[commonest_first]  # a row's last one stays
+    return found
 
 
 def fingerprint_of(

@@ -6,6 +6,11 @@
     meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz,
                     held_out_rows, checksum
 
+and where a row may have several classes
+
+    label_values.npy  int32 [L]
+    label_splits.npy  int64 [B + 1]
+
 No pickle is written or read. A folder is written under a temporary name and renamed when complete.
 """
 
@@ -15,7 +20,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +34,15 @@ from harness.reading import damage, opened, read_json
 from kernels.files import replacing
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
-_PARTS = {"values": np.int32, "row_splits": np.int64, "labels": np.int32}
+_PARTS: dict[str, type[np.signedinteger[Any]]] = {
+    "values": np.int32,
+    "row_splits": np.int64,
+    "labels": np.int32,
+}
+_LABEL_PARTS: dict[str, type[np.signedinteger[Any]]] = {
+    "label_values": np.int32,
+    "label_splits": np.int64,
+}
 _DESCRIBED = ("name", "num_tokens", "num_classes")
 _COUNTS = ("num_tokens", "num_classes", "held_out_rows")
 _TYPES: dict[str, type] = {"name": str, "is_unique": bool, **dict.fromkeys(_COUNTS, int)}
@@ -72,22 +85,85 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
 
 def _write(sets: RaggedSets, folder: Path, held_out_rows: int) -> None:
     for part in _PARTS:
-        _write_npy(folder / f"{part}.npy", getattr(sets, part))
-    meta = _FORMAT | {
-        **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
-        "rows": sets.num_rows,
-        "nnz": sets.nnz,
+        with NpyFile(folder / f"{part}.npy", _PARTS[part]) as file:
+            file.append(getattr(sets, part))
+    if sets.label_sets is not None:
+        for part, array in (
+            ("label_values", sets.label_sets.values),
+            ("label_splits", sets.label_sets.row_splits),
+        ):
+            with NpyFile(folder / f"{part}.npy", array.dtype) as file:
+                file.append(array)
+    described = {key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")}
+    _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
+
+
+def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
+    """Writes meta.json beside arrays that were written one by one, which makes a folder of them
+    that `load` accepts.
+
+    Args:
+        folder: with the arrays.
+        described: name, num_tokens, num_classes and is_unique.
+        held_out_rows: see `save`.
+
+    Raises:
+        InputError: the arrays are no ragged sets.
+    """
+    sets = _sets(_map_parts(folder), described)
+    _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
+
+
+def _write_meta(
+    folder: Path,
+    described: Mapping[str, Any],
+    held_out_rows: int,
+    row_splits: npt.NDArray[np.int64],
+    fingerprint: str,
+) -> None:
+    meta = {
+        **_FORMAT,
+        **described,
+        "rows": len(row_splits) - 1,
+        "nnz": int(row_splits[-1]),
         "held_out_rows": held_out_rows,
     }
-    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets.fingerprint)})
+    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, fingerprint)})
 
 
-def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
-    """As np.save does, whose OSError on a full disk does not say that the disk is full."""
-    with path.open("wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(array).data)
+class NpyFile:
+    """An .npy file of one dimension that grows.
+
+    np.save raises an OSError on a full disk that does not say that the disk is full.
+    """
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        self.size = 0
+        """Elements so far."""
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, array: npt.NDArray[Any]) -> None:
+        """Adds the elements of an array [M] of this dtype."""
+        if array.dtype != self._dtype or array.ndim != 1:
+            raise ValueError(f"{array.dtype} {array.shape} is not {self._dtype} [M]")
+        self._file.write(np.ascontiguousarray(array).data)
+        self.size += array.shape[0]
+
+    def _write_header(self) -> None:
+        # NumPy leaves room in it for the count to grow.
+        header = np.lib.format.header_data_from_array_1_0(np.empty(0, self._dtype))
+        np.lib.format.write_array_header_1_0(self._file, {**header, "shape": (self.size,)})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
 
 
 def load(folder: str | os.PathLike[str]) -> RaggedSets:
@@ -98,13 +174,36 @@ def load(folder: str | os.PathLike[str]) -> RaggedSets:
     """
     folder = Path(folder)
     meta = _read_meta(folder)
-    parts: dict[str, Any] = {part: _map_part(folder, part) for part in _PARTS}
-    counts = meta.get("num_tokens"), meta.get("num_classes")
+    parts = _map_parts(folder)
+    counts: list[Any] = [meta["num_tokens"], meta["num_classes"]]
+    if "label_values" in parts:
+        values, splits = parts["label_values"], parts["label_splits"]
+        no_labels = np.zeros(max(splits.size - 1, 0), np.int32)
+        counts.append(fingerprint_of(splits, no_labels, values, meta["num_classes"], 2))
     fingerprint = fingerprint_of(parts["row_splits"], parts["labels"], parts["values"], *counts)
     if meta.get("checksum") != _checksum(meta, fingerprint):
         raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
-    sets = RaggedSets(**parts, **{key: meta[key] for key in _DESCRIBED})
-    return sets.derived(is_unique=meta["is_unique"])
+    return _sets(parts, meta).derived(is_unique=meta["is_unique"])
+
+
+def _map_parts(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    several = any((folder / f"{part}.npy").exists() for part in _LABEL_PARTS)
+    kinds = _PARTS | (_LABEL_PARTS if several else {})
+    return {part: _map_part(folder, part, dtype) for part, dtype in kinds.items()}
+
+
+def _sets(parts: Mapping[str, npt.NDArray[Any]], described: Mapping[str, Any]) -> RaggedSets:
+    label_sets = None
+    if "label_values" in parts:
+        label_sets = RaggedSets(
+            values=parts["label_values"],
+            row_splits=parts["label_splits"],
+            num_tokens=described["num_classes"],
+            name=f"the labels of {described['name']}",
+        )
+    arrays: dict[str, Any] = {part: parts[part] for part in _PARTS}
+    named = {key: described[key] for key in _DESCRIBED}
+    return RaggedSets(**arrays, **named, label_sets=label_sets)
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
@@ -135,7 +234,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _map_part(folder: Path, part: str) -> npt.NDArray[Any]:
+def _map_part(folder: Path, part: str, expected: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
     path, remedy = folder / f"{part}.npy", "Save the set again."
     with (
         opened(path, remedy=remedy) as file,
@@ -144,7 +243,7 @@ def _map_part(folder: Path, part: str) -> npt.NDArray[Any]:
         shape, _, dtype, start = array_header(file.read(MAX_HEADER_BYTES))
         (count,) = shape
         num_bytes = os.fstat(file.fileno()).st_size - start
-        if dtype != _PARTS[part] or count * dtype.itemsize != num_bytes:
+        if dtype != expected or count * dtype.itemsize != num_bytes:
             raise ValueError(f"it has {num_bytes} bytes for {dtype} {list(shape)}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype, count, start)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.ragged import RaggedSets
+from harness.data.ragged import RaggedSets, rarest
 from harness.errors import InputError
 
 Rows = list[list[int]]
@@ -285,3 +285,38 @@ def test_the_fingerprint_is_of_the_content_alone() -> None:
         from_rows([[], []]),
     ]
     assert len({sets.fingerprint, *(other.fingerprint for other in others)}) == 7
+
+
+def test_rows_of_several_classes_keep_them_through_every_change() -> None:
+    label_sets = RaggedSets(values=[0, 1, 0, 1], row_splits=[0, 2, 2, 3, 4], num_tokens=2)
+    sets = RaggedSets(
+        values=[3, 1, 3, 7], row_splits=[0, 2, 2, 4, 4], label_sets=label_sets, num_tokens=8
+    )
+    assert sets.is_labelled
+    taken = sets.take([3, 0]).label_sets
+    assert taken is not None
+    np.testing.assert_array_equal(taken.values, [1, 0, 1])
+    head, tail = sets.split(1)
+    again = RaggedSets.concatenate([head, tail], name="again")
+    assert again.fingerprint == sets.fingerprint != sets.derived(label_sets=None).fingerprint
+    drawn, rest = sets.stratified_split(2, seed=1)
+    assert drawn.label_sets is not None
+    assert rest.label_sets is not None
+    assert drawn.num_rows == rest.num_rows == 2
+    with pytest.raises(InputError, match="label_sets go with label_sets"):
+        RaggedSets.concatenate([head, tail.derived(label_sets=None)], name="mixed")
+    with pytest.raises(InputError, match=r"4 rows of 2 classes for 4 rows of 3"):
+        RaggedSets(
+            values=[1],
+            row_splits=[0, 0, 0, 0, 1],
+            label_sets=label_sets,
+            num_tokens=8,
+            num_classes=3,
+        )
+
+
+def test_each_class_has_its_share_of_a_draw_by_the_rarest_classes() -> None:
+    rows = [[0], [0, 1], [0, 2], [0], [0, 1], [0], [], [0, 1], [0, 1], []]
+    splits = np.cumsum([0, *map(len, rows)])
+    values = np.array([token for row in rows for token in row], np.int32)
+    np.testing.assert_array_equal(rarest(values, splits), [0, 1, 2, 0, 1, 0, -1, 1, 1, -1])

@@ -31,6 +31,19 @@ def some_sets(**changes: Any) -> RaggedSets:
     return RaggedSets(**(fields | changes))
 
 
+def several_labels() -> RaggedSets:
+    """Rows of several classes, of none and of one."""
+    label_sets = RaggedSets(values=[0, 2, 1], row_splits=[0, 2, 2, 3], num_tokens=3)
+    return RaggedSets(
+        values=[3, 1, 3, 7],
+        row_splits=[0, 2, 2, 4],
+        label_sets=label_sets,
+        num_tokens=8,
+        num_classes=3,
+        name="several",
+    )
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     folder = tmp_path / "new" / "sets"
@@ -44,16 +57,36 @@ def saved(tmp_path: Path) -> Path:
         some_sets(),
         some_sets().unique(),
         some_sets(values=np.array([], int), row_splits=[0, 0, 0, 0]),
+        several_labels(),
+        several_labels().unique(),
     ],
 )
 def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets) -> None:
     store.save(sets, tmp_path / "sets")
     loaded = store.load(tmp_path / "sets")
+    assert loaded.fingerprint == sets.fingerprint
+    assert (loaded.label_sets is None) == (sets.label_sets is None)
     for part in ("values", "row_splits", "labels"):
         np.testing.assert_array_equal(getattr(loaded, part), getattr(sets, part))
         assert not getattr(loaded, part).flags.writeable
     for field in ("num_tokens", "name", "num_classes", "is_unique"):
         assert getattr(loaded, field) == getattr(sets, field)
+
+
+def test_labels_of_several_classes_are_checked_like_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    store.save(several_labels(), folder)
+    values = folder / "label_values.npy"
+    content = values.read_bytes()
+    values.write_bytes(content[:-4] + b"\0" * 4)
+    with pytest.raises(InputError, match="checksum differs"):
+        store.load(folder)
+    values.unlink()
+    with pytest.raises(InputError, match="label_values"):
+        store.load(folder)
+    (folder / "label_splits.npy").unlink()
+    with pytest.raises(InputError, match="checksum differs"):
+        store.load(folder)
 
 
 def test_the_values_stay_on_disk_until_they_are_used(saved: Path) -> None:

@@ -59,7 +59,8 @@ ROOMS = (
         name="data",
         modules=("harness.data",),
         packages=frozenset({"numpy"}),
-        late_packages=frozenset({"pyarrow"}),  # of the extra `text`
+        # Of the extra `text`; what hashes words, as exported models do.
+        late_packages=frozenset({"pyarrow", "tensorflow"}),
         rooms=(*GROUND, "kernels.cache", "kernels.files"),
     ),
     Room(name="measures", modules=("harness.measures",), packages=frozenset({"numpy"})),
@@ -260,7 +261,7 @@ def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
         ("harness/files.py", "from harness.data import ragged", "room below"),
         ("harness/__init__.py", "from harness.bench import sweep", "room below"),
         ("harness/records.py", "import numpy as np", "package numpy"),
-        ("harness/data/ragged.py", "import tensorflow", "package tensorflow"),
+        ("harness/data/ragged.py", "import tensorflow", "inside the function"),
         ("harness/data/download.py", "def fetch():\n    import keras", "package keras"),
         ("harness/bench/plot.py", "import scipy", "inside the function"),
         ("harness/data/ragged.py", "from kernels import multi_hot", "may not import kernels"),

@@ -138,7 +138,7 @@ def _predictions(
                 known, words = judge.known(rows[number])
                 explained: Sequence[tuple[str, float]] = ()
                 if explain:
-                    explained = judge.explain(rows[number], best, most=explain)
+                    explained = judge.explain(text, rows[number], best, most=explain)
                 made.append(
                     _Prediction(
                         index=index + number,

@@ -6,6 +6,10 @@ from typing import Literal
 from harness.checks import INT32_MAX, require, require_count
 from harness.reading import MAX_UNPACKED_BYTES
 
+Tokenizer = Literal["keras", "whitespace", "scikit-learn"]
+MAX_NGRAMS = 8
+MAX_HASH_BITS = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class WordIds:
@@ -87,13 +91,74 @@ class SyntheticOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How texts, tables and archives become a data set."""
+
+    test_data: str | None = None
+    """A file or folder of test rows, like --data, whose rows are then all train rows."""
+
+    test_split: float = 0.2
+    """Share of the rows to test on, drawn at random, the same share of each class; where the data
+    has no test rows of its own."""
+
+    text_column: str | None = None
+    """Name of the column with the texts (or the ids, or the lists of strings); its number from 1 in
+    a file without a header. Left out: found where it is plain to see."""
+
+    label_column: str | None = None
+    """As --text-column."""
+
+    label_separator: str | None = None
+    """Splits a cell into several labels, as a comma does in "joy,love"."""
+
+    tokenizer: Tokenizer = "keras"
+    """What a word is. `keras`: lower case, punctuation as spaces, as Keras's Tokenizer;
+    `whitespace`: what stands between white space; `scikit-learn`: as its vectorizers."""
+
+    ngrams: int = 1
+    """Runs of up to so many words have ids as well."""
+
+    num_tokens: int | None = None
+    """Ids: of the most frequent words of the train rows, after four that stand for no word. Left
+    out: 10,000; of data that holds ids, as many as it shows."""
+
+    min_count: int = 1
+    """Leave out words that are rarer in the train rows."""
+
+    hash_bits: int | None = None
+    """Hash words to so many bits instead of counting them: there is no list of words to keep."""
+
+    strict: bool = False
+    """Refuse data in which a row is wrong, instead of leaving the row out and saying so."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.test_split < 1,
+            f"--test-split is {self.test_split}; choose from more than 0 to less than 1",
+        )
+        require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
+        require_count("--min-count", self.min_count)
+        if self.num_tokens is not None:
+            require_count("--num-tokens", self.num_tokens, least=5, most=INT32_MAX)
+        if self.hash_bits is not None:
+            require_count("--hash-bits", self.hash_bits, most=MAX_HASH_BITS)
+            require(
+                self.num_tokens is None and self.min_count == 1,
+                "--hash-bits keeps no list of words, of which --num-tokens and --min-count choose; "
+                "leave them out",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """Which data set to use."""
 
     data: str = "synthetic"
     """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
-    or a folder written by `harness data convert`."""
+    a folder written by `harness data build` or `data convert`; or texts: a CSV, TSV, JSONL or
+    Parquet file, a folder (or tar or zip) with a folder for each class, or an svmlight file."""
 
+    build: BuildOptions = field(default_factory=BuildOptions)
     imdb: ImdbOptions = field(default_factory=ImdbOptions)
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
 
@@ -101,12 +166,13 @@ class SourceConfig:
     """Seed for drawing validation rows, and test rows if the data has no split of its own."""
 
     data_cache: Literal["on", "off"] = "on"
-    """Keep the rows of an .npz file (of 1 MB or more) in the user's cache folder, from which later
-    runs map them into memory."""
+    """Keep the rows of a file (of 1 MB or more) in the user's cache folder, from which later runs
+    map them into memory."""
 
     max_data_bytes: int = MAX_UNPACKED_BYTES
-    """What an .npz file may unpack to, and the memory that its rows may take while they are read.
-    A small file may be made to fill any memory; raise the limit for a large one that you trust."""
+    """What an .npz file or an archive may unpack to, and the memory that the rows of an .npz may
+    take while they are read. A small file may be made to fill any memory; raise the limit for a
+    large one that you trust."""
 
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)

@@ -9,8 +9,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.options import WordIds
+from harness.checks import require_count
+from harness.data.options import MAX_HASH_BITS, WordIds
 from harness.data.ragged import Int32Array
+from harness.data.tokens import Tokenization, Tokenizer, hashed
 from harness.errors import InputError
 from harness.files import write_json
 from harness.reading import read_json
@@ -18,10 +20,6 @@ from harness.reading import read_json
 FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
-
-SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-"""What Keras's Tokenizer takes for the space between words, beside the space itself."""
-_TO_SPACES = str.maketrans(dict.fromkeys(SEPARATORS, " "))
 
 # How the tutorial shows an id that is no word: padding, start, unknown.
 _NO_WORD = "#"
@@ -44,8 +42,21 @@ class Vocabulary:
     """Stands for each word that is not in `ids`. None: such words are left out."""
     class_names: Sequence[str] = ()
     """By label; none where they are not known."""
+    tokenizer: Tokenizer = "keras"
+    ngrams: int = 1
+    """As in `Tokenization`."""
+    hash_bits: int | None = None
+    """A token's id is its hash of so many bits, and `ids` is empty. None: its id is in `ids`."""
 
     def __post_init__(self) -> None:
+        _ = self.tokenization  # its own checks
+        if self.hash_bits is not None:
+            require_count("hash_bits", self.hash_bits, most=MAX_HASH_BITS)
+            if self.ids or self.num_tokens != 1 << self.hash_bits:
+                raise InputError(
+                    f"the vocabulary has {len(self.ids)} words and {self.num_tokens} ids beside "
+                    f"hashes of {self.hash_bits} bits; it has none, and {1 << self.hash_bits}."
+                )
         reserved = [token for token in (self.start_id, self.unknown_id) if token is not None]
         for token in (*self.ids.values(), *reserved):
             if type(token) is not int or not 0 <= token < self.num_tokens:
@@ -117,6 +128,16 @@ class Vocabulary:
         """Writes the vocabulary as JSON, from which `load` builds it again."""
         write_json(path, asdict(self))
 
+    @property
+    def takes_texts(self) -> bool:
+        """Whether tokens have ids. They have none where a data set came as ids."""
+        return bool(self.ids) or self.hash_bits is not None
+
+    @cached_property
+    def tokenization(self) -> Tokenization:
+        """What the tokens of a text are."""
+        return Tokenization(tokenizer=self.tokenizer, ngrams=self.ngrams)
+
     @cached_property
     def _words(self) -> Mapping[int, str]:
         reserved = {self.start_id, self.unknown_id}
@@ -127,10 +148,30 @@ class Vocabulary:
         return " ".join(self._words.get(token, _NO_WORD) for token in np.asarray(ids).tolist())
 
     def encode(self, text: str) -> Int32Array:
-        """The ids of a text, int32 [n]: the start id, then one id a word.
+        """The ids of a text, int32 [n]: the start id, then one id a token.
 
-        Words are found as Keras's Tokenizer finds them: lower case, punctuation as spaces.
+        Raises:
+            InputError: the text is to be a JSON list of strings, and is none.
         """
-        words = text.lower().translate(_TO_SPACES).split(" ")
-        ids = [self.start_id, *(self.ids.get(word, self.unknown_id) for word in words if word)]
+        tokens = self.tokenization.tokens(text)
+        if self.hash_bits is not None:
+            return hashed(tokens, self.hash_bits)
+        ids = [self.start_id, *(self.ids.get(token, self.unknown_id) for token in tokens)]
         return np.array([token for token in ids if token is not None], np.int32)
+
+    def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
+        """As `encode`, of each text; hashed all at once, which is faster."""
+        if self.hash_bits is None:
+            return [self.encode(text) for text in texts]
+        rows = [self.tokenization.tokens(text) for text in texts]
+        ids = hashed([token for row in rows for token in row], self.hash_bits)
+        return np.split(ids, np.cumsum([len(row) for row in rows])[:-1]) if rows else []
+
+    def words_of(self, text: str) -> dict[int, str]:
+        """The tokens of a text by their ids; of several with one hash, the first. Those that are
+        not known are left out."""
+        tokens = self.tokenization.tokens(text)
+        if self.hash_bits is None:
+            return {self.ids[token]: token for token in tokens if token in self.ids}
+        ids = hashed(tokens, self.hash_bits).tolist()
+        return dict(zip(reversed(ids), reversed(tokens), strict=True))

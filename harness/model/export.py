@@ -110,7 +110,7 @@ def _write_saved_model(
     signature = get_input_signature(model)
     with computing(Surroundings(implementation="gather", export=True)):
         archive.track_and_add_endpoint("serve", model, signature)
-        if vocabulary is not None and _takes_texts(signature):
+        if vocabulary is not None and _takes_texts(signature, vocabulary):
             encoder = TextEncoder(vocabulary)
             archive.track(encoder)
             names = vocabulary.class_names
@@ -123,9 +123,11 @@ def _write_saved_model(
         archive.write_out(path, verbose=False)
 
 
-def _takes_texts(signature: Any) -> bool:
-    """Whether the model's only input is sets of ids."""
+def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
+    """Whether the model's only input is sets of ids, and those are of texts."""
     (inputs, *others) = signature
+    if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
+        return False
     return not others and isinstance(inputs, dict) and {"values", "row_splits"} <= inputs.keys()
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from harness.data.vocabulary import Vocabulary
+from harness.errors import InputError
 from harness.model.export import Head, check_vocabulary, names_of
 from harness.model.layers import Surroundings, computing
 
@@ -28,8 +29,14 @@ class Judge:
     not wait, and batches may have any shape."""
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
-        """Raises InputError when the vocabulary has ids that the model does not know."""
+        """Raises InputError when the vocabulary has ids that the model does not know, or no
+        words."""
         check_vocabulary(vocabulary, model)
+        if not vocabulary.takes_texts:
+            raise InputError(
+                "the model was trained on ids that stand for no words, so it cannot judge texts; "
+                "use Trainer.predict on ids"
+            )
         self._vocabulary, self._head = vocabulary, head
         self._reserved = {vocabulary.start_id, vocabulary.unknown_id}
         spec = tf.TensorSpec([None], tf.int32)
@@ -49,7 +56,7 @@ class Judge:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """The ids of each text."""
-        return [self._vocabulary.encode(text) for text in texts]
+        return self._vocabulary.encode_all(texts)
 
     def known(self, ids: Ids) -> tuple[int, int]:
         """How many words of a text the model knows, and how many words it has."""
@@ -71,14 +78,15 @@ class Judge:
         found: Floats = np.asarray(self._activation(logits))
         return found
 
-    def explain(self, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
+    def explain(self, text: str, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
         """The words that weigh most for or against a class.
 
         A word's weight is how much the class's log-odds fall when all of its occurrences are left
         out; for two classes, and for labels that exclude nothing, that is the change of the logit.
 
         Args:
-            ids: of a text.
+            text: one of those judged.
+            ids: of the text.
             number: of the class.
             most: words to return, the heaviest first.
         """
@@ -92,7 +100,8 @@ class Judge:
         whole, *without = np.concatenate(parts).tolist()
         weights = {token: whole - left for token, left in zip(candidates, without, strict=True)}
         heaviest = sorted(weights.items(), key=lambda pair: -abs(pair[1]))[:most]
-        return [(self._vocabulary.decode([token]), weight) for token, weight in heaviest]
+        words = self._vocabulary.words_of(text)
+        return [(words[token], weight) for token, weight in heaviest]
 
     def _log_odds(self, logits: Floats, number: int) -> Any:
         if logits.shape[1] == 1:

@@ -5,10 +5,14 @@ Letters: B texts, N ids of all texts together.
 """
 
 import re
+import sys
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from harness.data.vocabulary import SEPARATORS, Vocabulary
+from harness.data.tokens import SEPARATORS
+from harness.data.vocabulary import Vocabulary
+from harness.errors import InputError
 
 _SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 
@@ -17,8 +21,13 @@ class TextEncoder(tf.Module):
     """Encodes texts as `vocabulary.encode` does."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
+        """Raises InputError when the vocabulary takes no texts."""
         super().__init__()
+        if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
+            raise InputError("the model's vocabulary takes no texts; export it without")
         self._vocabulary = vocabulary
+        if vocabulary.hash_bits is not None:
+            return
         words, ids = list(vocabulary.ids), list(vocabulary.ids.values())
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(
@@ -29,17 +38,53 @@ class TextEncoder(tf.Module):
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """`values` int32 [N] and `row_splits` int32 [B + 1] of texts [B] in UTF-8."""
-        # TensorFlow's lower case ends a text at its first NUL, so the parts between go one by one.
-        # They are joined by a tensor: as an attribute, NUL is an empty text.
-        parts = tf.strings.split(texts, "\0")
-        lower = tf.strings.lower(parts.values, encoding="utf-8")
-        lower = parts.with_values(tf.strings.join([tf.constant("\0"), lower]))
-        lower = tf.strings.substr(tf.strings.reduce_join(lower, axis=-1), 1, 2**31 - 1)
-        words = tf.strings.split(tf.strings.regex_replace(lower, _SEPARATOR, " "), " ")
-        ids = self._table.lookup(tf.ragged.boolean_mask(words, words != ""))
-        start = self._vocabulary.start_id
-        if self._vocabulary.unknown_id is None:
-            ids = tf.ragged.boolean_mask(ids, ids >= 0)
-        if start is not None:
-            ids = tf.concat([tf.fill([tf.size(texts), 1], start), ids], axis=1)
+        vocabulary = self._vocabulary
+        tokens = words = self._words(texts)
+        for length in range(2, vocabulary.ngrams + 1):
+            tokens = tf.concat([tokens, tf.strings.ngrams(words, length)], axis=1)
+        if vocabulary.hash_bits is not None:
+            ids = tf.strings.to_hash_bucket_fast(tokens.values, 1 << vocabulary.hash_bits)
+            ids = tokens.with_values(tf.cast(ids, tf.int32))
+        else:
+            ids = self._table.lookup(tokens)
+            if vocabulary.unknown_id is None:
+                ids = tf.ragged.boolean_mask(ids, ids >= 0)
+        if vocabulary.start_id is not None:
+            ids = tf.concat([tf.fill([tf.size(texts), 1], vocabulary.start_id), ids], axis=1)
         return {"values": ids.values, "row_splits": tf.cast(ids.row_splits, tf.int32)}
+
+    def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """The words of each text, [B, ragged]."""
+        tokenizer = self._vocabulary.tokenizer
+        if tokenizer == "keras":
+            spaced = tf.strings.regex_replace(_lower(texts), _SEPARATOR, " ")
+        elif tokenizer == "whitespace":
+            spaced = tf.strings.regex_replace(texts, f"[{_class_of(str.isspace)}]", " ")
+        else:
+            not_words = f"[^{_class_of(lambda c: c.isalnum() or c == '_')}]"
+            spaced = tf.strings.regex_replace(_lower(texts), not_words, " ")
+        words = tf.strings.split(spaced, " ")
+        least = 2 if tokenizer == "scikit-learn" else 1
+        lengths = tf.strings.length(words.values, unit="UTF8_CHAR")
+        return tf.ragged.boolean_mask(words, words.with_values(lengths >= least))
+
+
+def _lower(texts: tf.Tensor) -> tf.Tensor:
+    # TensorFlow's lower case ends a text at its first NUL, so the parts between go one by one. They
+    # are joined by a tensor: as an attribute, NUL is an empty text.
+    parts = tf.strings.split(texts, "\0")
+    lower = tf.strings.lower(parts.values, encoding="utf-8")
+    lower = parts.with_values(tf.strings.join([tf.constant("\0"), lower]))
+    return tf.strings.substr(tf.strings.reduce_join(lower, axis=-1), 1, 2**31 - 1)
+
+
+def _class_of(belongs: Callable[[str], bool]) -> str:
+    """The characters of which this holds in Python, as ranges in RE2's syntax."""
+    ranges: list[list[int]] = []
+    for code in range(sys.maxunicode + 1):
+        if belongs(chr(code)):
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    return "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in ranges)

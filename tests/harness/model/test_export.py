@@ -89,7 +89,15 @@ def test_a_saved_model_needs_no_compiler(trainer: harness.Trainer, tmp_path: Pat
     assert b"XlaSort" not in content
 
 
-ENCODER = []
+IDS = {"a": 0, "été": 1, "ab": 2, "a été": 3, "A": 4, "İ": 5, "b\x0bc": 6, "a b c": 7}
+VOCABULARIES = [
+    VOCABULARY,
+    Vocabulary(ids=IDS, num_tokens=9, start_id=8, ngrams=3),
+    Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, tokenizer="whitespace", ngrams=2),
+    Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, tokenizer="scikit-learn", ngrams=2),
+    Vocabulary(ids={}, num_tokens=1 << 20, hash_bits=20, tokenizer="whitespace", ngrams=2),
+]
+ENCODERS: list[TextEncoder] = []
 
 
 @hypothesis.given(
@@ -98,7 +106,16 @@ ENCODER = []
 @hypothesis.example("\0")
 @hypothesis.example("A\0B c\0 \0D")
 @hypothesis.example("A\u2019B \u00a0c\r\x0bd ΑΣ! ΑΣ'Α")  # noqa: RUF001
+@hypothesis.example("a été AB ab A B C a b c b\x0bc\x1cd İ a\u3000été a_b 1 22")
 def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
-    ENCODER[:] = ENCODER or [TextEncoder(VOCABULARY)]
-    found = ENCODER[0](tf.constant(np.array([text.encode()], object)))["values"].numpy().tolist()
-    assert found == VOCABULARY.encode(text).tolist()
+    ENCODERS[:] = ENCODERS or map(TextEncoder, VOCABULARIES)
+    for vocabulary, encoder in zip(VOCABULARIES, ENCODERS, strict=True):
+        found = encoder(tf.constant(np.array([text.encode()], object)))["values"].numpy().tolist()
+        assert found == vocabulary.encode(text).tolist(), vocabulary
+
+
+def test_ids_without_words_are_no_texts() -> None:
+    nothing = Vocabulary(ids={}, num_tokens=9)
+    for vocabulary in (nothing, Vocabulary(ids=IDS, num_tokens=9, tokenizer="list")):
+        with pytest.raises(harness.InputError, match="takes no texts"):
+            TextEncoder(vocabulary)

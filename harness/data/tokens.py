@@ -1,0 +1,183 @@
+"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams).
+
+Letters: B rows, N tokens of all rows together.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.checks import require, require_count
+from harness.data.options import MAX_NGRAMS
+from harness.errors import InputError
+from harness.quiet import quiet_import
+
+Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
+TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
+
+SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+"""What Keras's Tokenizer takes for the space between words, beside the space itself."""
+# Of bytes, which Python translates six times as fast as strings; no separator is a part of another
+# character in UTF-8.
+_TO_SPACES = bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS))
+_WORD = re.compile(r"(?u)\b\w\w+\b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenization:
+    """What the tokens of a text are."""
+
+    tokenizer: Tokenizer = "keras"
+    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `whitespace`: whatever
+    stands between white space, as it is. `scikit-learn`: as its vectorizers: lower case, words of
+    two and more letters, digits and underscores. `list`: a text is a JSON list of strings."""
+    ngrams: int = 1
+    """Runs of up to so many words are tokens too, joined by spaces."""
+
+    def __post_init__(self) -> None:
+        known = ", ".join(TOKENIZERS)
+        require(
+            self.tokenizer in TOKENIZERS,
+            f"the tokenizer is {self.tokenizer!r:.100}. Choose one of {known}.",
+        )
+        require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
+        require(
+            self.ngrams == 1 or self.tokenizer != "list",
+            f"--ngrams is {self.ngrams}, and strings in a list have no order. Leave it out.",
+        )
+
+    def tokens(self, text: str) -> list[str]:
+        """The words of a text in their order, then its runs of two words, and so on.
+
+        Raises:
+            InputError: the text is to be a JSON list of strings, and is none.
+        """
+        words = [word for word in self.words(text) if word]
+        found = list(words)
+        for length in range(2, self.ngrams + 1):
+            runs = (words[start : start + length] for start in range(len(words) - length + 1))
+            found += map(" ".join, runs)
+        return found
+
+    def words(self, text: str) -> Sequence[str]:
+        """The words of a text; with Keras's tokenizer empty strings are among them."""
+        if self.tokenizer == "keras":
+            content = text.lower().encode(errors="surrogatepass").translate(_TO_SPACES)
+            return content.decode(errors="surrogatepass").split(" ")
+        if self.tokenizer == "whitespace":
+            return text.split()
+        if self.tokenizer == "scikit-learn":
+            return _WORD.findall(text.lower())
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError):
+            items = None
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise InputError(
+                f'{text:.100} is not a list of strings as JSON. Give one, as in ["red", "green"].'
+            )
+        return items
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Numbered:
+    """B rows of tokens."""
+
+    tokens: list[str]
+    """The distinct ones, as they first appear."""
+    values: npt.NDArray[np.int32]
+    """Places in `tokens`, [N]."""
+    row_splits: npt.NDArray[np.int64]
+    """[B + 1]"""
+
+
+class _Places(dict[str, int]):
+    def __missing__(self, token: str) -> int:
+        place = self[token] = len(self)
+        return place
+
+
+def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
+    """The tokens of texts: the same as `tokenization.tokens` of each, but for their order."""
+    found = numbered_rows(map(tokenization.words, texts), with_empty=False)
+    if tokenization.ngrams == 1:
+        return found
+    runs = _Runs(found)
+    for length in range(2, tokenization.ngrams + 1):
+        runs.grow(length)
+    return runs.merged()
+
+
+def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:
+    """Rows of strings; without the empty ones, unless they count as well."""
+    places = _Places({"": 0})
+    values, ends = list[int](), [0]
+    for row in rows:
+        values += map(places.__getitem__, row)  # a loop in C: there are many words
+        ends.append(len(values))
+    found, row_splits = np.array(values, np.int32), np.array(ends, np.int64)
+    tokens = list(places)
+    if with_empty and (found == 0).any():
+        return Numbered(tokens=tokens, values=found, row_splits=row_splits)
+    kept = found > 0
+    row_splits = np.concatenate([[0], np.cumsum(kept)])[row_splits]
+    return Numbered(tokens=tokens[1:], values=found[kept] - 1, row_splits=row_splits)
+
+
+class _Runs:
+    """Runs of words, found by sorting pairs of numbers: only distinct runs become strings."""
+
+    def __init__(self, words: Numbered) -> None:
+        self._words = words.values.astype(np.int64)
+        self._rows = np.repeat(np.arange(len(words.row_splits) - 1), np.diff(words.row_splits))
+        self._num_rows = len(words.row_splits) - 1
+        self._tokens = list(words.tokens)
+        self._starting = self._words
+        """At each word, the run of the last length that starts there."""
+        self._parts = [(words.values, self._rows)]
+
+    def grow(self, length: int) -> None:
+        """Adds the runs of `length` words, those of one word less having been added."""
+        behind = length - 1
+        starts = np.flatnonzero(self._rows[behind:] == self._rows[: self._rows.size - behind])
+        pairs = self._starting[starts] << 32 | self._words[starts + behind]
+        distinct, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # as they first appear
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order)) + len(self._tokens)
+        distinct, known = distinct[order], self._tokens
+        heads, tails = (distinct >> 32).tolist(), (distinct & 0xFFFFFFFF).tolist()
+        known += [f"{known[head]} {known[tail]}" for head, tail in zip(heads, tails, strict=True)]
+        runs = places[inverse]
+        self._starting = np.full(self._words.size, -1)
+        self._starting[starts] = runs
+        self._parts.append((runs.astype(np.int32), self._rows[starts]))
+
+    def merged(self) -> Numbered:
+        """Row by row the words, then the runs of two words, and so on."""
+        values, rows = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        lengths = np.bincount(rows, minlength=self._num_rows)
+        return Numbered(
+            tokens=self._tokens,
+            values=values[np.argsort(rows, kind="stable")],
+            row_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+
+
+def hashed(tokens: Sequence[str], hash_bits: int) -> npt.NDArray[np.int32]:
+    """FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N]: by TensorFlow, so
+    that an exported model has the same."""
+    with quiet_import():
+        import tensorflow as tf
+
+    with tf.device("/CPU:0"):
+        ids = tf.strings.to_hash_bucket_fast(
+            tf.constant(tokens, tf.string, [len(tokens)]), 1 << hash_bits
+        )
+        found: npt.NDArray[np.int32] = ids.numpy().astype(np.int32)
+    return found

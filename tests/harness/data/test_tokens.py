@@ -1,0 +1,89 @@
+"""Tokens of texts: one by one, in numbered blocks, and as other libraries find them."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.tokens import SEPARATORS, Tokenization, hashed, numbered, numbered_rows
+from harness.data.vocabulary import Vocabulary
+from harness.errors import InputError
+
+TOKENIZATIONS = [
+    Tokenization(),
+    Tokenization(ngrams=3),
+    Tokenization(tokenizer="whitespace", ngrams=2),
+    Tokenization(tokenizer="scikit-learn", ngrams=2),
+]
+TEXTS = st.lists(st.text(alphabet="aBé_1 ,.\t\n\xa0\r'İ-") | st.text(), max_size=5)
+
+
+@pytest.mark.parametrize("tokenization", TOKENIZATIONS, ids=str)
+@given(texts=TEXTS)
+def test_blocks_hold_the_tokens_of_each_text(texts: list[str], tokenization: Tokenization) -> None:
+    found = numbered(texts, tokenization)
+    assert found.values.dtype == np.int32
+    assert len(set(found.tokens)) == len(found.tokens)
+    assert len(found.row_splits) == len(texts) + 1
+    for text, start, stop in zip(texts, found.row_splits, found.row_splits[1:], strict=False):
+        expected = tokenization.tokens(text)
+        row = [found.tokens[place] for place in found.values[start:stop]]
+        assert row == expected
+
+
+def test_words_are_those_of_keras() -> None:
+    """As its Tokenizer splits, by which imdb.npz was made."""
+    text = "The <br />film's \"END\"… Isn't\tit\ngood?_or(bad)"
+    table = str.maketrans(dict.fromkeys(SEPARATORS, " "))
+    assert Tokenization().tokens(text) == text.lower().translate(table).split()
+
+
+def test_words_are_those_of_scikit_learn() -> None:
+    text = "I don't like it at all: 3 stars, naïve_1 plot"
+    pattern = re.compile(r"(?u)\b\w\w+\b")  # the token_pattern of its vectorizers
+    found = Tokenization(tokenizer="scikit-learn").tokens(text)
+    assert found == pattern.findall(text.lower())
+    assert found == ["don", "like", "it", "at", "all", "stars", "naïve_1", "plot"]
+
+
+def test_rows_of_strings_keep_what_they_hold() -> None:
+    found = numbered_rows([["New York", "a b"], [], ["", "a b"]])
+    rows = np.split(found.values, found.row_splits[1:-1])
+    assert [[found.tokens[place] for place in row] for row in rows] == [
+        ["New York", "a b"],
+        [],
+        ["", "a b"],
+    ]
+    assert numbered_rows([]).values.dtype == np.int32
+
+
+def test_a_list_of_strings_is_a_text_in_json() -> None:
+    tokenization = Tokenization(tokenizer="list")
+    assert tokenization.tokens('["New York", "x,y"]') == ["New York", "x,y"]
+    for wrong in ("New York", "[1]", '{"a": 1}', "[" * 100_000):
+        with pytest.raises(InputError, match="not a list of strings as JSON"):
+            tokenization.tokens(wrong)
+    with pytest.raises(InputError, match="have no order"):
+        Tokenization(tokenizer="list", ngrams=2)
+
+
+def test_hashed_vocabularies_have_an_id_for_every_token() -> None:
+    vocabulary = Vocabulary(ids={}, num_tokens=1 << 10, hash_bits=10, ngrams=2)
+    ids = vocabulary.encode("a good film")
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(
+        ids, hashed(["a", "good", "film", "a good", "good film"], hash_bits=10)
+    )
+    assert set(vocabulary.words_of("a good film").values()) <= {
+        *("a", "good", "film", "a good", "good film")
+    }
+    rows = vocabulary.encode_all(["a good film", "", "good"])
+    assert [len(row) for row in rows] == [5, 0, 1]
+    # The example in TensorFlow's documentation, modulo a power of two.
+    assert hashed(["Hello", "TensorFlow", "2.x"], hash_bits=30).tolist() == [
+        *(845881479, 675971790, 553180573)
+    ]
+    with pytest.raises(InputError, match="beside hashes of 10 bits"):
+        Vocabulary(ids={"a": 1}, num_tokens=1 << 10, hash_bits=10)

@@ -19,6 +19,7 @@ import tyro
 from harness.cli.bench import BenchConfig, bench
 from harness.cli.compare import CompareConfig, compare
 from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
+from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
@@ -47,6 +48,7 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     EvaluateConfig: ("evaluate", evaluate),
     PredictConfig: ("predict", predict),
     ExportConfig: ("export", export),
+    DataBuildConfig: ("data build", build),
     DataInfoConfig: ("data info", info),
     DataConvertConfig: ("data convert", convert),
     SmokeConfig: ("smoke", smoke),
@@ -168,7 +170,7 @@ def _union(default: Any) -> Any:
         marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
         group = of_data if name.startswith("data ") else commands
         group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
-    data = tyro.conf.subcommand("data", description="Look at a data set, or convert it.")
+    data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
     commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number
     return Union[tuple(commands)]  # noqa: UP007
 

@@ -1,22 +1,27 @@
 """Data sets that are slow to read, kept in the user's cache folder and mapped into memory.
 
-Each entry is a folder that `store` wrote. Its name is the SHA-256 of the source file's content, of
-the options that decide the result, and of this package's code, so an entry never goes stale.
+Each entry is a folder of a store. Its name is the SHA-256 of the source file's content (of a
+folder: of its files' names, sizes and times), of the options that decide the result, and of this
+package's code, so an entry never goes stale.
 """
 
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from harness.data import store
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 from kernels.cache import CACHE_VARIABLE, opened
+from kernels.files import replacing
 
+T = TypeVar("T")
 Rows = tuple[RaggedSets, int]
 """The rows of a data set, and how many of the first are test rows."""
 
@@ -40,32 +45,118 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
         return read()
     with ExitStack() as closing:
         try:
-            folder = closing.enter_context(opened("data"))
-            key = _key(source, options)
+            entry = _Entry([source], options, closing)
         except OSError as error:
             _note_not_cached(source, str(error))
             return read()
-        # Not by its name, which another user may be able to turn to a folder of theirs.
-        entry = folder.place / key
-        if entry.exists():
-            with suppress(InputError):
-                rows = store.load(entry), store.held_out_rows(entry)
-                with suppress(OSError):  # a read-only cache removes no entries: it needs no times
-                    os.utime(entry)
-                return rows
-            _note(f"the cached data set {folder.path / key} was damaged; {source} was read again")
-            shutil.rmtree(entry, ignore_errors=True)
+        if (found := entry.load(_load)) is not None:
+            return found
         sets, num_test_rows = read()
         try:
-            if _key(source, options) == key:  # the file was not replaced while it was read
-                arrays = sets.values, sets.row_splits, sets.labels
-                _make_room(folder.place, sum(array.nbytes for array in arrays))
-                store.save(sets, entry, held_out_rows=num_test_rows)
+            entry.check_current()
+            arrays = sets.values, sets.row_splits, sets.labels
+            _make_room(entry.folder, sum(array.nbytes for array in arrays))
+            store.save(sets, entry.path, held_out_rows=num_test_rows)
         except (OSError, InputError) as error:
-            if not entry.exists():  # else another process wrote it first
-                reason = str(error).replace(str(folder.place), str(folder.path))
-                _note_not_cached(source, reason)
+            if not entry.path.exists():  # else another process wrote it first
+                _note_not_cached(source, entry.shown(error))
         return sets, num_test_rows
+
+
+def mapped_or_built(
+    sources: Sequence[Path],
+    options: object,
+    build: Callable[[Path], object],
+    load: Callable[[Path], T],
+    *,
+    use_cache: bool,
+) -> T:
+    """Loads the data set of `sources` from the cache, after building it there if it is not; else
+    from a temporary folder, which is gone afterwards: its files are mapped.
+
+    Args:
+        sources: files and folders. Small ones are not cached, nor is what has none.
+        options: everything else that decides what `build` makes; its repr must identify it.
+        build: makes the data set in a new folder. Its errors are passed on.
+        load: loads it from there.
+        use_cache: whether to look there at all.
+    """
+    size = sum(file.stat().st_size for source in sources for file in _files(source))
+    with ExitStack() as closing:
+        entry = None
+        if use_cache and size >= MIN_SOURCE_BYTES:
+            try:
+                entry = _Entry(sources, options, closing)
+            except OSError as error:
+                _note_not_cached(sources[0], str(error))
+        if entry is None:
+            place = Path(closing.enter_context(tempfile.TemporaryDirectory())) / "data"
+            build(place)
+            return load(place)
+        found = entry.load(load)
+        if found is not None:
+            return found
+        try:
+            with replacing(entry.path) as beside:
+                build(beside)
+                found = load(beside)
+                entry.check_current()
+                _make_room(entry.folder, sum(file.stat().st_size for file in _files(beside)))
+        except OSError as error:
+            if found is None:
+                raise
+            if not entry.path.exists():  # else another process built it first
+                _note_not_cached(sources[0], entry.shown(error))
+        return found
+
+
+class _Entry:
+    """A data set's place in the cache."""
+
+    def __init__(self, sources: Sequence[Path], options: object, closing: ExitStack) -> None:
+        """Raises OSError when there is no cache, or a source cannot be read."""
+        self._opened = closing.enter_context(opened("data"))
+        self._sources, self._options = sources, options
+        self._key = key_of(sources, options)
+        # Not by its name, which another user may be able to turn to a folder of theirs.
+        self.folder = self._opened.place
+        self.path = self.folder / self._key
+
+    def load(self, load: Callable[[Path], T]) -> T | None:
+        """What is there; None if there is nothing, or it was damaged and is removed."""
+        if not self.path.exists():
+            return None
+        with suppress(InputError):
+            found = load(self.path)
+            with suppress(OSError):  # a read-only cache removes no entries: it needs no times
+                os.utime(self.path)
+            return found
+        place = self._opened.path / self._key
+        _note(f"the cached data set {place} was damaged; {self._sources[0]} was read again")
+        shutil.rmtree(self.path, ignore_errors=True)
+        return None
+
+    def check_current(self) -> None:
+        """Raises OSError when a source was replaced while it was read."""
+        if key_of(self._sources, self._options) != self._key:
+            raise OSError("it changed while it was read")
+
+    def shown(self, error: Exception) -> str:
+        """Its message, with the cache's own name."""
+        return str(error).replace(str(self.folder), str(self._opened.path))
+
+
+def _load(entry: Path) -> Rows:
+    return store.load(entry), store.held_out_rows(entry)
+
+
+def _files(source: Path) -> list[Path]:
+    """A file, or all those in a folder."""
+    return (
+        sorted(path for path in source.rglob("*") if path.is_file())
+        if source.is_dir()
+        else [source]
+    )
 
 
 def _note_not_cached(source: Path, reason: str) -> None:
@@ -77,12 +168,20 @@ def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _key(source: Path, options: object) -> str:
-    digest = hashlib.sha256(repr((source.stem, options)).encode())
-    for code in sorted(Path(__file__).parent.glob("*.py")):
+def key_of(sources: Sequence[Path], options: object) -> str:
+    """Differs for other content, other options, and other code of this package."""
+    digest = hashlib.sha256(repr(([source.stem for source in sources], options)).encode())
+    for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())
-    with source.open("rb") as file:
-        digest.update(hashlib.file_digest(file, "sha256").digest())
+    for source in sources:
+        if source.is_dir():  # reading that many files takes longer than tokenizing them
+            for path in _files(source):
+                status = path.stat()
+                known = str(path.relative_to(source)), status.st_size, status.st_mtime_ns
+                digest.update(repr(known).encode())
+        else:
+            with source.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

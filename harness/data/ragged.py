@@ -240,7 +240,7 @@ def stratified(
     return drawn
 
 
-def rarest(values: Int32Array, row_splits: Int64Array) -> Int64Array:
+def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int64Array:
     """Of each row's ids the one that the fewest rows have, int64 [B]; -1 for a row of none."""
     counts = np.bincount(values)
     found = np.full(row_splits.shape[0] - 1, -1, np.int64)

@@ -1,15 +1,26 @@
 """The one entry to data: a name or a path becomes a `Dataset` of train and test rows."""
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from harness.data import cache, store, vocabulary
+from harness.data.build.loading import Loaded, build_of_table, load_or_build
 from harness.data.imdb import cached_file, imdb_file, load_imdb
-from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions, WordIds
+from harness.data.options import (
+    BuildOptions,
+    DataConfig,
+    ImdbOptions,
+    SyntheticOptions,
+    WordIds,
+)
 from harness.data.ragged import RaggedSets
+from harness.data.readers.formats import is_source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError
+from harness.errors import InputError, printable
 from harness.reading import MAX_UNPACKED_BYTES
 
 # Of rows without a split of their own, one in so many is a test row: the tutorial's share.
@@ -66,8 +77,9 @@ class Dataset:
 
 
 def load(
-    source: str | Path,
+    source: Any,
     *,
+    labels: Sequence[Any] | None = None,
     imdb: ImdbOptions | None = None,
     synthetic: SyntheticOptions | None = None,
     word_index: str | Path | None = None,
@@ -76,43 +88,95 @@ def load(
     split_seed: int = 0,
     use_cache: bool = True,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
+    **build: Any,
 ) -> Dataset:
-    """Loads data by name or path.
+    """Loads data by name or path, or takes it from a frame or a matrix.
 
     Args:
         source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
-            format of Keras's imdb.npz; or the path of a folder that `Dataset.save` or `store.save`
-            wrote. A file that has the name of one of these is reached as ./imdb.
+            format of Keras's imdb.npz, of a folder that `Dataset.save` or `harness data build`
+            wrote, or of texts, a table or an archive, as `DataConfig.data` lists them. A file that
+            has the name of one of these is reached as ./imdb. Or a frame of pandas or polars, or a
+            SciPy CSR matrix of zeros and ones.
+        labels: of the matrix's rows.
         imdb, synthetic: None for the defaults.
         use_cache: `data_cache` as a bool.
         word_index, unique, validation_split, split_seed, max_data_bytes: see `DataConfig`.
+        **build: of `BuildOptions`, for texts, tables and archives: text_column, ngrams, ...
 
     Raises:
         InputError: the data is missing or breaks a rule, or an option does not apply to it.
     """
-    return load_configured(
-        DataConfig(
-            data=str(source),
-            imdb=imdb or ImdbOptions(),
-            synthetic=synthetic or SyntheticOptions(),
-            word_index=None if word_index is None else str(word_index),
-            unique=unique,
-            validation_split=validation_split,
-            split_seed=split_seed,
-            data_cache="on" if use_cache else "off",
-            max_data_bytes=max_data_bytes,
+    known = {field.name for field in fields(BuildOptions)}
+    if unknown := build.keys() - known:
+        raise InputError(
+            f"there is no option {', '.join(sorted(unknown))} of load; there are "
+            f"{', '.join(sorted(known))}"
         )
+    is_named = isinstance(source, str | Path)
+    config = DataConfig(
+        data=str(source) if is_named else "table",
+        build=BuildOptions(**build),
+        imdb=imdb or ImdbOptions(),
+        synthetic=synthetic or SyntheticOptions(),
+        word_index=None if word_index is None else str(word_index),
+        unique=unique,
+        validation_split=validation_split,
+        split_seed=split_seed,
+        data_cache="on" if use_cache else "off",
+        max_data_bytes=max_data_bytes,
     )
+    if is_named:
+        if labels is not None:
+            raise InputError(f"labels go with a matrix; {source} has its own. Leave them out.")
+        return load_configured(config)
+    built = build_of_table(source, config.build, labels=labels, unique=unique, seed=split_seed)
+    if built is None:
+        raise InputError(
+            f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame "
+            "of pandas or polars, or a SciPy CSR matrix."
+        )
+    return _of_built(config, built)
 
 
 def load_configured(config: DataConfig) -> Dataset:
-    """Loads what the settings of a run name; a cache that cannot be used is noted on stderr.
+    """Loads what the settings of a run name; what should be known of it is noted on stderr.
 
     Raises:
         InputError: as `load`.
     """
     path = _checked_path(config)
+    if path is not None and _is_built(path):
+        built = load_or_build(
+            path,
+            config.build,
+            unique=config.unique,
+            seed=config.split_seed,
+            use_cache=config.data_cache == "on",
+            max_data_bytes=config.max_data_bytes,
+        )
+        return _of_built(config, built)
     sets, num_test_rows = _read(config, path)
+    words, note = _vocabulary(config, path, sets.num_tokens)
+    return _dataset(config, sets, num_test_rows, words, note)
+
+
+def _of_built(config: DataConfig, built: Loaded) -> Dataset:
+    for note in built.notes:
+        print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
+    words = built.vocabulary if built.vocabulary.takes_texts else None
+    what = "words of the train rows" if words else "no words: the data holds ids"
+    return _dataset(config, built.sets, built.num_test_rows, built.vocabulary, what)
+
+
+def _dataset(
+    config: DataConfig,
+    sets: RaggedSets,
+    num_test_rows: int,
+    words: Vocabulary | None,
+    vocabulary_note: str,
+) -> Dataset:
+    """Splits rows: test rows first, or drawn if there are none, then validation rows."""
     if config.unique:
         sets = sets.unique()
     if num_test_rows:
@@ -124,15 +188,20 @@ def load_configured(config: DataConfig) -> Dataset:
     if config.validation_split:
         num_rows = max(1, round(config.validation_split * train.num_rows))
         validation, train = train.stratified_split(num_rows, seed=config.split_seed)
-    words, note = _vocabulary(config, path, sets.num_tokens)
     return Dataset(
         train=train,
         test=test,
         validation=validation,
         name=sets.name,
         vocabulary=words,
-        vocabulary_note=note,
+        vocabulary_note=vocabulary_note,
     )
+
+
+def _is_built(path: Path) -> bool:
+    """Whether it is to be built, being no store and no file of Keras's."""
+    is_store = any((path / name).exists() for name in ("meta.json", "values.npy"))
+    return is_source(path) and not is_store
 
 
 def _checked_path(config: DataConfig) -> Path | None:
@@ -142,15 +211,18 @@ def _checked_path(config: DataConfig) -> Path | None:
     path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
     if path is not None and not path.exists():
         raise InputError(
-            f"No file or folder {path}. Give an imdb.npz in Keras's format, a folder written by "
-            "this harness, imdb or synthetic."
+            f"No file or folder {path}. Give texts, a table, an imdb.npz in Keras's format, a "
+            "folder written by this harness, imdb or synthetic."
         )
+    is_built = path is not None and _is_built(path)
     wrong = None
     if config.synthetic != SyntheticOptions() and not is_synthetic:
         wrong = "The options of the synthetic corpus"
-    elif config.imdb != ImdbOptions() and (path is None or path.is_dir()):
+    elif config.build != BuildOptions() and not is_built:
+        wrong = "The options of texts and tables"
+    elif config.imdb != ImdbOptions() and (path is None or path.is_dir() or is_built):
         wrong = "The conventions of Keras's imdb.npz"
-    elif config.word_index is not None and is_synthetic:
+    elif config.word_index is not None and (is_synthetic or is_built):
         wrong = "Word indexes"
     if wrong:
         raise InputError(f"{wrong} do not apply to --data {data}. Leave them out.")

@@ -96,7 +96,9 @@ class Numbered:
     """[B + 1]"""
 
 
-class _Places(dict[str, int]):
+class Places(dict[str, int]):
+    """Numbers tokens as they appear."""
+
     def __missing__(self, token: str) -> int:
         place = self[token] = len(self)
         return place
@@ -115,7 +117,7 @@ def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
 
 def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:
     """Rows of strings; without the empty ones, unless they count as well."""
-    places = _Places({"": 0})
+    places = Places({"": 0})
     values, ends = list[int](), [0]
     for row in rows:
         values += map(places.__getitem__, row)  # a loop in C: there are many words

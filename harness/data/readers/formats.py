@@ -58,6 +58,12 @@ def open_source(
     return PairSource(first, *others) if others else first
 
 
+def is_source(path: Path) -> bool:
+    """Whether the name of a file is one of these formats', or `path` is a folder."""
+    name = path.name.lower()
+    return path.is_dir() or name.endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))
+
+
 def _open(
     path: Path, columns: ColumnOptions, one_based: bool | None, max_data_bytes: int
 ) -> Source:

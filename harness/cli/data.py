@@ -97,7 +97,7 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
         rows += f", {dataset.validation.num_rows:,} to validate on"
     figures = {
         "rows": rows,
-        "classes": _classes(dataset),
+        "labels" if dataset.is_multi_label else "classes": _classes(dataset),
         "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
         "ids": f"{lengths.sum():,}",
         "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, from "
@@ -116,7 +116,9 @@ def _classes(dataset: Dataset) -> str:
     """The rows of each class; if there are many, those of the smallest and the largest."""
     import numpy as np
 
-    labels = np.concatenate([part.labels for part in dataset.parts])
+    labels = np.concatenate(
+        [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
+    )
     present, counts = np.unique(labels, return_counts=True)
     if dataset.num_classes > _MAX_LISTED_CLASSES:
         empty = dataset.num_classes - len(present)

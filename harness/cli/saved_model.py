@@ -119,7 +119,9 @@ def _of_checkpoint(
         where=where,
         place=f"{RESOLVED}.dataset",
     )
-    network = default_network(**vars(model), **vars(sizes))
+    task = config[RESOLVED].get("task", {})
+    multi_label = isinstance(task, Mapping) and task.get("name") == "multi_label"
+    network = default_network(**vars(model), **vars(sizes), multi_label=multi_label)
     row = RaggedSets(
         values=np.zeros(0, np.int32), row_splits=np.zeros(2, np.int64), num_tokens=sizes.num_tokens
     )

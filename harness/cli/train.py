@@ -246,6 +246,7 @@ def trainer_of(
         **vars(config.model),
         num_tokens=data.num_tokens,
         num_classes=data.num_classes,
+        multi_label=data.is_multi_label,
         seed=execution.seed,
     )
     return Trainer(network, optimizer=optimizer, **vars(execution))

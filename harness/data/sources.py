@@ -58,6 +58,11 @@ class Dataset:
         """The same for all parts."""
         return self.train.num_classes
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a row may have several classes, or none."""
+        return self.train.label_sets is not None
+
     def save(self, folder: str | Path) -> None:
         """Writes train and test rows, and the vocabulary, as a folder that `load` reads.
 

@@ -139,6 +139,7 @@ def default_network(
     activation: str = "relu",
     num_tokens: int,
     num_classes: int,
+    multi_label: bool = False,
     seed: int = 0,
 ) -> ModelFunction:
     """A multi-hot layer, fully connected layers, and a sigmoid for two classes or a softmax for
@@ -150,13 +151,15 @@ def default_network(
         activation: of the hidden layers, by Keras's name.
         num_tokens: ids are below it.
         num_classes: of the labels.
+        multi_label: whether a row may have several classes, or none.
         seed: of the initial weights and of dropout; each layer's own seed follows from it.
 
     Raises:
         InputError: when Keras has no activation of that name.
     """
     _check_activation(activation)
-    head = "sigmoid" if num_classes == 2 else "softmax"
+    is_binary = num_classes == 2 and not multi_label
+    head = "sigmoid" if is_binary or multi_label else "softmax"
 
     def initializer(layer: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=1000 * seed + layer)
@@ -182,7 +185,7 @@ def default_network(
                 x = HashDropout(rate, seed=dropout_seed, name=f"dropout_{layer}")(x)
         # The head stays float32: 16-bit logits would round the loss.
         logits = keras.layers.Dense(
-            1 if num_classes == 2 else num_classes,
+            1 if is_binary else num_classes,
             kernel_initializer=initializer(len(hidden_units)),
             dtype="float32",
             name="logits",

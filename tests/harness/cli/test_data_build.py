@@ -1,0 +1,115 @@
+"""From files of texts to a data set, and in one command to a model."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import store
+from tests.harness.cli.runs import (
+    IMPLEMENTATION,
+    NETWORK,
+    call,
+    command_line,
+    contents,
+    environment,
+)
+
+TABLE = "review,sentiment\n" + "".join(
+    f'"a good, nice film {number}",pos\n<script>bad</script> and [bold]awful[/] {number},neg\n'
+    for number in range(50)
+)
+
+
+def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
+    table, run_dir = tmp_path / "reviews.csv", tmp_path / "run"
+    table.write_text(TABLE + "short\n")
+    layout = ("--batch-size", "20", "--epochs", "40", "--ngrams", "2", *NETWORK, *IMPLEMENTATION)
+    done = call("train", "--data", table, "--run-dir", run_dir, *layout)
+    assert done.code == 0, done.err
+    assert "text from column review, labels from column sentiment" in done.err
+    assert f"{table}, line 102: too few columns" in done.err
+    assert json.loads((run_dir / "summary.json").read_text())["test_accuracy"] == 1.0
+    texts = ("A good film", "awful!")
+    told = call("predict", "--model", run_dir, "--json", "--explain", "1", "--texts", *texts)
+    judged = [json.loads(line) for line in told.out.splitlines()]
+    assert [one["labels"] for one in judged] == [["pos"], ["neg"]]
+    assert [one["known_words"] for one in judged] == [4, 1]
+    evaluated = call("evaluate", "--model", run_dir, "--json")
+    assert json.loads(evaluated.out)["test_accuracy"] == 1.0
+
+
+def test_build_tells_what_it_found(tmp_path: Path) -> None:
+    table, folder = tmp_path / "reviews.csv", tmp_path / "new" / "built"
+    table.write_text(TABLE + "x,\n")
+    done = call("data", "build", table, "--output", folder, "--test-split", "0.1")
+    assert (done.code, done.err) == (0, "")
+    for told in ("90 to train on, 10 to test on", "neg: 50, pos: 50", "empty label", "were drawn"):
+        assert told in done.out, done.out
+    assert contents(folder).keys() == {
+        *("values.npy", "row_splits.npy", "labels.npy", "meta.json"),
+        *("vocabulary.json", "build.json"),
+    }
+    assert os.listdir(folder.parent) == ["built"]
+    info = call("data", "info", "--data", folder)
+    assert "0 (neg): 50, 1 (pos): 50" in info.out
+    before = contents(folder)
+    again = call("data", "build", table, "--output", folder)
+    assert (again.code, contents(folder)) == (2, before)
+    assert "exists already" in again.err
+
+
+def test_wrong_sources_leave_nothing(tmp_path: Path) -> None:
+    table, folder = tmp_path / "reviews.csv", tmp_path / "built"
+    table.write_text(TABLE)
+    (tmp_path / "odd.txt").write_text("text")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((tmp_path / "missing.csv",), "missing.csv"),
+        ((tmp_path / "odd.txt",), "of no known format"),
+        ((tmp_path / "empty",), "no folder with files in it"),
+        ((table, "--label-column", "stars"), "no column stars. Its columns are review, sentiment"),
+        ((table, "--ngrams", "0"), "--ngrams is 0"),
+    ):
+        done = call("data", "build", *arguments, "--output", folder)
+        assert (done.code, done.err.count("\n")) == (2, 1), done.err
+        assert message in done.err
+    wrong = call("train", "--data", "synthetic", "--ngrams", "2")
+    assert (wrong.code, "do not apply to --data synthetic" in wrong.err) == (2, True)
+    assert sorted(os.listdir(tmp_path)) == ["empty", "odd.txt", "reviews.csv"]
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
+    table, folder = tmp_path / "reviews.csv", tmp_path / "built"
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{number}" for number in range(20_000)])
+    with table.open("w") as file:
+        file.write("text,label\n")
+        for number in range(60):
+            text = " ".join(words[rng.integers(0, len(words), 40_000)])
+            file.write(f"{text},{'ab'[number % 2]}\n")
+    whole = call("data", "build", table, "--output", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    command = command_line("data", "build", table, "--output", folder)
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=environment(), start_new_session=True
+    ) as process:
+        while not list(tmp_path.glob("built.building/*/*.npz")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not folder.exists()
+    with (tmp_path / "built.building" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = call("data", "build", table, "--output", folder)
+    assert (refused.code, "another process is building" in refused.err) == (2, True)
+    gone_on = call("data", "build", table, "--output", folder)
+    assert gone_on.code == 0, gone_on.err
+    assert "going on with a build that was interrupted after" in gone_on.out
+    assert store.load(folder).fingerprint == store.load(tmp_path / "whole").fingerprint
+    assert not (tmp_path / "built.building").exists()

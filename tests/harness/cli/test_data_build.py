@@ -35,11 +35,11 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     assert "text from column review, labels from column sentiment" in done.err
     assert f"{table}, line 102: too few columns" in done.err
     assert json.loads((run_dir / "summary.json").read_text())["test_accuracy"] == 1.0
-    texts = ("A good film", "bad and awful!")
+    texts = ("A good film", "<script>bad</script> and [bold]awful[/]")
     told = call("predict", "--model", run_dir, "--json", "--explain", "1", "--texts", *texts)
     judged = [json.loads(line) for line in told.out.splitlines()]
     assert [one["labels"] for one in judged] == [["pos"], ["neg"]]
-    assert [one["known_words"] for one in judged] == [4, 5]
+    assert [one["known_words"] for one in judged] == [4, 11]
     evaluated = call("evaluate", "--model", run_dir, "--json")
     assert json.loads(evaluated.out)["test_accuracy"] == 1.0
 

@@ -5,6 +5,7 @@ files in Keras's format, and the synthetic corpus gets fewer rows.
 """
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -102,7 +103,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str])
 
 
 def small_files(folder: Path) -> Path:
-    """An imdb.npz and a word index. Too small for the cache."""
+    """An imdb.npz and a word index, a table of texts, baskets and ids. Too small for the cache."""
     rng = np.random.default_rng()
     parts: dict[str, np.ndarray] = {}
     for part in ("train", "test"):
@@ -114,6 +115,16 @@ def small_files(folder: Path) -> Path:
     np.savez_compressed(folder / "imdb.npz", **parts)
     words = ["a", "wonderful", "film", "boring", *(f"word{rank}" for rank in range(5, 800))]
     write_json(folder / "imdb_word_index.json", {w: rank for rank, w in enumerate(words, 1)})
+    texts, baskets, rows = ["review,sentiment"], [], []
+    for row in range(1_000):
+        ids = 2 * rng.integers(0, 50, 5) + row % 2
+        texts.append(f"a {' '.join(words[token] for token in ids)} film,{('bad', 'good')[row % 2]}")
+        labels = ["even", "odd"][row % 2 :: 2] + ["large"] * (row > 500)
+        baskets.append(json.dumps({"items": [words[token] for token in ids], "labels": labels}))
+        rows.append(f"{row % 2} {' '.join(f'{token + 1}:1' for token in np.unique(ids))}")
+    (folder / "reviews.csv").write_text("\n".join(texts))
+    (folder / "baskets.jsonl").write_text("\n".join(baskets))
+    (folder / "rows.svm").write_text("\n".join(rows))
     return folder
 
 

@@ -185,7 +185,7 @@ def test_the_limit_of_a_folders_words_is_its_own(tmp_path: Path) -> None:
 
 def test_a_missing_path(tmp_path: Path) -> None:
     path = tmp_path / "absent.npz"
-    with pytest.raises(InputError, match=rf"No file or folder {path}\. Give an imdb\.npz"):
+    with pytest.raises(InputError, match=rf"No file or folder {path}\. Give texts"):
         load(str(path))
 
 
@@ -197,6 +197,9 @@ def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no folder with files in it\. Give a folder"):
+        load(str(tmp_path))
+    (tmp_path / "values.npy").write_bytes(b"")
     with pytest.raises(
         InputError, match=r"meta\.json cannot be read.*Give a folder that store.save"
     ):

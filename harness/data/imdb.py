@@ -1,4 +1,4 @@
-"""Keras's IMDB reviews: its file, the download, and the reading of the format."""
+"""Keras's IMDB reviews and Reuters newswires: the files, a download, and the format's reading."""
 
 import hashlib
 import http.client
@@ -23,6 +23,8 @@ from kernels.files import replacing
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
+_REUTERS_TEST_SHARE = 0.2
+"""The default of keras.datasets.reuters.load_data."""
 _REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
 
 
@@ -71,13 +73,15 @@ def load_imdb(
     """The rows of an npz file in Keras's format, as keras.datasets.imdb.load_data gives them.
 
     Args:
-        path: the file, with members x_train, y_train, x_test and y_test.
+        path: the file, with members x_train, y_train, x_test and y_test; or with x and y, as
+            Keras's reuters.npz.
         options: the conventions to apply.
         max_bytes: what the file may unpack to, and what reading its rows may take.
 
     Returns:
         All rows, and how many of the first are test rows: of `split="tutorial"`, of the file's
-        train part followed by its test part; of `split="standard"`, the file's test part.
+        train part followed by its test part; of `split="standard"`, the file's test part; of a
+        file with one part, the last fifth.
 
     Raises:
         InputError: no such file, not an npz, truncated, a member missing or not of lists of ints,
@@ -88,9 +92,22 @@ def load_imdb(
 
 
 def _read(path: Path, options: ImdbOptions, max_bytes: int) -> tuple[RaggedSets, int]:
+    parts = _read_parts(path, max_bytes)
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(options.shuffle_seed)
-    train, test = (_shuffled(part, rng, options) for part in _read_parts(path, max_bytes))
+    shuffled = [_shuffled(part, rng, options) for part in parts]
+    if len(parts) == 1:  # as keras.datasets.reuters.load_data splits its one part
+        rows = shuffled[0]
+        usual = ImdbOptions()
+        if (options.split, options.held_out_rows) != (usual.split, usual.held_out_rows):
+            raise InputError(
+                f"{path} has one part, as reuters.npz, whose last fifth is for testing. Leave out "
+                "--split and --held-out-rows."
+            )
+        train, test = rows.split(int(rows.num_rows * (1 - _REUTERS_TEST_SHARE)))
+        rows = RaggedSets.concatenate([test, train], name=path.stem)
+        return _with_conventions(rows, options, path), test.num_rows
+    train, test = shuffled
     if options.split == "standard":
         rows = RaggedSets.concatenate([test, train], name=path.stem)
         return _with_conventions(rows, options, path), test.num_rows
@@ -104,12 +121,13 @@ def _read(path: Path, options: ImdbOptions, max_bytes: int) -> tuple[RaggedSets,
 
 
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
-    """The file's train part and its test part, as word ranks."""
+    """The file's train part and its test part, or its only part, as word ranks."""
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
-        for part in ("train", "test"):
-            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}")
-            labels = archive.read_array(f"y_{part}")
+        endings = [""] if {"x.npy", "y.npy"} <= set(archive.names) else ["_train", "_test"]
+        for ending in endings:
+            ranks, lengths = keras_pickle.read_rows(archive, f"x{ending}")
+            labels = archive.read_array(f"y{ending}")
             known = labels.size and labels.dtype.kind in "iu"
             parts.append(
                 RaggedSets(
@@ -117,7 +135,7 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
                     row_splits=np.concatenate([[0], np.cumsum(lengths)]),
                     labels=labels,
                     num_tokens=int(ranks.max(initial=0)) + 1,
-                    name=f"{path}, part {part}",
+                    name=f"{path}, part {ending[1:]}" if ending else str(path),
                     num_classes=max(2, int(labels.max()) + 1) if known else 2,
                 )
             )

@@ -1,6 +1,7 @@
 """Keras's imdb.npz format against keras.datasets.imdb itself, the download, hostile files."""
 
 import hashlib
+import importlib
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +27,15 @@ def load_parts(path: Path, options: ImdbOptions = STANDARD) -> tuple[RaggedSets,
     return train, test
 
 
-def assert_as_keras(path: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
-    from keras.src.datasets import imdb as keras_imdb
-
+def assert_as_keras(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "imdb", **arguments: Any
+) -> None:
+    keras_module = importlib.import_module(f"keras.src.datasets.{name}")
     # Keras's own hash check admits its own file alone; its reading of this one is what counts.
-    monkeypatch.setattr(keras_imdb, "get_file", lambda **_: str(path))
-    expected = keras_imdb.load_data(**arguments)
-    ours: dict[str, Any] = {"num_words": None, "split": "standard"} | arguments
+    monkeypatch.setattr(keras_module, "get_file", lambda **_: str(path))
+    expected = keras_module.load_data(**arguments)
+    split = {"split": "standard"} if name == "imdb" else {}
+    ours: dict[str, Any] = {"num_words": None, **split, **arguments}
     if "seed" in ours:
         ours["shuffle_seed"] = ours.pop("seed")
     parts = load_parts(path, ImdbOptions(**ours))
@@ -66,6 +69,16 @@ def test_options_mean_what_they_mean_to_keras(
         parts[f"x_{part}"] = [rng.integers(1, 900, length).tolist() for length in lengths]
         parts[f"y_{part}"] = rng.integers(0, 2, num_rows)
     assert_as_keras(write_npz(**parts), monkeypatch, **arguments)
+    whole = {name: parts[f"{name}_train"] for name in "xy"}
+    assert_as_keras(write_npz(**whole), monkeypatch, "reuters", **arguments)
+
+
+def test_one_part_has_its_own_split(write_npz: WriteNpz) -> None:
+    path = write_npz(x=[[1], [2], [3]], y=np.array([0, 45, 7]))
+    with pytest.raises(InputError, match=r"has one part.*Leave out --split"):
+        load_imdb(path, STANDARD)
+    rows, num_test_rows = load_imdb(path, ImdbOptions())
+    assert (rows.num_classes, num_test_rows) == (46, 1)
 
 
 @pytest.mark.usefixtures("logical_devices")

@@ -37,6 +37,7 @@ NOT_RUN = {
     "./scripts/harness compare": "needs two sweeps; tests/harness/cli/test_bench.py has them",
     "./scripts/benchmark": "takes minutes; tests/scripts/test_benchmark.py",
     "./scripts/bench-peers": "takes ten minutes, and installs the peers",
+    ".venv/bin/python scripts/options_page.py": "tests/scripts/test_options_page.py",
     "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",
     "./scripts/gpu-programs": "takes minutes; CI runs it with --short",
     ".venv/bin/python -m benchmarks.": "takes minutes",

@@ -1,0 +1,92 @@
+"""Writes docs/options.md, every command and its options, from the settings' classes:
+
+.venv/bin/python scripts/options_page.py
+"""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from harness.cli.main import _COMMANDS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+_INTRODUCTION = """# Options
+
+Every command and its options, made from the settings by `.venv/bin/python scripts/options_page.py`. `--help` behind a
+command shows the same. An option may also stand in a TOML file, by its name with `_` for `-`: `--config FILE.toml`.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    parts = [_INTRODUCTION]
+    for kind, (name, _) in sorted(_COMMANDS.items(), key=lambda item: item[1][0]):
+        parts.append(f"## {name}\n\n{_text(kind.__doc__ or '')}\n")
+        rows = [_row(*found) for found in _options(kind)]
+        parts.append("\n".join(["| option | default | |", "| --- | --- | --- |", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def _options(kind: type) -> Iterator[tuple[Field[Any], Any, str]]:
+    """Each option of settings, nested ones included: its field, type and text."""
+    hints, texts = get_type_hints(kind), _texts(kind)
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            yield from _options(hints[field.name])
+        else:
+            yield field, hints[field.name], texts.get(field.name, "")
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """What stands below the fields of a class and of those that it inherits from."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if not is_dataclass(base):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                match text:
+                    case ast.Expr(value=ast.Constant(value=str(words))):
+                        found[field.target.id] = words
+    return found
+
+
+def _row(field: Field[Any], hint: Any, text: str) -> str:
+    default = field.default if field.default is not MISSING else None
+    if field.default_factory is not MISSING:
+        default = field.default_factory()
+    flag = f"--{field.name.replace('_', '-')}"
+    if hint is bool:
+        flag, shown = (f"--no-{field.name.replace('_', '-')}", "") if default else (flag, "")
+    elif field.default is MISSING and field.default_factory is MISSING:
+        shown = "required"
+        flag = field.name.upper() if field.name == "source" else flag
+    elif isinstance(default, tuple):
+        shown = " ".join(map(str, default))
+    else:
+        shown = "" if default is None else str(default)
+    choices = ", ".join(f"`{choice}`" for choice in _choices(hint))
+    words = f"{text} One of {choices}." if choices else text
+    return f"| `{flag}` | {shown and f'`{shown}`'} | {_text(words)} |"
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words that a type lists, if it is nothing else."""
+    if str(get_origin(hint)) == "typing.Literal":
+        return [str(choice) for choice in get_args(hint)]
+    return []
+
+
+def _text(words: str) -> str:
+    return re.sub(r"\s+", " ", words).strip().replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

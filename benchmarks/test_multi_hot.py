@@ -40,7 +40,7 @@ def test_multi_hot(
     num_steps = STEPS_PER_DISPATCH if benchmark.enabled else 1
 
     @tf.function(jit_compile=True)
-    def dispatch(table: Any, values: Any, row_splits: Any, dy: Any) -> Any:
+    def dispatch(table: Any, values: Any, row_splits: Any, dy: Any, weights: Any) -> Any:
         part = table[:1]
         for step in tf.range(num_steps):
             # Always 0, which the compiler does not know: no step can be moved out of the loop.
@@ -48,8 +48,9 @@ def test_multi_hot(
             with tf.GradientTape() as tape:
                 tape.watch(table)
                 y = multi_hot_dense(
-                    table, ids, row_splits, implementation=implementation, unique=case.unique
-                )
+                    table, ids, row_splits,
+                    implementation=implementation, unique=case.unique, weights=weights,
+                )  # fmt: skip
             # A forward pass whose result is not used is removed from the program.
             result = y if direction == "forward" else tape.gradient(y, table, output_gradients=dy)
             part = result[:1]
@@ -60,6 +61,7 @@ def test_multi_hot(
         tf.constant(sets.values),
         tf.constant(sets.row_splits),
         tf.cast(sets.dy, dtype),
+        None if sets.weights is None else tf.constant(sets.weights),
     )
     benchmark.group = f"{case.name} {direction} {dtype.name}"
     part = benchmark.pedantic(

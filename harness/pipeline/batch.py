@@ -201,7 +201,7 @@ class ResidentBatches(NamedTuple):
             if not takes_rowids(implementation):
                 reads[name] = _taken_natively(sets, rows, capacity=own)
                 continue
-            values, row_splits, rowids = take_batches(*sets, rows, capacity=own)
+            values, row_splits, rowids, _ = take_batches(*sets, rows, capacity=own)
             # More ids than a buffer holds would be left out unseen.
             real = tf.where(row_splits[:, -1:] <= own, real, float("nan"))
             arrays = {"values": values, "row_splits": row_splits}
@@ -240,7 +240,7 @@ def _taken_from(arrays: Mapping[str, tf.Tensor]) -> _Read:
 
 def _taken_natively(sets: Ragged, rows: tf.Tensor, *, capacity: int) -> _Read:
     def taken(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        values, splits = take_rows(*sets, tf.gather(rows, step), capacity=capacity)
+        values, splits, _ = take_rows(*sets, tf.gather(rows, step), capacity=capacity)
         return {"values": values, "row_splits": splits}
 
     return taken

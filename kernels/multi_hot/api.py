@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kernels.multi_hot import dense, registry
 from kernels.multi_hot.registry import Implementation, Problem, Product
+from kernels.multi_hot.segments import find_entries
 
 Tensor = Any
 
@@ -24,13 +25,16 @@ def multi_hot_dense(
     *,
     implementation: Implementation,
     unique: bool = False,
+    weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
 
     `y[b, :] = sum over j in set(row b) of table[j, :]`: the multi-hot matrix times the table. An
-    id that a row holds twice counts once. Differentiable with respect to `table`; works eagerly,
-    in tf.function and under jit_compile. All sums accumulate in float32.
+    id that a row holds twice counts once. With weights, each summand is multiplied by the sum of
+    the weights that row b gives to id j, so that repeated ids add up. Differentiable with respect
+    to `table` and `weights`; works eagerly, in tf.function and under jit_compile. All sums
+    accumulate in float32.
 
     Args:
       table: [V, H] float32, bfloat16 or float16, of a static shape.
@@ -39,6 +43,9 @@ def multi_hot_dense(
       row_splits: [B + 1] int32 or int64, from 0, never decreasing, ending at or before N.
       implementation: one of IMPLEMENTATIONS.
       unique: the caller's promise that no row holds an id twice, which saves a search for them.
+        With weights there is no search, and it changes nothing.
+      weights: [N] float32, one for each of `values` and ignored where they are. None: the 0/1
+        matrix.
       value_rowids: [N] int32 or uint16, the row of each value: in [0, B), never decreasing, and B
         behind the last row. Saves deriving it from `row_splits`, which is then not checked. For
         compiled programs of static shapes, and implementations for which `takes_rowids` is true.
@@ -68,42 +75,74 @@ def multi_hot_dense(
                 f"{implementation} reads row_splits and takes no value_rowids: leave them out"
             )
         value_rowids = _widen(value_rowids)
-    problem = Problem(values, row_splits, table.shape[0], table.dtype, unique, value_rowids)
+    if weights is not None:
+        weights = _check_weights(weights, values)
+    problem = Problem(
+        values, row_splits, table.shape[0], table.dtype, unique, value_rowids, weights
+    )
     return _differentiable(product, table, problem)
 
 
-def multi_hot(values: Tensor, row_splits: Tensor, *, num_tokens: int, dtype: Any) -> Tensor:
-    """Return the multi-hot matrix [B, num_tokens]: 1 where the id is in the row's set.
+def multi_hot(
+    values: Tensor,
+    row_splits: Tensor,
+    *,
+    num_tokens: int,
+    dtype: Any,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the multi-hot matrix [B, num_tokens]: 1 where the id is in the row's set, or the sum
+    of the weights that the row gives to the id.
 
-    Built on the device; a constant of the ids, so no gradient flows into it. Arguments, behaviour
-    on wrong input and errors as for `multi_hot_dense`; `dtype` is one of the table's types.
+    Built on the device; a constant of the ids, so a gradient flows only into weights. Arguments,
+    behaviour on wrong input and errors as for `multi_hot_dense`; `dtype` is one of the table's
+    types.
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1; got {num_tokens}")
     values, row_splits = _check_sets(values, row_splits)
-    return dense.index(Problem(values, row_splits, num_tokens, _check_dtype(dtype), unique=False))
+    if weights is not None:
+        weights = _check_weights(weights, values)
+    dtype = _check_dtype(dtype)
+    problem = Problem(values, row_splits, num_tokens, dtype, unique=False, weights=weights)
+    return tf.cast(dense.index(problem), dtype)
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:
     """Return y [B, H] with `product.backward` as its gradient to the table.
 
-    For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids.
+    For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids,
+    or linear in their weights.
     """
+    operands = [table]
+    if problem.weights is not None:
+        operands.append(problem.weights)
+        problem = problem._replace(weights=tf.stop_gradient(problem.weights))
     # The scopes name the operations in a profile; a gradient's would otherwise be outside all.
     with tf.name_scope("multi_hot_index"):
         index = product.index(problem)
 
     @tf.custom_gradient
-    def bound(table: Tensor) -> Any:
-        def gradient(dy: Tensor) -> Tensor:
+    def bound(table: Tensor, *weights: Tensor) -> Any:
+        def gradient(dy: Tensor) -> Any:
             with tf.name_scope("multi_hot_backward"):
-                return product.backward(dy, index)
+                dw = product.backward(dy, index)
+            # Where nobody asks for the second, as in training, a compiler removes it.
+            return (dw, _weights_gradient(table, dy, problem)) if weights else dw
 
         with tf.name_scope("multi_hot_forward"):
             # Without the stop, an eager tape would also record what happens inside forward.
             return product.forward(tf.stop_gradient(table), index), gradient
 
-    return bound(table)
+    return bound(*operands)
+
+
+def _weights_gradient(table: Tensor, dy: Tensor, problem: Problem) -> Tensor:
+    """Return [N] float32: the product of each entry's row of the table and its row of dy."""
+    entries = find_entries(problem, drop_repeated=False)
+    table, dy = tf.cast(table, tf.float32), tf.pad(tf.cast(dy, tf.float32), [[0, 1], [0, 0]])
+    products = tf.gather(table, entries.ids) * tf.gather(dy, entries.rows)
+    return tf.where(entries.counts, tf.reduce_sum(products, axis=1), 0.0)
 
 
 def _check_dtype(dtype: Any) -> tf.DType:
@@ -133,6 +172,20 @@ def _check_sets(values: Tensor, row_splits: Tensor) -> tuple[Tensor, Tensor]:
     if row_splits.shape[0] == 0:
         raise ValueError("row_splits must hold rows + 1 positions, at least [0]; got none")
     return values, row_splits
+
+
+def _check_weights(weights: Tensor, values: Tensor) -> Tensor:
+    """Return `weights` as a float32 tensor of the length of `values`, [N]."""
+    weights = tf.convert_to_tensor(weights)
+    if weights.dtype != tf.float32 or not weights.shape.is_compatible_with(values.shape):
+        raise ValueError(
+            f"weights must be float32, one for each of the values, {values.shape}; got "
+            f"{weights.dtype.name} of shape {weights.shape}"
+        )
+    if not (weights.shape.is_fully_defined() and values.shape.is_fully_defined()):
+        message = "weights must be one for each of the values"  # a single one would be broadcast
+        tf.debugging.assert_equal(tf.size(weights), tf.size(values), message)
+    return weights
 
 
 def _widen(vector: Tensor) -> Tensor:

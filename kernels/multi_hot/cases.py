@@ -18,6 +18,7 @@ class Sets(NamedTuple):
     row_splits: NDArray[np.int64]  # [B + 1]
     table: NDArray[np.float32]  # [V, H]
     dy: NDArray[np.float32]  # [B, H]
+    weights: NDArray[np.float32] | None  # [N]; NaN behind nnz
 
 
 class Case(NamedTuple):
@@ -30,6 +31,7 @@ class Case(NamedTuple):
     mean_length: float  # mean number of ids per row; lengths are log-normal as in IMDB
     unique: bool = False  # whether no row holds an id twice
     spare: int = 0  # positions of `values` behind nnz
+    weighted: bool = False  # whether ids have weights
 
     def draw(self, seed: int) -> Sets:
         """Return the case's data, the same for the same seed."""
@@ -52,11 +54,18 @@ class Case(NamedTuple):
             kept = rank < lengths[rows]
             rows, ids = rows[kept], ids[kept]
         garbage = rng.integers(-(2**31), 2**31, self.spare)
+        table = rng.normal(size=(V, self.units)).astype(np.float32)
+        dy = rng.normal(size=(B, self.units)).astype(np.float32)
+        weights = None
+        if self.weighted:
+            weights = np.full(len(ids) + self.spare, np.nan, np.float32)
+            weights[: len(ids)] = rng.normal(size=len(ids))
         return Sets(
             values=np.concatenate([ids, garbage]).astype(np.int32),
             row_splits=np.searchsorted(rows, np.arange(B + 1)),
-            table=rng.normal(size=(V, self.units)).astype(np.float32),
-            dy=rng.normal(size=(B, self.units)).astype(np.float32),
+            table=table,
+            dy=dy,
+            weights=weights,
         )
 
 
@@ -69,6 +78,7 @@ IMDB_4096 = Case(
 REPEATED_500 = Case(
     name="repeated_500", num_rows=500, num_tokens=10_000, units=50, mean_length=234.7
 )
+TF_IDF_500 = IMDB_500._replace(name="tf_idf_500", weighted=True)
 PADDED = Case(
     name="padded", num_rows=33, num_tokens=300, units=50, mean_length=12, unique=True, spare=97
 )
@@ -76,7 +86,10 @@ WIDE = Case(name="wide", num_rows=17, num_tokens=97, units=131, mean_length=9, s
 NARROW = Case(name="narrow", num_rows=64, num_tokens=41, units=1, mean_length=5)
 ALIGNED = Case(name="aligned", num_rows=40, num_tokens=128, units=64, mean_length=7, unique=True)
 SPARSE = Case(name="sparse", num_rows=50, num_tokens=1_000, units=3, mean_length=0.7, spare=10)
+WEIGHTED = Case(
+    name="weighted", num_rows=30, num_tokens=90, units=21, mean_length=11, spare=5, weighted=True
+)
 
-SMALL = (PADDED, WIDE, NARROW, ALIGNED, SPARSE)
-LARGE = (IMDB_500, IMDB_4096, REPEATED_500)
+SMALL = (PADDED, WIDE, NARROW, ALIGNED, SPARSE, WEIGHTED)
+LARGE = (IMDB_500, IMDB_4096, REPEATED_500, TF_IDF_500)
 CASES = {case.name: case for case in SMALL + LARGE}

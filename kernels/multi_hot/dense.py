@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.registry import Problem, Product
-from kernels.multi_hot.segments import find_entries, poison
+from kernels.multi_hot.segments import Entries, find_entries, poison
 
 Tensor = Any
 
@@ -32,8 +32,17 @@ def _scatter_max(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
     return tf.tensor_scatter_nd_max(matrix, cells, elements)
 
 
+# As above: rows from B on are dropped.
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
+def _scatter_add(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
+    return tf.tensor_scatter_nd_add(matrix, cells, elements)
+
+
 def index(problem: Problem) -> Tensor:
-    """Return the multi-hot matrix [B, V] in the table's dtype."""
+    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in float32, since
+    rounding them would not be rounding once."""
+    if problem.weights is not None:
+        return _weighted_index(problem)
     # Writing a 1 twice is writing it once, so repeated ids need no search here.
     entries = find_entries(problem, drop_repeated=False)
     V, ones = problem.num_tokens, tf.ones_like(entries.ids, problem.dtype)
@@ -48,17 +57,37 @@ def index(problem: Problem) -> Tensor:
     # hence at least one row here.
     empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], problem.dtype), entries.valid)
     filled = tf.tensor_scatter_nd_max(empty, cells, tf.cast(entries.counts, problem.dtype))
+    return _with_rows(filled, problem, entries)
+
+
+def _weighted_index(problem: Problem) -> Tensor:
+    entries = find_entries(problem, drop_repeated=False)
+    V, weights = problem.num_tokens, entries.weights
+    if entries.rows_given:
+        cells = tf.stack([entries.rows, entries.ids], axis=1)
+        empty = tf.zeros([entries.num_rows, V])
+        return _scatter_add(empty, cells, poison(weights, entries.valid))
+    cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
+    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V]), entries.valid)
+    filled = tf.tensor_scatter_nd_add(empty, cells, tf.where(entries.counts, weights, 0.0))
+    return _with_rows(filled, problem, entries)
+
+
+def _with_rows(matrix: Tensor, problem: Problem, entries: Entries) -> Tensor:
+    """Return the batch's rows of a matrix that has one more where the batch has none."""
     splits_length = problem.row_splits.shape[0]
-    return tf.ensure_shape(filled[: entries.num_rows], [splits_length and splits_length - 1, V])
+    shape = [splits_length and splits_length - 1, problem.num_tokens]
+    return tf.ensure_shape(matrix[: entries.num_rows], shape)
 
 
 def _forward(table: Tensor, matrix: Tensor) -> Tensor:
-    sums = _matmul_float32(matrix, table, transpose_a=False)
+    sums = _matmul_float32(matrix, tf.cast(table, matrix.dtype), transpose_a=False)
     return tf.cast(poison(sums, tf.math.is_finite(sums)), table.dtype)
 
 
 def _backward(dy: Tensor, matrix: Tensor) -> Tensor:
-    return tf.cast(_matmul_float32(matrix, dy, transpose_a=True), dy.dtype)
+    sums = _matmul_float32(matrix, tf.cast(dy, matrix.dtype), transpose_a=True)
+    return tf.cast(sums, dy.dtype)
 
 
 PRODUCT = Product(

@@ -24,7 +24,7 @@ def _index(problem: Problem) -> Entries:
 
 
 def _forward(table: Tensor, entries: Entries) -> Tensor:
-    picked = tf.cast(tf.gather(table, entries.ids), tf.float32)
+    picked = _weighted(tf.cast(tf.gather(table, entries.ids), tf.float32), entries)
     if entries.rows_given:
         picked = poison(tf.where(entries.counts[:, None], picked, 0.0), entries.valid[:, None])
         sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
@@ -41,10 +41,14 @@ def _backward(dy: Tensor, entries: Entries) -> Tensor:
     if not entries.rows_given:  # else the wrong entry's row is NaN in `_forward`
         dy = poison(dy, entries.valid)
     # One row more, so that there is one to read for entries behind the last row.
-    picked = tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows)
+    picked = _weighted(tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows), entries)
     ids = tf.where(entries.counts, entries.ids, _DROPPED)
     sums = tf.math.unsorted_segment_sum(picked, ids, entries.num_tokens)
     return tf.cast(sums, dy_dtype)
+
+
+def _weighted(picked: Tensor, entries: Entries) -> Tensor:
+    return picked if entries.weights is None else entries.weights[:, None] * picked
 
 
 # TensorFlow has this only under XLA, so it is compiled wherever it is called from. Segments from

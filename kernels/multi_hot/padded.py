@@ -21,6 +21,7 @@ def padded_dense(
     row_splits: Tensor,
     *,
     unique: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return what `multi_hot_dense` does, without a gradient.
 
@@ -29,6 +30,7 @@ def padded_dense(
       values: [N] int32; a row with an id outside [0, V) is NaN.
       row_splits: [B + 1] int32 or int64, B > 0.
       unique: the caller's promise that no row holds an id twice.
+      weights: [N] float32, as in `multi_hot_dense`.
 
     Returns:
       [B, H].
@@ -43,11 +45,14 @@ def padded_dense(
     ids = tf.gather(tf.concat([values, [0]], 0), positions)
     counts = in_row & (ids >= 0) & (ids < V)
     valid = tf.reduce_all(counts | ~in_row, axis=1, keepdims=True)
-    if not unique:
+    if weights is None and not unique:
         ids = tf.sort(tf.where(counts, ids, V), axis=1)
         again = tf.concat([tf.zeros_like(ids[:, :1], tf.bool), ids[:, 1:] == ids[:, :-1]], 1)
         counts = (ids < V) & ~again
     share = tf.cast(counts, table.dtype)
+    if weights is not None:
+        own = tf.gather(tf.concat([weights, [0.0]], 0), positions)
+        share = tf.where(counts, tf.cast(own, table.dtype), 0.0)
     picked = tf.gather(table, tf.where(counts, ids, 0))
     sums = tf.linalg.matmul(share[:, None, :], picked)[:, 0, :]
     return tf.where(valid, sums, tf.constant(float("nan"), table.dtype))

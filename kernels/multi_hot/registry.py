@@ -33,6 +33,7 @@ class Problem(NamedTuple):
     dtype: Any  # of the table and the result; sums are float32 whatever it is
     unique: bool  # the caller's promise that no row holds an id twice
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
+    weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,18 +23,19 @@ class Entries(NamedTuple):
 
     ids: Tensor  # [N] int32 in [0, V)
     rows: Tensor  # [N] int32 in [0, B]; B behind the last row
-    counts: Tensor  # [N] bool: False behind the last row and for a repeated id
+    counts: Tensor  # [N] bool: False behind the last row and for a repeated id without weights
     num_rows: Any  # B, a scalar tensor where it is not static
     num_tokens: int  # V
     valid: Tensor  # False where the contract is broken: bool scalar, or [N] where `rows_given`
     rows_given: bool  # whether the rows came with the ids, which only compiled programs take
+    weights: Tensor | None  # [N] float32; anything where the entry does not count
 
 
 def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
     """Return the row of each value, checked.
 
     With `drop_repeated`, an id that a row holds twice counts once, and the entries are in
-    (row, id) order instead of the buffer's.
+    (row, id) order instead of the buffer's. Weights add up instead: then nothing is dropped.
 
     Raises:
       tf.errors.InvalidArgumentError: wrong splits or ids, outside XLA. Compiled programs cannot
@@ -56,8 +57,8 @@ def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
         valid = _check(problem, rows, ~valid)
     counts = in_rows & in_range
     ids = tf.where(counts, values, 0)
-    entries = Entries(ids, rows, counts, num_rows, V, valid, rows_given)
-    return _drop_repeated(entries) if drop_repeated else entries
+    entries = Entries(ids, rows, counts, num_rows, V, valid, rows_given, problem.weights)
+    return _drop_repeated(entries) if drop_repeated and problem.weights is None else entries
 
 
 def poison(tensor: Tensor, valid: Tensor) -> Tensor:
@@ -84,8 +85,13 @@ def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
 
 
 def take_batches(
-    values: Tensor, row_splits: Tensor, rows: Tensor, *, capacity: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    values: Tensor,
+    row_splits: Tensor,
+    rows: Tensor,
+    *,
+    capacity: int,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return batches of resident sets for `multi_hot_dense`, by XLA's operations on any device.
 
     For compiled programs. All batches at once, since most of the work is index arithmetic in many
@@ -97,11 +103,13 @@ def take_batches(
       rows: [L, B] int32 in [0, R), of a static shape. A row outside that range is replaced by
         the nearest.
       capacity: C, the static length of a batch's values; its rows must hold no more ids.
+      weights: [M] float32, of the ids.
 
     Returns:
       values: [L, C] in the type of `values`: the rows' ids one after another, then any ids.
       row_splits: [L, B + 1] int32. It ends above C where the rows hold more than C ids.
       value_rowids: [L, C] int32, as in `multi_hot_dense`.
+      weights: [L, C] float32, of these ids; None where the sets have none.
     """
     rows = tf.clip_by_value(rows, 0, row_splits.shape[0] - 2)
     starts, ends = tf.gather(row_splits, rows), tf.gather(row_splits, rows + 1)
@@ -114,9 +122,12 @@ def take_batches(
     own_rows = tf.minimum(rowids, rows.shape[1] - 1)
     source = tf.range(capacity, dtype=wide) + tf.gather(shifts, own_rows, batch_dims=1)
     if values.shape[0] == 0:  # all rows are empty: there is no value to gather
-        return tf.zeros_like(source, values.dtype), splits, rowids
+        none = None if weights is None else tf.zeros_like(source, weights.dtype)
+        return tf.zeros_like(source, values.dtype), splits, rowids, none
     last = tf.size(values, wide) - 1
-    return tf.gather(values, tf.clip_by_value(source, 0, last)), splits, rowids
+    source = tf.clip_by_value(source, 0, last)
+    own = None if weights is None else tf.gather(weights, source)
+    return tf.gather(values, source), splits, rowids, own
 
 
 def _length(vector: Tensor) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ def choose_implementation(
     units: int,
     dtype: Any = tf.float32,
     unique: bool = False,
+    weighted: bool = False,
     device: str = "CPU:0",
     deterministic: bool = False,
 ) -> Choice:
@@ -68,6 +69,7 @@ def choose_implementation(
       units: H.
       dtype: of the table: float32, bfloat16 or float16.
       unique: whether rows are promised to hold no id twice.
+      weighted: whether ids have weights.
       device: where, such as "CPU:0" or "GPU:0".
       deterministic: whether every run must give the same bits. On a GPU this leaves the
         implementations that add in a fixed order, if any of them fits.
@@ -93,6 +95,7 @@ def choose_implementation(
         "shapes": (num_rows, num_values, num_tokens, units),
         "dtype": dtype.name,
         "unique": unique,
+        "weighted": weighted,
         "builds": builds,
         "device": _device_name(device),
     }
@@ -100,7 +103,7 @@ def choose_implementation(
     if (kept := kept_choice(file_name, names)) is not None:
         return kept._replace(why=f"measured before: {kept.why}{missing}")
     mean_length = num_values / max(num_rows, 1)
-    case = Case("auto", num_rows, num_tokens, units, mean_length, unique)
+    case = Case("auto", num_rows, num_tokens, units, mean_length, unique, weighted=weighted)
     start = time.perf_counter()
     seconds = _measure(names, case, num_values, dtype, device)
     took_seconds = time.perf_counter() - start
@@ -121,12 +124,14 @@ def _measure(
     """Return the best time of each implementation, from rounds in which they take turns."""
     sets = case.draw(0)
     with tf.device(device):
-        operands = (
+        operands = [
             tf.cast(tf.constant(sets.table), dtype),
             tf.constant(np.resize(sets.values, num_values)),
             tf.constant(np.minimum(sets.row_splits, num_values).astype(np.int32)),
             tf.cast(tf.constant(sets.dy), dtype),
-        )
+        ]
+        if sets.weights is not None:
+            operands.append(tf.constant(np.resize(sets.weights, num_values)))
         trial = _take_turns(names, _TRIAL_PRODUCTS, case.unique, operands)
         slowest = _OUT_OF_THE_RUNNING * min(trial.values())
         close = [name for name in names if trial[name] <= slowest]
@@ -136,7 +141,7 @@ def _measure(
 
 
 def _take_turns(
-    names: list[Implementation], num_products: int, unique: bool, operands: tuple[Tensor, ...]
+    names: list[Implementation], num_products: int, unique: bool, operands: Sequence[Tensor]
 ) -> dict[str, float]:
     """Return the best time of one product of each implementation, from loops of `num_products`."""
     loops = {name: _loop(name, num_products, unique) for name in names}
@@ -157,7 +162,9 @@ def _take_turns(
 def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[..., Tensor]:
     # AutoGraph's first use in a process costs more than all the compilations.
     @tf.function(jit_compile=True, autograph=False)
-    def descend(table: Tensor, values: Tensor, splits: Tensor, dy: Tensor) -> Tensor:
+    def descend(
+        table: Tensor, values: Tensor, splits: Tensor, dy: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         rowids = None
         if product(name).takes_rowids:  # computed outside the loop, as in training
             rowids = rowids_of_splits(splits[None], values.shape[0])[0]
@@ -166,8 +173,9 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
             with tf.GradientTape() as tape:
                 tape.watch(table)
                 y = multi_hot_dense(
-                    table, values, splits, implementation=name, unique=unique, value_rowids=rowids
-                )
+                    table, values, splits,
+                    implementation=name, unique=unique, weights=weights, value_rowids=rowids,
+                )  # fmt: skip
             # Each product depends on the one before, so that none is moved out of the loop.
             gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)
             return step + 1, table - 1e-3 * gradient

@@ -35,17 +35,52 @@ ffi::Error run(Kernel kernel) {
   }
 }
 
-Sets make_sets(Int32s& values, Int64s& splits, int64_t num_tokens, bool unique) {
+// Without `weights` an id counts once.
+Sets make_sets(Int32s& values, Int64s& splits, int64_t num_tokens, bool unique,
+               const float* weights = nullptr) {
   return {values.typed_data(), static_cast<int64_t>(values.element_count()), splits.typed_data(),
-          static_cast<int64_t>(splits.element_count()) - 1, num_tokens, unique};
+          static_cast<int64_t>(splits.element_count()) - 1, num_tokens, unique, weights};
+}
+
+// Checks that there is a weight for each value; `call` runs where there is.
+template <class Call>
+ffi::Error with_weights(Int32s& values, Floats& weights, Call call) {
+  if (weights.element_count() != values.element_count()) {
+    return ffi::Error::InvalidArgument("there must be one weight for each value");
+  }
+  return call();
+}
+
+ffi::Error run_forward(ffi::ThreadPool& pool, Floats& table, const Sets& sets, Floats& y) {
+  const int64_t H = table.dimensions()[1];
+  return run([&] { return forward(sets, table.typed_data(), H, y.typed_data(), pool); });
 }
 
 // (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
 ffi::Error forward_call(ffi::ThreadPool pool, Floats table, Int32s values, Int64s splits,
                         bool unique, ffi::Result<Floats> y) {
-  const Sets sets = make_sets(values, splits, table.dimensions()[0], unique);
-  const int64_t H = table.dimensions()[1];
-  return run([&] { return forward(sets, table.typed_data(), H, y->typed_data(), pool); });
+  return run_forward(pool, table, make_sets(values, splits, table.dimensions()[0], unique), *y);
+}
+
+// The same with weights [N]
+ffi::Error weighted_forward_call(ffi::ThreadPool pool, Floats table, Int32s values, Int64s splits,
+                                 Floats weights, ffi::Result<Floats> y) {
+  return with_weights(values, weights, [&] {
+    const int64_t V = table.dimensions()[0];
+    return run_forward(pool, table, make_sets(values, splits, V, false, weights.typed_data()), *y);
+  });
+}
+
+ffi::Error run_backward(ffi::ThreadPool& pool, Floats& dy, const Sets& sets, Floats& dw,
+                        Int32s& ends, ffi::Buffer<ffi::U16>& rows, float* weights) {
+  const int64_t H = dw.dimensions()[1];
+  const TransposedIndex index = {ends.typed_data(), ends.dimensions()[0], rows.typed_data(),
+                                 weights};
+  if (!index.admits(sets.num_rows) ||
+      static_cast<int64_t>(rows.element_count()) < sets.num_values + TransposedIndex::kSlack) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
+  }
+  return run([&] { return backward(sets, dy.typed_data(), H, index, dw.typed_data(), pool); });
 }
 
 // (dy [B, H], values [N], row_splits [B + 1])
@@ -54,16 +89,24 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s 
                          ffi::Result<Floats> dw, ffi::Result<Int32s> ends,
                          ffi::ResultBuffer<ffi::U16> rows) {
   const Sets sets = make_sets(values, splits, dw->dimensions()[0], unique);
-  const int64_t H = dw->dimensions()[1];
-  const TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data()};
-  if (!index.admits(sets.num_rows) ||
-      static_cast<int64_t>(rows->element_count()) < sets.num_values + TransposedIndex::kSlack) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
-  }
-  return run([&] { return backward(sets, dy.typed_data(), H, index, dw->typed_data(), pool); });
+  return run_backward(pool, dy, sets, *dw, *ends, *rows, nullptr);
 }
 
-// What both passes begin with.
+// The same with weights [N], and as much workspace for them
+ffi::Error weighted_backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s splits,
+                                  Floats weights, ffi::Result<Floats> dw, ffi::Result<Int32s> ends,
+                                  ffi::ResultBuffer<ffi::U16> rows, ffi::Result<Floats> placed) {
+  if (placed->element_count() < values.element_count()) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the weights is too small");
+  }
+  return with_weights(values, weights, [&] {
+    const int64_t V = dw->dimensions()[0];
+    const Sets sets = make_sets(values, splits, V, false, weights.typed_data());
+    return run_backward(pool, dy, sets, *dw, *ends, *rows, placed->typed_data());
+  });
+}
+
+// What both passes begin with, without weights and with.
 auto product_binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -73,23 +116,36 @@ auto product_binding() {
       .Attr<bool>("unique")
       .Ret<Floats>();
 }
+auto weighted_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Floats>()
+      .Arg<Int32s>()
+      .Arg<Int64s>()
+      .Arg<Floats>()
+      .Ret<Floats>();
+}
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call, product_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_call, weighted_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                               product_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    kWeightedBackward, weighted_backward_call,
+    weighted_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>().Ret<Floats>());
 
-// (values [M], row_splits [R + 1], rows [B]) -> values [C], row_splits [B + 1]
-ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits, Int32s rows,
-                          ffi::Result<Int32s> taken, ffi::Result<Int32s> row_splits) {
+ffi::Error run_take_rows(ffi::ThreadPool& pool, ffi::AnyBuffer& values, Int64s& splits,
+                         Int32s& rows, const float* weights, Int32s& taken, Int32s& row_splits,
+                         float* taken_weights) {
   const auto take = [&](auto id) {
     using Id = decltype(id);
     const ResidentSets<Id> sets = {static_cast<const Id*>(values.untyped_data()),
                                    static_cast<int64_t>(values.element_count()),
                                    splits.typed_data(),
-                                   static_cast<int64_t>(splits.element_count()) - 1};
+                                   static_cast<int64_t>(splits.element_count()) - 1, weights};
     return run([&] {
       return take_rows(sets, rows.typed_data(), static_cast<int64_t>(rows.element_count()),
-                       static_cast<int64_t>(taken->element_count()), row_splits->typed_data(),
-                       taken->typed_data(), pool);
+                       static_cast<int64_t>(taken.element_count()), row_splits.typed_data(),
+                       taken.typed_data(), taken_weights, pool);
     });
   };
   switch (values.element_type()) {
@@ -97,6 +153,25 @@ ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s sp
     case ffi::DataType::U32: return take(uint32_t());
     default: return ffi::Error::InvalidArgument("resident ids are uint16 or uint32");
   }
+}
+
+// (values [M], row_splits [R + 1], rows [B]) -> values [C], row_splits [B + 1]
+ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits, Int32s rows,
+                          ffi::Result<Int32s> taken, ffi::Result<Int32s> row_splits) {
+  return run_take_rows(pool, values, splits, rows, nullptr, *taken, *row_splits, nullptr);
+}
+
+// The same with weights [M] -> weights [C]
+ffi::Error take_weighted_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits,
+                                   Int32s rows, Floats weights, ffi::Result<Int32s> taken,
+                                   ffi::Result<Int32s> row_splits,
+                                   ffi::Result<Floats> taken_weights) {
+  if (weights.element_count() != values.element_count() ||
+      taken_weights->element_count() != taken->element_count()) {
+    return ffi::Error::InvalidArgument("there must be one weight for each value");
+  }
+  return run_take_rows(pool, values, splits, rows, weights.typed_data(), *taken, *row_splits,
+                       taken_weights->typed_data());
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
@@ -107,6 +182,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
                                   .Arg<Int32s>()
                                   .Ret<Int32s>()
                                   .Ret<Int32s>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeWeightedRows, take_weighted_rows_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<Int64s>()
+                                  .Arg<Int32s>()
+                                  .Arg<Floats>()
+                                  .Ret<Int32s>()
+                                  .Ret<Int32s>()
+                                  .Ret<Floats>());
 
 }  // namespace
 }  // namespace multi_hot
@@ -118,5 +203,8 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
     return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
   };
   return taken("multi_hot_forward", kForward) && taken("multi_hot_backward", kBackward) &&
-         taken("multi_hot_take_rows", kTakeRows);
+         taken("multi_hot_take_rows", kTakeRows) &&
+         taken("multi_hot_weighted_forward", kWeightedForward) &&
+         taken("multi_hot_weighted_backward", kWeightedBackward) &&
+         taken("multi_hot_take_weighted_rows", kTakeWeightedRows);
 }

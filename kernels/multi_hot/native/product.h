@@ -2,6 +2,7 @@
 //
 // y[b, :] = sum over j in set(row b) of table[j, :]
 // dW[j, :] = sum over rows b that hold j of dy[b, :]
+// Where ids have weights, each summand is multiplied by the sum of the weights of j in row b.
 // Shapes: B rows, V num_tokens, H units, N values.
 #pragma once
 
@@ -63,12 +64,17 @@ std::string forward(const Sets& sets, const float* table, int64_t units, float* 
     for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
       const int32_t* ids = sets.values + sets.splits[row];
       int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
+      if (sets.weights != nullptr) {  // a repeated id is one more summand
+        const Weighted scale = {sets.weights + sets.splits[row]};
+        sum_rows(table, units, ids, num_ids, y + row * units, scale);
+        continue;
+      }
       if (!sets.unique) {
         const auto& distinct = first_occurrences.of(ids, ids + num_ids, sets.num_tokens);
         ids = distinct.data();
         num_ids = static_cast<int64_t>(distinct.size());
       }
-      sum_rows(table, units, ids, num_ids, y + row * units);
+      sum_rows(table, units, ids, num_ids, y + row * units, Unweighted());
     }
   });
   return in_range ? "" : describe_id_fault(sets);
@@ -87,12 +93,22 @@ std::string backward(const Sets& sets, const float* dy, int64_t units, const Tra
   const int64_t num_blocks = (sets.num_tokens + ids_per_block - 1) / ids_per_block;
   parallel_for(pool, num_blocks, [&](int64_t block) {
     static thread_local std::vector<int32_t> scratch;
+    static thread_local std::vector<float> weights;
     const int64_t begin = block * ids_per_block;
     const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
     scratch.resize(std::max<size_t>(scratch.size(), sets.num_rows + TransposedIndex::kSlack));
+    if (sets.weights != nullptr) {
+      weights.resize(std::max<size_t>(weights.size(), sets.num_rows));
+      for (int64_t id = begin; id < end; ++id) {
+        const int64_t num_rows =
+            weighted_holders_of(id, sets, index, scratch.data(), weights.data());
+        sum_rows(dy, units, scratch.data(), num_rows, dw + id * units, Weighted{weights.data()});
+      }
+      return;
+    }
     for (int64_t id = begin; id < end; ++id) {
       const int64_t num_rows = holders_of(id, sets, index, scratch.data());
-      sum_rows(dy, units, scratch.data(), num_rows, dw + id * units);
+      sum_rows(dy, units, scratch.data(), num_rows, dw + id * units, Unweighted());
     }
   });
   return "";

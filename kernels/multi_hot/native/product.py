@@ -46,8 +46,12 @@ def _index(problem: Problem) -> Problem:
 # The kernels are float32's: 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
-    operands = (tf.cast(table, tf.float32), problem.values, problem.row_splits)
-    (sums,) = _custom_call("multi_hot_forward", operands, [y], unique=problem.unique)
+    operands = [tf.cast(table, tf.float32), problem.values, problem.row_splits]
+    if problem.weights is not None:
+        operands.append(problem.weights)
+        (sums,) = _custom_call("multi_hot_weighted_forward", operands, [y])
+    else:
+        (sums,) = _custom_call("multi_hot_forward", operands, [y], unique=problem.unique)
     return tf.cast(sums, table.dtype)
 
 
@@ -61,14 +65,24 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         tf.TensorSpec([num_chunks, V], tf.int32),
         tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
     ]
-    operands = (tf.cast(dy, tf.float32), problem.values, problem.row_splits)
-    (sums,) = _custom_call("multi_hot_backward", operands, [dw], index, unique=problem.unique)
+    operands = [tf.cast(dy, tf.float32), problem.values, problem.row_splits]
+    if problem.weights is not None:
+        operands.append(problem.weights)
+        index.append(tf.TensorSpec([N], tf.float32))
+        (sums,) = _custom_call("multi_hot_weighted_backward", operands, [dw], index)
+    else:
+        (sums,) = _custom_call("multi_hot_backward", operands, [dw], index, unique=problem.unique)
     return tf.cast(sums, dy.dtype)
 
 
 def take_rows(
-    values: Tensor, row_splits: Tensor, rows: Tensor, *, capacity: int
-) -> tuple[Tensor, Tensor]:
+    values: Tensor,
+    row_splits: Tensor,
+    rows: Tensor,
+    *,
+    capacity: int,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Copy one batch from resident sets, inside a compiled program on a CPU.
 
     Args:
@@ -76,9 +90,11 @@ def take_rows(
       row_splits: [R + 1] int32 or int64, of a static shape.
       rows: [B] int32 in [0, R), of a static shape.
       capacity: C, the static length of the batch's values.
+      weights: [M] float32, of the ids.
 
     Returns:
-      values [C] int32: the rows' ids one after another, then zeros; and row_splits [B + 1] int32.
+      values [C] int32: the rows' ids one after another, then zeros; row_splits [B + 1] int32; and
+      weights [C] float32 likewise, None where the sets have none.
 
     Raises:
       NativeUnavailableError: the kernels cannot be built or loaded here.
@@ -86,9 +102,14 @@ def take_rows(
     """
     load()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
-    operands = (values, tf.cast(row_splits, tf.int64), rows)
-    taken, splits = _custom_call("multi_hot_take_rows", operands, results)
-    return taken, splits
+    operands = [values, tf.cast(row_splits, tf.int64), rows]
+    if weights is None:
+        taken, splits = _custom_call("multi_hot_take_rows", operands, results)
+        return taken, splits, None
+    operands.append(weights)
+    results.append(tf.TensorSpec([capacity], tf.float32))
+    taken, splits, own = _custom_call("multi_hot_take_weighted_rows", operands, results)
+    return taken, splits, own
 
 
 def _custom_call(

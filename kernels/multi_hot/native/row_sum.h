@@ -1,4 +1,4 @@
-// The loop that both passes consist of: the sum of some rows of a float32 matrix.
+// The loop that both passes consist of: the sum of some rows of a float32 matrix, weighted or not.
 //
 // Forward: y[b] is the sum of the table's rows over the ids of row b. Backward: dW[j] is the sum of
 // dy's rows over the rows that hold id j.
@@ -28,12 +28,28 @@ struct Vector {
   typedef float Floats __attribute__((vector_size(W * sizeof(float))));
 };
 
-// out[c] = sum over i of matrix[picked[i], c], for K vectors of W columns: the first K - 1 from
+// What `sum_rows` does with row i of those picked: nothing, or it multiplies it by its weight.
+struct Unweighted {
+  template <class Floats>
+  Floats operator()(int64_t, Floats columns) const {
+    return columns;
+  }
+};
+struct Weighted {
+  const float* weights;
+
+  template <class Floats>
+  Floats operator()(int64_t i, Floats columns) const {
+    return weights[i] * columns;
+  }
+};
+
+// out[c] = sum over i of scale(i, matrix[picked[i], c]), for K vectors of W columns: the first K - 1 from
 // column 0 on, the last at column `last`, where it may overlap the one before. Overlapping columns
 // are computed twice with the same result, which avoids masks and a scalar tail.
-template <int W, int K>
+template <int W, int K, class Scale>
 inline void sum_columns(const float* matrix, int64_t stride, const int32_t* picked,
-                        int64_t num_picked, int64_t last, float* out) {
+                        int64_t num_picked, int64_t last, float* out, Scale scale) {
   using Floats = typename Vector<W>::Floats;
   const auto load = [](const float* from) {
     Floats columns;
@@ -52,8 +68,8 @@ inline void sum_columns(const float* matrix, int64_t stride, const int32_t* pick
       for (int byte = 0; byte < kBytes; byte += kCacheLineBytes) __builtin_prefetch(ahead + byte);
     }
 #pragma GCC unroll 8
-    for (int k = 0; k + 1 < K; ++k) sums[k] += load(row + k * W);
-    sums[K - 1] += load(row + last);
+    for (int k = 0; k + 1 < K; ++k) sums[k] += scale(i, load(row + k * W));
+    sums[K - 1] += scale(i, load(row + last));
   }
 #pragma GCC unroll 8
   for (int k = 0; k + 1 < K; ++k) std::memcpy(out + k * W, &sums[k], sizeof(Floats));
@@ -61,30 +77,32 @@ inline void sum_columns(const float* matrix, int64_t stride, const int32_t* pick
 }
 
 // As above for `num_columns` columns, W <= num_columns <= 8 W.
-template <int W>
+template <int W, class Scale>
 void sum_block(const float* matrix, int64_t stride, const int32_t* picked, int64_t num_picked,
-               int64_t num_columns, float* out) {
+               int64_t num_columns, float* out, Scale scale) {
   const int64_t last = num_columns - W;
   switch ((num_columns + W - 1) / W) {
-    case 1: return sum_columns<W, 1>(matrix, stride, picked, num_picked, last, out);
-    case 2: return sum_columns<W, 2>(matrix, stride, picked, num_picked, last, out);
-    case 3: return sum_columns<W, 3>(matrix, stride, picked, num_picked, last, out);
-    case 4: return sum_columns<W, 4>(matrix, stride, picked, num_picked, last, out);
-    case 5: return sum_columns<W, 5>(matrix, stride, picked, num_picked, last, out);
-    case 6: return sum_columns<W, 6>(matrix, stride, picked, num_picked, last, out);
-    case 7: return sum_columns<W, 7>(matrix, stride, picked, num_picked, last, out);
-    default: return sum_columns<W, 8>(matrix, stride, picked, num_picked, last, out);
+    case 1: return sum_columns<W, 1>(matrix, stride, picked, num_picked, last, out, scale);
+    case 2: return sum_columns<W, 2>(matrix, stride, picked, num_picked, last, out, scale);
+    case 3: return sum_columns<W, 3>(matrix, stride, picked, num_picked, last, out, scale);
+    case 4: return sum_columns<W, 4>(matrix, stride, picked, num_picked, last, out, scale);
+    case 5: return sum_columns<W, 5>(matrix, stride, picked, num_picked, last, out, scale);
+    case 6: return sum_columns<W, 6>(matrix, stride, picked, num_picked, last, out, scale);
+    case 7: return sum_columns<W, 7>(matrix, stride, picked, num_picked, last, out, scale);
+    default: return sum_columns<W, 8>(matrix, stride, picked, num_picked, last, out, scale);
   }
 }
 
-// out[c] = sum over i of matrix[picked[i], c] for c in [0, num_columns), any num_columns >= 1.
+// out[c] = sum over i of scale(i, matrix[picked[i], c]) for c in [0, num_columns), any
+// num_columns >= 1.
 // `picked` must be valid row numbers; each sum runs in the order of `picked`.
+template <class Scale>
 inline void sum_rows(const float* matrix, int64_t num_columns, const int32_t* picked,
-                     int64_t num_picked, float* out) {
+                     int64_t num_picked, float* out, Scale scale) {
   const int64_t stride = num_columns;
   const auto sum = [&](auto width, int64_t begin, int64_t columns) {
     sum_block<decltype(width)::value>(matrix + begin, stride, picked, num_picked, columns,
-                                      out + begin);
+                                      out + begin, scale);
   };
   if (num_columns < 4) return sum(std::integral_constant<int, 1>(), 0, num_columns);
   if (num_columns < kLanes) return sum(std::integral_constant<int, 4>(), 0, num_columns);

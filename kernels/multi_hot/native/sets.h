@@ -19,6 +19,7 @@ struct Sets {
   int64_t num_rows;       // B
   int64_t num_tokens;     // V, at most 2^31 - 1
   bool unique;            // no row holds an id twice
+  const float* weights;   // [N], which add up where a row repeats an id; null: an id counts once
 
   // Negative ids are large when read as unsigned, so one comparison does.
   bool in_range(int32_t id) const {

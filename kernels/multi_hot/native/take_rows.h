@@ -24,13 +24,16 @@ struct ResidentSets {
   int64_t num_values;     // M
   const int64_t* splits;  // [R + 1]
   int64_t num_rows;       // R
+  const float* weights;   // [M], where the batch is to have weights
 };
 
-// Writes the batch's row_splits [B + 1], its values [C] and zeros behind them. Returns what is
-// wrong, or an empty string; only the splits of the rows that it takes are read and checked.
+// Writes the batch's row_splits [B + 1], its values [C] and zeros behind them, and likewise its
+// weights [C] unless that is null. Returns what is wrong, or an empty string; only the splits
+// of the rows that it takes are read and checked.
 template <class Id, class Pool>
 std::string take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
-                      int64_t capacity, int32_t* row_splits, int32_t* values, Pool& pool) {
+                      int64_t capacity, int32_t* row_splits, int32_t* values, float* weights,
+                      Pool& pool) {
   int64_t total = 0;
   row_splits[0] = 0;
   for (int64_t i = 0; i < num_rows; ++i) {
@@ -63,9 +66,13 @@ std::string take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t
       int32_t* to = values + row_splits[i];
       const int64_t length = row_splits[i + 1] - row_splits[i];
       for (int64_t k = 0; k < length; ++k) to[k] = static_cast<int32_t>(from[k]);
+      if (weights != nullptr) {
+        std::copy_n(sets.weights + sets.splits[rows[i]], length, weights + row_splits[i]);
+      }
     }
   });
   std::fill(values + total, values + capacity, 0);
+  if (weights != nullptr) std::fill(weights + total, weights + capacity, 0.0f);
   return "";
 }
 

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "parallel.h"
 #include "sets.h"
@@ -27,6 +28,7 @@ struct TransposedIndex {
   int32_t* ends;       // [C, V]: where in `rows` the chunk's rows of an id end, the next one's begin
   int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on C
   uint16_t* rows;      // [N + kSlack]: ascending within an id
+  float* weights;      // [N]: of each of `rows`, where the sets have weights
 
   int64_t first_row(const Sets& sets, int64_t chunk) const {
     return sets.num_rows * chunk / num_chunks;
@@ -59,12 +61,18 @@ std::string transpose(const Sets& sets, const TransposedIndex& index, Pool& pool
       cursors[id] = begin;
       begin += count;
     }
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t row_end = sets.splits[row + 1];
-      for (int64_t i = sets.splits[row]; i < row_end; ++i) {
-        index.rows[cursors[sets.values[i]]++] = static_cast<uint16_t>(row - first);
+    const auto place_entries = [&](auto has_weights) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t row_end = sets.splits[row + 1];
+        for (int64_t i = sets.splits[row]; i < row_end; ++i) {
+          const int32_t place = cursors[sets.values[i]]++;
+          index.rows[place] = static_cast<uint16_t>(row - first);
+          if constexpr (has_weights) index.weights[place] = sets.weights[i];
+        }
       }
-    }
+    };
+    if (sets.weights != nullptr) return place_entries(std::true_type());
+    place_entries(std::false_type());
   });
   return in_range ? "" : describe_id_fault(sets);
 }
@@ -104,6 +112,28 @@ inline int64_t holders_of(int64_t id, const Sets& sets, const TransposedIndex& i
     to = each_once ? copy(begin, end, first_row, to) : copy_once(begin, end, first_row, to);
   }
   return to - rows;
+}
+
+// As above with the weights of these rows, [B]: the sum where a row repeats the id. An id has room
+// for each row once, since the entries of a repeated id stand next to each other.
+inline int64_t weighted_holders_of(int64_t id, const Sets& sets, const TransposedIndex& index,
+                                   int32_t* rows, float* weights) {
+  int64_t count = 0;
+  for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
+    const int32_t* ends = index.ends + chunk * sets.num_tokens;
+    const int64_t first = index.first_row(sets, chunk);
+    const int64_t end = ends[id];
+    for (int64_t i = id > 0 ? ends[id - 1] : sets.splits[first]; i < end; ++i) {
+      const auto row = static_cast<int32_t>(first + index.rows[i]);
+      if (count > 0 && rows[count - 1] == row) {
+        weights[count - 1] += index.weights[i];
+      } else {
+        rows[count] = row;
+        weights[count++] = index.weights[i];
+      }
+    }
+  }
+  return count;
 }
 
 }  // namespace multi_hot

@@ -15,50 +15,25 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import Implementation, multi_hot_dense
-from kernels.multi_hot.cases import SMALL, Case
+from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
+from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from kernels.multi_hot.segments import rowids_of_splits
 from tests.kernels.multi_hot import reference
+from tests.kernels.multi_hot.checks import (
+    DTYPES,
+    GARBAGE,
+    assert_close,
+    rowids_of,
+    value_and_gradient,
+)
 
 Tensor = Any
-DTYPES = (tf.float32, tf.bfloat16, tf.float16)
-# Half a unit in the last place of the rounded result, doubled for what was rounded before it.
-ROUNDING = {tf.float32: 2.0**-23, tf.bfloat16: 2.0**-8, tf.float16: 2.0**-10}
-GARBAGE = (2**31 - 1, -(2**31), -1, 10**6)
 
 
-def value_and_gradient(
-    implementation: Implementation,
-    unique: bool,
-    table: Tensor,
-    values: Tensor,
-    row_splits: Tensor,
-    dy: Tensor,
-    value_rowids: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return y [B, H] and dW [V, H]."""
-    with tf.GradientTape() as tape:
-        tape.watch(table)
-        y = multi_hot_dense(
-            table, values, row_splits,
-            implementation=implementation, unique=unique, value_rowids=value_rowids,
-        )  # fmt: skip
-    return y, tape.gradient(y, table, output_gradients=dy)
-
-
-def rowids_of(row_splits: np.ndarray, num_values: int) -> np.ndarray:
-    """Return the row of each value, [N]; B behind the last row."""
-    B = len(row_splits) - 1
-    rows = np.repeat(np.arange(B), np.diff(row_splits))
-    return np.concatenate([rows, np.full(num_values - len(rows), B)])
-
-
-def assert_close(got: Tensor, want: np.ndarray, sum_of_magnitudes: np.ndarray) -> None:
-    """Compare with float64 truth: float32 sums of any order, rounded once to the dtype."""
-    assert np.isfinite(tf.cast(got, tf.float32)).all()
-    error = np.abs(tf.cast(got, tf.float64).numpy() - want)
-    limit = ROUNDING[got.dtype] * np.abs(want) + 3e-6 * sum_of_magnitudes + 1e-7
-    assert (error <= limit).all(), f"off by {error.max()}, {(error / limit).max()} of the limit"
+def weights_of(ids: list[int], spare: int, rng: np.random.Generator) -> np.ndarray:
+    """Return random weights of the ids, some 0, and behind them what must not count."""
+    weights = rng.normal(size=len(ids)) * (rng.random(len(ids)) < 0.9)
+    return np.concatenate([weights, np.resize([np.nan, np.inf, 1e30], spare)])
 
 
 class MultiHotContract:
@@ -85,15 +60,17 @@ class MultiHotContract:
         compiled: bool = True,
         splits_dtype: tf.DType = tf.int32,
         rowids_dtype: tf.DType | None = None,
+        weighted: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Check y and dW of `rows` against the reference; return them."""
         ids = [token_id for row in rows for token_id in row]
         values = np.array([*ids, *np.resize(GARBAGE, spare)], np.int64)
         row_splits = np.cumsum([0] + [len(row) for row in rows])
         table, dy = rng.normal(size=(V, H)), rng.normal(size=(len(rows), H))
+        weights = weights_of(ids, spare, rng) if weighted else None
         y, dw = self.check(
             table, values, row_splits, dy, unique=unique, dtype=dtype, compiled=compiled,
-            splits_dtype=splits_dtype, rowids_dtype=rowids_dtype,
+            splits_dtype=splits_dtype, rowids_dtype=rowids_dtype, weights=weights,
         )  # fmt: skip
         return y.numpy(), dw.numpy()
 
@@ -109,6 +86,7 @@ class MultiHotContract:
         compiled: bool,
         splits_dtype: tf.DType = tf.int64,
         rowids_dtype: tf.DType | None = None,
+        weights: np.ndarray | None = None,
         function: Any = None,
     ) -> tuple[Tensor, Tensor]:
         """Check y and dW against the reference computed from the operands as rounded to dtype.
@@ -125,21 +103,28 @@ class MultiHotContract:
         y, dw = function(
             self.implementation, unique, table, tf.constant(values, tf.int32),
             tf.constant(row_splits, splits_dtype), dy, rowids,
+            None if weights is None else tf.constant(weights, tf.float32),
         )  # fmt: skip
         assert y.dtype == dtype
         assert dw.dtype == dtype
         table, dy = (tf.cast(operand, tf.float64).numpy() for operand in (table, dy))
-        matrix = reference.multi_hot(values, row_splits, num_tokens=len(table))
-        wanted = reference.multi_hot_dense(table, values, row_splits)
-        assert_close(y, wanted, matrix @ np.abs(table))
-        wanted = reference.table_gradient(dy, values, row_splits, num_tokens=len(table))
-        assert_close(dw, wanted, matrix.T @ np.abs(dy))
+        size = reference.multi_hot(
+            values, row_splits, num_tokens=len(table),
+            weights=None if weights is None else np.abs(weights),
+        )  # fmt: skip
+        wanted = reference.multi_hot_dense(table, values, row_splits, weights)
+        assert_close(y, wanted, size @ np.abs(table))
+        wanted = reference.table_gradient(
+            dy, values, row_splits, num_tokens=len(table), weights=weights
+        )
+        assert_close(dw, wanted, size.T @ np.abs(dy))
         return y, dw
 
     @pytest.mark.parametrize(
         ("case", "dtype"),
         [(case, tf.float32) for case in SMALL]
-        + [(case, dtype) for case in SMALL[:2] for dtype in DTYPES[1:]],
+        + [(case, dtype) for case in SMALL[:2] for dtype in DTYPES[1:]]
+        + [(WEIGHTED, tf.bfloat16)],
         ids=lambda part: part.name,
     )
     def test_named_case(self, case: Case, dtype: tf.DType, rng: np.random.Generator) -> None:
@@ -147,7 +132,7 @@ class MultiHotContract:
         for compiled in (False, True):
             self.check(
                 sets.table, sets.values, sets.row_splits, sets.dy,
-                unique=case.unique, dtype=dtype, compiled=compiled,
+                unique=case.unique, dtype=dtype, compiled=compiled, weights=sets.weights,
             )  # fmt: skip
 
     @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -170,7 +155,12 @@ class MultiHotContract:
     def test_shape_of_rows(
         self, rows: list[list[int]], unique: bool, compiled: bool, rng: np.random.Generator
     ) -> None:
-        self.run(rows, rng, unique=unique, spare=3 if compiled else 0, compiled=compiled)
+        # Compiling takes time: the property test has the other shapes.
+        for weighted in (False, True) if unique and not (compiled and any(rows)) else (False,):
+            self.run(
+                rows, rng, unique=unique, spare=3 if compiled else 0, compiled=compiled,
+                weighted=weighted,
+            )  # fmt: skip
 
     @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=lambda dtype: dtype.name)
     def test_type_of_splits(self, splits_dtype: tf.DType, rng: np.random.Generator) -> None:
@@ -178,7 +168,9 @@ class MultiHotContract:
 
     @pytest.mark.parametrize("H", [1, 7, 16, 33, 50, 259])
     def test_any_number_of_units(self, H: int, rng: np.random.Generator) -> None:
-        self.run([[1, 2, 3], [], [2, 1]], rng, H=H, unique=True, compiled=False)
+        for weighted in (False, True):
+            rows = [[1, 2, 3], [], [2, 1]]
+            self.run(rows, rng, H=H, unique=True, compiled=False, weighted=weighted)
 
     def test_one_token(self, rng: np.random.Generator) -> None:
         self.run([[0], [0, 0], []], rng, V=1)
@@ -221,11 +213,14 @@ class MultiHotContract:
             )
             assert float(dw[0, 0]) == count
 
-    def test_property(self) -> None:
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_property(self, weighted: bool) -> None:
         """Any rows over a fixed capacity, garbage behind them, against the reference."""
-        self.check_any_rows()
+        self.check_any_rows(weighted=weighted)
 
-    def check_any_rows(self, rowids_dtype: tf.DType | None = None) -> None:
+    def check_any_rows(
+        self, rowids_dtype: tf.DType | None = None, *, weighted: bool = False
+    ) -> None:
         capacity, B, V, H = 24, 6, 11, 3
         function = tf.function(value_and_gradient, jit_compile=True)
 
@@ -237,16 +232,49 @@ class MultiHotContract:
         def check(rows: list[list[int]], garbage: int, seed: int) -> None:
             rng = np.random.default_rng(seed)
             ids = [i for row in rows for i in row]
+            spare = capacity - len(ids)
             self.check(
                 rng.normal(size=(V, H)),
-                np.array(ids + [garbage] * (capacity - len(ids))),
+                np.array(ids + [garbage] * spare),
                 np.cumsum([0] + [len(row) for row in rows]),
                 rng.normal(size=(B, H)),
                 unique=False, dtype=tf.float32, compiled=True, function=function,
                 rowids_dtype=rowids_dtype,
+                weights=weights_of(ids, spare, rng) if weighted else None,
             )  # fmt: skip
 
         check()
+
+    @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+    def test_weights(self, compiled: bool, rng: np.random.Generator) -> None:
+        """Weights of 1 count repeated ids, which `unique` does not change; the matrix has the same
+        elements; and the gradient to the weights is right and nothing behind the last row."""
+        ids, splits = [3, 1, 3, 3, 0, 1, 7, 7], [0, 4, 4, 6]
+        table, dy = rng.normal(size=(11, 5)), rng.normal(size=(3, 5))
+
+        def product(table: Tensor, weights: Tensor) -> Tensor:
+            return multi_hot_dense(
+                table, tf.constant(ids), tf.constant(splits),
+                implementation=self.implementation, unique=True, weights=weights,
+            )  # fmt: skip
+
+        product = tf.function(product, jit_compile=True) if compiled else product
+        ones = tf.ones([8])
+        counts = np.zeros([3, 11])
+        counts[[0, 0, 2, 2], [3, 1, 0, 1]] = 3, 1, 1, 1
+        np.testing.assert_allclose(
+            product(tf.constant(table, tf.float32), ones), counts @ table, rtol=1e-5, atol=1e-5
+        )
+        matrix = multi_hot(
+            tf.constant(ids), tf.constant(splits), num_tokens=11, dtype=tf.float32, weights=ones
+        )
+        np.testing.assert_array_equal(matrix, counts)
+        with tf.GradientTape() as tape:
+            tape.watch(ones)
+            y = product(tf.constant(table, tf.float32), 2 * ones)
+        gradient = tape.gradient(y, ones, output_gradients=tf.constant(dy, tf.float32))
+        wanted = [2 * table[ids[i]] @ dy[0 if i < 4 else 2] for i in range(6)]
+        np.testing.assert_allclose(gradient, [*wanted, 0, 0], rtol=1e-5, atol=1e-5)
 
     def test_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
         """Twenty steps of gradient descent in a tf.while_loop equal twenty steps in NumPy."""
@@ -337,9 +365,10 @@ class MultiHotContract:
     ) -> None:
         table, dy = tf.ones([11, 3]), tf.ones([len(row_splits) - 1, 3])
         values = tf.constant(values, tf.int32)
-        for splits_dtype in (tf.int32, tf.int64):
+        weights = tf.ones_like(values, tf.float32)
+        for splits_dtype, own in ((tf.int32, None), (tf.int64, None), (tf.int64, weights)):
             with pytest.raises(tf.errors.InvalidArgumentError, match=message):
                 value_and_gradient(
                     self.implementation, False, table, values,
-                    tf.constant(row_splits, splits_dtype), dy,
+                    tf.constant(row_splits, splits_dtype), dy, None, own,
                 )  # fmt: skip

@@ -33,6 +33,9 @@ FITTING: dict[str, Any] = {
         ({"row_splits": np.array([0.0, 3.0])}, "int32 or int64; got float64"),
         ({"row_splits": np.array(3)}, r"shape \(\)"),
         ({"row_splits": np.array([], np.int32)}, r"at least \[0\]"),
+        ({"weights": np.ones(3)}, r"weights must be float32, .*, \(3,\); got float64"),
+        ({"weights": np.ones([3, 1], np.float32)}, r"float32 of shape \(3, 1\)"),
+        ({"weights": np.ones(2, np.float32)}, r"float32 of shape \(2,\)"),
         (
             {"implementation": "native", "value_rowids": np.array([0, 1, 1], np.int32)},
             "native reads row_splits and takes no value_rowids: leave them out",
@@ -99,3 +102,19 @@ def test_graph_of_unknown_sizes(implementation: Implementation) -> None:
     np.testing.assert_array_equal(product([1, 2], [0, 1, 1, 2]), [[1, 1], [0, 0], [1, 1]])
     with pytest.raises(tf.errors.InvalidArgumentError, match="holds token id"):
         product([1, 4], [0, 2])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None], tf.float32),
+        ]
+    )
+    def weighted(values: Any, row_splits: Any, weights: Any) -> Any:
+        return multi_hot_dense(
+            FITTING["table"], values, row_splits, implementation=implementation, weights=weights
+        )
+
+    np.testing.assert_array_equal(weighted([1, 1, 2], [0, 2, 3], [1, 2, -1]), [[3, 3], [-1, -1]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one for each"):
+        weighted([1, 1, 2], [0, 2, 3], [1])  # not one weight for all

@@ -47,7 +47,7 @@ def take(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
 
     @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
-        return take_rows(values, row_splits, rows, capacity=capacity)
+        return take_rows(values, row_splits, rows, capacity=capacity)[:2]
 
     return taking(*operands(sets, sets.rows[0], types))
 
@@ -57,7 +57,7 @@ def take_all(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
 
     @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
-        return take_batches(values, row_splits, rows, capacity=capacity)
+        return take_batches(values, row_splits, rows, capacity=capacity)[:3]
 
     return taking(*operands(sets, sets.rows, types))
 
@@ -170,7 +170,7 @@ WILD_SPLITS = (-(2**63), -1, 10**6, 2**31, 2**40, 2**63 - 1)
 def test_the_kernel_raises_or_is_right_whatever_it_is_given(rng: np.random.Generator) -> None:
     @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
-        return take_rows(values, row_splits, rows, capacity=64)
+        return take_rows(values, row_splits, rows, capacity=64)[:2]
 
     outcomes = {"right": 0, "refused": 0}
     sets = Resident(rng, batch_rows=6)
@@ -225,3 +225,28 @@ def test_too_many_ids_are_seen_behind_the_end(rng: np.random.Generator) -> None:
         assert ends[-1] > 8
         assert got.tolist() == ids[:8]
         assert places.tolist() == np.repeat(np.arange(200), np.diff(wanted))[:8].tolist()
+
+
+@pytest.mark.parametrize("num_values", [0, 250])
+def test_weights_come_with_their_ids(num_values: int, rng: np.random.Generator) -> None:
+    sets = Resident(rng)
+    sets.row_splits = np.minimum(sets.row_splits, num_values)
+    sets.values = sets.values[: sets.row_splits[-1]]
+    # A weight that tells its id.
+    weights = tf.constant(sets.values / 7, tf.float32)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor, kernel: bool) -> Any:
+        if kernel:
+            return take_rows(values, row_splits, rows[0], capacity=CAPACITY, weights=weights)
+        return take_batches(values, row_splits, rows, capacity=CAPACITY, weights=weights)
+
+    arguments = operands(sets, sets.rows, {})
+    ids, splits, _, own = taking(*arguments, kernel=False)
+    for row_ids, row_splits, row_weights in zip(ids, splits, own, strict=True):
+        end = int(row_splits[-1])
+        np.testing.assert_allclose(row_weights[:end], row_ids.numpy()[:end] / 7, rtol=1e-6)
+    if find_compiler() is not None:
+        ids, splits, own = taking(*arguments, kernel=True)
+        assert ids.numpy()[: splits[-1]].tolist() == sets.expected(sets.rows[0])[0]
+        np.testing.assert_allclose(own, ids.numpy() / 7, rtol=1e-6)

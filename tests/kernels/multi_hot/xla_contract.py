@@ -13,13 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot.cases import SMALL, Case
-from tests.kernels.multi_hot.contract import (
-    DTYPES,
-    MultiHotContract,
-    rowids_of,
-    value_and_gradient,
-)
+from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
+from tests.kernels.multi_hot.checks import DTYPES, rowids_of, value_and_gradient
+from tests.kernels.multi_hot.contract import MultiHotContract
 
 Tensor = Any
 
@@ -43,16 +39,20 @@ class XlaContract(MultiHotContract):
     def test_wrong_data_gives_nan_where_compiled(
         self, values: list[int], row_splits: list[int], unique: bool
     ) -> None:
-        y, dw = tf.function(value_and_gradient, jit_compile=True)(
-            self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
-            tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]),
-        )  # fmt: skip
-        assert np.isnan(y).all()
-        assert not np.isfinite(dw).all()
+        weighted = unique and row_splits in ([0, 2], [0, 4])
+        for weights in (None, tf.ones([3])) if weighted else (None,):
+            y, dw = tf.function(value_and_gradient, jit_compile=True)(
+                self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
+                tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]), None, weights,
+            )  # fmt: skip
+            assert np.isnan(y).all()
+            assert not np.isfinite(dw).all()
 
     @pytest.mark.parametrize(
         ("case", "dtype"),
-        [(case, tf.float32) for case in SMALL] + [(SMALL[0], dtype) for dtype in DTYPES[1:]],
+        [(case, tf.float32) for case in SMALL]
+        + [(SMALL[0], dtype) for dtype in DTYPES[1:]]
+        + [(WEIGHTED, tf.bfloat16)],
         ids=lambda part: part.name,
     )
     def test_named_case_with_rowids(
@@ -62,6 +62,7 @@ class XlaContract(MultiHotContract):
         self.check(
             sets.table, sets.values, sets.row_splits, sets.dy,
             unique=case.unique, dtype=dtype, compiled=True, rowids_dtype=tf.int32,
+            weights=sets.weights,
         )  # fmt: skip
 
     @pytest.mark.parametrize("unique", [False, True])
@@ -69,11 +70,12 @@ class XlaContract(MultiHotContract):
     def test_shape_of_rows_with_rowids(
         self, rows: list[list[int]], unique: bool, rng: np.random.Generator
     ) -> None:
-        self.run(rows, rng, unique=unique, spare=3, rowids_dtype=tf.int32)
+        for weighted in (False, True) if unique else (False,):
+            self.run(rows, rng, unique=unique, spare=3, rowids_dtype=tf.int32, weighted=weighted)
 
     @pytest.mark.parametrize("rowids_dtype", [tf.int32, tf.uint16], ids=lambda dtype: dtype.name)
     def test_property_with_rowids(self, rowids_dtype: tf.DType) -> None:
-        self.check_any_rows(rowids_dtype)
+        self.check_any_rows(rowids_dtype, weighted=rowids_dtype == tf.uint16)
 
     def test_rowids_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
         self.check_descent(rng, with_rowids=True)
@@ -104,21 +106,31 @@ class XlaContract(MultiHotContract):
         row_splits = np.cumsum([0, *map(len, rows)])
         table = tf.constant(rng.normal(size=(11, 3)), dtype)
         values = tf.constant([token_id for row in rows for token_id in row], tf.int32)
-        y, _ = tf.function(value_and_gradient, jit_compile=True)(
-            self.implementation, unique, table, values, tf.constant(row_splits, tf.int32),
-            tf.ones([5, 3], dtype), tf.constant(rowids_of(row_splits, row_splits[-1]), tf.int32),
-        )  # fmt: skip
-        y = tf.cast(y, tf.float32).numpy()
-        assert np.isnan(y[wrong]).all()
-        if unique:  # else the ids are sorted, and which of them was wrong is not known any more
-            assert np.isfinite(y[~wrong]).all()
+        weighted = not unique and dtype == tf.float32
+        for weights in (None, tf.ones(len(values))) if weighted else (None,):
+            y, _ = tf.function(value_and_gradient, jit_compile=True)(
+                self.implementation, unique, table, values, tf.constant(row_splits, tf.int32),
+                tf.ones([5, 3], dtype),
+                tf.constant(rowids_of(row_splits, row_splits[-1]), tf.int32), weights,
+            )  # fmt: skip
+            y = tf.cast(y, tf.float32).numpy()
+            assert np.isnan(y[wrong]).all()
+            # Else the ids are sorted, and which of them was wrong is not known any more.
+            if unique or weights is not None:
+                assert np.isfinite(y[~wrong]).all()
 
     def test_lowers_for_gpu(self) -> None:
         """XLA's front end accepts the whole program for a GPU, on a machine that has none."""
-        for unique, dtype, rowids in itertools.product((False, True), DTYPES, (False, True)):
+        kinds = [*itertools.product((False, True), DTYPES, (False, True), (False,))]
+        kinds += [(False, tf.bfloat16, rowids, True) for rowids in (False, True)]
+        for unique, dtype, rowids, weighted in kinds:
 
             def function(*operands: Tensor) -> Any:
-                return value_and_gradient(self.implementation, unique, *operands)  # noqa: B023
+                return value_and_gradient(
+                    self.implementation, unique, *operands[:4],  # noqa: B023
+                    operands[4] if rowids else None,  # noqa: B023
+                    operands[-1] if weighted else None,  # noqa: B023
+                )  # fmt: skip
 
             operands = [
                 tf.ones([40, 5], dtype), tf.zeros([16], tf.int32),
@@ -126,5 +138,7 @@ class XlaContract(MultiHotContract):
             ]  # fmt: skip
             if rowids:
                 operands.append(tf.zeros([16], tf.int32))
+            if weighted:
+                operands.append(tf.zeros([16]))
             lower = tf.function(function, jit_compile=True).experimental_get_compiler_ir(*operands)
             assert "scatter" in lower(stage="hlo", platform_name="GPU")

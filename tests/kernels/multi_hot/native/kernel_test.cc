@@ -102,10 +102,13 @@ struct Input {
   std::vector<int32_t> values;
   std::vector<int64_t> splits;
   int64_t num_tokens, units;
+  std::vector<float> weights;  // one for each value, where they are weighted
+  bool weighted;
 
   Sets sets(bool unique) const {
     return {values.data(), static_cast<int64_t>(values.size()), splits.data(),
-            static_cast<int64_t>(splits.size()) - 1, num_tokens, unique};
+            static_cast<int64_t>(splits.size()) - 1, num_tokens, unique,
+            weighted ? weights.data() : nullptr};
   }
 };
 
@@ -127,6 +130,9 @@ Input draw_input(Random& random, bool repeat) {
   for (int64_t spare = draw(random, 0, 5); spare > 0; --spare) {
     input.values.push_back(static_cast<int32_t>(draw(random, INT32_MIN, INT32_MAX)));
   }
+  input.weighted = draw(random, 0, 1);
+  std::normal_distribution<float> normal;
+  for (size_t i = 0; i < input.values.size(); ++i) input.weights.push_back(normal(random));
   return input;
 }
 
@@ -147,7 +153,8 @@ std::vector<std::vector<float>> run(const Input& input, bool unique,
   std::vector<float> y(sets.num_rows * input.units), dw(sets.num_tokens * input.units);
   std::vector<int32_t> ends(chunks * sets.num_tokens);
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
-  const TransposedIndex index = {ends.data(), chunks, rows.data()};
+  std::vector<float> placed(sets.num_values);
+  const TransposedIndex index = {ends.data(), chunks, rows.data(), placed.data()};
   const std::string fault = forward(sets, table.data(), input.units, y.data(), pool);
   CHECK(backward(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
   CHECK(fault.empty() == is_valid(input));
@@ -168,11 +175,13 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
   }
   std::vector<double> y(B * H), dw(V * H), y_size(B * H), dw_size(V * H);
   for (int64_t row = 0; row < B; ++row) {
-    const std::set<int32_t> ids(input.values.begin() + input.splits[row],
-                                input.values.begin() + input.splits[row + 1]);
-    for (const int32_t id : ids) {
+    std::set<int32_t> seen;
+    for (int64_t i = input.splits[row]; i < input.splits[row + 1]; ++i) {
+      const int32_t id = input.values[i];
+      if (!seen.insert(id).second && !input.weighted) continue;
+      const double weight = input.weighted ? input.weights[i] : 1.0;
       for (int64_t h = 0; h < H; ++h) {
-        const double w = table[id * H + h], d = dy[row * H + h];
+        const double w = weight * table[id * H + h], d = weight * dy[row * H + h];
         y[row * H + h] += w, y_size[row * H + h] += std::abs(w);
         dw[id * H + h] += d, dw_size[id * H + h] += std::abs(d);
       }
@@ -226,7 +235,8 @@ void check_failing_allocations(Random& random, int threads) {
   const auto expected = run(input, false, table, dy, chunks, one);
   std::vector<int32_t> ends(chunks * sets.num_tokens);
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
-  const TransposedIndex index = {ends.data(), chunks, rows.data()};
+  std::vector<float> placed(sets.num_values);
+  const TransposedIndex index = {ends.data(), chunks, rows.data(), placed.data()};
   bool any_failed = true;
   for (int64_t succeeding = 0; any_failed; ++succeeding) {
     any_failed = false;

@@ -1,0 +1,52 @@
+"""What the contract's tests compute and compare. B rows, V num_tokens, H units, N values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kernels.multi_hot import Implementation, multi_hot_dense
+
+Tensor = Any
+DTYPES = (tf.float32, tf.bfloat16, tf.float16)
+# Half a unit in the last place of the rounded result, doubled for what was rounded before it.
+ROUNDING = {tf.float32: 2.0**-23, tf.bfloat16: 2.0**-8, tf.float16: 2.0**-10}
+GARBAGE = (2**31 - 1, -(2**31), -1, 10**6)
+
+
+def value_and_gradient(
+    implementation: Implementation,
+    unique: bool,
+    table: Tensor,
+    values: Tensor,
+    row_splits: Tensor,
+    dy: Tensor,
+    value_rowids: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return y [B, H] and dW [V, H]."""
+    with tf.GradientTape() as tape:
+        tape.watch(table)
+        y = multi_hot_dense(
+            table, values, row_splits,
+            implementation=implementation, unique=unique, weights=weights,
+            value_rowids=value_rowids,
+        )  # fmt: skip
+    return y, tape.gradient(y, table, output_gradients=dy)
+
+
+def rowids_of(row_splits: np.ndarray, num_values: int) -> np.ndarray:
+    """Return the row of each value, [N]; B behind the last row."""
+    B = len(row_splits) - 1
+    rows = np.repeat(np.arange(B), np.diff(row_splits))
+    return np.concatenate([rows, np.full(num_values - len(rows), B)])
+
+
+def assert_close(got: Tensor, want: np.ndarray, sum_of_magnitudes: np.ndarray) -> None:
+    """Compare with float64 truth: float32 sums of any order, rounded once to the dtype."""
+    assert np.isfinite(tf.cast(got, tf.float32)).all()
+    error = np.abs(tf.cast(got, tf.float64).numpy() - want)
+    limit = ROUNDING[got.dtype] * np.abs(want) + 3e-6 * sum_of_magnitudes + 1e-7
+    assert (error <= limit).all(), f"off by {error.max()}, {(error / limit).max()} of the limit"

@@ -74,6 +74,11 @@ class Examples:
 
     def _check_labels(self) -> None:
         if isinstance(self.labels, RaggedSets):
+            if self.labels.weights is not None:
+                raise InputError(
+                    f"{self.name}: the labels have a weight for each class, which cannot be "
+                    "trained on; give labels without weights"
+                )
             return
         labels = np.asarray(self.labels)
         object.__setattr__(self, "labels", labels)

@@ -19,6 +19,7 @@ from harness.errors import InputError
 
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
 
 _NO_LABELS = np.zeros(0, np.int32)
 
@@ -55,6 +56,9 @@ class RaggedSets:
     label_sets: "RaggedSets | None" = None
     """Rows that may have several classes, or none: the classes of each, as ids below num_classes.
     `labels` are zeros then."""
+    weights: Float32Array | None = None
+    """float32 [N], finite: of each id, such as a count or tf-idf; where a row repeats an id, they
+    add up. Any real dtype is accepted and converted. None: an id counts once in its row."""
 
     def __post_init__(self) -> None:
         validation.check_counts(self.name, self.num_tokens, self.num_classes)
@@ -68,6 +72,9 @@ class RaggedSets:
         labels = validation.checked_labels(self.name, self.labels, num_rows, self.num_classes)
         if self.label_sets is not None:
             self._check_label_sets(self.label_sets, num_rows, labels)
+        if self.weights is not None:
+            weights = validation.checked_weights(self.name, self.weights, row_splits)
+            object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
@@ -78,6 +85,10 @@ class RaggedSets:
                 f"{self.name}: label_sets have {sets.num_rows} rows of {sets.num_tokens} classes "
                 f"for {num_rows} rows of {self.num_classes}. Give one for each row, with "
                 "num_tokens=num_classes, and no labels beside them."
+            )
+        if sets.weights is not None:
+            raise InputError(
+                f"{self.name}: label_sets have weights, which classes cannot. Leave them out."
             )
 
     def derived(self, **changes: Any) -> Self:
@@ -110,8 +121,8 @@ class RaggedSets:
         reading them would end the process."""
         if self.label_sets is not None:
             self.label_sets.check_files()
-        for array in (self.values, self.row_splits, self.labels):
-            mapped = mapping_of(array)
+        for array in (self.values, self.row_splits, self.labels, self.weights):
+            mapped = None if array is None else mapping_of(array)
             if mapped is not None and mapped.size() < len(mapped):
                 raise InputError(
                     f"{self.name}: a file that it is mapped from had {len(mapped):,} bytes when it "
@@ -120,10 +131,12 @@ class RaggedSets:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the rows, labels, num_tokens and num_classes, as hex; not of the name."""
+        """SHA-256 of the rows, labels, weights, num_tokens and num_classes, as hex; not of the
+        name."""
         arrays = self.row_splits, self.labels, self.values
         several = [] if self.label_sets is None else [self.label_sets.fingerprint]
-        return fingerprint_of(*arrays, self.num_tokens, self.num_classes, *several)
+        counts = self.num_tokens, self.num_classes, *several
+        return fingerprint_of(*arrays, *counts, weights=self.weights)
 
     def row(self, index: int) -> Int32Array:
         """The ids of one row, int32 [its length], as a view."""
@@ -132,11 +145,29 @@ class RaggedSets:
         return self.values[self.row_splits[index] : self.row_splits[index + 1]]
 
     def unique(self) -> Self:
-        """The same rows with each id once, in ascending order; the result is marked `is_unique`."""
+        """The same rows with each id once, in ascending order; the result is marked `is_unique`.
+
+        Weights of an id in a row are added up in float64.
+
+        Raises:
+            InputError: when a sum is beyond float32.
+        """
         if self.is_unique:
             return self
-        values, row_splits = _unique_rows(self.values, self.row_splits, self.num_tokens)
-        return self.derived(values=values, row_splits=row_splits, is_unique=True)
+        values, row_splits, sums = _unique_rows(
+            self.values, self.row_splits, self.num_tokens, self.weights
+        )
+        weights = None
+        if sums is not None:
+            weights = validation.checked_weights(self.name, sums, row_splits)
+        return self.derived(values=values, row_splits=row_splits, weights=weights, is_unique=True)
+
+    def with_weights(self) -> Self:
+        """The same rows with weights: where there were none, each id once, with the weight 1."""
+        if self.weights is not None:
+            return self
+        sets = self.unique()
+        return sets.derived(weights=np.ones(sets.nnz, np.float32))
 
     def take(self, rows: npt.ArrayLike) -> Self:
         """The given rows in the given order.
@@ -157,6 +188,7 @@ class RaggedSets:
             row_splits=row_splits,
             labels=self.labels[rows],
             label_sets=several,
+            weights=None if self.weights is None else self.weights[source],
         )
 
     def split(self, num_head_rows: int) -> tuple[Self, Self]:
@@ -185,18 +217,22 @@ class RaggedSets:
 
     def _slice(self, start: int, stop: int) -> Self:
         splits = self.row_splits[start : stop + 1]
-        values = self.values[splits[0] : splits[-1]]
+        ids = slice(splits[0], splits[-1])
         several = None if self.label_sets is None else self.label_sets._slice(start, stop)
         return self.derived(
-            values=values,
+            values=self.values[ids],
             row_splits=splits - splits[0],
             labels=self.labels[start:stop],
             label_sets=several,
+            weights=None if self.weights is None else self.weights[ids],
         )
 
     @staticmethod
     def concatenate(parts: Sequence["RaggedSets"], *, name: str) -> "RaggedSets":
-        """The rows of one or more parts, whose num_tokens and num_classes must agree."""
+        """The rows of one or more parts, whose num_tokens and num_classes must agree. Where some
+        have weights, the others get the weight 1, see `with_weights`."""
+        if any(part.weights is not None for part in parts):
+            parts = [part.with_weights() for part in parts]
         first = parts[0]
         for part in parts[1:]:
             here, there = (part.num_tokens, part.num_classes), (first.num_tokens, first.num_classes)
@@ -206,6 +242,7 @@ class RaggedSets:
                     f"{there}; label_sets go with label_sets. Build both with the same."
                 )
         several = [part.label_sets for part in parts if part.label_sets is not None]
+        weights = [part.weights for part in parts if part.weights is not None]
         return first.derived(
             values=np.concatenate([part.values for part in parts]),
             row_splits=_splits_of(np.concatenate([part.lengths for part in parts])),
@@ -214,6 +251,7 @@ class RaggedSets:
             is_unique=all(part.is_unique for part in parts),
             is_labelled=all(part.is_labelled for part in parts),
             label_sets=RaggedSets.concatenate(several, name=name) if several else None,
+            weights=np.concatenate(weights) if weights else None,
         )
 
 
@@ -251,11 +289,15 @@ def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int6
 
 
 def fingerprint_of(
-    row_splits: Int64Array, labels: Int32Array, values: Int32Array, *counts: Any
+    row_splits: Int64Array,
+    labels: Int32Array,
+    values: Int32Array,
+    *counts: Any,
+    weights: Float32Array | None = None,
 ) -> str:
     """SHA-256 of the arrays, num_tokens and num_classes, as hex."""
     digest = hashlib.sha256(" ".join(map(str, (row_splits.size - 1, *counts))).encode())
-    for array in (row_splits, labels, values):
+    for array in (row_splits, labels, values, *(() if weights is None else (weights,))):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
@@ -275,8 +317,8 @@ def _splits_of(lengths: Int64Array) -> Int64Array:
 
 
 def _unique_rows(
-    values: Int32Array, row_splits: Int64Array, num_tokens: int
-) -> tuple[Int32Array, Int64Array]:
+    values: Int32Array, row_splits: Int64Array, num_tokens: int, weights: Float32Array | None
+) -> tuple[Int32Array, Int64Array, npt.NDArray[Any] | None]:
     """Sorts (row, id) packed into one integer, in chunks of whole rows, and drops equal ones."""
     num_rows = row_splits.shape[0] - 1
     id_bits = max(1, (num_tokens - 1).bit_length())
@@ -284,6 +326,7 @@ def _unique_rows(
     bounds = np.unique(np.concatenate([[0], cuts, [num_rows]]))
     kept: list[Int32Array] = []
     counts: list[Int64Array] = []
+    sums: list[npt.NDArray[Any]] = []
     for start, stop in itertools.pairwise(bounds):
         splits = row_splits[start : stop + 1]
         # 32-bit keys sort about twice as fast; they hold (row, id) unless ids are very many.
@@ -292,12 +335,20 @@ def _unique_rows(
         keys = np.repeat(np.arange(stop - start, dtype=key_type), np.diff(splits))
         keys <<= key_type(id_bits)
         keys |= values[splits[0] : splits[-1]].astype(key_type)
-        keys.sort()
+        if weights is None:
+            keys.sort()
+        else:
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
         first = np.ones(keys.shape[0], np.bool_)
         np.not_equal(keys[1:], keys[:-1], out=first[1:])
+        if weights is not None:
+            own = weights[splits[0] : splits[-1]][order].astype(np.float64)
+            sums.append(np.bincount(np.cumsum(first) - 1, own))
         keys = keys[first]
         kept.append((keys & key_type((1 << id_bits) - 1)).astype(np.int32))
         counts.append(
             np.bincount((keys >> key_type(id_bits)).astype(np.int64), minlength=stop - start)
         )
-    return np.concatenate(kept), _splits_of(np.concatenate(counts))
+    added = None if weights is None else np.concatenate(sums)
+    return np.concatenate(kept), _splits_of(np.concatenate(counts)), added

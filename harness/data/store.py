@@ -11,6 +11,10 @@ and where a row may have several classes
     label_values.npy  int32 [L]
     label_splits.npy  int64 [B + 1]
 
+and where ids have weights
+
+    weights.npy       float32 [N]
+
 No pickle is written or read. A folder is written under a temporary name and renamed when complete.
 """
 
@@ -34,15 +38,16 @@ from harness.reading import damage, opened, read_json
 from kernels.files import replacing
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
-_PARTS: dict[str, type[np.signedinteger[Any]]] = {
+_PARTS: dict[str, type[np.number[Any]]] = {
     "values": np.int32,
     "row_splits": np.int64,
     "labels": np.int32,
 }
-_LABEL_PARTS: dict[str, type[np.signedinteger[Any]]] = {
+_LABEL_PARTS: dict[str, type[np.number[Any]]] = {
     "label_values": np.int32,
     "label_splits": np.int64,
 }
+_WEIGHTS = "weights"
 _DESCRIBED = ("name", "num_tokens", "num_classes")
 _COUNTS = ("num_tokens", "num_classes", "held_out_rows")
 _TYPES: dict[str, type] = {"name": str, "is_unique": bool, **dict.fromkeys(_COUNTS, int)}
@@ -87,13 +92,15 @@ def _write(sets: RaggedSets, folder: Path, held_out_rows: int) -> None:
     for part in _PARTS:
         with NpyFile(folder / f"{part}.npy", _PARTS[part]) as file:
             file.append(getattr(sets, part))
+    others: dict[str, npt.NDArray[Any]] = {}
     if sets.label_sets is not None:
-        for part, array in (
-            ("label_values", sets.label_sets.values),
-            ("label_splits", sets.label_sets.row_splits),
-        ):
-            with NpyFile(folder / f"{part}.npy", array.dtype) as file:
-                file.append(array)
+        others["label_values"] = sets.label_sets.values
+        others["label_splits"] = sets.label_sets.row_splits
+    if sets.weights is not None:
+        others[_WEIGHTS] = sets.weights
+    for part, array in others.items():
+        with NpyFile(folder / f"{part}.npy", array.dtype) as file:
+            file.append(array)
     described = {key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")}
     _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
 
@@ -180,7 +187,8 @@ def load(folder: str | os.PathLike[str]) -> RaggedSets:
         values, splits = parts["label_values"], parts["label_splits"]
         no_labels = np.zeros(max(splits.size - 1, 0), np.int32)
         counts.append(fingerprint_of(splits, no_labels, values, meta["num_classes"], 2))
-    fingerprint = fingerprint_of(parts["row_splits"], parts["labels"], parts["values"], *counts)
+    arrays = parts["row_splits"], parts["labels"], parts["values"]
+    fingerprint = fingerprint_of(*arrays, *counts, weights=parts.get(_WEIGHTS))
     if meta.get("checksum") != _checksum(meta, fingerprint):
         raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
     return _sets(parts, meta).derived(is_unique=meta["is_unique"])
@@ -188,7 +196,10 @@ def load(folder: str | os.PathLike[str]) -> RaggedSets:
 
 def _map_parts(folder: Path) -> dict[str, npt.NDArray[Any]]:
     several = any((folder / f"{part}.npy").exists() for part in _LABEL_PARTS)
-    kinds = _PARTS | (_LABEL_PARTS if several else {})
+    weighted = (folder / f"{_WEIGHTS}.npy").exists()
+    kinds = (
+        _PARTS | (_LABEL_PARTS if several else {}) | ({_WEIGHTS: np.float32} if weighted else {})
+    )
     return {part: _map_part(folder, part, dtype) for part, dtype in kinds.items()}
 
 
@@ -203,7 +214,8 @@ def _sets(parts: Mapping[str, npt.NDArray[Any]], described: Mapping[str, Any]) -
         )
     arrays: dict[str, Any] = {part: parts[part] for part in _PARTS}
     named = {key: described[key] for key in _DESCRIBED}
-    return RaggedSets(**arrays, **named, label_sets=label_sets)
+    weights = parts.get(_WEIGHTS)
+    return RaggedSets(**arrays, **named, label_sets=label_sets, weights=weights)
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
@@ -234,7 +246,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _map_part(folder: Path, part: str, expected: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+def _map_part(folder: Path, part: str, expected: type[np.number[Any]]) -> npt.NDArray[Any]:
     path, remedy = folder / f"{part}.npy", "Save the set again."
     with (
         opened(path, remedy=remedy) as file,

@@ -91,6 +91,31 @@ def checked_labels(
     return _frozen(array, np.int32)
 
 
+def checked_weights(
+    name: str, weights: npt.ArrayLike, row_splits: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Real numbers [N] that are finite in float32; as read-only float32."""
+    array = _one_dimensional(name, "weights", weights)
+    require(
+        array.dtype.kind in "fiu",
+        f"{name}: weights have dtype {array.dtype}. They must be real numbers.",
+    )
+    require(
+        array.shape[0] == row_splits[-1],
+        f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
+    )
+    with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
+        frozen = _frozen(array, np.float32)
+    if not np.isfinite(frozen).all():
+        wrong = np.flatnonzero(~np.isfinite(frozen))
+        row = np.searchsorted(row_splits, wrong[0], "right") - 1
+        raise InputError(
+            f"{name}: row {row} holds the weight {array[wrong[0]]} ({wrong.size} such weights). "
+            "Weights must be finite, also in float32."
+        )
+    return frozen
+
+
 def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[np.int64]:
     """Row numbers [M], M > 0, each in [0, num_rows), as int64."""
     array = _one_dimensional(name, "rows", rows)
@@ -110,7 +135,7 @@ def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
     return array
 
 
-def _frozen(array: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+def _frozen(array: npt.NDArray[Any], dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
     # A copy unless nobody can write to it: what was checked once must stay what was checked.
     frozen = array.astype(dtype, copy=array.flags.writeable)
     frozen.flags.writeable = False

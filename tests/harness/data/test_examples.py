@@ -76,6 +76,10 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
         ({"labels": [0.0, np.inf, 1.0]}, "labels must be finite"),
         ({"labels": [[0, 1], [2, 0], [0, 0]]}, "row 1 has the label 2; .* from 0 to 1"),
         ({"num_classes": 2, "labels": [0, 1, 2]}, "row 2 has the label 2; .* from 0 to 1"),
+        (
+            {"labels": RaggedSets(values=[0], row_splits=[0, 1], num_tokens=2, weights=[1.0])},
+            "the labels have a weight for each class",
+        ),
         ({"weights": np.ones(2)}, "labels 3, weights 2"),
         ({"weights": 1.0}, r"weights must be \[rows\]"),
         ({"weights": [1.0, -1.0, 1.0]}, "finite and not negative"),

@@ -185,6 +185,11 @@ def test_any_arrays_are_either_legal_or_refused(
         ),
         ({"labels": [0, -1, 1]}, "label -1 of row 1"),
         ({"labels": ["good", "bad", "good"]}, "labels has dtype <U4"),
+        ({"weights": [1, 2, np.nan, 4]}, r"row 2 holds the weight nan \(1 such weights\)"),
+        ({"weights": [1, 1e300, np.inf, 4]}, r"row 0 holds the weight 1e\+300 \(2 such weights\)"),
+        ({"weights": [1, 2, 3]}, "3 weights for 4 ids"),
+        ({"weights": [[1], [2], [3], [4]]}, r"weights has shape \(4, 1\)"),
+        ({"weights": ["a"] * 4}, "weights have dtype <U1"),
         ({"num_tokens": 0}, "num_tokens is 0"),
         ({"num_tokens": 2**31}, "num_tokens is 2147483648"),
         ({"num_classes": 1}, "num_classes is 1"),
@@ -320,3 +325,62 @@ def test_each_class_has_its_share_of_a_draw_by_the_rarest_classes() -> None:
     splits = np.cumsum([0, *map(len, rows)])
     values = np.array([token for row in rows for token in row], np.int32)
     np.testing.assert_array_equal(rarest(values, splits), [0, 1, 2, 0, 1, 0, -1, 1, 1, -1])
+
+
+def to_matrix(sets: RaggedSets) -> np.ndarray:
+    """[rows, num_tokens]: the sum of the weights that each row gives to each id."""
+    assert sets.weights is not None
+    matrix = np.zeros([sets.num_rows, sets.num_tokens])
+    np.add.at(
+        matrix, (np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values), sets.weights
+    )
+    return matrix
+
+
+@given(rows_below(20, min_rows=2), st.data())
+def test_weights_go_with_their_ids(rows: Rows, data: st.DataObject) -> None:
+    num_ids = sum(map(len, rows))
+    # Multiples of 1/8: their sums are exact.
+    weights = np.array(data.draw(st.lists(st.integers(-9, 9), min_size=num_ids, max_size=num_ids)))
+    sets = from_rows(rows, 20, weights=weights / 8)
+    matrix = to_matrix(sets)
+    unique = sets.unique()
+    assert to_rows(unique) == [sorted(set(row)) for row in rows]
+    np.testing.assert_array_equal(to_matrix(unique), matrix)
+    taken = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=9))
+    np.testing.assert_array_equal(to_matrix(sets.take(taken)), matrix[taken])
+    head, tail = sets.split(1)
+    np.testing.assert_array_equal(to_matrix(tail), matrix[1:])
+    both = RaggedSets.concatenate([head, tail], name="rows")
+    np.testing.assert_array_equal(both.weights, sets.weights)
+    assert both.fingerprint == sets.fingerprint
+    for part in (unique, head, tail, both):
+        check_again(part)
+    assert sets.with_weights() is sets
+    # Rows without weights hold each id once, and keep doing so beside rows with weights.
+    mixed = RaggedSets.concatenate([sets, from_rows(rows, 20)], name="mixed")
+    once = from_rows(rows, 20).with_weights()
+    assert to_matrix(once).max(initial=0) <= 1
+    assert to_rows(once) == to_rows(unique)
+    np.testing.assert_array_equal(to_matrix(mixed), np.concatenate([matrix, to_matrix(once)]))
+
+
+def test_weights_are_part_of_the_fingerprint() -> None:
+    """Without them it is what it always was, so that runs and folders of before are known again."""
+    rows = [[1, 2], [3]]
+    known = "8fad57039fa0d2398573cdbdc5a078f44d26eca9e1f33d7346d23b45f7edb8fd"
+    assert from_rows(rows).fingerprint == known
+    prints = {from_rows(rows, weights=np.full(3, weight)).fingerprint for weight in (1, 2)}
+    assert len(prints | {known}) == 3
+
+
+def test_sums_of_weights_beyond_float32_are_refused() -> None:
+    sets = from_rows([[1], [2, 2]], weights=np.array([0, 3e38, 3e38]))
+    with pytest.raises(InputError, match=r"row 1 holds the weight 6\.0\d*e\+38 \(1 such weights\)"):
+        sets.unique()
+
+
+def test_classes_have_no_weights() -> None:
+    label_sets = RaggedSets(values=[0], row_splits=[0, 1], num_tokens=2, weights=[1.0])
+    with pytest.raises(InputError, match="label_sets have weights, which classes cannot"):
+        RaggedSets(values=[0], row_splits=[0, 1], num_tokens=1, label_sets=label_sets)

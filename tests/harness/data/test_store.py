@@ -59,6 +59,8 @@ def saved(tmp_path: Path) -> Path:
         some_sets(values=np.array([], int), row_splits=[0, 0, 0, 0]),
         several_labels(),
         several_labels().unique(),
+        some_sets(weights=[0.5, -2, 3, 0]),
+        several_labels().with_weights(),
     ],
 )
 def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets) -> None:
@@ -66,6 +68,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets) -> None:
     loaded = store.load(tmp_path / "sets")
     assert loaded.fingerprint == sets.fingerprint
     assert (loaded.label_sets is None) == (sets.label_sets is None)
+    np.testing.assert_array_equal(loaded.weights, sets.weights)
     for part in ("values", "row_splits", "labels"):
         np.testing.assert_array_equal(getattr(loaded, part), getattr(sets, part))
         assert not getattr(loaded, part).flags.writeable
@@ -85,6 +88,23 @@ def test_labels_of_several_classes_are_checked_like_the_rest(tmp_path: Path) -> 
     with pytest.raises(InputError, match="label_values"):
         store.load(folder)
     (folder / "label_splits.npy").unlink()
+    with pytest.raises(InputError, match="checksum differs"):
+        store.load(folder)
+
+
+def test_weights_are_checked_like_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    store.save(some_sets(weights=np.ones(4)), folder)
+    weights = folder / "weights.npy"
+    sets, content = store.load(folder), weights.read_bytes()
+    assert mapping_of(sets.weights) is not None
+    os.truncate(weights, 8)
+    with pytest.raises(InputError, match=r"now has 8\. Load the data again"):
+        sets.check_files()
+    weights.write_bytes(content[:-4] + b"\0\0\0\x40")  # 2
+    with pytest.raises(InputError, match="checksum differs"):
+        store.load(folder)
+    weights.unlink()
     with pytest.raises(InputError, match="checksum differs"):
         store.load(folder)
 

@@ -1,0 +1,99 @@
+"""Weights of ids from how often they occur: counts, tf-idf, and rows of length 1.
+
+Letters: B rows, V num_tokens.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+Float64Array = npt.NDArray[np.float64]
+
+
+def count(sets: RaggedSets) -> RaggedSets:
+    """The rows with each id once, weighted by how often its row holds it, as
+    `keras.layers.TextVectorization(output_mode="count")`. Weights that there are, such as counts of
+    before, are added up instead.
+
+    Raises:
+        InputError: repeated ids were dropped before, so nothing is left to count.
+    """
+    if sets.weights is None:
+        if sets.is_unique:
+            raise InputError(
+                f"{sets.name}: its repeated ids were dropped, so there is nothing to count. Give "
+                "the rows as they were before unique()."
+            )
+        sets = sets.derived(weights=np.ones(sets.nnz, np.float32))
+    return sets.unique()
+
+
+def inverse_document_frequencies(
+    train: RaggedSets, *, unknown_id: int | None = None, reserved: Collection[int] = ()
+) -> Float64Array:
+    """What `tf_idf` multiplies counts by, learnt as `keras.layers.TextVectorization.adapt` does:
+    `log(1 + B / (1 + the rows that hold the id))`.
+
+    Args:
+        train: the rows to learn from; with or without weights, a row holds an id or not.
+        unknown_id: the id of words that are not in the vocabulary. As in Keras, it gets the mean of
+            all others that occur, however often it occurs itself.
+        reserved: ids that are no words, such as one that starts each row; the mean leaves them out.
+
+    Returns:
+        float64 [V].
+    """
+    once = train.unique()
+    held = once.values if once.weights is None else once.values[once.weights != 0]
+    rows = np.bincount(held, minlength=train.num_tokens)
+    found: Float64Array = np.log1p(train.num_rows / (1 + rows))
+    if unknown_id is not None:
+        is_word = rows > 0
+        is_word[[unknown_id, *reserved]] = False
+        found[unknown_id] = found[is_word].mean() if is_word.any() else 0.0
+    return found
+
+
+def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
+    """The rows with each id once, weighted by its count times its inverse document frequency, as
+    `keras.layers.TextVectorization(output_mode="tf_idf")`.
+
+    Args:
+        sets: as for `count`.
+        frequencies: float [V], what `inverse_document_frequencies` learnt from the train rows.
+
+    Raises:
+        InputError: as `count`; or there is not one frequency for each id.
+    """
+    frequencies = np.asarray(frequencies, np.float64)
+    if frequencies.shape != (sets.num_tokens,):
+        raise InputError(
+            f"{sets.name}: {list(frequencies.shape)} inverse document frequencies for ids below "
+            f"{sets.num_tokens}. Learn them from rows of the same vocabulary."
+        )
+    counts = count(sets)
+    return _weighted(counts, _weights(counts) * frequencies[counts.values])
+
+
+def l2_normalized(sets: RaggedSets) -> RaggedSets:
+    """The rows with each id once, and weights whose squares add up to 1 in each row; a row without
+    weights other than 0 stays as it is. Where there are no weights, each id of a row has the same.
+    """
+    sets = sets.with_weights().unique()
+    weights = _weights(sets)
+    rows = np.repeat(np.arange(sets.num_rows), sets.lengths)
+    lengths = np.sqrt(np.bincount(rows, weights**2, minlength=sets.num_rows))
+    return _weighted(sets, weights / np.where(lengths > 0, lengths, 1)[rows])
+
+
+def _weights(sets: RaggedSets) -> Float64Array:
+    assert sets.weights is not None
+    return sets.weights.astype(np.float64)
+
+
+def _weighted(sets: RaggedSets, weights: Float64Array) -> RaggedSets:
+    return sets.derived(weights=weights.astype(np.float32))

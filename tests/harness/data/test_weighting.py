@@ -1,0 +1,103 @@
+"""Counts, tf-idf and normalized rows, against Keras's layers."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from harness.data import weighting
+from harness.data.ragged import RaggedSets
+from harness.errors import InputError
+
+TEXTS = ["b a a c", "", "a", "c c c d a zz", "yy xx", "d d b"]
+WORDS = {"a": 3, "b": 4, "c": 5, "d": 6}
+UNKNOWN, START = 2, 1
+
+
+def sets_of(texts: list[str], *, start: bool = False) -> RaggedSets:
+    rows = [[START] * start + [WORDS.get(w, UNKNOWN) for w in text.split()] for text in texts]
+    return RaggedSets(
+        values=[token for row in rows for token in row],
+        row_splits=np.cumsum([0, *map(len, rows)]),
+        num_tokens=8,
+        name="texts",
+    )
+
+
+def matrix_of(sets: RaggedSets) -> np.ndarray:
+    assert sets.weights is not None
+    matrix = np.zeros([sets.num_rows, sets.num_tokens])
+    np.add.at(
+        matrix, (np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values), sets.weights
+    )
+    return matrix
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("mode", ["count", "tf_idf"])
+def test_as_keras_vectorizes_texts(mode: str, start: bool) -> None:
+    train, held_out = TEXTS, ["a zz b b b", "d unseen"]
+    layer: Any = keras.layers.TextVectorization(max_tokens=5, output_mode=mode)
+    layer.adapt(train)
+    columns = [WORDS.get(word, UNKNOWN) for word in layer.get_vocabulary()]
+    assert sorted(columns) == [UNKNOWN, 3, 4, 5, 6]
+    idf = weighting.inverse_document_frequencies(
+        sets_of(train, start=start), unknown_id=UNKNOWN, reserved=[START]
+    )
+    for texts in (train, held_out):
+        sets = sets_of(texts, start=start)
+        found = weighting.count(sets) if mode == "count" else weighting.tf_idf(sets, idf)
+        assert found.is_unique
+        np.testing.assert_allclose(matrix_of(found)[:, columns], layer(texts), rtol=1e-6)
+
+
+def test_as_keras_encodes_categories() -> None:
+    sets = sets_of(TEXTS)
+    layer = keras.layers.CategoryEncoding(num_tokens=8, output_mode="count")
+    found = matrix_of(weighting.count(sets))
+    for index in range(sets.num_rows):
+        if len(sets.row(index)):
+            np.testing.assert_array_equal(found[index], layer(sets.row(index)))
+
+
+def test_normalized_rows() -> None:
+    """Zeros and empty rows stay; weights beyond the square root of float32's largest do not
+    overflow."""
+    sets = weighting.count(sets_of(TEXTS))
+    for weights in (sets.weights, sets.weights * np.float32(1e30), None):
+        given = sets.derived(weights=weights)
+        found = matrix_of(weighting.l2_normalized(given))
+        lengths = np.linalg.norm(found, axis=1)
+        np.testing.assert_allclose(lengths, sets.lengths > 0, rtol=1e-6)
+        expected = keras.utils.normalize(matrix_of(given.with_weights()))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    zeros = sets.derived(weights=np.zeros(sets.nnz, np.float32))
+    assert not matrix_of(weighting.l2_normalized(zeros)).any()
+    repeated = RaggedSets(values=[1, 1, 2], row_splits=[0, 3], num_tokens=3, weights=[1, 2, 4])
+    np.testing.assert_allclose(matrix_of(weighting.l2_normalized(repeated)), [[0, 0.6, 0.8]])
+
+
+def test_weights_that_are_counts_already() -> None:
+    sets = sets_of(TEXTS)
+    counted = weighting.count(sets)
+    np.testing.assert_array_equal(matrix_of(weighting.count(counted)), matrix_of(counted))
+    idf = weighting.inverse_document_frequencies(sets)
+    np.testing.assert_array_equal(idf, weighting.inverse_document_frequencies(counted))
+    found, expected = (weighting.tf_idf(given, idf) for given in (counted, sets))
+    np.testing.assert_array_equal(matrix_of(found), matrix_of(expected))
+    # An id with the weight 0 is not held.
+    assert counted.weights is not None
+    without = counted.derived(weights=np.where(counted.values == 3, 0, counted.weights))
+    assert weighting.inverse_document_frequencies(without)[3] == np.log1p(6)
+
+
+def test_what_cannot_be_weighted_is_refused() -> None:
+    sets = sets_of(TEXTS)
+    idf = weighting.inverse_document_frequencies(sets)
+    with pytest.raises(InputError, match="texts: its repeated ids were dropped"):
+        weighting.count(sets.unique())
+    with pytest.raises(InputError, match="texts: its repeated ids were dropped"):
+        weighting.tf_idf(sets.unique(), idf)
+    with pytest.raises(InputError, match=r"\[7\] inverse document frequencies for ids below 8"):
+        weighting.tf_idf(sets, idf[:7])

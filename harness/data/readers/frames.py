@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.data.ragged import RaggedSets
 from harness.data.readers.columns import ColumnOptions, choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
@@ -67,26 +69,26 @@ class FrameSource:
 
 
 class MatrixSource:
-    """A matrix in CSR form: columns are ids, values are 1."""
+    """A matrix in CSR form: columns are ids, values are their weights, unless all are 1."""
 
     path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
 
     def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        """Raises InputError for another form, for values other than 1, or where the labels
-        are not one for each row."""
+        """Raises InputError for another form, for values that are no finite numbers, or where the
+        labels are not one for each row."""
         if getattr(matrix, "format", "csr") != "csr":
             raise InputError(f"the matrix has the form {matrix.format}. Give matrix.tocsr().")
-        if (other := matrix.data[matrix.data != 1]).size:
-            raise InputError(
-                f"the matrix holds {other[0]}; only 0 and 1 can be read, since ids have no weights "
-                "yet. Give (matrix != 0).astype(int), which says what each row contains."
-            )
-        self._sets = RaggedSets(
+        data = matrix.data
+        # In one element: entries of one place add up, as SciPy has it.
+        sets = RaggedSets(
             values=matrix.indices,
             row_splits=matrix.indptr,
             num_tokens=matrix.shape[1],
             name="the matrix",
-        )
+            weights=data.astype(np.float32) if data.dtype == bool else data,
+        ).unique()
+        all_ones = sets.weights is not None and bool(np.all(sets.weights == 1))
+        self._sets = sets.derived(weights=None) if all_ones else sets
         self._labels = None if labels is None else [str(label) for label in labels]
         if self._labels is not None and len(self._labels) != self._sets.num_rows:
             raise InputError(

@@ -11,7 +11,6 @@ from harness.checks import INT32_MAX
 from harness.data.ragged import RaggedSets
 from harness.data.readers.lines import Lines
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
-from harness.errors import InputError
 from harness.reading import opened
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
@@ -23,7 +22,8 @@ _ZEROS = (b" 0:", b"\t0:")
 
 
 class SvmlightSource:
-    """Rows of ids with a value each, and a label or several, joined by commas."""
+    """Rows of ids with a value each, which is the id's weight, and a label or several, joined by
+    commas."""
 
     def __init__(self, path: Path, *, one_based: bool | None = None) -> None:
         """Args:
@@ -61,16 +61,13 @@ class SvmlightSource:
     def _block(
         self, ids: list[int], values: list[float], row_splits: list[int], labels: list[list[str]]
     ) -> Block:
-        if (wrong := next((value for value in values if value != 1), None)) is not None:
-            raise InputError(
-                f"{self.path} holds the value {wrong}; only 1 can be read, since ids have no "
-                "weights yet. Write 1 for each id that a row contains."
-            )
+        is_weighted = any(value != 1 for value in values)
         sets = RaggedSets(
             values=np.array(ids, np.int32),
             row_splits=np.array(row_splits),
             num_tokens=max(ids, default=0) + 1,
             name=str(self.path),
+            weights=np.array(values, np.float32) if is_weighted else None,
         )
         names = labels if self._is_multi_label else [name for (name,) in labels]
         return Block(sets=sets, labels=names)

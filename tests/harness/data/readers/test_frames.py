@@ -34,12 +34,28 @@ def test_a_matrix(read: Reader) -> None:
     assert (rows.contents, rows.labels) == ([[1, 2], []], ["1", "0"])
     (block,) = rows.blocks
     assert block.sets.num_tokens == 3
-    with pytest.raises(InputError, match=r"holds 0\.5; only 0 and 1 can be read"):
-        source_of(matrix * 0.5, ColumnOptions(), labels=[1, 0])
+    assert block.sets.weights is None
     with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
         source_of(matrix, ColumnOptions(), labels=[1])
     with pytest.raises(InputError, match=r"has the form csc. Give matrix.tocsr\(\)"):
         source_of(matrix.tocsc(), ColumnOptions())
+
+
+def test_a_matrix_of_weights(read: Reader) -> None:
+    """Entries of one place add up, be they ones; of a matrix of booleans True is 1."""
+    counts = sparse.csr_matrix([[0, 1, 1], [0, 0, 0]])
+    twice = sparse.csr_matrix((np.ones(3, bool), [2, 1, 2], [0, 3]), shape=(1, 3))
+    for matrix, contents, weights in (
+        (counts * 0.5, [[1, 2], []], [0.5, 0.5]),
+        (counts * 7, [[1, 2], []], [7, 7]),
+        (twice, [[1, 2]], [1, 2]),
+        (twice.astype(np.int8), [[1, 2]], [1, 2]),
+    ):
+        rows = read(source_of(matrix, ColumnOptions(), labels=np.zeros(matrix.shape[0], int)))
+        (block,) = rows.blocks
+        assert (rows.contents, block.sets.weights.tolist()) == (contents, weights)
+    with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
+        source_of(counts * np.nan, ColumnOptions())
 
 
 def test_other_objects_are_none() -> None:

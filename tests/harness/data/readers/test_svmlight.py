@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from harness.data.readers.formats import open_source
-from harness.errors import InputError
 
 Reader = Callable[..., Any]
 
@@ -30,9 +29,15 @@ def test_binary_rows(write: Callable[..., Path], read: Reader) -> None:
     assert rows.problems.counts == {"empty row": 1}
 
 
-def test_other_values_are_refused(write: Callable[..., Path], read: Reader) -> None:
-    with pytest.raises(InputError, match=r"holds the value -300\.0; only 1 can be read"):
-        read(open_source(write("1 1:1 2:-3e2\n0 1:1\n")))
+def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
+    """None where all are 1: another block of the file may have some."""
+    rows = read(open_source(write("1 1:1 2:-3e2\n0 1:1\n")))
+    (block,) = rows.blocks
+    assert (rows.contents, block.sets.weights.tolist()) == ([[0, 1], [0]], [1, -300, 1])
+    rows = read(open_source(write("1 1:1 2:1\n0 1:1 3:0.5\n")), block_bytes=16)
+    weights = [block.sets.weights for block in rows.blocks]
+    assert weights[0] is None
+    assert weights[1].tolist() == [1, 0.5]
 
 
 def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
     from harness.data.examples import Examples
+    from harness.data.ragged import RaggedSets
     from harness.engine.devices import Devices
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -146,6 +147,7 @@ def _implementation(known: Known) -> Choice:
         units=widest.units,
         dtype=widest.compute_dtype,
         unique=longest.is_unique,
+        weighted=longest.weights is not None,
         device=known.devices.names[0].removeprefix("/"),
         deterministic=known.settings.deterministic,
     )
@@ -197,6 +199,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
 
     rows = known.settings.batch_size // len(known.devices.names)
     ids = rows * known.train.nnz / known.train.num_rows
+    sets = known.train.ragged.values()
     assert known.model is not None
     bytes_moved, flops = work_of_step(
         known.model, rows=rows, ids=ids, implementation=known.chosen["implementation"].name
@@ -204,12 +207,17 @@ def _steps_per_dispatch(known: Known) -> Choice:
     steps = steps_per_call(
         bytes_moved=bytes_moved,
         flops=flops,
-        prepared_bytes=8 * ids,
+        prepared_bytes=rows * sum(map(_prepared_bytes, sets)) / known.train.num_rows,
         device_type=known.devices.device_type,
         steps_per_epoch=_steps_per_epoch(known),
     )
     why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
+
+
+def _prepared_bytes(sets: RaggedSets) -> int:
+    """Of their ids, the rows of these, and weights where there are some."""
+    return sets.nnz * (8 if sets.weights is None else 12)
 
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:

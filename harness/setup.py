@@ -23,6 +23,8 @@ from harness.model.network import (
     input_names,
     model_inputs,
     multi_hot_layers,
+    require_weights,
+    weighted_inputs,
 )
 from harness.pipeline.batch import Columns
 from harness.pipeline.cadence import Cadence
@@ -51,6 +53,8 @@ class Setup:
     """Every setting that may be `auto`, settled."""
     unique: frozenset[str]
     """Names of the ragged inputs of which no row holds an id twice."""
+    weighted: frozenset[str]
+    """Names of the ragged inputs whose ids have weights."""
     limits: dict[str, int]
     """Of each input, the limit of its ids or the number of its features."""
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
@@ -129,6 +133,9 @@ class Setup:
                     f"{where}{examples.name} has {what} {limit}, but the model knows "
                     f"{self.limits[name]}; give rows of the vocabulary that it was trained with"
                 )
+            if ragged:
+                wanted = name in self.weighted
+                require_weights(examples, name, wanted=wanted, by=f"the model {self.model.name!r}")
         repeating = {
             n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
         }
@@ -252,6 +259,7 @@ def set_up(
         ),
         choices=known.chosen,
         unique=unique,
+        weighted=weighted_inputs(train),
         limits=model_limits(model, train),
     )
     timeline.mark("engine")

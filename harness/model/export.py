@@ -128,7 +128,7 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
     (inputs, *others) = signature
     if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
         return False
-    return not others and isinstance(inputs, dict) and {"values", "row_splits"} <= inputs.keys()
+    return not others and isinstance(inputs, dict) and inputs.keys() == {"values", "row_splits"}
 
 
 def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:

@@ -15,6 +15,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError
 from harness.model.export import Head, check_vocabulary, names_of
 from harness.model.layers import Surroundings, computing
+from harness.model.network import takes_weights
 
 _MOST_EXPLAINED = 2_000
 """Distinct words of a text that are left out in turn."""
@@ -29,13 +30,18 @@ class Judge:
     not wait, and batches may have any shape."""
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
-        """Raises InputError when the vocabulary has ids that the model does not know, or no
-        words."""
+        """Raises InputError when the vocabulary has ids that the model does not know, or no words;
+        or when the model takes weights, which texts do not have."""
         check_vocabulary(vocabulary, model)
         if not vocabulary.takes_texts:
             raise InputError(
                 "the model was trained on ids that stand for no words, so it cannot judge texts; "
                 "use Trainer.predict on ids"
+            )
+        if takes_weights(model):
+            raise InputError(
+                "the model was trained on ids with weights, which a text does not say; use "
+                "Trainer.predict on weighted ids"
             )
         self._vocabulary, self._head = vocabulary, head
         self._reserved = {vocabulary.start_id, vocabulary.unknown_id}

@@ -20,8 +20,13 @@ from kernels.multi_hot.padded import padded_dense
 __all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
 # HashDropout too: whoever imports the layers can load any saved model.
 
-_DTYPES = {"values": ("int32", "uint16"), "row_splits": ("int32", "int64")}
+_DTYPES = {
+    "values": ("int32", "uint16"),
+    "row_splits": ("int32", "int64"),
+    "weights": ("float32",),
+}
 """What the layer takes: ids and positions are integers."""
+_OPTIONAL = {"weights"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +65,13 @@ def computing(surroundings: Surroundings) -> Iterator[None]:
 class MultiHotDense(keras.layers.Layer):
     """`activation(multi_hot(rows) @ kernel + bias)`, where a repeated id of a row counts once.
 
-    Called with a mapping of integer tensors, it returns [B, H] in the compute dtype:
+    Called with a mapping of tensors, it returns [B, H] in the compute dtype:
 
     - `values` [N]: the ids of all rows one after another, each in [0, V); what follows
       `row_splits[-1]` is ignored.
     - `row_splits` [B + 1]: row i is `values[row_splits[i]:row_splits[i + 1]]`.
+    - `weights` float32 [N], optional: what stands in the multi-hot matrix in place of 1, such as
+      counts or tf-idf; those of a repeated id add up. They stay float32 in every precision.
     """
 
     def __init__(
@@ -132,17 +139,18 @@ class MultiHotDense(keras.layers.Layer):
         )
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """[B, H] from `values` and `row_splits`; see the class."""
+        """[B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
         _check_inputs(self, inputs)
         around = _surroundings.get(_OUTSIDE)
         implementation = self.implementation or around.implementation
         if around.export:
             implementation = around.implementation
         splits = id(inputs["row_splits"])
+        weights = inputs.get("weights")
         kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
         if around.padded:
             outputs = padded_dense(
-                kernel, inputs["values"], inputs["row_splits"], unique=self.unique
+                kernel, inputs["values"], inputs["row_splits"], unique=self.unique, weights=weights
             )
         else:
             outputs = multi_hot_dense(
@@ -151,6 +159,7 @@ class MultiHotDense(keras.layers.Layer):
                 inputs["row_splits"],
                 implementation=implementation,
                 unique=self.unique or splits in around.unique,
+                weights=weights,
                 value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,
             )
         if self.bias is not None:
@@ -189,20 +198,21 @@ def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
     """Checks the layer's inputs, be they tensors, arrays or Keras's symbolic tensors.
 
     Raises:
-        ValueError: when either is missing or of another type; narrowing ids silently could turn
-            one into another.
+        ValueError: when one is missing or of another type; narrowing ids silently could turn one
+            into another.
     """
-    if not isinstance(inputs, dict) or set(inputs) != set(_DTYPES):
+    if not isinstance(inputs, dict) or set(inputs) | _OPTIONAL != set(_DTYPES):
+        given = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
         raise ValueError(
-            f"{layer.name} takes a mapping of 'values' and 'row_splits'; it was given "
-            f"{sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__}"
+            f"{layer.name} takes a mapping of 'values' and 'row_splits', and 'weights' where ids "
+            f"have some; it was given {given}"
         )
     for name in inputs:
         allowed = _DTYPES[name]
-        given = getattr(inputs[name], "dtype", type(inputs[name]))
-        dtype = given.__name__ if isinstance(given, type) else tf.as_dtype(given).name
+        kind = getattr(inputs[name], "dtype", type(inputs[name]))
+        dtype = kind.__name__ if isinstance(kind, type) else tf.as_dtype(kind).name
         if dtype not in allowed:
             raise ValueError(
                 f"{layer.name} was given {name} of type {dtype}; it takes {' or '.join(allowed)}: "
-                "cast integers that are known to fit"
+                "cast numbers that are known to fit"
             )

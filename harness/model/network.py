@@ -49,6 +49,7 @@ def build_model(
     """
     inputs = model_inputs(examples)
     if isinstance(model, keras.Model) and model.built:
+        check_takes_weights(model, examples)
         return model
     policy, chance = keras.config.dtype_policy(), random.getstate()
     keras.config.set_dtype_policy(dtype)
@@ -72,6 +73,7 @@ def build_model(
         random.setstate(chance)
     if isinstance(model, keras.Model):
         return model
+    _check_uses_weights(inputs, examples)
     name = getattr(model, "__name__", "model").strip("<>")
     return keras.Model(inputs, outputs, name=name)
 
@@ -90,21 +92,79 @@ def _numbered_anew() -> Iterator[None]:
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
-    """What a model is called with, as Keras tensors: of ragged sets `values` and `row_splits`, of
-    numbers float32 [rows, features]; by name where there are several inputs."""
+    """What a model is called with, as Keras tensors: of ragged sets `values` and `row_splits`, and
+    `weights` where their ids have some; of numbers float32 [rows, features]; by name where there
+    are several inputs."""
 
     def of(name: str, part: Any) -> Any:
         if not isinstance(part, RaggedSets):
             return keras.Input(shape=part.shape[1:], dtype="float32", name=name)
         start = f"{name}_" if name else ""
-        # Neither has rows as its first axis, but Keras wants a name for that axis.
+        dtypes = {"values": "int32", "row_splits": "int32"}
+        if part.weights is not None:
+            dtypes["weights"] = "float32"
+        # None has rows as its first axis, but Keras wants a name for that axis.
         return {
-            field: keras.Input(batch_shape=(None,), dtype="int32", name=f"{start}{field}")
-            for field in ("values", "row_splits")
+            field: keras.Input(batch_shape=(None,), dtype=dtype, name=f"{start}{field}")
+            for field, dtype in dtypes.items()
         }
 
     inputs = {name: of(name, part) for name, part in examples.inputs.items()}
     return inputs[""] if list(inputs) == [""] else inputs
+
+
+def weighted_inputs(examples: Examples) -> frozenset[str]:
+    """The names of the ragged inputs whose ids have weights."""
+    return frozenset(n for n, sets in examples.ragged.items() if sets.weights is not None)
+
+
+def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
+    """Raises InputError unless the ids of an input have weights exactly where they are wanted.
+
+    Args:
+        examples: of any inputs.
+        name: of the input.
+        wanted: whether its ids should have weights.
+        by: what the rows are for, as in "the model m".
+    """
+    has = examples.ragged[name].weights is not None
+    if has == wanted:
+        return
+    where = f"the input {name!r} of {examples.name}" if name else examples.name
+    have, takes = ("weights", "ids without") if has else ("no weights", "ids with weights")
+    remedy = (
+        "give rows without weights" if has else "give rows with weights, as with_weights() has them"
+    )
+    raise InputError(
+        f"the ids of {where} have {have}, but {by} takes {takes}; {remedy}, or a model that is "
+        "built for these"
+    )
+
+
+def check_takes_weights(model: keras.Model, examples: Examples) -> None:
+    """Raises InputError when a functional model has an input for weights and the rows have none, or
+    the other way round: Keras would leave out what it does not know."""
+    for name in examples.ragged:
+        wanted = takes_weights(model, name)
+        if wanted is not None:
+            require_weights(examples, name, wanted=wanted, by=f"the model {model.name!r}")
+
+
+def takes_weights(model: keras.Model, name: str = "") -> bool | None:
+    """Whether a model that is built has an input for the weights of the ragged input `name`; None
+    where Keras does not know, as in a subclassed model."""
+    graph = getattr(model, "_functional", None) or model  # a Sequential model's own
+    taken = graph.input if is_functional(graph) else None
+    own = taken.get(name) if name and isinstance(taken, Mapping) else taken
+    return "weights" in own if isinstance(own, Mapping) else None
+
+
+def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
+    """Raises InputError when no layer reads the weights of an input."""
+    for name in weighted_inputs(examples):
+        tensor = (inputs[name] if name else inputs)["weights"]
+        if not tensor._keras_history.operation._outbound_nodes:
+            require_weights(examples, name, wanted=False, by="the function that builds the model")
 
 
 def described_inputs(inputs: Any) -> str:

@@ -26,8 +26,8 @@ class Share(NamedTuple):
     """A device's share of a batch, read inside the compiled program."""
 
     inputs: dict[str, Any]
-    """By name: of ragged sets a dict of `values` [C] and `row_splits` int32 [b + 1], of numbers
-    float32 [b, features]."""
+    """By name: of ragged sets a dict of `values` [C], `row_splits` int32 [b + 1] and, where ids
+    have weights, `weights` float32 [C]; of numbers float32 [b, features]."""
     rowids: dict[str, tf.Tensor]
     """Of ragged sets the row of each value [C], where the implementation takes it."""
     labels: Any
@@ -50,7 +50,8 @@ class Ragged(NamedTuple):
 Reader = Callable[[tf.Tensor], Share]
 """From a step of the call, int32 scalar, to the device's share of its batch."""
 _Read = Callable[[tf.Tensor], dict[str, tf.Tensor]]
-"""Likewise to the `values`, `row_splits` and, where they are taken, `rowids` of ragged sets."""
+"""Likewise to the `values`, `row_splits` and, where there are some, `weights` of ragged sets, and
+their `rowids` where those are taken."""
 
 
 class Columns(NamedTuple):
@@ -92,9 +93,10 @@ class Columns(NamedTuple):
             sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize + (sets.num_rows + 2) * 8
             for sets in self.ragged.values()
         )
+        ragged += sum(s.weights.nbytes for s in self.ragged.values() if s.weights is not None)
         return ragged + sum(array.nbytes + array[:1].nbytes for array in self.dense.values())
 
-    def padded(self) -> tuple[dict[str, Ragged], dict[str, tf.Tensor]]:
+    def padded(self) -> "Padded":
         """As tensors on the device at hand, with a row without ids behind the last, of numbers that
         the model knows (a logarithm of zeros would spoil gradients that count for nothing): what an
         incomplete batch is padded with."""
@@ -109,7 +111,21 @@ class Columns(NamedTuple):
             name: tf.constant(np.concatenate([array, array[:1]]))
             for name, array in self.dense.items()
         }
-        return ragged, dense
+        id_weights = {
+            name: tf.constant(sets.weights)
+            for name, sets in self.ragged.items()
+            if sets.weights is not None
+        }
+        return Padded(ragged, dense, id_weights)
+
+
+class Padded(NamedTuple):
+    """Columns as tensors."""
+
+    ragged: dict[str, Ragged]
+    dense: dict[str, tf.Tensor]
+    id_weights: dict[str, tf.Tensor]
+    """float32 [nnz], of the ragged columns that have some."""
 
 
 class StreamBatches(NamedTuple):
@@ -120,6 +136,8 @@ class StreamBatches(NamedTuple):
     `row_splits` uint32 [S, b + 1]: where each row begins in `values`."""
     dense: dict[str, tf.Tensor]
     """[S, b, ...]."""
+    id_weights: dict[str, tf.Tensor]
+    """float32 [S, C], of the ragged columns that have some."""
     real_rows: tf.Tensor
     """int64 [S]: rows of the share that are no padding; they come first."""
     batch_rows: tf.Tensor
@@ -141,7 +159,11 @@ class StreamBatches(NamedTuple):
             )
             for (name, sets), own in zip(self.ragged.items(), capacity, strict=True)
         }
-        return self._replace(ragged=ragged)
+        id_weights = {
+            name: tf.zeros(ragged[name].values.shape, weights.dtype)
+            for name, weights in self.id_weights.items()
+        }
+        return self._replace(ragged=ragged, id_weights=id_weights)
 
     def reader(
         self, first: tf.Tensor, num_steps: int, *, capacity: Capacity, implementation: str
@@ -154,6 +176,8 @@ class StreamBatches(NamedTuple):
             if takes_rowids(implementation):
                 rowids = rowids_of_splits(arrays["row_splits"], own)
                 arrays["rowids"] = _narrow(rowids, self.num_rows)
+            if name in cut.id_weights:
+                arrays["weights"] = cut.id_weights[name]
             reads[name] = _taken_from(arrays)
         return _reader(reads, cut.dense, cut.batch_rows, _real(cut.real_rows, self.num_rows))
 
@@ -166,6 +190,8 @@ class ResidentBatches(NamedTuple):
     """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 2]."""
     dense: dict[str, tf.Tensor]
     """[rows + 1, ...]."""
+    id_weights: dict[str, tf.Tensor]
+    """float32 [nnz], of the ragged columns that have some."""
     rows: tf.Tensor
     """uint32 [S, b]."""
     real_rows: tf.Tensor
@@ -198,13 +224,18 @@ class ResidentBatches(NamedTuple):
         real = _real(real_rows, self.num_rows)
         reads: dict[str, _Read] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
+            weights = self.id_weights.get(name)
             if not takes_rowids(implementation):
-                reads[name] = _taken_natively(sets, rows, capacity=own)
+                reads[name] = _taken_natively(sets, rows, capacity=own, weights=weights)
                 continue
-            values, row_splits, rowids, _ = take_batches(*sets, rows, capacity=own)
+            values, row_splits, rowids, weights = take_batches(
+                *sets, rows, capacity=own, weights=weights
+            )
             # More ids than a buffer holds would be left out unseen.
             real = tf.where(row_splits[:, -1:] <= own, real, float("nan"))
             arrays = {"values": values, "row_splits": row_splits}
+            if weights is not None:
+                arrays["weights"] = weights
             reads[name] = _taken_from(arrays | {"rowids": _narrow(rowids, self.num_rows)})
         return _reader(reads, dense, batch_rows, real)
 
@@ -238,10 +269,15 @@ def _taken_from(arrays: Mapping[str, tf.Tensor]) -> _Read:
     return lambda step: {name: tf.gather(array, step) for name, array in arrays.items()}
 
 
-def _taken_natively(sets: Ragged, rows: tf.Tensor, *, capacity: int) -> _Read:
+def _taken_natively(
+    sets: Ragged, rows: tf.Tensor, *, capacity: int, weights: tf.Tensor | None
+) -> _Read:
     def taken(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        values, splits, _ = take_rows(*sets, tf.gather(rows, step), capacity=capacity)
-        return {"values": values, "row_splits": splits}
+        values, splits, own = take_rows(
+            *sets, tf.gather(rows, step), capacity=capacity, weights=weights
+        )
+        arrays = {"values": values, "row_splits": splits}
+        return arrays if own is None else arrays | {"weights": own}
 
     return taken
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from harness.pipeline.batch import Columns, Ragged, StreamBatches
+from harness.pipeline.batch import Columns, Padded, Ragged, StreamBatches
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
 _NUM_PREFETCHED = 2
@@ -73,7 +73,10 @@ class Stream:
                 yield padded, np.array(dispatch.calls[0].capacity, np.int64)
 
         shape = plan.steps_per_call, plan.replicas, plan.rows_per_replica
-        signature = tf.TensorSpec(shape, tf.int64), tf.TensorSpec([len(self._rows[0])], tf.int64)
+        signature = (
+            tf.TensorSpec(shape, tf.int64),
+            tf.TensorSpec([len(self._rows.ragged)], tf.int64),
+        )
         # AutoGraph would write a temporary file, and has no Python control flow to convert.
         gather = tf.autograph.experimental.do_not_convert(
             functools.partial(_gather, self._rows, plan)
@@ -104,21 +107,31 @@ def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
 
 
 def _gather(
-    columns: tuple[dict[str, Ragged], dict[str, tf.Tensor]],
+    columns: Padded,
     plan: Plan,
     rows: tf.Tensor,
     capacities: tf.Tensor,
 ) -> tuple[StreamBatches, ...]:
     """The batches of each device, from row ids [L, R, b] and capacities [columns]."""
-    ragged, dense = columns
+    capacity = {name: capacities[place] for place, name in enumerate(columns.ragged)}
     real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=2)
     return tuple(
         StreamBatches(
             ragged={
-                name: _gather_ragged(sets, rows[:, replica], capacities[place])
-                for place, (name, sets) in enumerate(ragged.items())
+                name: _gather_ragged(sets, rows[:, replica], capacity[name])
+                for name, sets in columns.ragged.items()
             },
-            dense={name: tf.gather(array, rows[:, replica]) for name, array in dense.items()},
+            dense={
+                name: tf.gather(array, rows[:, replica]) for name, array in columns.dense.items()
+            },
+            id_weights={
+                name: _gather_ragged(
+                    columns.ragged[name]._replace(values=weights),
+                    rows[:, replica],
+                    capacity[name],
+                ).values
+                for name, weights in columns.id_weights.items()
+            },
             real_rows=real_rows[:, replica],
             batch_rows=tf.reduce_sum(real_rows, axis=1),
         )

@@ -13,6 +13,7 @@ def random_sets(
     longest: int = 12,
     num_classes: int = 2,
     unique: bool = False,
+    weighted: bool = False,
 ) -> RaggedSets:
     """Rows of 0 to `longest` ids, of which at least one is empty, and one holds the largest id."""
     lengths = rng.integers(0, longest, rows, endpoint=True)
@@ -28,5 +29,6 @@ def random_sets(
         num_tokens=num_tokens,
         num_classes=num_classes,
         name="random",
+        weights=rng.normal(size=len(values)) if weighted else None,
     )
     return sets.unique() if unique else sets

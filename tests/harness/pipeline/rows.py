@@ -22,11 +22,15 @@ def random_examples(
     longest: int = 12,
     weights: bool = True,
     unique: bool = False,
+    id_weights: bool = False,
 ) -> Examples:
-    """Two ragged inputs, `words` and `tags`, and a dense one, `numbers`."""
+    """Two ragged inputs, `words` and `tags`, of which the second may have weights, and a dense one,
+    `numbers`."""
     words, tags, many = (
-        random_sets(rng, rows=rows, num_tokens=limit, longest=longest, unique=unique)
-        for limit in (num_tokens, 7, 5)
+        random_sets(
+            rng, rows=rows, num_tokens=limit, longest=longest, unique=unique, weighted=weighted
+        )
+        for limit, weighted in ((num_tokens, False), (7, id_weights), (5, False))
     )
     made: dict[Labels, np.ndarray | RaggedSets | None] = {
         "classes": rng.integers(0, 2, rows, dtype=np.int32),
@@ -52,6 +56,8 @@ class ExpectedShare(NamedTuple):
 
     ragged: dict[str, list[list[int]]]
     """The ids of each row."""
+    id_weights: dict[str, list[float]]
+    """The weights of all ids."""
     dense: dict[str, np.ndarray]
     real_rows: int
     batch_rows: int
@@ -73,6 +79,11 @@ def expected_share(
         ragged={
             name: [*(sets.row(int(row)).tolist() for row in real), *[[]] * (b - len(real))]
             for name, sets in columns.ragged.items()
+        },
+        id_weights={
+            name: sets.take(real).weights.tolist() if len(real) else []
+            for name, sets in columns.ragged.items()
+            if sets.weights is not None
         },
         dense=dense,
         real_rows=len(real),

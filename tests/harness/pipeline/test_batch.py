@@ -61,6 +61,12 @@ def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **plac
         *rows, _ = np.split(values, splits[1:])
         assert [row.tolist() for row in rows] == expected.ragged[name]
         assert (values < sets.num_tokens).all(), "also what pads"
+        assert ("weights" in read) == (name in expected.id_weights)
+        if "weights" in read:
+            assert read["weights"].shape == (length,)
+            np.testing.assert_array_equal(
+                read["weights"][: splits[-1]], np.float32(expected.id_weights[name])
+            )
         if name in share.rowids:
             counts = [*np.diff(splits), len(values) - splits[-1]]
             np.testing.assert_array_equal(
@@ -86,7 +92,11 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     """Several inputs, an epoch that ends in a shorter call and an incomplete batch."""
     rows = 53 if labels == "classes" else 21
     examples = random_examples(
-        np.random.default_rng(), rows=rows, labels=labels, weights=labels != "matrix"
+        np.random.default_rng(),
+        rows=rows,
+        labels=labels,
+        weights=labels != "matrix",
+        id_weights=labels != "classes",
     )
     columns = Columns.of(examples)
     plan = plan_of(columns)
@@ -172,7 +182,7 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementation: str) -> None:
-    examples = random_examples(np.random.default_rng(), rows=20)
+    examples = random_examples(np.random.default_rng(), rows=20, id_weights=True)
     columns = Columns.of(examples)
     plan = plan_of(columns, batch_size=4, steps_per_call=5, epochs=1)
     ((_, (batches,)),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
@@ -188,6 +198,7 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
         for name, length in (("words", 640), ("tags", 256)):
             assert share.inputs[name]["values"].shape == (length,)
             assert share.inputs[name]["row_splits"].tolist() == [0] * 5
+        assert share.inputs["tags"]["weights"].shape == (256,)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,7 +206,11 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
 def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
     """TensorFlow keeps int32 arrays of a GPU on the host and uploads them at every call."""
     examples = random_examples(
-        np.random.default_rng(), rows=20, num_tokens=num_tokens, labels="ragged"
+        np.random.default_rng(),
+        rows=20,
+        num_tokens=num_tokens,
+        labels="ragged",
+        id_weights=True,
     )
     plan = plan_of(Columns.of(examples), batch_size=4, epochs=1)
     for _, (batches,) in build_feed(kind, examples, devices=CPU).dispatches(plan):

@@ -56,6 +56,11 @@ def fields_of(columns: Columns, plan: Plan, replica: int, dispatch: Dispatch) ->
         name: np.broadcast_to(array[0], (S, b, *array.shape[1:])).copy()
         for name, array in columns.dense.items()
     }
+    id_weights = {
+        name: np.zeros(ragged[name][0].shape, np.float32)
+        for name, sets in columns.ragged.items()
+        if sets.weights is not None
+    }
     real_rows, batch_rows = np.zeros(S, np.int64), np.zeros(S, np.int64)
     first = dispatch.step % plan.steps_per_epoch
     for step in range(dispatch.num_steps):
@@ -66,11 +71,14 @@ def fields_of(columns: Columns, plan: Plan, replica: int, dispatch: Dispatch) ->
             ids = [token_id for row in rows for token_id in row]
             values[step, : len(ids)] = ids
             row_splits[step] = np.cumsum([0, *map(len, rows)])
+        for name, weights in held.id_weights.items():
+            id_weights[name][step, : len(weights)] = weights
         for name, array in held.dense.items():
             dense[name][step] = array
         real_rows[step] = held.real_rows
         batch_rows[step] = held.batch_rows
-    return {"ragged": ragged, "dense": dense, "real_rows": real_rows, "batch_rows": batch_rows}
+    rows_of = {"real_rows": real_rows, "batch_rows": batch_rows}
+    return {"ragged": ragged, "dense": dense, "id_weights": id_weights, **rows_of}
 
 
 def check(
@@ -103,6 +111,7 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
         longest=draw(st.sampled_from([0, 3, 90])),
         labels=draw(st.sampled_from(["classes", "numbers", "matrix", "ragged", "none"])),
         weights=draw(st.booleans()),
+        id_weights=draw(st.booleans()),
     )
     plan = training_plan(
         Columns.of(examples).lengths,

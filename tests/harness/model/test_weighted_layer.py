@@ -1,0 +1,83 @@
+"""MultiHotDense with a weight for each id: as a layer, in files, and exported."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.model.export import export_model
+from harness.model.layers import MultiHotDense
+from tests.harness.random_sets import random_sets
+from tests.kernels.multi_hot import reference
+
+
+def inputs_of(sets: harness.RaggedSets) -> dict[str, np.ndarray]:
+    assert sets.weights is not None
+    splits = sets.row_splits.astype(np.int32)
+    return {"values": sets.values, "row_splits": splits, "weights": sets.weights}
+
+
+def symbolic_inputs(weights: str = "float32") -> dict[str, keras.KerasTensor]:
+    dtypes = {"values": "int32", "row_splits": "int32", "weights": weights}
+    return {n: keras.Input(batch_shape=(None,), dtype=dtype, name=n) for n, dtype in dtypes.items()}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_weights_stay_float32(policy: str) -> None:
+    """A layer's inputs are cast to the compute type unless it says otherwise; 16 bits would round
+    tf-idf."""
+    sets = random_sets(np.random.default_rng(), rows=30, num_tokens=70, weighted=True)
+    layer = MultiHotDense(9, 70, use_bias=False, dtype=policy)
+    outputs = layer(inputs_of(sets))
+    kernel = tf.cast(layer.kernel.value, layer.compute_dtype)
+    truth = reference.multi_hot_dense(
+        tf.cast(kernel, tf.float64).numpy(), sets.values, sets.row_splits, sets.weights
+    )
+    tolerance = 1e-5 if policy == "float32" else 2**-8
+    np.testing.assert_allclose(tf.cast(outputs, tf.float64), truth, tolerance, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+def test_refuses_weights_of_another_type(dtype: str) -> None:
+    inputs = {
+        "values": np.array([1, 2], np.int32),
+        "row_splits": np.array([0, 2]),
+        "weights": np.ones(2, dtype),
+    }
+    with pytest.raises(ValueError, match=f"weights of type {dtype}; it takes float32"):
+        MultiHotDense(3, 10)(inputs)
+    with pytest.raises(ValueError, match=f"weights of type {dtype}; it takes float32"):
+        MultiHotDense(3, 10)(symbolic_inputs(dtype))
+
+
+def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
+    inputs = symbolic_inputs()
+    outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="tanh")(inputs))
+    model = keras.Model(inputs, outputs)
+    for padded in range(2):
+        sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40, weighted=True)
+        arrays: dict[str, Any] = inputs_of(sets)
+        if padded:  # garbage behind the last row
+            arrays["values"] = np.append(arrays["values"], -7).astype(np.int32)
+            arrays["weights"] = np.append(arrays["weights"], np.nan).astype(np.float32)
+        expected = model(arrays).numpy()
+        assert np.isfinite(expected).all()
+        if not padded:
+            export_model(model, tmp_path / "model.keras", format="keras")
+            export_model(model, tmp_path / "served", format="saved_model")
+            export_model(model, tmp_path / "model.onnx", format="onnx")
+            again = harness.load_model(tmp_path / "model.keras")
+            served = tf.saved_model.load(str(tmp_path / "served"))
+            session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        found = [
+            again(arrays),
+            served.serve({name: tf.constant(array) for name, array in arrays.items()}),
+            session.run(None, arrays)[0],
+        ]
+        for outputs in found:
+            np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)

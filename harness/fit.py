@@ -315,6 +315,7 @@ def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) 
         nnz=train.nnz,
         unique=all(sets.is_unique for sets in train.ragged.values()),
         fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
+        weighted=any(sets.weights is not None for sets in train.ragged.values()),
     )
 
 

@@ -24,6 +24,8 @@ class DatasetInfo:
     unique: bool
     fingerprint: str
     """SHA-256 of the content, of training and test rows; `--resume` compares it."""
+    weighted: bool = False
+    """Whether ids have weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

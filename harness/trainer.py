@@ -48,8 +48,8 @@ class Trainer:
         """Args:
         model: a function from Keras inputs to logits (or to probabilities, by Keras's sigmoid or
             softmax); or a `keras.Model` of that form, built or not, which starts from its weights.
-            The inputs are `{"values", "row_splits"}`; for `Examples` with names, one such or one
-            [rows, features] for each name.
+            The inputs are `{"values", "row_splits"}`, and `"weights"` where ids have some; for
+            `Examples` with names, one such or one [rows, features] for each name.
         task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
         optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
             once the GPUs are set up; or one, of which a copy is used.

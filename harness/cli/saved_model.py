@@ -115,15 +115,26 @@ def _of_checkpoint(
     dataset = config[RESOLVED].get("dataset", {})
     sizes: _Sizes = decoded(
         _Sizes,
-        {name: dataset.get(name) for name in ("num_tokens", "num_classes")},
+        {
+            "weighted": dataset.get("weighted", False),
+            **{name: dataset.get(name) for name in ("num_tokens", "num_classes")},
+        },
         where=where,
         place=f"{RESOLVED}.dataset",
     )
     task = config[RESOLVED].get("task", {})
     multi_label = isinstance(task, Mapping) and task.get("name") == "multi_label"
-    network = default_network(**vars(model), **vars(sizes), multi_label=multi_label)
+    network = default_network(
+        **vars(model),
+        num_tokens=sizes.num_tokens,
+        num_classes=sizes.num_classes,
+        multi_label=multi_label,
+    )
     row = RaggedSets(
-        values=np.zeros(0, np.int32), row_splits=np.zeros(2, np.int64), num_tokens=sizes.num_tokens
+        values=np.zeros(0, np.int32),
+        row_splits=np.zeros(2, np.int64),
+        num_tokens=sizes.num_tokens,
+        weights=np.zeros(0, np.float32) if sizes.weighted else None,
     )
     built = build_model(
         network,
@@ -143,6 +154,7 @@ class _Sizes:
 
     num_tokens: int
     num_classes: int
+    weighted: bool
 
     def __post_init__(self) -> None:
         require_count("num_tokens", self.num_tokens, most=INT32_MAX)

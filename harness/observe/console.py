@@ -185,6 +185,8 @@ def starting_rows(run: RunStart) -> Rows:
     """What will be trained, on what, and what every `auto` was resolved to."""
     data = run.dataset
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
+    if data.weighted:  # they add up either way
+        repeated = "with weights"
     return [
         (
             "data set",

@@ -1,6 +1,5 @@
 """A fit from its start to its end: the run's folder, who is told, the loop, and what is left."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.inspection import Looks
-from harness.errors import InputError, printable
+from harness.errors import InputError
 from harness.history import Progress
 from harness.interrupt import Interrupt
-from harness.loop import Rows, Run
+from harness.loop import Run
 from harness.loop import train as train_loop
-from harness.model.network import layer_infos
+from harness.measures import Quality
+from harness.model.export import names_of
 from harness.model.saved import save_model
-from harness.observe import host
 from harness.observe.console import ConsoleObserver
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import JsonlObserver, kept_bytes
@@ -39,15 +38,20 @@ from harness.observe.run_files import (
     summarize,
 )
 from harness.observe.telemetry import MachineTelemetry
-from harness.records import Choice, Compilation, DatasetInfo, Observer, RunStart, Summary
+from harness.records import (
+    Compilation,
+    DatasetInfo,
+    Message,
+    Observer,
+    RunStart,
+    Summary,
+)
 from harness.run_folder import Claim, clean_run_folder, is_complete
 from harness.settings import RunOptions, step_range
 from harness.setup import Setup
+from harness.start import dataset_info, run_start
 from harness.timeline import Timeline
 from kernels.files import replacing
-
-_MAX_NAME = 100
-"""Of a data set, in what a run prints and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,9 @@ class Outcome:
     progress: Progress | None = None
     """None, as the summary, where all had been done before."""
     summary: Summary | None = None
+    quality: Quality | None = None
+    """Of the predictions for the test rows; None where there are none, and where their labels are
+    no classes."""
     profiler: ProfilerObserver | None = None
 
 
@@ -115,6 +122,7 @@ def fit(
     rows = setup.rows_to_train(train, epochs=epochs, by_step=by_step)
     held_out = None if validation is None else setup.rows_to_evaluate(validation)
     tested = None if test is None or test is validation else setup.rows_to_evaluate(test)
+    measures = None if test is None else setup.measures(test)
     info = dataset_info(train, validation, test, num_classes=setup.task.num_classes)
 
     # 2. Where it starts from.
@@ -162,6 +170,7 @@ def fit(
         engine=setup.engine,
         rows=rows,
         validation=held_out,
+        measures=measures if test is validation else None,
         cadence=setup.cadence(rows, by_step=by_step),
         looks=Looks(
             histograms_every=options.histograms,
@@ -226,16 +235,41 @@ def fit(
         evaluation = None
         if tested is not None and progress.divergence is None:
             evaluation, _ = setup.engine.evaluate(
-                tested.feed, tested.plan, step=progress.step, epoch=epochs - 1
+                tested.feed,
+                tested.plan,
+                step=progress.step,
+                epoch=epochs - 1,
+                measures=measures,
             )
             timeline.mark("test")
-        results = summarize(start, progress, evaluation, wall_seconds=timeline.elapsed_seconds)
+        quality = measures.quality() if measures is not None and measures.num_rows else None
+        results = summarize(
+            start,
+            progress,
+            evaluation,
+            figures=quality.figures() if quality is not None else {},
+            wall_seconds=timeline.elapsed_seconds,
+        )
+        ended = not progress.interrupted and progress.divergence is None
+        if hint := quality.hint(_names(setup, vocabulary)) if quality and ended else None:
+            for observer in observers:
+                observer.on_message(Message(kind="note", text=hint))
         for observer in observers:
             observer.on_end(results)
         timeline.mark("end of the run")
     return Outcome(
-        start=start, history=history, progress=progress, summary=results, profiler=profiler
+        start=start,
+        history=history,
+        progress=progress,
+        summary=results,
+        quality=quality,
+        profiler=profiler,
     )
+
+
+def _names(setup: Setup, vocabulary: Vocabulary | None) -> Sequence[str]:
+    """Of the classes, [K]."""
+    return names_of(vocabulary.class_names if vocabulary else (), setup.task.num_classes)
 
 
 def _listeners(folder: Path | None, events: Path | None, console: Console | None) -> list[Observer]:
@@ -251,72 +285,6 @@ def _listeners(folder: Path | None, events: Path | None, console: Console | None
     if console is not None:
         listeners.append(ConsoleObserver(console, tensorboard_dir=events))
     return listeners
-
-
-def run_start(
-    setup: Setup,
-    rows: Rows,
-    info: DatasetInfo,
-    *,
-    options: RunOptions,
-    config: Mapping[str, Any],
-    epochs: int,
-    folder: Path | None = None,
-    start_step: int = 0,
-) -> RunStart:
-    """What a run's observers are told of it before it trains."""
-    order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
-    choices = {name: setup.choices[name] for name in order} | setup.choices
-    watch, precision = options.precision_watch, choices["precision"].name
-    usual = 0 if precision == "float32" else 1
-    choices["precision_watch"] = Choice(
-        name=str(usual if watch == "auto" else watch),
-        why=precision if watch == "auto" else "asked for",
-    )
-    return RunStart(
-        run_dir="" if folder is None else str(folder),
-        config=config,
-        dataset=info,
-        devices=setup.devices.descriptions,
-        task=Choice(name=setup.task.kind, why=setup.task.why),
-        metrics=setup.task.metric_names,
-        choices=choices,
-        batch_size=rows.plan.batch_size,
-        learning_rate=setup.engine.learning_rate,
-        num_parameters=setup.model.count_params(),
-        layers=layer_infos(setup.model),
-        steps_per_epoch=rows.plan.steps_per_epoch,
-        epochs=epochs,
-        start_step=start_step,
-        versions=host.versions(),
-        host=host.host(),
-    )
-
-
-def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) -> DatasetInfo:
-    """What a run records of its rows.
-
-    Args:
-        train: rows to train on.
-        held_out: the others; the last of them are tested on.
-        num_classes: of the task.
-    """
-    given: list[Examples] = []
-    for part in held_out:
-        if part is not None and all(part is not other for other in given):
-            given.append(part)
-    prints = [part.fingerprint for part in (train, *given)]
-    return DatasetInfo(
-        name=printable(train.name, most=_MAX_NAME, one_line=True),
-        rows=train.num_rows,
-        test_rows=given[-1].num_rows if given else 0,
-        num_tokens=max((sets.num_tokens for sets in train.ragged.values()), default=0),
-        num_classes=num_classes,
-        nnz=train.nnz,
-        unique=all(sets.is_unique for sets in train.ragged.values()),
-        fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
-        weighted=any(sets.weights is not None for sets in train.ragged.values()),
-    )
 
 
 def _profiler(

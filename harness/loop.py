@@ -9,6 +9,7 @@ from harness.engine.checkpoints import Checkpoints
 from harness.engine.engine import Engine
 from harness.engine.inspection import NO_LOOKS, Looks
 from harness.history import History, Progress
+from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.cadence import Cadence
 from harness.pipeline.feed import Dispatches, Feed
@@ -46,6 +47,8 @@ class Run:
     """To train on."""
     validation: Rows | None = None
     """To evaluate on at the end of every epoch."""
+    measures: Measures | None = None
+    """Of the validation rows, as of the last evaluation."""
     cadence: Cadence
     looks: Looks = NO_LOOKS
     """When gradients are looked at."""
@@ -88,7 +91,9 @@ class Run:
         if self.validation is None:
             return None, ()
         rows = self.validation
-        return self.engine.evaluate(rows.feed, rows.plan, step=step, epoch=epoch)
+        return self.engine.evaluate(
+            rows.feed, rows.plan, step=step, epoch=epoch, measures=self.measures
+        )
 
     def inspect(
         self, dispatch: Dispatch, batches: Sequence[AnyBatches]

@@ -4,6 +4,7 @@ Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_ev
 `zero_division=0`. Letters: B rows, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,18 +96,35 @@ class Quality:
             return self.f1_micro <= 2 * most / (self.num_rows + int(self.support.sum()))
         return int(self.right.sum()) <= most
 
-    def figures(self) -> dict[str, float | None]:
-        """The numbers that summary.json has beside the accuracy, by name."""
-        return {
+    def hint(self, class_names: Sequence[str]) -> str | None:
+        """What to tell the user about predictions that are trivial; None where they are not.
+
+        Args:
+            class_names: [K].
+        """
+        if not self.is_trivial:
+            return None
+        what, reached = "accuracy", self.accuracy
+        if self.kind == "multi_label":
+            what, reached = "micro F1", self.f1_micro
+        commonest = int(self.support.argmax())
+        return (
+            f"a test {what} of {reached:.4f} is no better than predicting the most common class, "
+            f"{class_names[commonest]!r} ({int(self.support[commonest]):,} of {self.num_rows:,} "
+            "rows), for every row; train for more --epochs, set another --learning-rate or "
+            "--batch-size, or check the labels"
+        )
+
+    def figures(self) -> dict[str, float]:
+        """The numbers that summary.json has beside the accuracy, by name; `roc_auc` only where
+        there is one."""
+        found = {
             "f1_macro": self.macro(self.f1),
             "f1_micro": self.f1_micro,
             "precision_macro": self.macro(self.precision),
             "recall_macro": self.macro(self.recall),
-            "roc_auc": self.roc_auc,
         }
-
-
-NO_FIGURES = dict.fromkeys(("f1_macro", "f1_micro", "precision_macro", "recall_macro", "roc_auc"))
+        return found if self.roc_auc is None else {**found, "roc_auc": self.roc_auc}
 
 
 class Measures:
@@ -129,13 +147,20 @@ class Measures:
         """
         self._labels = examples.labels
         self._kind = kind
-        self._num_rows = 0
+        self._num_classes = num_classes
+        self._is_confused = kind != "multi_label" and num_classes <= max_confused
+        num_ranked = examples.num_rows * (1 if kind == "binary" else num_classes)
+        self._is_ranked = num_ranked <= max_ranked
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew, with the first row."""
+        num_classes = self._num_classes
+        self.num_rows = 0
+        """Added so far."""
         self._right, self._predicted, self._support = np.zeros([3, num_classes], np.int64)
-        is_small = kind != "multi_label" and num_classes <= max_confused
-        self._confusion = np.zeros([num_classes, num_classes], np.int64) if is_small else None
-        self._ranked: list[tuple[Any, Any]] | None = []
-        if examples.num_rows * (1 if kind == "binary" else num_classes) > max_ranked:
-            self._ranked = None
+        self._confusion = np.zeros([num_classes] * 2, np.int64) if self._is_confused else None
+        self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
 
     def add(self, probabilities: npt.NDArray[np.float32]) -> None:
         """Adds the next rows.
@@ -143,9 +168,9 @@ class Measures:
         Args:
             probabilities: float [b, K]; binary: [b, 1], of class 1.
         """
-        num_classes = len(self._support)
-        begin, self._num_rows = self._num_rows, self._num_rows + len(probabilities)
-        labels = _labels(self._labels, begin, self._num_rows, self._kind, num_classes)
+        num_classes = self._num_classes
+        begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
+        labels = _labels(self._labels, begin, self.num_rows, self._kind, num_classes)
         if self._kind == "multi_label":
             taken = probabilities > 0.5
             self._right += np.count_nonzero(taken & labels, axis=0)
@@ -167,7 +192,7 @@ class Measures:
         """Of all rows that were added."""
         return Quality(
             kind=self._kind,
-            num_rows=self._num_rows,
+            num_rows=self.num_rows,
             right=self._right,
             predicted=self._predicted,
             support=self._support,

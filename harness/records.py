@@ -300,6 +300,9 @@ class Summary(WindowStatistics):
     """By name; in summary.json each is `test_NAME`. None, as the loss, where the run was
     interrupted before its first evaluation."""
     test_loss: float | None
+    test_figures: Mapping[str, float]
+    """Measures such as `f1_macro`, by name; in summary.json each is `test_NAME`, unless a metric is
+    called so. Empty where no test row was evaluated, and where labels are no classes."""
     compile_seconds: float
     wall_seconds: float
     """Since the command began, in Python: neither an installation nor a notebook's age counts."""

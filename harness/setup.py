@@ -16,6 +16,7 @@ from harness.engine.optimizer import Recipe, kept_bytes
 from harness.environment import check_single_task, warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
+from harness.measures import Measures, are_classes
 from harness.model.budget import Budget
 from harness.model.network import (
     ModelFunction,
@@ -36,6 +37,8 @@ from harness.task import SettledTask, Task, task_of_outputs
 from harness.timeline import Timeline
 from kernels.multi_hot import Implementation
 
+_MAX_OUTPUTS = 2**24
+"""Of one call of an evaluation, unless a step has more: a device keeps them, 64 MB in float32."""
 _EVALUATION_STEPS = 20
 """Of a call, where nothing was trained."""
 
@@ -99,6 +102,7 @@ class Setup:
         batch_size = -(-batch_size // replicas) * replicas
         choice = self.choices.get("steps_per_dispatch")
         steps = int(choice.name) if choice else _EVALUATION_STEPS
+        steps = min(steps, max(1, _MAX_OUTPUTS // (batch_size * self.task.num_outputs)))
         plan = evaluation_plan(
             Columns.of(examples).lengths,
             batch_size=batch_size,
@@ -106,6 +110,12 @@ class Setup:
             steps_per_call=min(steps, -(-examples.num_rows // batch_size)),
         )
         return Rows(feed=self._feed(examples), plan=plan)
+
+    def measures(self, examples: Examples) -> Measures | None:
+        """For predictions of rows with labels; None where a label is no class."""
+        if not are_classes(examples):
+            return None
+        return Measures(examples, kind=self.task.kind, num_classes=self.task.num_classes)
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
         """Of the dispatches of rows to train."""

@@ -17,8 +17,9 @@ from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
-from harness.fit import Outcome, dataset_info, fit, run_start
+from harness.fit import Outcome, fit
 from harness.loop import Run, Steps
+from harness.measures import Quality
 from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
@@ -26,6 +27,7 @@ from harness.observe.divergence import divergence_message
 from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
 from harness.setup import Setup, set_up
+from harness.start import dataset_info, run_start
 from harness.task import Kind, Task
 from harness.terminal import lasting
 from harness.timeline import Timeline
@@ -225,12 +227,36 @@ class Trainer:
 
     def evaluate(self, rows: AnyRows) -> dict[str, float]:
         """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
+        return self.evaluate_and_measure(rows)[0]
+
+    def measure(self, rows: AnyRows) -> Quality:
+        """Precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for all rows.
+
+        Raises:
+            InputError: when a label is no class but something between.
+        """
+        examples = Examples.of(rows)
+        quality = self.evaluate_and_measure(examples)[1]
+        if quality is None:
+            raise InputError(
+                f"{examples.name} has labels between 0 and 1, which are no classes to measure "
+                "predictions by; round them, or use evaluate for the loss"
+            )
+        return quality
+
+    def evaluate_and_measure(self, rows: AnyRows) -> tuple[dict[str, float], Quality | None]:
+        """What `evaluate` and `measure` return, in one pass; no quality where a label is no
+        class."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
         ready = setup.rows_to_evaluate(examples)
-        evaluation, _ = setup.engine.evaluate(ready.feed, ready.plan, step=self.step, epoch=0)
-        return {"loss": evaluation.loss, **evaluation.metrics}
+        measures = setup.measures(examples)
+        evaluation, _ = setup.engine.evaluate(
+            ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
+        )
+        found = {"loss": evaluation.loss, **evaluation.metrics}
+        return found, None if measures is None else measures.quality()
 
     def predict(self, rows: AnyRows) -> np.ndarray:
         """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not

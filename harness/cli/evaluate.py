@@ -1,6 +1,10 @@
 """`harness evaluate`: a saved model on a data set's test rows."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,8 +16,25 @@ from harness.errors import InputError, printable
 from harness.files import json_text
 from harness.quiet import quiet_import
 
+if TYPE_CHECKING:
+    from harness.measures import Quality
+
 OF_RUN = "run"
 """Names the data that the model was trained on."""
+_WORDS = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "roc_auc": "ROC-AUC",
+}
+"""What the table calls the measures."""
+_COLUMNS = ("precision", "recall", "f1", "rows", "predicted")
+"""Of each class; the last are the rows that were predicted to be of it."""
+_MAX_LISTED = 100
+"""Classes in the table."""
+_MAX_CONFUSED = 12
+"""Classes up to which the confusion matrix is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +72,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
         from harness.cli.saved_model import load_saved_model
         from harness.data.sources import load_configured
         from harness.environment import warn_of_gpus
+        from harness.model.export import names_of
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
     of_run = config.data.data == OF_RUN
@@ -60,21 +82,69 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
             f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
             f"{saved.num_tokens}; load the data as for its training, as with --num-words"
         )
-    found = saved.trainer.evaluate(data.test)
+    found, quality = saved.trainer.evaluate_and_measure(data.test)
     loss = found.pop("loss")
+    names: Sequence[str] = ()
+    if quality is not None:
+        words = saved.vocabulary or data.vocabulary
+        names = names_of(words.class_names if words else (), len(quality.support))
     if config.json:
-        tested = {f"test_{name}": value for name, value in found.items()}
-        print(json_text({**tested, "test_loss": loss, "examples": data.test.num_rows}))
+        tested = {**(quality.figures() if quality is not None else {}), **found}
+        content: dict[str, Any] = {f"test_{name}": value for name, value in tested.items()}
+        content |= {"test_loss": loss, "examples": data.test.num_rows}
+        if quality is not None:
+            content["classes"] = [
+                dict(zip(("name", *_COLUMNS), row, strict=True))
+                for row in zip(names, *_columns(quality), strict=True)
+            ]
+            confusion = quality.confusion
+            content["confusion"] = None if confusion is None else confusion.tolist()
+        print(json_text(content))
         return 0
     table = Table(show_header=False)
     table.add_row("model", _text(str(saved.path)))
     table.add_row("data", _text(data.name))
     for name, value in found.items():
         table.add_row(f"test {name}", f"{value:.4f}")
+    for name, value in (quality.figures() if quality is not None else {}).items():
+        table.add_row(f"test {_WORDS[name]}", f"{value:.4f}")
     table.add_row("test loss", f"{loss:.4f}")
     table.add_row("rows", f"{data.test.num_rows:,}")
     console.print(table)
+    if quality is not None:
+        _print_classes(console, quality, names)
     return 0
+
+
+def _columns(quality: Quality) -> list[list[Any]]:
+    """Of each class, as `_COLUMNS`."""
+    parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
+    return [part.tolist() for part in parts]
+
+
+def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> None:
+    """Each class on a line, and which was taken for which where the table has room."""
+    table = Table()
+    table.add_column("class")
+    for column in _COLUMNS[:-1]:
+        table.add_column(column, justify="right")
+    rows = list(zip(names, *_columns(quality), strict=True))
+    for name, precision, recall, f1, support, _ in rows[:_MAX_LISTED]:
+        cells = (f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", f"{support:,}")
+        table.add_row(_text(name), *cells)
+    console.print(table)
+    if len(rows) > _MAX_LISTED:
+        console.print(f"{len(rows) - _MAX_LISTED:,} more classes; --json has them all")
+    if quality.confusion is None or len(names) > _MAX_CONFUSED:
+        return
+    console.print("rows of each class by predicted class:")
+    table = Table()
+    table.add_column("class")
+    for name in names:
+        table.add_column(_text(name), justify="right")
+    for name, counts in zip(names, quality.confusion.tolist(), strict=True):
+        table.add_row(_text(name), *(f"{count:,}" for count in counts))
+    console.print(table)
 
 
 def _text(name: str) -> Text:

@@ -13,6 +13,7 @@ from harness.engine.inspection import Inspector
 from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Call, Dispatch, Plan
@@ -58,7 +59,12 @@ class Engine:
         row_sums = 1 + task.with_accuracy
         self._step = TrainingStep(call, task)
         self._training = program("training step", self._step, row_sums=row_sums)
-        self._evaluation = program("evaluation", evaluation_step(call, task), row_sums=row_sums)
+        self._evaluation = program(
+            "evaluation",
+            evaluation_step(call, task),
+            row_sums=row_sums,
+            row_outputs=task.num_outputs,
+        )
         self._prediction = program("prediction", prediction_step(call))
         self.inspect = Inspector(call, task, self.states[0], program).run
 
@@ -108,13 +114,14 @@ class Engine:
         )
 
     def evaluate(
-        self, feed: Feed, plan: Plan, *, step: int, epoch: int
+        self, feed: Feed, plan: Plan, *, step: int, epoch: int, measures: Measures | None = None
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
         Args:
             feed, plan: one pass over the rows, in calls of one length and capacity.
             step, epoch: how far training has come, for the record.
+            measures: of these rows; begins anew and gets their probabilities.
 
         Returns:
             The evaluation, whose time excludes compilation, and what was compiled for it: the first
@@ -122,16 +129,31 @@ class Engine:
         """
         compilations = []
         start = time.perf_counter()
-        pending = []
+        pending: list[tf.Tensor] = []
+        fetched: list[tf.Tensor] = []
         examples = 0
         self._reset_metrics()
+        if measures is not None:
+            measures.reset()
+
+        def measure(parts: Sequence[tf.Tensor]) -> None:
+            """Adds a call's probabilities: from each device [steps, rows, outputs]."""
+            if measures is not None and parts:
+                together = np.concatenate([part.numpy() for part in parts], axis=1)
+                together = together.reshape(-1, together.shape[-1])
+                measures.add(together[: plan.num_rows - measures.num_rows])  # padding comes last
+
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 compilations += self._evaluation.compile(
                     batches, num_steps=call.num_steps, capacity=call.capacity, at_step=step
                 )
-                pending += self._evaluation(call, batches)
+                sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
+                pending += sums_of_call
+                measure(fetched)  # of the call before, while the device works on this one
+                fetched = list(outputs)
             examples += dispatch.examples
+        measure(fetched)
         sums = np.sum([parts.numpy() for parts in pending], axis=0)
         metrics = self._metrics(sums, examples)
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)

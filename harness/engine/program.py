@@ -51,6 +51,7 @@ class Program:
         states: Sequence[State],
         implementation: str,
         row_sums: int | None = None,
+        row_outputs: int | None = None,
     ) -> None:
         """Args:
         name: for people.
@@ -60,6 +61,8 @@ class Program:
         row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
             are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
             it returns anything, and is run one step at a time.
+        row_outputs: how many more numbers for each row it returns beside the sums, float32 [rows,
+            row_outputs]. They are kept, float32 [steps, rows, row_outputs]. None: none.
         """
         self._name = name
         self._step = step
@@ -67,6 +70,7 @@ class Program:
         self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
         self._row_sums = row_sums
+        self._row_outputs = row_outputs
         self._instance_key = next(_INSTANCE_KEYS)
         self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
 
@@ -115,7 +119,8 @@ class Program:
             batches: of each device.
 
         Returns:
-            For each device the row sums, or what the step returned.
+            For each device the row sums, and the row outputs if there are any; or what the step
+            returned.
         """
         loop = self._loops[call.num_steps, call.capacity]
         with tf.device(self._device_names[0]):
@@ -186,13 +191,29 @@ class Program:
         if self._row_sums is None:
             assert num_steps == 1, num_steps
             return once(tf.constant(0))
-        _, sums = tf.while_loop(
-            lambda step, _: step < num_steps,  # a constant, which XLA finds
-            lambda step, sums: (step + 1, sums + once(step)),
-            (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
+        keeps, num_rows = self._row_outputs is not None, batches.num_rows
+        kept = tf.TensorArray(
+            tf.float32, num_steps if keeps else 0, element_shape=[num_rows, self._row_outputs]
+        )
+
+        def body(step: tf.Tensor, sums: tf.Tensor, *kept: tf.TensorArray) -> tuple[Any, ...]:
+            if not kept:
+                return step + 1, sums + once(step)
+            more, outputs = once(step)
+            return step + 1, sums + more, kept[0].write(step, outputs)
+
+        _, sums, *kept_after = tf.while_loop(
+            lambda step, *_: step < num_steps,  # a constant, which XLA finds
+            body,
+            (
+                tf.constant(0),
+                tf.zeros([self._row_sums, num_rows]),
+                *([kept] if keeps else []),
+            ),
             parallel_iterations=1,
         )
-        return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+        total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+        return (total, kept_after[0].stack()) if keeps else total
 
     def _all_reduce(
         self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]

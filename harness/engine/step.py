@@ -167,14 +167,14 @@ class TrainingStep:
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Changes nothing but the sums of metrics; returns a batch's row sums."""
+    """Changes nothing but the sums of metrics; returns a batch's row sums and probabilities."""
 
-    def step(state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
         called = call(state, share, all_reduce, training=False)
         # As Keras, which weighs no class in an evaluation.
         judged = task.judge(share.labels, called.outputs, with_class_weight=False)
         count(task, state.sums, judged, share)
-        return row_sums(judged, share, called.added_loss)
+        return row_sums(judged, share, called.added_loss), judged.probabilities
 
     return step
 

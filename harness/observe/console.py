@@ -25,6 +25,8 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
+_FIGURES = {"f1_macro": "macro F1", "roc_auc": "ROC-AUC"}
+"""The measures of the test rows that the closing report shows, and what it calls them."""
 NOTEWORTHY_UNDERFLOW = 0.01
 """The closing report mentions gradients that 16 bits lost from this share on."""
 
@@ -217,7 +219,11 @@ def _folder_row(run: RunStart) -> Rows:
 
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """The results; a dash stands for what there is none of."""
-    tested = {**summary.test_metrics, "loss": summary.test_loss} if run.dataset.test_rows else {}
+    tested: dict[str, float | None] = {}
+    if run.dataset.test_rows:
+        known = summary.test_figures
+        figures = {words: known[name] for name, words in _FIGURES.items() if name in known}
+        tested = {**summary.test_metrics, **figures, "loss": summary.test_loss}
     rows = [
         *((f"test {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),

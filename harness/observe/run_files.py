@@ -40,7 +40,8 @@ class SummaryObserver(Observer):
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it
         metrics, choices = content.pop("test_metrics"), content.pop("choices")
-        content |= {f"test_{name}": value for name, value in metrics.items()}
+        figures = content.pop("test_figures")
+        content |= {f"test_{name}": value for name, value in {**figures, **metrics}.items()}
         content |= {"batch_size": run.batch_size, "devices": run.devices}
         content |= {"versions": run.versions, "host": run.host}
         content["dataset"] = dataclasses.asdict(run.dataset)
@@ -48,7 +49,12 @@ class SummaryObserver(Observer):
 
 
 def summarize(
-    start: RunStart, progress: Progress, test: Evaluation | None, *, wall_seconds: float
+    start: RunStart,
+    progress: Progress,
+    test: Evaluation | None,
+    *,
+    figures: Mapping[str, float],
+    wall_seconds: float,
 ) -> Summary:
     """The summary of a run that has ended or was interrupted.
 
@@ -56,6 +62,7 @@ def summarize(
         start: the run as it was started.
         progress: what happened in the loop.
         test: of the rows that were kept for the end; None: the last evaluation counts.
+        figures: of the test rows.
         wall_seconds: since the command began.
     """
     windows, use = progress.windows, progress.use
@@ -68,6 +75,7 @@ def summarize(
         **dataclasses.asdict(windows),
         test_metrics=last.metrics if last else dict.fromkeys(start.metrics),
         test_loss=last.loss if last else None,
+        test_figures=figures,
         compile_seconds=sum(c.seconds for c in progress.compilations),
         wall_seconds=wall_seconds,
         peak_rss_bytes=peak_rss_bytes(),

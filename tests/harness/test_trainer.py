@@ -1,5 +1,6 @@
 """The trainer, as a user drives it: fit, fit again, resume, evaluate, predict, save, export."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 import harness
 from harness.errors import InputError
+from harness.measures import measured
 
 TOKENS, TAGS = 200, 30
 
@@ -270,3 +272,53 @@ def test_rows_kept_for_the_end(tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
     assert found == own.evaluate(validation)["loss"]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi_class", "multi_label"])
+def test_measures_come_from_the_evaluation_itself(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With padding in the last batch and, for two kinds, over two devices; the same after a fit, by
+    `measure`, and from the predictions."""
+    if kind == "multi_label":
+        train, test = several(), several(75)
+        own = trainer(wide)
+    else:
+        train, test = harness.Examples.of(single()), harness.Examples.of(single(75))
+        own = trainer(replicas=2)
+    if kind == "multi_class":
+        head = keras.layers.Dense(3)
+        own = trainer(lambda inputs: head(harness.MultiHotDense(8, TOKENS)(inputs)), replicas=2)
+        train, test = (
+            dataclasses.replace(rows, labels=3 * rows.labels // 2, num_classes=3)
+            for rows in (train, test)
+        )
+    own.fit(train, validation=test, epochs=2, run_dir=tmp_path, tensorboard="off")
+    assert own.last is not None
+    quality = own.last.quality
+    assert quality is not None
+    assert quality.figures() == own.measure(test).figures()
+    outputs = own.predict(test)
+    sizes = {"kind": kind, "num_classes": max(2, outputs.shape[1])}
+    probabilities = keras.activations.get("softmax" if kind == "multi_class" else "sigmoid")
+    again = measured(np.asarray(probabilities(outputs)), test, **sizes)
+    assert again.figures() == pytest.approx(quality.figures())
+    np.testing.assert_array_equal(again.support, quality.support)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["test_accuracy"] == pytest.approx(quality.accuracy)
+    for name, value in quality.figures().items():
+        assert summary[f"test_{name}"] == value
+    assert ("no better than predicting" in capsys.readouterr().out) == quality.is_trivial
+
+
+def test_labels_between_classes_are_not_measured() -> None:
+    rows = harness.Examples.of(single(60))
+    soft = dataclasses.replace(rows, labels=np.full(60, 0.25))
+    own = trainer()
+    own.fit(soft, validation=soft)
+    assert own.last is not None
+    assert own.last.quality is None
+    with pytest.raises(InputError, match="no classes to measure"):
+        own.measure(soft)
+    ones = dataclasses.replace(rows, labels=np.ones(60, int), num_classes=2)
+    assert "roc_auc" not in own.measure(ones).figures()

@@ -29,7 +29,16 @@ def test_it_agrees_with_training(
     result = call("evaluate", "--model", trained_folder / model, *data, *flags)
     assert (result.code, result.err) == (0, "")
     figures, trained = json.loads(result.out), summary(trained_folder)
-    assert set(figures) == {"test_accuracy", "test_loss", "examples"}
+    measures = {name for name in trained if name.startswith("test_")}
+    assert set(figures) == measures | {"examples", "classes", "confusion"}
+    assert {f"test_{name}" for name in ("f1_macro", "recall_macro", "roc_auc")} <= measures
+    for name in measures - {"test_loss"}:
+        assert figures[name] == pytest.approx(trained[name], abs=1e-4)
+    assert sum(map(sum, figures["confusion"])) == 400
+    for number, one in enumerate(figures["classes"]):
+        assert one["rows"] == sum(figures["confusion"][number])
+        assert one["name"] == str(number)
+        assert one["recall"] == figures["confusion"][number][number] / one["rows"]
     assert figures["test_loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
     assert figures["test_accuracy"] == trained["test_accuracy"]
     assert figures["examples"] == 400
@@ -76,9 +85,13 @@ def test_the_table(trained_folder: Path) -> None:
     model = trained_folder / "model.keras"
     result = call("evaluate", "--model", model)
     assert (result.code, result.err) == (0, "")
-    assert f"{summary(trained_folder)['test_accuracy']:.4f}" in result.out
+    for name in ("accuracy", "f1_macro", "roc_auc"):
+        assert f"{summary(trained_folder)[f'test_{name}']:.4f}" in result.out
+    for words in ("ROC-AUC", "precision", "rows of each class by predicted class"):
+        assert words in result.out
     # A long path is folded, none of it is lost.
-    cells = "".join(line.split("│")[2].strip() for line in result.out.splitlines() if "│" in line)
+    rows = [line for line in result.out.partition("┃")[0].splitlines() if "│" in line]
+    cells = "".join(line.split("│")[2].strip() for line in rows)
     assert str(model) in cells
     assert max(map(len, result.out.splitlines())) <= 80
 

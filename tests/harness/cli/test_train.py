@@ -42,6 +42,8 @@ MORE_SUMMARY_KEYS = {
     *("diverged", "examples"),
     *(f"mean_{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("non_finite_gradient_fraction", "underflow_fraction"),
+    *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
+    "test_roc_auc",
 }
 WINDOW_KEYS = {
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
@@ -133,6 +135,7 @@ def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     last = records(trained_folder)[-1]
     assert figures["test_loss"] == last["validation_loss"]
     assert figures["test_accuracy"] == last["validation_accuracy"]
+    assert figures["test_f1_micro"] == pytest.approx(figures["test_accuracy"])
     totals = {"steps": 32, "examples": 3200, "tokens": figures["dataset"]["nnz"] * 2}
     for unit, total in totals.items():
         mean = total / figures["train_seconds"]
@@ -170,6 +173,8 @@ def test_the_console(trained: tuple[Path, Result]) -> None:
         "32 of 100 rows: 2 epochs of 16",
         "epoch 2/2  step 32/32",
         f"{figures['test_accuracy']:.4f}",
+        f"test macro F1  {figures['test_f1_macro']:.4f}",
+        f"test ROC-AUC   {figures['test_roc_auc']:.4f}",
         str(folder),
         "harness tensorboard",
     ):

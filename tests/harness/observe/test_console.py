@@ -137,6 +137,8 @@ def test_the_end_is_a_table() -> None:
     screen.observer.on_end(summary(skipped_steps=2))
     assert screen.lines() == [
         "test accuracy  0.8850",
+        "test macro F1  0.8840",
+        "test ROC-AUC   0.9510",
         "test loss      0.2900",
         "examples/s     62,500 in the median window, 60,000 on average",
         "steps/s        125.0 in the median window, 120.0 on average",
@@ -158,7 +160,13 @@ def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> Non
     lacking = ("test_loss", "examples_per_second", "mean_examples_per_second")
     none: dict[str, Any] = dict.fromkeys(lacking)
     plain.observer.on_end(
-        summary(**none, test_metrics={"accuracy": None}, interrupted=True, steps=60)
+        summary(
+            **none,
+            test_metrics={"accuracy": None},
+            test_figures={},
+            interrupted=True,
+            steps=60,
+        )
     )
     lines = plain.lines()
     assert lines[:4] == [

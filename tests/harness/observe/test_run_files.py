@@ -35,6 +35,8 @@ SUMMARY_KEYS = {
     ),
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
+    *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
+    "test_roc_auc",
 }
 
 TWO = Choice(name="2", why="two GPUs")
@@ -56,10 +58,20 @@ def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
 def test_figures_that_there_are_none_of_are_null(tmp_path: Path) -> None:
     observer = SummaryObserver()
     observer.on_start(run_start(tmp_path))
-    observer.on_end(summary(test_metrics={"accuracy": None}, test_loss=math.nan, interrupted=True))
+    lacking = {"test_metrics": {"accuracy": None}, "test_figures": {}, "test_loss": math.nan}
+    observer.on_end(summary(**lacking, interrupted=True))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["test_accuracy"] is None
     assert content["test_loss"] == "NaN"
+    assert "test_f1_macro" not in content
+
+
+def test_a_metric_keeps_its_name_from_a_measure(tmp_path: Path) -> None:
+    observer = SummaryObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_end(summary(test_metrics={"roc_auc": 0.5}))
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert (content["test_roc_auc"], content["test_f1_macro"]) == (0.5, 0.884)
 
 
 def test_config_json_says_what_every_auto_came_to(tmp_path: Path) -> None:
@@ -132,7 +144,7 @@ def progress(*windows: Window, num_gpus: int = 0) -> Progress:
 
 
 def of(start: RunStart, progress: Progress) -> Summary:
-    return summarize(start, progress, None, wall_seconds=36.0)
+    return summarize(start, progress, None, figures={}, wall_seconds=36.0)
 
 
 def test_steps_per_dispatch_are_the_most_that_there_were(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What a run's observers are told of it before it trains."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.data.examples import Examples
+from harness.errors import printable
+from harness.loop import Rows
+from harness.model.network import layer_infos
+from harness.observe import host
+from harness.records import Choice, DatasetInfo, RunStart
+from harness.settings import RunOptions
+from harness.setup import Setup
+
+_MAX_NAME = 100
+"""Of a data set, in what a run prints and writes."""
+
+
+def run_start(
+    setup: Setup,
+    rows: Rows,
+    info: DatasetInfo,
+    *,
+    options: RunOptions,
+    config: Mapping[str, Any],
+    epochs: int,
+    folder: Path | None = None,
+    start_step: int = 0,
+) -> RunStart:
+    """What a run's observers are told of it before it trains."""
+    order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
+    choices = {name: setup.choices[name] for name in order} | setup.choices
+    watch, precision = options.precision_watch, choices["precision"].name
+    usual = 0 if precision == "float32" else 1
+    choices["precision_watch"] = Choice(
+        name=str(usual if watch == "auto" else watch),
+        why=precision if watch == "auto" else "asked for",
+    )
+    return RunStart(
+        run_dir="" if folder is None else str(folder),
+        config=config,
+        dataset=info,
+        devices=setup.devices.descriptions,
+        task=Choice(name=setup.task.kind, why=setup.task.why),
+        metrics=setup.task.metric_names,
+        choices=choices,
+        batch_size=rows.plan.batch_size,
+        learning_rate=setup.engine.learning_rate,
+        num_parameters=setup.model.count_params(),
+        layers=layer_infos(setup.model),
+        steps_per_epoch=rows.plan.steps_per_epoch,
+        epochs=epochs,
+        start_step=start_step,
+        versions=host.versions(),
+        host=host.host(),
+    )
+
+
+def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) -> DatasetInfo:
+    """What a run records of its rows.
+
+    Args:
+        train: rows to train on.
+        held_out: the others; the last of them are tested on.
+        num_classes: of the task.
+    """
+    given: list[Examples] = []
+    for part in held_out:
+        if part is not None and all(part is not other for other in given):
+            given.append(part)
+    prints = [part.fingerprint for part in (train, *given)]
+    return DatasetInfo(
+        name=printable(train.name, most=_MAX_NAME, one_line=True),
+        rows=train.num_rows,
+        test_rows=given[-1].num_rows if given else 0,
+        num_tokens=max((sets.num_tokens for sets in train.ragged.values()), default=0),
+        num_classes=num_classes,
+        nnz=train.nnz,
+        unique=all(sets.is_unique for sets in train.ragged.values()),
+        fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
+        weighted=any(sets.weights is not None for sets in train.ragged.values()),
+    )

@@ -5,9 +5,8 @@ Letters: B rows, K classes.
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -17,16 +16,12 @@ import tensorflow as tf
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
+from harness.losses import ACCURACY, loss_of, metrics_of
 from harness.model.network import is_functional
 from kernels.multi_hot import multi_hot
 
 Kind = Literal["binary", "multi_class", "multi_label"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_ACCURACY = "accuracy"
-_TAKEN = frozenset(
-    {"loss", "step", "epoch", "num_steps", "seconds", "examples", "tokens", "telemetry"}
-)
-"""Names that records have for something else."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +35,29 @@ class Task:
     """By Keras's name, or one of Keras's objects. It gets probabilities, or logits if it was made
     with `from_logits`; class numbers if its name begins with Sparse, else one number for each
     class. None: cross-entropy."""
-    metrics: Sequence[str | keras.metrics.Metric] = (_ACCURACY,)
+    metrics: Sequence[str | keras.metrics.Metric] = (ACCURACY,)
     """By Keras's names, or Keras's objects; they get what a loss gets. Padding does not count."""
-    class_weight: Mapping[int, float] | None = None
-    """Of each class, on its rows' losses; 1 where it is left out."""
+    class_weight: Literal["balanced"] | Mapping[int, float] | None = None
+    """Of each class, on its rows' losses in training; 1 where it is left out. `balanced`: rows /
+    (classes * rows of the class), by the rows that are trained on first."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
             raise InputError(f"task is {self.kind!r}; choose auto or one of {', '.join(KINDS)}")
+        weights = self.class_weight
+        if weights not in (None, "balanced") and not isinstance(weights, Mapping):
+            raise InputError(
+                f"class_weight is {weights!r}; give 'balanced', or a weight by class number"
+            )
 
     def config(self) -> dict[str, Any]:
         """What decides the losses, as config.json holds it."""
         loss = self.loss
         if isinstance(loss, keras.losses.Loss):
             loss = json.dumps(keras.saving.serialize_keras_object(loss), default=str)
-        weights = None if self.class_weight is None else sorted(self.class_weight.items())
+        weights: Any = self.class_weight
+        if isinstance(weights, Mapping):
+            weights = sorted(weights.items())
         return {"task": self.kind, "loss": loss, "class_weight": str(weights)}
 
     def settled(self, examples: Examples) -> "SettledTask":
@@ -77,11 +80,12 @@ class Task:
             kind=kind,
             num_classes=num_classes,
             why=why,
-            loss=_loss(self.loss, kind),
-            metrics=_metrics(self.metrics, kind),
-            class_weight=_class_weight(self.class_weight, kind, num_classes),
+            loss=loss_of(self.loss, kind),
+            metrics=metrics_of(self.metrics),
+            class_weight=None,
         )
         task.check_labels(examples)
+        task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
         if self.loss is not None:
             _check_loss(task)
         for metric in task.stateful:
@@ -97,7 +101,7 @@ def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
         kind=kind,
         num_classes=max(2, num_outputs),
         why="by the outputs",
-        loss=_loss(None, kind),
+        loss=loss_of(None, kind),
         metrics=(),
         class_weight=None,
         is_known=False,
@@ -145,7 +149,7 @@ class SettledTask:
     @property
     def with_accuracy(self) -> bool:
         """Whether `accuracy` is among the metrics."""
-        return _ACCURACY in self.metrics
+        return ACCURACY in self.metrics
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -294,33 +298,6 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
     return max(2, examples.num_classes or int(np.ceil(labels.max(initial=0))) + 1)
 
 
-def _loss(loss: str | keras.losses.Loss | None, kind: Kind) -> keras.losses.Loss:
-    if loss is None:
-        if kind == "multi_class":
-            return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        return keras.losses.BinaryCrossentropy(from_logits=True)
-    if isinstance(loss, str):
-        try:
-            found = keras.losses.get(loss)
-        except ValueError as error:
-            raise InputError(f"loss is {loss!r}, which Keras does not have by that name") from error
-        loss = found if isinstance(found, keras.losses.Loss) else _loss_of(found)
-    if not isinstance(loss, keras.losses.Loss):
-        raise InputError(f"loss is {loss!r}; give a keras.losses.Loss, or its name")
-    if loss.reduction not in ("sum_over_batch_size", "mean"):
-        raise InputError(
-            f"the loss {loss.name!r} has the reduction {loss.reduction!r}; a trainer divides the "
-            "sum over a batch by its real rows: give reduction='sum_over_batch_size'"
-        )
-    return loss
-
-
-def _loss_of(function: Any) -> keras.losses.Loss | None:
-    """Keras's object for a function of Keras's, such as `BinaryCrossentropy()`."""
-    wanted = function.__name__.replace("_", "")
-    return next((k() for name, k in vars(keras.losses).items() if name.lower() == wanted), None)
-
-
 def _check_loss(task: SettledTask) -> None:
     """Raises InputError unless the loss is a number for each row."""
     labels = np.zeros([2, task.num_outputs] if task.kind == "multi_label" else [2], np.int32)
@@ -339,50 +316,31 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
         ) from error
 
 
-def _metrics(
-    metrics: Sequence[str | keras.metrics.Metric], kind: Kind
-) -> tuple[str | keras.metrics.Metric, ...]:
-    found: dict[str, str | keras.metrics.Metric] = {}
-    for metric in metrics:
-        if isinstance(metric, str) and metric != _ACCURACY:
-            try:
-                metric = _numbered_no_more(keras.metrics.get(metric))
-            except ValueError as error:
-                raise InputError(
-                    f"metric {metric!r}: Keras has none by that name; give a keras.metrics.Metric"
-                ) from error
-        if not isinstance(metric, str | keras.metrics.Metric):
-            raise InputError(f"metric {metric!r} is no keras.metrics.Metric")
-        name = metric if isinstance(metric, str) else metric.name
-        if name in (*found, *_TAKEN):
-            raise InputError(
-                f"a metric is called {name!r}, a name that is taken; give it another name"
-            )
-        found[name] = metric
-    return tuple(found.values())
-
-
-def _numbered_no_more(metric: Any) -> Any:
-    """Keras numbers the metrics that a process makes of a kind: `auc_1` is to be `auc`."""
-    if not isinstance(metric, keras.metrics.Metric):
-        return metric
-    name = re.sub(r"_\d+$", "", metric.name)
-    return type(metric).from_config({**metric.get_config(), "name": name})
-
-
 def _class_weight(
-    weights: Mapping[int, float] | None, kind: Kind, num_classes: int
+    asked: Literal["balanced"] | Mapping[int, float] | None, task: "SettledTask", examples: Examples
 ) -> np.ndarray | None:
-    if weights is None:
+    """float32 [K]."""
+    if asked is None:
         return None
-    if kind == "multi_label":
-        raise InputError("class_weight is for rows of one class each, not for multi_label")
-    wrong = [c for c in weights if not 0 <= c < num_classes]
-    if wrong or not np.isfinite(list(weights.values())).all():
+    if task.kind == "multi_label":
         raise InputError(
-            f"class_weight is {dict(weights)}; give a finite weight for classes below {num_classes}"
+            "class_weight is for rows of one class each, not for multi_label; leave it out"
         )
-    return np.array([weights.get(c, 1.0) for c in range(num_classes)], np.float32)
+    if isinstance(asked, Mapping):
+        wrong = [c for c in asked if not 0 <= c < task.num_classes]
+        if wrong or not np.isfinite(list(asked.values())).all():
+            raise InputError(
+                f"class_weight is {dict(asked)}; give a finite weight for classes below "
+                f"{task.num_classes}"
+            )
+        return np.array([asked.get(c, 1.0) for c in range(task.num_classes)], np.float32)
+    labels = _labels(examples)
+    assert not isinstance(labels, RaggedSets)
+    classes = np.rint(labels).astype(np.int64).reshape(-1)
+    counts = np.bincount(classes, minlength=task.num_classes)
+    # As scikit-learn, for which a class without rows is none.
+    shares = np.count_nonzero(counts) * np.maximum(counts, 1)
+    return np.where(counts > 0, len(classes) / shares, 1).astype(np.float32)
 
 
 def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:

@@ -76,7 +76,7 @@ ROOMS = (
     ),
     Room(
         name="task",
-        modules=("harness.task",),
+        modules=("harness.task", "harness.losses"),
         packages=frozenset({"keras", "numpy", "tensorflow"}),
     ),
     Room(

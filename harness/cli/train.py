@@ -149,9 +149,15 @@ class TrainConfig(ExperimentConfig, OnNan):
     """Stop after so many epochs without a lower validation loss, and go back to the weights of the
     best one. Needs --validation-split, so that the test rows choose nothing."""
 
+    class_weight: Literal["none", "balanced"] = "none"
+    """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
+    that rare classes count as much as common ones."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("--epochs", self.epochs)
+        known = self.class_weight in ("none", "balanced")
+        require(known, f"--class-weight is {self.class_weight!r}; choose none or balanced")
         if self.early_stopping is not None:
             require_count("--early-stopping", self.early_stopping)
             require(
@@ -188,7 +194,13 @@ def train(
     output = config.output
     data = load_configured(config.data)
     timeline.mark("data")
-    trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
+    trainer = trainer_of(
+        config,
+        data,
+        config.execution,
+        epochs=config.epochs,
+        balanced=config.class_weight == "balanced",
+    )
     options = {**vars(output), **vars(config.telemetry), **vars(config)}
     diverged = None
     try:
@@ -224,12 +236,18 @@ def train(
 
 
 def trainer_of(
-    config: ExperimentConfig, data: Dataset, execution: Settings, *, epochs: int
+    config: ExperimentConfig,
+    data: Dataset,
+    execution: Settings,
+    *,
+    epochs: int,
+    balanced: bool = False,
 ) -> Trainer:
-    """The trainer of the network that the settings describe."""
+    """The trainer of the network that the settings describe; `balanced` weighs its classes."""
     with quiet_import():
         from harness.engine.optimizer import recipe_of
         from harness.model.network import default_network
+        from harness.task import Task
         from harness.trainer import Trainer
 
     asked = config.optimizer
@@ -249,7 +267,8 @@ def trainer_of(
         multi_label=data.is_multi_label,
         seed=execution.seed,
     )
-    return Trainer(network, optimizer=optimizer, **vars(execution))
+    task = Task(class_weight="balanced" if balanced else None)
+    return Trainer(network, task=task, optimizer=optimizer, **vars(execution))
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:

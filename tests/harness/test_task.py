@@ -1,7 +1,8 @@
 """What labels mean: looked at, judged as NumPy and Keras judge them, refused in one message."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -178,6 +179,19 @@ def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     np.testing.assert_array_equal(judged.hits, plain.judge(labels, logits).hits)
 
 
+@pytest.mark.parametrize("kind", ["binary", "multi_class"])
+def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
+    # Class 2 has no rows, as 0.5 and 0.6 of two classes are rounded to the nearest, 0.5 to 0.
+    labels = np.array([0, 0, 0, 0.5, 0.6, 1]) if kind == "binary" else np.array([0, 0, 0, 0, 1, 1])
+    examples = Examples(inputs={"a": np.zeros([6, 1])}, labels=labels, num_classes=3)
+    if kind == "binary":
+        examples = dataclasses.replace(examples, num_classes=2)
+    task = Task(kind, class_weight="balanced").settled(examples)
+    assert task.class_weight is not None
+    np.testing.assert_allclose(task.class_weight[:2], [6 / (2 * 4), 6 / (2 * 2)])
+    assert Task(class_weight="balanced").config()["class_weight"] == "balanced"
+
+
 METRICS: dict[str, Callable[[], list[Any]]] = {
     "binary": lambda: ["AUC", keras.metrics.Precision(thresholds=0.3), "binary_accuracy"],
     "multi_class": lambda: [
@@ -255,6 +269,11 @@ def test_metrics_keep_their_names_however_many_were_made() -> None:
             lambda: settled("multi_label", 3, class_weight={0: 2.0}),
             "class_weight is for rows of one class each",
         ),
+        (
+            lambda: settled("multi_label", 3, class_weight="balanced"),
+            "not for multi_label; leave it out",
+        ),
+        (lambda: Task(class_weight=cast(Any, "even")), "class_weight is 'even'; give 'balanced'"),
         (
             lambda: settled("binary", class_weight={2: 2.0}),
             r"class_weight is \{2: 2.0\}; give a finite weight for classes below 2",

@@ -49,6 +49,7 @@ def test_the_defaults_are_the_tutorials() -> None:
         (OptimizerConfig, {"clip_norm": float("nan")}, "--clip-norm is nan; it must be a number"),
         (OptimizerConfig, {"warmup": -1}, "--warmup is -1; it must be at least 0"),
         (TrainConfig, {"epochs": 0}, "--epochs is 0; it must be at least 1"),
+        (TrainConfig, {"class_weight": "even"}, "--class-weight is 'even'; choose none or"),
         (TrainConfig, {"early_stopping": 0}, "--early-stopping is 0; it must be at least 1"),
         (
             TrainConfig,

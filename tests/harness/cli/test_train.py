@@ -1,6 +1,7 @@
 """Whole runs: what stands in the folder, what repeats bit for bit, what the console says."""
 
 import dataclasses
+import json
 import re
 import statistics
 import sys
@@ -288,6 +289,16 @@ def test_an_empty_row_is_legal(tmp_path: Path) -> None:
     )
     assert (result.code, result.err) == (0, "")
     assert np.isfinite([loss for _, loss in losses(tmp_path / "run")]).all()
+
+
+def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None:
+    path, folder = write_npz(tmp_path / "rows.npz"), tmp_path / "run"
+    flags = ("--data", path, "--split", "standard", "--batch-size", "2", "--run-dir", folder)
+    assert call("train", *flags, "--class-weight", "balanced").code == 0
+    assert json.loads((folder / "config.json").read_text())["class_weight"] == "balanced"
+    result = call("train", *flags, "--resume")
+    assert result.code == 2
+    assert "--class-weight was balanced and is now none" in result.err
 
 
 def test_batches_that_differ_much(tmp_path: Path) -> None:

@@ -16,6 +16,14 @@ from harness.data.ragged import RaggedSets
 
 MAX_RANKED = 10_000_000
 """ROC-AUC sorts all probabilities; of more than so many there is none."""
+FIGURES = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "roc_auc": "ROC-AUC",
+}
+"""The measures in summary.json beside the accuracy, and what people read."""
 MAX_CONFUSED = 1_000
 """Of more classes than this there is no confusion matrix."""
 
@@ -42,6 +50,8 @@ class Quality:
     confusion: Counts | None
     """[K, K]: rows of each class (the first axis) by the class that was predicted. None for
     multi-label, and above `MAX_CONFUSED` classes."""
+    probabilities: npt.NDArray[np.float32] | None
+    """[B, K]; binary: [B, 1], of class 1. None above `MAX_RANKED` of them."""
 
     @property
     def accuracy(self) -> float:
@@ -190,6 +200,7 @@ class Measures:
 
     def quality(self) -> Quality:
         """Of all rows that were added."""
+        ranked = self._ranked
         return Quality(
             kind=self._kind,
             num_rows=self.num_rows,
@@ -198,6 +209,7 @@ class Measures:
             support=self._support,
             roc_auc_by_class=self._roc_auc_by_class(),
             confusion=self._confusion,
+            probabilities=None if ranked is None else np.concatenate([one for one, _ in ranked]),
         )
 
     def _roc_auc_by_class(self) -> Shares | None:

@@ -106,6 +106,12 @@ ROOMS = (
         late_packages=frozenset({"matplotlib", "scipy"}),  # of the extra `bench`
     ),
     Room(
+        name="report",
+        modules=("harness.report",),
+        packages=frozenset({"keras", "numpy", "tensorflow"}),
+        late_packages=frozenset({"jinja2", "matplotlib"}),  # of the extra `report`
+    ),
+    Room(
         name="cli",
         modules=("harness.cli", "harness.__main__"),
         packages=RUNTIME_DEPENDENCIES,

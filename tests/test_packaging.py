@@ -35,7 +35,7 @@ def test_wheel_ships_harness_and_kernels_alone(tmp_path: Path) -> None:
     sources = {
         path.relative_to(source).as_posix()
         for package in ("harness", "kernels")
-        for pattern in ("*.py", "py.typed", "*.cc", "*.h")
+        for pattern in ("*.py", "py.typed", "*.cc", "*.h", "*.html")
         for path in (source / package).rglob(pattern)
     }
     assert sources <= shipped, sources - shipped

@@ -17,18 +17,12 @@ from harness.files import json_text
 from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
+    from harness.cli.saved_model import SavedModel
+    from harness.data.sources import Dataset
     from harness.measures import Quality
 
 OF_RUN = "run"
 """Names the data that the model was trained on."""
-_WORDS = {
-    "f1_macro": "macro F1",
-    "f1_micro": "micro F1",
-    "precision_macro": "macro precision",
-    "recall_macro": "macro recall",
-    "roc_auc": "ROC-AUC",
-}
-"""What the table calls the measures."""
 _COLUMNS = ("precision", "recall", "f1", "rows", "predicted")
 """Of each class; the last are the rows that were predicted to be of it."""
 _MAX_LISTED = 100
@@ -38,19 +32,13 @@ _MAX_CONFUSED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Evaluate a saved model on the test rows of its run's data (--data run), or of other data."""
-
-    model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+class HeldOutRows:
+    """The test rows of a run's data, or of other data."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(data=OF_RUN))
 
     batch_size: int = 500
     """Rows per step."""
-
-    json: bool = False
-    """Print one JSON object instead of a table."""
 
     def __post_init__(self) -> None:
         require_count("--batch-size", self.batch_size)
@@ -59,6 +47,17 @@ class EvaluateConfig:
             "the data of the run is used with the run's own settings; name other data with --data, "
             "or leave out the flags of the data",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(HeldOutRows):
+    """Evaluate a saved model on the test rows of its run's data (--data run), or of other data."""
+
+    model: str
+    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
@@ -70,18 +69,12 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
     console = console or Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.data.sources import load_configured
         from harness.environment import warn_of_gpus
+        from harness.measures import FIGURES
         from harness.model.export import names_of
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
-    of_run = config.data.data == OF_RUN
-    data = load_configured(saved.data() if of_run else DataConfig(**vars(config.data)))
-    if data.num_tokens > saved.num_tokens:
-        raise InputError(
-            f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
-            f"{saved.num_tokens}; load the data as for its training, as with --num-words"
-        )
+    data, _ = load_rows(config, saved)
     found, quality = saved.trainer.evaluate_and_measure(data.test)
     loss = found.pop("loss")
     names: Sequence[str] = ()
@@ -107,13 +100,32 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
     for name, value in found.items():
         table.add_row(f"test {name}", f"{value:.4f}")
     for name, value in (quality.figures() if quality is not None else {}).items():
-        table.add_row(f"test {_WORDS[name]}", f"{value:.4f}")
+        table.add_row(f"test {FIGURES[name]}", f"{value:.4f}")
     table.add_row("test loss", f"{loss:.4f}")
     table.add_row("rows", f"{data.test.num_rows:,}")
     console.print(table)
     if quality is not None:
         _print_classes(console, quality, names)
     return 0
+
+
+def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConfig]:
+    """The data that the settings name, and how it was loaded.
+
+    Raises:
+        InputError: when the model lies in no run folder, or does not fit the data.
+    """
+    from harness.data.sources import load_configured
+
+    of_run = config.data.data == OF_RUN
+    source = saved.data() if of_run else DataConfig(**vars(config.data))
+    data = load_configured(source)
+    if data.num_tokens > saved.num_tokens:
+        raise InputError(
+            f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
+            f"{saved.num_tokens}; load the data as for its training, as with --num-words"
+        )
+    return data, source
 
 
 def _columns(quality: Quality) -> list[list[Any]]:

@@ -25,6 +25,7 @@ from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
+from harness.cli.report import ReportConfig, report
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
@@ -48,6 +49,7 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     EvaluateConfig: ("evaluate", evaluate),
     PredictConfig: ("predict", predict),
     ExportConfig: ("export", export),
+    ReportConfig: ("report", report),
     DataBuildConfig: ("data build", build),
     DataInfoConfig: ("data info", info),
     DataConvertConfig: ("data convert", convert),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import keras
 
     from harness.data.sources import Dataset
+    from harness.fit import Outcome
     from harness.trainer import Trainer
 
 
@@ -108,12 +110,18 @@ class OutputConfig(Recorded):
     summary: bool = False
     """Print the network's layers and parameters before training."""
 
+    report: Literal["on", "off"] = "off"
+    """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
+    Needs the extra `report`."""
+
     timing: bool = False
     """Print where the wall time went, from the start of the command on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
+        known = self.report in ("on", "off")
+        require(known, f"--report is {self.report!r}; choose on or off")
 
 
 def check_folder(flag: str, folder: str | None, *, resume: bool, overwrite: bool) -> None:
@@ -192,6 +200,10 @@ def train(
         from harness.observe.profile_report import print_profile_of_run
     timeline.mark("imports")
     output = config.output
+    if output.report == "on":
+        from harness.report.page import check_installed
+
+        check_installed()
     data = load_configured(config.data)
     timeline.mark("data")
     trainer = trainer_of(
@@ -225,9 +237,13 @@ def train(
     outcome = trainer.last
     assert outcome is not None
     if outcome.progress is None:  # all was done before
+        _report(config, trainer, data, outcome, console)
         return 0
     if outcome.profiler is not None:
         print_profile_of_run(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+    if diverged is None and not outcome.progress.interrupted:
+        _report(config, trainer, data, outcome, console)
+        timeline.mark("report")
     if output.timing:
         console.print(_timing(timeline))
     if diverged is not None:
@@ -269,6 +285,18 @@ def trainer_of(
     )
     task = Task(class_weight="balanced" if balanced else None)
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))
+
+
+def _report(
+    config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
+) -> None:
+    """Writes the report, unless it is off, or there already."""
+    from harness.cli.report import write_with_texts
+    from harness.observe.run_files import REPORT_FILE_NAME
+
+    folder = Path(outcome.start.run_dir)
+    if config.output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
+        write_with_texts(folder, trainer, data, config.data, data.vocabulary, console)
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.errors import as_command, printable
+from harness.measures import FIGURES
 from harness.records import (
     Choice,
     Compilation,
@@ -25,8 +26,8 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
-_FIGURES = {"f1_macro": "macro F1", "roc_auc": "ROC-AUC"}
-"""The measures of the test rows that the closing report shows, and what it calls them."""
+_FIGURES = ("f1_macro", "roc_auc")
+"""The measures of the test rows that the closing report shows."""
 NOTEWORTHY_UNDERFLOW = 0.01
 """The closing report mentions gradients that 16 bits lost from this share on."""
 
@@ -222,7 +223,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
     tested: dict[str, float | None] = {}
     if run.dataset.test_rows:
         known = summary.test_figures
-        figures = {words: known[name] for name, words in _FIGURES.items() if name in known}
+        figures = {FIGURES[name]: known[name] for name in _FIGURES if name in known}
         tested = {**summary.test_metrics, **figures, "loss": summary.test_loss}
     rows = [
         *((f"test {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),

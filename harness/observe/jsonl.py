@@ -184,8 +184,16 @@ def validation_losses(path: Path) -> list[float]:
     Raises:
         InputError: when a line is no record of a run.
     """
-    records = (record for _, record in _lines(path))
-    return [float(r["validation_loss"]) for r in records if "validation_loss" in r]
+    return [float(r["validation_loss"]) for r in records(path) if "validation_loss" in r]
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The windows, evaluations and inspections in a metrics.jsonl, which may be missing.
+
+    Raises:
+        InputError: when a line is no record of a run.
+    """
+    return (record for _, record in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from harness.records import Choice, Evaluation, Observer, RunStart, Summary
 CONFIG_FILE_NAME = "config.json"
 SUMMARY_FILE_NAME = "summary.json"
 MODEL_FILE_NAME = "model.keras"
+REPORT_FILE_NAME = "report.html"
 BEST_FILE_NAME = "best.keras"
 """The model of the epoch with the lowest validation loss."""
 CHECKPOINT_FOLDER_NAME = "checkpoints"
@@ -30,10 +31,11 @@ class SummaryObserver(Observer):
     _run: RunStart
 
     def on_start(self, run: RunStart) -> None:
-        """Writes config.json; removes the summary.json of an earlier run."""
+        """Writes config.json; removes the summary.json and the report of an earlier run."""
         self._run = run
         write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
-        Path(run.run_dir, SUMMARY_FILE_NAME).unlink(missing_ok=True)
+        for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
+            Path(run.run_dir, name).unlink(missing_ok=True)
 
     def on_end(self, summary: Summary) -> None:
         """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""

@@ -1,0 +1,84 @@
+"""`harness report`: a page about a run, in one file that any browser shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+
+from harness.cli.evaluate import HeldOutRows, load_rows
+from harness.data.options import DataConfig
+from harness.errors import InputError, printable
+from harness.quiet import quiet_import
+
+if TYPE_CHECKING:
+    from harness.data.sources import Dataset
+    from harness.data.vocabulary import Vocabulary
+    from harness.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(HeldOutRows):
+    """Write report.html into a run folder: learning curves, ROC, precision and recall, calibration,
+    confusion, throughput, the words that weigh most, and the worst mistakes on the test rows."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder."""
+
+
+def report(config: ReportConfig, console: Console | None = None) -> int:
+    """Runs the command; returns its exit code.
+
+    Raises:
+        InputError: when there is no such run, it does not fit the data, or the extra `report` is
+            not installed.
+    """
+    console = console or Console()
+    with quiet_import():
+        from harness.cli.saved_model import load_saved_model
+        from harness.environment import warn_of_gpus
+        from harness.report.page import check_installed
+    check_installed()
+    folder = Path(config.run)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; name the folder of a run")
+    warn_of_gpus(Console(stderr=True))
+    saved = load_saved_model(config.run, batch_size=config.batch_size)
+    data, source = load_rows(config, saved)
+    words = saved.vocabulary or data.vocabulary
+    write_with_texts(folder, saved.trainer, data, source, words, console)
+    return 0
+
+
+def write_with_texts(
+    folder: Path,
+    trainer: Trainer,
+    data: Dataset,
+    source: DataConfig,
+    vocabulary: Vocabulary | None,
+    console: Console,
+) -> None:
+    """Writes the report of a run.
+
+    Args:
+        folder: of the run.
+        trainer: of its model.
+        data: with the test rows.
+        source: what the data was loaded by.
+        vocabulary: of the ids.
+        console: where to say what was written.
+    """
+    with quiet_import():
+        from harness.data.sources import load_configured
+        from harness.report.page import write_report
+
+    texts = data.test
+    if vocabulary is not None and texts.is_unique:
+        # With each id once they are sorted; texts are read in their own order.
+        texts = load_configured(replace(source, unique=False)).test
+    path = write_report(folder, trainer, data.test, vocabulary=vocabulary, texts=texts)
+    shown = printable(str(path), one_line=True)
+    console.print(f"report written to {shown}", soft_wrap=True, markup=False, highlight=False)

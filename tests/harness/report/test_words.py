@@ -1,0 +1,53 @@
+"""Words' weights against the gradient by the multi-hot matrix itself."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.vocabulary import Vocabulary
+from harness.model.layers import MultiHotDense
+from harness.report.words import heaviest_words, word_weights
+from tests.harness.random_sets import random_sets
+
+
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_gradient_times_input(num_outputs: int) -> None:
+    rows = random_sets(np.random.default_rng(), rows=1_100, num_classes=max(2, num_outputs))
+    inputs = {name: keras.Input([], dtype="int32", name=name) for name in ("values", "row_splits")}
+    first = MultiHotDense(6, rows.num_tokens, activation="tanh")
+    last = keras.layers.Dense(num_outputs)
+    model = keras.Model(inputs, last(first(inputs)))
+    classes = range(max(2, num_outputs))
+    found = word_weights(
+        model,
+        rows,
+        head="sigmoid" if num_outputs == 1 else "softmax",
+        classes=classes,
+        is_binary=num_outputs == 1,
+    )
+    matrix = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
+    matrix[np.repeat(np.arange(rows.num_rows), rows.lengths), rows.values] = 1
+    x = tf.constant(matrix)
+    for number in classes:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = last(tf.tanh(x @ first.kernel.value + first.bias.value))
+            if num_outputs == 1:
+                own = logits[:, 0] if number else -logits[:, 0]
+            else:
+                own = logits[:, number] - tf.reduce_mean(logits, axis=1)
+        expected = (tape.gradient(own, x).numpy() * matrix).mean(axis=0)
+        np.testing.assert_allclose(found[number], expected, atol=1e-6)
+
+
+def test_words_in_order_and_without_what_is_no_word() -> None:
+    rows = random_sets(np.random.default_rng(), rows=50)
+    weights = np.zeros([1, rows.num_tokens])
+    weights[0, :5] = [9.0, 1.0, 3.0, -2.0, 2.0]
+    words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3}, start_id=0, num_tokens=rows.num_tokens)
+    (found,) = heaviest_words(weights, rows, words, most=5)
+    assert [(one.text, one.weight) for one in found] == [("good", 3.0), ("#", 1.0)]
+    assert found[0].num_rows == sum(2 in rows.row(i) for i in range(50))
+    (found,) = heaviest_words(weights, rows, None, most=2)
+    assert [one.text for one in found] == ["id 0", "id 2"]

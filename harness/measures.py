@@ -16,14 +16,6 @@ from harness.data.ragged import RaggedSets
 
 MAX_RANKED = 10_000_000
 """ROC-AUC sorts all probabilities; of more than so many there is none."""
-FIGURES = {
-    "f1_macro": "macro F1",
-    "f1_micro": "micro F1",
-    "precision_macro": "macro precision",
-    "recall_macro": "macro recall",
-    "roc_auc": "ROC-AUC",
-}
-"""The measures in summary.json beside the accuracy, and what people read."""
 MAX_CONFUSED = 1_000
 """Of more classes than this there is no confusion matrix."""
 

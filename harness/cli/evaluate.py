@@ -70,8 +70,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.environment import warn_of_gpus
-        from harness.measures import FIGURES
         from harness.model.export import names_of
+        from harness.observe.console import FIGURES
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
     data, _ = load_rows(config, saved)

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.errors import as_command, printable
-from harness.measures import FIGURES
 from harness.records import (
     Choice,
     Compilation,
@@ -26,8 +25,16 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
-_FIGURES = ("f1_macro", "roc_auc")
-"""The measures of the test rows that the closing report shows."""
+FIGURES = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "roc_auc": "ROC-AUC",
+}
+"""What people read for the measures of the test rows in summary.json."""
+_SHOWN_FIGURES = ("f1_macro", "roc_auc")
+"""Those in the closing report."""
 NOTEWORTHY_UNDERFLOW = 0.01
 """The closing report mentions gradients that 16 bits lost from this share on."""
 
@@ -223,7 +230,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
     tested: dict[str, float | None] = {}
     if run.dataset.test_rows:
         known = summary.test_figures
-        figures = {FIGURES[name]: known[name] for name in _FIGURES if name in known}
+        figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
         tested = {**summary.test_metrics, **figures, "loss": summary.test_loss}
     rows = [
         *((f"test {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),

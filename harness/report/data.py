@@ -15,8 +15,9 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError, printable
-from harness.measures import FIGURES, MAX_RANKED, Quality, class_labels
+from harness.measures import MAX_RANKED, Quality, class_labels
 from harness.model.export import head_of, names_of
+from harness.observe.console import FIGURES
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import records
 from harness.observe.run_files import (

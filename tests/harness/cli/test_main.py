@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, predict, data, export, smoke, doctor"),
+        ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
         (["fly"], "fly"),
         (["data"], "info, convert"),
         (["train", "--colour", "red"], "--colour"),

@@ -138,7 +138,7 @@ def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> 
     """Each class on a line, and which was taken for which where the table has room."""
     table = Table()
     table.add_column("class")
-    for column in _COLUMNS[:-1]:
+    for column in ("precision", "recall", "F1", "rows"):
         table.add_column(column, justify="right")
     rows = list(zip(names, *_columns(quality), strict=True))
     for name, precision, recall, f1, support, _ in rows[:_MAX_LISTED]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.data.vocabulary import Vocabulary
     from harness.trainer import Trainer
+
+_MAX_REREAD = 20_000_000
+"""Ids up to which the data is loaded again, so that texts are shown in their own order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +81,12 @@ def write_with_texts(
         from harness.report.page import write_report
 
     texts = data.test
-    if vocabulary is not None and texts.is_unique:
-        # With each id once they are sorted; texts are read in their own order.
-        texts = load_configured(replace(source, unique=False)).test
+    is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
+    if vocabulary is not None and texts.is_unique and is_small:
+        # With each id once they are sorted; texts are read in their own order. What there is to
+        # note about the data was printed with it.
+        with contextlib.redirect_stderr(io.StringIO()):
+            texts = load_configured(replace(source, unique=False)).test
     path = write_report(folder, trainer, data.test, vocabulary=vocabulary, texts=texts)
     shown = printable(str(path), one_line=True)
     console.print(f"report written to {shown}", soft_wrap=True, markup=False, highlight=False)

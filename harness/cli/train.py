@@ -244,6 +244,8 @@ def train(
     if diverged is None and not outcome.progress.interrupted:
         _report(config, trainer, data, outcome, console)
         timeline.mark("report")
+    elif output.report == "on":
+        console.print("note: the run did not come to its end, so no report was written")
     if output.timing:
         console.print(_timing(timeline))
     if diverged is not None:

@@ -82,6 +82,8 @@ class Report:
     """Of the shown classes."""
     num_word_rows: int
     mistakes: Sequence[Mistake]
+    in_order: bool
+    """Whether the mistakes' ids stand in the text's order, repetitions included."""
 
 
 def collect(
@@ -149,6 +151,7 @@ def collect(
         shown_classes=shown,
         words=heaviest_words(weights, word_rows, vocabulary, most=_MAX_WORDS),
         num_word_rows=word_rows.num_rows,
+        in_order=not texts.is_unique,
         mistakes=[
             Mistake(
                 row=int(numbers[place]),

@@ -82,6 +82,9 @@ def test_a_folder_without_a_run_and_rows_without_labels(tmp_path: Path) -> None:
     page = path.read_text()
     assert page.count("no metrics.jsonl") == 2
     assert "ids " in page
+    assert "its distinct tokens" not in page
+    assert "its distinct tokens" in write_report(tmp_path, own, rows.unique()).read_text()
+    write_report(tmp_path, own, rows)
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
     bare = harness.RaggedSets(
         values=rows.values, row_splits=rows.row_splits, num_tokens=rows.num_tokens

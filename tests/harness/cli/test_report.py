@@ -22,10 +22,6 @@ def test_a_run_gets_its_report(trained_folder: Path, tmp_path: Path) -> None:
     assert (result.code, result.err) == (0, "")
     assert "nothing is left to do" in result.out
     assert (folder / "report.html").exists()
-    # Trained on, it is no longer of this run.
-    result = call("train", *SMALL, *flags[:-2], "--epochs", "3")
-    assert (result.code, result.err) == (0, "")
-    assert not (folder / "report.html").exists()
 
 
 def test_what_is_no_run_has_no_report(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,9 +45,10 @@ TWO = Choice(name="2", why="two GPUs")
 
 def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
     observer = SummaryObserver()
-    (tmp_path / "summary.json").write_text("of the run before")
+    for name in ("summary.json", "report.html"):
+        (tmp_path / name).write_text("of the run before")
     observer.on_start(run_start(tmp_path))
-    assert not (tmp_path / "summary.json").exists(), "a run that fails has no summary"
+    assert os.listdir(tmp_path) == ["config.json"], "a run that fails has no summary"
     observer.on_end(summary())
     content = json.loads((tmp_path / "summary.json").read_text())
     assert set(content) == SUMMARY_KEYS

@@ -7,8 +7,10 @@ from harness.checks import INT32_MAX, require, require_count
 from harness.reading import MAX_UNPACKED_BYTES
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn"]
+Weighting = Literal["binary", "count", "tf_idf"]
 MAX_NGRAMS = 8
 MAX_HASH_BITS = 30
+MAX_TF_IDF_BITS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,13 @@ class BuildOptions:
     hash_bits: int | None = None
     """Hash words to so many bits instead of counting them: there is no list of words to keep."""
 
+    weighting: Weighting = "binary"
+    """What an id of a row counts for: `binary` 1; `count` how often the row has it; `tf_idf` that
+    times the logarithm of how rare it is, as Keras's TextVectorization."""
+
+    normalize: Literal["none", "l2"] = "none"
+    """`l2` divides the weights of a row by the root of their squares' sum."""
+
     strict: bool = False
     """Refuse data in which a row is wrong, instead of leaving the row out and saying so."""
 
@@ -146,6 +155,11 @@ class BuildOptions:
                 self.num_tokens is None and self.min_count == 1,
                 "--hash-bits keeps no list of words, of which --num-tokens and --min-count choose; "
                 "leave them out",
+            )
+            require(
+                self.weighting != "tf_idf" or self.hash_bits <= MAX_TF_IDF_BITS,
+                f"--weighting tf_idf keeps a number for each of 2^{self.hash_bits} hashes; set "
+                f"--hash-bits to {MAX_TF_IDF_BITS} or less",
             )
 
 

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.checks import require_count
-from harness.data.options import MAX_HASH_BITS, WordIds
-from harness.data.ragged import Int32Array
+from harness.data.options import MAX_HASH_BITS, Weighting, WordIds
+from harness.data.ragged import Int32Array, RaggedSets
 from harness.data.tokens import Tokenization, Tokenizer, hashed
+from harness.data.weighting import count, l2_normalized, tf_idf
 from harness.errors import InputError
 from harness.files import write_json
 from harness.reading import read_json
@@ -47,6 +48,11 @@ class Vocabulary:
     """As in `Tokenization`."""
     hash_bits: int | None = None
     """A token's id is its hash of so many bits, and `ids` is empty. None: its id is in `ids`."""
+    weighting: Weighting = "binary"
+    normalize: Literal["none", "l2"] = "none"
+    """As in `BuildOptions`."""
+    idf: Sequence[float] | None = None
+    """For `tf_idf`: the inverse document frequency of each id, [V]."""
 
     def __post_init__(self) -> None:
         _ = self.tokenization  # its own checks
@@ -66,6 +72,19 @@ class Vocabulary:
                 )
         if len(set(self.ids.values())) != len(self.ids):
             raise InputError("the vocabulary has one id for several words. Give each its own.")
+        known = get_args(Weighting), ("none", "l2")
+        if self.weighting not in known[0] or self.normalize not in known[1]:
+            raise InputError(
+                f"the vocabulary's weights are {self.weighting!r:.40}, {self.normalize!r:.40}; "
+                f"they are one of {', '.join(known[0])}, and of {', '.join(known[1])}."
+            )
+        if (self.weighting == "tf_idf") != (self.idf is not None) or (
+            self.idf is not None and np.asarray(self.idf, np.float64).shape != (self.num_tokens,)
+        ):
+            raise InputError(
+                f"the vocabulary is weighted by {self.weighting}, with other than one inverse "
+                f"document frequency for each of {self.num_tokens} ids. Give them with tf_idf only."
+            )
         if not all(isinstance(name, str) for name in self.class_names):
             raise InputError(f"the vocabulary's class_names are {self.class_names!r}, not words.")
 
@@ -158,6 +177,24 @@ class Vocabulary:
             return hashed(tokens, self.hash_bits)
         ids = [self.start_id, *(self.ids.get(token, self.unknown_id) for token in tokens)]
         return np.array([token for token in ids if token is not None], np.int32)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether ids have weights."""
+        return self.weighting != "binary" or self.normalize != "none"
+
+    def weighted(self, sets: RaggedSets) -> RaggedSets:
+        """Rows of ids with the weights that the vocabulary gives them.
+
+        Args:
+            sets: rows with each id as often as it occurs.
+        """
+        if self.weighting == "tf_idf":
+            assert self.idf is not None
+            sets = tf_idf(sets, self.idf)
+        elif self.weighting == "count":
+            sets = count(sets)
+        return l2_normalized(sets) if self.normalize == "l2" else sets
 
     def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
         """As `encode`, of each text; hashed all at once, which is faster."""

@@ -47,10 +47,33 @@ def inverse_document_frequencies(
     Returns:
         float64 [V].
     """
-    once = train.unique()
+    return frequencies_of(
+        rows_with(train), train.num_rows, unknown_id=unknown_id, reserved=reserved
+    )
+
+
+def rows_with(sets: RaggedSets) -> npt.NDArray[np.int64]:
+    """How many rows hold each id, int64 [V]."""
+    once = sets.unique()
     held = once.values if once.weights is None else once.values[once.weights != 0]
-    rows = np.bincount(held, minlength=train.num_tokens)
-    found: Float64Array = np.log1p(train.num_rows / (1 + rows))
+    return np.bincount(held, minlength=sets.num_tokens)
+
+
+def frequencies_of(
+    rows: npt.NDArray[np.int64],
+    num_rows: int,
+    *,
+    unknown_id: int | None = None,
+    reserved: Collection[int] = (),
+) -> Float64Array:
+    """As `inverse_document_frequencies`, of rows that were counted in parts.
+
+    Args:
+        rows: that hold each id, [V].
+        num_rows: of all of them, B.
+        unknown_id, reserved: as there.
+    """
+    found: Float64Array = np.log1p(num_rows / (1 + rows))
     if unknown_id is not None:
         is_word = rows > 0
         is_word[[unknown_id, *reserved]] = False

@@ -128,7 +128,8 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
     (inputs, *others) = signature
     if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
         return False
-    return not others and isinstance(inputs, dict) and inputs.keys() == {"values", "row_splits"}
+    names = {"values", "row_splits", *(["weights"] if vocabulary.is_weighted else [])}
+    return not others and isinstance(inputs, dict) and inputs.keys() == names
 
 
 def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:

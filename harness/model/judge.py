@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError
 from harness.model.export import Head, check_vocabulary, names_of
@@ -31,26 +32,30 @@ class Judge:
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
         """Raises InputError when the vocabulary has ids that the model does not know, or no words;
-        or when the model takes weights, which texts do not have."""
+        or when only one of the two has weights of ids."""
         check_vocabulary(vocabulary, model)
         if not vocabulary.takes_texts:
             raise InputError(
                 "the model was trained on ids that stand for no words, so it cannot judge texts; "
                 "use Trainer.predict on ids"
             )
-        if takes_weights(model):
+        if bool(takes_weights(model)) != vocabulary.is_weighted:
+            have, takes = ("no weights", "some") if takes_weights(model) else ("weights", "none")
             raise InputError(
-                "the model was trained on ids with weights, which a text does not say; use "
-                "Trainer.predict on weighted ids"
+                f"the vocabulary gives ids {have}, but the model takes {takes}; name the model's "
+                "own vocabulary, or use Trainer.predict on its rows"
             )
         self._vocabulary, self._head = vocabulary, head
         self._reserved = {vocabulary.start_id, vocabulary.unknown_id}
-        spec = tf.TensorSpec([None], tf.int32)
+        ids = tf.TensorSpec([None], tf.int32)
+        inputs = {"values": ids, "row_splits": ids}
+        if vocabulary.is_weighted:
+            inputs["weights"] = tf.TensorSpec([None], tf.float32)
 
-        @tf.function(input_signature=[spec, spec], autograph=False)
-        def logits(values: tf.Tensor, row_splits: tf.Tensor) -> tf.Tensor:
+        @tf.function(input_signature=[inputs], autograph=False)
+        def logits(rows: dict[str, tf.Tensor]) -> tf.Tensor:
             with computing(Surroundings(implementation="gather", export=True)):
-                outputs = model({"values": values, "row_splits": row_splits}, training=False)
+                outputs = model(rows, training=False)
             return tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
 
         self._logits = logits
@@ -73,7 +78,14 @@ class Judge:
         """[B, K], or [B, 1] where there are two classes."""
         splits = np.zeros(len(rows) + 1, np.int32)
         np.cumsum([len(row) for row in rows], out=splits[1:])
-        found: Floats = self._logits(np.concatenate(rows), splits).numpy()
+        inputs: dict[str, Any] = {"values": np.concatenate(rows), "row_splits": splits}
+        if self._vocabulary.is_weighted:
+            sets = self._vocabulary.weighted(
+                RaggedSets(**inputs, num_tokens=self._vocabulary.num_tokens)
+            )
+            inputs = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
+            inputs["weights"] = sets.weights
+        found: Floats = self._logits(inputs).numpy()
         return found
 
     def probabilities(self, rows: Sequence[Ids]) -> Floats:

@@ -26,6 +26,11 @@ class TextEncoder(tf.Module):
         if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
             raise InputError("the model's vocabulary takes no texts; export it without")
         self._vocabulary = vocabulary
+        self._separator = _SEPARATOR
+        if vocabulary.tokenizer == "whitespace":
+            self._separator = f"[{_class_of(str.isspace)}]"
+        elif vocabulary.tokenizer == "scikit-learn":
+            self._separator = f"[^{_class_of(lambda c: c.isalnum() or c == '_')}]"
         if vocabulary.hash_bits is not None:
             return
         words, ids = list(vocabulary.ids), list(vocabulary.ids.values())
@@ -37,7 +42,8 @@ class TextEncoder(tf.Module):
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`values` int32 [N] and `row_splits` int32 [B + 1] of texts [B] in UTF-8."""
+        """`values` int32 [N] and `row_splits` int32 [B + 1] of texts [B] in UTF-8; where ids have
+        weights, `weights` float32 [N], those of an id that a row repeats to be added up."""
         vocabulary = self._vocabulary
         tokens = words = self._words(texts)
         for length in range(2, vocabulary.ngrams + 1):
@@ -51,18 +57,34 @@ class TextEncoder(tf.Module):
                 ids = tf.ragged.boolean_mask(ids, ids >= 0)
         if vocabulary.start_id is not None:
             ids = tf.concat([tf.fill([tf.size(texts), 1], vocabulary.start_id), ids], axis=1)
-        return {"values": ids.values, "row_splits": tf.cast(ids.row_splits, tf.int32)}
+        rows = {"values": ids.values, "row_splits": tf.cast(ids.row_splits, tf.int32)}
+        return rows | ({"weights": self._weights(ids)} if vocabulary.is_weighted else {})
+
+    def _weights(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """float32 [N]: the weight of a row's id, divided by how often the row has it."""
+        vocabulary = self._vocabulary
+        values = tf.cast(ids.values, tf.int64)
+        each = tf.ones(tf.shape(values), tf.float64)  # added up, they are counts
+        if vocabulary.idf is not None:
+            each = tf.gather(tf.constant(vocabulary.idf, tf.float64), values)
+        if vocabulary.normalize == "none":
+            return tf.cast(each, tf.float32)
+        rows = ids.value_rowids()
+        pairs, places = tf.unique(rows * vocabulary.num_tokens + values)
+        own = tf.math.unsorted_segment_sum(each, places, tf.size(pairs))
+        if vocabulary.weighting == "binary":
+            counts = tf.math.unsorted_segment_sum(tf.ones_like(each), places, tf.size(pairs))
+            each, own = each / tf.gather(counts, places), tf.ones_like(own)
+        num_rows = ids.nrows()
+        squares = tf.math.unsorted_segment_sum(own**2, pairs // vocabulary.num_tokens, num_rows)
+        lengths = tf.gather(tf.sqrt(squares), rows)
+        return tf.cast(tf.math.divide_no_nan(each, lengths), tf.float32)
 
     def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """The words of each text, [B, ragged]."""
         tokenizer = self._vocabulary.tokenizer
-        if tokenizer == "keras":
-            spaced = tf.strings.regex_replace(_lower(texts), _SEPARATOR, " ")
-        elif tokenizer == "whitespace":
-            spaced = tf.strings.regex_replace(texts, f"[{_class_of(str.isspace)}]", " ")
-        else:
-            not_words = f"[^{_class_of(lambda c: c.isalnum() or c == '_')}]"
-            spaced = tf.strings.regex_replace(_lower(texts), not_words, " ")
+        texts = texts if tokenizer == "whitespace" else _lower(texts)
+        spaced = tf.strings.regex_replace(texts, self._separator, " ")
         words = tf.strings.split(spaced, " ")
         least = 2 if tokenizer == "scikit-learn" else 1
         lengths = tf.strings.length(words.values, unit="UTF8_CHAR")

@@ -29,8 +29,9 @@ TABLE = "review,sentiment\n" + "".join(
 def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     table, run_dir = tmp_path / "reviews.csv", tmp_path / "run"
     table.write_text(TABLE + "short\n")
-    layout = ("--batch-size", "20", "--epochs", "40", "--ngrams", "2", *NETWORK, *IMPLEMENTATION)
-    done = call("train", "--data", table, "--run-dir", run_dir, *layout)
+    weights = ("--weighting", "tf_idf", "--normalize", "l2")
+    layout = ("--batch-size", "20", "--epochs", "60", "--ngrams", "2", *NETWORK, *IMPLEMENTATION)
+    done = call("train", "--data", table, "--run-dir", run_dir, *layout, *weights)
     assert done.code == 0, done.err
     assert "text from column review, labels from column sentiment" in done.err
     assert f"{table}, line 102: too few columns" in done.err

@@ -96,8 +96,13 @@ VOCABULARIES = [
     Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, tokenizer="whitespace", ngrams=2),
     Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, tokenizer="scikit-learn", ngrams=2),
     Vocabulary(ids={}, num_tokens=1 << 20, hash_bits=20, tokenizer="whitespace", ngrams=2),
+    Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, weighting="count"),
+    Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, normalize="l2"),
+    Vocabulary(
+        ids=IDS, num_tokens=9, weighting="tf_idf", normalize="l2", idf=[0.1 * n for n in range(9)]
+    ),
 ]
-ENCODERS: list[TextEncoder] = []
+ENCODERS: list[tf.types.experimental.GenericFunction] = []
 
 
 @hypothesis.given(
@@ -108,10 +113,25 @@ ENCODERS: list[TextEncoder] = []
 @hypothesis.example("A\u2019B \u00a0c\r\x0bd ΑΣ! ΑΣ'Α")  # noqa: RUF001
 @hypothesis.example("a été AB ab A B C a b c b\x0bc\x1cd İ a\u3000été a_b 1 22")
 def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
-    ENCODERS[:] = ENCODERS or map(TextEncoder, VOCABULARIES)
+    texts = tf.TensorSpec([None], tf.string)
+    ENCODERS[:] = ENCODERS or [
+        tf.function(TextEncoder(vocabulary).__call__, input_signature=[texts])
+        for vocabulary in VOCABULARIES
+    ]
     for vocabulary, encoder in zip(VOCABULARIES, ENCODERS, strict=True):
-        found = encoder(tf.constant(np.array([text.encode()], object)))["values"].numpy().tolist()
-        assert found == vocabulary.encode(text).tolist(), vocabulary
+        found = encoder(tf.constant(np.array([text.encode(), b"a b a"], object)))
+        rows = [vocabulary.encode(text), vocabulary.encode("a b a")]
+        np.testing.assert_array_equal(found["values"], np.concatenate(rows), str(vocabulary))
+        if vocabulary.is_weighted:
+            splits = np.cumsum([0, *map(len, rows)])
+            sets = harness.RaggedSets(
+                values=np.concatenate(rows), row_splits=splits, num_tokens=vocabulary.num_tokens
+            )
+            given = sets.derived(weights=found["weights"].numpy()).unique()
+            expected = vocabulary.weighted(sets)
+            np.testing.assert_array_equal(given.values, expected.values)
+            assert given.weights is not None
+            np.testing.assert_allclose(given.weights, expected.weights, rtol=1e-6)
 
 
 def test_ids_without_words_are_no_texts() -> None:

@@ -1,0 +1,178 @@
+"""Builds a data set from a source: three passes, of which none holds all rows in memory.
+
+1. Blocks of texts become blocks of numbered tokens, in files; rows, labels and digests are noted.
+2. Test rows are drawn where the source has none; the tokens of the train rows are counted.
+3. Tokens become ids, test rows first, in the files of a store.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from harness.data import store
+from harness.data.build.blocks import NumberedBlock, block_of, digests_of_sets
+from harness.data.build.numbering import numbered_vocabulary
+from harness.data.build.rows import Kind, RowFacts, settled
+from harness.data.build.summary import FILE_NAME, Built
+from harness.data.build.workers import Rows as BlockRows
+from harness.data.build.workers import Workers
+from harness.data.build.writing import Blocks, write
+from harness.data.options import BuildOptions
+from harness.data.ragged import RaggedSets
+from harness.data.readers.records import Block, Problems, Source
+from harness.data.tokens import Tokenization
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.errors import InputError
+
+_ALONE_BYTES = 8_000_000
+"""A smaller source is tokenized before another process has started."""
+
+_OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
+    "texts": (),
+    "tokens": ("tokenizer", "ngrams"),
+    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits"),
+}
+"""Those that cannot apply to other kinds of rows."""
+
+Progress = Callable[[int], None]
+"""Is told of bytes of text that were read."""
+
+
+def build(
+    source: Source,
+    options: BuildOptions,
+    folder: Path,
+    *,
+    blocks_folder: Path,
+    unique: bool = True,
+    seed: int = 0,
+    progress: Progress = lambda num_bytes: None,
+) -> Built:
+    """Builds a data set; the same source and options give the same one.
+
+    Args:
+        source: to read.
+        options: how.
+        folder: to make, for `store.load` and with the vocabulary.
+        blocks_folder: for the blocks; those in it are taken as they are. It is left as it is.
+        unique: whether to keep each id of a row once.
+        seed: of the draw of test rows.
+        progress: is told how far it is.
+
+    Raises:
+        InputError: the source cannot be read, or there is nothing to train or to test on.
+        OSError: the disk is full, or another failure while writing.
+    """
+    problems = Problems(strict=options.strict)
+    facts = _numbered(source, options, blocks_folder, problems, progress)
+    rows = settled(facts, problems, test_split=options.test_split, seed=seed)
+    vocabulary = numbered_vocabulary(rows, options, _reader(blocks_folder))
+    folder.mkdir()
+    num_ids, num_unknown = write(rows, vocabulary, _reader(blocks_folder), folder, unique=unique)
+    described = {
+        "name": source.name,
+        "num_tokens": vocabulary.num_tokens,
+        "num_classes": len(rows.class_names),
+        "is_unique": unique or vocabulary.is_weighted or rows.has_weights,
+    }
+    vocabulary.save(folder / VOCABULARY_FILE_NAME)
+    built = Built(
+        source=str(source.path),
+        note=source.note,
+        train_rows=int(rows.train.sum()),
+        test_rows=int(rows.test.sum()),
+        test_rows_drawn=rows.is_drawn,
+        multi_label=rows.is_multi_label,
+        rows_of_classes=rows.rows_of_classes(),
+        num_tokens=vocabulary.num_tokens,
+        num_ids=num_ids,
+        num_unknown=num_unknown,
+        problems=dict(problems.counts),
+        first_problems=dict(problems.first),
+    )
+    built.save(folder / FILE_NAME)
+    store.seal(folder, described, held_out_rows=built.test_rows)
+    return built
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06}.npz"
+
+
+def _reader(folder: Path) -> Blocks:
+    """The blocks in a folder, in order, any number of times."""
+
+    def blocks() -> Iterator[NumberedBlock]:
+        number = 0
+        while (path := _path(folder, number)).exists():
+            yield NumberedBlock.load(path)
+            number += 1
+
+    return blocks
+
+
+def _numbered(
+    source: Source, options: BuildOptions, folder: Path, problems: Problems, progress: Progress
+) -> RowFacts:
+    """The first pass: blocks in files, and what is noted of their rows."""
+    facts = RowFacts(str(source.path))
+    total = source.num_bytes()
+    is_small = total is not None and total < _ALONE_BYTES
+    processes = 1 if is_small else len(os.sched_getaffinity(0))
+    tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
+    given: deque[Block] = deque()
+
+    def rows_to_tokenize() -> Iterator[BlockRows | None]:
+        for number, block in enumerate(source.blocks(problems)):
+            given.append(block)
+            _check_options(block, options, source)
+            rows = block.texts if block.texts is not None else block.tokens
+            yield None if _path(folder, number).exists() else rows
+
+    with Workers(tokenization, processes=processes) as workers:
+        for number, found in enumerate(workers.map(rows_to_tokenize())):
+            block, path = given.popleft(), _path(folder, number)
+            if path.exists():  # of a build that was interrupted
+                numbered = NumberedBlock.load(path)
+            else:
+                made = found or _of_ids(block)
+                numbered = block_of(block, *made, where=facts.where)
+                numbered.save(path)
+            facts.add(numbered, kind=_kind(block))
+            progress(_num_bytes(block))
+    return facts
+
+
+def _of_ids(block: Block) -> tuple[RaggedSets, list[int]]:
+    assert block.sets is not None
+    return block.sets, digests_of_sets(block.sets)
+
+
+def _kind(block: Block) -> Kind:
+    return "texts" if block.texts is not None else "tokens" if block.tokens is not None else "sets"
+
+
+def _num_bytes(block: Block) -> int:
+    """Of the text in a block."""
+    if block.sets is not None:
+        return 4 * block.sets.nnz
+    if block.texts is not None:
+        return sum(map(len, block.texts))
+    return sum(len(token) + 1 for row in block.tokens or () for token in row)
+
+
+def _check_options(block: Block, options: BuildOptions, source: Source) -> None:
+    kind, usual = _kind(block), BuildOptions()
+    chosen = [
+        f"--{name.replace('_', '-')}"
+        for name in _OPTIONS_OF_TEXTS[kind]
+        if getattr(options, name) != getattr(usual, name)
+    ]
+    if chosen:
+        what = "ids" if kind == "sets" else "lists of strings, which are its tokens"
+        raise InputError(
+            f"{source.path} holds {what}, so {', '.join(chosen)} cannot apply. Leave it out."
+        )

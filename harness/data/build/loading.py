@@ -1,0 +1,196 @@
+"""Data sets that are built when they are loaded: in the cache, or in a temporary folder."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.data import cache, store
+from harness.data.build.building import Progress, build
+from harness.data.build.summary import FILE_NAME, Built, notes_in
+from harness.data.options import BuildOptions
+from harness.data.ragged import RaggedSets
+from harness.data.readers.columns import ColumnOptions
+from harness.data.readers.formats import open_source
+from harness.data.readers.frames import source_of
+from harness.data.readers.records import Source
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.data.vocabulary import Vocabulary
+from harness.errors import InputError
+from kernels.files import own_file, replacing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A data set that was built."""
+
+    sets: RaggedSets
+    num_test_rows: int
+    """The first ones."""
+    vocabulary: Vocabulary
+    notes: Sequence[str]
+
+
+def load_or_build(
+    path: Path,
+    options: BuildOptions,
+    *,
+    unique: bool,
+    seed: int,
+    use_cache: bool,
+    max_data_bytes: int,
+) -> Loaded:
+    """The data set of a source, from the cache if it was built before.
+
+    Raises:
+        InputError: as `build`.
+    """
+    source = opened_source(path, options, max_data_bytes=max_data_bytes)
+    paths = [path, *([Path(options.test_data)] if options.test_data else [])]
+    return cache.mapped_or_built(
+        paths,
+        (options, unique, seed),
+        lambda folder: _build(source, options, folder, unique=unique, seed=seed),
+        _load,
+        use_cache=use_cache,
+    )
+
+
+def build_folder(
+    path: Path,
+    options: BuildOptions,
+    output: Path,
+    *,
+    unique: bool,
+    seed: int,
+    max_data_bytes: int,
+    started: Callable[[Source, int], Progress],
+) -> Built:
+    """Builds a data set in a new folder. What is done of it lies beside, in OUTPUT.building, until
+    it is complete: when the same build is started again, it goes on from there.
+
+    Args:
+        path: of the source.
+        options: how.
+        output: the folder.
+        unique, seed: as of `build`.
+        max_data_bytes: what an archive may unpack to.
+        started: is told of the source, and of how many blocks were there; returns what is told of
+            the progress.
+
+    Raises:
+        InputError: as `build`; or the folder exists, or another process is building it.
+        OSError: as `build`.
+    """
+    if output.exists() or output.is_symlink():
+        raise InputError(f"{output} exists already. Choose another folder, or remove it first.")
+    source = opened_source(path, options, max_data_bytes=max_data_bytes)
+    paths = [path, *([Path(options.test_data)] if options.test_data else [])]
+    key = cache.key_of(paths, (options, unique, seed))
+    work = output.parent / f"{output.name}.building"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with _claimed(work, output):
+            blocks = work / key
+            if not blocks.exists():  # nothing, or a build of something else
+                for other in work.glob("[0-9a-f]*"):
+                    shutil.rmtree(other)
+                blocks.mkdir()
+            progress = started(source, len(list(blocks.glob("*.npz"))))
+            with replacing(output) as beside:
+                built = build(
+                    source,
+                    options,
+                    beside,
+                    blocks_folder=blocks,
+                    unique=unique,
+                    seed=seed,
+                    progress=progress,
+                )
+            shutil.rmtree(work)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{output} cannot be made: {error}. Choose another folder.") from error
+    return built
+
+
+@contextlib.contextmanager
+def _claimed(work: Path, output: Path) -> Iterator[None]:
+    descriptor = own_file(work / "lock")
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is building {output}. Wait for it, or choose another folder."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def build_of_table(
+    table: Any, options: BuildOptions, *, labels: Sequence[Any] | None, unique: bool, seed: int
+) -> Loaded | None:
+    """The data set of a frame or a matrix; None for any other object.
+
+    Raises:
+        InputError: as `build`.
+    """
+    if options.test_data is not None:
+        raise InputError("test_data names a file, which a frame has none of. Load both as files.")
+    source = source_of(table, _columns(options), labels=labels)
+    if source is None:
+        return None
+    return cache.mapped_or_built(
+        [],
+        (),
+        lambda folder: _build(source, options, folder, unique=unique, seed=seed),
+        _load,
+        use_cache=False,
+    )
+
+
+def opened_source(path: Path, options: BuildOptions, *, max_data_bytes: int) -> Source:
+    """The reader of a source and of its test data.
+
+    Raises:
+        InputError: it is missing or of no known format, or its columns are not plain to see.
+    """
+    columns = _columns(options)
+    return open_source(
+        path,
+        test_path=options.test_data,
+        text_column=columns.text_column,
+        label_column=columns.label_column,
+        label_separator=columns.label_separator,
+        max_data_bytes=max_data_bytes,
+    )
+
+
+def _columns(options: BuildOptions) -> ColumnOptions:
+    return ColumnOptions(
+        text_column=options.text_column,
+        label_column=options.label_column,
+        label_separator=options.label_separator,
+    )
+
+
+def _build(
+    source: Source, options: BuildOptions, folder: Path, *, unique: bool, seed: int
+) -> None:
+    blocks = folder.parent / f"{folder.name}.blocks"
+    blocks.mkdir()
+    build(source, options, folder, blocks_folder=blocks, unique=unique, seed=seed)
+
+
+def _load(folder: Path) -> Loaded:
+    return Loaded(
+        sets=store.load(folder),
+        num_test_rows=store.held_out_rows(folder),
+        vocabulary=Vocabulary.load(folder / VOCABULARY_FILE_NAME),
+        notes=notes_in(folder / FILE_NAME),
+    )

@@ -1,0 +1,103 @@
+"""The second pass of a build: the tokens of the train rows, and their ids."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from harness.data.build.counting import Counted, most_frequent
+from harness.data.build.rows import Rows
+from harness.data.build.writing import Blocks, chosen_rows, with_ids
+from harness.data.options import BuildOptions
+from harness.data.tokens import Tokenizer
+from harness.data.vocabulary import Vocabulary
+from harness.data.weighting import frequencies_of, rows_with
+from harness.errors import InputError
+
+_NUM_TOKENS = 10_000
+"""Unless asked otherwise: the tutorial's."""
+
+
+def numbered_vocabulary(
+    rows: Rows, options: BuildOptions, blocks: Blocks
+) -> Vocabulary:
+    """The second pass: the tokens of the train rows, their ids, and what those are weighted by.
+
+    Args:
+        rows: of all blocks.
+        options: how.
+        blocks: gives the blocks, the same each time that it is called.
+
+    Raises:
+        InputError: when ids exceed their limit.
+    """
+    vocabulary = _numbered(rows, options, blocks)
+    return _with_weighting(vocabulary, rows, options, blocks)
+
+
+def _with_weighting(
+    vocabulary: Vocabulary, rows: Rows, options: BuildOptions, blocks: Blocks
+) -> Vocabulary:
+    start_id = vocabulary.start_id
+    if (options.weighting, options.normalize) != ("binary", "none"):
+        start_id = None  # TextVectorization and CategoryEncoding have none to weigh
+    idf = None
+    if options.weighting == "tf_idf":
+        counts = np.zeros(vocabulary.num_tokens, np.int64)
+        for block, chosen in chosen_rows(blocks, rows.train):
+            counts += rows_with(with_ids(block, vocabulary).take(chosen))
+        found = frequencies_of(counts, int(rows.train.sum()), unknown_id=vocabulary.unknown_id)
+        idf = found.tolist()
+    return replace(
+        vocabulary,
+        start_id=start_id,
+        weighting=options.weighting,
+        normalize=options.normalize,
+        idf=idf,
+    )
+
+
+def _numbered(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vocabulary:
+    names = rows.class_names
+    if rows.kind == "sets":
+        shown = 1 + max(int(block.values.max(initial=0)) for block in blocks())
+        if options.num_tokens is not None and options.num_tokens < shown:
+            raise InputError(
+                f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
+                f"Set it to {shown} or more, or leave it out."
+            )
+        return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
+    tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
+    if options.hash_bits is not None:
+        return Vocabulary(
+            ids={},
+            num_tokens=1 << options.hash_bits,
+            class_names=names,
+            tokenizer=tokenizer,
+            ngrams=options.ngrams,
+            hash_bits=options.hash_bits,
+        )
+
+    def counted() -> Iterator[Counted]:
+        start = 0
+        for block in blocks():
+            stop = start + block.num_rows
+            in_train = np.repeat(rows.train[start:stop], np.diff(block.row_splits))
+            assert block.tokens is not None
+            counts = np.bincount(block.values[in_train], minlength=len(block.tokens))
+            yield block.tokens, counts
+            start = stop
+
+    # As in Keras's imdb.npz: 0 pads, 1 starts, 2 is unknown, 3 is free, and words follow.
+    first = 4
+    most = (options.num_tokens or _NUM_TOKENS) - first
+    tokens = most_frequent(counted, most=most, min_count=options.min_count)
+    return Vocabulary(
+        ids={token: number for number, token in enumerate(tokens, first)},
+        num_tokens=first + len(tokens),
+        start_id=1 if rows.kind == "texts" else None,
+        unknown_id=2,
+        class_names=names,
+        tokenizer=tokenizer,
+        ngrams=options.ngrams,
+    )

@@ -1,0 +1,188 @@
+"""What is known of the rows of a source before they have ids: parts, labels, and digests.
+
+Letters: B rows, K classes, L labels of all rows together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.build.blocks import NumberedBlock
+from harness.data.ragged import rarest, stratified
+from harness.data.readers.records import Part, Problems
+from harness.data.tokens import Places
+from harness.errors import InputError
+
+Kind = Literal["texts", "tokens", "sets"]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_MAX_LISTED = 5
+
+
+class RowFacts:
+    """Collects them, block by block."""
+
+    def __init__(self, where: str) -> None:
+        """Args:
+        where: the rows are from, for messages.
+        """
+        self.where = where
+        self.kind: Kind = "texts"
+        self.is_multi_label = False
+        self.has_weights = False
+        """Whether any ids came with weights."""
+        self.class_numbers = Places()
+        """Of names, as they appear."""
+        self._parts: list[tuple[Part, int]] = []
+        self._digests: list[npt.NDArray[np.uint64]] = []
+        self._labels: list[Ints] = []
+        self._num_labels: list[Ints] = []
+
+    def add(self, block: NumberedBlock, *, kind: Kind) -> None:
+        """Notes the rows of a block."""
+        self.kind = kind
+        self.is_multi_label |= block.is_multi_label
+        self.has_weights |= block.weights is not None
+        numbers = [self.class_numbers[name] for name in block.labels.tokens]
+        self._parts.append((block.part, block.num_rows))
+        self._digests.append(block.digests)
+        self._labels.append(np.array(numbers, np.int64)[block.labels.values])
+        self._num_labels.append(np.diff(block.labels.row_splits))
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return sum(count for _, count in self._parts)
+
+    def of_part(self, part: Part) -> Bools:
+        """[B]"""
+        return np.repeat(
+            [name == part for name, _ in self._parts], [count for _, count in self._parts]
+        )
+
+    @property
+    def digests(self) -> npt.NDArray[np.uint64]:
+        """[B]"""
+        return np.concatenate(self._digests)
+
+    @property
+    def labels(self) -> tuple[Ints, Ints]:
+        """Numbers of classes [L], and where those of each row begin and end [B + 1]."""
+        lengths = np.concatenate(self._num_labels)
+        return np.concatenate(self._labels), np.concatenate([[0], np.cumsum(lengths)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Which rows are used for what."""
+
+    where: str
+    kind: Kind
+    train: Bools
+    test: Bools
+    """[B]; a row that is in neither is left out."""
+    is_drawn: bool
+    """Whether the test rows were drawn from the others."""
+    is_multi_label: bool
+    has_weights: bool
+    class_names: Sequence[str]
+    """[K], sorted."""
+    labels: Ints
+    label_splits: Ints
+    """Classes by their places in `class_names`, of all rows."""
+
+    def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
+        """The parts of a store for these rows: `labels`, or sets of them."""
+        lengths = np.diff(self.label_splits)[rows]
+        splits = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.label_splits[rows] - splits[:-1], lengths)
+        labels = self.labels[source + np.arange(splits[-1])].astype(np.int32)
+        if not self.is_multi_label:
+            return {"labels": labels}
+        no_labels = np.zeros(rows.shape[0], np.int32)
+        return {"labels": no_labels, "label_values": labels, "label_splits": splits}
+
+    def rows_of_classes(self) -> dict[str, int]:
+        """By class: how many rows it has, to train and to test on together."""
+        used = np.repeat(self.train | self.test, np.diff(self.label_splits))
+        counts = np.bincount(self.labels[used], minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+
+def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int) -> Rows:
+    """Draws test rows where there are none, and numbers the classes.
+
+    Raises:
+        InputError: there is nothing to train on, or nothing to tell apart.
+    """
+    where, num_rows = facts.where, facts.num_rows
+    if num_rows < 2:
+        raise InputError(
+            f"{where} has {num_rows} rows that can be used, and training and testing take one "
+            "each. Give more rows."
+        )
+    labels, splits = facts.labels
+    test = facts.of_part("test")
+    is_drawn = not test.any()
+    if is_drawn:
+        classes = rarest(labels, splits) if facts.is_multi_label else labels
+        num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
+        test = stratified(classes, num_drawn, seed=seed)
+    elif test.all():
+        raise InputError(f"{where} has test rows alone. Give rows to train on.")
+    train = ~test
+    # Classes are those of the train rows; a model cannot learn another.
+    known = np.zeros(len(facts.class_numbers), np.bool_)
+    of_row = np.repeat(np.arange(num_rows), np.diff(splits))
+    known[labels[train[of_row]]] = True
+    names = sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
+    if all(_is_number(name) for name in names):
+        names.sort(key=float)
+    if len(names) < 2:
+        listed = f"the class {names[0]:.100}" if names else "no classes"
+        raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
+    places = np.full(len(facts.class_numbers), -1)
+    places[[facts.class_numbers[name] for name in names]] = np.arange(len(names))
+    labels = places[labels]
+    if (labels < 0).any():
+        unknown = [name for name, has in zip(facts.class_numbers, known, strict=True) if not has]
+        listed = ", ".join(f"{name:.40}" for name in unknown[:_MAX_LISTED])
+        count = int((labels < 0).sum())
+        problems.add(
+            "test label that no train row has", f"{where}, as in the class {listed}", count=count
+        )
+        if not facts.is_multi_label:
+            test = test & (labels >= 0)
+            if not test.any():
+                raise InputError(f"{where}: no test row has a class of the train rows.")
+            labels = np.maximum(labels, 0)  # of rows that are left out
+        else:
+            splits = np.concatenate([[0], np.cumsum(labels >= 0)])[splits]
+            labels = labels[labels >= 0]
+    digests = facts.digests
+    both = test & (digests > 0) & np.isin(digests, digests[train])
+    if both.any():
+        problems.add("test row that is a train row as well", where, count=int(both.sum()))
+    return Rows(
+        where=where,
+        kind=facts.kind,
+        train=train,
+        test=test,
+        is_drawn=is_drawn,
+        is_multi_label=facts.is_multi_label,
+        has_weights=facts.has_weights,
+        class_names=names,
+        labels=labels,
+        label_splits=splits,
+    )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return float(name) == float(name)
+    except ValueError:
+        return False

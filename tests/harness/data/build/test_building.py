@@ -1,0 +1,295 @@
+"""Data sets of sources: every row has the ids that its text has, and what is wrong is counted."""
+
+import csv
+import json
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import harness
+from harness.data.options import ImdbOptions
+from harness.data.tokens import Tokenization
+from harness.errors import InputError
+
+WORDS = st.lists(st.sampled_from(["good", "Bad", "film,", "it's", "été", "x"]), max_size=6)
+ROWS = st.lists(st.tuples(WORDS.map(" ".join), st.sampled_from("ab")), min_size=6, max_size=30)
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def texts_of(sets: harness.RaggedSets, vocabulary: Any) -> list[tuple[str, int]]:
+    rows = [vocabulary.decode(sets.row(index)) for index in range(sets.num_rows)]
+    return list(zip(rows, sets.labels.tolist(), strict=True))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(train=ROWS, test=ROWS, ngrams=st.integers(1, 2), limit=st.integers(5, 12))
+def test_rows_and_vocabulary_are_those_of_the_texts(
+    tmp_path: Path, train: list[Any], test: list[Any], ngrams: int, limit: int
+) -> None:
+    if len({label for _, label in train}) < 2 or not {label for _, label in test}:
+        return
+    sources = write_csv(tmp_path / "a.csv", train), write_csv(tmp_path / "b.csv", test)
+    data = harness.load(
+        sources[0], test_data=str(sources[1]), ngrams=ngrams, num_tokens=limit, unique=False
+    )
+    tokenization = Tokenization(ngrams=ngrams)
+    counts: Counter[str] = Counter()
+    for text, _ in train:
+        counts.update(tokenization.tokens(text))
+    vocabulary = data.vocabulary
+    assert vocabulary is not None
+    # Of equally frequent ones, runs come behind the words of their block.
+    ranked = [counts[token] for token in vocabulary.ids]
+    assert ranked == sorted(counts.values(), reverse=True)[: limit - 4]
+    assert list(vocabulary.ids.values()) == list(range(4, 4 + len(ranked)))
+    assert data.num_tokens == 4 + len(ranked)
+    for part, rows in ((data.train, train), (data.test, test)):
+        expected = [
+            (sorted(vocabulary.encode(text).tolist()), "ab".index(label)) for text, label in rows
+        ]
+        found = [
+            (sorted(part.row(index).tolist()), int(part.labels[index]))
+            for index in range(part.num_rows)
+        ]
+        assert found == expected
+
+
+def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
+    """The words of each review, where the vocabulary has all of the train half. Those that only the
+    test half has are left out of Keras's file, and unknown here."""
+    archive = imdb_path.parent / "aclImdb_labelled.tar.xz"
+    if not archive.exists():
+        pytest.skip(f"no {archive}")
+    ours = harness.load(archive, num_tokens=100_000, unique=False)
+    options = ImdbOptions(split="standard", num_words=100_000)  # None leaves one out
+    keras = harness.load(imdb_path, imdb=options, unique=False)
+    assert ours.vocabulary is not None
+    assert keras.vocabulary is not None
+    assert ours.vocabulary.class_names == ["neg", "pos"]
+    lacking = keras.vocabulary.ids.keys() - ours.vocabulary.ids.keys()
+    assert (len(lacking), len(ours.vocabulary.ids)) == (0, 88_581)
+    numbers = np.zeros(keras.num_tokens + 1, np.int32)
+    for word, token in keras.vocabulary.ids.items():
+        numbers[token] = ours.vocabulary.ids[word]
+    for mine, theirs in ((ours.train, keras.train), (ours.test, keras.test)):
+        assert rows_of(mine, np.arange(mine.num_tokens)) == rows_of(theirs, numbers)
+
+
+def rows_of(sets: harness.RaggedSets, numbers: np.ndarray) -> Counter[tuple[int, bytes]]:
+    """Rows as their label and the numbers of their words in order."""
+    rows: Counter[tuple[int, bytes]] = Counter()
+    for index in range(sets.num_rows):
+        ids = sets.row(index)
+        ids = numbers[ids[ids > 3]].astype(np.int32)
+        rows[int(sets.labels[index]), ids[ids > 3].tobytes()] += 1
+    return rows
+
+
+def test_what_is_wrong_is_counted_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write_csv(tmp_path / "train.csv", [("a b", "yes"), ("c", "no"), ("b", "yes")])
+    test = tmp_path / "test.csv"
+    test.write_bytes(b"text,label\na b,yes\nnew,perhaps\nc \xff,no\nshort\n")
+    options: dict[str, Any] = {"test_data": str(test)}
+    data = harness.load(train, **options)
+    assert (data.train.num_rows, data.test.num_rows) == (3, 2)
+    notes = capsys.readouterr().err
+    for said in (
+        "as in the class perhaps: test label that no train row has",
+        "test row that is a train row as well",
+        "test.csv, line 4: invalid UTF-8",
+        "test.csv, line 5: too few columns",
+        "text from column text, labels from column label",
+    ):
+        assert said in notes
+    with pytest.raises(InputError, match=r"line 4: invalid UTF-8\. Correct it"):
+        harness.load(train, **options, strict=True)
+    test.write_text("text,label\nnew,perhaps\n")
+    with pytest.raises(InputError, match="no test row has a class of the train rows"):
+        harness.load(train, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([("a", "x")], {}, "1 rows that can be used"),
+        ([("a", "x"), ("b", "x"), ("c", "x")], {}, "the class x alone to train on"),
+        ([("a", "x"), ("b", "y")], {"text_column": "t"}, "no column t"),
+        ([("a", "x"), ("b", "y")], {"label_column": ""}, "has no labels"),
+        ([("a", "x"), ("b", "y")], {"hash_bits": 40}, "--hash-bits is 40"),
+        ([("a", "x"), ("b", "y")], {"hash_bits": 4, "num_tokens": 9}, "keeps no list of words"),
+        ([("a", "x"), ("b", "y")], {"test_split": 1.0}, "--test-split is 1.0"),
+        ([("a", "x"), ("b", "y")], {"colour": "red"}, "no option colour of load"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_told(
+    tmp_path: Path, rows: list[tuple[str, str]], options: dict[str, Any], message: str
+) -> None:
+    path = write_csv(tmp_path / "rows.csv", rows)
+    with pytest.raises(InputError, match=message):
+        harness.load(path, **options)
+
+
+def test_test_rows_are_drawn_by_class(tmp_path: Path) -> None:
+    rows = [(f"text {number}", "rare" if number < 20 else "common") for number in range(100)]
+    path = write_csv(tmp_path / "sorted.csv", rows)
+    data = harness.load(path, test_split=0.3)
+    assert np.bincount(data.test.labels).tolist() == [24, 6]
+    again = harness.load(path, test_split=0.3)
+    assert again.train.fingerprint == data.train.fingerprint
+    other = harness.load(path, test_split=0.3, split_seed=1)
+    words = [made.vocabulary.ids for made in (data, again, other) if made.vocabulary]
+    assert words[0] == words[1] != words[2]
+
+
+def test_lists_of_strings_and_of_labels(tmp_path: Path) -> None:
+    path = tmp_path / "baskets.jsonl"
+    rows = [
+        {"items": ["New York", "x,y"], "tags": ["b", "a"]},
+        {"items": ["x,y"], "tags": ["c"]},
+        {"items": [], "tags": ["a"]},
+        {"items": ["z", "z"], "tags": []},
+        {"items": ["z"], "tags": ["c", "b"]},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    data = harness.load(path, test_split=0.2)
+    assert data.is_multi_label
+    assert data.vocabulary is not None
+    assert list(data.vocabulary.class_names) == ["a", "b", "c"]
+    assert data.vocabulary.tokenizer == "list"
+    assert data.vocabulary.encode('["x,y", "unseen"]').tolist()[1] == 2
+    found = []
+    for part in (data.test, data.train):
+        assert part.label_sets is not None
+        for index in range(part.num_rows):
+            names = [data.vocabulary.class_names[n] for n in part.label_sets.row(index)]
+            found.append((data.vocabulary.decode(part.row(index)), names))
+    assert sorted(names for _, names in found) == [[], ["a"], ["b", "a"], ["c"], ["c", "b"]]
+    with pytest.raises(InputError, match=r"lists of strings.*--ngrams cannot apply"):
+        harness.load(path, ngrams=2)
+
+
+def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "rows.svm"
+    path.write_text("+1 3:1 9:1\n-1 4:1\n+1 9:1\n-1 3:1 4:1\n")
+    data = harness.load(path)
+    assert (data.num_tokens, data.train.num_rows) == (9, 3)
+    assert data.vocabulary is not None
+    assert list(data.vocabulary.class_names) == ["-1", "1"]
+    assert not data.vocabulary.takes_texts
+    assert harness.load(path, num_tokens=50).num_tokens == 50
+    for options, message in (
+        ({"num_tokens": 8}, "has the id 8, but --num-tokens is 8"),
+        ({"tokenizer": "whitespace", "min_count": 2}, "--tokenizer, --min-count cannot apply"),
+    ):
+        with pytest.raises(InputError, match=message):
+            harness.load(path, **options)
+    path.write_text("1 3:2.5 9:1\n0 4:1\n1 9:1\n0 3:1 4:1\n")
+    weighted = harness.load(path, test_split=0.5)
+    found = []
+    for part in (weighted.test, weighted.train):
+        assert part.weights is not None
+        found += list(zip(part.values.tolist(), part.weights.tolist(), strict=True))
+    assert sorted(found) == [(2, 1.0), (2, 2.5), (3, 1.0), (3, 1.0), (8, 1.0), (8, 1.0)]
+    dense = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
+    matrix = scipy.sparse.csr_matrix(dense)
+    table = harness.load(matrix, labels=["no", "yes", "no", "yes"], test_split=0.5)
+    assert (table.num_tokens, table.train.num_rows, table.test.num_rows) == (3, 2, 2)
+    with pytest.raises(InputError, match="labels go with a matrix"):
+        harness.load(path, labels=[1, 2])
+    with pytest.raises(InputError, match="dict is no data that can be loaded"):
+        harness.load({})
+
+
+def test_hashed_words_need_no_list(tmp_path: Path) -> None:
+    rows = [(f"good film {number}", "ab"[number % 2]) for number in range(10)]
+    data = harness.load(write_csv(tmp_path / "rows.csv", rows), hash_bits=18, ngrams=2)
+    assert (data.num_tokens, len(data.vocabulary.ids if data.vocabulary else "x")) == (1 << 18, 0)
+    assert data.vocabulary is not None
+    encoded = {tuple(sorted(set(data.vocabulary.encode(text).tolist()))) for text, _ in rows}
+    found = {tuple(part.row(i)) for part in (data.train, data.test) for i in range(part.num_rows)}
+    assert found == encoded
+
+
+def test_a_source_is_cached_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTI_HOT_CACHE", str(tmp_path / "cache"))
+    rows = [(f"word{number} " * 40, "ab"[number % 2]) for number in range(4000)]
+    path = write_csv(tmp_path / "rows.csv", rows)
+    assert path.stat().st_size > 1_000_000
+    first = harness.load(path)
+    (entry,) = (tmp_path / "cache").glob("**/meta.json")
+    second = harness.load(path)
+    assert second.train.fingerprint == first.train.fingerprint
+    assert second.vocabulary is not None
+    assert first.vocabulary is not None
+    assert second.vocabulary.ids == first.vocabulary.ids
+    (entry.parent / "values.npy").unlink()  # not overwritten: it is mapped
+    (entry.parent / "values.npy").write_bytes(b"damaged")
+    assert harness.load(path).train.fingerprint == first.train.fingerprint
+    path.write_text(path.read_text().replace("word", "a word"))
+    assert harness.load(path).train.fingerprint != first.train.fingerprint
+    assert len(list((tmp_path / "cache").glob("**/meta.json"))) == 2
+
+
+def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
+    """What Python and NumPy allocate at once, of 40 MB of text: some blocks of 4 MB."""
+    path = tmp_path / "rows.csv"
+    with path.open("w") as file:
+        file.write("text,label\n")
+        for number in range(20_000):
+            file.write(f"{'some words and more ' * 100}{number},{'ab'[number % 2]}\n")
+    tracemalloc.start()
+    try:
+        data = harness.load(path, use_cache=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data.train.num_rows == 16_000
+    assert peak < 80_000_000
+
+
+@pytest.mark.parametrize("normalize", ["none", "l2"])
+@pytest.mark.parametrize("weighting", ["count", "tf_idf"])
+def test_ids_have_the_weights_of_keras(tmp_path: Path, weighting: str, normalize: str) -> None:
+    texts = ["a b a", "b c", "a", "c c c d", "b unseen unseen a", ""]
+    path, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    write_csv(path, [(text, "yn"[row % 2]) for row, text in enumerate(texts[:4])])
+    write_csv(test, [(text, "y") for text in texts[4:]])
+    data = harness.load(
+        path,
+        test_data=str(test),
+        tokenizer="whitespace",
+        weighting=weighting,
+        normalize=normalize,
+    )
+    vocabulary = data.vocabulary
+    assert vocabulary is not None
+    layer = keras.layers.TextVectorization(
+        output_mode=weighting, standardize=None, max_tokens=len(vocabulary.ids) + 1
+    )
+    layer.adapt(texts[:4])
+    words = [vocabulary.unknown_id, *(vocabulary.ids[w] for w in layer.get_vocabulary()[1:])]
+    for part, given in ((data.train, texts[:4]), (data.test, texts[4:])):
+        assert part.weights is not None
+        expected = np.asarray(layer(given), np.float64)
+        if normalize == "l2":
+            expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+        found = np.zeros([part.num_rows, data.num_tokens])
+        rows = np.repeat(np.arange(part.num_rows), part.lengths)
+        found[rows, part.values] = part.weights
+        np.testing.assert_allclose(found[:, words], expected, rtol=1e-5, atol=1e-7)

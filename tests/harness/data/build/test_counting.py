@@ -1,0 +1,30 @@
+"""The most frequent tokens, counted at once or by parts."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.build.counting import Counted, most_frequent
+
+BLOCKS = st.lists(st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), max_size=6)
+
+
+@given(blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), at_once=st.integers(2, 9))
+def test_parts_of_the_tokens_give_what_all_give(
+    blocks: list[dict[str, int]], most: int, min_count: int, at_once: int
+) -> None:
+    def counted() -> list[Counted]:
+        return [(list(block), np.array(list(block.values()), np.int64)) for block in blocks]
+
+    expected: Counter[str] = Counter()
+    for block in blocks:
+        for token, count in block.items():
+            if count:
+                expected[token] += count  # in the order in which they appear
+    kept = [token for token, count in expected.most_common() if count >= min_count][:most]
+    assert most_frequent(counted, most=most, min_count=min_count) == kept
+    # Parts of more than `at_once` tokens are split once more; checksums may be equal by chance.
+    by_parts = most_frequent(counted, most=most, min_count=min_count, most_at_once=at_once)
+    assert by_parts == kept

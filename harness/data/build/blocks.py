@@ -4,6 +4,7 @@ Letters: B rows, T distinct tokens, C distinct labels of a block.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,12 +131,12 @@ def digests_of(rows: Iterable[bytes]) -> list[int]:
 
 
 def digests_of_sets(sets: RaggedSets) -> list[int]:
-    """As `digests_of`, of rows of ids."""
-    parts = [sets.values] if sets.weights is None else [sets.values, sets.weights]
-    contents, splits = [part.tobytes() for part in parts], (4 * sets.row_splits).tolist()
+    """As `digests_of`, of rows of ids with their weights."""
+    content, splits = sets.values.tobytes(), (4 * sets.row_splits).tolist()
+    # Another block may have weights, and a row like one of this block.
+    weights = (np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights).tobytes()
     return digests_of(
-        b"".join([content[start:stop] for content in contents])
-        for start, stop in zip(splits, splits[1:], strict=False)
+        content[start:stop] + weights[start:stop] for start, stop in itertools.pairwise(splits)
     )
 
 

@@ -179,9 +179,7 @@ def _columns(options: BuildOptions) -> ColumnOptions:
     )
 
 
-def _build(
-    source: Source, options: BuildOptions, folder: Path, *, unique: bool, seed: int
-) -> None:
+def _build(source: Source, options: BuildOptions, folder: Path, *, unique: bool, seed: int) -> None:
     blocks = folder.parent / f"{folder.name}.blocks"
     blocks.mkdir()
     build(source, options, folder, blocks_folder=blocks, unique=unique, seed=seed)

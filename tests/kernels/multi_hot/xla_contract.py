@@ -39,7 +39,7 @@ class XlaContract(MultiHotContract):
     def test_wrong_data_gives_nan_where_compiled(
         self, values: list[int], row_splits: list[int], unique: bool
     ) -> None:
-        weighted = unique and row_splits in ([0, 2], [0, 4])
+        weighted = unique and row_splits == [0, 2]
         for weights in (None, tf.ones([3])) if weighted else (None,):
             y, dw = tf.function(value_and_gradient, jit_compile=True)(
                 self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
@@ -70,7 +70,7 @@ class XlaContract(MultiHotContract):
     def test_shape_of_rows_with_rowids(
         self, rows: list[list[int]], unique: bool, rng: np.random.Generator
     ) -> None:
-        for weighted in (False, True) if unique else (False,):
+        for weighted in (False, True) if unique and not rows else (False,):
             self.run(rows, rng, unique=unique, spare=3, rowids_dtype=tf.int32, weighted=weighted)
 
     @pytest.mark.parametrize("rowids_dtype", [tf.int32, tf.uint16], ids=lambda dtype: dtype.name)
@@ -122,7 +122,7 @@ class XlaContract(MultiHotContract):
     def test_lowers_for_gpu(self) -> None:
         """XLA's front end accepts the whole program for a GPU, on a machine that has none."""
         kinds = [*itertools.product((False, True), DTYPES, (False, True), (False,))]
-        kinds += [(False, tf.bfloat16, rowids, True) for rowids in (False, True)]
+        kinds.append((False, tf.bfloat16, True, True))
         for unique, dtype, rowids, weighted in kinds:
 
             def function(*operands: Tensor) -> Any:

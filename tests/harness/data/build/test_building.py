@@ -216,6 +216,29 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
         harness.load({})
 
 
+def test_values_of_ids_become_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of the rows of a block whose values are all 1; equal rows have equal weights."""
+    path, other = tmp_path / "rows.svm", tmp_path / "other.svm"
+    path.write_text("0 3:0.5 9:2\n1 4:1\n")
+    other.write_text("0 3:1 9:1\n1 4:1\n1 9:1 9:1\n")
+    data = harness.load(path, test_data=str(other))
+    assert data.train.weights is not None
+    assert (data.train.values.tolist(), data.train.weights.tolist()) == ([2, 8, 3], [0.5, 2, 1])
+    assert data.test.weights is not None
+    assert (data.test.values.tolist(), data.test.weights.tolist()) == ([2, 8, 3, 8], [1] * 4)
+    assert "test row that is a train row as well" in capsys.readouterr().err
+    dense = np.array([[0, 0.5, 2], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
+    labels = ["no", "yes", "no", "yes"]
+    table = harness.load(scipy.sparse.csr_matrix(dense), labels=labels, test_split=0.5)
+    found = np.zeros([4, 3])
+    for sets, rows in ((table.test, [0, 1]), (table.train, [2, 3])):
+        for row, index in enumerate(rows):
+            begin, end = sets.row_splits[row : row + 2]
+            assert sets.weights is not None
+            found[index, sets.values[begin:end]] = sets.weights[begin:end]
+    assert sorted(found.tolist()) == sorted(dense.tolist())
+
+
 def test_hashed_words_need_no_list(tmp_path: Path) -> None:
     rows = [(f"good film {number}", "ab"[number % 2]) for number in range(10)]
     data = harness.load(write_csv(tmp_path / "rows.csv", rows), hash_bits=18, ngrams=2)

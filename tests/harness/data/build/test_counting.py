@@ -11,7 +11,9 @@ from harness.data.build.counting import Counted, most_frequent
 BLOCKS = st.lists(st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), max_size=6)
 
 
-@given(blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), at_once=st.integers(2, 9))
+@given(
+    blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), at_once=st.integers(2, 9)
+)
 def test_parts_of_the_tokens_give_what_all_give(
     blocks: list[dict[str, int]], most: int, min_count: int, at_once: int
 ) -> None:

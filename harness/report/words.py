@@ -64,7 +64,8 @@ def heaviest_words(
 def word_weights(
     model: keras.Model, rows: RaggedSets, *, head: str, classes: Sequence[int], is_binary: bool
 ) -> npt.NDArray[np.float64]:
-    """Gradient times input: mean over rows of d logit / d x * x, where x is the multi-hot vector.
+    """Gradient times input: mean over rows of d logit / d x * x, where x is the multi-hot vector,
+    or that of the ids' weights.
 
     The table's gradient holds it: x[b, t] * (d logit_b / d x[b, t]), summed over rows, is the
     product of the table's row t with its gradient. So no vector of V numbers is made for a row.
@@ -82,15 +83,18 @@ def word_weights(
     """
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
-    spec = tf.TensorSpec([None], tf.int32)
+    dtypes = {"values": tf.int32, "row_splits": tf.int32}
+    if rows.weights is not None:
+        dtypes["weights"] = tf.float32
+    specs = {name: tf.TensorSpec([None], dtype) for name, dtype in dtypes.items()}
 
-    @tf.function(input_signature=[spec, spec, tf.TensorSpec([], tf.int32)], autograph=False)
-    def weigh(values: tf.Tensor, row_splits: tf.Tensor, number: tf.Tensor) -> list[tf.Tensor]:
+    @tf.function(input_signature=[specs, tf.TensorSpec([], tf.int32)], autograph=False)
+    def weigh(inputs: dict[str, tf.Tensor], number: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for table in tables:
                 tape.watch(table)
             with computing(Surroundings(implementation="gather", export=True)):
-                outputs = model({"values": values, "row_splits": row_splits}, training=False)
+                outputs = model(inputs, training=False)
             logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
             if head == "softmax":
                 logits -= tf.reduce_mean(logits, axis=1, keepdims=True)
@@ -104,11 +108,14 @@ def word_weights(
     found = np.zeros([len(classes), max(layer.num_tokens for layer in layers)])
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
         splits = rows.row_splits[start : start + _ROWS_AT_ONCE + 1]
-        values = rows.values[splits[0] : splits[-1]]
+        ids = slice(splits[0], splits[-1])
         splits = (splits - splits[0]).astype(np.int32)
+        inputs = {"values": rows.values[ids], "row_splits": splits}
+        if rows.weights is not None:
+            inputs["weights"] = rows.weights[ids]
         for place, number in enumerate(classes):
             sign, output = (2 * number - 1, 0) if is_binary else (1, number)
-            parts: Any = weigh(values, splits, tf.constant(output))
+            parts: Any = weigh(inputs, tf.constant(output))
             for part in parts:
                 found[place, : part.shape[0]] += sign * part.numpy()
     return found / rows.num_rows

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data import store
+from harness.data.ragged import RaggedSets
 from tests.harness.cli.runs import (
     CORPUS,
     IMPLEMENTATION,
@@ -49,6 +51,16 @@ def test_info_of_the_real_reviews(imdb_path: Path) -> None:
     ):
         assert text in result.out, result.out
     assert max(len(line) for line in result.out.splitlines() if "imdb" not in line) <= 80
+
+
+def test_info_of_weighted_ids(tmp_path: Path) -> None:
+    sets = RaggedSets(
+        values=[1, 2, 1], row_splits=[0, 2, 3], labels=[0, 1], num_tokens=3, weights=[0.5, -2, 7]
+    )
+    store.save(sets, tmp_path / "sets", held_out_rows=1)
+    result = call("data", "info", "--data", tmp_path / "sets")
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"weights of ids .* from -2 to 7", result.out)
 
 
 def test_names_with_brackets_are_no_markup(tmp_path: Path) -> None:

@@ -11,10 +11,15 @@ from harness.report.words import heaviest_words, word_weights
 from tests.harness.random_sets import random_sets
 
 
-@pytest.mark.parametrize("num_outputs", [1, 3])
-def test_gradient_times_input(num_outputs: int) -> None:
-    rows = random_sets(np.random.default_rng(), rows=1_100, num_classes=max(2, num_outputs))
-    inputs = {name: keras.Input([], dtype="int32", name=name) for name in ("values", "row_splits")}
+@pytest.mark.parametrize(("num_outputs", "weighted"), [(1, True), (3, False)])
+def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
+    rows = random_sets(
+        np.random.default_rng(), rows=1_100, num_classes=max(2, num_outputs), weighted=weighted
+    )
+    dtypes = {"values": "int32", "row_splits": "int32"} | (
+        {"weights": "float32"} if weighted else {}
+    )
+    inputs = {name: keras.Input([], dtype=dtype, name=name) for name, dtype in dtypes.items()}
     first = MultiHotDense(6, rows.num_tokens, activation="tanh")
     last = keras.layers.Dense(num_outputs)
     model = keras.Model(inputs, last(first(inputs)))
@@ -27,7 +32,9 @@ def test_gradient_times_input(num_outputs: int) -> None:
         is_binary=num_outputs == 1,
     )
     matrix = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
-    matrix[np.repeat(np.arange(rows.num_rows), rows.lengths), rows.values] = 1
+    sets = rows.with_weights()
+    places = np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values
+    np.add.at(matrix, places, sets.weights)
     x = tf.constant(matrix)
     for number in classes:
         with tf.GradientTape() as tape:

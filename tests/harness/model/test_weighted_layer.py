@@ -10,10 +10,14 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.data.vocabulary import Vocabulary
 from harness.model.export import export_model
+from harness.model.judge import Judge
 from harness.model.layers import MultiHotDense
 from tests.harness.random_sets import random_sets
 from tests.kernels.multi_hot import reference
+
+VOCABULARY = Vocabulary(ids={"good": 3}, num_tokens=40)
 
 
 def inputs_of(sets: harness.RaggedSets) -> dict[str, np.ndarray]:
@@ -59,6 +63,8 @@ def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
     inputs = symbolic_inputs()
     outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="tanh")(inputs))
     model = keras.Model(inputs, outputs)
+    with pytest.raises(harness.InputError, match="ids with weights, which a text does not say"):
+        Judge(model, VOCABULARY, "softmax")
     for padded in range(2):
         sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40, weighted=True)
         arrays: dict[str, Any] = inputs_of(sets)
@@ -69,10 +75,11 @@ def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
         assert np.isfinite(expected).all()
         if not padded:
             export_model(model, tmp_path / "model.keras", format="keras")
-            export_model(model, tmp_path / "served", format="saved_model")
+            export_model(model, tmp_path / "served", format="saved_model", vocabulary=VOCABULARY)
             export_model(model, tmp_path / "model.onnx", format="onnx")
             again = harness.load_model(tmp_path / "model.keras")
             served = tf.saved_model.load(str(tmp_path / "served"))
+            assert "serve_text" not in served.signatures  # a text has no weights
             session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
         found = [
             again(arrays),

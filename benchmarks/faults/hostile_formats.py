@@ -64,6 +64,7 @@ def _sets() -> RaggedSets:
         labels=np.array([0, 1] * 4, np.int32),
         num_tokens=301,
         name="rows",
+        weights=np.linspace(-1, 1, sum(map(len, ROWS)), dtype=np.float32),
     )
 
 
@@ -246,7 +247,8 @@ FORMATS: dict[str, Callable[[], Format]] = {
     ),
     "store": lambda: Format(
         targets=tuple(
-            f"rows/{name}" for name in ("values.npy", "row_splits.npy", "labels.npy", "meta.json")
+            f"rows/{name}"
+            for name in ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
         ),
         write=write_store,
         reader=_data_reader("rows"),

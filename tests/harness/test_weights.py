@@ -1,5 +1,7 @@
 """Rows whose ids have weights train as Keras trains on the matrix of these weights."""
 
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 
 import harness
+from harness.cli.saved_model import load_saved_model
+from harness.model.network import default_network
 from harness.pipeline.plan import epoch_order
 from kernels.multi_hot.native.build import find_compiler
 
@@ -57,6 +61,12 @@ def network(inputs: Any) -> Any:
 class Plain:
     """Keras on the matrix: the loss of each epoch, and the weights after the last."""
 
+    @classmethod
+    @cache
+    def on(cls, weighting: str) -> "Plain":
+        """Of `rows`, trained once."""
+        return cls(rows(weighting))
+
     def __init__(self, sets: harness.RaggedSets) -> None:
         first, second = map(keras.initializers.GlorotUniform, (SEED, SEED + 1))
         model = keras.Sequential(
@@ -97,7 +107,7 @@ def test_losses_are_those_of_keras_on_the_matrix(
     weighting: str, implementation: str, kind: str, replicas: int
 ) -> None:
     sets = rows(weighting)
-    plain = Plain(sets)
+    plain = Plain.on(weighting)
     own = trainer(implementation=implementation, input=kind, replicas=replicas)
     history = own.fit(sets, epochs=EPOCHS, verbose=False).history
     np.testing.assert_allclose(history["loss"], plain.losses, rtol=1e-5)
@@ -106,19 +116,31 @@ def test_losses_are_those_of_keras_on_the_matrix(
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    """And the network of its checkpoint is made again with an input for weights."""
     sets = rows("tf_idf")
-    settings = {"implementation": "gather", "input": "stream"}
-    whole = trainer(**settings)
+    shape = {"hidden_units": (8,), "dropout": (0.2,), "activation": "gelu"}
+
+    def made() -> harness.Trainer:
+        network = default_network(**shape, num_tokens=TOKENS, num_classes=2)
+        settings = {"implementation": "gather", "input": "stream", "precision": "float32"}
+        return harness.Trainer(network, batch_size=BATCH, replicas=1, **settings)
+
+    whole = made()
     losses = whole.fit(sets, epochs=2, verbose=False).history["loss"]
-    quiet = {"verbose": False, "run_dir": tmp_path / "run", "tensorboard": "off"}
-    trainer(**settings).fit(sets, epochs=1, **quiet)
+    run = tmp_path / "run"
+    config = {"execution": asdict(whole.settings), "model": shape}
+    quiet = {"verbose": False, "run_dir": run, "tensorboard": "off", "config": config}
+    made().fit(sets, epochs=1, **quiet)
     with pytest.raises(harness.InputError, match="cannot be resumed with other data"):
-        trainer(**settings).fit(rows("count"), epochs=2, resume=True, **quiet)
-    resumed = trainer(**settings)
+        made().fit(rows("count"), epochs=2, resume=True, **quiet)
+    resumed = made()
     history = resumed.fit(sets, epochs=2, resume=True, **quiet).history
     assert history["loss"][-1] == losses[-1]
-    for mine, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    again = load_saved_model(str(run / "checkpoints/ckpt-8.npz")).trainer.model
+    assert again.input.keys() == {"values", "row_splits", "weights"}
+    for model in (resumed.model, again):
+        for mine, theirs in zip(model.get_weights(), whole.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def binary() -> harness.RaggedSets:

@@ -6,12 +6,9 @@ import zipfile
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
-from harness.data import store
-from tests.harness.cli.runs import CORPUS, IMPLEMENTATION, call, records, summary
-from tests.harness.random_sets import random_sets
+from tests.harness.cli.runs import CORPUS, call, records, summary
 
 
 @pytest.mark.parametrize(
@@ -58,27 +55,6 @@ def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path
         result = call("evaluate", "--model", tmp_path / name)
         assert (result.code, result.out) == (2, "")
         assert message in result.err
-
-
-def test_a_run_on_weighted_ids(tmp_path: Path) -> None:
-    """The checkpoint's network is made again with an input for weights."""
-    rng = np.random.default_rng()
-    sets = random_sets(rng, rows=150, num_tokens=30, weighted=True)
-    store.save(sets, tmp_path / "rows", held_out_rows=50)
-    run, rows = tmp_path / "run", ("--data", tmp_path / "rows")
-    flags = (*rows, "--run-dir", run, "--epochs", 1, "--batch-size", 50, "--tensorboard", "off")
-    network = ("--hidden-units", "4", "--dropout", "0")
-    result = call("train", *flags, *network, *IMPLEMENTATION)
-    assert (result.code, result.err) == (0, "")
-    assert "per row (with weights)" in result.out
-    result = call("evaluate", "--model", run / "checkpoints/ckpt-2.npz", "--json")
-    assert (result.code, result.err) == (0, "")
-    loss = json.loads(result.out)["test_loss"]
-    assert loss == pytest.approx(summary(run)["test_loss"], rel=1e-5)
-    store.save(sets.derived(weights=None), tmp_path / "plain", held_out_rows=50)
-    result = call("evaluate", "--model", run, "--data", tmp_path / "plain")
-    assert (result.code, result.out) == (2, "")
-    assert "takes ids with weights" in result.err
 
 
 def test_the_table(trained_folder: Path) -> None:

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.errors import as_command
 from harness.observe.console import ConsoleObserver
 from harness.records import Choice, Compilation, Message
 from tests.harness.observe.samples import (
+    DATASET,
     REPOSITORY,
     choices,
     epoch,
@@ -87,9 +89,11 @@ def test_a_resumed_run_says_so(plain: Screen) -> None:
             start_step=80,
             devices=("a", "b"),
             choices=choices(replicas=Choice(name="2", why="all GPUs")),
+            dataset=replace(DATASET, weighted=True),
         )
     )
     lines = plain.lines()
+    assert "token ids        130.2 per row (with weights), below 10,000" in lines
     assert "devices          a, b" in lines
     assert "replicas         2 (all GPUs)" in lines
     assert "steps            160 of 500 rows: 2 epochs of 80; resumed after step 80" in lines

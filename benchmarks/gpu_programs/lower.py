@@ -112,7 +112,8 @@ class Lowering:
             ]
             # On a CPU all replicas are shares of one program's batches.
             alone, alone_leaves = Built(case, *self._rows, num_devices=1).on_device(0)
-            entry["expected"] = alone(*alone_leaves).numpy().tolist()
+            sums, *_ = tf.nest.flatten(alone(*alone_leaves))  # before an evaluation's outputs
+            entry["expected"] = sums.numpy().tolist()
             entry["tolerance"] = _RELATIVE_TOLERANCES[case.precision]
         self.programs.append(entry)
 
@@ -171,6 +172,7 @@ class Built:
             engine=engine,
             choices=choices,
             unique=unique,
+            weighted=frozenset(),
             limits=model_limits(model, train),
         )
         if case.kind == "train":
@@ -192,7 +194,7 @@ class Built:
         )
 
         @tf.function(jit_compile=True, autograph=False)
-        def flat(*leaves: tf.Tensor) -> tf.Tensor:
+        def flat(*leaves: tf.Tensor) -> Any:
             own = tf.nest.pack_sequence_as(batches, leaves[:-1])
             return loop.python_function(own, leaves[-1])
 

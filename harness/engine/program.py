@@ -191,29 +191,38 @@ class Program:
         if self._row_sums is None:
             assert num_steps == 1, num_steps
             return once(tf.constant(0))
-        keeps, num_rows = self._row_outputs is not None, batches.num_rows
-        kept = tf.TensorArray(
-            tf.float32, num_steps if keeps else 0, element_shape=[num_rows, self._row_outputs]
-        )
-
-        def body(step: tf.Tensor, sums: tf.Tensor, *kept: tf.TensorArray) -> tuple[Any, ...]:
-            if not kept:
-                return step + 1, sums + once(step)
-            more, outputs = once(step)
-            return step + 1, sums + more, kept[0].write(step, outputs)
-
-        _, sums, *kept_after = tf.while_loop(
-            lambda step, *_: step < num_steps,  # a constant, which XLA finds
-            body,
-            (
-                tf.constant(0),
-                tf.zeros([self._row_sums, num_rows]),
-                *([kept] if keeps else []),
-            ),
+        if self._row_outputs is not None:
+            return self._kept(num_steps, batches.num_rows, once)
+        _, sums = tf.while_loop(
+            lambda step, _: step < num_steps,  # a constant, which XLA finds
+            lambda step, sums: (step + 1, sums + once(step)),
+            (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
             parallel_iterations=1,
         )
-        total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
-        return (total, kept_after[0].stack()) if keeps else total
+        return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+
+    def _kept(
+        self, num_steps: int, num_rows: int, once: Callable[[tf.Tensor], Any]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The row sums and the row outputs of all steps. Both are kept for each step, which takes
+        one kernel; adding up the sums on the way would take another."""
+        assert self._row_sums is not None
+        assert self._row_outputs is not None
+        shape = [self._row_sums + self._row_outputs, num_rows]
+
+        def body(step: tf.Tensor, kept: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            sums, outputs = once(step)
+            return step + 1, kept.write(step, tf.concat([sums, tf.transpose(outputs)], axis=0))
+
+        _, kept = tf.while_loop(
+            lambda step, _: step < num_steps,
+            body,
+            (tf.constant(0), tf.TensorArray(tf.float32, num_steps, element_shape=shape)),
+            parallel_iterations=1,
+        )
+        sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
+        total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
+        return total, tf.transpose(outputs, [0, 2, 1])
 
     def _all_reduce(
         self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]

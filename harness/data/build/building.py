@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from harness.data import store
 from harness.data.build.blocks import NumberedBlock, block_of, digests_of_sets
 from harness.data.build.numbering import numbered_vocabulary

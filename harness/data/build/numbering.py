@@ -18,9 +18,7 @@ _NUM_TOKENS = 10_000
 """Unless asked otherwise: the tutorial's."""
 
 
-def numbered_vocabulary(
-    rows: Rows, options: BuildOptions, blocks: Blocks
-) -> Vocabulary:
+def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vocabulary:
     """The second pass: the tokens of the train rows, their ids, and what those are weighted by.
 
     Args:

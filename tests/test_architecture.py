@@ -40,7 +40,7 @@ GROUND = tuple(
     f"harness.{name}"
     for name in (
         *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet"),
-        *("timeline", "background"),
+        *("timeline", "background", "child"),
     )
 )
 TRAINER = tuple(
@@ -110,6 +110,12 @@ ROOMS = (
         modules=("harness.report",),
         packages=frozenset({"keras", "numpy", "tensorflow"}),
         late_packages=frozenset({"jinja2", "matplotlib"}),  # of the extra `report`
+    ),
+    Room(
+        name="tune",
+        modules=("harness.tune",),
+        packages=frozenset({"tensorboard"}),
+        late_packages=frozenset({"optuna"}),  # of the extra `tune`
     ),
     Room(
         name="cli",

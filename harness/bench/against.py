@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.measure import Side
-from harness.bench.process import OWN_CODE, require_measurable
+from harness.bench.process import require_measurable
+from harness.child import OWN_CODE
 from harness.decoding import flattened
 from harness.errors import InputError
 from harness.reading import read_toml

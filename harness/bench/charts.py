@@ -92,17 +92,12 @@ def write_hparams(results: Results, folder: Path) -> None:
     with quiet_import():  # here: TensorFlow takes memory that the cells should have had
         from tensorboard.plugins.hparams import summary_v2
 
-        from harness.observe.event_file import EventFile
-        from harness.observe.tensorboard_pages import session_end
+        from harness.observe.hparams import TableRow, write_table
 
     summaries = [summarize(cell, results.rows) for cell in results.cells]
     measured = [(s, s.figures) for s in summaries if s.figures is not None]
     domains = {axis: summary_v2.Discrete({_setting(s, axis) for s, _ in measured}) for axis in AXES}
-    hparams = [summary_v2.HParam(axis, domain) for axis, domain in domains.items()]
-    metrics = [summary_v2.Metric(tag, display_name=shown) for tag, shown in METRICS.items()]
-    experiment = EventFile(folder)
-    experiment.summary(0, summary_v2.hparams_config_pb(hparams, metrics))
-    experiment.close()
+    rows = []
     for summary, figures in measured:
         name = "-".join(str(getattr(summary.cell, axis)) for axis in AXES)
         settings = {axis: _setting(summary, axis) for axis in AXES}
@@ -116,11 +111,9 @@ def write_hparams(results: Results, folder: Path) -> None:
             float(summary.peak_rss_bytes),
             summary.compile_seconds,
         )
-        run = EventFile(folder / name)
-        run.summary(0, summary_v2.hparams_pb(settings, trial_id=name))
-        run.scalars(0, dict(zip(METRICS, values, strict=True)))
-        run.summary(0, session_end(done=True))
-        run.close()
+        scalars = dict(zip(METRICS, values, strict=True))
+        rows.append(TableRow(name=name, settings=settings, scalars=[(0, scalars)]))
+    write_table(folder, domains=domains, metrics=METRICS, rows=rows)
 
 
 def _setting(summary: Row, axis: str) -> int | str:

@@ -14,8 +14,9 @@ import numpy as np
 
 from harness.bench import machine
 from harness.bench.effects import is_steady, num_warm_up
-from harness.bench.process import OWN_CODE, MeasuredProcess, ProcessEndedError
+from harness.bench.process import MeasuredProcess
 from harness.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
+from harness.child import OWN_CODE, ProcessEndedError
 
 _ROUND = "ABBABAAB"
 """The order of turns (Thue and Morse). Each two hold one turn of each side, so a drift favours

@@ -13,7 +13,6 @@ from typing import Any
 
 from harness.bench import machine
 from harness.bench.against import code_state
-from harness.bench.process import OWN_CODE
 from harness.bench.results import (
     AXES,
     RESULTS_FILE_NAME,
@@ -25,6 +24,7 @@ from harness.bench.results import (
     read_results,
     write_results,
 )
+from harness.child import OWN_CODE
 from harness.data.sources import Dataset
 from harness.errors import InputError
 from harness.files import json_text

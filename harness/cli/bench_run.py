@@ -15,7 +15,6 @@ from harness.bench.against import code_state, find_baseline
 from harness.bench.charts import draw, write_hparams
 from harness.bench.compare import compare_pairs, judge, print_comparison
 from harness.bench.measure import Side, measure, measure_pair
-from harness.bench.process import OWN_CODE, ProcessEndedError
 from harness.bench.results import AXES, RESULTS_FILE_NAME, Cell, Pair, Results, Row, varying
 from harness.bench.sweep import (
     PLOT_FILE_NAME,
@@ -26,6 +25,7 @@ from harness.bench.sweep import (
     remaining,
 )
 from harness.bench.tables import print_table
+from harness.child import OWN_CODE, ProcessEndedError
 from harness.cli.bench import BenchConfig
 from harness.cli.compare import require_package
 from harness.cli.train import TrainConfig

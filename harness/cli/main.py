@@ -29,6 +29,7 @@ from harness.cli.report import ReportConfig, report
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
+from harness.cli.tune import TuneConfig, tune
 from harness.decoding import from_mapping
 from harness.errors import DivergenceError, InputError, LostFolderError, printable
 from harness.interrupt import EXIT_INTERRUPTED
@@ -55,6 +56,7 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     DataConvertConfig: ("data convert", convert),
     SmokeConfig: ("smoke", smoke),
     DoctorConfig: ("doctor", doctor),
+    TuneConfig: ("tune", tune),
     BenchConfig: ("bench", bench),
     ProfileConfig: ("profile", profile),
     TensorBoardConfig: ("tensorboard", open_tensorboard),

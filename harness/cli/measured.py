@@ -7,17 +7,15 @@ the parent's side, and describes the messages.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from harness.bench.process import OWN_CODE, PROTOCOL_VERSION
+from harness.bench.process import PROTOCOL_VERSION
+from harness.child import OWN_CODE, channel_to_parent, write_message
 from harness.cli.train import TrainConfig, trainer_of
 from harness.decoding import from_mapping
 from harness.errors import InputError
@@ -28,8 +26,6 @@ from harness.records import Observer, Window
 
 _EPOCHS = 2
 """Whose orders of rows are repeated."""
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
 
 
 class _Windows(Observer):
@@ -44,19 +40,16 @@ class _Windows(Observer):
 
 def main() -> None:
     """Serves one parent until it closes standard input."""
-    if sys.platform == "linux":  # end with the parent, also while stopped
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with os.fdopen(os.dup(1), "w") as channel:
-        os.dup2(2, 1)  # what libraries print must not garble the answers
+    with channel_to_parent() as channel:
         try:
             with quiet_import():
                 import tensorflow as tf
             _serve(channel)
         except (OutOfMemoryError, MemoryError, tf.errors.ResourceExhaustedError) as error:
             message = str(error).partition("\n")[0] or "Python had none left"
-            _send(channel, "out of memory", message=message)
+            write_message(channel, "out of memory", message=message)
         except InputError as error:
-            _send(channel, "input error", message=str(error))
+            write_message(channel, "input error", message=str(error))
 
 
 def _serve(channel: TextIO) -> None:
@@ -85,7 +78,7 @@ def _serve(channel: TextIO) -> None:
     }
     if warnings:
         resolved["warnings"] = list(warnings)
-    _send(
+    write_message(
         channel,
         "ready",
         code=str(OWN_CODE),
@@ -102,7 +95,7 @@ def _serve(channel: TextIO) -> None:
         )
         compile_seconds += sum(made.seconds for made in progress.compilations)
         for window in windows.taken:
-            _send(
+            write_message(
                 channel,
                 "window",
                 seconds=window.seconds,
@@ -111,7 +104,7 @@ def _serve(channel: TextIO) -> None:
                 data_wait_seconds=window.data_wait_seconds,
             )
         peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
-        _send(
+        write_message(
             channel,
             "turn",
             compile_seconds=compile_seconds,
@@ -125,10 +118,6 @@ def _after(seconds: float | None) -> Callable[[], bool]:
     """Tells whether so many seconds have passed since now; None: they never have."""
     end = time.perf_counter() + (math.inf if seconds is None else seconds)
     return lambda: time.perf_counter() >= end
-
-
-def _send(channel: TextIO, kind: str, **content: Any) -> None:
-    channel.write(json.dumps({"kind": kind, **content}) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,8 +82,15 @@ class OptimizerConfig:
     clip_norm: float | None = None
     """Scale all gradients down together when their global norm exceeds this."""
 
+    weight_decay: float | None = None
+    """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
+    the optimizer's own default, which is 0.004 for adamw and none for adam."""
+
     def __post_init__(self) -> None:
         require_count("--warmup", self.warmup, least=0)
+        if self.weight_decay is not None:
+            ok = math.isfinite(self.weight_decay) and self.weight_decay >= 0
+            require(ok, f"--weight-decay is {self.weight_decay}; it must be 0 or above")
         for name, value in (
             ("--learning-rate", self.learning_rate),
             ("--clip-norm", self.clip_norm),
@@ -274,6 +281,7 @@ def trainer_of(
         asked.optimizer,
         learning_rate=asked.learning_rate,
         clip_norm=asked.clip_norm,
+        weight_decay=asked.weight_decay,
         schedule=asked.learning_rate_schedule,
         warmup=asked.warmup,
         num_steps=epochs * steps_per_epoch,

@@ -109,6 +109,7 @@ def recipe_of(
     *,
     learning_rate: float | None = None,
     clip_norm: float | None = None,
+    weight_decay: float | None = None,
     schedule: Schedule = "constant",
     warmup: int = 0,
     num_steps: int = 0,
@@ -119,6 +120,8 @@ def recipe_of(
         name: in any case.
         learning_rate: the highest one; None is the optimizer's default.
         clip_norm: limit of the global norm of the gradients.
+        weight_decay: what a weight loses in a step, as a share of itself, divided by the learning
+            rate; None is the optimizer's default.
         schedule: how the learning rate falls after the warm-up.
         warmup: steps over which the learning rate rises linearly from 0.
         num_steps: of the training, warm-up included; the end of the schedule.
@@ -147,6 +150,8 @@ def recipe_of(
         settings["learning_rate"] = Scheduled(schedule, peak, warmup=warmup, num_steps=num_steps)
     if clip_norm is not None:
         settings["global_clipnorm"] = clip_norm
+    if weight_decay is not None:
+        settings["weight_decay"] = weight_decay
     return partial(kind, **settings)
 
 

@@ -18,12 +18,11 @@ import pytest
 from harness.bench import process as process_module
 from harness.bench.measure import Side, measure, measure_pair
 from harness.bench.process import (
-    OWN_CODE,
     PROTOCOL_VERSION,
     MeasuredProcess,
-    ProcessEndedError,
 )
 from harness.bench.results import RESULTS_FILE_NAME, read_results
+from harness.child import OWN_CODE, ProcessEndedError
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus

@@ -32,6 +32,19 @@ COMMANDS = {
         *("--steps-per-dispatch", "--repeats", "--seconds", "--resume", "--against", "--plot"),
         *("--against-set", "--fail-if-slower", "--fail-if-inconclusive", "{auto,stream,resident}"),
     ],
+    "tune": [
+        *(
+            "--data",
+            "--validation-split",
+            "--trials",
+            "--tune-dir",
+            "--timeout",
+            "--jobs",
+            "--seed",
+        ),
+        *("--resume", "--learning-rates", "--widths", "--depths", "--dropouts", "--weight-decays"),
+        *("--ngrams-choices", "--num-tokens-choices", "--objective", "--pruner", "--overwrite"),
+    ],
     "compare": ["--across-machines", "--fail-if-slower", "--fail-if-inconclusive"],
     "smoke": ["--batch-size", "--implementations", "--precisions", "--replicas"],
 }

@@ -46,6 +46,7 @@ def test_the_defaults_are_the_tutorials() -> None:
         (OptimizerConfig, {"learning_rate": 0.0}, "--learning-rate is 0.0; it must be a number"),
         (OptimizerConfig, {"learning_rate": float("inf")}, "--learning-rate is inf; it must be a"),
         (OptimizerConfig, {"clip_norm": -1.0}, "--clip-norm is -1.0; it must be a number above 0"),
+        (OptimizerConfig, {"weight_decay": -1.0}, "--weight-decay is -1.0; it must be 0 or above"),
         (OptimizerConfig, {"clip_norm": float("nan")}, "--clip-norm is nan; it must be a number"),
         (OptimizerConfig, {"warmup": -1}, "--warmup is -1; it must be at least 0"),
         (TrainConfig, {"epochs": 0}, "--epochs is 0; it must be at least 1"),

@@ -42,6 +42,8 @@ def test_settings_reach_the_optimizer_and_defaults_are_keras() -> None:
     given = recipe_of("sgd", learning_rate=0.25, clip_norm=2.0)()
     assert float(given.learning_rate) == 0.25
     assert given.global_clipnorm == 2.0
+    assert recipe_of("adamw", weight_decay=0.0)().weight_decay == 0.0
+    assert recipe_of("sgd", weight_decay=0.5)().weight_decay == 0.5
     default = recipe_of("adamw")()
     own = keras.optimizers.AdamW(name=default.name)
     assert default.get_config() == own.get_config()

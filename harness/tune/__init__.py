@@ -1,0 +1,1 @@
+"""A search for the settings that do best on validation rows, with Optuna."""

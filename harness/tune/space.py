@@ -1,0 +1,184 @@
+"""What a search varies: a range or a list of choices for each setting."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.checks import require, require_count
+from harness.data.options import MAX_NGRAMS, BuildOptions
+
+_NGRAMS = (1, 2)
+_NUM_TOKENS = (10_000, 30_000, 100_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """All numbers from one to another; whole ones if its ends are whole numbers."""
+
+    low: float
+    high: float
+    log: bool
+    """Whether it is searched on a logarithmic scale."""
+
+
+Parameter = Range | tuple[int, ...]
+"""What a setting may be. A range or a list of a single value fixes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What is searched. Two values are the ends of a range; a single one fixes the setting."""
+
+    learning_rates: tuple[float, ...] = (1e-4, 3e-2)
+    """Range of the learning rate, on a logarithmic scale."""
+
+    widths: tuple[int, ...] = (16, 256)
+    """Range of the units of each hidden layer, on a logarithmic scale."""
+
+    depths: tuple[int, ...] = (1, 3)
+    """Range of the number of hidden layers."""
+
+    dropouts: tuple[float, ...] = (0.0, 0.7)
+    """Range of the dropout rate, the same after each hidden layer."""
+
+    weight_decays: tuple[float, ...] = (1e-4, 1.0)
+    """Range of the weight decay, on a logarithmic scale; 0 alone: none."""
+
+    ngrams_choices: tuple[int, ...] = ()
+    """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
+
+    num_tokens_choices: tuple[int, ...] = ()
+    """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 100000, unless
+    --num-tokens is given."""
+
+    optimizer: str = "adamw"
+    """Any Keras optimizer, by name."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("learning_rates", 0.0, math.inf),
+            ("weight_decays", 0.0, math.inf),
+            ("dropouts", 0.0, 1.0),
+        ):
+            _check_range(_flag(name), getattr(self, name))
+            for value in getattr(self, name):
+                ok = math.isfinite(value) and least <= value < most
+                limits = "0 or above" if most == math.inf else "in [0, 1)"
+                require(ok, f"{_flag(name)} holds {value}; give numbers {limits}")
+        for name in ("widths", "depths"):
+            _check_range(_flag(name), getattr(self, name))
+            for value in getattr(self, name):
+                require_count(_flag(name), value)
+        for name in ("learning_rates", "weight_decays"):
+            values = getattr(self, name)
+            starts_at_0 = values[0] == 0 and (len(values) == 2 or name == "learning_rates")
+            require(
+                not starts_at_0,
+                f"{_flag(name)} begins at 0, which has no place on a logarithmic scale; begin above"
+                " 0",
+            )
+        for name, least, limit in (
+            ("ngrams_choices", 1, MAX_NGRAMS),
+            ("num_tokens_choices", 5, None),
+        ):
+            choices = getattr(self, name)
+            for value in choices:
+                require_count(_flag(name), value, least=least, most=limit)
+            shown = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
+            require(not shown, f"{_flag(name)} names {shown} more than once; name each value once")
+
+
+def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Parameter]:
+    """What each setting may be, by its name.
+
+    Args:
+        space: what was asked for.
+        build: how texts become ids; what is given there is fixed.
+        takes_texts: whether the data is built from texts, whose words become ids.
+
+    Raises:
+        InputError: when choices for texts were asked for, and the data has none, or they are fixed
+            by `build` as well.
+    """
+    found: dict[str, Parameter] = {
+        "learning_rate": _range(space.learning_rates, log=True),
+        "width": _range(space.widths, log=True),
+        "depth": _range(space.depths, log=False),
+        "dropout": _range(space.dropouts, log=False),
+        "weight_decay": _range(space.weight_decays, log=True),
+    }
+    is_hashed = build.hash_bits is not None
+    for name, given, usual, applies in (
+        ("ngrams", None if build.ngrams == 1 else build.ngrams, _NGRAMS, takes_texts),
+        ("num_tokens", build.num_tokens, _NUM_TOKENS, takes_texts and not is_hashed),
+    ):
+        choices: tuple[int, ...] = getattr(space, f"{name}_choices")
+        flag = _flag(f"{name}_choices")
+        require(
+            applies or not choices,
+            f"{flag} chooses how texts become ids, but "
+            + ("--hash-bits does that here" if takes_texts else "the data is not built from texts")
+            + "; leave it out",
+        )
+        require(
+            given is None or not choices,
+            f"{_flag(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
+            "one of the two",
+        )
+        if applies:
+            found[name] = choices or ((given,) if given is not None else usual)
+    return found
+
+
+def fixed_value(parameter: Parameter) -> Any:
+    """The only value that a setting may have; None where there are several."""
+    if isinstance(parameter, Range):
+        return parameter.low if parameter.low == parameter.high else None
+    return parameter[0] if len(parameter) == 1 else None
+
+
+def first_values(searched: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The first value of every setting."""
+    return {name: p.low if isinstance(p, Range) else p[0] for name, p in searched.items()}
+
+
+def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's settings of `harness train`, by their bare names.
+
+    Args:
+        space: of the search.
+        values: of its parameters.
+    """
+    depth = values["depth"]
+    decay = values["weight_decay"]
+    return {
+        "optimizer": space.optimizer,
+        "learning_rate": values["learning_rate"],
+        # None is the optimizer's default, which is another number for AdamW.
+        "weight_decay": decay if decay > 0 or space.optimizer.lower() != "adam" else None,
+        "hidden_units": [values["width"]] * depth,
+        "dropout": [values["dropout"]] * depth,
+        "activation": space.activation,
+        **{name: values[name] for name in ("ngrams", "num_tokens") if name in values},
+    }
+
+
+def _range(values: tuple[float, ...], *, log: bool) -> Range:
+    return Range(low=values[0], high=values[-1], log=log)
+
+
+def _check_range(flag: str, values: tuple[float, ...]) -> None:
+    shown = " ".join(map(str, values)) or "empty"
+    require(
+        len(values) in (1, 2),
+        f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
+    )
+    require(values[0] <= values[-1], f"{flag} is {shown}; the first must not be above the second")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -115,7 +115,7 @@ ROOMS = (
         name="tune",
         modules=("harness.tune",),
         packages=frozenset({"tensorboard"}),
-        late_packages=frozenset({"optuna"}),  # of the extra `tune`
+        late_packages=frozenset({"optuna", "sqlalchemy"}),  # of the extra `tune`
     ),
     Room(
         name="cli",

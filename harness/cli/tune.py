@@ -80,6 +80,11 @@ class TuneConfig:
         require_count("--trials", self.trials)
         require_count("--epochs", self.epochs)
         require_count("--jobs", self.jobs)
+        require(
+            self.execution.replicas in ("auto", 1),
+            f"--replicas is {self.execution.replicas}, but each trial has one device; leave it "
+            "out, and set --jobs to the number of trials at the same time",
+        )
         if self.early_stopping is not None:
             require_count("--early-stopping", self.early_stopping)
         if self.timeout is not None:

@@ -27,7 +27,7 @@ from harness.settings import check_batch
 from harness.tune.report import described, outcome, write_best, write_hparams
 from harness.tune.search import Search
 from harness.tune.space import Parameter, first_values, parameters, settings_of
-from harness.tune.study import STUDY_FILE_NAME, Study, Trial
+from harness.tune.study import STUDY_FILE_NAME, Study, Trial, storage_errors
 from harness.tune.trial import TrialProcess
 
 CONFIG_FILE_NAME = "config.json"
@@ -78,6 +78,7 @@ def run_tune(config: TuneConfig, console: Console) -> int:
             start=starter,
             ended=lambda trial: _tell(trial, config, console),
         )
+        closing.enter_context(storage_errors(folder / STUDY_FILE_NAME))
         try:
             search.run(processes)
             interrupted = False

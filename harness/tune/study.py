@@ -4,10 +4,12 @@ What Optuna proposes for a trial depends on the seed, the trial's number and the
 So a search of one job that was killed and goes on is the one that was not killed.
 """
 
+import contextlib
+import errno
 import math
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +57,19 @@ class Proposal:
     """Optuna's."""
 
 
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns Optuna's error about the file at `path` back into the OSError that caused it."""
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        number = errno.ENOSPC if "full" in reason else errno.EIO
+        raise OSError(number, reason, str(path)) from error
+
+
 class Study:
     """A search's trials in an SQLite file. Not for several threads at once."""
 
@@ -69,8 +84,13 @@ class Study:
         in_parallel: bool,
     ) -> None:
         """Opens the study in `folder`, or begins it. Trials that ran when it was last used, as it
-        was killed, are put back: they run first."""
+        was killed, are put back: they run first.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         import optuna
+        from sqlalchemy.exc import DBAPIError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
@@ -81,13 +101,19 @@ class Study:
         # By a connection of ours: a path may hold what has a meaning in a URL.
         path = folder / STUDY_FILE_NAME
         connect = {"creator": lambda: sqlite3.connect(path, check_same_thread=False)}
-        self._study = optuna.create_study(
-            storage=optuna.storages.RDBStorage("sqlite:///tune", engine_kwargs=connect),
-            study_name="tune",
-            direction="maximize" if objective == "accuracy" else "minimize",
-            pruner=_pruner(pruner),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=optuna.storages.RDBStorage("sqlite:///tune", engine_kwargs=connect),
+                study_name="tune",
+                direction="maximize" if objective == "accuracy" else "minimize",
+                pruner=_pruner(pruner),
+                load_if_exists=True,
+            )
+        except DBAPIError as error:
+            raise InputError(
+                f"{path} is damaged, or not a study of Optuna: {error.orig}. Restore it, or name "
+                "another --tune-dir."
+            ) from error
         states = optuna.trial.TrialState
         for trial in self._study.get_trials(deepcopy=False, states=[states.RUNNING]):
             if "outcome" in trial.user_attrs:

@@ -1,5 +1,7 @@
 """Searches by processes that only act: proposals, pruning, failures, several jobs, resuming."""
 
+import resource
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from harness.errors import InputError
 from harness.tune.search import Search
 from harness.tune.space import Parameter, Range
-from harness.tune.study import STUDY_FILE_NAME, Study, Trial
+from harness.tune.study import STUDY_FILE_NAME, Study, Trial, storage_errors
 from harness.tune.trial import TrialProcess
 
 RATE = {"learning_rate": Range(low=0.1, high=1.0, log=False)}
@@ -90,7 +93,7 @@ def test_another_seed_is_another_search(tmp_path: Path, eight: list[Trial]) -> N
 @pytest.mark.parametrize("pruner", ["median", "halving"])
 def test_bad_trials_are_pruned(pruner: str, tmp_path: Path) -> None:
     study = open_study(tmp_path, pruner=pruner)
-    search(study, 16)
+    search(study, 12)
     pruned = [trial for trial in study.trials if trial.status == "pruned"]
     assert pruned
     assert all(len(trial.epochs) < 6 for trial in pruned)
@@ -135,6 +138,32 @@ def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
     search(study, 50, timeout=1e-9)
     assert study.trials == []
     assert (folder / STUDY_FILE_NAME).stat().st_size > 0
+
+
+def test_a_damaged_study_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE_NAME).write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match=r"study.db is damaged, or not a study of Optuna.*Restore"):
+        open_study(tmp_path)
+
+
+def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    path = tmp_path / STUDY_FILE_NAME
+    size = path.stat().st_size + 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        with pytest.raises(OSError, match=r"study\.db"), storage_errors(path):
+            search(study, 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    again = open_study(tmp_path)
+    num_kept = len(again.trials)
+    assert num_kept < 20
+    search(again, num_kept + 1)
+    assert [trial.number for trial in again.trials] == list(range(1, num_kept + 2))
 
 
 def test_ctrl_c_repeats_what_ran(tmp_path: Path, eight: list[Trial]) -> None:

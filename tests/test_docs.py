@@ -164,7 +164,8 @@ def run_command(words: list[str]) -> None:
         subprocess.run([ROOT / words[0], *words[1:]], check=True, capture_output=True)
         return
     assert words[0] == "./scripts/harness", "a command that is neither run nor in NOT_RUN"
-    is_synthetic = words[1] in ("train", "profile", "bench") and "--data" not in words
+    names_data = {"--data", "--config"} & set(words)
+    is_synthetic = words[1] in ("train", "profile", "bench") and not names_data
     if is_synthetic and "--profile-steps" not in words:  # the steps named need all rows
         words += ["--synthetic-rows", "6000"]
     if words[1] == "tune":

@@ -169,7 +169,7 @@ def run_command(words: list[str]) -> None:
     if is_synthetic and "--profile-steps" not in words:  # the steps named need all rows
         words += ["--synthetic-rows", "6000"]
     if words[1] == "tune":
-        words += ["--trials", "2", "--epochs", "1"]
+        words += ["--trials", "1", "--epochs", "1"]
     assert command_line.main([last_checkpoint(word) for word in words[1:]]) == 0
 
 

@@ -165,9 +165,9 @@ def _check_same(folder: Path, recorded: Mapping[str, Any]) -> None:
         )
     were, are = flattened(before, where=str(path)), flattened(recorded)
     differing = [
-        f"--{name.replace('_', '-')} was {were.get(name)} and is now {value}"
+        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()
-        if name not in _MAY_DIFFER and were.get(name) != value
+        if name not in _MAY_DIFFER and name in were and were[name] != value  # else it is newer
     ]
     if differing:
         raise InputError(
@@ -251,6 +251,7 @@ def _report(
         write_best(path, settings, comment=f"Trial {best.number} of {len(trials)}: {found}")
         console.out()
         console.out(printable(f"best           trial {best.number}, {found}"))
+        console.out(printable(f"               {described(best.values)}, epochs {best.best_epoch}"))
         console.out(printable(f"settings       {path}"))
         command = as_command(f"train --config {shlex.quote(str(path))}")
         console.out(printable(f"repeat it      {command}"))

@@ -75,7 +75,7 @@ class Search:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                while thread.is_alive():
+                while thread.is_alive() and self._error is None:
                     thread.join(_PATIENCE_SECONDS)
         finally:
             self._is_stopped = True

@@ -13,7 +13,7 @@ _MOST_TRIALS = 20
 """Of one process. TensorFlow keeps some of what was compiled: 20 to 50 MB for each trial."""
 _MOST_FAILURES = 3
 """After so many trials, all of which failed, the search ends."""
-_PATIENCE_SECONDS = 0.2
+_LOOK_SECONDS = 0.2
 """Between two looks at whether the threads have ended, so that Ctrl-C is not held up."""
 
 Settings = Mapping[str, Any]
@@ -76,7 +76,7 @@ class Search:
                 thread.start()
             for thread in threads:
                 while thread.is_alive() and self._error is None:
-                    thread.join(_PATIENCE_SECONDS)
+                    thread.join(_LOOK_SECONDS)
         finally:
             self._is_stopped = True
             for process in self._processes:
@@ -92,7 +92,11 @@ class Search:
         try:
             with ExitStack() as closing:
                 closing.enter_context(process)
+                is_usable = True
                 while (proposal := self._next()) is not None:
+                    if not is_usable:
+                        closing.close()
+                        process = self._processes[job] = closing.enter_context(self._start(job))
                     settings = self._settings_of(proposal.values)
                     started = time.perf_counter()
                     is_pruned = False
@@ -107,9 +111,7 @@ class Search:
                     if self._is_stopped:
                         return
                     self._record(proposal, outcome, is_pruned=is_pruned, seconds=seconds)
-                    if not outcome.has_process or process.num_trained == _MOST_TRIALS:
-                        closing.close()
-                        process = self._processes[job] = closing.enter_context(self._start(job))
+                    is_usable = outcome.has_process and process.num_trained < _MOST_TRIALS
         except BaseException as error:  # noqa: BLE001 - raised by `run`, in the main thread
             self._is_stopped = True
             self._error = error

@@ -35,6 +35,7 @@ LONG_FILES = (
     "tests/harness/cli/test_telemetry.py",
     "tests/harness/cli/test_profile.py",
     "tests/harness/cli/test_train.py",
+    "tests/harness/cli/test_tune.py",
     "tests/browser/test_tensorboard.py",
     "tests/test_contributing.py",
 )

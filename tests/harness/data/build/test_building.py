@@ -307,9 +307,9 @@ def test_ids_have_the_weights_of_keras(tmp_path: Path, weighting: str, normalize
     )
     layer.adapt(texts[:4])
     words = [vocabulary.unknown_id, *(vocabulary.ids[w] for w in layer.get_vocabulary()[1:])]
-    for part, given in ((data.train, texts[:4]), (data.test, texts[4:])):
+    for part, written in ((data.train, texts[:4]), (data.test, texts[4:])):
         assert part.weights is not None
-        expected = np.asarray(layer(given), np.float64)
+        expected = np.asarray(layer(written), np.float64)
         if normalize == "l2":
             expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
         found = np.zeros([part.num_rows, data.num_tokens])

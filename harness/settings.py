@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from harness.checks import require, require_count
 from harness.decoding import decoded
 from harness.errors import InputError
+from harness.memory import free_bytes
 from harness.records import Choice
 from kernels.multi_hot import Implementation
 
@@ -28,6 +29,8 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _RESIDENT_SHARE = 0.25
 """Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
+_STREAM_SHARE = 0.5
+"""Of the host's free memory, into which a stream copies the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,12 @@ class Settings:
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
     `native` needs a C++ compiler and a CPU."""
 
-    input: Literal["auto", "stream", "resident"] = "auto"
+    input: Literal["auto", "stream", "resident", "mapped"] = "auto"
     """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
-    `stream`: through tf.data. `auto`: resident where it takes at most a quarter of the memory, and
-    the model leaves as much."""
+    `stream`: through tf.data, from a copy in the host's memory; `mapped`: likewise, but rows are
+    read from the files of the data set when they are needed, in an order of blocks: for data larger
+    than memory. `auto`: resident where it takes at most a quarter of the memory, and the model
+    leaves as much; else stream where half of the host's free memory holds it."""
 
     steps_per_dispatch: Literal["auto"] | int = "auto"
     """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
@@ -66,7 +71,7 @@ class Settings:
     anyway."""
 
     def __post_init__(self) -> None:
-        for name, known in (("precision", PRECISIONS), ("input", ("stream", "resident"))):
+        for name, known in (("precision", PRECISIONS), ("input", ("stream", "resident", "mapped"))):
             given = getattr(self, name)
             named = given in ("auto", *known)
             require(named, f"--{name} is {given!r}; choose auto or one of {', '.join(known)}")
@@ -186,11 +191,15 @@ def _input(known: Known) -> Choice:
     """Whether the data set is to lie on the devices."""
     share = known.resident_bytes / known.devices.memory_bytes
     shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
+    if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
+        return Choice(name="resident", why=f"{shown} memory")
+    limit = "more than the model leaves"
     if share > _RESIDENT_SHARE:
-        return Choice(name="stream", why=f"{shown} memory, more than {_RESIDENT_SHARE:.0%}")
-    if known.resident_bytes > known.left_bytes:
-        return Choice(name="stream", why=f"{shown} memory, more than the model leaves")
-    return Choice(name="resident", why=f"{shown} memory")
+        limit = f"more than {_RESIDENT_SHARE:.0%}"
+    if known.resident_bytes > _STREAM_SHARE * (free := free_bytes()):
+        limit += f", and more than {_STREAM_SHARE:.0%} of the {free / 1e6:,.1f} MB free on the host"
+        return Choice(name="mapped", why=f"{shown} memory, {limit}")
+    return Choice(name="stream", why=f"{shown} memory, {limit}")
 
 
 def _steps_per_dispatch(known: Known) -> Choice:

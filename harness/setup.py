@@ -90,6 +90,7 @@ class Setup:
             steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
             seed=self.settings.seed,
             epochs=epochs,
+            in_blocks=self.choices["input"].name == "mapped",
             repeating=repeating,
         )
         return Rows(feed=self._feed(examples), plan=plan)

@@ -28,7 +28,7 @@ class GridConfig:
     precision: tuple[Literal["auto", Precision], ...] = ("auto",)
     """Number format of the layers' arithmetic."""
 
-    input: tuple[Literal["auto", "stream", "resident"], ...] = ("auto",)
+    input: tuple[Literal["auto", "stream", "resident", "mapped"], ...] = ("auto",)
     """How batches reach the device."""
 
     replicas: tuple[Literal["auto"] | int, ...] = ("auto",)

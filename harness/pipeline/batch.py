@@ -41,10 +41,10 @@ class Share(NamedTuple):
 
 
 class Ragged(NamedTuple):
-    """Ragged sets as tensors."""
+    """Ragged sets as arrays or tensors."""
 
-    values: tf.Tensor
-    row_splits: tf.Tensor
+    values: Any
+    row_splits: Any
 
 
 Reader = Callable[[tf.Tensor], Share]
@@ -96,36 +96,43 @@ class Columns(NamedTuple):
         ragged += sum(s.weights.nbytes for s in self.ragged.values() if s.weights is not None)
         return ragged + sum(array.nbytes + array[:1].nbytes for array in self.dense.values())
 
+    def take(self, rows: np.ndarray) -> "Columns":
+        """Some rows, int64 [M], M > 0. Of columns that are mapped from files, no others are
+        read."""
+        return Columns(
+            {name: sets.take(rows) for name, sets in self.ragged.items()},
+            {name: array[rows] for name, array in self.dense.items()},
+        )
+
     def padded(self) -> "Padded":
-        """As tensors on the device at hand, with a row without ids behind the last, of numbers that
-        the model knows (a logarithm of zeros would spoil gradients that count for nothing): what an
-        incomplete batch is padded with."""
-        ragged = {
-            name: Ragged(
-                tf.constant(sets.values.astype(wire_type(sets.num_tokens), copy=False)),
-                tf.constant(np.append(sets.row_splits, sets.nnz)),
-            )
-            for name, sets in self.ragged.items()
-        }
-        dense = {
-            name: tf.constant(np.concatenate([array, array[:1]]))
-            for name, array in self.dense.items()
-        }
-        id_weights = {
-            name: tf.constant(sets.weights)
-            for name, sets in self.ragged.items()
-            if sets.weights is not None
-        }
-        return Padded(ragged, dense, id_weights)
+        """With a row without ids behind the last, of numbers that the model knows (a logarithm of
+        zeros would spoil gradients that count for nothing): what an incomplete batch is padded
+        with."""
+        return Padded(
+            {
+                name: Ragged(
+                    sets.values.astype(wire_type(sets.num_tokens), copy=False),
+                    np.append(sets.row_splits, sets.nnz),
+                )
+                for name, sets in self.ragged.items()
+            },
+            {name: np.concatenate([array, array[:1]]) for name, array in self.dense.items()},
+            {n: sets.weights for n, sets in self.ragged.items() if sets.weights is not None},
+        )
 
 
 class Padded(NamedTuple):
-    """Columns as tensors."""
+    """Columns as arrays or tensors."""
 
     ragged: dict[str, Ragged]
-    dense: dict[str, tf.Tensor]
-    id_weights: dict[str, tf.Tensor]
+    dense: dict[str, Any]
+    id_weights: dict[str, Any]
     """float32 [nnz], of the ragged columns that have some."""
+
+    def on_device(self) -> "Padded":
+        """As tensors on the device at hand."""
+        padded: Padded = tf.nest.map_structure(tf.constant, self)
+        return padded
 
 
 class StreamBatches(NamedTuple):

@@ -22,6 +22,9 @@ Feed = Stream | Resident
 
 
 def build_feed(kind: str, examples: Examples, *, devices: Sequence[str]) -> Feed:
-    """The feed that `--input` names, `stream` or `resident`, for devices of these names."""
-    kinds: dict[str, type[Feed]] = {"stream": Stream, "resident": Resident}
-    return kinds[kind](Columns.of(examples), devices=devices)
+    """The feed that `--input` names, `stream`, `mapped` or `resident`, for devices of these
+    names."""
+    columns = Columns.of(examples)
+    if kind == "resident":
+        return Resident(columns, devices=devices)
+    return Stream(columns, devices=devices, mapped=kind == "mapped")

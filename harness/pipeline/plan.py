@@ -16,6 +16,8 @@ from harness.pipeline.capacity import (
     capacity_for_batches,
 )
 
+BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64
+"""Of `block_order`."""
 _MAX_ROWS_LOOKED_AT = 2**21
 """Beyond this many rows over all epochs (half a second), a run has a second capacity instead."""
 
@@ -34,6 +36,26 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
     """
     keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(num_rows)
     order = np.argsort(keys)
+    order.flags.writeable = False
+    return order
+
+
+@functools.lru_cache(maxsize=2)
+def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
+    """As `epoch_order`, for rows that are read from a disk: blocks of 1,024 rows that lie side by
+    side are permuted, and rows only among the 64 blocks of a window. So a batch holds rows of 64
+    places, of which any two meet in some epochs; a permutation of all would read each row from a
+    place of its own.
+
+    Returns:
+        A read-only array.
+    """
+    num_blocks = -(-num_rows // BLOCK_ROWS)
+    blocks = epoch_order(num_blocks, seed=seed, epoch=epoch)
+    windows = np.empty(num_blocks, np.int64)
+    windows[blocks] = np.arange(num_blocks) // WINDOW_BLOCKS
+    keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
+    order = np.lexsort((keys.random_raw(num_rows), np.repeat(windows, BLOCK_ROWS)[:num_rows]))
     order.flags.writeable = False
     return order
 
@@ -78,6 +100,8 @@ class Plan:
     seed: int | None
     """None: an evaluation, of the rows in stored order; empty batches fill its last call."""
     capacities: Capacities
+    in_blocks: bool = False
+    """Whether rows are permuted as by `block_order`."""
     distinct_epochs: int | None = None
     """After so many the orders repeat, as in a benchmark; None: they never do."""
 
@@ -106,7 +130,8 @@ class Plan:
             rows = np.arange(self.num_rows)
         else:
             drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
-            rows = epoch_order(self.num_rows, seed=self.seed, epoch=drawn)
+            drawn_order = block_order if self.in_blocks else epoch_order
+            rows = drawn_order(self.num_rows, seed=self.seed, epoch=drawn)
         padding = self.steps_per_epoch * self.batch_size - self.num_rows
         rows = np.concatenate([rows, np.full(padding, self.num_rows)])
         return rows.reshape(-1, self.replicas, self.rows_per_replica)
@@ -175,16 +200,19 @@ def training_plan(
     steps_per_call: int,
     seed: int,
     epochs: int,
+    in_blocks: bool = False,
     repeating: bool = False,
 ) -> Plan:
     """A plan whose order is drawn anew for every epoch, for a run of so many epochs; with
-    `repeating`, for one that goes on with the first of them after the last."""
+    `in_blocks`, as by `block_order`; with `repeating`, for one that goes on with the first of them
+    after the last."""
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
         steps_per_call=min(steps_per_call, -(-lengths.shape[1] // batch_size)),
         seed=seed,
+        in_blocks=in_blocks,
         capacities=capacities_for_any_order(lengths, rows=batch_size // replicas),
         distinct_epochs=epochs if repeating else None,
     )

@@ -24,7 +24,7 @@ class Resident:
         self._sets = []
         for device in devices:
             with tf.device(device):
-                self._sets.append(columns.padded())
+                self._sets.append(columns.padded().on_device())
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
 
     def dispatches(

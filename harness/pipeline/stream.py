@@ -1,11 +1,13 @@
 """tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels. A dispatch is one call. Letters: L steps of a call, R replicas, b rows of one, C capacity.
+kernels, but for rows that stay in their files: NumPy takes those of a dispatch from there. A
+dispatch is one call. Letters: L steps of a call, R replicas, b rows of one, C capacity.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,17 +23,20 @@ _NUM_PREFETCHED = 2
 class Stream:
     """Rows that are gathered on the host and copied to the devices call by call."""
 
-    def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
+    def __init__(self, columns: Columns, *, devices: Sequence[str], mapped: bool = False) -> None:
         """Args:
         columns: of the rows; copied to the host's TensorFlow memory once.
         devices: their names, one for each of a plan's replicas.
+        mapped: whether the rows stay where they are instead.
         """
         self._devices = tuple(devices)
+        self._columns = columns if mapped else None
         # Traced once for the evaluations of a run, which are all of one plan.
         self._dataset = functools.lru_cache(maxsize=1)(self._gathered)
         # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
         with tf.device("/CPU:0"):
-            self._rows = columns.padded()
+            sample = columns.take(np.zeros(1, np.int64)) if mapped else columns
+            self._rows = sample.padded().on_device()
 
     def dispatches(
         self,
@@ -65,22 +70,34 @@ class Stream:
 
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
         """Elements: the `StreamBatches` of each device."""
+        columns = self._columns
 
-        def calls() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def calls() -> Iterator[tuple[Any, ...]]:
             for dispatch, rows in _planned(plan, epochs, start_step):
                 padding = plan.steps_per_call - len(rows), *rows.shape[1:]
                 padded = np.concatenate([rows, np.full(padding, plan.num_rows)])
-                yield padded, np.array(dispatch.calls[0].capacity, np.int64)
+                capacity = np.array(dispatch.calls[0].capacity, np.int64)
+                if columns is None:
+                    yield padded, capacity
+                else:
+                    yield _numbered_anew(padded, columns, plan.num_rows, capacity)
 
         shape = plan.steps_per_call, plan.replicas, plan.rows_per_replica
-        signature = (
+        signature: tuple[Any, ...] = (
             tf.TensorSpec(shape, tf.int64),
             tf.TensorSpec([len(self._rows.ragged)], tf.int64),
         )
-        # AutoGraph would write a temporary file, and has no Python control flow to convert.
-        gather = tf.autograph.experimental.do_not_convert(
-            functools.partial(_gather, self._rows, plan)
+        gather: Callable[..., Any] = functools.partial(
+            _gather, num_rows=plan.num_rows, columns=self._rows
         )
+        if columns is not None:
+            of_any_length = tf.nest.map_structure(
+                lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), self._rows
+            )
+            signature += (tf.TensorSpec([], tf.int64), of_any_length)
+            gather = _gather
+        # AutoGraph would write a temporary file, and has no Python control flow to convert.
+        gather = tf.autograph.experimental.do_not_convert(gather)
         # Two workers keep one dispatch ready while the next is gathered; more would take the cores
         # from the training step where that runs on the CPU too.
         return (
@@ -88,6 +105,24 @@ class Stream:
             .map(gather, num_parallel_calls=2, deterministic=True)
             .prefetch(_NUM_PREFETCHED)
         )
+
+
+def _numbered_anew(
+    rows: np.ndarray, columns: Columns, num_rows: int, capacity: np.ndarray
+) -> tuple[Any, ...]:
+    """The arguments of `_gather` for columns of the rows of one dispatch alone.
+
+    Args:
+        rows: int64 [L, R, b].
+        columns: of all rows.
+        num_rows: of these; also the index of the empty row.
+        capacity: [columns].
+    """
+    is_real = rows < num_rows
+    count = int(is_real.sum())
+    places = np.full(rows.shape, count)
+    places[is_real] = np.arange(count)
+    return places, capacity, np.int64(count), columns.take(rows[is_real]).padded()
 
 
 def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:
@@ -107,14 +142,18 @@ def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
 
 
 def _gather(
-    columns: Padded,
-    plan: Plan,
-    rows: tf.Tensor,
-    capacities: tf.Tensor,
+    rows: tf.Tensor, capacities: tf.Tensor, num_rows: Any, columns: Padded
 ) -> tuple[StreamBatches, ...]:
-    """The batches of each device, from row ids [L, R, b] and capacities [columns]."""
+    """The batches of each device.
+
+    Args:
+        rows: ids of rows, int64 [L, R, b].
+        capacities: int64 [columns].
+        num_rows: ids below it are of real rows.
+        columns: of all rows.
+    """
     capacity = {name: capacities[place] for place, name in enumerate(columns.ragged)}
-    real_rows = tf.reduce_sum(tf.cast(rows < plan.num_rows, tf.int64), axis=2)
+    real_rows = tf.reduce_sum(tf.cast(rows < num_rows, tf.int64), axis=2)
     return tuple(
         StreamBatches(
             ragged={
@@ -135,7 +174,7 @@ def _gather(
             real_rows=real_rows[:, replica],
             batch_rows=tf.reduce_sum(real_rows, axis=1),
         )
-        for replica in range(plan.replicas)
+        for replica in range(rows.shape[1])
     )
 
 

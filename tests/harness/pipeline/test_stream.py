@@ -86,11 +86,12 @@ def check(
     plan: Plan,
     *,
     devices: tuple[str, ...] = ONE_DEVICE,
+    mapped: bool = False,
     **run: int,
 ) -> list[tuple[Dispatch, tuple[StreamBatches, ...]]]:
     """Compares all of a stream; returns what it was."""
     columns = Columns.of(examples)
-    stream = list(Stream(columns, devices=devices).dispatches(plan, **run))
+    stream = list(Stream(columns, devices=devices, mapped=mapped).dispatches(plan, **run))
     whole = expected(columns, plan, devices, **({"epochs": 1} | run))
     for (dispatch, batches), (planned, fields) in zip(stream, whole, strict=True):
         assert dispatch == planned
@@ -120,16 +121,19 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
         steps_per_call=draw(st.integers(1, 6)),
         seed=draw(st.integers(0, 100)),
         epochs=2,
+        in_blocks=draw(st.booleans()),
     )
     return examples, plan, draw(st.integers(0, 2 * plan.steps_per_epoch))
 
 
 # Each example traces a tf.data graph of its own, so fewer than for plain NumPy.
 @settings(max_examples=8)
-@given(cases())
-def test_holds_what_the_plan_says_from_any_step(case: tuple[Examples, Plan, int]) -> None:
+@given(case=cases(), mapped=st.booleans())
+def test_holds_what_the_plan_says_from_any_step(
+    case: tuple[Examples, Plan, int], mapped: bool
+) -> None:
     examples, plan, start_step = case
-    check(examples, plan, epochs=2, start_step=start_step)
+    check(examples, plan, epochs=2, start_step=start_step, mapped=mapped)
 
 
 def test_every_device_gets_its_shares(logical_devices: list[str]) -> None:
@@ -138,6 +142,7 @@ def test_every_device_gets_its_shares(logical_devices: list[str]) -> None:
     examples = random_examples(np.random.default_rng(), rows=43)
     lengths = Columns.of(examples).lengths
     plan = training_plan(lengths, batch_size=8, replicas=2, steps_per_call=2, seed=7, epochs=2)
+    check(examples, plan, devices=devices, epochs=2, mapped=True)
     stream = check(examples, plan, devices=devices, epochs=2)
     assert len(stream) == 6
     for _, batches in stream:

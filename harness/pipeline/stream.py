@@ -122,7 +122,10 @@ def _numbered_anew(
     count = int(is_real.sum())
     places = np.full(rows.shape, count)
     places[is_real] = np.arange(count)
-    return places, capacity, np.int64(count), columns.take(rows[is_real]).padded()
+    taken = columns.take(rows[is_real]).padded()
+    for name, array in taken.dense.items():
+        array[-1] = columns.dense[name][0]  # as of all rows
+    return places, capacity, np.int64(count), taken
 
 
 def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:

@@ -77,7 +77,7 @@ def test_blocks_are_read_a_window_at_a_time() -> None:
         np.testing.assert_array_equal(np.sort(order), np.arange(rows))
         with pytest.raises(ValueError, match="read-only"):
             order[0] = 3
-        (first, *_) = np.split(order, 3)
+        (first, *_) = np.array_split(order, 3)
         blocks = np.unique(first[: (WINDOW_BLOCKS - 1) * BLOCK_ROWS] // BLOCK_ROWS)
         assert len(blocks) in (WINDOW_BLOCKS, WINDOW_BLOCKS + 1)  # where a window has the short one
         windows.append(set(blocks.tolist()))

@@ -82,9 +82,9 @@ def write_with_texts(
 
     texts = data.test
     is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
-    if vocabulary is not None and texts.is_unique and is_small:
-        # With each id once they are sorted; texts are read in their own order. What there is to
-        # note about the data was printed with it.
+    if vocabulary is not None and texts.is_unique and texts.weights is None and is_small:
+        # With each id once they are sorted; texts are read in their own order, which rows with
+        # weights have lost. What there is to note about the data was printed with it.
         with contextlib.redirect_stderr(io.StringIO()):
             texts = load_configured(replace(source, unique=False)).test
     path = write_report(folder, trainer, data.test, vocabulary=vocabulary, texts=texts)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.model.layers import Surroundings, computing
-from harness.model.network import multi_hot_layers
+from harness.model.network import multi_hot_layers, takes_weights
 
 _ROWS_AT_ONCE = 1_000
 
@@ -83,6 +83,8 @@ def word_weights(
     """
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
+    if takes_weights(model):
+        rows = rows.with_weights()
     dtypes = {"values": tf.int32, "row_splits": tf.int32}
     if rows.weights is not None:
         dtypes["weights"] = tf.float32

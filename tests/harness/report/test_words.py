@@ -46,6 +46,11 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
                 own = logits[:, number] - tf.reduce_mean(logits, axis=1)
         expected = (tape.gradient(own, x).numpy() * matrix).mean(axis=0)
         np.testing.assert_allclose(found[number], expected, atol=1e-6)
+    if weighted:  # rows without weights are given those of 1, as to fit and evaluate
+        how = {"head": "sigmoid", "classes": classes, "is_binary": True}
+        bare = rows.derived(weights=None)
+        plain, ones = (word_weights(model, one, **how) for one in (bare, bare.with_weights()))
+        np.testing.assert_array_equal(plain, ones)
 
 
 def test_words_in_order_and_without_what_is_no_word() -> None:

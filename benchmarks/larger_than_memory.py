@@ -2,8 +2,8 @@
 
     python -m benchmarks.larger_than_memory --gigabytes 10 --folder SCRATCH
 
-Memory is what the process allocates (RLIMIT_DATA): mapped files do not count, which the system reads
-and drops as it likes. TensorFlow alone takes some 0.8 GB.
+Memory is what the process allocates (RLIMIT_DATA): mapped files do not count, which the system
+reads and drops as it likes. TensorFlow alone takes some 0.8 GB.
 """
 
 import resource

@@ -35,7 +35,7 @@ def page() -> str:
 
 def _options(kind: type) -> Iterator[tuple[Field[Any], Any, str]]:
     """Each option of settings, nested ones included: its field, type and text."""
-    hints, texts = get_type_hints(kind), _texts(kind)
+    hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)
     for field in fields(kind):
         if is_dataclass(hints[field.name]):
             yield from _options(hints[field.name])
@@ -68,11 +68,12 @@ def _row(field: Field[Any], hint: Any, text: str) -> str:
         flag, shown = (f"--no-{field.name.replace('_', '-')}", "") if default else (flag, "")
     elif field.default is MISSING and field.default_factory is MISSING:
         shown = "required"
-        flag = field.name.upper() if field.name == "source" else flag
     elif isinstance(default, tuple):
         shown = " ".join(map(str, default))
     else:
         shown = "" if default is None else str(default)
+    if "Positional" in repr(getattr(hint, "__metadata__", ())):
+        flag = field.name.upper().replace("_", "-")
     choices = ", ".join(f"`{choice}`" for choice in _choices(hint))
     words = f"{text} One of {choices}." if choices else text
     return f"| `{flag}` | {shown and f'`{shown}`'} | {_text(words)} |"

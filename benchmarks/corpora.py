@@ -3,8 +3,8 @@ an MLPClassifier of the same size.
 
     python -m benchmarks.corpora --banking77 FOLDER --goemotions FOLDER --polarity FILE
 
-The files are not part of the project: `banking_data/{train,test}.csv` of PolyAI's
-task-specific-datasets, `{train,test}.tsv` of GoEmotions, and `review_polarity.tar.gz` (version 2.0).
+The files are no part of the project: `banking_data/{train,test}.csv` of PolyAI's
+task-specific-datasets, `{train,test}.tsv` of GoEmotions, `review_polarity.tar.gz` (version 2.0).
 """
 
 import csv

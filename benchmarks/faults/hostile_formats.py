@@ -9,6 +9,7 @@ import importlib.util
 import io
 import itertools
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def _data(folder: Path, name: str) -> DataConfig:
 def _data_reader(name: str) -> Callable[[Path], Reader]:
     def read(folder: Path) -> str:
         config = _data(folder, name)
-        with io.StringIO() as printed:
+        with io.StringIO() as printed, contextlib.redirect_stderr(printed):  # there are notes
             info(DataInfoConfig(data=config), Console(file=printed, width=80))
             found = load_configured(config)
             return printed.getvalue() + "".join(part.fingerprint for part in found.parts)
@@ -217,6 +218,43 @@ def _results_reader(_: Path) -> Reader:
     return read
 
 
+_TEXTS = {
+    "texts.csv": 'text,label\n"a good, ""nice"" film",yes\nbad film,no\n' * 4,
+    "texts.tsv": "text\tlabel\na good film\tyes\nbad film\tno\n" * 4,
+    "texts.jsonl": '{"text": "a good film", "labels": ["yes"]}\n{"text": "b", "labels": ["no"]}\n'
+    * 4,
+    "rows.svm": "1 3:1 7:0.5 # a row\n0 2:1 3:1\n" * 4,
+}
+
+
+def _write_texts(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(_TEXTS[name]) and None
+
+
+def _write_archive(name: str) -> Callable[[Path], None]:
+    """Of files of texts, without the time of day."""
+
+    def write(folder: Path) -> None:
+        texts = {f"{label}/{row}.txt": f"{label} film".encode() for label in "yn" for row in "1234"}
+        if name.endswith(".zip"):
+            with ZipFile(folder / name, "w") as archive:
+                for member, text in texts.items():
+                    archive.writestr(ZipInfo(member), text, ZIP_DEFLATED)
+            return
+        with tarfile.open(folder / name, "w") as tar:
+            for member, text in texts.items():
+                entry = tarfile.TarInfo(member)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text))
+
+    return write
+
+
+def _of_texts(name: str, write: Callable[[Path], None]) -> Callable[[], Format]:
+    """Without the command, whose notes on standard error are no failure here."""
+    return lambda: Format(targets=(name,), write=write, reader=_data_reader(name))
+
+
 def _of_models(name: str) -> Callable[[], Format]:
     """A format whose reader needs TensorFlow, which takes seconds to import."""
     return lambda: getattr(importlib.import_module("benchmarks.faults.hostile_models"), name)
@@ -288,6 +326,8 @@ FORMATS: dict[str, Callable[[], Format]] = {
         reader=_results_reader,
         command=lambda folder: ["compare", str(folder / "a.json"), str(folder / "b.json")],
     ),
+    **{name: _of_texts(name, _write_texts(name)) for name in _TEXTS},
+    **{name: _of_texts(name, _write_archive(name)) for name in ("texts.tar", "texts.zip")},
     "checkpoint": _of_models("CHECKPOINT"),
     "keras": _of_models("KERAS"),
     "config": _of_models("CONFIG"),

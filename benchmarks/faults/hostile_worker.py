@@ -59,7 +59,8 @@ def damaged(rng: random.Random, path: Path, *, flips: bool = False) -> str:
     if path.suffix in (".npz", ".keras"):
         how, new = damage_zip(rng, content)
     else:
-        damage = rng.choice((*BYTES[:4], *(_OF_SUFFIX[path.suffix],) * 6))
+        own = (_OF_SUFFIX[path.suffix],) if path.suffix in _OF_SUFFIX else BYTES[4:]
+        damage = rng.choice((*BYTES[:4], *(own * 6)[:6]))
         how, new = damage.__name__, damage(rng, content)
     path.write_bytes(new)
     return how

@@ -21,8 +21,7 @@ class TuneData(DataConfig):
     """Which data set to use, and how to prepare it. The test rows are never looked at."""
 
     validation_split: float = 0.2
-    """Share of the training rows that judges the trials, drawn at random, the same share of each
-    class."""
+    """Share of the training rows that judges the trials, the same share of each class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

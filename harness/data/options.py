@@ -204,11 +204,19 @@ class DataConfig(SourceConfig):
     """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
 
     validation_split: float = 0.0
-    """Share of the training rows to set apart for validation, drawn at random, the same share of
-    each class. 0: the test rows are the validation rows."""
+    """Share of the training rows to set apart for validation, the same share of each class. 0: the
+    test rows are the validation rows."""
+
+    validation_rows: Literal["random", "last"] = "random"
+    """Which rows are set apart. `random`: drawn at random; `last`: the last of each class, where
+    rows side by side belong together, as the reviews of one film, and the test rows have others."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.validation_rows in ("random", "last"),
+            f"--validation-rows is {self.validation_rows!r}; choose random or last",
+        )
         require(
             0 <= self.validation_split < 1,
             f"--validation-split is {self.validation_split}; choose from 0 to less than 1",

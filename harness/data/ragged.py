@@ -196,11 +196,11 @@ class RaggedSets:
         self._check_split(num_head_rows)
         return self._slice(0, num_head_rows), self._slice(num_head_rows, self.num_rows)
 
-    def stratified_split(self, num_drawn_rows: int, *, seed: int) -> tuple[Self, Self]:
+    def stratified_split(self, num_drawn_rows: int, *, seed: int | None) -> tuple[Self, Self]:
         """`num_drawn_rows` rows drawn at random, each class by its share, and the rest, as copies.
 
         A row of several classes counts for its rarest. Rows keep their order. The same seed draws
-        the same rows, whatever the NumPy version.
+        the same rows, whatever the NumPy version; None draws the last rows of each class.
         """
         self._check_split(num_drawn_rows)
         several = self.label_sets
@@ -256,18 +256,20 @@ class RaggedSets:
 
 
 def stratified(
-    classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int
+    classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int | None
 ) -> npt.NDArray[np.bool_]:
     """Which of the rows are drawn, bool [B]: `num_drawn_rows`, each class by its share.
 
     Args:
         classes: of the rows, integers [B].
         num_drawn_rows: from 0 to B.
-        seed: of the draw.
+        seed: of the draw; None: the last rows of each class.
     """
     num_rows = classes.shape[0]
-    # RandomState, not Generator: only its streams are promised never to change (NEP 19).
-    shuffled = np.random.RandomState(seed).permutation(num_rows)
+    shuffled = np.arange(num_rows)[::-1]
+    if seed is not None:
+        # RandomState, not Generator: only its streams are promised never to change (NEP 19).
+        shuffled = np.random.RandomState(seed).permutation(num_rows)
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     _, counts = np.unique(classes, return_counts=True)
     ranks = np.arange(num_rows) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.data import cache, store, vocabulary
 from harness.data.build.loading import Loaded, build_of_table, load_or_build
@@ -90,6 +90,7 @@ def load(
     word_index: str | Path | None = None,
     unique: bool = True,
     validation_split: float = 0.0,
+    validation_rows: Literal["random", "last"] = "random",
     split_seed: int = 0,
     use_cache: bool = True,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
@@ -106,7 +107,8 @@ def load(
         labels: of the matrix's rows.
         imdb, synthetic: None for the defaults.
         use_cache: `data_cache` as a bool.
-        word_index, unique, validation_split, split_seed, max_data_bytes: see `DataConfig`.
+        word_index, unique, validation_split, validation_rows, split_seed, max_data_bytes: see
+            `DataConfig`.
         **build: of `BuildOptions`, for texts, tables and archives: text_column, ngrams, ...
 
     Raises:
@@ -127,6 +129,7 @@ def load(
         word_index=None if word_index is None else str(word_index),
         unique=unique,
         validation_split=validation_split,
+        validation_rows=validation_rows,
         split_seed=split_seed,
         data_cache="on" if use_cache else "off",
         max_data_bytes=max_data_bytes,
@@ -192,7 +195,8 @@ def _dataset(
     validation = None
     if config.validation_split:
         num_rows = max(1, round(config.validation_split * train.num_rows))
-        validation, train = train.stratified_split(num_rows, seed=config.split_seed)
+        seed = None if config.validation_rows == "last" else config.split_seed
+        validation, train = train.stratified_split(num_rows, seed=seed)
     return Dataset(
         train=train,
         test=test,

@@ -157,6 +157,19 @@ def test_validation_rows_are_drawn_from_the_training_rows(sorted_folder: Path) -
     assert dataset.train.num_rows == 720
 
 
+def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: Path) -> None:
+    whole = load(sorted_folder).train
+    dataset = load(sorted_folder, validation_split=0.1, validation_rows="last")
+    assert dataset.validation is not None
+    assert np.bincount(dataset.validation.labels).tolist() == [8, 24, 48]
+    for label in range(3):
+        rows = [part.take(np.flatnonzero(part.labels == label)) for part in dataset.parts]
+        of_class = whole.take(np.flatnonzero(whole.labels == label)).values.tolist()
+        assert rows[0].values.tolist() + rows[2].values.tolist() == of_class
+    with pytest.raises(InputError, match="--validation-rows is 'first'; choose random or last"):
+        load(sorted_folder, validation_split=0.1, validation_rows="first")
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> None:
     with pytest.raises(InputError, match=f"--validation-split is {share}; choose from 0 to less"):

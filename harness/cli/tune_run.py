@@ -158,12 +158,13 @@ def _open_folder(config: TuneConfig, recorded: Mapping[str, Any], claims: ExitSt
 def _check_same(folder: Path, recorded: Mapping[str, Any]) -> None:
     path = folder / CONFIG_FILE_NAME
     before = read_json(path, remedy="Restore it, or name another --tune-dir.")
-    if before.get("dataset") != recorded["dataset"]:
+    now = dict(recorded)
+    if before.pop("dataset", None) != now.pop("dataset"):
         raise InputError(
             f"{folder} cannot be resumed with other data: the train rows differ from those that it "
             "began with; restore them, or name another --tune-dir"
         )
-    were, are = flattened(before, where=str(path)), flattened(recorded)
+    were, are = flattened(before, where=str(path)), flattened(now)
     differing = [
         f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()

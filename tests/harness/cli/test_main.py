@@ -30,7 +30,12 @@ COMMANDS = {
     "bench": [
         *("--batch-size", "--implementation", "--precision", "--input", "--replicas"),
         *("--steps-per-dispatch", "--repeats", "--seconds", "--resume", "--against", "--plot"),
-        *("--against-set", "--fail-if-slower", "--fail-if-inconclusive", "{auto,stream,resident}"),
+        *(
+            "--against-set",
+            "--fail-if-slower",
+            "--fail-if-inconclusive",
+            "{auto,stream,resident,mapped}",
+        ),
     ],
     "tune": [
         *(

@@ -63,7 +63,7 @@ def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
     inputs = symbolic_inputs()
     outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="tanh")(inputs))
     model = keras.Model(inputs, outputs)
-    with pytest.raises(harness.InputError, match="ids with weights, which a text does not say"):
+    with pytest.raises(harness.InputError, match="gives ids no weights, but the model takes some"):
         Judge(model, VOCABULARY, "softmax")
     for padded in range(2):
         sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40, weighted=True)

@@ -163,10 +163,9 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
         else:
             splits = np.concatenate([[0], np.cumsum(labels >= 0)])[splits]
             labels = labels[labels >= 0]
-    digests = facts.digests
-    both = test & (digests > 0) & np.isin(digests, digests[train])
-    if both.any():
-        problems.add("test row that is a train row as well", where, count=int(both.sum()))
+    num_repeated = _num_repeated(facts.digests, train, test)
+    if num_repeated:
+        problems.add("test row that is a train row as well", where, count=num_repeated)
     return Rows(
         where=where,
         kind=facts.kind,
@@ -179,6 +178,14 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
         labels=labels,
         label_splits=splits,
     )
+
+
+def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:
+    """How many test rows have the content of a train row; empty ones do not count."""
+    # Sorted, and looked up: np.isin takes ten times the memory of the digests.
+    known, asked = np.sort(digests[train]), digests[test]
+    places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return int(((known[places] == asked) & (asked > 0)).sum())
 
 
 def _is_number(name: str) -> bool:

@@ -73,6 +73,7 @@ def main(config: Config) -> None:
     seconds = run(limit, "data", "build", str(source), "--output", str(built))
     print(f"built {size / 1e9:.2f} GB with {limit / 1e9:.2f} GB in {seconds:,.0f} s")
     trained = ["train", "--data", str(built), "--input", "mapped", "--epochs", "1"]
+    trained += ["--steps-per-dispatch", "20"]  # whose batches are in memory as well
     seconds = run(limit, *trained, "--run-dir", str(config.folder / "run"), "--overwrite")
     print(f"trained an epoch with {limit / 1e9:.2f} GB in {seconds:,.0f} s")
 

@@ -18,6 +18,8 @@ from harness.pipeline.capacity import (
 
 BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64
 """Of `block_order`."""
+_ROWS_AT_ONCE = 2**18
+"""That are looked at, of many."""
 _MAX_ROWS_LOOKED_AT = 2**21
 """Beyond this many rows over all epochs (half a second), a run has a second capacity instead."""
 
@@ -41,21 +43,26 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
+def block_order(num_rows: int, *, seed: int, epoch: int, length: int = 0) -> np.ndarray:
     """As `epoch_order`, for rows that are read from a disk: blocks of 1,024 rows that lie side by
     side are permuted, and rows only among the 64 blocks of a window. So a batch holds rows of 64
     places, of which any two meet in some epochs; a permutation of all would read each row from a
     place of its own.
 
     Returns:
-        A read-only array.
+        A read-only array, padded with `num_rows` to `length`: many rows leave no memory for copies.
     """
-    num_blocks = -(-num_rows // BLOCK_ROWS)
-    blocks = epoch_order(num_blocks, seed=seed, epoch=epoch)
-    windows = np.empty(num_blocks, np.int64)
-    windows[blocks] = np.arange(num_blocks) // WINDOW_BLOCKS
-    keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
-    order = np.lexsort((keys.random_raw(num_rows), np.repeat(windows, BLOCK_ROWS)[:num_rows]))
+    blocks = epoch_order(-(-num_rows // BLOCK_ROWS), seed=seed, epoch=epoch)
+    random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
+    order = np.full(max(length, num_rows), num_rows)
+    done = 0
+    # A window at a time: of many rows, a sort of all takes several times their memory.
+    for first in range(0, len(blocks), WINDOW_BLOCKS):
+        starts = BLOCK_ROWS * blocks[first : first + WINDOW_BLOCKS]
+        rows = (starts[:, None] + np.arange(BLOCK_ROWS)).reshape(-1)
+        rows = rows[rows < num_rows]
+        order[done : done + len(rows)] = rows[np.argsort(random.random_raw(len(rows)))]
+        done += len(rows)
     order.flags.writeable = False
     return order
 
@@ -130,10 +137,13 @@ class Plan:
             rows = np.arange(self.num_rows)
         else:
             drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
-            drawn_order = block_order if self.in_blocks else epoch_order
-            rows = drawn_order(self.num_rows, seed=self.seed, epoch=drawn)
-        padding = self.steps_per_epoch * self.batch_size - self.num_rows
-        rows = np.concatenate([rows, np.full(padding, self.num_rows)])
+            if self.in_blocks:
+                length = self.steps_per_epoch * self.batch_size
+                rows = block_order(self.num_rows, seed=self.seed, epoch=drawn, length=length)
+            else:
+                rows = epoch_order(self.num_rows, seed=self.seed, epoch=drawn)
+        if padding := self.steps_per_epoch * self.batch_size - len(rows):
+            rows = np.concatenate([rows, np.full(padding, self.num_rows)])
         return rows.reshape(-1, self.replicas, self.rows_per_replica)
 
     def call_end(self, step: int, *, calls: int = 1) -> int:
@@ -244,7 +254,13 @@ def evaluation_plan(
 
 def _nnz(plan: Plan, order: np.ndarray) -> np.ndarray:
     """Ids of each replica's share of each batch, int64 [columns, steps, R]."""
-    return np.pad(plan.lengths, [(0, 0), (0, 1)])[:, order].sum(axis=3)
+    found = np.empty([len(plan.lengths), *order.shape[:2]], np.int64)
+    steps = max(1, _ROWS_AT_ONCE // plan.batch_size)
+    for start in range(0, len(order), steps):
+        rows = order[start : start + steps]
+        lengths = plan.lengths[:, np.minimum(rows, plan.num_rows - 1)]
+        found[:, start : start + steps] = np.where(rows < plan.num_rows, lengths, 0).sum(axis=3)
+    return found
 
 
 def epochs_from(plan: Plan, *, start_step: int, epochs: int) -> Iterator[tuple[int, int]]:

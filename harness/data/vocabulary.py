@@ -1,5 +1,6 @@
 """Words, classes and their ids: rows shown as text, and any text as a row of ids."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from harness.checks import require_count
 from harness.data.options import MAX_HASH_BITS, Weighting, WordIds
 from harness.data.ragged import Int32Array, RaggedSets
-from harness.data.tokens import Tokenization, Tokenizer, hashed
+from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered
 from harness.data.weighting import count, l2_normalized, tf_idf
 from harness.errors import InputError
 from harness.files import write_json
@@ -197,12 +198,22 @@ class Vocabulary:
         return l2_normalized(sets) if self.normalize == "l2" else sets
 
     def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
-        """As `encode`, of each text; hashed all at once, which is faster."""
-        if self.hash_bits is None:
-            return [self.encode(text) for text in texts]
-        rows = [self.tokenization.tokens(text) for text in texts]
-        ids = hashed([token for row in rows for token in row], self.hash_bits)
-        return np.split(ids, np.cumsum([len(row) for row in rows])[:-1]) if rows else []
+        """As `encode`, of each text: all at once, which is faster."""
+        found = numbered(texts, self.tokenization)
+        if self.hash_bits is not None:
+            ids, known = hashed(found.tokens, self.hash_bits), None
+        else:
+            unknown = -1 if self.unknown_id is None else self.unknown_id
+            ids = np.array([self.ids.get(token, unknown) for token in found.tokens], np.int32)
+            known = ids[found.values] >= 0 if self.unknown_id is None else None
+        values, splits = ids[found.values], found.row_splits
+        if known is not None:
+            values, splits = values[known], np.concatenate([[0], np.cumsum(known)])[splits]
+        if self.start_id is not None:
+            values = np.insert(values, splits[:-1], np.int32(self.start_id))
+            splits = splits + np.arange(len(splits))
+        bounds = splits.tolist()
+        return [values[start:stop] for start, stop in itertools.pairwise(bounds)]
 
     def words_of(self, text: str) -> dict[int, str]:
         """The tokens of a text by their ids; of several with one hash, the first. Those that are

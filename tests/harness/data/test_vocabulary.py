@@ -146,3 +146,21 @@ def test_a_vocabulary_that_is_wrong(tmp_path: Path, change: dict[str, Any], mess
     path.write_text(json.dumps({"ids": {"a": 3}, "num_tokens": 9} | change))
     with pytest.raises(InputError, match=rf"vocabulary\.json is not .*{message}"):
         Vocabulary.load(path)
+
+
+@pytest.mark.parametrize(
+    "conventions",
+    [
+        {},
+        {"start_id": 1, "unknown_id": 2},
+        {"start_id": 1, "ngrams": 2},
+        {"unknown_id": 2, "tokenizer": "whitespace", "ngrams": 3},
+    ],
+    ids=str,
+)
+@given(texts=st.lists(st.text("ab c!A"), max_size=6))
+def test_many_texts_have_the_ids_of_each(texts: list[str], conventions: dict[str, Any]) -> None:
+    ids = {word: token for token, word in enumerate(["a", "b", "a b", "ab", "A"], 4)}
+    vocabulary = Vocabulary(ids=ids, num_tokens=9, **conventions)
+    found = vocabulary.encode_all(texts)
+    assert [row.tolist() for row in found] == [vocabulary.encode(text).tolist() for text in texts]

@@ -125,6 +125,12 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
             f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
             f"{saved.num_tokens}; load the data as for its training, as with --num-words"
         )
+    known, words = saved.vocabulary, data.vocabulary
+    if known is not None and words is not None and (why := known.difference(words)):
+        raise InputError(
+            f"{data.name} has another vocabulary than {saved.path}: {why}; read its rows together "
+            "with those that the model was trained on, as with --test-data, or use the run's data"
+        )
     return data, source
 
 

@@ -179,6 +179,25 @@ class Vocabulary:
         ids = [self.start_id, *(self.ids.get(token, self.unknown_id) for token in tokens)]
         return np.array([token for token in ids if token is not None], np.int32)
 
+    def difference(self, other: "Vocabulary") -> str:
+        """What the same id or label stands for in another vocabulary; "" where nothing differs.
+
+        One may have fewer words than the other, as with a lower limit, but no word another id.
+        """
+        for what in ("tokenizer", "ngrams", "hash_bits", "weighting", "normalize"):
+            mine, others = getattr(self, what), getattr(other, what)
+            if mine != others:
+                return f"its {what} is {others}, not {mine}"
+        for word in self.ids.keys() & other.ids.keys():
+            if self.ids[word] != other.ids[word]:
+                return f"the id of {word[:40]!r} is {other.ids[word]}, not {self.ids[word]}"
+        if self.ids and other.ids and self.ids.keys().isdisjoint(other.ids):
+            return "they have no word in common"
+        if self.class_names and other.class_names and [*self.class_names] != [*other.class_names]:
+            mine, others = (", ".join(v.class_names)[:100] for v in (self, other))
+            return f"its classes are {others}, not {mine}"
+        return ""
+
     @property
     def is_weighted(self) -> bool:
         """Whether ids have weights."""

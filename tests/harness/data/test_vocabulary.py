@@ -164,3 +164,19 @@ def test_many_texts_have_the_ids_of_each(texts: list[str], conventions: dict[str
     vocabulary = Vocabulary(ids=ids, num_tokens=9, **conventions)
     found = vocabulary.encode_all(texts)
     assert [row.tolist() for row in found] == [vocabulary.encode(text).tolist() for text in texts]
+
+
+def test_vocabularies_differ_where_an_id_means_something_else() -> None:
+    ids = {"a": 4, "b": 5, "c": 6}
+    mine = Vocabulary(ids=ids, num_tokens=7, class_names=("no", "yes"))
+    fewer = Vocabulary(ids={"a": 4}, num_tokens=5, unknown_id=2)
+    assert mine.difference(mine) == mine.difference(fewer) == fewer.difference(mine) == ""
+    for changes, why in (
+        ({"ids": {"b": 4, "a": 5}}, "the id of"),
+        ({"ids": {"d": 4}}, "no word in common"),
+        ({"tokenizer": "whitespace"}, "its tokenizer is whitespace, not keras"),
+        ({"class_names": ("yes", "no")}, "its classes are yes, no, not no, yes"),
+        ({"weighting": "count"}, "its weighting is count, not binary"),
+    ):
+        given: dict[str, Any] = {"ids": ids, "num_tokens": 7, **changes}
+        assert why in mine.difference(Vocabulary(**given))

@@ -1,5 +1,6 @@
 """The one entry to data: a name or a path becomes a `Dataset` of train and test rows."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -228,7 +229,7 @@ def _checked_path(config: DataConfig) -> Path | None:
     data = config.data
     is_synthetic = data == "synthetic"
     path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
-    if path is not None and not path.exists():
+    if path is not None and not os.path.exists(path):  # unlike Path.exists, of names too long, too
         raise InputError(
             f"No file or folder {path}. Give texts, a table, an imdb.npz in Keras's format, a "
             "folder written by this harness, imdb or synthetic."

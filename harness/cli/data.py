@@ -63,7 +63,7 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     bar = "#" if console.options.ascii_only else "█"
     console.print(_histogram(lengths, max_bins=config.num_bins, bar=bar))
     # As text, in which brackets are no markup; paths in one piece, the row wrapped.
-    if dataset.vocabulary is None:
+    if dataset.vocabulary is None or not dataset.vocabulary.takes_texts:
         console.out(printable(dataset.vocabulary_note))
         return 0
     reserved = "# is a start, unknown or padding id"

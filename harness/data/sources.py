@@ -5,10 +5,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.data import cache, store, vocabulary
-from harness.data.build.loading import Loaded, build_of_table, load_or_build
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import (
     BuildOptions,
@@ -23,6 +22,9 @@ from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 from harness.errors import InputError, printable
 from harness.reading import MAX_UNPACKED_BYTES
+
+if TYPE_CHECKING:
+    from harness.data.build.loading import Loaded
 
 # Of rows without a split of their own, one in so many is a test row: the tutorial's share.
 _TEST_PART = 5
@@ -104,7 +106,7 @@ def load(
             format of Keras's imdb.npz, of a folder that `Dataset.save` or `harness data build`
             wrote, or of texts, a table or an archive, as `DataConfig.data` lists them. A file that
             has the name of one of these is reached as ./imdb. Or a frame of pandas or polars, or a
-            SciPy CSR matrix of zeros and ones.
+            SciPy CSR matrix, whose values become weights where they are not all 1.
         labels: of the matrix's rows.
         imdb, synthetic: None for the defaults.
         use_cache: `data_cache` as a bool.
@@ -139,6 +141,8 @@ def load(
         if labels is not None:
             raise InputError(f"labels go with a matrix; {source} has its own. Leave them out.")
         return load_configured(config)
+    from harness.data.build.loading import build_of_table
+
     built = build_of_table(source, config.build, labels=labels, unique=unique, seed=split_seed)
     if built is None:
         raise InputError(
@@ -156,6 +160,8 @@ def load_configured(config: DataConfig) -> Dataset:
     """
     path = _checked_path(config)
     if path is not None and _is_built(path):
+        from harness.data.build.loading import load_or_build  # 45 ms that other data need not wait
+
         built = load_or_build(
             path,
             config.build,
@@ -170,7 +176,7 @@ def load_configured(config: DataConfig) -> Dataset:
     return _dataset(config, sets, num_test_rows, words, note)
 
 
-def _of_built(config: DataConfig, built: Loaded) -> Dataset:
+def _of_built(config: DataConfig, built: "Loaded") -> Dataset:
     for note in built.notes:
         print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
     words = built.vocabulary if built.vocabulary.takes_texts else None

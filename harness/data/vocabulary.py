@@ -173,11 +173,14 @@ class Vocabulary:
         Raises:
             InputError: the text is to be a JSON list of strings, and is none.
         """
-        tokens = self.tokenization.tokens(text)
+        return self.encode_all([text])[0]
+
+    def ids_of(self, tokens: Sequence[str]) -> Int32Array:
+        """The id of each token, int32 [T]; -1 for one that is left out."""
         if self.hash_bits is not None:
             return hashed(tokens, self.hash_bits)
-        ids = [self.start_id, *(self.ids.get(token, self.unknown_id) for token in tokens)]
-        return np.array([token for token in ids if token is not None], np.int32)
+        other = -1 if self.unknown_id is None else self.unknown_id
+        return np.array([self.ids.get(token, other) for token in tokens], np.int32)
 
     def difference(self, other: "Vocabulary") -> str:
         """What the same id or label stands for in another vocabulary; "" where nothing differs.
@@ -219,15 +222,10 @@ class Vocabulary:
     def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
         """As `encode`, of each text: all at once, which is faster."""
         found = numbered(texts, self.tokenization)
-        if self.hash_bits is not None:
-            ids, known = hashed(found.tokens, self.hash_bits), None
-        else:
-            unknown = -1 if self.unknown_id is None else self.unknown_id
-            ids = np.array([self.ids.get(token, unknown) for token in found.tokens], np.int32)
-            known = ids[found.values] >= 0 if self.unknown_id is None else None
-        values, splits = ids[found.values], found.row_splits
-        if known is not None:
-            values, splits = values[known], np.concatenate([[0], np.cumsum(known)])[splits]
+        values, splits = self.ids_of(found.tokens)[found.values], found.row_splits
+        if (values < 0).any():
+            splits = np.concatenate([[0], np.cumsum(values >= 0)])[splits]
+            values = values[values >= 0]
         if self.start_id is not None:
             values = np.insert(values, splits[:-1], np.int32(self.start_id))
             splits = splits + np.arange(len(splits))

@@ -11,7 +11,6 @@ from harness.data import store
 from harness.data.build.blocks import NumberedBlock
 from harness.data.build.rows import Rows
 from harness.data.ragged import RaggedSets
-from harness.data.tokens import hashed
 from harness.data.vocabulary import Vocabulary
 
 Blocks = Callable[[], Iterator[NumberedBlock]]
@@ -83,12 +82,7 @@ def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
     """The rows of a block by the ids of a vocabulary, each as often as it occurs."""
     values = block.values
     if block.tokens is not None:
-        if vocabulary.hash_bits is not None:
-            ids = hashed(block.tokens, vocabulary.hash_bits)
-        else:
-            known, unknown = vocabulary.ids, vocabulary.unknown_id
-            ids = np.array([known.get(token, unknown) for token in block.tokens], np.int32)
-        values = ids[values]
+        values = vocabulary.ids_of(block.tokens)[values]
     return RaggedSets(
         values=values,
         row_splits=block.row_splits,

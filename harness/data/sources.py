@@ -160,7 +160,7 @@ def load_configured(config: DataConfig) -> Dataset:
     """
     path = _checked_path(config)
     if path is not None and _is_built(path):
-        from harness.data.build.loading import load_or_build  # 45 ms that other data need not wait
+        from harness.data.build.loading import load_or_build  # takes time to import
 
         built = load_or_build(
             path,

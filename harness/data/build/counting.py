@@ -15,7 +15,7 @@ Counted = tuple[list[str], npt.NDArray[np.int64]]
 """Distinct tokens of a block, and how often each occurs, [T]."""
 
 _MOST_AT_ONCE = 3_000_000
-"""Tokens in memory, which take some 150 bytes each."""
+"""Tokens in memory at a time."""
 
 
 def most_frequent(

@@ -182,7 +182,7 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
 
 def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:
     """How many test rows have the content of a train row; empty ones do not count."""
-    # Sorted, and looked up: np.isin takes ten times the memory of the digests.
+    # Sorted, and looked up: np.isin makes several more arrays of their size.
     known, asked = np.sort(digests[train]), digests[test]
     places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     return int(((known[places] == asked) & (asked > 0)).sum())

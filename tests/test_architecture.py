@@ -58,9 +58,8 @@ ROOMS = (
     Room(
         name="data",
         modules=("harness.data",),
-        packages=frozenset({"numpy"}),
-        # Of the extra `text`; what hashes words, as exported models do.
-        late_packages=frozenset({"pyarrow", "tensorflow"}),
+        packages=frozenset({"numpy", "pyarrow"}),
+        late_packages=frozenset({"tensorflow"}),  # hashes words, as exported models do
         rooms=(*GROUND, "kernels.cache", "kernels.files"),
     ),
     Room(name="measures", modules=("harness.measures",), packages=frozenset({"numpy"})),

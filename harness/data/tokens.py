@@ -23,8 +23,9 @@ TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 """What Keras's Tokenizer takes for the space between words, beside the space itself."""
 # Of bytes, which Python translates six times as fast as strings; no separator is a part of another
-# character in UTF-8.
+# character in UTF-8, and neither is a capital of ASCII.
 _TO_SPACES = bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS))
+_TO_LOWER = _TO_SPACES.lower()
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
@@ -106,13 +107,35 @@ class Places(dict[str, int]):
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
     """The tokens of texts: the same as `tokenization.tokens` of each, but for their order."""
-    found = numbered_rows(map(tokenization.words, texts), with_empty=False)
+    if tokenization.tokenizer == "keras":
+        found = _numbered_by_arrow(texts)
+    else:
+        found = numbered_rows(map(tokenization.words, texts), with_empty=False)
     if tokenization.ngrams == 1:
         return found
     runs = _Runs(found)
     for length in range(2, tokenization.ngrams + 1):
         runs.grow(length)
     return runs.merged()
+
+
+def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
+    """As `numbered_rows` of the words by Keras's tokenizer, at twice the speed of a loop over
+    them."""
+    import pyarrow
+    from pyarrow.compute import split_pattern
+
+    contents = [
+        text.encode(errors="surrogatepass").translate(_TO_LOWER)
+        if text.isascii()
+        else text.lower().encode(errors="surrogatepass").translate(_TO_SPACES)
+        for text in texts
+    ]
+    words = split_pattern(pyarrow.array(contents, pyarrow.large_binary()), " ")
+    found = words.values.dictionary_encode()
+    tokens = [token.decode(errors="surrogatepass") for token in found.dictionary.to_pylist()]
+    values, row_splits = found.indices.to_numpy(), words.offsets.to_numpy().astype(np.int64)
+    return _without_empty(tokens, values, row_splits)
 
 
 def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:
@@ -126,9 +149,23 @@ def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> 
     tokens = list(places)
     if with_empty and (found == 0).any():
         return Numbered(tokens=tokens, values=found, row_splits=row_splits)
-    kept = found > 0
+    return _without_empty(tokens, found, row_splits)
+
+
+def _without_empty(
+    tokens: list[str], values: npt.NDArray[np.int32], row_splits: npt.NDArray[np.int64]
+) -> Numbered:
+    """Without the empty token, wherever it is among those of `values`."""
+    if "" not in tokens:
+        return Numbered(tokens=tokens, values=values, row_splits=row_splits)
+    empty = tokens.index("")
+    kept = values != empty
     row_splits = np.concatenate([[0], np.cumsum(kept)])[row_splits]
-    return Numbered(tokens=tokens[1:], values=found[kept] - 1, row_splits=row_splits)
+    values = values[kept]
+    values -= values > empty
+    return Numbered(
+        tokens=tokens[:empty] + tokens[empty + 1 :], values=values, row_splits=row_splits
+    )
 
 
 class _Runs:

@@ -1,11 +1,13 @@
 """Words, classes and their ids: rows shown as text, and any text as a row of ids."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,15 @@ from harness.errors import InputError
 from harness.files import write_json
 from harness.reading import read_json
 
+if TYPE_CHECKING:
+    import pyarrow
+
 FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
 
+_MOST_BY_ARROW = 200_000
+"""Words of a vocabulary that are hashed anew for each block of tokens; of more a dict is faster."""
 # How the tutorial shows an id that is no word: padding, start, unknown.
 _NO_WORD = "#"
 
@@ -175,14 +182,30 @@ class Vocabulary:
         """
         return self.encode_all([text])[0]
 
-    def ids_of(self, tokens: Sequence[str]) -> Int32Array:
+    def ids_of(self, tokens: Sequence[str] | pyarrow.LargeStringArray) -> Int32Array:
         """The id of each token, int32 [T]; -1 for one that is left out."""
+        other = -1 if self.unknown_id is None else self.unknown_id
+        if not isinstance(tokens, Sequence):
+            if self.hash_bits is None and len(self.ids) < _MOST_BY_ARROW:
+                from pyarrow.compute import index_in
+
+                words, ids = self._by_arrow
+                return ids[index_in(tokens, words).fill_null(len(words)).to_numpy()]
+            tokens = tokens.to_pylist()
         if self.hash_bits is not None:
             return hashed(tokens, self.hash_bits)
-        other = -1 if self.unknown_id is None else self.unknown_id
         return np.array([self.ids.get(token, other) for token in tokens], np.int32)
 
-    def difference(self, other: "Vocabulary") -> str:
+    @cached_property
+    def _by_arrow(self) -> tuple[pyarrow.LargeStringArray, Int32Array]:
+        """Words, [W], and their ids with that of any other behind, [W + 1]."""
+        import pyarrow
+
+        other = -1 if self.unknown_id is None else self.unknown_id
+        words = pyarrow.array(list(self.ids), pyarrow.large_string())
+        return words, np.array([*self.ids.values(), other], np.int32)
+
+    def difference(self, other: Vocabulary) -> str:
         """What the same id or label stands for in another vocabulary; "" where nothing differs.
 
         One may have fewer words than the other, as with a lower limit, but no word another id.

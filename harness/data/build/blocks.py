@@ -5,62 +5,108 @@ Letters: B rows, T distinct tokens, C distinct labels of a block.
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
+from pyarrow.compute import split_pattern
 
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Part
-from harness.data.tokens import Numbered, numbered_rows
+from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.errors import InputError
 from harness.reading import damage
 from kernels.files import replacing
 
 _PARTS: tuple[Part, ...] = ("", "train", "test")
+_BLOCKS_AHEAD = 3
+"""That are made while one is used: more would take memory."""
 _END = "\0"
 """Behind each string of a list; readers accept no text that holds it."""
 
 
+Kind = Literal["texts", "tokens", "sets"]
+"""What the rows of a source are."""
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Strings:
+    """A list of strings in one array."""
+
+    packed: npt.NDArray[np.uint8]
+    """Of UTF-8."""
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> "Strings":
+        """Packs them."""
+        packed = "".join([string + _END for string in strings]).encode()
+        return cls(np.frombuffer(packed, np.uint8))
+
+    def as_list(self) -> list[str]:
+        """The strings."""
+        return self.packed.tobytes().decode().split(_END)[:-1]
+
+    def as_arrow(self) -> pyarrow.LargeStringArray:
+        """The strings, for pyarrow to compute with."""
+        whole = pyarrow.array([self.packed.tobytes()], pyarrow.large_string())
+        return split_pattern(whole, _END).values[:-1]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NumberedBlock:
-    """B rows whose tokens and labels are numbered within the block."""
+class BlockFacts:
+    """What is noted of B rows beside their tokens."""
 
     part: Part
-    tokens: list[str] | None
-    """[T]; None: `values` are ids already."""
-    values: npt.NDArray[np.int32]
-    row_splits: npt.NDArray[np.int64]
+    kind: Kind
     digests: npt.NDArray[np.uint64]
     """Of the contents of rows, [B]: equal rows have equal ones."""
     labels: Numbered
     """One in each row, or several."""
     is_multi_label: bool
-    weights: npt.NDArray[np.float32] | None = None
-    """Of `values`, where those are ids that came with some."""
+    has_weights: bool = False
 
     @property
     def num_rows(self) -> int:
         """B."""
         return len(self.digests)
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NumberedBlock:
+    """B rows whose tokens and labels are numbered within the block."""
+
+    facts: BlockFacts
+    tokens: Strings | None
+    """[T]; None: `values` are ids already."""
+    values: npt.NDArray[np.int32]
+    row_splits: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32] | None = None
+    """Of `values`, where those are ids that came with some."""
+
     def save(self, path: Path) -> None:
         """Writes the block, whole or not at all."""
+        facts = self.facts
         arrays: dict[str, npt.NDArray[Any]] = {
-            "part": np.array(_PARTS.index(self.part)),
+            "part": np.array(_PARTS.index(facts.part)),
+            "kind": np.array(_KINDS.index(facts.kind)),
             "values": self.values,
             "row_splits": self.row_splits,
-            "digests": self.digests,
-            "labels": _packed(self.labels.tokens),
-            "label_values": self.labels.values,
-            "label_splits": self.labels.row_splits,
-            "is_multi_label": np.array(self.is_multi_label),
+            "digests": facts.digests,
+            "labels": Strings.of(facts.labels.tokens).packed,
+            "label_values": facts.labels.values,
+            "label_splits": facts.labels.row_splits,
+            "is_multi_label": np.array(facts.is_multi_label),
         }
         if self.tokens is not None:
-            arrays["tokens"] = _packed(self.tokens)
+            arrays["tokens"] = self.tokens.packed
         if self.weights is not None:
             arrays["weights"] = self.weights
         with replacing(path) as beside, beside.open("wb") as file:
@@ -76,31 +122,69 @@ class NumberedBlock:
         remedy = "Remove the folder that it lies in, and build again."
         with damage(path, what="a block of rows", remedy=remedy), np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-            return cls(
+            facts = BlockFacts(
                 part=_PARTS[int(arrays["part"])],
-                tokens=_unpacked(arrays["tokens"]) if "tokens" in arrays else None,
-                values=arrays["values"],
-                row_splits=arrays["row_splits"],
+                kind=_KINDS[int(arrays["kind"])],
                 digests=arrays["digests"],
                 labels=Numbered(
-                    tokens=_unpacked(arrays["labels"]),
+                    tokens=Strings(arrays["labels"]).as_list(),
                     values=arrays["label_values"],
                     row_splits=arrays["label_splits"],
                 ),
                 is_multi_label=bool(arrays["is_multi_label"]),
+                has_weights="weights" in arrays,
+            )
+            return cls(
+                facts=facts,
+                tokens=Strings(arrays["tokens"]) if "tokens" in arrays else None,
+                values=arrays["values"],
+                row_splits=arrays["row_splits"],
                 weights=arrays.get("weights"),
             )
 
 
-def block_of(
-    block: Block, found: Numbered | RaggedSets, digests: Sequence[int], *, where: str
-) -> NumberedBlock:
-    """A block whose rows were numbered, with its labels.
+Result = TypeVar("Result")
+
+
+class BlockFiles:
+    """The blocks of a source, in files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.num_rows: list[int] = []
+        """Of each block that is complete."""
+
+    def path(self, number: int) -> Path:
+        """Of a block's file, complete or not."""
+        return self._folder / f"{number:06}.npz"
+
+    def map(self, function: Callable[[NumberedBlock, slice], Result]) -> Iterator[Result]:
+        """What a function makes of each block and the places of its rows among all rows, in the
+        order of the blocks; several at a time."""
+        starts = itertools.accumulate(self.num_rows, initial=0)
+        waiting: deque[Future[Result]] = deque()
+
+        def made(number: int, rows: slice) -> Result:
+            return function(NumberedBlock.load(self.path(number)), rows)
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            try:
+                for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+                    waiting.append(pool.submit(made, number, slice(start, stop)))
+                    if len(waiting) > _BLOCKS_AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def numbered_block(block: Block, tokenization: Tokenization, *, where: str) -> NumberedBlock:
+    """A block with numbered tokens and labels; the tokens of rows of strings are the strings.
 
     Args:
         block: of a source.
-        found: its rows.
-        digests: of its rows.
+        tokenization: of texts.
         where: it is from, for messages.
 
     Raises:
@@ -108,17 +192,34 @@ def block_of(
     """
     if block.labels is None:
         raise InputError(f"{where} has no labels, which training needs. Give some.")
+    kind: Kind = "sets"
+    if block.sets is not None:
+        found: Numbered | RaggedSets = block.sets
+        digests = digests_of_sets(block.sets)
+    elif block.texts is not None:
+        kind, found = "texts", numbered(block.texts, tokenization)
+        digests = digests_of(text.encode() for text in block.texts)
+    else:
+        kind, rows = "tokens", block.tokens or ()
+        found = numbered_rows(rows)
+        digests = digests_of("\0".join(row).encode() for row in rows)
     is_multi_label = any(not isinstance(label, str) for label in block.labels)
     labels = [[label] if isinstance(label, str) else label for label in block.labels]
-    return NumberedBlock(
+    weights = None if isinstance(found, Numbered) else found.weights
+    facts = BlockFacts(
         part=block.part,
-        tokens=found.tokens if isinstance(found, Numbered) else None,
-        values=found.values,
-        row_splits=found.row_splits,
+        kind=kind,
         digests=np.array(digests, np.uint64),
         labels=numbered_rows(labels),
         is_multi_label=is_multi_label,
-        weights=None if isinstance(found, Numbered) else found.weights,
+        has_weights=weights is not None,
+    )
+    return NumberedBlock(
+        facts=facts,
+        tokens=Strings.of(found.tokens) if isinstance(found, Numbered) else None,
+        values=found.values,
+        row_splits=found.row_splits,
+        weights=weights,
     )
 
 
@@ -138,11 +239,3 @@ def digests_of_sets(sets: RaggedSets) -> list[int]:
     return digests_of(
         content[start:stop] + weights[start:stop] for start, stop in itertools.pairwise(splits)
     )
-
-
-def _packed(strings: Sequence[str]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer("".join([string + _END for string in strings]).encode(), np.uint8)
-
-
-def _unpacked(content: npt.NDArray[np.uint8]) -> list[str]:
-    return content.tobytes().decode().split(_END)[:-1]

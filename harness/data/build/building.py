@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.data import store
-from harness.data.build.blocks import NumberedBlock, block_of, digests_of_sets
+from harness.data.build.blocks import BlockFiles, Kind
 from harness.data.build.numbering import numbered_vocabulary
-from harness.data.build.rows import Kind, RowFacts, settled
+from harness.data.build.rows import RowFacts, settled
 from harness.data.build.summary import FILE_NAME, Built
-from harness.data.build.workers import Rows as BlockRows
 from harness.data.build.workers import Workers
-from harness.data.build.writing import Blocks, write
+from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Problems, Source
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -65,11 +63,12 @@ def build(
         OSError: the disk is full, or another failure while writing.
     """
     problems = Problems(strict=options.strict)
-    facts = _numbered(source, options, blocks_folder, problems, progress)
+    blocks = BlockFiles(blocks_folder)
+    facts = _numbered(source, options, blocks, problems, progress)
     rows = settled(facts, problems, test_split=options.test_split, seed=seed)
-    vocabulary = numbered_vocabulary(rows, options, _reader(blocks_folder))
+    vocabulary = numbered_vocabulary(rows, options, blocks)
     folder.mkdir()
-    num_ids, num_unknown = write(rows, vocabulary, _reader(blocks_folder), folder, unique=unique)
+    num_ids, num_unknown = write(rows, vocabulary, blocks, folder, unique=unique)
     described = {
         "name": source.name,
         "num_tokens": vocabulary.num_tokens,
@@ -96,57 +95,34 @@ def build(
     return built
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06}.npz"
-
-
-def _reader(folder: Path) -> Blocks:
-    """The blocks in a folder, in order, any number of times."""
-
-    def blocks() -> Iterator[NumberedBlock]:
-        number = 0
-        while (path := _path(folder, number)).exists():
-            yield NumberedBlock.load(path)
-            number += 1
-
-    return blocks
-
-
 def _numbered(
-    source: Source, options: BuildOptions, folder: Path, problems: Problems, progress: Progress
+    source: Source,
+    options: BuildOptions,
+    blocks: BlockFiles,
+    problems: Problems,
+    progress: Progress,
 ) -> RowFacts:
     """The first pass: blocks in files, and what is noted of their rows."""
-    facts = RowFacts(str(source.path))
+    where = str(source.path)
+    facts = RowFacts(where)
     total = source.num_bytes()
     is_small = total is not None and total < _ALONE_BYTES
     processes = 1 if is_small else len(os.sched_getaffinity(0))
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
-    given: deque[Block] = deque()
+    sizes: deque[int] = deque()
 
-    def rows_to_tokenize() -> Iterator[BlockRows | None]:
+    def to_number() -> Iterator[tuple[Block, Path]]:
         for number, block in enumerate(source.blocks(problems)):
-            given.append(block)
             _check_options(block, options, source)
-            rows = block.texts if block.texts is not None else block.tokens
-            yield None if _path(folder, number).exists() else rows
+            sizes.append(_num_bytes(block))
+            yield block, blocks.path(number)
 
-    with Workers(tokenization, processes=processes) as workers:
-        for number, found in enumerate(workers.map(rows_to_tokenize())):
-            block, path = given.popleft(), _path(folder, number)
-            if path.exists():  # of a build that was interrupted
-                numbered = NumberedBlock.load(path)
-            else:
-                made = found or _of_ids(block)
-                numbered = block_of(block, *made, where=facts.where)
-                numbered.save(path)
-            facts.add(numbered, kind=_kind(block))
-            progress(_num_bytes(block))
+    with Workers(tokenization, where=where, processes=processes) as workers:
+        for found in workers.map(to_number()):
+            facts.add(found)
+            blocks.num_rows.append(found.num_rows)
+            progress(sizes.popleft())
     return facts
-
-
-def _of_ids(block: Block) -> tuple[RaggedSets, list[int]]:
-    assert block.sets is not None
-    return block.sets, digests_of_sets(block.sets)
 
 
 def _kind(block: Block) -> Kind:

@@ -8,14 +8,16 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
-from harness.data.tokens import Places
-
-Counted = tuple[list[str], npt.NDArray[np.int64]]
+Counted = tuple[pyarrow.LargeStringArray, npt.NDArray[np.int64]]
 """Distinct tokens of a block, and how often each occurs, [T]."""
 
+_NONE = np.zeros(0, np.int64)
 _MOST_AT_ONCE = 3_000_000
-"""Tokens in memory at a time."""
+"""Tokens to count at a time."""
+_MOST_WAITING = 1_000_000
+"""Tokens of blocks that are added to the counts at a time."""
 
 
 def most_frequent(
@@ -40,13 +42,13 @@ def most_frequent(
     num_parts = 1
     while (parts := _in_parts(blocks, num_parts, most, min_count, most_at_once)) is None:
         num_parts *= 2
-    tokens = [token for part in parts for token in part[0]]
     counts, firsts = (np.concatenate([part[index] for part in parts]) for index in (1, 2))
-    order = np.lexsort((firsts, -counts))[:most]
-    return [tokens[place] for place in order.tolist()]
+    tokens = pyarrow.concat_arrays([part[0] for part in parts])
+    found: list[str] = tokens.take(np.lexsort((firsts, -counts))[:most]).to_pylist()
+    return found
 
 
-_Part = tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Part = tuple[pyarrow.LargeStringArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Tokens, how often they occur, and where they first appear."""
 
 
@@ -66,34 +68,41 @@ def _in_parts(
         tokens, counts, firsts = found
         kept = np.flatnonzero(counts >= min_count)
         kept = kept[np.lexsort((firsts[kept], -counts[kept]))[:most]]
-        parts.append(([tokens[place] for place in kept.tolist()], counts[kept], firsts[kept]))
+        parts.append((tokens.take(kept), counts[kept], firsts[kept]))
     return parts
 
 
 def _counted(
     blocks: Iterable[Counted], part: int, num_parts: int, most_at_once: int
 ) -> _Part | None:
-    places = Places()
-    counts = np.zeros(1024, np.int64)
-    firsts = [np.zeros(0, np.int64)]
-    passed = 0
+    merged: _Part = (pyarrow.array([], pyarrow.large_string()), _NONE, _NONE)
+    waiting: list[_Part] = []
+    passed = num_waiting = 0
     for tokens, occurrences in blocks:
         chosen = occurrences > 0
         if num_parts > 1:
-            checksums = (crc32(token.encode()) for token in tokens)
+            checksums = (crc32(token.encode()) for token in tokens.to_pylist())
             chosen &= np.fromiter(checksums, np.int64, len(tokens)) % num_parts == part
         numbers = np.flatnonzero(chosen)
-        known = len(places)
-        found = np.fromiter(
-            map(places.__getitem__, [tokens[number] for number in numbers.tolist()]),
-            np.int64,
-            len(numbers),
-        )
-        if len(places) > most_at_once:
-            return None
-        if len(places) > len(counts):
-            counts = np.concatenate([counts, np.zeros(len(places), np.int64)])
-        counts[found] += occurrences[numbers]  # each token once
-        firsts.append(passed + numbers[found >= known])
+        waiting.append((tokens.take(numbers), occurrences[numbers], passed + numbers))
         passed += len(tokens)
-    return list(places), counts[: len(places)], np.concatenate(firsts)
+        num_waiting += len(numbers)
+        if num_waiting > _MOST_WAITING:
+            merged, waiting, num_waiting = _merged([merged, *waiting]), [], 0
+            if len(merged[0]) > most_at_once:
+                return None
+    merged = _merged([merged, *waiting])
+    return None if len(merged[0]) > most_at_once else merged
+
+
+def _merged(parts: list[_Part]) -> _Part:
+    """Each token once, as they first appear."""
+    tokens, counts, firsts = zip(*parts, strict=True)
+    found = pyarrow.concat_arrays(tokens).dictionary_encode()
+    places = found.indices.to_numpy()
+    num_tokens = len(found.dictionary)
+    first = np.zeros(num_tokens, np.int64)
+    first[places[::-1]] = np.concatenate(firsts)[::-1]  # the last one that is written stays
+    count = np.zeros(num_tokens, np.int64)
+    np.add.at(count, places, np.concatenate(counts))
+    return found.dictionary, count, first

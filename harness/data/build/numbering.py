@@ -1,13 +1,14 @@
 """The second pass of a build: the tokens of the train rows, and their ids."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
+from harness.data.build.blocks import BlockFiles, NumberedBlock
 from harness.data.build.counting import Counted, most_frequent
 from harness.data.build.rows import Rows
-from harness.data.build.writing import Blocks, chosen_rows, with_ids
+from harness.data.build.writing import with_ids
 from harness.data.options import BuildOptions
 from harness.data.tokens import Tokenizer
 from harness.data.vocabulary import Vocabulary
@@ -18,13 +19,13 @@ _NUM_TOKENS = 10_000
 """Unless asked otherwise: the tutorial's."""
 
 
-def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vocabulary:
+def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
     """The second pass: the tokens of the train rows, their ids, and what those are weighted by.
 
     Args:
         rows: of all blocks.
         options: how.
-        blocks: gives the blocks, the same each time that it is called.
+        blocks: of all rows.
 
     Raises:
         InputError: when ids exceed their limit.
@@ -34,7 +35,7 @@ def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vo
 
 
 def _with_weighting(
-    vocabulary: Vocabulary, rows: Rows, options: BuildOptions, blocks: Blocks
+    vocabulary: Vocabulary, rows: Rows, options: BuildOptions, blocks: BlockFiles
 ) -> Vocabulary:
     start_id = vocabulary.start_id
     if (options.weighting, options.normalize) != ("binary", "none"):
@@ -42,10 +43,15 @@ def _with_weighting(
     idf = None
     if options.weighting == "tf_idf":
         counts = np.zeros(vocabulary.num_tokens, np.int64)
-        for block, chosen in chosen_rows(blocks, rows.train):
-            counts += rows_with(with_ids(block, vocabulary).take(chosen))
-        found = frequencies_of(counts, int(rows.train.sum()), unknown_id=vocabulary.unknown_id)
-        idf = found.tolist()
+
+        def in_train(block: NumberedBlock, places: slice) -> npt.NDArray[np.int64] | None:
+            chosen = np.flatnonzero(rows.train[places])
+            return rows_with(with_ids(block, vocabulary).take(chosen)) if chosen.size else None
+
+        for found in blocks.map(in_train):
+            counts += 0 if found is None else found
+        num_train = int(rows.train.sum())
+        idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
     return replace(
         vocabulary,
         start_id=start_id,
@@ -55,10 +61,10 @@ def _with_weighting(
     )
 
 
-def _numbered(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vocabulary:
+def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
     names = rows.class_names
     if rows.kind == "sets":
-        shown = 1 + max(int(block.values.max(initial=0)) for block in blocks())
+        shown = 1 + max(blocks.map(lambda block, _: int(block.values.max(initial=0))))
         if options.num_tokens is not None and options.num_tokens < shown:
             raise InputError(
                 f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
@@ -76,20 +82,16 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: Blocks) -> Vocabulary:
             hash_bits=options.hash_bits,
         )
 
-    def counted() -> Iterator[Counted]:
-        start = 0
-        for block in blocks():
-            stop = start + block.num_rows
-            in_train = np.repeat(rows.train[start:stop], np.diff(block.row_splits))
-            assert block.tokens is not None
-            counts = np.bincount(block.values[in_train], minlength=len(block.tokens))
-            yield block.tokens, counts
-            start = stop
+    def counted(block: NumberedBlock, places: slice) -> Counted:
+        in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
+        assert block.tokens is not None
+        tokens = block.tokens.as_arrow()
+        return tokens, np.bincount(block.values[in_train], minlength=len(tokens))
 
     # As in Keras's imdb.npz: 0 pads, 1 starts, 2 is unknown, 3 is free, and words follow.
     first = 4
     most = (options.num_tokens or _NUM_TOKENS) - first
-    tokens = most_frequent(counted, most=most, min_count=options.min_count)
+    tokens = most_frequent(lambda: blocks.map(counted), most=most, min_count=options.min_count)
     return Vocabulary(
         ids={token: number for number, token in enumerate(tokens, first)},
         num_tokens=first + len(tokens),

@@ -5,18 +5,17 @@ Letters: B rows, K classes, L labels of all rows together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.build.blocks import NumberedBlock
+from harness.data.build.blocks import BlockFacts, Kind
 from harness.data.ragged import rarest, stratified
 from harness.data.readers.records import Part, Problems
 from harness.data.tokens import Places
 from harness.errors import InputError
 
-Kind = Literal["texts", "tokens", "sets"]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
@@ -42,11 +41,11 @@ class RowFacts:
         self._labels: list[Ints] = []
         self._num_labels: list[Ints] = []
 
-    def add(self, block: NumberedBlock, *, kind: Kind) -> None:
+    def add(self, block: BlockFacts) -> None:
         """Notes the rows of a block."""
-        self.kind = kind
+        self.kind = block.kind
         self.is_multi_label |= block.is_multi_label
-        self.has_weights |= block.weights is not None
+        self.has_weights |= block.has_weights
         numbers = [self.class_numbers[name] for name in block.labels.tokens]
         self._parts.append((block.part, block.num_rows))
         self._digests.append(block.digests)

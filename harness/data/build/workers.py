@@ -1,4 +1,4 @@
-"""Processes that tokenize blocks of texts, one on each core.
+"""Processes that number the tokens of blocks and write them, one on each core.
 
 They are started by name, not by `multiprocessing`, which would run a user's script once more in
 each of them.
@@ -11,62 +11,74 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
-from harness.data.build.blocks import digests_of
-from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
-
-Rows = Sequence[str] | Sequence[Sequence[str]]
-"""Texts, or rows of strings."""
-Found = tuple[Numbered, list[int]]
-"""Numbered rows, and the digests of their contents."""
+from harness.data.build.blocks import BlockFacts, NumberedBlock, numbered_block
+from harness.data.readers.records import Block
+from harness.data.tokens import Tokenization
+from harness.errors import InputError
 
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 
 
-def tokenized(rows: Rows, tokenization: Tokenization) -> Found:
-    """Numbers the tokens of a block; those of rows of strings are the strings."""
-    texts = [row if isinstance(row, str) else "\0".join(row) for row in rows]
-    digests = digests_of(text.encode() for text in texts)
-    lists = [row for row in rows if not isinstance(row, str)]
-    return (numbered_rows(lists) if lists else numbered(texts, tokenization)), digests
+def _save(block: Block, tokenization: Tokenization, path: Path, where: str) -> BlockFacts:
+    made = numbered_block(block, tokenization, where=where)
+    made.save(path)
+    return made.facts
 
 
 class Workers:
-    """Tokenizes blocks, several at a time. As a context, it ends its processes."""
+    """Numbers blocks and writes them, several at a time. As a context, it ends its processes."""
 
-    def __init__(self, tokenization: Tokenization, *, processes: int) -> None:
+    def __init__(self, tokenization: Tokenization, *, where: str, processes: int) -> None:
         """Args:
         tokenization: of all blocks.
+        where: those are from, for messages.
         processes: to start, as they are needed; 1: none but this one.
         """
-        self._tokenization, self._processes = tokenization, processes
+        self._tokenization, self._where, self._processes = tokenization, where, processes
         self._local = threading.local()  # each thread of the pool has a process of its own
         self._closing = ExitStack()
         self._pool = ThreadPoolExecutor(processes) if processes > 1 else None
 
-    def map(self, blocks: Iterable[Rows | None]) -> Iterator[Found | None]:
-        """The blocks in their order, about as many ahead as there are processes; None for None."""
-        waiting: deque[Future[Found] | Found | None] = deque()
-        for rows in blocks:
-            if rows is None:
-                waiting.append(None)
+    def map(self, blocks: Iterable[tuple[Block, Path]]) -> Iterator[BlockFacts]:
+        """Numbers blocks and saves them at the paths, about as many ahead as there are processes.
+
+        Returns:
+            What is noted of the blocks, in their order; of those that are there, as they are.
+
+        Raises:
+            InputError, OSError: as `numbered_block` and `NumberedBlock.save`; or a process ended.
+        """
+        waiting: deque[Future[BlockFacts] | BlockFacts] = deque()
+        for block, path in blocks:
+            if path.exists():  # of a build that was interrupted
+                waiting.append(NumberedBlock.load(path).facts)
             elif self._pool is None:
-                waiting.append(tokenized(rows, self._tokenization))
+                waiting.append(_save(block, self._tokenization, path, self._where))
             else:
-                waiting.append(self._pool.submit(self._ask, rows))
+                waiting.append(self._pool.submit(self._ask, block, path))
             while len(waiting) > (self._processes if self._pool else 0):
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
 
-    def _ask(self, rows: Rows) -> Found:
+    def _ask(self, block: Block, path: Path) -> BlockFacts:
         if not hasattr(self._local, "connection"):
             self._local.connection = self._start()
-        self._local.connection.send((rows, self._tokenization))
-        found: Found = self._local.connection.recv()
+        try:
+            self._local.connection.send((block, self._tokenization, path, self._where))
+            found: BlockFacts | Exception = self._local.connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise ChildProcessError(
+                f"a process that read {self._where} was ended from outside, as where memory is "
+                "short. Run the command again: it goes on with what is done."
+            ) from error
+        if isinstance(found, Exception):
+            raise found
         return found
 
     def _start(self) -> multiprocessing.connection.Connection:
@@ -98,11 +110,14 @@ def serve(descriptor: int) -> None:
     with multiprocessing.connection.Connection(descriptor) as connection:
         while True:
             try:
-                rows, tokenization = connection.recv()
+                task = connection.recv()
             except (EOFError, ConnectionResetError):
                 return
-            connection.send(tokenized(rows, tokenization))
+            try:
+                connection.send(_save(*task))
+            except (InputError, OSError) as error:
+                connection.send(error)
 
 
-def _result(found: Future[Found] | Found | None) -> Found | None:
+def _result(found: Future[BlockFacts] | BlockFacts) -> BlockFacts:
     return found.result() if isinstance(found, Future) else found

@@ -1,6 +1,5 @@
 """The third pass of a build: tokens become ids, in the files of a store."""
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,81 +7,94 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data import store
-from harness.data.build.blocks import NumberedBlock
+from harness.data.build.blocks import BlockFiles, NumberedBlock
 from harness.data.build.rows import Rows
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 
-Blocks = Callable[[], Iterator[NumberedBlock]]
-"""Gives all blocks, in order, any number of times."""
+_TRAIN = "train-"
+"""How the names of files of train rows start, until those of the test rows are complete."""
+_DTYPES: dict[str, npt.DTypeLike] = {"values.npy": np.int32, "weights.npy": np.float32}
 
 
 def write(
-    rows: Rows, vocabulary: Vocabulary, blocks: Blocks, folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, blocks: BlockFiles, folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes the arrays of a store, test rows first.
 
     Args:
         rows: of all blocks.
         vocabulary: of their tokens.
-        blocks: gives the blocks, the same each time that it is called.
+        blocks: of all rows.
         folder: to write into.
         unique: whether to keep each id of a row once; those with weights are in any case.
 
     Returns:
         How many tokens there were, and how many of them are not in the vocabulary.
     """
-    lengths = []
-    num_tokens = num_unknown = 0
     has_weights = rows.has_weights or vocabulary.is_weighted
-    with ExitStack() as closing:
-        values = closing.enter_context(store.NpyFile(folder / "values.npy", np.int32))
-        weights: store.NpyFile | None = None
-        if has_weights:
-            weights = closing.enter_context(store.NpyFile(folder / "weights.npy", np.float32))
-        for part in (rows.test, rows.train):
-            for block, chosen in chosen_rows(blocks, part):
-                sets = with_ids(block, vocabulary).take(chosen)
-                num_tokens += sets.nnz
-                if vocabulary.unknown_id is not None:
-                    num_unknown += int((sets.values == vocabulary.unknown_id).sum())
-                if vocabulary.start_id is not None:
-                    sets = _with_start(sets, vocabulary.start_id)
-                if rows.has_weights:
-                    sets = sets.with_weights()
-                sets = vocabulary.weighted(sets)
-                sets = sets.unique() if unique or has_weights else sets
-                values.append(sets.values)
-                if weights is not None:
-                    assert sets.weights is not None
-                    weights.append(sets.weights)
-                lengths.append(sets.lengths)
+
+    def made(block: NumberedBlock, places: slice) -> tuple[list[RaggedSets | None], int, int]:
+        """Its test rows and its train rows; its tokens, and those that are not known."""
+        test, train = rows.test[places], rows.train[places]
+        used = test | train
+        sets = with_ids(block, vocabulary)
+        if not used.all():
+            if not used.any():
+                return [None, None], 0, 0
+            sets, test = sets.take(np.flatnonzero(used)), test[used]
+        counts = sets.nnz, int((sets.values == vocabulary.unknown_id).sum())
+        if vocabulary.start_id is not None:
+            sets = _with_start(sets, vocabulary.start_id)
+        if rows.has_weights:
+            sets = sets.with_weights()
+        sets = vocabulary.weighted(sets)
+        sets = sets.unique() if unique or has_weights else sets
+        return [_chosen(sets, test), _chosen(sets, ~test)], *counts
+
+    files = ["values.npy", *(["weights.npy"] if has_weights else [])]
+    num_tokens = num_unknown = 0
+    lengths: tuple[list[npt.NDArray[np.int64]], ...] = ([], [])
+    # Train rows go into files of their own, which are added to those of the test rows.
+    with ExitStack() as test_files, ExitStack() as train_files:
+        opened = [
+            [
+                closing.enter_context(store.NpyFile(folder / f"{part}{name}", _DTYPES[name]))
+                for name in files
+            ]
+            for closing, part in ((test_files, ""), (train_files, _TRAIN))
+        ]
+        for found, num_found, num_not_known in blocks.map(made):
+            num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
+            for sets, own, arrays in zip(found, lengths, opened, strict=True):
+                if sets is not None:
+                    own.append(sets.lengths)
+                    for file, array in zip(arrays, (sets.values, sets.weights), strict=False):
+                        assert array is not None
+                        file.append(array)
+        train_files.close()
+        for file, name in zip(opened[0], files, strict=True):
+            file.append(np.load(folder / f"{_TRAIN}{name}", mmap_mode="r"))
+            (folder / f"{_TRAIN}{name}").unlink()
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
-    arrays = {"row_splits": np.concatenate([[0], np.cumsum(np.concatenate(lengths))]), **labels}
-    for name, array in arrays.items():
+    splits = np.concatenate([[0], np.cumsum(np.concatenate([*lengths[0], *lengths[1]]))])
+    for name, array in {"row_splits": splits, **labels}.items():
         with store.NpyFile(folder / f"{name}.npy", array.dtype) as file:
             file.append(array)
     return num_tokens, num_unknown
 
 
-def chosen_rows(
-    blocks: Blocks, chosen: npt.NDArray[np.bool_]
-) -> Iterator[tuple[NumberedBlock, npt.NDArray[np.int64]]]:
-    """The blocks that have rows among the chosen ones, and which of a block's rows those are."""
-    start = 0
-    for block in blocks():
-        stop = start + block.num_rows
-        found = np.flatnonzero(chosen[start:stop])
-        if found.size:
-            yield block, found
-        start = stop
+def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
+    if chosen.all():
+        return sets
+    return sets.take(np.flatnonzero(chosen)) if chosen.any() else None
 
 
 def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
     """The rows of a block by the ids of a vocabulary, each as often as it occurs."""
     values = block.values
     if block.tokens is not None:
-        values = vocabulary.ids_of(block.tokens)[values]
+        values = vocabulary.ids_of(block.tokens.as_arrow())[values]
     return RaggedSets(
         values=values,
         row_splits=block.row_splits,

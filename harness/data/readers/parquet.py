@@ -1,4 +1,4 @@
-"""Parquet files through pyarrow, which is imported when there is one to read."""
+"""Parquet files, through pyarrow."""
 
 import contextlib
 import itertools
@@ -9,7 +9,6 @@ from typing import Any
 from harness.data.readers.columns import ColumnOptions, choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
 from harness.data.readers.rows import Kind, Labelling, Row, RowFormat, blocks_of
-from harness.errors import InputError
 from harness.reading import damage, opened
 
 _WHAT = "a Parquet file"
@@ -81,13 +80,8 @@ class ParquetSource:
 
 @contextlib.contextmanager
 def _file(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading Parquet files needs pyarrow. Install it with pip install "
-            "'multi-hot-harness[text]'."
-        ) from error
+    from pyarrow.parquet import ParquetFile  # when there is one to read
+
     with opened(path, remedy=_REMEDY) as file, damage(path, what=_WHAT, remedy=_REMEDY):
         # Pieces of each column, not all of a row group.
         yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)

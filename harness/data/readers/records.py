@@ -12,7 +12,7 @@ from harness.errors import InputError
 Part = Literal["train", "test", ""]
 """What rows are for; "" where the source does not say."""
 
-BLOCK_BYTES = 4_000_000
+BLOCK_BYTES = 8_000_000
 MAX_TEXT_BYTES = 8_000_000
 """Of one row. A longer one is a wrong file far more often than a text."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,13 @@ def test_parts_of_the_tokens_give_what_all_give(
     blocks: list[dict[str, int]], most: int, min_count: int, at_once: int
 ) -> None:
     def counted() -> list[Counted]:
-        return [(list(block), np.array(list(block.values()), np.int64)) for block in blocks]
+        return [
+            (
+                pyarrow.array(list(block), pyarrow.large_string()),
+                np.array(list(block.values()), np.int64),
+            )
+            for block in blocks
+        ]
 
     expected: Counter[str] = Counter()
     for block in blocks:

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
-from harness.data.build.workers import Workers, tokenized
+from harness.data.build.blocks import NumberedBlock, numbered_block
+from harness.data.build.workers import Workers
+from harness.data.readers.records import Block
 from harness.data.tokens import Tokenization
+from harness.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -18,25 +22,43 @@ def children() -> set[int]:
     return {process.pid for process in psutil.Process().children()}
 
 
-def test_processes_answer_as_one_does() -> None:
+def test_processes_answer_as_one_does(tmp_path: Path) -> None:
     before = children()
     tokenization = Tokenization(ngrams=2)
-    blocks = [[f"text {number} of many", "words"] for number in range(9)]
-    given = [*blocks, None, [["New York", "a b"], ["c"]]]
-    with Workers(tokenization, processes=3) as workers:
+    blocks = [Block(texts=[f"text {number} of many", "words"], labels="ab") for number in range(9)]
+    blocks.append(Block(tokens=[["New York", "a b"], ["c"]], labels=["a", ["b", "c"]]))
+    paths = [tmp_path / f"{number}.npz" for number in range(10)]
+    given = list(zip(blocks, paths, strict=True))
+    with Workers(tokenization, where="here", processes=3) as workers:
         found = list(workers.map(given))
         assert len(children() - before) in range(1, 4)
+        again = list(workers.map(given))  # from the files
+        with pytest.raises(InputError, match="here has no labels"):
+            list(workers.map([(Block(texts=["a"]), tmp_path / "other.npz")]))
     assert children() == before
-    assert found[-2] is None
-    for rows, answer in zip(given, found, strict=True):
-        if rows is not None:
-            assert answer is not None
-            expected, digests = tokenized(rows, tokenization)
-            assert answer[0].tokens == expected.tokens
-            np.testing.assert_array_equal(answer[0].values, expected.values)
-            assert answer[1] == digests
-    assert found[-1] is not None
-    assert found[-1][0].tokens == ["New York", "a b", "c"]
+    assert not (tmp_path / "other.npz").exists()
+    for block, path, *facts in zip(blocks, paths, found, again, strict=True):
+        expected = numbered_block(block, tokenization, where="here")
+        saved = NumberedBlock.load(path)
+        assert saved.tokens is not None
+        assert expected.tokens is not None
+        assert saved.tokens.as_list() == expected.tokens.as_list()
+        np.testing.assert_array_equal(saved.values, expected.values)
+        for noted in facts:
+            np.testing.assert_array_equal(noted.digests, expected.facts.digests)
+            assert noted.labels.tokens == expected.facts.labels.tokens
+            assert noted.kind == expected.facts.kind
+    assert found[-1].is_multi_label
+
+
+def test_a_process_that_is_killed_is_told_in_one_message(tmp_path: Path) -> None:
+    with Workers(Tokenization(), where="here", processes=2) as workers:
+        block = Block(texts=["a"], labels=["b"])
+        list(workers.map([(block, tmp_path / "0.npz")]))
+        for process in psutil.Process().children():
+            process.kill()
+        with pytest.raises(ChildProcessError, match="that read here was ended from outside"):
+            list(workers.map([(block, tmp_path / f"{number}.npz") for number in range(1, 5)]))
 
 
 def test_a_script_that_loads_at_once_is_not_run_again(tmp_path: Path) -> None:
@@ -46,8 +68,11 @@ def test_a_script_that_loads_at_once_is_not_run_again(tmp_path: Path) -> None:
         "print('once')\n"
         "from harness.data.build.workers import Workers\n"
         "from harness.data.tokens import Tokenization\n"
-        "with Workers(Tokenization(), processes=2) as workers:\n"
-        "    print(sum(len(found[1]) for found in workers.map([['a b'], ['c']])))\n"
+        "from harness.data.readers.records import Block\n"
+        "from pathlib import Path\n"
+        "block = Block(texts=['a b'], labels=['c'])\n"
+        "with Workers(Tokenization(), where='here', processes=2) as workers:\n"
+        f"    print(sum(f.num_rows for f in workers.map([(block, Path('{tmp_path}/0.npz'))])))\n"
     )
     done = subprocess.run(
         [sys.executable, script],
@@ -56,4 +81,4 @@ def test_a_script_that_loads_at_once_is_not_run_again(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (done.stdout.split(), done.stderr) == (["once", "2"], "")
+    assert (done.stdout.split(), done.stderr) == (["once", "1"], "")

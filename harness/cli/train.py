@@ -201,18 +201,19 @@ def train(
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     may_be_native = config.execution.implementation in ("auto", "native")
-    with quiet_import(), built_meanwhile() if may_be_native else nullcontext():
-        import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
-        from harness.data.sources import load_configured
-        from harness.observe.profile_report import print_profile_of_run
-    timeline.mark("imports")
     output = config.output
-    if output.report == "on":
-        from harness.report.page import check_installed
+    with built_meanwhile() if may_be_native else nullcontext():
+        with quiet_import():
+            import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
+            from harness.data.sources import load_configured
+            from harness.observe.profile_report import print_profile_of_run
+        timeline.mark("imports")
+        if output.report == "on":
+            from harness.report.page import check_installed
 
-        check_installed()
-    data = load_configured(config.data)
-    timeline.mark("data")
+            check_installed()
+        data = load_configured(config.data)
+        timeline.mark("data")
     trainer = trainer_of(
         config,
         data,

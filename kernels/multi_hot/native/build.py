@@ -114,7 +114,7 @@ def build(include: Path) -> Library:
 @contextlib.contextmanager
 def built_meanwhile() -> Iterator[None]:
     """Build the library on another thread, and wait for it at the end of the context, which is to
-    import TensorFlow. Raises nothing: whoever needs the library calls `build`."""
+    import TensorFlow and to read data. Raises nothing: whoever needs the library calls `build`."""
     tensorflow = importlib.util.find_spec("tensorflow")
     if tensorflow is None or tensorflow.origin is None:
         yield

@@ -3,11 +3,13 @@
 Letters: B rows, N tokens of all rows together.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,9 @@ from harness.checks import require, require_count
 from harness.data.options import MAX_NGRAMS
 from harness.errors import InputError
 from harness.quiet import quiet_import
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
@@ -89,12 +94,16 @@ class Tokenization:
 class Numbered:
     """B rows of tokens."""
 
-    tokens: list[str]
-    """The distinct ones, as they first appear."""
+    tokens: pyarrow.LargeBinaryArray
+    """The distinct ones in UTF-8, as they first appear."""
     values: npt.NDArray[np.int32]
     """Places in `tokens`, [N]."""
     row_splits: npt.NDArray[np.int64]
     """[B + 1]"""
+
+    def strings(self) -> list[str]:
+        """The distinct tokens."""
+        return [token.decode(errors="surrogatepass") for token in self.tokens.to_pylist()]
 
 
 class Places(dict[str, int]):
@@ -133,69 +142,73 @@ def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
     ]
     words = split_pattern(pyarrow.array(contents, pyarrow.large_binary()), " ")
     found = words.values.dictionary_encode()
-    tokens = [token.decode(errors="surrogatepass") for token in found.dictionary.to_pylist()]
-    values, row_splits = found.indices.to_numpy(), words.offsets.to_numpy().astype(np.int64)
-    return _without_empty(tokens, values, row_splits)
+    row_splits = words.offsets.to_numpy().astype(np.int64)
+    return _without_empty(found.dictionary, found.indices.to_numpy(), row_splits)
 
 
 def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:
     """Rows of strings; without the empty ones, unless they count as well."""
-    places = Places({"": 0})
-    values, ends = list[int](), [0]
+    import pyarrow
+
+    places = Places()
+    numbers, ends = list[int](), [0]
     for row in rows:
-        values += map(places.__getitem__, row)  # a loop in C: there are many words
-        ends.append(len(values))
-    found, row_splits = np.array(values, np.int32), np.array(ends, np.int64)
-    tokens = list(places)
-    if with_empty and (found == 0).any():
-        return Numbered(tokens=tokens, values=found, row_splits=row_splits)
-    return _without_empty(tokens, found, row_splits)
+        numbers += map(places.__getitem__, row)  # a loop in C: there are many words
+        ends.append(len(numbers))
+    encoded = [token.encode(errors="surrogatepass") for token in places]
+    tokens = pyarrow.array(encoded, pyarrow.large_binary())
+    values, row_splits = np.array(numbers, np.int32), np.array(ends, np.int64)
+    if with_empty:
+        return Numbered(tokens=tokens, values=values, row_splits=row_splits)
+    return _without_empty(tokens, values, row_splits)
 
 
 def _without_empty(
-    tokens: list[str], values: npt.NDArray[np.int32], row_splits: npt.NDArray[np.int64]
+    tokens: pyarrow.LargeBinaryArray,
+    values: npt.NDArray[np.int32],
+    row_splits: npt.NDArray[np.int64],
 ) -> Numbered:
-    """Without the empty token, wherever it is among those of `values`."""
-    if "" not in tokens:
-        return Numbered(tokens=tokens, values=values, row_splits=row_splits)
-    empty = tokens.index("")
-    kept = values != empty
-    row_splits = np.concatenate([[0], np.cumsum(kept)])[row_splits]
-    values = values[kept]
-    values -= values > empty
-    return Numbered(
-        tokens=tokens[:empty] + tokens[empty + 1 :], values=values, row_splits=row_splits
-    )
+    import pyarrow
+
+    empty = tokens.index(b"").as_py()
+    if empty >= 0:
+        kept = values != empty
+        row_splits = np.concatenate([[0], np.cumsum(kept)])[row_splits]
+        values = values[kept]
+        values -= values > empty
+        tokens = pyarrow.concat_arrays([tokens[:empty], tokens[empty + 1 :]])
+    return Numbered(tokens=tokens, values=values, row_splits=row_splits)
 
 
 class _Runs:
-    """Runs of words, found by sorting pairs of numbers: only distinct runs become strings."""
+    """Runs of words, found by their pairs of numbers: only distinct runs become strings."""
 
     def __init__(self, words: Numbered) -> None:
         self._words = words.values.astype(np.int64)
         self._rows = np.repeat(np.arange(len(words.row_splits) - 1), np.diff(words.row_splits))
         self._num_rows = len(words.row_splits) - 1
-        self._tokens = list(words.tokens)
+        self._tokens = words.tokens
         self._starting = self._words
         """At each word, the run of the last length that starts there."""
         self._parts = [(words.values, self._rows)]
 
     def grow(self, length: int) -> None:
         """Adds the runs of `length` words, those of one word less having been added."""
+        import pyarrow
+        from pyarrow.compute import binary_join_element_wise
+
         behind = length - 1
         starts = np.flatnonzero(self._rows[behind:] == self._rows[: self._rows.size - behind])
         pairs = self._starting[starts] << 32 | self._words[starts + behind]
-        distinct, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-        order = np.argsort(first)  # as they first appear
-        places = np.empty(len(order), np.int64)
-        places[order] = np.arange(len(order)) + len(self._tokens)
-        distinct, known = distinct[order], self._tokens
-        heads, tails = (distinct >> 32).tolist(), (distinct & 0xFFFFFFFF).tolist()
-        known += [f"{known[head]} {known[tail]}" for head, tail in zip(heads, tails, strict=True)]
-        runs = places[inverse]
+        found = pyarrow.array(pairs).dictionary_encode()  # as they first appear
+        distinct, known = found.dictionary.to_numpy(), self._tokens
+        heads, tails = known.take(distinct >> 32), known.take(distinct & 0xFFFFFFFF)
+        made = binary_join_element_wise(heads, tails, pyarrow.scalar(b" ", known.type))
+        self._tokens = pyarrow.concat_arrays([known, made])
+        runs = found.indices.to_numpy() + np.int32(len(known))
         self._starting = np.full(self._words.size, -1)
         self._starting[starts] = runs
-        self._parts.append((runs.astype(np.int32), self._rows[starts]))
+        self._parts.append((runs, self._rows[starts]))
 
     def merged(self) -> Numbered:
         """Row by row the words, then the runs of two words, and so on."""
@@ -208,7 +221,7 @@ class _Runs:
         )
 
 
-def hashed(tokens: Sequence[str], hash_bits: int) -> npt.NDArray[np.int32]:
+def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:
     """FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N]: by TensorFlow, so
     that an exported model has the same."""
     with quiet_import():

@@ -182,28 +182,34 @@ class Vocabulary:
         """
         return self.encode_all([text])[0]
 
-    def ids_of(self, tokens: Sequence[str] | pyarrow.LargeStringArray) -> Int32Array:
-        """The id of each token, int32 [T]; -1 for one that is left out."""
-        other = -1 if self.unknown_id is None else self.unknown_id
-        if not isinstance(tokens, Sequence):
-            if self.hash_bits is None and len(self.ids) < _MOST_BY_ARROW:
-                from pyarrow.compute import index_in
-
-                words, ids = self._by_arrow
-                return ids[index_in(tokens, words).fill_null(len(words)).to_numpy()]
-            tokens = tokens.to_pylist()
+    def ids_of(self, tokens: pyarrow.LargeBinaryArray) -> Int32Array:
+        """The id of each token in UTF-8, int32 [T]; -1 for one that is left out."""
         if self.hash_bits is not None:
-            return hashed(tokens, self.hash_bits)
-        return np.array([self.ids.get(token, other) for token in tokens], np.int32)
+            return hashed(tokens.to_pylist(), self.hash_bits)
+        if len(self.ids) <= _MOST_BY_ARROW:
+            from pyarrow.compute import index_in
+
+            words, ids = self._by_arrow
+            return ids[index_in(tokens, words).fill_null(len(words)).to_numpy()]
+        known, other = self._encoded, self._other
+        return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+
+    @property
+    def _other(self) -> int:
+        """What stands for a word that is not known."""
+        return -1 if self.unknown_id is None else self.unknown_id
 
     @cached_property
-    def _by_arrow(self) -> tuple[pyarrow.LargeStringArray, Int32Array]:
+    def _encoded(self) -> Mapping[bytes, int]:
+        return {word.encode(errors="surrogatepass"): token for word, token in self.ids.items()}
+
+    @cached_property
+    def _by_arrow(self) -> tuple[pyarrow.LargeBinaryArray, Int32Array]:
         """Words, [W], and their ids with that of any other behind, [W + 1]."""
         import pyarrow
 
-        other = -1 if self.unknown_id is None else self.unknown_id
-        words = pyarrow.array(list(self.ids), pyarrow.large_string())
-        return words, np.array([*self.ids.values(), other], np.int32)
+        words = pyarrow.array(list(self._encoded), pyarrow.large_binary())
+        return words, np.array([*self._encoded.values(), self._other], np.int32)
 
     def difference(self, other: Vocabulary) -> str:
         """What the same id or label stands for in another vocabulary; "" where nothing differs.

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow
-from pyarrow.compute import split_pattern
+from pyarrow.compute import binary_length
 
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Part
@@ -28,36 +28,11 @@ from kernels.files import replacing
 _PARTS: tuple[Part, ...] = ("", "train", "test")
 _BLOCKS_AHEAD = 3
 """That are made while one is used: more would take memory."""
-_END = "\0"
-"""Behind each string of a list; readers accept no text that holds it."""
 
 
 Kind = Literal["texts", "tokens", "sets"]
 """What the rows of a source are."""
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-@dataclass(frozen=True, eq=False)
-class Strings:
-    """A list of strings in one array."""
-
-    packed: npt.NDArray[np.uint8]
-    """Of UTF-8."""
-
-    @classmethod
-    def of(cls, strings: Iterable[str]) -> "Strings":
-        """Packs them."""
-        packed = "".join([string + _END for string in strings]).encode()
-        return cls(np.frombuffer(packed, np.uint8))
-
-    def as_list(self) -> list[str]:
-        """The strings."""
-        return self.packed.tobytes().decode().split(_END)[:-1]
-
-    def as_arrow(self) -> pyarrow.LargeStringArray:
-        """The strings, for pyarrow to compute with."""
-        whole = pyarrow.array([self.packed.tobytes()], pyarrow.large_string())
-        return split_pattern(whole, _END).values[:-1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,8 +59,8 @@ class NumberedBlock:
     """B rows whose tokens and labels are numbered within the block."""
 
     facts: BlockFacts
-    tokens: Strings | None
-    """[T]; None: `values` are ids already."""
+    tokens: pyarrow.LargeBinaryArray | None
+    """In UTF-8, [T]; None: `values` are ids already."""
     values: npt.NDArray[np.int32]
     row_splits: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32] | None = None
@@ -100,13 +75,13 @@ class NumberedBlock:
             "values": self.values,
             "row_splits": self.row_splits,
             "digests": facts.digests,
-            "labels": Strings.of(facts.labels.tokens).packed,
+            **_stored("label", facts.labels.tokens),
             "label_values": facts.labels.values,
             "label_splits": facts.labels.row_splits,
             "is_multi_label": np.array(facts.is_multi_label),
         }
         if self.tokens is not None:
-            arrays["tokens"] = self.tokens.packed
+            arrays |= _stored("token", self.tokens)
         if self.weights is not None:
             arrays["weights"] = self.weights
         with replacing(path) as beside, beside.open("wb") as file:
@@ -127,7 +102,7 @@ class NumberedBlock:
                 kind=_KINDS[int(arrays["kind"])],
                 digests=arrays["digests"],
                 labels=Numbered(
-                    tokens=Strings(arrays["labels"]).as_list(),
+                    tokens=_restored("label", arrays),
                     values=arrays["label_values"],
                     row_splits=arrays["label_splits"],
                 ),
@@ -136,7 +111,7 @@ class NumberedBlock:
             )
             return cls(
                 facts=facts,
-                tokens=Strings(arrays["tokens"]) if "tokens" in arrays else None,
+                tokens=_restored("token", arrays) if "token_ends" in arrays else None,
                 values=arrays["values"],
                 row_splits=arrays["row_splits"],
                 weights=arrays.get("weights"),
@@ -216,7 +191,7 @@ def numbered_block(block: Block, tokenization: Tokenization, *, where: str) -> N
     )
     return NumberedBlock(
         facts=facts,
-        tokens=Strings.of(found.tokens) if isinstance(found, Numbered) else None,
+        tokens=found.tokens if isinstance(found, Numbered) else None,
         values=found.values,
         row_splits=found.row_splits,
         weights=weights,
@@ -239,3 +214,21 @@ def digests_of_sets(sets: RaggedSets) -> list[int]:
     return digests_of(
         content[start:stop] + weights[start:stop] for start, stop in itertools.pairwise(splits)
     )
+
+
+def _stored(name: str, strings: pyarrow.LargeBinaryArray) -> dict[str, npt.NDArray[Any]]:
+    """Strings as arrays: their bytes, and where each of them ends."""
+    lengths = binary_length(strings).to_numpy()
+    content = b"".join(strings.to_pylist())
+    return {
+        f"{name}_bytes": np.frombuffer(content, np.uint8),
+        f"{name}_ends": np.cumsum(lengths, dtype=np.int64),
+    }
+
+
+def _restored(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> pyarrow.LargeBinaryArray:
+    ends = np.concatenate([[0], arrays[f"{name}_ends"]])
+    buffers = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(arrays[f"{name}_bytes"])]
+    strings = pyarrow.LargeBinaryArray.from_buffers(pyarrow.large_binary(), len(ends) - 1, buffers)
+    strings.validate(full=True)  # the file may be damaged
+    return strings

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-Counted = tuple[pyarrow.LargeStringArray, npt.NDArray[np.int64]]
-"""Distinct tokens of a block, and how often each occurs, [T]."""
+Counted = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
+"""Distinct tokens of a block in UTF-8, and how often each occurs, [T]."""
 
 _NONE = np.zeros(0, np.int64)
 _MOST_AT_ONCE = 3_000_000
@@ -44,11 +44,11 @@ def most_frequent(
         num_parts *= 2
     counts, firsts = (np.concatenate([part[index] for part in parts]) for index in (1, 2))
     tokens = pyarrow.concat_arrays([part[0] for part in parts])
-    found: list[str] = tokens.take(np.lexsort((firsts, -counts))[:most]).to_pylist()
-    return found
+    found = tokens.take(np.lexsort((firsts, -counts))[:most])
+    return [token.decode() for token in found.to_pylist()]
 
 
-_Part = tuple[pyarrow.LargeStringArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Part = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Tokens, how often they occur, and where they first appear."""
 
 
@@ -75,13 +75,13 @@ def _in_parts(
 def _counted(
     blocks: Iterable[Counted], part: int, num_parts: int, most_at_once: int
 ) -> _Part | None:
-    merged: _Part = (pyarrow.array([], pyarrow.large_string()), _NONE, _NONE)
+    merged: _Part = (pyarrow.array([], pyarrow.large_binary()), _NONE, _NONE)
     waiting: list[_Part] = []
     passed = num_waiting = 0
     for tokens, occurrences in blocks:
         chosen = occurrences > 0
         if num_parts > 1:
-            checksums = (crc32(token.encode()) for token in tokens.to_pylist())
+            checksums = (crc32(token) for token in tokens.to_pylist())
             chosen &= np.fromiter(checksums, np.int64, len(tokens)) % num_parts == part
         numbers = np.flatnonzero(chosen)
         waiting.append((tokens.take(numbers), occurrences[numbers], passed + numbers))

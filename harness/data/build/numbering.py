@@ -85,8 +85,7 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabula
     def counted(block: NumberedBlock, places: slice) -> Counted:
         in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
         assert block.tokens is not None
-        tokens = block.tokens.as_arrow()
-        return tokens, np.bincount(block.values[in_train], minlength=len(tokens))
+        return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
     # As in Keras's imdb.npz: 0 pads, 1 starts, 2 is unknown, 3 is free, and words follow.
     first = 4

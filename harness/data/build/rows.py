@@ -46,7 +46,7 @@ class RowFacts:
         self.kind = block.kind
         self.is_multi_label |= block.is_multi_label
         self.has_weights |= block.has_weights
-        numbers = [self.class_numbers[name] for name in block.labels.tokens]
+        numbers = [self.class_numbers[name] for name in block.labels.strings()]
         self._parts.append((block.part, block.num_rows))
         self._digests.append(block.digests)
         self._labels.append(np.array(numbers, np.int64)[block.labels.values])

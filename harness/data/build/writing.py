@@ -94,7 +94,7 @@ def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
     """The rows of a block by the ids of a vocabulary, each as often as it occurs."""
     values = block.values
     if block.tokens is not None:
-        values = vocabulary.ids_of(block.tokens.as_arrow())[values]
+        values = vocabulary.ids_of(block.tokens)[values]
     return RaggedSets(
         values=values,
         row_splits=block.row_splits,

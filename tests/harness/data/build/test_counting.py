@@ -21,7 +21,7 @@ def test_parts_of_the_tokens_give_what_all_give(
     def counted() -> list[Counted]:
         return [
             (
-                pyarrow.array(list(block), pyarrow.large_string()),
+                pyarrow.array([token.encode() for token in block], pyarrow.large_binary()),
                 np.array(list(block.values()), np.int64),
             )
             for block in blocks

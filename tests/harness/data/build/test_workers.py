@@ -42,11 +42,11 @@ def test_processes_answer_as_one_does(tmp_path: Path) -> None:
         saved = NumberedBlock.load(path)
         assert saved.tokens is not None
         assert expected.tokens is not None
-        assert saved.tokens.as_list() == expected.tokens.as_list()
+        assert saved.tokens.equals(expected.tokens)
         np.testing.assert_array_equal(saved.values, expected.values)
         for noted in facts:
             np.testing.assert_array_equal(noted.digests, expected.facts.digests)
-            assert noted.labels.tokens == expected.facts.labels.tokens
+            assert noted.labels.strings() == expected.facts.labels.strings()
             assert noted.kind == expected.facts.kind
     assert found[-1].is_multi_label
 

@@ -101,7 +101,7 @@ class BackgroundObserver(Observer):
             observer.on_start(run)
 
     def on_compilation(self, compilation: Compilation) -> None:
-        """In the background, as the four below."""
+        """In the background, as the five below."""
         self._tell(lambda observer: observer.on_compilation(compilation))
 
     def on_window(self, window: Window) -> None:
@@ -112,6 +112,9 @@ class BackgroundObserver(Observer):
 
     def on_inspection(self, inspection: Inspection) -> None:
         self._tell(lambda observer: observer.on_inspection(inspection))
+
+    def on_checkpoint(self, step: int) -> None:
+        self._tell(lambda observer: observer.on_checkpoint(step))
 
     def on_message(self, message: Message) -> None:
         self._tell(lambda observer: observer.on_message(message))

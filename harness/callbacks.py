@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from harness.engine.state import State
-from harness.model.saved import save_model
+from harness.model.saved import load_model, save_model
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import validation_losses
 from harness.observe.run_files import BEST_FILE_NAME
@@ -65,6 +65,7 @@ class KerasCallbacks(Observer):
             steps=run.steps_per_epoch,
             verbose=0,
             run_dir=run.run_dir,
+            start_step=run.start_step,
         )
         self._optimizer = getattr(model, "optimizer", None)
 
@@ -135,7 +136,10 @@ class BestModel(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
-        self._best = min(validation_losses(self._folder / METRICS_FILE_NAME), default=math.inf)
+        before = validation_losses(
+            self._folder / METRICS_FILE_NAME, up_to_step=self.params["start_step"]
+        )
+        self._best = min(before, default=math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves the model if this epoch is the best."""
@@ -143,3 +147,28 @@ class BestModel(keras.callbacks.Callback):
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
                 save_model(self.model, beside)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Stops after some epochs without a lower validation loss, and restores the weights of the best
+    one. In a resumed run the epochs before count too; `BestModel`, which comes before it, has saved
+    the best of them.
+    """
+
+    def __init__(self, *, patience: int) -> None:
+        """Args:
+        patience: how many epochs.
+        """
+        super().__init__(patience=patience, restore_best_weights=True)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Goes through the epochs so far."""
+        super().on_train_begin(logs)
+        folder, done = Path(self.params["run_dir"]), self.params["start_step"]
+        losses = validation_losses(folder / METRICS_FILE_NAME, up_to_step=done)
+        if losses:
+            self.best = min(losses)
+            self.best_epoch = losses.index(self.best)
+            self.wait = len(losses) - 1 - self.best_epoch
+            self.best_weights = load_model(folder / BEST_FILE_NAME).get_weights()
+            self.model.stop_training = self.wait >= self.patience

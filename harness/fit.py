@@ -1,5 +1,6 @@
 """A fit from its start to its end: the run's folder, who is told, the loop, and what is left."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from harness.callbacks import KerasCallbacks, with_batch_hooks
 from harness.data.examples import Examples
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
+from harness.decoding import decoded
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.inspection import Looks
-from harness.errors import InputError
-from harness.history import Progress
+from harness.engine.saving import Every, Saving
+from harness.errors import InputError, printable
+from harness.history import Counters, Progress
 from harness.interrupt import Interrupt
 from harness.loop import Run
 from harness.loop import train as train_loop
@@ -34,7 +37,7 @@ from harness.observe.run_files import (
     RESOLVED,
     TENSORBOARD_FOLDER_NAME,
     SummaryObserver,
-    read_config,
+    resolved_config,
     summarize,
 )
 from harness.observe.telemetry import MachineTelemetry
@@ -46,10 +49,11 @@ from harness.records import (
     RunStart,
     Summary,
 )
-from harness.run_folder import Claim, clean_run_folder, is_complete
+from harness.resuming import changed_note, changes, complete_note, is_complete
+from harness.run_folder import Claim, clean_run_folder
 from harness.settings import RunOptions, step_range
 from harness.setup import Setup
-from harness.start import dataset_info, run_start
+from harness.start import dataset_info, identity, run_start
 from harness.timeline import Timeline
 from kernels.files import replacing
 
@@ -67,6 +71,8 @@ class Outcome:
     """Of the predictions for the test rows; None where there are none, and where their labels are
     no classes."""
     profiler: ProfilerObserver | None = None
+    terminated: bool = False
+    """Whether SIGTERM or SIGUSR1 interrupted it."""
 
 
 def fit(
@@ -80,8 +86,9 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback],
     claim: Claim | None,
     event_folder: Path | None,
-    resume: bool,
+    recorded: Mapping[str, Any] | None,
     overwrite: bool,
+    keep_best: bool,
     options: RunOptions,
     config: Mapping[str, Any],
     vocabulary: Vocabulary | None,
@@ -98,7 +105,9 @@ def fit(
         start_step: steps done before; of a run that is resumed its checkpoint says it.
         callbacks: Keras's.
         claim, event_folder: where the run and its event files go. None: nothing is written.
-        resume, overwrite: what becomes of the run in the folder.
+        recorded: what config.json holds of the run in the folder, which is resumed; else None.
+        overwrite: whether to replace the run in the folder.
+        keep_best: whether the validation rows may choose a checkpoint to keep.
         options: of the run.
         config: recorded.
         vocabulary: recorded, where there is one.
@@ -116,8 +125,8 @@ def fit(
     for examples in filter(None, (train, validation, test)):
         setup.task.check_labels(examples)
     batched = with_batch_hooks(callbacks)
-    if batched and console is not None:
-        console.print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
+    if batched:
+        _print(console, f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
     by_step = bool(batched)
     rows = setup.rows_to_train(train, epochs=epochs, by_step=by_step)
     held_out = None if validation is None else setup.rows_to_evaluate(validation)
@@ -127,15 +136,32 @@ def fit(
 
     # 2. Where it starts from.
     background = Background()
-    checkpoints = None
+    checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
     if claim is not None and folder is not None:
         checkpoints = Checkpoints(
-            folder / CHECKPOINT_FOLDER_NAME, setup.engine.states, background, check=claim.check
+            folder / CHECKPOINT_FOLDER_NAME,
+            setup.engine.states,
+            background,
+            keep=options.keep,
+            check=claim.check,
         )
-        if resume:
-            _check_same_data(folder, info)
-            start_step = checkpoints.restore()
+        if recorded is not None:
+            _check_same_data(folder, recorded, info)
+            restored = checkpoints.restore()
+            for why in restored.skipped:
+                _print(console, f"warning: {why} It is skipped.")
+            start_step, counters = restored.step, restored.about.get("counters", {})
+            before = decoded(Counters, counters, where=f"the checkpoint after step {start_step}")
+            _check_same_data(folder, restored.about.get("config", recorded), info)
             kept_bytes(folder / METRICS_FILE_NAME, start_step)  # checks that they can be read
+            changed = changes(recorded, identity(setup))
+            earlier = recorded[RESOLVED].get("resumed")
+            resumed = [
+                *(earlier if isinstance(earlier, list) else []),
+                {"step": start_step, "changed": changed},
+            ]
+            if changed:
+                _print(console, changed_note(changed))
     start = run_start(
         setup,
         rows,
@@ -145,25 +171,19 @@ def fit(
         config=config,
         epochs=epochs,
         start_step=start_step,
+        resumed=resumed,
     )
     keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
     history = keras_callbacks.history
-    if folder is not None and resume and _has_ended(start, folder):
+    if folder is not None and recorded is not None and _has_ended(start, folder, recorded):
         clean_run_folder(folder, event_folder, clear=False)
-        if console is not None:
-            console.print(
-                f"{folder} holds a complete run of {start_step:,} steps, with its model and its "
-                "summary: nothing is left to do. Set --epochs to more to train on.",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
-            )
+        _print(console, complete_note(folder, start_step))
         setup.model.load_weights(folder / MODEL_FILE_NAME)  # the last checkpoint's, or a callback's
         setup.engine.read_model()
         return Outcome(start=start, history=history)
 
     # 3. The run, and room for it.
-    profiler = _profiler(options, start, event_folder)
+    profiler = _profiler(options, start, event_folder, recorded)
     if summary and console is not None:
         setup.model.summary(line_length=80, print_fn=console.out)
     run = Run(
@@ -177,6 +197,7 @@ def fit(
             precision_every=int(start.choices["precision_watch"].value),
         ),
         checkpoints=checkpoints,
+        about={"config": resolved_config(start)} if checkpoints is not None else {},
         start_step=start_step,
     )
     compiled: Sequence[Compilation] = ()
@@ -188,7 +209,7 @@ def fit(
         if vocabulary is not None:
             vocabulary.save(folder / VOCABULARY_FILE_NAME)
 
-    # 4. The training. Ctrl-C stops it; what follows is short, and comes to its end.
+    # 4. The training. Signals stop it; what follows is short, and comes to its end.
     # Files and the terminal may be slow: the device gets its next work before they are told.
     listeners = BackgroundObserver(_listeners(folder, event_folder, console), background)
     observers = [*([profiler] if profiler else []), keras_callbacks, listeners]
@@ -202,8 +223,10 @@ def fit(
         for observer in observers:
             observer.on_start(start)
         timeline.mark("start of the run")
+        # A run that was killed after a callback had stopped it is only completed.
+        stopped = start_step > 0 and keras_callbacks.wants_to_stop
         progress = train_loop(
-            run.dispatches(epochs=epochs),
+            () if stopped else run.dispatches(epochs=epochs),
             run,
             observers,
             steps_per_epoch=start.steps_per_epoch,
@@ -214,8 +237,14 @@ def fit(
             should_stop=lambda: interrupt.requested,
             is_done=lambda: keras_callbacks.wants_to_stop,
             stop_at_nan=options.on_nan == "stop",
+            saving=None if checkpoints is None else _saving(options, start_step, checkpoints),
+            keep_best=keep_best,
+            before=before,
         )
         background.wait()
+        if interrupt.by is not None and interrupt.is_termination:
+            for observer in observers:
+                observer.on_message(Message(kind="note", text=_stopped(interrupt.by, start)))
         timeline.mark(
             "waiting for files, start of the feed",
             compilation=sum(made.seconds for made in progress.compilations[len(compiled) :]),
@@ -264,7 +293,22 @@ def fit(
         summary=results,
         quality=quality,
         profiler=profiler,
+        terminated=progress.interrupted and interrupt.is_termination,
     )
+
+
+def _stopped(by: signal.Signals, start: RunStart) -> str:
+    """Of a run that was told to end."""
+    saved = (
+        "the state is saved; --resume goes on from there" if start.run_dir else "nothing is saved"
+    )
+    return f"{by.name}: the training stops, {saved}"
+
+
+def _print(console: Console | None, text: str) -> None:
+    """One line, if there is somewhere to print it."""
+    if console is not None:
+        console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
 
 
 def _names(setup: Setup, vocabulary: Vocabulary | None) -> Sequence[str]:
@@ -287,12 +331,25 @@ def _listeners(folder: Path | None, events: Path | None, console: Console | None
     return listeners
 
 
+def _saving(options: RunOptions, start_step: int, checkpoints: Checkpoints) -> Saving:
+    """When checkpoints are saved."""
+    every = Every.of(options.checkpoint_every)
+    return Saving(every, start_step=start_step, is_busy=lambda: checkpoints.is_writing)
+
+
 def _profiler(
-    options: RunOptions, start: RunStart, event_folder: Path | None
+    options: RunOptions,
+    start: RunStart,
+    event_folder: Path | None,
+    recorded: Mapping[str, Any] | None,
 ) -> ProfilerObserver | None:
     """What captures the steps that are asked for, in the folder of the event files."""
     if options.profile_steps is None:
         return None
+    output = {} if recorded is None else recorded.get("output", {})
+    is_asked_again = output.get("profile_steps") == options.profile_steps
+    if is_asked_again and step_range(options.profile_steps)[0] < start.start_step:
+        return None  # it began before the resume, which needs no flag repeated
     if not start.run_dir:
         raise InputError("profile_steps needs a run_dir, where the profile goes")
     first, last = step_range(options.profile_steps)
@@ -306,8 +363,10 @@ def _profiler(
     return ProfilerObserver(folder.absolute(), first=first, last=last)
 
 
-def _check_same_data(folder: Path, info: DatasetInfo) -> None:
-    trained_on = str(read_config(folder)[RESOLVED].get("dataset", {}).get("fingerprint", "-"))
+def _check_same_data(folder: Path, recorded: Mapping[str, Any], info: DatasetInfo) -> None:
+    """Checks what config.json, or a checkpoint, says of the data: it may be another run's."""
+    dataset = recorded.get(RESOLVED, {}).get("dataset", {})
+    trained_on = str(dataset.get("fingerprint", "-"))
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
@@ -316,7 +375,7 @@ def _check_same_data(folder: Path, info: DatasetInfo) -> None:
         )
 
 
-def _has_ended(start: RunStart, folder: Path) -> bool:
+def _has_ended(start: RunStart, folder: Path, recorded: Mapping[str, Any]) -> bool:
     if start.start_step > start.total_steps:
         raise InputError(
             f"the run has done {start.start_step} steps, which is more than --epochs "
@@ -324,6 +383,6 @@ def _has_ended(start: RunStart, folder: Path) -> bool:
             "with it"
         )
     # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
-    as_before = read_config(folder).get("epochs") == start.epochs
+    as_before = recorded.get("epochs") == start.epochs
     done = start.start_step == start.total_steps or as_before
     return done and is_complete(folder, num_steps=start.start_step)

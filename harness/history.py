@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.records import (
@@ -14,7 +14,7 @@ from harness.records import (
     MachineUse,
     Message,
     Observer,
-    Telemetry,
+    Spread,
     Window,
     WindowStatistics,
 )
@@ -22,6 +22,22 @@ from harness.records import (
 MAX_KEPT = 8192
 """Windows whose rates are kept for the medians; 0.2 kB each."""
 _TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """What a checkpoint holds of a run beside the state: as if it had never ended."""
+
+    examples: int = 0
+    """Since the first step, as the seconds below."""
+    train_seconds: float = 0.0
+    epoch_examples: int = 0
+    """Of the epoch so far."""
+    epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
+    """Of the loss and each metric over these examples; a text such as "NaN" is no finite one."""
+    best_loss: float | None = None
+    """The lowest validation loss, and the steps done then."""
+    best_step: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -43,6 +59,29 @@ class Progress:
     """Of the present state, since it began; None where all is finite."""
     use: MachineUse = field(default_factory=MachineUse)
     """At the end."""
+    total_examples: int = 0
+    """Since the first step, those before a resume included; so is the one below. At the end."""
+    total_train_seconds: float = 0.0
+
+
+class Telemetry:
+    """A source of samples that the loop joins with its windows; this one has none."""
+
+    def window(self, start: float, end: float) -> Mapping[str, Spread]:
+        """What was sampled in a window, by TensorBoard tag. Windows come in order.
+
+        Args:
+            start, end: of the window, in seconds by the loop's clock.
+        """
+        return {}
+
+    def messages(self) -> Iterable[Message]:
+        """What there is to tell since the last call."""
+        return ()
+
+    def finish(self) -> MachineUse:
+        """Stops sampling, after the last window."""
+        return MachineUse()
 
 
 class History:
@@ -56,6 +95,7 @@ class History:
         *,
         start_step: int,
         stop_at_nan: bool,
+        before: "Counters",
     ) -> None:
         """Args:
         observers: receive the records.
@@ -63,6 +103,7 @@ class History:
         running: metrics whose value is that of the epoch so far, not of the window.
         start_step: steps that were done before; above 0, a checkpoint holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
+        before: the counters of the checkpoint that the run goes on from.
         """
         self._observers = observers
         self._telemetry = telemetry
@@ -72,7 +113,14 @@ class History:
         self._statistics = RunningStatistics()
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._epoch_means = _EpochMeans(running)
-        self._saved_step: int | None = start_step or None
+        self._before = before
+        self._epoch_means.examples = before.epoch_examples
+        self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
+        self._best: tuple[float, int] | None = None
+        if before.best_loss is not None and before.best_step is not None:
+            self._best = before.best_loss, before.best_step
+        self.saved_step: int | None = start_step or None
+        """Of the last checkpoint; the best one apart."""
 
     @property
     def must_stop(self) -> bool:
@@ -117,8 +165,9 @@ class History:
 
     def epoch(
         self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
-    ) -> None:
-        """Ends an epoch with its evaluation, and judges the loss on the held-out rows."""
+    ) -> bool:
+        """Ends an epoch with its evaluation, and judges the loss on the held-out rows; returns
+        whether that is the lowest so far."""
         self.compiled(compilations)
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
@@ -127,8 +176,15 @@ class History:
         )
         self.progress.epochs.append(epoch)
         self._tell(lambda observer: observer.on_epoch(epoch))
-        if evaluation is not None:
-            self._judge("validation loss", evaluation.loss)
+        if evaluation is None:
+            return False
+        self._judge("validation loss", evaluation.loss)
+        is_best = math.isfinite(evaluation.loss) and (
+            self._best is None or evaluation.loss < self._best[0]
+        )
+        if is_best:
+            self._best = evaluation.loss, evaluation.step
+        return is_best
 
     def inspection(
         self, inspection: Inspection | None, compilations: Sequence[Compilation]
@@ -139,17 +195,39 @@ class History:
             self.progress.inspections.append(inspection)
             self._tell(lambda observer: observer.on_inspection(inspection))
 
-    def saved(self, done: bool) -> None:
+    def saving(self) -> "Counters":
+        """A checkpoint of the present state is about to be saved: what was recorded so far is
+        written before. Returns the counters that belong into it."""
+        self._tell(lambda observer: observer.on_checkpoint(self.progress.step))
+        examples, train_seconds = self._totals()
+        loss, step = self._best or (None, None)
+        return Counters(
+            examples=examples,
+            train_seconds=train_seconds,
+            epoch_examples=self._epoch_means.examples,
+            epoch_sums=dict(self._epoch_means.sums),
+            best_loss=loss,
+            best_step=step,
+        )
+
+    def saved(self, done: bool, *, regular: bool = True) -> None:
         """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
-        if done:
-            self._saved_step = self.progress.step
-        else:
+        if not done:
             self._judge("weights", math.nan)
+        elif regular:
+            self.saved_step = self.progress.step
+
+    def _totals(self) -> tuple[int, float]:
+        """Examples and seconds of all training, that before a resume included."""
+        examples, seconds = self._statistics.examples, self._statistics.seconds
+        before = self._before
+        return before.examples + examples, before.train_seconds + seconds
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns what the run came to."""
         self.progress.use = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
+        self.progress.total_examples, self.progress.total_train_seconds = self._totals()
         self._pass_messages_on()
         return self.progress
 
@@ -176,7 +254,7 @@ class History:
                 last_step=self.progress.step,
                 loss_before=last,
                 least_loss_before=least,
-                saved_step=self._saved_step,
+                saved_step=self.saved_step,
             )
             if not self._stop_at_nan:
                 self.warn([f"the {what} is {value} from step {first_step} on"])
@@ -188,20 +266,20 @@ class _EpochMeans:
     def __init__(self, running: Container[str]) -> None:
         self._running = running
         self._last: Mapping[str, float] = {}
-        self._examples = 0
-        self._sums: dict[str, float] = {}
+        self.examples = 0
+        self.sums: dict[str, float] = {}
 
     def add(self, window: Window) -> None:
-        self._examples += window.examples
+        self.examples += window.examples
         self._last = window.metrics
         for name, value in {"loss": window.loss, **window.metrics}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + window.examples * value
+            self.sums[name] = self.sums.get(name, 0.0) + window.examples * value
 
     def take(self) -> dict[str, float]:
         """The means by name, of what runs over the epoch the last; begins the next epoch."""
-        means = {name: total / self._examples for name, total in self._sums.items()}
+        means = {name: total / self.examples for name, total in self.sums.items()}
         means |= {name: value for name, value in self._last.items() if name in self._running}
-        self._examples, self._sums, self._last = 0, {}, {}
+        self.examples, self.sums, self._last = 0, {}, {}
         return means
 
 
@@ -218,6 +296,16 @@ class RunningStatistics:
         self._every = 1
         self._most_steps = 0
         self._totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
+
+    @property
+    def examples(self) -> int:
+        """So far, as the seconds below."""
+        return int(self._totals["examples"])
+
+    @property
+    def seconds(self) -> float:
+        """Of training."""
+        return self._totals["seconds"]
 
     def add(self, window: Window) -> None:
         """Adds the next window."""

@@ -1,39 +1,81 @@
-"""Ctrl-C as a wish to stop: the dispatch at hand ends, and what was trained is saved. A terminal
-that is closed is none."""
+"""Signals as a wish to stop: the dispatch at hand ends, and what was trained is saved.
+
+Ctrl-C (SIGINT) ends what the user began; SIGTERM and SIGUSR1 announce that the machine is taken
+away, or that a time limit is near. A terminal that is closed (SIGHUP) is no reason to stop.
+"""
 
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 """What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
+EXIT_TERMINATED = 143
+"""Likewise 128 + SIGTERM; after SIGUSR1 too, which schedulers send some time before."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class Terminated(SystemExit):
+    """SIGTERM or SIGUSR1 ended a training, after everything was saved: the program is to end.
+
+    Where nothing catches it, the process ends with exit code 143.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_TERMINATED)
+
+
+class TerminatedAtOnce(KeyboardInterrupt):
+    """The second SIGTERM: nothing more is saved."""
 
 
 class Interrupt:
-    """A context in which the first SIGINT only sets `requested`; a second interrupts at once, but
-    for a second in which a file that is being written may be finished. SIGHUP, which a terminal
-    sends when it is closed, is ignored, unless the program handles it. Outside of the main thread
-    the context does nothing."""
+    """A context in which the first SIGINT, SIGTERM or SIGUSR1 only sets `requested`.
+
+    A second SIGINT or SIGTERM interrupts at once, but for a second in which a file that is being
+    written may be finished; a second SIGUSR1 changes nothing. SIGHUP, which a terminal sends when
+    it is closed, is ignored. Signals other than SIGINT that the program handles or ignores itself
+    are left to it. Outside of the main thread the context does nothing.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.by: signal.Signals | None = None
+        """The first of the signals; None before."""
         self._is_main = threading.current_thread() is threading.main_thread()
 
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self.by is not None
+
+    @property
+    def is_termination(self) -> bool:
+        """Whether the process is to end, and not only what it does."""
+        return self.by in (signal.SIGTERM, signal.SIGUSR1)
+
+    @property
+    def exit_code(self) -> int:
+        """Of a program that ends because of it."""
+        return EXIT_TERMINATED if self.is_termination else EXIT_INTERRUPTED
+
     def __enter__(self) -> "Interrupt":
-        if self._is_main:
-            self._before = signal.signal(signal.SIGINT, self._handle)
-            self._hangup = signal.getsignal(signal.SIGHUP)
-            if self._hangup is signal.SIG_DFL:
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._before: dict[signal.Signals, Any] = {}
+        for kind in _SIGNALS if self._is_main else ():
+            before = signal.getsignal(kind)
+            if kind is signal.SIGINT or before is signal.SIG_DFL:
+                handler = signal.SIG_IGN if kind is signal.SIGHUP else self._handle
+                self._before[kind] = signal.signal(kind, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_main:
-            signal.signal(signal.SIGINT, self._before)
-            if self._hangup is signal.SIG_DFL:
-                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        for kind, before in self._before.items():
+            signal.signal(kind, before)
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.requested:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.by is None:
+            self.by = signal.Signals(number)
+        elif number == signal.SIGTERM:
+            raise TerminatedAtOnce
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True

@@ -2,13 +2,15 @@
 
 import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.engine import Engine
 from harness.engine.inspection import NO_LOOKS, Looks
-from harness.history import History, Progress
+from harness.engine.saving import Every, Saving
+from harness.history import Counters, History, Progress, Telemetry
 from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.cadence import Cadence
@@ -21,11 +23,11 @@ from harness.records import (
     Observer,
     RunStart,
     StepSums,
-    Telemetry,
     Window,
 )
 
 _NO_TELEMETRY = Telemetry()
+_NO_COUNTERS = Counters()
 _ENDLESS = 2**40
 """Epochs, and steps of one that never ends."""
 
@@ -53,7 +55,9 @@ class Run:
     looks: Looks = NO_LOOKS
     """When gradients are looked at."""
     checkpoints: Checkpoints | None = None
-    """Saved at the end of every epoch."""
+    """Where the state is saved."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Of the run; each checkpoint holds it."""
     start_step: int = 0
     """Steps that were done before."""
 
@@ -101,12 +105,26 @@ class Run:
         """Looks at the gradients of a batch, if it is time to."""
         return self.engine.inspect(dispatch, batches, self.looks)
 
-    def save(self, step: int) -> bool:
-        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are."""
+    def save(
+        self,
+        step: int,
+        counters: Counters = _NO_COUNTERS,
+        *,
+        regular: bool = True,
+        best: bool = False,
+    ) -> bool:
+        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are.
+
+        Args:
+            step: steps done.
+            counters: recorded with it.
+            regular, best: as of `Checkpoints.save`.
+        """
         if not self.engine.states[0].is_finite():
             return False
         if self.checkpoints is not None:
-            self.checkpoints.save(step)
+            about = {**self.about, "counters": asdict(counters)}
+            self.checkpoints.save(step, about, regular=regular, best=best)
         return True
 
 
@@ -124,10 +142,13 @@ def train(
     is_done: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
     stop_at_nan: bool = False,
+    saving: Saving | None = None,
+    keep_best: bool = False,
+    before: Counters = _NO_COUNTERS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
-    """Runs all dispatches, or those of some steps; evaluates and saves a checkpoint at the end of
-    every epoch.
+    """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
+    checkpoints.
 
     A run that is resumed after its last step has no dispatch; it only evaluates.
 
@@ -146,9 +167,20 @@ def train(
         is_done: asked after every dispatch; ends the run as if it had been the last.
         should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
         stop_at_nan: whether a loss that is not finite ends the run; else it is a warning.
+        saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
+            at the end of every epoch alone.
+        keep_best: whether to save one of the lowest validation loss as well.
+        before: the counters of the checkpoint that the run goes on from.
         clock: seconds; handed in so that tests need no sleep.
     """
-    history = History(observers, telemetry, running, start_step=start_step, stop_at_nan=stop_at_nan)
+    history = History(
+        observers,
+        telemetry,
+        running,
+        start_step=start_step,
+        stop_at_nan=stop_at_nan,
+        before=before,
+    )
     progress = history.progress
     history.compiled(compiled)
     steps_done = 0
@@ -157,6 +189,17 @@ def train(
     # a checkpoint is written while training goes on, and takes its share of the processor.
     remaining = iter(dispatches)
     window_start = clock()
+    when = saving or Saving(Every(), start_step=start_step)
+    when.begin(window_start)
+
+    def save(*, regular: bool = True, best: bool = False) -> None:
+        counters = history.saving()
+        history.saved(
+            run.save(progress.step, counters, regular=regular, best=best), regular=regular
+        )
+        if regular:
+            when.saved(progress.step, now=clock())
+
     while not progress.interrupted and not history.must_stop:
         history.waiting()
         wait_start = clock()
@@ -196,16 +239,21 @@ def train(
 
         progress.interrupted = should_stop()
         pause_start = clock()
-        at_epoch_end = step % steps_per_epoch == 0
+        at_epoch_end, best = step % steps_per_epoch == 0, False
         if at_epoch_end:
-            history.epoch(dispatch.epoch, *run.evaluate(step=step, epoch=dispatch.epoch))
+            found = run.evaluate(step=step, epoch=dispatch.epoch)
+            best = history.epoch(dispatch.epoch, *found) and keep_best
             history.inspection(*run.inspect(dispatch, batches))
-        if (at_epoch_end or progress.interrupted) and progress.divergence is None:
-            history.saved(run.save(step))
+        due = progress.interrupted or when.is_due(step, at_epoch_end=at_epoch_end, now=pause_start)
+        if (due or best) and progress.divergence is None:
+            save(regular=due, best=best)
         window_start += clock() - pause_start
         if is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
+    is_saved = progress.last_window is None or history.saved_step == progress.step
+    if saving is not None and not is_saved and progress.divergence is None:
+        save()
     if start_step > 0 and progress.last_window is None:
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))

@@ -42,7 +42,7 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
     Args:
         path: the file.
         what: it should be, as in "a results file".
-        remedy: ends the message.
+        remedy: ends the message; empty where the caller has one to add.
     """
     try:
         yield

@@ -4,7 +4,7 @@ Records hold Python numbers and strings, never tensors: reading one never waits 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,6 +79,8 @@ class RunStart:
     epochs: int
     start_step: int
     """Optimizer steps that were done before: above 0 in a resumed run."""
+    resumed: Sequence[Mapping[str, Any]] = ()
+    """Each time so far that the run was resumed: after which `step`, and what was `changed`."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
 
@@ -320,6 +322,10 @@ class Summary(WindowStatistics):
     """The most over inspections; None where there was none. So is the one below."""
     underflow_fraction: float | None
     interrupted: bool
+    total_examples: int = 0
+    """Since the first step, those before a resume included; so are the seconds of training."""
+    total_train_seconds: float = 0.0
+    resumes: int = 0
     diverged: bool
     """Whether the loss was not finite at the end; there is no saved network then."""
     joules_per_1000_examples: float | None = None
@@ -336,26 +342,6 @@ class Message:
     kind: Literal["note", "warning"]
     """A note is about the machine's nature, a warning about something that went wrong."""
     text: str
-
-
-class Telemetry:
-    """A source of samples that the loop joins with its windows; this one has none."""
-
-    def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """What was sampled in a window, by TensorBoard tag. Windows come in order.
-
-        Args:
-            start, end: of the window, in seconds by the loop's clock.
-        """
-        return {}
-
-    def messages(self) -> Iterable[Message]:
-        """What there is to tell since the last call."""
-        return ()
-
-    def finish(self) -> MachineUse:
-        """Stops sampling, after the last window."""
-        return MachineUse()
 
 
 class Observer:
@@ -386,6 +372,9 @@ class Observer:
 
     def on_inspection(self, inspection: Inspection) -> None:
         """After the end of an epoch whose gradients were inspected."""
+
+    def on_checkpoint(self, step: int) -> None:
+        """Before a checkpoint is written: what was recorded up to its step must not be lost."""
 
     def on_message(self, message: Message) -> None:
         """When there is something that the run's user should read."""

@@ -3,18 +3,15 @@
 import contextlib
 import errno
 import fcntl
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from harness.decoding import flattened
 from harness.errors import InputError, LostFolderError
-from harness.files import json_text
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.run_files import (
     BEST_FILE_NAME,
@@ -25,12 +22,10 @@ from harness.observe.run_files import (
     REPORT_FILE_NAME,
     SUMMARY_FILE_NAME,
     TENSORBOARD_FOLDER_NAME,
-    read_settings,
 )
-from harness.reading import read_json
 from kernels.files import opened_folder, remove, remove_partial_files
 
-_WRITTEN = (
+WRITTEN = (
     CONFIG_FILE_NAME,
     SUMMARY_FILE_NAME,
     METRICS_FILE_NAME,
@@ -69,14 +64,15 @@ class Claim:
 
 
 def claim_run_folder(
-    named: str | Path, claims: ExitStack, *, resume: bool, overwrite: bool
+    named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
 ) -> Claim:
     """The run's folder, claimed for this run until `claims` closes.
 
     Args:
         named: the folder, or `auto`: a new one in runs/, named by the time of day.
         claims: closed when the run is over.
-        resume, overwrite: what may stand there before: a run to go on with, or one to replace.
+        resume, overwrite: what may stand there before: a run to go on with, or one to replace;
+            with `auto`, also nothing.
 
     Raises:
         InputError: when it cannot be written to or another run is using it, when it holds a run and
@@ -86,13 +82,13 @@ def claim_run_folder(
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()
     claimed = claim(folder, claims, what="run folder")
-    present = [name for name in _WRITTEN if (folder / name).exists()]
+    present = [name for name in WRITTEN if (folder / name).exists()]
     if present and not (overwrite or resume):
         raise InputError(
             f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
             "--resume to go on with it, or another --run-dir"
         )
-    if resume and not present:
+    if resume is True and not present:
         raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
     return claimed
 
@@ -200,68 +196,12 @@ def event_folder_of(
     return events
 
 
-def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks that resuming would repeat the run: what decides its losses must be as it was.
-
-    Args:
-        folder: of the run.
-        config: what is asked for now, as config.json holds it.
-
-    Returns:
-        What config.json holds of the run.
-
-    Raises:
-        InputError: naming each setting that differs and both its values.
-    """
-    before = read_settings(folder)
-    if not isinstance(before.get("execution"), dict):
-        raise InputError(
-            f"{folder / CONFIG_FILE_NAME} has lost execution: whether the settings are the same "
-            "cannot be told; restore the file, or name another --run-dir"
-        )
-    were, are = _deciding(before), _deciding(json.loads(json_text(config)))
-    differing = [
-        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
-        for name, value in are.items()
-        if name in were and value not in (were[name], "auto")  # else the setting is newer
-    ]
-    if differing:
-        raise InputError(
-            f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
-            f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
-        )
-    return before
-
-
-_DECIDES_NOTHING = {
-    *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
-    "max_data_bytes",
-    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "strict_xla"),
-}
-"""Settings, and groups of them, that do not decide a run's losses."""
-
-
-def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run's losses, by their own names, as the flags have them."""
-    groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
-    flat = flattened(groups)
-    return {name: value for name, value in flat.items() if name not in _DECIDES_NOTHING}
-
-
-def is_complete(folder: Path, *, num_steps: int) -> bool:
-    """Whether a run of so many steps ended there, and left its network and its summary."""
-    try:
-        summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
-    except InputError:
-        return False  # none, or none of a run: it is written anew
-    ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
-    return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
-
-
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
     """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
     to `folder`, and nothing else."""
     for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
-    for name in _WRITTEN if clear else ():
+    # A run that is killed in between is none that could be resumed, but still known to be a run.
+    ordered = sorted(WRITTEN, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
+    for name in ordered if clear else ():
         remove(folder / name)

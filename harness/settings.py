@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from harness.checks import require, require_count
 from harness.decoding import decoded
+from harness.engine.saving import Every
 from harness.errors import InputError
 from harness.memory import free_bytes
 from harness.records import Choice
@@ -283,7 +284,17 @@ class Recorded:
     """Profile steps A:B of the run, counted from 0, B left out, in whole dispatches. TensorBoard
     shows the profile; the printed breakdown needs the extra `profile`."""
 
+    checkpoint_every: int | str = "epoch"
+    """When to save a checkpoint: after every `epoch`, after a number of steps, as in 500, or after
+    a time, as in 30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
+
+    keep: int = 2
+    """How many checkpoints to keep. With validation rows, the one with the lowest validation loss
+    is kept besides."""
+
     def __post_init__(self) -> None:
+        Every.of(self.checkpoint_every)
+        require_count("--keep", self.keep)
         require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")
         require_count("--histograms", self.histograms, least=0)
         require(

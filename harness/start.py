@@ -1,7 +1,7 @@
 """What a run's observers are told of it before it trains."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def run_start(
     epochs: int,
     folder: Path | None = None,
     start_step: int = 0,
+    resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
     """What a run's observers are told of it before it trains."""
     order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
@@ -53,6 +54,7 @@ def run_start(
         steps_per_epoch=rows.plan.steps_per_epoch,
         epochs=epochs,
         start_step=start_step,
+        resumed=resumed,
         versions=host.versions(),
         host=host.host(),
     )
@@ -82,3 +84,14 @@ def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) 
         fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
         weighted=any(sets.weights is not None for sets in train.ragged.values()),
     )
+
+
+def identity(setup: Setup) -> dict[str, Any]:
+    """What the last bits of a run's losses depend on; see `harness.resuming.changes`."""
+    return {
+        "implementation": setup.choices["implementation"].value,
+        "replicas": setup.devices.num_replicas,
+        "deterministic": setup.settings.deterministic,
+        "devices": list(setup.devices.descriptions),
+        "tensorflow": host.versions()["tensorflow"],
+    }

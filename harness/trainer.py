@@ -18,13 +18,15 @@ from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, fit
+from harness.interrupt import Terminated
 from harness.loop import Run, Steps
 from harness.measures import Quality
 from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.observe.divergence import divergence_message
-from harness.run_folder import check_resumable, claim_run_folder, event_folder_of
+from harness.resuming import Resume, check_resumable, settled
+from harness.run_folder import claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
 from harness.setup import Setup, set_up
 from harness.start import dataset_info, run_start
@@ -116,7 +118,7 @@ class Trainer:
         epochs: int = 1,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
-        resume: bool = False,
+        resume: Resume = False,
         overwrite: bool = False,
         verbose: bool = True,
         console: Console | None = None,
@@ -128,7 +130,9 @@ class Trainer:
     ) -> keras.callbacks.History:
         """Trains for some epochs. Called again, it goes on from there.
 
-        Ctrl-C ends it after the dispatch at hand, with a checkpoint where there is a `run_dir`.
+        In the main thread, Ctrl-C ends it after the dispatch at hand, with a checkpoint where there
+        is a `run_dir`. So do SIGTERM and SIGUSR1; the program then ends too, unless it catches
+        `harness.interrupt.Terminated`. A second Ctrl-C or SIGTERM ends it at once.
 
         Args:
             train: rows with labels.
@@ -138,7 +142,8 @@ class Trainer:
             callbacks: Keras's; one that wants every batch makes dispatches of one step.
             run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
                 in runs/. None: nothing is written.
-            resume: go on from the last checkpoint there.
+            resume: go on from the newest intact checkpoint there; `auto` does so if there is one,
+                and starts a run otherwise.
             overwrite: replace the run there.
             verbose: whether to print what is trained, and the progress.
             console: where to print; None is standard output.
@@ -156,6 +161,7 @@ class Trainer:
                 Nothing has been written or removed then.
             OSError: when a file cannot be written, naming it.
             DivergenceError: when the loss was not finite at the end, after all else.
+            Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
         """
         require_count("epochs", epochs)
         if (resume or overwrite) and run_dir is None:
@@ -171,19 +177,22 @@ class Trainer:
         config = config or self._config(asked, epochs)
         with ExitStack() as claims:
             # The folders are locked first; a run that is refused leaves them as they were.
-            claim = before = None
+            claim = recorded = before = None
+            goes_on = False
             if run_dir is not None:
-                goes_on = self._folder is not None and Path(run_dir).absolute() == self._folder
+                is_own = self._folder is not None and Path(run_dir).absolute() == self._folder
                 claim = claim_run_folder(
-                    run_dir, claims, resume=resume or goes_on, overwrite=overwrite
+                    run_dir, claims, resume=resume or is_own, overwrite=overwrite
                 )
-                if resume:
-                    before = Settings.of(check_resumable(claim.path, config)["execution"])
+                goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+                if goes_on:
+                    recorded = check_resumable(claim.path, config)
+                    before = Settings.of(recorded["execution"])
             event_folder = event_folder_of(
                 asked.tensorboard,
                 None if claim is None else claim.path,
                 claims,
-                may_hold_events=resume or overwrite or self.step > 0,
+                may_hold_events=goes_on or overwrite or self.step > 0,
             )
             before_it = self._setup
             claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
@@ -195,7 +204,7 @@ class Trainer:
             step = self.step
             if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
                 step = epochs_done * steps_per_epoch
-            epochs = epochs if resume else epochs_done + epochs
+            epochs = epochs if goes_on else epochs_done + epochs
             self.last = fit(
                 setup,
                 parts[0],
@@ -206,8 +215,9 @@ class Trainer:
                 callbacks=callbacks,
                 claim=claim,
                 event_folder=event_folder,
-                resume=resume,
+                recorded=recorded,
                 overwrite=overwrite,
+                keep_best=held_out is not None and validation is not test,
                 options=asked,
                 config={**config, "epochs": epochs},
                 vocabulary=vocabulary,
@@ -223,6 +233,8 @@ class Trainer:
         if progress is not None and progress.divergence is not None:
             message = divergence_message(progress.divergence, self.last.start, progress)
             raise DivergenceError(message)
+        if self.last.terminated:
+            raise Terminated
         return self.last.history
 
     def evaluate(self, rows: AnyRows) -> dict[str, float]:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,8 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
         from_mapping(TrainConfig, tomllib.loads(text), where=str(example))
     elif example.language == "python":
         exec(compile(text, str(example), "exec"), reader.names.setdefault(example.page, {}))
+    elif example.language == "bash":
+        run_loop(text)
     elif example == EXAMPLES[0]:
         run_script(shlex.split(text))
     else:
@@ -164,13 +167,23 @@ def run_command(words: list[str]) -> None:
         subprocess.run([ROOT / words[0], *words[1:]], check=True, capture_output=True)
         return
     assert words[0] == "./scripts/harness", "a command that is neither run nor in NOT_RUN"
-    names_data = {"--data", "--config"} & set(words)
+    names_data = {"--data", "--config", "--resume"} & set(words)
     is_synthetic = words[1] in ("train", "profile", "bench") and not names_data
     if is_synthetic and "--profile-steps" not in words:  # the steps named need all rows
         words += ["--synthetic-rows", "6000"]
     if words[1] == "tune":
         words += ["--trials", "1", "--epochs", "1"]
     assert command_line.main([last_checkpoint(word) for word in words[1:]]) == 0
+
+
+def run_loop(text: str) -> None:
+    """Of a shell, in which the harness is started as a module."""
+    program = text.replace("./scripts/harness", f"{shlex.quote(sys.executable)} -m harness")
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", program], capture_output=True, text=True, timeout=300, check=False, env=path
+    )
+    assert "test accuracy" in done.stdout, done
 
 
 def last_checkpoint(word: str) -> str:

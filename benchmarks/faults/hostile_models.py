@@ -63,7 +63,7 @@ def _checkpoint_reader(_: Path) -> Reader:
 
     def read(folder: Path) -> str:
         state.restore(fresh)
-        step = Checkpoints(folder, [state], Background()).restore()
+        step = Checkpoints(folder, [state], Background()).restore().step
         load_weights(folder / "ckpt-8.npz", model)
         return f"{step} {_digest(state.save().values())} {_digest(model.get_weights())}"
 

@@ -26,13 +26,14 @@ from harness.cli.export import ExportConfig, export
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
+from harness.cli.resume import resumed_config
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
 from harness.cli.tune import TuneConfig, tune
 from harness.decoding import from_mapping
 from harness.errors import DivergenceError, InputError, LostFolderError, printable
-from harness.interrupt import EXIT_INTERRUPTED
+from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, TerminatedAtOnce
 from harness.reading import read_toml
 from harness.terminal import prepare_standard_streams
 from harness.timeline import Timeline
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     what it prints from then on is lost.
 
     Returns:
-        Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted.
+        Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
+        143 told to end.
     """
     timeline = Timeline()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -103,9 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {printable(message)}", file=sys.stderr)
         return 1 if error.errno == errno.EIO else 2  # a device that fails is no wrong input
-    except KeyboardInterrupt:
+    except Terminated:
+        return EXIT_TERMINATED
+    except KeyboardInterrupt as by:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(by, TerminatedAtOnce) else EXIT_INTERRUPTED
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -119,12 +123,16 @@ def _parse(arguments: list[str]) -> Any:
     if len(known.config) > 1:
         raise InputError(f"--config is given {len(known.config)} times; put all into one file")
     default = None
+    kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
+    given: dict[str, Any] = {}
     for path in known.config:
         _check_texts({"config": str(path)})
-        kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
         if kind is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
-        default = from_mapping(kind, read_toml(path), where=str(path))
+        given = read_toml(path)
+        default = from_mapping(kind, given, where=str(path))
+    if kind is TrainConfig:
+        default = resumed_config(flags[1:], given) or default
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.checks import require, require_count
 from harness.cli.train import ExperimentConfig, trainer_of
 from harness.errors import printable
-from harness.interrupt import EXIT_INTERRUPTED, Interrupt
+from harness.interrupt import Interrupt
 from harness.observe.console import compilation_line, starting_rows
 from harness.quiet import quiet_import
 from harness.records import Compilation, Message, Observer, RunStart
@@ -86,7 +86,7 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
         profiler.finish()
     if profiler.capture is None:
         console.print("interrupted before a step to profile: nothing was written")
-        return EXIT_INTERRUPTED
+        return interrupt.exit_code
     complete = print_profile(
         profiler.capture,
         console,
@@ -95,7 +95,7 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
     )
     if profiler.capture.last_step < last:
         console.print("interrupted: the profile ends with the last step that was trained")
-        return EXIT_INTERRUPTED
+        return interrupt.exit_code
     return 0 if complete else 1
 
 

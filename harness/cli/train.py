@@ -6,8 +6,9 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +16,9 @@ from rich.table import Table
 from harness.checks import require, require_count
 from harness.data.options import DataConfig
 from harness.errors import DivergenceError
-from harness.interrupt import EXIT_INTERRUPTED
+from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.quiet import quiet_import
+from harness.resuming import Resume, complete_note, completed_steps
 from harness.settings import OnNan, Recorded, RunOptions, Settings, Telemetry
 from harness.timeline import Timeline
 from kernels.multi_hot.native.build import built_meanwhile
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.fit import Outcome
     from harness.trainer import Trainer
+
+
+def _resume_of(words: list[str]) -> Resume:
+    if words not in ([], ["auto"]):
+        raise ValueError(f"--resume is followed by {words[0]!r}; give auto, or nothing")
+    return "auto" if words else True
 
 
 _MOST_LAYERS = 1_000
@@ -100,6 +108,19 @@ class OptimizerConfig:
                 require(ok, f"{name} is {value}; it must be a number above 0")
 
 
+_RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[auto]",
+        instance_from_str=_resume_of,
+        is_instance=lambda value: value in (True, False, "auto"),
+        str_from_instance=lambda value: ["auto"] if value == "auto" else [],
+        choices=("auto",),
+    )
+)
+"""A flag that may have a value."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig(Recorded):
     """What a run writes and prints."""
@@ -110,9 +131,10 @@ class OutputConfig(Recorded):
     overwrite: bool = False
     """Replace a run that is already in the run folder."""
 
-    resume: bool = False
-    """Continue from the run folder's last checkpoint, with the same settings. A run that is
-    complete stays as it is."""
+    resume: Annotated[Resume, _RESUME] = False
+    """Continue from the newest intact checkpoint in the run folder. Settings are the run's own,
+    unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
+    run where there is none to continue."""
 
     summary: bool = False
     """Print the network's layers and parameters before training."""
@@ -131,7 +153,7 @@ class OutputConfig(Recorded):
         require(known, f"--report is {self.report!r}; choose on or off")
 
 
-def check_folder(flag: str, folder: str | None, *, resume: bool, overwrite: bool) -> None:
+def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bool) -> None:
     """Checks what is to happen to the content of a folder, which `flag` names."""
     require(
         not (resume and overwrite),
@@ -200,8 +222,15 @@ def train(
     """
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
-    may_be_native = config.execution.implementation in ("auto", "native")
     output = config.output
+    if output.resume == "auto" and output.report == "off":  # else the report may be missing
+        assert output.run_dir is not None
+        folder = Path(output.run_dir).absolute()
+        if (num_steps := completed_steps(folder, asdict(config))) is not None:
+            note = complete_note(folder, num_steps)
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
+            return 0
+    may_be_native = config.execution.implementation in ("auto", "native")
     with built_meanwhile() if may_be_native else nullcontext():
         with quiet_import():
             import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
@@ -242,6 +271,8 @@ def train(
         )
     except DivergenceError as error:  # after all else that is printed
         diverged = error
+    except Terminated:  # likewise
+        pass
     outcome = trainer.last
     assert outcome is not None
     if outcome.progress is None:  # all was done before
@@ -258,6 +289,8 @@ def train(
         console.print(_timing(timeline))
     if diverged is not None:
         raise diverged
+    if outcome.terminated:
+        return EXIT_TERMINATED
     return EXIT_INTERRUPTED if outcome.progress.interrupted else 0
 
 
@@ -312,18 +345,13 @@ def _report(
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
     """Keras's callbacks that the settings ask for, if there are rows that may choose an epoch."""
-    import keras
-
-    from harness.callbacks import BestModel
+    from harness.callbacks import BestModel, EarlyStopping
 
     if config.data.validation_split == 0:
         return []
-    callbacks = [BestModel()]
+    callbacks: list[keras.callbacks.Callback] = [BestModel()]
     if config.early_stopping is not None:
-        stopping = keras.callbacks.EarlyStopping(
-            patience=config.early_stopping, restore_best_weights=True
-        )
-        callbacks.append(stopping)
+        callbacks.append(EarlyStopping(patience=config.early_stopping))
     return callbacks
 
 

@@ -71,6 +71,11 @@ class Archive:
         """Of the members, in the archive's order."""
         return self._zip.namelist()
 
+    @property
+    def members(self) -> list[ZipInfo]:
+        """What the archive's directory says of each member, in the archive's order."""
+        return self._zip.infolist()
+
     def size(self, name: str) -> int:
         """What a member takes, in bytes, unpacked."""
         return self._zip.getinfo(name).file_size

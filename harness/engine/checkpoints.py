@@ -1,35 +1,55 @@
 """Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
 
 import functools
+import hashlib
+import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import keras
 import numpy as np
 
 from harness.background import Background
 from harness.data.archive import Archive
+from harness.engine.saving import saved_in, step_of
 from harness.engine.state import MODEL_PREFIX, State, variables_by_name
 from harness.errors import InputError
+from harness.files import json_text
 from kernels.files import opened_folder, replacing
 
-_NUM_KEPT = 2
+NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
-_PATTERN = re.compile(r"ckpt-(\d+)\.npz")
-_STEP = "step"
+_STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
+_METRICS = "metrics/"
+_OPTIONAL = (_ABOUT, _CHECKSUM)
+"""Older checkpoints have none."""
+_MAX_ABOUT_BYTES = 1_000_000
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
 """Dtypes and shapes, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was found in a folder of checkpoints."""
+
+    step: int
+    about: Mapping[str, Any]
+    """What `save` was given; empty in a checkpoint of an older version."""
+    skipped: Sequence[str] = ()
+    """What is wrong with each newer checkpoint."""
 
 
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
-    A checkpoint is NumPy's npz, with an array for each name of `State.save`. Training goes on while
-    it is written, from a copy of the state in host memory. TensorFlow's own take four
+    A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
+    that run over an epoch, `about` as JSON text, and a checksum over all of them. Training goes on
+    while it is written, from a copy of the state in host memory. TensorFlow's own take four
     times the processor's time, which on a CPU is the device's, and its asynchronous ones fail with
     Keras's variables.
     """
@@ -40,22 +60,43 @@ class Checkpoints:
         states: Sequence[State],
         background: Background,
         *,
+        keep: int = NUM_KEPT,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         folder: where they live; made at the first save.
         states: of each device; the first one's stands for all.
         background: where they are written.
+        keep: how many, the best one not counted.
         check: called before one is written; raises where that would be in vain.
         """
         self._folder = folder
         self._states = states
         self._background = background
+        self._keep = keep
         self._check = check
         self._written: Future[None] | None = None
 
-    def save(self, step: int) -> None:
+    @property
+    def is_writing(self) -> bool:
+        """Whether the last one is still being written, so that `save` would wait."""
+        return self._written is not None and not self._written.done()
+
+    def save(
+        self,
+        step: int,
+        about: Mapping[str, Any] | None = None,
+        *,
+        regular: bool = True,
+        best: bool = False,
+    ) -> None:
         """Saves the state after `step` optimizer steps, which may change as soon as this returns.
+
+        Args:
+            step: of the state.
+            about: what else to record, as JSON has it.
+            regular: whether to write ckpt-STEP.npz, and remove those beyond the number to keep.
+            best: whether to write best-STEP.npz, in place of the one before.
 
         Raises:
             OSError: naming the file, from `background`: it cannot be written, as on a full disk.
@@ -64,71 +105,97 @@ class Checkpoints:
         # Who saves faster than the disk takes it waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
-        arrays = self._states[0].save()
+        arrays = self._states[0].save() | self._metric_sums()
         arrays[_STEP] = np.asarray(step, np.int64)
-        self._written = self._background.do(functools.partial(self._write, arrays))
+        if about is not None:
+            arrays[_ABOUT] = np.asarray(json_text(about).encode())
+        kinds = [kind for kind, wanted in (("ckpt", regular), ("best", best)) if wanted]
+        self._written = self._background.do(functools.partial(self._write, arrays, step, kinds))
 
-    def restore(self) -> int:
-        """Restores the last state and returns its number of steps.
+    def restore(self) -> Restored:
+        """Restores the newest state that is intact.
 
         Raises:
-            InputError: when there is no checkpoint, or it is damaged, or does not fit the network.
+            InputError: when there is no checkpoint, or none is intact, or the newest intact one
+                does not fit the network.
         """
-        saved = self._saved()
+        # The best one may be the newest, where others are saved seldom.
+        saved = saved_in(self._folder)
         if not saved:
             raise InputError(
                 f"{self._folder} holds no checkpoint to resume from; train with --overwrite to "
                 "start anew"
             )
-        path = saved[-1]
-        remedy = (
-            "Remove it to go on from the one before, if there is one, or train with --overwrite to "
+        own = self._states[0].save()
+        sums = self._metric_sums()
+        skipped: list[str] = []
+        for path in reversed(saved):
+            try:
+                # One of an optimizer with more slots is still read: what does not fit is told.
+                arrays, about = _read(path, sum(array.nbytes for array in own.values()))
+            except InputError as error:
+                skipped.append(str(error).rstrip())
+                continue
+            found = {name: arrays.pop(name) for name in list(arrays) if name in sums}
+            if misfit := _misfit(_kinds(own), _kinds(arrays)):
+                raise InputError(
+                    f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume "
+                    "with the settings in the run folder's config.json, or train with --overwrite "
+                    "to start anew"
+                )
+            for state in self._states:
+                state.restore(arrays)
+            self._restore_sums({**sums, **found})
+            return Restored(step=int(arrays[_STEP]), about=about, skipped=skipped)
+        others = f", as are all {len(saved) - 1} before it" if len(saved) > 1 else ""
+        raise InputError(
+            f"{skipped[0].removesuffix('.')}{others}. Restore it, or train with --overwrite to "
             "start anew."
         )
-        own = self._states[0].save()
-        # One of an optimizer with more slots is still read: the message says what does not fit.
-        most_bytes = 1_000_000 + 2 * sum(array.nbytes for array in own.values())
-        with Archive(path, what="a checkpoint", remedy=remedy, max_bytes=most_bytes) as archive:
-            names = [name.removesuffix(".npy") for name in archive.names]
-            arrays = {name: archive.read_array(name) for name in names}
-        if misfit := _misfit(_kinds(own), _kinds(arrays)):
-            raise InputError(
-                f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume with "
-                "the settings in the run folder's config.json, or train with --overwrite to start "
-                "anew"
+
+    def _metric_sums(self) -> dict[str, np.ndarray]:
+        """Of metrics that keep sums of their own over an epoch, over all devices."""
+        return {
+            f"{_METRICS}{place}/{index}": np.sum(
+                [state.sums[place][index].numpy() for state in self._states], axis=0
             )
-        step = int(arrays[_STEP])
-        if path.name != self._name(step):
-            raise InputError(f"{path} is damaged: it holds the state after {step} steps. {remedy}")
-        for state in self._states:
-            state.restore(arrays)
-        return step
+            for place, variables in enumerate(self._states[0].sums)
+            for index in range(len(variables))
+        }
 
-    @staticmethod
-    def _name(step: int) -> str:
-        return f"ckpt-{step}.npz"
+    def _restore_sums(self, sums: Mapping[str, np.ndarray]) -> None:
+        """The first device takes them; they are added up over all."""
+        for number, state in enumerate(self._states):
+            for place, variables in enumerate(state.sums):
+                for index, variable in enumerate(variables):
+                    total = sums[f"{_METRICS}{place}/{index}"]
+                    variable.assign(total if number == 0 else np.zeros_like(total))
 
-    def _saved(self) -> list[Path]:
+    def _saved(self, kind: str = "ckpt") -> list[Path]:
         """The checkpoints, the last one last."""
-        steps = {path: _PATTERN.fullmatch(path.name) for path in self._folder.glob("*.npz")}
-        numbered = [(int(match[1]), path) for path, match in steps.items() if match]
-        return [path for _, path in sorted(numbered)]
+        return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
 
-    def _write(self, arrays: dict[str, Any]) -> None:
+    def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
         self._check()
         try:
-            self._replace(arrays)
+            for kind in kinds:
+                self._replace(arrays, step, kind)
         except FileNotFoundError:
             self._check()  # the folder may have been moved just now
             raise
 
-    def _replace(self, arrays: dict[str, Any]) -> None:
+    def _replace(self, arrays: dict[str, Any], step: int, kind: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._folder / self._name(arrays[_STEP])) as beside:
-            np.savez(beside, **arrays)
+        path = self._folder / f"{kind}-{step}.npz"
+        with replacing(path) as beside:
+            _write_npz(beside, arrays)
+        # Later ones are from before a resume that found them damaged; they are not to count.
+        own = self._saved(kind)
+        place = own.index(path) + 1
+        first = max(0, place - (self._keep if kind == "ckpt" else 1))
         with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
-            for path in self._saved()[:-_NUM_KEPT]:
-                os.unlink(path.name, dir_fd=folder)
+            for old in [*own[:first], *own[place:]]:
+                os.unlink(old.name, dir_fd=folder)
 
 
 def load_weights(path: Path, model: keras.Model) -> None:
@@ -151,6 +218,46 @@ def load_weights(path: Path, model: keras.Model) -> None:
             arrays |= found
     for name, variable in variables_by_name(model).items():
         variable.assign(arrays[name])
+
+
+def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As `np.savez`, and a checksum over all: a zip file's own hold for single members."""
+    with ZipFile(path, "w") as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        checksum = np.asarray(_checksum(file.infolist()).encode())
+        with file.open(f"{_CHECKSUM}.npy", "w") as member:
+            np.lib.format.write_array(member, checksum, allow_pickle=False)
+
+
+def _checksum(members: Sequence[ZipInfo]) -> str:
+    """SHA-256 of the names, sizes and CRCs of an archive's members; a CRC is of the content."""
+    known = [(m.filename, m.file_size, m.CRC) for m in members if m.filename != f"{_CHECKSUM}.npy"]
+    return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def _read(path: Path, state_bytes: int) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+    """The arrays of a checkpoint, the number of steps included, and what it says beside.
+
+    Raises:
+        InputError: when it is damaged.
+    """
+    most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
+    with Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes) as archive:
+        names = [name.removesuffix(".npy") for name in archive.names]
+        arrays = {name: archive.read_array(name) for name in names}
+        with archive.damage():
+            extra = {n: arrays.pop(n).item().decode() for n in _OPTIONAL if n in arrays}
+            if extra.get(_CHECKSUM, "") not in ("", _checksum(archive.members)):
+                raise ValueError("its checksum is not that of what it holds")
+            step = int(arrays[_STEP]) if _STEP in arrays else -1
+            if _STEP in arrays and step_of(path) != step:
+                raise ValueError(f"it holds the state after {step} steps")
+            about = json.loads(extra.get(_ABOUT, "{}"))
+            if not isinstance(about, dict):
+                raise ValueError(f"what it says of itself is a {type(about).__name__}")
+    return arrays, about
 
 
 def _misfit(own: _Kinds, found: _Kinds) -> str | None:

@@ -107,6 +107,14 @@ class JsonlObserver(Observer):
             content["underflow_fraction"] = inspection.underflow_fraction
         self._append(content)
 
+    def on_checkpoint(self, step: int) -> None:
+        """Onto the disk: a checkpoint whose records are lost could not be resumed from."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
     def close(self) -> None:
         self._closing.close()
 
@@ -178,13 +186,14 @@ def kept_bytes(path: Path, start_step: int) -> int:
     return size_bytes
 
 
-def validation_losses(path: Path) -> list[float]:
-    """Those in a metrics.jsonl, which may be missing.
+def validation_losses(path: Path, *, up_to_step: int) -> list[float]:
+    """Those in a metrics.jsonl, which may be missing, up to a step.
 
     Raises:
         InputError: when a line is no record of a run.
     """
-    return [float(r["validation_loss"]) for r in records(path) if "validation_loss" in r]
+    known = (r for r in records(path) if r["step"] <= up_to_step)
+    return [float(r["validation_loss"]) for r in known if "validation_loss" in r]
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

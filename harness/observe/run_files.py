@@ -90,6 +90,9 @@ def summarize(
         ),
         underflow_fraction=max((u for u in underflow if u is not None), default=None),
         interrupted=progress.interrupted,
+        total_examples=progress.total_examples,
+        total_train_seconds=progress.total_train_seconds,
+        resumes=len(start.resumed),
         diverged=progress.divergence is not None,
         joules_per_1000_examples=(
             1000 * use.joules / windows.examples if windows.examples and use.joules else None
@@ -116,6 +119,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             "num_parameters": run.num_parameters,
             "steps_per_epoch": run.steps_per_epoch,
             "start_step": run.start_step,
+            "resumed": list(run.resumed),
             "dataset": dataclasses.asdict(run.dataset),
             "versions": dict(run.versions),
             "host": dict(run.host),

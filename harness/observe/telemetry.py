@@ -9,10 +9,11 @@ from typing import Self
 
 import numpy as np
 
+from harness.history import Telemetry
 from harness.observe.gpu import COUNTERS, gpus
 from harness.observe.host import host_reader
 from harness.observe.sampler import Read, Sample, Sampler, Tell
-from harness.records import MachineUse, Message, Spread, Telemetry
+from harness.records import MachineUse, Message, Spread
 
 _COVERED_SHARE = 0.9
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
+from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.observe.jsonl import records
 from harness.observe.tensorboard_pages import histograms, session_end, write_run_pages
 from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
 
@@ -27,8 +29,8 @@ class TensorBoardObserver(Observer):
 
     The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
 
-    Flushed at evaluations, inspections and the end, and at the first window `FLUSH_SECONDS` after
-    the last flush.
+    Flushed at evaluations, inspections, checkpoints and the end, and at the first window
+    `FLUSH_SECONDS` after the last flush.
 
     Raises:
         OSError: naming the file, when it cannot be written.
@@ -60,6 +62,7 @@ class TensorBoardObserver(Observer):
         self._start_step = run.start_step
         if run.start_step > 0:
             last_time = drop_events_after(self._folder, run.start_step)
+            self._take_up(run)
         else:
             last_time = -1.0
             drop_all_events(self._folder)
@@ -67,6 +70,14 @@ class TensorBoardObserver(Observer):
         self._file = self._closing.enter_context(contextlib.closing(file))
         write_run_pages(file, run)
         self._flush()
+
+    def _take_up(self, run: RunStart) -> None:
+        """What was before a resume, so that no curve begins anew."""
+        for record in records(Path(run.run_dir, METRICS_FILE_NAME)) if run.run_dir else ():
+            num_steps, step = record.get("num_steps", 0), record["step"]
+            if num_steps > 0 and step <= run.start_step and "seconds" in record:
+                self._recent_step_times_ms.append(1e3 * float(record["seconds"]) / num_steps)
+                self._skipped_steps += int(record.get("skipped_steps", 0))
 
     def on_window(self, window: Window) -> None:
         self._recent_step_times_ms.append(window.step_time_ms)
@@ -83,7 +94,7 @@ class TensorBoardObserver(Observer):
             **{tag: spread.value for tag, spread in window.telemetry.items()},
         }
         if window.loss_scale is not None:
-            self._skipped_steps += window.skipped_steps  # since the start of this process
+            self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.scalars(window.step, values)
@@ -112,6 +123,10 @@ class TensorBoardObserver(Observer):
         ):
             if distributions:
                 self._file.summary(inspection.step, histograms(prefix, distributions))
+        self._flush()
+
+    def on_checkpoint(self, step: int) -> None:
+        """What a resumed run does not repeat is flushed before."""
         self._flush()
 
     def on_end(self, summary: Summary) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.history import Progress
+from harness.history import Counters, Progress
 from harness.loop import train
 from harness.records import (
     Compilation,
@@ -88,6 +88,10 @@ class StandIn:
     """Whether the loss of the dispatch that begins with the step is no number."""
     spoiled: Callable[[int], bool] = lambda step: False
     """Whether a weight is not finite after the step."""
+    validation_loss: Callable[[int], float] = lambda step: 0.5
+    """Of the evaluation after the step."""
+    counters: Counters = field(default_factory=Counters)
+    """Of the last checkpoint."""
 
     def prepare(self, dispatch: Planned, batches: str) -> list[Compilation]:
         assert batches == f"batches of {dispatch.step}"
@@ -121,7 +125,7 @@ class StandIn:
             epoch=epoch,
             examples=40,
             seconds=EVALUATE_SECONDS,
-            loss=math.inf if self.spoiled(step) else 0.5,
+            loss=math.inf if self.spoiled(step) else self.validation_loss(step),
             metrics={"accuracy": 0.75},
         )
         return evaluation, compilations
@@ -144,11 +148,19 @@ class StandIn:
         )
         return inspection, [self._compilation("look at gradients", step)]
 
-    def save(self, step: int) -> bool:
+    def save(
+        self,
+        step: int,
+        counters: Counters,
+        *,
+        regular: bool = True,
+        best: bool = False,
+    ) -> bool:
         if self.spoiled(step):
             self.log.append(f"not saved {step}")
             return False
-        self.log.append(f"save {step}")
+        self.counters = counters
+        self.log += [f"save {step}"] * regular + [f"save best {step}"] * best
         self.clock.pass_seconds(SAVE_SECONDS)
         return True
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from harness.history import MAX_KEPT, RunningStatistics
+from harness.history import MAX_KEPT, RunningStatistics, Telemetry
 from harness.loop import train
 from harness.records import (
     Divergence,
@@ -16,7 +16,6 @@ from harness.records import (
     Message,
     Spread,
     StepSums,
-    Telemetry,
     Window,
     WindowStatistics,
 )

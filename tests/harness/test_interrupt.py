@@ -1,9 +1,10 @@
-"""Ctrl-C: a wish at first, an order the second time."""
+"""Ctrl-C and SIGTERM: a wish at first, an order the second time."""
 
 import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.interrupt import Interrupt
-from tests.harness.cli.runs import REPOSITORY, SMALL, command_line, environment
+from harness.interrupt import Interrupt, Terminated, TerminatedAtOnce
+from tests.harness.cli.runs import REPOSITORY, SMALL, command_line, environment, run, summary
 
 
 def test_the_first_is_a_wish_and_the_second_interrupts() -> None:
@@ -25,6 +26,31 @@ def test_the_first_is_a_wish_and_the_second_interrupts() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_machine_that_ends_is_a_wish_too(first: signal.Signals) -> None:
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGUSR1)}
+    with Interrupt() as interrupt:
+        signal.raise_signal(first)
+        assert (interrupt.requested, interrupt.exit_code) == (True, 143)
+        signal.raise_signal(signal.SIGUSR1)  # a scheduler may repeat it
+        with pytest.raises(TerminatedAtOnce):
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.by is first
+    assert {kind: signal.getsignal(kind) for kind in before} == before
+    assert Terminated().code == 143
+
+
+def test_a_program_that_handles_sigterm_still_does() -> None:
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+        assert (calls, interrupt.requested) == ([signal.SIGTERM], False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_afterwards_everything_is_as_before() -> None:
@@ -107,12 +133,50 @@ def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None
             while True:
                 os.write(filling, b".")
         wait_for_an_evaluation()  # which is printed after it is written: for that there is no room
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 143
         assert process.stderr is not None
         assert process.stderr.read() == "interrupted\n"
     os.close(filling)
     os.close(reader)
+
+
+# A program that trains in Python, is told to end, and cleans up.
+FITS = """
+import os, signal, sys, threading
+import keras, numpy as np
+import harness
+rng = np.random.default_rng(0)
+sets = harness.RaggedSets(
+    values=rng.integers(0, 50, 2000, dtype=np.int32),
+    row_splits=np.arange(0, 2001, 10),
+    labels=rng.integers(0, 2, 200, dtype=np.int32),
+    num_tokens=50,
+)
+def model(inputs):
+    return keras.layers.Dense(1)(harness.MultiHotDense(4, num_tokens=50)(inputs))
+class Ends(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+trainer = harness.Trainer(model, batch_size=50, implementation="gather")
+try:
+    trainer.fit(sets, epochs=10**6, callbacks=[Ends()], run_dir=sys.argv[1], tensorboard="off")
+finally:
+    print("cleaned up after step", trainer.step)
+print("never")
+"""
+
+
+def test_a_program_that_is_told_to_end_saves_and_ends(tmp_path: Path) -> None:
+    ended = run([sys.executable, "-c", FITS, str(tmp_path / "run")])
+    assert ended.code == 143, ended
+    step = summary(tmp_path / "run")["steps"]
+    assert step in (12, 16)  # the epoch's end, or the dispatch after
+    assert f"interrupted after step {step} of 4,000,000" in ended.out
+    assert "note: SIGUSR1: the training stops, the state is saved; --resume goes on" in ended.out
+    assert ended.out.endswith(f"cleaned up after step {step}\n")
+    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{step}.npz").exists()

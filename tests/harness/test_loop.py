@@ -1,7 +1,11 @@
 """The loop with a stand-in for the engine and a clock that the test turns."""
 
+from typing import Any
+
 import pytest
 
+from harness.engine.saving import Every, Saving
+from harness.history import Counters
 from harness.loop import train
 from harness.records import Observer, Window
 from tests.harness.stand_in import (
@@ -85,6 +89,56 @@ def test_progress_holds_all_that_was_told() -> None:
     assert progress.windows.examples == 16
     assert progress.last_window == done.windows[-1]
     assert len(progress.epochs) == 1
+
+
+def test_saves_within_epochs_and_once_after_the_last_step() -> None:
+    done = run(
+        planned(epochs=2, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        saving=Saving(Every(steps=4)),
+    )
+    saves = [entry for entry in done.log if entry.startswith("save")]
+    assert saves == ["save 4", "save 9", "save 10"]
+    epoch_end = run(
+        planned(epochs=2, steps=5, per_dispatch=2), steps_per_epoch=5, saving=Saving(Every())
+    )
+    assert [e for e in epoch_end.log if e.startswith("save")] == ["save 5", "save 10"]
+    # Saving takes 10,000 s here, which no window contains.
+    assert max(window.seconds for window in done.windows) < 20
+    by_time = run(
+        planned(epochs=2, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        saving=Saving(Every(seconds=120.0)),  # compiling takes 100 s
+    )
+    assert next(entry for entry in by_time.log if entry.startswith("save")) == "save 4"
+
+
+def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
+    losses = {5: 0.5, 10: 0.4, 15: 0.45, 20: 0.3}
+    settings: dict[str, Any] = {
+        "steps_per_epoch": 5,
+        "saving": Saving(Every(seconds=1e9)),
+        "keep_best": True,
+        "engine": {"validation_loss": losses.__getitem__},
+    }
+    dispatches = planned(epochs=4, steps=5, per_dispatch=2)
+    done = run(dispatches, **settings)
+    saves = [entry for entry in done.log if entry.startswith("save")]
+    assert saves == ["save best 5", "save best 10", "save best 20", "save 20"]
+    before = Counters(best_loss=0.35, best_step=10, examples=80, train_seconds=7.0)
+    resumed = run([d for d in dispatches if d.step >= 10], start_step=10, before=before, **settings)
+    saves = [entry for entry in resumed.log if entry.startswith("save")]
+    assert saves == ["save best 20", "save 20"]
+    assert resumed.progress.total_examples == 80 + 80
+    assert resumed.progress.total_train_seconds == 7.0 + resumed.progress.windows.train_seconds
+
+
+def test_the_means_of_an_epoch_go_on_within_it() -> None:
+    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
+    before = Counters(epoch_examples=16, epoch_sums={"loss": 16 * 0.75, "accuracy": 16.0})
+    resumed = run(dispatches[1:], steps_per_epoch=4, start_step=2, before=before)
+    (epoch,) = resumed.progress.epochs
+    assert (epoch.loss, epoch.metrics) == (0.5, {"accuracy": 0.75})
 
 
 @pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])

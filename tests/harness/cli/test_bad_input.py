@@ -1,5 +1,6 @@
 """Wrong input: exit code 2, one message, nothing written, nothing removed."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -222,10 +223,20 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
     over = call(*flags, "--resume", "--data-cache", "off")
     assert (over.code, over.err) == (0, "")
     assert "holds a complete run of 4 steps" in over.out
+    # By another path, and in another way, which the run says and records.
+    data.rename(tmp_path / "elsewhere.npz")
+    moved = ("--data", tmp_path / "elsewhere.npz", "--implementation", "gather")
+    on = call("train", "--resume", "--run-dir", folder, *moved, "--epochs", "3")
+    assert (on.code, on.err) == (0, "")
+    assert "note: the run goes on with implementation gather (was dense): " in on.out
+    config = json.loads((folder / "config.json").read_text())
+    changed = {"implementation": {"was": "dense", "is": "gather"}}
+    assert config["resolved"]["resumed"] == [{"step": 4, "changed": changed}]
+    flags = (*flags, *moved)
     # A run of a version that knew no fingerprints.
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"fingerprint"', '"unknown"'))
-    refused(call(*flags, "--epochs", "3", "--resume"), "other data", "was trained on -;")
+    refused(call(*flags, "--epochs", "4", "--resume"), "other data", "was trained on -;")
 
 
 def test_a_run_without_a_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
@@ -248,14 +259,14 @@ def test_a_run_that_lost_records_is_not_resumed(trained_folder: Path, tmp_path: 
     assert contents(folder) == before
 
 
-def test_a_broken_checkpoint_is_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
+def test_broken_checkpoints_are_not_resumed(trained_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained_folder, folder)
-    for path in (folder / "checkpoints").glob("ckpt-32.*"):
+    for path in (folder / "checkpoints").iterdir():
         half(path)
     before = contents(folder)
     result = call("train", *SMALL, "--resume", "--epochs", "3", "--run-dir", folder)
-    refused(result, "ckpt-32")
+    refused(result, "ckpt-32", "as are all 1 before it")
     assert contents(folder) == before
 
 

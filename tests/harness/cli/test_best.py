@@ -66,6 +66,28 @@ def test_a_resumed_run_keeps_the_best_epoch_before(stopped: Path, tmp_path: Path
     assert validation_loss(tmp_path / "run" / "best.keras") == pytest.approx(min(losses), rel=1e-4)
 
 
+def test_the_epochs_before_a_resume_count_for_early_stopping(stopped: Path, tmp_path: Path) -> None:
+    flags = ("--early-stopping", "1", "--run-dir", tmp_path / "run")
+    epochs = len(validation_losses(stopped))
+    assert call("train", *FLAGS, *flags, "--epochs", epochs - 1).code == 0
+    result = call("train", "--resume", "--epochs", "20", "--run-dir", tmp_path / "run")
+    assert (result.code, result.err) == (0, "")
+    assert validation_losses(tmp_path / "run") == validation_losses(stopped)
+    for name in ("model.keras", "best.keras"):
+        assert validation_loss(tmp_path / "run" / name) == validation_loss(stopped / name)
+    best = {path.name for path in (stopped / "checkpoints").glob("best-*")}
+    assert best == {f"best-{(epochs - 1) * 13}.npz"}
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").glob("best-*")} == best
+    # It was killed after its last epoch: nothing is trained.
+    (tmp_path / "run" / "model.keras").unlink()
+    again = call("train", "--resume", "--run-dir", tmp_path / "run")
+    assert (again.code, again.err) == (0, "")
+    assert summary(tmp_path / "run")["steps"] == epochs * 13
+    assert validation_loss(tmp_path / "run" / "model.keras") == pytest.approx(
+        min(validation_losses(stopped)), rel=1e-4
+    )
+
+
 def test_a_run_that_stopped_early_is_complete(stopped: Path) -> None:
     before = contents(stopped)
     flags = ("--epochs", "20", "--early-stopping", "3", "--resume", "--run-dir", stopped)

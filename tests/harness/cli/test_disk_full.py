@@ -49,7 +49,8 @@ def check_nothing_is_half_written(folder: Path) -> None:
         assert path.name.startswith("ckpt-")
         with np.load(path) as checkpoint:
             for name in checkpoint.files:
-                assert np.isfinite(checkpoint[name]).all()
+                array = checkpoint[name]
+                assert array.dtype.kind == "S" or np.isfinite(array).all()
 
 
 def test_no_room_for_windows(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Runs that were stopped, by Ctrl-C or by force, and went on: as if nothing had happened."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,17 +107,18 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
 
 
 def test_kill_and_resume(tmp_path: Path) -> None:
-    """Killed within an epoch, a run goes on from the epoch's start; what it repeats is dropped."""
+    """Killed within an epoch, a run goes on within it; what it repeats is dropped."""
 
     def within_second_epoch(text: str) -> bool:
         _, evaluation, after = text.partition('"validation_loss"')
         return bool(evaluation) and after.count("\n") >= 3
 
-    folder, flags = tmp_path / "run", ("--replicas", 2)
+    folder, flags = tmp_path / "run", ("--replicas", 2, "--checkpoint-every", 20, "--keep", 1)
     result = stopped_run(folder, flags, within_second_epoch, signal.SIGKILL)
     assert result.code == -signal.SIGKILL
     assert not (folder / "summary.json").exists()
-    assert last_checkpoint(folder) % STEPS_PER_EPOCH == 0
+    assert last_checkpoint(folder) % STEPS_PER_EPOCH > 0
+    assert len(list(folder.glob("checkpoints/*.npz"))) <= 2
     go_on(folder, flags, tmp_path / "reference", more_epochs=2)
 
 
@@ -173,6 +176,69 @@ def test_killed_after_the_last_step_it_is_completed(
     (folder / ".partial-0").mkdir()  # killed once more, after all else was written
     assert call(*arguments, "--resume").code == 0
     assert not list(folder.glob(".*"))
+
+
+def test_no_flag_need_be_repeated_and_a_damaged_checkpoint_is_skipped(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    newest = folder / "checkpoints" / "ckpt-32.npz"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    result = call("train", "--resume", "--run-dir", folder, "--epochs", 3)
+    assert (result.code, result.err) == (0, "")
+    assert f"warning: {newest} is damaged, or not a checkpoint: " in result.out
+    assert "; resumed after step 16" in result.out
+    reference = tmp_path / "reference"
+    assert call("train", *SMALL, "--epochs", 3, "--run-dir", reference).code == 0
+    assert losses(folder) == losses(reference)
+    assert curves(folder / "tensorboard") == curves(reference / "tensorboard")
+    assert same_weights(folder / "model.keras", reference / "model.keras")
+    assert {path.name for path in newest.parent.iterdir()} == {"ckpt-32.npz", "ckpt-48.npz"}
+
+    figures, whole = summary(folder), summary(reference)
+    assert (figures["epochs"], figures["steps"], figures["resumes"]) == (2, 48, 1)
+    assert figures["total_examples"] == whole["total_examples"] == 3 * 1600
+    assert figures["total_train_seconds"] > figures["train_seconds"] > 0
+    assert whole["total_train_seconds"] == whole["train_seconds"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["resolved"]["resumed"] == [{"step": 16, "changed": {}}]
+    with np.load(folder / "checkpoints" / "ckpt-48.npz") as checkpoint:
+        about = json.loads(checkpoint["about"].item())
+    assert about["config"] == config
+    assert about["counters"]["examples"] == 3 * 1600
+
+
+def test_resume_auto_starts_a_run_and_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    auto = ("--run-dir", folder, "--resume", "auto")
+    flags = ("train", *SMALL, "--epochs", 1, *auto)
+    first = call(*flags)
+    assert (first.code, first.err) == (0, "")
+    before, trained = contents(folder), losses(folder)
+    over = call("train", *auto)
+    assert (over.code, over.err) == (0, "")
+    assert over.out.startswith(f"{folder} holds a complete run of 16 steps")
+    assert contents(folder) == before
+    refused = call("train", *auto, "--seed", 3)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--seed was 0 and is now 3" in refused.err
+    on = call("train", *auto, "--epochs", 2)
+    assert (on.code, "resumed after step 16" in on.out) == (0, True)
+    # Killed before its first checkpoint, a run is started anew.
+    for name in ("model.keras", "summary.json"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "checkpoints")
+    anew = call(*flags)
+    assert (anew.code, anew.err, "resumed" in anew.out) == (0, "", False)
+    assert losses(folder) == trained
+    # A model whose checkpoints are gone, and a folder of somebody else's, are not replaced.
+    shutil.rmtree(folder / "checkpoints")
+    (tmp_path / "own" / "checkpoints").mkdir(parents=True)
+    for place in (folder, tmp_path / "own"):
+        before = contents(place)
+        refused = call("train", *SMALL, "--epochs", 3, "--run-dir", place, "--resume", "auto")
+        assert (refused.code, refused.out) == (2, "")
+        assert contents(place) == before
 
 
 def curves(board: Path) -> list[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
 
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -66,7 +67,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: Ragge
     sums, end = first.train(start_step=5), first.values()
 
     resumed = rig()
-    assert checkpoints(resumed, tmp_path).restore() == 5
+    assert checkpoints(resumed, tmp_path).restore().step == 5
     again = resumed.train(start_step=5)
     np.testing.assert_array_equal(again, sums)
     assert_same(resumed.values(), end)
@@ -87,7 +88,7 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
         trained.set()
 
     other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
-    assert checkpoints(other, tmp_path).restore() == 4
+    assert checkpoints(other, tmp_path).restore().step == 4
     assert_same(other.values(), before)
 
 
@@ -104,7 +105,7 @@ def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSe
         may_begin.set()
         others.join(60)
         assert background.num_given == 3
-    assert checkpoints(rig, tmp_path).restore() == 3
+    assert checkpoints(rig, tmp_path).restore().step == 3
 
 
 def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
@@ -115,7 +116,7 @@ def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
         assert file["step"] == 4
         kernel = file["model/multi_hot_dense/kernel"]
         assert {name.partition("/")[0] for name in file.files} == {
-            *("step", "model", "optimizer", "loss_scale")
+            *("step", "model", "optimizer", "loss_scale", "checksum")
         }
     np.testing.assert_array_equal(kernel, rig.weights()[0])
 
@@ -147,7 +148,51 @@ def test_keeps_the_last_two(tmp_path: Path, sets: RaggedSets) -> None:
     save(rig, tmp_path, 3, 7, 11)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["ckpt-11.npz", "ckpt-7.npz", "mine.npz"]
-    assert checkpoints(rig, tmp_path).restore() == 11
+    assert checkpoints(rig, tmp_path).restore().step == 11
+
+
+def test_the_best_is_kept_apart_and_later_ones_of_before_a_resume_are_removed(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets)
+    (tmp_path / "ckpt-9.npz").write_bytes(b"damaged")
+    with Background() as background:
+        saver = Checkpoints(tmp_path, rig.states, background, keep=1)
+        for step, best in [(1, True), (2, False), (3, False), (4, True), (5, False)]:
+            saver.save(step, {"seconds": 0.1 * step}, regular=step != 4, best=best)
+            background.wait()
+            assert saver.is_writing is False
+        assert {path.name for path in tmp_path.iterdir()} == {"ckpt-5.npz", "best-4.npz"}
+    assert saver.restore().about == {"seconds": 0.5}
+    with np.load(tmp_path / "best-4.npz") as best:
+        assert json.loads(best["about"].item()) == {"seconds": 0.4}
+
+
+def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: RaggedSets) -> None:
+    def states(count: int) -> list[State]:
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="a")], name="net")
+        metrics = [keras.metrics.Mean(name="own")]
+        return [
+            State(
+                model,
+                keras.optimizers.SGD(),
+                device="/CPU:0",
+                place=place,
+                scaled=False,
+                metrics=metrics,
+            )
+            for place in range(count)
+        ]
+
+    two = states(2)
+    for place, state in enumerate(two):
+        for variable in state.sums[0]:
+            variable.assign(place + 1.0)
+    with Background() as background:
+        Checkpoints(tmp_path, two, background).save(1)
+    again = states(3)
+    assert Checkpoints(tmp_path, again, Background()).restore().step == 1
+    assert [[float(v) for v in state.sums[0]] for state in again] == [[3, 3], [0, 0], [0, 0]]
 
 
 def test_nothing_to_restore(tmp_path: Path, sets: RaggedSets) -> None:
@@ -207,8 +252,8 @@ def emptied(content: bytes) -> bytes:
 
 def with_a_bit_turned(content: bytes) -> bytes:
     """Among the numbers of the largest array: a header of Python's would be refused anyway."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    inside = content.index(b"model/multi_hot_dense/kernel.npy") + 500
+    return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
 
 
 def with_another_method(content: bytes) -> bytes:
@@ -235,6 +280,15 @@ def another_zip(content: bytes) -> bytes:
     return written.getvalue()
 
 
+def without_a_member(content: bytes) -> bytes:
+    """Each member that is left has the right checksum."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(written, "w") as file:
+        for name in source.namelist()[1:]:
+            file.writestr(name, source.read(name))
+    return written.getvalue()
+
+
 def of_objects(content: bytes) -> bytes:
     written = io.BytesIO()
     np.savez(written, step=np.array([{}], object))
@@ -245,22 +299,46 @@ def of_objects(content: bytes) -> bytes:
     "damage",
     [
         *(torn, emptied, with_a_bit_turned, with_another_method, encrypted),
-        *(no_zip, another_zip, of_objects),
+        *(no_zip, another_zip, of_objects, without_a_member),
     ],
 )
-def test_a_damaged_checkpoint_is_refused(
+def test_a_damaged_checkpoint_is_skipped(
     tmp_path: Path, sets: RaggedSets, damage: Callable[[bytes], bytes]
 ) -> None:
     rig = build_rig(sets)
     save(rig, tmp_path, 1, 2)
     path = tmp_path / "ckpt-2.npz"
     path.write_bytes(damage(path.read_bytes()))
+    restored = checkpoints(rig, tmp_path).restore()
+    assert restored.step == 1
+    (why,) = restored.skipped
+    assert why.startswith(f"{path} is damaged, or not a checkpoint: ")
     before = rig.values()
-    with pytest.raises(InputError, match=r"ckpt-2.npz is damaged, .*--overwrite"):
+    (tmp_path / "ckpt-1.npz").write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"ckpt-2.npz is damaged, .*, as are all 1 before it\. .*--overwrite"
+    ):
         checkpoints(rig, tmp_path).restore()
     assert_same(rig.values(), before)
-    path.unlink()
-    assert checkpoints(rig, tmp_path).restore() == 1, "as the message says"
+
+
+def test_whatever_byte_is_damaged_no_other_state_is_restored(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets, hidden_units=(3,))
+    rig.train(num_calls=1)
+    save(rig, tmp_path, 1, 2)
+    path, saved = tmp_path / "ckpt-2.npz", rig.values()
+    content = path.read_bytes()
+    rng = np.random.default_rng()
+    steps = set()
+    for place in rng.choice(len(content), 150, replace=False):
+        turned = bytes([content[place] ^ (1 << rng.integers(8))])
+        path.write_bytes(content[:place] + turned + content[place + 1 :])
+        rig.set_weights([np.zeros_like(weights) for weights in rig.weights()])
+        steps.add(checkpoints(rig, tmp_path).restore().step)
+        assert_same(rig.values(), saved)
+    assert 1 in steps
 
 
 def test_a_checkpoint_of_another_step_than_its_names_is_refused(
@@ -269,8 +347,11 @@ def test_a_checkpoint_of_another_step_than_its_names_is_refused(
     rig = build_rig(sets)
     save(rig, tmp_path, 1)
     with np.load(tmp_path / "ckpt-1.npz") as arrays:
-        np.savez(tmp_path / "ckpt-2.npz", **{**arrays, "step": np.asarray(-(2**62))})
-    with pytest.raises(InputError, match=r"ckpt-2\.npz is damaged: .* after -4611686018427387904"):
+        np.savez(tmp_path / "ckpt-2.npz", **arrays)
+    (tmp_path / "ckpt-1.npz").unlink()
+    with pytest.raises(
+        InputError, match=r"ckpt-2\.npz is damaged, .*: it holds the state after 1 "
+    ):
         checkpoints(rig, tmp_path).restore()
 
 
@@ -295,7 +376,7 @@ def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
         saved += process.stdout.readlines()
     last = int([line for line in saved if line.endswith("\n")][-1])
     rig = saving_process.build()
-    step = checkpoints(rig, tmp_path).restore()
+    step = checkpoints(rig, tmp_path).restore().step
     assert step in (last, last + 1)
     for weights in rig.weights():
         assert (weights == step).all()

@@ -189,7 +189,7 @@ def continued_losses(sets: RaggedSets, folder: Path, *, stop_after: int | None) 
         with Background() as background:
             checkpoints = Checkpoints(folder, rig.states, background)
             if start_step:
-                assert checkpoints.restore() == start_step
+                assert checkpoints.restore().step == start_step
             run = run_of(rig, checkpoints, start_step=start_step)
             observer = Told()
             progress = train(

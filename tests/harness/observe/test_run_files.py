@@ -38,6 +38,7 @@ SUMMARY_KEYS = {
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
+    *("total_examples", "total_train_seconds", "resumes"),
 }
 
 TWO = Choice(name="2", why="two GPUs")

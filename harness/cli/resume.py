@@ -1,0 +1,42 @@
+"""`harness train --resume`: the settings that no flag need repeat."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.cli.train import TrainConfig
+from harness.decoding import flattened, from_mapping
+from harness.observe.run_files import CONFIG_FILE_NAME
+from harness.resuming import asked_settings, is_begun
+
+
+def resumed_config(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
+    """The settings of the run that the flags of the command resume, as defaults, so that none need
+    be repeated; None where there is none.
+
+    Args:
+        flags: of `train`.
+        given: what a --config file holds; it counts more than the run's own settings.
+
+    Raises:
+        InputError: when the run's config.json is damaged, or the file's settings are wrong.
+    """
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    look.add_argument("--run-dir", "--run_dir")
+    look.add_argument("--resume", nargs="?", const=True, default=False)
+    try:
+        known, _ = look.parse_known_args(flags)
+    except argparse.ArgumentError:  # tyro explains it
+        return None
+    of_file = flattened(given)
+    folder = known.run_dir or of_file.get("run_dir")
+    if not (known.resume or of_file.get("resume")) or not isinstance(folder, str):
+        return None
+    place = Path(folder).absolute()
+    if not (place / CONFIG_FILE_NAME).exists() or not is_begun(place):
+        return None
+    own = asked_settings(place)
+    where = str(place / CONFIG_FILE_NAME)
+    config: TrainConfig = from_mapping(TrainConfig, {**own, **of_file}, where=where)
+    return config

@@ -15,7 +15,7 @@ from kernels.multi_hot.registry import (
 )
 
 if TYPE_CHECKING:
-    from kernels.multi_hot.api import multi_hot, multi_hot_dense
+    from kernels.multi_hot.api import multi_hot, multi_hot_dense, row_gradients
     from kernels.multi_hot.select import choose_implementation
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "choose_implementation",
     "multi_hot",
     "multi_hot_dense",
+    "row_gradients",
     "takes_rowids",
     "why_unavailable",
 ]
@@ -32,6 +33,7 @@ __all__ = [
 _MODULES = {
     "multi_hot": "api",
     "multi_hot_dense": "api",
+    "row_gradients": "api",
     "choose_implementation": "select",
 }
 

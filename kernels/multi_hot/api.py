@@ -108,6 +108,47 @@ def multi_hot(
     return tf.cast(dense.index(problem), dtype)
 
 
+def row_gradients(
+    dy: Tensor,
+    values: Tensor,
+    row_splits: Tensor,
+    *,
+    num_tokens: int,
+    implementation: Implementation,
+    unique: bool = False,
+    weights: Tensor | None = None,
+    value_rowids: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of `multi_hot_dense` to the table by the rows that the batch touches.
+
+    What is not in it is zero. Its size and its cost follow the batch, not the table.
+
+    Args:
+      dy: [B, H] float32, bfloat16 or float16, the gradient to the product.
+      num_tokens: V.
+      values, row_splits, implementation, unique, weights, value_rowids: as in `multi_hot_dense`.
+        `dense` computes it as `gather` does.
+
+    Returns:
+      ids: [n] int32 with n = min(N, V): the distinct ids of the batch in an order of the
+        implementation's, and -1 in unused slots, which come last.
+      rows: [n, H] float32: their rows of the gradient, and 0 in unused slots.
+
+    Raises:
+      As `multi_hot_dense`; where that returns NaN instead, the rows are NaN.
+    """
+    product = registry.product(implementation)
+    dy = tf.convert_to_tensor(dy)
+    _check_dtype(dy.dtype)
+    values, row_splits = _check_sets(values, row_splits)
+    weights = None if weights is None else _check_weights(weights, values)
+    value_rowids = None if value_rowids is None else _widen(value_rowids)
+    problem = Problem(values, row_splits, num_tokens, dy.dtype, unique, value_rowids, weights)
+    touched = product.touch(problem)
+    rows, _ = product.row_gradients(dy, touched)
+    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
+
+
 def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:
     """Return y [B, H] with `product.backward` as its gradient to the table.
 

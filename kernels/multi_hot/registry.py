@@ -36,9 +36,21 @@ class Problem(NamedTuple):
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
 
 
+def _touch(problem: Problem) -> Any:
+    from kernels.multi_hot import touched
+
+    return touched.touch(problem)
+
+
+def _row_gradients(dy: Tensor, found: Any) -> tuple[Tensor, Tensor]:
+    from kernels.multi_hot import touched
+
+    return touched.row_gradients(dy, found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """One implementation: its three functions, and what it can do."""
+    """One implementation: its functions, and what it can do."""
 
     index: Callable[[Problem], Any]
     """Returns what `forward` and `backward` share, computed once per batch."""
@@ -48,6 +60,14 @@ class Product:
 
     backward: Callable[[Tensor, Any], Tensor]
     """Returns dW [V, H] from dy [B, H] and the index: float32 sums in dy's dtype."""
+
+    touch: Callable[[Problem], Any] = _touch
+    """Returns the distinct ids of a batch, a `touched.Touched`. By XLA's operations unless the
+    implementation has a kernel of its own, as the next."""
+
+    row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
+    """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and what `touch`
+    returned; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
 
     device_types: tuple[str, ...] = ("CPU", "GPU")
     """Where it runs."""

@@ -2,54 +2,15 @@
 //
 // Shapes: B rows, V num_tokens, H units, N values.
 #include <cstdint>
-#include <exception>
-#include <new>
-#include <string>
 
+#include "calls.h"
 #include "product.h"
 #include "sets.h"
+#include "table_calls.h"
 #include "take_rows.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace multi_hot {
 namespace {
-
-namespace ffi = xla::ffi;
-
-using Floats = ffi::Buffer<ffi::F32>;
-using Int32s = ffi::Buffer<ffi::S32>;
-using Int64s = ffi::Buffer<ffi::S64>;
-
-// Calls a kernel, which returns a fault or an empty string. XLA expects no exceptions.
-template <class Kernel>
-ffi::Error run(Kernel kernel) {
-  try {
-    const std::string fault = kernel();
-    if (fault.empty()) return ffi::Error::Success();
-    return ffi::Error(ffi::ErrorCode::kInvalidArgument, fault);
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "the native multi-hot kernels ran out of host memory");
-  } catch (const std::exception& exception) {
-    return ffi::Error(ffi::ErrorCode::kInternal, exception.what());
-  }
-}
-
-// Without `weights` an id counts once.
-Sets make_sets(Int32s& values, Int64s& splits, int64_t num_tokens, bool unique,
-               const float* weights = nullptr) {
-  return {values.typed_data(), static_cast<int64_t>(values.element_count()), splits.typed_data(),
-          static_cast<int64_t>(splits.element_count()) - 1, num_tokens, unique, weights};
-}
-
-// Checks that there is a weight for each value; `call` runs where there is.
-template <class Call>
-ffi::Error with_weights(Int32s& values, Floats& weights, Call call) {
-  if (weights.element_count() != values.element_count()) {
-    return ffi::Error::InvalidArgument("there must be one weight for each value");
-  }
-  return call();
-}
 
 ffi::Error run_forward(ffi::ThreadPool& pool, Floats& table, const Sets& sets, Floats& y) {
   const int64_t H = table.dimensions()[1];
@@ -206,5 +167,7 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
          taken("multi_hot_take_rows", kTakeRows) &&
          taken("multi_hot_weighted_forward", kWeightedForward) &&
          taken("multi_hot_weighted_backward", kWeightedBackward) &&
-         taken("multi_hot_take_weighted_rows", kTakeWeightedRows);
+         taken("multi_hot_take_weighted_rows", kTakeWeightedRows) &&
+         taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
+         taken("multi_hot_update_rows", kUpdateRows) && taken("multi_hot_catch_up", kCatchUp);
 }

@@ -50,3 +50,9 @@ def assert_close(got: Tensor, want: np.ndarray, sum_of_magnitudes: np.ndarray) -
     error = np.abs(tf.cast(got, tf.float64).numpy() - want)
     limit = ROUNDING[got.dtype] * np.abs(want) + 3e-6 * sum_of_magnitudes + 1e-7
     assert (error <= limit).all(), f"off by {error.max()}, {(error / limit).max()} of the limit"
+
+
+def weights_of(ids: list[int], spare: int, rng: np.random.Generator) -> np.ndarray:
+    """Return random weights of the ids, some 0, and behind them what must not count."""
+    weights = rng.normal(size=len(ids)) * (rng.random(len(ids)) < 0.9)
+    return np.concatenate([weights, np.resize([np.nan, np.inf, 1e30], spare)])

@@ -7,7 +7,7 @@ printed when a test fails. B rows, V num_tokens, H units, N values.
 from __future__ import annotations
 
 import secrets
-from typing import Any, ClassVar
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
+from kernels.multi_hot import multi_hot, multi_hot_dense
 from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from kernels.multi_hot.segments import rowids_of_splits
 from tests.kernels.multi_hot import reference
@@ -25,21 +25,15 @@ from tests.kernels.multi_hot.checks import (
     assert_close,
     rowids_of,
     value_and_gradient,
+    weights_of,
 )
+from tests.kernels.multi_hot.rows_contract import RowsContract
 
 Tensor = Any
 
 
-def weights_of(ids: list[int], spare: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random weights of the ids, some 0, and behind them what must not count."""
-    weights = rng.normal(size=len(ids)) * (rng.random(len(ids)) < 0.9)
-    return np.concatenate([weights, np.resize([np.nan, np.inf, 1e30], spare)])
-
-
-class MultiHotContract:
+class MultiHotContract(RowsContract):
     """Subclass with the implementation's name; pytest collects the rest."""
-
-    implementation: ClassVar[Implementation]
 
     @pytest.fixture
     def rng(self) -> np.random.Generator:

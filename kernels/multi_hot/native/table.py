@@ -1,0 +1,161 @@
+"""The native kernels for the touched rows of a table: their index, gradients and updates in place.
+
+Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots, R rates that are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from kernels.multi_hot.native.call import custom_call, prepared
+from kernels.multi_hot.registry import Problem
+from kernels.multi_hot.table_rules import KINDS, Rule, series
+from kernels.multi_hot.touched import Touched
+
+Tensor = Any
+
+_MAX_CHUNKS = 16
+_VALUES_PER_CHUNK = 4096
+"""At least: fewer are counted faster by one thread."""
+_IDS_PER_BUCKET = 4096
+"""At most, up to the vocabularies that _BUCKETS allows: their counts fit the first cache."""
+_BUCKETS = (64, 2048)
+
+
+class _Index(NamedTuple):
+    """TouchedIndex in touched.h."""
+
+    spans: Tensor  # [n, 2] int32
+    rows: Tensor  # [N] int32
+    weights: Tensor  # [N] float32; empty where the sets have none
+
+
+def touch(problem: Problem) -> Touched:
+    """Return the distinct ids of a batch; in an order of the kernel's."""
+    problem = prepared(problem)
+    V, N = problem.num_tokens, problem.values.shape[0]
+    num_slots = min(N, V)
+    num_weights = 0 if problem.weights is None else N
+    num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // _VALUES_PER_CHUNK))
+    num_buckets = _BUCKETS[0]
+    while num_buckets < min(_BUCKETS[1], V / _IDS_PER_BUCKET):
+        num_buckets *= 2
+    weights = tf.zeros([0]) if problem.weights is None else problem.weights
+    results = [
+        tf.TensorSpec([num_slots], tf.int32),
+        tf.TensorSpec([num_slots, 2], tf.int32),
+        tf.TensorSpec([N], tf.int32),
+        tf.TensorSpec([1], tf.int32),
+        tf.TensorSpec([num_weights], tf.float32),
+    ]
+    workspace = [
+        tf.TensorSpec([N], tf.int64),
+        tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
+        tf.TensorSpec([num_weights], tf.float32),
+    ]
+    operands = [problem.values, problem.row_splits, weights]
+    ids, spans, rows, num, own = custom_call(
+        "multi_hot_touch", operands, results, workspace, num_tokens=V
+    )
+    return Touched(ids, num, _Index(spans, rows, own))
+
+
+def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the touched rows, float32 [n, H] and anything in unused slots, and
+    the sum of their squares, float32 [1]."""
+    dy = tf.cast(dy, tf.float32)
+    results = [
+        tf.TensorSpec([touched.ids.shape[0], dy.shape[1]], tf.float32),
+        tf.TensorSpec([1], tf.float32),
+    ]
+    spans, rows, weights = touched.index
+    operands = [dy, touched.ids, spans, rows, touched.num, weights]
+    gradients, squares = custom_call("multi_hot_row_gradients", operands, results)
+    return gradients, squares
+
+
+def update(
+    rule: Rule,
+    parts: Sequence[Tensor],
+    touched: Touched,
+    gradients: Tensor,
+    *,
+    from_dy: bool,
+    rate: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    active: Tensor,
+) -> list[Tensor]:
+    """Return a table and its slots, which were changed in place; inside a compiled program.
+
+    Args:
+      rule: of any kind.
+      parts: the table [V, H] and its slots, in the order of `Rule.slots`.
+      touched: of the batch.
+      gradients: [n, H] float32; with `from_dy`, the dy [B, H] that they follow from, so that they
+        are never stored.
+      rate: of `Rule.rate`.
+      factor: float32, of the gradients.
+      step: int64, counted from 1.
+      active: bool; where it is false, nothing changes.
+    """
+    # As in Keras's Adam, rounded once.
+    betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
+    scalars = tf.stack([rate, *map(tf.constant, betas), factor])
+    operands = [
+        tf.cast(active, tf.int32)[None],
+        scalars,
+        step[None],
+        tf.cast(gradients, tf.float32),
+        touched.ids,
+        touched.index.spans,
+        touched.index.rows,
+        touched.num,
+        touched.index.weights,
+        *parts,
+    ]
+    return _in_place(
+        "multi_hot_update_rows", operands, parts, kind=KINDS.index(rule.kind), from_dy=from_dy
+    )
+
+
+def catch_up(
+    rule: Rule,
+    parts: Sequence[Tensor],
+    touched: Touched | None,
+    *,
+    step: Tensor,
+    active: Tensor,
+) -> list[Tensor]:
+    """Return a table of `exact_adam` and its slots, whose touched rows have made up for the steps
+    that they missed, in place; inside a compiled program.
+
+    Args:
+      rule, parts: as in `update`.
+      touched: the rows; None: all.
+      step: int64, the last one that they make up for.
+      active: bool; where it is false, nothing changes.
+    """
+    constants = series(rule.beta_1, rule.beta_2)
+    none = tf.zeros([1], tf.int32)
+    operands = [
+        tf.cast(active, tf.int32)[None],
+        tf.constant([int(touched is None)]),
+        step[None],
+        none if touched is None else touched.ids,
+        none if touched is None else touched.num,
+        *map(tf.constant, constants),
+        *parts,
+    ]
+    return _in_place("multi_hot_catch_up", operands, parts, epsilon=float(rule.epsilon))
+
+
+def _in_place(
+    target: str, operands: Sequence[Tensor], parts: Sequence[Tensor], **attributes: Any
+) -> list[Tensor]:
+    results = [tf.TensorSpec(part.shape, part.dtype) for part in parts]
+    return custom_call(target, operands, results, in_place=len(parts), **attributes)

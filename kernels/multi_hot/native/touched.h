@@ -1,0 +1,240 @@
+// The index of a batch by the ids that it touches: for each distinct id the rows that hold it.
+//
+// Its cost follows the batch, not the vocabulary: where `transpose.h` counts every id of the
+// vocabulary, this sorts the batch's entries into buckets of ids, and each bucket by itself.
+// Shapes: B rows, V num_tokens, N values, n = min(N, V) slots, C chunks, K buckets.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "parallel.h"
+#include "sets.h"
+
+namespace multi_hot {
+
+// Ids that one thread handles together. 16 rows of float32 fill whole cache lines, whatever the
+// number of columns, and so do 16 numbers of a slot: no two threads write to one line.
+constexpr int kGroupBits = 4;
+
+struct Entry {
+  int32_t place;  // of the id in its bucket
+  int32_t row;
+};
+
+// What the caller provides, so that XLA can plan it.
+struct TouchedIndex {
+  int32_t* ids;      // [n] distinct ids, -1 from `num` on; bucket by bucket, ascending in each
+  int32_t* spans;    // [n, 2]: where in `rows` the rows of an id begin and end
+  int32_t* rows;     // [N] ascending within an id, each once
+  float* weights;    // [N] of each of `rows`, added up; null where the sets have none
+  int32_t* num;      // [1] distinct ids
+  Entry* entries;    // [N] workspace
+  float* placed;     // [N] workspace: weights in the order of `entries`
+  int32_t* counts;   // [C + 2, K] workspace
+  int64_t num_slots;    // n
+  int64_t num_chunks;   // C
+  int64_t num_buckets;  // K, a power of two
+};
+
+namespace internal {
+
+// The position of an id within its bucket: neighbouring ids stay neighbours.
+struct Buckets {
+  int shift;
+  int64_t mask;
+
+  explicit Buckets(int64_t num_buckets) : shift(0), mask(num_buckets - 1) {
+    while ((int64_t{1} << shift) < num_buckets) ++shift;
+  }
+  int64_t of(int32_t id) const { return (id >> kGroupBits) & mask; }
+  int64_t place(int32_t id) const {
+    return (int64_t{id >> (kGroupBits + shift)} << kGroupBits) | (id & ((1 << kGroupBits) - 1));
+  }
+  int64_t id(int64_t bucket, int64_t place) const {
+    const int64_t group = ((place >> kGroupBits) << shift) | bucket;
+    return (group << kGroupBits) | (place & ((1 << kGroupBits) - 1));
+  }
+  int64_t num_places(int64_t num_tokens) const {
+    return ((num_tokens - 1) >> (kGroupBits + shift) << kGroupBits) + (1 << kGroupBits);
+  }
+};
+
+// Sorts a bucket's entries by id. One per thread, kept between calls; between buckets all counts are
+// 0.
+class Grouping {
+ public:
+  // Writes the rows of each id to `rows` [from the bucket's begin on], and over the entries the
+  // distinct ids with the end of their rows, counted from the begin. Returns the number of ids.
+  int64_t group(Entry* entries, int64_t count, const float* placed, int64_t bucket,
+                const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
+    if (static_cast<int64_t>(counts_.size()) < num_places) {
+      counts_.resize(num_places, 0);
+      states_.resize(num_places);
+    }
+    int32_t* counts = counts_.data();
+    State* states = states_.data();
+    for (int64_t i = 0; i < count; ++i) ++counts[entries[i].place];
+    found_.clear();
+    int32_t begin = 0;
+    for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
+      int32_t any = 0;
+      for (int64_t k = 0; k < 1 << kGroupBits; ++k) any |= counts[group + k];
+      if (any == 0) continue;
+      for (int64_t place = group; place < group + (1 << kGroupBits); ++place) {
+        if (counts[place] == 0) continue;
+        states[place] = {begin, -1};
+        found_.push_back({static_cast<int32_t>(place), begin});
+        begin += counts[place];
+        counts[place] = 0;
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      State& state = states[entries[i].place];
+      if (state.last_row == entries[i].row) {  // a repeated id
+        if (weights != nullptr) weights[state.cursor - 1] += placed[i];
+        continue;
+      }
+      state.last_row = entries[i].row;
+      rows[state.cursor] = entries[i].row;
+      if (weights != nullptr) weights[state.cursor] = placed[i];
+      ++state.cursor;
+    }
+    int32_t end = 0;  // repeated ids leave gaps, which are closed
+    const int64_t num_found = static_cast<int64_t>(found_.size());
+    for (int64_t f = 0; f < num_found; ++f) {
+      const Found found = found_[f];
+      const int32_t size = states[found.place].cursor - found.begin;
+      if (found.begin != end) {
+        std::copy_n(rows + found.begin, size, rows + end);
+        if (weights != nullptr) std::copy_n(weights + found.begin, size, weights + end);
+      }
+      end += size;
+      entries[f] = {static_cast<int32_t>(buckets.id(bucket, found.place)), end};
+    }
+    return num_found;
+  }
+
+ private:
+  struct State {
+    int32_t cursor;
+    int32_t last_row;
+  };
+  struct Found {
+    int32_t place;
+    int32_t begin;
+  };
+  std::vector<int32_t> counts_;
+  std::vector<State> states_;
+  std::vector<Found> found_;
+};
+
+}  // namespace internal
+
+// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
+// must not be read. It does not depend on the number of threads or chunks.
+template <class Pool>
+std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+  const int64_t C = index.num_chunks, K = index.num_buckets, B = sets.num_rows;
+  const internal::Buckets buckets(K);
+  std::atomic<bool> in_range{true};
+  parallel_for(pool, C, [&](int64_t chunk) {
+    const int64_t first = B * chunk / C, last = B * (chunk + 1) / C;
+    int32_t* counts = index.counts + chunk * K;
+    std::fill(counts, counts + K, 0);
+    if (!ids_in_range(sets, first, last)) {
+      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
+      return;
+    }
+    for (int64_t i = sets.splits[first]; i < sets.splits[last]; ++i) {
+      ++counts[buckets.of(sets.values[i])];
+    }
+  });
+  if (!in_range) return describe_id_fault(sets);
+  int32_t* begins = index.counts + C * K;  // of the buckets
+  int32_t position = 0;
+  for (int64_t bucket = 0; bucket < K; ++bucket) {
+    begins[bucket] = position;
+    for (int64_t chunk = 0; chunk < C; ++chunk) {
+      int32_t& count = index.counts[chunk * K + bucket];
+      position += count;
+      count = position - count;  // where the chunk writes its first entry of the bucket
+    }
+  }
+  parallel_for(pool, C, [&](int64_t chunk) {
+    int32_t* cursors = index.counts + chunk * K;
+    for (int64_t row = B * chunk / C; row < B * (chunk + 1) / C; ++row) {
+      for (int64_t i = sets.splits[row]; i < sets.splits[row + 1]; ++i) {
+        const int32_t id = sets.values[i], to = cursors[buckets.of(id)]++;
+        index.entries[to] = {static_cast<int32_t>(buckets.place(id)), static_cast<int32_t>(row)};
+        if (index.weights != nullptr) index.placed[to] = sets.weights[i];
+      }
+    }
+  });
+  int32_t* sizes = begins + K;  // distinct ids of the buckets
+  const int64_t num_places = buckets.num_places(sets.num_tokens);
+  const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
+  constexpr int64_t kBucketsPerBlock = 4;
+  const int64_t num_blocks = (K + kBucketsPerBlock - 1) / kBucketsPerBlock;
+  parallel_for(pool, num_blocks, [&](int64_t block) {
+    static thread_local internal::Grouping grouping;
+    const int64_t stop = std::min(K, (block + 1) * kBucketsPerBlock);
+    for (int64_t bucket = block * kBucketsPerBlock; bucket < stop; ++bucket) {
+      const int64_t begin = begins[bucket];
+      float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
+      const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
+      sizes[bucket] = static_cast<int32_t>(
+          grouping.group(index.entries + begin, end_of(bucket) - begin, placed, bucket, buckets,
+                         num_places, index.rows + begin, weights));
+    }
+  });
+  int32_t num = 0;
+  for (int64_t bucket = 0; bucket < K; ++bucket) {
+    num += sizes[bucket];
+    sizes[bucket] = num - sizes[bucket];  // the bucket's first slot
+  }
+  *index.num = num;
+  parallel_for(pool, num_blocks, [&](int64_t block) {
+    const int64_t stop = std::min(K, (block + 1) * kBucketsPerBlock);
+    for (int64_t bucket = block * kBucketsPerBlock; bucket < stop; ++bucket) {
+      const int32_t begin = begins[bucket];
+      const int32_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
+      int32_t from = begin;
+      for (int32_t slot = first; slot < last; ++slot) {
+        const Entry& found = index.entries[begin + slot - first];
+        index.ids[slot] = found.place;  // an id by now, see `group`
+        index.spans[2 * slot] = from;
+        index.spans[2 * slot + 1] = from = begin + found.row;
+      }
+    }
+  });
+  constexpr int64_t kSlotsPerBlock = 1 << 14;
+  const int64_t unused = index.num_slots - num;
+  parallel_for(pool, (unused + kSlotsPerBlock - 1) / kSlotsPerBlock, [&](int64_t block) {
+    const int64_t begin = num + block * kSlotsPerBlock;
+    std::fill(index.ids + begin, index.ids + std::min(index.num_slots, begin + kSlotsPerBlock), -1);
+  });
+  return "";
+}
+
+// Calls body(first, last) for blocks of slots [first, last) that cover all, each once. Slots of one
+// group of ids are in one block.
+template <class Pool, class Body>
+void for_each_block(const int32_t* ids, int64_t num, Pool& pool, Body body) {
+  constexpr int64_t kSlotsPerBlock = 64;
+  const auto cut = [=](int64_t slot) {
+    slot = std::min(slot, num);
+    while (slot > 0 && slot < num && ids[slot] >> kGroupBits == ids[slot - 1] >> kGroupBits) ++slot;
+    return slot;
+  };
+  parallel_for(pool, (num + kSlotsPerBlock - 1) / kSlotsPerBlock, [=](int64_t block) {
+    body(cut(block * kSlotsPerBlock), cut((block + 1) * kSlotsPerBlock));
+  });
+}
+
+}  // namespace multi_hot

@@ -1,0 +1,144 @@
+"""What optimizers do with the touched rows of a table: the rules, and XLA's operations for them.
+
+Shapes: V num_tokens, H units, n slots of touched rows, R rates that are kept, S segments of L
+steps.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import tensorflow as tf
+
+from kernels.multi_hot.touched import Touched
+
+Tensor = Any
+Kind = Literal["sgd", "adagrad", "lazy_adam", "exact_adam"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Slot = tuple[tuple[int, ...], Any, float]
+"""Shape, dtype and initial value."""
+
+NUM_RATES = 4096
+"""R. No row misses more steps: after so many all rows make up for theirs, which costs a step what
+the whole table takes, and so is spread over as many steps."""
+_NUM_TERMS = 5
+"""kTerms in table_update.h."""
+_VANISHED = 1e-8
+"""Of the first summand: what later ones are worth less, float32 loses anyway."""
+_REACH = 0.025
+"""How far beta_2^(i/2) may be from its center within a segment: the power _NUM_TERMS of that, 1e-8,
+is what the series leaves out."""
+
+
+class Rule(NamedTuple):
+    """An optimizer of a table's touched rows.
+
+    - `sgd`: w -= rate g. As on all rows, since the others have no gradient.
+    - `adagrad`, with one sum s for each row: s += mean(g^2); w -= rate g / sqrt(s + epsilon).
+    - `lazy_adam`: Keras's Adam on the touched rows alone. The others keep their weights and
+      moments, which is not Adam: there they decay, and the weights move on.
+    - `exact_adam`: a row first makes up for the steps it missed. Up to rounding this is Adam, but
+      for a row that has never been touched, and whose moments are zero, which are left as they are.
+    """
+
+    kind: Kind
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    initial: float = 0.1
+    """Of Adagrad's sums."""
+
+    def slots(self, num_tokens: int, units: int) -> dict[str, Slot]:
+        """What is kept beside the table, by name."""
+        matrix: Slot = ((num_tokens, units), tf.float32, 0.0)
+        moments = {"momentum": matrix, "velocity": matrix}
+        # int64: TensorFlow keeps int32 variables in host memory.
+        last_step: Slot = ((num_tokens,), tf.int64, 0)
+        steps: dict[str, Slot] = {"last_step": last_step, "rates": ((NUM_RATES,), tf.float32, 0)}
+        if self.kind == "sgd":
+            return {}
+        if self.kind == "adagrad":
+            return {"accumulator": ((num_tokens,), tf.float32, self.initial)}
+        return moments | steps if self.kind == "exact_adam" else moments
+
+    def rate(self, learning_rate: Tensor, step: Tensor) -> Tensor:
+        """What `update` multiplies by in a step, counted from 1: Adam's with bias correction."""
+        if self.kind in ("sgd", "adagrad"):
+            return learning_rate
+        step = tf.cast(step, tf.float32)
+        remains_1, remains_2 = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        return learning_rate * tf.sqrt(1 - remains_2) / (1 - remains_1)
+
+
+class Series(NamedTuple):
+    """Constants of exact Adam's catch-up, float32; see table_update.h."""
+
+    decays: np.ndarray  # [2, R + 1]: beta_1^i and beta_2^i
+    centers: np.ndarray  # [S]
+    terms: np.ndarray  # [S, _NUM_TERMS, L]
+
+
+@functools.cache
+def series(beta_1: float, beta_2: float) -> Series:
+    """Return the constants for these betas, each in (0, 1)."""
+    num_steps = min(NUM_RATES, math.ceil(math.log(_VANISHED) / math.log(beta_1)))
+    length = min(num_steps, max(1, int(2 * _REACH / (-math.log(beta_2) / 2))))
+    num_segments = -(-num_steps // length)
+    steps = np.arange(1, num_segments * length + 1).reshape(num_segments, length)
+    u = beta_2 ** (steps / 2)
+    centers = (u[:, 0] + u[:, -1]) / 2
+    away = u / centers[:, None] - 1
+    first = np.where(steps <= num_steps, beta_1 ** steps.astype(float), 0.0)
+    terms = np.stack([first * away**power for power in range(_NUM_TERMS)], axis=1)
+    missed = np.arange(NUM_RATES + 1)
+    decays = np.stack([beta_1**missed, beta_2**missed])
+    return Series(*(part.astype(np.float32) for part in (decays, centers, terms)))
+
+
+def update_rows(
+    rule: Rule,
+    parts: Sequence[Tensor],
+    touched: Touched,
+    gradients: Tensor,
+    *,
+    rate: Tensor,
+    factor: Tensor,
+    active: Tensor,
+) -> list[Tensor]:
+    """Return a table and its slots after an update, by XLA's operations in a compiled program.
+
+    Args:
+      rule: of any kind but `exact_adam`, which only the native kernels have.
+      parts: the table [V, H] and its slots, in the order of `Rule.slots`.
+      touched: of the batch.
+      gradients: [n, H] float32.
+      rate: of `Rule.rate`.
+      factor: float32, of the gradients.
+      active: bool; where it is false, nothing changes.
+    """
+    if rule.kind == "exact_adam":
+        raise ValueError("exact_adam needs the native kernels: use the implementation 'native'")
+    V = parts[0].shape[0]
+    counts = tf.range(touched.ids.shape[0]) < tf.where(active, touched.num, 0)
+    ids = tf.where(counts, touched.ids, 0)
+    g = factor * gradients
+    w, *slots = (tf.gather(part, ids) for part in parts)
+    if rule.kind == "sgd":
+        new = [w - rate * g]
+    elif rule.kind == "adagrad":
+        sums = slots[0] + tf.reduce_mean(tf.square(g), axis=1)
+        new = [w - rate * g / tf.sqrt(sums + rule.epsilon)[:, None], sums]
+    else:
+        m = slots[0] + (g - slots[0]) * (1 - rule.beta_1)
+        v = slots[1] + (tf.square(g) - slots[1]) * (1 - rule.beta_2)
+        new = [w - m * rate / (tf.sqrt(v) + rule.epsilon), m, v]
+    # XLA drops what is scattered outside of the table.
+    places = tf.where(counts, touched.ids, V)[:, None]
+    return [
+        tf.tensor_scatter_nd_update(part, places, own) for part, own in zip(parts, new, strict=True)
+    ]

@@ -1,0 +1,166 @@
+"""Updates of touched rows, by XLA and by the native kernels, against Adam and others in float64."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kernels.multi_hot import registry
+from kernels.multi_hot.native import table as native
+from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.registry import Problem
+from kernels.multi_hot.table_rules import NUM_RATES, Kind, Rule, update_rows
+from tests.kernels.multi_hot import reference
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+V, H, B, N = 97, 19, 6, 40
+Step = Callable[..., list[tf.Tensor]]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def one_step(rule: Rule, *, how: str) -> Step:
+    """A compiled step: by `xla`, or by the native kernels, from `rows` or `from dy`."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step(
+        parts: Any, values: Any, splits: Any, dy: Any, number: Any, rate: Any, active: Any
+    ) -> Any:
+        product = registry.product("gather" if how == "xla" else "native")
+        touched = product.touch(Problem(values, splits, V, tf.float32, unique=False))
+        rows, _ = product.row_gradients(dy, touched)
+        rate, factor = rule.rate(rate, number), tf.constant(0.5)
+        if how == "xla":
+            return update_rows(rule, parts, touched, rows, rate=rate, factor=factor, active=active)
+        if rule.kind == "exact_adam":
+            parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
+        return native.update(
+            rule, parts, touched, dy if how == "from dy" else rows,
+            from_dy=how == "from dy", rate=rate, factor=factor, step=number, active=active,
+        )  # fmt: skip
+
+    return step
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
+
+
+def draw(rng: np.random.Generator, step: int) -> Batch:
+    """Values, splits and dy of a batch; most ids are rare, and some come in early steps alone."""
+    splits = np.sort(np.concatenate([[0], rng.integers(0, N, B - 1), [rng.integers(N)]]))
+    ids = np.minimum(rng.geometric(0.05, N) - 1, V - 1) if step % 7 else rng.integers(0, V, N)
+    return ids.astype(np.int32), splits.astype(np.int64), rng.normal(size=(B, H))
+
+
+def begin(rule: Rule, rng: np.random.Generator) -> list[tf.Tensor]:
+    slots = rule.slots(V, H).values()
+    table = tf.constant(rng.normal(size=(V, H)), tf.float32)
+    return [table, *(tf.fill(shape, tf.cast(value, dtype)) for shape, dtype, value in slots)]
+
+
+def updated(rule: Rule, parts: list[np.ndarray], batch: Batch, step: int, rate: float) -> None:
+    """The same in float64; of `exact_adam`, dense Adam's step of all rows."""
+    values, splits, dy = batch
+    g = 0.5 * reference.table_gradient(dy, values, splits, num_tokens=V)
+    touched = np.zeros(V, bool)
+    touched[values[: splits[-1]]] = True
+    rows = slice(None) if rule.kind == "exact_adam" else touched
+    g, w = g[rows], parts[0]
+    if rule.kind == "sgd":
+        w[rows] -= rate * g
+    elif rule.kind == "adagrad":
+        parts[1][rows] += (g**2).mean(axis=1)
+        w[rows] -= rate * g / np.sqrt(parts[1][rows] + rule.epsilon)[:, None]
+    else:
+        m, v = parts[1], parts[2]
+        m[rows] += (g - m[rows]) * (1 - rule.beta_1)
+        v[rows] += (g**2 - v[rows]) * (1 - rule.beta_2)
+        rate *= np.sqrt(1 - rule.beta_2**step) / (1 - rule.beta_1**step)
+        w[rows] -= rate * m[rows] / (np.sqrt(v[rows]) + rule.epsilon)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("sgd", "xla"),
+        ("sgd", "rows"),
+        ("adagrad", "xla"),
+        ("adagrad", "from dy"),
+        ("lazy_adam", "xla"),
+        ("lazy_adam", "rows"),
+        ("lazy_adam", "from dy"),
+        ("exact_adam", "rows"),
+        ("exact_adam", "from dy"),
+    ],
+)
+def test_steps(kind: Kind, how: str, rng: np.random.Generator) -> None:
+    """Rows miss from none to a few hundred steps, at learning rates that change; a step that is not
+    active changes nothing."""
+    rule = Rule(kind)
+    parts, step = begin(rule, rng), one_step(rule, how=how)
+    wanted = [part.numpy().astype(np.float64) for part in parts]
+    num_steps = 400 if kind == "exact_adam" else 12
+    for number in range(1, num_steps + 1):
+        batch, rate = draw(rng, number if number < 50 else 1), 0.01 + 0.005 * np.sin(number)
+        operands = [*map(tf.constant, batch[:2]), tf.constant(batch[2], tf.float32)]
+        more = [tf.constant(number, tf.int64), tf.constant(rate, tf.float32)]
+        if number == 5:
+            before = [part.numpy() for part in parts]
+            parts = step(parts, *operands, *more, tf.constant(False))
+            for old, part in zip(before, parts, strict=True):
+                np.testing.assert_array_equal(part, old)
+        parts = step(parts, *operands, *more, tf.constant(True))
+        updated(rule, wanted, batch, number, rate)
+    if kind == "exact_adam":
+        parts = flushed(rule, parts, num_steps)
+        np.testing.assert_allclose(parts[1], wanted[1], rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(parts[2], wanted[2], rtol=2e-5, atol=1e-9)
+    np.testing.assert_allclose(parts[0], wanted[0], rtol=1e-5, atol=2e-5)
+
+
+def flushed(rule: Rule, parts: list[tf.Tensor], number: int) -> list[tf.Tensor]:
+    @tf.function(jit_compile=True, autograph=False)
+    def flush(parts: Any, step: Any) -> Any:
+        return native.catch_up(rule, parts, None, step=step, active=tf.constant(True))
+
+    return flush(parts, tf.constant(number, tf.int64))
+
+
+@needs_compiler
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.98), (0.99, 0.999), (0.5, 0.9)])
+@pytest.mark.parametrize("epsilon", [1e-7, 0.1])
+def test_exact_adam_makes_up_for_any_number_of_steps(
+    betas: tuple[float, float], epsilon: float, rng: np.random.Generator
+) -> None:
+    """From one step to as many as there are rates for, over the end of their ring: what the float64
+    sum says, whatever the betas, and however small the gradients are beside epsilon."""
+    rule = Rule("exact_adam", *betas, epsilon)
+    now = 6000
+    missed = rng.integers(0, NUM_RATES, V)
+    missed[:4] = [0, 1, 2, NUM_RATES]
+    scale = 10.0 ** rng.integers(-9, 1, (V, H))  # of the gradients, in places far below epsilon
+    w, m, v = rng.normal(size=(V, H)), scale * rng.normal(size=(V, H)), scale**2
+    rates = rng.uniform(0.5e-3, 1.5e-3, now)  # of step i at i - 1
+    ring = np.zeros(NUM_RATES)
+    for step in range(now - NUM_RATES + 1, now + 1):
+        ring[(step - 1) % NUM_RATES] = rates[step - 1]
+    last = now - missed
+    parts = [*(tf.constant(part, tf.float32) for part in (w, m, v)), tf.constant(last, tf.int64)]
+    got = flushed(rule, [*parts, tf.constant(ring, tf.float32)], now)
+    for row in range(V):
+        steps = np.arange(1, missed[row] + 1)[:, None]
+        moved = betas[0] ** steps.astype(float) * rates[last[row] : now, None]
+        roots = np.sqrt(v[row]) * betas[1] ** (steps / 2)
+        w[row] -= (moved * m[row] / (roots + epsilon)).sum(axis=0)
+    np.testing.assert_allclose(got[0], w, rtol=1e-6, atol=5e-7)
+    decays = [beta ** missed[:, None].astype(float) for beta in betas]
+    np.testing.assert_allclose(got[1], m * decays[0], rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(got[2], v * decays[1], rtol=1e-5, atol=1e-30)
+    np.testing.assert_array_equal(got[3], np.full(V, now))

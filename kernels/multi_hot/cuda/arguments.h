@@ -1,0 +1,76 @@
+// What the kernels take, for the device and the host: no other header is needed, since NVRTC has none.
+//
+// Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = splits[B] of them count).
+#pragma once
+
+namespace multi_hot {
+
+enum IdType : int { kInt32 = 0, kUInt16 = 1, kInt64 = 2 };
+
+// A batch of ragged sets on the device.
+struct DeviceSets {
+  const void* values;    // [N] of id_type
+  const void* splits;    // [B + 1] int32, or int64 if wide_splits
+  const float* weights;  // [N], which add up; null: an id counts once
+  int id_type;
+  int wide_splits;
+  int num_values;  // N
+  int num_rows;    // B
+  int num_tokens;  // V
+};
+
+constexpr int kForwardWarps = 4;    // of a block of the forward pass: a row each
+constexpr int kPrepareThreads = 256;
+constexpr int kSortThreads = 512;
+constexpr int kSumWarps = 4;        // of a block of the sums: a tile each
+constexpr int kMaxDigitBits = 8;
+constexpr int kSlots = 1024;        // of a warp's table of the ids that it has seen
+
+struct ForwardArguments {
+  DeviceSets sets;
+  const void* table;  // [V, H]
+  void* y;            // [B, H]
+  int units;          // H
+};
+
+struct PrepareArguments {
+  DeviceSets sets;
+  int* fault;               // 1 if the splits or an id are wrong
+  int* rows;                // [N], the row of each position
+  void* dw;                 // [V, H], to be cleared
+  long long num_gradients;  // V * H
+};
+
+// One pass of a radix sort by id that keeps the order of equal ids. Segments of the entries are
+// counted, and then moved, by a block each.
+struct SortArguments {
+  DeviceSets sets;
+  const int* keys;       // [N], or null: the ids of `sets`
+  const int* positions;  // [N], or null: 0, 1, 2, ...
+  int* counts;           // [segments, 2^digit_bits]
+  int* sorted_keys;      // [N]
+  int* sorted_positions; // [N]
+  int num_segments;
+  int segment;     // entries of one
+  int shift;       // of the digit in the key
+  int digit_bits;
+};
+
+// Sums over runs of equal ids. A warp adds the entries of a tile; sums of runs that cross tiles
+// are added in a second pass, in the order of the tiles.
+struct SumArguments {
+  DeviceSets sets;
+  const int* fault;
+  const int* rows;       // [N]
+  const int* keys;       // [N], sorted; V where an entry does not count
+  const int* positions;  // [N]
+  const void* dy;        // [B, H]
+  void* dw;              // [V, H]
+  float* heads;          // [tiles, H]: of the run that began in an earlier tile
+  float* tails;          // [tiles, H]: of the run that began here and goes on in the next
+  int units;             // H
+  int num_tiles;
+  int tile;              // entries of one
+};
+
+}  // namespace multi_hot

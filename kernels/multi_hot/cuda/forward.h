@@ -1,0 +1,135 @@
+// y[b, :] = sum over j in set(row b) of table[j, :], by a warp for each row and tile of columns.
+//
+// The order of a sum is that of the row's ids. A row with a wrong id or wrong splits is NaN: an error
+// would have to be waited for.
+#pragma once
+
+#include "device.h"
+
+namespace multi_hot {
+
+constexpr int kProbes = 16;
+constexpr int kNone = -1;
+
+// The ids that a warp has met in its row: a table of open addressing in shared memory. Which
+// occurrence of an id counts is always the first, so that the order of a sum is fixed.
+struct Seen {
+  int* slots;
+  int mask;
+
+  __device__ void clear(long long num_ids) {
+    int size = 32;
+    while (size < 2 * num_ids && size < kSlots) size *= 2;
+    mask = size - 1;
+    for (int i = lane(); i < size; i += 32) slots[i] = kNone;
+    __syncwarp();
+  }
+
+  // Whether the id is new (1), was there (0), or is not known to be either (-1): its place is full.
+  __device__ int insert(int id) const {
+    unsigned slot = static_cast<unsigned>(id) * 2654435769u >> 15;
+    for (int probe = 0; probe < kProbes; ++probe, ++slot) {
+      const int found = atomicCAS(&slots[slot & mask], kNone, id);
+      if (found == kNone) return 1;
+      if (found == id) return 0;
+    }
+    return -1;
+  }
+
+  // Returns the lane's id, or kNone where the row held it before; the row begins at `begin`, and
+  // the 32 ids of the warp at `start`. All lanes call it.
+  __device__ int first_only(const DeviceSets& sets, int id, long long begin, long long start) const {
+    const unsigned same = __match_any_sync(kAllLanes, id);
+    const bool leads = id != kNone && (same & ((1u << lane()) - 1)) == 0;
+    int is_new = leads ? insert(id) : 0;
+    unsigned unknown = __ballot_sync(kAllLanes, is_new < 0);
+    for (; unknown != 0; unknown &= unknown - 1) {
+      const int owner = __ffs(unknown) - 1;
+      const int wanted = __shfl_sync(kAllLanes, id, owner);
+      bool found = false;
+      for (long long p = begin + lane(); p < start; p += 32) found |= id_at(sets, p) == wanted;
+      const bool earlier = __ballot_sync(kAllLanes, found) != 0;
+      if (lane() == owner) is_new = !earlier;
+    }
+    __syncwarp();  // the next ids find these
+    return is_new == 1 ? id : kNone;
+  }
+};
+
+// Loads that are under way together, of a lane.
+template <int kColumns>
+constexpr int kRowsAtOnce = 16 / kColumns;
+
+// Reads the rows of `matrix` that the lanes from `first` on name (kNone: zeros). `column` is the
+// lane's first.
+template <class T, int kColumns>
+__device__ void load_rows(const T* matrix, int units, int column, int own_row, int first,
+                          float (&values)[kRowsAtOnce<kColumns>][kColumns]) {
+#pragma unroll
+  for (int i = 0; i < kRowsAtOnce<kColumns>; ++i) {
+    const int row = __shfl_sync(kAllLanes, own_row, first + i);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const bool wanted = row != kNone && column + 32 * c < units;
+      const long long place = static_cast<long long>(row) * units + column + 32 * c;
+      values[i][c] = wanted ? widen(matrix[place]) : 0.0f;
+    }
+  }
+}
+
+// Adds to `sums` the rows of `matrix` that the first `count` lanes name, times their weights, in the
+// order of the lanes.
+template <class T, int kColumns>
+__device__ void add_rows(const T* matrix, int units, int column, int own_row, float own_weight,
+                         bool weighted, int count, float (&sums)[kColumns]) {
+#pragma unroll 1
+  for (int first = 0; first < count; first += kRowsAtOnce<kColumns>) {
+    float values[kRowsAtOnce<kColumns>][kColumns];
+    load_rows(matrix, units, column, own_row, first, values);
+#pragma unroll
+    for (int i = 0; i < kRowsAtOnce<kColumns>; ++i) {
+      const float weight = weighted ? __shfl_sync(kAllLanes, own_weight, first + i) : 1.0f;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) sums[c] += weight * values[i][c];
+    }
+  }
+}
+
+template <class T, int kColumns, bool kSearch>
+__device__ void forward(const ForwardArguments& a, int* slots) {
+  const int row = static_cast<int>(blockIdx.x) * kForwardWarps + warp();
+  if (row >= a.sets.num_rows) return;  // no block-wide barrier follows
+  const int column = static_cast<int>(blockIdx.y) * 32 * kColumns + lane();
+  const bool weighted = a.sets.weights != nullptr;
+  long long begin, end;
+  bool wrong = !bounds_of(a.sets, row, &begin, &end);
+  if (wrong) end = begin;
+  float sums[kColumns] = {};
+  Seen seen = {slots + (kSearch ? warp() * kSlots : 0), 0};
+  if (kSearch) seen.clear(end - begin);
+#pragma unroll 1
+  for (long long start = begin; start < end; start += 32) {
+    const long long position = start + lane();
+    int id = kNone;
+    float weight = 0.0f;
+    bool out_of_range = false;
+    if (position < end) {
+      id = id_at(a.sets, position);
+      out_of_range = id == a.sets.num_tokens;
+      if (out_of_range) id = kNone;
+      else if (weighted) weight = a.sets.weights[position];
+    }
+    wrong |= __ballot_sync(kAllLanes, out_of_range) != 0;
+    if (kSearch) id = seen.first_only(a.sets, id, begin, start);
+    const int count = end - start < 32 ? static_cast<int>(end - start) : 32;
+    add_rows(static_cast<const T*>(a.table), a.units, column, id, weight, weighted, count, sums);
+  }
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) {
+    if (column + 32 * c >= a.units) continue;
+    const long long place = static_cast<long long>(row) * a.units + column + 32 * c;
+    narrow(wrong ? not_a_number() : sums[c], static_cast<T*>(a.y) + place);
+  }
+}
+
+}  // namespace multi_hot

@@ -1,0 +1,47 @@
+// The kernels by name, one for each type of table and number of columns that a lane adds.
+#include "forward.h"
+#include "sort.h"
+#include "sums.h"
+
+namespace multi_hot {
+
+#define FORWARD(name, T, columns)                                                                  \
+  extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 6)                               \
+      multi_hot_forward_##name##_##columns(const ForwardArguments a) {                             \
+    forward<T, columns, false>(a, nullptr);                                                        \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 4)                               \
+      multi_hot_forward_once_##name##_##columns(const ForwardArguments a) {                        \
+    SHARED(int, slots, kForwardWarps * kSlots);                                                    \
+    forward<T, columns, true>(a, slots);                                                           \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
+      multi_hot_sum_tiles_##name##_##columns(const SumArguments a) {                               \
+    sum_tiles<T, columns>(a);                                                                      \
+  }                                                                                                \
+  extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
+      multi_hot_sum_runs_##name##_##columns(const SumArguments a) {                                \
+    sum_runs<T, columns>(a);                                                                       \
+  }
+
+#define ALL_OF(name, T)                                                                            \
+  FORWARD(name, T, 1)                                                                              \
+  FORWARD(name, T, 2)                                                                              \
+  FORWARD(name, T, 4)                                                                              \
+  extern "C" __global__ void __launch_bounds__(kPrepareThreads)                                    \
+      multi_hot_prepare_##name(const PrepareArguments a) {                                         \
+    prepare<T>(a);                                                                                 \
+  }
+
+ALL_OF(f32, Float)
+ALL_OF(bf16, BFloat16)
+ALL_OF(f16, Float16)
+
+extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const SortArguments a) {
+  count(a);
+}
+extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
+  scatter(a);
+}
+
+}  // namespace multi_hot

@@ -1,11 +1,14 @@
 """What checkpoints cost a training: for how long they hold it up, and by how much they slow it.
 
     .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --out FILE.json
+    .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --every 5s --rounds 5
 
 One trainer goes on training in turns, with a run folder, where every epoch ends with a checkpoint,
-and without. The order changes from round to round, so that a drift of the machine favours neither.
-What holds training up lies outside the windows of training steps. What slows it lies inside them:
-the file is written while training goes on, and where the CPU is the device, both share it.
+and without. With --every, both turns have a run folder, and one of them the checkpoints that it
+asks for; what is printed is the share of the time that they cost. The order changes from round to
+round, so that a drift of the machine favours neither. What holds training up lies outside the
+windows of training steps. What slows it lies inside them: the file is written while training goes
+on, and where the CPU is the device, both share it.
 """
 
 import argparse
@@ -14,10 +17,16 @@ import tempfile
 from pathlib import Path
 
 import harness
-from benchmarks.training import timed_fit, tutorial_network
+from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS
+from benchmarks.training import timed_fit
 from harness.files import write_json
 from harness.observe import host
+from harness.quiet import quiet_import
 
+with quiet_import():
+    from harness.model.network import default_network
+
+_NEVER = "10000h"
 _QUIET = {"tensorboard": "off", "telemetry_hz": 0, "verbose": False}
 
 
@@ -27,13 +36,66 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=20, help="of a turn")
+    parser.add_argument("--every", help="as --checkpoint-every, in place of every epoch")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a turn with --every")
+    parser.add_argument("--hidden-units", type=int, default=HIDDEN_UNITS[0], help="of each layer")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
     if arguments.rounds < 2:
         parser.error(f"--rounds is {arguments.rounds}; a range takes 2 or more")
     rows = harness.Examples.of(harness.load(arguments.data).train)
-    trainer = harness.Trainer(tutorial_network, batch_size=arguments.batch_size)
+    network = default_network(
+        hidden_units=(arguments.hidden_units,) * len(HIDDEN_UNITS),
+        dropout=DROPOUT,
+        num_tokens=max(sets.num_tokens for sets in rows.ragged.values()),
+        num_classes=2,
+    )
+    trainer = harness.Trainer(network, batch_size=arguments.batch_size)
     timed_fit(trainer, rows, epochs=1, **_QUIET)  # compiles
+    if arguments.every is not None:
+        found = [_share(trainer, rows, arguments, number) for number in range(arguments.rounds)]
+        rounds = [{"cost_percent": 100 * share, "checkpoints": count} for share, count in found]
+        unit = "% of the time"
+    else:
+        rounds, unit = _by_epoch(trainer, rows, arguments), "ms a checkpoint"
+    figures = {}
+    for name in rounds[0]:
+        one = [measured[name] for measured in rounds]
+        p20, *_, p80 = statistics.quantiles(one, n=5, method="inclusive")
+        figures[name] = {"median": statistics.median(one), "p20": p20, "p80": p80}
+        shown = "" if name == "checkpoints" else f" {unit}"
+        print(f"{name}: {figures[name]['median']:.2f}{shown} ({p20:.2f} to {p80:.2f})")
+    if arguments.out is not None:
+        settings = {k: v for k, v in vars(arguments).items() if k != "out"}
+        settings["data"] = Path(arguments.data).name
+        content = {"settings": settings, "figures": figures, "rounds": rounds}
+        write_json(arguments.out, {**content, "host": host.host(), "versions": host.versions()})
+
+
+def _share(
+    trainer: harness.Trainer, rows: harness.Examples, arguments: argparse.Namespace, number: int
+) -> tuple[float, int]:
+    """The share of the time that checkpoints cost in a round, and how many there were."""
+    seconds, count = {}, 0
+    for every in (arguments.every, _NEVER)[:: 1 if number % 2 == 0 else -1]:
+        with tempfile.TemporaryDirectory() as folder:
+            options = {**_QUIET, "run_dir": folder, "checkpoint_every": every, "keep": 1000}
+            epochs = 1
+            while True:  # as many epochs as last long enough
+                taken = sum(timed_fit(trainer, rows, epochs=epochs, overwrite=True, **options))
+                if taken > 0.8 * arguments.seconds:
+                    break
+                epochs = max(epochs + 1, int(epochs * min(20, arguments.seconds / taken)))
+            seconds[every] = taken / epochs
+            saved = len(list(Path(folder, "checkpoints").glob("ckpt-*.npz")))
+            count = saved if every != _NEVER else count
+    return seconds[arguments.every] / seconds[_NEVER] - 1, count
+
+
+def _by_epoch(
+    trainer: harness.Trainer, rows: harness.Examples, arguments: argparse.Namespace
+) -> list[dict[str, float]]:
+    """What the checkpoints of every epoch cost, in each round."""
     rounds = []
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(arguments.rounds):
@@ -47,17 +109,7 @@ def main() -> None:
                 for with_them, without in zip(seconds[False], seconds[True], strict=True)
             )
             rounds.append({"held_up_ms": held, "slowed_ms": slowed, "both_ms": held + slowed})
-    figures = {}
-    for name in rounds[0]:
-        found = [one[name] for one in rounds]
-        p20, *_, p80 = statistics.quantiles(found, n=5, method="inclusive")
-        figures[name] = {"median": statistics.median(found), "p20": p20, "p80": p80}
-        print(f"{name}: {figures[name]['median']:.1f} a checkpoint ({p20:.1f} to {p80:.1f})")
-    if arguments.out is not None:
-        settings = {k: v for k, v in vars(arguments).items() if k != "out"}
-        settings["data"] = Path(arguments.data).name
-        content = {"settings": settings, "figures": figures, "rounds": rounds}
-        write_json(arguments.out, {**content, "host": host.host(), "versions": host.versions()})
+    return rounds
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from harness.observe.jsonl import JsonlObserver
 from harness.observe.tensorboard import RECENT_WINDOWS, TensorBoardObserver
 from harness.records import Distribution, Spread
 from tests.harness.observe.samples import (
@@ -183,6 +184,25 @@ def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path
     read = curves(tmp_path)
     assert read["train/loss"] == [(20, 2.0), (40, 4.0), (60, 46.0), (80, 48.0)]
     assert [step for step, _ in read["validation/loss"]] == [80]
+
+
+def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
+    for start_step, windows in (
+        (0, [window(20, loss_scale=8.0, skipped_steps=2), window(40, seconds=9.0)]),
+        (20, [window(40, seconds=0.32, loss_scale=4.0, skipped_steps=1)]),
+    ):
+        observers = [JsonlObserver(), TensorBoardObserver(tmp_path / "tensorboard")]
+        for observer in observers:
+            observer.on_start(run_start(tmp_path, start_step=start_step))
+            for one in windows:
+                observer.on_window(one)
+            observer.on_checkpoint(windows[-1].step)
+        assert curves(tmp_path)["train/loss"][-1][0] == 40, "a checkpoint flushes before"
+        for observer in observers:
+            observer.close()
+    read = curves(tmp_path)
+    assert read["precision/skipped_steps"] == [(20, 2.0), (40, 3.0)]
+    assert read["throughput/step_time_ms_p50"] == [(20, 8.0), (40, 12.0)]
 
 
 FILLING = """

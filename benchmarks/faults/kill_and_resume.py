@@ -1,0 +1,202 @@
+"""Kills a run with SIGKILL at random moments of its life, and resumes it by `--resume auto`.
+
+    .venv/bin/python -m benchmarks.faults.kill_and_resume --kills 30
+
+The run builds its data set from a table of texts, trains with a checkpoint every few steps, and
+keeps one. Half of the kills come after a random time; the others as soon as the process is seen in
+one stage after another: a step, a checkpoint write, an event write, an evaluation, the build of the
+data set. A run that comes to its end is begun anew, until all kills are done.
+
+After each kill a checkpoint must be intact, once there was one. What a run has left at its end must
+be what a run leaves that was never killed: weights and optimizer to the bit, each step once in
+metrics.jsonl and in TensorBoard. The exit code is 1 where it was not.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults import checks, trial
+from benchmarks.faults.stages import STAGES, Stages
+
+_ROWS = 12_000
+"""Of texts: 1 MB, from which on a data set is cached."""
+_MODEL = ("--hidden-units", "4", "--dropout", "0.2", "--batch-size", "50", "--num-tokens", "500")
+_COMPUTE = ("--implementation", "gather", "--precision", "float32", "--replicas", "1")
+_RUN = ("--steps-per-dispatch", "10", "--telemetry-hz", "0", "--validation-split", "0.1")
+_SAVING = ("--checkpoint-every", "25", "--keep", "1", "--resume", "auto")
+_HANGS_AFTER_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When to kill: after a time, or before it, when a stage is seen."""
+
+    seconds: float
+    stage: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a process ended, and in which stage it was last seen."""
+
+    code: int
+    err: str
+    stage: str
+    seconds: float
+
+
+class Runs:
+    """Starts the run in folders, each with a cache of its own."""
+
+    def __init__(self, place: Path, *, epochs: int) -> None:
+        """Args:
+        place: where the texts are written.
+        epochs: of the run.
+        """
+        self._table = _write_texts(place / "texts.csv")
+        self._epochs = epochs
+        self._stages = Stages()
+
+    def run(self, folder: Path, plan: Plan | None = None) -> Ended:
+        """Starts or resumes the run in `folder`/run in a process of its own.
+
+        Raises:
+            HangError: it did not end within minutes.
+        """
+        arguments = ["train", "--data", str(self._table), "--run-dir", str(folder / "run")]
+        arguments += [*_MODEL, *_COMPUTE, *_RUN, *_SAVING, "--epochs", str(self._epochs)]
+        err = folder / "err"
+        self._stages.forget()
+        start = time.monotonic()
+        process = multiprocessing.get_context("fork").Process(
+            target=_command, args=(arguments, folder / "cache", err, self._stages)
+        )
+        process.start()
+        patience = _HANGS_AFTER_SECONDS if plan is None else plan.seconds
+        while process.is_alive() and time.monotonic() - start < patience:
+            if plan is not None and plan.stage is not None and self._stages.now() == plan.stage:
+                break
+            process.join(0.0005)
+        stage = self._stages.now()
+        if process.is_alive():
+            process.kill()
+            process.join()
+            if plan is None:
+                raise trial.HangError(f"no end within {_HANGS_AFTER_SECONDS} s, in {stage}")
+        assert process.exitcode is not None
+        seconds = time.monotonic() - start
+        lines = err.read_text().splitlines() if err.exists() else []
+        said = "\n".join(line for line in lines if not line.startswith("note: "))  # of the texts
+        return Ended(code=process.exitcode, err=said, stage=stage, seconds=seconds)
+
+
+def _command(arguments: list[str], cache: Path, err: Path, stages: Stages) -> None:
+    """The process of its own: what `harness` does, after the imports."""
+    from harness.cli.main import main
+
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
+    stages.watch()
+    os._exit(main(arguments))
+
+
+def _write_texts(path: Path) -> Path:
+    source = random.Random(0)
+    words = [f"word{number}" for number in range(400)]
+    rows = ["text,label"]
+    for _ in range(_ROWS):
+        label = source.randrange(2)
+        chosen = source.choices(words[label::3], k=6) + source.choices(words, k=6)
+        rows.append(f"{' '.join(chosen)},{('bad', 'good')[label]}")
+    path.write_text("\n".join(rows))
+    return path
+
+
+def _plans(source: random.Random, life_seconds: float) -> Iterator[Plan]:
+    """Random times over the life of a run, and in turn a stage."""
+    wanted = itertools.cycle(s for s in STAGES if s not in ("training loop", "loading data"))
+    while True:
+        yield Plan(seconds=source.uniform(0, life_seconds))
+        yield Plan(seconds=2 * life_seconds, stage=next(wanted))
+
+
+def _intact(folder: Path) -> int:
+    """How many checkpoints there are."""
+    return len(list((folder / "run" / "checkpoints").glob("ckpt-*.npz")))
+
+
+def killed_runs(
+    runs: Runs, place: Path, plans: Iterator[Plan], expected: Mapping[str, Any], *, kills: int
+) -> Iterator[tuple[str, list[str]]]:
+    """Kills runs so often, and yields the stage of each kill, or `the end` of a run, with what is
+    not as it should be."""
+    left = kills
+    for number in itertools.count():
+        folder, had = place / str(number), 0
+        folder.mkdir()
+        while left:
+            ended = runs.run(folder, next(plans))
+            if ended.code == 0 and not ended.err:
+                break
+            found = []
+            if ended.code != -signal.SIGKILL or ended.err:
+                found.append(f"exit code {ended.code}: {ended.err}")
+            if (folder / "run").exists():
+                found += checks.half_written(folder / "run")
+            if had and not _intact(folder):
+                found.append("there was a checkpoint, and now there is none")
+            had = max(had, _intact(folder))
+            left -= 1
+            yield ended.stage, found
+        ended = runs.run(folder)
+        found = [] if (ended.code, ended.err) == (0, "") else [f"code {ended.code}: {ended.err}"]
+        yield "the end", [*found, *checks.differences(checks.left_in(folder / "run"), expected)]
+        if not left:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--epochs", type=int, default=40, help="of the run")
+    arguments = parser.parse_args()
+    trial.ready(__spec__.name, sys.argv[1:])
+    stages: Counter[str] = Counter()
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        runs = Runs(place, epochs=arguments.epochs)
+        (place / "undisturbed").mkdir()
+        ended = runs.run(place / "undisturbed")
+        assert (ended.code, ended.err) == (0, ""), ended
+        expected = checks.left_in(place / "undisturbed" / "run")
+        print(f"--seed {arguments.seed}: a run takes {ended.seconds:.1f} s", flush=True)
+        plans = _plans(random.Random(arguments.seed), ended.seconds)
+        cases = killed_runs(runs, place, plans, expected, kills=arguments.kills)
+        for stage, complaints in cases:
+            stages[stage] += 1
+            failed += bool(complaints)
+            print(f"{'FAILED' if complaints else 'ok':7} {stage}", *complaints, flush=True)
+    ends = stages.pop("the end", 0)
+    for stage, number in sorted(stages.items()):
+        print(f"{number:5} kills in: {stage}")
+    print(f"{sum(stages.values())} kills, {ends} runs that came to their end, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What a process is doing, by the stacks of its threads, for whoever is about to kill it."""
+
+import mmap
+import sys
+import threading
+import time
+from types import FrameType
+
+_EVERY_SECONDS = 0.001
+_LENGTH = 64
+_STAGES = (
+    # By a part of a file's name and a function; "" is any. The first that a thread is in counts.
+    ("checkpoint write", "engine/checkpoints.py", "_write"),
+    ("event write", "observe/event_file.py", ""),
+    ("metrics write", "observe/jsonl.py", "_append"),
+    ("model write", "model/saved.py", "save_model"),
+    ("config or summary write", "observe/run_files.py", "on_"),
+    ("evaluation", "engine/engine.py", "evaluate"),
+    ("compilation", "engine/engine.py", "prepare"),
+    ("training step", "engine/engine.py", "train"),
+    ("restoring", "engine/checkpoints.py", "restore"),
+    ("store build", "data/build/", ""),
+    ("loading data", "harness/data/", ""),
+    ("setting up", "harness/setup.py", ""),
+    ("training loop", "harness/loop.py", "train"),
+    ("start or end of the fit", "harness/fit.py", ""),
+)
+STAGES = tuple(stage for stage, *_ in _STAGES)
+
+
+class Stages:
+    """Tells a parent what the process that it forks is doing."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, _LENGTH)
+
+    def watch(self) -> None:
+        """In the process to be watched: begins to write down what it does, in the background."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def now(self) -> str:
+        """In any process: what was written down last."""
+        return self._shared[:_LENGTH].rstrip(b"\0 ").decode() or "before the first sample"
+
+    def forget(self) -> None:
+        """Before another process is watched."""
+        self._shared[:_LENGTH] = bytes(_LENGTH)
+
+    def _watch(self) -> None:
+        own = threading.get_ident()
+        while True:
+            frames = [f for thread, f in sys._current_frames().items() if thread != own]
+            self._shared[:_LENGTH] = _stage(frames).encode().ljust(_LENGTH)
+            del frames  # which would keep alive what they hold
+            time.sleep(_EVERY_SECONDS)
+
+
+def _stage(frames: list[FrameType]) -> str:
+    places = set()
+    for frame in frames:
+        inner: FrameType | None = frame
+        while inner is not None:
+            places.add((inner.f_code.co_filename, inner.f_code.co_name))
+            inner = inner.f_back
+    for stage, file, function in _STAGES:
+        if any(file in name and called.startswith(function) for name, called in places):
+            return stage
+    return "start or end of the process"

@@ -106,22 +106,6 @@ def test_ctrl_c_and_resume(tmp_path: Path) -> None:
     assert [step for step, _ in losses(folder)] == sorted(step for step, _ in losses(folder))
 
 
-def test_kill_and_resume(tmp_path: Path) -> None:
-    """Killed within an epoch, a run goes on within it; what it repeats is dropped."""
-
-    def within_second_epoch(text: str) -> bool:
-        _, evaluation, after = text.partition('"validation_loss"')
-        return bool(evaluation) and after.count("\n") >= 3
-
-    folder, flags = tmp_path / "run", ("--replicas", 2, "--checkpoint-every", 20, "--keep", 1)
-    result = stopped_run(folder, flags, within_second_epoch, signal.SIGKILL)
-    assert result.code == -signal.SIGKILL
-    assert not (folder / "summary.json").exists()
-    assert last_checkpoint(folder) % STEPS_PER_EPOCH > 0
-    assert len(list(folder.glob("checkpoints/*.npz"))) <= 2
-    go_on(folder, flags, tmp_path / "reference", more_epochs=2)
-
-
 # All steps are done, and the model is being written.
 KILLED_AT_THE_MODEL = """
 import os, signal, sys
@@ -184,7 +168,7 @@ def test_no_flag_need_be_repeated_and_a_damaged_checkpoint_is_skipped(
     folder = shutil.copytree(trained_folder, tmp_path / "run")
     newest = folder / "checkpoints" / "ckpt-32.npz"
     newest.write_bytes(newest.read_bytes()[:5000])
-    result = call("train", "--resume", "--run-dir", folder, "--epochs", 3)
+    result = call("train", "--resume", "auto", "--run-dir", folder, "--epochs", 3)
     assert (result.code, result.err) == (0, "")
     assert f"warning: {newest} is damaged, or not a checkpoint: " in result.out
     assert "; resumed after step 16" in result.out
@@ -208,29 +192,19 @@ def test_no_flag_need_be_repeated_and_a_damaged_checkpoint_is_skipped(
     assert about["counters"]["examples"] == 3 * 1600
 
 
-def test_resume_auto_starts_a_run_and_goes_on(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    auto = ("--run-dir", folder, "--resume", "auto")
-    flags = ("train", *SMALL, "--epochs", 1, *auto)
-    first = call(*flags)
-    assert (first.code, first.err) == (0, "")
-    before, trained = contents(folder), losses(folder)
-    over = call("train", *auto)
+def test_resume_auto_starts_a_run_and_leaves_a_complete_one(
+    trained_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained_folder, tmp_path / "run")
+    auto = ("train", "--run-dir", folder, "--resume", "auto")
+    before = contents(folder)
+    over = call(*auto)
     assert (over.code, over.err) == (0, "")
-    assert over.out.startswith(f"{folder} holds a complete run of 16 steps")
-    assert contents(folder) == before
-    refused = call("train", *auto, "--seed", 3)
+    assert over.out.startswith(f"{folder} holds a complete run of 32 steps")
+    refused = call(*auto, "--seed", 3)
     assert (refused.code, refused.out) == (2, "")
     assert "--seed was 0 and is now 3" in refused.err
-    on = call("train", *auto, "--epochs", 2)
-    assert (on.code, "resumed after step 16" in on.out) == (0, True)
-    # Killed before its first checkpoint, a run is started anew.
-    for name in ("model.keras", "summary.json"):
-        (folder / name).unlink()
-    shutil.rmtree(folder / "checkpoints")
-    anew = call(*flags)
-    assert (anew.code, anew.err, "resumed" in anew.out) == (0, "", False)
-    assert losses(folder) == trained
+    assert contents(folder) == before
     # A model whose checkpoints are gone, and a folder of somebody else's, are not replaced.
     shutil.rmtree(folder / "checkpoints")
     (tmp_path / "own" / "checkpoints").mkdir(parents=True)
@@ -239,6 +213,12 @@ def test_resume_auto_starts_a_run_and_goes_on(tmp_path: Path) -> None:
         refused = call("train", *SMALL, "--epochs", 3, "--run-dir", place, "--resume", "auto")
         assert (refused.code, refused.out) == (2, "")
         assert contents(place) == before
+    # Killed before its first checkpoint, a run is started anew.
+    for name in ("model.keras", "summary.json"):
+        (folder / name).unlink()
+    anew = call(*auto, *SMALL, "--epochs", 1)
+    assert (anew.code, anew.err, "resumed" in anew.out) == (0, "", False)
+    assert losses(folder) == losses(trained_folder)[:5]
 
 
 def curves(board: Path) -> list[tuple[int, str]]:

@@ -46,7 +46,7 @@ class Settings:
 
     implementation: Literal["auto", Implementation] = "auto"
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
-    `native` needs a C++ compiler and a CPU."""
+    `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
 
     input: Literal["auto", "stream", "resident", "mapped"] = "auto"
     """How batches reach the device. `resident`: the data set lies there, only row ids are sent;

@@ -61,6 +61,11 @@ class Emulator:
         self._library = ctypes.CDLL(str(path))
         self._library.emulator_workspace.restype = ctypes.c_longlong
 
+    def workspace_words(self, num_values: int, num_tokens: int, units: int) -> int:
+        """Return the size of the backward pass's workspace, in units of 4 bytes."""
+        shape = map(ctypes.c_longlong, (num_values, num_tokens, units))
+        return int(self._library.emulator_workspace(*shape))
+
     def forward(
         self,
         kernel_type: str,
@@ -107,9 +112,7 @@ class Emulator:
         """Return dW [V, H] in the dtype of `dy` [B, H]; arguments as above."""
         sets, kept = _sets(values, row_splits, weights, num_tokens)
         units = dy.shape[1]
-        words = self._library.emulator_workspace(
-            *map(ctypes.c_longlong, (len(values), num_tokens, units))
-        )
+        words = self.workspace_words(len(values), num_tokens, units)
         # Garbage, which the kernels must not read.
         workspace = np.random.default_rng(seed).integers(-(2**31), 2**31, words).astype(np.int32)
         dw = np.empty((num_tokens, units), dy.dtype)

@@ -24,7 +24,8 @@ inline Kernel kernel_called(const char* name) {
       KERNEL(sum_tiles_##type##_##columns), KERNEL(sum_runs_##type##_##columns)
 #define KERNELS_OF(type) KERNEL(prepare_##type), KERNELS(type, 1), KERNELS(type, 2), KERNELS(type, 4)
   static const std::map<std::string, Kernel> kernels = {
-      KERNEL(count), KERNEL(scatter), KERNELS_OF(f32), KERNELS_OF(bf16), KERNELS_OF(f16)};
+      KERNEL(count), KERNEL(scatter), KERNEL(take_splits), KERNEL(take_values),
+       KERNELS_OF(f32), KERNELS_OF(bf16), KERNELS_OF(f16)};
 #undef KERNELS_OF
 #undef KERNELS
 #undef KERNEL

@@ -82,9 +82,9 @@ class Product:
     fits: Callable[[int, int], bool] = lambda num_rows, num_tokens: True
     """Whether `auto` should consider it for batches of B rows of V possible ids."""
 
-    prepare: Callable[[], str] = lambda: ""
-    """Builds and loads what it needs. Returns what identifies that build, or raises
-    UnavailableError."""
+    prepare: Callable[[str], str] = lambda device_type: ""
+    """Builds and loads what it needs on "CPU" or "GPU". Returns what identifies that build, or
+    raises UnavailableError."""
 
 
 def product(name: str) -> Product:
@@ -111,7 +111,7 @@ def why_unavailable(name: str, device_type: str) -> str | None:
     if device_type not in found.device_types:
         return f"{name} runs on {' and '.join(found.device_types)} only, not on {device_type}"
     try:
-        found.prepare()
+        found.prepare(device_type)
     except UnavailableError as error:
         return str(error)
     return None

@@ -81,7 +81,7 @@ def choose_implementation(
         found = product(name)
         if device_type in found.device_types and found.fits(num_rows, num_tokens):
             try:
-                builds[name] = found.prepare()
+                builds[name] = found.prepare(device_type)
             except UnavailableError as error:
                 missing += f"; without {name}: {error}"
     if deterministic and device_type != "CPU":

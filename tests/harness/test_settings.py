@@ -116,7 +116,7 @@ def test_native_of_a_run_begun_on_a_cpu_is_chosen_anew_on_a_gpu(rows: Examples) 
     choice = settle("implementation", anew)
     assert choice.name in ("dense", "gather")
     assert choice.why != AS_BEFORE
-    with pytest.raises(InputError, match=r"native runs on CPU only.*set --implementation auto"):
+    with pytest.raises(InputError, match=r"the CUDA kernels need a GPU.*set --implementation auto"):
         settle("implementation", known(rows, GPU, implementation="native"))
 
 

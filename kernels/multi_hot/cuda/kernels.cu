@@ -2,6 +2,7 @@
 #include "forward.h"
 #include "sort.h"
 #include "sums.h"
+#include "take_rows.h"
 
 namespace multi_hot {
 
@@ -42,6 +43,12 @@ extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
   scatter(a);
+}
+extern "C" __global__ void __launch_bounds__(kSplitThreads) multi_hot_take_splits(const TakeArguments a) {
+  take_splits(a);
+}
+extern "C" __global__ void __launch_bounds__(kTakeThreads) multi_hot_take_values(const TakeArguments a) {
+  take_values(a);
 }
 
 }  // namespace multi_hot

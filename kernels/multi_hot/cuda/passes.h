@@ -67,6 +67,17 @@ struct Workspace {
   }
 };
 
+// The arguments but their number of rows may be anything: what is out of range is cut off, and a batch
+// that holds more than its capacity has splits that the other kernels take for wrong.
+template <class Queue>
+std::string run_take_rows(Queue& queue, const TakeArguments& arguments) {
+  std::string fault = queue.launch("multi_hot_take_splits", 1, 1, kSplitThreads, arguments);
+  if (!fault.empty()) return fault;
+  const int64_t threads = std::max<int64_t>(int64_t{arguments.num_rows} * 32, arguments.capacity / 16);
+  return queue.launch("multi_hot_take_values", blocks_for(threads, kTakeThreads), 1, kTakeThreads,
+                      arguments);
+}
+
 // `type` is the table's in the kernels' names: f32, bf16 or f16.
 template <class Queue>
 std::string run_forward(Queue& queue, const std::string& type, const DeviceSets& sets, bool unique,

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +25,8 @@ from kernels.multi_hot.registry import UnavailableError
 
 SOURCES = Path(__file__).resolve().parent
 _BUILD_TIMEOUT_SECONDS = 300
-_DIGEST_BYTES = 32
-_REMEDY = "or use the implementation 'gather', which needs no compiler"
+DIGEST_BYTES = 32
+REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
 class NativeUnavailableError(UnavailableError):
@@ -45,7 +45,7 @@ def require_compiler() -> list[str]:
         tried = ", ".join(command[0] for command in _commands())
         raise NativeUnavailableError(
             f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
-            f"one (Debian, Ubuntu: apt install g++), name it in CXX, {_REMEDY}"
+            f"one (Debian, Ubuntu: apt install g++), name it in CXX, {REMEDY}"
         )
     return compiler
 
@@ -81,8 +81,8 @@ class Library(NamedTuple):
     """Of the open file: it stays what was checked, whatever happens to its name."""
 
 
-def build(include: Path) -> Library:
-    """Return the library for this machine: from the cache, or else compiled now.
+def build(include: Path, sources: Path = SOURCES) -> Library:
+    """Return the library of the sources for this machine: from the cache, or else compiled now.
 
     Two processes may do this at the same time: each replaces the file as a whole. A file that is
     damaged or not the user's own is not loaded but compiled again, which a note on standard error
@@ -90,18 +90,30 @@ def build(include: Path) -> Library:
 
     Args:
       include: the folder of TensorFlow's headers, which contains XLA's.
+      sources: a folder with a `binding.cc`.
 
     Raises:
       NativeUnavailableError: no compiler, no folder to write to, or the compilation failed.
     """
     compiler = require_compiler()
-    name = f"multi_hot-{key(compiler, include)}.so"
+    prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
+    name = f"{prefix}-{key(compiler, include, sources)}.so"
+    return kept(name, lambda folder: _compile(compiler, include, folder, sources))
+
+
+def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
+    """Return a file of the cache folder, made now if it is missing, damaged or not the user's own.
+
+    Raises:
+      NativeUnavailableError: there is no folder to write to, or `make` could not run or took too
+        long.
+    """
     try:
         with cache.opened() as folder:
             path = folder.path / name
             if (descriptor := _open_checked(folder, name)) is None:
-                library = _compile(compiler, include, folder)
-                folder.write(name, library + hashlib.sha256(library).digest())
+                content = make(folder)
+                folder.write(name, content + hashlib.sha256(content).digest())
                 descriptor = _open_checked(folder, name)
             if descriptor is None:
                 raise OSError(f"{path} was changed as soon as it was written")
@@ -109,7 +121,7 @@ def build(include: Path) -> Library:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NativeUnavailableError(
             f"the native kernels cannot be built: {error}; correct that, name another folder in "
-            f"{cache.CACHE_VARIABLE}, {_REMEDY}"
+            f"{cache.CACHE_VARIABLE}, {REMEDY}"
         ) from error
 
 
@@ -138,7 +150,7 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
     else:
         with open(descriptor, "rb", closefd=False) as file:
             content = memoryview(file.read())
-        if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]:
+        if hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]:
             return descriptor
         os.close(descriptor)
         reason = f"{folder.path / name} is damaged, or of an earlier version"
@@ -146,11 +158,11 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
     return None
 
 
-def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder) -> bytes:
+def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sources: Path) -> bytes:
     with folder.scratch() as scratch:
         library = scratch / "library.so"
         # -isystem: no warnings about XLA's headers.
-        source = ["-shared", "-isystem", str(include), str(SOURCES / "binding.cc")]
+        source = ["-shared", "-isystem", str(include), str(sources / "binding.cc"), "-ldl"]
         done = subprocess.run(
             [*compiler, *flags(), *source, "-o", str(library)],
             capture_output=True,
@@ -162,19 +174,19 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder) -> by
             tail = "\n".join(done.stderr.splitlines()[-15:])
             raise NativeUnavailableError(
                 f"{compiler[0]} could not compile the native kernels (exit {done.returncode}):"
-                f"\n{tail}\nname another compiler in CXX, {_REMEDY}"
+                f"\n{tail}\nname another compiler in CXX, {REMEDY}"
             )
         return library.read_bytes()
 
 
-def key(compiler: Sequence[str], include: Path) -> str:
+def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
     """Return the name of the build: equal keys mean that the same library would come out.
 
     It depends on the headers of XLA's foreign function interface rather than on TensorFlow's
     version, which several distributions provide (tensorflow, tensorflow-cpu, tf-nightly).
     """
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
-    sources = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cc")])
+    sources = sorted([*folder.glob("*.h"), *folder.glob("*.cc")])
     files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]
     texts = [text for file in files for text in (file.name, file.read_text())]
     parts = [*texts, *compiler, version.stdout, *flags(), processor()]

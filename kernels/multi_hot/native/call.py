@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
+from kernels.multi_hot.cuda.library import load_cuda, may_be_on_gpu
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import Problem
 
@@ -15,16 +16,25 @@ Tensor = Any
 
 _MLIR_TYPES = {
     tf.float32: "f32",
+    tf.bfloat16: "bf16",
+    tf.float16: "f16",
     tf.uint16: "ui16",
     tf.uint32: "ui32",
     tf.int32: "i32",
     tf.int64: "i64",
 }
-_STABLEHLO_VERSION = 9
+STABLEHLO_VERSION = 9
 
 
 def prepared(problem: Problem) -> Problem:
-    """Return the sets as the kernels read them, each of which builds what it needs from them."""
+    """Return the sets as the host's kernels read them, each of which builds what it needs from
+    them."""
+    problem = checked(problem)
+    return problem._replace(row_splits=tf.cast(problem.row_splits, tf.int64))
+
+
+def checked(problem: Problem) -> Problem:
+    """Return the sets, of static shapes, for kernels that are loaded."""
     for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
         if vector.shape[0] is None:
             raise ValueError(
@@ -32,7 +42,9 @@ def prepared(problem: Problem) -> Problem:
                 "trace the function with its real shape, or use the implementation 'gather'"
             )
     load()
-    return problem._replace(row_splits=tf.cast(problem.row_splits, tf.int64))
+    if may_be_on_gpu(problem.values):
+        load_cuda()
+    return problem
 
 
 def custom_call(
@@ -57,9 +69,9 @@ def custom_call(
     """
     written = [*results, *workspace]
     names = [f"%a{i}" for i in range(len(operands))]
-    types = [_mlir_type(operand) for operand in operands]
+    types = [mlir_type(operand) for operand in operands]
     declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
-    result_types = ", ".join(map(_mlir_type, results))
+    result_types = ", ".join(map(mlir_type, results))
     returned = ", ".join(f"%0#{i}" for i in range(len(results)))
     config = ", ".join(f"{name} = {_mlir_value(value)}" for name, value in attributes.items())
     aliases = ", ".join(
@@ -74,13 +86,13 @@ def custom_call(
             %0:{len(written)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
               api_version = 4 : i32, backend_config = {{{config}}},
               output_operand_aliases = [{aliases}]
-            }} : ({", ".join(types)}) -> ({", ".join(map(_mlir_type, written))}) loc("{target}")
+            }} : ({", ".join(types)}) -> ({", ".join(map(mlir_type, written))}) loc("{target}")
             return {returned} : {result_types}
           }}
         }}"""
     return tf_xla.call_module(
         list(operands),
-        version=_STABLEHLO_VERSION,
+        version=STABLEHLO_VERSION,
         module=module,
         Tout=[result.dtype for result in results],
         Sout=[result.shape for result in results],
@@ -94,6 +106,7 @@ def _mlir_value(value: bool | int | float) -> str:
     return f"{value} : i64" if isinstance(value, int) else f"{value:.9e} : f32"
 
 
-def _mlir_type(tensor: Any) -> str:
+def mlir_type(tensor: Any) -> str:
+    """Return the type of a tensor of static shape in StableHLO's text."""
     sizes = "".join(f"{size}x" for size in tensor.shape)
     return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"

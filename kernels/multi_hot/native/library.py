@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from kernels.files import reached_by
-from kernels.multi_hot.native.build import NativeUnavailableError, build
+from kernels.multi_hot.native.build import Library, NativeUnavailableError, build
 
 
 @functools.cache
@@ -21,27 +21,35 @@ def load() -> Path:
     Raises:
       NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
     """
-    path, descriptor = build(Path(tf.sysconfig.get_include()))
-    try:
-        # What was checked, not what the name leads to by now. The descriptor stays open: the loader
-        # knows the library by its number, and would take another file of that number for it.
-        library = ctypes.CDLL(str(reached_by(descriptor)))
-        register = library.multi_hot_register
-    except (OSError, AttributeError) as error:
-        raise NativeUnavailableError(
-            f"the native kernels in {path} cannot be loaded ({error}): remove that file, or "
-            "use the implementation 'gather'"
-        ) from error
+    built = build(Path(tf.sysconfig.get_include()))
+    register = loaded(built).multi_hot_register
     register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
-    if not register(_ffi_api()):
+    if not register(ffi_api()):
         raise NativeUnavailableError(
             f"XLA in TensorFlow {tf.__version__} refused the native kernels (its foreign function "
             "interface changed): use the implementation 'gather'"
         )
-    return path
+    return built.path
 
 
-def _ffi_api() -> int:
+def loaded(library: Library) -> ctypes.CDLL:
+    """Load a library of kernels.
+
+    Raises:
+      NativeUnavailableError: it cannot be loaded.
+    """
+    try:
+        # What was checked, not what the name leads to by now. The descriptor stays open: the loader
+        # knows the library by its number, and would take another file of that number for it.
+        return ctypes.CDLL(str(reached_by(library.descriptor)))
+    except OSError as error:
+        raise NativeUnavailableError(
+            f"the native kernels in {library.path} cannot be loaded ({error}): remove that file, "
+            "or use the implementation 'gather'"
+        ) from error
+
+
+def ffi_api() -> int:
     """Return the address of XLA's table of functions for foreign kernels."""
     try:
         # Its file name ends in the major version.

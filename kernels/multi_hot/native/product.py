@@ -10,8 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.native.call import custom_call, prepared
+from kernels.multi_hot.cuda.library import load_cuda, may_be_on_gpu
+from kernels.multi_hot.cuda.workspace import workspace_words
+from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from kernels.multi_hot.native.table import row_gradients, touch
 from kernels.multi_hot.registry import Problem, Product
 
@@ -23,36 +26,54 @@ _INDEX_SLACK = 8
 _MAX_CHUNK_ROWS = 2**16
 
 
-# The kernels are float32's: 16 bits save a CPU hardly any time.
+# The host's kernels are float32's: 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
-    y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
-    operands = [tf.cast(table, tf.float32), problem.values, problem.row_splits]
-    if problem.weights is not None:
-        operands.append(problem.weights)
-        (sums,) = custom_call("multi_hot_weighted_forward", operands, [y])
-    else:
-        (sums,) = custom_call("multi_hot_forward", operands, [y], unique=problem.unique)
-    return tf.cast(sums, table.dtype)
+    y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], table.dtype)
+    unique = {"unique": problem.unique}
+    weighted = problem.weights is not None
+    host = Kernel(
+        target="multi_hot_weighted_forward" if weighted else "multi_hot_forward",
+        dtypes=_on_host(problem),
+        result_dtypes=[tf.float32],
+        attributes={} if weighted else unique,
+    )
+    cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique)
+    (sums,) = call_on_platform([table, *_sets(problem)], [y], host=host, cuda=cuda)
+    return sums
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
-    V, N = problem.num_tokens, problem.values.shape[0]
+    V, N, H = problem.num_tokens, problem.values.shape[0], dy.shape[1]
     # Counting in parallel costs V per chunk, so it has to have some values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
-    dw = tf.TensorSpec([V, dy.shape[1]], tf.float32)
     index = [
         tf.TensorSpec([num_chunks, V], tf.int32),
         tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
     ]
-    operands = [tf.cast(dy, tf.float32), problem.values, problem.row_splits]
-    if problem.weights is not None:
-        operands.append(problem.weights)
-        index.append(tf.TensorSpec([N], tf.float32))
-        (sums,) = custom_call("multi_hot_weighted_backward", operands, [dw], index)
-    else:
-        (sums,) = custom_call("multi_hot_backward", operands, [dw], index, unique=problem.unique)
-    return tf.cast(sums, dy.dtype)
+    weighted = problem.weights is not None
+    host = Kernel(
+        target="multi_hot_weighted_backward" if weighted else "multi_hot_backward",
+        dtypes=_on_host(problem),
+        result_dtypes=[tf.float32],
+        workspace=[*index, tf.TensorSpec([N], tf.float32)] if weighted else index,
+        attributes={} if weighted else {"unique": problem.unique},
+    )
+    words = tf.TensorSpec([workspace_words(N, V, H)], tf.int32)
+    cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
+    dw = tf.TensorSpec([V, H], dy.dtype)
+    (sums,) = call_on_platform([dy, *_sets(problem)], [dw], host=host, cuda=cuda)
+    return sums
+
+
+def _sets(problem: Problem) -> list[Tensor]:
+    weights = [] if problem.weights is None else [problem.weights]
+    return [problem.values, problem.row_splits, *weights]
+
+
+def _on_host(problem: Problem) -> list[tf.DType | None]:
+    """The types of a matrix and the sets in the host's kernels."""
+    return [tf.float32, None, tf.int64, None][: 3 + (problem.weights is not None)]
 
 
 def take_rows(
@@ -63,7 +84,7 @@ def take_rows(
     capacity: int,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Copy one batch from resident sets, inside a compiled program on a CPU.
+    """Copy one batch from resident sets, inside a compiled program.
 
     Args:
       values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
@@ -78,27 +99,36 @@ def take_rows(
 
     Raises:
       NativeUnavailableError: the kernels cannot be built or loaded here.
-      tf.errors.InvalidArgumentError: a row that does not exist, or more ids than C.
+      tf.errors.InvalidArgumentError: a row that does not exist, or more ids than C. On a GPU, which
+        cannot raise, the row is replaced by the nearest, and row_splits end above C.
     """
     load()
+    if may_be_on_gpu(values):
+        load_cuda()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
-    operands = [values, tf.cast(row_splits, tf.int64), rows]
-    if weights is None:
-        taken, splits = custom_call("multi_hot_take_rows", operands, results)
-        return taken, splits, None
-    operands.append(weights)
-    results.append(tf.TensorSpec([capacity], tf.float32))
-    taken, splits, own = custom_call("multi_hot_take_weighted_rows", operands, results)
-    return taken, splits, own
+    operands, target = [values, row_splits, rows], "multi_hot_take_rows"
+    if weights is not None:
+        operands, target = [*operands, weights], "multi_hot_take_weighted_rows"
+        results.append(tf.TensorSpec([capacity], tf.float32))
+    dtypes = [None, tf.int64, None, None][: len(operands)]
+    taken, splits, *own = call_on_platform(
+        operands, results,
+        host=Kernel(target=target, dtypes=dtypes), cuda=Kernel(target="multi_hot_cuda_take_rows"),
+    )  # fmt: skip
+    return taken, splits, own[0] if own else None
+
+
+def _prepare(device_type: str) -> str:
+    return load().name if device_type == "CPU" else f"{load().name}, {load_cuda()}"
 
 
 PRODUCT = Product(
-    index=prepared,
+    index=checked,
     forward=_forward,
     backward=_backward,
     touch=touch,
     row_gradients=row_gradients,
-    device_types=("CPU",),
     takes_rowids=False,
-    prepare=lambda: load().name,
+    deterministic_on_gpu=True,
+    prepare=_prepare,
 )

@@ -33,7 +33,7 @@ def test_gpus_where_there_are_none() -> None:
 
 
 def test_what_is_skipped_on_gpus() -> None:
-    assert why_skipped("native", 1, num_gpus=2) == "native runs on CPU only, not on GPU"
+    assert "CUDA kernels need a GPU" in (why_skipped("native", 1, num_gpus=2) or "")
     assert why_skipped("gather", 4, num_gpus=2) is not None
     assert why_skipped("gather", 2, num_gpus=2) is None
     assert why_skipped("gather", 2, num_gpus=0) is not None  # a CPU trains them as one

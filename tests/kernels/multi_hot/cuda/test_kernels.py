@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from benchmarks.cuda_emulation.emulator import Emulator, compile_program
 from kernels.multi_hot.cases import SMALL
+from kernels.multi_hot.cuda.workspace import workspace_words
 from kernels.multi_hot.native.build import find_compiler
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import DTYPES, assert_close
@@ -198,6 +199,13 @@ class TestEmulated(MultiHotContract):
             np.testing.assert_array_equal(np.isnan(tf.cast(y, tf.float32)).all(axis=1), wrong)
             np.testing.assert_array_equal(np.isnan(tf.cast(y, tf.float32)).any(axis=1), wrong)
             assert np.isnan(tf.cast(dw, tf.float32)).all()
+
+
+def test_the_workspace_is_as_large_as_the_kernels_want(built: Emulator) -> None:
+    for N in (0, 1, 31, 32, 33, 512, 65_100, 131_073, 533_000, 9_000_000):
+        for V in (1, 255, 256, 10_000, 2**16, 2**24):
+            for H in (1, 50, 1_000):
+                assert built.workspace_words(N, V, H) == workspace_words(N, V, H), (N, V, H)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Compiles the CUDA kernels with NVRTC, the compiler that comes with TensorFlow's CUDA packages.
+
+It needs neither a GPU nor a driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError
+
+SOURCES = Path(__file__).resolve().parent
+_FLAGS = ("--std=c++17",)
+_NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
+
+
+class Compiler:
+    """NVRTC, loaded."""
+
+    def __init__(self, path: str) -> None:
+        """Loads a library; OSError where it cannot be loaded."""
+        self._library = ctypes.CDLL(path)
+        numbers = (ctypes.c_int(), ctypes.c_int())
+        self._call("nvrtcVersion", *map(ctypes.byref, numbers))
+        self.version = f"{numbers[0].value}.{numbers[1].value}"
+        count = ctypes.c_int()
+        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        known = (ctypes.c_int * count.value)()
+        self._call("nvrtcGetSupportedArchs", known)
+        self.capabilities = sorted(divmod(number, 10) for number in known)
+        """Compute capabilities that it compiles for."""
+
+    def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
+        """Return the kernels for a compute capability: machine code, or PTX where NVRTC does not
+        know it yet, which the driver translates.
+
+        Args:
+          capability: of the GPU.
+          as_text: PTX in any case.
+
+        Raises:
+          NativeUnavailableError: NVRTC is too new for the GPU, or refuses the kernels.
+        """
+        known = [own for own in self.capabilities if own <= capability]
+        if not known:
+            raise NativeUnavailableError(
+                f"NVRTC {self.version} compiles for compute capability "
+                f"{'.'.join(map(str, self.capabilities[0]))} and above, and this GPU has "
+                f"{'.'.join(map(str, capability))}: install an older NVRTC, {REMEDY}"
+            )
+        as_text = as_text or known[-1] != capability
+        architecture = f"{'compute' if as_text else 'sm'}_{known[-1][0]}{known[-1][1]}"
+        headers = sorted(SOURCES.glob("*.h"))
+        count = len(headers)
+        program = ctypes.c_void_p()
+        self._call(
+            "nvrtcCreateProgram", ctypes.byref(program), (SOURCES / "kernels.cu").read_bytes(),
+            b"kernels.cu", count, (ctypes.c_char_p * count)(*(h.read_bytes() for h in headers)),
+            (ctypes.c_char_p * count)(*(h.name.encode() for h in headers)),
+        )  # fmt: skip
+        try:
+            flags = [f"--gpu-architecture={architecture}", *_FLAGS]
+            given = (ctypes.c_char_p * len(flags))(*map(str.encode, flags))
+            if self._library.nvrtcCompileProgram(program, len(flags), given) != 0:
+                log = self._text(program, "nvrtcGetProgramLog").decode(errors="replace")
+                tail = "\n".join(log.rstrip("\0\n").splitlines()[-15:])
+                raise NativeUnavailableError(
+                    f"NVRTC {self.version} could not compile the CUDA kernels for {architecture}:"
+                    f"\n{tail}\ninstall another version of it, {REMEDY}"
+                )
+            return self._text(program, "nvrtcGetPTX" if as_text else "nvrtcGetCUBIN")
+        finally:
+            self._library.nvrtcDestroyProgram(ctypes.byref(program))
+
+    def _text(self, program: ctypes.c_void_p, function: str) -> bytes:
+        size = ctypes.c_size_t()
+        self._call(f"{function}Size", program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._call(function, program, buffer)
+        return buffer.raw
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        try:
+            function: Callable[..., int] = getattr(self._library, name)
+        except AttributeError as error:
+            raise OSError(f"NVRTC has no {name}: it is too old") from error
+        if status := function(*arguments):
+            raise OSError(f"{name} of NVRTC failed with error {status}")
+
+
+@functools.cache
+def find_compiler() -> Compiler:
+    """Return NVRTC: the package's that is installed, else the system's.
+
+    Raises:
+      NativeUnavailableError: there is none.
+    """
+    tried = []
+    for path in (*_of_packages(), *_NAMES):
+        try:
+            return Compiler(path)
+        except OSError as error:
+            tried.append(str(error))
+    raise NativeUnavailableError(
+        f"the CUDA kernels need NVRTC, which cannot be loaded ({tried[0]}): install it "
+        f"(pip install 'tensorflow[and-cuda]', or nvidia-cuda-nvrtc-cu12), {REMEDY}"
+    )
+
+
+def _of_packages() -> list[str]:
+    try:
+        package = importlib.util.find_spec("nvidia.cuda_nvrtc")
+    except ModuleNotFoundError:  # no package of NVIDIA's at all
+        package = None
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    found = [path for folder in folders for path in Path(folder).glob("lib/libnvrtc.so.*")]
+    return [str(path) for path in sorted(found)]
+
+
+def key(compiler: Compiler, capability: tuple[int, int]) -> str:
+    """Return the name of a build: equal keys mean that the same code would come out."""
+    files = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cu")])
+    texts = [text for file in files for text in (file.name, file.read_text())]
+    parts = [*texts, compiler.version, *_FLAGS, *map(str, capability)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

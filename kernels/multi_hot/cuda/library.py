@@ -1,0 +1,76 @@
+"""Loads the CUDA kernels and registers them with the XLA of this process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from kernels.multi_hot.cuda import compiler
+from kernels.multi_hot.native.build import (
+    DIGEST_BYTES,
+    REMEDY,
+    Library,
+    NativeUnavailableError,
+    build,
+    kept,
+)
+from kernels.multi_hot.native.library import ffi_api, loaded
+
+
+def may_be_on_gpu(tensor: Any) -> bool:
+    """Return whether an operation on a tensor may run on a GPU; one in a traced function has no
+    device yet."""
+    gpus = tf.config.get_visible_devices("GPU")
+    return bool(gpus) and "CPU" not in (tensor.device or "")
+
+
+@functools.cache
+def load_cuda() -> str:
+    """Compile the kernels for the GPUs that TensorFlow sees if necessary, load and register them;
+    return what identifies the builds.
+
+    Raises:
+      NativeUnavailableError: there is no GPU, or they cannot be built or loaded for one.
+    """
+    details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
+    capabilities = sorted({detail["compute_capability"] for detail in details})
+    if not capabilities:
+        raise NativeUnavailableError(
+            f"the CUDA kernels need a GPU, and TensorFlow sees none: make it visible, {REMEDY}"
+        )
+    nvrtc = compiler.find_compiler()
+    images = {own: image(nvrtc, own) for own in capabilities}
+    handlers = build(Path(tf.sysconfig.get_include()), compiler.SOURCES)
+    library = loaded(handlers)
+    for capability, code in images.items():
+        add(library, capability, code)
+    library.multi_hot_cuda_register.restype = ctypes.c_bool
+    if not library.multi_hot_cuda_register(ctypes.c_void_p(ffi_api())):
+        raise NativeUnavailableError(
+            f"XLA in TensorFlow {tf.__version__} refused the CUDA kernels (its foreign function "
+            f"interface changed): {REMEDY.removeprefix('or ')}"
+        )
+    keys = [compiler.key(nvrtc, own) for own in capabilities]
+    return ", ".join([handlers.path.name, *keys])
+
+
+def image(nvrtc: compiler.Compiler, capability: tuple[int, int]) -> bytes:
+    """Return the kernels for a compute capability: from the cache, or else compiled now.
+
+    Raises:
+      NativeUnavailableError: they cannot be compiled, or not be kept.
+    """
+    name = f"multi_hot-{compiler.key(nvrtc, capability)}.cubin"
+    found: Library = kept(name, lambda _: nvrtc.compile(capability))
+    with open(found.descriptor, "rb") as file:
+        file.seek(0)  # it was read to be checked
+        return file.read()[:-DIGEST_BYTES]
+
+
+def add(library: ctypes.CDLL, capability: tuple[int, int], code: bytes) -> None:
+    """Hand compiled kernels over to the library of the handlers."""
+    library.multi_hot_cuda_add(*capability, code, ctypes.c_size_t(len(code)))

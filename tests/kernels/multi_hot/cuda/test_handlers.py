@@ -1,0 +1,220 @@
+"""The handlers that XLA calls on a GPU, with a driver that notes every call and runs the kernels in
+the emulation. In processes of their own: a driver is loaded once and stays."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernels.cache import CACHE_VARIABLE
+from kernels.multi_hot.native.build import find_compiler
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+ROOT = Path(__file__).resolve().parents[4]
+
+SCRIPT = '''
+import ctypes, json, os, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+os.environ.update(FAKE_CUDA_LOG=str(folder / "log"), TF_CPP_MIN_LOG_LEVEL="3")
+import numpy as np
+import tensorflow as tf
+from kernels.multi_hot.cases import PADDED, WEIGHTED, WIDE
+from kernels.multi_hot.cuda import compiler, library, workspace
+from kernels.multi_hot.native.build import build
+from kernels.multi_hot.native.library import loaded
+from tests.kernels.multi_hot import reference
+from tests.kernels.multi_hot.checks import assert_close
+from tests.kernels.multi_hot.cuda.driver.library import Xla, build_driver, read_log
+
+xla = Xla(folder, Path(tf.sysconfig.get_include()))
+handlers = loaded(build(Path(tf.sysconfig.get_include()), compiler.SOURCES))
+assert handlers.multi_hot_cuda_register(xla.api)
+found = {"traits": {}, "wrong": {}}
+for name in ("forward", "backward", "take_rows"):
+    target = f"multi_hot_cuda_{name}"
+    found["traits"][name] = [xla.platform(target), xla.traits(target)]
+
+
+def product(case, dtype=tf.float32, wide=True):
+    """Check both passes of a case against the reference; return what the driver was asked."""
+    sets = case.draw(1)
+    table, dy = (tf.constant(x, dtype).numpy() for x in (sets.table, sets.dy))
+    splits = sets.row_splits.astype(np.int64 if wide else np.int32)
+    operands = [sets.values, splits, *([] if sets.weights is None else [sets.weights])]
+    y, dw = np.empty_like(dy), np.empty_like(table)
+    error = xla.call("multi_hot_cuda_forward", [table, *operands], [y], int(case.unique))
+    if error is None:
+        words = workspace.workspace_words(len(sets.values), *table.shape)
+        space = np.full(words, -77, np.int32)
+        error = xla.call("multi_hot_cuda_backward", [dy, *operands], [dw, space])
+    log = read_log(folder / "log")
+    if error is not None:
+        return error, log
+    table, dy = (x.astype(np.float64) for x in (table, dy))
+    weights = sets.weights
+    size = reference.multi_hot(sets.values, splits, num_tokens=len(table),
+                               weights=None if weights is None else np.abs(weights))
+    assert_close(tf.constant(y), reference.multi_hot_dense(table, sets.values, splits, weights),
+                 size @ np.abs(table))
+    wanted = reference.table_gradient(dy, sets.values, splits, num_tokens=len(table),
+                                      weights=weights)
+    assert_close(tf.constant(dw), wanted, size.T @ np.abs(dy))
+    return None, log
+
+
+driver = build_driver(folder)
+setting = lambda context, capability, failing="": driver.fake_cuda_set(
+    ctypes.c_long(context), capability, failing.encode())
+for capability in ((9, 0), (9, 1)):
+    library.add(handlers, capability, f"image for {capability}".encode() + bytes(1))
+setting(0, 90)
+found["no context"], _ = product(PADDED)
+setting(1, 90, "cuModuleLoadData")
+found["bad image"], _ = product(PADDED)
+setting(1, 90)
+found["first"] = product(PADDED)
+found["again"] = product(PADDED)
+setting(2, 90)
+found["second GPU"] = product(WIDE, tf.bfloat16, wide=False)
+setting(1, 90)
+found["first GPU again"] = product(WEIGHTED, tf.float16)
+setting(3, 90)
+found["unknown GPU"], _ = product(PADDED)
+setting(1, 90, "cuLaunchKernel")
+found["launch"], _ = product(PADDED)
+setting(1, 90)
+ones, ids, splits = np.ones([4, 2], np.float32), np.zeros(3, np.int32), np.array([0, 3])
+y = np.empty([1, 2], np.float32)
+for what, operands in {
+    "table": [ones.astype(np.int32), ids, splits],
+    "ids": [ones, ids.astype(np.float32), splits],
+    "splits": [ones, ids, splits.astype(np.float32)],
+    "weights": [ones, ids, splits, np.ones(2, np.float32)],
+}.items():
+    found["wrong"][what] = xla.call("multi_hot_cuda_forward", operands, [y], 1)
+found["wrong"]["workspace"] = xla.call(
+    "multi_hot_cuda_backward", [y, ids, splits], [ones, np.empty(32, np.int32)])
+
+# Batches of resident rows; one that is not there is the nearest, and what does not fit is seen.
+rng = np.random.default_rng(0)
+lengths = rng.integers(0, 40, 30)
+ends = np.concatenate([[0], np.cumsum(lengths)])
+resident = rng.integers(0, 2**16, ends[-1])
+rows = np.array([3, 0, 29, 3, 40, -5, 7], np.int32)
+kept = np.clip(rows, 0, 29)
+ids = np.concatenate([resident[ends[r]:ends[r + 1]] for r in kept])
+weights = rng.normal(size=ends[-1]).astype(np.float32)
+read_log(folder / "log")
+for id_type, split_type, capacity in (
+    (np.uint16, np.int64, 400), (np.uint32, np.int32, 400), (np.uint16, np.int64, 20)
+):
+    taken, splits = np.full(capacity, -1, np.int32), np.full(8, -1, np.int32)
+    operands = [resident.astype(id_type), ends.astype(split_type), rows]
+    assert xla.call("multi_hot_cuda_take_rows", operands, [taken, splits]) is None
+    assert splits.tolist() == np.cumsum([0, *lengths[kept]]).tolist()
+    fitting = ids[:capacity]
+    assert taken[:len(fitting)].tolist() == fitting.tolist()
+    assert not taken[len(fitting):].any()
+    own = np.full(capacity, np.nan, np.float32)
+    operands.append(weights)
+    assert xla.call("multi_hot_cuda_take_rows", operands, [taken, splits, own]) is None
+    wanted = np.concatenate([weights[ends[r]:ends[r + 1]] for r in kept])[:capacity]
+    assert own[:len(wanted)].tolist() == wanted.tolist()
+    assert not own[len(wanted):].any()
+found["taken"] = read_log(folder / "log")
+print("FOUND" + json.dumps(found))
+'''
+
+
+WITHOUT_A_DRIVER = """
+import importlib.util, sys
+from pathlib import Path
+import numpy as np
+from kernels.multi_hot.native.build import SOURCES, build
+from kernels.files import reached_by
+import ctypes
+from tests.kernels.multi_hot.cuda.driver.library import Xla
+
+include = Path(importlib.util.find_spec("tensorflow").origin).parent / "include"
+xla = Xla(Path(sys.argv[1]), include)
+library = build(include, SOURCES.parent / "cuda")
+assert ctypes.CDLL(str(reached_by(library.descriptor))).multi_hot_cuda_register(xla.api)
+ones, ids, splits = np.ones([4, 2], np.float32), np.zeros(3, np.int32), np.array([0, 3])
+print(xla.call("multi_hot_cuda_forward", [ones, ids, splits], [ones[:1]], 1))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("handlers")
+    (folder / "cache").mkdir(mode=0o700)
+    return folder
+
+
+def run(script: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, CACHE_VARIABLE: str(folder / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(SCRIPT, folder).partition("FOUND")[2])
+    return found
+
+
+def test_calls_of_the_driver(found: dict[str, Any]) -> None:
+    # Registered for CUDA, and XLA may record them into a CUDA graph.
+    names = ("forward", "backward", "take_rows")
+    assert found["traits"] == {name: ["CUDA", 1] for name in names}
+
+    error, calls = found["first"]
+    assert error is None
+    # The module is loaded once, in a mode in which a graph may be captured meanwhile.
+    assert calls[:3] == ["capture_mode 2", "load 1 image for (9, 0)", "capture_mode 0"]
+    names = [call.split()[2] for call in calls if call.startswith("function")]
+    assert names == [
+        "multi_hot_forward_f32_2", "multi_hot_prepare_f32", "multi_hot_count", "multi_hot_scatter",
+        "multi_hot_sum_tiles_f32_2", "multi_hot_sum_runs_f32_2",
+    ]  # fmt: skip
+    # Nothing but launches on XLA's stream: no wait, no memory.
+    again = ["launch 4242", "clear 4242", *["launch 4242"] * 7]
+    assert found["again"] == [None, again]
+    assert [call for call in calls if "4242" in call] == again
+    # Each GPU has its own module, of its own compute capability.
+    error, calls = found["second GPU"]
+    assert error is None
+    assert "load 2 image for (9, 1)" in calls
+    assert "function 1002 multi_hot_forward_once_bf16_4" in calls
+    error, calls = found["first GPU again"]
+    assert error is None
+    assert not [call for call in calls if call.startswith("load")]
+    assert "function 1001 multi_hot_forward_f16_1" in calls
+    assert [call for call in found["taken"] if call.startswith("launch")] == ["launch 4242"] * 12
+
+
+def test_what_fails_is_an_error(found: dict[str, Any]) -> None:
+    assert found["no context"] == "no CUDA context is current"
+    assert found["bad image"] == "CUDA's driver failed in cuModuleLoadData: error 200"
+    assert found["unknown GPU"].endswith("this GPU's compute capability, 9.2")
+    assert found["launch"].endswith("multi_hot_forward_f32_2: unspecified launch failure")
+    wrong = found["wrong"]
+    assert wrong["table"] == "tables are float32, bfloat16 or float16"
+    assert wrong["ids"] == "ids are int32, uint16 or int64"
+    assert wrong["splits"] == "row_splits are int32 or int64"
+    assert wrong["weights"] == "there must be one float32 weight for each value"
+    assert wrong["workspace"] == "the workspace of the gradient is too small"
+
+
+def test_without_a_driver(folder: Path) -> None:
+    said = run(WITHOUT_A_DRIVER, folder)
+    assert "there is no CUDA driver" in said
+    assert "libcuda.so.1" in said

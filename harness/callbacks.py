@@ -136,6 +136,7 @@ class BestModel(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
+        self._writes = bool(self.params["run_dir"])  # of several workers the chief alone
         before = validation_losses(
             self._folder / METRICS_FILE_NAME, up_to_step=self.params["start_step"]
         )
@@ -143,7 +144,7 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves the model if this epoch is the best."""
-        if logs["val_loss"] < self._best:
+        if self._writes and logs["val_loss"] < self._best:
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
                 save_model(self.model, beside)

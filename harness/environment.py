@@ -36,7 +36,7 @@ _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.
 
 
 def check_single_task(environment: Mapping[str, str]) -> None:
-    """Refuses to train as one of several tasks, each of which would train everything.
+    """Refuses to measure as one of several tasks, each of which would train everything.
 
     Raises:
         InputError: when TF_CONFIG describes a cluster of several tasks, or SLURM started several.
@@ -48,8 +48,8 @@ def check_single_task(environment: Mapping[str, str]) -> None:
         raise InputError(f"TF_CONFIG is '{config:.200}', which is no cluster; unset it") from error
     if tasks > 1:
         raise InputError(
-            f"TF_CONFIG is '{config:.200}', a cluster of {tasks} tasks, and training on several "
-            "machines is not supported; unset it"
+            f"TF_CONFIG is '{config:.200}', a cluster of {tasks} tasks, which train together with "
+            "the command train or Trainer.fit alone; unset it"
         )
     # srun sets all of these for its step; a batch script has those of the job.
     for name, least in (("SLURM_STEP_NUM_TASKS", 2), ("SLURM_NTASKS", 2), ("SLURM_PROCID", 1)):

@@ -48,6 +48,13 @@ class LostFolderError(Exception):
     """
 
 
+class LostWorkerError(Exception):
+    """Another worker of the cluster ended or cannot be reached any more.
+
+    The command line prints the message alone and ends with exit code 1.
+    """
+
+
 class DivergenceError(Exception):
     """The loss of a run was no finite number at its end.
 

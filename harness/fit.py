@@ -137,6 +137,7 @@ def fit(
     # 2. Where it starts from.
     background = Background()
     checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
+    cluster = setup.devices.cluster
     if claim is not None and folder is not None:
         checkpoints = Checkpoints(
             folder / CHECKPOINT_FOLDER_NAME,
@@ -145,23 +146,29 @@ def fit(
             keep=options.keep,
             check=claim.check,
         )
-        if recorded is not None:
-            _check_same_data(folder, recorded, info)
-            restored = checkpoints.restore()
-            for why in restored.skipped:
-                _print(console, f"warning: {why} It is skipped.")
-            start_step, counters = restored.step, restored.about.get("counters", {})
-            before = decoded(Counters, counters, where=f"the checkpoint after step {start_step}")
-            _check_same_data(folder, restored.about.get("config", recorded), info)
-            kept_bytes(folder / METRICS_FILE_NAME, start_step)  # checks that they can be read
-            changed = changes(recorded, identity(setup))
-            earlier = recorded[RESOLVED].get("resumed")
-            resumed = [
-                *(earlier if isinstance(earlier, list) else []),
-                {"step": start_step, "changed": changed},
-            ]
-            if changed:
-                _print(console, changed_note(changed))
+
+    def restore() -> int:
+        nonlocal before, resumed
+        if folder is None or recorded is None or checkpoints is None:
+            return start_step
+        _check_same_data(folder, recorded, info)
+        restored = checkpoints.restore()
+        for why in restored.skipped:
+            _print(console, f"warning: {why} It is skipped.")
+        step, counters = restored.step, restored.about.get("counters", {})
+        before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
+        _check_same_data(folder, restored.about.get("config", recorded), info)
+        kept_bytes(folder / METRICS_FILE_NAME, step)  # checks that they can be read
+        changed = changes(recorded, identity(setup))
+        earlier = recorded[RESOLVED].get("resumed")
+        earlier = earlier if isinstance(earlier, list) else []
+        resumed = [*earlier, {"step": step, "changed": changed}]
+        if changed:
+            _print(console, changed_note(changed))
+        return step
+
+    start_step = cluster.from_chief(restore)
+    setup.engine.take_from_chief()
     start = run_start(
         setup,
         rows,
@@ -175,7 +182,9 @@ def fit(
     )
     keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
     history = keras_callbacks.history
-    if folder is not None and recorded is not None and _has_ended(start, folder, recorded):
+    if cluster.from_chief(lambda: _has_ended(start, folder, recorded)):
+        if folder is None:  # the chief alone writes
+            return Outcome(start=start, history=history)
         clean_run_folder(folder, event_folder, clear=False)
         _print(console, complete_note(folder, start_step))
         setup.model.load_weights(folder / MODEL_FILE_NAME)  # the last checkpoint's, or a callback's
@@ -224,7 +233,7 @@ def fit(
             observer.on_start(start)
         timeline.mark("start of the run")
         # A run that was killed after a callback had stopped it is only completed.
-        stopped = start_step > 0 and keras_callbacks.wants_to_stop
+        stopped = start_step > 0 and cluster.any(keras_callbacks.wants_to_stop)
         progress = train_loop(
             () if stopped else run.dispatches(epochs=epochs),
             run,
@@ -234,8 +243,8 @@ def fit(
             compiled=compiled,
             running={metric.name for metric in setup.task.stateful},
             start_step=start_step,
-            should_stop=lambda: interrupt.requested,
-            is_done=lambda: keras_callbacks.wants_to_stop,
+            should_stop=lambda: run.agree(cluster, wish=interrupt.requested),
+            is_done=lambda: bool(callbacks) and cluster.any(keras_callbacks.wants_to_stop),
             stop_at_nan=options.on_nan == "stop",
             saving=None if checkpoints is None else _saving(options, start_step, checkpoints),
             keep_best=keep_best,
@@ -255,6 +264,7 @@ def fit(
         # 5. What it leaves.
         keras_callbacks.finish()
         setup.engine.finish()
+        setup.engine.take_from_chief()  # whose callbacks may have gone back to the best epoch
         if claim is not None:
             claim.check()
         if progress.divergence is None and folder is not None:
@@ -375,7 +385,9 @@ def _check_same_data(folder: Path, recorded: Mapping[str, Any], info: DatasetInf
         )
 
 
-def _has_ended(start: RunStart, folder: Path, recorded: Mapping[str, Any]) -> bool:
+def _has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] | None) -> bool:
+    if folder is None or recorded is None:
+        return False
     if start.start_step > start.total_steps:
         raise InputError(
             f"the run has done {start.start_step} steps, which is more than --epochs "

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from harness.cluster.cluster import Cluster
 from harness.engine.checkpoints import Checkpoints
 from harness.engine.engine import Engine
 from harness.engine.inspection import NO_LOOKS, Looks
@@ -89,6 +90,15 @@ class Run:
     def ended(self, window: Window) -> None:
         """Adapts the length of the next dispatch to how long this one took."""
         self.cadence.after(window)
+
+    def agree(self, cluster: Cluster, *, wish: bool) -> bool:
+        """Whether one of the workers wishes to stop; the next dispatch gets the chief's length.
+        Asked after every dispatch."""
+        if cluster.is_alone:
+            return wish
+        stop, num_calls = cluster.most([wish, self.cadence.num_calls if cluster.is_chief else 0])
+        self.cadence.num_calls = num_calls
+        return bool(stop)
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
         """Evaluates on the validation rows, if there are any."""

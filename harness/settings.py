@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from harness.checks import require, require_count
@@ -93,6 +93,11 @@ class Settings:
         found = {name: value for name, value in recorded.items() if name in known}
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
+    def with_chosen(self, name: str, value: str) -> Settings:
+        """These, with one that was `auto` given, in words."""
+        chosen: dict[str, Any] = {name: int(value) if value.isdecimal() else value}
+        return replace(self, **chosen)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -145,7 +150,7 @@ def _implementation(known: Known) -> Choice:
         return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
-    rows = known.settings.batch_size // len(known.devices.names)
+    rows = known.settings.batch_size // known.devices.num_shares
     choice = choose_implementation(
         num_rows=rows,
         num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
@@ -207,7 +212,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     from harness.model.work import work_of_step
     from harness.pipeline.cadence import AIM_SECONDS, steps_per_call
 
-    rows = known.settings.batch_size // len(known.devices.names)
+    rows = known.settings.batch_size // known.devices.num_shares
     ids = rows * known.train.nnz / known.train.num_rows
     sets = known.train.ragged.values()
     assert known.model is not None
@@ -367,7 +372,7 @@ def step_range(text: str) -> tuple[int, int]:
     return first, last
 
 
-def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
+def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
     """Checks what can only be known once the data and the devices are.
 
     Raises:
@@ -378,15 +383,18 @@ def check_batch(*, batch_size: int, rows: int, replicas: int) -> None:
         f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
         f"set --batch-size to {rows} or less",
     )
-    require_even_shares(batch_size, replicas)
+    require_even_shares(batch_size, replicas, workers=workers)
 
 
-def require_even_shares(batch_size: int, replicas: int) -> None:
-    """Raises InputError unless every replica gets as many rows of a batch."""
+def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> None:
+    """Raises InputError unless every replica of every worker gets as many rows of a batch."""
+    of_workers = f" of each of {workers} workers" if workers > 1 else ""
+    replicas *= workers
     below = batch_size // replicas * replicas
     possible = f"{below} or {below + replicas}" if below else f"{below + replicas}"
     require(
         batch_size % replicas == 0,
-        f"--batch-size is {batch_size}, which does not divide over {replicas} replicas; "
+        f"--batch-size is {batch_size}, which does not divide over {replicas // workers} "
+        f"replicas{of_workers}; "
         f"set --batch-size to {possible}, or --replicas to a divisor",
     )

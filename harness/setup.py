@@ -1,19 +1,19 @@
 """What a trainer settles and builds from the first rows that it sees."""
 
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import cast
 
 import keras
 from rich.console import Console
 
+from harness.cluster.cluster import ALONE, Cluster
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe, kept_bytes
-from harness.environment import check_single_task, warn_of_gpus
+from harness.environment import warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
 from harness.measures import Measures, are_classes
@@ -81,12 +81,14 @@ class Setup:
             batch_size=self.settings.batch_size,
             rows=examples.num_rows,
             replicas=self.devices.num_replicas,
+            workers=self.devices.cluster.num_workers,
         )
         examples = self.checked(examples)
         plan = training_plan(
             Columns.of(examples).lengths,
             batch_size=self.settings.batch_size,
-            replicas=len(self.devices.names),
+            replicas=self.devices.num_shares,
+            first_share=self.devices.first_share,
             steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
             seed=self.settings.seed,
             epochs=epochs,
@@ -99,7 +101,7 @@ class Setup:
         """Rows in their own order, with or without labels."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
-        replicas = len(self.devices.names)
+        replicas = self.devices.num_shares
         batch_size = -(-batch_size // replicas) * replicas
         choice = self.choices.get("steps_per_dispatch")
         steps = int(choice.name) if choice else _EVALUATION_STEPS
@@ -108,6 +110,7 @@ class Setup:
             Columns.of(examples).lengths,
             batch_size=batch_size,
             replicas=replicas,
+            first_share=self.devices.first_share,
             steps_per_call=min(steps, -(-examples.num_rows // batch_size)),
         )
         return Rows(feed=self._feed(examples), plan=plan)
@@ -178,6 +181,7 @@ def set_up(
     before: Settings | None = None,
     console: Console | None = None,
     timeline: Timeline | None = None,
+    cluster: Cluster = ALONE,
 ) -> Setup:
     """Sets up the devices, settles every `auto`, and builds the model and its engine.
 
@@ -189,13 +193,13 @@ def set_up(
         before: settings of the run that is resumed, every `auto` settled.
         console: where to warn of GPUs that cannot be used.
         timeline: to mark the stages on.
+        cluster: of the workers that train together.
 
     Raises:
         InputError: when the settings do not fit the rows, the model or the devices.
     """
     timeline = timeline or Timeline()
     train = parts[0]
-    check_single_task(os.environ)
     if console is not None:
         warn_of_gpus(console)
     if settings.deterministic:
@@ -204,10 +208,15 @@ def set_up(
         settings.replicas,
         batch_size=settings.batch_size if training else None,
         before=int(before.replicas) if before else None,
+        cluster=cluster,
     )
+    cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
     if training:
         check_batch(
-            batch_size=settings.batch_size, rows=train.num_rows, replicas=devices.num_replicas
+            batch_size=settings.batch_size,
+            rows=train.num_rows,
+            replicas=devices.num_replicas,
+            workers=cluster.num_workers,
         )
     timeline.mark("devices")
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
@@ -228,7 +237,7 @@ def set_up(
         before=before,
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
-    known.chosen["precision"] = settle("precision", known)
+    known.chosen["precision"] = _settled("precision", known, cluster)
     model = build_model(
         given,
         train,
@@ -248,7 +257,7 @@ def set_up(
         settled.check_outputs(model, shape)
     known = replace(known, model=model, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
-        known.chosen[name] = settle(name, known)
+        known.chosen[name] = _settled(name, known, cluster)
     timeline.mark("settling what is auto")
     unique = frozenset(
         name
@@ -275,6 +284,17 @@ def set_up(
     )
     timeline.mark("engine")
     return setup
+
+
+def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
+    """What a setting comes to; with several workers the chief chooses, and each checks that it can
+    be had there."""
+    if cluster.is_alone:
+        return settle(name, known)
+    choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
+    if not cluster.is_chief:
+        settle(name, replace(known, settings=known.settings.with_chosen(name, choice.name)))
+    return choice
 
 
 def own_precision(model: keras.Model, settings: Settings) -> Choice:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from harness.loop import Rows
 from harness.model.network import layer_infos
 from harness.observe import host
 from harness.records import Choice, DatasetInfo, RunStart
-from harness.settings import RunOptions
+from harness.settings import RunOptions, Settings
 from harness.setup import Setup
 
 _MAX_NAME = 100
@@ -94,4 +95,20 @@ def identity(setup: Setup) -> dict[str, Any]:
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
         "tensorflow": host.versions()["tensorflow"],
+    }
+
+
+def facts_of(
+    settings: Settings, others: Mapping[str, Any], *parts: Examples | None
+) -> dict[str, Any]:
+    """What must be the same in all workers, by what a message calls it.
+
+    Args:
+        settings, others: by name.
+        parts: rows to train, to validate and to test on.
+    """
+    named = {**asdict(settings), **others}
+    return {
+        **{name.replace("_", " "): str(value) for name, value in named.items()},
+        "data": [part and part.fingerprint for part in parts],
     }

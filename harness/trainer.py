@@ -1,8 +1,9 @@
 """The trainer: what users hold. A model, a task and settings, with fit, evaluate, predict, save."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from harness.checks import require_count
+from harness.cluster.cluster import cluster_of
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
+from harness.environment import check_single_task
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, fit
 from harness.interrupt import Terminated
@@ -29,7 +32,7 @@ from harness.resuming import Resume, check_resumable, settled
 from harness.run_folder import claim_run_folder, event_folder_of
 from harness.settings import RunOptions, Settings
 from harness.setup import Setup, set_up
-from harness.start import dataset_info, run_start
+from harness.start import dataset_info, facts_of, run_start
 from harness.task import Kind, Task
 from harness.terminal import lasting
 from harness.timeline import Timeline
@@ -134,6 +137,9 @@ class Trainer:
         is a `run_dir`. So do SIGTERM and SIGUSR1; the program then ends too, unless it catches
         `harness.interrupt.Terminated`. A second Ctrl-C or SIGTERM ends it at once.
 
+        Where TF_CONFIG or SLURM names several workers, call it in all of them, with the same rows
+        and settings: they train one model, and the first of them prints and writes.
+
         Args:
             train: rows with labels.
             validation: rows to evaluate at the end of every epoch.
@@ -161,6 +167,7 @@ class Trainer:
                 Nothing has been written or removed then.
             OSError: when a file cannot be written, naming it.
             DivergenceError: when the loss was not finite at the end, after all else.
+            LostWorkerError: when another worker ended or cannot be reached any more.
             Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
         """
         require_count("epochs", epochs)
@@ -170,41 +177,53 @@ class Trainer:
             callbacks = [callbacks]
         asked = RunOptions(**_known(RunOptions, options))
         timeline = timeline or Timeline()
+        cluster = cluster_of(os.environ)
+        if not cluster.is_chief:
+            verbose, run_dir, overwrite = False, None, False
+            asked = replace(asked, profile_steps=None, telemetry_hz=0)
         shown = lasting(console or Console()) if verbose else None
         parts = [Examples.of(rows) for rows in (train, validation) if rows is not None]
         held_out = parts[1] if len(parts) > 1 else None
         tested = held_out if test is None or test is validation else Examples.of(test)
         config = config or self._config(asked, epochs)
-        with ExitStack() as claims:
+        with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
-            claim = recorded = before = None
-            goes_on = False
-            if run_dir is not None:
-                is_own = self._folder is not None and Path(run_dir).absolute() == self._folder
-                claim = claim_run_folder(
-                    run_dir, claims, resume=resume or is_own, overwrite=overwrite
+            claim = recorded = event_folder = None
+
+            def opened() -> dict[str, Any] | None:
+                """Returns the settings of the run that is resumed."""
+                nonlocal claim, recorded, event_folder, overwrite
+                if run_dir is not None:
+                    is_own = self._folder is not None and Path(run_dir).absolute() == self._folder
+                    claim = claim_run_folder(
+                        run_dir, claims, resume=resume or is_own, overwrite=overwrite
+                    )
+                    goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+                    if goes_on:
+                        recorded = check_resumable(claim.path, config)
+                event_folder = event_folder_of(
+                    asked.tensorboard,
+                    None if claim is None else claim.path,
+                    claims,
+                    may_hold_events=recorded is not None or overwrite or self.step > 0,
                 )
-                goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
-                if goes_on:
-                    recorded = check_resumable(claim.path, config)
-                    before = Settings.of(recorded["execution"])
-            event_folder = event_folder_of(
-                asked.tensorboard,
-                None if claim is None else claim.path,
-                claims,
-                may_hold_events=goes_on or overwrite or self.step > 0,
-            )
+                return None if recorded is None else recorded["execution"]
+
+            execution = cluster.from_chief(opened)
+            before = None if execution is None else Settings.of(execution)
             before_it = self._setup
             claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
             setup = self._set_up(
                 *parts, training=True, before=before, console=shown, timeline=timeline
             )
+            facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
+            cluster.require_same(facts_of(self.settings, facts, *parts, tested))
             steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
             epochs_done = self.step // self._steps_per_epoch if self._steps_per_epoch else 0
             step = self.step
             if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
                 step = epochs_done * steps_per_epoch
-            epochs = epochs if goes_on else epochs_done + epochs
+            epochs = epochs if before is not None else epochs_done + epochs
             self.last = fit(
                 setup,
                 parts[0],
@@ -225,6 +244,7 @@ class Trainer:
                 summary=summary,
                 timeline=timeline,
             )
+            cluster.any(False)  # the others stay until the chief has written everything
         self._vocabulary = vocabulary or self._vocabulary
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
@@ -264,9 +284,10 @@ class Trainer:
         setup.task.check_labels(examples)
         ready = setup.rows_to_evaluate(examples)
         measures = setup.measures(examples)
-        evaluation, _ = setup.engine.evaluate(
-            ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
-        )
+        with setup.devices.cluster.watched():
+            evaluation, _ = setup.engine.evaluate(
+                ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
+            )
         found = {"loss": evaluation.loss, **evaluation.metrics}
         return found, None if measures is None else measures.quality()
 
@@ -276,7 +297,8 @@ class Trainer:
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         ready = setup.rows_to_evaluate(examples)
-        return setup.engine.predict(ready.feed, ready.plan)
+        with setup.devices.cluster.watched():
+            return setup.engine.predict(ready.feed, ready.plan)
 
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""
@@ -310,6 +332,7 @@ class Trainer:
             epochs: whose orders are drawn; the first follows the last.
             console: where to warn of GPUs that cannot be used; None: nowhere.
         """
+        check_single_task(os.environ)
         examples = Examples.of(train)
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
@@ -340,6 +363,7 @@ class Trainer:
                 return made
             made.engine.states[0].write_to_model()
             given = made.model
+        how["cluster"] = cluster_of(os.environ)
         self._setup = set_up(
             given, self._task, self._optimizer, self.settings, *parts, training=training, **how
         )

@@ -56,6 +56,13 @@ ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),
     Room(name="ground", modules=GROUND),
     Room(
+        name="cluster",
+        modules=("harness.cluster",),
+        packages=frozenset({"numpy"}),
+        late_packages=frozenset({"tensorflow"}),
+        rooms=GROUND,
+    ),
+    Room(
         name="data",
         modules=("harness.data",),
         packages=frozenset({"numpy", "pyarrow"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.checks import require, require_count
+from harness.cluster.membership import membership
 from harness.data.options import DataConfig
 from harness.errors import DivergenceError
 from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
@@ -223,7 +225,8 @@ def train(
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     output = config.output
-    if output.resume == "auto" and output.report == "off":  # else the report may be missing
+    alone = membership(os.environ).num_workers == 1  # else the chief says so to the others
+    if alone and output.resume == "auto" and output.report == "off":  # else it may be missing
         assert output.run_dir is not None
         folder = Path(output.run_dir).absolute()
         if (num_steps := completed_steps(folder, asdict(config))) is not None:
@@ -275,6 +278,11 @@ def train(
         pass
     outcome = trainer.last
     assert outcome is not None
+    if not outcome.start.run_dir:  # of several workers the chief alone prints and writes
+        if diverged is not None:
+            raise diverged
+        stopped = outcome.progress is not None and outcome.progress.interrupted
+        return EXIT_INTERRUPTED if stopped else 0
     if outcome.progress is None:  # all was done before
         _report(config, trainer, data, outcome, console)
         return 0

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
+from harness.cluster.cluster import ALONE, Cluster
 from harness.errors import InputError
 from harness.memory import free_bytes
 
@@ -30,7 +31,7 @@ class Devices:
     names: tuple[str, ...]
     """TensorFlow's names, such as `/GPU:0`."""
     num_replicas: int
-    """Shares of a batch; as many on each device."""
+    """Of this process; as many on each device."""
     device_type: Literal["CPU", "GPU"]
     descriptions: tuple[str, ...]
     """For people: the name and, for a GPU, its model."""
@@ -43,6 +44,18 @@ class Devices:
     """Of one device."""
     why: str = "asked for"
     """Why so many replicas."""
+    cluster: Cluster = ALONE
+    """The workers that train together, each with as many devices."""
+
+    @property
+    def num_shares(self) -> int:
+        """Shares of a batch: one for each device of each worker."""
+        return len(self.names) * self.cluster.num_workers
+
+    @property
+    def first_share(self) -> int:
+        """Which share the first device of this process trains."""
+        return len(self.names) * self.cluster.index
 
     def free_bytes(self) -> int:
         """What is left of the memory of a device, the last one."""
@@ -53,7 +66,11 @@ class Devices:
 
 
 def set_up_devices(
-    replicas: Literal["auto"] | int, *, batch_size: int | None = None, before: int | None = None
+    replicas: Literal["auto"] | int,
+    *,
+    batch_size: int | None = None,
+    before: int | None = None,
+    cluster: Cluster = ALONE,
 ) -> Devices:
     """Chooses the devices, and lets GPU memory grow on demand.
 
@@ -65,6 +82,7 @@ def set_up_devices(
         batch_size: rows of a global batch; None where nothing is trained.
         before: replicas of the run that is resumed; `auto` takes as many, where there are as many
             GPUs.
+        cluster: whose runtime is started as well.
 
     Raises:
         InputError: when more replicas are asked for than the machine has GPUs, or than this
@@ -73,11 +91,13 @@ def set_up_devices(
     gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
     why = "asked for"
     if replicas == "auto":
-        replicas, why = choose_replicas(len(gpus), batch_size)
+        rows = None if batch_size is None else batch_size // cluster.num_workers
+        replicas, why = choose_replicas(len(gpus), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
     if gpus:
-        return _on_gpus(gpus, replicas, why)
+        return _on_gpus(gpus, replicas, why, cluster)
+    cluster.start(num_gpus=0)
     if replicas > 1:
         why += "; on a CPU one program trains whole batches, as with 1"
     return Devices(
@@ -87,6 +107,7 @@ def set_up_devices(
         descriptions=("/CPU:0",),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         why=why,
+        cluster=cluster,
     )
 
 
@@ -125,7 +146,9 @@ def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
     )
 
 
-def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int, why: str) -> Devices:
+def _on_gpus(
+    gpus: list[tf.config.PhysicalDevice], replicas: int, why: str, cluster: Cluster
+) -> Devices:
     if replicas > len(gpus):
         raise InputError(
             f"--replicas is {replicas} but TensorFlow shows {len(gpus)} GPUs to this process; set "
@@ -145,6 +168,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int, why: str) -> D
                 f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
                 "afterwards; start another process"
             ) from error
+    cluster.start(num_gpus=replicas)
     tf.config.list_logical_devices("GPU")  # makes them, with what was set
     if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
         _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
@@ -164,6 +188,7 @@ def _on_gpus(gpus: list[tf.config.PhysicalDevice], replicas: int, why: str) -> D
         pci_bus_ids=tuple(map(_pci_bus_id, local[:replicas])),
         memory_bytes=min(device.memory_limit for device in local),
         why=why,
+        cluster=cluster,
     )
 
 

@@ -47,15 +47,24 @@ class Engine:
         scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
         self.states = tuple(
             State(
-                model, optimizer, device=device, place=place, scaled=scaled, metrics=task.stateful
+                model,
+                optimizer,
+                device=device,
+                place=place,
+                share=devices.first_share + place,
+                scaled=scaled,
+                metrics=task.stateful,
             )
             for place, device in enumerate(devices.names)
         )
         self._task = task
+        self._cluster = devices.cluster
         call = Caller(
-            model, implementation=implementation, unique=unique, num_devices=len(self.states)
+            model, implementation=implementation, unique=unique, num_devices=devices.num_shares
         )
-        program = functools.partial(Program, states=self.states, implementation=implementation)
+        program = functools.partial(
+            Program, states=self.states, implementation=implementation, cluster=devices.cluster
+        )
         row_sums = 1 + task.with_accuracy
         self._step = TrainingStep(call, task)
         self._training = program("training step", self._step, row_sums=row_sums)
@@ -101,7 +110,7 @@ class Engine:
         for own in zip(*calls, strict=True):
             with tf.device(own[0].device):
                 by_device.append(tf.add_n(own))
-        sums = np.sum([own.numpy() for own in by_device], axis=0)
+        (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
         skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
         for scale in scales if skipped else ():
@@ -139,7 +148,8 @@ class Engine:
         def measure(parts: Sequence[tf.Tensor]) -> None:
             """Adds a call's probabilities: from each device [steps, rows, outputs]."""
             if measures is not None and parts:
-                together = np.concatenate([part.numpy() for part in parts], axis=1)
+                own = np.concatenate([part.numpy() for part in parts], axis=1)
+                together = np.concatenate(self._cluster.gather(own), axis=1)
                 together = together.reshape(-1, together.shape[-1])
                 measures.add(together[: plan.num_rows - measures.num_rows])  # padding comes last
 
@@ -154,7 +164,7 @@ class Engine:
                 fetched = list(outputs)
             examples += dispatch.examples
         measure(fetched)
-        sums = np.sum([parts.numpy() for parts in pending], axis=0)
+        (sums,) = self._cluster.total(np.sum([parts.numpy() for parts in pending], axis=0))
         metrics = self._metrics(sums, examples)
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
@@ -175,9 +185,24 @@ class Engine:
                 for first in range(call.first, call.first + call.num_steps):
                     one = Call(first=first, num_steps=1, capacity=call.capacity)
                     self._prediction.compile(batches, num_steps=1, capacity=one.capacity, at_step=0)
-                    for outputs, real in self._prediction(one, batches):
-                        parts.append(outputs.numpy()[real.numpy() > 0])
+                    own = self._prediction(one, batches)
+                    outputs, real = (
+                        np.concatenate(self._cluster.gather(np.concatenate(part)))
+                        for part in zip(*(map(np.asarray, each) for each in own), strict=True)
+                    )
+                    parts.append(outputs[real > 0])
         return np.concatenate(parts)
+
+    def take_from_chief(self) -> None:
+        """Gives every worker the chief's state.
+
+        Raises:
+            InputError: when one has another model or optimizer.
+        """
+        if not self._cluster.is_alone:
+            arrays = self._cluster.arrays_of_chief(self.states[0].save())
+            for state in self.states:
+                state.restore(arrays)
 
     def finish(self) -> None:
         """Gives the model the trained weights; an optimizer that averages them, the averages."""
@@ -207,6 +232,11 @@ class Engine:
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
-            sums = [np.sum(parts, axis=0) for parts in zip(*devices, strict=True)]
-            found[metric.name] = float(metric.stateless_result([tf.constant(s) for s in sums]))
+            sums = self._cluster.total(
+                *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
+            )
+            held = zip(sums, metric.variables, strict=True)
+            found[metric.name] = float(
+                metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
+            )
         return {name: found[name] for name in self._task.metric_names}

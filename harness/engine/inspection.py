@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from harness.engine.normalization import AllReduce
-from harness.engine.program import Program, Step
+from harness.engine.program import Program, Step, StepInTwo
 from harness.engine.state import State
 from harness.engine.step import Caller, gradients_of
 from harness.model.layers import MultiHotDense
@@ -45,32 +45,41 @@ class Looks:
 NO_LOOKS = Looks()
 
 
-def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> Step:
-    """A step that changes nothing.
+class LookAtGradients(StepInTwo):
+    """A step that changes nothing; returns the gradients that an update would get, for
+    `State.trainable`, and `_counts`."""
 
-    Args:
+    def __init__(self, call: Caller, task: SettledTask, *, reference: keras.Model | None) -> None:
+        """Args:
         call, task: what is trained.
         reference: computes the same in float32; None where nothing is to be compared.
+        """
+        self._call = call
+        self._task = task
+        self._reference = reference
 
-    Returns:
-        What computes the gradients that an update would get, for `State.trainable`, and `_counts`.
-    """
+    def begin(
+        self, state: State, share: Share, all_reduce: AllReduce
+    ) -> tuple[list[tf.Tensor], None]:
+        """The gradients, and those in float32 if they are to be compared."""
 
-    def step(
-        state: State, share: Share, all_reduce: AllReduce
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
         def gradients(model: keras.Model | None, *, scaled: bool) -> list[tf.Tensor]:
-            return all_reduce(
-                gradients_of(
-                    call, task, state, share, all_reduce, scaled=scaled, model=model
-                ).gradients
-            )
+            return gradients_of(
+                self._call, self._task, state, share, all_reduce, scaled=scaled, model=model
+            ).gradients
 
         own = gradients(None, scaled=True)
-        exact = [] if reference is None else gradients(reference, scaled=False)
-        return own, _counts(own, exact)
+        exact = [] if self._reference is None else gradients(self._reference, scaled=False)
+        return [*own, *exact], None
 
-    return step
+    def finish(
+        self, state: State, summed: Sequence[tf.Tensor], carried: None
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Counts in the sums."""
+        del state, carried
+        num_own = len(summed) if self._reference is None else len(summed) // 2
+        own = list(summed[:num_own])
+        return own, _counts(own, summed[num_own:])
 
 
 class Inspector:
@@ -96,7 +105,7 @@ class Inspector:
         @functools.cache
         def looking() -> Program:
             reference = float32_twin(model) if self._is_comparable else None
-            return program("look at gradients", look_at_gradients(call, task, reference=reference))
+            return program("look at gradients", LookAtGradients(call, task, reference=reference))
 
         self._program = looking
 

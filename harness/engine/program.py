@@ -5,8 +5,14 @@ evaluation and a look at gradients are functions handed to it. A loop has a cons
 one known at run time alone, a GPU would ask the host in every iteration whether to go on. On
 several GPUs each runs the whole loop, and all that crosses between them inside is the function's
 all-reduce.
+
+Between processes XLA has no collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to
+tell other processes NCCL's id. So with several workers what comes before a step's all-reduce and
+what comes after it are programs of their own, and TensorFlow's collective runs between them, in a
+loop that is a graph.
 """
 
+import abc
 import functools
 import itertools
 import time
@@ -15,9 +21,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from harness.cluster.cluster import ALONE, Cluster
 from harness.engine.culprit import named_culprit
 from harness.engine.normalization import AllReduce
 from harness.engine.state import State
+from harness.errors import InputError
 from harness.pipeline.batch import AnyBatches, Share
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
@@ -32,6 +40,22 @@ _INSTANCE_KEYS = itertools.count(0, 10_000)
 
 Step = Callable[[State, Share, AllReduce], Any]
 """What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
+
+
+class StepInTwo(abc.ABC):
+    """A step that sums over all devices once, so that it can be cut there."""
+
+    @abc.abstractmethod
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
+        """What is summed over all devices, a list of tensors; and what goes on to `finish`."""
+
+    @abc.abstractmethod
+    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
+        """What the step returns."""
+
+    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
+        to_sum, carried = self.begin(state, share, all_reduce)
+        return self.finish(state, all_reduce(to_sum), carried)
 
 
 @functools.lru_cache
@@ -50,6 +74,7 @@ class Program:
         *,
         states: Sequence[State],
         implementation: str,
+        cluster: Cluster = ALONE,
         row_sums: int | None = None,
         row_outputs: int | None = None,
     ) -> None:
@@ -58,6 +83,7 @@ class Program:
         step: what is done with a batch.
         states: of each device.
         implementation: of the multi-hot product, and so of reading batches.
+        cluster: whose workers run the same program, in step.
         row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
             are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
             it returns anything, and is run one step at a time.
@@ -69,6 +95,7 @@ class Program:
         self._states = tuple(states)
         self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
+        self._cluster = cluster
         self._row_sums = row_sums
         self._row_outputs = row_outputs
         self._instance_key = next(_INSTANCE_KEYS)
@@ -130,6 +157,10 @@ class Program:
     def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
         returns."""
+        if isinstance(self._step, StepInTwo) and not self._cluster.is_alone:
+            return tf.function(
+                self._loop_in_two(self._step, device, num_steps, capacity), autograph=False
+            )
         loop = functools.partial(self._loop, device, num_steps, capacity)
         return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -201,6 +232,49 @@ class Program:
         )
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
+    def _loop_in_two(
+        self, step: StepInTwo, device: int, num_steps: int, capacity: Capacity
+    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
+        """As `_loop`, but for the all-reduce, which is in no compiled program."""
+        state = self._states[device]
+        shapes: list[tuple[tf.DType, tf.TensorShape]] = []
+
+        @tf.function(jit_compile=True, autograph=False)
+        def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            with tf.name_scope("input"):
+                read = batches.reader(
+                    number, 1, capacity=capacity, implementation=self._implementation
+                )
+                share = read(tf.constant(0))
+            to_sum, carried = step.begin(state, share, _refused)
+            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
+            return list(to_sum), carried
+
+        @tf.function(jit_compile=True, autograph=False)
+        def finish(joined: list[tf.Tensor], carried: Any) -> Any:
+            return step.finish(state, _parted(joined, shapes), carried)
+
+        def once(batches: AnyBatches, number: tf.Tensor) -> Any:
+            to_sum, carried = begin(batches, number)
+            keys = itertools.count(self._instance_key)
+            # Joined out here: XLA would fuse what computes the tensors into the copy, element by
+            # element, which takes a hundred times as long as the step (measured on a CPU).
+            return finish(self._all_reduce(keys, _joined(to_sum)), carried)
+
+        def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
+            if self._row_sums is None:
+                assert num_steps == 1, num_steps
+                return once(batches, first)
+            _, sums = tf.while_loop(
+                lambda done, _: done < num_steps,
+                lambda done, sums: (done + 1, sums + once(batches, first + done)),
+                (tf.constant(0, tf.int64), tf.zeros([self._row_sums, batches.num_rows])),
+                parallel_iterations=1,
+            )
+            return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+
+        return loop
+
     def _kept(
         self, num_steps: int, num_rows: int, once: Callable[[tf.Tensor], Any]
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -228,13 +302,14 @@ class Program:
         self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
     ) -> list[tf.Tensor]:
         names = self._device_names
-        if len(names) == 1:
+        group_size = len(names) * self._cluster.num_workers
+        if group_size == 1:
             return list(tensors)
         # The operation behind tf.distribute's own all-reduces, which XLA compiles for GPUs.
         group_key = _GROUP_KEYS.setdefault(names, _FIRST_GROUP_KEY + len(_GROUP_KEYS))
         reduced = functools.partial(
             tf.raw_ops.CollectiveReduceV2,
-            group_size=len(names),
+            group_size=group_size,
             group_key=group_key,
             ordering_token=[],
             merge_op="Add",
@@ -242,3 +317,31 @@ class Program:
         )
         with tf.name_scope("all_reduce"):
             return [reduced(input=t, instance_key=next(instance_keys)) for t in tensors]
+
+
+def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """One vector for each type: between processes every all-reduce costs a round trip."""
+    types = sorted({tensor.dtype for tensor in tensors}, key=str)
+    return [
+        tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
+        for kind in types
+    ]
+
+
+def _parted(
+    joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
+) -> list[tf.Tensor]:
+    """The inverse."""
+    types = sorted({dtype for dtype, _ in shapes}, key=str)
+    parts = {
+        kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))
+        for kind, vector in zip(types, joined, strict=True)
+    }
+    return [tf.reshape(next(parts[kind]), shape) for kind, shape in shapes]
+
+
+def _refused(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    raise InputError(
+        "the model has BatchNormalization layers, which need all rows of a batch at once, and "
+        "these lie on several workers; use LayerNormalization, or train with one worker"
+    )

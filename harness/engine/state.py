@@ -50,6 +50,7 @@ class State:
         *,
         device: str,
         place: int,
+        share: int | None = None,
         scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
     ) -> None:
@@ -58,13 +59,14 @@ class State:
         optimizer: updates the weights; a copy of it is used.
         device: where the state lies, such as `/GPU:0`. The first device shares the model's own
             variables, but for small ones; another has copies.
-        place: of the device among all.
+        place: of the device among those of this process.
+        share: of a batch that it trains, over all workers; None is `place`.
         scaled: whether the loss is scaled (float16).
         metrics: those that keep sums of their own.
         """
         self.device = device
         self._model = model
-        self._place = place
+        self._share = place if share is None else share
         own = place == 0
         named = variables_by_name(model)
         weights = {n: v for n, v in named.items() if v.trainable}
@@ -221,7 +223,7 @@ class State:
     def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
         """Makes the seeds of each device follow from those of the first one."""
         for name, seed in self._seeds.items():
-            seed.assign(first[name] + np.array([self._place * _SEED_STRIDE, 0], np.int64))
+            seed.assign(first[name] + np.array([self._share * _SEED_STRIDE, 0], np.int64))
 
     def _stored(self) -> list[Stored]:
         """Everything that is saved."""

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from harness.engine.normalization import AllReduce, over_all_rows
-from harness.engine.program import Step
+from harness.engine.program import Step, StepInTwo
 from harness.engine.state import Called, State
 from harness.model.layers import Surroundings, computing
 from harness.pipeline.batch import Share
@@ -139,7 +139,7 @@ def gradients_of(
     return Gradients(gradients, unused, judged, called)
 
 
-class TrainingStep:
+class TrainingStep(StepInTwo):
     """Changes the state by one batch; returns its row sums."""
 
     def __init__(self, call: Caller, task: SettledTask) -> None:
@@ -147,23 +147,38 @@ class TrainingStep:
         self._task = task
         self.unused: tuple[str, ...] = ()
         """Names of weights that the loss does not depend on, known once the step is traced."""
+        self._kept: list[str] = []
 
-    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
+    def begin(
+        self, state: State, share: Share, all_reduce: AllReduce
+    ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]:
+        """The gradients, and the numbers that layers keep; then the other changes and the row
+        sums."""
         gradients, self.unused, judged, called = gradients_of(
             self._call, self._task, state, share, all_reduce
         )
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.
         changes = called.changes
-        kept = [name for name, value in changes.items() if value.dtype.is_floating]
-        means = [changes[name] / self._call.num_devices for name in kept]
-        summed = all_reduce([*gradients, *means])
-        changes |= zip(kept, summed[len(gradients) :], strict=True)
-        state.assign(changes)
-        state.apply(summed[: len(gradients)])
+        self._kept = [name for name, value in changes.items() if value.dtype.is_floating]
+        means = [changes.pop(name) / self._call.num_devices for name in self._kept]
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
-            return row_sums(judged, share, called.added_loss)
+            sums = row_sums(judged, share, called.added_loss)
+        return [*gradients, *means], (changes, sums)
+
+    def finish(
+        self,
+        state: State,
+        summed: Sequence[tf.Tensor],
+        carried: tuple[dict[str, tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
+        """Updates the state; the row sums."""
+        changes, sums = carried
+        num_gradients = len(summed) - len(self._kept)
+        state.assign({**changes, **dict(zip(self._kept, summed[num_gradients:], strict=True))})
+        state.apply(summed[:num_gradients])
+        return sums
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:

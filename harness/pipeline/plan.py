@@ -102,6 +102,7 @@ class Plan:
     batch_size: int
     """B, over all replicas."""
     replicas: int
+    """R, over all workers."""
     steps_per_call: int
     """L: calls begin at its multiples, counted from the epoch's first step."""
     seed: int | None
@@ -111,6 +112,8 @@ class Plan:
     """Whether rows are permuted as by `block_order`."""
     distinct_epochs: int | None = None
     """After so many the orders repeat, as in a benchmark; None: they never do."""
+    first_share: int = 0
+    """The first replica that this process has a device for."""
 
     @property
     def num_rows(self) -> int:
@@ -212,6 +215,7 @@ def training_plan(
     epochs: int,
     in_blocks: bool = False,
     repeating: bool = False,
+    first_share: int = 0,
 ) -> Plan:
     """A plan whose order is drawn anew for every epoch, for a run of so many epochs; with
     `in_blocks`, as by `block_order`; with `repeating`, for one that goes on with the first of them
@@ -225,6 +229,7 @@ def training_plan(
         in_blocks=in_blocks,
         capacities=capacities_for_any_order(lengths, rows=batch_size // replicas),
         distinct_epochs=epochs if repeating else None,
+        first_share=first_share,
     )
     looked_at = min(epochs, max(1, _MAX_ROWS_LOOKED_AT // lengths.shape[1]))
     seen = capacity_for_batches(_nnz(plan, plan.order(epoch)) for epoch in range(looked_at))
@@ -235,7 +240,12 @@ def training_plan(
 
 
 def evaluation_plan(
-    lengths: np.ndarray, *, batch_size: int, replicas: int, steps_per_call: int
+    lengths: np.ndarray,
+    *,
+    batch_size: int,
+    replicas: int,
+    steps_per_call: int,
+    first_share: int = 0,
 ) -> Plan:
     """A plan that visits the rows once in stored order, with a single capacity, in whole calls."""
     # As many calls, of the same length: the fewest empty batches.
@@ -248,6 +258,7 @@ def evaluation_plan(
         steps_per_call=even,
         seed=None,
         capacities=Capacities(typical=(), largest=()),
+        first_share=first_share,
     )
     return replace(plan, capacities=capacity_for_batches([_nnz(plan, plan.order(0))]))
 

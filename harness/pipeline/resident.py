@@ -69,7 +69,8 @@ class Resident:
         planned = EpochPlan(plan, epoch)
         rows = planned.order.astype(np.uint32)
         batches = []
-        for replica, (device, sets) in enumerate(zip(self._devices, self._sets, strict=True)):
+        own = zip(self._devices, self._sets, strict=True)
+        for replica, (device, sets) in enumerate(own, plan.first_share):
             with tf.device(device):
                 batches.append(
                     ResidentBatches(

@@ -71,21 +71,25 @@ class Stream:
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
         """Elements: the `StreamBatches` of each device."""
         columns = self._columns
+        own = slice(plan.first_share, plan.first_share + len(self._devices))
 
         def calls() -> Iterator[tuple[Any, ...]]:
             for dispatch, rows in _planned(plan, epochs, start_step):
                 padding = plan.steps_per_call - len(rows), *rows.shape[1:]
                 padded = np.concatenate([rows, np.full(padding, plan.num_rows)])
                 capacity = np.array(dispatch.calls[0].capacity, np.int64)
+                batch_rows = (padded < plan.num_rows).sum(axis=(1, 2))
+                padded = padded[:, own]
                 if columns is None:
-                    yield padded, capacity
+                    yield padded, capacity, batch_rows
                 else:
-                    yield _numbered_anew(padded, columns, plan.num_rows, capacity)
+                    yield _numbered_anew(padded, columns, plan.num_rows, capacity, batch_rows)
 
-        shape = plan.steps_per_call, plan.replicas, plan.rows_per_replica
+        shape = plan.steps_per_call, len(self._devices), plan.rows_per_replica
         signature: tuple[Any, ...] = (
             tf.TensorSpec(shape, tf.int64),
             tf.TensorSpec([len(self._rows.ragged)], tf.int64),
+            tf.TensorSpec([plan.steps_per_call], tf.int64),
         )
         gather: Callable[..., Any] = functools.partial(
             _gather, num_rows=plan.num_rows, columns=self._rows
@@ -108,15 +112,20 @@ class Stream:
 
 
 def _numbered_anew(
-    rows: np.ndarray, columns: Columns, num_rows: int, capacity: np.ndarray
+    rows: np.ndarray,
+    columns: Columns,
+    num_rows: int,
+    capacity: np.ndarray,
+    batch_rows: np.ndarray,
 ) -> tuple[Any, ...]:
     """The arguments of `_gather` for columns of the rows of one dispatch alone.
 
     Args:
-        rows: int64 [L, R, b].
+        rows: of the devices of this process, int64 [L, R, b].
         columns: of all rows.
         num_rows: of these; also the index of the empty row.
         capacity: [columns].
+        batch_rows: [L].
     """
     is_real = rows < num_rows
     count = int(is_real.sum())
@@ -125,7 +134,7 @@ def _numbered_anew(
     taken = columns.take(rows[is_real]).padded()
     for name, array in taken.dense.items():
         array[-1] = columns.dense[name][0]  # as of all rows
-    return places, capacity, np.int64(count), taken
+    return places, capacity, batch_rows, np.int64(count), taken
 
 
 def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:
@@ -145,13 +154,14 @@ def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
 
 
 def _gather(
-    rows: tf.Tensor, capacities: tf.Tensor, num_rows: Any, columns: Padded
+    rows: tf.Tensor, capacities: tf.Tensor, batch_rows: tf.Tensor, num_rows: Any, columns: Padded
 ) -> tuple[StreamBatches, ...]:
     """The batches of each device.
 
     Args:
         rows: ids of rows, int64 [L, R, b].
         capacities: int64 [columns].
+        batch_rows: real rows of each batch, over all replicas, int64 [L].
         num_rows: ids below it are of real rows.
         columns: of all rows.
     """
@@ -175,7 +185,7 @@ def _gather(
                 for name, weights in columns.id_weights.items()
             },
             real_rows=real_rows[:, replica],
-            batch_rows=tf.reduce_sum(real_rows, axis=1),
+            batch_rows=batch_rows,
         )
         for replica in range(rows.shape[1])
     )

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices
-from harness.engine.inspection import look_at_gradients
+from harness.engine.inspection import LookAtGradients
 from harness.engine.program import Program
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin
@@ -173,7 +173,7 @@ def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) 
     rig = build_rig(sets, devices=two, precision="mixed_bfloat16")
     looking = Program(
         "look",
-        look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),
+        LookAtGradients(rig.call, rig.task, reference=float32_twin(rig.model)),
         states=rig.states,
         implementation="gather",
     )

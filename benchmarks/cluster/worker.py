@@ -1,0 +1,119 @@
+"""One worker of the cluster that TF_CONFIG names, or all of it: trains some cases, and writes what
+came of them.
+
+    python -m benchmarks.cluster.worker FOLDER STEPS
+"""
+
+import itertools
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from harness import RaggedSets, Trainer
+from harness.model.network import default_network
+
+ROWS, BATCH, NUM_TOKENS = 600, 60, 300
+"""Shares of a batch for 1, 2, 3, 4, 5 and 6 workers; the last batch of an epoch is a whole one."""
+
+
+def sets(*, rows: int = ROWS, seed: int = 0, weight: float | None = None) -> RaggedSets:
+    """Random rows whose label is learnable. With `weight`, ids have weights: this one in row 7,
+    else 1."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 20, rows)
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    values = rng.integers(0, NUM_TOKENS, splits[-1])
+    labels = np.array(
+        [np.median(values[a:b]) < NUM_TOKENS / 2 for a, b in itertools.pairwise(splits)]
+    )
+    weights = np.ones(len(values), np.float32)
+    weights[splits[7]] = weight or 1
+    return RaggedSets(
+        values=values,
+        row_splits=splits,
+        labels=labels.astype(np.int64),
+        num_tokens=NUM_TOKENS,
+        weights=None if weight is None else weights,
+        name="random rows",
+    )
+
+
+def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
+    """Trains one case; what this worker has of it afterwards."""
+    huge = case == "one overflow in float16"
+    network = default_network(
+        hidden_units=(16, 8),
+        dropout=(0.0, 0.0),
+        activation="gelu",
+        num_tokens=NUM_TOKENS,
+        num_classes=2,
+        seed=1,
+    )
+    accumulate = 4 if case == "gradient accumulation" else None
+    trainer = Trainer(
+        network,
+        optimizer=partial(
+            keras.optimizers.Adam, learning_rate=0.01, gradient_accumulation_steps=accumulate
+        ),
+        batch_size=BATCH,
+        precision="mixed_float16" if huge else "float32",
+        implementation="gather",
+        input="stream" if case == "stream" else "resident",
+        steps_per_dispatch=1,
+    )
+    held_out = sets(rows=101, seed=1, weight=1.0 if huge else None)
+    trainer.fit(
+        sets(weight=1e30 if huge else None),  # more than float16 holds
+        validation=held_out,
+        epochs=-(-steps * BATCH // ROWS),
+        run_dir=folder / case.replace(" ", "-"),
+        tensorboard="off",
+        telemetry_hz=0,
+        verbose=False,
+        on_nan="continue",
+    )
+    progress = trainer.last.progress if trainer.last else None
+    assert progress is not None
+    weights = np.concatenate([w.reshape(-1) for w in trainer.model.get_weights()])
+    return {
+        "weights": weights.tolist(),
+        "skipped": progress.windows.skipped_steps,
+        "predictions": trainer.predict(held_out).reshape(-1).tolist(),
+        "evaluation": trainer.evaluate(held_out),
+    }
+
+
+CASES = ("float32", "gradient accumulation", "one overflow in float16", "stream")
+
+
+def losses(folder: Path, case: str) -> np.ndarray:
+    """Of every step and of every validation."""
+    lines = (folder / case.replace(" ", "-") / "metrics.jsonl").read_text().splitlines()
+    found = []
+    for record in map(json.loads, lines):
+        for name in ("loss", "validation_loss"):
+            if name in record:
+                value = record[name]
+                found.append(float("nan") if value is None else float(value))
+    return np.array(found)
+
+
+def main() -> int:
+    """Trains the cases."""
+    folder, steps, *cases = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+    from harness.cluster.membership import membership
+
+    index = membership(os.environ).index
+    found = {case: train(case, folder, steps=steps) for case in cases or CASES}
+    (folder / f"worker-{index}.json").write_text(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

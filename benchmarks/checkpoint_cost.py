@@ -1,14 +1,14 @@
 """What checkpoints cost a training: for how long they hold it up, and by how much they slow it.
 
     .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --out FILE.json
-    .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --every 5s --rounds 5
+    .venv/bin/python -m benchmarks.checkpoint_cost --data path/to/imdb.npz --every 0.2s --seconds 4
 
 One trainer goes on training in turns, with a run folder, where every epoch ends with a checkpoint,
 and without. With --every, both turns have a run folder, and one of them the checkpoints that it
-asks for; what is printed is the share of the time that they cost. The order changes from round to
-round, so that a drift of the machine favours neither. What holds training up lies outside the
-windows of training steps. What slows it lies inside them: the file is written while training goes
-on, and where the CPU is the device, both share it.
+asks for: --every 0.2s shows what one costs, where a few would be lost in the noise. The order
+changes from round to round, so that a drift of the machine favours neither. What holds training up
+lies outside the windows of training steps. What slows it lies inside them: the file is written
+while training goes on, and where the CPU is the device, both share it.
 """
 
 import argparse
@@ -53,18 +53,15 @@ def main() -> None:
     trainer = harness.Trainer(network, batch_size=arguments.batch_size)
     timed_fit(trainer, rows, epochs=1, **_QUIET)  # compiles
     if arguments.every is not None:
-        found = [_share(trainer, rows, arguments, number) for number in range(arguments.rounds)]
-        rounds = [{"cost_percent": 100 * share, "checkpoints": count} for share, count in found]
-        unit = "% of the time"
+        rounds, unit = _by_time(trainer, rows, arguments), ""
     else:
-        rounds, unit = _by_epoch(trainer, rows, arguments), "ms a checkpoint"
+        rounds, unit = _by_epoch(trainer, rows, arguments), " ms a checkpoint"
     figures = {}
     for name in rounds[0]:
         one = [measured[name] for measured in rounds]
         p20, *_, p80 = statistics.quantiles(one, n=5, method="inclusive")
         figures[name] = {"median": statistics.median(one), "p20": p20, "p80": p80}
-        shown = "" if name == "checkpoints" else f" {unit}"
-        print(f"{name}: {figures[name]['median']:.2f}{shown} ({p20:.2f} to {p80:.2f})")
+        print(f"{name}: {figures[name]['median']:.2f}{unit} ({p20:.2f} to {p80:.2f})")
     if arguments.out is not None:
         settings = {k: v for k, v in vars(arguments).items() if k != "out"}
         settings["data"] = Path(arguments.data).name
@@ -72,24 +69,36 @@ def main() -> None:
         write_json(arguments.out, {**content, "host": host.host(), "versions": host.versions()})
 
 
-def _share(
-    trainer: harness.Trainer, rows: harness.Examples, arguments: argparse.Namespace, number: int
-) -> tuple[float, int]:
-    """The share of the time that checkpoints cost in a round, and how many there were."""
-    seconds, count = {}, 0
-    for every in (arguments.every, _NEVER)[:: 1 if number % 2 == 0 else -1]:
+def _by_time(
+    trainer: harness.Trainer, rows: harness.Examples, arguments: argparse.Namespace
+) -> list[dict[str, float]]:
+    """In each round: the share of the time that the checkpoints cost, what one cost, and the share
+    that one every 5 s would."""
+
+    def turn(every: str, epochs: int) -> tuple[float, int]:
         with tempfile.TemporaryDirectory() as folder:
-            options = {**_QUIET, "run_dir": folder, "checkpoint_every": every, "keep": 1000}
-            epochs = 1
-            while True:  # as many epochs as last long enough
-                taken = sum(timed_fit(trainer, rows, epochs=epochs, overwrite=True, **options))
-                if taken > 0.8 * arguments.seconds:
-                    break
-                epochs = max(epochs + 1, int(epochs * min(20, arguments.seconds / taken)))
-            seconds[every] = taken / epochs
-            saved = len(list(Path(folder, "checkpoints").glob("ckpt-*.npz")))
-            count = saved if every != _NEVER else count
-    return seconds[arguments.every] / seconds[_NEVER] - 1, count
+            options = {**_QUIET, "run_dir": folder, "checkpoint_every": every, "keep": 100_000}
+            seconds = sum(timed_fit(trainer, rows, epochs=epochs, overwrite=True, **options))
+            return seconds, len(list(Path(folder, "checkpoints").glob("ckpt-*.npz"))) - 1
+
+    taken, _ = turn(_NEVER, 20)
+    epochs = max(1, round(20 * arguments.seconds / taken))
+    rounds = []
+    for number in range(arguments.rounds):
+        done = {}
+        for every in (arguments.every, _NEVER)[:: 1 if number % 2 == 0 else -1]:
+            done[every] = turn(every, epochs)
+        (with_them, count), (without, _) = done[arguments.every], done[_NEVER]
+        cost_ms = 1e3 * (with_them - without) / max(count, 1)
+        rounds.append(
+            {
+                "cost_percent": 100 * (with_them / without - 1),
+                "checkpoints": count,
+                "ms_a_checkpoint": cost_ms,
+                "percent_every_5_s": 100 * cost_ms / 5000,
+            }
+        )
+    return rounds
 
 
 def _by_epoch(

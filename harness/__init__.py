@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
-    from harness.settings import RunOptions as RunOptions
+    from harness.run_options import RunOptions as RunOptions
     from harness.settings import Settings as Settings
     from harness.task import Task as Task
     from harness.trainer import Trainer as Trainer
@@ -33,7 +33,7 @@ _PLACES = {
     "InputError": "harness.errors",
     "MultiHotDense": "harness.model.layers",
     "RaggedSets": "harness.data.ragged",
-    "RunOptions": "harness.settings",
+    "RunOptions": "harness.run_options",
     "Settings": "harness.settings",
     "Task": "harness.task",
     "Trainer": "harness.trainer",

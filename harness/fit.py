@@ -43,15 +43,14 @@ from harness.observe.run_files import (
 from harness.observe.telemetry import MachineTelemetry
 from harness.records import (
     Compilation,
-    DatasetInfo,
     Message,
     Observer,
     RunStart,
     Summary,
 )
-from harness.resuming import changed_note, changes, complete_note, is_complete
+from harness.resuming import changed_note, changes, check_same_data, complete_note, has_ended
 from harness.run_folder import Claim, clean_run_folder
-from harness.settings import RunOptions, step_range
+from harness.run_options import RunOptions, step_range
 from harness.setup import Setup
 from harness.start import dataset_info, identity, run_start
 from harness.timeline import Timeline
@@ -151,13 +150,13 @@ def fit(
         nonlocal before, resumed
         if folder is None or recorded is None or checkpoints is None:
             return start_step
-        _check_same_data(folder, recorded, info)
+        check_same_data(folder, recorded, info)
         restored = checkpoints.restore()
         for why in restored.skipped:
             _print(console, f"warning: {why} It is skipped.")
         step, counters = restored.step, restored.about.get("counters", {})
         before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
-        _check_same_data(folder, restored.about.get("config", recorded), info)
+        check_same_data(folder, restored.about.get("config", recorded), info)
         kept_bytes(folder / METRICS_FILE_NAME, step)  # checks that they can be read
         changed = changes(recorded, identity(setup))
         earlier = recorded[RESOLVED].get("resumed")
@@ -182,7 +181,7 @@ def fit(
     )
     keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
     history = keras_callbacks.history
-    if cluster.from_chief(lambda: _has_ended(start, folder, recorded)):
+    if cluster.from_chief(lambda: has_ended(start, folder, recorded)):
         if folder is None:  # the chief alone writes
             return Outcome(start=start, history=history)
         clean_run_folder(folder, event_folder, clear=False)
@@ -371,30 +370,3 @@ def _profiler(
         )
     folder = event_folder or Path(start.run_dir) / TENSORBOARD_FOLDER_NAME
     return ProfilerObserver(folder.absolute(), first=first, last=last)
-
-
-def _check_same_data(folder: Path, recorded: Mapping[str, Any], info: DatasetInfo) -> None:
-    """Checks what config.json, or a checkpoint, says of the data: it may be another run's."""
-    dataset = recorded.get(RESOLVED, {}).get("dataset", {})
-    trained_on = str(dataset.get("fingerprint", "-"))
-    if trained_on != info.fingerprint:
-        raise InputError(
-            f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
-            f"{info.fingerprint[:12]}, the run was trained on {trained_on:.12}; restore "
-            "the data that it was trained on, or start a new run in another --run-dir"
-        )
-
-
-def _has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] | None) -> bool:
-    if folder is None or recorded is None:
-        return False
-    if start.start_step > start.total_steps:
-        raise InputError(
-            f"the run has done {start.start_step} steps, which is more than --epochs "
-            f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
-            "with it"
-        )
-    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
-    as_before = recorded.get("epochs") == start.epochs
-    done = start.start_step == start.total_steps or as_before
-    return done and is_complete(folder, num_steps=start.start_step)

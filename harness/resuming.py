@@ -18,6 +18,7 @@ from harness.observe.run_files import (
     read_config,
 )
 from harness.reading import read_json
+from harness.records import DatasetInfo, RunStart
 from harness.run_folder import WRITTEN
 
 Resume = bool | Literal["auto"]
@@ -195,3 +196,34 @@ def is_complete(folder: Path, *, num_steps: int) -> bool:
         return False  # none, or none of a run: it is written anew
     ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
     return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
+
+
+def check_same_data(folder: Path, recorded: Mapping[str, Any], info: DatasetInfo) -> None:
+    """Checks what config.json, or a checkpoint, which may be another run's, says of the data.
+
+    Raises:
+        InputError: when these are others.
+    """
+    dataset = recorded.get(RESOLVED, {}).get("dataset", {})
+    trained_on = str(dataset.get("fingerprint", "-"))
+    if trained_on != info.fingerprint:
+        raise InputError(
+            f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
+            f"{info.fingerprint[:12]}, the run was trained on {trained_on:.12}; restore "
+            "the data that it was trained on, or start a new run in another --run-dir"
+        )
+
+
+def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] | None) -> bool:
+    if folder is None or recorded is None:
+        return False
+    if start.start_step > start.total_steps:
+        raise InputError(
+            f"the run has done {start.start_step} steps, which is more than --epochs "
+            f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
+            "with it"
+        )
+    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
+    as_before = recorded.get("epochs") == start.epochs
+    done = start.start_step == start.total_steps or as_before
+    return done and is_complete(folder, num_steps=start.start_step)

@@ -12,7 +12,8 @@ from harness.loop import Rows
 from harness.model.network import layer_infos
 from harness.observe import host
 from harness.records import Choice, DatasetInfo, RunStart
-from harness.settings import RunOptions, Settings
+from harness.run_options import RunOptions
+from harness.settings import Settings
 from harness.setup import Setup
 
 _MAX_NAME = 100

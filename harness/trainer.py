@@ -30,7 +30,8 @@ from harness.model.saved import save_model
 from harness.observe.divergence import divergence_message
 from harness.resuming import Resume, check_resumable, settled
 from harness.run_folder import claim_run_folder, event_folder_of
-from harness.settings import RunOptions, Settings
+from harness.run_options import RunOptions
+from harness.settings import Settings
 from harness.setup import Setup, set_up
 from harness.start import dataset_info, facts_of, run_start
 from harness.task import Kind, Task

@@ -47,7 +47,7 @@ TRAINER = tuple(
     f"harness.{name}"
     for name in (
         *("settings", "environment", "interrupt", "run_folder", "callbacks", "setup"),
-        *("resuming", "terminal", "start", "fit", "trainer"),
+        *("resuming", "run_options", "terminal", "start", "fit", "trainer"),
     )
 )
 # In the order in which data flows. `ground` is what all rooms of the harness share; `harness` alone

@@ -21,7 +21,8 @@ from harness.errors import DivergenceError
 from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.quiet import quiet_import
 from harness.resuming import Resume, complete_note, completed_steps
-from harness.settings import OnNan, Recorded, RunOptions, Settings, Telemetry
+from harness.run_options import OnNan, Recorded, RunOptions, Telemetry
+from harness.settings import Settings
 from harness.timeline import Timeline
 from kernels.multi_hot.native.build import built_meanwhile
 

@@ -13,7 +13,8 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import build_model, default_network
 from harness.pipeline.batch import Columns
 from harness.records import Choice
-from harness.settings import WITH_MODEL, Known, RunOptions, Settings, check_batch, settle
+from harness.run_options import RunOptions
+from harness.settings import WITH_MODEL, Known, Settings, check_batch, settle
 from kernels.multi_hot import IMPLEMENTATIONS
 from tests.harness.random_sets import random_sets
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness.engine.saving import Every, Saving
 from harness.errors import InputError
-from harness.settings import RunOptions
+from harness.run_options import RunOptions
 
 
 def test_what_may_be_asked_for() -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -23,6 +23,7 @@ from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
+from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
@@ -68,6 +69,7 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     ProfileConfig: ("profile", profile),
     TensorBoardConfig: ("tensorboard", open_tensorboard),
     CompareConfig: ("compare", compare),
+    LaunchConfig: ("launch", launch),
 }
 
 
@@ -93,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(parsed.code or 0)
         _check_texts(asdict(settings))
         _, run = _COMMANDS[type(settings)]
+        if run is launch:
+            return launch(settings, parse=_parse)
         return train(settings, timeline=timeline) if run is train else run(settings)
     except (InputError, DivergenceError, LostFolderError, LostWorkerError) as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
@@ -120,6 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Any:
     """Settings of the command that `arguments` names; flags override `--config FILE.toml`."""
+    if arguments[:1] == ["launch"]:
+        arguments, command = split(arguments)
+        if command:
+            return replace(_parse(arguments), command=command)
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     files.add_argument("--config", type=Path, action="append", default=[])
     try:

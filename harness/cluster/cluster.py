@@ -9,6 +9,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -256,10 +257,11 @@ class Cluster:
         lost = unreachable(others)
         named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]
         who = ", ".join(named) or "a worker"
+        found = re.search(r"Collective ops is aborted by: ([^\n]+)", str(error))
         return LostWorkerError(
             f"{who} ended or cannot be reached any more, so the training cannot go on; its own "
             "output says why. Start all workers again with --resume to go on from the last "
-            f"checkpoint. ({str(error).splitlines()[-1]:.200})"
+            f"checkpoint. (TensorFlow: {found[1] if found else str(error):.200})"
         )
 
     def _reduce(self, array: np.ndarray, *, merge_op: str = "Add") -> np.ndarray:

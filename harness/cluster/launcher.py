@@ -97,7 +97,13 @@ class Job:
     """One start of all workers."""
 
     def __init__(
-        self, places: Sequence[Place], command: Sequence[str], out: TextIO, errors: TextIO
+        self,
+        places: Sequence[Place],
+        command: Sequence[str],
+        out: TextIO,
+        errors: TextIO,
+        *,
+        grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
         """Starts them.
 
@@ -105,7 +111,9 @@ class Job:
             places: of the workers; the chief's is the first.
             command: of each.
             out, errors: where their lines go, each behind `[INDEX] `.
+            grace_seconds: from SIGTERM to SIGKILL.
         """
+        self._grace_seconds = grace_seconds
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._processes: list[subprocess.Popen[str]] = []
@@ -160,7 +168,7 @@ class Job:
                 if failed is not None:
                     # Others notice by themselves, and say so; who was told to end saves first.
                     told = codes[failed] in ENDED_AS_TOLD
-                    deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
+                    deadline = time.monotonic() + (self._grace_seconds if told else 1.0)
             if deadline is not None and time.monotonic() > deadline:
                 self._end()
                 break
@@ -178,7 +186,7 @@ class Job:
 
     def _end(self) -> None:
         self.pass_on(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + self._grace_seconds
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))

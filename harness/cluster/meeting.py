@@ -75,20 +75,21 @@ def _as_chief(
     found: dict[int, socket.socket] = {}
     with ExitStack() as open_:
         refusal = None
-        while len(found) < member.num_workers - 1 and refusal is None:
+        while len(found) < member.num_workers - 1:  # also after a refusal: all are to be told
             own.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = own.accept()
             except TimeoutError:
-                refusal = _missing(member, found.keys(), wait_seconds)
+                refusal = refusal or _missing(member, found.keys(), wait_seconds)
                 break
             open_.enter_context(closing(connection))
             connection.settimeout(wait_seconds)
             facts = _received(connection)
             if facts is None or facts.get("cluster") != list(member.hosts):
                 continue  # a port scanner, or a worker of another job
-            found[int(facts["index"])] = connection
-            refusal = _difference(member, int(facts["index"]), facts["hello"], hello)
+            index = int(facts["index"])
+            found[index] = connection
+            refusal = refusal or _difference(member, index, facts["hello"], hello)
         answer = {"refusal": refusal} if refusal else {"told": dict(told)}
         for connection in found.values():
             _send(connection, answer)

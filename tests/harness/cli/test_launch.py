@@ -1,0 +1,24 @@
+"""`harness launch`: what is wrong is said before anything starts."""
+
+import pytest
+
+from tests.harness.cli.runs import call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "launch starts train alone; give its options behind --"),
+        (("--", "evaluate", "model.keras"), "launch starts train alone"),
+        (("--workers", "0", "--", "train"), "--workers is 0"),
+        (("--restarts", "-1", "--", "train"), "--restarts is -1"),
+        (("--restarts", "1", "--", "train"), "--restarts needs the --run-dir of train"),
+        (("--", "train", "--epochs", "0"), "--epochs is 0"),
+        (("--hosts", "/nonexistent", "--", "train"), "/nonexistent cannot be read"),
+        (("--", "train", "--no-such-flag"), "--no-such-flag"),
+    ],
+)
+def test_wrong_use_starts_nothing(arguments: tuple[str, ...], message: str) -> None:
+    result = call("launch", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.err

@@ -42,3 +42,31 @@ def parse_share(flag: str, text: str) -> float:
     if not 0 <= share < 1:
         raise InputError(f"{flag} is {text!r}; give a share below 1, as in 5% or 0.05")
     return share
+
+
+def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
+    """Checks what can only be known once the data and the devices are.
+
+    Raises:
+        InputError: when a batch does not fit the data set or does not divide over the replicas.
+    """
+    require(
+        batch_size <= rows,
+        f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
+        f"set --batch-size to {rows} or less",
+    )
+    require_even_shares(batch_size, replicas, workers=workers)
+
+
+def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> None:
+    """Raises InputError unless every replica of every worker gets as many rows of a batch."""
+    of_workers = f" of each of {workers} workers" if workers > 1 else ""
+    replicas *= workers
+    below = batch_size // replicas * replicas
+    possible = f"{below} or {below + replicas}" if below else f"{below + replicas}"
+    require(
+        batch_size % replicas == 0,
+        f"--batch-size is {batch_size}, which does not divide over {replicas // workers} "
+        f"replicas{of_workers}; "
+        f"set --batch-size to {possible}, or --replicas to a divisor",
+    )

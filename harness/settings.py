@@ -15,7 +15,7 @@ from harness.decoding import decoded
 from harness.errors import InputError
 from harness.memory import free_bytes
 from harness.records import Choice
-from kernels.multi_hot import Implementation
+from kernels.multi_hot import ROW_OPTIMIZERS, Implementation, RowOptimizer
 
 if TYPE_CHECKING:
     import keras
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.data.examples import Examples
     from harness.data.ragged import RaggedSets
     from harness.engine.devices import Devices
+    from harness.engine.table_choice import TablesAsked
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -45,6 +46,14 @@ class Settings:
     implementation: Literal["auto", Implementation] = "auto"
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
     `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
+
+    table_optimizer: Literal["auto", "dense", "adam", RowOptimizer] = "auto"
+    """Of the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows; `adam`:
+    that too, which must be Adam. The others change only the rows of a batch's ids: `sgd`;
+    `adagrad`, with one sum for each row; `lazy_adam`, which is not Adam, because it leaves out what
+    Adam does to the other rows; `exact_adam`, whose rows make up for that when their id comes
+    again, so that the result is Adam's. `auto`: as the optimizer says, on the touched rows alone
+    where the table is so large that this is faster and the result is the same."""
 
     input: Literal["auto", "stream", "resident", "mapped"] = "auto"
     """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
@@ -70,10 +79,16 @@ class Settings:
     anyway."""
 
     def __post_init__(self) -> None:
-        for name, known in (("precision", PRECISIONS), ("input", ("stream", "resident", "mapped"))):
+        named_ones = {
+            "precision": PRECISIONS,
+            "input": ("stream", "resident", "mapped"),
+            "table_optimizer": ("dense", "adam", *ROW_OPTIMIZERS),
+        }
+        for name, known in named_ones.items():
             given = getattr(self, name)
             named = given in ("auto", *known)
-            require(named, f"--{name} is {given!r}; choose auto or one of {', '.join(known)}")
+            flag = name.replace("_", "-")
+            require(named, f"--{flag} is {given!r}; choose auto or one of {', '.join(known)}")
         require(self.batch_size != "auto", "--batch-size is 'auto'; give a whole number")
         require_count("--batch-size", self.batch_size)
         require_count("--steps-per-dispatch", self.steps_per_dispatch)
@@ -108,6 +123,8 @@ class Known:
     """Of all rows, on one device."""
     model: keras.Model | None = None
     """None while the precision is chosen: a function's layers are made in it."""
+    tables: TablesAsked | None = None
+    """None likewise."""
     left_bytes: int = 0
     """What the model and all that goes with it leave of a device's memory."""
     before: Settings | None = None
@@ -125,7 +142,7 @@ def settle(name: str, known: Known) -> Choice:
     asked = getattr(known.settings, name)
     if asked != "auto":
         choice = Choice(name=str(asked), why="asked for")
-    elif known.before is not None:
+    elif known.before is not None and getattr(known.before, name) != "auto":  # else it is older
         choice = Choice(name=str(getattr(known.before, name)), why="as in the run resumed")
     else:
         choice = _CHOOSERS[name](known)
@@ -191,6 +208,13 @@ def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
     return [layer for layer in layers if all_of_them or layer.implementation is None]
 
 
+def _table_optimizer(known: Known) -> Choice:
+    from harness.engine.table_choice import choose_table_optimizer
+
+    implementation = cast(Implementation, known.chosen["implementation"].name)
+    return choose_table_optimizer(known.tables, implementation)
+
+
 def _input(known: Known) -> Choice:
     """Whether the data set is to lie on the devices."""
     share = known.resident_bytes / known.devices.memory_bytes
@@ -249,6 +273,7 @@ def _steps_per_epoch(known: Known) -> int:
 _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "precision": _precision,
     "implementation": _implementation,
+    "table_optimizer": _table_optimizer,
     "input": _input,
     "steps_per_dispatch": _steps_per_dispatch,
 }
@@ -260,31 +285,3 @@ _CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
 }
 """For what was asked for, too."""
 WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")
-
-
-def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
-    """Checks what can only be known once the data and the devices are.
-
-    Raises:
-        InputError: when a batch does not fit the data set or does not divide over the replicas.
-    """
-    require(
-        batch_size <= rows,
-        f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
-        f"set --batch-size to {rows} or less",
-    )
-    require_even_shares(batch_size, replicas, workers=workers)
-
-
-def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> None:
-    """Raises InputError unless every replica of every worker gets as many rows of a batch."""
-    of_workers = f" of each of {workers} workers" if workers > 1 else ""
-    replicas *= workers
-    below = batch_size // replicas * replicas
-    possible = f"{below} or {below + replicas}" if below else f"{below + replicas}"
-    require(
-        batch_size % replicas == 0,
-        f"--batch-size is {batch_size}, which does not divide over {replicas // workers} "
-        f"replicas{of_workers}; "
-        f"set --batch-size to {possible}, or --replicas to a divisor",
-    )

@@ -7,12 +7,14 @@ from typing import cast
 import keras
 from rich.console import Console
 
+from harness.checks import check_batch
 from harness.cluster.cluster import ALONE, Cluster
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe, kept_bytes
+from harness.engine.table_choice import TablesAsked, plans_of
 from harness.environment import warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
@@ -32,7 +34,7 @@ from harness.pipeline.cadence import Cadence
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import evaluation_plan, training_plan
 from harness.records import Choice
-from harness.settings import WITH_MODEL, Known, Settings, check_batch, settle
+from harness.settings import WITH_MODEL, Known, Settings, settle
 from harness.task import SettledTask, Task, task_of_outputs
 from harness.timeline import Timeline
 from kernels.multi_hot import Implementation
@@ -255,9 +257,21 @@ def set_up(
     settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
     if settled.is_known:
         settled.check_outputs(model, shape)
-    known = replace(known, model=model, left_bytes=left_bytes)
+    asked = TablesAsked(
+        model=model,
+        optimizer=made_optimizer,
+        device_type=devices.device_type,
+        num_devices=devices.num_shares,
+        train=train,
+        batch_size=settings.batch_size,
+    )
+    known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known, cluster)
+    implementation = cast(Implementation, known.chosen["implementation"].name)
+    by_rows = {}
+    if training:
+        by_rows = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
     timeline.mark("settling what is auto")
     unique = frozenset(
         name
@@ -274,8 +288,9 @@ def set_up(
             settled,
             devices,
             made_optimizer,
-            implementation=cast(Implementation, known.chosen["implementation"].name),
+            implementation=implementation,
             unique=unique,
+            tables=by_rows,
         ),
         choices=known.chosen,
         unique=unique,

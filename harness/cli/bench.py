@@ -8,10 +8,10 @@ from typing import Any, Literal
 from rich.console import Console
 
 from harness.bench.results import AXES
-from harness.checks import parse_share, require, require_count
+from harness.checks import parse_share, require, require_count, require_even_shares
 from harness.cli.train import ExperimentConfig, check_folder
 from harness.errors import InputError
-from harness.settings import Precision, Settings, require_even_shares
+from harness.settings import Precision, Settings
 from kernels.multi_hot import Implementation
 
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.table import Table
 
-from harness.checks import require, require_count
+from harness.checks import require, require_count, require_even_shares
 from harness.data.options import SyntheticOptions
 from harness.errors import DivergenceError, InputError, as_command
 from harness.quiet import quiet_import
-from harness.settings import PRECISIONS, Precision, require_even_shares
+from harness.settings import PRECISIONS, Precision
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
 
 if TYPE_CHECKING:

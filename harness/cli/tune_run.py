@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.checks import check_batch
 from harness.cli.compare import require_package
 from harness.cli.train import TrainConfig
 from harness.cli.tune import TuneConfig
@@ -23,7 +24,6 @@ from harness.files import json_text, write_json
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.reading import read_json
 from harness.run_folder import claim
-from harness.settings import check_batch
 from harness.tune.report import described, outcome, write_best, write_hparams
 from harness.tune.search import Search
 from harness.tune.space import Parameter, first_values, parameters, settings_of

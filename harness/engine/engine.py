@@ -2,7 +2,8 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from harness.engine.inspection import Inspector
 from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.engine.tables import TablePlan
 from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.feed import Feed
@@ -34,6 +36,7 @@ class Engine:
         *,
         implementation: Implementation,
         unique: frozenset[str] = frozenset(),
+        tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
         """Args:
         model: gives logits or probabilities, [b, `task.num_outputs`].
@@ -42,6 +45,7 @@ class Engine:
         optimizer: updates its weights.
         implementation: of the multi-hot products whose layers name none.
         unique: names of the ragged inputs that hold no id twice in a row.
+        tables: those that are updated by rows, by the paths of their layers' kernels.
         """
         # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
         scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
@@ -54,9 +58,11 @@ class Engine:
                 share=devices.first_share + place,
                 scaled=scaled,
                 metrics=task.stateful,
+                tables=tables,
             )
             for place, device in enumerate(devices.names)
         )
+        self._steps_per_epoch: int | None = None
         self._task = task
         self._cluster = devices.cluster
         call = Caller(
@@ -93,6 +99,7 @@ class Engine:
     ) -> list[Compilation]:
         """Compiles every training program of a plan from a step on, if that was not yet done. At
         the beginning of an epoch, metrics that keep sums of their own begin anew."""
+        self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
         return [
@@ -106,6 +113,11 @@ class Engine:
     def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
         """Runs a dispatch and waits for it: the one host sync of a window."""
         calls = [self._training(call, batches) for call in dispatch.calls]
+        for state in self.states:
+            state.tables.was_trained()
+            # At the end of every epoch, whether or not someone looks: so all runs round alike.
+            if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
+                state.tables.settle()
         by_device = []
         for own in zip(*calls, strict=True):
             with tf.device(own[0].device):
@@ -142,6 +154,7 @@ class Engine:
         fetched: list[tf.Tensor] = []
         examples = 0
         self._reset_metrics()
+        self._settle()
         if measures is not None:
             measures.reset()
 
@@ -180,6 +193,7 @@ class Engine:
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
         """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""
         parts = []
+        self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 for first in range(call.first, call.first + call.num_steps):
@@ -206,6 +220,7 @@ class Engine:
 
     def finish(self) -> None:
         """Gives the model the trained weights; an optimizer that averages them, the averages."""
+        self._settle()
         for state in self.states:
             state.finalize()
         self.states[0].write_to_model()
@@ -214,6 +229,11 @@ class Engine:
         """Takes up the values that someone gave the model."""
         for state in self.states:
             state.read_from_model(self.states[0])
+
+    def _settle(self) -> None:
+        """Rows of tables make up for what they missed, before anyone looks at them."""
+        for state in self.states:
+            state.tables.settle()
 
     def _reset_metrics(self) -> None:
         """Those that keep sums of their own begin anew."""

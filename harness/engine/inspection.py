@@ -47,7 +47,7 @@ NO_LOOKS = Looks()
 
 class LookAtGradients(StepInTwo):
     """A step that changes nothing; returns the gradients that an update would get, for
-    `State.trainable`, and `_counts`."""
+    `State.weights`, of tables that are updated by rows those of the touched rows; and `_counts`."""
 
     def __init__(self, call: Caller, task: SettledTask, *, reference: keras.Model | None) -> None:
         """Args:
@@ -64,9 +64,12 @@ class LookAtGradients(StepInTwo):
         """The gradients, and those in float32 if they are to be compared."""
 
         def gradients(model: keras.Model | None, *, scaled: bool) -> list[tf.Tensor]:
-            return gradients_of(
+            found = gradients_of(
                 self._call, self._task, state, share, all_reduce, scaled=scaled, model=model
-            ).gradients
+            )
+            rows = {row.table.name: row.rows() for row in found.rows}
+            unused = tf.zeros([1, 1])  # a table that the loss does not depend on
+            return [*found.gradients, *(rows.get(t.name, unused) for t in state.tables.all)]
 
         own = gradients(None, scaled=True)
         exact = [] if self._reference is None else gradients(self._reference, scaled=False)
@@ -123,6 +126,7 @@ class Inspector:
         if not (histograms or precision):
             return None, []
         step = dispatch.step + dispatch.num_steps
+        self._state.tables.settle()
         program = self._program()
         last = dispatch.calls[-1]
         call = Call(first=last.first + last.num_steps - 1, num_steps=1, capacity=last.capacity)
@@ -147,7 +151,7 @@ class Inspector:
     def _histograms(
         self, gradients: Sequence[tf.Tensor]
     ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
-        weights = self._state.by_name(self._state.trainable)
+        weights = self._state.by_name(self._state.weights)
         slopes = self._state.by_name(gradients)
         for name in self._tables & slopes.keys():  # without the rows of other ids
             slopes[name] = slopes[name][slopes[name].any(axis=1)]

@@ -32,8 +32,10 @@ class LossScale:
     def apply(
         self,
         gradients: Sequence[tf.Tensor],
-        update: Callable[[Sequence[tf.Tensor]], None],
+        update: Callable[[Sequence[tf.Tensor], tf.Tensor], None],
         updated: Sequence[tf.Variable],
+        *,
+        others: Sequence[tf.Tensor] = (),
     ) -> None:
         """Applies gradients if all of them are finite, then adapts the scale.
 
@@ -42,12 +44,14 @@ class LossScale:
 
         Args:
             gradients: without the scale, summed over all replicas.
-            update: applies them.
-            updated: every variable that it changes.
+            update: applies them, given whether they count.
+            updated: every variable that it changes, but for those that it leaves as they are where
+                the gradients do not count.
+            others: gradients that must be finite too.
         """
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in [*gradients, *others]])
         before = [tf.convert_to_tensor(variable) for variable in updated]
-        update(gradients)
+        update(gradients, finite)
         for variable, old in zip(updated, before, strict=True):
             variable.assign(tf.where(finite, variable, old))
         grown = finite & (self.finite_steps + 1 >= _GROWTH_STEPS)

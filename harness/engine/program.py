@@ -124,8 +124,10 @@ class Program:
             return []
         start = time.perf_counter()
         resized = [batch.resized(capacity) for batch in batches]
-        variables = [variable for state in self._states for variable in state.variables]
+        variables = [variable for state in self._states for variable in state.without_tables]
         saved = [variable.numpy() for variable in variables]
+        for state in self._states:
+            state.tables.freeze(True)
         with named_culprit(self._states[0].layer_names):
             self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
             call = Call(first=0, num_steps=num_steps, capacity=capacity)
@@ -133,6 +135,8 @@ class Program:
                 result.numpy()  # waits
         for variable, value in zip(variables, saved, strict=True):
             variable.assign(value)
+        for state in self._states:
+            state.tables.freeze(False)
         seconds = time.perf_counter() - start
         return [
             Compilation(program=self._name, capacity=sum(capacity), seconds=seconds, step=at_step)

@@ -9,7 +9,8 @@ a GPU cannot reach them.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -19,11 +20,14 @@ import tensorflow as tf
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
 from harness.engine.stored import Stored, is_small, packed
+from harness.engine.tables import RowGradient, Table, TablePlan, Tables
+from harness.model.layers import TableCall
 
 _SEED_STRIDE = 1_000_003
 """Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """What names begin with."""
+_ROWS_AT_ONCE = 2**16
 _COMMON = ("iteration", "learning_rate")
 """Variables that every optimizer has."""
 
@@ -38,6 +42,8 @@ class Called(NamedTuple):
     """The values that it was called with, of each of `State.trainable` what it holds."""
     added_loss: tf.Tensor | None
     """Sum of what layers and regularizers add to the loss; None where they add nothing."""
+    tables: Mapping[str, TableCall]
+    """Of the tables that are updated by rows, where gradients are wanted; by name."""
 
 
 class State:
@@ -53,6 +59,7 @@ class State:
         share: int | None = None,
         scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
+        tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
         """Args:
         model: starts from its values; `write_to_model` gives it the trained ones.
@@ -63,6 +70,7 @@ class State:
         share: of a batch that it trains, over all workers; None is `place`.
         scaled: whether the loss is scaled (float16).
         metrics: those that keep sums of their own.
+        tables: those that are updated by rows, by the paths of their layers' kernels.
         """
         self.device = device
         self._model = model
@@ -74,6 +82,9 @@ class State:
         others = {n: v for n, v in named.items() if n not in weights | seeds}
         with tf.device(device):
             self.optimizer = copy_of(optimizer)
+            by_rows = [Table(n, plan, _held(weights.pop(n), own=own)) for n, plan in tables.items()]
+            self.tables = Tables(by_rows, self.optimizer)
+            """Those that are updated by rows. They are none of `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_elementwise(self.optimizer) and not constrained
             small = {n: v for n, v in weights.items() if pack and is_small(v)}
@@ -107,29 +118,51 @@ class State:
     def is_outdated(self) -> bool:
         """Whether other variables of the model are trainable than when this was made."""
         named = variables_by_name(self._model)
-        held = {name for stored in self._weights for name in stored.shapes}
+        held = {name for stored in [*self._weights, *self._tables()] for name in stored.shapes}
         return held != {name for name, variable in named.items() if variable.trainable}
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """What gradients are taken for, and what is updated by them."""
+        """What gradients are taken for, and what is updated by them: all weights but the tables
+        that are updated by rows."""
         return [stored.variable for stored in self._weights]
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """Of `trainable` and of the tables, all rows of which have made up for what they missed."""
+        self.tables.settle()
+        return [*self.trainable, *(table.variable for table in self.tables.all)]
 
     @property
     def variables(self) -> list[tf.Variable]:
         """Every variable on this device."""
-        sums = [variable for metric in self.sums for variable in metric]
-        return [*(stored.variable for stored in self._stored()), *sums]
+        return [*self.without_tables, *self.tables.variables]
 
-    def call(self, model: keras.Model, inputs: Any, *, training: bool) -> Called:
-        """Calls a model with this state's values; changes nothing.
+    @property
+    def without_tables(self) -> list[tf.Variable]:
+        """Every variable but those of the tables, which a trial run can leave as they are."""
+        sums = [variable for metric in self.sums for variable in metric]
+        return [*(stored.variable for stored in self._stored(tables=False)), *sums]
+
+    def call(
+        self,
+        model: keras.Model,
+        inputs: Any,
+        *,
+        training: bool,
+        tables: Mapping[str, TableCall | None] = MappingProxyType({}),
+    ) -> Called:
+        """Calls a model with this state's values; changes nothing, but rows that make up for what
+        they missed.
 
         Args:
             model: that of the state, or another with variables of the same names.
             inputs: of the model.
             training: whether layers such as dropout are active.
+            tables: of `Tables.calls`, which the layers know.
         """
         values: dict[str, tf.Tensor] = {**self._others, **self._seeds}
+        values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
         for held in weights:
             values |= held
@@ -142,47 +175,65 @@ class State:
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
-        return Called(outputs, changes, weights, tf.add_n(losses) if losses else None)
+        called = {name: table for name, table in tables.items() if table is not None}
+        return Called(outputs, changes, weights, tf.add_n(losses) if losses else None, called)
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called
-    ) -> tuple[list[tf.Tensor], tuple[str, ...]]:
-        """The gradients of a loss for `trainable`, zeros for what it does not depend on; and the
-        names of these weights."""
-        found = tape.gradient(loss, called.weights)
+    ) -> tuple[list[tf.Tensor], list[RowGradient], tuple[str, ...]]:
+        """The gradients of a loss for `trainable`, zeros for what it does not depend on; those of
+        the tables that it depends on; and the names of the weights that it does not depend on."""
+        outputs = {name: table.outputs for name, table in called.tables.items()}
+        made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
+        found, of_outputs = tape.gradient(loss, (called.weights, made))
+        rows = [
+            RowGradient(table, called.tables[table.name].touched, tf.cast(dy, tf.float32))
+            for table in self.tables.all
+            if (dy := of_outputs.get(table.name)) is not None
+        ]
+        unused = [name for name in outputs if of_outputs.get(name) is None]
         joined = []
         for stored, held, gradients in zip(self._weights, called.weights, found, strict=True):
             zeros = {n: tf.zeros_like(held[n]) for n, g in gradients.items() if g is None}
             joined.append(stored.join(gradients | zeros))
-        return joined, tuple(n for part in found for n, g in part.items() if g is None)
+        unused += [n for part in found for n, g in part.items() if g is None]
+        return joined, rows, tuple(unused)
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
         for name, value in changes.items():
             (self._seeds if name in self._seeds else self._others)[name].assign(value)
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Updates `trainable` by gradients that were summed over all devices; where the loss is
-        scaled and one is not finite, the update is skipped."""
+    def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
+        """Updates `trainable` by gradients that were summed over all devices, and the tables by
+        theirs; where the loss is scaled and one is not finite, the update is skipped."""
         with tf.name_scope("optimizer"):  # what a profile calls it
-            if self.loss_scale is None:
+
+            def update(gradients: Sequence[tf.Tensor], finite: tf.Tensor | bool = True) -> None:
+                if rows:
+                    gradients = self.tables.apply(gradients, rows, finite)
                 self.optimizer.apply(gradients)
+
+            if self.loss_scale is None:
+                update(gradients)
                 return
             # Adafactor holds int32 numbers in the place of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
             updated = [*self.trainable, *slots]
-            self.loss_scale.apply(gradients, self.optimizer.apply, updated)
+            self.loss_scale.apply(gradients, update, updated, others=[row.dy for row in rows])
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
         self.optimizer.finalize_variable_values(self._aliases)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
-        """Tensors like `trainable`, or itself, as arrays by the names of the model's variables."""
-        return _arrays(zip(self._weights, values, strict=True))
+        """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
+        table it may be some rows."""
+        return _arrays(zip([*self._weights, *self._tables()], values, strict=True))
 
     def write_to_model(self) -> None:
         """Gives the model's own variables the values that the first state does not share."""
+        self.tables.settle()
         named = variables_by_name(self._model)
         for stored in self._weights:
             if len(stored.shapes) > 1:
@@ -196,7 +247,7 @@ class State:
             first: the state whose optimizer may have been given another learning rate.
         """
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
-        for stored in self._weights:
+        for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))
         for name, variable in self._others.items():
             variable.assign(named[name])
@@ -208,10 +259,12 @@ class State:
     def is_finite(self) -> bool:
         """Whether every number is, slots and averages included."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
-        return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in numbers]))
+        return all(bool(tf.reduce_all(tf.math.is_finite(p))) for v in numbers for p in _parts(v))
 
     def save(self) -> dict[str, np.ndarray]:
-        """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one."""
+        """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.
+        So rows of a table that lag behind are saved as they are, with what they have to make up
+        for: settled, they would go on from a sum that was rounded in another order."""
         return _arrays((stored, stored.variable) for stored in self._stored())
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
@@ -219,15 +272,24 @@ class State:
         for stored in self._stored():
             stored.variable.assign(stored.join(saved))
         self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})
+        self.tables.was_trained()  # they may have been saved as they were
 
     def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
         """Makes the seeds of each device follow from those of the first one."""
         for name, seed in self._seeds.items():
             seed.assign(first[name] + np.array([self._share * _SEED_STRIDE, 0], np.int64))
 
-    def _stored(self) -> list[Stored]:
-        """Everything that is saved."""
-        found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in self._weights]
+    def _tables(self) -> list[Stored]:
+        return [Stored.whole(table.name, table.variable) for table in self.tables.all]
+
+    def _stored(self, *, tables: bool = True) -> list[Stored]:
+        """Everything that is saved, with the tables and their slots or without."""
+        by_rows = self.tables.all if tables else ()
+        whole = [*self._weights, *(self._tables() if tables else ())]
+        found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in whole]
+        for table in by_rows:
+            for name, variable in table.slots.items():
+                found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
         for name, variable in {**self._others, **self._seeds}.items():
             found.append(Stored.whole(MODEL_PREFIX + name, variable))
         for place, variable in enumerate(self.optimizer.variables):
@@ -250,6 +312,16 @@ def _arrays(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str,
     return {
         name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
     }
+
+
+def _parts(variable: tf.Variable) -> Iterator[tf.Tensor]:
+    """Its rows, in blocks: what is computed from a large table takes no memory of its size."""
+    value = tf.convert_to_tensor(variable)
+    if value.shape.rank != 2:
+        yield value
+        return
+    for first in range(0, value.shape[0], _ROWS_AT_ONCE):
+        yield value[first : first + _ROWS_AT_ONCE]
 
 
 def _is_seed(variable: keras.Variable) -> bool:

@@ -1,6 +1,6 @@
 """What a training step, an evaluation and a prediction do with a batch: functions for `Program`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -9,6 +9,7 @@ import tensorflow as tf
 from harness.engine.normalization import AllReduce, over_all_rows
 from harness.engine.program import Step, StepInTwo
 from harness.engine.state import Called, State
+from harness.engine.tables import RowGradient
 from harness.model.layers import Surroundings, computing
 from harness.pipeline.batch import Share
 from harness.task import Judgement, SettledTask
@@ -45,22 +46,30 @@ class Caller:
         *,
         training: bool,
         model: keras.Model | None = None,
+        watch: Callable[[Any], None] | None = None,
+        catch_up: bool = False,
     ) -> Called:
-        """Calls the model, or another with variables of the same names, with a state's values."""
+        """Calls the model, or another with variables of the same names, with a state's values.
+
+        Args:
+            watch, catch_up: of `Tables.calls`.
+        """
         model = model or self.model
         splits = {
             name: id(sets["row_splits"])
             for name, sets in share.inputs.items()
             if isinstance(sets, dict)
         }
+        tables = state.tables.calls(watch, catch_up=catch_up)
         surroundings = Surroundings(
             implementation=self._implementation,
             rowids={splits[name]: ids for name, ids in share.rowids.items() if name in splits},
             unique=frozenset(splits[name] for name in self._unique if name in splits),
+            tables=tables,
         )
         inputs: Any = share.inputs[""] if list(share.inputs) == [""] else share.inputs
         with computing(surroundings), over_all_rows(model, share.real, all_reduce):
-            return state.call(model, inputs, training=training)
+            return state.call(model, inputs, training=training, tables=tables)
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
@@ -95,6 +104,8 @@ class Gradients(NamedTuple):
 
     gradients: list[tf.Tensor]
     """For `State.trainable`, without the loss scale."""
+    rows: list[RowGradient]
+    """For the tables that are updated by rows, likewise."""
     unused: tuple[str, ...]
     """Names of weights that the loss does not depend on."""
     judged: Judgement
@@ -110,21 +121,27 @@ def gradients_of(
     *,
     scaled: bool = True,
     model: keras.Model | None = None,
+    catch_up: bool = False,
 ) -> Gradients:
     """This device's part of the gradients of the mean loss over the batch's real rows, with the
     losses that layers add.
 
     Args:
         call, task: what is trained.
-        state: of the model; nothing in it is changed.
+        state: of the model; nothing in it is changed, but for what `catch_up` says.
         share: of this device.
         all_reduce: for layers that need all rows.
         scaled: whether the loss scale, if there is one, is applied on the way.
         model: instead of the caller's.
+        catch_up: whether rows of tables may make up for what they missed; else none may have
+            missed anything.
     """
     scale = state.loss_scale.scale if scaled and state.loss_scale is not None else None
     with tf.GradientTape() as tape:
-        called = call(state, share, all_reduce, training=True, model=model)
+        called = call(
+            state, share, all_reduce,
+            training=True, model=model, watch=tape.watch, catch_up=catch_up,
+        )  # fmt: skip
         with tf.name_scope("loss"):
             judged = task.judge(share.labels, called.outputs)
             loss = tf.reduce_sum(_weighted(judged.losses, share.weights)) / share.batch_rows
@@ -132,11 +149,12 @@ def gradients_of(
                 loss += called.added_loss / call.num_devices
             if scale is not None:
                 loss *= scale
-    gradients, unused = state.gradients(tape, loss, called)
+    gradients, rows, unused = state.gradients(tape, loss, called)
     if scale is not None:
         with tf.name_scope("loss_scale"):
             gradients = [gradient / scale for gradient in gradients]
-    return Gradients(gradients, unused, judged, called)
+            rows = [row._replace(dy=row.dy / scale) for row in rows]
+    return Gradients(gradients, rows, unused, judged, called)
 
 
 class TrainingStep(StepInTwo):
@@ -151,11 +169,11 @@ class TrainingStep(StepInTwo):
 
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
-    ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], tf.Tensor]]:
-        """The gradients, and the numbers that layers keep; then the other changes and the row
-        sums."""
-        gradients, self.unused, judged, called = gradients_of(
-            self._call, self._task, state, share, all_reduce
+    ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
+        """The gradients, and the numbers that layers keep; then the other changes, the gradients
+        of tables and the row sums."""
+        gradients, rows, self.unused, judged, called = gradients_of(
+            self._call, self._task, state, share, all_reduce, catch_up=True
         )
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.
@@ -165,19 +183,19 @@ class TrainingStep(StepInTwo):
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        return [*gradients, *means], (changes, sums)
+        return [*gradients, *means], (changes, rows, sums)
 
     def finish(
         self,
         state: State,
         summed: Sequence[tf.Tensor],
-        carried: tuple[dict[str, tf.Tensor], tf.Tensor],
+        carried: tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor],
     ) -> tf.Tensor:
         """Updates the state; the row sums."""
-        changes, sums = carried
+        changes, rows, sums = carried
         num_gradients = len(summed) - len(self._kept)
         state.assign({**changes, **dict(zip(self._kept, summed[num_gradients:], strict=True))})
-        state.apply(summed[:num_gradients])
+        state.apply(summed[:num_gradients], rows)
         return sums
 
 

@@ -4,17 +4,25 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
 
 from harness.checks import INT32_MAX
+from harness.errors import InputError
 from harness.model.dropout import HashDropout
-from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, takes_rowids
+from kernels.multi_hot import (
+    IMPLEMENTATIONS,
+    Implementation,
+    RowOptimizer,
+    multi_hot_dense,
+    takes_rowids,
+    touched_rows,
+)
 from kernels.multi_hot.padded import padded_dense
 
 __all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
@@ -29,6 +37,44 @@ _DTYPES = {
 _OPTIONAL = {"weights"}
 
 
+TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
+TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
+
+
+@dataclass(eq=False, kw_only=True)
+class TableCall:
+    """A call of a layer in a step that wants the gradient to its table by touched rows."""
+
+    watch: Callable[[Any], None]
+    """Of the tape."""
+    caught_up: Callable[[Any], Any]
+    """From the rows that the batch touches to the table [V, H] for the forward pass."""
+    implementation: Implementation
+    """Of what is done with rows."""
+    touched: Any = None
+    """Those rows, a `Touched`; None until the layer is called."""
+    outputs: Any = None
+    """What is added to the products [B, H], zeros: its gradient is theirs."""
+
+    def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
+        """The product, by `compute` from the table, whose gradient arrives at `outputs`.
+
+        Raises:
+            InputError: when the layer was called before.
+        """
+        if self.touched is not None:
+            raise InputError(
+                f"the layer {layer.name!r} is called twice in a step, but only the touched rows of "
+                "one call can be updated; give it table_optimizer='dense'"
+            )
+        self.touched = touched
+        # A table that is watched would get a gradient of its own size.
+        products = compute(tf.stop_gradient(self.caught_up(touched)))
+        self.outputs = tf.zeros_like(products)
+        self.watch(self.outputs)
+        return products + self.outputs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a trainer knows of the tensors that it calls a model with."""
@@ -39,6 +85,9 @@ class Surroundings:
     """The row of each value [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
     """The `id`s of `row_splits` whose rows hold no id twice."""
+    tables: Mapping[str, TableCall | None] = field(default_factory=dict)
+    """Of the layers whose tables are updated by rows, by the path of the kernel; None where there
+    is no gradient. A table is not cast to the compute dtype, which would take another one."""
     export: bool = False
     """Whether the implementation stands over those that layers name: an exported model must run
     anywhere."""
@@ -86,6 +135,7 @@ class MultiHotDense(keras.layers.Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
+        table_optimizer: TableOptimizer = "auto",
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -96,10 +146,17 @@ class MultiHotDense(keras.layers.Layer):
         unique: a promise that no row holds an id twice; where it is broken, it may count twice.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
             `keras.layers.Dense`.
+        table_optimizer: what updates the kernel in a trainer. `dense`: the trainer's optimizer, all
+            rows in every step; `adam`: that too, which must be Adam. The others change only the
+            rows of the batch's ids, by the trainer's learning rate: `sgd`; `adagrad`, with one sum
+            for each row; `lazy_adam`, which leaves out what Adam does to the other rows;
+            `exact_adam`, whose rows make up for it when their id comes again. `auto`: as the
+            trainer settles it.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
 
         Raises:
-            ValueError: when a size is below 1 or no int32, or the implementation is unknown.
+            ValueError: when a size is below 1 or no int32, or the implementation or the optimizer
+                is unknown.
         """
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
@@ -113,6 +170,11 @@ class MultiHotDense(keras.layers.Layer):
             raise ValueError(
                 f"implementation is {implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
             )
+        if table_optimizer not in TABLE_OPTIMIZERS:
+            raise ValueError(
+                f"table_optimizer is {table_optimizer!r}; choose one of "
+                f"{', '.join(TABLE_OPTIMIZERS)}"
+            )
         self.units = units
         self.num_tokens = num_tokens
         self.implementation = implementation
@@ -122,6 +184,7 @@ class MultiHotDense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.table_optimizer = table_optimizer
 
     def build(self, input_shape: Any) -> None:
         """Adds `kernel` [V, H] and `bias` [H]."""
@@ -147,21 +210,28 @@ class MultiHotDense(keras.layers.Layer):
             implementation = around.implementation
         splits = id(inputs["row_splits"])
         weights = inputs.get("weights")
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        kernel = tf.convert_to_tensor(self.kernel)
+        operands = (inputs["values"], inputs["row_splits"])
+        options: dict[str, Any] = {
+            "implementation": implementation,
+            "unique": self.unique or splits in around.unique,
+            "weights": weights,
+            "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
+        }
+        path = self.kernel.path
         if around.padded:
-            outputs = padded_dense(
-                kernel, inputs["values"], inputs["row_splits"], unique=self.unique, weights=weights
+            kernel = tf.cast(kernel, self.compute_dtype)
+            outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
+        elif (table := around.tables.get(path)) is not None:
+            by_rows = {**options, "implementation": table.implementation}
+            touched = touched_rows(*operands, num_tokens=self.num_tokens, **by_rows)
+            outputs = table.product(
+                self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)
             )
         else:
-            outputs = multi_hot_dense(
-                kernel,
-                inputs["values"],
-                inputs["row_splits"],
-                implementation=implementation,
-                unique=self.unique or splits in around.unique,
-                weights=weights,
-                value_rowids=around.rowids.get(splits) if takes_rowids(implementation) else None,
-            )
+            kernel = kernel if path in around.tables else tf.cast(kernel, self.compute_dtype)
+            outputs = multi_hot_dense(kernel, *operands, **options)
+        outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
             outputs += bias
@@ -191,6 +261,7 @@ class MultiHotDense(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "table_optimizer": self.table_optimizer,
         }
 
 

@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from kernels.multi_hot.registry import (
     IMPLEMENTATIONS,
+    ROW_OPTIMIZERS,
     Implementation,
+    RowOptimizer,
     UnavailableError,
     takes_rowids,
     why_unavailable,
 )
 
 if TYPE_CHECKING:
-    from kernels.multi_hot.api import multi_hot, multi_hot_dense, row_gradients
+    from kernels.multi_hot.api import multi_hot, multi_hot_dense, row_gradients, touched_rows
     from kernels.multi_hot.select import choose_implementation
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "ROW_OPTIMIZERS",
     "Implementation",
+    "RowOptimizer",
     "UnavailableError",
     "choose_implementation",
     "multi_hot",
     "multi_hot_dense",
     "row_gradients",
     "takes_rowids",
+    "touched_rows",
     "why_unavailable",
 ]
 
@@ -34,6 +39,7 @@ _MODULES = {
     "multi_hot": "api",
     "multi_hot_dense": "api",
     "row_gradients": "api",
+    "touched_rows": "api",
     "choose_implementation": "select",
 }
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from kernels.multi_hot import dense, registry
 from kernels.multi_hot.registry import Implementation, Problem, Product
 from kernels.multi_hot.segments import find_entries
+from kernels.multi_hot.touched import Touched
 
 Tensor = Any
 
@@ -137,16 +138,34 @@ def row_gradients(
     Raises:
       As `multi_hot_dense`; where that returns NaN instead, the rows are NaN.
     """
-    product = registry.product(implementation)
     dy = tf.convert_to_tensor(dy)
     _check_dtype(dy.dtype)
+    touched = touched_rows(
+        values, row_splits, num_tokens=num_tokens, implementation=implementation, unique=unique,
+        weights=weights, value_rowids=value_rowids,
+    )  # fmt: skip
+    rows, _ = registry.product(implementation).row_gradients(dy, touched)
+    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
+
+
+def touched_rows(
+    values: Tensor,
+    row_splits: Tensor,
+    *,
+    num_tokens: int,
+    implementation: Implementation,
+    unique: bool = False,
+    weights: Tensor | None = None,
+    value_rowids: Tensor | None = None,
+) -> Touched:
+    """Return which rows of the table a batch touches: what `row_gradients` begins with, and what
+    updates need. Arguments and errors as there."""
     values, row_splits = _check_sets(values, row_splits)
     weights = None if weights is None else _check_weights(weights, values)
-    value_rowids = None if value_rowids is None else _widen(value_rowids)
-    problem = Problem(values, row_splits, num_tokens, dy.dtype, unique, value_rowids, weights)
-    touched = product.touch(problem)
-    rows, _ = product.row_gradients(dy, touched)
-    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
+    rowids = None if value_rowids is None else _widen(value_rowids)
+    problem = Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
+    touched: Touched = registry.product(implementation).touch(problem)
+    return touched
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:

@@ -19,6 +19,11 @@ Implementation = Literal["dense", "gather", "native"]
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
+# Optimizers of the rows that a batch touches: see `table_rules.Rule`.
+RowOptimizer = Literal["sgd", "adagrad", "lazy_adam", "exact_adam"]
+
+ROW_OPTIMIZERS: tuple[RowOptimizer, ...] = get_args(RowOptimizer)
+
 
 class UnavailableError(ValueError):
     """An implementation cannot be used on this machine; the message says why and what to do."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from kernels.multi_hot.registry import RowOptimizer
 from kernels.multi_hot.touched import Touched
 
 Tensor = Any
-Kind = Literal["sgd", "adagrad", "lazy_adam", "exact_adam"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Slot = tuple[tuple[int, ...], Any, float]
 """Shape, dtype and initial value."""
@@ -46,7 +45,7 @@ class Rule(NamedTuple):
       for a row that has never been touched, and whose moments are zero, which are left as they are.
     """
 
-    kind: Kind
+    kind: RowOptimizer
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7

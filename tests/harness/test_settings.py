@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.checks import check_batch
 from harness.data.examples import Examples
 from harness.engine.devices import Devices, set_up_devices
 from harness.errors import InputError
@@ -14,7 +15,7 @@ from harness.model.network import build_model, default_network
 from harness.pipeline.batch import Columns
 from harness.records import Choice
 from harness.run_options import RunOptions
-from harness.settings import WITH_MODEL, Known, Settings, check_batch, settle
+from harness.settings import WITH_MODEL, Known, Settings, settle
 from kernels.multi_hot import IMPLEMENTATIONS
 from tests.harness.random_sets import random_sets
 

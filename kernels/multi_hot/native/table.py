@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from kernels.multi_hot.native.call import custom_call, prepared
-from kernels.multi_hot.registry import Problem
-from kernels.multi_hot.table_rules import KINDS, Rule, series
+from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
+from kernels.multi_hot.table_rules import Rule, series
 from kernels.multi_hot.touched import Touched
 
 Tensor = Any
@@ -119,7 +119,11 @@ def update(
         *parts,
     ]
     return _in_place(
-        "multi_hot_update_rows", operands, parts, kind=KINDS.index(rule.kind), from_dy=from_dy
+        "multi_hot_update_rows",
+        operands,
+        parts,
+        kind=ROW_OPTIMIZERS.index(rule.kind),
+        from_dy=from_dy,
     )
 
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "calls.h"
+#include "large_pages.h"
 #include "table_update.h"
 #include "touched.h"
 
@@ -94,6 +95,7 @@ ffi::ErrorOr<Parts> parts_in_place(ffi::RemainingArgs& before, ffi::RemainingRet
       return ffi::Unexpected(ffi::Error(ffi::ErrorCode::kInternal,
                                         "XLA gave an update other memory than its operand's"));
     }
+    use_large_pages((*result)->untyped_data(), static_cast<int64_t>((*result)->size_bytes()));
     if ((*result)->element_type() == ffi::DataType::S64) {
       parts.last = static_cast<int64_t*>((*result)->untyped_data());
     } else {

@@ -73,13 +73,14 @@ class Grouping {
   int64_t group(Entry* entries, int64_t count, const float* placed, int64_t bucket,
                 const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
     if (static_cast<int64_t>(counts_.size()) < num_places) {
-      counts_.resize(num_places, 0);
       states_.resize(num_places);
+      counts_.resize(num_places, 0);
     }
+    found_.clear();
+    found_.reserve(std::min(count, num_places));  // from here on nothing throws
     int32_t* counts = counts_.data();
     State* states = states_.data();
     for (int64_t i = 0; i < count; ++i) ++counts[entries[i].place];
-    found_.clear();
     int32_t begin = 0;
     for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
       int32_t any = 0;

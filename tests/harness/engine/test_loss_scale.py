@@ -13,7 +13,7 @@ def apply(scale: LossScale, *gradients: list[float]) -> tuple[int, bool]:
     weight = tf.Variable(0.0)
     tf.function(
         lambda: scale.apply(
-            [tf.constant(g) for g in gradients], lambda _: weight.assign(1.0), [weight]
+            [tf.constant(g) for g in gradients], lambda *_: weight.assign(1.0), [weight]
         ),
         jit_compile=True,
     )()
@@ -43,7 +43,7 @@ def test_doubles_after_2000_finite_steps_in_a_row() -> None:
     @tf.function(jit_compile=True)
     def many(steps: tf.Tensor) -> tf.Tensor:
         def body(step: tf.Tensor) -> tf.Tensor:
-            scale.apply([tf.ones(2)], lambda _: None, [])
+            scale.apply([tf.ones(2)], lambda *_: None, [])
             return step + 1
 
         return tf.while_loop(lambda step: step < steps, lambda step: [body(step)], [0])

@@ -145,6 +145,12 @@ bool is_valid(const Input& input) {
                      [&](int32_t id) { return 0 <= id && id < input.num_tokens; });
 }
 
+}  // namespace
+
+#include "table_test.h"
+
+namespace {
+
 // y and dW for any number of threads and chunks; nothing where the input has a fault.
 std::vector<std::vector<float>> run(const Input& input, bool unique,
                                     const std::vector<float>& table, const std::vector<float>& dy,
@@ -158,8 +164,12 @@ std::vector<std::vector<float>> run(const Input& input, bool unique,
   const std::string fault = forward(sets, table.data(), input.units, y.data(), pool);
   CHECK(backward(sets, dy.data(), input.units, index, dw.data(), pool) == fault);
   CHECK(fault.empty() == is_valid(input));
+  std::string again;
+  const auto by_rows =
+      touched_gradient(sets, dy, input.units, chunks, chunks < 4 ? 1 : 8, pool, again);
+  CHECK(again == fault);
   if (!fault.empty()) return {};
-  return {y, dw};
+  return {y, dw, by_rows};
 }
 
 void check_against_reference(Random& random, std::vector<Pool*> pools) {
@@ -191,6 +201,7 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
   for (int64_t i = 0; i < B * H; ++i) {
     CHECK(std::abs(got[0][i] - y[i]) <= 2e-6 * y_size[i] + 1e-7);
   }
+  CHECK(got[1] == got[2]);  // the same sums in the same order
   for (int64_t i = 0; i < V * H; ++i) {
     CHECK(std::abs(got[1][i] - dw[i]) <= 2e-6 * dw_size[i] + 1e-7);
   }
@@ -232,7 +243,8 @@ void check_failing_allocations(Random& random, int threads) {
   const int64_t chunks = draw(random, 1, 4);
   const int64_t failing = draw(random, 0, 1) ? 1 : kEndless;
   Pool one(1);
-  const auto expected = run(input, false, table, dy, chunks, one);
+  auto expected = run(input, false, table, dy, chunks, one);
+  expected.pop_back();
   std::vector<int32_t> ends(chunks * sets.num_tokens);
   std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
   std::vector<float> placed(sets.num_values);
@@ -245,7 +257,9 @@ void check_failing_allocations(Random& random, int threads) {
     std::thread([&] {
       for (const bool is_forward : {true, false}) {
         std::vector<float> got(expected[is_forward ? 0 : 1].size());
+        OwnIndex own(sets, chunks, 2);
         const auto call = [&] {
+          if (is_forward) touch(sets, own.index, pool);
           return is_forward
                      ? forward(sets, table.data(), input.units, got.data(), pool)
                      : backward(sets, dy.data(), input.units, index, got.data(), pool);
@@ -315,6 +329,7 @@ int main(int argc, char** argv) {
   Pool none(0), one(1), two(2), five(5);
   for (int round = 0; round < rounds; ++round) {
     check_against_reference(random, {&one, &two, &five, &none});
+    check_updates(random, {&one, &two, &five});
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
   for (int round = 0; round < 10 * rounds; ++round) check_throwing_blocks(random, five);

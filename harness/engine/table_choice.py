@@ -1,0 +1,155 @@
+"""What updates the table of each multi-hot layer: the trainer's optimizer, or one of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import keras
+import numpy as np
+
+from harness.data.examples import Examples
+from harness.engine.tables import TablePlan, layers_of
+from harness.errors import InputError
+from harness.model.layers import MultiHotDense
+from harness.records import Choice
+from kernels.multi_hot import Implementation, RowOptimizer
+from kernels.multi_hot.table_rules import Rule
+
+_LARGE = 2**22
+"""Elements of a table, 16 MB, below which the whole of it is updated about as fast."""
+_TOUCHED_SHARE = 0.5
+"""Of a table's rows: where a batch touches more, all of them are updated as fast."""
+_OF_ALL_ROWS = ("dense", "adam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesAsked:
+    """What the choice depends on."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    """The trainer's."""
+    device_type: Literal["CPU", "GPU"]
+    num_devices: int
+    """Of all workers."""
+    train: Examples
+    batch_size: int
+
+
+def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:
+    """One that gives the same as the trainer's on all rows, where the largest table is so large
+    that this is faster; else `dense`."""
+    none = Choice(name="dense", why="no table asks for one")
+    if asked is None:
+        return none
+    layers = [la for la in layers_of(asked.model).values() if la.table_optimizer == "auto"]
+    if not layers or not asked.train.ragged:
+        return none
+    layer = max(layers, key=lambda la: la.num_tokens * la.units)
+    size = f"{layer.num_tokens:,} x {layer.units:,}"
+    if layer.num_tokens * layer.units < _LARGE:
+        return Choice(name="dense", why=f"the table is small, {size}")
+    kind = _same_on_touched_rows(asked.optimizer)
+    if kind is None:
+        why = f"of {type(asked.optimizer).__name__}, which changes rows that a batch leaves out"
+        return Choice(name="dense", why=why)
+    for one in layers:
+        if reason := _why_not(one, kind, asked, implementation):
+            return Choice(name="dense", why=reason)
+    touched = _touched_rows(asked)
+    why = f"a batch touches about {touched:,} of {layer.num_tokens:,} rows"
+    if touched > _TOUCHED_SHARE * layer.num_tokens:
+        return Choice(name="dense", why=why)
+    return Choice(name=kind, why=f"{why}; the same as on all rows, up to rounding")
+
+
+def plans_of(
+    asked: TablesAsked, chosen: str, implementation: Implementation
+) -> dict[str, TablePlan]:
+    """How each table that is updated by rows is updated, by its name.
+
+    Args:
+        asked: what they depend on.
+        chosen: for the layers that leave it to the trainer.
+        implementation: of those that name none.
+
+    Raises:
+        InputError: when a table cannot be updated as was asked for.
+    """
+    plans = {}
+    for name, layer in layers_of(asked.model).items():
+        kind = chosen if layer.table_optimizer == "auto" else layer.table_optimizer
+        if reason := _why_not(layer, kind, asked, implementation):
+            raise InputError(
+                f"--table-optimizer {kind} cannot be had for the layer {layer.name!r}: {reason}; "
+                "set --table-optimizer dense, or auto"
+            )
+        if kind not in _OF_ALL_ROWS:
+            # On a GPU the kernels for rows are XLA's.
+            own = layer.implementation or implementation
+            is_native = asked.device_type == "CPU" and own == "native"
+            plans[name] = TablePlan(_rule(kind, asked.optimizer), is_native)
+    return plans
+
+
+def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The optimizer of touched rows that gives what this one gives on all; None: there is none."""
+    if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
+        return "exact_adam"
+    if type(optimizer) is keras.optimizers.SGD and not optimizer.momentum:
+        return "sgd"
+    return None
+
+
+def _why_not(
+    layer: MultiHotDense, kind: str, asked: TablesAsked, implementation: Implementation
+) -> str | None:
+    """Why a layer's table cannot be updated so; None if it can."""
+    optimizer = asked.optimizer
+    is_adam = isinstance(optimizer, keras.optimizers.Adam)
+    if kind == "adam" and not is_adam:
+        return f"that is the trainer's own optimizer, which is {type(optimizer).__name__}"
+    if kind in _OF_ALL_ROWS:
+        return None
+    if asked.num_devices > 1:
+        return f"it has no exchange between devices yet, and there are {asked.num_devices}"
+    if layer.kernel_regularizer is not None or layer.kernel.constraint is not None:
+        return "its regularizer or constraint is about all rows"
+    if len(layer._inbound_nodes) > 1:
+        return "it is called more than once"
+    if layer.kernel.dtype != "float32":
+        return f"its table is {layer.kernel.dtype}, not float32"
+    for name in ("weight_decay", "use_ema", "gradient_accumulation_steps"):
+        if getattr(optimizer, name, None):
+            return f"the optimizer's {name} is about all rows in every step"
+    if kind.endswith("_adam") and is_adam and getattr(optimizer, "amsgrad", False):
+        return "Adam's amsgrad is not built for it"
+    own = layer.implementation or implementation
+    if kind == "exact_adam" and (own != "native" or asked.device_type != "CPU"):
+        on = asked.device_type
+        return f"it needs the implementation native on a CPU; the layer has {own} on {on}"
+    return None
+
+
+def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
+    """With the numbers of the trainer's optimizer, if that is of the kind, else with Keras's
+    defaults."""
+    rule = Rule(cast(RowOptimizer, kind))
+    if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
+        return rule._replace(
+            beta_1=optimizer.beta_1, beta_2=optimizer.beta_2, epsilon=optimizer.epsilon
+        )
+    if kind == "adagrad" and isinstance(optimizer, keras.optimizers.Adagrad):
+        initial = optimizer.initial_accumulator_value
+        return rule._replace(epsilon=optimizer.epsilon, initial=initial)
+    return rule
+
+
+def _touched_rows(asked: TablesAsked) -> int:
+    """Distinct ids of a batch, from rows all over the data set."""
+    sets = max(asked.train.ragged.values(), key=lambda sets: sets.nnz)
+    rows = np.linspace(0, sets.num_rows - 1, asked.batch_size).astype(np.int64)
+    splits = sets.row_splits
+    parts = [sets.values[splits[row] : splits[row + 1]] for row in rows]
+    return len(np.unique(np.concatenate(parts)))

@@ -1,0 +1,261 @@
+"""Tables of which a step updates only the touched rows, in whole training steps."""
+
+import secrets
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.engine.tables import Clipping
+from harness.errors import InputError
+from harness.loop import Steps
+from harness.model.layers import MultiHotDense
+from harness.records import Observer, Window
+from kernels.multi_hot.native.build import find_compiler
+
+pytestmark = [
+    pytest.mark.usefixtures("logical_devices"),
+    pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler"),
+]
+NUM_TOKENS, NUM_ROWS = 1_500, 400
+
+
+def drawn(*, weighted: bool = False) -> RaggedSets:
+    """Rows of ids with the frequencies of words: most come in few batches."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 30, NUM_ROWS)
+    frequency = 1 / (np.arange(NUM_TOKENS) + 3)
+    return RaggedSets(
+        values=rng.choice(NUM_TOKENS, lengths.sum(), p=frequency / frequency.sum()),
+        row_splits=np.cumsum([0, *lengths]),
+        labels=rng.integers(0, 2, NUM_ROWS),
+        num_tokens=NUM_TOKENS,
+        weights=rng.normal(size=lengths.sum()).astype(np.float32) if weighted else None,
+        name="drawn",
+    )
+
+
+def network(inputs: Any, **options: Any) -> Any:
+    """Two products of the same rows, and a smooth activation."""
+    first, second = (
+        MultiHotDense(
+            units,
+            NUM_TOKENS,
+            activation="gelu",
+            kernel_initializer=keras.initializers.GlorotUniform(seed=units),
+            name=f"products_{units}",
+            **options,
+        )(inputs)
+        for units in (12, 5)
+    )
+    both = keras.layers.Concatenate()([first, second])
+    initializer = keras.initializers.GlorotUniform(seed=1)
+    return keras.layers.Dense(1, kernel_initializer=initializer, dtype="float32")(both)
+
+
+class Losses(Observer):
+    def __init__(self) -> None:
+        self.all: list[float] = []
+
+    def on_window(self, window: Window) -> None:
+        self.all.append(window.loss)
+
+
+def trained(
+    rows: RaggedSets,
+    table_optimizer: str,
+    *,
+    num_steps: int = 40,
+    optimizer: Any = "adam",
+    **how: Any,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The loss of each step, and the weights after the last."""
+    settings = {"implementation": "native", "batch_size": 40, **how}
+    trainer = harness.Trainer(
+        network,
+        optimizer=optimizer,
+        table_optimizer=table_optimizer,
+        steps_per_dispatch=1,
+        **settings,
+    )
+    losses = Losses()
+    trainer.steps(rows, epochs=10).run(num_steps=num_steps, observers=[losses])
+    return np.array(losses.all), {v.path: v.numpy() for v in trainer.model.weights}
+
+
+def adam(**options: Any) -> keras.optimizers.Adam:
+    return keras.optimizers.Adam(0.01, **options)
+
+
+@pytest.mark.parametrize(
+    ("weighted", "options", "how"),
+    [
+        (False, {}, {}),
+        (True, {"global_clipnorm": 0.02}, {}),
+        (False, {"epsilon": 1e-3, "beta_2": 0.98}, {"precision": "mixed_float16"}),
+    ],
+    ids=["plain", "weights and clip norm", "float16"],
+)
+def test_exact_adam_is_adam(weighted: bool, options: Any, how: Any) -> None:
+    """In the losses of 40 steps and the weights after them, rows that no batch touched for long
+    included. In float16 sums differ by its precision."""
+    rows = drawn(weighted=weighted)
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 50)
+    dense, exact = (
+        trained(
+            rows,
+            name,
+            optimizer=keras.optimizers.Adam(schedule, **options),
+            **how,
+        )
+        for name in ("adam", "exact_adam")
+    )
+    tolerance = 0.02 if how else 1e-4
+    assert dense[0][-1] < dense[0][0]
+    np.testing.assert_allclose(exact[0], dense[0], atol=tolerance)
+    for path, weights in dense[1].items():
+        if not how:
+            np.testing.assert_allclose(exact[1][path], weights, atol=1e-4, err_msg=path)
+
+
+def test_what_each_optimizer_leaves_alone() -> None:
+    """`sgd` is SGD to the bit; the others change touched rows alone, `native` as XLA's operations
+    do."""
+    rows = drawn()
+    sgd = keras.optimizers.SGD(0.5)
+    dense = trained(rows, "dense", optimizer=sgd, num_steps=10)
+    same = trained(rows, "sgd", optimizer=sgd, num_steps=10)
+    np.testing.assert_array_equal(same[0], dense[0])
+    native, xla = (
+        trained(rows, "lazy_adam", optimizer=adam(), num_steps=10, implementation=name)
+        for name in ("native", "gather")
+    )
+    np.testing.assert_allclose(native[0], xla[0], rtol=1e-5)
+    untouched = np.setdiff1d(np.arange(NUM_TOKENS), rows.values)
+    initial = keras.initializers.GlorotUniform(seed=12)((NUM_TOKENS, 12)).numpy()
+    table = native[1]["products_12/kernel"]
+    np.testing.assert_array_equal(table[untouched], initial[untouched])
+    assert (np.delete(table, untouched, axis=0) != np.delete(initial, untouched, axis=0)).any()
+
+
+@pytest.mark.parametrize("kind", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -> None:
+    dense, rows = np.full((3, 2), 0.3, np.float32), np.full((4, 5), -0.2, np.float32)
+    limit = 0.1 if kind == "clipvalue" else 0.5
+    clipping = Clipping(keras.optimizers.SGD(**{kind: limit}))
+    gradients, [(clipped, factor)] = clipping(
+        [tf.constant(dense)], [(tf.constant(rows), tf.reduce_sum(tf.square(rows))[None])]
+    )
+    theirs = keras.optimizers.SGD(**{kind: limit})._clip_gradients([dense, rows])
+    np.testing.assert_allclose(factor * clipped, theirs[1], rtol=1e-6)
+    if kind == "global_clipnorm":  # the optimizer clips by the others itself
+        np.testing.assert_allclose(gradients[0], theirs[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
+def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
+    """Saved in the middle of its second epoch, while rows lag behind; and once more when none
+    does, since all of them have been looked at."""
+    rows = drawn()
+
+    def made() -> Steps:
+        trainer = harness.Trainer(
+            network, optimizer=adam(), table_optimizer=kind, batch_size=40, steps_per_dispatch=1,
+            implementation="native",
+        )  # fmt: skip
+        return trainer.steps(rows, epochs=4)
+
+    whole, parts = made(), made()
+    state = whole._run.engine.states[0]
+    whole.run(num_steps=14)
+    saved = state.save()
+    whole.run(num_steps=12)
+    parts._run.engine.states[0].restore(saved)
+    parts = Steps(replace(parts._run, start_step=14), parts.start)
+    parts.run(num_steps=12)
+    assert_same_arrays(parts._run.engine.states[0].save(), state.save())
+    lagging = state.save()
+    looked_at = state.by_name(state.weights)
+    settled = state.save()
+    assert_same_arrays(looked_at, {name: settled[f"model/{name}"] for name in looked_at})
+    table = "model/products_12/kernel"
+    assert (lagging[table] == settled[table]).all() == (kind != "exact_adam")
+
+
+def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("how", "optimizer", "options", "message"),
+    [
+        ({"table_optimizer": "adam"}, "sgd", {}, "own optimizer, which is SGD"),
+        ({"table_optimizer": "exact_adam", "implementation": "gather"}, "adam", {}, "native"),
+        ({"table_optimizer": "lazy_adam"}, "adamw", {}, "weight_decay"),
+        (
+            {"table_optimizer": "sgd"},
+            partial(keras.optimizers.SGD, gradient_accumulation_steps=2),
+            {},
+            "gradient_accumulation_steps",
+        ),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
+    ],
+    ids=["not adam", "gather", "decay", "accumulation", "regularizer"],
+)
+def test_what_cannot_be_had_is_refused(
+    how: Any, optimizer: Any, options: Any, message: str
+) -> None:
+    settings = {"implementation": "native", **how}
+    trainer = harness.Trainer(
+        lambda inputs: network(inputs, **options), optimizer=optimizer, batch_size=40, **settings
+    )
+    with pytest.raises(InputError, match=f"--table-optimizer.*{message}.*dense"):
+        trainer.steps(drawn())
+
+
+def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
+    """And says why; a small table is updated as before."""
+    rows = drawn()
+
+    def large(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(MultiHotDense(8, 2**19, name="products")(inputs))
+
+    def choice(model: Any, optimizer: Any = "adam", **how: Any) -> tuple[str, str]:
+        settings = {"implementation": "native", "batch_size": 40, **how}
+        trainer = harness.Trainer(model, optimizer=optimizer, **settings)
+        found = trainer.steps(rows).start.choices["table_optimizer"]
+        return found.name, found.why
+
+    name, why = choice(large)
+    assert name == "exact_adam"
+    assert "of 524,288 rows" in why
+    assert choice(network)[0] == "dense"
+    assert choice(large, "rmsprop")[0] == "dense"
+    assert choice(large, implementation="gather")[0] == "dense"
+
+
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    layer = MultiHotDense(4, NUM_TOKENS, table_optimizer="sgd")
+
+    class Twice(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = layer, keras.layers.Dense(1)
+
+        def call(self, inputs: Any) -> Any:
+            return self.head(self.layer(inputs) + self.layer(inputs))
+
+    trainer = harness.Trainer(Twice(), batch_size=40, implementation="native")
+    with pytest.raises(InputError, match=r"twice.*dense"):
+        trainer.steps(Examples.of(drawn())).run(num_steps=1)

@@ -1,0 +1,123 @@
+// The touched rows of a table and their updates, for kernel_test.cc, whose inputs and pools they use.
+#pragma once
+
+#include "table_update.h"
+
+namespace {
+
+// An index with the memory that it is made of.
+struct OwnIndex {
+  std::vector<int32_t> ids, spans, rows, num, counts;
+  std::vector<float> weights, placed;
+  std::vector<Entry> entries;
+  TouchedIndex index;
+
+  OwnIndex(const Sets& sets, int64_t chunks, int64_t buckets)
+      : ids(std::min(sets.num_values, sets.num_tokens)), spans(2 * ids.size()),
+        rows(sets.num_values), num(1), counts((chunks + 2) * buckets), weights(sets.num_values),
+        placed(sets.num_values), entries(sets.num_values) {
+    index = {ids.data(), spans.data(), rows.data(),
+             sets.weights == nullptr ? nullptr : weights.data(), num.data(), entries.data(),
+             placed.data(), counts.data(), static_cast<int64_t>(ids.size()), chunks, buckets};
+  }
+};
+
+// The gradient of the whole table by way of the touched rows; nothing where the input has a fault.
+std::vector<float> touched_gradient(const Sets& sets, const std::vector<float>& dy, int64_t units,
+                                    int64_t chunks, int64_t buckets, Pool& pool,
+                                    std::string& fault) {
+  OwnIndex own(sets, chunks, buckets);
+  fault = touch(sets, own.index, pool);
+  if (!fault.empty()) return {};
+  const int64_t num = own.num[0];
+  std::vector<float> rows(own.ids.size() * units), dw(sets.num_tokens * units);
+  row_gradients(own.index, dy.data(), units, rows.data(), pool);
+  for (int64_t slot = 0; slot < static_cast<int64_t>(own.ids.size()); ++slot) {
+    CHECK((own.ids[slot] >= 0) == (slot < num));
+    if (slot < num) {
+      std::copy_n(rows.data() + slot * units, units, dw.data() + own.ids[slot] * units);
+    }
+  }
+  return dw;
+}
+
+// Some steps of Adam whose rows make up for what they missed, over the end of a short ring of rates:
+// the same bits from any number of threads, from rows or from dy, and in double up to rounding.
+void check_updates(Random& random, std::vector<Pool*> pools) {
+  constexpr int64_t R = 7, S = 2, L = 4;
+  const double betas[] = {0.8, 0.95};
+  std::vector<float> decays(2 * (R + 1)), centers(S), terms(S * kTerms * L);
+  for (int64_t i = 0; i <= R; ++i) {
+    for (int b : {0, 1}) decays[b * (R + 1) + i] = static_cast<float>(std::pow(betas[b], i));
+  }
+  for (int64_t s = 0; s < S; ++s) {
+    const auto u = [&](int64_t i) { return std::pow(betas[1], (s * L + i + 1) / 2.0); };
+    centers[s] = static_cast<float>((u(0) + u(L - 1)) / 2);
+    for (int64_t i = 0; i < L; ++i) {
+      const double away = u(i) / ((u(0) + u(L - 1)) / 2) - 1;
+      for (int j = 0; j < kTerms; ++j) {
+        terms[(s * kTerms + j) * L + i] =
+            static_cast<float>(std::pow(betas[0], s * L + i + 1) * std::pow(away, j));
+      }
+    }
+  }
+  const uint64_t seed = random();
+  const int64_t num_steps = draw(random, 1, 20);
+  std::vector<std::vector<float>> first;
+  std::vector<double> w, m, v;
+  for (size_t p = 0; p < pools.size(); ++p) {
+    Random own(seed);  // the same steps for every pool
+    const Input shape = draw_input(own, true);
+    const int64_t V = shape.num_tokens, H = shape.units;
+    std::vector<float> tables[3] = {std::vector<float>(V * H, 0.5f), std::vector<float>(V * H),
+                                    std::vector<float>(V * H)};
+    std::vector<int64_t> last(V, 0);
+    std::vector<float> rates(R);
+    if (p == 0) w.assign(V * H, 0.5), m.assign(V * H, 0.0), v.assign(V * H, 0.0);
+    const auto row_of = [&](int64_t step) {
+      return CatchUp{tables[0].data(), tables[1].data(), tables[2].data(), last.data(), step, H,
+                     1e-3f, rates.data(), R, decays.data(), centers.data(), terms.data(), S, L};
+    };
+    for (int64_t step = 1; step <= num_steps; ++step) {
+      Input input = draw_input(own, true);
+      for (int32_t& id : input.values) id = static_cast<int32_t>(std::abs(int64_t{id}) % V);
+      input.num_tokens = V;
+      const Sets sets = input.sets(false);
+      std::normal_distribution<float> normal;
+      std::vector<float> dy(sets.num_rows * H), rows(V * H);
+      for (float& element : dy) element = normal(own);
+      OwnIndex touched(sets, draw(own, 1, 4), int64_t{1} << draw(own, 0, 3));
+      CHECK(touch(sets, touched.index, *pools[p]).empty());
+      const int64_t num = touched.num[0];
+      catch_up(touched.ids.data(), num, V, (step - 1) % R == 0, row_of(step - 1), *pools[p]);
+      const float rate = 0.01f + 0.001f * static_cast<float>(step % 5);
+      rates[(step - 1) % R] = rate;
+      const Adam update = {tables[0].data(), tables[1].data(), tables[2].data(), last.data(),
+                           step, H, {rate, 0.2f, 0.05f, 1e-3f, 0.5f}};
+      rows.resize(std::max<size_t>(rows.size(), touched.ids.size() * H));
+      row_gradients(touched.index, dy.data(), H, rows.data(), *pools[p]);
+      if (draw(random, 0, 1)) {
+        update_from_dy(touched.index, dy.data(), H, update, *pools[p]);
+      } else {
+        update_from_rows(touched.ids.data(), num, rows.data(), H, update, *pools[p]);
+      }
+      if (p > 0) continue;
+      std::vector<double> g(V * H);
+      for (int64_t slot = 0; slot < num; ++slot) {
+        for (int64_t h = 0; h < H; ++h) g[touched.ids[slot] * H + h] = 0.5 * rows[slot * H + h];
+      }
+      for (int64_t i = 0; i < V * H; ++i) {
+        m[i] += (g[i] - m[i]) * 0.2;
+        v[i] += (g[i] * g[i] - v[i]) * 0.05;
+        w[i] -= rate * m[i] / (std::sqrt(v[i]) + 1e-3);
+      }
+    }
+    catch_up(nullptr, 0, V, true, row_of(num_steps), *pools[p]);
+    const std::vector<std::vector<float>> got(std::begin(tables), std::end(tables));
+    if (p == 0) first = got;
+    CHECK(got == first);
+    for (int64_t i = 0; i < V * H; ++i) CHECK(std::abs(got[0][i] - w[i]) < 1e-4);
+  }
+}
+
+}  // namespace

@@ -107,6 +107,14 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     return deciding
 
 
+def device_type(recorded: Mapping[str, Any]) -> str:
+    """The kind of device, `CPU` or `GPU`, of the run whose config.json this is; "" where it does
+    not say."""
+    devices = recorded[RESOLVED].get("devices")
+    name = str(devices[0]) if isinstance(devices, list) and devices else ""
+    return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")
+
+
 def asked_settings(folder: Path) -> dict[str, Any]:
     """The settings that a run of `harness train` was started with, by their own names, for
     `from_mapping(TrainConfig, ...)`. What was `auto` is so again; what is about the folder itself

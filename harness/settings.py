@@ -128,7 +128,7 @@ class Known:
     left_bytes: int = 0
     """What the model and all that goes with it leave of a device's memory."""
     before: Settings | None = None
-    """Of the run that is resumed, every `auto` settled."""
+    """Of the run that is resumed; only what is to be chosen anew is `auto`."""
     chosen: dict[str, Choice]
     """So far."""
 
@@ -147,6 +147,23 @@ def settle(name: str, known: Known) -> Choice:
     else:
         choice = _CHOOSERS[name](known)
     return _CHECKS[name](choice, known) if name in _CHECKS else choice
+
+
+def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
+    """Those of a run that goes on. On another kind of device, what changes only how fast it is is
+    chosen anew.
+
+    Args:
+        recorded: by name, and the `device_type` that they were settled for, "" if it is not known.
+        device_type: now.
+
+    Raises:
+        InputError: when one has a value of a wrong type or out of range.
+    """
+    before = Settings.of(recorded)
+    if recorded.get("device_type", "") in ("", device_type):
+        return before
+    return replace(before, implementation="auto", steps_per_dispatch="auto")
 
 
 def _precision(known: Known) -> Choice:

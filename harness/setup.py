@@ -1,8 +1,9 @@
 """What a trainer settles and builds from the first rows that it sees."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import keras
 from rich.console import Console
@@ -34,7 +35,7 @@ from harness.pipeline.cadence import Cadence
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import evaluation_plan, training_plan
 from harness.records import Choice
-from harness.settings import WITH_MODEL, Known, Settings, settle
+from harness.settings import WITH_MODEL, Known, Settings, settings_before, settle
 from harness.task import SettledTask, Task, task_of_outputs
 from harness.timeline import Timeline
 from kernels.multi_hot import Implementation
@@ -180,7 +181,7 @@ def set_up(
     settings: Settings,
     *parts: Examples,
     training: bool,
-    before: Settings | None = None,
+    before: Mapping[str, Any] | None = None,
     console: Console | None = None,
     timeline: Timeline | None = None,
     cluster: Cluster = ALONE,
@@ -192,7 +193,8 @@ def set_up(
         task, optimizer, settings: what was asked for.
         *parts: the rows to train on, and those to evaluate on.
         training: whether they are to be trained on, so that all settings matter.
-        before: settings of the run that is resumed, every `auto` settled.
+        before: of the run that is resumed: its settings, every `auto` settled, by name, and the
+            `device_type` that they were settled for.
         console: where to warn of GPUs that cannot be used.
         timeline: to mark the stages on.
         cluster: of the workers that train together.
@@ -209,7 +211,7 @@ def set_up(
     devices = set_up_devices(
         settings.replicas,
         batch_size=settings.batch_size if training else None,
-        before=int(before.replicas) if before else None,
+        before=int(Settings.of(before).replicas) if before else None,
         cluster=cluster,
     )
     cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
@@ -236,7 +238,7 @@ def set_up(
         devices=devices,
         train=train,
         resident_bytes=resident_bytes,
-        before=before,
+        before=None if before is None else settings_before(before, devices.device_type),
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
     known.chosen["precision"] = _settled("precision", known, cluster)

@@ -28,7 +28,7 @@ from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.observe.divergence import divergence_message
-from harness.resuming import Resume, check_resumable, settled
+from harness.resuming import Resume, check_resumable, device_type, settled
 from harness.run_folder import claim_run_folder, event_folder_of
 from harness.run_options import RunOptions
 from harness.settings import Settings
@@ -208,14 +208,15 @@ class Trainer:
                     claims,
                     may_hold_events=recorded is not None or overwrite or self.step > 0,
                 )
-                return None if recorded is None else recorded["execution"]
+                if recorded is None:
+                    return None
+                return {**recorded["execution"], "device_type": device_type(recorded)}
 
             execution = cluster.from_chief(opened)
-            before = None if execution is None else Settings.of(execution)
             before_it = self._setup
             claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
             setup = self._set_up(
-                *parts, training=True, before=before, console=shown, timeline=timeline
+                *parts, training=True, before=execution, console=shown, timeline=timeline
             )
             facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
             cluster.require_same(facts_of(self.settings, facts, *parts, tested))
@@ -224,7 +225,7 @@ class Trainer:
             step = self.step
             if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
                 step = epochs_done * steps_per_epoch
-            epochs = epochs if before is not None else epochs_done + epochs
+            epochs = epochs if execution is not None else epochs_done + epochs
             self.last = fit(
                 setup,
                 parts[0],

@@ -15,7 +15,7 @@ from harness.model.network import build_model, default_network
 from harness.pipeline.batch import Columns
 from harness.records import Choice
 from harness.run_options import RunOptions
-from harness.settings import WITH_MODEL, Known, Settings, settle
+from harness.settings import WITH_MODEL, Known, Settings, settings_before, settle
 from kernels.multi_hot import IMPLEMENTATIONS
 from tests.harness.random_sets import random_sets
 
@@ -201,3 +201,14 @@ def test_batches_that_do_not_fit(batch_size: int, replicas: int, message: str) -
     check_batch(batch_size=80, rows=80, replicas=replicas)
     with pytest.raises(InputError, match=message):
         check_batch(batch_size=batch_size, rows=80, replicas=replicas)
+
+
+def test_on_another_kind_of_device_what_only_changes_the_speed_is_chosen_anew(
+    rows: Examples, cpu: Devices
+) -> None:
+    recorded = {"implementation": "dense", "steps_per_dispatch": 7, "precision": "float32"}
+    for kind, is_anew in (("CPU", False), ("", False), ("GPU", True)):
+        before = settings_before({**recorded, "device_type": kind}, cpu.device_type)
+        assert before.precision == "float32"
+        choice = settle("steps_per_dispatch", replace(known(rows, cpu), before=before))
+        assert (choice.why != AS_BEFORE) is is_anew

@@ -20,6 +20,7 @@ from harness.observe.run_files import (
 from harness.reading import read_json
 from harness.records import DatasetInfo, RunStart
 from harness.run_folder import WRITTEN
+from harness.settings import WITH_MODEL
 
 Resume = bool | Literal["auto"]
 """Whether to go on with a run; `auto` does if there is one, and starts one otherwise."""
@@ -131,7 +132,7 @@ def asked_settings(folder: Path) -> dict[str, Any]:
             "go on with it by Trainer.fit(..., resume=True)"
         )
     flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
-    for name in ("precision", "implementation", "input", "steps_per_dispatch", "precision_watch"):
+    for name in ("precision", *WITH_MODEL, "precision_watch"):
         choice = resolved.get(name)
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):

@@ -85,6 +85,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback],
     claim: Claim | None,
     event_folder: Path | None,
+    last: Outcome | None,
     recorded: Mapping[str, Any] | None,
     overwrite: bool,
     keep_best: bool,
@@ -104,6 +105,7 @@ def fit(
         start_step: steps done before; of a run that is resumed its checkpoint says it.
         callbacks: Keras's.
         claim, event_folder: where the run and its event files go. None: nothing is written.
+        last: of the fit before, by the same trainer.
         recorded: what config.json holds of the run in the folder, which is resumed; else None.
         overwrite: whether to replace the run in the folder.
         keep_best: whether the validation rows may choose a checkpoint to keep.
@@ -136,6 +138,9 @@ def fit(
     # 2. Where it starts from.
     background = Background()
     checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
+    same = last is not None and last.start.run_dir == str(folder) and not overwrite
+    if last is not None and same and last.progress is not None:
+        before = last.progress.counters  # it goes on with that run
     cluster = setup.devices.cluster
     if claim is not None and folder is not None:
         checkpoints = Checkpoints(

@@ -59,9 +59,8 @@ class Progress:
     """Of the present state, since it began; None where all is finite."""
     use: MachineUse = field(default_factory=MachineUse)
     """At the end."""
-    total_examples: int = 0
-    """Since the first step, those before a resume included; so is the one below. At the end."""
-    total_train_seconds: float = 0.0
+    counters: Counters = Counters()
+    """At the end; those before a resume included."""
 
 
 class Telemetry:
@@ -95,7 +94,7 @@ class History:
         *,
         start_step: int,
         stop_at_nan: bool,
-        before: "Counters",
+        before: Counters,
     ) -> None:
         """Args:
         observers: receive the records.
@@ -195,20 +194,11 @@ class History:
             self.progress.inspections.append(inspection)
             self._tell(lambda observer: observer.on_inspection(inspection))
 
-    def saving(self) -> "Counters":
+    def saving(self) -> Counters:
         """A checkpoint of the present state is about to be saved: what was recorded so far is
         written before. Returns the counters that belong into it."""
         self._tell(lambda observer: observer.on_checkpoint(self.progress.step))
-        examples, train_seconds = self._totals()
-        loss, step = self._best or (None, None)
-        return Counters(
-            examples=examples,
-            train_seconds=train_seconds,
-            epoch_examples=self._epoch_means.examples,
-            epoch_sums=dict(self._epoch_means.sums),
-            best_loss=loss,
-            best_step=step,
-        )
+        return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
         """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
@@ -217,17 +207,22 @@ class History:
         elif regular:
             self.saved_step = self.progress.step
 
-    def _totals(self) -> tuple[int, float]:
-        """Examples and seconds of all training, that before a resume included."""
-        examples, seconds = self._statistics.examples, self._statistics.seconds
-        before = self._before
-        return before.examples + examples, before.train_seconds + seconds
+    def _counters(self) -> Counters:
+        loss, step = self._best or (None, None)
+        return Counters(
+            examples=self._before.examples + self._statistics.examples,
+            train_seconds=self._before.train_seconds + self._statistics.seconds,
+            epoch_examples=self._epoch_means.examples,
+            epoch_sums=dict(self._epoch_means.sums),
+            best_loss=loss,
+            best_step=step,
+        )
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns what the run came to."""
         self.progress.use = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
-        self.progress.total_examples, self.progress.total_train_seconds = self._totals()
+        self.progress.counters = self._counters()
         self._pass_messages_on()
         return self.progress
 

@@ -236,6 +236,7 @@ class Trainer:
                 callbacks=callbacks,
                 claim=claim,
                 event_folder=event_folder,
+                last=self.last,
                 recorded=recorded,
                 overwrite=overwrite,
                 keep_best=held_out is not None and validation is not test,

@@ -90,8 +90,8 @@ def summarize(
         ),
         underflow_fraction=max((u for u in underflow if u is not None), default=None),
         interrupted=progress.interrupted,
-        total_examples=progress.total_examples,
-        total_train_seconds=progress.total_train_seconds,
+        total_examples=progress.counters.examples,
+        total_train_seconds=progress.counters.train_seconds,
         resumes=len(start.resumed),
         diverged=progress.divergence is not None,
         joules_per_1000_examples=(

@@ -129,8 +129,8 @@ def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
     resumed = run([d for d in dispatches if d.step >= 10], start_step=10, before=before, **settings)
     saves = [entry for entry in resumed.log if entry.startswith("save")]
     assert saves == ["save best 20", "save 20"]
-    assert resumed.progress.total_examples == 80 + 80
-    assert resumed.progress.total_train_seconds == 7.0 + resumed.progress.windows.train_seconds
+    assert resumed.progress.counters.examples == 80 + 80
+    assert resumed.progress.counters.train_seconds == 7.0 + resumed.progress.windows.train_seconds
 
 
 def test_the_means_of_an_epoch_go_on_within_it() -> None:

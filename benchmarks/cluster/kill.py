@@ -77,7 +77,11 @@ def main(arguments: Sequence[str]) -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name) / "whole"
-        subprocess.run(command(whole, restarts=0), check=True, capture_output=True)
+        done = subprocess.run(
+            command(whole, restarts=0), check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"exit code {done.returncode}: {done.stdout}{done.stderr}")
         print(f"nobody killed: test loss {test_loss(whole)}", flush=True)
         for number in range(times):
             folder, restarts, victim = Path(name) / str(number), number % 2, number // 2 % 2
@@ -98,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
                 f"{said[-1][:100] if said else text[-500:]}",
                 flush=True,
             )
+            if not good:
+                print(text[-3000:], flush=True)
     print(f"{times - failed} of {times} good")
     return int(failed > 0)
 

@@ -256,6 +256,9 @@ class Cluster:
         others = [host for i, host in enumerate(self.member.hosts) if i != self.index]
         lost = unreachable(others)
         named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]
+        # A machine that hangs may still take connections; TensorFlow knows which it is.
+        tasks = {int(task) for task in re.findall(r"/job:worker\S*/task:(\d+)", str(error))}
+        named = named or [f"worker {i}" for i in sorted(tasks - {self.index})]
         who = ", ".join(named) or "a worker"
         found = re.search(r"Collective ops is aborted by: ([^\n]+)", str(error))
         return LostWorkerError(

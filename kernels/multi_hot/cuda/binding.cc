@@ -136,7 +136,7 @@ ffi::Error take_rows_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer sp
 
 constexpr auto kCapturable = {ffi::Traits::kCmdBufferCompatible};
 
-XLA_FFI_DEFINE_HANDLER(kForward, forward_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_forward, forward_call,
                        ffi::Ffi::Bind()
                            .Ctx<Stream>()
                            .Arg<ffi::AnyBuffer>()
@@ -146,7 +146,7 @@ XLA_FFI_DEFINE_HANDLER(kForward, forward_call,
                            .Attr<bool>("unique")
                            .Ret<ffi::AnyBuffer>(),
                        kCapturable);
-XLA_FFI_DEFINE_HANDLER(kBackward, backward_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_backward, backward_call,
                        ffi::Ffi::Bind()
                            .Ctx<Stream>()
                            .Arg<ffi::AnyBuffer>()
@@ -156,7 +156,7 @@ XLA_FFI_DEFINE_HANDLER(kBackward, backward_call,
                            .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::Buffer<ffi::S32>>(),
                        kCapturable);
-XLA_FFI_DEFINE_HANDLER(kTakeRows, take_rows_call,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_take_rows, take_rows_call,
                        ffi::Ffi::Bind()
                            .Ctx<Stream>()
                            .Arg<ffi::AnyBuffer>()
@@ -179,8 +179,9 @@ bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
   const auto taken = [api](const char* name, XLA_FFI_Handler* handler) {
     return ffi::Ffi::RegisterStaticHandler(api, name, "CUDA", handler) == nullptr;
   };
-  return taken("multi_hot_cuda_forward", kForward) && taken("multi_hot_cuda_backward", kBackward) &&
-         taken("multi_hot_cuda_take_rows", kTakeRows);
+  return taken("multi_hot_cuda_forward", multi_hot_cuda_forward) &&
+         taken("multi_hot_cuda_backward", multi_hot_cuda_backward) &&
+         taken("multi_hot_cuda_take_rows", multi_hot_cuda_take_rows);
 }
 
 // Hands over the kernels that were compiled for a compute capability.

@@ -207,14 +207,15 @@ def is_complete(folder: Path, *, num_steps: int) -> bool:
     return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
 
 
-def check_same_data(folder: Path, recorded: Mapping[str, Any], info: DatasetInfo) -> None:
+def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
     """Checks what config.json, or a checkpoint, which may be another run's, says of the data.
 
     Raises:
         InputError: when these are others.
     """
-    dataset = recorded.get(RESOLVED, {}).get("dataset", {})
-    trained_on = str(dataset.get("fingerprint", "-"))
+    resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
+    dataset = resolved.get("dataset") if isinstance(resolved, dict) else None
+    trained_on = str(dataset.get("fingerprint", "-")) if isinstance(dataset, dict) else "-"
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "

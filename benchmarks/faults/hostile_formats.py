@@ -31,7 +31,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.decoding import from_mapping
 from harness.observe.jsonl import kept_bytes, validation_losses
 from harness.reading import read_toml
-from harness.run_folder import is_complete
+from harness.resuming import is_complete
 
 Reader = Callable[[Path], str]
 """Reads a folder as a command does; returns all that the command makes of it, as text."""
@@ -130,7 +130,9 @@ def _data_command(name: str) -> Callable[[Path], list[str]]:
 def _metrics_reader(_: Path) -> Reader:
     def read(folder: Path) -> str:
         path = folder / "metrics.jsonl"
-        return f"{[kept_bytes(path, step) for step in (4, 8)]} {validation_losses(path)}"
+        return (
+            f"{[kept_bytes(path, step) for step in (4, 8)]} {validation_losses(path, up_to_step=8)}"
+        )
 
     return read
 

@@ -26,7 +26,7 @@ with quiet_import():
     from harness.model.network import build_model, default_network
     from harness.model.saved import load_model, save_model
     from harness.observe.run_files import read_settings
-    from harness.run_folder import check_resumable
+    from harness.resuming import asked_settings, check_resumable
     from harness.settings import Settings
 
 _NUM_TOKENS = 301
@@ -122,6 +122,7 @@ def _config_reader(valid: Path) -> Reader:
         problems = []
         try:  # as `train --resume`
             before = Settings.of(check_resumable(run, config)["execution"])
+            from_mapping(TrainConfig, asked_settings(run), where="the run's config.json")
         except InputError as error:
             problems.append(error)
             before = None

@@ -86,6 +86,13 @@ class Machine:
         return [float(line[n]) for line in map(json.loads, lines) for n in names if n in line]
 
 
+def cuda_kernels(machine: Machine) -> str:
+    """The contract of the multi-hot product by the CUDA kernels, which no GPU had run before."""
+    tests = "test_kernels.py" if machine.is_rehearsal else "test_on_gpu.py"
+    where = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "multi_hot" / "cuda" / tests
+    return machine.run(sys.executable, "-m", "pytest", "-q", "-rs", str(where))
+
+
 def doctor(machine: Machine) -> str:
     return machine.run(*_HARNESS, "doctor")
 
@@ -100,7 +107,7 @@ def one_against_the_cpu(machine: Machine) -> str:
     expected = machine.losses(*flags, "--precision", "float32", on_cpu=True)
     rows = []
     for precision in PRECISIONS:
-        for implementation in ("gather", "dense"):
+        for implementation in ("gather", "dense", "native"):
             own = ["--precision", precision, "--implementation", implementation]
             found = machine.losses(*flags, *own)
             rows.append((f"{implementation}, {precision}", expected, found, _TOLERANCES[precision]))
@@ -116,7 +123,8 @@ def two_against_one(machine: Machine) -> str:
 
 def throughput(machine: Machine) -> str:
     return machine.bench(
-        *("--replicas", "1", "--batch-size", "500", "4096", "--implementation", "gather", "dense"),
+        *("--replicas", "1", "--batch-size", "500", "4096", "--implementation"),
+        *("gather", "dense", "native"),
         *("--precision", "float32", "mixed_bfloat16"),
     )
 
@@ -167,6 +175,7 @@ def threads(machine: Machine) -> str:
 
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (
+    ("CUDA kernels", cuda_kernels, 1),
     ("Doctor", doctor, 1),
     ("Every precision", smoke, 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),

@@ -1,9 +1,9 @@
 """What every peer shares: the same data, sizes and thread count, and how it is asked for an epoch.
 
 A peer loads, trains one epoch to warm up (whatever it compiles, it compiles there) and prints
-"ready". Then, for each line on standard input, it trains one epoch more and prints its seconds and
-its mean loss as JSON. So several peers can take turns while all of them stay loaded: a machine that
-drifts favours none of them.
+"ready". Then, for each line on standard input, it trains one epoch more and prints its seconds, the
+processor's seconds of all its threads and its mean loss as JSON. So several peers can take turns
+while all of them stay loaded: a machine that drifts favours none of them.
 """
 
 import argparse
@@ -104,7 +104,9 @@ def serve(train_epoch: Callable[[], Epoch]) -> None:
     train_epoch()
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         epoch = train_epoch()
+        cpu_seconds = time.process_time() - cpu_start
         seconds = epoch.seconds or time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "loss": float(epoch.loss)}), flush=True)
+        result = {"seconds": seconds, "cpu_seconds": cpu_seconds, "loss": float(epoch.loss)}
+        print(json.dumps(result), flush=True)

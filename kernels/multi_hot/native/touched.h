@@ -180,19 +180,15 @@ std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
   int32_t* sizes = begins + K;  // distinct ids of the buckets
   const int64_t num_places = buckets.num_places(sets.num_tokens);
   const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
-  constexpr int64_t kBucketsPerBlock = 4;
-  const int64_t num_blocks = (K + kBucketsPerBlock - 1) / kBucketsPerBlock;
-  parallel_for(pool, num_blocks, [&](int64_t block) {
+  // A bucket is a block: the one with the most frequent ids holds a tenth of all entries.
+  parallel_for(pool, K, [&](int64_t bucket) {
     static thread_local internal::Grouping grouping;
-    const int64_t stop = std::min(K, (block + 1) * kBucketsPerBlock);
-    for (int64_t bucket = block * kBucketsPerBlock; bucket < stop; ++bucket) {
-      const int64_t begin = begins[bucket];
-      float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
-      const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
-      sizes[bucket] = static_cast<int32_t>(
-          grouping.group(index.entries + begin, end_of(bucket) - begin, placed, bucket, buckets,
-                         num_places, index.rows + begin, weights));
-    }
+    const int64_t begin = begins[bucket];
+    float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
+    const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
+    sizes[bucket] = static_cast<int32_t>(grouping.group(
+        index.entries + begin, end_of(bucket) - begin, placed, bucket, buckets, num_places,
+        index.rows + begin, weights));
   });
   int32_t num = 0;
   for (int64_t bucket = 0; bucket < K; ++bucket) {
@@ -200,18 +196,15 @@ std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
     sizes[bucket] = num - sizes[bucket];  // the bucket's first slot
   }
   *index.num = num;
-  parallel_for(pool, num_blocks, [&](int64_t block) {
-    const int64_t stop = std::min(K, (block + 1) * kBucketsPerBlock);
-    for (int64_t bucket = block * kBucketsPerBlock; bucket < stop; ++bucket) {
-      const int32_t begin = begins[bucket];
-      const int32_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
-      int32_t from = begin;
-      for (int32_t slot = first; slot < last; ++slot) {
-        const Entry& found = index.entries[begin + slot - first];
-        index.ids[slot] = found.place;  // an id by now, see `group`
-        index.spans[2 * slot] = from;
-        index.spans[2 * slot + 1] = from = begin + found.row;
-      }
+  parallel_for(pool, K, [&](int64_t bucket) {
+    const int32_t begin = begins[bucket];
+    const int32_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
+    int32_t from = begin;
+    for (int32_t slot = first; slot < last; ++slot) {
+      const Entry& found = index.entries[begin + slot - first];
+      index.ids[slot] = found.place;  // an id by now, see `group`
+      index.spans[2 * slot] = from;
+      index.spans[2 * slot + 1] = from = begin + found.row;
     }
   });
   constexpr int64_t kSlotsPerBlock = 1 << 14;

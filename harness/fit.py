@@ -292,6 +292,8 @@ def fit(
             evaluation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=timeline.elapsed_seconds,
+            workers=cluster.num_workers,
+            alone_step_seconds=setup.engine.alone_step_seconds,
         )
         ended = not progress.interrupted and progress.divergence is None
         if hint := quality.hint(_names(setup, vocabulary)) if quality and ended else None:

@@ -333,6 +333,11 @@ class Summary(WindowStatistics):
     and where a GPU has no counter."""
     gpu_hours: float | None = None
     """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
+    workers: int = 1
+    """Processes that trained together."""
+    scaling_efficiency: float | None = None
+    """Of several workers: the time of a step without its all-reduce, measured on the chief at the
+    start, as a share of that of a step in training. Else None."""
 
 
 @dataclass(frozen=True, kw_only=True)

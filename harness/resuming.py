@@ -88,6 +88,7 @@ _DECIDES_NOTHING = {
     *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
     *("max_data_bytes", RESOLVED),
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "strict_xla"),
+    "all_reduce",
 }
 """Settings, and groups of them, that do not decide a run's losses."""
 _PATHS = {"data", "test_data"}
@@ -132,7 +133,7 @@ def asked_settings(folder: Path) -> dict[str, Any]:
             "go on with it by Trainer.fit(..., resume=True)"
         )
     flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
-    for name in ("precision", *WITH_MODEL, "precision_watch"):
+    for name in ("precision", *WITH_MODEL, "precision_watch", "all_reduce"):
         choice = resolved.get(name)
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):

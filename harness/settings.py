@@ -71,6 +71,11 @@ class Settings:
     """Equal shares of a batch, each for a GPU of its own; on a CPU, one program trains the whole
     batch. `auto`: one, or as many GPUs as a large batch pays for."""
 
+    all_reduce: Literal["auto", "nccl", "hierarchical", "ring"] = "auto"
+    """How gradients are summed over devices and workers. `nccl`: by NCCL, for GPUs; `ring`: by
+    TensorFlow's ring over gRPC, between workers; `hierarchical`: over the GPUs of each worker, then
+    between workers, then back. `auto`: nccl on GPUs, ring on CPUs."""
+
     seed: int = 0
     """Of the initial weights, the row order and dropout."""
 

@@ -212,6 +212,7 @@ def set_up(
         settings.replicas,
         batch_size=settings.batch_size if training else None,
         before=int(Settings.of(before).replicas) if before else None,
+        all_reduce=settings.all_reduce,
         cluster=cluster,
     )
     cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
@@ -239,7 +240,13 @@ def set_up(
         train=train,
         resident_bytes=resident_bytes,
         before=None if before is None else settings_before(before, devices.device_type),
-        chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
+        chosen={
+            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
+            "all_reduce": Choice(
+                name=devices.all_reduce,
+                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
+            ),
+        },
     )
     known.chosen["precision"] = _settled("precision", known, cluster)
     model = build_model(

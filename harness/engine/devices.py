@@ -7,13 +7,14 @@ trains whole batches, whatever the number of replicas.
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from harness.cluster.cluster import ALONE, Cluster
+from harness.engine.all_reduce import Kind, settled_all_reduce
 from harness.errors import InputError
 from harness.memory import free_bytes
 
@@ -44,6 +45,8 @@ class Devices:
     """Of one device."""
     why: str = "asked for"
     """Why so many replicas."""
+    all_reduce: Kind = "nccl"
+    """How gradients are summed over them, where there are several."""
     cluster: Cluster = ALONE
     """The workers that train together, each with as many devices."""
 
@@ -70,6 +73,7 @@ def set_up_devices(
     *,
     batch_size: int | None = None,
     before: int | None = None,
+    all_reduce: Literal["auto"] | Kind = "auto",
     cluster: Cluster = ALONE,
 ) -> Devices:
     """Chooses the devices, and lets GPU memory grow on demand.
@@ -82,11 +86,12 @@ def set_up_devices(
         batch_size: rows of a global batch; None where nothing is trained.
         before: replicas of the run that is resumed; `auto` takes as many, where there are as many
             GPUs.
+        all_reduce: see `harness.engine.all_reduce`.
         cluster: whose runtime is started as well.
 
     Raises:
         InputError: when more replicas are asked for than the machine has GPUs, or than this
-            process was started with.
+            process was started with; or an all-reduce that does not apply.
     """
     gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
     why = "asked for"
@@ -95,8 +100,14 @@ def set_up_devices(
         replicas, why = choose_replicas(len(gpus), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
+    kind = settled_all_reduce(
+        all_reduce,
+        device_type="GPU" if gpus else "CPU",
+        num_devices=replicas if gpus else 1,
+        num_workers=cluster.num_workers,
+    )
     if gpus:
-        return _on_gpus(gpus, replicas, why, cluster)
+        return replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
     cluster.start(num_gpus=0)
     if replicas > 1:
         why += "; on a CPU one program trains whole batches, as with 1"
@@ -107,6 +118,7 @@ def set_up_devices(
         descriptions=("/CPU:0",),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         why=why,
+        all_reduce=kind,
         cluster=cluster,
     )
 

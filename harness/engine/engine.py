@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import keras
@@ -65,11 +66,17 @@ class Engine:
         self._steps_per_epoch: int | None = None
         self._task = task
         self._cluster = devices.cluster
+        self.alone_step_seconds: float | None = None
+        """Of a step without its all-reduce; None before training, and for one worker."""
         call = Caller(
             model, implementation=implementation, unique=unique, num_devices=devices.num_shares
         )
         program = functools.partial(
-            Program, states=self.states, implementation=implementation, cluster=devices.cluster
+            Program,
+            states=self.states,
+            implementation=implementation,
+            cluster=devices.cluster,
+            all_reduce=devices.all_reduce,
         )
         row_sums = 1 + task.with_accuracy
         self._step = TrainingStep(call, task)
@@ -102,13 +109,19 @@ class Engine:
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
-        return [
+        compilations = [
             made
             for num_steps, capacity in plan.programs(start_step=start_step)
             for made in self._training.compile(
                 batches, num_steps=num_steps, capacity=capacity, at_step=dispatch.step
             )
         ]
+        if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
+            start = time.perf_counter()
+            self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
+            seconds = compilations[-1].seconds + time.perf_counter() - start  # no window's
+            compilations[-1] = replace(compilations[-1], seconds=seconds)
+        return compilations
 
     def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
         """Runs a dispatch and waits for it: the one host sync of a window."""

@@ -16,12 +16,14 @@ import abc
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from harness.cluster.cluster import ALONE, Cluster
+from harness.engine.all_reduce import AllReduce as Sums
+from harness.engine.all_reduce import Kind
 from harness.engine.culprit import named_culprit
 from harness.engine.normalization import AllReduce
 from harness.engine.state import State
@@ -31,12 +33,12 @@ from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
 from harness.records import Compilation
 
-_FIRST_GROUP_KEY = 1_000_000
-"""Beyond those that tf.distribute gives out."""
-_GROUP_KEYS: dict[tuple[str, ...], int] = {}
-"""TensorFlow tells groups of devices apart by these."""
 _INSTANCE_KEYS = itertools.count(0, 10_000)
-"""And by these the tensors that a group reduces, of which one program has fewer than the step."""
+"""By these TensorFlow tells apart the tensors that a group sums, of which one program has fewer
+than the step."""
+
+_ALONE_TIMES = 3
+"""That a call without all-reduces is timed; the shortest counts."""
 
 Step = Callable[[State, Share, AllReduce], Any]
 """What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
@@ -75,6 +77,7 @@ class Program:
         states: Sequence[State],
         implementation: str,
         cluster: Cluster = ALONE,
+        all_reduce: Kind = "nccl",
         row_sums: int | None = None,
         row_outputs: int | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class Program:
         states: of each device.
         implementation: of the multi-hot product, and so of reading batches.
         cluster: whose workers run the same program, in step.
+        all_reduce: how tensors are summed over all devices.
         row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
             are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
             it returns anything, and is run one step at a time.
@@ -96,9 +100,11 @@ class Program:
         self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
         self._cluster = cluster
+        self._sums = Sums(self._device_names, cluster, all_reduce)
         self._row_sums = row_sums
         self._row_outputs = row_outputs
         self._instance_key = next(_INSTANCE_KEYS)
+        self._parts: dict[tuple[int, Capacity], tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
 
     def compile(
@@ -216,7 +222,8 @@ class Program:
             read = batches.reader(
                 first, num_steps, capacity=capacity, implementation=self._implementation
             )
-        all_reduce = functools.partial(self._all_reduce, itertools.count(self._instance_key))
+        keys = itertools.count(self._instance_key)
+        all_reduce = functools.partial(self._sums, device, keys)
 
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
@@ -236,10 +243,30 @@ class Program:
         )
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
-    def _loop_in_two(
-        self, step: StepInTwo, device: int, num_steps: int, capacity: Capacity
-    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
-        """As `_loop`, but for the all-reduce, which is in no compiled program."""
+    def alone_seconds(self, call: Call, batches: Sequence[AnyBatches]) -> float:
+        """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
+        changes no state."""
+        assert isinstance(self._step, StepInTwo)
+        made = self._loop_in_two(self._step, 0, call.num_steps, call.capacity, exchanging=False)
+        loop = tf.function(made, autograph=False)
+        saved = [variable.numpy() for variable in self._states[0].variables]
+        seconds = []
+        with tf.device(self._device_names[0]):
+            first = tf.constant(call.first, tf.int64)
+            for _ in range(_ALONE_TIMES):
+                start = time.perf_counter()
+                loop(batches[0], first).numpy()
+                seconds.append(time.perf_counter() - start)
+        for variable, value in zip(self._states[0].variables, saved, strict=True):
+            variable.assign(value)
+        return min(seconds) / call.num_steps
+
+    def _in_two(
+        self, step: StepInTwo, device: int, capacity: Capacity
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What is compiled of a step on a device: what comes before the all-reduce, and after."""
+        if (device, capacity) in self._parts:
+            return self._parts[device, capacity]
         state = self._states[device]
         shapes: list[tuple[tf.DType, tf.TensorShape]] = []
 
@@ -258,12 +285,28 @@ class Program:
         def finish(joined: list[tf.Tensor], carried: Any) -> Any:
             return step.finish(state, _parted(joined, shapes), carried)
 
+        self._parts[device, capacity] = begin, finish
+        return begin, finish
+
+    def _loop_in_two(
+        self,
+        step: StepInTwo,
+        device: int,
+        num_steps: int,
+        capacity: Capacity,
+        *,
+        exchanging: bool = True,
+    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
+        """As `_loop`, but for the all-reduce, which is in no compiled program, or is left out."""
+        begin, finish = self._in_two(step, device, capacity)
+
         def once(batches: AnyBatches, number: tf.Tensor) -> Any:
             to_sum, carried = begin(batches, number)
             keys = itertools.count(self._instance_key)
             # Joined out here: XLA would fuse what computes the tensors into the copy, element by
             # element, which takes a hundred times as long as the step (measured on a CPU).
-            return finish(self._all_reduce(keys, _joined(to_sum)), carried)
+            joined = _joined(to_sum)
+            return finish(self._sums(device, keys, joined) if exchanging else joined, carried)
 
         def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
             if self._row_sums is None:
@@ -301,26 +344,6 @@ class Program:
         sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
-
-    def _all_reduce(
-        self, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        names = self._device_names
-        group_size = len(names) * self._cluster.num_workers
-        if group_size == 1:
-            return list(tensors)
-        # The operation behind tf.distribute's own all-reduces, which XLA compiles for GPUs.
-        group_key = _GROUP_KEYS.setdefault(names, _FIRST_GROUP_KEY + len(_GROUP_KEYS))
-        reduced = functools.partial(
-            tf.raw_ops.CollectiveReduceV2,
-            group_size=group_size,
-            group_key=group_key,
-            ordering_token=[],
-            merge_op="Add",
-            final_op="Id",
-        )
-        with tf.name_scope("all_reduce"):
-            return [reduced(input=t, instance_key=next(instance_keys)) for t in tensors]
 
 
 def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -57,6 +57,8 @@ def summarize(
     *,
     figures: Mapping[str, float],
     wall_seconds: float,
+    workers: int = 1,
+    alone_step_seconds: float | None = None,
 ) -> Summary:
     """The summary of a run that has ended or was interrupted.
 
@@ -66,6 +68,8 @@ def summarize(
         test: of the rows that were kept for the end; None: the last evaluation counts.
         figures: of the test rows.
         wall_seconds: since the command began.
+        workers: that trained together.
+        alone_step_seconds: of a step without its all-reduce; None: not measured.
     """
     windows, use = progress.windows, progress.use
     evaluations = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
@@ -98,6 +102,12 @@ def summarize(
             1000 * use.joules / windows.examples if windows.examples and use.joules else None
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
+        workers=workers,
+        scaling_efficiency=(
+            alone_step_seconds * windows.mean_steps_per_second
+            if alone_step_seconds and windows.mean_steps_per_second
+            else None
+        ),
     )
 
 

@@ -45,7 +45,8 @@ MORE_SUMMARY_KEYS = {
     *("non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
-    *("total_examples", "total_train_seconds", "resumes"),
+    *("total_examples", "total_train_seconds", "resumes", "workers", "scaling_efficiency"),
+    *("all_reduce", "table_optimizer"),
 }
 WINDOW_KEYS = {
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),

@@ -38,7 +38,8 @@ SUMMARY_KEYS = {
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
-    *("total_examples", "total_train_seconds", "resumes"),
+    *("total_examples", "total_train_seconds", "resumes", "workers", "scaling_efficiency"),
+    *("all_reduce", "table_optimizer"),
 }
 
 TWO = Choice(name="2", why="two GPUs")
@@ -104,6 +105,8 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
         input="stream",
         steps_per_dispatch=20,
         replicas=2,
+        all_reduce="ring",
+        table_optimizer="dense",
     )
     output = dataclasses.replace(asked.output, precision_watch=0)
     assert settings == dataclasses.replace(asked, execution=resolved, output=output)

@@ -1,0 +1,131 @@
+"""How tensors are summed over the devices of all workers.
+
+The operation is the one behind tf.distribute's own all-reduces. In one process XLA compiles it for
+GPUs, by NCCL. Between processes TensorFlow runs it: by NCCL where its hint says so, else by a ring
+over gRPC, through the host's memory.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import tensorflow as tf
+
+from harness.cluster.cluster import Cluster
+from harness.errors import InputError
+
+Kind = Literal["nccl", "hierarchical", "ring"]
+
+_FIRST_GROUP_KEY = 1_000_000
+"""Beyond those that tf.distribute gives out."""
+_KEYS_OF_GROUP = 100_000
+"""One of all devices, one of the first of each worker, and one for the devices of each worker."""
+_GROUPS: dict[tuple[str, ...], int] = {}
+"""TensorFlow tells groups of devices apart by keys, which are the same in all workers."""
+
+
+def settled_all_reduce(
+    asked: Literal["auto", "nccl", "hierarchical", "ring"],
+    *,
+    device_type: str,
+    num_devices: int,
+    num_workers: int,
+) -> Kind:
+    """How gradients are summed.
+
+    Args:
+        asked: what --all-reduce says.
+        device_type: `CPU` or `GPU`.
+        num_devices: of this worker.
+        num_workers: processes that train together.
+
+    Raises:
+        InputError: when what was asked for does not apply to these devices.
+    """
+    usual: Kind = "nccl" if device_type == "GPU" else "ring"
+    if asked == "auto" or asked == usual:  # which config.json says of a run on one device, too
+        return usual
+    where = f"{num_workers} x {num_devices} {device_type}"
+    if asked == "nccl":
+        why = "NCCL is for GPUs"
+    elif num_devices * num_workers == 1:
+        why = "one device has nothing to sum"
+    elif asked == "ring" and num_workers == 1:
+        why = "in one process XLA sums by NCCL"
+    elif asked == "hierarchical" and (num_workers == 1 or num_devices == 1):
+        why = "it needs several workers with several GPUs each"
+    else:
+        return asked
+    raise InputError(
+        f"--all-reduce {asked} does not apply to the devices of this run, {where}: {why}; set "
+        "--all-reduce auto"
+    )
+
+
+class AllReduce:
+    """Sums over the devices of all workers."""
+
+    def __init__(self, names: tuple[str, ...], cluster: Cluster, kind: Kind) -> None:
+        """Args:
+        names: of the devices of this worker.
+        cluster: its workers have as many devices each.
+        kind: settled.
+        """
+        self._names = names
+        self._cluster = cluster
+        self._kind = kind
+        self._size = len(names) * cluster.num_workers
+        number = _GROUPS.setdefault(names, len(_GROUPS))
+        self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
+
+    def __call__(
+        self, device: int, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The sums of tensors, traced on a device.
+
+        Args:
+            device: which of this worker's.
+            instance_keys: gives a key for each, the same in all workers and on all devices.
+            tensors: of this device.
+        """
+        if self._size == 1:
+            return list(tensors)
+        with tf.name_scope("all_reduce"):
+            return [self._sum(device, next(instance_keys), tensor) for tensor in tensors]
+
+    def _sum(self, device: int, key: int, tensor: tf.Tensor) -> tf.Tensor:
+        reduced = functools.partial(
+            tf.raw_ops.CollectiveReduceV2, ordering_token=[], merge_op="Add", final_op="Id"
+        )
+        if self._kind != "hierarchical":
+            # XLA does not look at the hint.
+            hint = "auto" if self._cluster.is_alone else self._kind
+            return reduced(
+                input=tensor,
+                group_size=self._size,
+                group_key=self._group,
+                instance_key=key,
+                communication_hint=hint,
+            )
+        own = functools.partial(
+            reduced,
+            group_size=len(self._names),
+            group_key=self._group + 2 + self._cluster.index,
+            communication_hint="nccl",
+        )
+        tensor = own(input=tensor, instance_key=key)
+        if device == 0:
+            tensor = reduced(
+                input=tensor,
+                group_size=self._cluster.num_workers,
+                group_key=self._group + 1,
+                instance_key=key,
+                communication_hint="ring",
+            )
+        else:  # what the first device knows is added to nothing
+            tensor = tf.zeros_like(tensor)
+        return own(input=tensor, instance_key=key + _SECOND)
+
+
+_SECOND = 5_000
+"""Between the keys of the sums within a worker before and after the one between workers."""

@@ -247,7 +247,7 @@ class Trainer:
                 summary=summary,
                 timeline=timeline,
             )
-            cluster.any(False)  # the others stay until the chief has written everything
+            cluster.wait_for_all()  # until the chief has written everything
         self._vocabulary = vocabulary or self._vocabulary
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step

@@ -4,6 +4,7 @@ What is trained goes through `harness.engine.program`. Here are the small things
 the chief has decided, whether one wants to stop.
 """
 
+import atexit
 import contextlib
 import functools
 import itertools
@@ -11,6 +12,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,6 +31,8 @@ _HEARTBEAT_SECONDS = 20
 _START_SECONDS = 60
 """For TensorFlow's runtime, once all workers are there."""
 _SHUTDOWN_SECONDS = 5
+_LINGER_SECONDS = 0.3
+"""At the end, in which the others get the rest of a sum."""
 _GROUP_KEY = 900_000
 """Of the workers' CPUs; `harness.engine.program` has those of devices that train."""
 _MAX_NUMBERS = 2**24
@@ -152,6 +156,7 @@ class Cluster:
         finally:
             watchdog.cancel()
         self._has_started = True
+        atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
         """Compares facts of all workers with the chief's.
@@ -171,6 +176,22 @@ class Cluster:
     def any(self, wish: bool) -> bool:
         """Whether one of the workers says yes."""
         return bool(self.most([wish])[0]) if not self.is_alone else wish
+
+    def wait_for_all(self) -> None:
+        """Waits until all workers are here, and lets none of them fail because another ends right
+        afterwards.
+
+        Raises:
+            LostWorkerError: when one ended before it came here.
+        """
+        if self.is_alone:
+            return
+        self.any(False)
+        # Whoever is through a sum may still owe others a part of it. So all meet once more, when
+        # nothing depends on it, and nobody leaves at once.
+        with contextlib.suppress(LostWorkerError):
+            self.any(False)
+        time.sleep(_LINGER_SECONDS)
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         """The highest of each number, over all workers."""

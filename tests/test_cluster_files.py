@@ -1,0 +1,61 @@
+"""The examples in docs/ for schedulers: the SLURM script and the Kubernetes manifest."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main as command_line
+from harness.cli.train import TrainConfig
+from harness.cluster.membership import membership
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def settings(text: str) -> TrainConfig:
+    """Of the `harness train` in a shell script."""
+    command = text[text.index("harness train") :].replace("\\\n", " ").splitlines()[0]
+    words = command.partition("||")[0].replace('"', "").replace("$HOME", "/home").split()
+    parsed = command_line._parse(words[1:])
+    assert isinstance(parsed, TrainConfig)
+    return parsed
+
+
+def test_the_slurm_script() -> None:
+    path = DOCS / "slurm.sh"
+    subprocess.run(["bash", "-n", path], check=True)
+    text = path.read_text()
+    train = settings(text)
+    assert train.output.resume == "auto"
+    options = [line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert "--ntasks-per-node=1" in options
+    assert f"--gpus-per-node={train.execution.replicas}" in options
+    assert train.execution.batch_size % (2 * 4) == 0
+
+
+def test_the_kubernetes_manifest() -> None:
+    yaml = pytest.importorskip("yaml")
+    service, job = yaml.safe_load_all((DOCS / "kubernetes.yaml").read_text())
+    assert (service["kind"], job["kind"]) == ("Service", "Job")
+    spec = job["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert spec["completions"] == spec["parallelism"] == int(variables["WORKERS"])
+    assert pod["subdomain"] == service["metadata"]["name"]
+    (script,) = container["args"]
+    assert settings(script).execution.batch_size % spec["completions"] == 0
+    # What the script makes of its variables is a cluster.
+    shown = script.replace("exec harness train", 'printf "%s" "$TF_CONFIG"; exit; :')
+    done = subprocess.run(
+        [*container["command"], shown],
+        env={**variables, "JOB_COMPLETION_INDEX": "2", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["task"]["index"] == 2
+    member = membership({"TF_CONFIG": done.stdout})
+    assert (member.index, member.num_workers) == (2, 4)
+    assert member.hosts[3] == "harness-3.harness:23456"

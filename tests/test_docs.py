@@ -40,7 +40,6 @@ NOT_RUN = {
     "./scripts/bench-peers": "takes ten minutes, and installs the peers",
     ".venv/bin/python scripts/options_page.py": "tests/scripts/test_options_page.py",
     "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",
-    "./scripts/cuda-kernels": "takes minutes, and installs CUDA's compilers",
     "./scripts/gpu-programs": "takes minutes; CI runs it with --short",
     ".venv/bin/python -m benchmarks.": "takes minutes",
     ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",

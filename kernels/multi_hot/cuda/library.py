@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
@@ -21,11 +21,19 @@ from kernels.multi_hot.native.build import (
 from kernels.multi_hot.native.library import ffi_api, loaded
 
 
-def may_be_on_gpu(tensor: Any) -> bool:
-    """Return whether an operation on a tensor may run on a GPU; one in a traced function has no
-    device yet."""
-    gpus = tf.config.get_visible_devices("GPU")
-    return bool(gpus) and "CPU" not in (tensor.device or "")
+@functools.cache
+def offer_cuda() -> None:
+    """Load the kernels if TensorFlow sees a GPU, before XLA compiles a program that may be for one.
+
+    A program for the CPU needs none of them. So where they cannot be loaded, a note on standard
+    error says why, and XLA refuses the programs for a GPU.
+    """
+    if not tf.config.get_visible_devices("GPU"):
+        return
+    try:
+        load_cuda()
+    except NativeUnavailableError as error:
+        print(f"note: native has no kernels for a GPU here: {error}", file=sys.stderr)
 
 
 @functools.cache

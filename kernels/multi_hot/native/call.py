@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.cuda.library import load_cuda, may_be_on_gpu
+from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import Problem
 
@@ -42,8 +42,7 @@ def checked(problem: Problem) -> Problem:
                 "trace the function with its real shape, or use the implementation 'gather'"
             )
     load()
-    if may_be_on_gpu(problem.values):
-        load_cuda()
+    offer_cuda()
     return problem
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.library import load_cuda, may_be_on_gpu
+from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.cuda.workspace import workspace_words
 from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
@@ -103,8 +103,7 @@ def take_rows(
         cannot raise, the row is replaced by the nearest, and row_splits end above C.
     """
     load()
-    if may_be_on_gpu(values):
-        load_cuda()
+    offer_cuda()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
     operands, target = [values, row_splits, rows], "multi_hot_take_rows"
     if weights is not None:

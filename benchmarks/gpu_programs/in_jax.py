@@ -9,10 +9,12 @@ can be taken to a machine that has no TensorFlow. `./scripts/gpu-programs` makes
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -134,6 +136,21 @@ def compiled_for(card: str, file: Path, num_devices: int) -> Any:
         return topology.devices[0].client.compile(module, devices, options_for(num_devices))
 
 
+def register_kernels(source: Path) -> None:
+    """The handlers of the project's CUDA kernels, built with JAX's headers: a program that calls
+    them is compiled only where they are registered. Nothing is launched."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "handlers.so"
+        flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-isystem", jax.ffi.include_dir())
+        command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library), "-ldl"]
+        subprocess.run(command, check=True)
+        handlers = ctypes.CDLL(str(library))
+    for name in ("forward", "backward", "take_rows"):
+        target = f"multi_hot_cuda_{name}"
+        capsule = jax.ffi.pycapsule(getattr(handlers, target))
+        jax.ffi.register_ffi_target(target, capsule, platform="CUDA")
+
+
 def counts(executable: Any) -> dict[str, Any]:
     """What the optimized program does in its loop, and the memory that it takes beside its
     arguments and results."""
@@ -191,12 +208,18 @@ def main() -> int:
     parser.add_argument("--card", nargs="+", choices=CARDS, default=list(CARDS))
     parser.add_argument("--run", action="store_true", help="run them on this machine's device")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--kernels", type=Path, help="the source of the CUDA kernels' handlers")
     parser.add_argument("--against", type=Path, help="an earlier record: fails where it was better")
     arguments = parser.parse_args()
     content = json.loads((arguments.folder / "programs.json").read_text())
     rows: list[dict[str, Any]] = []
+    if arguments.kernels and not arguments.run:
+        register_kernels(arguments.kernels)
     for program in content["programs"]:
         described = {k: v for k, v in program.items() if k not in ("arguments", "expected", "file")}
+        if program["implementation"] == "native" and (arguments.run or not arguments.kernels):
+            print(f"{program['name']:<48} needs the project's kernels: left out")
+            continue
         if arguments.run:
             if program["gpus"] > len(jax.local_devices()):
                 print(f"{program['name']:<48} needs {program['gpus']} devices: left out")

@@ -29,6 +29,7 @@ from harness.records import Choice
 from harness.settings import Known, Settings, settle
 from harness.setup import Setup, model_limits
 from harness.task import Task
+from kernels.multi_hot.native.platforms import lowered_as_for_gpu
 
 _HELD_OUT_ROWS = 10_000
 _RELATIVE_TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 3e-2, "mixed_float16": 1e-2}
@@ -57,7 +58,7 @@ class Case:
 
 def cases(*, short: bool) -> Iterator[Case]:
     """Every program; those that a gate looks at with `short`."""
-    implementations = ("gather", "dense")
+    implementations = ("gather", "dense", "native")
     precisions = ("float32", "mixed_bfloat16") + (() if short else ("mixed_float16",))
     inputs = ("resident",) if short else ("resident", "stream")
     for implementation, precision, input_, rows in itertools.product(
@@ -95,10 +96,11 @@ class Lowering:
     def lower(self, case: Case) -> None:
         """Writes the case's program, and notes what it is."""
         built = Built(case, *self._rows, num_devices=case.gpus)
-        function, leaves = built.on_device(0)
-        lowered = function.experimental_get_compiler_ir(*leaves)
         file = self._folder / f"{case.name}.hlo"
-        file.write_bytes(lowered(stage="hlo_serialized", platform_name="CPU"))
+        with lowered_as_for_gpu():
+            function, leaves = built.on_device(0)
+            lowered = function.experimental_get_compiler_ir(*leaves)
+            file.write_bytes(lowered(stage="hlo_serialized", platform_name="CPU"))
         entry: dict[str, Any] = {
             "name": case.name,
             "file": file.name,

@@ -12,6 +12,14 @@ _FREE = {
     *("all-reduce-done", "copy-done", "async-done", "partition-id", "replica-id"),
 }
 """Instructions that launch nothing."""
+_CAPTURABLE = {
+    *("fusion", "fusion-start", "fusion-done", "copy", "copy-start", "custom-call", "sort"),
+    *("dynamic-slice", "dynamic-update-slice", "all-reduce", "all-reduce-start"),
+}
+"""What XLA can record into a CUDA graph, custom calls by their targets alone."""
+_OWN = "multi_hot_cuda_"
+"""What the targets of the project's kernels begin with; a test looks at their handlers' traits."""
+_CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
@@ -33,7 +41,15 @@ def counts(program: str) -> dict[str, Any]:
         for line in body
         if (found := re.match(r"\s*(?:ROOT )?%\S+ = .*? ([\w\-]+)\(", line))
     )
+    targets = [
+        found[1]
+        for line in body
+        if " custom-call(" in line and (found := re.search(r'custom_call_target="([^"]+)"', line))
+    ]
+    unknown = {t for t in targets if not t.startswith(_CAPTURABLE_TARGETS)}
     return {
+        "own_calls": sorted(t.removeprefix(_OWN) for t in targets if t.startswith(_OWN)),
+        "not_capturable": sorted(unknown | (set(kinds) - _FREE - _CAPTURABLE)),
         "loops": len(loops),
         "trip_count_known": all("known_trip_count" in rest for _, rest in loops),
         "launches_per_step": sum(n for kind, n in kinds.items() if kind not in _FREE),
@@ -55,6 +71,14 @@ def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
             found.append(f"{where}: a loop has no known trip count")
         if row["host_transfers"]:
             found.append(f"{where}: a transfer to the host inside the loop")
+        if row["implementation"] == "native":
+            passes = ["forward", "backward"] if row["kind"] == "train" else ["forward"]
+            calls = [call for call in row["own_calls"] if call != "take_rows"]
+            if calls != sorted(passes):
+                found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")
+            if row["not_capturable"]:
+                names = ", ".join(row["not_capturable"])
+                found.append(f"{where}: {names} cannot be part of a CUDA graph")
         expected = 1 if row["gpus"] > 1 else 0
         if row["collectives_per_step"] != expected:
             found.append(

@@ -39,11 +39,14 @@ KNOWN = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"40"}}
 
 
 def row(**changed: Any) -> dict[str, Any]:
-    return {"name": "train", "card": "h100", "gpus": 2, **verdict.counts(KNOWN), **changed}
+    program = {"name": "train", "kind": "train", "implementation": "gather", "gpus": 2}
+    return {**program, "card": "h100", **verdict.counts(KNOWN), **changed}
 
 
 def test_counts_are_those_of_the_loop() -> None:
     assert verdict.counts(KNOWN) == {
+        "own_calls": [],
+        "not_capturable": [],
         "loops": 1,
         "trip_count_known": True,
         "launches_per_step": 3,
@@ -68,6 +71,18 @@ def test_a_good_program_has_no_fault() -> None:
 def test_faults(program: str, fault: str) -> None:
     found = verdict.faults([row(**verdict.counts(program))], False)
     assert any(fault in line for line in found), found
+
+
+def test_native_programs_call_each_kernel_once() -> None:
+    forward = KNOWN.replace("__cublas$gemm", "multi_hot_cuda_forward")
+    native = {"implementation": "native", **verdict.counts(forward)}
+    assert native["own_calls"] == ["forward"]
+    assert verdict.faults([row(**native, kind="evaluate")], False) == []
+    (fault,) = verdict.faults([row(**native)], False)
+    assert "calls forward of the kernels" in fault
+    strange = verdict.counts(forward.replace("multi_hot_cuda_forward", "other"))
+    faults = verdict.faults([row(**native | strange, kind="evaluate")], False)
+    assert any("other cannot be part of a CUDA graph" in fault for fault in faults)
 
 
 def test_losses_that_differ_from_the_cpus_are_a_fault() -> None:

@@ -33,7 +33,10 @@ def run_start(
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
     """What a run's observers are told of it before it trains."""
-    order = ("replicas", "precision", "implementation", "input", "steps_per_dispatch")
+    order = (
+        *("replicas", "precision", "implementation", "table_optimizer", "input"),
+        "steps_per_dispatch",
+    )
     choices = {name: setup.choices[name] for name in order} | setup.choices
     watch, precision = options.precision_watch, choices["precision"].name
     usual = 0 if precision == "float32" else 1

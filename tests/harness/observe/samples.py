@@ -57,6 +57,7 @@ def choices(**changes: Choice) -> dict[str, Choice]:
         "precision": Choice(name="float32", why="no device with bfloat16 units"),
         "implementation": Choice(name="gather", why="on CPU"),
         "input": Choice(name="stream", why="the only one"),
+        "table_optimizer": Choice(name="dense", why="the table is small"),
         "steps_per_dispatch": Choice(name="20", why="four windows per epoch"),
         "precision_watch": Choice(name="0", why="float32"),
         "all_reduce": Choice(name="ring", why="CPU"),

@@ -74,6 +74,7 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
         "precision        float32 (no device with bfloat16 units)",
         "implementation   gather (on CPU)",
         "input            stream (the only one)",
+        "table optimizer  dense (the table is small)",
         "steps/dispatch   20 (four windows per epoch)",
         "precision watch  0 (float32)",
         "all reduce       ring (CPU)",

@@ -102,6 +102,7 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     resolved = Settings(
         precision="float32",
         implementation="gather",
+        table_optimizer="dense",
         input="stream",
         steps_per_dispatch=20,
         replicas=2,

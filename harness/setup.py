@@ -15,7 +15,7 @@ from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe, kept_bytes
-from harness.engine.table_choice import TablesAsked, plans_of
+from harness.engine.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.environment import warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
@@ -38,7 +38,7 @@ from harness.records import Choice
 from harness.settings import WITH_MODEL, Known, Settings, settings_before, settle
 from harness.task import SettledTask, Task, task_of_outputs
 from harness.timeline import Timeline
-from kernels.multi_hot import Implementation
+from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
 _MAX_OUTPUTS = 2**24
 """Of one call of an evaluation, unless a step has more: a device keeps them, 64 MB in float32."""
@@ -226,12 +226,14 @@ def set_up(
     timeline.mark("devices")
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
     resident_bytes = sum(Columns.of(part).num_bytes for part in parts)
+    # Of tables that are updated by rows there is no gradient, and no copy while programs compile.
+    by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
     budget = Budget(
         device="" if devices.device_type == "CPU" else devices.names[-1],
         device_free=devices.free_bytes,
-        optimizer=kept_bytes(made_optimizer),
-        gradients=training,
-        copies=len(devices.names),
+        optimizer=kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(made_optimizer),
+        gradients=training and not by_rows,
+        copies=0 if by_rows else len(devices.names),
         data_bytes=resident_bytes if settings.input == "resident" else 0,
     )
     known = Known(
@@ -278,9 +280,9 @@ def set_up(
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known, cluster)
     implementation = cast(Implementation, known.chosen["implementation"].name)
-    by_rows = {}
+    tables = {}
     if training:
-        by_rows = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
+        tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
     timeline.mark("settling what is auto")
     unique = frozenset(
         name
@@ -299,7 +301,7 @@ def set_up(
             made_optimizer,
             implementation=implementation,
             unique=unique,
-            tables=by_rows,
+            tables=tables,
         ),
         choices=known.chosen,
         unique=unique,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -91,6 +92,12 @@ def plans_of(
             is_native = asked.device_type == "CPU" and own == "native"
             plans[name] = TablePlan(_rule(kind, asked.optimizer), is_native)
     return plans
+
+
+def kept_by_rows(kind: str) -> int:
+    """Bytes that an optimizer of touched rows keeps for each byte of a table, rounded down."""
+    slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
+    return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
 
 
 def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:

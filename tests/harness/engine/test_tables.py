@@ -13,11 +13,13 @@ import tensorflow as tf
 import harness
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
+from harness.engine.table_choice import kept_by_rows
 from harness.engine.tables import Clipping
 from harness.errors import InputError
 from harness.loop import Steps
 from harness.model.layers import MultiHotDense
 from harness.records import Observer, Window
+from kernels.multi_hot import ROW_OPTIMIZERS
 from kernels.multi_hot.native.build import find_compiler
 
 pytestmark = [
@@ -243,6 +245,11 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     assert choice(network)[0] == "dense"
     assert choice(large, "rmsprop")[0] == "dense"
     assert choice(large, implementation="gather")[0] == "dense"
+
+
+def test_what_is_kept_of_a_table() -> None:
+    kept = {kind: kept_by_rows(kind) for kind in ROW_OPTIMIZERS}
+    assert kept == {"sgd": 0, "adagrad": 0, "lazy_adam": 2, "exact_adam": 2}
 
 
 def test_a_layer_that_is_called_twice_is_refused() -> None:

@@ -61,7 +61,6 @@ def choices(**changes: Choice) -> dict[str, Choice]:
         "steps_per_dispatch": Choice(name="20", why="four windows per epoch"),
         "precision_watch": Choice(name="0", why="float32"),
         "all_reduce": Choice(name="ring", why="CPU"),
-        "table_optimizer": Choice(name="dense", why="small tables"),
     }
     return taken | changes
 

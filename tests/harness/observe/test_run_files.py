@@ -107,7 +107,6 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
         steps_per_dispatch=20,
         replicas=2,
         all_reduce="ring",
-        table_optimizer="dense",
     )
     output = dataclasses.replace(asked.output, precision_watch=0)
     assert settings == dataclasses.replace(asked, execution=resolved, output=output)

@@ -78,7 +78,6 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
         "steps/dispatch   20 (four windows per epoch)",
         "precision watch  0 (float32)",
         "all reduce       ring (CPU)",
-        "table optimizer  dense (small tables)",
         "parameters       505,201",
         "steps            160 of 500 rows: 2 epochs of 80",
         "run folder       runs/[bold]a b",

@@ -84,8 +84,8 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
     return {
         "weights": weights.tolist(),
         "skipped": progress.windows.skipped_steps,
-        "predictions": trainer.predict(held_out).reshape(-1).tolist(),
-        "evaluation": trainer.evaluate(held_out),
+        "predictions": [] if huge else trainer.predict(held_out).reshape(-1).tolist(),
+        "evaluation": {} if huge else trainer.evaluate(held_out),
     }
 
 

@@ -114,5 +114,5 @@ def facts_of(
     named = {**asdict(settings), **others}
     return {
         **{name.replace("_", " "): str(value) for name, value in named.items()},
-        "data": [part and part.fingerprint for part in parts],
+        "the data's fingerprints": " ".join(p.fingerprint for p in parts if p is not None),
     }

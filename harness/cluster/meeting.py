@@ -141,7 +141,7 @@ def _difference(
         if facts.get(name) != value:
             own, other = (json.dumps(v).strip('"') for v in (value, facts.get(name)))
             return (
-                f"worker {index} ({member.hosts[index]}) has another {name} than the chief: "
+                f"worker {index} ({member.hosts[index]}) differs from the chief in {name}: "
                 f"{other:.200}, not {own:.200}; all workers need the same"
             )
     return None

@@ -43,7 +43,7 @@ def test_all_get_what_the_chief_tells() -> None:
 def test_a_worker_of_another_version_is_named_by_all() -> None:
     chief, *others = outcomes(HELLO, HELLO, {"version of harness": "1.1"})
     assert "worker 2 (localhost:" in chief
-    assert "another version of harness than the chief: 1.1, not 1.0" in chief
+    assert "differs from the chief in version of harness: 1.1, not 1.0" in chief
     assert others == [chief, chief]
 
 
@@ -94,6 +94,5 @@ def test_what_differs_is_said_with_both_values() -> None:
     assert difference(member, [same, dict(same)]) is None
     found = difference(member, [same, {**same, "setting seed": 4}])
     assert found == (
-        "worker 1 (b:2) has another setting seed than the chief: 4, not 3; "
-        "all workers need the same"
+        "worker 1 (b:2) differs from the chief in setting seed: 4, not 3; all workers need the same"
     )

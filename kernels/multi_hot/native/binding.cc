@@ -6,7 +6,6 @@
 #include "calls.h"
 #include "product.h"
 #include "sets.h"
-#include "table_calls.h"
 #include "take_rows.h"
 
 namespace multi_hot {
@@ -167,7 +166,5 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
          taken("multi_hot_take_rows", kTakeRows) &&
          taken("multi_hot_weighted_forward", kWeightedForward) &&
          taken("multi_hot_weighted_backward", kWeightedBackward) &&
-         taken("multi_hot_take_weighted_rows", kTakeWeightedRows) &&
-         taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
-         taken("multi_hot_update_rows", kUpdateRows) && taken("multi_hot_catch_up", kCatchUp);
+         taken("multi_hot_take_weighted_rows", kTakeWeightedRows);
 }

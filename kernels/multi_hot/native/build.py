@@ -24,6 +24,7 @@ from kernels import cache
 from kernels.multi_hot.registry import UnavailableError
 
 SOURCES = Path(__file__).resolve().parent
+ROW_SOURCES = SOURCES / "rows"
 _BUILD_TIMEOUT_SECONDS = 300
 DIGEST_BYTES = 32
 REMEDY = "or use the implementation 'gather', which needs no compiler"
@@ -186,7 +187,9 @@ def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
     version, which several distributions provide (tensorflow, tensorflow-cpu, tf-nightly).
     """
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
-    sources = sorted([*folder.glob("*.h"), *folder.glob("*.cc")])
+    # Those in other folders include some of this one.
+    folders = dict.fromkeys((SOURCES, folder))
+    sources = sorted(f for own in folders for kind in ("*.h", "*.cc") for f in own.glob(kind))
     files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]
     texts = [text for file in files for text in (file.name, file.read_text())]
     parts = [*texts, *compiler, version.stdout, *flags(), processor()]

@@ -9,11 +9,11 @@ from pathlib import Path
 import tensorflow as tf
 
 from kernels.files import reached_by
-from kernels.multi_hot.native.build import Library, NativeUnavailableError, build
+from kernels.multi_hot.native.build import SOURCES, Library, NativeUnavailableError, build
 
 
 @functools.cache
-def load() -> Path:
+def load(sources: Path = SOURCES) -> Path:
     """Build the kernels if necessary, load and register them; return the library's path.
 
     Two threads may do it at once: XLA accepts the same kernels twice.
@@ -21,7 +21,7 @@ def load() -> Path:
     Raises:
       NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
     """
-    built = build(Path(tf.sysconfig.get_include()))
+    built = build(Path(tf.sysconfig.get_include()), sources)
     register = loaded(built).multi_hot_register
     register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
     if not register(ffi_api()):

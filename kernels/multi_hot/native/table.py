@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import custom_call, prepared
+from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
 from kernels.multi_hot.table_rules import Rule, series
 from kernels.multi_hot.touched import Touched
@@ -32,6 +34,11 @@ class _Index(NamedTuple):
     spans: Tensor  # [n, 2] int32
     rows: Tensor  # [N] int32
     weights: Tensor  # [N] float32; empty where the sets have none
+
+
+def _call(*arguments: Any, **attributes: Any) -> list[Tensor]:
+    load(ROW_SOURCES)
+    return custom_call(*arguments, **attributes)
 
 
 def touch(problem: Problem) -> Touched:
@@ -58,7 +65,7 @@ def touch(problem: Problem) -> Touched:
         tf.TensorSpec([num_weights], tf.float32),
     ]
     operands = [problem.values, problem.row_splits, weights]
-    ids, spans, rows, num, own = custom_call(
+    ids, spans, rows, num, own = _call(
         "multi_hot_touch", operands, results, workspace, num_tokens=V
     )
     return Touched(ids, num, _Index(spans, rows, own))
@@ -74,7 +81,7 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     ]
     spans, rows, weights = touched.index
     operands = [dy, touched.ids, spans, rows, touched.num, weights]
-    gradients, squares = custom_call("multi_hot_row_gradients", operands, results)
+    gradients, squares = _call("multi_hot_row_gradients", operands, results)
     return gradients, squares
 
 
@@ -162,4 +169,4 @@ def _in_place(
     target: str, operands: Sequence[Tensor], parts: Sequence[Tensor], **attributes: Any
 ) -> list[Tensor]:
     results = [tf.TensorSpec(part.shape, part.dtype) for part in parts]
-    return custom_call(target, operands, results, in_place=len(parts), **attributes)
+    return _call(target, operands, results, in_place=len(parts), **attributes)

@@ -12,8 +12,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "parallel.h"
-#include "sets.h"
+#include "../parallel.h"
+#include "../sets.h"
 
 namespace multi_hot {
 

@@ -2,9 +2,7 @@
 // place: XLA is told that these results are the operands' own memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
-#pragma once
-
-#include "calls.h"
+#include "../calls.h"
 #include "large_pages.h"
 #include "table_update.h"
 #include "touched.h"
@@ -225,3 +223,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(kCatchUp, catch_up_call,
 
 }  // namespace
 }  // namespace multi_hot
+
+// Registers the handlers with the XLA of this process; returns whether it takes them.
+extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
+  using namespace multi_hot;
+  const auto taken = [api](const char* name, XLA_FFI_Handler* handler) {
+    return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
+  };
+  return taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
+         taken("multi_hot_update_rows", kUpdateRows) && taken("multi_hot_catch_up", kCatchUp);
+}

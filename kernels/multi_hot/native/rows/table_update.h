@@ -9,8 +9,8 @@
 #include <cstring>
 #include <vector>
 
-#include "parallel.h"
-#include "row_sum.h"
+#include "../parallel.h"
+#include "../row_sum.h"
 #include "touched.h"
 
 namespace multi_hot {

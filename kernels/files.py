@@ -178,7 +178,9 @@ def _remove_abandoned(parent: int) -> None:
             closing.callback(os.close, private)
             if os.listdir(private):
                 closing.enter_context(_locked(private))
-            _remove(name, private, parent)
+                _remove(name, private, parent)
+            else:
+                os.rmdir(name, dir_fd=parent)  # unless its process has locked it by now
 
 
 def _remove(name: str, private: int, parent: int) -> None:

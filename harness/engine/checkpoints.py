@@ -26,8 +26,6 @@ NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
 _METRICS = "metrics/"
-_OPTIONAL = (_ABOUT, _CHECKSUM)
-"""Older checkpoints have none."""
 _MAX_ABOUT_BYTES = 1_000_000
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
 """Dtypes and shapes, by name."""
@@ -39,7 +37,7 @@ class Restored:
 
     step: int
     about: Mapping[str, Any]
-    """What `save` was given; empty in a checkpoint of an older version."""
+    """What `save` was given."""
     skipped: Sequence[str] = ()
     """What is wrong with each newer checkpoint."""
 
@@ -248,13 +246,14 @@ def _read(path: Path, state_bytes: int) -> tuple[dict[str, np.ndarray], Mapping[
         names = [name.removesuffix(".npy") for name in archive.names]
         arrays = {name: archive.read_array(name) for name in names}
         with archive.damage():
-            extra = {n: arrays.pop(n).item().decode() for n in _OPTIONAL if n in arrays}
-            if extra.get(_CHECKSUM, "") not in ("", _checksum(archive.members)):
+            if _CHECKSUM not in arrays:
+                raise ValueError("it has no checksum, as those of earlier versions")
+            if arrays.pop(_CHECKSUM).item().decode() != _checksum(archive.members):
                 raise ValueError("its checksum is not that of what it holds")
             step = int(arrays[_STEP]) if _STEP in arrays else -1
             if _STEP in arrays and step_of(path) != step:
                 raise ValueError(f"it holds the state after {step} steps")
-            about = json.loads(extra.get(_ABOUT, "{}"))
+            about = json.loads(arrays.pop(_ABOUT).item().decode()) if _ABOUT in arrays else {}
             if not isinstance(about, dict):
                 raise ValueError(f"what it says of itself is a {type(about).__name__}")
     return arrays, about

@@ -30,7 +30,7 @@ def test_what_observers_cost() -> None:
 def test_what_checkpoints_cost() -> None:
     done = run("checkpoint_cost", "--rounds", "2", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^held_up_ms: -?[\d.]+ a checkpoint", done.stdout, re.MULTILINE)
+    assert re.search(r"^held_up_ms: -?[\d.]+ ms a checkpoint", done.stdout, re.MULTILINE)
 
 
 def test_threads() -> None:

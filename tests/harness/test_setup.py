@@ -177,6 +177,6 @@ def test_rows_without_labels_can_be_asked_about() -> None:
     examples = random_examples(np.random.default_rng(), rows=20, labels="none")
     setup = made(examples, model=of_words, training=False)
     assert not setup.task.is_known
-    assert set(setup.choices) == {"replicas", "precision", "implementation"}
+    assert set(setup.choices) == {"replicas", "all_reduce", "precision", "implementation"}
     ready = setup.rows_to_evaluate(examples)
     assert setup.engine.predict(ready.feed, ready.plan).shape == (20, 1)

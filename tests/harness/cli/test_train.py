@@ -298,7 +298,8 @@ def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None
     flags = ("--data", path, "--split", "standard", "--batch-size", "2", "--run-dir", folder)
     assert call("train", *flags, "--class-weight", "balanced").code == 0
     assert json.loads((folder / "config.json").read_text())["class_weight"] == "balanced"
-    result = call("train", *flags, "--resume")
+    assert call("train", *flags, "--resume").code == 0
+    result = call("train", *flags, "--resume", "--class-weight", "none")
     assert result.code == 2
     assert "--class-weight was balanced and is now none" in result.err
 

@@ -54,9 +54,9 @@ def test_scalar_charts(
     tooltip = page.locator("table:visible", has_text="Smoothed")
     shown = ""
     for attempt in range(1000):  # lines are drawn one after another, the pointer sees what there is
-        page.mouse.move(
-            box["x"] + 0.6 * box["width"] + attempt % 2, box["y"] + 0.4 * box["height"], steps=5
-        )
+        # Over the whole chart: where the sweep's points lie depends on the machine's speed.
+        across, down = 0.3 + 0.05 * (attempt % 12), 0.2 + 0.05 * (attempt % 13)
+        page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"], steps=5)
         tooltip.wait_for()
         shown = tooltip.inner_text()
         if RUN in shown:

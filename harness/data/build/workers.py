@@ -21,6 +21,8 @@ from harness.data.readers.records import Block
 from harness.data.tokens import Tokenization
 from harness.errors import InputError
 
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""Keeps the memory of a block for the next one; glibc would return it, and have it cleared anew."""
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 
 
@@ -83,7 +85,11 @@ class Workers:
 
     def _start(self) -> multiprocessing.connection.Connection:
         here, there = multiprocessing.Pipe()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {
+            **_MEMORY,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(there.fileno())],
             pass_fds=[there.fileno()],

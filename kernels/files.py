@@ -133,7 +133,10 @@ def private_folder(parent: int) -> Iterator[int]:
     while True:
         name = f"{_PARTIAL_START}{secrets.token_hex(8)}"
         os.mkdir(name, 0o700, dir_fd=parent)
-        private = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        try:
+            private = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        except FileNotFoundError:
+            continue  # another process took it for an abandoned one
         with contextlib.ExitStack() as closing:
             closing.callback(os.close, private)
             if os.fstat(private).st_uid != os.geteuid():
@@ -156,6 +159,9 @@ def _locked(private: int, flags: int = 0) -> Iterator[None]:
     lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600, dir_fd=private)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever took the folder for an abandoned one may have removed the file before it was
+        # locked here: then this raises a FileNotFoundError.
+        os.stat(_LOCK, dir_fd=private, follow_symlinks=False)
         yield
     finally:
         os.close(lock)

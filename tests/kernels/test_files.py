@@ -196,3 +196,16 @@ def test_what_is_removed_is_gone_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     remove(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_write_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    """Each removes what looks abandoned, and a folder does before its process has locked it."""
+    script = (
+        "import sys; from pathlib import Path; from kernels.files import replacing\n"
+        "for number in range(300):\n"
+        "    with replacing(Path(sys.argv[1]) / sys.argv[2]) as beside:\n"
+        "        beside.write_bytes(b'x')\n"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", script, tmp_path, name]) for name in "abcd"]
+    assert [process.wait() for process in started] == [0] * 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]

@@ -99,7 +99,7 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb", buffering=_BUFFER_BYTES)
+        return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
 

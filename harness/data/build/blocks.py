@@ -201,8 +201,7 @@ def numbered_block(block: Block, tokenization: Tokenization, *, where: str) -> N
 def digests_of(rows: Iterable[bytes]) -> list[int]:
     """64 bits of each row's content; an empty row has 0."""
     return [
-        int.from_bytes(hashlib.sha256(row).digest()[:8], "little") if row else 0
-        for row in rows
+        int.from_bytes(hashlib.sha256(row).digest()[:8], "little") if row else 0 for row in rows
     ]
 
 

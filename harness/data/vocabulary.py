@@ -28,8 +28,6 @@ FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
 
-_MOST_BY_ARROW = 200_000
-"""Words of a vocabulary that are hashed anew for each block of tokens; of more a dict is faster."""
 # How the tutorial shows an id that is no word: padding, start, unknown.
 _NO_WORD = "#"
 
@@ -186,30 +184,13 @@ class Vocabulary:
         """The id of each token in UTF-8, int32 [T]; -1 for one that is left out."""
         if self.hash_bits is not None:
             return hashed(tokens.to_pylist(), self.hash_bits)
-        if len(self.ids) <= _MOST_BY_ARROW:
-            from pyarrow.compute import index_in
-
-            words, ids = self._by_arrow
-            return ids[index_in(tokens, words).fill_null(len(words)).to_numpy()]
-        known, other = self._encoded, self._other
+        other = -1 if self.unknown_id is None else self.unknown_id
+        known = self._encoded
         return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
-
-    @property
-    def _other(self) -> int:
-        """What stands for a word that is not known."""
-        return -1 if self.unknown_id is None else self.unknown_id
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:
         return {word.encode(errors="surrogatepass"): token for word, token in self.ids.items()}
-
-    @cached_property
-    def _by_arrow(self) -> tuple[pyarrow.LargeBinaryArray, Int32Array]:
-        """Words, [W], and their ids with that of any other behind, [W + 1]."""
-        import pyarrow
-
-        words = pyarrow.array(list(self._encoded), pyarrow.large_binary())
-        return words, np.array([*self._encoded.values(), self._other], np.int32)
 
     def difference(self, other: Vocabulary) -> str:
         """What the same id or label stands for in another vocabulary; "" where nothing differs.

@@ -19,10 +19,8 @@ from pathlib import Path
 from harness.data.build.blocks import BlockFacts, NumberedBlock, numbered_block
 from harness.data.readers.records import Block
 from harness.data.tokens import Tokenization
-from harness.errors import InputError
+from harness.errors import InputError, LostWorkerError
 
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
-"""Keeps the memory of a block for the next one; glibc would return it, and have it cleared anew."""
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 
 
@@ -53,7 +51,8 @@ class Workers:
             What is noted of the blocks, in their order; of those that are there, as they are.
 
         Raises:
-            InputError, OSError: as `numbered_block` and `NumberedBlock.save`; or a process ended.
+            InputError, OSError: as `numbered_block` and `NumberedBlock.save`.
+            LostWorkerError: a process was ended from outside.
         """
         waiting: deque[Future[BlockFacts] | BlockFacts] = deque()
         for block, path in blocks:
@@ -75,9 +74,9 @@ class Workers:
             self._local.connection.send((block, self._tokenization, path, self._where))
             found: BlockFacts | Exception = self._local.connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise ChildProcessError(
+            raise LostWorkerError(
                 f"a process that read {self._where} was ended from outside, as where memory is "
-                "short. Run the command again: it goes on with what is done."
+                "short. Free some, and run the command again; data build goes on with what is done."
             ) from error
         if isinstance(found, Exception):
             raise found
@@ -85,11 +84,7 @@ class Workers:
 
     def _start(self) -> multiprocessing.connection.Connection:
         here, there = multiprocessing.Pipe()
-        environment = {
-            **_MEMORY,
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(there.fileno())],
             pass_fds=[there.fileno()],

@@ -13,7 +13,7 @@ from harness.data.build.blocks import NumberedBlock, numbered_block
 from harness.data.build.workers import Workers
 from harness.data.readers.records import Block
 from harness.data.tokens import Tokenization
-from harness.errors import InputError
+from harness.errors import InputError, LostWorkerError
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -57,7 +57,7 @@ def test_a_process_that_is_killed_is_told_in_one_message(tmp_path: Path) -> None
         list(workers.map([(block, tmp_path / "0.npz")]))
         for process in psutil.Process().children():
             process.kill()
-        with pytest.raises(ChildProcessError, match="that read here was ended from outside"):
+        with pytest.raises(LostWorkerError, match="that read here was ended from outside"):
             list(workers.map([(block, tmp_path / f"{number}.npz") for number in range(1, 5)]))
 
 

@@ -210,7 +210,7 @@ class State:
         with tf.name_scope("optimizer"):  # what a profile calls it
 
             def update(gradients: Sequence[tf.Tensor], finite: tf.Tensor | bool = True) -> None:
-                if rows:
+                if self.tables.all:
                     gradients = self.tables.apply(gradients, rows, finite)
                 self.optimizer.apply(gradients)
 
@@ -259,7 +259,8 @@ class State:
     def is_finite(self) -> bool:
         """Whether every number is, slots and averages included."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
-        return all(bool(tf.reduce_all(tf.math.is_finite(p))) for v in numbers for p in _parts(v))
+        found = [tf.reduce_all(tf.math.is_finite(part)) for v in numbers for part in _parts(v)]
+        return bool(tf.reduce_all(tf.stack(found)))
 
     def save(self) -> dict[str, np.ndarray]:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.

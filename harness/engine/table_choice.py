@@ -132,6 +132,10 @@ def _why_not(
             return f"the optimizer's {name} is about all rows in every step"
     if kind.endswith("_adam") and is_adam and getattr(optimizer, "amsgrad", False):
         return "Adam's amsgrad is not built for it"
+    if kind == "exact_adam" and is_adam:
+        betas = optimizer.beta_1, optimizer.beta_2
+        if not all(0 < beta < 1 for beta in betas):
+            return f"its series needs betas between 0 and 1, not {betas[0]:g} and {betas[1]:g}"
     own = layer.implementation or implementation
     if kind == "exact_adam" and (own != "native" or asked.device_type != "CPU"):
         on = asked.device_type

@@ -70,16 +70,14 @@ def multi_hot_dense(
         )
     _check_dtype(table.dtype)
     values, row_splits = _check_sets(values, row_splits)
-    if value_rowids is not None:
-        if not product.takes_rowids:
-            raise ValueError(
-                f"{implementation} reads row_splits and takes no value_rowids: leave them out"
-            )
-        value_rowids = _widen(value_rowids)
-    if weights is not None:
-        weights = _check_weights(weights, values)
     problem = Problem(
-        values, row_splits, table.shape[0], table.dtype, unique, value_rowids, weights
+        values,
+        row_splits,
+        table.shape[0],
+        table.dtype,
+        unique,
+        _check_rowids(value_rowids, product, implementation),
+        None if weights is None else _check_weights(weights, values),
     )
     return _differentiable(product, table, problem)
 
@@ -144,6 +142,9 @@ def row_gradients(
         values, row_splits, num_tokens=num_tokens, implementation=implementation, unique=unique,
         weights=weights, value_rowids=value_rowids,
     )  # fmt: skip
+    splits = tf.convert_to_tensor(row_splits).shape
+    if dy.shape.rank != 2 or (splits.is_fully_defined() and dy.shape[0] != splits[0] - 1):
+        raise ValueError(f"dy must be [B, H], and row_splits are {splits}; got {dy.shape}")
     rows, _ = registry.product(implementation).row_gradients(dy, touched)
     return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
 
@@ -161,11 +162,24 @@ def touched_rows(
     """Return which rows of the table a batch touches: what `row_gradients` begins with, and what
     updates need. Arguments and errors as there."""
     values, row_splits = _check_sets(values, row_splits)
+    product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
-    rowids = None if value_rowids is None else _widen(value_rowids)
+    rowids = _check_rowids(value_rowids, product, implementation)
     problem = Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
-    touched: Touched = registry.product(implementation).touch(problem)
+    touched: Touched = product.touch(problem)
     return touched
+
+
+def _check_rowids(
+    value_rowids: Tensor | None, product: Product, implementation: str
+) -> Tensor | None:
+    if value_rowids is None:
+        return None
+    if not product.takes_rowids:
+        raise ValueError(
+            f"{implementation} reads row_splits and takes no value_rowids: leave them out"
+        )
+    return _widen(value_rowids)
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:

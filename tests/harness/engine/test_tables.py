@@ -211,9 +211,15 @@ def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
             {},
             "gradient_accumulation_steps",
         ),
+        (
+            {"table_optimizer": "exact_adam"},
+            partial(keras.optimizers.Adam, beta_1=0.0),
+            {},
+            "betas between 0 and 1, not 0 and 0.999",
+        ),
         ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
     ],
-    ids=["not adam", "gather", "decay", "accumulation", "regularizer"],
+    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer"],
 )
 def test_what_cannot_be_had_is_refused(
     how: Any, optimizer: Any, options: Any, message: str
@@ -244,6 +250,7 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     assert "of 524,288 rows" in why
     assert choice(network)[0] == "dense"
     assert choice(large, "rmsprop")[0] == "dense"
+    assert choice(large, partial(keras.optimizers.Adam, beta_1=0.0))[0] == "dense"
     assert choice(large, implementation="gather")[0] == "dense"
 
 

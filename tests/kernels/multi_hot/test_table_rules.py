@@ -163,3 +163,20 @@ def test_exact_adam_makes_up_for_any_number_of_steps(
     np.testing.assert_allclose(got[1], m * decays[0], rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(got[2], v * decays[1], rtol=1e-5, atol=1e-30)
     np.testing.assert_array_equal(got[3], np.full(V, now))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("step", "num"), [(NUM_RATES - 1, 1), (NUM_RATES, V), (NUM_RATES + 1, 1)])
+def test_no_row_misses_more_steps_than_there_are_rates(step: int, num: int) -> None:
+    @tf.function(jit_compile=True, autograph=False)
+    def caught_up(parts: Any, now: Any) -> Any:
+        splits = tf.constant([0, 1], tf.int64)
+        sets = Problem(tf.constant([5]), splits, V, tf.float32, unique=False)
+        touched = registry.product("native").touch(sets)
+        active = tf.constant(True)
+        return native.catch_up(Rule("exact_adam"), parts, touched, step=now, active=active)
+
+    ones = tf.ones([V, H])
+    parts = [ones, ones, ones, tf.ones([V], tf.int64), tf.ones([NUM_RATES])]
+    last = caught_up(parts, tf.constant(step, tf.int64))[3].numpy()
+    assert (last == step).sum() == num

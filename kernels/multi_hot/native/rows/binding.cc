@@ -134,8 +134,9 @@ ffi::Error update_call(ffi::ThreadPool pool, Int32s active, Floats scalars, Int6
     case kSgd: return update(Sgd{floats[0], H, values});
     case kRowAdagrad: return update(RowAdagrad{floats[0], floats[1], H, values});
     case kExactAdam: floats[3][(now - 1) % parts->num_rates] = values.rate; [[fallthrough]];
-    default:
+    case kLazyAdam:
       return update(Adam{floats[0], floats[1], floats[2], parts->last, now, H, values});
+    default: return ffi::Error(ffi::ErrorCode::kInternal, "this optimizer of rows is unknown");
   }
 }
 

@@ -15,7 +15,7 @@
 
 namespace multi_hot {
 
-// What the update of a step is told, as float32 [kNumScalars] in this order.
+// What the update of a step is told, as float32 [5] in this order.
 struct Scalars {
   float rate;      // the learning rate; Adam's with its bias correction
   float grow_m;    // 1 - beta_1
@@ -23,7 +23,6 @@ struct Scalars {
   float epsilon;
   float factor;    // of the gradients: clipping, and the loss scale's inverse
 };
-constexpr int64_t kNumScalars = 5;
 
 // w -= rate g
 struct Sgd {

@@ -151,14 +151,15 @@ def fit(
             check=claim.check,
         )
 
+    skipped: list[str] = []
+
     def restore() -> int:
         nonlocal before, resumed
         if folder is None or recorded is None or checkpoints is None:
             return start_step
         check_same_data(folder, recorded, info)
         restored = checkpoints.restore()
-        for why in restored.skipped:
-            _print(console, f"warning: {why} It is skipped.")
+        skipped.extend(restored.skipped)
         step, counters = restored.step, restored.about.get("counters", {})
         before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         check_same_data(folder, restored.about.get("config", recorded), info)
@@ -172,6 +173,7 @@ def fit(
         return step
 
     start_step = cluster.from_chief(restore)
+    is_saving = cluster.from_chief(lambda: checkpoints is not None)
     setup.engine.take_from_chief()
     start = run_start(
         setup,
@@ -235,6 +237,8 @@ def fit(
         closing.enter_context(background)  # ends before they are closed
         for observer in observers:
             observer.on_start(start)
+            for why in skipped:
+                observer.on_message(Message(kind="warning", text=f"{why} It is skipped."))
         timeline.mark("start of the run")
         # A run that was killed after a callback had stopped it is only completed.
         stopped = start_step > 0 and cluster.any(keras_callbacks.wants_to_stop)
@@ -247,11 +251,12 @@ def fit(
             compiled=compiled,
             running={metric.name for metric in setup.task.stateful},
             start_step=start_step,
-            should_stop=lambda: run.agree(cluster, wish=interrupt.requested),
+            should_stop=lambda: interrupt.told(run.agree(cluster, wish=interrupt.by or 0)),
             is_done=lambda: bool(callbacks) and cluster.any(keras_callbacks.wants_to_stop),
             stop_at_nan=options.on_nan == "stop",
-            saving=None if checkpoints is None else _saving(options, start_step, checkpoints),
+            saving=_saving(options, start_step, checkpoints) if is_saving else None,
             keep_best=keep_best,
+            decided=cluster.decided_by_chief,
             before=before,
         )
         background.wait()
@@ -347,10 +352,13 @@ def _listeners(folder: Path | None, events: Path | None, console: Console | None
     return listeners
 
 
-def _saving(options: RunOptions, start_step: int, checkpoints: Checkpoints) -> Saving:
+def _saving(options: RunOptions, start_step: int, checkpoints: Checkpoints | None) -> Saving:
     """When checkpoints are saved."""
-    every = Every.of(options.checkpoint_every)
-    return Saving(every, start_step=start_step, is_busy=lambda: checkpoints.is_writing)
+    return Saving(
+        Every.of(options.checkpoint_every),
+        start_step=start_step,
+        is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
+    )
 
 
 def _profiler(

@@ -59,6 +59,13 @@ class Interrupt:
         """Of a program that ends because of it."""
         return EXIT_TERMINATED if self.is_termination else EXIT_INTERRUPTED
 
+    def told(self, number: int) -> bool:
+        """Takes over the signal that another worker was told by, 0 for none; returns `requested`.
+        Of two, the one that ends the process counts."""
+        if number and not self.is_termination:
+            self.by = signal.Signals(number)
+        return self.requested
+
     def __enter__(self) -> "Interrupt":
         self._before: dict[signal.Signals, Any] = {}
         for kind in _SIGNALS if self._is_main else ():

@@ -91,14 +91,14 @@ class Run:
         """Adapts the length of the next dispatch to how long this one took."""
         self.cadence.after(window)
 
-    def agree(self, cluster: Cluster, *, wish: bool) -> bool:
-        """Whether one of the workers wishes to stop; the next dispatch gets the chief's length.
-        Asked after every dispatch."""
+    def agree(self, cluster: Cluster, *, wish: int) -> int:
+        """The signal that told one of the workers to stop, 0 for none; the next dispatch gets the
+        chief's length. Asked after every dispatch."""
         if cluster.is_alone:
             return wish
-        stop, num_calls = cluster.most([wish, self.cadence.num_calls if cluster.is_chief else 0])
+        told, num_calls = cluster.most([wish, self.cadence.num_calls if cluster.is_chief else 0])
         self.cadence.num_calls = num_calls
-        return bool(stop)
+        return told
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
         """Evaluates on the validation rows, if there are any."""
@@ -154,6 +154,7 @@ def train(
     stop_at_nan: bool = False,
     saving: Saving | None = None,
     keep_best: bool = False,
+    decided: Callable[[Sequence[bool]], Sequence[bool]] = list,
     before: Counters = _NO_COUNTERS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
@@ -180,6 +181,8 @@ def train(
         saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
             at the end of every epoch alone.
         keep_best: whether to save one of the lowest validation loss as well.
+        decided: from whether a checkpoint is due, and whether it is the best, to what the chief
+            says of both. All workers look then whether every weight is finite.
         before: the counters of the checkpoint that the run goes on from.
         clock: seconds; handed in so that tests need no sleep.
     """
@@ -255,6 +258,7 @@ def train(
             best = history.epoch(dispatch.epoch, *found) and keep_best
             history.inspection(*run.inspect(dispatch, batches))
         due = progress.interrupted or when.is_due(step, at_epoch_end=at_epoch_end, now=pause_start)
+        due, best = decided([due, best])
         if (due or best) and progress.divergence is None:
             save(regular=due, best=best)
         window_start += clock() - pause_start

@@ -102,16 +102,24 @@ def identity(setup: Setup) -> dict[str, Any]:
     }
 
 
+_TOGETHER = ("on_nan", "histograms", "precision_watch")
+
+
 def facts_of(
-    settings: Settings, others: Mapping[str, Any], *parts: Examples | None
+    settings: Settings,
+    options: RunOptions,
+    others: Mapping[str, Any],
+    *parts: Examples | None,
 ) -> dict[str, Any]:
     """What must be the same in all workers, by what a message calls it.
 
     Args:
         settings, others: by name.
+        options: of which some decide when workers compute together.
         parts: rows to train, to validate and to test on.
     """
-    named = {**asdict(settings), **others}
+    together = {name: getattr(options, name) for name in _TOGETHER}
+    named = {**asdict(settings), **together, **others}
     return {
         **{name.replace("_", " "): str(value) for name, value in named.items()},
         "the data's fingerprints": " ".join(p.fingerprint for p in parts if p is not None),

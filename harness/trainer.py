@@ -219,7 +219,8 @@ class Trainer:
                 *parts, training=True, before=execution, console=shown, timeline=timeline
             )
             facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
-            cluster.require_same(facts_of(self.settings, facts, *parts, tested))
+            facts["callbacks"] = [type(callback).__name__ for callback in callbacks]
+            cluster.require_same(facts_of(self.settings, asked, facts, *parts, tested))
             steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
             epochs_done = self.step // self._steps_per_epoch if self._steps_per_epoch else 0
             step = self.step

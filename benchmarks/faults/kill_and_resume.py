@@ -13,6 +13,7 @@ metrics.jsonl and in TensorBoard. The exit code is 1 where it was not.
 """
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from benchmarks.faults import checks, trial
 from benchmarks.faults.stages import STAGES, Stages
@@ -134,8 +136,12 @@ def _plans(source: random.Random, life_seconds: float) -> Iterator[Plan]:
 
 
 def _intact(folder: Path) -> int:
-    """How many checkpoints there are."""
-    return len(list((folder / "run" / "checkpoints").glob("ckpt-*.npz")))
+    """How many checkpoints can be read whole."""
+    good = 0
+    for path in (folder / "run" / "checkpoints").glob("ckpt-*.npz"):
+        with contextlib.suppress(BadZipFile), ZipFile(path) as file:
+            good += file.testzip() is None and "checksum.npy" in file.namelist()
+    return good
 
 
 def killed_runs(

@@ -77,7 +77,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         return int(parsed.code or 0)
     assert isinstance(settings, TrainConfig)
     require(
-        config.restarts == 0 or settings.output.run_dir is not None,
+        config.restarts == 0 or settings.output.run_dir not in (None, "auto"),
         "--restarts needs the --run-dir of train: the folder to go on with",
     )
     places = _places(config)
@@ -85,11 +85,24 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     def command(start: int) -> list[str]:
         given = list(config.command)
         if start > 0:
-            given = [word for word in given if word not in ("--overwrite", "--resume", "auto")]
-            given += ["--resume", "auto"]
+            given = [*without_resume(given), "--resume", "auto"]
         return [sys.executable, "-m", "harness", *given]
 
     return run_job(places, command, restarts=config.restarts, out=sys.stdout, errors=sys.stderr)
+
+
+def without_resume(words: Sequence[str]) -> list[str]:
+    """The words of a command without --overwrite, and without --resume and its value."""
+    left: list[str] = []
+    behind_resume = False
+    for word in words:
+        if not (
+            word in ("--overwrite", "--resume", "--resume=auto")
+            or (behind_resume and word == "auto")
+        ):
+            left.append(word)
+        behind_resume = word == "--resume"
+    return left
 
 
 def _places(config: LaunchConfig) -> Callable[[], Sequence[Place]]:

@@ -282,6 +282,8 @@ def train(
     if not outcome.start.run_dir:  # of several workers the chief alone prints and writes
         if diverged is not None:
             raise diverged
+        if outcome.terminated:
+            return EXIT_TERMINATED
         stopped = outcome.progress is not None and outcome.progress.interrupted
         return EXIT_INTERRUPTED if stopped else 0
     if outcome.progress is None:  # all was done before

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,6 +194,12 @@ class Cluster:
             self.any(False)
         time.sleep(_LINGER_SECONDS)
 
+    def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
+        """The chief's wishes."""
+        if self.is_alone:
+            return list(wishes)
+        return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
+
     def most(self, numbers: Sequence[int]) -> list[int]:
         """The highest of each number, over all workers."""
         if self.is_alone:
@@ -356,6 +363,7 @@ def _give_up(member: Membership) -> None:
     print(
         f"error: TensorFlow's start on {member.num_workers} workers took more than "
         f"{_START_SECONDS} s; {', '.join(lost) or 'none'} cannot be reached",
+        file=sys.stderr,
         flush=True,
     )
     os._exit(1)

@@ -16,6 +16,8 @@ from harness.errors import InputError
 
 _RETRY_SECONDS = 0.1
 _MAX_BYTES = 2**20
+_HELLO_SECONDS = 5.0
+"""For what has connected to the chief: a stranger that says nothing must not hold up the others."""
 """Of a message."""
 
 
@@ -83,7 +85,7 @@ def _as_chief(
                 refusal = refusal or _missing(member, found.keys(), wait_seconds)
                 break
             open_.enter_context(closing(connection))
-            connection.settimeout(wait_seconds)
+            connection.settimeout(min(wait_seconds, _HELLO_SECONDS))
             facts = _received(connection)
             if facts is None or facts.get("cluster") != list(member.hosts):
                 continue  # a port scanner, or a worker of another job

@@ -42,6 +42,16 @@ def test_a_machine_that_ends_is_a_wish_too(first: signal.Signals) -> None:
     assert Terminated().code == 143
 
 
+def test_what_another_worker_was_told_counts_too() -> None:
+    with Interrupt() as interrupt:
+        assert not interrupt.told(0)
+        assert interrupt.told(signal.SIGINT)
+        assert interrupt.exit_code == 130
+        assert interrupt.told(signal.SIGTERM)
+        assert interrupt.told(signal.SIGINT)
+        assert interrupt.exit_code == 143
+
+
 def test_a_program_that_handles_sigterm_still_does() -> None:
     calls = []
     before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.cli.launch import without_resume
 from tests.harness.cli.runs import call
 
 
@@ -22,3 +23,10 @@ def test_wrong_use_starts_nothing(arguments: tuple[str, ...], message: str) -> N
     result = call("launch", *arguments)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
+
+
+def test_a_restart_changes_nothing_but_what_becomes_of_the_run() -> None:
+    words = ("train", "--input", "auto", "--resume", "auto", "--overwrite", "--run-dir", "r")
+    assert without_resume(words) == ["train", "--input", "auto", "--run-dir", "r"]
+    words = ("train", "--resume", "--replicas", "auto", "--resume=auto")
+    assert without_resume(words) == ["train", "--replicas", "auto"]

@@ -56,3 +56,11 @@ def test_the_data_of_a_damaged_config_is_one_message(trained_folder: Path, tmp_p
     (run / "config.json").write_text(json.dumps({**config, "data": [1]}))
     with pytest.raises(InputError, match="stands where a table of settings should"):
         load_saved_model(str(run)).data()
+
+
+def test_one_of_several_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = {"worker": ["a:1", "b:1"]}
+    config = {"cluster": cluster, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(InputError, match="names 2 workers, which only train together"):
+        load_saved_model("runs/any")

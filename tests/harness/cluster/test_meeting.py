@@ -1,6 +1,8 @@
 """How workers meet: threads of this process stand for them, with real sockets."""
 
+import contextlib
 import socket
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -85,6 +87,22 @@ def test_a_stranger_at_the_chiefs_port_is_no_worker() -> None:
                 except ConnectionRefusedError:
                     assert not chief.done()
         assert outcome(1, names, HELLO, {}, 20) == {"value": 5}
+        assert chief.result() == {"value": 5}
+
+
+def test_a_stranger_that_says_nothing_does_not_hold_up_the_others() -> None:
+    names = hosts(2)
+    address = ("localhost", int(names[0].rpartition(":")[2]))
+    with ThreadPoolExecutor(2) as pool:
+        chief = pool.submit(outcome, 0, names, HELLO, {"value": 5}, 30)
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                stranger = socket.create_connection(address, timeout=5)
+                break
+        with stranger:
+            start = time.monotonic()
+            assert outcome(1, names, HELLO, {}, 30) == {"value": 5}
+            assert time.monotonic() - start < 20  # of the 30 that the chief waits
         assert chief.result() == {"value": 5}
 
 

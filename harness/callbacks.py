@@ -137,10 +137,11 @@ class BestModel(keras.callbacks.Callback):
         """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
         self._writes = bool(self.params["run_dir"])  # of several workers the chief alone
-        before = validation_losses(
-            self._folder / METRICS_FILE_NAME, up_to_step=self.params["start_step"]
-        )
-        self._best = min(before, default=math.inf)
+        self._best = math.inf
+        if self._writes:
+            done = self.params["start_step"]
+            before = validation_losses(self._folder / METRICS_FILE_NAME, up_to_step=done)
+            self._best = min(before, default=math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Saves the model if this epoch is the best."""
@@ -165,6 +166,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs: Any = None) -> None:
         """Goes through the epochs so far."""
         super().on_train_begin(logs)
+        if not self.params["run_dir"]:  # of several workers the chief alone; it says when to stop
+            return
         folder, done = Path(self.params["run_dir"]), self.params["start_step"]
         losses = validation_losses(folder / METRICS_FILE_NAME, up_to_step=done)
         if losses:

@@ -268,7 +268,7 @@ def train(
     is_saved = progress.last_window is None or history.saved_step == progress.step
     if saving is not None and not is_saved and progress.divergence is None:
         save()
-    if start_step > 0 and progress.last_window is None:
+    if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))
     return history.end()

@@ -79,7 +79,8 @@ def command_at(
     """What starts a worker, and what its environment has beside that of this process.
 
     On another host that is `ssh HOST 'cd FOLDER && TF_CONFIG=... COMMAND'`, with the same folder
-    and the same Python as here, and with a terminal, so that the end of ssh ends the worker.
+    and the same Python as here. ssh passes no signal on, and a training does not end with its
+    terminal.
     """
     config = {
         "cluster": {"worker": [each.address for each in places]},

@@ -183,12 +183,14 @@ class Checkpoints:
             raise
 
     def _replace(self, arrays: dict[str, Any], step: int, kind: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
         path = self._folder / f"{kind}-{step}.npz"
         with replacing(path) as beside:
             _write_npz(beside, arrays)
         # Later ones are from before a resume that found them damaged; they are not to count.
         own = self._saved(kind)
+        if path not in own:
+            raise FileNotFoundError(path)
         place = own.index(path) + 1
         first = max(0, place - (self._keep if kind == "ckpt" else 1))
         with opened_folder(self._folder) as folder:  # which is not redirected meanwhile

@@ -47,6 +47,7 @@ def sets(*, rows: int = ROWS, seed: int = 0, weight: float | None = None) -> Rag
 def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
     """Trains one case; what this worker has of it afterwards."""
     huge = case == "one overflow in float16"
+    by_rows = case == "touched rows"
     network = default_network(
         hidden_units=(16, 8),
         dropout=(0.0, 0.0),
@@ -63,7 +64,8 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
         ),
         batch_size=BATCH,
         precision="mixed_float16" if huge else "float32",
-        implementation="gather",
+        implementation="native" if by_rows else "gather",
+        table_optimizer="exact_adam" if by_rows else "dense",
         input="stream" if case == "stream" else "resident",
         steps_per_dispatch=1,
     )
@@ -89,7 +91,7 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
     }
 
 
-CASES = ("float32", "gradient accumulation", "one overflow in float16", "stream")
+CASES = ("float32", "gradient accumulation", "one overflow in float16", "stream", "touched rows")
 
 
 def losses(folder: Path, case: str) -> np.ndarray:

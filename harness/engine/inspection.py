@@ -19,10 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.engine.exchange import Exchange
 from harness.engine.normalization import AllReduce
 from harness.engine.program import Program, Step, StepInTwo
 from harness.engine.state import State
 from harness.engine.step import Caller, gradients_of
+from harness.engine.tables import RowGradient
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin, is_functional
 from harness.pipeline.batch import AnyBatches, Share
@@ -57,32 +59,47 @@ class LookAtGradients(StepInTwo):
         self._call = call
         self._task = task
         self._reference = reference
+        self._exchanges = [Exchange(call.num_devices) for _ in range(1 if reference is None else 2)]
 
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], None]:
         """The gradients, and those in float32 if they are to be compared."""
 
-        def gradients(model: keras.Model | None, *, scaled: bool) -> list[tf.Tensor]:
-            found = gradients_of(
-                self._call, self._task, state, share, all_reduce, scaled=scaled, model=model
+        found = [
+            gradients_of(
+                self._call, self._task, state, share, all_reduce, scaled=model is None, model=model
             )
-            rows = {row.table.name: row.rows() for row in found.rows}
-            unused = tf.zeros([1, 1])  # a table that the loss does not depend on
-            return [*found.gradients, *(rows.get(t.name, unused) for t in state.tables.all)]
-
-        own = gradients(None, scaled=True)
-        exact = [] if self._reference is None else gradients(self._reference, scaled=False)
-        return [*own, *exact], None
+            for model in (None, self._reference)[: len(self._exchanges)]
+        ]
+        if self._call.num_devices == 1:
+            return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
+        to_sum = []
+        for exchange, own in zip(self._exchanges, found, strict=True):
+            to_sum += [*exchange.packed(own.rows, state.share), *own.gradients]
+        return to_sum, None
 
     def finish(
         self, state: State, summed: Sequence[tf.Tensor], carried: None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Counts in the sums."""
-        del state, carried
-        num_own = len(summed) if self._reference is None else len(summed) // 2
-        own = list(summed[:num_own])
-        return own, _counts(own, summed[num_own:])
+        del carried
+        size = len(summed) // len(self._exchanges)
+        parts = [list(summed[first : first + size]) for first in range(0, len(summed), size)]
+        if self._call.num_devices > 1:
+            for place, exchange in enumerate(self._exchanges):
+                rows, gradients = exchange.unpacked(parts[place])
+                parts[place] = _with_tables(gradients, rows, state)
+        return parts[0], _counts(parts[0], parts[1] if parts[1:] else [])
+
+
+def _with_tables(
+    gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], state: State
+) -> list[tf.Tensor]:
+    """The dense gradients, then those of the touched rows of every table."""
+    by_name = {row.table.name: row.rows() for row in rows}
+    unused = tf.zeros([1, 1])  # a table that the loss does not depend on
+    return [*gradients, *(by_name.get(table.name, unused) for table in state.tables.all)]
 
 
 class Inspector:

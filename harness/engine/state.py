@@ -74,7 +74,8 @@ class State:
         """
         self.device = device
         self._model = model
-        self._share = place if share is None else share
+        self.share = place if share is None else share
+        """Of a batch, over all workers."""
         own = place == 0
         named = variables_by_name(model)
         weights = {n: v for n, v in named.items() if v.trainable}
@@ -187,9 +188,10 @@ class State:
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
         found, of_outputs = tape.gradient(loss, (called.weights, made))
         rows = [
-            RowGradient(table, called.tables[table.name].touched, tf.cast(dy, tf.float32))
+            RowGradient(table, call.touched, tf.cast(dy, tf.float32), call.sets)
             for table in self.tables.all
             if (dy := of_outputs.get(table.name)) is not None
+            and (call := called.tables[table.name])
         ]
         unused = [name for name in outputs if of_outputs.get(name) is None]
         joined = []
@@ -278,7 +280,7 @@ class State:
     def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
         """Makes the seeds of each device follow from those of the first one."""
         for name, seed in self._seeds.items():
-            seed.assign(first[name] + np.array([self._share * _SEED_STRIDE, 0], np.int64))
+            seed.assign(first[name] + np.array([self.share * _SEED_STRIDE, 0], np.int64))
 
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]

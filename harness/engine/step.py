@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from harness.engine.exchange import Exchange
 from harness.engine.normalization import AllReduce, over_all_rows
 from harness.engine.program import Step, StepInTwo
 from harness.engine.state import Called, State
@@ -166,12 +167,14 @@ class TrainingStep(StepInTwo):
         self.unused: tuple[str, ...] = ()
         """Names of weights that the loss does not depend on, known once the step is traced."""
         self._kept: list[str] = []
+        self._exchange = Exchange(call.num_devices)
 
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
-        """The gradients, and the numbers that layers keep; then the other changes, the gradients
-        of tables and the row sums."""
+        """The gradients, the numbers that layers keep, and where there are several devices what
+        they exchange of tables; then the other changes, the gradients of tables of a device that
+        is alone, and the row sums."""
         gradients, rows, self.unused, judged, called = gradients_of(
             self._call, self._task, state, share, all_reduce, catch_up=True
         )
@@ -183,7 +186,10 @@ class TrainingStep(StepInTwo):
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        return [*gradients, *means], (changes, rows, sums)
+        packed = []
+        if self._call.num_devices > 1:
+            packed, rows = self._exchange.packed(rows, state.share), []
+        return [*packed, *gradients, *means], (changes, rows, sums)
 
     def finish(
         self,
@@ -193,6 +199,8 @@ class TrainingStep(StepInTwo):
     ) -> tf.Tensor:
         """Updates the state; the row sums."""
         changes, rows, sums = carried
+        if self._call.num_devices > 1:
+            rows, summed = self._exchange.unpacked(summed)
         num_gradients = len(summed) - len(self._kept)
         state.assign({**changes, **dict(zip(self._kept, summed[num_gradients:], strict=True))})
         state.apply(summed[:num_gradients], rows)

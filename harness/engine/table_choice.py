@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from harness.data.examples import Examples
+from harness.engine.exchange import MAX_NUMBER
 from harness.engine.tables import TablePlan, layers_of
 from harness.errors import InputError
 from harness.model.layers import MultiHotDense
@@ -62,7 +63,14 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
     why = f"a batch touches about {touched:,} of {layer.num_tokens:,} rows"
     if touched > _TOUCHED_SHARE * layer.num_tokens:
         return Choice(name="dense", why=why)
-    return Choice(name=kind, why=f"{why}; the same as on all rows, up to rounding")
+    why = f"{why}; the same as on all rows, up to rounding"
+    if asked.num_devices > 1:
+        sent, table = _exchanged(asked), layer.num_tokens * layer.units
+        if sent >= table:
+            why = f"devices would exchange {sent:,} numbers a step instead of the table's {table:,}"
+            return Choice(name="dense", why=why)
+        why += f"; devices exchange {sent:,} numbers a step instead of the table's {table:,}"
+    return Choice(name=kind, why=why)
 
 
 def plans_of(
@@ -119,8 +127,8 @@ def _why_not(
         return f"that is the trainer's own optimizer, which is {type(optimizer).__name__}"
     if kind in _OF_ALL_ROWS:
         return None
-    if asked.num_devices > 1:
-        return f"it has no exchange between devices yet, and there are {asked.num_devices}"
+    if asked.num_devices > 1 and layer.num_tokens > MAX_NUMBER:
+        return f"devices exchange ids below {MAX_NUMBER:,}, and the table has {layer.num_tokens:,}"
     if layer.kernel_regularizer is not None or layer.kernel.constraint is not None:
         return "its regularizer or constraint is about all rows"
     if len(layer._inbound_nodes) > 1:
@@ -155,6 +163,16 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
         initial = optimizer.initial_accumulator_value
         return rule._replace(epsilon=optimizer.epsilon, initial=initial)
     return rule
+
+
+def _exchanged(asked: TablesAsked) -> int:
+    """Numbers that hold a batch's ids and the gradients of its products."""
+    per_row = 0.0
+    for layer in layers_of(asked.model).values():
+        per_row += layer.units + max(
+            sets.nnz / sets.num_rows for sets in asked.train.ragged.values()
+        )
+    return round(per_row * asked.batch_size)
 
 
 def _touched_rows(asked: TablesAsked) -> int:

@@ -44,9 +44,14 @@ class Table:
         """Of what is done with rows."""
 
     @property
+    def kind(self) -> str:
+        """Of its optimizer."""
+        return self._rule.kind
+
+    @property
     def lags(self) -> bool:
         """Whether rows may have steps to make up for."""
-        return self._rule.kind == "exact_adam"
+        return self.kind == "exact_adam"
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -127,6 +132,10 @@ class RowGradient(NamedTuple):
     touched: Touched
     dy: tf.Tensor
     """float32 [B, H]."""
+    sets: Mapping[str, Any]
+    """Of the rows: `TableCall.sets`."""
+    is_of_all: bool = False
+    """Whether it is of the rows of all devices, of which this one has touched a part so far."""
 
     def rows(self) -> tf.Tensor:
         """The gradients of the touched rows, float32 [n, H], and 0 in unused slots."""
@@ -239,6 +248,8 @@ class Tables:
             gradients, factors = self._clipping(gradients, found)
         learning_rate = tf.cast(tf.convert_to_tensor(self._optimizer.learning_rate), tf.float32)
         for row, (clipped, factor) in zip(rows, factors, strict=True):
+            if row.is_of_all:
+                row.table.catch_up(row.touched, step=self._steps_done(), active=self._is_active())
             row.table.update(
                 row.touched,
                 row.dy,

@@ -51,8 +51,11 @@ class TableCall:
     """From the rows that the batch touches to the table [V, H] for the forward pass."""
     implementation: Implementation
     """Of what is done with rows."""
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    """What the layer is called with: `values`, `row_splits`, `weights`, and whether they are
+    `unique`."""
     touched: Any = None
-    """Those rows, a `Touched`; None until the layer is called."""
+    """The rows that they touch, a `Touched`; None until the layer is called."""
     outputs: Any = None
     """What is added to the products [B, H], zeros: its gradient is theirs."""
 
@@ -225,6 +228,8 @@ class MultiHotDense(keras.layers.Layer):
         elif (table := around.tables.get(path)) is not None:
             by_rows = {**options, "implementation": table.implementation}
             touched = touched_rows(*operands, num_tokens=self.num_tokens, **by_rows)
+            unique = options["unique"]
+            table.sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": unique}
             outputs = table.product(
                 self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)
             )

@@ -15,11 +15,13 @@ from harness.engine.optimizer import recipe_of
 from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller
+from harness.engine.tables import TablePlan, layers_of
 from harness.model.network import ModelFunction, build_model, default_network
 from harness.pipeline.batch import AnyBatches, Columns
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import Call, Dispatch, Plan, training_plan
 from harness.task import SettledTask, Task
+from kernels.multi_hot.table_rules import Rule
 
 Batches = Sequence[AnyBatches]
 Values = list[list[np.ndarray]]
@@ -123,8 +125,10 @@ def build_rig(
     precision: str = "float32",
     seed: int = 0,
     input: str = "stream",
+    rule: Rule | None = None,
 ) -> Rig:
-    """A rig of the model, or of the default network for ragged sets."""
+    """A rig of the model, or of the default network for ragged sets; its tables are updated by
+    `rule`, if there is one."""
     examples = Examples.of(rows)
     devices = devices or set_up_devices(1)
     settled = (task or Task()).settled(examples)
@@ -138,6 +142,7 @@ def build_rig(
             seed=seed,
         )
     built = build_model(model, examples, dtype=precision, device=devices.names[0], seed=seed)
+    plan = rule and TablePlan(rule, is_native=implementation == "native")
     if isinstance(optimizer, str):
         optimizer = recipe_of(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()
     return Rig(
@@ -152,6 +157,7 @@ def build_rig(
             optimizer,
             implementation=implementation,
             unique=frozenset(n for n, sets in examples.ragged.items() if sets.is_unique),
+            tables=dict.fromkeys(layers_of(built), plan) if plan else {},
         ),
         implementation=implementation,
         feed=build_feed(input, examples, devices=devices.names),

@@ -13,7 +13,7 @@ import tensorflow as tf
 import harness
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.engine.table_choice import kept_by_rows
+from harness.engine.table_choice import TablesAsked, choose_table_optimizer, kept_by_rows
 from harness.engine.tables import Clipping
 from harness.errors import InputError
 from harness.loop import Steps
@@ -252,6 +252,22 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     assert choice(large, "rmsprop")[0] == "dense"
     assert choice(large, partial(keras.optimizers.Adam, beta_1=0.0))[0] == "dense"
     assert choice(large, implementation="gather")[0] == "dense"
+    trainer = harness.Trainer(large, batch_size=40, implementation="native")
+    trainer.steps(rows)
+    asked = TablesAsked(
+        model=trainer.model,
+        optimizer=keras.optimizers.Adam(),
+        device_type="CPU",
+        num_devices=4,
+        train=Examples.of(rows),
+        batch_size=40,
+    )
+    found = choose_table_optimizer(asked, "native")
+    assert found.name == "exact_adam"
+    assert "devices exchange" in found.why
+    found = choose_table_optimizer(replace(asked, batch_size=300_000), "native")
+    assert found.name == "dense"
+    assert "instead of the table's 4,194,304" in found.why
 
 
 def test_what_is_kept_of_a_table() -> None:

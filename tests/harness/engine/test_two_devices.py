@@ -2,6 +2,7 @@
 run uncompiled on two logical CPU devices, and are lowered to what a GPU would be given.
 """
 
+import math
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from harness.engine.program import Program
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin
 from harness.pipeline.plan import Call
+from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.table_rules import Rule
 from tests.harness.engine.rig import Batches, Rig, assert_same, build_rig
 from tests.harness.pipeline.rows import random_examples
 from tests.harness.random_sets import random_sets
@@ -43,13 +46,20 @@ def run(program: Program, call: Call, batches: Batches) -> list[Any]:
     return uncompiled(program, call, batches)(call, batches)
 
 
-def uncompiled(program: Program, call: Call, batches: Batches) -> Callable[[Call, Batches], Any]:
-    """What runs a call like this one on both devices at once."""
+def uncompiled(
+    program: Program, call: Call, batches: Batches, *, in_two: bool = False
+) -> Callable[[Call, Batches], Any]:
+    """What runs a call like this one on both devices at once; with `in_two`, all but the all-reduce
+    is compiled, as between workers."""
     functions = []
     for device, own in enumerate(batches):
-        loop = program.on_device(device, num_steps=call.num_steps, capacity=call.capacity)
+        how = {"num_steps": call.num_steps, "capacity": call.capacity}
+        if in_two:
+            loop = program._loop_in_two(program._step, device, **how)
+        else:
+            loop = program.on_device(device, **how).python_function
         with tf.device(f"/CPU:{device}"):
-            plain = tf.function(loop.python_function, autograph=False)
+            plain = tf.function(loop, autograph=False)
             functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))
 
     def run(call: Call, batches: Batches) -> Any:
@@ -63,14 +73,14 @@ def uncompiled(program: Program, call: Call, batches: Batches) -> Callable[[Call
     return run
 
 
-def train(rig: Rig) -> np.ndarray:
+def train(rig: Rig, *, in_two: bool = False) -> np.ndarray:
     """The sums of each call, as those of `Rig.train`."""
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:
         kind = call.num_steps, call.capacity
         if kind not in loops:
-            loops[kind] = uncompiled(rig.training, call, batches)
+            loops[kind] = uncompiled(rig.training, call, batches, in_two=in_two)
         return loops[kind](call, batches)
 
     return np.array(
@@ -94,6 +104,33 @@ def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -
     for trained, expected in zip(both.weights(), alone.weights(), strict=True):
         np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
     assert_same(*both.values())
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "lazy_adam", "exact_adam"])
+def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any) -> None:
+    """As by one device, with weights of ids and a clip norm too; what devices exchange is not of
+    the table's size."""
+    rng = np.random.default_rng()
+    weighted = kind == "adagrad"
+    sets = random_sets(rng, rows=45, num_tokens=4_000, unique=not weighted, weighted=weighted)
+    native = kind == "exact_adam"
+    if native and find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    settings: dict[str, Any] = {"activation": "gelu", "rule": Rule(kind), "epochs": 3}
+    settings["implementation"] = "native" if native else "gather"
+    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "sgd" else None}
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    expected = alone.train()
+    np.testing.assert_allclose(train(both, in_two=True), expected, rtol=1e-5)
+    assert_same(*both.values())
+    for own, others in zip(both.values()[0], alone.values()[0], strict=True):
+        np.testing.assert_allclose(own, others, rtol=1e-3, atol=1e-4)
+    if native:  # a custom call that only a CPU has
+        return
+    dispatch, batches = next(both.dispatches())
+    reduced = all_reduces(lowered(both.training, dispatch.calls[0], batches[0]))
+    shapes = [re.findall(r"f32\[([\d,]*)\]", line)[0] for line in reduced]
+    assert max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes) < 4_000
 
 
 def test_no_two_states_share_a_variable(two: Devices, sets: RaggedSets) -> None:
@@ -169,8 +206,11 @@ def test_only_gradients_cross_devices(two: Devices, sets: RaggedSets) -> None:
     assert not [line for line in reduced if not line.lstrip("= ").startswith("f32")]
 
 
-def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) -> None:
-    rig = build_rig(sets, devices=two, precision="mixed_bfloat16")
+@pytest.mark.parametrize("rule", [None, Rule("sgd")], ids=["dense", "rows"])
+def test_a_look_at_gradients_reduces_both_kinds(
+    two: Devices, sets: RaggedSets, rule: Rule | None
+) -> None:
+    rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=rule)
     looking = Program(
         "look",
         LookAtGradients(rig.call, rig.task, reference=float32_twin(rig.model)),
@@ -180,9 +220,10 @@ def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) 
     dispatch, batches = next(rig.dispatches())
     call = Call(first=0, num_steps=1, capacity=dispatch.calls[0].capacity)
     reduced = all_reduces(lowered(looking, call, batches[0]))
-    assert len(reduced) == 2 * len(rig.states[0].trainable)
+    assert len(reduced) == 2 * len([*rig.states[0].trainable, *rig.states[0].tables.all])
     (gradients, _), (others, _) = run(looking, call, batches)
     assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
+    assert all(np.any(g.numpy()) for g in gradients)
 
 
 class Counted(keras.layers.Layer):

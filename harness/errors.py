@@ -49,8 +49,8 @@ class LostFolderError(Exception):
 
 
 class LostWorkerError(Exception):
-    """Another process that this one needs ended, or cannot be reached any more: a worker of the
-    cluster, or of a build.
+    """Another process that this one needs did not come, ended, or cannot be reached any more: a
+    worker of the cluster, or of a build.
 
     The command line prints the message alone and ends with exit code 1.
     """

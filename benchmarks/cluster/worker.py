@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from harness import RaggedSets, Trainer
+from harness import RaggedSets, Task, Trainer
 from harness.model.network import default_network
 
 ROWS, BATCH, NUM_TOKENS = 600, 60, 300
@@ -62,6 +62,7 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
         optimizer=partial(
             keras.optimizers.Adam, learning_rate=0.01, gradient_accumulation_steps=accumulate
         ),
+        task=Task(metrics=["accuracy", "Precision"]),
         batch_size=BATCH,
         precision="mixed_float16" if huge else "float32",
         implementation="native" if by_rows else "gather",
@@ -79,6 +80,7 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
         telemetry_hz=0,
         verbose=False,
         on_nan="continue",
+        checkpoint_every=7,
     )
     progress = trainer.last.progress if trainer.last else None
     assert progress is not None

@@ -80,8 +80,9 @@ class Cluster:
             make: called on the chief only; returns what JSON can hold.
 
         Raises:
-            InputError: in all workers, when it was raised on the chief; and when a worker does not
-                come to the first meeting, or is of another version.
+            InputError: in all workers, when it was raised on the chief, and when a worker is of
+                another version.
+            LostWorkerError: in all others, when a worker does not come to the first meeting.
         """
         if self.is_alone:
             return make()
@@ -149,8 +150,8 @@ class Cluster:
         except RuntimeError as error:
             raise InputError(
                 "TensorFlow has computed in this process before the trainer could join the other "
-                f"workers ({error}); give the trainer a function that builds the model, and call "
-                "it before anything else"
+                f"workers ({error}); give the trainer a function that builds the model, and "
+                "metrics and optimizer by name, and call it before anything else"
             ) from error
         except tf.errors.OpError as error:
             raise self._lost(error) from error
@@ -382,7 +383,11 @@ def _is_of_collectives(error: Any) -> bool:
         tf.errors.AbortedError,
         tf.errors.CancelledError,
         tf.errors.DeadlineExceededError,
-        tf.errors.FailedPreconditionError,
-        tf.errors.InternalError,
     )
-    return isinstance(error, kinds)
+    if isinstance(error, kinds):
+        return True
+    # Of these there are others too, such as XLA's own.
+    mixed = (tf.errors.FailedPreconditionError, tf.errors.InternalError)
+    return isinstance(error, mixed) and bool(
+        re.search(r"[Cc]ollective|[Cc]oordination|/job:worker", str(error))
+    )

@@ -21,8 +21,12 @@ _GRACE_SECONDS = 15.0
 """From SIGTERM to SIGKILL, for a checkpoint."""
 _REMOTE_PORT = 23456
 """The first of a host whose line names none."""
+_CTRL_C = "\x03"
+"""As a terminal sends it."""
 _PR_SET_PDEATHSIG = 1
 """prctl(2)."""
+_LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec no library may be."""
 ENDED_AS_TOLD = (130, 143)
 """Exit codes after Ctrl-C and SIGTERM."""
 
@@ -79,8 +83,7 @@ def command_at(
     """What starts a worker, and what its environment has beside that of this process.
 
     On another host that is `ssh HOST 'cd FOLDER && TF_CONFIG=... COMMAND'`, with the same folder
-    and the same Python as here. ssh passes no signal on, and a training does not end with its
-    terminal.
+    and the same Python as here.
     """
     config = {
         "cluster": {"worker": [each.address for each in places]},
@@ -117,6 +120,7 @@ class Job:
         self._grace_seconds = grace_seconds
         self._printing = threading.Lock()
         self._said: set[str] = set()
+        self._places = tuple(places)
         self._processes: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
         for index, place in enumerate(places):
@@ -124,7 +128,7 @@ class Job:
             process = subprocess.Popen(
                 started,
                 env=os.environ | own,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if place.host is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -148,11 +152,18 @@ class Job:
         return [process.pid for process in self._processes]
 
     def pass_on(self, number: int) -> None:
-        """Sends a signal to all workers."""
-        for process in self._processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
+        """Sends a signal to all workers. ssh passes none on, but what is typed: on another host
+        each but SIGKILL, which ends ssh alone, arrives as Ctrl-C."""
+        for place, process in zip(self._places, self._processes, strict=True):
+            if process.poll() is not None:
+                continue
+            with contextlib.suppress(ProcessLookupError, BrokenPipeError):
+                if place.host is None or number == signal.SIGKILL:
                     process.send_signal(number)
+                    continue
+                assert process.stdin is not None
+                process.stdin.write(_CTRL_C)
+                process.stdin.flush()
 
     def wait(self, *, poll_seconds: float = 0.1) -> tuple[int, int | None]:
         """Waits until all have ended; once one has failed, ends the others.
@@ -175,6 +186,10 @@ class Job:
                 break
             time.sleep(poll_seconds)
         codes = [process.wait() for process in self._processes]
+        for process in self._processes:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
         for reader in self._readers:
             reader.join(timeout=5)
         if failed is None:
@@ -277,4 +292,4 @@ def reachable(places: Sequence[Place], *, timeout: float = 20.0) -> list[Place]:
 
 
 def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 from harness.cluster.membership import Membership
-from harness.errors import InputError
+from harness.errors import InputError, LostWorkerError
 
 _RETRY_SECONDS = 0.1
 _MAX_BYTES = 2**20
@@ -36,7 +36,8 @@ def meet(
         What the chief tells.
 
     Raises:
-        InputError: in all that are there, when one is missing, or has other facts.
+        InputError: in all that are there, when one has other facts.
+        LostWorkerError: in all that are there, when one is missing.
     """
     with ExitStack() as open_:
         own = _listening(member)
@@ -76,12 +77,14 @@ def _as_chief(
     deadline = time.monotonic() + wait_seconds
     found: dict[int, socket.socket] = {}
     with ExitStack() as open_:
-        refusal = None
+        refusal: str | None = None
+        missing = False
         while len(found) < member.num_workers - 1:  # also after a refusal: all are to be told
             own.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = own.accept()
             except TimeoutError:
+                missing = refusal is None
                 refusal = refusal or _missing(member, found.keys(), wait_seconds)
                 break
             open_.enter_context(closing(connection))
@@ -92,11 +95,12 @@ def _as_chief(
             index = int(facts["index"])
             found[index] = connection
             refusal = refusal or _difference(member, index, facts["hello"], hello)
-        answer = {"refusal": refusal} if refusal else {"told": dict(told)}
+        refused = {"refusal": refusal, "missing": missing}
+        answer = refused if refusal else {"told": dict(told)}
         for connection in found.values():
             _send(connection, answer)
     if refusal:
-        raise InputError(refusal)
+        raise LostWorkerError(refusal) if missing else InputError(refusal)
     return dict(told)
 
 
@@ -117,13 +121,13 @@ def _as_worker(member: Membership, hello: Mapping[str, Any], wait_seconds: float
         if answer is not None:
             break
         if time.monotonic() > deadline:
-            raise InputError(
+            raise LostWorkerError(
                 f"worker 0, the chief ({chief}), did not answer within {wait_seconds:g} s; start "
                 "it, or check the name, the port and firewalls"
             )
         time.sleep(_RETRY_SECONDS)
     if "refusal" in answer:
-        raise InputError(answer["refusal"])
+        raise (LostWorkerError if answer["missing"] else InputError)(answer["refusal"])
     told: dict[str, Any] = answer["told"]
     return told
 

@@ -268,6 +268,12 @@ class Engine:
             sums = self._cluster.total(
                 *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
             )
+            if not self._cluster.is_alone:  # the chief's checkpoint is to have the sums of all
+                for state in self.states:
+                    first = self._cluster.is_chief and state is self.states[0]
+                    for variable, total in zip(state.sums[place], sums, strict=True):
+                        own = total if first else np.zeros_like(total)
+                        variable.assign(tf.constant(own, variable.dtype))
             held = zip(sums, metric.variables, strict=True)
             found[metric.name] = float(
                 metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])

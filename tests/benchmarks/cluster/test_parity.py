@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.cluster.parity import MOST, differences, run
 from benchmarks.cluster.worker import train
 
@@ -14,6 +16,15 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     two = run(tmp_path / "2", workers=2, steps=20, cases=[CASE])
     assert differences(tmp_path / "1", tmp_path / "2", one, two)[CASE] < MOST
     folder = tmp_path / "2" / CASE
+    own, expected = (  # in the middle of an epoch
+        dict(np.load(tmp_path / workers / CASE / "checkpoints" / "ckpt-14.npz"))
+        for workers in ("2", "1")
+    )
+    sums = [name for name in own if name.startswith("metrics/")]
+    assert sums
+    assert all(expected[name].any() for name in sums)
+    for name in sums:
+        np.testing.assert_allclose(own[name], expected[name], err_msg=name)
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "summary.json", "metrics.jsonl", "model.keras"} <= names
     summary = json.loads((folder / "summary.json").read_text())

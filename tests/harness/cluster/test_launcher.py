@@ -80,6 +80,26 @@ def test_a_signal_reaches_the_workers() -> None:
     assert (code, errors) == (143, [])
 
 
+def test_a_signal_reaches_workers_on_other_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which ssh does not pass on; one that runs the command here, in a terminal as ssh -tt does."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"#!{sys.executable}\nimport os, pty, sys\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(['/bin/sh', '-c', sys.argv[-1]])))\n"
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    text = "import signal; signal.signal(2, lambda *_: sys.exit(130)); print('up', flush=True); "
+    out = io.StringIO()
+    job = Job(remote_places(["a", "b"], None), program(text + "time.sleep(99)"), out, io.StringIO())
+    while out.getvalue().count("up") < 2:
+        time.sleep(0.05)
+    job.pass_on(signal.SIGTERM)
+    assert job.wait()[0] == 130
+
+
 def test_all_workers_get_one_cluster_and_their_own_place() -> None:
     places = local_places(3)
     assert len({place.address for place in places}) == 3

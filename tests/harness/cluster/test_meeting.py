@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.cluster.meeting import difference, free_ports, meet, unreachable
 from harness.cluster.membership import Membership
-from harness.errors import InputError
+from harness.errors import InputError, LostWorkerError
 
 HELLO = {"version of harness": "1.0"}
 
@@ -23,8 +23,8 @@ def outcome(
 ) -> Any:
     try:
         return meet(Membership(hosts=names, index=index), hello, told, wait_seconds=wait)
-    except InputError as error:
-        return str(error)
+    except (InputError, LostWorkerError) as error:
+        return f"lost: {error}" if isinstance(error, LostWorkerError) else str(error)
 
 
 def outcomes(*hellos: Mapping[str, Any], wait: float = 20, absent: int | None = None) -> list[Any]:
@@ -53,13 +53,13 @@ def test_a_worker_that_does_not_come_is_named() -> None:
     messages = outcomes(HELLO, HELLO, HELLO, wait=1, absent=1)
     assert len(messages) == 2
     for message in messages:
-        assert message.startswith("worker 1 (localhost:")
+        assert message.startswith("lost: worker 1 (localhost:")
         assert "did not answer within 1 s" in message
 
 
 def test_a_chief_that_does_not_come_is_named() -> None:
     (message,) = outcomes(HELLO, HELLO, wait=0.5, absent=0)
-    assert message.startswith("worker 0, the chief (localhost:")
+    assert message.startswith("lost: worker 0, the chief (localhost:")
 
 
 def test_a_port_that_is_taken() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from harness.checks import INT32_MAX, require, require_count
 from harness.cli.train import ModelConfig
@@ -153,7 +154,11 @@ def _of_checkpoint(
         seed=0,
         budget=StoredBudget(path=path, stored_bytes=path.stat().st_size),
     )
-    load_weights(path, built)
+    if load_weights(path, built):
+        Console(stderr=True).print(
+            f"note: {path.name} was saved within an epoch: rows of exact_adam's tables have not "
+            "made up for the steps that they missed, so results differ a little from the run's"
+        )
     return Trainer(built, optimizer="sgd", **settings)
 
 

@@ -25,6 +25,8 @@ from kernels.files import opened_folder, replacing
 NUM_KEPT = 2
 """The last one, and one more, should the last turn out to be damaged."""
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
+_LAST = "/last_step.npy"
+"""Of a table's slot that says up to which step each row has been updated."""
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
@@ -198,8 +200,11 @@ class Checkpoints:
                 os.unlink(old.name, dir_fd=folder)
 
 
-def load_weights(path: Path, model: keras.Model) -> None:
+def load_weights(path: Path, model: keras.Model) -> bool:
     """Gives a model the weights of a checkpoint.
+
+    Returns:
+        Whether rows of a table lag behind, as those of `exact_adam` do in the middle of an epoch.
 
     Raises:
         InputError: when it is damaged, or lacks a variable of the model.
@@ -216,8 +221,11 @@ def load_weights(path: Path, model: keras.Model) -> None:
                     f"and {_shown(wanted)} is wanted. Name another."
                 )
             arrays |= found
+        steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
+        lags = any(((last > 0) & (last < step_of(path))).any() for last in steps)
     for name, variable in variables_by_name(model).items():
         variable.assign(arrays[name])
+    return lags
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

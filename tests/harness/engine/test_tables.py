@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import tensorflow as tf
 import harness
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
+from harness.engine.checkpoints import load_weights
 from harness.engine.table_choice import TablesAsked, choose_table_optimizer, kept_by_rows
 from harness.engine.tables import Clipping
 from harness.errors import InputError
@@ -164,7 +166,7 @@ def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
-def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
+def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
     """Saved in the middle of its second epoch, while rows lag behind; and once more when none
     does, since all of them have been looked at."""
     rows = drawn()
@@ -180,6 +182,8 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
     state = whole._run.engine.states[0]
     whole.run(num_steps=14)
     saved = state.save()
+    np.savez(tmp_path / "ckpt-14.npz", **saved)
+    assert load_weights(tmp_path / "ckpt-14.npz", state._model) == (kind == "exact_adam")
     whole.run(num_steps=12)
     parts._run.engine.states[0].restore(saved)
     parts = Steps(replace(parts._run, start_step=14), parts.start)

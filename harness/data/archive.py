@@ -102,6 +102,30 @@ class Archive:
         with self.damage():
             return array_in(content)
 
+    def read_kind(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Dtype and shape of the array in the member `name`.npy, of which no more is read.
+
+        Raises:
+            InputError: as in `read_array`, where the header shows it.
+        """
+        with self.damage():
+            member = self._zip.getinfo(f"{name}.npy")
+            with self._zip.open(member) as stream:
+                start = stream.read(MAX_HEADER_BYTES)
+            shape, _, dtype, _ = _checked_header(start, member.file_size)
+            return dtype, shape
+
+    def check(self) -> None:
+        """Reads every member and keeps none.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        with self.damage():
+            for member in self._zip.infolist():
+                for _ in self._pieces(member):
+                    pass
+
     def _pieces(self, member: ZipInfo) -> Iterator[bytes]:
         # In one piece, zipfile would unpack more than the archive's directory admits to.
         size = 0
@@ -126,14 +150,22 @@ class Archive:
 def array_in(content: bytearray | memoryview) -> npt.NDArray[Any]:
     """The array in the bytes of an .npy file, as a view of them; any exception where there is none,
     or it has not exactly the size that its header says."""
-    shape, fortran_order, dtype, start = array_header(content[:MAX_HEADER_BYTES])
+    header = _checked_header(content[:MAX_HEADER_BYTES], len(content))
+    shape, fortran_order, dtype, start = header
+    array = np.frombuffer(content, dtype, math.prod(shape), start)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _checked_header(
+    start: bytes | bytearray | memoryview, size: int
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """As `array_header`, of a file of `size` bytes that has exactly what its header says."""
+    shape, fortran_order, dtype, first = array_header(start)
     if dtype.hasobject:
         raise ValueError("it holds objects")
-    count = math.prod(shape)
-    if min(shape, default=0) < 0 or start + count * dtype.itemsize != len(content):
-        raise ValueError(f"it has {len(content) - start} bytes for {dtype} {list(shape)}")
-    array = np.frombuffer(content, dtype, count, start)
-    return array.reshape(shape, order="F" if fortran_order else "C")
+    if min(shape, default=0) < 0 or first + math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"it has {size - first} bytes for {dtype} {list(shape)}")
+    return shape, fortran_order, dtype, first
 
 
 def array_header(

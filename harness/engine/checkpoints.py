@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from harness.engine.saving import saved_in, step_of
 from harness.engine.state import MODEL_PREFIX, State, variables_by_name
 from harness.errors import InputError
 from harness.files import json_text
+from harness.memory import free_bytes
 from kernels.files import opened_folder, replacing
 
 NUM_KEPT = 2
@@ -49,7 +52,8 @@ class Checkpoints:
 
     A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
     that run over an epoch, `about` as JSON text, and a checksum over all of them. Training goes on
-    while it is written, from a copy of the state in host memory. TensorFlow's own take four
+    while it is written, from a copy of the state in host memory; where memory has no room for one,
+    training waits until all is written. TensorFlow's own take four
     times the processor's time, which on a CPU is the device's, and its asynchronous ones fail with
     Keras's variables.
     """
@@ -62,6 +66,7 @@ class Checkpoints:
         *,
         keep: int = NUM_KEPT,
         check: Callable[[], None] = lambda: None,
+        free: Callable[[], int] = free_bytes,
     ) -> None:
         """Args:
         folder: where they live; made at the first save.
@@ -69,12 +74,14 @@ class Checkpoints:
         background: where they are written.
         keep: how many, the best one not counted.
         check: called before one is written; raises where that would be in vain.
+        free: the bytes of host memory that are left.
         """
         self._folder = folder
         self._states = states
         self._background = background
         self._keep = keep
         self._check = check
+        self._free = free
         self._written: Future[None] | None = None
 
     @property
@@ -91,6 +98,7 @@ class Checkpoints:
         best: bool = False,
     ) -> None:
         """Saves the state after `step` optimizer steps, which may change as soon as this returns.
+        A copy of it may take half of the memory that is left; else it is written before.
 
         Args:
             step: of the state.
@@ -105,12 +113,20 @@ class Checkpoints:
         # Who saves faster than the disk takes it waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
-        arrays = self._states[0].save() | self._metric_sums()
+        held, sums = self._states[0].held(), self._metric_sums()
+        is_copied = 2 * _num_bytes(self._states[0].kinds) <= self._free()
+        arrays: dict[str, Any] = {
+            name: part.numpy() if is_copied else part for name, part in held.items()
+        }
+        del held  # a variable whose value somebody holds is copied when it changes
+        arrays |= sums
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())
         kinds = [kind for kind, wanted in (("ckpt", regular), ("best", best)) if wanted]
         self._written = self._background.do(functools.partial(self._write, arrays, step, kinds))
+        if not is_copied:
+            wait([self._written])
 
     def restore(self) -> Restored:
         """Restores the newest state that is intact.
@@ -126,27 +142,28 @@ class Checkpoints:
                 f"{self._folder} holds no checkpoint to resume from; train with --overwrite to "
                 "start anew"
             )
-        own = self._states[0].save()
+        own = self._states[0].kinds
         sums = self._metric_sums()
         skipped: list[str] = []
         for path in reversed(saved):
-            try:
-                # One of an optimizer with more slots is still read: what does not fit is told.
-                arrays, about = _read(path, sum(array.nbytes for array in own.values()))
-            except InputError as error:
-                skipped.append(str(error).rstrip())
-                continue
-            found = {name: arrays.pop(name) for name in list(arrays) if name in sums}
-            if misfit := _misfit(_kinds(own), _kinds(arrays)):
-                raise InputError(
-                    f"checkpoint {path} does not fit this network and optimizer: {misfit}; resume "
-                    "with the settings in the run folder's config.json, or train with --overwrite "
-                    "to start anew"
-                )
-            for state in self._states:
-                state.restore(arrays)
-            self._restore_sums({**sums, **found})
-            return Restored(step=int(arrays[_STEP]), about=about, skipped=skipped)
+            with ExitStack() as open_:
+                try:
+                    # One of an optimizer with more slots is still read: what does not fit is told.
+                    saved_, about = _opened(path, _num_bytes(own), open_)
+                except InputError as error:
+                    skipped.append(str(error).rstrip())
+                    continue
+                kinds = {name: kind for name, kind in saved_.kinds.items() if name not in sums}
+                if misfit := _misfit(own, kinds):
+                    raise InputError(
+                        f"checkpoint {path} does not fit this network and optimizer: {misfit}; "
+                        "resume with the settings in the run folder's config.json, or train with "
+                        "--overwrite to start anew"
+                    )
+                for state in self._states:
+                    state.restore(saved_)
+                self._restore_sums({name: saved_.get(name, own) for name, own in sums.items()})
+                return Restored(step=int(saved_[_STEP]), about=about, skipped=skipped)
         others = f", as are all {len(saved) - 1} before it" if len(saved) > 1 else ""
         raise InputError(
             f"{skipped[0].removesuffix('.')}{others}. Restore it, or train with --overwrite to "
@@ -245,28 +262,60 @@ def _checksum(members: Sequence[ZipInfo]) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
-def _read(path: Path, state_bytes: int) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
-    """The arrays of a checkpoint, the number of steps included, and what it says beside.
+class _Saved(Mapping[str, np.ndarray]):
+    """The arrays of a checkpoint, the number of steps included, which are read when they are asked
+    for: a state is large."""
+
+    def __init__(self, archive: Archive) -> None:
+        names = [name.removesuffix(".npy") for name in archive.names]
+        self._archive = archive
+        self.kinds: _Kinds = {}
+        for name in names:
+            dtype, shape = archive.read_kind(name)
+            if name not in (_ABOUT, _CHECKSUM):
+                self.kinds[name] = dtype.name, shape
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.kinds:
+            raise KeyError(name)
+        return self._archive.read_array(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kinds)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+
+def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
+    """The arrays of an intact checkpoint, as long as it is open, and what it says beside.
 
     Raises:
         InputError: when it is damaged.
     """
     most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
-    with Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes) as archive:
-        names = [name.removesuffix(".npy") for name in archive.names]
-        arrays = {name: archive.read_array(name) for name in names}
-        with archive.damage():
-            if _CHECKSUM not in arrays:
-                raise ValueError("it has no checksum, as those of earlier versions")
-            if arrays.pop(_CHECKSUM).item().decode() != _checksum(archive.members):
-                raise ValueError("its checksum is not that of what it holds")
-            step = int(arrays[_STEP]) if _STEP in arrays else -1
-            if _STEP in arrays and step_of(path) != step:
-                raise ValueError(f"it holds the state after {step} steps")
-            about = json.loads(arrays.pop(_ABOUT).item().decode()) if _ABOUT in arrays else {}
-            if not isinstance(about, dict):
-                raise ValueError(f"what it says of itself is a {type(about).__name__}")
-    return arrays, about
+    archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
+    open_.enter_context(archive)
+    archive.check()
+    saved = _Saved(archive)
+    with archive.damage():
+        if f"{_CHECKSUM}.npy" not in archive.names:
+            raise ValueError("it has no checksum, as those of earlier versions")
+        if archive.read_array(_CHECKSUM).item().decode() != _checksum(archive.members):
+            raise ValueError("its checksum is not that of what it holds")
+        step = int(saved[_STEP]) if _STEP in saved else -1
+        if _STEP in saved and step_of(path) != step:
+            raise ValueError(f"it holds the state after {step} steps")
+        about = {}
+        if f"{_ABOUT}.npy" in archive.names:
+            about = json.loads(archive.read_array(_ABOUT).item().decode())
+        if not isinstance(about, dict):
+            raise ValueError(f"what it says of itself is a {type(about).__name__}")
+    return saved, about
+
+
+def _num_bytes(kinds: _Kinds) -> int:
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in kinds.values())
 
 
 def _misfit(own: _Kinds, found: _Kinds) -> str | None:

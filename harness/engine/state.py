@@ -270,8 +270,26 @@ class State:
         for: settled, they would go on from a sum that was rounded in another order."""
         return _arrays((stored, stored.variable) for stored in self._stored())
 
+    def held(self) -> dict[str, tf.Tensor]:
+        """As `save`, but for what is large no copies: they are to be read before the next step."""
+        return {
+            name: tf.convert_to_tensor(part)
+            for stored in self._stored()
+            for name, part in stored.split(stored.variable).items()
+        }
+
+    @property
+    def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of what `save` returns, by name."""
+        return {
+            name: (np.dtype(stored.variable.dtype.as_numpy_dtype).name, shape)
+            for stored in self._stored()
+            for name, shape in stored.shapes.items()
+        }
+
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Takes up what `save` returned, of the same names, types and shapes."""
+        """Takes up what `save` returned, of the same names, types and shapes; each array is asked
+        for once, when it is its turn."""
         for stored in self._stored():
             stored.variable.assign(stored.join(saved))
         self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})

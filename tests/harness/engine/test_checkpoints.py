@@ -92,6 +92,25 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
     assert_same(other.values(), before)
 
 
+def test_where_memory_has_no_room_for_a_copy_training_waits(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
+    rig.train(num_calls=1)
+    save(rig, tmp_path / "copied", 4)
+    before = rig.values()
+    with Background() as background:
+        saver = Checkpoints(tmp_path / "own", rig.states, background, free=lambda: 0)
+        saver.save(4)
+        assert not saver.is_writing
+        rig.train(start_step=4)
+        content = (tmp_path / "own" / "ckpt-4.npz").read_bytes()
+    assert content == (tmp_path / "copied" / "ckpt-4.npz").read_bytes()
+    other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
+    assert checkpoints(other, tmp_path / "own").restore().step == 4
+    assert_same(other.values(), before)
+
+
 def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
     may_begin = threading.Event()

@@ -57,6 +57,11 @@ class ModelConfig:
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
 
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
+    --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
+    by chance, so that small ones count on average."""
+
     def __post_init__(self) -> None:
         require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
         require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)

@@ -15,11 +15,13 @@ from zipfile import ZipFile, ZipInfo
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harness.background import Background
 from harness.data.archive import Archive
 from harness.engine.saving import saved_in, step_of
 from harness.engine.state import MODEL_PREFIX, State, variables_by_name
+from harness.engine.stored import as_dtype, portable_dtype
 from harness.errors import InputError
 from harness.files import json_text
 from harness.memory import free_bytes
@@ -231,7 +233,8 @@ def load_weights(path: Path, model: keras.Model) -> bool:
         for name, variable in variables_by_name(model).items():
             member = f"{MODEL_PREFIX}{name}"
             found = {name: archive.read_array(member)} if f"{member}.npy" in archive.names else {}
-            kind, wanted = _kinds(found).get(name), (variable.dtype, tuple(variable.shape))
+            wanted = portable_dtype(variable.dtype), tuple(variable.shape)
+            kind = _kinds(found).get(name)
             if kind != wanted:
                 raise InputError(
                     f"checkpoint {path} does not fit the model: of {name} it holds {_shown(kind)}, "
@@ -241,7 +244,7 @@ def load_weights(path: Path, model: keras.Model) -> bool:
         steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
         lags = any(((last > 0) & (last < step_of(path))).any() for last in steps)
     for name, variable in variables_by_name(model).items():
-        variable.assign(arrays[name])
+        variable.assign(as_dtype(arrays[name], tf.as_dtype(variable.dtype)))
     return lags
 
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
-from harness.engine.stored import Stored, is_small, packed
+from harness.engine.stored import Stored, as_dtype, is_small, packed, portable, portable_dtype
 from harness.engine.tables import RowGradient, Table, TablePlan, Tables
 from harness.model.layers import TableCall
 
@@ -268,12 +268,12 @@ class State:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.
         So rows of a table that lag behind are saved as they are, with what they have to make up
         for: settled, they would go on from a sum that was rounded in another order."""
-        return _arrays((stored, stored.variable) for stored in self._stored())
+        return {name: part.numpy() for name, part in self.held().items()}
 
     def held(self) -> dict[str, tf.Tensor]:
         """As `save`, but for what is large no copies: they are to be read before the next step."""
         return {
-            name: tf.convert_to_tensor(part)
+            name: portable(tf.convert_to_tensor(part))
             for stored in self._stored()
             for name, part in stored.split(stored.variable).items()
         }
@@ -282,7 +282,7 @@ class State:
     def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Dtype and shape of what `save` returns, by name."""
         return {
-            name: (np.dtype(stored.variable.dtype.as_numpy_dtype).name, shape)
+            name: (portable_dtype(stored.variable.dtype.name), shape)
             for stored in self._stored()
             for name, shape in stored.shapes.items()
         }
@@ -291,7 +291,7 @@ class State:
         """Takes up what `save` returned, of the same names, types and shapes; each array is asked
         for once, when it is its turn."""
         for stored in self._stored():
-            stored.variable.assign(stored.join(saved))
+            stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
         self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})
         self.tables.was_trained()  # they may have been saved as they were
 

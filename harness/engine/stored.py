@@ -55,6 +55,22 @@ class Stored:
         return own[0] if len(own) == 1 else tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
 
 
+def portable_dtype(dtype: str) -> str:
+    """In which NumPy's files hold numbers of a dtype: they know no bfloat16."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+def portable(value: tf.Tensor) -> tf.Tensor:
+    """A tensor as those files hold it."""
+    return tf.bitcast(value, tf.uint16) if value.dtype == tf.bfloat16 else value
+
+
+def as_dtype(value: Any, dtype: tf.DType) -> tf.Tensor:
+    """The inverse, of an array or a tensor."""
+    value = tf.convert_to_tensor(value)
+    return tf.bitcast(value, dtype) if dtype == tf.bfloat16 != value.dtype else value
+
+
 def packed(weights: Mapping[str, keras.Variable]) -> Stored:
     """A new variable on the device at hand that holds several weights."""
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}

@@ -89,6 +89,12 @@ def plans_of(
     plans = {}
     for name, layer in layers_of(asked.model).items():
         kind = chosen if layer.table_optimizer == "auto" else layer.table_optimizer
+        if kind in _OF_ALL_ROWS and layer.table_dtype == "bfloat16":
+            raise InputError(
+                f"the table of the layer {layer.name!r} is bfloat16, to which a dense optimizer's "
+                "small updates are lost; set --table-optimizer sgd, adagrad or lazy_adam, which "
+                "round by chance, or --table-dtype float32"
+            )
         if reason := _why_not(layer, kind, asked, implementation):
             raise InputError(
                 f"--table-optimizer {kind} cannot be had for the layer {layer.name!r}: {reason}; "
@@ -133,8 +139,10 @@ def _why_not(
         return "its regularizer or constraint is about all rows"
     if len(layer._inbound_nodes) > 1:
         return "it is called more than once"
-    if layer.kernel.dtype != "float32":
-        return f"its table is {layer.kernel.dtype}, not float32"
+    if layer.kernel.dtype not in ("float32", "bfloat16"):
+        return f"its table is {layer.kernel.dtype}, not float32 or bfloat16"
+    if layer.kernel.dtype == "bfloat16" and kind == "exact_adam":
+        return "its table is bfloat16, whose rounding is far above what it makes up for"
     for name in ("weight_decay", "use_ema", "gradient_accumulation_steps"):
         if getattr(optimizer, name, None):
             return f"the optimizer's {name} is about all rows in every step"

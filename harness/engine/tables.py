@@ -31,7 +31,7 @@ class Table:
         """Args:
         name: the path of the layer's kernel.
         plan: how it is updated.
-        variable: [V, H] float32, on the device at hand.
+        variable: [V, H] float32 or bfloat16, on the device at hand.
         """
         self.name = name
         self.variable = variable
@@ -113,7 +113,14 @@ class Table:
         else:
             rows = self.row_gradients(dy, touched)[0] if rows is None else rows
             updated = update_rows(
-                self._rule, self._values(), touched, rows, rate=rate, factor=factor, active=active
+                self._rule,
+                self._values(),
+                touched,
+                rows,
+                rate=rate,
+                factor=factor,
+                step=step,
+                active=active,
             )
         self._assign(updated)
 

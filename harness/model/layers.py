@@ -39,6 +39,8 @@ _OPTIONAL = {"weights"}
 
 TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
+TableDtype = Literal["float32", "bfloat16"]
+TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -139,6 +141,7 @@ class MultiHotDense(keras.layers.Layer):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         table_optimizer: TableOptimizer = "auto",
+        table_dtype: TableDtype | None = None,
         **kwargs: Any,
     ) -> None:
         """Args:
@@ -155,6 +158,10 @@ class MultiHotDense(keras.layers.Layer):
             for each row; `lazy_adam`, which leaves out what Adam does to the other rows;
             `exact_adam`, whose rows make up for it when their id comes again. `auto`: as the
             trainer settles it.
+        table_dtype: of the kernel: float32; or bfloat16, in half of the memory, whose sums are
+            float32 and whose updates are rounded up or down by chance, so that small ones count on
+            average. Then a `table_optimizer` of touched rows is needed, and not `exact_adam`. None:
+            as the layer's dtype policy says.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
 
         Raises:
@@ -178,6 +185,10 @@ class MultiHotDense(keras.layers.Layer):
                 f"table_optimizer is {table_optimizer!r}; choose one of "
                 f"{', '.join(TABLE_OPTIMIZERS)}"
             )
+        if table_dtype not in (None, *TABLE_DTYPES):
+            raise ValueError(
+                f"table_dtype is {table_dtype!r}; choose one of {', '.join(TABLE_DTYPES)}"
+            )
         self.units = units
         self.num_tokens = num_tokens
         self.implementation = implementation
@@ -188,6 +199,7 @@ class MultiHotDense(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.table_optimizer = table_optimizer
+        self.table_dtype = table_dtype
 
     def build(self, input_shape: Any) -> None:
         """Adds `kernel` [V, H] and `bias` [H]."""
@@ -195,6 +207,7 @@ class MultiHotDense(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.num_tokens, self.units),
+            dtype=self.table_dtype,
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
         )
@@ -222,12 +235,19 @@ class MultiHotDense(keras.layers.Layer):
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
         }
         path = self.kernel.path
+        if path in around.tables:  # of 16 bits, it does not round the products
+            options["dtype"] = tf.float32
         if around.padded:
             kernel = tf.cast(kernel, self.compute_dtype)
             outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
         elif (table := around.tables.get(path)) is not None:
-            by_rows = {**options, "implementation": table.implementation}
-            touched = touched_rows(*operands, num_tokens=self.num_tokens, **by_rows)
+            by_rows = {name: options[name] for name in ("unique", "weights", "value_rowids")}
+            touched = touched_rows(
+                *operands,
+                num_tokens=self.num_tokens,
+                implementation=table.implementation,
+                **by_rows,
+            )
             unique = options["unique"]
             table.sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": unique}
             outputs = table.product(
@@ -267,6 +287,7 @@ class MultiHotDense(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "table_optimizer": self.table_optimizer,
+            "table_dtype": self.table_dtype,
         }
 
 

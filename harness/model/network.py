@@ -16,7 +16,7 @@ from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 from harness.model.budget import Budget, within_memory
 from harness.model.dropout import HashDropout
-from harness.model.layers import MultiHotDense
+from harness.model.layers import MultiHotDense, TableDtype
 from harness.records import LayerInfo
 
 ModelFunction = Callable[[Any], Any]
@@ -197,6 +197,7 @@ def default_network(
     hidden_units: Sequence[int] = (50, 50, 50),
     dropout: Sequence[float] = (0.3, 0.2, 0.0),
     activation: str = "relu",
+    table_dtype: TableDtype = "float32",
     num_tokens: int,
     num_classes: int,
     multi_label: bool = False,
@@ -209,6 +210,7 @@ def default_network(
         hidden_units: of each hidden layer; the first is the multi-hot layer.
         dropout: a rate after each hidden layer.
         activation: of the hidden layers, by Keras's name.
+        table_dtype: of `MultiHotDense`.
         num_tokens: ids are below it.
         num_classes: of the labels.
         multi_label: whether a row may have several classes, or none.
@@ -230,6 +232,7 @@ def default_network(
             num_tokens,
             activation=activation,
             kernel_initializer=initializer(0),
+            table_dtype=table_dtype,
             name="multi_hot_dense",
         )(inputs)
         for layer, rate in enumerate(dropout):

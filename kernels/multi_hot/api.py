@@ -28,6 +28,7 @@ def multi_hot_dense(
     unique: bool = False,
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
+    dtype: Any = None,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
 
@@ -50,9 +51,10 @@ def multi_hot_dense(
       value_rowids: [N] int32 or uint16, the row of each value: in [0, B), never decreasing, and B
         behind the last row. Saves deriving it from `row_splits`, which is then not checked. For
         compiled programs of static shapes, and implementations for which `takes_rowids` is true.
+      dtype: of the result; None: the table's.
 
     Returns:
-      [B, H] in the table's dtype. A compiled program of XLA operations cannot raise: where the
+      [B, H] in that dtype. A compiled program of XLA operations cannot raise: where the
       splits or ids are wrong, `dense` and `gather` return NaN in every element; with
       `value_rowids`, in the row that holds the wrong id.
 
@@ -79,7 +81,7 @@ def multi_hot_dense(
         _check_rowids(value_rowids, product, implementation),
         None if weights is None else _check_weights(weights, values),
     )
-    return _differentiable(product, table, problem)
+    return _differentiable(product, table, problem, _check_dtype(dtype or table.dtype))
 
 
 def multi_hot(
@@ -182,8 +184,8 @@ def _check_rowids(
     return _widen(value_rowids)
 
 
-def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor:
-    """Return y [B, H] with `product.backward` as its gradient to the table.
+def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: Any) -> Tensor:
+    """Return y [B, H] in a dtype with `product.backward` as its gradient to the table.
 
     For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids,
     or linear in their weights.
@@ -200,13 +202,13 @@ def _differentiable(product: Product, table: Tensor, problem: Problem) -> Tensor
     def bound(table: Tensor, *weights: Tensor) -> Any:
         def gradient(dy: Tensor) -> Any:
             with tf.name_scope("multi_hot_backward"):
-                dw = product.backward(dy, index)
+                dw = tf.cast(product.backward(dy, index), table.dtype)
             # Where nobody asks for the second, as in training, a compiler removes it.
             return (dw, _weights_gradient(table, dy, problem)) if weights else dw
 
         with tf.name_scope("multi_hot_forward"):
             # Without the stop, an eager tape would also record what happens inside forward.
-            return product.forward(tf.stop_gradient(table), index), gradient
+            return tf.cast(product.forward(tf.stop_gradient(table), index), dtype), gradient
 
     return bound(*operands)
 

@@ -82,7 +82,7 @@ def _with_rows(matrix: Tensor, problem: Problem, entries: Entries) -> Tensor:
 
 def _forward(table: Tensor, matrix: Tensor) -> Tensor:
     sums = _matmul_float32(matrix, tf.cast(table, matrix.dtype), transpose_a=False)
-    return tf.cast(poison(sums, tf.math.is_finite(sums)), table.dtype)
+    return poison(sums, tf.math.is_finite(sums))
 
 
 def _backward(dy: Tensor, matrix: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
         # XLA has no sum over no segments, hence at least one.
         sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
         sums = poison(sums[: entries.num_rows], entries.valid)
-    return tf.cast(sums, table.dtype)
+    return sums
 
 
 def _backward(dy: Tensor, entries: Entries) -> Tensor:

@@ -35,7 +35,7 @@ class Problem(NamedTuple):
     values: Tensor  # [N] int32
     row_splits: Tensor  # [B + 1] int32 or int64
     num_tokens: int  # V
-    dtype: Any  # of the table and the result; sums are float32 whatever it is
+    dtype: Any  # of the table; sums are float32 whatever it is
     unique: bool  # the caller's promise that no row holds an id twice
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
@@ -61,7 +61,7 @@ class Product:
     """Returns what `forward` and `backward` share, computed once per batch."""
 
     forward: Callable[[Tensor, Any], Tensor]
-    """Returns y [B, H] from the table [V, H] and the index: float32 sums in the table's dtype."""
+    """Returns y [B, H] from the table [V, H] and the index: float32 sums."""
 
     backward: Callable[[Tensor, Any], Tensor]
     """Returns dW [V, H] from dy [B, H] and the index: float32 sums in dy's dtype."""

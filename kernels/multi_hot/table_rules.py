@@ -107,17 +107,19 @@ def update_rows(
     *,
     rate: Tensor,
     factor: Tensor,
+    step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
     """Return a table and its slots after an update, by XLA's operations in a compiled program.
 
     Args:
       rule: of any kind but `exact_adam`, which only the native kernels have.
-      parts: the table [V, H] and its slots, in the order of `Rule.slots`.
+      parts: the table [V, H], float32 or bfloat16, and its slots, in the order of `Rule.slots`.
       touched: of the batch.
       gradients: [n, H] float32.
       rate: of `Rule.rate`.
       factor: float32, of the gradients.
+      step: int64, counted from 1.
       active: bool; where it is false, nothing changes.
     """
     if rule.kind == "exact_adam":
@@ -126,7 +128,7 @@ def update_rows(
     counts = tf.range(touched.ids.shape[0]) < tf.where(active, touched.num, 0)
     ids = tf.where(counts, touched.ids, 0)
     g = factor * gradients
-    w, *slots = (tf.gather(part, ids) for part in parts)
+    w, *slots = (tf.cast(tf.gather(part, ids), tf.float32) for part in parts)
     if rule.kind == "sgd":
         new = [w - rate * g]
     elif rule.kind == "adagrad":
@@ -136,8 +138,29 @@ def update_rows(
         m = slots[0] + (g - slots[0]) * (1 - rule.beta_1)
         v = slots[1] + (tf.square(g) - slots[1]) * (1 - rule.beta_2)
         new = [w - m * rate / (tf.sqrt(v) + rule.epsilon), m, v]
+    if parts[0].dtype == tf.bfloat16:
+        new[0] = _rounded_by_chance(new[0], ids, step)
     # XLA drops what is scattered outside of the table.
     places = tf.where(counts, touched.ids, V)[:, None]
     return [
         tf.tensor_scatter_nd_update(part, places, own) for part, own in zip(parts, new, strict=True)
     ]
+
+
+def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
+    """Return float32 rows [n, H] as bfloat16, rounded as in table_update.h, where it says why."""
+    seeds = _scrambled(_scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
+    places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
+    chance = tf.bitwise.bitwise_and(_scrambled(seeds[:, None] + places), _uint32(0xFFFF))
+    bits = tf.bitcast(rows, tf.uint32) + chance
+    return tf.bitcast(tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16), tf.bfloat16)
+
+
+def _scrambled(x: Tensor) -> Tensor:
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(shift))) * _uint32(factor)
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(16)))
+
+
+def _uint32(number: int) -> Tensor:
+    return tf.constant(number, tf.uint32)

@@ -47,8 +47,8 @@ class FirstOccurrences {
 
 // Writes y [B, H]; returns what is wrong with the sets, or an empty string. Each row is summed by
 // one thread in the order of its ids, so the result does not depend on the number of threads.
-template <class Pool>
-std::string forward(const Sets& sets, const float* table, int64_t units, float* y, Pool& pool) {
+template <class Pool, class Element>
+std::string forward(const Sets& sets, const Element* table, int64_t units, float* y, Pool& pool) {
   if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   std::atomic<bool> in_range{true};
   // Small enough to balance long rows, large enough to make scheduling cheap.

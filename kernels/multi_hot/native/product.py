@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.cuda.workspace import workspace_words
+from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.platforms import Kernel, call_on_platform
@@ -28,16 +29,20 @@ _MAX_CHUNK_ROWS = 2**16
 
 # The host's kernels are float32's: 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
-    y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], table.dtype)
+    y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
     unique = {"unique": problem.unique}
     weighted = problem.weights is not None
+    target = "multi_hot_weighted_forward" if weighted else "multi_hot_forward"
+    dtypes = _on_host(problem)
+    if table.dtype == tf.bfloat16:  # as it is: a copy in float32 would be twice its size
+        load(ROW_SOURCES)
+        target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(
-        target="multi_hot_weighted_forward" if weighted else "multi_hot_forward",
-        dtypes=_on_host(problem),
-        result_dtypes=[tf.float32],
+        target=target,
+        dtypes=dtypes,
         attributes={} if weighted else unique,
     )
-    cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique)
+    cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
     (sums,) = call_on_platform([table, *_sets(problem)], [y], host=host, cuda=cuda)
     return sums
 

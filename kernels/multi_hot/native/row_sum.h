@@ -1,4 +1,5 @@
-// The loop that both passes consist of: the sum of some rows of a float32 matrix, weighted or not.
+// The loop that both passes consist of: the sum of some rows of a matrix, weighted or not. The matrix
+// is float32 or bfloat16, the sums are float32.
 //
 // Forward: y[b] is the sum of the table's rows over the ids of row b. Backward: dW[j] is the sum of
 // dy's rows over the rows that hold id j.
@@ -26,7 +27,30 @@ constexpr int64_t kPrefetchRows = 12;
 template <int W>
 struct Vector {
   typedef float Floats __attribute__((vector_size(W * sizeof(float))));
+  typedef uint32_t Words __attribute__((vector_size(W * sizeof(uint32_t))));
+  typedef uint16_t Halves __attribute__((vector_size(W * sizeof(uint16_t))));
 };
+
+// The upper half of a float32.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+template <int W>
+inline typename Vector<W>::Floats load_columns(const float* from) {
+  typename Vector<W>::Floats columns;
+  std::memcpy(&columns, from, sizeof(columns));
+  return columns;
+}
+template <int W>
+inline typename Vector<W>::Floats load_columns(const Bfloat16* from) {
+  typename Vector<W>::Halves halves;
+  std::memcpy(&halves, from, sizeof(halves));
+  const auto words = __builtin_convertvector(halves, typename Vector<W>::Words) << 16;
+  typename Vector<W>::Floats columns;
+  std::memcpy(&columns, &words, sizeof(columns));
+  return columns;
+}
 
 // What `sum_rows` does with row i of those picked: nothing, or it multiplies it by its weight.
 struct Unweighted {
@@ -47,29 +71,24 @@ struct Weighted {
 // out[c] = sum over i of scale(i, matrix[picked[i], c]), for K vectors of W columns: the first K - 1 from
 // column 0 on, the last at column `last`, where it may overlap the one before. Overlapping columns
 // are computed twice with the same result, which avoids masks and a scalar tail.
-template <int W, int K, class Scale>
-inline void sum_columns(const float* matrix, int64_t stride, const int32_t* picked,
+template <int W, int K, class Element, class Scale>
+inline void sum_columns(const Element* matrix, int64_t stride, const int32_t* picked,
                         int64_t num_picked, int64_t last, float* out, Scale scale) {
   using Floats = typename Vector<W>::Floats;
-  const auto load = [](const float* from) {
-    Floats columns;
-    std::memcpy(&columns, from, sizeof(columns));
-    return columns;
-  };
   // K is a constant and the loops over it are unrolled, so the sums stay in registers. Without the
   // pragmas GCC keeps this array in memory, which makes the whole kernel three times slower.
   Floats sums[K] = {};
   for (int64_t i = 0; i < num_picked; ++i) {
-    const float* row = matrix + picked[i] * stride;
+    const Element* row = matrix + picked[i] * stride;
     if (i + kPrefetchRows < num_picked) {
       const auto* ahead = reinterpret_cast<const char*>(matrix + picked[i + kPrefetchRows] * stride);
-      constexpr int kBytes = K * W * sizeof(float);
+      constexpr int kBytes = K * W * sizeof(Element);
 #pragma GCC unroll 8
       for (int byte = 0; byte < kBytes; byte += kCacheLineBytes) __builtin_prefetch(ahead + byte);
     }
 #pragma GCC unroll 8
-    for (int k = 0; k + 1 < K; ++k) sums[k] += scale(i, load(row + k * W));
-    sums[K - 1] += scale(i, load(row + last));
+    for (int k = 0; k + 1 < K; ++k) sums[k] += scale(i, load_columns<W>(row + k * W));
+    sums[K - 1] += scale(i, load_columns<W>(row + last));
   }
 #pragma GCC unroll 8
   for (int k = 0; k + 1 < K; ++k) std::memcpy(out + k * W, &sums[k], sizeof(Floats));
@@ -77,8 +96,8 @@ inline void sum_columns(const float* matrix, int64_t stride, const int32_t* pick
 }
 
 // As above for `num_columns` columns, W <= num_columns <= 8 W.
-template <int W, class Scale>
-void sum_block(const float* matrix, int64_t stride, const int32_t* picked, int64_t num_picked,
+template <int W, class Element, class Scale>
+void sum_block(const Element* matrix, int64_t stride, const int32_t* picked, int64_t num_picked,
                int64_t num_columns, float* out, Scale scale) {
   const int64_t last = num_columns - W;
   switch ((num_columns + W - 1) / W) {
@@ -96,8 +115,8 @@ void sum_block(const float* matrix, int64_t stride, const int32_t* picked, int64
 // out[c] = sum over i of scale(i, matrix[picked[i], c]) for c in [0, num_columns), any
 // num_columns >= 1.
 // `picked` must be valid row numbers; each sum runs in the order of `picked`.
-template <class Scale>
-inline void sum_rows(const float* matrix, int64_t num_columns, const int32_t* picked,
+template <class Element, class Scale>
+inline void sum_rows(const Element* matrix, int64_t num_columns, const int32_t* picked,
                      int64_t num_picked, float* out, Scale scale) {
   const int64_t stride = num_columns;
   const auto sum = [&](auto width, int64_t begin, int64_t columns) {

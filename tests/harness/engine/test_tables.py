@@ -236,6 +236,37 @@ def test_what_cannot_be_had_is_refused(
         trainer.steps(drawn())
 
 
+@pytest.mark.parametrize("implementation", ["native", "gather"])
+def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
+    """It learns as one of float32, is resumed from its checkpoint, and saved and loaded with the
+    same predictions; an optimizer of all rows is refused."""
+    rows = drawn(weighted=implementation == "gather")
+
+    def fitted(dtype: str, *, epochs: int, **options: Any) -> tuple[harness.Trainer, list[float]]:
+        trainer = harness.Trainer(
+            partial(network, table_dtype=dtype), optimizer=adam(), table_optimizer="lazy_adam",
+            batch_size=40, implementation=implementation,
+        )  # fmt: skip
+        history = trainer.fit(rows, epochs=epochs, verbose=False, **options)
+        return trainer, history.history["loss"]
+
+    _, expected = fitted("float32", epochs=3)
+    whole, losses = fitted("bfloat16", epochs=3)
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+    fitted("bfloat16", epochs=2, run_dir=tmp_path / "run")
+    resumed, _ = fitted("bfloat16", epochs=3, run_dir=tmp_path / "run", resume=True)
+    assert resumed.model.get_layer("products_12").kernel.dtype == "bfloat16"
+    np.testing.assert_array_equal(resumed.predict(rows), whole.predict(rows))
+    whole.save(tmp_path / "own.keras")
+    loaded = harness.Trainer(keras.models.load_model(tmp_path / "own.keras"), batch_size=40)
+    np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-5, atol=1e-5)
+    for name in ("dense", "exact_adam"):
+        with pytest.raises(InputError, match=r"table.* bfloat16.*set --table-optimizer"):
+            harness.Trainer(
+                partial(network, table_dtype="bfloat16"), table_optimizer=name, batch_size=40
+            ).steps(rows)
+
+
 def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     """And says why; a small table is updated as before."""
     rows = drawn()

@@ -33,7 +33,9 @@ def one_step(rule: Rule, *, how: str) -> Step:
         rows, _ = product.row_gradients(dy, touched)
         rate, factor = rule.rate(rate, number), tf.constant(0.5)
         if how == "xla":
-            return update_rows(rule, parts, touched, rows, rate=rate, factor=factor, active=active)
+            return update_rows(
+                rule, parts, touched, rows, rate=rate, factor=factor, step=number, active=active
+            )
         if rule.kind == "exact_adam":
             parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
         return native.update(
@@ -130,6 +132,47 @@ def flushed(rule: Rule, parts: list[tf.Tensor], number: int) -> list[tf.Tensor]:
         return native.catch_up(rule, parts, None, step=step, active=tf.constant(True))
 
     return flush(parts, tf.constant(number, tf.int64))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "lazy_adam"])
+def test_a_table_of_16_bits(kind: RowOptimizer, rng: np.random.Generator) -> None:
+    """XLA and the native kernels round alike; slots are those of a float32 table."""
+    rule, batches = Rule(kind), [draw(rng, step) for step in range(1, 13)]
+    whole = begin(rule, rng)
+
+    def trained(parts: list[tf.Tensor], how: str) -> list[np.ndarray]:
+        step = one_step(rule, how=how)
+        for number, (values, splits, dy) in enumerate(batches, 1):
+            parts = step(
+                parts, tf.constant(values), tf.constant(splits), tf.constant(dy, tf.float32),
+                tf.constant(number, tf.int64), tf.constant(0.01), tf.constant(True),
+            )  # fmt: skip
+        return [tf.cast(part, tf.float32).numpy() for part in parts]
+
+    half = [tf.cast(whole[0], tf.bfloat16), *whole[1:]]
+    by_xla, native_ = (trained(half, how) for how in ("xla", "from dy"))
+    assert (by_xla[0] == native_[0]).mean() > 0.98  # but where sums in another order part them
+    np.testing.assert_allclose(native_[0], by_xla[0], rtol=2**-7)
+    exact = trained(whole, "from dy")
+    np.testing.assert_allclose(native_[0], exact[0], rtol=0.1, atol=0.02)
+    for own, expected in zip(native_[1:], exact[1:], strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-7)
+
+
+@needs_compiler
+@pytest.mark.parametrize("how", ["xla", "from dy"])
+def test_small_steps_of_a_table_of_16_bits_count_on_average(how: str) -> None:
+    step, table = one_step(Rule("sgd"), how=how), tf.ones([V, H], tf.bfloat16)
+    values, splits = np.arange(B, dtype=np.int32), np.arange(B + 1, dtype=np.int64)
+    for number in range(1, 501):  # of 1e-4 each, where bfloat16 has nothing between 1 and 0.996
+        (table,) = step(
+            [table], tf.constant(np.resize(values, N)), tf.constant(splits), tf.ones([B, H]),
+            tf.constant(number, tf.int64), tf.constant(2e-4), tf.constant(True),
+        )  # fmt: skip
+    rows = tf.cast(table, tf.float32).numpy()
+    assert (rows[B:] == 1).all()
+    assert abs(rows[:B].mean() - 0.95) < 0.008  # 5 standard deviations
 
 
 @needs_compiler

@@ -1,8 +1,9 @@
-// Custom calls for the touched rows of a table. An update changes the table and what belongs to it in
+// Custom calls for the touched rows of a table, and products of a bfloat16 table. An update changes the table and what belongs to it in
 // place: XLA is told that these results are the operands' own memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
 #include "../calls.h"
+#include "../product.h"
 #include "large_pages.h"
 #include "table_update.h"
 #include "touched.h"
@@ -73,9 +74,10 @@ ffi::Error row_gradients_call(ffi::ThreadPool pool, Floats dy, Int32s ids, Int32
 
 enum Kind : int64_t { kSgd, kRowAdagrad, kLazyAdam, kExactAdam };
 
-// What a table consists of besides itself, by the kind of its optimizer: slots [V, H] or [V], for
-// kExactAdam followed by `last` [V] and the rates of past steps [R].
+// A table, and by the kind of its optimizer slots [V, H] or [V], for kExactAdam followed by `last` [V]
+// and the rates of past steps [R].
 struct Parts {
+  Bfloat16* half;    // the table; null where it is the first of the floats
   float* floats[4];
   int64_t* last;
   int64_t num_rates;
@@ -96,6 +98,9 @@ ffi::ErrorOr<Parts> parts_in_place(ffi::RemainingArgs& before, ffi::RemainingRet
     use_large_pages((*result)->untyped_data(), static_cast<int64_t>((*result)->size_bytes()));
     if ((*result)->element_type() == ffi::DataType::S64) {
       parts.last = static_cast<int64_t*>((*result)->untyped_data());
+    } else if ((*result)->element_type() == ffi::DataType::BF16) {
+      parts.half = static_cast<Bfloat16*>((*result)->untyped_data());
+      num_floats = 1;
     } else {
       parts.floats[num_floats++] = static_cast<float*>((*result)->untyped_data());
       parts.num_rates = static_cast<int64_t>((*result)->element_count());  // of the last one
@@ -130,14 +135,41 @@ ffi::Error update_call(ffi::ThreadPool pool, Int32s active, Floats scalars, Int6
     });
   };
   float* const* floats = parts->floats;
-  switch (kind) {
-    case kSgd: return update(Sgd{floats[0], H, values});
-    case kRowAdagrad: return update(RowAdagrad{floats[0], floats[1], H, values});
-    case kExactAdam: floats[3][(now - 1) % parts->num_rates] = values.rate; [[fallthrough]];
-    case kLazyAdam:
-      return update(Adam{floats[0], floats[1], floats[2], parts->last, now, H, values});
-    default: return ffi::Error(ffi::ErrorCode::kInternal, "this optimizer of rows is unknown");
-  }
+  const auto update_table = [&](auto* table) {
+    using Element = std::remove_pointer_t<decltype(table)>;
+    switch (kind) {
+      case kSgd: return update(Sgd<Element>{table, now, H, values});
+      case kRowAdagrad: return update(RowAdagrad<Element>{table, floats[1], now, H, values});
+      case kExactAdam: floats[3][(now - 1) % parts->num_rates] = values.rate; [[fallthrough]];
+      case kLazyAdam:
+        return update(Adam<Element>{table, floats[1], floats[2], parts->last, now, H, values});
+      default: return ffi::Error(ffi::ErrorCode::kInternal, "this optimizer of rows is unknown");
+    }
+  };
+  return parts->half != nullptr ? update_table(parts->half) : update_table(floats[0]);
+}
+
+using Halves = ffi::Buffer<ffi::BF16>;
+
+ffi::Error run_forward(ffi::ThreadPool& pool, Halves& table, const Sets& sets, Floats& y) {
+  const auto* elements = static_cast<const Bfloat16*>(table.untyped_data());
+  const int64_t H = table.dimensions()[1];
+  return run([&] { return forward(sets, elements, H, y.typed_data(), pool); });
+}
+
+// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
+ffi::Error forward_call(ffi::ThreadPool pool, Halves table, Int32s values, Int64s splits,
+                        bool unique, ffi::Result<Floats> y) {
+  return run_forward(pool, table, make_sets(values, splits, table.dimensions()[0], unique), *y);
+}
+
+// The same with weights [N]
+ffi::Error weighted_forward_call(ffi::ThreadPool pool, Halves table, Int32s values, Int64s splits,
+                                 Floats weights, ffi::Result<Floats> y) {
+  return with_weights(values, weights, [&] {
+    const int64_t V = table.dimensions()[0];
+    return run_forward(pool, table, make_sets(values, splits, V, false, weights.typed_data()), *y);
+  });
 }
 
 // (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
@@ -165,6 +197,22 @@ ffi::Error catch_up_call(ffi::ThreadPool pool, Int32s active, Int32s all, Int64s
   });
 }
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Halves>()
+                                  .Arg<Int32s>()
+                                  .Arg<Int64s>()
+                                  .Attr<bool>("unique")
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_call,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Halves>()
+                                  .Arg<Int32s>()
+                                  .Arg<Int64s>()
+                                  .Arg<Floats>()
+                                  .Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kTouch, touch_call,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
@@ -231,6 +279,8 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
   const auto taken = [api](const char* name, XLA_FFI_Handler* handler) {
     return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
   };
-  return taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
+  return taken("multi_hot_forward_16", kForward) &&
+         taken("multi_hot_weighted_forward_16", kWeightedForward) &&
+         taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
          taken("multi_hot_update_rows", kUpdateRows) && taken("multi_hot_catch_up", kCatchUp);
 }

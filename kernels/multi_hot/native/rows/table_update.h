@@ -24,51 +24,100 @@ struct Scalars {
   float factor;    // of the gradients: clipping, and the loss scale's inverse
 };
 
+template <class Element>
+void prefetch_row(const Element* row, int64_t units) {
+  const char* bytes = reinterpret_cast<const char*>(row);
+  const int64_t length = units * static_cast<int64_t>(sizeof(Element));
+  for (int64_t byte = 0; byte < length; byte += kCacheLineBytes) __builtin_prefetch(bytes + byte, 1);
+  __builtin_prefetch(bytes + length - 1, 1);
+}
+
+// Numbers that look random, "lowbias32" of Wellons, "Prospecting for Hash Functions", 2018.
+inline uint32_t scrambled(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+// A row of the table. One of bfloat16 is rounded up or down by chance, in proportion to how near
+// either is (stochastic rounding: Gupta et al., "Deep Learning with Limited Numerical Precision",
+// 2015), so that steps below its precision count on average. The chance follows from the id and the
+// step: it is the same in every run, whatever the number of threads.
+template <class Element>
+class Row;
+template <>
+class Row<float> {
+ public:
+  Row(float* table, int64_t id, int64_t units, int64_t) : row_(table + id * units) {}
+  void subtract(int64_t c, float change) const { row_[c] -= change; }
+
+ private:
+  float* __restrict row_;
+};
+template <>
+class Row<Bfloat16> {
+ public:
+  Row(Bfloat16* table, int64_t id, int64_t units, int64_t step)
+      : row_(&table[id * units].bits),
+        seed_(scrambled(scrambled(static_cast<uint32_t>(step)) + static_cast<uint32_t>(id))) {}
+  void subtract(int64_t c, float change) const {
+    uint32_t word = static_cast<uint32_t>(row_[c]) << 16;
+    float number;
+    std::memcpy(&number, &word, sizeof(number));
+    number -= change;
+    std::memcpy(&word, &number, sizeof(word));
+    row_[c] = static_cast<uint16_t>((word + (scrambled(seed_ + c) & 0xffff)) >> 16);
+  }
+
+ private:
+  uint16_t* __restrict row_;
+  uint32_t seed_;
+};
+
 // w -= rate g
+template <class Element>
 struct Sgd {
-  float* table;  // [V, H]
+  Element* table;  // [V, H]
+  int64_t step;    // counted from 1
   int64_t units;
   Scalars scalars;
 
   void prefetch(int64_t id) const { prefetch_row(table + id * units, units); }
   void operator()(int64_t id, const float* gradient) const {
-    float* w = table + id * units;
+    const Row<Element> w(table, id, units, step);
     const float rate = scalars.rate * scalars.factor;
-    for (int64_t c = 0; c < units; ++c) w[c] -= rate * gradient[c];
-  }
-  static void prefetch_row(const float* row, int64_t units) {
-    const char* bytes = reinterpret_cast<const char*>(row);
-    const int64_t length = units * static_cast<int64_t>(sizeof(float));
-    for (int64_t byte = 0; byte < length; byte += kCacheLineBytes) __builtin_prefetch(bytes + byte, 1);
-    __builtin_prefetch(bytes + length - 1, 1);
+    for (int64_t c = 0; c < units; ++c) w.subtract(c, rate * gradient[c]);
   }
 };
 
 // s += mean(g^2) of the row; w -= rate g / sqrt(s + epsilon)
+template <class Element>
 struct RowAdagrad {
-  float* table;  // [V, H]
-  float* sums;   // [V]
+  Element* table;  // [V, H]
+  float* sums;     // [V]
+  int64_t step;    // counted from 1
   int64_t units;
   Scalars scalars;
 
   void prefetch(int64_t id) const {
-    Sgd::prefetch_row(table + id * units, units);
+    prefetch_row(table + id * units, units);
     __builtin_prefetch(sums + id, 1);
   }
   void operator()(int64_t id, const float* gradient) const {
-    float* w = table + id * units;
+    const Row<Element> w(table, id, units, step);
     float squares = 0;
     for (int64_t c = 0; c < units; ++c) squares += gradient[c] * gradient[c];
     const float factor = scalars.factor;
     sums[id] += factor * factor * squares / static_cast<float>(units);
     const float rate = scalars.rate * factor / std::sqrt(sums[id] + scalars.epsilon);
-    for (int64_t c = 0; c < units; ++c) w[c] -= rate * gradient[c];
+    for (int64_t c = 0; c < units; ++c) w.subtract(c, rate * gradient[c]);
   }
 };
 
 // Adam as Keras has it, of this row alone.
+template <class Element>
 struct Adam {
-  float* table;  // [V, H]
+  Element* table;  // [V, H]
   float* m;      // [V, H]
   float* v;      // [V, H]
   int64_t* last;  // [V]: the last step that the row has seen; null where missed steps do not count
@@ -77,11 +126,12 @@ struct Adam {
   Scalars scalars;
 
   void prefetch(int64_t id) const {
-    for (const float* matrix : {table, m, v}) Sgd::prefetch_row(matrix + id * units, units);
+    prefetch_row(table + id * units, units);
+    for (const float* slot : {m, v}) prefetch_row(slot + id * units, units);
     if (last != nullptr) __builtin_prefetch(last + id, 1);
   }
   void operator()(int64_t id, const float* gradient) const {
-    float* __restrict w = table + id * units;
+    const Row<Element> w(table, id, units, step);
     float* __restrict first = m + id * units;
     float* __restrict second = v + id * units;
     const Scalars s = scalars;
@@ -89,7 +139,7 @@ struct Adam {
       const float g = s.factor * gradient[c];
       first[c] += (g - first[c]) * s.grow_m;
       second[c] += (g * g - second[c]) * s.grow_v;
-      w[c] -= first[c] * s.rate / (std::sqrt(second[c]) + s.epsilon);
+      w.subtract(c, first[c] * s.rate / (std::sqrt(second[c]) + s.epsilon));
     }
     if (last != nullptr) last[id] = step;
   }
@@ -122,7 +172,7 @@ struct CatchUp {
   int64_t length;        // L
 
   void prefetch(int64_t id) const {
-    for (const float* matrix : {table, m, v}) Sgd::prefetch_row(matrix + id * units, units);
+    for (const float* matrix : {table, m, v}) prefetch_row(matrix + id * units, units);
   }
   void operator()(int64_t id) const {
     const int64_t before = last[id], missed = step - before;

@@ -71,6 +71,7 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
     const int64_t V = shape.num_tokens, H = shape.units;
     std::vector<float> tables[3] = {std::vector<float>(V * H, 0.5f), std::vector<float>(V * H),
                                     std::vector<float>(V * H)};
+    std::vector<Bfloat16> halves(V * H, Bfloat16{0x3f00});  // 0.5
     std::vector<int64_t> last(V, 0);
     std::vector<float> rates(R);
     if (p == 0) w.assign(V * H, 0.5), m.assign(V * H, 0.0), v.assign(V * H, 0.0);
@@ -92,7 +93,7 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
       catch_up(touched.ids.data(), num, V, (step - 1) % R == 0, row_of(step - 1), *pools[p]);
       const float rate = 0.01f + 0.001f * static_cast<float>(step % 5);
       rates[(step - 1) % R] = rate;
-      const Adam update = {tables[0].data(), tables[1].data(), tables[2].data(), last.data(),
+      const Adam<float> update = {tables[0].data(), tables[1].data(), tables[2].data(), last.data(),
                            step, H, {rate, 0.2f, 0.05f, 1e-3f, 0.5f}};
       rows.resize(std::max<size_t>(rows.size(), touched.ids.size() * H));
       row_gradients(touched.index, dy.data(), H, rows.data(), *pools[p]);
@@ -101,6 +102,8 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
       } else {
         update_from_rows(touched.ids.data(), num, rows.data(), H, update, *pools[p]);
       }
+      const Sgd<Bfloat16> halved = {halves.data(), step, H, update.scalars};
+      update_from_dy(touched.index, dy.data(), H, halved, *pools[p]);
       if (p > 0) continue;
       std::vector<double> g(V * H);
       for (int64_t slot = 0; slot < num; ++slot) {
@@ -113,7 +116,8 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
       }
     }
     catch_up(nullptr, 0, V, true, row_of(num_steps), *pools[p]);
-    const std::vector<std::vector<float>> got(std::begin(tables), std::end(tables));
+    std::vector<std::vector<float>> got(std::begin(tables), std::end(tables));
+    got.push_back(widened(halves));
     if (p == 0) first = got;
     CHECK(got == first);
     for (int64_t i = 0; i < V * H; ++i) CHECK(std::abs(got[0][i] - w[i]) < 1e-4);

@@ -5,11 +5,12 @@ Letters: B rows, T distinct tokens, C distinct labels of a block.
 
 import hashlib
 import itertools
+import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -19,7 +20,7 @@ import pyarrow
 from pyarrow.compute import binary_length
 
 from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Part
+from harness.data.readers.records import Block, Part, Problems, UnreadBlock
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.errors import InputError
 from harness.reading import damage
@@ -47,6 +48,8 @@ class BlockFacts:
     """One in each row, or several."""
     is_multi_label: bool
     has_weights: bool = False
+    problems: Problems = field(default_factory=Problems)
+    """That were met while the block was read, if it came unread."""
 
     @property
     def num_rows(self) -> int:
@@ -79,6 +82,7 @@ class NumberedBlock:
             "label_values": facts.labels.values,
             "label_splits": facts.labels.row_splits,
             "is_multi_label": np.array(facts.is_multi_label),
+            "problems": np.array(json.dumps([facts.problems.counts, facts.problems.first])),
         }
         if self.tokens is not None:
             arrays |= _stored("token", self.tokens)
@@ -97,6 +101,7 @@ class NumberedBlock:
         remedy = "Remove the folder that it lies in, and build again."
         with damage(path, what="a block of rows", remedy=remedy), np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
+            counts, first = json.loads(str(arrays["problems"]))
             facts = BlockFacts(
                 part=_PARTS[int(arrays["part"])],
                 kind=_KINDS[int(arrays["kind"])],
@@ -108,6 +113,7 @@ class NumberedBlock:
                 ),
                 is_multi_label=bool(arrays["is_multi_label"]),
                 has_weights="weights" in arrays,
+                problems=Problems(counts=Counter(counts), first=first),
             )
             return cls(
                 facts=facts,
@@ -154,17 +160,23 @@ class BlockFiles:
                 pool.shutdown(cancel_futures=True)
 
 
-def numbered_block(block: Block, tokenization: Tokenization, *, where: str) -> NumberedBlock:
+def numbered_block(
+    block: Block | UnreadBlock, tokenization: Tokenization, *, where: str, strict: bool = False
+) -> NumberedBlock:
     """A block with numbered tokens and labels; the tokens of rows of strings are the strings.
 
     Args:
         block: of a source.
         tokenization: of texts.
         where: it is from, for messages.
+        strict: whether a problem of an unread block is an error.
 
     Raises:
-        InputError: it has no labels.
+        InputError: it has no labels, or an unread one cannot be read.
     """
+    problems = Problems(strict=strict)
+    if isinstance(block, UnreadBlock):
+        block = block.read(problems)
     if block.labels is None:
         raise InputError(f"{where} has no labels, which training needs. Give some.")
     kind: Kind = "sets"
@@ -188,6 +200,7 @@ def numbered_block(block: Block, tokenization: Tokenization, *, where: str) -> N
         labels=numbered_rows(labels),
         is_multi_label=is_multi_label,
         has_weights=weights is not None,
+        problems=problems,
     )
     return NumberedBlock(
         facts=facts,

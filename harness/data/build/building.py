@@ -18,7 +18,7 @@ from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.workers import Workers
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.readers.records import Block, Problems, Source
+from harness.data.readers.records import Block, Problems, Source, UnreadBlock
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.errors import InputError
@@ -111,15 +111,20 @@ def _numbered(
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     sizes: deque[int] = deque()
 
-    def to_number() -> Iterator[tuple[Block, Path]]:
+    def to_number() -> Iterator[tuple[Block | UnreadBlock, Path]]:
         for number, block in enumerate(source.blocks(problems)):
-            _check_options(block, options, source)
-            sizes.append(_num_bytes(block))
+            if isinstance(block, UnreadBlock):  # of texts, to which each option can apply
+                sizes.append(block.num_bytes)
+            else:
+                _check_options(block, options, source)
+                sizes.append(_num_bytes(block))
             yield block, blocks.path(number)
 
-    with Workers(tokenization, where=where, processes=processes) as workers:
+    strict = options.strict
+    with Workers(tokenization, where=where, processes=processes, strict=strict) as workers:
         for found in workers.map(to_number()):
             facts.add(found)
+            problems.merge(found.problems)
             blocks.num_rows.append(found.num_rows)
             progress(sizes.popleft())
     return facts

@@ -17,15 +17,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from harness.data.build.blocks import BlockFacts, NumberedBlock, numbered_block
-from harness.data.readers.records import Block
+from harness.data.readers.records import Block, UnreadBlock
 from harness.data.tokens import Tokenization
 from harness.errors import InputError, LostWorkerError
 
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 
 
-def _save(block: Block, tokenization: Tokenization, path: Path, where: str) -> BlockFacts:
-    made = numbered_block(block, tokenization, where=where)
+_Unnumbered = Block | UnreadBlock
+
+
+def _save(
+    block: _Unnumbered, path: Path, tokenization: Tokenization, where: str, strict: bool
+) -> BlockFacts:
+    made = numbered_block(block, tokenization, where=where, strict=strict)
     made.save(path)
     return made.facts
 
@@ -33,18 +38,22 @@ def _save(block: Block, tokenization: Tokenization, path: Path, where: str) -> B
 class Workers:
     """Numbers blocks and writes them, several at a time. As a context, it ends its processes."""
 
-    def __init__(self, tokenization: Tokenization, *, where: str, processes: int) -> None:
+    def __init__(
+        self, tokenization: Tokenization, *, where: str, processes: int, strict: bool = False
+    ) -> None:
         """Args:
         tokenization: of all blocks.
         where: those are from, for messages.
         processes: to start, as they are needed; 1: none but this one.
+        strict: whether a problem of an unread block is an error.
         """
-        self._tokenization, self._where, self._processes = tokenization, where, processes
+        self._how = tokenization, where, strict
+        self._where, self._processes = where, processes
         self._local = threading.local()  # each thread of the pool has a process of its own
         self._closing = ExitStack()
         self._pool = ThreadPoolExecutor(processes) if processes > 1 else None
 
-    def map(self, blocks: Iterable[tuple[Block, Path]]) -> Iterator[BlockFacts]:
+    def map(self, blocks: Iterable[tuple[_Unnumbered, Path]]) -> Iterator[BlockFacts]:
         """Numbers blocks and saves them at the paths, about as many ahead as there are processes.
 
         Returns:
@@ -59,7 +68,7 @@ class Workers:
             if path.exists():  # of a build that was interrupted
                 waiting.append(NumberedBlock.load(path).facts)
             elif self._pool is None:
-                waiting.append(_save(block, self._tokenization, path, self._where))
+                waiting.append(_save(block, path, *self._how))
             else:
                 waiting.append(self._pool.submit(self._ask, block, path))
             while len(waiting) > (self._processes if self._pool else 0):
@@ -67,11 +76,11 @@ class Workers:
         while waiting:
             yield _result(waiting.popleft())
 
-    def _ask(self, block: Block, path: Path) -> BlockFacts:
+    def _ask(self, block: _Unnumbered, path: Path) -> BlockFacts:
         if not hasattr(self._local, "connection"):
             self._local.connection = self._start()
         try:
-            self._local.connection.send((block, self._tokenization, path, self._where))
+            self._local.connection.send((block, path, *self._how))
             found: BlockFacts | Exception = self._local.connection.recv()
         except (EOFError, ConnectionError) as error:
             raise LostWorkerError(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
+from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source, UnreadBlock
 from harness.errors import InputError
 
 
@@ -20,7 +20,9 @@ class PairSource:
         train, test = self._train.num_bytes(), self._test.num_bytes()
         return None if train is None or test is None else train + test
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(
+        self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
+    ) -> Iterator[Block | UnreadBlock]:
         """Train rows, then test rows.
 
         Raises:

@@ -1,8 +1,8 @@
 """What every reader gives: blocks of rows, and a count of the problems that it met."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -54,6 +54,11 @@ class Problems:
     first: dict[str, str] = field(default_factory=dict)
     """By kind: where the first was."""
 
+    def merge(self, others: "Problems") -> None:
+        """Adds what was counted apart, of rows behind these."""
+        self.counts += others.counts
+        self.first = others.first | self.first
+
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
         """Counts a problem.
 
@@ -64,6 +69,26 @@ class Problems:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
         self.counts[kind] += count
         self.first.setdefault(kind, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadBlock:
+    """Texts of a source that can be read apart from its others, in another process too."""
+
+    num_bytes: int
+    """To read."""
+    rows: Callable[[Problems], Block]
+    """Reads them; can be pickled."""
+    part: Part = ""
+    """Of all rows of the block."""
+
+    def read(self, problems: Problems) -> Block:
+        """The block, which may have no rows.
+
+        Raises:
+            InputError: the source cannot be read.
+        """
+        return replace(self.rows(problems), part=self.part)
 
 
 class Source(Protocol):
@@ -81,7 +106,9 @@ class Source(Protocol):
     def note(self) -> str:
         """What the reader found out by itself, such as which columns it takes; or ""."""
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(
+        self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
+    ) -> Iterator[Block] | Iterator[UnreadBlock] | Iterator[Block | UnreadBlock]:
         """All rows, in the source's order, which may be class by class.
 
         Raises:

@@ -2,15 +2,18 @@
 
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.data.readers.columns import ColumnOptions, choose, has_header
-from harness.data.readers.lines import Lines
-from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Problems
+from harness.data.readers.lines import UTF8_MARK, Lines
+from harness.data.readers.plain import cells_of, end_of_rows
+from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Problems, UnreadBlock
 from harness.data.readers.rows import Labelling, Row, RowFormat, blocks_of
 from harness.errors import InputError
-from harness.reading import damage
+from harness.reading import damage, opened
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a table in UTF-8 with a row a line."
@@ -25,16 +28,22 @@ class CsvSource:
 
     def __init__(self, path: Path, options: ColumnOptions) -> None:
         """Raises InputError unless it is plain which columns to read."""
-        self.path, self.name, self._options = path, path.stem, options
+        self.path, self.name = path, path.stem
         self._is_tsv = path.suffix.lower() in (".tsv", ".tab")
         self._delimiter = "\t"
         if not self._is_tsv:
             line = next(iter(Lines(path, Problems(), remedy=_REMEDY)), "")
             self._delimiter = next((mark for mark in ",;\t" if mark in line), ",")
-        sample = [cells for _, cells in itertools.islice(self._rows(Problems()), _SAMPLE_ROWS)]
+        lines = Lines(path, Problems(), remedy=_REMEDY)
+        rows = self._rows(lines)
+        sample = [cells for _, cells in itertools.islice(rows, 1)]
         if not sample:
             raise InputError(f"{path} has no rows. {_REMEDY}")
+        behind_header = lines.offset, lines.number
+        sample += [cells for _, cells in itertools.islice(rows, _SAMPLE_ROWS - 1)]
         self._has_header = has_header(sample, options)
+        self._begin = behind_header if self._has_header else (0, 0)
+        """Where the rows begin in bytes, and the lines before them."""
         self._width = len(sample[0])
         if self._has_header:
             names = [cell.strip() for cell in sample.pop(0)]
@@ -43,6 +52,14 @@ class CsvSource:
         self._columns = choose(path, names, sample, options, has_header=self._has_header)
         self._content = names.index(self._columns.content)
         self._label = None if self._columns.label is None else names.index(self._columns.label)
+        labelling: Labelling = "many" if options.label_separator else "one"
+        self._format = RowFormat(
+            path=path,
+            unit="line",
+            kind="texts",
+            labelling="none" if self._label is None else labelling,
+            separator=options.label_separator,
+        )
 
     @property
     def note(self) -> str:
@@ -54,42 +71,101 @@ class CsvSource:
         """Of the file."""
         return self.path.stat().st_size
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All rows that have as many cells as the first."""
-        separator = self._options.label_separator
-        labelling: Labelling = "many" if separator else "one"
-        row_format = RowFormat(
-            path=self.path,
-            unit="line",
-            kind="texts",
-            labelling="none" if self._label is None else labelling,
-            separator=separator,
-        )
-        return blocks_of(self._labelled(problems), row_format, problems, block_bytes=block_bytes)
+    def blocks(
+        self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
+    ) -> Iterator[UnreadBlock]:
+        """All rows that have as many cells as the first, in blocks of about so many bytes of the
+        file, cut where rows end. They are parsed where a block is read, and problems are counted
+        there."""
+        begin, number = self._begin
+        most = min(block_bytes, MAX_TEXT_BYTES)  # so that no row of a plain block is longer
+        with opened(self.path, remedy=_REMEDY) as file:
+            while True:
+                with damage(self.path, what="a CSV file", remedy=_REMEDY):
+                    file.seek(begin)
+                    content = file.read(most)
+                    if not content:
+                        return
+                    if begin == 0 and content.startswith(UTF8_MARK):
+                        begin, content = len(UTF8_MARK), content.removeprefix(UTF8_MARK)
+                    size = end_of_rows(content, self._delimiter, has_quotes=not self._is_tsv)
+                    is_plain, end = size > 0, begin + size
+                    last = number + content.count(b"\n", 0, size)
+                    if not is_plain:
+                        end, last = self._end_of_rows(begin, number, begin + len(content))
+                read = partial(self._read, begin, end, number, is_plain)
+                yield UnreadBlock(num_bytes=end - begin, rows=read)
+                begin, number = end, last
 
-    def _labelled(self, problems: Problems) -> Iterator[Row]:
+    def _end_of_rows(self, begin: int, number: int, stop: int) -> tuple[int, int]:
+        """Where the last row ends that ends before `stop`, or the first; and its last line."""
+        found = begin, number
+        lines = Lines(self.path, Problems(), remedy=_REMEDY, offset=begin, number=number)
+        for _ in self._reader(lines):
+            if found[0] > begin and lines.offset > stop:
+                break
+            found = lines.offset, lines.number
+            lines.start_row()
+            if lines.offset >= stop:
+                break
+        return found
+
+    def _read(self, begin: int, end: int, number: int, is_plain: bool, problems: Problems) -> Block:
+        """The rows between two places in the file, in bytes, of which the first has `number` lines
+        before it."""
+        found: Block | None = None
+        if is_plain:
+            found = self._read_plain(begin, end)
+        if found is None:
+            lines = Lines(self.path, problems, remedy=_REMEDY, offset=begin, end=end, number=number)
+            found = self._block(self._labelled(lines), problems)
+        return found
+
+    def _read_plain(self, begin: int, end: int) -> Block | None:
+        """As `_read`, seven times as fast; None where a problem has to be counted."""
+        with (
+            opened(self.path, remedy=_REMEDY) as file,
+            damage(self.path, what="a CSV file", remedy=_REMEDY),
+        ):
+            file.seek(begin)
+            content = file.read(end - begin)
+        columns = [self._content, *(() if self._label is None else (self._label,))]
+        cells = cells_of(
+            content,
+            self._delimiter,
+            has_quotes=not self._is_tsv,
+            width=self._width,
+            columns=columns,
+        )
+        if cells is None:
+            return None
+        labels: Iterable[Any] = itertools.repeat(None) if self._label is None else cells[1]
+        rows: Iterator[Row] = (
+            ("", 0, text, label) for text, label in zip(cells[0], labels, strict=False)
+        )
+        met = Problems()
+        block = self._block(rows, met)
+        return None if met.counts else block
+
+    def _block(self, rows: Iterable[Row], problems: Problems) -> Block:
+        blocks = blocks_of(rows, self._format, problems, block_bytes=2 * MAX_TEXT_BYTES)
+        return next(blocks, Block(texts=[], labels=None if self._label is None else []))
+
+    def _labelled(self, lines: Lines) -> Iterator[Row]:
         content, label, width = self._content, self._label, self._width
-        for number, cells in itertools.islice(self._rows(problems), int(self._has_header), None):
+        for number, cells in self._rows(lines):
             if len(cells) == width:
                 yield "", number, cells[content], None if label is None else cells[label]
             else:
                 kind = "too few columns" if len(cells) < width else "too many columns"
-                problems.add(kind, f"{self.path}, line {number}")
+                lines.problems.add(kind, f"{self.path}, line {number}")
 
-    def _rows(self, problems: Problems) -> Iterator[tuple[int, Sequence[str]]]:
+    def _rows(self, lines: Lines) -> Iterator[tuple[int, Sequence[str]]]:
         """Number of the last line and cells of each row; blank lines are none."""
-        # The module's limit is the process's; `Lines` bounds a row before it does.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
-        lines = Lines(self.path, problems, remedy=_REMEDY)
-        table = csv.reader(
-            lines,
-            delimiter=self._delimiter,
-            quoting=csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL,
-        )
-        first = 1
+        first = lines.number + 1
         with damage(self.path, what="a CSV file", remedy=_REMEDY):
-            for cells in table:
-                if lines.at_end and lines.number > first and lines.quotes % 2:
+            for cells in self._reader(lines):
+                if lines.at_end and lines.number > first:
                     raise InputError(
                         f"{self.path}: a quote in the row that begins at line {first} is never "
                         "closed. Close it, or double it."
@@ -98,3 +174,12 @@ class CsvSource:
                 lines.start_row()
                 if cells:
                     yield lines.number, cells
+
+    def _reader(self, lines: Lines) -> Iterator[list[str]]:
+        # The module's limit is the process's; `Lines` bounds a row before it does.
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
+        return csv.reader(
+            lines,
+            delimiter=self._delimiter,
+            quoting=csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL,
+        )

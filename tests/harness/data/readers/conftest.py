@@ -4,15 +4,20 @@ from typing import Any
 
 import pytest
 
-from harness.data.readers.records import Problems, Source
+from harness.data.readers.records import Problems, Source, UnreadBlock
 
 
 class Read:
     """All rows of a source, in one piece."""
 
-    def __init__(self, source: Source, *, block_bytes: int = 4_000_000) -> None:
-        self.problems = Problems()
-        self.blocks = list(source.blocks(self.problems, block_bytes=block_bytes))
+    def __init__(
+        self, source: Source, *, block_bytes: int = 4_000_000, strict: bool = False
+    ) -> None:
+        self.problems = Problems(strict=strict)
+        self.blocks = [
+            block.read(self.problems) if isinstance(block, UnreadBlock) else block
+            for block in source.blocks(self.problems, block_bytes=block_bytes)
+        ]
         self.parts = [block.part for block in self.blocks for _ in range(block.num_rows)]
 
     @property

@@ -129,21 +129,26 @@ def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
 
 
 def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
-    """As `numbered_rows` of the words by Keras's tokenizer, at twice the speed of a loop over
+    """As `numbered_rows` of the words by Keras's tokenizer, at three times the speed of a loop over
     them."""
     import pyarrow
-    from pyarrow.compute import split_pattern
+    from pyarrow.compute import binary_slice
 
     contents = [
-        text.encode(errors="surrogatepass").translate(_TO_LOWER)
-        if text.isascii()
-        else text.lower().encode(errors="surrogatepass").translate(_TO_SPACES)
-        for text in texts
+        (text if text.isascii() else text.lower()).encode(errors="surrogatepass") for text in texts
     ]
-    words = split_pattern(pyarrow.array(contents, pyarrow.large_binary()), " ")
-    found = words.values.dictionary_encode()
-    row_splits = words.offsets.to_numpy().astype(np.int64)
-    return _without_empty(found.dictionary, found.indices.to_numpy(), row_splits)
+    contents.append(b"")  # a space behind the last one, too
+    joined = b" ".join(contents).translate(_TO_LOWER)
+    # Each word with the space behind it, so that they lie side by side as Arrow's arrays do.
+    word_ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" ")) + 1
+    offsets = np.concatenate([[0], word_ends])
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(joined)]
+    words = pyarrow.LargeBinaryArray.from_buffers(pyarrow.large_binary(), len(word_ends), buffers)
+    found = words.dictionary_encode()
+    text_ends = np.cumsum([0, *(len(content) + 1 for content in contents[:-1])])
+    row_splits = np.searchsorted(offsets, text_ends)
+    tokens = binary_slice(found.dictionary, 0, -1)
+    return _without_empty(tokens, found.indices.to_numpy(), row_splits)
 
 
 def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:

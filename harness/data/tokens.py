@@ -177,9 +177,9 @@ def _without_empty(
 
     empty = tokens.index(b"").as_py()
     if empty >= 0:
-        kept = values != empty
-        row_splits = np.concatenate([[0], np.cumsum(kept)])[row_splits]
-        values = values[kept]
+        is_empty = values == empty
+        row_splits = row_splits - np.searchsorted(np.flatnonzero(is_empty), row_splits)
+        values = values[~is_empty]
         values -= values > empty
         tokens = pyarrow.concat_arrays([tokens[:empty], tokens[empty + 1 :]])
     return Numbered(tokens=tokens, values=values, row_splits=row_splits)

@@ -1,4 +1,4 @@
-"""Processes that number the tokens of blocks and write them, one on each core.
+"""Processes that read blocks, number their tokens and write them, one on each core.
 
 They are started by name, not by `multiprocessing`, which would run a user's script once more in
 each of them.
@@ -23,10 +23,6 @@ from harness.errors import InputError, LostWorkerError
 
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 
-
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
-"""glibc keeps a block's arrays for the next block, as the system takes a tenth of the time to give
-them anew."""
 
 _Unnumbered = Block | UnreadBlock
 
@@ -97,8 +93,7 @@ class Workers:
 
     def _start(self) -> multiprocessing.connection.Connection:
         here, there = multiprocessing.Pipe()
-        path = os.pathsep.join(filter(None, sys.path))
-        environment = {**os.environ, "PYTHONPATH": path, **_KEEP_MEMORY}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(
             [sys.executable, "-c", _START, str(there.fileno())],
             pass_fds=[there.fileno()],

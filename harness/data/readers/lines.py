@@ -50,7 +50,10 @@ class Lines:
             damage(self.path, what="a text file", remedy=self._remedy),
         ):
             file.seek(self.offset)
-            while self.offset != self._end and (line := file.readline(MAX_TEXT_BYTES + 1)):
+            while self._end is None or self.offset < self._end:
+                line = file.readline(MAX_TEXT_BYTES + 1)
+                if not line:
+                    break
                 self.number += 1
                 self.offset += len(line)
                 self.row_bytes += len(line)
@@ -60,7 +63,7 @@ class Lines:
                         f"longer than {MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
                         f"{self._remedy}"
                     )
-                if self.number == 1:
+                if self.offset == len(line):  # of the file's first line
                     if mark := _OTHER_MARKS.get(line[:2]):
                         raise InputError(f"{self.path} is encoded in {mark}. Save it as UTF-8.")
                     line = line.removeprefix(UTF8_MARK)

@@ -108,8 +108,9 @@ class Source(Protocol):
 
     def blocks(
         self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[Block] | Iterator[UnreadBlock] | Iterator[Block | UnreadBlock]:
-        """All rows, in the source's order, which may be class by class.
+    ) -> Iterator[Block | UnreadBlock]:
+        """All rows, in the source's order, which may be class by class. Problems are counted here,
+        or where an unread block is read.
 
         Raises:
             InputError: the source cannot be read.

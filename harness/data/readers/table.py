@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from harness.data.readers.columns import ColumnOptions, choose, has_header
 from harness.data.readers.lines import UTF8_MARK, Lines
@@ -111,18 +110,14 @@ class CsvSource:
         return found
 
     def _read(self, begin: int, end: int, number: int, is_plain: bool, problems: Problems) -> Block:
-        """The rows between two places in the file, in bytes, of which the first has `number` lines
-        before it."""
-        found: Block | None = None
-        if is_plain:
-            found = self._read_plain(begin, end)
-        if found is None:
-            lines = Lines(self.path, problems, remedy=_REMEDY, offset=begin, end=end, number=number)
-            found = self._block(self._labelled(lines), problems)
-        return found
+        """The rows between two places in the file, in bytes, after `number` lines."""
+        if is_plain and (found := self._read_plain(begin, end)):
+            return found
+        lines = Lines(self.path, problems, remedy=_REMEDY, offset=begin, end=end, number=number)
+        return self._block(self._labelled(lines), problems)
 
     def _read_plain(self, begin: int, end: int) -> Block | None:
-        """As `_read`, seven times as fast; None where a problem has to be counted."""
+        """As `_read`, four times as fast; None where a problem has to be counted."""
         with (
             opened(self.path, remedy=_REMEDY) as file,
             damage(self.path, what="a CSV file", remedy=_REMEDY),
@@ -139,15 +134,16 @@ class CsvSource:
         )
         if cells is None:
             return None
-        labels: Iterable[Any] = itertools.repeat(None) if self._label is None else cells[1]
+        labels: Sequence[str | None] = [None] * len(cells[0]) if self._label is None else cells[1]
         rows: Iterator[Row] = (
-            ("", 0, text, label) for text, label in zip(cells[0], labels, strict=False)
+            ("", 0, text, label) for text, label in zip(cells[0], labels, strict=True)
         )
         met = Problems()
         block = self._block(rows, met)
         return None if met.counts else block
 
     def _block(self, rows: Iterable[Row], problems: Problems) -> Block:
+        """All of the rows."""
         blocks = blocks_of(rows, self._format, problems, block_bytes=2 * MAX_TEXT_BYTES)
         return next(blocks, Block(texts=[], labels=None if self._label is None else []))
 

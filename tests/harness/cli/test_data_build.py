@@ -99,7 +99,7 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     words = np.array([f"word{number}" for number in range(20_000)])
     with table.open("w") as file:
-        file.write("text,label\n")
+        file.write("text,label\nshort\n")
         for number in range(60):
             text = " ".join(words[rng.integers(0, len(words), 40_000)])
             file.write(f"{text},{'ab'[number % 2]}\n")
@@ -121,5 +121,6 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     gone_on = call("data", "build", table, "--output", folder)
     assert gone_on.code == 0, gone_on.err
     assert "going on with a build that was interrupted after" in gone_on.out
+    assert f"{table}, line 2: too few columns" in gone_on.out.replace("\n", "")
     assert store.load(folder).fingerprint == store.load(tmp_path / "whole").fingerprint
     assert not (tmp_path / "built.building").exists()

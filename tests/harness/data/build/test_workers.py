@@ -11,7 +11,8 @@ import pytest
 
 from harness.data.build.blocks import NumberedBlock, numbered_block
 from harness.data.build.workers import Workers
-from harness.data.readers.records import Block
+from harness.data.readers.formats import open_source
+from harness.data.readers.records import Block, Problems
 from harness.data.tokens import Tokenization
 from harness.errors import InputError, LostWorkerError
 
@@ -49,6 +50,33 @@ def test_processes_answer_as_one_does(tmp_path: Path) -> None:
             assert noted.labels.strings() == expected.facts.labels.strings()
             assert noted.kind == expected.facts.kind
     assert found[-1].is_multi_label
+
+
+def test_problems_of_unread_blocks_come_back(tmp_path: Path) -> None:
+    """From the processes, and from the files of a build that was interrupted."""
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\ngood,a\nshort\n,b\nfine,a\n\nshort\n")
+    source = open_source(table)
+    paths = [tmp_path / f"{number}.npz" for number in range(20)]
+    given = list(zip(source.blocks(Problems(), block_bytes=8), paths, strict=False))
+    assert len(given) > 3
+    with Workers(Tokenization(), where="here", processes=2) as workers:
+        for _ in range(2):
+            problems = Problems()
+            for facts in workers.map(given):
+                problems.merge(facts.problems)
+            assert problems.counts == {"too few columns": 2, "empty text": 1}
+            assert problems.first == {
+                "too few columns": f"{table}, line 3",
+                "empty text": f"{table}, line 4",
+            }
+    for path in paths:
+        path.unlink(missing_ok=True)
+    with (
+        Workers(Tokenization(), where="here", processes=2, strict=True) as workers,
+        pytest.raises(InputError, match="line 3: too few columns"),
+    ):
+        list(workers.map(given))
 
 
 def test_a_process_that_is_killed_is_told_in_one_message(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ FILE_NAME = "vocabulary.json"
 """The file of a vocabulary in the folder of a run or of a data set."""
 WORD_INDEX_NAME = "imdb_word_index.json"
 
+_MANY = 0.25
+"""Tokens for each word from which on Arrow looks them up faster than Python."""
+
 # How the tutorial shows an id that is no word: padding, start, unknown.
 _NO_WORD = "#"
 
@@ -186,7 +189,18 @@ class Vocabulary:
             return hashed(tokens.to_pylist(), self.hash_bits)
         other = -1 if self.unknown_id is None else self.unknown_id
         known = self._encoded
+        if len(tokens) > _MANY * len(known):
+            return self._ids_by_arrow(tokens, other)
         return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+
+    def _ids_by_arrow(self, tokens: pyarrow.LargeBinaryArray, other: int) -> Int32Array:
+        """Several times as fast for many tokens; Arrow makes its table of words anew each time."""
+        import pyarrow
+        from pyarrow.compute import index_in
+
+        words = pyarrow.array(list(self._encoded), pyarrow.large_binary())
+        places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
+        return np.array([*self._encoded.values(), other], np.int32)[places]
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:

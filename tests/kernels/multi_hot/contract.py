@@ -1,13 +1,12 @@
 """What every implementation of the multi-hot product must do, as one test class.
 
-A test module of four lines instantiates it. Random inputs are fresh in every run; the seed is
-printed when a test fails. B rows, V num_tokens, H units, N values.
+A test module of four lines instantiates `MultiHotContract`. Random inputs are fresh in every run;
+the seed is printed when a test fails. B rows, V num_tokens, H units, N values.
 """
 
 from __future__ import annotations
 
-import secrets
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import multi_hot, multi_hot_dense
+from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
 from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from kernels.multi_hot.segments import rowids_of_splits
 from tests.kernels.multi_hot import reference
@@ -32,14 +31,10 @@ from tests.kernels.multi_hot.rows_contract import RowsContract
 Tensor = Any
 
 
-class MultiHotContract(RowsContract):
-    """Subclass with the implementation's name; pytest collects the rest."""
+class ProductContract:
+    """The product and its gradient to the table."""
 
-    @pytest.fixture
-    def rng(self) -> np.random.Generator:
-        seed = secrets.randbits(32)
-        print(f"seed {seed}")  # shown by pytest when the test fails
-        return np.random.default_rng(seed)
+    implementation: ClassVar[Implementation]
 
     def run(
         self,
@@ -366,3 +361,7 @@ class MultiHotContract(RowsContract):
                     self.implementation, False, table, values,
                     tf.constant(row_splits, splits_dtype), dy, None, own,
                 )  # fmt: skip
+
+
+class MultiHotContract(ProductContract, RowsContract):
+    """Subclass with the implementation's name; pytest collects the rest."""

@@ -22,7 +22,7 @@ Tensor = Any
 
 
 class RowsContract:
-    """`MultiHotContract` includes it."""
+    """`contract.MultiHotContract` includes it. The CUDA kernels have none of their own to test."""
 
     implementation: ClassVar[Implementation]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels.multi_hot import IMPLEMENTATIONS, registry, takes_rowids
-from kernels.multi_hot.registry import Product, UnavailableError, product, why_unavailable
+from kernels.multi_hot import IMPLEMENTATIONS, takes_rowids
+from kernels.multi_hot.registry import Product, product
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,19 +23,6 @@ def test_capabilities() -> None:
     assert [takes_rowids(name) for name in known] == [True, True, False]
     assert [product(name).deterministic_on_gpu for name in known] == [True, False, True]
     assert not product("dense").fits(2**14, 2**14)
-
-
-def test_why_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = why_unavailable("native", "GPU")  # on this machine
-    assert missing is None or "CUDA kernels" in missing
-    assert why_unavailable("gather", "GPU") is None
-
-    def prepare(device_type: str) -> str:
-        raise UnavailableError("no compiler: install one")
-
-    parts = dict.fromkeys(("index", "forward", "backward"), print)
-    monkeypatch.setattr(registry, "product", lambda name: Product(**parts, prepare=prepare))
-    assert why_unavailable("built", "CPU") == "no compiler: install one"
 
 
 def test_the_names_need_no_tensorflow() -> None:

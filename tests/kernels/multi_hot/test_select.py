@@ -100,17 +100,21 @@ def test_a_gpu_that_must_repeat_itself_gets_dense_where_its_matrix_fits() -> Non
 def test_without_a_compiler_the_others_and_the_reason(tmp_path: Path) -> None:
     code = f"""
 import json
+from kernels.multi_hot import why_unavailable
 from kernels.multi_hot.select import choose_implementation
 choice = choose_implementation(**{SHAPES})
-print(json.dumps([choice.name, choice.why, choice.seconds_by_name]))
+reasons = [why_unavailable(name, "GPU") for name in ("dense", "gather", "native")]
+print(json.dumps([choice.name, choice.why, choice.seconds_by_name, reasons]))
 """
     environment = {**os.environ, "PATH": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("CXX", None)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
     )
-    name, why, seconds = json.loads(done.stdout)
+    name, why, seconds, reasons = json.loads(done.stdout)
     assert set(seconds) == {"dense", "gather"}
     assert name in seconds
     assert "without native: " in why
     assert "apt install g++" in why
+    assert reasons[:2] == [None, None]
+    assert reasons[2] in why

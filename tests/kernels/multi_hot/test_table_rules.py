@@ -1,6 +1,5 @@
 """Updates of touched rows, by XLA and by the native kernels, against Adam and others in float64."""
 
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -44,13 +43,6 @@ def one_step(rule: Rule, *, how: str) -> Step:
         )  # fmt: skip
 
     return step
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def draw(rng: np.random.Generator, step: int) -> Batch:

@@ -1,6 +1,5 @@
 """`take_rows` and `take_batches` against NumPy, and what they do with rows that are not there."""
 
-import secrets
 from typing import Any
 
 import numpy as np
@@ -82,13 +81,6 @@ def check_batches(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Non
         assert got[: len(ids)].tolist() == ids
         padding = [len(rows)] * (capacity - len(ids))
         assert places.tolist() == [*np.repeat(np.arange(len(rows)), np.diff(wanted)), *padding]
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def largest_of(values: type) -> int:

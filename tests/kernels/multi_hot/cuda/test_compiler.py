@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from kernels.cache import CACHE_VARIABLE
 from kernels.multi_hot.cuda import compiler
@@ -46,9 +47,15 @@ def test_code_for_each_gpu_is_compiled_once(
         image(nvrtc, (7, 0))
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="TensorFlow was given a GPU"
+)
+def test_without_a_gpu() -> None:
     with pytest.raises(NativeUnavailableError, match=r"TensorFlow sees none.*'gather'"):
         load_cuda()
+
+
+def test_a_library_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"libnvrtc"):
         Compiler(str(tmp_path / "libnvrtc.so"))
 

@@ -18,7 +18,7 @@ from kernels.multi_hot.cuda.workspace import workspace_words
 from kernels.multi_hot.native.build import find_compiler
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import DTYPES, assert_close
-from tests.kernels.multi_hot.contract import MultiHotContract
+from tests.kernels.multi_hot.contract import ProductContract
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 KERNEL_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
@@ -31,15 +31,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     return Emulator(tmp_path_factory.mktemp("emulator"))
 
 
-class TestEmulated(MultiHotContract):
+class TestEmulated(ProductContract):
     """What the contract says of XLA's programs is theirs who call the kernels; the rest holds here.
     Nothing is compiled, so each case runs in two orders instead."""
 
     implementation = "native"
     emulator: Emulator
-    # They have no CUDA kernels.
-    test_gradients_of_the_touched_rows = None
-    test_touched_rows_of_any_batch = None
 
     @pytest.fixture(autouse=True)
     def _emulator(self, built: Emulator) -> None:

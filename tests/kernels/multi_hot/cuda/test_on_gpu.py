@@ -10,20 +10,17 @@ import tensorflow as tf
 
 from kernels.multi_hot.cases import IMDB_500
 from tests.kernels.multi_hot.checks import value_and_gradient
-from tests.kernels.multi_hot.contract import MultiHotContract
+from tests.kernels.multi_hot.contract import ProductContract
 
 pytestmark = pytest.mark.skipif(
     not tf.config.list_physical_devices("GPU"), reason="needs a GPU that TensorFlow can use"
 )
 
 
-class TestOnGpu(MultiHotContract):
+class TestOnGpu(ProductContract):
     """All of it but errors, in whose place there is NaN."""
 
     implementation = "native"
-    # They have no CUDA kernels.
-    test_gradients_of_the_touched_rows = None
-    test_touched_rows_of_any_batch = None
 
     @pytest.fixture(autouse=True)
     def _on_gpu(self) -> Iterator[None]:

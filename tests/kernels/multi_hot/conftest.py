@@ -1,0 +1,14 @@
+"""What the tests of the multi-hot product share: random input, fresh in every run."""
+
+import secrets
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Of a seed that pytest shows when the test fails."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)

@@ -1,40 +1,67 @@
 """The benchmarks that CONTRIBUTING names run to their end on a machine of any speed."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from harness.data import store
+from harness.data.options import SyntheticOptions
+from harness.data.synthetic import synthetic_corpus
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{module}", *flags],
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "corpus"
+    options = SyntheticOptions(synthetic_rows=2_000, synthetic_tokens=1_000)
+    store.save(synthetic_corpus(options), folder, held_out_rows=400)
+    return folder
+
+
+def run(module: str, *flags: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """`python -m benchmarks.MODULE FLAGS` in this process: its exit code."""
+    monkeypatch.setattr(sys, "argv", [module, *flags])
+    try:
+        runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_what_observers_cost(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Turns of one epoch, as longer ones are on a slow machine.
+    flags = ("--data", str(data), "--rounds", "2", "--seconds", "0.001")
+    # Too short to judge by: its verdict is either.
+    assert run("observers_cost", *flags, monkeypatch=monkeypatch) in (0, 1)
+    out = capsys.readouterr().out
+    assert re.search(r"^bar 0\.98: (met|missed)$", out, re.MULTILINE)
+    assert re.search(r"^on: [\d,]+ examples/s", out, re.MULTILINE)
+
+
+def test_what_checkpoints_cost(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--data", str(data), "--rounds", "2", "--epochs", "1")
+    assert run("checkpoint_cost", *flags, monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^held_up_ms: -?[\d.]+ ms a checkpoint", out, re.MULTILINE)
+
+
+def test_threads() -> None:
+    """Over fewer steps than the benchmark's own 20,000. In a process whose threads are its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.threads", "--steps", "400"],
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_what_observers_cost() -> None:
-    # Turns of one epoch, as longer ones are on a slow machine.
-    done = run("observers_cost", "--rounds", "2", "--seconds", "0.001")
-    # Too short to judge by: its verdict is either.
-    assert done.returncode in (0, 1), done.stderr
-    assert re.search(r"^bar 0\.98: (met|missed)$", done.stdout, re.MULTILINE), done.stderr
-    assert re.search(r"^on: [\d,]+ examples/s", done.stdout, re.MULTILINE)
-
-
-def test_what_checkpoints_cost() -> None:
-    done = run("checkpoint_cost", "--rounds", "2", "--epochs", "1")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^held_up_ms: -?[\d.]+ ms a checkpoint", done.stdout, re.MULTILINE)
-
-
-def test_threads() -> None:
-    """Over fewer steps than the benchmark's own 20,000."""
-    done = run("threads", "--steps", "400")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\d+ threads at first, \d+ at last, \d+ at most$", done.stdout, re.MULTILINE)

@@ -105,47 +105,41 @@ def test_the_model_has_the_present_weights() -> None:
 
 
 def test_fit_again_goes_on() -> None:
+    """Also where another trainer has trained in between."""
     train = single()
-    once, twice = trainer(seed=3), trainer(seed=3)
+    once, twice, other = trainer(seed=3), trainer(seed=3), trainer(seed=2)
     together = once.fit(train, epochs=4, verbose=False).history["loss"]
     first = twice.fit(train, epochs=1, verbose=False).history["loss"]
+    other.fit(train, epochs=2, verbose=False)
     then = twice.fit(train, epochs=3, verbose=False).history["loss"]
     assert first + then == together
     assert once.step == twice.step == 28
 
 
-def test_two_trainers_live_side_by_side() -> None:
-    train = single()
-    alone = trainer(seed=1).fit(train, epochs=2, verbose=False).history["loss"]
-    one, other = trainer(seed=1), trainer(seed=2)
-    begun = one.fit(train, epochs=1, verbose=False).history["loss"]
-    other.fit(train, epochs=2, verbose=False)
-    assert begun + one.fit(train, epochs=1, verbose=False).history["loss"] == alone
-
-
-@pytest.mark.parametrize(("kind", "how"), [("single", "stream"), ("ragged labels", "resident")])
-def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path, kind: str, how: str) -> None:
+def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     """With dropout, BatchNormalization, several inputs and labels of each kind."""
-    train: Any = single() if kind == "single" else several(ragged_labels=True)
-    model = small if kind == "single" else wide
-
-    def fresh() -> harness.Trainer:
-        return trainer(model, seed=5, input=how)
-
-    whole = fresh().fit(train, validation=train, epochs=3, verbose=False).history
-    fresh().fit(train, validation=train, epochs=2, run_dir=tmp_path / "run", verbose=False)
-    resumed = fresh()
-    rest = resumed.fit(
-        train, validation=train, epochs=3, run_dir=tmp_path / "run", resume=True, verbose=False
-    )
-    assert rest.epoch == [2]
-    assert rest.history == {name: values[2:] for name, values in whole.items()}
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["test_loss"] == whole["val_loss"][-1]
-    outputs = resumed.predict(train)
-    resumed.save(tmp_path / "mine.keras")
-    np.savez(tmp_path / "rows.npz", outputs=outputs, **arrays(train))
-    subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True)
+    ways: list[tuple[Any, Any, str]] = [
+        (single(), small, "stream"),
+        (several(ragged_labels=True), wide, "resident"),
+    ]
+    for train, model, how in ways:
+        folder = tmp_path / how
+        settings = {"seed": 5, "input": how}
+        whole, begun, resumed = (trainer(model, **settings) for _ in range(3))
+        wanted = whole.fit(train, validation=train, epochs=3, verbose=False).history
+        begun.fit(train, validation=train, epochs=2, run_dir=folder / "run", verbose=False)
+        rest = resumed.fit(
+            train, validation=train, epochs=3, run_dir=folder / "run", resume=True, verbose=False
+        )
+        assert rest.epoch == [2]
+        assert rest.history == {name: values[2:] for name, values in wanted.items()}
+        summary = json.loads((folder / "run" / "summary.json").read_text())
+        assert summary["test_loss"] == wanted["val_loss"][-1]
+        outputs = resumed.predict(train)
+        resumed.save(folder / "mine.keras")
+        np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
+    folders = [str(tmp_path / how) for *_, how in ways]
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *folders], check=True)
 
 
 def arrays(rows: Any) -> dict[str, np.ndarray]:
@@ -162,22 +156,23 @@ def arrays(rows: Any) -> dict[str, np.ndarray]:
 
 ELSEWHERE = """
 import sys, numpy as np, harness
-folder = sys.argv[1]
-stored = dict(np.load(folder + "/rows.npz"))
-expected = stored.pop("outputs")
-parts = {}
-for name, array in stored.items():
-    name, bar, field = name.partition("|")
-    if bar:
-        parts.setdefault(name, {})[field] = array if array.ndim else int(array)
-    else:
-        parts[name] = array
-inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
-saved, of_run = (harness.load_model(folder + name) for name in ("/mine.keras", "/run/model.keras"))
-outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
-np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
-    np.testing.assert_array_equal(*pair)
+for folder in sys.argv[1:]:
+    stored = dict(np.load(folder + "/rows.npz"))
+    expected = stored.pop("outputs")
+    parts = {}
+    for name, array in stored.items():
+        name, bar, field = name.partition("|")
+        if bar:
+            parts.setdefault(name, {})[field] = array if array.ndim else int(array)
+        else:
+            parts[name] = array
+    inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
+    names = ("/mine.keras", "/run/model.keras")
+    saved, of_run = (harness.load_model(folder + name) for name in names)
+    outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
+        np.testing.assert_array_equal(*pair)
 """
 
 

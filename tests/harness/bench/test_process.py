@@ -84,19 +84,16 @@ def test_a_turn_of_no_time_is_one_window(process: MeasuredProcess) -> None:
     assert sum(turn.windows.seconds[:-1]) < 0.1
 
 
-def test_it_can_be_halted_between_turns(process: MeasuredProcess) -> None:
+def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> None:
     process.stop()
     state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
     assert state == "T"
     process.go_on()
     assert process.turn(steps=4).windows.num_steps == (4,)
-
-
-def test_a_killed_process_is_taken_for_one_without_memory(data: Path) -> None:
-    with MeasuredProcess(small(data)) as doomed:
-        os.kill(doomed.pid, signal.SIGKILL)
-        with pytest.raises(ProcessEndedError, match="as the system does when") as ended:
-            doomed.turn(steps=1)
+    # Killed, it is taken for one without memory.
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessEndedError, match="as the system does when") as ended:
+        process.turn(steps=1)
     assert ended.value.status == "out of memory"
 
 

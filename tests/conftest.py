@@ -14,6 +14,7 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -81,6 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Test modules that import TensorFlow have done so by now, and no test has run an operation."""
+    gc.freeze()
     if "tensorflow" not in sys.modules:
         return
     try:
@@ -90,6 +92,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             "TensorFlow ran before its CPU could be split into logical devices: a test module makes"
             " tensors while it is imported; move that into a fixture"
         ) from error
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After each file: TensorFlow keeps a part of every compiled function, which no later
+    collection of garbage needs to look through."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -344,7 +344,7 @@ void check_throwing_blocks(Random& random, Pool& pool) {
 
 int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device()();
-  const int rounds = argc > 2 ? std::atoi(argv[2]) : 300;
+  const int rounds = argc > 2 ? std::atoi(argv[2]) : 150;
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   Random random(seed);
   Pool none(0), one(1), two(2), five(5);

@@ -47,11 +47,14 @@ def test_import_compiles_and_loads_nothing(cache: Path) -> None:
 
 
 @needs_compiler
-def test_two_build_at_once(cache: Path) -> None:
+def test_two_build_at_once(cache: Path, tmp_path: Path) -> None:
     """Both get a library that can be loaded, and one library is left."""
     include = Path(tf.sysconfig.get_include())
+    sources = tmp_path / "small"
+    sources.mkdir()
+    (sources / "binding.cc").write_text('extern "C" int multi_hot_register() { return 1; }\n')
     with ThreadPoolExecutor() as pool:
-        first, second = pool.map(building.build, [include, include])
+        first, second = pool.map(building.build, [include] * 2, [sources] * 2)
     assert first.path == second.path
     assert {*cache.iterdir()} == {first.path}
     for library in (first, second):

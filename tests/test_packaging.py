@@ -6,8 +6,6 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import pytest
-
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,12 +17,15 @@ def test_wheel_ships_harness_and_kernels_alone(tmp_path: Path) -> None:
         source,
         ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "runs", "__pycache__"),
     )
-    command = [sys.executable, "-m", "pip", "--no-input", "--retries", "0", "wheel", "--no-deps"]
+    # With this environment's setuptools: no package index is asked, nor waited for.
+    command = [sys.executable, "-m", "pip", "--no-input", "wheel", "--no-deps"]
     built = subprocess.run(
-        [*command, "--wheel-dir", tmp_path, source], capture_output=True, text=True, timeout=120
+        [*command, "--no-build-isolation", "--wheel-dir", tmp_path, source],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    if "No matching distribution found for setuptools" in built.stderr:
-        pytest.skip("needs a package index: pip fetches setuptools to build the wheel")
     assert built.returncode == 0, built.stderr
 
     (wheel,) = tmp_path.glob("*.whl")

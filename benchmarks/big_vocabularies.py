@@ -41,18 +41,21 @@ class Program(NamedTuple):
     num_tokens: int
     module: str
     optimizer: str
+    dtype: str = "float32"
 
     @property
     def name(self) -> str:
         """For people."""
         whose = "PyTorch" if self.module == "pytorch_sparse" else "ours"
-        return f"{whose}, {self.optimizer}, {self.num_tokens:,} ids"
+        dtype = "" if self.dtype == "float32" else f" {self.dtype}"
+        return f"{whose}, {self.optimizer}{dtype}, {self.num_tokens:,} ids"
 
 
 OURS = [
     Program(_SMALL, "ours_by_rows", "dense"),
     *(Program(_LARGE, "ours_by_rows", o) for o in ("lazy_adam", "adagrad", "exact_adam", "dense")),
     *(Program(_LARGEST, "ours_by_rows", o) for o in ("lazy_adam", "adagrad", "exact_adam")),
+    *(Program(V, "ours_by_rows", "adagrad", "bfloat16") for V in (_LARGE, _LARGEST)),
 ]
 PEERS = [Program(_LARGE, "pytorch_sparse", optimizer) for optimizer in ("adam", "adagrad")]
 BARS = [
@@ -63,6 +66,8 @@ BARS = [
     (OURS[5], OURS[1], 0.5),
     (OURS[6], OURS[2], 0.5),
     (OURS[7], OURS[3], 0.5),
+    (OURS[8], OURS[0], 0.7),
+    (OURS[9], OURS[8], 0.5),
     (OURS[1], PEERS[0], 3.0),
     (OURS[2], PEERS[1], 3.0),
 ]
@@ -90,6 +95,7 @@ def started(program: Program, folder: Path) -> Iterator[Peer]:
     command = [sys.executable, "-m", f"benchmarks.peers.{program.module}", "--data", str(folder)]
     command += ["--batch-size", str(_BATCH_SIZE), "--threads", str(_NUM_THREADS)]
     command += ["--option", program.optimizer, "--option", f"V={program.num_tokens}"]
+    command += ["--option", program.dtype] if program.module == "ours_by_rows" else []
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

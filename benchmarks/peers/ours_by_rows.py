@@ -1,4 +1,7 @@
-"""This harness with a large table. Options: what updates the table; `V=` and the number of ids."""
+"""This harness with a large table.
+
+Options: what updates the table; `V=` and the number of ids; the table's dtype.
+"""
 
 import os
 
@@ -17,7 +20,7 @@ _NUM_ORDERS = 10
 
 def main() -> None:
     (num_tokens,) = (int(o.removeprefix("V=")) for o in TASK.options if o.startswith("V="))
-    (table_optimizer,) = (o for o in TASK.options if not o.startswith("V="))
+    table_optimizer, dtype = (o for o in TASK.options if not o.startswith("V="))
     rows = harness.RaggedSets(
         values=TASK.values,
         row_splits=TASK.row_splits,
@@ -25,7 +28,9 @@ def main() -> None:
         num_tokens=num_tokens,
         name="benchmark",
     ).unique()
-    network = default_network(dropout=(0.0, 0.0, 0.0), num_tokens=num_tokens, num_classes=2)
+    network = default_network(
+        dropout=(0.0, 0.0, 0.0), num_tokens=num_tokens, num_classes=2, table_dtype=dtype
+    )
     trainer = harness.Trainer(
         network,
         batch_size=TASK.batch_size,

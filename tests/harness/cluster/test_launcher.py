@@ -15,6 +15,7 @@ from harness.cluster.launcher import (
     Place,
     command_at,
     local_places,
+    reachable,
     remote_places,
     run_job,
 )
@@ -86,17 +87,29 @@ def test_a_signal_reaches_the_workers() -> None:
     assert (code, errors) == (143, [])
 
 
-def test_a_signal_reaches_workers_on_other_hosts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which ssh does not pass on; one that runs the command here, in a terminal as ssh -tt does."""
+@pytest.fixture
+def ssh_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ssh that runs a command on this machine, in a terminal as with -tt; the host `gone` does
+    not answer."""
     ssh = tmp_path / "ssh"
     ssh.write_text(
         f"#!{sys.executable}\nimport os, pty, sys\n"
+        "if sys.argv[-2] == 'gone': sys.exit(255)\n"
         "sys.exit(os.waitstatus_to_exitcode(pty.spawn(['/bin/sh', '-c', sys.argv[-1]])))\n"
     )
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("ssh_to_here")
+def test_hosts_that_do_not_answer_are_left_out() -> None:
+    places = remote_places(["a", "gone", "b"], None)
+    assert reachable(places) == [places[0], places[2]]
+
+
+@pytest.mark.usefixtures("ssh_to_here")
+def test_a_signal_reaches_workers_on_other_hosts() -> None:
+    """Which ssh does not pass on."""
     text = "import signal; signal.signal(2, lambda *_: sys.exit(130)); print('up', flush=True); "
     out = io.StringIO()
     job = Job(remote_places(["a", "b"], None), program(text + "time.sleep(99)"), out, io.StringIO())

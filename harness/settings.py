@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.engine.table_choice import TablesAsked
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _RESIDENT_SHARE = 0.25
 """Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
@@ -47,7 +48,7 @@ class Settings:
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
     `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
 
-    table_optimizer: Literal["auto", "dense", "adam", RowOptimizer] = "auto"
+    table_optimizer: TableOptimizer = "auto"
     """Of the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows; `adam`:
     that too, which must be Adam. The others change only the rows of a batch's ids: `sgd`;
     `adagrad`, with one sum for each row; `lazy_adam`, which is not Adam, because it leaves out what

@@ -11,7 +11,7 @@ from harness.bench.results import AXES
 from harness.checks import parse_share, require, require_count, require_even_shares
 from harness.cli.train import ExperimentConfig, check_folder
 from harness.errors import InputError
-from harness.settings import Precision, Settings
+from harness.settings import Precision, Settings, TableOptimizer
 from kernels.multi_hot import Implementation
 
 
@@ -37,6 +37,9 @@ class GridConfig:
     steps_per_dispatch: tuple[Literal["auto"] | int, ...] = ("auto",)
     """Optimizer steps in one call of the compiled function."""
 
+    table_optimizer: TableOptimizer = "auto"
+    """What updates the table of the multi-hot layer in every cell, as of `harness train`."""
+
     seed: int = 0
     """Seed of the initial weights, the row order and dropout; the same in every cell."""
 
@@ -51,7 +54,7 @@ class GridConfig:
                 raise InputError(f"{flag} names {twice[0]} more than once; name each value once")
         for point in itertools.product(*(getattr(self, axis) for axis in AXES)):
             cell = dict(zip(AXES, point, strict=True))
-            Settings(**cell, seed=self.seed)  # its own checks
+            Settings(**cell, seed=self.seed, table_optimizer=self.table_optimizer)  # its checks
             if cell["replicas"] != "auto":
                 require_even_shares(cell["batch_size"], cell["replicas"])
 

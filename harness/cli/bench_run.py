@@ -148,7 +148,9 @@ def settings_of(
         data=DataConfig(data=str(data.absolute()), unique=config.data.unique),
         model=config.model,
         optimizer=config.optimizer,
-        execution=Settings(**execution, seed=config.grid.seed),
+        execution=Settings(
+            **execution, seed=config.grid.seed, table_optimizer=config.grid.table_optimizer
+        ),
     )
     if over:
         names = flattened(asdict(asked)) | dict(over)

@@ -237,30 +237,28 @@ class Cluster:
         rows = self.gather(padded)
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def arrays_of_chief(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The chief's values of arrays that all workers have, of the same names and types.
+    def arrays_of_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The chief's values of arrays that all workers have, of the same names and types, in the
+        place of these, one after the other.
 
         Raises:
             InputError: in all workers, when one has others.
         """
         if self.is_alone:
-            return dict(arrays)
+            return arrays
         kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
         self.require_same({"model or optimizer": kinds})
-        bits = _bits(b"".join(array.tobytes() for array in arrays.values()))
-        if not self.is_chief:
-            bits = np.zeros_like(bits)
-        parts = [
-            self._reduce(bits[first : first + _MAX_NUMBERS])
-            for first in range(0, len(bits), _MAX_NUMBERS)
-        ]
-        data = np.concatenate(parts).tobytes()
-        found, start = {}, 0
         for name, array in arrays.items():
-            own = np.frombuffer(data[start : start + array.nbytes], array.dtype)
-            found[name] = own.reshape(array.shape)
-            start += array.nbytes
-        return found
+            bits = _bits(array.tobytes())
+            if not self.is_chief:
+                bits = np.zeros_like(bits)
+            parts = [
+                self._reduce(bits[first : first + _MAX_NUMBERS])
+                for first in range(0, len(bits), _MAX_NUMBERS)
+            ]
+            data = np.concatenate(parts or [bits]).tobytes()[: array.nbytes]
+            arrays[name] = np.frombuffer(data, array.dtype).reshape(array.shape)
+        return arrays
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:

@@ -121,6 +121,7 @@ class Job:
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._places = tuple(places)
+        self._typed = False
         self._processes: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
         for index, place in enumerate(places):
@@ -161,9 +162,12 @@ class Job:
                 if place.host is None or number == signal.SIGKILL:
                     process.send_signal(number)
                     continue
+                if number == signal.SIGUSR1 and self._typed:
+                    continue  # a second one changes nothing, but a second Ctrl-C would
                 assert process.stdin is not None
                 process.stdin.write(_CTRL_C)
                 process.stdin.flush()
+        self._typed = True
 
     def wait(self, *, poll_seconds: float = 0.1) -> tuple[int, int | None]:
         """Waits until all have ended; once one has failed, ends the others.

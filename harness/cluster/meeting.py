@@ -127,7 +127,7 @@ def _as_worker(member: Membership, hello: Mapping[str, Any], wait_seconds: float
             )
         time.sleep(_RETRY_SECONDS)
     if "refusal" in answer:
-        raise (LostWorkerError if answer["missing"] else InputError)(answer["refusal"])
+        raise (LostWorkerError if answer.get("missing") else InputError)(answer["refusal"])
     told: dict[str, Any] = answer["told"]
     return told
 

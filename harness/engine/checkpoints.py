@@ -20,7 +20,7 @@ import tensorflow as tf
 from harness.background import Background
 from harness.data.archive import Archive
 from harness.engine.saving import saved_in, step_of
-from harness.engine.state import MODEL_PREFIX, State, variables_by_name
+from harness.engine.state import ITERATION, MODEL_PREFIX, State, variables_by_name
 from harness.engine.stored import as_dtype, portable_dtype
 from harness.errors import InputError
 from harness.files import json_text
@@ -242,7 +242,7 @@ def load_weights(path: Path, model: keras.Model) -> bool:
                 )
             arrays |= found
         steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
-        lags = any(((last > 0) & (last < step_of(path))).any() for last in steps)
+        lags = any(((s > 0) & (s < archive.read_array(ITERATION))).any() for s in steps)
     for name, variable in variables_by_name(model).items():
         variable.assign(as_dtype(arrays[name], tf.as_dtype(variable.dtype)))
     return lags

@@ -245,11 +245,14 @@ class Program:
 
     def alone_seconds(self, call: Call, batches: Sequence[AnyBatches]) -> float:
         """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
-        changes no state."""
+        changes no state. Tables that are updated by rows are not updated: a large one would have
+        to be copied."""
         assert isinstance(self._step, StepInTwo)
         made = self._loop_in_two(self._step, 0, call.num_steps, call.capacity, exchanging=False)
         loop = tf.function(made, autograph=False)
-        saved = [variable.numpy() for variable in self._states[0].variables]
+        variables = self._states[0].without_tables
+        saved = [variable.numpy() for variable in variables]
+        self._states[0].tables.freeze(True)
         seconds = []
         with tf.device(self._device_names[0]):
             first = tf.constant(call.first, tf.int64)
@@ -257,8 +260,9 @@ class Program:
                 start = time.perf_counter()
                 loop(batches[0], first).numpy()
                 seconds.append(time.perf_counter() - start)
-        for variable, value in zip(self._states[0].variables, saved, strict=True):
+        for variable, value in zip(variables, saved, strict=True):
             variable.assign(value)
+        self._states[0].tables.freeze(False)
         return min(seconds) / call.num_steps
 
     def _in_two(

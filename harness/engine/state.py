@@ -28,6 +28,8 @@ _SEED_STRIDE = 1_000_003
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """What names begin with."""
 _ROWS_AT_ONCE = 2**16
+ITERATION = "optimizer/iteration"
+"""The name under which a state has the number of updates."""
 _COMMON = ("iteration", "learning_rate")
 """Variables that every optimizer has."""
 
@@ -289,7 +291,7 @@ class State:
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
         """Takes up what `save` returned, of the same names, types and shapes; each array is asked
-        for once, when it is its turn."""
+        for when it is its turn."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
         self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -65,7 +66,7 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
         return Choice(name="dense", why=why)
     why = f"{why}; the same as on all rows, up to rounding"
     if asked.num_devices > 1:
-        sent, table = _exchanged(asked), layer.num_tokens * layer.units
+        sent, table = _exchanged(asked, layers), sum(la.num_tokens * la.units for la in layers)
         if sent >= table:
             why = f"devices would exchange {sent:,} numbers a step instead of the table's {table:,}"
             return Choice(name="dense", why=why)
@@ -109,7 +110,8 @@ def plans_of(
 
 
 def kept_by_rows(kind: str) -> int:
-    """Bytes that an optimizer of touched rows keeps for each byte of a table, rounded down."""
+    """Bytes that an optimizer of touched rows keeps for each byte of a float32 table, rounded
+    down."""
     slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
     return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
 
@@ -173,14 +175,14 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
     return rule
 
 
-def _exchanged(asked: TablesAsked) -> int:
-    """Numbers that hold a batch's ids and the gradients of its products."""
-    per_row = 0.0
-    for layer in layers_of(asked.model).values():
-        per_row += layer.units + max(
-            sets.nnz / sets.num_rows for sets in asked.train.ragged.values()
-        )
-    return round(per_row * asked.batch_size)
+def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
+    """Numbers that hold a batch's ids, their weights, and the gradients of the products of some
+    layers."""
+    ids = max(
+        sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)
+        for sets in asked.train.ragged.values()
+    )
+    return round(sum(layer.units + ids for layer in layers) * asked.batch_size)
 
 
 def _touched_rows(asked: TablesAsked) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.checks import require, require_count
 from harness.data.options import MAX_NGRAMS, BuildOptions
@@ -57,6 +57,9 @@ class Space:
 
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
+
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the multi-hot layer's table, as of `harness train`."""
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -163,6 +166,7 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
         "hidden_units": [values["width"]] * depth,
         "dropout": [values["dropout"]] * depth,
         "activation": space.activation,
+        "table_dtype": space.table_dtype,
         **{name: values[name] for name in ("ngrams", "num_tokens") if name in values},
     }
 

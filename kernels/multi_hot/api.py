@@ -72,6 +72,7 @@ def multi_hot_dense(
         )
     _check_dtype(table.dtype)
     values, row_splits = _check_sets(values, row_splits)
+    dtype = _check_dtype(dtype or table.dtype)
     problem = Problem(
         values,
         row_splits,
@@ -80,8 +81,9 @@ def multi_hot_dense(
         unique,
         _check_rowids(value_rowids, product, implementation),
         None if weights is None else _check_weights(weights, values),
+        dtype,
     )
-    return _differentiable(product, table, problem, _check_dtype(dtype or table.dtype))
+    return _differentiable(product, table, problem, dtype)
 
 
 def multi_hot(

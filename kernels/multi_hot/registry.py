@@ -39,6 +39,7 @@ class Problem(NamedTuple):
     unique: bool  # the caller's promise that no row holds an id twice
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
+    result: Any = None  # the dtype that is asked for; None: the table's
 
 
 def _touch(problem: Problem) -> Any:

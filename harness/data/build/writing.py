@@ -38,10 +38,10 @@ def write(
         """Its test rows and its train rows; its tokens, and those that are not known."""
         test, train = rows.test[places], rows.train[places]
         used = test | train
+        if not used.any():  # perhaps the block has no rows
+            return [None, None], 0, 0
         sets = with_ids(block, vocabulary)
         if not used.all():
-            if not used.any():
-                return [None, None], 0, 0
             sets, test = sets.take(np.flatnonzero(used)), test[used]
         counts = sets.nnz, int((sets.values == vocabulary.unknown_id).sum())
         if vocabulary.start_id is not None:

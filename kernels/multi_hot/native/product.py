@@ -34,7 +34,9 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
     weighted = problem.weights is not None
     target = "multi_hot_weighted_forward" if weighted else "multi_hot_forward"
     dtypes = _on_host(problem)
-    if table.dtype == tf.bfloat16:  # as it is: a copy in float32 would be twice its size
+    if table.dtype == tf.bfloat16 and problem.result == tf.float32:
+        # Of a large table, whose copy in float32 would be twice its size. Others are converted,
+        # and need no further library.
         load(ROW_SOURCES)
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(

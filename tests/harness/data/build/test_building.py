@@ -145,6 +145,13 @@ def test_what_cannot_be_built_is_told(
         harness.load(path, **options)
 
 
+def test_a_file_that_was_cut_off_has_its_other_rows(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "cut.csv", [(f"{word} film", word) for word in "abababab"])
+    whole = harness.load(path).train.num_rows
+    path.write_text(path.read_text() + "no lab")  # a block of its own, without a row
+    assert harness.load(path).train.num_rows == whole
+
+
 def test_test_rows_are_drawn_by_class(tmp_path: Path) -> None:
     rows = [(f"text {number}", "rare" if number < 20 else "common") for number in range(100)]
     path = write_csv(tmp_path / "sorted.csv", rows)

@@ -49,6 +49,7 @@ def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None
         "hidden_units": [16, 16],
         "dropout": [0.0, 0.0],
         "activation": "relu",
+        "table_dtype": "float32",
         "ngrams": 1,
         "num_tokens": 10_000,
     }

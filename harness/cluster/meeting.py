@@ -16,9 +16,9 @@ from harness.errors import InputError, LostWorkerError
 
 _RETRY_SECONDS = 0.1
 _MAX_BYTES = 2**20
+"""Of a message."""
 _HELLO_SECONDS = 5.0
 """For what has connected to the chief: a stranger that says nothing must not hold up the others."""
-"""Of a message."""
 
 
 def meet(

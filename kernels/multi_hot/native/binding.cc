@@ -11,26 +11,6 @@
 namespace multi_hot {
 namespace {
 
-ffi::Error run_forward(ffi::ThreadPool& pool, Floats& table, const Sets& sets, Floats& y) {
-  const int64_t H = table.dimensions()[1];
-  return run([&] { return forward(sets, table.typed_data(), H, y.typed_data(), pool); });
-}
-
-// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
-ffi::Error forward_call(ffi::ThreadPool pool, Floats table, Int32s values, Int64s splits,
-                        bool unique, ffi::Result<Floats> y) {
-  return run_forward(pool, table, make_sets(values, splits, table.dimensions()[0], unique), *y);
-}
-
-// The same with weights [N]
-ffi::Error weighted_forward_call(ffi::ThreadPool pool, Floats table, Int32s values, Int64s splits,
-                                 Floats weights, ffi::Result<Floats> y) {
-  return with_weights(values, weights, [&] {
-    const int64_t V = table.dimensions()[0];
-    return run_forward(pool, table, make_sets(values, splits, V, false, weights.typed_data()), *y);
-  });
-}
-
 ffi::Error run_backward(ffi::ThreadPool& pool, Floats& dy, const Sets& sets, Floats& dw,
                         Int32s& ends, ffi::Buffer<ffi::U16>& rows, float* weights) {
   const int64_t H = dw.dimensions()[1];
@@ -66,27 +46,10 @@ ffi::Error weighted_backward_call(ffi::ThreadPool pool, Floats dy, Int32s values
   });
 }
 
-// What both passes begin with, without weights and with.
-auto product_binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<Int32s>()
-      .Arg<Int64s>()
-      .Attr<bool>("unique")
-      .Ret<Floats>();
-}
-auto weighted_binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Floats>()
-      .Arg<Int32s>()
-      .Arg<Int64s>()
-      .Arg<Floats>()
-      .Ret<Floats>();
-}
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call, product_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_call, weighted_binding());
+constexpr auto* forward_floats = forward_call<float, Floats>;
+constexpr auto* weighted_forward_floats = weighted_forward_call<float, Floats>;
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_floats, product_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_floats, weighted_binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
                               product_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

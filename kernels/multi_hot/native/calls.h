@@ -1,4 +1,7 @@
-// What every custom call shares: XLA's buffers, and exceptions as XLA's errors.
+// What the custom calls of both libraries share: XLA's buffers, exceptions as XLA's errors, and the
+// forward pass, whose table is of either type.
+//
+// Shapes: B rows, V num_tokens, H units, N values.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +9,7 @@
 #include <new>
 #include <string>
 
+#include "product.h"
 #include "sets.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -47,6 +51,54 @@ ffi::Error with_weights(Int32s& values, Floats& weights, Call call) {
     return ffi::Error::InvalidArgument("there must be one weight for each value");
   }
   return call();
+}
+
+template <class Element, class Table>
+ffi::Error run_forward(ffi::ThreadPool& pool, Table& table, const Sets& sets, Floats& y) {
+  const auto* elements = static_cast<const Element*>(table.untyped_data());
+  const int64_t H = table.dimensions()[1];
+  return run([&] { return forward(sets, elements, H, y.typed_data(), pool); });
+}
+
+// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
+template <class Element, class Table>
+ffi::Error forward_call(ffi::ThreadPool pool, Table table, Int32s values, Int64s splits,
+                        bool unique, ffi::Result<Floats> y) {
+  const Sets sets = make_sets(values, splits, table.dimensions()[0], unique);
+  return run_forward<Element>(pool, table, sets, *y);
+}
+
+// The same with weights [N]
+template <class Element, class Table>
+ffi::Error weighted_forward_call(ffi::ThreadPool pool, Table table, Int32s values, Int64s splits,
+                                 Floats weights, ffi::Result<Floats> y) {
+  return with_weights(values, weights, [&] {
+    const int64_t V = table.dimensions()[0];
+    const Sets sets = make_sets(values, splits, V, false, weights.typed_data());
+    return run_forward<Element>(pool, table, sets, *y);
+  });
+}
+
+// What both passes begin with, without weights and with; the matrix is the table, or dy.
+template <class Matrix = Floats>
+auto product_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Matrix>()
+      .template Arg<Int32s>()
+      .template Arg<Int64s>()
+      .template Attr<bool>("unique")
+      .template Ret<Floats>();
+}
+template <class Matrix = Floats>
+auto weighted_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Matrix>()
+      .template Arg<Int32s>()
+      .template Arg<Int64s>()
+      .template Arg<Floats>()
+      .template Ret<Floats>();
 }
 
 }  // namespace

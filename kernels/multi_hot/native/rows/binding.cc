@@ -3,7 +3,6 @@
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
 #include "../calls.h"
-#include "../product.h"
 #include "large_pages.h"
 #include "table_update.h"
 #include "touched.h"
@@ -151,26 +150,8 @@ ffi::Error update_call(ffi::ThreadPool pool, Int32s active, Floats scalars, Int6
 
 using Halves = ffi::Buffer<ffi::BF16>;
 
-ffi::Error run_forward(ffi::ThreadPool& pool, Halves& table, const Sets& sets, Floats& y) {
-  const auto* elements = static_cast<const Bfloat16*>(table.untyped_data());
-  const int64_t H = table.dimensions()[1];
-  return run([&] { return forward(sets, elements, H, y.typed_data(), pool); });
-}
-
-// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
-ffi::Error forward_call(ffi::ThreadPool pool, Halves table, Int32s values, Int64s splits,
-                        bool unique, ffi::Result<Floats> y) {
-  return run_forward(pool, table, make_sets(values, splits, table.dimensions()[0], unique), *y);
-}
-
-// The same with weights [N]
-ffi::Error weighted_forward_call(ffi::ThreadPool pool, Halves table, Int32s values, Int64s splits,
-                                 Floats weights, ffi::Result<Floats> y) {
-  return with_weights(values, weights, [&] {
-    const int64_t V = table.dimensions()[0];
-    return run_forward(pool, table, make_sets(values, splits, V, false, weights.typed_data()), *y);
-  });
-}
+constexpr auto* forward_halves = forward_call<Bfloat16, Halves>;
+constexpr auto* weighted_forward_halves = weighted_forward_call<Bfloat16, Halves>;
 
 // (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
 //  parts of exact Adam) -> the parts
@@ -197,22 +178,9 @@ ffi::Error catch_up_call(ffi::ThreadPool pool, Int32s active, Int32s all, Int64s
   });
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Halves>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int64s>()
-                                  .Attr<bool>("unique")
-                                  .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Halves>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int64s>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_halves, product_binding<Halves>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_halves,
+                              weighted_binding<Halves>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kTouch, touch_call,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

@@ -64,8 +64,12 @@ def build(
     """
     problems = Problems(strict=options.strict)
     blocks = BlockFiles(blocks_folder)
-    facts = _numbered(source, options, blocks, problems, progress)
-    rows = settled(facts, problems, test_split=options.test_split, seed=seed)
+    rows = settled(  # which holds all that is still needed of the facts
+        _numbered(source, options, blocks, problems, progress),
+        problems,
+        test_split=options.test_split,
+        seed=seed,
+    )
     vocabulary = numbered_vocabulary(rows, options, blocks)
     folder.mkdir()
     num_ids, num_unknown = write(rows, vocabulary, blocks, folder, unique=unique)

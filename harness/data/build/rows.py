@@ -96,12 +96,12 @@ class Rows:
 
     def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
         """The parts of a store for these rows: `labels`, or sets of them."""
+        if not self.is_multi_label:  # each row has one
+            return {"labels": self.labels[rows].astype(np.int32)}
         lengths = np.diff(self.label_splits)[rows]
         splits = np.concatenate([[0], np.cumsum(lengths)])
         source = np.repeat(self.label_splits[rows] - splits[:-1], lengths)
         labels = self.labels[source + np.arange(splits[-1])].astype(np.int32)
-        if not self.is_multi_label:
-            return {"labels": labels}
         no_labels = np.zeros(rows.shape[0], np.int32)
         return {"labels": no_labels, "label_values": labels, "label_splits": splits}
 

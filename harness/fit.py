@@ -56,6 +56,12 @@ from harness.start import dataset_info, identity, run_start
 from harness.timeline import Timeline
 from kernels.files import replacing
 
+_IN_PART = (
+    "the model's BatchNormalization layers need sums over all workers in the middle of a step: "
+    "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
+    "what comes after it"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -239,6 +245,8 @@ def fit(
             observer.on_start(start)
             for why in skipped:
                 observer.on_message(Message(kind="warning", text=f"{why} It is skipped."))
+            if setup.engine.compiles_in_part:
+                observer.on_message(Message(kind="note", text=_IN_PART))
         timeline.mark("start of the run")
         # A run that was killed after a callback had stopped it is only completed.
         stopped = start_step > 0 and cluster.any(keras_callbacks.wants_to_stop)

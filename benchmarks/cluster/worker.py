@@ -14,23 +14,30 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.initializers import GlorotUniform
 
-from harness import RaggedSets, Task, Trainer
+from harness import MultiHotDense, RaggedSets, Task, Trainer
 from harness.model.network import default_network
 
-ROWS, BATCH, NUM_TOKENS = 600, 60, 300
+ROWS, BATCH, NUM_TOKENS, MANY_TOKENS = 600, 60, 300, 20_000
 """Shares of a batch for 1, 2, 3, 4, 5 and 6 workers; the last batch of an epoch is a whole one."""
 
 
-def sets(*, rows: int = ROWS, seed: int = 0, weight: float | None = None) -> RaggedSets:
+def sets(
+    *,
+    rows: int = ROWS,
+    seed: int = 0,
+    weight: float | None = None,
+    num_tokens: int = NUM_TOKENS,
+) -> RaggedSets:
     """Random rows whose label is learnable. With `weight`, ids have weights: this one in row 7,
     else 1."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 20, rows)
     splits = np.concatenate([[0], np.cumsum(lengths)])
-    values = rng.integers(0, NUM_TOKENS, splits[-1])
+    values = rng.integers(0, num_tokens, splits[-1])
     labels = np.array(
-        [np.median(values[a:b]) < NUM_TOKENS / 2 for a, b in itertools.pairwise(splits)]
+        [np.median(values[a:b]) < num_tokens / 2 for a, b in itertools.pairwise(splits)]
     )
     weights = np.ones(len(values), np.float32)
     weights[splits[7]] = weight or 1
@@ -38,27 +45,39 @@ def sets(*, rows: int = ROWS, seed: int = 0, weight: float | None = None) -> Rag
         values=values,
         row_splits=splits,
         labels=labels.astype(np.int64),
-        num_tokens=NUM_TOKENS,
+        num_tokens=num_tokens,
         weights=None if weight is None else weights,
         name="random rows",
     )
+
+
+def normalized(inputs: Any) -> Any:
+    """A network that needs sums over all rows of a batch on the way."""
+    # Without biases, of which normalization leaves nothing: Adam would make steps of rounding.
+    own, hidden, last = (GlorotUniform(seed=seed) for seed in (1, 2, 3))
+    x = MultiHotDense(16, NUM_TOKENS, use_bias=False, kernel_initializer=own)(inputs)
+    x = keras.activations.gelu(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Dense(8, use_bias=False, kernel_initializer=hidden)(x)
+    x = keras.activations.gelu(keras.layers.BatchNormalization()(x))
+    return keras.layers.Dense(1, kernel_initializer=last)(x)
 
 
 def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
     """Trains one case; what this worker has of it afterwards."""
     huge = case == "one overflow in float16"
     by_rows = case == "touched rows"
+    num_tokens = MANY_TOKENS if by_rows or case == "large table" else NUM_TOKENS
     network = default_network(
         hidden_units=(16, 8),
         dropout=(0.0, 0.0),
         activation="gelu",
-        num_tokens=NUM_TOKENS,
+        num_tokens=num_tokens,
         num_classes=2,
         seed=1,
     )
     accumulate = 4 if case == "gradient accumulation" else None
     trainer = Trainer(
-        network,
+        normalized if case == "batch normalization" else network,
         optimizer=partial(
             keras.optimizers.Adam, learning_rate=0.01, gradient_accumulation_steps=accumulate
         ),
@@ -70,9 +89,9 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
         input="stream" if case == "stream" else "resident",
         steps_per_dispatch=1,
     )
-    held_out = sets(rows=101, seed=1, weight=1.0 if huge else None)
+    held_out = sets(rows=101, seed=1, weight=1.0 if huge else None, num_tokens=num_tokens)
     trainer.fit(
-        sets(weight=1e30 if huge else None),  # more than float16 holds
+        sets(weight=1e30 if huge else None, num_tokens=num_tokens),  # more than float16 holds
         validation=held_out,
         epochs=-(-steps * BATCH // ROWS),
         run_dir=folder / case.replace(" ", "-"),
@@ -93,7 +112,16 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
     }
 
 
-CASES = ("float32", "gradient accumulation", "one overflow in float16", "stream", "touched rows")
+CASES = (
+    "float32",
+    "gradient accumulation",
+    "one overflow in float16",
+    "stream",
+    "touched rows",
+    "large table",
+    "batch normalization",
+)
+"""Of the large table, workers exchange ids and the gradients of products."""
 
 
 def losses(folder: Path, case: str) -> np.ndarray:

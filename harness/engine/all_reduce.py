@@ -6,7 +6,8 @@ over gRPC, through the host's memory.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal
 
 import tensorflow as tf
@@ -22,6 +23,9 @@ _KEYS_OF_GROUP = 100_000
 """One of all devices, one of the first of each worker, and one for the devices of each worker."""
 _GROUPS: dict[tuple[str, ...], int] = {}
 """TensorFlow tells groups of devices apart by keys, which are the same in all workers."""
+_FIRST_KEYS = itertools.count(0, 10_000)
+"""By these TensorFlow tells apart the tensors that a group sums, each of which has one shape, of
+which one program has fewer than half the step."""
 
 
 def settled_all_reduce(
@@ -77,6 +81,14 @@ class AllReduce:
         self._size = len(names) * cluster.num_workers
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
+        self._first_keys: dict[Hashable, int] = {}
+
+    def keys(self, program: Hashable) -> Iterator[int]:
+        """Keys for the tensors of a program, in order. All workers ask for programs in one order,
+        and every device of a worker for each."""
+        if program not in self._first_keys:
+            self._first_keys[program] = next(_FIRST_KEYS)
+        return itertools.count(self._first_keys[program])
 
     def __call__(
         self, device: int, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
@@ -85,7 +97,7 @@ class AllReduce:
 
         Args:
             device: which of this worker's.
-            instance_keys: gives a key for each, the same in all workers and on all devices.
+            instance_keys: of `keys`.
             tensors: of this device.
         """
         if self._size == 1:

@@ -20,8 +20,8 @@ import tensorflow as tf
 from harness.background import Background
 from harness.data.archive import Archive
 from harness.engine.saving import saved_in, step_of
-from harness.engine.state import ITERATION, MODEL_PREFIX, State, variables_by_name
-from harness.engine.stored import as_dtype, portable_dtype
+from harness.engine.state import ITERATION, MODEL_PREFIX, State
+from harness.engine.stored import as_dtype, portable_dtype, variables_by_name
 from harness.errors import InputError
 from harness.files import json_text
 from harness.memory import free_bytes

@@ -69,7 +69,11 @@ class Engine:
         self.alone_step_seconds: float | None = None
         """Of a step without its all-reduce; None before training, and for one worker."""
         call = Caller(
-            model, implementation=implementation, unique=unique, num_devices=devices.num_shares
+            model,
+            implementation=implementation,
+            unique=unique,
+            num_devices=devices.num_shares,
+            num_workers=devices.cluster.num_workers,
         )
         program = functools.partial(
             Program,
@@ -95,6 +99,11 @@ class Engine:
         """The optimizer's, now; as the shortest number that is this float32: 0.001, not
         0.0010000000474974513."""
         return float(str(np.float32(self.states[0].optimizer.learning_rate)))
+
+    @property
+    def compiles_in_part(self) -> bool:
+        """Whether only a part of a training step is compiled."""
+        return self._step.sums_early and not self._cluster.is_alone
 
     def take_unused(self) -> tuple[str, ...]:
         """Names of weights that the loss does not depend on, once; known when a step is traced."""

@@ -1,35 +1,61 @@
-"""What devices exchange for a table that is updated by touched rows.
+"""What devices exchange for a table: not the gradients of its rows.
 
-Not the gradients of rows. Those follow from the batch's ids and from dy, the gradient of the
-products, which are far smaller: for each row of a batch with 130 ids and 50 units, 180 numbers
-instead of 6,630. So each device gets the ids and dy of all, and finds the gradients of all touched
-rows as one device alone would, in the same order.
+Those follow from the batch's ids and from dy, the gradient of the products, which are far smaller:
+for each row of a batch with 130 ids and 50 units, 180 numbers instead of 6,630. So each device gets
+the ids and dy of all, and finds the gradients as one device alone would, in the same order: those
+of the touched rows, where a table is updated by them; or between workers that of a whole table,
+where this is less to send.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from harness.engine.tables import RowGradient, Table
+from harness.engine.tables import ProductGradient, RowGradient
 from harness.errors import InputError
-from kernels.multi_hot import touched_rows
+from harness.model.layers import MultiHotDense, ProductCalls
+from kernels.multi_hot import table_gradient, touched_rows
 
 MAX_NUMBER = 2**24
 """Up to here float32 holds every integer, so that ids and gradients travel in one vector."""
+_LARGE = 2**16
+"""Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip."""
+
+
+def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCalls:
+    """For the layers of a step whose tables' gradients are found from ids and dy of all devices.
+
+    Args:
+        watch: of the tape.
+        num_devices: over all workers.
+    """
+
+    def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
+        table = layer.num_tokens * layer.units
+        if table < _LARGE or not layer.kernel.trainable or layer.kernel_regularizer is not None:
+            return False
+        num_values = inputs["values"].shape[0]
+        if max(num_values, layer.num_tokens) > MAX_NUMBER:
+            return False
+        num_splits = inputs["row_splits"].shape[0]
+        sent = num_values * (2 if "weights" in inputs else 1)
+        sent += num_splits + (num_splits - 1) * layer.units
+        return bool(sent * num_devices < table)
+
+    return ProductCalls(watch=watch, pays=pays)
 
 
 class _Packed(NamedTuple):
     """What a vector holds: the parts' names and shapes, in order."""
 
-    table: Table
-    unique: bool
+    of: RowGradient | ProductGradient
     shapes: dict[str, list[int]]
 
 
 class Exchange:
-    """The rows of all tables of a step."""
+    """What one step sends of all weights."""
 
     def __init__(self, num_devices: int) -> None:
         """Args:
@@ -37,52 +63,71 @@ class Exchange:
         """
         self._num_devices = num_devices
         self._packed: list[_Packed] = []
+        self._is_sent: list[bool] = []
 
-    def packed(self, rows: Sequence[RowGradient], share: int) -> list[tf.Tensor]:
-        """A device's part of what is summed over all: float32 [devices, numbers] for each table,
-        zeros but in the device's own place. The sum is what each has sent.
+    def packed(
+        self,
+        tables: Sequence[RowGradient | ProductGradient],
+        gradients: Sequence[tf.Tensor | None],
+        share: int,
+    ) -> list[tf.Tensor]:
+        """A device's part of what is summed over all: for each table float32 [devices, numbers],
+        zeros but in the device's own place, so that the sum is what each has sent; then the
+        gradients.
 
         Args:
-            rows: of this device.
+            tables: of this device.
+            gradients: for `State.trainable`; None for what `tables` alone tell.
             share: the device's place among all.
 
         Raises:
             InputError: when a share has more ids than can be sent.
         """
         self._packed, vectors = [], []
-        for row in rows:
-            parts = {"row_splits": row.sets["row_splits"], "values": row.sets["values"]}
-            if row.sets["weights"] is not None:
-                parts["weights"] = row.sets["weights"]
-            parts["dy"] = row.dy
+        for table in tables:
+            parts = {"row_splits": table.sets["row_splits"], "values": table.sets["values"]}
+            if table.sets["weights"] is not None:
+                parts["weights"] = table.sets["weights"]
+            parts["dy"] = table.dy
             shapes = {name: part.shape.as_list() for name, part in parts.items()}
-            if shapes["values"][0] > MAX_NUMBER:
+            if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
                 raise InputError(
                     f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
-                    f"with --table-optimizer {row.table.kind} devices exchange at most "
+                    f"with --table-optimizer {table.table.kind} devices exchange at most "
                     f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer dense"
                 )
-            self._packed.append(_Packed(row.table, row.sets["unique"], shapes))
+            self._packed.append(_Packed(table, shapes))
             flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
             own = tf.concat(flat, axis=0)[None]
             vectors.append(tf.pad(own, [[share, self._num_devices - 1 - share], [0, 0]]))
-        return vectors
+        self._is_sent = [gradient is not None for gradient in gradients]
+        return [*vectors, *(gradient for gradient in gradients if gradient is not None)]
 
-    def unpacked(
-        self, summed: Sequence[tf.Tensor]
-    ) -> tuple[list[RowGradient], Sequence[tf.Tensor]]:
-        """The rows of all devices, from the sums of what was packed last; and the other sums.
+    def unpacked(self, summed: Sequence[tf.Tensor]) -> tuple[list[RowGradient], list[tf.Tensor]]:
+        """The rows of all devices, and the gradients for `State.trainable`, from the sums of what
+        was packed last."""
+        rows: list[RowGradient] = []
+        of_tables: dict[int, list[tf.Tensor]] = {}
+        for packed, vectors in zip(self._packed, summed[: len(self._packed)], strict=True):
+            sets, dy = self._joined(packed, vectors)
+            if isinstance(packed.of, RowGradient):
+                table = packed.of.table
+                num_tokens, how = table.variable.shape[0], table.implementation
+                touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
+                rows.append(RowGradient(table, touched, dy, sets, is_of_all=True))
+            else:
+                num_tokens, how = packed.of.num_tokens, packed.of.implementation
+                gradient = table_gradient(dy, **sets, num_tokens=num_tokens, implementation=how)
+                of_tables.setdefault(packed.of.place, []).append(gradient)
+        rest = iter(summed[len(self._packed) :])
+        gradients = []
+        for place, is_sent in enumerate(self._is_sent):
+            parts = [next(rest)] if is_sent else []
+            gradients.append(tf.add_n(parts + of_tables.get(place, [])))
+        return rows, gradients
 
-        Args:
-            summed: those of what was packed, and others behind them.
-        """
-        rows = [
-            self._joined(*each)
-            for each in zip(self._packed, summed[: len(self._packed)], strict=True)
-        ]
-        return rows, summed[len(self._packed) :]
-
-    def _joined(self, packed: _Packed, vectors: tf.Tensor) -> RowGradient:
+    def _joined(self, packed: _Packed, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
+        """The sets of all devices, one behind another, and their dy."""
         sizes = [math.prod(shape) for shape in packed.shapes.values()]
         parts = dict(zip(packed.shapes, tf.split(vectors, sizes, axis=1), strict=True))
         splits = tf.cast(parts["row_splits"], tf.int32)
@@ -104,11 +149,6 @@ class Exchange:
             "values": tf.cast(in_turn("values"), tf.int32),
             "row_splits": row_splits,
             "weights": in_turn("weights") if "weights" in parts else None,
-            "unique": packed.unique,
+            "unique": packed.of.sets["unique"],
         }
-        table = packed.table
-        touched = touched_rows(
-            **sets, num_tokens=table.variable.shape[0], implementation=table.implementation
-        )
-        dy = tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])
-        return RowGradient(table, touched, dy, sets, is_of_all=True)
+        return sets, tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])

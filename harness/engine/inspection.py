@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from harness.engine.exchange import Exchange
+from harness.engine.in_two import Step, StepInTwo
 from harness.engine.normalization import AllReduce
-from harness.engine.program import Program, Step, StepInTwo
+from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller, gradients_of
 from harness.engine.tables import RowGradient
@@ -61,6 +62,11 @@ class LookAtGradients(StepInTwo):
         self._reference = reference
         self._exchanges = [Exchange(call.num_devices) for _ in range(1 if reference is None else 2)]
 
+    @property
+    def sums_early(self) -> bool:
+        """Of the model's layers."""
+        return self._call.sums_early
+
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], None]:
@@ -76,7 +82,7 @@ class LookAtGradients(StepInTwo):
             return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
         to_sum = []
         for exchange, own in zip(self._exchanges, found, strict=True):
-            to_sum += [*exchange.packed(own.rows, state.share), *own.gradients]
+            to_sum += exchange.packed([*own.rows, *own.products], own.gradients, state.share)
         return to_sum, None
 
     def finish(

@@ -11,6 +11,11 @@ AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 """Sums each tensor over all devices."""
 
 
+def needs_all_rows(model: keras.Model) -> bool:
+    """Whether a training step calls `all_reduce` in the middle of the model."""
+    return any(layer.trainable for layer in _layers(model))
+
+
 @contextlib.contextmanager
 def over_all_rows(model: keras.Model, real: tf.Tensor, all_reduce: AllReduce) -> Iterator[None]:
     """Inside, the model's BatchNormalization layers normalize by all devices' real rows.
@@ -23,11 +28,7 @@ def over_all_rows(model: keras.Model, real: tf.Tensor, all_reduce: AllReduce) ->
         real: float32 [rows], 1 for each real row of this device.
         all_reduce: sums over all devices.
     """
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    layers = _layers(model)
     for layer in layers:
         layer._moments = functools.partial(_moments, layer, real, all_reduce)
     try:
@@ -35,6 +36,11 @@ def over_all_rows(model: keras.Model, real: tf.Tensor, all_reduce: AllReduce) ->
     finally:
         for layer in layers:
             del layer._moments
+
+
+def _layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    layers = model._flatten_layers()
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _moments(

@@ -6,15 +6,10 @@ one known at run time alone, a GPU would ask the host in every iteration whether
 several GPUs each runs the whole loop, and all that crosses between them inside is the function's
 all-reduce.
 
-Between processes XLA has no collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to
-tell other processes NCCL's id. So with several workers what comes before a step's all-reduce and
-what comes after it are programs of their own, and TensorFlow's collective runs between them, in a
-loop that is a graph.
+Between processes XLA has no collectives; `harness.engine.in_two` says what is done there.
 """
 
-import abc
 import functools
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,39 +20,15 @@ from harness.cluster.cluster import ALONE, Cluster
 from harness.engine.all_reduce import AllReduce as Sums
 from harness.engine.all_reduce import Kind
 from harness.engine.culprit import named_culprit
-from harness.engine.normalization import AllReduce
+from harness.engine.in_two import LoopsInTwo, Step, StepInTwo
 from harness.engine.state import State
-from harness.errors import InputError
-from harness.pipeline.batch import AnyBatches, Share
+from harness.pipeline.batch import AnyBatches
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
 from harness.records import Compilation
 
-_INSTANCE_KEYS = itertools.count(0, 10_000)
-"""By these TensorFlow tells apart the tensors that a group sums, of which one program has fewer
-than the step."""
-
 _ALONE_TIMES = 3
 """That a call without all-reduces is timed; the shortest counts."""
-
-Step = Callable[[State, Share, AllReduce], Any]
-"""What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
-
-
-class StepInTwo(abc.ABC):
-    """A step that sums over all devices once, so that it can be cut there."""
-
-    @abc.abstractmethod
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
-        """What is summed over all devices, a list of tensors; and what goes on to `finish`."""
-
-    @abc.abstractmethod
-    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
-        """What the step returns."""
-
-    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
-        to_sum, carried = self.begin(state, share, all_reduce)
-        return self.finish(state, all_reduce(to_sum), carried)
 
 
 @functools.lru_cache
@@ -103,8 +74,11 @@ class Program:
         self._sums = Sums(self._device_names, cluster, all_reduce)
         self._row_sums = row_sums
         self._row_outputs = row_outputs
-        self._instance_key = next(_INSTANCE_KEYS)
-        self._parts: dict[tuple[int, Capacity], tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self._in_two = (
+            LoopsInTwo(step, states, self._sums, implementation=implementation, row_sums=row_sums)
+            if isinstance(step, StepInTwo)
+            else None
+        )
         self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
 
     def compile(
@@ -167,10 +141,8 @@ class Program:
     def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
         returns."""
-        if isinstance(self._step, StepInTwo) and not self._cluster.is_alone:
-            return tf.function(
-                self._loop_in_two(self._step, device, num_steps, capacity), autograph=False
-            )
+        if self._in_two is not None and not self._cluster.is_alone:
+            return tf.function(self._in_two.loop(device, num_steps, capacity), autograph=False)
         loop = functools.partial(self._loop, device, num_steps, capacity)
         return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -222,7 +194,7 @@ class Program:
             read = batches.reader(
                 first, num_steps, capacity=capacity, implementation=self._implementation
             )
-        keys = itertools.count(self._instance_key)
+        keys = self._sums.keys((num_steps, capacity))
         all_reduce = functools.partial(self._sums, device, keys)
 
         def once(step: tf.Tensor) -> Any:
@@ -247,8 +219,8 @@ class Program:
         """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
         changes no state. Tables that are updated by rows are not updated: a large one would have
         to be copied."""
-        assert isinstance(self._step, StepInTwo)
-        made = self._loop_in_two(self._step, 0, call.num_steps, call.capacity, exchanging=False)
+        assert self._in_two is not None
+        made = self._in_two.loop(0, call.num_steps, call.capacity, exchanging=False)
         loop = tf.function(made, autograph=False)
         variables = self._states[0].without_tables
         saved = [variable.numpy() for variable in variables]
@@ -264,67 +236,6 @@ class Program:
             variable.assign(value)
         self._states[0].tables.freeze(False)
         return min(seconds) / call.num_steps
-
-    def _in_two(
-        self, step: StepInTwo, device: int, capacity: Capacity
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What is compiled of a step on a device: what comes before the all-reduce, and after."""
-        if (device, capacity) in self._parts:
-            return self._parts[device, capacity]
-        state = self._states[device]
-        shapes: list[tuple[tf.DType, tf.TensorShape]] = []
-
-        @tf.function(jit_compile=True, autograph=False)
-        def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
-            with tf.name_scope("input"):
-                read = batches.reader(
-                    number, 1, capacity=capacity, implementation=self._implementation
-                )
-                share = read(tf.constant(0))
-            to_sum, carried = step.begin(state, share, _refused)
-            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
-            return list(to_sum), carried
-
-        @tf.function(jit_compile=True, autograph=False)
-        def finish(joined: list[tf.Tensor], carried: Any) -> Any:
-            return step.finish(state, _parted(joined, shapes), carried)
-
-        self._parts[device, capacity] = begin, finish
-        return begin, finish
-
-    def _loop_in_two(
-        self,
-        step: StepInTwo,
-        device: int,
-        num_steps: int,
-        capacity: Capacity,
-        *,
-        exchanging: bool = True,
-    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
-        """As `_loop`, but for the all-reduce, which is in no compiled program, or is left out."""
-        begin, finish = self._in_two(step, device, capacity)
-
-        def once(batches: AnyBatches, number: tf.Tensor) -> Any:
-            to_sum, carried = begin(batches, number)
-            keys = itertools.count(self._instance_key)
-            # Joined out here: XLA would fuse what computes the tensors into the copy, element by
-            # element, which takes a hundred times as long as the step (measured on a CPU).
-            joined = _joined(to_sum)
-            return finish(self._sums(device, keys, joined) if exchanging else joined, carried)
-
-        def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
-            if self._row_sums is None:
-                assert num_steps == 1, num_steps
-                return once(batches, first)
-            _, sums = tf.while_loop(
-                lambda done, _: done < num_steps,
-                lambda done, sums: (done + 1, sums + once(batches, first + done)),
-                (tf.constant(0, tf.int64), tf.zeros([self._row_sums, batches.num_rows])),
-                parallel_iterations=1,
-            )
-            return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
-
-        return loop
 
     def _kept(
         self, num_steps: int, num_rows: int, once: Callable[[tf.Tensor], Any]
@@ -348,31 +259,3 @@ class Program:
         sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
-
-
-def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """One vector for each type: between processes every all-reduce costs a round trip."""
-    types = sorted({tensor.dtype for tensor in tensors}, key=str)
-    return [
-        tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
-        for kind in types
-    ]
-
-
-def _parted(
-    joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
-) -> list[tf.Tensor]:
-    """The inverse."""
-    types = sorted({dtype for dtype, _ in shapes}, key=str)
-    parts = {
-        kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))
-        for kind, vector in zip(types, joined, strict=True)
-    }
-    return [tf.reshape(next(parts[kind]), shape) for kind, shape in shapes]
-
-
-def _refused(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    raise InputError(
-        "the model has BatchNormalization layers, which need all rows of a batch at once, and "
-        "these lie on several workers; use LayerNormalization, or train with one worker"
-    )

@@ -19,9 +19,18 @@ import tensorflow as tf
 
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
-from harness.engine.stored import Stored, as_dtype, is_small, packed, portable, portable_dtype
-from harness.engine.tables import RowGradient, Table, TablePlan, Tables
-from harness.model.layers import TableCall
+from harness.engine.stored import (
+    Stored,
+    as_dtype,
+    is_seed,
+    is_small,
+    packed,
+    portable,
+    portable_dtype,
+    variables_by_name,
+)
+from harness.engine.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
+from harness.model.layers import ProductCalls, TableCall
 
 _SEED_STRIDE = 1_000_003
 """Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
@@ -46,6 +55,7 @@ class Called(NamedTuple):
     """Sum of what layers and regularizers add to the loss; None where they add nothing."""
     tables: Mapping[str, TableCall]
     """Of the tables that are updated by rows, where gradients are wanted; by name."""
+    products: ProductCalls | None
 
 
 class State:
@@ -81,7 +91,7 @@ class State:
         own = place == 0
         named = variables_by_name(model)
         weights = {n: v for n, v in named.items() if v.trainable}
-        seeds = {n: v for n, v in named.items() if _is_seed(v)}
+        seeds = {n: v for n, v in named.items() if is_seed(v)}
         others = {n: v for n, v in named.items() if n not in weights | seeds}
         with tf.device(device):
             self.optimizer = copy_of(optimizer)
@@ -154,6 +164,7 @@ class State:
         *,
         training: bool,
         tables: Mapping[str, TableCall | None] = MappingProxyType({}),
+        products: ProductCalls | None = None,
     ) -> Called:
         """Calls a model with this state's values; changes nothing, but rows that make up for what
         they missed.
@@ -162,7 +173,8 @@ class State:
             model: that of the state, or another with variables of the same names.
             inputs: of the model.
             training: whether layers such as dropout are active.
-            tables: of `Tables.calls`, which the layers know.
+            tables, products: of `Tables.calls` and of `harness.engine.exchange`, which the layers
+                know.
         """
         values: dict[str, tf.Tensor] = {**self._others, **self._seeds}
         values |= {table.name: table.variable for table in self.tables.all}
@@ -179,16 +191,21 @@ class State:
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
         called = {name: table for name, table in tables.items() if table is not None}
-        return Called(outputs, changes, weights, tf.add_n(losses) if losses else None, called)
+        added = tf.add_n(losses) if losses else None
+        return Called(outputs, changes, weights, added, called, products)
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called
-    ) -> tuple[list[tf.Tensor], list[RowGradient], tuple[str, ...]]:
-        """The gradients of a loss for `trainable`, zeros for what it does not depend on; those of
-        the tables that it depends on; and the names of the weights that it does not depend on."""
+    ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
+        """The gradients of a loss for `trainable`, zeros for what it does not depend on, and None
+        for what the third list alone tells; those of the tables that it depends on; what is to be
+        added to the first list; and the names of the weights that it does not depend on."""
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
-        found, of_outputs = tape.gradient(loss, (called.weights, made))
+        calls = called.products.made if called.products is not None else []
+        found, of_outputs, of_products = tape.gradient(
+            loss, (called.weights, made, [call.outputs for call in calls])
+        )
         rows = [
             RowGradient(table, call.touched, tf.cast(dy, tf.float32), call.sets)
             for table in self.tables.all
@@ -196,12 +213,31 @@ class State:
             and (call := called.tables[table.name])
         ]
         unused = [name for name in outputs if of_outputs.get(name) is None]
-        joined = []
-        for stored, held, gradients in zip(self._weights, called.weights, found, strict=True):
-            zeros = {n: tf.zeros_like(held[n]) for n, g in gradients.items() if g is None}
+        places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
+        products = [
+            ProductGradient(
+                place=places[call.layer.kernel.path],
+                num_tokens=call.layer.num_tokens,
+                implementation=call.implementation,
+                dy=tf.cast(dy, tf.float32),
+                sets=call.sets,
+            )
+            for call, dy in zip(calls, of_products, strict=True)
+            if dy is not None
+        ]
+        told = {product.place for product in products}
+        joined: list[tf.Tensor | None] = []
+        for place, (stored, held, gradients) in enumerate(
+            zip(self._weights, called.weights, found, strict=True)
+        ):
+            missing = [name for name, gradient in gradients.items() if gradient is None]
+            if place in told and missing:
+                joined.append(None)
+                continue
+            zeros = {name: tf.zeros_like(held[name]) for name in missing}
             joined.append(stored.join(gradients | zeros))
-        unused += [n for part in found for n, g in part.items() if g is None]
-        return joined, rows, tuple(unused)
+            unused += missing
+        return joined, rows, products, tuple(unused)
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
@@ -347,34 +383,6 @@ def _parts(variable: tf.Variable) -> Iterator[tf.Tensor]:
         yield value[first : first + _ROWS_AT_ONCE]
 
 
-def _is_seed(variable: keras.Variable) -> bool:
-    """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
-    return bool(variable.name == "seed_generator_state")
-
-
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
     """The model's own variable, or a copy on the device at hand."""
     return variable.value if own else tf.Variable(variable.value, trainable=variable.trainable)
-
-
-def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every variable by its path, but a random seed by its layer's name and its place there: its
-    path counts all seeds that the process has made.
-
-    Raises:
-        ValueError: when two have one name.
-    """
-    named: dict[int, str] = {}
-    for layer in [*model.layers, model]:
-        seeds = [v for v in layer.variables if _is_seed(v) and id(v) not in named]
-        named |= {id(v): f"{layer.name}/{v.name}/{i}" for i, v in enumerate(seeds)}
-    found: dict[str, keras.Variable] = {}
-    for variable in [*model.trainable_variables, *model.non_trainable_variables]:
-        name = named.get(id(variable), variable.path)
-        if name in found:
-            raise ValueError(
-                f"two variables of the model {model.name!r} have the path {name!r}, by which their "
-                "values are saved; give their layers different names"
-            )
-        found[name] = variable
-    return found

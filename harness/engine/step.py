@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from harness.engine.exchange import Exchange
-from harness.engine.normalization import AllReduce, over_all_rows
-from harness.engine.program import Step, StepInTwo
+from harness.engine.exchange import Exchange, product_calls
+from harness.engine.in_two import Step, StepInTwo
+from harness.engine.normalization import AllReduce, needs_all_rows, over_all_rows
 from harness.engine.state import Called, State
-from harness.engine.tables import RowGradient
+from harness.engine.tables import ProductGradient, RowGradient
 from harness.model.layers import Surroundings, computing
 from harness.pipeline.batch import Share
 from harness.task import Judgement, SettledTask
@@ -27,17 +27,25 @@ class Caller:
         implementation: Implementation,
         unique: frozenset[str] = frozenset(),
         num_devices: int = 1,
+        num_workers: int = 1,
     ) -> None:
         """Args:
         model: of any inputs.
         implementation: of the products whose layers name none.
         unique: names of the ragged inputs that hold no id twice in a row.
         num_devices: that share a batch.
+        num_workers: that these belong to.
         """
         self.model = model
         self.num_devices = num_devices
+        self._num_workers = num_workers
         self._implementation = implementation
         self._unique = unique
+
+    @property
+    def sums_early(self) -> bool:
+        """Whether gradients need sums over all devices on the way."""
+        return needs_all_rows(self.model)
 
     def __call__(
         self,
@@ -62,15 +70,19 @@ class Caller:
             if isinstance(sets, dict)
         }
         tables = state.tables.calls(watch, catch_up=catch_up)
+        # Within a machine a table's gradient crosses faster than each device finds all of it.
+        several = self._num_workers > 1
+        products = product_calls(watch, self.num_devices) if watch and several else None
         surroundings = Surroundings(
             implementation=self._implementation,
             rowids={splits[name]: ids for name, ids in share.rowids.items() if name in splits},
             unique=frozenset(splits[name] for name in self._unique if name in splits),
             tables=tables,
+            products=products,
         )
         inputs: Any = share.inputs[""] if list(share.inputs) == [""] else share.inputs
         with computing(surroundings), over_all_rows(model, share.real, all_reduce):
-            return state.call(model, inputs, training=training, tables=tables)
+            return state.call(model, inputs, training=training, tables=tables, products=products)
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
@@ -103,10 +115,12 @@ def count(
 class Gradients(NamedTuple):
     """A device's part of the gradients of a batch."""
 
-    gradients: list[tf.Tensor]
-    """For `State.trainable`, without the loss scale."""
+    gradients: list[tf.Tensor | None]
+    """For `State.trainable`, without the loss scale; None for what `products` alone tell."""
     rows: list[RowGradient]
     """For the tables that are updated by rows, likewise."""
+    products: list[ProductGradient]
+    """What is to be added to the gradients; none where there is one worker."""
     unused: tuple[str, ...]
     """Names of weights that the loss does not depend on."""
     judged: Judgement
@@ -150,12 +164,13 @@ def gradients_of(
                 loss += called.added_loss / call.num_devices
             if scale is not None:
                 loss *= scale
-    gradients, rows, unused = state.gradients(tape, loss, called)
+    gradients, rows, products, unused = state.gradients(tape, loss, called)
     if scale is not None:
         with tf.name_scope("loss_scale"):
-            gradients = [gradient / scale for gradient in gradients]
+            gradients = [None if g is None else g / scale for g in gradients]
             rows = [row._replace(dy=row.dy / scale) for row in rows]
-    return Gradients(gradients, rows, unused, judged, called)
+            products = [product._replace(dy=product.dy / scale) for product in products]
+    return Gradients(gradients, rows, products, unused, judged, called)
 
 
 class TrainingStep(StepInTwo):
@@ -169,15 +184,19 @@ class TrainingStep(StepInTwo):
         self._kept: list[str] = []
         self._exchange = Exchange(call.num_devices)
 
+    @property
+    def sums_early(self) -> bool:
+        """Of the model's layers."""
+        return self._call.sums_early
+
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
         """The gradients, the numbers that layers keep, and where there are several devices what
         they exchange of tables; then the other changes, the gradients of tables of a device that
         is alone, and the row sums."""
-        gradients, rows, self.unused, judged, called = gradients_of(
-            self._call, self._task, state, share, all_reduce, catch_up=True
-        )
+        found = gradients_of(self._call, self._task, state, share, all_reduce, catch_up=True)
+        self.unused, judged, called = found.unused, found.judged, found.called
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.
         changes = called.changes
@@ -186,10 +205,10 @@ class TrainingStep(StepInTwo):
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        packed = []
-        if self._call.num_devices > 1:
-            packed, rows = self._exchange.packed(rows, state.share), []
-        return [*packed, *gradients, *means], (changes, rows, sums)
+        if self._call.num_devices == 1:
+            return [*found.gradients, *means], (changes, found.rows, sums)
+        packed = self._exchange.packed([*found.rows, *found.products], found.gradients, state.share)
+        return [*packed, *means], (changes, [], sums)
 
     def finish(
         self,
@@ -199,11 +218,12 @@ class TrainingStep(StepInTwo):
     ) -> tf.Tensor:
         """Updates the state; the row sums."""
         changes, rows, sums = carried
+        num_sent = len(summed) - len(self._kept)
+        gradients, means = summed[:num_sent], summed[num_sent:]
         if self._call.num_devices > 1:
-            rows, summed = self._exchange.unpacked(summed)
-        num_gradients = len(summed) - len(self._kept)
-        state.assign({**changes, **dict(zip(self._kept, summed[num_gradients:], strict=True))})
-        state.apply(summed[:num_gradients], rows)
+            rows, gradients = self._exchange.unpacked(gradients)
+        state.assign({**changes, **dict(zip(self._kept, means, strict=True))})
+        state.apply(gradients, rows)
         return sums
 
 

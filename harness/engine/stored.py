@@ -1,4 +1,4 @@
-"""Variables that hold one thing, or several small ones, one behind another.
+"""Variables by the names of what they hold: one thing, or several small ones, one behind another.
 
 A network has many small weights, and an update of each is a kernel of its own, which on a GPU takes
 longer to launch than to run. In one variable they take one.
@@ -81,3 +81,31 @@ def packed(weights: Mapping[str, keras.Variable]) -> Stored:
 def is_small(weight: keras.Variable) -> bool:
     """Whether a weight is one to be held together with others."""
     return math.prod(weight.shape) < _SMALL and weight.dtype == "float32"
+
+
+def is_seed(variable: keras.Variable) -> bool:
+    """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
+    return bool(variable.name == "seed_generator_state")
+
+
+def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every variable by its path, but a random seed by its layer's name and its place there: its
+    path counts all seeds that the process has made.
+
+    Raises:
+        ValueError: when two have one name.
+    """
+    named: dict[int, str] = {}
+    for layer in [*model.layers, model]:
+        seeds = [v for v in layer.variables if is_seed(v) and id(v) not in named]
+        named |= {id(v): f"{layer.name}/{v.name}/{i}" for i, v in enumerate(seeds)}
+    found: dict[str, keras.Variable] = {}
+    for variable in [*model.trainable_variables, *model.non_trainable_variables]:
+        name = named.get(id(variable), variable.path)
+        if name in found:
+            raise ValueError(
+                f"two variables of the model {model.name!r} have the path {name!r}, by which their "
+                "values are saved; give their layers different names"
+            )
+        found[name] = variable
+    return found

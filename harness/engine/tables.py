@@ -150,6 +150,19 @@ class RowGradient(NamedTuple):
         return tf.where(self.touched.ids[:, None] >= 0, rows, 0.0)
 
 
+class ProductGradient(NamedTuple):
+    """Of a weight that is a table, what its gradient follows from."""
+
+    place: int
+    """In `State.trainable`."""
+    num_tokens: int
+    implementation: registry.Implementation
+    dy: tf.Tensor
+    """float32 [B, H]."""
+    sets: Mapping[str, Any]
+    """Of the rows: `TableCall.sets`."""
+
+
 class Clipping:
     """What an optimizer does to gradients before it uses them, over dense ones and touched rows."""
 

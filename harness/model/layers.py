@@ -81,6 +81,45 @@ class TableCall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProductCall:
+    """A call of a layer, of which the ids and the gradient of the products are wanted instead of
+    the gradient to the table."""
+
+    layer: "MultiHotDense"
+    implementation: Implementation
+    sets: Mapping[str, Any]
+    """As of `TableCall`."""
+    outputs: Any
+    """Likewise."""
+
+
+@dataclass(eq=False, kw_only=True)
+class ProductCalls:
+    """Those of a step."""
+
+    watch: Callable[[Any], None]
+    """Of the tape."""
+    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
+    """Whether this is wanted of a layer with these inputs."""
+    made: list[ProductCall] = field(default_factory=list)
+
+    def product(
+        self,
+        layer: "MultiHotDense",
+        sets: Mapping[str, Any],
+        implementation: Implementation,
+        products: Any,
+    ) -> Any:
+        """`products`, which do not depend on the table for the tape."""
+        outputs = tf.zeros_like(products)
+        self.watch(outputs)
+        self.made.append(
+            ProductCall(layer=layer, implementation=implementation, sets=sets, outputs=outputs)
+        )
+        return products + outputs
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a trainer knows of the tensors that it calls a model with."""
 
@@ -93,6 +132,8 @@ class Surroundings:
     tables: Mapping[str, TableCall | None] = field(default_factory=dict)
     """Of the layers whose tables are updated by rows, by the path of the kernel; None where there
     is no gradient. A table is not cast to the compute dtype, which would take another one."""
+    products: ProductCalls | None = None
+    """Of all other layers; None where devices exchange the gradients to their tables."""
     export: bool = False
     """Whether the implementation stands over those that layers name: an exported model must run
     anywhere."""
@@ -235,6 +276,7 @@ class MultiHotDense(keras.layers.Layer):
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
         }
         path = self.kernel.path
+        sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": options["unique"]}
         if path in around.tables:  # of 16 bits, it does not round the products
             options["dtype"] = tf.float32
         if around.padded:
@@ -248,14 +290,18 @@ class MultiHotDense(keras.layers.Layer):
                 implementation=table.implementation,
                 **by_rows,
             )
-            unique = options["unique"]
-            table.sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": unique}
+            table.sets = sets
             outputs = table.product(
                 self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)
             )
         else:
             kernel = kernel if path in around.tables else tf.cast(kernel, self.compute_dtype)
-            outputs = multi_hot_dense(kernel, *operands, **options)
+            calls = around.products
+            if calls is None or path in around.tables or not calls.pays(self, inputs):
+                outputs = multi_hot_dense(kernel, *operands, **options)
+            else:
+                products = multi_hot_dense(tf.stop_gradient(kernel), *operands, **options)
+                outputs = calls.product(self, sets, implementation, products)
         outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)

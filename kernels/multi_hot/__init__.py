@@ -17,7 +17,13 @@ from kernels.multi_hot.registry import (
 )
 
 if TYPE_CHECKING:
-    from kernels.multi_hot.api import multi_hot, multi_hot_dense, row_gradients, touched_rows
+    from kernels.multi_hot.api import (
+        multi_hot,
+        multi_hot_dense,
+        row_gradients,
+        table_gradient,
+        touched_rows,
+    )
     from kernels.multi_hot.select import choose_implementation
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "multi_hot",
     "multi_hot_dense",
     "row_gradients",
+    "table_gradient",
     "takes_rowids",
     "touched_rows",
     "why_unavailable",
@@ -39,6 +46,7 @@ _MODULES = {
     "multi_hot": "api",
     "multi_hot_dense": "api",
     "row_gradients": "api",
+    "table_gradient": "api",
     "touched_rows": "api",
     "choose_implementation": "select",
 }

@@ -153,6 +153,32 @@ def row_gradients(
     return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
 
 
+def table_gradient(
+    dy: Tensor,
+    values: Tensor,
+    row_splits: Tensor,
+    *,
+    num_tokens: int,
+    implementation: Implementation,
+    unique: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
+
+    For whoever has dy [B, H] from elsewhere than a tape. Arguments and errors as in
+    `row_gradients`.
+    """
+    product = registry.product(implementation)
+    values, row_splits = _check_sets(values, row_splits)
+    if weights is not None:
+        weights = _check_weights(weights, values)
+    problem = Problem(
+        values, row_splits, num_tokens, tf.float32, unique=unique, weights=weights,
+        result=tf.float32,
+    )  # fmt: skip
+    return product.backward(tf.cast(dy, tf.float32), product.index(problem))
+
+
 def touched_rows(
     values: Tensor,
     row_splits: Tensor,

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.engine.state import variables_by_name
+from harness.engine.stored import variables_by_name
 from harness.model.layers import MultiHotDense
 from harness.pipeline.plan import evaluation_plan
 from harness.task import Task

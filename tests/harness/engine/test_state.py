@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
 from harness.engine.optimizer import recipe_of
-from harness.engine.state import State, variables_by_name
+from harness.engine.state import State
+from harness.engine.stored import variables_by_name
 from tests.harness.engine.rig import assert_same, build_rig
 from tests.harness.engine.test_optimizer import OFFERED
 from tests.harness.random_sets import random_sets

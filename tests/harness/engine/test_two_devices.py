@@ -17,6 +17,7 @@ from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices
 from harness.engine.inspection import LookAtGradients
 from harness.engine.program import Program
+from harness.engine.step import Caller, TrainingStep
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin
 from harness.pipeline.plan import Call
@@ -55,7 +56,8 @@ def uncompiled(
     for device, own in enumerate(batches):
         how = {"num_steps": call.num_steps, "capacity": call.capacity}
         if in_two:
-            loop = program._loop_in_two(program._step, device, **how)
+            assert program._in_two is not None
+            loop = program._in_two.loop(device, **how)
         else:
             loop = program.on_device(device, **how).python_function
         with tf.device(f"/CPU:{device}"):
@@ -73,14 +75,14 @@ def uncompiled(
     return run
 
 
-def train(rig: Rig, *, in_two: bool = False) -> np.ndarray:
-    """The sums of each call, as those of `Rig.train`."""
+def train(rig: Rig, *, in_two: bool = False, program: Program | None = None) -> np.ndarray:
+    """The sums of each call, as those of `Rig.train`, by the engine's program or another."""
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:
         kind = call.num_steps, call.capacity
         if kind not in loops:
-            loops[kind] = uncompiled(rig.training, call, batches, in_two=in_two)
+            loops[kind] = uncompiled(program or rig.training, call, batches, in_two=in_two)
         return loops[kind](call, batches)
 
     return np.array(
@@ -131,6 +133,38 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any)
     reduced = all_reduces(lowered(both.training, dispatch.calls[0], batches[0]))
     shapes = [re.findall(r"f32\[([\d,]*)\]", line)[0] for line in reduced]
     assert max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes) < 4_000
+
+
+class Large(keras.Model):
+    """With a table that is called twice, and used by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = MultiHotDense(16, 5_000, name="table")
+        self.out = keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        products = self.table(inputs) * self.table(inputs)
+        return self.out(keras.ops.gelu(products) * (1 + self.table.kernel[0, 0]))
+
+
+def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> None:
+    """And as one device: of a layer that is called twice, and of another use of its table."""
+    rng = np.random.default_rng()
+    sets = random_sets(rng, rows=45, num_tokens=5_000, unique=False, weighted=True)
+    both = build_rig(sets, model=Large(), devices=two, epochs=2)
+    alone = build_rig(sets, model=Large(), epochs=2)
+    alone.set_weights(both.weights())
+    call = Caller(both.model, implementation="gather", num_devices=2, num_workers=2)
+    program = Program(
+        "training", TrainingStep(call, both.task),
+        states=both.states, implementation="gather", row_sums=2,
+    )  # fmt: skip
+    np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
+    assert_same(*both.values())
+    dispatch, batches = next(both.dispatches())
+    reduced = all_reduces(lowered(program, dispatch.calls[0], batches[0]))
+    assert len(reduced) == len(both.states[0].trainable) + 2
 
 
 def test_no_two_states_share_a_variable(two: Devices, sets: RaggedSets) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import Implementation, row_gradients
+from kernels.multi_hot import Implementation, row_gradients, table_gradient
 from kernels.multi_hot.cases import SMALL, Case
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import assert_close, weights_of
@@ -89,6 +89,12 @@ class RowsContract:
         assert sorted(ids[:num]) == sorted(set(values[: row_splits[-1]]))
         gradient = np.zeros((num_tokens, dy.shape[1]), np.float32)
         gradient[ids[:num]] = rows[:num]
+        whole = table_gradient(
+            dy, tf.constant(values, tf.int32), tf.constant(row_splits, tf.int64),
+            num_tokens=num_tokens, implementation=self.implementation, unique=unique,
+            weights=None if weights is None else tf.constant(weights, tf.float32),
+        )  # fmt: skip
+        assert whole.dtype == tf.float32
         dy = tf.cast(dy, tf.float64).numpy()
         options = {"num_tokens": num_tokens, "weights": weights}
         wanted = reference.table_gradient(dy, values, row_splits, **options)
@@ -96,3 +102,4 @@ class RowsContract:
             options["weights"] = np.abs(weights)
         size = reference.table_gradient(np.abs(dy), values, row_splits, **options)
         assert_close(tf.constant(gradient), wanted, size)
+        assert_close(whole, wanted, size)

@@ -1,0 +1,156 @@
+"""A step of several workers, cut at its all-reduce.
+
+Between processes XLA has no collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to
+tell other processes NCCL's id. So what comes before a step's all-reduce and what comes after it are
+compiled programs of their own, and TensorFlow's collective runs between them, in a loop that is a
+graph.
+"""
+
+import abc
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from harness.engine.all_reduce import AllReduce as Sums
+from harness.engine.normalization import AllReduce
+from harness.engine.state import State
+from harness.pipeline.batch import AnyBatches, Share
+from harness.pipeline.capacity import Capacity
+
+Step = Callable[[State, Share, AllReduce], Any]
+"""What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
+
+
+class StepInTwo(abc.ABC):
+    """A step that sums over all devices once, so that it can be cut there."""
+
+    @property
+    @abc.abstractmethod
+    def sums_early(self) -> bool:
+        """Whether `begin` needs sums over all devices too, as BatchNormalization does."""
+
+    @abc.abstractmethod
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
+        """What is summed over all devices, a list of tensors; and what goes on to `finish`."""
+
+    @abc.abstractmethod
+    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
+        """What the step returns."""
+
+    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
+        to_sum, carried = self.begin(state, share, all_reduce)
+        return self.finish(state, all_reduce(to_sum), carried)
+
+
+class LoopsInTwo:
+    """Loops of such a step, for each number of steps and each capacity."""
+
+    def __init__(
+        self,
+        step: StepInTwo,
+        states: Sequence[State],
+        sums: Sums,
+        *,
+        implementation: str,
+        row_sums: int | None,
+    ) -> None:
+        """Args:
+        step: what is done with a batch.
+        states: of each device of this worker.
+        sums: over the devices of all workers.
+        implementation, row_sums: of `Program`.
+        """
+        self._step = step
+        self._states = states
+        self._sums = sums
+        self._implementation = implementation
+        self._row_sums = row_sums
+        self._parts: dict[tuple[int, Capacity], tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+    def loop(
+        self, device: int, num_steps: int, capacity: Capacity, *, exchanging: bool = True
+    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
+        """What runs steps on a device, from its batches and the first step (int64) to the row sums.
+
+        Args:
+            device: which of this worker's.
+            num_steps, capacity: of `Program.compile`.
+            exchanging: whether the all-reduce is done, or left out.
+        """
+        begin, finish = self._compiled(device, capacity)
+
+        def once(batches: AnyBatches, number: tf.Tensor) -> Any:
+            to_sum, carried = begin(batches, number)
+            # Joined out here: XLA would fuse what computes the tensors into the copy, element by
+            # element, which takes a hundred times as long as the step (measured on a CPU).
+            joined = _joined(to_sum)
+            if exchanging:
+                joined = self._sums(device, self._sums.keys(capacity), joined)
+            return finish(joined, carried)
+
+        def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
+            if self._row_sums is None:
+                assert num_steps == 1, num_steps
+                return once(batches, first)
+            _, sums = tf.while_loop(
+                lambda done, _: done < num_steps,
+                lambda done, sums: (done + 1, sums + once(batches, first + done)),
+                (tf.constant(0, tf.int64), tf.zeros([self._row_sums, batches.num_rows])),
+                parallel_iterations=1,
+            )
+            return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+
+        return loop
+
+    def _compiled(
+        self, device: int, capacity: Capacity
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What comes before the all-reduce on a device, and what comes after it. The first is no
+        compiled program where it needs sums as well."""
+        if (device, capacity) in self._parts:
+            return self._parts[device, capacity]
+        state = self._states[device]
+        keys = self._sums.keys((capacity, "early"))
+        early = functools.partial(self._sums, device, keys)
+        shapes: list[tuple[tf.DType, tf.TensorShape]] = []
+
+        @tf.function(jit_compile=not self._step.sums_early, autograph=False)
+        def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            with tf.name_scope("input"):
+                read = batches.reader(
+                    number, 1, capacity=capacity, implementation=self._implementation
+                )
+                share = read(tf.constant(0))
+            to_sum, carried = self._step.begin(state, share, early)
+            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
+            return list(to_sum), carried
+
+        @tf.function(jit_compile=True, autograph=False)
+        def finish(joined: list[tf.Tensor], carried: Any) -> Any:
+            return self._step.finish(state, _parted(joined, shapes), carried)
+
+        self._parts[device, capacity] = begin, finish
+        return begin, finish
+
+
+def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """One vector for each type: between processes every all-reduce costs a round trip."""
+    types = sorted({tensor.dtype for tensor in tensors}, key=str)
+    return [
+        tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
+        for kind in types
+    ]
+
+
+def _parted(
+    joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
+) -> list[tf.Tensor]:
+    """The inverse."""
+    types = sorted({dtype for dtype, _ in shapes}, key=str)
+    parts = {
+        kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))
+        for kind, vector in zip(types, joined, strict=True)
+    }
+    return [tf.reshape(next(parts[kind]), shape) for kind, shape in shapes]

@@ -289,7 +289,8 @@ def fit(
                 save_model(setup.model, beside)
         timeline.mark("saving the model")
         evaluation = None
-        if tested is not None and progress.divergence is None:
+        terminated = progress.interrupted and interrupt.is_termination
+        if tested is not None and progress.divergence is None and not terminated:
             evaluation, _ = setup.engine.evaluate(
                 tested.feed,
                 tested.plan,
@@ -322,7 +323,7 @@ def fit(
         summary=results,
         quality=quality,
         profiler=profiler,
-        terminated=progress.interrupted and interrupt.is_termination,
+        terminated=terminated,
     )
 
 

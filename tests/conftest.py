@@ -8,10 +8,12 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # The suite runs on logical CPU devices, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # XLA compiles hundreds of small programs here, and optimizing their machine code takes longer than
-# they run; so does making it by way of MLIR. XLA's passes over the graph stay as they are.
-# `.ci/run` tests the numbers with XLA's own settings as well.
+# they run; so does making it by way of MLIR, or in parts, each of which sets up LLVM anew. XLA's
+# passes over the graph stay as they are. `.ci/run` tests the numbers with XLA's own settings too.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
 )
 
 import gc

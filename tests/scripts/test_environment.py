@@ -186,11 +186,9 @@ def test_a_package_with_another_hash_is_refused(template: Path, tmp_path: Path) 
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in refused.stderr
 
 
-def test_a_moved_project_gets_a_new_environment(template: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(template, tmp_path / "project")
-    assert call(root / "scripts" / "harness").returncode == 0
-    (root / ".venv" / "left over").touch()
-    moved = root.rename(tmp_path / "elsewhere")
+def test_a_moved_project_gets_a_new_environment(installed: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(installed, tmp_path / "elsewhere", symlinks=True)
+    (moved / ".venv" / "left over").touch()
     again = call(moved / "scripts" / "harness")
     assert (again.returncode, INSTALLING in again.stderr) == (0, True)
     assert not (moved / ".venv" / "left over").exists()

@@ -157,7 +157,7 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     for package in ("harness", "kernels"):
         shutil.copytree(OWN_CODE / package, tmp_path / package)
     a = Side(settings=small(data), code=tmp_path, state={"commit": "0123abc"})
-    b = Side(settings=small(data, hidden_units=[512, 512]))
+    b = Side(settings=small(data, hidden_units=[256, 256]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
     assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
     assert np.median(pair.log_ratios) < -0.2
@@ -166,8 +166,8 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
 
 
 def test_too_little_memory_ends_a_cell_and_not_the_sweep(tmp_path: Path) -> None:
-    # The dense matrix of 15,000 rows is 7.3 GiB; 8 may be had for all.
-    flags = ["--synthetic-rows", 20_000, "--synthetic-tokens", 2**17, "--batch-size", 15_000, 8]
+    # The dense matrix of 2,000 rows is 7.8 GiB; 8 may be had for all.
+    flags = ["--synthetic-rows", 2_500, "--synthetic-tokens", 2**20, "--batch-size", 2_000, 8]
     flags += ["--implementation", "dense", "--hidden-units", 8, "--dropout", 0, "--steps", 1]
     flags += ["--input", "stream", "--repeats", 1, "--plot", "off", "--bench-dir", tmp_path]
     done = subprocess.run(
@@ -181,5 +181,5 @@ def test_too_little_memory_ends_a_cell_and_not_the_sweep(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert "out of memory" in done.stdout
     rows = read_results(tmp_path / RESULTS_FILE_NAME).rows
-    assert [(r.cell.batch_size, r.status) for r in rows] == [(15_000, "out of memory"), (8, "ok")]
+    assert [(r.cell.batch_size, r.status) for r in rows] == [(2_000, "out of memory"), (8, "ok")]
     assert "memory" in rows[0].note

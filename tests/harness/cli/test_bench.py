@@ -16,12 +16,14 @@ from harness.bench.results import (
     read_results,
     write_results,
 )
-from harness.bench.sweep import cells
+from harness.bench.sweep import Recorder, cells
+from harness.cli import main as command_line_module
 from harness.cli.bench import BenchConfig, GridConfig
 from harness.cli.bench_run import settings_of
 from harness.cli.train import ModelConfig
+from harness.data.sources import load_configured
 from harness.errors import InputError
-from tests.harness.bench.samples import CELL, results, row
+from tests.harness.bench.samples import CELL, pair, results, row
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
 
 GRID = ("--batch-size", "50", "100", "--implementation", "gather", "--steps-per-dispatch", "2")
@@ -154,16 +156,28 @@ def test_nothing_to_compare_with(
 
 
 def test_two_settings_in_turn(tmp_path: Path) -> None:
+    """The last of three pairs of processes, after two of an earlier call, which the other tests of
+    such pairs start."""
     path = tmp_path / "other.toml"
     # So much work that no machine misses it.
-    path.write_text("[model]\nhidden_units = [512, 512]\ndropout = [0.0]\n")
+    path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")
     grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
     flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
     folder = tmp_path / "bench"
-    result = call(
-        *("bench", *flags, "--seconds", "0.1", "--repeats", "3", "--bench-dir", folder),
-        *("--against", path, "--fail-if-slower", "5%"),
+    words = [
+        *("bench", *flags, "--seconds", "0.1", "--repeats", "3", "--bench-dir", str(folder)),
+        *("--against", str(path), "--fail-if-slower", "5%"),
+    ]
+    config = command_line_module._parse(words)
+    (cell,) = cells(vars(config.grid), rows=1600)
+    folder.mkdir()
+    recorder = Recorder(
+        folder, load_configured(config.data), dataclasses.asdict(config), resume=False
     )
+    for repeat in range(2):
+        done = pair(repeat, (1.0,) * 24)
+        recorder.add(dataclasses.replace(done, cell=cell, examples_per_second_b=2.7e5))
+    result = call(*words, "--resume")
     assert (result.code, result.err) == (0, "")
     assert "failed: " not in result.out  # on a busy machine it may be inconclusive
     pairs = read_results(folder).pairs

@@ -15,7 +15,6 @@ from tests.harness.cli.runs import (
     SMALL,
     Result,
     call,
-    command_line,
     environment,
     losses,
     records,
@@ -25,10 +24,14 @@ from tests.harness.cli.runs import (
 FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
 
 
-def limited(limit_bytes: int, command: list[str]) -> Result:
-    """A command none of whose files may become longer: a real limit of the kernel's."""
-    limits = (limit_bytes, limit_bytes)
-    return run(command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+def limited(limit_bytes: int, *arguments: object) -> Result:
+    """`harness ARGUMENTS`, none of whose files may become longer: a real limit of the kernel's."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        return call(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def check_refusal(result: Result, place: str, *reasons: str) -> None:
@@ -56,14 +59,14 @@ def check_nothing_is_half_written(folder: Path) -> None:
 def test_no_room_for_windows(tmp_path: Path) -> None:
     # The event file or metrics.jsonl, whichever is written first.
     flags = ("--steps-per-dispatch", "1", "--run-dir", tmp_path)
-    result = limited(7000, command_line("train", *SMALL, *flags))
+    result = limited(7000, "train", *SMALL, *flags)
     check_refusal(result, str(tmp_path), "limit is reached", "File too large")
     check_nothing_is_half_written(tmp_path)
     assert records(tmp_path)
 
 
 def test_no_room_for_a_checkpoint(tmp_path: Path) -> None:
-    result = limited(20_000, command_line("train", *SMALL, "--run-dir", tmp_path))
+    result = limited(20_000, "train", *SMALL, "--run-dir", tmp_path)
     check_refusal(result, str(tmp_path / "checkpoints" / "ckpt-16.npz"), "File too large")
     check_nothing_is_half_written(tmp_path)
     assert [record["step"] for record in records(tmp_path)] == [4, 8, 12, 16, 16]
@@ -191,7 +194,7 @@ def test_no_room_for_converted_data(tmp_path: Path) -> None:
 
 def test_no_room_for_a_profile(tmp_path: Path) -> None:
     flags = ("--steps", "4", "--warm-up", "4", "--profile-dir", tmp_path)
-    result = limited(20_000, command_line("profile", *SMALL, *flags))
+    result = limited(20_000, "profile", *SMALL, *flags)
     assert (result.code, result.err.count("\n")) == (2, 1), result
     assert "limit is reached" in result.err
     assert str(tmp_path) in result.err

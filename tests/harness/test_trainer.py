@@ -125,14 +125,15 @@ def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     for train, model, how in ways:
         folder = tmp_path / how
         settings = {"seed": 5, "input": how}
-        whole, begun, resumed = (trainer(model, **settings) for _ in range(3))
-        wanted = whole.fit(train, validation=train, epochs=3, verbose=False).history
+        begun, resumed = (trainer(model, **settings) for _ in range(2))
         begun.fit(train, validation=train, epochs=2, run_dir=folder / "run", verbose=False)
+        # Goes on as if it had never stopped: `test_fit_again_goes_on`.
+        wanted = begun.fit(train, validation=train, verbose=False).history
         rest = resumed.fit(
             train, validation=train, epochs=3, run_dir=folder / "run", resume=True, verbose=False
         )
         assert rest.epoch == [2]
-        assert rest.history == {name: values[2:] for name, values in wanted.items()}
+        assert rest.history == wanted
         summary = json.loads((folder / "run" / "summary.json").read_text())
         assert summary["test_loss"] == wanted["val_loss"][-1]
         outputs = resumed.predict(train)
@@ -140,6 +141,13 @@ def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
         np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
     folders = [str(tmp_path / how) for *_, how in ways]
     subprocess.run([sys.executable, "-c", ELSEWHERE, *folders], check=True)
+
+
+def as_killed_before_the_last_epoch(folder: Path) -> None:
+    """Removes from the folder of a run what it wrote after the checkpoint before its last."""
+    for name in ("model.keras", "summary.json"):
+        (folder / name).unlink()
+    max(folder.glob("checkpoints/ckpt-*"), key=lambda path: int(path.stem[5:])).unlink()
 
 
 def arrays(rows: Any) -> dict[str, np.ndarray]:
@@ -193,14 +201,11 @@ def schedule() -> keras.optimizers.Optimizer:
 def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
     train = single()
 
-    def fit(epochs: int, **folder: Any) -> list[float]:
-        own = trainer(seed=1, optimizer=optimizer())
-        losses: list[float] = own.fit(train, epochs=epochs, verbose=False, **folder).history["loss"]
-        return losses
-
-    whole = fit(2)
-    fit(1, run_dir=tmp_path / "run", tensorboard="off")
-    assert fit(2, run_dir=tmp_path / "run", tensorboard="off", resume=True) == whole[1:]
+    flags: dict[str, Any] = {"run_dir": tmp_path, "tensorboard": "off", "verbose": False}
+    whole, resumed = (trainer(seed=1, optimizer=optimizer()) for _ in range(2))
+    wanted = whole.fit(train, epochs=2, **flags).history["loss"]
+    as_killed_before_the_last_epoch(tmp_path)
+    assert resumed.fit(train, epochs=2, resume=True, **flags).history["loss"] == wanted[1:]
 
 
 def test_an_export_runs_without_this_package(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def lacks(tag: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
-    low, high, period = 10, 90, 2.9
+    low, high, period = 10, 90, 1.3
     nvml.write(
         library.system(),
         library.modern(0, utilization_percent=f"square {low} {high} {period}"),
@@ -125,7 +125,7 @@ def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     # A window an epoch, each of half a second or more.
     layout = ("--batch-size", "500", "--steps-per-dispatch", "50", "--implementation", "dense")
-    data = ("--synthetic-rows", "25000", "--epochs", "3")
+    data = ("--synthetic-rows", "10000", "--epochs", "3")
     done = run(
         command_line("train", *data, *layout, "--telemetry-hz", "100", "--run-dir", folder),
         env=nvml.environment(PYTHONPATH=str(REPOSITORY)),

@@ -173,8 +173,10 @@ def run_command(words: list[str]) -> None:
     assert words[0] == "./scripts/harness", "a command that is neither run nor in NOT_RUN"
     names_data = {"--data", "--config", "--resume"} & set(words)
     is_synthetic = words[1] in ("train", "profile", "bench") and not names_data
-    if is_synthetic and "--profile-steps" not in words:  # the steps named need all rows
+    if is_synthetic:
         words += ["--synthetic-rows", "6000"]
+    if "--profile-steps" in words:
+        words += ["--batch-size", "48"]  # as many steps as all rows make
     if words[1] == "tune":
         words += ["--trials", "1", "--epochs", "1"]
     assert command_line.main([last_checkpoint(word) for word in words[1:]]) == 0

@@ -5,13 +5,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.bench.charts import write_hparams
+from harness.bench.sweep import TENSORBOARD_FOLDER_NAME
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
+from tests.harness.bench.samples import CELL, results, row
 from tests.harness.cli.runs import (
     CORPUS,
     LAYOUT,
@@ -20,7 +24,6 @@ from tests.harness.cli.runs import (
     call,
     command_line,
     environment,
-    run,
 )
 
 if TYPE_CHECKING:
@@ -76,12 +79,10 @@ def run_folder(
 
 @pytest.fixture(scope="session")
 def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep over two batch sizes."""
+    """What `harness bench` leaves of a sweep over two batch sizes, whose figures are made up."""
     folder = tmp_path_factory.mktemp("browser") / "sweep"
-    network = ("--hidden-units", "8", "8", "--dropout", "0", "--implementation", "gather")
-    flags = ("--batch-size", "50", "100", "--repeats", "1", "--steps", "40", "--plot", "off")
-    result = run(command_line("bench", *CORPUS, *network, *flags, "--bench-dir", folder))
-    assert result.code == 0, result
+    sweep = (replace(CELL, batch_size=size, implementation="gather") for size in (50, 100))
+    write_hparams(results(*(row(cell, 0) for cell in sweep)), folder / TENSORBOARD_FOLDER_NAME)
     return folder
 
 

@@ -116,7 +116,7 @@ def lacks(tag: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
-    low, high, period = 10, 90, 1.3
+    low, high, period = 10, 90, 1.9
     nvml.write(
         library.system(),
         library.modern(0, utilization_percent=f"square {low} {high} {period}"),

@@ -13,7 +13,7 @@ from pathlib import Path
 FOLDER = Path(sys.argv[1])
 os.environ["XLA_FLAGS"] = (
     f"--xla_dump_to={FOLDER} --xla_dump_hlo_as_text --xla_backend_optimization_level=0"
-    " --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 
 import numpy as np  # noqa: E402

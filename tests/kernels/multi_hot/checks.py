@@ -37,6 +37,10 @@ def value_and_gradient(
     return y, tape.gradient(y, table, output_gradients=dy)
 
 
+compiled = tf.function(value_and_gradient, jit_compile=True)
+"""`value_and_gradient`, compiled once for each combination of shapes and types of all tests."""
+
+
 def rowids_of(row_splits: np.ndarray, num_values: int) -> np.ndarray:
     """Return the row of each value, [N]; B behind the last row."""
     B = len(row_splits) - 1

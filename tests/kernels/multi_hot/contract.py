@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
 from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from kernels.multi_hot.segments import rowids_of_splits
-from tests.kernels.multi_hot import reference
+from tests.kernels.multi_hot import checks, reference
 from tests.kernels.multi_hot.checks import (
     DTYPES,
     GARBAGE,
@@ -76,16 +76,13 @@ class ProductContract:
         splits_dtype: tf.DType = tf.int64,
         rowids_dtype: tf.DType | None = None,
         weights: np.ndarray | None = None,
-        function: Any = None,
     ) -> tuple[Tensor, Tensor]:
         """Check y and dW against the reference computed from the operands as rounded to dtype.
 
         With a `rowids_dtype`, the rows of the values are handed over too.
         """
         table, dy = tf.constant(table, dtype), tf.constant(dy, dtype)
-        if function is None:
-            function = tf.function(value_and_gradient, jit_compile=True)
-            function = function if compiled else value_and_gradient
+        function = checks.compiled if compiled else value_and_gradient
         rowids = None
         if rowids_dtype is not None:
             rowids = tf.constant(rowids_of(row_splits, len(values)), rowids_dtype)
@@ -211,7 +208,6 @@ class ProductContract:
         self, rowids_dtype: tf.DType | None = None, *, weighted: bool = False
     ) -> None:
         capacity, B, V, H = 24, 6, 11, 3
-        function = tf.function(value_and_gradient, jit_compile=True)
 
         @hypothesis.given(
             st.lists(st.lists(st.integers(0, V - 1), max_size=4), min_size=B, max_size=B),
@@ -227,8 +223,7 @@ class ProductContract:
                 np.array(ids + [garbage] * spare),
                 np.cumsum([0] + [len(row) for row in rows]),
                 rng.normal(size=(B, H)),
-                unique=False, dtype=tf.float32, compiled=True, function=function,
-                rowids_dtype=rowids_dtype,
+                unique=False, dtype=tf.float32, compiled=True, rowids_dtype=rowids_dtype,
                 weights=weights_of(ids, spare, rng) if weighted else None,
             )  # fmt: skip
 

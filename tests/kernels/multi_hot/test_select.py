@@ -84,7 +84,8 @@ def test_a_damaged_answer_is_not_taken(cache: Path, damage: Any) -> None:
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_dense_is_no_candidate_where_its_matrix_is_huge() -> None:
-    choice = choose_implementation(num_rows=64, num_values=99, num_tokens=2**22, units=1)
+    # As many elements as 64 rows of 2**22 tokens have, and a table that takes no time.
+    choice = choose_implementation(num_rows=2**13, num_values=99, num_tokens=2**15, units=1)
     assert set(choice.seconds_by_name) == {"native", "gather"}
 
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
-from tests.kernels.multi_hot.checks import DTYPES, rowids_of, value_and_gradient
+from tests.kernels.multi_hot.checks import DTYPES, compiled, rowids_of, value_and_gradient
 from tests.kernels.multi_hot.contract import MultiHotContract
 
 Tensor = Any
@@ -41,7 +41,7 @@ class XlaContract(MultiHotContract):
     ) -> None:
         weighted = unique and row_splits == [0, 2]
         for weights in (None, tf.ones([3])) if weighted else (None,):
-            y, dw = tf.function(value_and_gradient, jit_compile=True)(
+            y, dw = compiled(
                 self.implementation, unique, tf.ones([11, 3]), tf.constant(values),
                 tf.constant(row_splits, tf.int64), tf.ones([len(row_splits) - 1, 3]), None, weights,
             )  # fmt: skip
@@ -81,15 +81,14 @@ class XlaContract(MultiHotContract):
         self.check_descent(rng, with_rowids=True)
 
     def test_sums_with_rowids_accumulate_in_float32(self) -> None:
-        function = tf.function(value_and_gradient, jit_compile=True)
         for dtype, count in ((tf.bfloat16, 1_024), (tf.float16, 4_096)):
             ones, zeros = tf.ones([count, 1], dtype), tf.zeros([count], tf.int32)
-            y, _ = function(
+            y, _ = compiled(
                 self.implementation, True, ones, tf.range(count), tf.constant([0, count]),
                 ones[:1], zeros,
             )  # fmt: skip
             assert float(y[0, 0]) == count
-            _, dw = function(
+            _, dw = compiled(
                 self.implementation, True, ones, zeros, tf.range(count + 1), ones,
                 tf.range(count),
             )  # fmt: skip
@@ -108,7 +107,7 @@ class XlaContract(MultiHotContract):
         values = tf.constant([token_id for row in rows for token_id in row], tf.int32)
         weighted = not unique and dtype == tf.float32
         for weights in (None, tf.ones(len(values))) if weighted else (None,):
-            y, _ = tf.function(value_and_gradient, jit_compile=True)(
+            y, _ = compiled(
                 self.implementation, unique, table, values, tf.constant(row_splits, tf.int32),
                 tf.ones([5, 3], dtype),
                 tf.constant(rowids_of(row_splits, row_splits[-1]), tf.int32), weights,

@@ -33,20 +33,24 @@ NUM_LOGICAL_DEVICES = 2
 # The files that take longest come first, so that no process works on one alone at the end.
 LONG_FILES = (
     "tests/test_docs.py",
+    "tests/harness/bench/test_process.py",
     "tests/browser/test_tensorboard.py",
     "tests/harness/test_trainer.py",
     "tests/harness/cli/test_bench.py",
-    "tests/harness/bench/test_process.py",
+    "tests/scripts/test_environment.py",
     "tests/harness/cli/test_telemetry.py",
+    "tests/harness/cli/test_train.py",
+    "tests/harness/engine/test_two_devices.py",
     "tests/harness/cli/test_resume.py",
     "tests/harness/cli/test_profile.py",
-    "tests/harness/cli/test_train.py",
     "tests/kernels/multi_hot/native/test_sanitizers.py",
     "tests/kernels/multi_hot/test_gather.py",
     "tests/kernels/multi_hot/test_dense.py",
     "tests/harness/cli/test_tune.py",
     "tests/test_contributing.py",
     "tests/scripts/test_benchmark.py",
+    "tests/kernels/multi_hot/test_select.py",
+    "tests/kernels/multi_hot/cuda/test_kernels.py",
 )
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

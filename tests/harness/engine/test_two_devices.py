@@ -300,7 +300,10 @@ def test_what_a_layer_keeps_is_the_mean_over_devices(two: Devices) -> None:
     run(rig.training, dispatch.calls[0], batches)
     expected = examples.dense["numbers"][rig.plan.order(0)[0].reshape(-1)].mean()
     for state in rig.states:
-        np.testing.assert_allclose(state.save()["model/counted/mean"], expected, rtol=1e-5)
+        # The mean may be near 0: of 24 numbers of size 1 it is off by 24 roundings at most.
+        np.testing.assert_allclose(
+            state.save()["model/counted/mean"], expected, rtol=1e-5, atol=24 * 2**-24
+        )
 
 
 def test_the_moments_of_a_batch_cross_devices_inside_the_step(

@@ -153,7 +153,10 @@ def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
     places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
     chance = tf.bitwise.bitwise_and(_scrambled(seeds[:, None] + places), _uint32(0xFFFF))
     bits = tf.bitcast(rows, tf.uint32) + chance
-    return tf.bitcast(tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16), tf.bfloat16)
+    rounded = tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16)
+    # A GPU's NaN is 0x7fffffff: with anything added to it, it would be a number.
+    nan = tf.constant(np.nan, tf.bfloat16)
+    return tf.where(tf.math.is_nan(rows), nan, tf.bitcast(rounded, tf.bfloat16))
 
 
 def _scrambled(x: Tensor) -> Tensor:

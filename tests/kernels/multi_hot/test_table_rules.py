@@ -12,6 +12,7 @@ from kernels.multi_hot.native import table as native
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.registry import Problem, RowOptimizer
 from kernels.multi_hot.table_rules import NUM_RATES, Rule, update_rows
+from kernels.multi_hot.touched import Touched
 from tests.kernels.multi_hot import reference
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -165,6 +166,20 @@ def test_small_steps_of_a_table_of_16_bits_count_on_average(how: str) -> None:
     rows = tf.cast(table, tf.float32).numpy()
     assert (rows[B:] == 1).all()
     assert abs(rows[:B].mean() - 0.95) < 0.008  # 5 standard deviations
+
+
+def test_not_a_number_stays_so_in_a_table_of_16_bits() -> None:
+    """Also a GPU's own, all bits of which are 1 but the sign's."""
+    nan = np.full([1, H], 0x7FFFFFFF, np.uint32).view(np.float32)
+    touched = Touched(tf.constant([5]), tf.constant([1]), None)
+    (table,) = tf.function(update_rows, jit_compile=True)(
+        Rule("sgd"), [tf.ones([V, H], tf.bfloat16)], touched, tf.constant(nan),
+        rate=tf.constant(1.0), factor=tf.constant(1.0), step=tf.constant(1, tf.int64),
+        active=tf.constant(True),
+    )  # fmt: skip
+    rows = tf.cast(table, tf.float32).numpy()
+    assert np.isnan(rows[5]).all()
+    assert (np.delete(rows, 5, axis=0) == 1).all()
 
 
 @needs_compiler

@@ -10,6 +10,8 @@
 
 #define MULTI_HOT_EMULATION
 
+#include <math.h>
+
 #include <cstdint>
 #include <cstring>
 

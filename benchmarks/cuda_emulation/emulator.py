@@ -36,6 +36,20 @@ class _DeviceSets(ctypes.Structure):
     )
 
 
+class _Touched(ctypes.Structure):
+    """Touched in row_passes.h."""
+
+    _fields_ = (
+        ("ids", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("num", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("num_values", ctypes.c_int),
+        ("num_slots", ctypes.c_int),
+    )
+
+
 def compile_program(
     sources: Sequence[str], output: Path, *options: str, with_headers: Path | None = None
 ) -> None:
@@ -60,11 +74,17 @@ class Emulator:
         compile_program(["emulator.cc"], path, "-O1", "-fPIC", "-shared")
         self._library = ctypes.CDLL(str(path))
         self._library.emulator_workspace.restype = ctypes.c_longlong
+        self._library.emulator_row_workspace.restype = ctypes.c_longlong
 
     def workspace_words(self, num_values: int, num_tokens: int, units: int) -> int:
         """Return the size of the backward pass's workspace, in units of 4 bytes."""
         shape = map(ctypes.c_longlong, (num_values, num_tokens, units))
         return int(self._library.emulator_workspace(*shape))
+
+    def row_workspace_words(self, num_values: int, units: int) -> int:
+        """Return the size of the workspace of the touched rows' gradients, in the same units."""
+        shape = map(ctypes.c_longlong, (num_values, units))
+        return int(self._library.emulator_row_workspace(*shape))
 
     def forward(
         self,
@@ -112,9 +132,7 @@ class Emulator:
         """Return dW [V, H] in the dtype of `dy` [B, H]; arguments as above."""
         sets, kept = _sets(values, row_splits, weights, num_tokens)
         units = dy.shape[1]
-        words = self.workspace_words(len(values), num_tokens, units)
-        # Garbage, which the kernels must not read.
-        workspace = np.random.default_rng(seed).integers(-(2**31), 2**31, words).astype(np.int32)
+        workspace = _garbage(seed, self.workspace_words(len(values), num_tokens, units))
         dw = np.empty((num_tokens, units), dy.dtype)
         kept.append(dy := np.ascontiguousarray(dy))
         failed = self._library.emulator_backward(
@@ -123,6 +141,49 @@ class Emulator:
         )  # fmt: skip
         assert not failed
         return dw
+
+    def row_gradients(
+        self,
+        dy: NDArray[np.float32],
+        values: NDArray[Any],
+        row_splits: NDArray[Any],
+        *,
+        num_tokens: int,
+        weights: NDArray[np.float32] | None,
+        seed: int,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], np.float32]:
+        """Return the touched ids [n] of a batch, their rows of the gradient [n, H] with 0 in
+        unused slots, and the sum of their squares; arguments as above."""
+        sets, kept = _sets(values, row_splits, weights, num_tokens)
+        N, units = len(values), dy.shape[1]
+        n = min(N, num_tokens)
+        ids, slots, rows, num = (_garbage(seed, words) for words in (n, N + 1, N, 1))
+        own = np.full(0 if weights is None else N, np.nan, np.float32)
+        touched = _Touched(
+            *(_address(part) for part in (ids, slots, rows, num)),
+            None if weights is None else _address(own), N, n,
+        )  # fmt: skip
+        gradients, squares = np.full([n, units], np.nan, np.float32), np.empty(1, np.float32)
+        spaces = [
+            _garbage(seed, self.workspace_words(N, num_tokens, 0)),
+            _garbage(seed, self.row_workspace_words(N, units)),
+        ]
+        kept += [dy := np.ascontiguousarray(dy), own]
+        failed = self._library.emulator_touch(
+            ctypes.byref(sets), ctypes.byref(touched), _address(spaces[0]), ctypes.c_uint64(seed)
+        ) or self._library.emulator_row_gradients(
+            ctypes.byref(touched), _address(dy), units, _address(gradients), _address(squares),
+            _address(spaces[1]), ctypes.c_uint64(seed),
+        )  # fmt: skip
+        assert not failed
+        assert num[0] == (ids >= 0).sum()
+        gradients[num[0] :] = 0
+        return ids, gradients, squares[0]
+
+
+def _garbage(seed: int, words: int) -> NDArray[np.int32]:
+    """Return memory that the kernels must not read before they write it."""
+    return np.random.default_rng(seed).integers(-(2**31), 2**31, words).astype(np.int32)
 
 
 def _sets(

@@ -5,7 +5,7 @@
 #include "emulation.h"
 
 #include "../../kernels/multi_hot/cuda/kernels.cu"
-#include "../../kernels/multi_hot/cuda/passes.h"
+#include "../../kernels/multi_hot/cuda/row_passes.h"
 #include "queue.h"
 
 #include <cmath>
@@ -112,6 +112,8 @@ bool is_close(double found, double sum, double sum_of_magnitudes, double roundin
   return std::abs(found - sum) <= rounding * std::abs(sum) + 3e-6 * sum_of_magnitudes + 1e-7;
 }
 
+#include "fuzz_rows.h"
+
 template <class T>
 void check(Random& random, const char* type, double rounding) {
   const int id_type =
@@ -184,6 +186,15 @@ void check(Random& random, const char* type, double rounding) {
     const double found = multi_hot::widen(dw[i]);
     CHECK(any_wrong ? std::isnan(found) : is_close(found, sums[i], magnitudes[i], rounding));
   }
+  std::vector<float> wide(dy.size());
+  for (size_t i = 0; i < dy.size(); ++i) wide[i] = multi_hot::widen(dy[i]);
+  any_wrong |= batch.splits[0] != 0;  // a batch of no rows has no gradient that could say so
+  // Of a batch that is wrong, which ids are touched is not laid down.
+  std::vector<int> touched;
+  if (!any_wrong) touched.assign(batch.ids.begin(), batch.ids.begin() + batch.splits.back());
+  std::sort(touched.begin(), touched.end());
+  touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+  check_touched(random, sets, wide, H, any_wrong, touched, sums, magnitudes, division);
 }
 
 }  // namespace

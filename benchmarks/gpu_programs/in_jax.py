@@ -58,6 +58,8 @@ CARDS: dict[str, tuple[Any, ...]] = {
     ),
 }
 _NUM_RUNS = 20
+_KERNELS = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows")
+"""Handlers of kernels/multi_hot/cuda/binding.cc."""
 
 
 def target_config(card: str) -> str:
@@ -145,7 +147,7 @@ def register_kernels(source: Path) -> None:
         command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library), "-ldl"]
         subprocess.run(command, check=True)
         handlers = ctypes.CDLL(str(library))
-    for name in ("forward", "backward", "take_rows"):
+    for name in _KERNELS:
         target = f"multi_hot_cuda_{name}"
         capsule = jax.ffi.pycapsule(getattr(handlers, target))
         jax.ffi.register_ffi_target(target, capsule, platform="CUDA")

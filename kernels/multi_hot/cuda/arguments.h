@@ -26,6 +26,9 @@ constexpr int kSumWarps = 4;        // of a block of the sums: a tile each
 constexpr int kSplitThreads = 1024;
 constexpr int kTakeThreads = 256;
 constexpr int kMaxDigitBits = 8;
+constexpr int kSquareThreads = 256;
+constexpr int kSquareBlocks = 256;
+constexpr int kUpdateWarps = 8;     // of a block of the updates: a touched row each
 constexpr int kSlots = 1024;        // of a warp's table of the ids that it has seen
 
 struct ForwardArguments {
@@ -59,13 +62,14 @@ struct SortArguments {
 };
 
 // Sums over runs of equal ids. A warp adds the entries of a tile; sums of runs that cross tiles
-// are added in a second pass, in the order of the tiles.
+// are added in a second pass, in the order of the tiles. For the rows that a batch touches, slots
+// stand for ids: V is their number, and the rows of the result are those of the slots.
 struct SumArguments {
   DeviceSets sets;
   const int* fault;
   const int* rows;       // [N]
   const int* keys;       // [N], sorted; V where an entry does not count
-  const int* positions;  // [N]
+  const int* positions;  // [N]; null: rows and weights are sorted too, and repeated ids have row -1
   const void* dy;        // [B, H]
   void* dw;              // [V, H]
   float* heads;          // [tiles, H]: of the run that began in an earlier tile
@@ -73,6 +77,50 @@ struct SumArguments {
   int units;             // H
   int num_tiles;
   int tile;              // entries of one
+};
+
+// The distinct ids of the sorted entries, n = min(N, V) slots for them, and the entries by slot.
+struct TouchArguments {
+  DeviceSets sets;
+  const int* fault;
+  const int* rows;        // [N], of each position
+  const int* keys;        // [N], sorted; V where an entry does not count
+  const int* positions;   // [N]
+  int* counts;            // [segments]: the ids whose first entry is in a segment
+  int* ids;               // [n] ascending, -1 from `num` on
+  int* num;               // [1]
+  int* slots;             // [N + 1]: of each sorted entry, n where it does not count; then the fault
+  int* sorted_rows;       // [N]: of each sorted entry; -1 where its row holds the id once more
+  float* sorted_weights;  // [N], or null
+  int num_slots;          // n
+  int num_segments;
+  int segment;            // entries of one
+};
+
+// The sum of squares of the first rows of a matrix.
+struct SquareArguments {
+  const float* matrix;  // [n, H]
+  const int* num;       // [1], rows that count
+  float* partial;       // [num_partial], of each block
+  float* squares;       // [1]
+  int units;            // H
+  int num_partial;
+};
+
+enum UpdateKind : int { kSgd = 0, kRowAdagrad = 1, kLazyAdam = 2 };
+
+// Updates rows of a table by their gradients.
+struct UpdateArguments {
+  const int* active;       // [1]: 0 where nothing is to change
+  const float* scalars;    // [5]: rate, 1 - beta_1, 1 - beta_2, epsilon, factor of the gradients
+  const long long* step;   // [1], counted from 1
+  const float* gradients;  // [n, H]
+  const int* ids;          // [n], distinct
+  const int* num;          // [1], ids that count
+  void* table;             // [V, H]
+  float* slots[2];         // Adagrad's sums [V]; Adam's moments [V, H]
+  int units;               // H
+  int kind;
 };
 
 // Copies rows of resident sets into a batch: R rows of M ids, B rows of the batch, C its capacity.

@@ -3,6 +3,8 @@
 #include "sort.h"
 #include "sums.h"
 #include "take_rows.h"
+#include "touched.h"
+#include "update.h"
 
 namespace multi_hot {
 
@@ -43,6 +45,28 @@ extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
   scatter(a);
+}
+extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count_ids(const TouchArguments a) {
+  count_ids(a);
+}
+extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_place_ids(const TouchArguments a) {
+  place_ids(a);
+}
+extern "C" __global__ void __launch_bounds__(kSquareThreads)
+    multi_hot_square_rows(const SquareArguments a) {
+  square_rows(a);
+}
+extern "C" __global__ void __launch_bounds__(kSquareThreads)
+    multi_hot_sum_squares(const SquareArguments a) {
+  sum_squares(a);
+}
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+    multi_hot_update_rows_f32(const UpdateArguments a) {
+  update_rows<Float>(a);
+}
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+    multi_hot_update_rows_bf16(const UpdateArguments a) {
+  update_rows<BFloat16>(a);
 }
 extern "C" __global__ void __launch_bounds__(kSplitThreads) multi_hot_take_splits(const TakeArguments a) {
   take_splits(a);

@@ -26,6 +26,7 @@ __device__ void prepare(const PrepareArguments& a) {
     }
     if (wrong) atomicOr(a.fault, 1);
   }
+  if (a.sets.num_rows == 0 && thread == 0 && split_at(a.sets, 0) != 0) atomicOr(a.fault, 1);
 }
 
 // The key of an entry: its id, or V where it does not count.

@@ -59,11 +59,11 @@ __device__ void sum_tiles(const SumArguments& a) {
     float weight = 0.0f;
     if (entry < end) key = a.keys[entry];
     if (key < V) {
-      const int position = a.positions[entry];
+      const int position = a.positions == nullptr ? entry : a.positions[entry];
       row = a.rows[position];
       if (weighted) {
         weight = a.sets.weights[position];
-      } else if (entry > 0 && a.keys[entry - 1] == key && a.rows[a.positions[entry - 1]] == row) {
+      } else if (a.positions != nullptr && entry > 0 && a.keys[entry - 1] == key && a.rows[a.positions[entry - 1]] == row) {
         row = kNone;  // the row holds the id twice
       }
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,13 +26,6 @@ _MLIR_TYPES = {
 STABLEHLO_VERSION = 9
 
 
-def prepared(problem: Problem) -> Problem:
-    """Return the sets as the host's kernels read them, each of which builds what it needs from
-    them."""
-    problem = checked(problem)
-    return problem._replace(row_splits=tf.cast(problem.row_splits, tf.int64))
-
-
 def checked(problem: Problem) -> Problem:
     """Return the sets, of static shapes, for kernels that are loaded."""
     for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
@@ -53,7 +46,7 @@ def custom_call(
     workspace: Sequence[tf.TensorSpec] = (),
     *,
     in_place: int = 0,
-    **attributes: bool | int | float,
+    **options: bool | int | float,
 ) -> list[Tensor]:
     """Return the results of the kernel registered as `target`, called by StableHLO text.
 
@@ -64,7 +57,7 @@ def custom_call(
       workspace: the same for what the kernel writes besides, in memory that XLA plans.
       in_place: so many results, which are all, are the last operands' own memory. XLA copies an
         operand only if something else still reads it afterwards.
-      attributes: of the call.
+      options: attributes of the call.
     """
     written = [*results, *workspace]
     names = [f"%a{i}" for i in range(len(operands))]
@@ -72,19 +65,13 @@ def custom_call(
     declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
     result_types = ", ".join(map(mlir_type, results))
     returned = ", ".join(f"%0#{i}" for i in range(len(results)))
-    config = ", ".join(f"{name} = {_mlir_value(value)}" for name, value in attributes.items())
-    aliases = ", ".join(
-        f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if in_place > 1 else ''}], "
-        f"operand_index = {len(operands) - in_place + i}, operand_tuple_indices = []>"
-        for i in range(in_place)
-    )
     # The location is what XLA calls the instruction, and so what a profile shows.
     module = f"""
         module @{target} {{
           func.func public @main({declared}) -> ({result_types}) {{
             %0:{len(written)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
-              api_version = 4 : i32, backend_config = {{{config}}},
-              output_operand_aliases = [{aliases}]
+              api_version = 4 : i32, backend_config = {{{attributes(options)}}},
+              output_operand_aliases = {aliases(len(operands), len(written), in_place)}
             }} : ({", ".join(types)}) -> ({", ".join(map(mlir_type, written))}) loc("{target}")
             return {returned} : {result_types}
           }}
@@ -97,6 +84,27 @@ def custom_call(
         Sout=[result.shape for result in results],
         platforms=("CPU",),
     )
+
+
+def attributes(options: Mapping[str, bool | int | float]) -> str:
+    """Return attributes of a call in StableHLO's text."""
+    return ", ".join(f"{name} = {_mlir_value(value)}" for name, value in options.items())
+
+
+def aliases(num_operands: int, num_written: int, in_place: int) -> str:
+    """Return in StableHLO's text that the first results are the last operands' own memory.
+
+    Args:
+      num_operands: of the call.
+      num_written: its results and workspace.
+      in_place: how many.
+    """
+    parts = [
+        f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if num_written > 1 else ''}], "
+        f"operand_index = {num_operands - in_place + i}, operand_tuple_indices = []>"
+        for i in range(in_place)
+    ]
+    return f"[{', '.join(parts)}]"
 
 
 def _mlir_value(value: bool | int | float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.native.call import STABLEHLO_VERSION, mlir_type
+from kernels.multi_hot.native.call import STABLEHLO_VERSION, aliases, attributes, mlir_type
 
 Tensor = Any
 
@@ -43,16 +43,27 @@ class Kernel:
     """None: the operation's own. Results are converted."""
     workspace: Sequence[tf.TensorSpec] = ()
     """What the kernel writes besides, in memory that XLA plans."""
-    attributes: Mapping[str, bool] = field(default_factory=dict)
+    attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 
 def call_on_platform(
-    operands: Sequence[Tensor], results: Sequence[tf.TensorSpec], *, host: Kernel, cuda: Kernel
+    operands: Sequence[Tensor],
+    results: Sequence[tf.TensorSpec],
+    *,
+    host: Kernel,
+    cuda: Kernel,
+    in_place: int = 0,
 ) -> list[Tensor]:
-    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static."""
+    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static.
+
+    Args:
+      operands, results: of both; see `Kernel` for other types.
+      host, cuda: the kernels.
+      in_place: as in `call.custom_call`.
+    """
     declared = ", ".join(f"%a{i}: {mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(mlir_type, results))
-    branches = ", ".join(f"{{{_branch(k, operands, results)}}}" for k in (host, cuda))
+    branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in (host, cuda))
     returned = ", ".join(f"%r#{i}" for i in range(len(results)))
     # The lowering knows the platform's index, and leaves out the other branch.
     module = f"""
@@ -73,7 +84,9 @@ def call_on_platform(
     )
 
 
-def _branch(kernel: Kernel, operands: Sequence[Tensor], results: Sequence[tf.TensorSpec]) -> str:
+def _branch(
+    kernel: Kernel, operands: Sequence[Tensor], results: Sequence[tf.TensorSpec], in_place: int
+) -> str:
     lines: list[str] = []
 
     def converted(name: str, new_name: str, old: tf.TensorSpec, new: tf.TensorSpec) -> str:
@@ -98,14 +111,12 @@ def _branch(kernel: Kernel, operands: Sequence[Tensor], results: Sequence[tf.Ten
             results, kernel.result_dtypes or [result.dtype for result in results], strict=True
         )
     ]
-    config = ", ".join(
-        f"{name} = {str(value).lower()}" for name, value in kernel.attributes.items()
-    )
     everything = [*written, *kernel.workspace]
     # The location is what XLA calls the instruction, and so what a profile shows.
     lines.append(
         f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
-        f"{{api_version = 4 : i32, backend_config = {{{config}}}}} : "
+        f"{{api_version = 4 : i32, backend_config = {{{attributes(kernel.attributes)}}}, "
+        f"output_operand_aliases = {aliases(len(operands), len(everything), in_place)}}} : "
         f"({', '.join(map(mlir_type, given))}) -> ({', '.join(map(mlir_type, everything))}) "
         f'loc("{kernel.target}")'
     )

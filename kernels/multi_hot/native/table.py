@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from kernels.multi_hot.cuda.workspace import row_workspace_words, workspace_words
 from kernels.multi_hot.native.build import ROW_SOURCES
-from kernels.multi_hot.native.call import custom_call, prepared
+from kernels.multi_hot.native.call import checked, custom_call
 from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
 from kernels.multi_hot.table_rules import Rule, series
 from kernels.multi_hot.touched import Touched
@@ -29,21 +31,17 @@ _BUCKETS = (64, 2048)
 
 
 class _Index(NamedTuple):
-    """TouchedIndex in touched.h."""
+    """TouchedIndex in touched.h; on a GPU, Touched in row_passes.h."""
 
-    spans: Tensor  # [n, 2] int32
+    places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
     rows: Tensor  # [N] int32
     weights: Tensor  # [N] float32; empty where the sets have none
 
 
-def _call(*arguments: Any, **attributes: Any) -> list[Tensor]:
-    load(ROW_SOURCES)
-    return custom_call(*arguments, **attributes)
-
-
 def touch(problem: Problem) -> Touched:
     """Return the distinct ids of a batch; in an order of the kernel's."""
-    problem = prepared(problem)
+    problem = checked(problem)
+    load(ROW_SOURCES)
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     num_weights = 0 if problem.weights is None else N
@@ -54,34 +52,46 @@ def touch(problem: Problem) -> Touched:
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),
-        tf.TensorSpec([num_slots, 2], tf.int32),
+        tf.TensorSpec([max(2 * num_slots, N + 1)], tf.int32),
         tf.TensorSpec([N], tf.int32),
         tf.TensorSpec([1], tf.int32),
         tf.TensorSpec([num_weights], tf.float32),
     ]
-    workspace = [
-        tf.TensorSpec([N], tf.int64),
-        tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
-        tf.TensorSpec([num_weights], tf.float32),
-    ]
-    operands = [problem.values, problem.row_splits, weights]
-    ids, spans, rows, num, own = _call(
-        "multi_hot_touch", operands, results, workspace, num_tokens=V
+    num_tokens = {"num_tokens": V}
+    host = Kernel(
+        target="multi_hot_touch",
+        dtypes=[None, tf.int64, None],
+        workspace=[
+            tf.TensorSpec([N], tf.int64),
+            tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
+            tf.TensorSpec([num_weights], tf.float32),
+        ],
+        attributes=num_tokens,
     )
-    return Touched(ids, num, _Index(spans, rows, own))
+    words = tf.TensorSpec([workspace_words(N, V, 0)], tf.int32)
+    cuda = Kernel(target="multi_hot_cuda_touch", workspace=[words], attributes=num_tokens)
+    operands = [problem.values, problem.row_splits, weights]
+    ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
+    return Touched(ids, num, _Index(places, rows, own))
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     """Return the gradients of the touched rows, float32 [n, H] and anything in unused slots, and
     the sum of their squares, float32 [1]."""
     dy = tf.cast(dy, tf.float32)
+    N, H = touched.index.rows.shape[0], dy.shape[1]
     results = [
-        tf.TensorSpec([touched.ids.shape[0], dy.shape[1]], tf.float32),
+        tf.TensorSpec([touched.ids.shape[0], H], tf.float32),
         tf.TensorSpec([1], tf.float32),
     ]
-    spans, rows, weights = touched.index
-    operands = [dy, touched.ids, spans, rows, touched.num, weights]
-    gradients, squares = _call("multi_hot_row_gradients", operands, results)
+    places, rows, weights = touched.index
+    operands = [dy, touched.ids, places, rows, touched.num, weights]
+    words = tf.TensorSpec([row_workspace_words(N, H)], tf.int32)
+    gradients, squares = call_on_platform(
+        operands, results,
+        host=Kernel(target="multi_hot_row_gradients"),
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=[words]),
+    )  # fmt: skip
     return gradients, squares
 
 
@@ -100,7 +110,7 @@ def update(
     """Return a table and its slots, which were changed in place; inside a compiled program.
 
     Args:
-      rule: of any kind.
+      rule: of any kind; on a GPU, of any but `exact_adam`.
       parts: the table [V, H] and its slots, in the order of `Rule.slots`.
       touched: of the batch.
       gradients: [n, H] float32; with `from_dy`, the dy [B, H] that they follow from, so that they
@@ -119,18 +129,24 @@ def update(
         step[None],
         tf.cast(gradients, tf.float32),
         touched.ids,
-        touched.index.spans,
+        touched.index.places,
         touched.index.rows,
         touched.num,
         touched.index.weights,
         *parts,
     ]
-    return _in_place(
-        "multi_hot_update_rows",
+    options = {"kind": ROW_OPTIMIZERS.index(rule.kind), "from_dy": from_dy}
+    workspace = []
+    if from_dy:
+        N, H = touched.index.rows.shape[0], parts[0].shape[1]
+        num_gradients = touched.ids.shape[0] * H
+        workspace = [tf.TensorSpec([row_workspace_words(N, H) + num_gradients], tf.int32)]
+    return call_on_platform(
         operands,
-        parts,
-        kind=ROW_OPTIMIZERS.index(rule.kind),
-        from_dy=from_dy,
+        [tf.TensorSpec(part.shape, part.dtype) for part in parts],
+        host=Kernel(target="multi_hot_update_rows", attributes=options),
+        cuda=Kernel(target="multi_hot_cuda_update_rows", attributes=options, workspace=workspace),
+        in_place=len(parts),
     )
 
 
@@ -162,11 +178,7 @@ def catch_up(
         *map(tf.constant, constants),
         *parts,
     ]
-    return _in_place("multi_hot_catch_up", operands, parts, epsilon=float(rule.epsilon))
-
-
-def _in_place(
-    target: str, operands: Sequence[Tensor], parts: Sequence[Tensor], **attributes: Any
-) -> list[Tensor]:
     results = [tf.TensorSpec(part.shape, part.dtype) for part in parts]
-    return _call(target, operands, results, in_place=len(parts), **attributes)
+    return custom_call(
+        "multi_hot_catch_up", operands, results, in_place=len(parts), epsilon=float(rule.epsilon)
+    )

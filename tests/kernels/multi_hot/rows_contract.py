@@ -22,7 +22,7 @@ Tensor = Any
 
 
 class RowsContract:
-    """`contract.MultiHotContract` includes it. The CUDA kernels have none of their own to test."""
+    """`contract.MultiHotContract` includes it."""
 
     implementation: ClassVar[Implementation]
 

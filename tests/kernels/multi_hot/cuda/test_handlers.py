@@ -35,7 +35,8 @@ xla = Xla(folder, Path(tf.sysconfig.get_include()))
 handlers = loaded(build(Path(tf.sysconfig.get_include()), compiler.SOURCES))
 assert handlers.multi_hot_cuda_register(xla.api)
 found = {"traits": {}, "wrong": {}}
-for name in ("forward", "backward", "take_rows"):
+NAMES = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows")
+for name in NAMES:
     target = f"multi_hot_cuda_{name}"
     found["traits"][name] = [xla.platform(target), xla.traits(target)]
 
@@ -47,7 +48,7 @@ def product(case, dtype=tf.float32, wide=True):
     splits = sets.row_splits.astype(np.int64 if wide else np.int32)
     operands = [sets.values, splits, *([] if sets.weights is None else [sets.weights])]
     y, dw = np.empty_like(dy), np.empty_like(table)
-    error = xla.call("multi_hot_cuda_forward", [table, *operands], [y], int(case.unique))
+    error = xla.call("multi_hot_cuda_forward", [table, *operands], [y], unique=case.unique)
     if error is None:
         words = workspace.workspace_words(len(sets.values), *table.shape)
         space = np.full(words, -77, np.int32)
@@ -96,7 +97,7 @@ for what, operands in {
     "splits": [ones, ids, splits.astype(np.float32)],
     "weights": [ones, ids, splits, np.ones(2, np.float32)],
 }.items():
-    found["wrong"][what] = xla.call("multi_hot_cuda_forward", operands, [y], 1)
+    found["wrong"][what] = xla.call("multi_hot_cuda_forward", operands, [y], unique=True)
 found["wrong"]["workspace"] = xla.call(
     "multi_hot_cuda_backward", [y, ids, splits], [ones, np.empty(32, np.int32)])
 
@@ -127,6 +128,54 @@ for id_type, split_type, capacity in (
     assert own[:len(wanted)].tolist() == wanted.tolist()
     assert not own[len(wanted):].any()
 found["taken"] = read_log(folder / "log")
+
+# The touched rows, and a step of Adam in place: by their gradients, and by the dy that these follow
+# from, whose workspace holds them.
+for case in (PADDED, WEIGHTED):
+    sets = case.draw(1)
+    (V, H), N = sets.table.shape, len(sets.values)
+    n = min(N, V)
+    weights = np.zeros(0, np.float32) if sets.weights is None else sets.weights
+    ids, rows, num = (np.full(size, -77, np.int32) for size in (n, N, 1))
+    places, own = np.full(max(2 * n, N + 1), -77, np.int32), np.full_like(weights, np.nan)
+    space = np.full(workspace.workspace_words(N, V, 0), -77, np.int32)
+    assert xla.call("multi_hot_cuda_touch", [sets.values, sets.row_splits, weights],
+                    [ids, places, rows, num, own, space], num_tokens=V) is None
+    gradients, squares = np.full([n, H], np.nan, np.float32), np.empty(1, np.float32)
+    words = workspace.row_workspace_words(N, H)
+    space = np.full(words, -77, np.int32)
+    index = [ids, places, rows, num, own]
+    assert xla.call("multi_hot_cuda_row_gradients", [sets.dy, *index],
+                    [gradients, squares, space]) is None
+    used = sets.values[: sets.row_splits[-1]]
+    assert ids[: num[0]].tolist() == sorted(set(used.tolist()))
+    wanted = reference.table_gradient(sets.dy.astype(np.float64), sets.values, sets.row_splits,
+                                      num_tokens=V, weights=sets.weights)
+    np.testing.assert_allclose(gradients[: num[0]], wanted[ids[: num[0]]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(squares[0], (wanted**2).sum(), rtol=1e-4)
+    scalars, step = np.array([0.1, 0.1, 0.001, 1e-7, 0.5], np.float32), np.array([7])
+    updates = []
+    for from_dy in (True, False):
+        parts = [sets.table.copy(), np.zeros_like(sets.table), np.zeros_like(sets.table)]
+        operands = [np.ones(1, np.int32), scalars, step, sets.dy if from_dy else gradients, *index]
+        spaces = [np.full(words + n * H, -77, np.int32)] if from_dy else []
+        assert xla.call("multi_hot_cuda_update_rows", [*operands, *parts], [*parts, *spaces],
+                        kind=2, from_dy=from_dy) is None
+        updates.append(parts)
+    for one, other in zip(*updates, strict=True):
+        assert one.tobytes() == other.tobytes()
+    g = 0.5 * wanted
+    moved = 0.1 * 0.1 * g / (np.sqrt(0.001 * g * g) + 1e-7)
+    np.testing.assert_allclose(updates[0][0], sets.table - moved, rtol=1e-4, atol=1e-5)
+found["touched"] = read_log(folder / "log")
+index = [np.zeros(2, np.int32), *(np.zeros(3, np.int32) for _ in range(2)), np.zeros(1, np.int32),
+         np.zeros(0, np.float32)]
+operands = [np.ones(1, np.int32), scalars, step, ones[:2], *index, ones]
+target = "multi_hot_cuda_update_rows"
+update = lambda results, **options: xla.call(target, operands, results, **options)
+found["wrong"]["copy"] = update([ones.copy()], kind=0, from_dy=False)
+found["wrong"]["kind"] = update([ones], kind=3, from_dy=False)
+found["wrong"]["sums"] = update([ones, np.empty(8, np.int32)], kind=0, from_dy=True)
 print("FOUND" + json.dumps(found))
 '''
 
@@ -145,7 +194,7 @@ xla = Xla(Path(sys.argv[1]), include)
 library = build(include, SOURCES.parent / "cuda")
 assert ctypes.CDLL(str(reached_by(library.descriptor))).multi_hot_cuda_register(xla.api)
 ones, ids, splits = np.ones([4, 2], np.float32), np.zeros(3, np.int32), np.array([0, 3])
-print(xla.call("multi_hot_cuda_forward", [ones, ids, splits], [ones[:1]], 1))
+print(xla.call("multi_hot_cuda_forward", [ones, ids, splits], [ones[:1]], unique=True))
 """
 
 
@@ -173,7 +222,7 @@ def found(folder: Path) -> dict[str, Any]:
 
 def test_calls_of_the_driver(found: dict[str, Any]) -> None:
     # Registered for CUDA, and XLA may record them into a CUDA graph.
-    names = ("forward", "backward", "take_rows")
+    names = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows")
     assert found["traits"] == {name: ["CUDA", 1] for name in names}
 
     error, calls = found["first"]
@@ -199,6 +248,10 @@ def test_calls_of_the_driver(found: dict[str, Any]) -> None:
     assert not [call for call in calls if call.startswith("load")]
     assert "function 1001 multi_hot_forward_f16_1" in calls
     assert [call for call in found["taken"] if call.startswith("launch")] == ["launch 4242"] * 12
+    # The index, the gradients and their squares, an update from dy and one from the gradients.
+    launches = [call.split()[0] for call in found["touched"] if "4242" in call]
+    padded, weighted = (3 + 2 * passes + 4 + 3 + 1 for passes in (2, 1))
+    assert launches == ["clear", *["launch"] * padded, "clear", *["launch"] * weighted]
 
 
 def test_what_fails_is_an_error(found: dict[str, Any]) -> None:
@@ -211,6 +264,9 @@ def test_what_fails_is_an_error(found: dict[str, Any]) -> None:
     assert wrong["ids"] == "ids are int32, uint16 or int64"
     assert wrong["splits"] == "row_splits are int32 or int64"
     assert wrong["weights"] == "there must be one float32 weight for each value"
+    assert wrong["copy"] == "XLA gave an update other memory than its operand's"
+    assert wrong["kind"] == "this optimizer of rows is unknown"
+    assert wrong["sums"] == "the workspace of the touched rows is too small"
     assert wrong["workspace"] == "the workspace of the gradient is too small"
 
 

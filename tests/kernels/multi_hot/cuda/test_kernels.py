@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from benchmarks.cuda_emulation.emulator import Emulator, compile_program
 from kernels.multi_hot.cases import SMALL
-from kernels.multi_hot.cuda.workspace import workspace_words
+from kernels.multi_hot.cuda.workspace import row_workspace_words, workspace_words
 from kernels.multi_hot.native.build import find_compiler
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import DTYPES, assert_close
 from tests.kernels.multi_hot.contract import ProductContract
+from tests.kernels.multi_hot.rows_contract import RowsContract
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 KERNEL_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
@@ -31,7 +32,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     return Emulator(tmp_path_factory.mktemp("emulator"))
 
 
-class TestEmulated(ProductContract):
+class TestEmulated(RowsContract, ProductContract):
     """What the contract says of XLA's programs is theirs who call the kernels; the rest holds here.
     Nothing is compiled, so each case runs in two orders instead."""
 
@@ -108,6 +109,30 @@ class TestEmulated(ProductContract):
         )
         assert_close(dw, wanted, size.T @ np.abs(dy))
         return y, dw
+
+    def check_rows(self, function: Any, *arguments: Any, **options: Any) -> None:
+        """As the contract's, by the emulated kernels in two orders."""
+        del function
+
+        def emulated(
+            dy: Any, values: Any, row_splits: Any, *, num_tokens: int, weights: Any, **others: Any
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            del others
+            operands = [part.numpy() for part in (tf.cast(dy, tf.float32), values, row_splits)]
+            weights = None if weights is None else weights.numpy()
+            results = [
+                self.emulator.row_gradients(
+                    *operands, num_tokens=num_tokens, weights=weights, seed=secrets.randbits(32)
+                )
+                for _ in range(2)
+            ]
+            for one, other in zip(*results, strict=True):
+                assert one.tobytes() == other.tobytes()
+            ids, rows, squares = results[0]
+            np.testing.assert_allclose(squares, np.square(rows, dtype=np.float64).sum(), rtol=1e-5)
+            return tf.constant(ids), tf.constant(rows)
+
+        super().check_rows(emulated, *arguments, **options)
 
     def test_uint16_ids(self) -> None:
         table = np.zeros([40_001, 2])
@@ -199,13 +224,19 @@ class TestEmulated(ProductContract):
             np.testing.assert_array_equal(np.isnan(tf.cast(y, tf.float32)).all(axis=1), wrong)
             np.testing.assert_array_equal(np.isnan(tf.cast(y, tf.float32)).any(axis=1), wrong)
             assert np.isnan(tf.cast(dw, tf.float32)).all()
+        ids, rows, _ = self.emulator.row_gradients(
+            np.ones([len(wrong), 3], np.float32), np.array(values, np.int32), np.array(row_splits),
+            num_tokens=11, weights=None, seed=1,
+        )  # fmt: skip
+        assert np.isnan(rows[ids >= 0]).all()
 
 
 def test_the_workspace_is_as_large_as_the_kernels_want(built: Emulator) -> None:
     for N in (0, 1, 31, 32, 33, 512, 65_100, 131_073, 533_000, 9_000_000):
         for V in (1, 255, 256, 10_000, 2**16, 2**24):
-            for H in (1, 50, 1_000):
+            for H in (0, 1, 50, 1_000):
                 assert built.workspace_words(N, V, H) == workspace_words(N, V, H), (N, V, H)
+                assert built.row_workspace_words(N, H) == row_workspace_words(N, H), (N, H)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import tensorflow as tf
 from kernels.multi_hot.cases import IMDB_500
 from tests.kernels.multi_hot.checks import value_and_gradient
 from tests.kernels.multi_hot.contract import ProductContract
+from tests.kernels.multi_hot.rows_contract import RowsContract
 
 pytestmark = pytest.mark.skipif(
     not tf.config.list_physical_devices("GPU"), reason="needs a GPU that TensorFlow can use"
 )
 
 
-class TestOnGpu(ProductContract):
+class TestOnGpu(RowsContract, ProductContract):
     """All of it but errors, in whose place there is NaN."""
 
     implementation = "native"

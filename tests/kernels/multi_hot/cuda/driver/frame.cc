@@ -1,5 +1,6 @@
 // XLA's side of the foreign function interface, for calls of the handlers without XLA: what they register,
 // and calls with buffers and a stream.
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <string>
@@ -82,9 +83,11 @@ int frame_traits(const char* name) {
   return handlers()[name].bundle.execute(&frame) == nullptr ? static_cast<int>(metadata.traits) : -1;
 }
 
-// Calls a handler; returns its error, or null. `unique` below 0: it has no such attribute.
+// Calls a handler; returns its error, or null. Its attributes, in alphabetical order, are bools or
+// int64s.
 const char* frame_call(const char* name, void* on_stream, int num_operands, int num_results,
-                       XLA_FFI_Buffer* buffers, int unique) {
+                       XLA_FFI_Buffer* buffers, int num_attributes, const char** attributes,
+                       std::int64_t* numbers, const bool* are_bools) {
   static std::string message;
   stream = on_stream;
   for (int i = 0; i < num_operands + num_results; ++i) {
@@ -102,16 +105,22 @@ const char* frame_call(const char* name, void* on_stream, int num_operands, int 
   frame.rets.size = num_results;
   frame.rets.types = ret_types.data();
   frame.rets.rets = pointers.data() + num_operands;
-  bool value = unique > 0;
-  XLA_FFI_Scalar scalar = {XLA_FFI_DataType_PRED, &value};
-  XLA_FFI_ByteSpan attribute = {"unique", 6};
-  XLA_FFI_ByteSpan* names[] = {&attribute};
-  XLA_FFI_AttrType types[] = {XLA_FFI_AttrType_SCALAR};
-  void* attributes[] = {&scalar};
-  frame.attrs.size = unique >= 0 ? 1 : 0;
-  frame.attrs.types = types;
-  frame.attrs.names = names;
-  frame.attrs.attrs = attributes;
+  const size_t count = num_attributes;
+  std::vector<XLA_FFI_Scalar> scalars(count);
+  std::vector<XLA_FFI_ByteSpan> spans(count);
+  std::vector<XLA_FFI_AttrType> types(count, XLA_FFI_AttrType_SCALAR);
+  std::vector<XLA_FFI_ByteSpan*> names;
+  std::vector<void*> values;
+  for (size_t i = 0; i < count; ++i) {  // on machines whose low byte comes first
+    scalars[i] = {are_bools[i] ? XLA_FFI_DataType_PRED : XLA_FFI_DataType_S64, &numbers[i]};
+    spans[i] = {attributes[i], std::strlen(attributes[i])};
+    names.push_back(&spans[i]);
+    values.push_back(&scalars[i]);
+  }
+  frame.attrs.size = num_attributes;
+  frame.attrs.types = types.data();
+  frame.attrs.names = names.data();
+  frame.attrs.attrs = values.data();
   XLA_FFI_Error* const error = handlers()[name].bundle.execute(&frame);
   if (error == nullptr) return nullptr;
   message = error->message;

@@ -81,7 +81,11 @@ class Xla:
         return int(self._library.frame_traits(target.encode()))
 
     def call(
-        self, target: str, operands: list[np.ndarray], results: list[np.ndarray], unique: int = -1
+        self,
+        target: str,
+        operands: list[np.ndarray],
+        results: list[np.ndarray],
+        **attributes: bool | int,
     ) -> str | None:
         """Call a handler, which fills in the results; return its error."""
         arrays = [*map(np.ascontiguousarray, operands), *results]
@@ -94,9 +98,13 @@ class Xla:
             buffer.data = array.ctypes.data
             buffer.rank = array.ndim
             buffer.dims = dims
+        count, given = len(attributes), sorted(attributes.items())
         error = self._library.frame_call(
-            target.encode(), ctypes.c_void_p(STREAM), len(operands), len(results), buffers, unique
-        )
+            target.encode(), ctypes.c_void_p(STREAM), len(operands), len(results), buffers, count,
+            (ctypes.c_char_p * count)(*(name.encode() for name, _ in given)),
+            (ctypes.c_int64 * count)(*(value for _, value in given)),
+            (ctypes.c_bool * count)(*(isinstance(value, bool) for _, value in given)),
+        )  # fmt: skip
         return None if error is None else str(error.decode())
 
 

@@ -1,0 +1,176 @@
+// Custom calls for the touched rows of a table. They take and return what the host's do (native/rows),
+// but for what an index holds. An update changes the table and what belongs to it in place: XLA is told
+// that these results are the operands' own memory.
+//
+// Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots.
+#pragma once
+
+#include "calls.h"
+#include "driver.h"
+#include "row_passes.h"
+
+namespace multi_hot {
+
+// An index that was computed before. Without weights their buffer is empty.
+inline Touched index_of(Ints& ids, Ints& slots, Ints& rows, Ints& num, Floats& weights) {
+  return {ids.typed_data(), slots.typed_data(), rows.typed_data(), num.typed_data(),
+          weights.element_count() > 0 ? weights.typed_data() : nullptr,
+          static_cast<int>(rows.element_count()), static_cast<int>(ids.element_count())};
+}
+
+inline ffi::Error too_small() {
+  return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the touched rows is too small");
+}
+
+// (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
+// weights [N], and the workspace. Without weights all of theirs are empty.
+inline ffi::Error touch_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer splits,
+                             Floats weights, int64_t num_tokens, ffi::Result<Ints> ids,
+                             ffi::Result<Ints> slots, ffi::Result<Ints> rows, ffi::Result<Ints> num,
+                             ffi::Result<Floats> own, ffi::Result<Ints> workspace) {
+  DeviceSets sets;
+  const std::string fault = read_sets(values, splits, num_tokens, &sets);
+  if (!fault.empty()) return refused(fault);
+  const int64_t N = sets.num_values;
+  if (weights.element_count() > 0) {
+    if (static_cast<int64_t>(weights.element_count()) != N) {
+      return refused("there must be one float32 weight for each value");
+    }
+    sets.weights = weights.typed_data();
+  }
+  const Touched touched = index_of(*ids, *slots, *rows, *num, *own);
+  if (touched.num_slots < std::min(N, num_tokens) || touched.num_values != N ||
+      static_cast<int64_t>(slots->element_count()) < N + 1 ||
+      (own->element_count() > 0) != (weights.element_count() > 0) ||
+      static_cast<int64_t>(workspace->element_count()) < Workspace(N, num_tokens, 0).size) {
+    return too_small();
+  }
+  DriverQueue queue = {stream};
+  return reported(run_touch(queue, sets, touched, workspace->typed_data()));
+}
+
+// (dy [B, H], ids, slots, rows, num, weights)
+//   -> gradients [n, H], their squares' sum [1], and the workspace
+inline ffi::Error row_gradients_call(void* stream, Floats dy, Ints ids, Ints slots, Ints rows,
+                                     Ints num, Floats weights, ffi::Result<Floats> gradients,
+                                     ffi::Result<Floats> squares, ffi::Result<Ints> workspace) {
+  const Touched touched = index_of(ids, slots, rows, num, weights);
+  const int units = static_cast<int>(dy.dimensions()[1]);
+  if (static_cast<int64_t>(workspace->element_count()) < RowWorkspace(touched.num_values, units).size) {
+    return too_small();
+  }
+  DriverQueue queue = {stream};
+  int* const memory = workspace->typed_data();
+  float* const to = gradients->typed_data();
+  const std::string fault = run_row_gradients(queue, touched, dy.typed_data(), units, to, memory);
+  if (!fault.empty()) return reported(fault);
+  return reported(run_squares(queue, touched, to, units, squares->typed_data(), memory));
+}
+
+// (active [1], scalars [5], step [1], gradients, ids, slots, rows, num, weights, and the parts: a
+// table [V, H] and its slots) -> the parts, in place; then with `from_dy` the workspace, whose
+// last part [n, H] floats are the gradients.
+// The gradients are rows [n, H], or with `from_dy` the dy [B, H] that they follow from.
+inline ffi::Error update_rows_call(void* stream, Ints active, Floats scalars,
+                                   ffi::Buffer<ffi::S64> step, Floats gradients, Ints ids,
+                                   Ints slots, Ints rows, Ints num, Floats weights,
+                                   ffi::RemainingArgs before, int64_t kind, bool from_dy,
+                                   ffi::RemainingRets after) {
+  UpdateArguments a = {};
+  const char* type = nullptr;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const auto old = before.get<ffi::AnyBuffer>(i);
+    auto result = after.get<ffi::AnyBuffer>(i);
+    if (!old.has_value() || !result.has_value() || i > 2 ||
+        old->untyped_data() != (*result)->untyped_data()) {
+      return ffi::Error(ffi::ErrorCode::kInternal,
+                        "XLA gave an update other memory than its operand's");
+    }
+    if (i == 0) {
+      a.table = old->untyped_data();
+      type = kernel_type(old->element_type());
+    } else {
+      a.slots[i - 1] = static_cast<float*>(old->untyped_data());
+    }
+  }
+  const bool is_half = type != nullptr && std::string(type) == "f16";
+  // A table alone, with a sum for each row, or with two moments.
+  if (type == nullptr || is_half || kind < kSgd || kind > kLazyAdam ||
+      static_cast<int64_t>(before.size()) != kind + 1) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "this optimizer of rows is unknown");
+  }
+  const Touched touched = index_of(ids, slots, rows, num, weights);
+  a.active = active.typed_data();
+  a.scalars = scalars.typed_data();
+  a.step = reinterpret_cast<const long long*>(step.typed_data());
+  a.gradients = gradients.typed_data();
+  a.ids = touched.ids;
+  a.num = touched.num;
+  a.units = static_cast<int>(gradients.dimensions()[1]);
+  a.kind = static_cast<int>(kind);
+  DriverQueue queue = {stream};
+  if (from_dy) {
+    auto workspace = after.get<Ints>(before.size());
+    const int64_t sums = RowWorkspace(touched.num_values, a.units).size;
+    if (!workspace.has_value() || static_cast<int64_t>((*workspace)->element_count()) <
+                                      sums + int64_t{touched.num_slots} * a.units) {
+      return too_small();
+    }
+    int* const memory = (*workspace)->typed_data();
+    float* const own = reinterpret_cast<float*>(memory + sums);
+    const std::string fault =
+        run_row_gradients(queue, touched, gradients.typed_data(), a.units, own, memory);
+    if (!fault.empty()) return reported(fault);
+    a.gradients = own;
+  }
+  return reported(run_update(queue, type, touched.num_slots, a));
+}
+
+inline auto touch_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<Stream>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<Floats>()
+      .Attr<int64_t>("num_tokens")
+      .Ret<Ints>()
+      .Ret<Ints>()
+      .Ret<Ints>()
+      .Ret<Ints>()
+      .Ret<Floats>()
+      .Ret<Ints>();
+}
+
+inline auto row_gradients_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<Stream>()
+      .Arg<Floats>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Floats>()
+      .Ret<Floats>()
+      .Ret<Floats>()
+      .Ret<Ints>();
+}
+
+inline auto update_rows_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<Stream>()
+      .Arg<Ints>()
+      .Arg<Floats>()
+      .Arg<ffi::Buffer<ffi::S64>>()
+      .Arg<Floats>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Floats>()
+      .RemainingArgs()
+      .Attr<int64_t>("kind")
+      .Attr<bool>("from_dy")
+      .RemainingRets();
+}
+
+}  // namespace multi_hot

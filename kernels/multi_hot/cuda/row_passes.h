@@ -1,0 +1,98 @@
+// Launches for the rows of a table that a batch touches: their index, gradients and updates.
+//
+// Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots.
+#pragma once
+
+#include "passes.h"
+
+namespace multi_hot {
+
+// The index of a batch by the ids that it touches.
+struct Touched {
+  int* ids;        // [n]
+  int* slots;      // [N + 1]
+  int* rows;       // [N]
+  int* num;        // [1]
+  float* weights;  // [N], or null
+  int num_values;  // N
+  int num_slots;   // n
+};
+
+// Where things lie in the workspace of the gradients, in units of 4 bytes.
+struct RowWorkspace : Tiles {
+  int64_t heads, tails, partial, size;
+
+  RowWorkspace(int64_t num_values, int64_t units, Division division = {})
+      : Tiles(num_values, division),
+        heads(0),
+        tails(aligned(num_tiles * units)),
+        partial(2 * tails),
+        size(partial + kSquareBlocks) {}
+};
+
+// Fills `touched`. `memory` has room for Workspace(N, V, 0, division).size ints.
+template <class Queue>
+std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory,
+                      Division division = {}) {
+  const Workspace at(sets.num_values, sets.num_tokens, 0, division);
+  const PrepareArguments prepared = {sets, memory, memory + at.rows, nullptr, 0};
+  std::string fault = queue.clear(memory);
+  if (fault.empty()) {
+    fault = queue.launch("multi_hot_prepare_f32",
+                         blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads), 1,
+                         kPrepareThreads, prepared);
+  }
+  SortArguments sort;
+  if (fault.empty()) fault = run_sort(queue, sets, at, memory, &sort);
+  const TouchArguments arguments = {
+      sets, memory, memory + at.rows, sort.keys, sort.positions, memory + at.counts,
+      touched.ids, touched.num, touched.slots, touched.rows, touched.weights,
+      touched.num_slots, at.num_segments, at.segment};
+  for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
+    if (fault.empty()) fault = queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
+  }
+  return fault;
+}
+
+// Writes the gradients of the touched rows, [n, H], and anything behind them. `memory` has room for
+// RowWorkspace(N, H, division).size ints.
+template <class Queue>
+std::string run_row_gradients(Queue& queue, const Touched& touched, const float* dy, int units,
+                              float* gradients, int* memory, Division division = {}) {
+  const RowWorkspace at(touched.num_values, units, division);
+  DeviceSets sets = {};
+  sets.weights = touched.weights;
+  sets.num_values = touched.num_values;
+  sets.num_tokens = touched.num_slots;
+  return run_sums(queue, "f32", at,
+                  {sets, touched.slots + touched.num_values, touched.rows, touched.slots, nullptr,
+                   dy, gradients, reinterpret_cast<float*>(memory + at.heads),
+                   reinterpret_cast<float*>(memory + at.tails), units, 0, 0});
+}
+
+// Writes the sum of the squares of these gradients, [1].
+template <class Queue>
+std::string run_squares(Queue& queue, const Touched& touched, const float* gradients, int units,
+                        float* squares, int* memory, Division division = {}) {
+  const RowWorkspace at(touched.num_values, units, division);
+  const unsigned blocks = std::min(blocks_for(int64_t{touched.num_slots} * units, 8 * kSquareThreads),
+                                   unsigned{kSquareBlocks});
+  const SquareArguments arguments = {
+      gradients, touched.num, reinterpret_cast<float*>(memory + at.partial), squares, units,
+      static_cast<int>(blocks)};
+  const std::string fault =
+      queue.launch("multi_hot_square_rows", blocks, 1, kSquareThreads, arguments);
+  if (!fault.empty()) return fault;
+  return queue.launch("multi_hot_sum_squares", 1, 1, kSquareThreads, arguments);
+}
+
+// Updates the touched rows of a table of that type.
+template <class Queue>
+std::string run_update(Queue& queue, const std::string& type, int num_slots,
+                       const UpdateArguments& arguments) {
+  // Warps take several rows where there are many: how many are touched is not known here.
+  const unsigned blocks = std::min(blocks_for(num_slots, kUpdateWarps), 8192u);
+  return queue.launch("multi_hot_update_rows_" + type, blocks, 1, 32 * kUpdateWarps, arguments);
+}
+
+}  // namespace multi_hot

@@ -1,0 +1,105 @@
+// Optimizers that change the touched rows of a table in place, a warp for each row, and the sum of
+// squares of their gradients. The rules are those of native/rows/table_update.h.
+#pragma once
+
+#include "device.h"
+
+namespace multi_hot {
+
+__device__ inline unsigned scrambled(unsigned x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+// Of the numbers by which a row is rounded: see native/rows/table_update.h.
+__device__ inline unsigned seed_of(long long step, int id) {
+  return scrambled(scrambled(static_cast<unsigned>(step)) + static_cast<unsigned>(id));
+}
+
+__device__ inline void subtract(float change, unsigned, int, Float* from) { from->value -= change; }
+__device__ inline void subtract(float change, unsigned seed, int column, BFloat16* from) {
+  const float value = widen(*from) - change;
+  const unsigned chance = scrambled(seed + static_cast<unsigned>(column)) & 0xffffu;
+  // A GPU's NaN is 0x7fffffff, to which nothing may be added.
+  from->bits = value != value ? 0x7fc0u : (float_to_bits(value) + chance) >> 16;
+}
+
+template <class T>
+__device__ void update_rows(const UpdateArguments& a) {
+  if (*a.active == 0) return;
+  const int num = *a.num, units = a.units;
+  const float rate = a.scalars[0], grow_m = a.scalars[1], grow_v = a.scalars[2];
+  const float epsilon = a.scalars[3], factor = a.scalars[4];
+  const long long step = *a.step;
+  const long long num_warps = static_cast<long long>(gridDim.x) * kUpdateWarps;
+  for (long long slot = static_cast<long long>(blockIdx.x) * kUpdateWarps + warp(); slot < num;
+       slot += num_warps) {
+    const int id = a.ids[slot];
+    const float* const gradient = a.gradients + slot * units;
+    const long long place = static_cast<long long>(id) * units;
+    T* const row = static_cast<T*>(a.table) + place;
+    const unsigned seed = seed_of(step, id);
+    if (a.kind == kLazyAdam) {
+      float* const first = a.slots[0] + place;
+      float* const second = a.slots[1] + place;
+      for (int c = lane(); c < units; c += 32) {
+        const float g = factor * gradient[c];
+        const float m = first[c] + (g - first[c]) * grow_m;
+        const float v = second[c] + (g * g - second[c]) * grow_v;
+        first[c] = m;
+        second[c] = v;
+        subtract(m * rate / (sqrtf(v) + epsilon), seed, c, row + c);
+      }
+      continue;
+    }
+    float own_rate = rate * factor;
+    if (a.kind == kRowAdagrad) {
+      float squares = 0.0f;
+      for (int c = lane(); c < units; c += 32) squares += gradient[c] * gradient[c];
+      for (int other = 16; other > 0; other /= 2) {
+        squares += __shfl_sync(kAllLanes, squares, lane() ^ other);
+      }
+      float sum = 0.0f;
+      if (lane() == 0) {
+        sum = a.slots[0][id] + factor * factor * squares / static_cast<float>(units);
+        a.slots[0][id] = sum;
+      }
+      own_rate /= sqrtf(__shfl_sync(kAllLanes, sum, 0) + epsilon);
+    }
+    for (int c = lane(); c < units; c += 32) subtract(own_rate * gradient[c], seed, c, row + c);
+  }
+}
+
+// The sum of a block's values, in thread 0; a tree, so that the order is fixed.
+__device__ inline float sum_of_block(float value, float* sums) {
+  const int thread = threadIdx.x;
+  sums[thread] = value;
+  for (int half = kSquareThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (thread < half) sums[thread] += sums[thread + half];
+  }
+  return thread == 0 ? sums[0] : 0.0f;
+}
+
+__device__ inline void square_rows(const SquareArguments& a) {
+  SHARED(float, sums, kSquareThreads);
+  const long long size = static_cast<long long>(*a.num) * a.units;
+  float squares = 0.0f;
+  for (long long i = static_cast<long long>(blockIdx.x) * kSquareThreads + threadIdx.x; i < size;
+       i += static_cast<long long>(gridDim.x) * kSquareThreads) {
+    squares += a.matrix[i] * a.matrix[i];
+  }
+  squares = sum_of_block(squares, sums);
+  if (threadIdx.x == 0) a.partial[blockIdx.x] = squares;
+}
+
+__device__ inline void sum_squares(const SquareArguments& a) {
+  static_assert(kSquareBlocks == kSquareThreads, "a thread for each partial sum");
+  SHARED(float, sums, kSquareThreads);
+  const bool exists = static_cast<int>(threadIdx.x) < a.num_partial;
+  const float squares = sum_of_block(exists ? a.partial[threadIdx.x] : 0.0f, sums);
+  if (threadIdx.x == 0) a.squares[0] = squares;
+}
+
+}  // namespace multi_hot

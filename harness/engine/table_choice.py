@@ -102,9 +102,7 @@ def plans_of(
                 "set --table-optimizer dense, or auto"
             )
         if kind not in _OF_ALL_ROWS:
-            # On a GPU the kernels for rows are XLA's.
-            own = layer.implementation or implementation
-            is_native = asked.device_type == "CPU" and own == "native"
+            is_native = (layer.implementation or implementation) == "native"
             plans[name] = TablePlan(_rule(kind, asked.optimizer), is_native)
     return plans
 

@@ -26,7 +26,7 @@ inline Kernel kernel_called(const char* name) {
   static const std::map<std::string, Kernel> kernels = {
       KERNEL(count), KERNEL(scatter), KERNEL(take_splits), KERNEL(take_values),
       KERNEL(count_ids), KERNEL(place_ids), KERNEL(square_rows), KERNEL(sum_squares),
-      KERNEL(update_rows_f32), KERNEL(update_rows_bf16),
+      KERNEL(update_rows_f32), KERNEL(update_rows_bf16), KERNEL(catch_up),
        KERNELS_OF(f32), KERNELS_OF(bf16), KERNELS_OF(f16)};
 #undef KERNELS_OF
 #undef KERNELS

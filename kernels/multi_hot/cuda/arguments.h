@@ -107,7 +107,7 @@ struct SquareArguments {
   int num_partial;
 };
 
-enum UpdateKind : int { kSgd = 0, kRowAdagrad = 1, kLazyAdam = 2 };
+enum UpdateKind : int { kSgd = 0, kRowAdagrad = 1, kLazyAdam = 2, kExactAdam = 3 };
 
 // Updates rows of a table by their gradients.
 struct UpdateArguments {
@@ -119,8 +119,35 @@ struct UpdateArguments {
   const int* num;          // [1], ids that count
   void* table;             // [V, H]
   float* slots[2];         // Adagrad's sums [V]; Adam's moments [V, H]
+  long long* last;         // [V], of exact Adam: the last step that the row has seen; 0: none
+  float* rates;            // [R], of exact Adam: of step i at (i - 1) % R
   int units;               // H
   int kind;
+  int num_rates;           // R
+};
+
+constexpr int kTerms = 5;
+
+// Lets rows of exact Adam make up for the steps that they missed: see native/rows/table_update.h.
+struct CatchUpArguments {
+  const int* active;      // [1]: 0 where nothing is to change
+  const int* all;         // [1]: whether every row is to
+  const long long* step;  // [1], up to which they do
+  const int* ids;         // [n], distinct
+  const int* num;         // [1], ids that count
+  const float* decays;    // [2, R + 1]
+  const float* centers;   // [S]
+  const float* terms;     // [S, kTerms, L]
+  float* table;           // [V, H]
+  float* moments[2];      // [V, H]
+  long long* last;        // [V]
+  const float* rates;     // [R]
+  float epsilon;
+  int num_tokens;         // V
+  int units;              // H
+  int num_rates;          // R
+  int num_segments;       // S
+  int length;             // L
 };
 
 // Copies rows of resident sets into a batch: R rows of M ids, B rows of the batch, C its capacity.

@@ -120,6 +120,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_row_gradients, row_gradients_call,
                               row_gradients_binding(), kCapturable);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_update_rows, update_rows_call, update_rows_binding(),
                               kCapturable);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_catch_up, catch_up_call, catch_up_binding(), kCapturable);
 
 }  // namespace
 }  // namespace multi_hot
@@ -137,7 +138,8 @@ bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
          taken("multi_hot_cuda_take_rows", multi_hot_cuda_take_rows) &&
          taken("multi_hot_cuda_touch", multi_hot_cuda_touch) &&
          taken("multi_hot_cuda_row_gradients", multi_hot_cuda_row_gradients) &&
-         taken("multi_hot_cuda_update_rows", multi_hot_cuda_update_rows);
+         taken("multi_hot_cuda_update_rows", multi_hot_cuda_update_rows) &&
+         taken("multi_hot_cuda_catch_up", multi_hot_cuda_catch_up);
 }
 
 // Hands over the kernels that were compiled for a compute capability.

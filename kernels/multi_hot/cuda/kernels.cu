@@ -68,6 +68,10 @@ extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
     multi_hot_update_rows_bf16(const UpdateArguments a) {
   update_rows<BFloat16>(a);
 }
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+    multi_hot_catch_up(const CatchUpArguments a) {
+  catch_up(a);
+}
 extern "C" __global__ void __launch_bounds__(kSplitThreads) multi_hot_take_splits(const TakeArguments a) {
   take_splits(a);
 }

@@ -18,6 +18,45 @@ inline Touched index_of(Ints& ids, Ints& slots, Ints& rows, Ints& num, Floats& w
           static_cast<int>(rows.element_count()), static_cast<int>(ids.element_count())};
 }
 
+// A table, and what is changed with it: slots [V, H] or [V], of exact Adam also `last` [V] and the rates
+// of past steps [R].
+struct Parts {
+  std::string type;  // of the table, in the kernels' names
+  void* table = nullptr;
+  float* floats[3] = {};
+  long long* last = nullptr;
+  int num_rates = 0;
+
+  // Returns whether the results are the operands' own memory, as XLA was told: else it would train a
+  // copy.
+  bool read(ffi::RemainingArgs& before, ffi::RemainingRets& after) {
+    int num_floats = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      auto old = before.get<ffi::AnyBuffer>(i);
+      auto result = after.get<ffi::AnyBuffer>(i);
+      if (!old.has_value() || !result.has_value() || i > 4 ||
+          old->untyped_data() != (*result)->untyped_data()) {
+        return false;
+      }
+      if (i == 0) {
+        const char* const name = kernel_type(old->element_type());
+        type = name == nullptr ? "" : name;
+        table = old->untyped_data();
+      } else if (old->element_type() == Type::S64) {
+        last = static_cast<long long*>(old->untyped_data());
+      } else if (num_floats < 3) {
+        floats[num_floats++] = static_cast<float*>(old->untyped_data());
+        num_rates = static_cast<int>(old->element_count());  // of the last one
+      }
+    }
+    return true;
+  }
+};
+
+inline ffi::Error copied() {
+  return ffi::Error(ffi::ErrorCode::kInternal, "XLA gave an update other memory than its operand's");
+}
+
 inline ffi::Error too_small() {
   return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the touched rows is too small");
 }
@@ -76,29 +115,20 @@ inline ffi::Error update_rows_call(void* stream, Ints active, Floats scalars,
                                    Ints slots, Ints rows, Ints num, Floats weights,
                                    ffi::RemainingArgs before, int64_t kind, bool from_dy,
                                    ffi::RemainingRets after) {
-  UpdateArguments a = {};
-  const char* type = nullptr;
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const auto old = before.get<ffi::AnyBuffer>(i);
-    auto result = after.get<ffi::AnyBuffer>(i);
-    if (!old.has_value() || !result.has_value() || i > 2 ||
-        old->untyped_data() != (*result)->untyped_data()) {
-      return ffi::Error(ffi::ErrorCode::kInternal,
-                        "XLA gave an update other memory than its operand's");
-    }
-    if (i == 0) {
-      a.table = old->untyped_data();
-      type = kernel_type(old->element_type());
-    } else {
-      a.slots[i - 1] = static_cast<float*>(old->untyped_data());
-    }
-  }
-  const bool is_half = type != nullptr && std::string(type) == "f16";
-  // A table alone, with a sum for each row, or with two moments.
-  if (type == nullptr || is_half || kind < kSgd || kind > kLazyAdam ||
-      static_cast<int64_t>(before.size()) != kind + 1) {
+  Parts parts;
+  if (!parts.read(before, after)) return copied();
+  const bool is_half = parts.type == "bf16";
+  if ((parts.type != "f32" && !is_half) || (is_half && kind == kExactAdam) || kind < kSgd ||
+      kind > kExactAdam || static_cast<int64_t>(before.size()) != (kind == kExactAdam ? 5 : kind + 1)) {
     return ffi::Error(ffi::ErrorCode::kInternal, "this optimizer of rows is unknown");
   }
+  UpdateArguments a = {};
+  a.table = parts.table;
+  a.slots[0] = parts.floats[0];
+  a.slots[1] = parts.floats[1];
+  a.last = parts.last;
+  a.rates = parts.floats[2];
+  a.num_rates = parts.num_rates;
   const Touched touched = index_of(ids, slots, rows, num, weights);
   a.active = active.typed_data();
   a.scalars = scalars.typed_data();
@@ -123,7 +153,32 @@ inline ffi::Error update_rows_call(void* stream, Ints active, Floats scalars,
     if (!fault.empty()) return reported(fault);
     a.gradients = own;
   }
-  return reported(run_update(queue, type, touched.num_slots, a));
+  return reported(run_update(queue, parts.type, touched.num_slots, a));
+}
+
+// (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
+// parts of exact Adam) -> the parts, in place
+inline ffi::Error catch_up_call(void* stream, Ints active, Ints all, ffi::Buffer<ffi::S64> step,
+                                Ints ids, Ints num, Floats decays, Floats centers, Floats terms,
+                                ffi::RemainingArgs before, float epsilon,
+                                ffi::RemainingRets after) {
+  Parts parts;
+  if (!parts.read(before, after)) return copied();
+  const auto table = before.get<Floats>(0);
+  if (!table.has_value() || before.size() != 5 || terms.dimensions()[1] != kTerms ||
+      parts.last == nullptr ||
+      static_cast<int64_t>(decays.element_count()) != 2 * (int64_t{parts.num_rates} + 1)) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "the operands of the catch-up are wrong");
+  }
+  const CatchUpArguments a = {
+      active.typed_data(), all.typed_data(), reinterpret_cast<const long long*>(step.typed_data()),
+      ids.typed_data(), num.typed_data(), decays.typed_data(), centers.typed_data(),
+      terms.typed_data(), static_cast<float*>(parts.table), {parts.floats[0], parts.floats[1]},
+      parts.last, parts.floats[2], epsilon, static_cast<int>(table->dimensions()[0]),
+      static_cast<int>(table->dimensions()[1]), parts.num_rates,
+      static_cast<int>(terms.dimensions()[0]), static_cast<int>(terms.dimensions()[2])};
+  DriverQueue queue = {stream};
+  return reported(run_catch_up(queue, static_cast<int>(ids.element_count()), a));
 }
 
 inline auto touch_binding() {
@@ -170,6 +225,22 @@ inline auto update_rows_binding() {
       .RemainingArgs()
       .Attr<int64_t>("kind")
       .Attr<bool>("from_dy")
+      .RemainingRets();
+}
+
+inline auto catch_up_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<Stream>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<ffi::Buffer<ffi::S64>>()
+      .Arg<Ints>()
+      .Arg<Ints>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .Arg<Floats>()
+      .RemainingArgs()
+      .Attr<float>("epsilon")
       .RemainingRets();
 }
 

@@ -95,4 +95,13 @@ std::string run_update(Queue& queue, const std::string& type, int num_slots,
   return queue.launch("multi_hot_update_rows_" + type, blocks, 1, 32 * kUpdateWarps, arguments);
 }
 
+// Lets rows of exact Adam make up for missed steps; `num_slots` are those of the touched rows.
+template <class Queue>
+std::string run_catch_up(Queue& queue, int num_slots, const CatchUpArguments& arguments) {
+  // Whether it is all rows is not known here either.
+  const unsigned blocks =
+      std::min(blocks_for(std::max(num_slots, arguments.num_tokens / 64), kUpdateWarps), 8192u);
+  return queue.launch("multi_hot_catch_up", blocks, 1, 32 * kUpdateWarps, arguments);
+}
+
 }  // namespace multi_hot

@@ -32,6 +32,9 @@ __device__ void update_rows(const UpdateArguments& a) {
   const float rate = a.scalars[0], grow_m = a.scalars[1], grow_v = a.scalars[2];
   const float epsilon = a.scalars[3], factor = a.scalars[4];
   const long long step = *a.step;
+  if (a.kind == kExactAdam && blockIdx.x == 0 && threadIdx.x == 0) {
+    a.rates[(step - 1) % a.num_rates] = rate;
+  }
   const long long num_warps = static_cast<long long>(gridDim.x) * kUpdateWarps;
   for (long long slot = static_cast<long long>(blockIdx.x) * kUpdateWarps + warp(); slot < num;
        slot += num_warps) {
@@ -40,7 +43,7 @@ __device__ void update_rows(const UpdateArguments& a) {
     const long long place = static_cast<long long>(id) * units;
     T* const row = static_cast<T*>(a.table) + place;
     const unsigned seed = seed_of(step, id);
-    if (a.kind == kLazyAdam) {
+    if (a.kind == kLazyAdam || a.kind == kExactAdam) {
       float* const first = a.slots[0] + place;
       float* const second = a.slots[1] + place;
       for (int c = lane(); c < units; c += 32) {
@@ -51,6 +54,7 @@ __device__ void update_rows(const UpdateArguments& a) {
         second[c] = v;
         subtract(m * rate / (sqrtf(v) + epsilon), seed, c, row + c);
       }
+      if (a.kind == kExactAdam && lane() == 0) a.last[id] = step;
       continue;
     }
     float own_rate = rate * factor;
@@ -68,6 +72,60 @@ __device__ void update_rows(const UpdateArguments& a) {
       own_rate /= sqrtf(__shfl_sync(kAllLanes, sum, 0) + epsilon);
     }
     for (int c = lane(); c < units; c += 32) subtract(own_rate * gradient[c], seed, c, row + c);
+  }
+}
+
+// A warp for each row: its lanes add up the rates of the missed steps, then move their columns.
+__device__ inline void catch_up(const CatchUpArguments& a) {
+  if (*a.active == 0) return;
+  const long long step = *a.step;
+  // No row may miss more steps than there are rates.
+  const bool whole = *a.all != 0 || step % a.num_rates == 0;
+  const long long num = whole ? a.num_tokens : *a.num;
+  const int units = a.units;
+  const long long num_warps = static_cast<long long>(gridDim.x) * kUpdateWarps;
+  for (long long i = static_cast<long long>(blockIdx.x) * kUpdateWarps + warp(); i < num;
+       i += num_warps) {
+    const long long id = whole ? i : a.ids[i];
+    const long long before = a.last[id], missed = step - before;
+    if (before == 0 || missed <= 0) continue;
+    float* const row = a.table + id * units;
+    float* const first = a.moments[0] + id * units;
+    float* const second = a.moments[1] + id * units;
+    for (int segment = 0; segment < a.num_segments; ++segment) {
+      const int begin = segment * a.length;
+      if (missed <= begin) break;
+      const int count = missed - begin < a.length ? static_cast<int>(missed) - begin : a.length;
+      const float* const terms = a.terms + static_cast<long long>(segment) * kTerms * a.length;
+      const int from = static_cast<int>((before + begin) % a.num_rates);
+      float sums[kTerms] = {};
+      for (int k = lane(); k < count; k += 32) {
+        const int place = from + k;  // the rates are a ring
+        const float rate = a.rates[place < a.num_rates ? place : place - a.num_rates];
+#pragma unroll
+        for (int j = 0; j < kTerms; ++j) sums[j] += rate * terms[j * a.length + k];
+      }
+#pragma unroll
+      for (int j = 0; j < kTerms; ++j) {
+        for (int other = 16; other > 0; other /= 2) {
+          sums[j] += __shfl_sync(kAllLanes, sums[j], lane() ^ other);
+        }
+      }
+      const float center = a.centers[segment];
+      for (int c = lane(); c < units; c += 32) {
+        const float root = sqrtf(second[c]) * center;
+        const float inverse = 1.0f / (root + a.epsilon);
+        const float q = -root * inverse;
+        row[c] -= first[c] * inverse *
+                  (sums[0] + q * (sums[1] + q * (sums[2] + q * (sums[3] + q * sums[4]))));
+      }
+    }
+    for (int c = lane(); c < units; c += 32) {
+      first[c] *= a.decays[missed];
+      second[c] *= a.decays[a.num_rates + 1 + missed];
+    }
+    __syncwarp();  // all lanes have read when the row was seen last
+    if (lane() == 0) a.last[id] = step;
   }
 }
 

@@ -1,12 +1,11 @@
-"""A native kernel as a custom call inside the compiled program."""
+"""What custom calls of the native kernels share: the checks before them, and StableHLO's text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.library import load
@@ -37,53 +36,6 @@ def checked(problem: Problem) -> Problem:
     load()
     offer_cuda()
     return problem
-
-
-def custom_call(
-    target: str,
-    operands: Sequence[Tensor],
-    results: Sequence[tf.TensorSpec],
-    workspace: Sequence[tf.TensorSpec] = (),
-    *,
-    in_place: int = 0,
-    **options: bool | int | float,
-) -> list[Tensor]:
-    """Return the results of the kernel registered as `target`, called by StableHLO text.
-
-    Args:
-      target: its name.
-      operands: tensors of static shapes.
-      results: shape and dtype of each result.
-      workspace: the same for what the kernel writes besides, in memory that XLA plans.
-      in_place: so many results, which are all, are the last operands' own memory. XLA copies an
-        operand only if something else still reads it afterwards.
-      options: attributes of the call.
-    """
-    written = [*results, *workspace]
-    names = [f"%a{i}" for i in range(len(operands))]
-    types = [mlir_type(operand) for operand in operands]
-    declared = ", ".join(f"{name}: {type_}" for name, type_ in zip(names, types, strict=True))
-    result_types = ", ".join(map(mlir_type, results))
-    returned = ", ".join(f"%0#{i}" for i in range(len(results)))
-    # The location is what XLA calls the instruction, and so what a profile shows.
-    module = f"""
-        module @{target} {{
-          func.func public @main({declared}) -> ({result_types}) {{
-            %0:{len(written)} = stablehlo.custom_call @{target}({", ".join(names)}) {{
-              api_version = 4 : i32, backend_config = {{{attributes(options)}}},
-              output_operand_aliases = {aliases(len(operands), len(written), in_place)}
-            }} : ({", ".join(types)}) -> ({", ".join(map(mlir_type, written))}) loc("{target}")
-            return {returned} : {result_types}
-          }}
-        }}"""
-    return tf_xla.call_module(
-        list(operands),
-        version=STABLEHLO_VERSION,
-        module=module,
-        Tout=[result.dtype for result in results],
-        Sout=[result.shape for result in results],
-        platforms=("CPU",),
-    )
 
 
 def attributes(options: Mapping[str, bool | int | float]) -> str:

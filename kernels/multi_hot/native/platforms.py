@@ -59,7 +59,8 @@ def call_on_platform(
     Args:
       operands, results: of both; see `Kernel` for other types.
       host, cuda: the kernels.
-      in_place: as in `call.custom_call`.
+      in_place: so many results, which are all, are the last operands' own memory. XLA copies an
+        operand only if something else still reads it afterwards.
     """
     declared = ", ".join(f"%a{i}: {mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(mlir_type, results))

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kernels.multi_hot.cuda.workspace import row_workspace_words, workspace_words
 from kernels.multi_hot.native.build import ROW_SOURCES
-from kernels.multi_hot.native.call import checked, custom_call
+from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
@@ -110,7 +110,7 @@ def update(
     """Return a table and its slots, which were changed in place; inside a compiled program.
 
     Args:
-      rule: of any kind; on a GPU, of any but `exact_adam`.
+      rule: of any kind.
       parts: the table [V, H] and its slots, in the order of `Rule.slots`.
       touched: of the batch.
       gradients: [n, H] float32; with `from_dy`, the dy [B, H] that they follow from, so that they
@@ -167,6 +167,7 @@ def catch_up(
       step: int64, the last one that they make up for.
       active: bool; where it is false, nothing changes.
     """
+    load(ROW_SOURCES)
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)
     operands = [
@@ -178,7 +179,11 @@ def catch_up(
         *map(tf.constant, constants),
         *parts,
     ]
-    results = [tf.TensorSpec(part.shape, part.dtype) for part in parts]
-    return custom_call(
-        "multi_hot_catch_up", operands, results, in_place=len(parts), epsilon=float(rule.epsilon)
+    epsilon = {"epsilon": float(rule.epsilon)}
+    return call_on_platform(
+        operands,
+        [tf.TensorSpec(part.shape, part.dtype) for part in parts],
+        host=Kernel(target="multi_hot_catch_up", attributes=epsilon),
+        cuda=Kernel(target="multi_hot_cuda_catch_up", attributes=epsilon),
+        in_place=len(parts),
     )

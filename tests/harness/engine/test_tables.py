@@ -15,8 +15,13 @@ import harness
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.checkpoints import load_weights
-from harness.engine.table_choice import TablesAsked, choose_table_optimizer, kept_by_rows
-from harness.engine.tables import Clipping
+from harness.engine.table_choice import (
+    TablesAsked,
+    choose_table_optimizer,
+    kept_by_rows,
+    plans_of,
+)
+from harness.engine.tables import Clipping, layers_of
 from harness.errors import InputError
 from harness.loop import Steps
 from harness.model.layers import MultiHotDense
@@ -304,6 +309,13 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     found = choose_table_optimizer(replace(asked, batch_size=300_000), "native")
     assert found.name == "dense"
     assert "instead of the table's 4,194,304" in found.why
+    on_gpu = replace(asked, device_type="GPU")
+    assert choose_table_optimizer(on_gpu, "native").name == "dense", "small for a GPU"
+    (path,) = layers_of(on_gpu.model)
+    assert plans_of(on_gpu, "exact_adam", "native")[path].is_native
+    assert not plans_of(on_gpu, "lazy_adam", "gather")[path].is_native
+    with pytest.raises(InputError, match=r"needs the implementation native.*has gather"):
+        plans_of(on_gpu, "exact_adam", "gather")
 
 
 def test_what_is_kept_of_a_table() -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 from kernels.multi_hot.cases import PADDED, WEIGHTED, WIDE
 from kernels.multi_hot.cuda import compiler, library, workspace
+from kernels.multi_hot.table_rules import NUM_RATES, Rule, series
 from kernels.multi_hot.native.build import build
 from kernels.multi_hot.native.library import loaded
 from tests.kernels.multi_hot import reference
@@ -35,7 +36,7 @@ xla = Xla(folder, Path(tf.sysconfig.get_include()))
 handlers = loaded(build(Path(tf.sysconfig.get_include()), compiler.SOURCES))
 assert handlers.multi_hot_cuda_register(xla.api)
 found = {"traits": {}, "wrong": {}}
-NAMES = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows")
+NAMES = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows", "catch_up")
 for name in NAMES:
     target = f"multi_hot_cuda_{name}"
     found["traits"][name] = [xla.platform(target), xla.traits(target)]
@@ -168,6 +169,29 @@ for case in (PADDED, WEIGHTED):
     moved = 0.1 * 0.1 * g / (np.sqrt(0.001 * g * g) + 1e-7)
     np.testing.assert_allclose(updates[0][0], sets.table - moved, rtol=1e-4, atol=1e-5)
 found["touched"] = read_log(folder / "log")
+# What the rows of the last batch missed of exact Adam, from 1 to 300 steps, and its step.
+ones, now, ids = np.ones([1], np.int32), np.array([6000]), ids[: num[0]]
+steps = Rule("exact_adam")
+last = now[0] - rng.integers(1, 300, V)
+rates = rng.uniform(0.5e-3, 1.5e-3, NUM_RATES).astype(np.float32)
+m, v = rng.normal(size=(2, V, H)).astype(np.float32)
+parts = [sets.table.copy(), m.copy(), v * v, last.copy(), rates.copy()]
+operands = [ones, 0 * ones, now, index[0], num, *series(steps.beta_1, steps.beta_2), *parts]
+assert xla.call("multi_hot_cuda_catch_up", operands, parts, epsilon=steps.epsilon) is None
+for row in range(V):
+    missed = now[0] - last[row] if row in ids else 0
+    i = np.arange(1, missed + 1)[:, None]
+    moved = steps.beta_1 ** i.astype(float) * rates[(last[row] + i - 1) % NUM_RATES] * m[row]
+    moved = (moved / (abs(v[row]) * steps.beta_2 ** (i / 2) + steps.epsilon)).sum(axis=0)
+    np.testing.assert_allclose(parts[0][row], sets.table[row] - moved, rtol=1e-5, atol=1e-5)
+    decayed = m[row] * steps.beta_1 ** float(missed)
+    np.testing.assert_allclose(parts[1][row], decayed, rtol=1e-5, atol=1e-30)
+    np.testing.assert_array_equal(parts[3][row], now[0] if row in ids else last[row])
+operands = [ones, scalars, now + 1, gradients, *index, *parts]
+assert xla.call("multi_hot_cuda_update_rows", operands, parts, kind=3, from_dy=False) is None
+assert (parts[3][ids] == now[0] + 1).all()
+assert parts[4][now[0] % NUM_RATES] == scalars[0]
+ones = np.ones([4, 2], np.float32)
 index = [np.zeros(2, np.int32), *(np.zeros(3, np.int32) for _ in range(2)), np.zeros(1, np.int32),
          np.zeros(0, np.float32)]
 operands = [np.ones(1, np.int32), scalars, step, ones[:2], *index, ones]
@@ -175,6 +199,9 @@ target = "multi_hot_cuda_update_rows"
 update = lambda results, **options: xla.call(target, operands, results, **options)
 found["wrong"]["copy"] = update([ones.copy()], kind=0, from_dy=False)
 found["wrong"]["kind"] = update([ones], kind=3, from_dy=False)
+operands = [operands[0], *index[3:4], step, *index[:1], *index[3:4], *series(0.9, 0.999), ones]
+found["wrong"]["catch_up"] = xla.call("multi_hot_cuda_catch_up", operands, [ones], epsilon=1e-7)
+operands = [np.ones(1, np.int32), scalars, step, ones[:2], *index, ones]
 found["wrong"]["sums"] = update([ones, np.empty(8, np.int32)], kind=0, from_dy=True)
 print("FOUND" + json.dumps(found))
 '''
@@ -222,7 +249,8 @@ def found(folder: Path) -> dict[str, Any]:
 
 def test_calls_of_the_driver(found: dict[str, Any]) -> None:
     # Registered for CUDA, and XLA may record them into a CUDA graph.
-    names = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows")
+    names = ("forward", "backward", "take_rows")
+    names += ("touch", "row_gradients", "update_rows", "catch_up")
     assert found["traits"] == {name: ["CUDA", 1] for name in names}
 
     error, calls = found["first"]
@@ -266,6 +294,7 @@ def test_what_fails_is_an_error(found: dict[str, Any]) -> None:
     assert wrong["weights"] == "there must be one float32 weight for each value"
     assert wrong["copy"] == "XLA gave an update other memory than its operand's"
     assert wrong["kind"] == "this optimizer of rows is unknown"
+    assert wrong["catch_up"] == "the operands of the catch-up are wrong"
     assert wrong["sums"] == "the workspace of the touched rows is too small"
     assert wrong["workspace"] == "the workspace of the gradient is too small"
 

@@ -83,11 +83,11 @@ int frame_traits(const char* name) {
   return handlers()[name].bundle.execute(&frame) == nullptr ? static_cast<int>(metadata.traits) : -1;
 }
 
-// Calls a handler; returns its error, or null. Its attributes, in alphabetical order, are bools or
-// int64s.
+// Calls a handler; returns its error, or null. Its attributes, in alphabetical order, are the first
+// bytes of numbers.
 const char* frame_call(const char* name, void* on_stream, int num_operands, int num_results,
                        XLA_FFI_Buffer* buffers, int num_attributes, const char** attributes,
-                       std::int64_t* numbers, const bool* are_bools) {
+                       std::int64_t* numbers, const int* number_types) {
   static std::string message;
   stream = on_stream;
   for (int i = 0; i < num_operands + num_results; ++i) {
@@ -112,7 +112,7 @@ const char* frame_call(const char* name, void* on_stream, int num_operands, int 
   std::vector<XLA_FFI_ByteSpan*> names;
   std::vector<void*> values;
   for (size_t i = 0; i < count; ++i) {  // on machines whose low byte comes first
-    scalars[i] = {are_bools[i] ? XLA_FFI_DataType_PRED : XLA_FFI_DataType_S64, &numbers[i]};
+    scalars[i] = {static_cast<XLA_FFI_DataType>(number_types[i]), &numbers[i]};
     spans[i] = {attributes[i], std::strlen(attributes[i])};
     names.push_back(&spans[i]);
     values.push_back(&scalars[i]);

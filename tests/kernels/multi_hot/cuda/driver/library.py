@@ -28,6 +28,10 @@ _DTYPES = {
 """XLA_FFI_DataType."""
 
 
+_ATTRIBUTES = {bool: 1, int: 5, float: 11}
+"""The same of attributes: floats are of 32 bits."""
+
+
 class Buffer(ctypes.Structure):
     """XLA_FFI_Buffer."""
 
@@ -85,7 +89,7 @@ class Xla:
         target: str,
         operands: list[np.ndarray],
         results: list[np.ndarray],
-        **attributes: bool | int,
+        **attributes: bool | int | float,
     ) -> str | None:
         """Call a handler, which fills in the results; return its error."""
         arrays = [*map(np.ascontiguousarray, operands), *results]
@@ -102,10 +106,15 @@ class Xla:
         error = self._library.frame_call(
             target.encode(), ctypes.c_void_p(STREAM), len(operands), len(results), buffers, count,
             (ctypes.c_char_p * count)(*(name.encode() for name, _ in given)),
-            (ctypes.c_int64 * count)(*(value for _, value in given)),
-            (ctypes.c_bool * count)(*(isinstance(value, bool) for _, value in given)),
+            (ctypes.c_int64 * count)(*(_bits_of(value) for _, value in given)),
+            (ctypes.c_int * count)(*(_ATTRIBUTES[type(value)] for _, value in given)),
         )  # fmt: skip
         return None if error is None else str(error.decode())
+
+
+def _bits_of(value: float) -> int:
+    """Return a number of which a float's 32 bits are the lower ones."""
+    return int(np.float32(value).view(np.uint32)) if isinstance(value, float) else value
 
 
 def read_log(path: Path) -> list[str]:

@@ -12,26 +12,30 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.training import tutorial_network
+from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS, NUM_TOKENS
 from harness.data.examples import Examples
+from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.engine.devices import Devices
 from harness.engine.engine import Engine
+from harness.engine.table_choice import TablesAsked, plans_of
 from harness.files import write_json
-from harness.model.network import build_model
+from harness.model.network import build_model, default_network
 from harness.records import Choice
 from harness.settings import Known, Settings, settle
 from harness.setup import Setup, model_limits
 from harness.task import Task
+from kernels.multi_hot import Implementation
 from kernels.multi_hot.native.platforms import lowered_as_for_gpu
 
 _HELD_OUT_ROWS = 10_000
+_MANY_TOKENS = 2**18
 _RELATIVE_TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 3e-2, "mixed_float16": 1e-2}
 """Of a device's sum of losses against the CPU's: rounding errors add up over a call's steps."""
 
@@ -48,11 +52,19 @@ class Case:
     rows: int
     """Of a batch."""
     gpus: int = 1
+    table: str = "dense"
+    """The optimizer of the table."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the table: many where it is updated by rows."""
+        return NUM_TOKENS if self.table == "dense" else _MANY_TOKENS
 
     @property
     def name(self) -> str:
         """For files and tables."""
         parts = [self.kind, self.implementation, self.precision, self.input, str(self.rows)]
+        parts += [self.table] if self.table != "dense" else []
         return "-".join(parts if self.gpus == 1 else [*parts, f"{self.gpus}gpus"])
 
 
@@ -81,6 +93,20 @@ def cases(*, short: bool) -> Iterator[Case]:
             rows=16_384,
             gpus=2,
         )
+    by_rows = [("native", "lazy_adam", 1), ("native", "lazy_adam", 2)]
+    if not short:
+        by_rows += [("native", "adagrad", 1), ("native", "exact_adam", 1)]
+        by_rows += [("gather", "lazy_adam", 1), ("gather", "lazy_adam", 2)]
+    for implementation, table, gpus in by_rows:
+        yield Case(
+            kind="train",
+            implementation=implementation,
+            precision="float32",
+            input="resident",
+            rows=4096,
+            gpus=gpus,
+            table=table,
+        )
 
 
 class Lowering:
@@ -89,13 +115,17 @@ class Lowering:
     def __init__(self, folder: Path, *, with_data: bool) -> None:
         self._folder = folder
         self._with_data = with_data
-        test, train = synthetic_corpus().unique().split(_HELD_OUT_ROWS)
-        self._rows = Examples.of(train), Examples.of(test)
+        self._rows: dict[int, tuple[Examples, Examples]] = {}
         self.programs: list[dict[str, Any]] = []
 
     def lower(self, case: Case) -> None:
         """Writes the case's program, and notes what it is."""
-        built = Built(case, *self._rows, num_devices=case.gpus)
+        if case.num_tokens not in self._rows:
+            corpus = synthetic_corpus(SyntheticOptions(synthetic_tokens=case.num_tokens)).unique()
+            test, train = corpus.split(_HELD_OUT_ROWS)
+            self._rows[case.num_tokens] = Examples.of(train), Examples.of(test)
+        rows = self._rows[case.num_tokens]
+        built = Built(case, *rows, num_devices=case.gpus)
         file = self._folder / f"{case.name}.hlo"
         with lowered_as_for_gpu():
             function, leaves = built.on_device(0)
@@ -113,7 +143,7 @@ class Lowering:
                 for device in range(case.gpus)
             ]
             # On a CPU all replicas are shares of one program's batches.
-            alone, alone_leaves = Built(case, *self._rows, num_devices=1).on_device(0)
+            alone, alone_leaves = Built(case, *rows, num_devices=1).on_device(0)
             sums, *_ = tf.nest.flatten(alone(*alone_leaves))  # before an evaluation's outputs
             entry["expected"] = sums.numpy().tolist()
             entry["tolerance"] = _RELATIVE_TOLERANCES[case.precision]
@@ -143,7 +173,10 @@ class Built:
         )
         settings = Settings(batch_size=case.rows)
         task = Task().settled(train)
-        model = build_model(tutorial_network, train, dtype=case.precision, device="/CPU:0", seed=0)
+        network = default_network(
+            hidden_units=HIDDEN_UNITS, dropout=DROPOUT, num_tokens=case.num_tokens, num_classes=2
+        )
+        model = build_model(network, train, dtype=case.precision, device="/CPU:0", seed=0)
         choices = {
             "implementation": Choice(name=case.implementation, why="of the case"),
             "input": Choice(name=case.input, why="of the case"),
@@ -158,13 +191,24 @@ class Built:
         )
         choices["steps_per_dispatch"] = settle("steps_per_dispatch", known)
         unique = frozenset(train.ragged)
+        optimizer = keras.optimizers.Adam()
+        asked = TablesAsked(
+            model=model,
+            optimizer=optimizer,
+            device_type="GPU",
+            num_devices=num_devices,
+            train=train,
+            batch_size=case.rows,
+        )
+        implementation = cast(Implementation, case.implementation)
         engine = Engine(
             model,
             task,
             devices,
-            keras.optimizers.Adam(),
-            implementation=case.implementation,
+            optimizer,
+            implementation=implementation,
             unique=unique,
+            tables=plans_of(asked, case.table, implementation),
         )
         setup = Setup(
             settings=settings,

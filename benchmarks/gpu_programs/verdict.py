@@ -20,6 +20,8 @@ _CAPTURABLE = {
 _OWN = "multi_hot_cuda_"
 """What the targets of the project's kernels begin with; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
+_OF_ROWS = ["touch", "update_rows"]
+"""What takes the place of the backward pass where a table is updated by rows."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
@@ -72,7 +74,10 @@ def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
         if row["host_transfers"]:
             found.append(f"{where}: a transfer to the host inside the loop")
         if row["implementation"] == "native":
-            passes = ["forward", "backward"] if row["kind"] == "train" else ["forward"]
+            table = row.get("table", "dense")
+            backward = ["backward"] if table == "dense" else _OF_ROWS
+            backward = [*backward, "catch_up"] if table == "exact_adam" else backward
+            passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
             calls = [call for call in row["own_calls"] if call != "take_rows"]
             if calls != sorted(passes):
                 found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")

@@ -111,6 +111,11 @@ def one_against_the_cpu(machine: Machine) -> str:
             own = ["--precision", precision, "--implementation", implementation]
             found = machine.losses(*flags, *own)
             rows.append((f"{implementation}, {precision}", expected, found, _TOLERANCES[precision]))
+    for optimizer in ("adagrad", "lazy_adam", "exact_adam"):
+        own = [*flags, "--precision", "float32", "--table-optimizer", optimizer]
+        own += ["--implementation", "native"]
+        by_cpu, found = machine.losses(*own, on_cpu=True), machine.losses(*own)
+        rows.append((f"native, {optimizer}", by_cpu, found, _TOLERANCES["float32"]))
     return compared(rows)
 
 

@@ -75,7 +75,7 @@ def run_python(project: Path, *arguments: str) -> str:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -187,7 +187,7 @@ def run_loop(text: str) -> None:
     program = text.replace("./scripts/harness", f"{shlex.quote(sys.executable)} -m harness")
     path = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        ["bash", "-c", program], capture_output=True, text=True, timeout=300, check=False, env=path
+        ["bash", "-c", program], capture_output=True, text=True, timeout=600, check=False, env=path
     )
     assert "test accuracy" in done.stdout, done
 
@@ -206,7 +206,7 @@ def run_script(words: list[str]) -> None:
         [ROOT / words[0], *words[1:], "--synthetic-rows", "6000"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -239,7 +239,7 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert NOTEBOOK.stat().st_size < 100_000
     client = nbclient.NotebookClient(
         notebook,
-        timeout=300,
+        timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )

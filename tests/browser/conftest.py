@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 PROFILED_STEPS = "8:16"
-PATIENCE_MS = 120_000
+PATIENCE_MS = 300_000
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +99,10 @@ def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
     )
     assert process.stdout is not None
     found = re.search(r"http://\S+", process.stdout.readline())
-    assert found, process.wait(timeout=120)
+    assert found, process.wait(timeout=600)
     yield found[0]
     process.terminate()
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=600) == 0
     process.stdout.close()
 
 

@@ -251,7 +251,7 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
 
     class Slow(Observer):
         def on_window(self, window: Window) -> None:
-            assert trained.wait(30), "the loop waited for its observer"
+            assert trained.wait(120), "the loop waited for its observer"
             passed.append(window.step)
 
     clock = Clock()

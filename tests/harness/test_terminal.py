@@ -48,7 +48,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
         while b"run folder" not in shown:  # the last line before the training
             shown += os.read(mine, 4096)
         os.close(mine)
-        assert process.wait(120) == 0
+        assert process.wait(600) == 0
     assert rb"l\xe4ufe" in shown
     check_complete(folder)
 
@@ -64,7 +64,7 @@ def test_a_reader_that_ends(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"data set")
         process.stdout.close()
-        assert process.wait(120) == 0
+        assert process.wait(600) == 0
     (folder,) = (tmp_path / "runs").iterdir()
     check_complete(folder)
 

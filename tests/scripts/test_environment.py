@@ -48,7 +48,7 @@ def call(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -205,7 +205,7 @@ def test_two_first_calls_at_once_install_once(template: Path, tmp_path: Path) ->
         )
         for name in ("one", "two")
     ]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert [json.loads(out)["arguments"] for out, _ in outputs] == [["one"], ["two"]]
     assert sum(error.count(INSTALLING) for _, error in outputs) == 1

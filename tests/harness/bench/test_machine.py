@@ -80,7 +80,7 @@ def ask(nvml: Nvml, *bus_ids: str) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)

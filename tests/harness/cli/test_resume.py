@@ -55,7 +55,7 @@ def stopped_run(
         while process.poll() is None and not (metrics.exists() and enough(metrics.read_text())):
             time.sleep(0.005)
         process.send_signal(how)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return Result(code=process.returncode, out=out, err=err)
 
 

@@ -30,7 +30,7 @@ from tests.harness.cli.runs import (
 from tests.harness.observe.nvml import library
 from tests.harness.observe.nvml.library import Call, Nvml
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")
 PER_GPU = {
     *("utilization_percent", "memory_utilization_percent", "memory_used_bytes", "power_watts"),
@@ -260,7 +260,7 @@ def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("exit code 130") == len(runs)

@@ -42,7 +42,7 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
     assert found, (said, server.communicate())
 
     def get(route: str) -> str:
-        with urllib.request.urlopen(f"{found[1]}{route}", timeout=120) as response:
+        with urllib.request.urlopen(f"{found[1]}{route}", timeout=600) as response:
             body = response.read()
         # The profiler's pages are compressed whatever the browser takes.
         return (gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body).decode()
@@ -59,7 +59,7 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
     assert "Traceback" not in taken.err
 
     server.send_signal(signal.SIGINT)
-    assert server.wait(timeout=120) == 0
+    assert server.wait(timeout=600) == 0
 
 
 def test_one_folder_of_several(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def read_gpus(nvml: Nvml, *bus_ids: str, times: int = 1, **environment: str) -> 
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert (done.returncode, done.stderr) == (0, "")
     content: dict[str, Any] = json.loads(done.stdout)

@@ -35,7 +35,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         text=True,
         cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        timeout=120,
+        timeout=600,
     )
 
 

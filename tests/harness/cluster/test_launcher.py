@@ -56,7 +56,7 @@ def test_one_that_fails_ends_all_and_what_all_say_is_said_once() -> None:
     assert (code, out) == (3, [])
     assert [line.partition(" ")[2] for line in errors[:1]] == ["error: the same"]
     assert errors[1:] == ["worker 1 ended with exit code 3, and so the job"]
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 90  # of the 99 that the other would sleep
 
 
 def test_after_a_failure_all_start_again_but_not_after_wrong_input() -> None:

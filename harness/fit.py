@@ -144,7 +144,7 @@ def fit(
     # 2. Where it starts from.
     background = Background()
     checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
-    same = last is not None and last.start.run_dir == str(folder) and not overwrite
+    same = last is not None and last.start.run_dir == str(folder or "") and not overwrite
     if last is not None and same and last.progress is not None:
         before = last.progress.counters  # it goes on with that run
     cluster = setup.devices.cluster
@@ -289,7 +289,8 @@ def fit(
                 save_model(setup.model, beside)
         timeline.mark("saving the model")
         evaluation = None
-        terminated = progress.interrupted and interrupt.is_termination
+        # The machine may be gone soon; of several workers all have to see it alike.
+        terminated = cluster.any(progress.interrupted and interrupt.is_termination)
         if tested is not None and progress.divergence is None and not terminated:
             evaluation, _ = setup.engine.evaluate(
                 tested.feed,

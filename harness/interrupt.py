@@ -42,6 +42,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
         """The first of the signals; None before."""
+        self._is_first = True
         self._is_main = threading.current_thread() is threading.main_thread()
 
     @property
@@ -80,8 +81,10 @@ class Interrupt:
             signal.signal(kind, before)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.by is None:
-            self.by = signal.Signals(number)
+        # Another worker may have been told before; the first of its own signals is no second one.
+        first, self._is_first = self._is_first, False
+        if first:
+            self.told(number)
         elif number == signal.SIGTERM:
             raise TerminatedAtOnce
         elif number == signal.SIGINT:

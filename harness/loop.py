@@ -20,7 +20,6 @@ from harness.pipeline.plan import Dispatch, Plan
 from harness.records import (
     Compilation,
     Evaluation,
-    EvaluationStoppedError,
     Inspection,
     Observer,
     RunStart,
@@ -101,24 +100,13 @@ class Run:
         self.cadence.num_calls = num_calls
         return told
 
-    def evaluate(
-        self, *, step: int, epoch: int, should_stop: Callable[[], bool]
-    ) -> tuple[Evaluation | None, Sequence[Compilation]]:
-        """Evaluates on the validation rows, if there are any.
-
-        Raises:
-            EvaluationStoppedError: when it is to stop.
-        """
+    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
+        """Evaluates on the validation rows, if there are any."""
         if self.validation is None:
             return None, ()
         rows = self.validation
         return self.engine.evaluate(
-            rows.feed,
-            rows.plan,
-            step=step,
-            epoch=epoch,
-            measures=self.measures,
-            should_stop=should_stop,
+            rows.feed, rows.plan, step=step, epoch=epoch, measures=self.measures
         )
 
     def inspect(
@@ -173,8 +161,7 @@ def train(
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
     checkpoints.
 
-    A run that is resumed after its last step has no dispatch; it only evaluates. One that was
-    stopped at the end of an epoch, or in its evaluation, begins with that.
+    A run that is resumed after its last step has no dispatch; it only evaluates.
 
     A state whose loss is not finite is never saved, so that the last checkpoint stays a good one.
 
@@ -189,8 +176,7 @@ def train(
         start_step: steps that were done before.
         num_steps: ends after the dispatch in which so many steps are done; None: after the last.
         is_done: asked after every dispatch; ends the run as if it had been the last.
-        should_stop: asked after every dispatch, those of an evaluation too; a run that is stopped
-            saves a checkpoint.
+        should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
         stop_at_nan: whether a loss that is not finite ends the run; else it is a warning.
         saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
             at the end of every epoch alone.
@@ -227,24 +213,7 @@ def train(
         if regular:
             when.saved(progress.step, now=clock())
 
-    def end_epoch(epoch: int) -> bool:
-        """Evaluates; whether the state is one to be kept as the best."""
-        try:
-            found = run.evaluate(step=progress.step, epoch=epoch, should_stop=should_stop)
-        except EvaluationStoppedError:
-            progress.interrupted = True
-            return False
-        return history.epoch(epoch, *found) and keep_best
-
-    is_end = start_step > 0 and start_step % steps_per_epoch == 0
-    last_epoch = start_step // steps_per_epoch - 1
-    going = True
-    if is_end and before.epoch_examples > 0:
-        (best,) = decided([end_epoch(last_epoch)])
-        if best:
-            save(regular=False, best=True)
-        is_end, going = False, not is_done()
-    while going and not progress.interrupted and not history.must_stop:
+    while not progress.interrupted and not history.must_stop:
         history.waiting()
         wait_start = clock()
         ready = next(remaining, None)
@@ -284,10 +253,10 @@ def train(
         progress.interrupted = should_stop()
         pause_start = clock()
         at_epoch_end, best = step % steps_per_epoch == 0, False
-        if at_epoch_end and not progress.interrupted:
-            best = end_epoch(dispatch.epoch)
-            if not progress.interrupted:
-                history.inspection(*run.inspect(dispatch, batches))
+        if at_epoch_end:
+            found = run.evaluate(step=step, epoch=dispatch.epoch)
+            best = history.epoch(dispatch.epoch, *found) and keep_best
+            history.inspection(*run.inspect(dispatch, batches))
         due = progress.interrupted or when.is_due(step, at_epoch_end=at_epoch_end, now=pause_start)
         due, best = decided([due, best])
         if (due or best) and progress.divergence is None:
@@ -299,8 +268,9 @@ def train(
     is_saved = progress.last_window is None or history.saved_step == progress.step
     if saving is not None and not is_saved and progress.divergence is None:
         save()
-    if is_end and progress.last_window is None:
-        end_epoch(last_epoch)
+    if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
+        epoch = start_step // steps_per_epoch - 1
+        history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))
     return history.end()
 
 

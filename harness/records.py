@@ -340,10 +340,6 @@ class Summary(WindowStatistics):
     start, as a share of that of a step in training. Else None."""
 
 
-class EvaluationStoppedError(Exception):
-    """Someone wants the run to stop, before an evaluation has come to its end."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """Something that the run's user should read."""

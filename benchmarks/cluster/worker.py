@@ -62,8 +62,8 @@ def normalized(inputs: Any) -> Any:
     return keras.layers.Dense(1, kernel_initializer=last)(x)
 
 
-def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
-    """Trains one case; what this worker has of it afterwards."""
+def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[str, Any]:
+    """Trains one case, or goes on with it; what this worker has of it afterwards."""
     huge = case == "one overflow in float16"
     by_rows = case == "touched rows"
     num_tokens = MANY_TOKENS if by_rows or case == "large table" else NUM_TOKENS
@@ -100,6 +100,7 @@ def train(case: str, folder: Path, *, steps: int) -> dict[str, Any]:
         verbose=False,
         on_nan="continue",
         checkpoint_every=7,
+        resume=resume,
     )
     progress = trainer.last.progress if trainer.last else None
     assert progress is not None

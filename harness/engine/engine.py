@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
 from harness.pipeline.feed import Feed
 from harness.pipeline.plan import Call, Dispatch, Plan
-from harness.records import Compilation, Evaluation, EvaluationStoppedError, StepSums
+from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
 from kernels.multi_hot import Implementation
 
@@ -157,14 +157,7 @@ class Engine:
         )
 
     def evaluate(
-        self,
-        feed: Feed,
-        plan: Plan,
-        *,
-        step: int,
-        epoch: int,
-        measures: Measures | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        self, feed: Feed, plan: Plan, *, step: int, epoch: int, measures: Measures | None = None
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
@@ -172,14 +165,10 @@ class Engine:
             feed, plan: one pass over the rows, in calls of one length and capacity.
             step, epoch: how far training has come, for the record.
             measures: of these rows; begins anew and gets their probabilities.
-            should_stop: asked after every dispatch.
 
         Returns:
             The evaluation, whose time excludes compilation, and what was compiled for it: the first
             call compiles.
-
-        Raises:
-            EvaluationStoppedError: when it is to stop.
         """
         compilations = []
         start = time.perf_counter()
@@ -209,8 +198,6 @@ class Engine:
                 measure(fetched)  # of the call before, while the device works on this one
                 fetched = list(outputs)
             examples += dispatch.examples
-            if should_stop():
-                raise EvaluationStoppedError
         measure(fetched)
         (sums,) = self._cluster.total(np.sum([parts.numpy() for parts in pending], axis=0))
         metrics = self._metrics(sums, examples)

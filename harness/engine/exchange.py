@@ -32,7 +32,11 @@ def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCall
         num_devices: over all workers.
     """
 
+    graph = tf.compat.v1.get_default_graph()
+
     def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
+        if tf.compat.v1.get_default_graph() is not graph:  # in a branch, whose dy no tape knows
+            return False
         table = layer.num_tokens * layer.units
         if table < _LARGE or not layer.kernel.trainable or layer.kernel_regularizer is not None:
             return False
@@ -118,6 +122,7 @@ class Exchange:
             else:
                 num_tokens, how = packed.of.num_tokens, packed.of.implementation
                 gradient = table_gradient(dy, **sets, num_tokens=num_tokens, implementation=how)
+                gradient = tf.cast(gradient, packed.of.dtype)
                 of_tables.setdefault(packed.of.place, []).append(gradient)
         rest = iter(summed[len(self._packed) :])
         gradients = []

@@ -7,7 +7,6 @@ graph.
 """
 
 import abc
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +66,9 @@ class LoopsInTwo:
         self._sums = sums
         self._implementation = implementation
         self._row_sums = row_sums
-        self._parts: dict[tuple[int, Capacity], tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self._parts: dict[
+            tuple[int, Capacity, bool], tuple[Callable[..., Any], Callable[..., Any]]
+        ] = {}
 
     def loop(
         self, device: int, num_steps: int, capacity: Capacity, *, exchanging: bool = True
@@ -77,9 +78,9 @@ class LoopsInTwo:
         Args:
             device: which of this worker's.
             num_steps, capacity: of `Program.compile`.
-            exchanging: whether the all-reduce is done, or left out.
+            exchanging: whether all-reduces are done, or left out.
         """
-        begin, finish = self._compiled(device, capacity)
+        begin, finish = self._compiled(device, capacity, exchanging=exchanging)
 
         def once(batches: AnyBatches, number: tf.Tensor) -> Any:
             to_sum, carried = begin(batches, number)
@@ -105,15 +106,14 @@ class LoopsInTwo:
         return loop
 
     def _compiled(
-        self, device: int, capacity: Capacity
+        self, device: int, capacity: Capacity, *, exchanging: bool
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """What comes before the all-reduce on a device, and what comes after it. The first is no
         compiled program where it needs sums as well."""
-        if (device, capacity) in self._parts:
-            return self._parts[device, capacity]
+        key = device, capacity, exchanging or not self._step.sums_early
+        if key in self._parts:
+            return self._parts[key]
         state = self._states[device]
-        keys = self._sums.keys((capacity, "early"))
-        early = functools.partial(self._sums, device, keys)
         shapes: list[tuple[tf.DType, tf.TensorShape]] = []
 
         @tf.function(jit_compile=not self._step.sums_early, autograph=False)
@@ -123,6 +123,7 @@ class LoopsInTwo:
                     number, 1, capacity=capacity, implementation=self._implementation
                 )
                 share = read(tf.constant(0))
+            early = self._early(device, capacity) if exchanging else list
             to_sum, carried = self._step.begin(state, share, early)
             shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
             return list(to_sum), carried
@@ -131,8 +132,22 @@ class LoopsInTwo:
         def finish(joined: list[tf.Tensor], carried: Any) -> Any:
             return self._step.finish(state, _parted(joined, shapes), carried)
 
-        self._parts[device, capacity] = begin, finish
+        self._parts[key] = begin, finish
         return begin, finish
+
+    def _early(self, device: int, capacity: Capacity) -> AllReduce:
+        """Sums one after the other: all workers have to begin them in one order."""
+        keys = self._sums.keys((capacity, "early"))
+        before: list[tf.Tensor] = []
+
+        def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            with tf.control_dependencies(before):
+                joined = _joined([tf.identity(tensor) for tensor in tensors])
+            summed = self._sums(device, keys, joined)
+            before[:] = summed
+            return _parted(summed, [(tensor.dtype, tensor.shape) for tensor in tensors])
+
+        return in_order
 
 
 def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -218,6 +218,7 @@ class State:
             ProductGradient(
                 place=places[call.layer.kernel.path],
                 num_tokens=call.layer.num_tokens,
+                dtype=tf.as_dtype(call.layer.kernel.dtype),
                 implementation=call.implementation,
                 dy=tf.cast(dy, tf.float32),
                 sets=call.sets,

@@ -156,6 +156,8 @@ class ProductGradient(NamedTuple):
     place: int
     """In `State.trainable`."""
     num_tokens: int
+    dtype: tf.DType
+    """Of the weight."""
     implementation: registry.Implementation
     dy: tf.Tensor
     """float32 [B, H]."""

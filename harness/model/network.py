@@ -301,7 +301,9 @@ def float32_twin(model: keras.Model) -> keras.Model:
     """The same layers of a functional model computing in float32, without weights of their own:
     for `State.call` with those of `model`."""
 
-    def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def twin(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):  # an operator such as `*`, without a dtype
+            return layer
         dtype = layer.dtype if isinstance(layer, keras.layers.InputLayer) else "float32"
         return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 

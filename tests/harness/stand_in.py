@@ -14,7 +14,6 @@ from harness.records import (
     Compilation,
     Epoch,
     Evaluation,
-    EvaluationStoppedError,
     Inspection,
     Message,
     Observer,
@@ -83,8 +82,6 @@ class StandIn:
     log: list[str]
     capacities: set[int] = field(default_factory=set)
     evaluated: bool = False
-    stopped_evaluations: tuple[int, ...] = ()
-    """Steps whose evaluation a signal meets."""
     inspects: tuple[int, ...] = ()
     """Epochs at whose end there is an inspection."""
     lost: Callable[[int], bool] = lambda step: False
@@ -118,11 +115,7 @@ class StandIn:
     def ended(self, window: Window) -> None:
         """The length of the dispatches is given."""
 
-    def evaluate(
-        self, *, step: int, epoch: int, should_stop: Callable[[], bool]
-    ) -> tuple[Evaluation, list[Compilation]]:
-        if step in self.stopped_evaluations:
-            raise EvaluationStoppedError
+    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, list[Compilation]]:
         self.log.append(f"evaluate {step}")
         self.clock.pass_seconds(EVALUATE_SECONDS)
         compilations = [] if self.evaluated else [self._compilation("evaluation", step)]

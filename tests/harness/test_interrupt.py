@@ -52,6 +52,15 @@ def test_what_another_worker_was_told_counts_too() -> None:
         assert interrupt.exit_code == 143
 
 
+def test_the_first_signal_of_a_worker_that_was_told_is_no_second_one() -> None:
+    with Interrupt() as interrupt:
+        assert interrupt.told(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.by is signal.SIGTERM
+        with pytest.raises(TerminatedAtOnce):
+            signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_program_that_handles_sigterm_still_does() -> None:
     calls = []
     before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))

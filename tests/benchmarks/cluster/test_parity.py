@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cluster.parity import MOST, differences, run
-from benchmarks.cluster.worker import train
+from benchmarks.cluster.worker import losses, train
 
 CASE, NORMALIZED = "float32", "batch normalization"
 
@@ -30,3 +30,8 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["workers"] == 2
     assert summary["scaling_efficiency"] > 0
+    # Another number of workers goes on with it.
+    train(CASE, tmp_path / "2", steps=30, resume=True)
+    train(CASE, tmp_path / "1", steps=30, resume=True)
+    resumed, expected = (losses(tmp_path / workers, CASE) for workers in ("2", "1"))
+    np.testing.assert_allclose(resumed, expected, rtol=MOST)

@@ -117,6 +117,15 @@ def test_the_twin_computes_in_float32_with_the_others_weights(dtype: str) -> Non
     np.testing.assert_allclose(outputs, truth(inputs), rtol=1e-5, atol=1e-6)
 
 
+def test_operators_have_a_twin_too() -> None:
+    numbers = keras.Input((3,))
+    hidden = keras.layers.Dense(3, dtype="mixed_bfloat16")(numbers)
+    model = keras.Model(numbers, keras.layers.Dense(1, dtype="mixed_bfloat16")(hidden * hidden))
+    values = [[v.value for v in model.trainable_variables], []]
+    outputs, _ = float32_twin(model).stateless_call(*values, np.ones((2, 3), np.float32))
+    np.testing.assert_allclose(outputs, model(np.ones((2, 3))), rtol=0.1, atol=0.1)
+
+
 def test_layer_infos_say_how_the_layers_are_connected() -> None:
     infos = layer_infos(network(dropout=(0.3, 0.0), num_classes=3, dtype="mixed_bfloat16"))
     assert [(i.name, i.inputs, i.output_shape, i.dtype, i.num_parameters) for i in infos[2:]] == [

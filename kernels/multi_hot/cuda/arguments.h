@@ -120,7 +120,7 @@ struct UpdateArguments {
   void* table;             // [V, H]
   float* slots[2];         // Adagrad's sums [V]; Adam's moments [V, H]
   long long* last;         // [V], of exact Adam: the last step that the row has seen; 0: none
-  float* rates;            // [R], of exact Adam: of step i at (i - 1) % R
+  float* rates;            // [R], of exact Adam: of step i at (i - 1) % R; R is a power of two
   int units;               // H
   int kind;
   int num_rates;           // R

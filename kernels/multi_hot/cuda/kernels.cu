@@ -60,15 +60,15 @@ extern "C" __global__ void __launch_bounds__(kSquareThreads)
     multi_hot_sum_squares(const SquareArguments a) {
   sum_squares(a);
 }
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_update_rows_f32(const UpdateArguments a) {
   update_rows<Float>(a);
 }
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_update_rows_bf16(const UpdateArguments a) {
   update_rows<BFloat16>(a);
 }
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps)
+extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_catch_up(const CatchUpArguments a) {
   catch_up(a);
 }

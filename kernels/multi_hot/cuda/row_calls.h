@@ -166,7 +166,7 @@ inline ffi::Error catch_up_call(void* stream, Ints active, Ints all, ffi::Buffer
   if (!parts.read(before, after)) return copied();
   const auto table = before.get<Floats>(0);
   if (!table.has_value() || before.size() != 5 || terms.dimensions()[1] != kTerms ||
-      parts.last == nullptr ||
+      parts.last == nullptr || (parts.num_rates & (parts.num_rates - 1)) != 0 ||
       static_cast<int64_t>(decays.element_count()) != 2 * (int64_t{parts.num_rates} + 1)) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the operands of the catch-up are wrong");
   }

@@ -33,7 +33,7 @@ __device__ void update_rows(const UpdateArguments& a) {
   const float epsilon = a.scalars[3], factor = a.scalars[4];
   const long long step = *a.step;
   if (a.kind == kExactAdam && blockIdx.x == 0 && threadIdx.x == 0) {
-    a.rates[(step - 1) % a.num_rates] = rate;
+    a.rates[(step - 1) & (a.num_rates - 1)] = rate;
   }
   const long long num_warps = static_cast<long long>(gridDim.x) * kUpdateWarps;
   for (long long slot = static_cast<long long>(blockIdx.x) * kUpdateWarps + warp(); slot < num;
@@ -46,6 +46,7 @@ __device__ void update_rows(const UpdateArguments& a) {
     if (a.kind == kLazyAdam || a.kind == kExactAdam) {
       float* const first = a.slots[0] + place;
       float* const second = a.slots[1] + place;
+#pragma unroll 1
       for (int c = lane(); c < units; c += 32) {
         const float g = factor * gradient[c];
         const float m = first[c] + (g - first[c]) * grow_m;
@@ -71,6 +72,7 @@ __device__ void update_rows(const UpdateArguments& a) {
       }
       own_rate /= sqrtf(__shfl_sync(kAllLanes, sum, 0) + epsilon);
     }
+#pragma unroll 1
     for (int c = lane(); c < units; c += 32) subtract(own_rate * gradient[c], seed, c, row + c);
   }
 }
@@ -80,7 +82,7 @@ __device__ inline void catch_up(const CatchUpArguments& a) {
   if (*a.active == 0) return;
   const long long step = *a.step;
   // No row may miss more steps than there are rates.
-  const bool whole = *a.all != 0 || step % a.num_rates == 0;
+  const bool whole = *a.all != 0 || (step & (a.num_rates - 1)) == 0;
   const long long num = whole ? a.num_tokens : *a.num;
   const int units = a.units;
   const long long num_warps = static_cast<long long>(gridDim.x) * kUpdateWarps;
@@ -97,8 +99,9 @@ __device__ inline void catch_up(const CatchUpArguments& a) {
       if (missed <= begin) break;
       const int count = missed - begin < a.length ? static_cast<int>(missed) - begin : a.length;
       const float* const terms = a.terms + static_cast<long long>(segment) * kTerms * a.length;
-      const int from = static_cast<int>((before + begin) % a.num_rates);
+      const int from = static_cast<int>(before + begin) & (a.num_rates - 1);
       float sums[kTerms] = {};
+#pragma unroll 1
       for (int k = lane(); k < count; k += 32) {
         const int place = from + k;  // the rates are a ring
         const float rate = a.rates[place < a.num_rates ? place : place - a.num_rates];
@@ -112,6 +115,7 @@ __device__ inline void catch_up(const CatchUpArguments& a) {
         }
       }
       const float center = a.centers[segment];
+#pragma unroll 1
       for (int c = lane(); c < units; c += 32) {
         const float root = sqrtf(second[c]) * center;
         const float inverse = 1.0f / (root + a.epsilon);

@@ -60,6 +60,7 @@ class Engine:
                 scaled=scaled,
                 metrics=task.stateful,
                 tables=tables,
+                for_gpu=devices.device_type == "GPU",
             )
             for place, device in enumerate(devices.names)
         )

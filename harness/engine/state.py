@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.engine.column_sums import summed_together
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
 from harness.engine.stored import (
@@ -72,6 +73,7 @@ class State:
         scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
+        for_gpu: bool = False,
     ) -> None:
         """Args:
         model: starts from its values; `write_to_model` gives it the trained ones.
@@ -83,8 +85,10 @@ class State:
         scaled: whether the loss is scaled (float16).
         metrics: those that keep sums of their own.
         tables: those that are updated by rows, by the paths of their layers' kernels.
+        for_gpu: whether programs are to be such as suit a GPU, where a kernel costs its launch.
         """
         self.device = device
+        self.for_gpu = for_gpu
         self._model = model
         self.share = place if share is None else share
         """Of a batch, over all workers."""
@@ -236,7 +240,9 @@ class State:
                 joined.append(None)
                 continue
             zeros = {name: tf.zeros_like(held[name]) for name in missing}
-            joined.append(stored.join(gradients | zeros))
+            whole = gradients | zeros
+            # On a CPU XLA adds while it computes what is added.
+            joined.append(stored.join(summed_together(whole) if self.for_gpu else whole))
             unused += missing
         return joined, rows, products, tuple(unused)
 

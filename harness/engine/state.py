@@ -20,6 +20,7 @@ import tensorflow as tf
 from harness.engine.column_sums import summed_together
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
+from harness.engine.seeds import Seeds
 from harness.engine.stored import (
     Stored,
     as_dtype,
@@ -33,8 +34,6 @@ from harness.engine.stored import (
 from harness.engine.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
 from harness.model.layers import ProductCalls, TableCall
 
-_SEED_STRIDE = 1_000_003
-"""Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """What names begin with."""
 _ROWS_AT_ONCE = 2**16
@@ -49,7 +48,8 @@ class Called(NamedTuple):
 
     outputs: Any
     changes: dict[str, tf.Tensor]
-    """The next value of each non-trainable variable that the call would have changed, by name."""
+    """The next value of each non-trainable variable that the call would have changed, by name; of
+    seeds as `Seeds.together` has them."""
     weights: list[dict[str, tf.Tensor]]
     """The values that it was called with, of each of `State.trainable` what it holds."""
     added_loss: tf.Tensor | None
@@ -111,7 +111,7 @@ class State:
             ]
             self._weights += [packed(small)] if small else []
             self._others = {name: _held(v, own=own) for name, v in others.items()}
-            self._seeds = {name: _held(v, own=own) for name, v in seeds.items()}
+            self._seeds = Seeds(seeds)
             # Keras names the slots by these: see `_stored`.
             aliases = [
                 keras.Variable(v, name=f"weight{index}") for index, v in enumerate(self.trainable)
@@ -124,7 +124,7 @@ class State:
             self.loss_scale = LossScale() if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
-        self._spread_seeds({name: v.numpy() for name, v in seeds.items()})
+        self._seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
 
     @property
     def layer_names(self) -> set[str]:
@@ -180,7 +180,7 @@ class State:
             tables, products: of `Tables.calls` and of `harness.engine.exchange`, which the layers
                 know.
         """
-        values: dict[str, tf.Tensor] = {**self._others, **self._seeds}
+        values: dict[str, tf.Tensor] = {**self._others, **self._seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
         for held in weights:
@@ -194,6 +194,7 @@ class State:
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
+        changes = self._seeds.together(changes, given, after)
         called = {name: table for name, table in tables.items() if table is not None}
         added = tf.add_n(losses) if losses else None
         return Called(outputs, changes, weights, added, called, products)
@@ -249,7 +250,11 @@ class State:
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
         for name, value in changes.items():
-            (self._seeds if name in self._seeds else self._others)[name].assign(value)
+            if name in self._others:
+                self._others[name].assign(value)
+        for held in self._seeds.stored:
+            if Seeds.NAME in changes:
+                held.variable.assign(changes[Seeds.NAME])
 
     def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by
@@ -282,10 +287,10 @@ class State:
         """Gives the model's own variables the values that the first state does not share."""
         self.tables.settle()
         named = variables_by_name(self._model)
-        for stored in self._weights:
-            if len(stored.shapes) > 1:
-                for name, value in stored.split(stored.variable).items():
-                    named[name].assign(value)
+        unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
+        for stored in [*unshared, *self._seeds.stored]:
+            for name, value in stored.split(stored.variable).items():
+                named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
         """Takes up values that someone gave the model.
@@ -298,6 +303,8 @@ class State:
             stored.variable.assign(stored.join(named))
         for name, variable in self._others.items():
             variable.assign(named[name])
+        for stored in self._seeds.stored if self is first else ():
+            stored.variable.assign(stored.join(named))
         numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
         for own, theirs in numbers:
             if own.name in _COMMON:
@@ -337,13 +344,9 @@ class State:
         for when it is its turn."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
-        self._spread_seeds({name: saved[f"{MODEL_PREFIX}{name}"] for name in self._seeds})
+        names = self._seeds.values()
+        self._seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
         self.tables.was_trained()  # they may have been saved as they were
-
-    def _spread_seeds(self, first: Mapping[str, np.ndarray]) -> None:
-        """Makes the seeds of each device follow from those of the first one."""
-        for name, seed in self._seeds.items():
-            seed.assign(first[name] + np.array([self.share * _SEED_STRIDE, 0], np.int64))
 
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
@@ -356,8 +359,9 @@ class State:
         for table in by_rows:
             for name, variable in table.slots.items():
                 found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
-        for name, variable in {**self._others, **self._seeds}.items():
+        for name, variable in self._others.items():
             found.append(Stored.whole(MODEL_PREFIX + name, variable))
+        found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self._seeds.stored]
         for place, variable in enumerate(self.optimizer.variables):
             if slot := re.fullmatch(r"weight(\d+)_(.+)", variable.name):
                 weights = self._weights[int(slot[1])]

@@ -76,11 +76,15 @@ def test_what_is_saved_is_restored(optimizer: str) -> None:
 
 
 def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> None:
-    rig = build_rig(sets)
+    rig = build_rig(sets, dropout=0.2, steps_per_call=4, batch_size=4)
     rig.randomize(np.random.default_rng())
+    rig.train(num_calls=1)
     rig.states[0].write_to_model()
-    for own, trained in zip(rig.model.get_weights(), rig.weights(), strict=True):
-        np.testing.assert_array_equal(own, trained)
+    values = variables_by_name(rig.model)
+    trained = {n.removeprefix("model/"): v for n, v in rig.states[0].save().items()}
+    for name, variable in values.items():
+        np.testing.assert_array_equal(variable.numpy(), trained[name])
+    assert [v.numpy()[1] for n, v in values.items() if "seed" in n] == [4, 4], "draws so far"
 
 
 def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
@@ -93,7 +97,12 @@ def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
     state.optimizer.learning_rate.assign(0.25)
     for each in (state, other):
         each.read_from_model(state)
-        for name, array in named(each).items():
+        own = named(each) | (
+            {n.removeprefix("model/"): s for n, s in seeds_of(each).items()}
+            if each is state
+            else {}
+        )
+        for name, array in own.items():
             np.testing.assert_array_equal(array, variables_by_name(rig.model)[name].numpy())
         assert float(each.optimizer.learning_rate) == 0.25
 
@@ -102,17 +111,21 @@ def test_devices_have_seeds_of_their_own_that_follow_from_the_first(sets: Ragged
     rig = build_rig(sets, dropout=0.2)
     (first,) = rig.states
     second = state_of(rig.model, place=1)
-    seeds = [v for state in (first, second) for v in state._seeds.values()]
-    assert len({tuple(seed.numpy()) for seed in seeds}) == len(seeds) == 2 * 2
+    seeds = [seed for state in (first, second) for seed in seeds_of(state).values()]
+    assert len({tuple(seed) for seed in seeds}) == len(seeds) == 2 * 2
     changed = {
         name: array + np.array([7, 3]) if "seed_generator" in name else array
         for name, array in first.save().items()
     }
     second.restore(changed)
-    for name, seed in second._seeds.items():
-        from_first = seed.numpy() - changed[f"model/{name}"]
+    for name, seed in seeds_of(second).items():
+        from_first = seed - changed[name]
         assert from_first[0] != 0
         assert from_first[1] == 0, "as many draws"
+
+
+def seeds_of(state: State) -> dict[str, np.ndarray]:
+    return {name: array for name, array in state.save().items() if "seed_generator" in name}
 
 
 def test_a_call_changes_nothing(sets: RaggedSets) -> None:
@@ -120,7 +133,8 @@ def test_a_call_changes_nothing(sets: RaggedSets) -> None:
     before = rig.values()
     inputs = {"values": tf.constant([1, 2]), "row_splits": tf.constant([0, 1, 2])}
     called = rig.states[0].call(rig.model, inputs, training=True)
-    assert len(called.changes) == 2, "a count of draws for each dropout"
+    (seeds,) = called.changes.values()
+    assert seeds.numpy().tolist() == [500, 1, 501, 1], "a count of draws for each dropout"
     assert called.added_loss is None
     assert called.outputs.shape == (2, 1)
     assert_same(rig.values(), before)

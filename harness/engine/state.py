@@ -17,10 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.engine.column_sums import summed_together
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
 from harness.engine.seeds import Seeds
+from harness.engine.small_gradients import by_fewer_kernels
 from harness.engine.stored import (
     Stored,
     as_dtype,
@@ -242,8 +242,7 @@ class State:
                 continue
             zeros = {name: tf.zeros_like(held[name]) for name in missing}
             whole = gradients | zeros
-            # On a CPU XLA adds while it computes what is added.
-            joined.append(stored.join(summed_together(whole) if self.for_gpu else whole))
+            joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
             unused += missing
         return joined, rows, products, tuple(unused)
 

@@ -33,6 +33,8 @@ class _DeviceSets(ctypes.Structure):
         ("num_values", ctypes.c_int),
         ("num_rows", ctypes.c_int),
         ("num_tokens", ctypes.c_int),
+        ("step", ctypes.c_void_p),
+        ("num_steps", ctypes.c_int),
     )
 
 

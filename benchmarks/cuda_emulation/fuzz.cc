@@ -114,6 +114,14 @@ bool is_close(double found, double sum, double sum_of_magnitudes, double roundin
 
 #include "fuzz_rows.h"
 
+// Three arrays of which one counts; the others hold garbage.
+template <class T>
+std::vector<T> among_others(const std::vector<T>& own, int step, T garbage) {
+  std::vector<T> all(3 * own.size(), garbage);
+  std::copy(own.begin(), own.end(), all.begin() + step * own.size());
+  return all;
+}
+
 template <class T>
 void check(Random& random, const char* type, double rounding) {
   const int id_type =
@@ -134,6 +142,14 @@ void check(Random& random, const char* type, double rounding) {
   const multi_hot::DeviceSets sets = {ids.data(), splits.data(),
                                       batch.weighted ? batch.weights.data() : nullptr, id_type,
                                       wide_splits, static_cast<int>(batch.ids.size()), B, V};
+  // The same batch among others.
+  const int step = static_cast<int>(draw(random, 0, 2));
+  const auto all_ids = among_others(ids, step, '\x5b'), all_splits = among_others(splits, step, '\x5b');
+  const auto all_weights = among_others(batch.weights, step, NAN);
+  multi_hot::DeviceSets several = sets;
+  several.values = all_ids.data(), several.splits = all_splits.data();
+  if (batch.weighted) several.weights = all_weights.data();
+  several.step = &step, several.num_steps = 3;
   std::vector<T> y(dy.size()), dw(table.size()), first_y, first_dw;
   const multi_hot::Division division = {one_of<int64_t>(random, {1, 2, 256}),
                                         one_of<int64_t>(random, {1, 4, 8192})};
@@ -144,8 +160,9 @@ void check(Random& random, const char* type, double rounding) {
     std::vector<int> workspace(words, static_cast<int>(random()));
     std::memset(static_cast<void*>(dw.data()), 0x5a, dw.size() * sizeof(T));
     EmulatedQueue queue = {random()};
-    CHECK(multi_hot::run_forward(queue, type, sets, batch.unique, table.data(), H, y.data()).empty());
-    CHECK(multi_hot::run_backward(queue, type, sets, dy.data(), H, dw.data(), workspace.data(), division)
+    const multi_hot::DeviceSets& own = turn == 2 ? several : sets;
+    CHECK(multi_hot::run_forward(queue, type, own, batch.unique, table.data(), H, y.data()).empty());
+    CHECK(multi_hot::run_backward(queue, type, own, dy.data(), H, dw.data(), workspace.data(), division)
               .empty());
     if (turn == 0) first_y = y, first_dw = dw;
     CHECK(y.empty() || std::memcmp(y.data(), first_y.data(), y.size() * sizeof(T)) == 0);

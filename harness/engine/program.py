@@ -192,7 +192,11 @@ class Program:
         # The scopes, and those that Keras adds for layers, are what a profile is divided by.
         with tf.name_scope("input"):
             read = batches.reader(
-                first, num_steps, capacity=capacity, implementation=self._implementation
+                first,
+                num_steps,
+                capacity=capacity,
+                implementation=self._implementation,
+                for_gpu=self._states[device].for_gpu,
             )
         keys = self._sums.keys((num_steps, capacity))
         all_reduce = functools.partial(self._sums, device, keys)

@@ -77,6 +77,7 @@ class Caller:
             implementation=self._implementation,
             rowids={splits[name]: ids for name, ids in share.rowids.items() if name in splits},
             unique=frozenset(splits[name] for name in self._unique if name in splits),
+            among={splits[name]: lot for name, lot in share.among.items() if name in splits},
             tables=tables,
             products=products,
         )

@@ -17,6 +17,7 @@ from harness.errors import InputError
 from harness.model.dropout import HashDropout
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
+    Batches,
     Implementation,
     RowOptimizer,
     multi_hot_dense,
@@ -129,6 +130,8 @@ class Surroundings:
     """The row of each value [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
     """The `id`s of `row_splits` whose rows hold no id twice."""
+    among: Mapping[int, Batches] = field(default_factory=dict)
+    """The batches among which sets lie on a GPU, by the `id` of their `row_splits`."""
     tables: Mapping[str, TableCall | None] = field(default_factory=dict)
     """Of the layers whose tables are updated by rows, by the path of the kernel; None where there
     is no gradient. A table is not cast to the compute dtype, which would take another one."""
@@ -274,6 +277,7 @@ class MultiHotDense(keras.layers.Layer):
             "unique": self.unique or splits in around.unique,
             "weights": weights,
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
+            "among": around.among.get(splits),
         }
         path = self.kernel.path
         sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": options["unique"]}

@@ -14,12 +14,15 @@ import tensorflow as tf
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.pipeline.capacity import Capacity
-from kernels.multi_hot import takes_rowids
+from kernels.multi_hot import Batches, takes_rowids
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
 LABELS, WEIGHTS = "/labels", "/weights"
 """Names beside those of the inputs."""
+_MAX_TAKEN_AHEAD = 2**26
+"""Ids of a call that a GPU takes from resident rows before its loop, which needs some 20 bytes for
+each. More are taken step by step, by two kernels."""
 
 
 class Share(NamedTuple):
@@ -38,6 +41,8 @@ class Share(NamedTuple):
     """float32 [b]: of the rows' losses; 0 for padding."""
     batch_rows: tf.Tensor
     """float32 scalar: real rows of the whole batch, over all devices; at least 1."""
+    among: dict[str, Batches]
+    """Of ragged sets the call's batches, where kernels read them from there."""
 
 
 class Ragged(NamedTuple):
@@ -173,11 +178,18 @@ class StreamBatches(NamedTuple):
         return self._replace(ragged=ragged, id_weights=id_weights)
 
     def reader(
-        self, first: tf.Tensor, num_steps: int, *, capacity: Capacity, implementation: str
+        self,
+        first: tf.Tensor,
+        num_steps: int,
+        *,
+        capacity: Capacity,
+        implementation: str,
+        for_gpu: bool = False,
     ) -> Reader:
         """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
         reads: dict[str, _Read] = {}
+        lots: dict[str, Mapping[str, tf.Tensor]] = {}
         for (name, (values, row_splits)), own in zip(cut.ragged.items(), capacity, strict=True):
             arrays = {"values": values, "row_splits": tf.cast(row_splits, tf.int32)}
             if takes_rowids(implementation):
@@ -186,7 +198,10 @@ class StreamBatches(NamedTuple):
             if name in cut.id_weights:
                 arrays["weights"] = cut.id_weights[name]
             reads[name] = _taken_from(arrays)
-        return _reader(reads, cut.dense, cut.batch_rows, _real(cut.real_rows, self.num_rows))
+            if for_gpu and "rowids" not in arrays:
+                lots[name] = arrays
+        real = _real(cut.real_rows, self.num_rows)
+        return _reader(reads, cut.dense, cut.batch_rows, real, lots)
 
 
 class ResidentBatches(NamedTuple):
@@ -220,7 +235,13 @@ class ResidentBatches(NamedTuple):
             return self._replace(rows=tf.constant(np.full(self.rows.shape, empty, np.uint32)))
 
     def reader(
-        self, first: tf.Tensor, num_steps: int, *, capacity: Capacity, implementation: str
+        self,
+        first: tf.Tensor,
+        num_steps: int,
+        *,
+        capacity: Capacity,
+        implementation: str,
+        for_gpu: bool = False,
     ) -> Reader:
         """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
@@ -230,9 +251,11 @@ class ResidentBatches(NamedTuple):
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
         real = _real(real_rows, self.num_rows)
         reads: dict[str, _Read] = {}
+        lots: dict[str, Mapping[str, tf.Tensor]] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
             weights = self.id_weights.get(name)
-            if not takes_rowids(implementation):
+            natively = not takes_rowids(implementation)
+            if natively and not (for_gpu and num_steps * own <= _MAX_TAKEN_AHEAD):
                 reads[name] = _taken_natively(sets, rows, capacity=own, weights=weights)
                 continue
             values, row_splits, rowids, weights = take_batches(
@@ -243,8 +266,12 @@ class ResidentBatches(NamedTuple):
             arrays = {"values": values, "row_splits": row_splits}
             if weights is not None:
                 arrays["weights"] = weights
-            reads[name] = _taken_from(arrays | {"rowids": _narrow(rowids, self.num_rows)})
-        return _reader(reads, dense, batch_rows, real)
+            if natively:
+                lots[name] = arrays
+            else:
+                arrays = arrays | {"rowids": _narrow(rowids, self.num_rows)}
+            reads[name] = _taken_from(arrays)
+        return _reader(reads, dense, batch_rows, real, lots)
 
 
 AnyBatches = StreamBatches | ResidentBatches
@@ -294,12 +321,14 @@ def _reader(
     dense: Mapping[str, tf.Tensor],
     batch_rows: tf.Tensor,
     real: tf.Tensor,
+    lots: Mapping[str, Mapping[str, tf.Tensor]],
 ) -> Reader:
     """Args:
     reads: of the ragged columns.
     dense: [L, b, ...].
     batch_rows: [L].
     real: float32 [L, b], NaN where a share holds more ids than its buffer.
+    lots: of the ragged columns whose kernels read all L batches.
     """
     batch_rows = tf.cast(tf.maximum(batch_rows, 1), tf.float32)
 
@@ -317,6 +346,11 @@ def _reader(
             inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
         inputs |= rows
         labels = inputs.pop(LABELS)
-        return Share(inputs, rowids, labels, real_row, weights, tf.gather(batch_rows, step))
+        among = {
+            name: Batches(lot["values"], lot["row_splits"], lot.get("weights"), step)
+            for name, lot in lots.items()
+        }
+        own = tf.gather(batch_rows, step)
+        return Share(inputs, rowids, labels, real_row, weights, own, among)
 
     return read

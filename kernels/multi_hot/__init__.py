@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kernels.multi_hot.registry import (
     IMPLEMENTATIONS,
     ROW_OPTIMIZERS,
+    Batches,
     Implementation,
     RowOptimizer,
     UnavailableError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IMPLEMENTATIONS",
     "ROW_OPTIMIZERS",
+    "Batches",
     "Implementation",
     "RowOptimizer",
     "UnavailableError",

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot import dense, registry
-from kernels.multi_hot.registry import Implementation, Problem, Product
+from kernels.multi_hot.registry import Batches, Implementation, Problem, Product
 from kernels.multi_hot.segments import find_entries
 from kernels.multi_hot.touched import Touched
 
@@ -28,6 +28,7 @@ def multi_hot_dense(
     unique: bool = False,
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
+    among: Batches | None = None,
     dtype: Any = None,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
@@ -51,6 +52,8 @@ def multi_hot_dense(
       value_rowids: [N] int32 or uint16, the row of each value: in [0, B), never decreasing, and B
         behind the last row. Saves deriving it from `row_splits`, which is then not checked. For
         compiled programs of static shapes, and implementations for which `takes_rowids` is true.
+      among: several batches in a GPU's memory, of whose step `values`, `row_splits` and `weights`
+        are. For compiled programs: `native` reads them there, which saves a copy; others ignore it.
       dtype: of the result; None: the table's.
 
     Returns:
@@ -82,6 +85,7 @@ def multi_hot_dense(
         _check_rowids(value_rowids, product, implementation),
         None if weights is None else _check_weights(weights, values),
         dtype,
+        among,
     )
     return _differentiable(product, table, problem, dtype)
 

@@ -29,6 +29,15 @@ class UnavailableError(ValueError):
     """An implementation cannot be used on this machine; the message says why and what to do."""
 
 
+class Batches(NamedTuple):
+    """Several batches of one shape on a device, and which of them is at hand."""
+
+    values: Tensor  # [L, N] int32, uint16 or uint32
+    row_splits: Tensor  # [L, B + 1] int32
+    weights: Tensor | None  # [L, N] float32
+    step: Tensor  # int32 scalar in [0, L)
+
+
 class Problem(NamedTuple):
     """The sets of one batch, checked, and what is known of the table."""
 
@@ -40,6 +49,7 @@ class Problem(NamedTuple):
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
     result: Any = None  # the dtype that is asked for; None: the table's
+    among: Batches | None = None  # where the sets lie as one of several batches
 
 
 def _touch(problem: Problem) -> Any:

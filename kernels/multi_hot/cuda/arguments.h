@@ -17,6 +17,9 @@ struct DeviceSets {
   int num_values;  // N
   int num_rows;    // B
   int num_tokens;  // V
+  // Of several batches, one behind another in each array, the one that counts; null: there is one.
+  const int* step = nullptr;
+  int num_steps = 1;
 };
 
 constexpr int kForwardWarps = 4;    // of a block of the forward pass: a row each

@@ -13,15 +13,16 @@
 namespace multi_hot {
 namespace {
 
-// (table [V, H], values [N], row_splits [B + 1], maybe weights [N]) -> y [B, H]
+// (table [V, H], values [N], row_splits [B + 1], maybe weights [N]) -> y [B, H]; each of the sets
+// for several steps, then also the step []
 ffi::Error forward_call(void* stream, ffi::AnyBuffer table, ffi::AnyBuffer values,
-                        ffi::AnyBuffer splits, ffi::RemainingArgs weights, bool unique,
+                        ffi::AnyBuffer splits, ffi::RemainingArgs remaining, bool unique,
                         ffi::Result<ffi::AnyBuffer> y) {
   const char* type = kernel_type(table.element_type());
   if (type == nullptr) return refused("tables are float32, bfloat16 or float16");
   DeviceSets sets;
   std::string fault = read_sets(values, splits, table.dimensions()[0], &sets);
-  if (fault.empty()) fault = read_weights(weights, &sets);
+  if (fault.empty()) fault = read_remaining(remaining, values, &sets);
   if (!fault.empty()) return refused(fault);
   DriverQueue queue = {stream};
   return reported(run_forward(queue, type, sets, unique, table.untyped_data(),
@@ -30,14 +31,14 @@ ffi::Error forward_call(void* stream, ffi::AnyBuffer table, ffi::AnyBuffer value
 
 // (dy [B, H], values [N], row_splits [B + 1], maybe weights [N]) -> dW [V, H], and the workspace
 ffi::Error backward_call(void* stream, ffi::AnyBuffer dy, ffi::AnyBuffer values,
-                         ffi::AnyBuffer splits, ffi::RemainingArgs weights,
+                         ffi::AnyBuffer splits, ffi::RemainingArgs remaining,
                          ffi::Result<ffi::AnyBuffer> dw, ffi::ResultBuffer<ffi::S32> workspace) {
   const char* type = kernel_type(dy.element_type());
   if (type == nullptr) return refused("gradients are float32, bfloat16 or float16");
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   DeviceSets sets;
   std::string fault = read_sets(values, splits, V, &sets);
-  if (fault.empty()) fault = read_weights(weights, &sets);
+  if (fault.empty()) fault = read_remaining(remaining, values, &sets);
   if (!fault.empty()) return refused(fault);
   if (static_cast<int64_t>(workspace->element_count()) < Workspace(sets.num_values, V, H).size) {
     return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the gradient is too small");

@@ -11,16 +11,16 @@ namespace multi_hot {
 #define FORWARD(name, T, columns)                                                                  \
   extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 6)                               \
       multi_hot_forward_##name##_##columns(const ForwardArguments a) {                             \
-    forward<T, columns, false>(a, nullptr);                                                        \
+    forward<T, columns, false>(at_step(a), nullptr);                                               \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 4)                               \
       multi_hot_forward_once_##name##_##columns(const ForwardArguments a) {                        \
     SHARED(int, slots, kForwardWarps * kSlots);                                                    \
-    forward<T, columns, true>(a, slots);                                                           \
+    forward<T, columns, true>(at_step(a), slots);                                                  \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
       multi_hot_sum_tiles_##name##_##columns(const SumArguments a) {                               \
-    sum_tiles<T, columns>(a);                                                                      \
+    sum_tiles<T, columns>(at_step(a));                                                             \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
       multi_hot_sum_runs_##name##_##columns(const SumArguments a) {                                \
@@ -33,7 +33,7 @@ namespace multi_hot {
   FORWARD(name, T, 4)                                                                              \
   extern "C" __global__ void __launch_bounds__(kPrepareThreads)                                    \
       multi_hot_prepare_##name(const PrepareArguments a) {                                         \
-    prepare<T>(a);                                                                                 \
+    prepare<T>(at_step(a));                                                                        \
   }
 
 ALL_OF(f32, Float)
@@ -41,10 +41,10 @@ ALL_OF(bf16, BFloat16)
 ALL_OF(f16, Float16)
 
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const SortArguments a) {
-  count(a);
+  count(at_step(a));
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
-  scatter(a);
+  scatter(at_step(a));
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count_ids(const TouchArguments a) {
   count_ids(a);

@@ -37,8 +37,10 @@ class Kernel:
     """A registered kernel, and in which types it takes and returns what the operation does."""
 
     target: str
+    takes: Sequence[int] | None = None
+    """Which of the operands; None: all."""
     dtypes: Sequence[tf.DType | None] | None = None
-    """Of the operands; None: as they are. Operands are converted."""
+    """Of the operands that it takes; None: as they are. Operands are converted."""
     result_dtypes: Sequence[tf.DType] | None = None
     """None: the operation's own. Results are converted."""
     workspace: Sequence[tf.TensorSpec] = ()
@@ -97,14 +99,14 @@ def _branch(
         lines.append(f"{new_name} = stablehlo.convert {name} : {signature}")
         return new_name
 
-    dtypes = kernel.dtypes or [None] * len(operands)
+    taken = range(len(operands)) if kernel.takes is None else kernel.takes
+    dtypes = kernel.dtypes or [None] * len(taken)
     given = [
-        tf.TensorSpec(operand.shape, dtype or operand.dtype)
-        for operand, dtype in zip(operands, dtypes, strict=True)
+        tf.TensorSpec(operands[i].shape, dtype or operands[i].dtype)
+        for i, dtype in zip(taken, dtypes, strict=True)
     ]
     names = [
-        converted(f"%a{i}", f"%c{i}", operand, own)
-        for i, (operand, own) in enumerate(zip(operands, given, strict=True))
+        converted(f"%a{i}", f"%c{i}", operands[i], own) for i, own in zip(taken, given, strict=True)
     ]
     written = [
         tf.TensorSpec(result.shape, dtype)

@@ -6,6 +6,7 @@ Shapes: B rows, V num_tokens, H units, N values; R resident rows, M their ids, C
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -45,8 +46,7 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         attributes={} if weighted else unique,
     )
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    (sums,) = call_on_platform([table, *_sets(problem)], [y], host=host, cuda=cuda)
-    return sums
+    return _product(table, problem, y, host=host, cuda=cuda)
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -69,13 +69,21 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
     words = tf.TensorSpec([workspace_words(N, V, H)], tf.int32)
     cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
     dw = tf.TensorSpec([V, H], dy.dtype)
-    (sums,) = call_on_platform([dy, *_sets(problem)], [dw], host=host, cuda=cuda)
+    return _product(dy, problem, dw, host=host, cuda=cuda)
+
+
+def _product(
+    matrix: Tensor, problem: Problem, result: tf.TensorSpec, *, host: Kernel, cuda: Kernel
+) -> Tensor:
+    """Return the product of the sets with a matrix. On a GPU they are read where they lie."""
+    operands = [matrix, problem.values, problem.row_splits]
+    operands += [] if problem.weights is None else [problem.weights]
+    if problem.among is not None:
+        host = replace(host, takes=range(len(operands)))
+        cuda = replace(cuda, takes=[0, *range(len(operands), 2 * len(operands))])
+        operands += [t for t in problem.among if t is not None]
+    (sums,) = call_on_platform(operands, [result], host=host, cuda=cuda)
     return sums
-
-
-def _sets(problem: Problem) -> list[Tensor]:
-    weights = [] if problem.weights is None else [problem.weights]
-    return [problem.values, problem.row_splits, *weights]
 
 
 def _on_host(problem: Problem) -> list[tf.DType | None]:

@@ -64,8 +64,15 @@ def test_products_that_xla_divides_better_or_not_at_all(rows: int) -> None:
     assert not [op for op in operations if op.type == "XlaDotV2"]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_a_gpus_program_trains_as_a_cpus(precision: str) -> None:
+@pytest.mark.parametrize(
+    ("implementation", "precision", "input_"),
+    [
+        ("native", "float32", "resident"),
+        ("native", "mixed_float16", "stream"),
+        ("gather", "float32", "resident"),
+    ],
+)
+def test_a_gpus_program_trains_as_a_cpus(implementation: str, precision: str, input_: str) -> None:
     """Its structure, that is: here a CPU runs both."""
     sets = random_sets(np.random.default_rng(3), rows=128)
     sums = []
@@ -76,7 +83,8 @@ def test_a_gpus_program_trains_as_a_cpus(precision: str) -> None:
         )  # fmt: skip
         rig = build_rig(
             sets, devices=devices, batch_size=32, dropout=0.3, activation="gelu",
-            hidden_units=(40, 40, 40), precision=precision,
+            hidden_units=(40, 40, 40), precision=precision, implementation=implementation,
+            input=input_,
         )  # fmt: skip
         assert rig.states[0].for_gpu is (kind == "GPU")
         sums.append(rig.train())

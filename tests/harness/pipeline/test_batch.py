@@ -20,14 +20,19 @@ from tests.harness.random_sets import random_sets
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 KINDS = ("stream", "resident")
 IMPLEMENTATIONS = ("gather", pytest.param("native", marks=needs_compiler))  # dense reads as gather
+FOR_GPU = pytest.param("native on a GPU", marks=needs_compiler)
 CPU = ("/CPU:0",)
+
+
+def _array(tensor: tf.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.numpy()
 
 
 class Reading:
     """Reads whole calls in compiled programs, as `Program` does, one for each kind of call."""
 
-    def __init__(self, implementation: str) -> None:
-        self._implementation = implementation
+    def __init__(self, implementation: str, *, for_gpu: bool = False) -> None:
+        self._options: Any = {"implementation": implementation, "for_gpu": for_gpu}
         self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
 
     def __call__(self, batches: AnyBatches, call: Call) -> list[Share]:
@@ -36,16 +41,13 @@ class Reading:
         program = self._programs.setdefault(key, self._program(*key))
         first = tf.constant(call.first, tf.int64)
         steps = [program(batches, first, tf.constant(step)) for step in range(call.num_steps)]
-        as_arrays: list[Share] = tf.nest.map_structure(lambda tensor: tensor.numpy(), steps)
+        as_arrays: list[Share] = tf.nest.map_structure(_array, steps)
         return as_arrays
 
     def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
         @tf.function(jit_compile=True, autograph=False)
         def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
-            reader = batches.reader(
-                first, num_steps, capacity=capacity, implementation=self._implementation
-            )
-            return reader(step)
+            return batches.reader(first, num_steps, capacity=capacity, **self._options)(step)
 
         return read
 
@@ -72,6 +74,11 @@ def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **plac
             np.testing.assert_array_equal(
                 share.rowids[name], np.arange(num_rows + 1).repeat(counts)
             )
+        for lot in [share.among[name]] if name in share.among else []:
+            assert lot.values.dtype == wire_type(sets.num_tokens), "as it lies on the device"
+            held = {name: getattr(lot, name) for name in read}
+            for part, array in held.items():
+                np.testing.assert_array_equal(array[lot.step], read[part], err_msg=part)
     real = np.arange(num_rows) < expected.real_rows
     weights = expected.dense.get(WEIGHTS, np.ones(num_rows)) * real
     read = {**share.inputs, LABELS: share.labels, "real": share.real, WEIGHTS: share.weights}
@@ -86,7 +93,7 @@ def plan_of(columns: Columns, **changes: int) -> Plan:
 
 
 @pytest.mark.parametrize("labels", get_args(Labels))
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, FOR_GPU])
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
     """Several inputs, an epoch that ends in a shorter call and an incomplete batch."""
@@ -100,15 +107,18 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     )
     columns = Columns.of(examples)
     plan = plan_of(columns)
-    reading = Reading(implementation)
+    for_gpu = implementation.endswith("GPU")
+    reading = Reading(implementation.split()[0], for_gpu=for_gpu)
     feed = build_feed(kind, examples, devices=CPU)
     steps_done = 0
     for dispatch, (batches,) in feed.dispatches(plan, epochs=2):
         step = dispatch.step % plan.steps_per_epoch
         for call in dispatch.calls:
             for share in reading(batches, call):
-                has_rowids = set(columns.ragged) if implementation != "native" else set()
-                assert set(share.rowids) == has_rowids
+                assert set(share.rowids) == set(
+                    columns.ragged if implementation == "gather" else ()
+                )
+                assert set(share.among) == set(columns.ragged if for_gpu else ())
                 check(share, columns, plan, call.capacity, epoch=dispatch.epoch, step=step)
                 step += 1
                 steps_done += 1

@@ -42,12 +42,18 @@ for name in NAMES:
     found["traits"][name] = [xla.platform(target), xla.traits(target)]
 
 
-def product(case, dtype=tf.float32, wide=True):
-    """Check both passes of a case against the reference; return what the driver was asked."""
+def product(case, dtype=tf.float32, wide=True, step=None):
+    """Check both passes of a case against the reference; return what the driver was asked. With a
+    step the case is one of three batches."""
     sets = case.draw(1)
     table, dy = (tf.constant(x, dtype).numpy() for x in (sets.table, sets.dy))
     splits = sets.row_splits.astype(np.int64 if wide else np.int32)
     operands = [sets.values, splits, *([] if sets.weights is None else [sets.weights])]
+    if step is not None:
+        batches = [np.stack([-7 * np.ones_like(part)] * 3) for part in operands]
+        for batch, part in zip(batches, operands, strict=True):
+            batch[step] = part
+        operands = [*batches, np.array(step, np.int32)]
     y, dw = np.empty_like(dy), np.empty_like(table)
     error = xla.call("multi_hot_cuda_forward", [table, *operands], [y], unique=case.unique)
     if error is None:
@@ -85,6 +91,7 @@ setting(2, 90)
 found["second GPU"] = product(WIDE, tf.bfloat16, wide=False)
 setting(1, 90)
 found["first GPU again"] = product(WEIGHTED, tf.float16)
+found["one of several"] = [product(WEIGHTED, step=2), product(WIDE, wide=False, step=0)]
 setting(3, 90)
 found["unknown GPU"], _ = product(PADDED)
 setting(1, 90, "cuLaunchKernel")
@@ -97,6 +104,8 @@ for what, operands in {
     "ids": [ones, ids.astype(np.float32), splits],
     "splits": [ones, ids, splits.astype(np.float32)],
     "weights": [ones, ids, splits, np.ones(2, np.float32)],
+    "batches": [ones, ids, np.stack([splits] * 2), np.array(0, np.int32)],
+    "no step": [ones, *(np.stack([part] * 2) for part in (ids, splits))],
 }.items():
     found["wrong"][what] = xla.call("multi_hot_cuda_forward", operands, [y], unique=True)
 found["wrong"]["workspace"] = xla.call(
@@ -275,6 +284,7 @@ def test_calls_of_the_driver(found: dict[str, Any]) -> None:
     assert error is None
     assert not [call for call in calls if call.startswith("load")]
     assert "function 1001 multi_hot_forward_f16_1" in calls
+    assert [error for error, _ in found["one of several"]] == [None] * 2
     assert [call for call in found["taken"] if call.startswith("launch")] == ["launch 4242"] * 12
     # The index, the gradients and their squares, an update from dy and one from the gradients.
     launches = [call.split()[0] for call in found["touched"] if "4242" in call]
@@ -289,13 +299,15 @@ def test_what_fails_is_an_error(found: dict[str, Any]) -> None:
     assert found["launch"].endswith("multi_hot_forward_f32_2: unspecified launch failure")
     wrong = found["wrong"]
     assert wrong["table"] == "tables are float32, bfloat16 or float16"
-    assert wrong["ids"] == "ids are int32, uint16 or int64"
+    assert wrong["ids"] == "ids are int32, uint32, uint16 or int64"
     assert wrong["splits"] == "row_splits are int32 or int64"
     assert wrong["weights"] == "there must be one float32 weight for each value"
     assert wrong["copy"] == "XLA gave an update other memory than its operand's"
     assert wrong["kind"] == "this optimizer of rows is unknown"
     assert wrong["catch_up"] == "the operands of the catch-up are wrong"
     assert wrong["sums"] == "the workspace of the touched rows is too small"
+    assert wrong["no step"] == "several batches need a step"
+    assert wrong["batches"] == "several batches have as many values as row_splits"
     assert wrong["workspace"] == "the workspace of the gradient is too small"
 
 

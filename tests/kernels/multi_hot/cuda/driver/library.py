@@ -92,7 +92,7 @@ class Xla:
         **attributes: bool | int | float,
     ) -> str | None:
         """Call a handler, which fills in the results; return its error."""
-        arrays = [*map(np.ascontiguousarray, operands), *results]
+        arrays = [*(np.asarray(operand, order="C") for operand in operands), *results]
         buffers = (Buffer * len(arrays))()
         kept: list[Any] = []
         for buffer, array in zip(buffers, arrays, strict=True):

@@ -24,15 +24,15 @@ from harness.engine.small_gradients import by_fewer_kernels
 from harness.engine.stored import (
     Stored,
     as_dtype,
+    held_together,
     is_seed,
-    is_small,
-    packed,
     portable,
     portable_dtype,
     variables_by_name,
 )
 from harness.engine.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
 from harness.model.layers import ProductCalls, TableCall
+from harness.model.network import computes_in_16_bits
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """What names begin with."""
@@ -79,7 +79,7 @@ class State:
         model: starts from its values; `write_to_model` gives it the trained ones.
         optimizer: updates the weights; a copy of it is used.
         device: where the state lies, such as `/GPU:0`. The first device shares the model's own
-            variables, but for small ones; another has copies.
+            variables, but for those that are held together; another has copies.
         place: of the device among those of this process.
         share: of a batch that it trains, over all workers; None is `place`.
         scaled: whether the loss is scaled (float16).
@@ -104,12 +104,13 @@ class State:
             """Those that are updated by rows. They are none of `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_elementwise(self.optimizer) and not constrained
-            small = {n: v for n, v in weights.items() if pack and is_small(v)}
-            small = small if len(small) > 1 else {}
+            stack = for_gpu and computes_in_16_bits(model)
+            together = held_together(weights, stack=stack) if pack else []
+            names = {name for stored in together for name in stored.shapes}
             self._weights = [
-                Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in small
+                Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in names
             ]
-            self._weights += [packed(small)] if small else []
+            self._weights += together
             self._others = {name: _held(v, own=own) for name, v in others.items()}
             self._seeds = Seeds(seeds)
             # Keras names the slots by these: see `_stored`.

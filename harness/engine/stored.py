@@ -1,11 +1,11 @@
-"""Variables by the names of what they hold: one thing, or several small ones, one behind another.
+"""Variables by the names of what they hold: one thing, or several small ones.
 
 A network has many small weights, and an update of each is a kernel of its own, which on a GPU takes
 longer to launch than to run. In one variable they take one.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 _SMALL = 1024
-"""Elements below which weights are packed. Larger ones would have to be copied out of the packed
-variable before a matrix product, which costs as much as an update of their own."""
+"""Elements below which weights are packed into a vector. Larger ones would have to be copied out of
+it before a matrix product, which costs as much as an update of their own."""
+_STACKED = 2**16
+"""Elements below which others are stacked where they are converted to 16 bits before a product."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A variable, and the names and shapes of what it holds; one of the variable's own shape, or
-    several in a vector."""
+    """A variable, and the names and shapes of what it holds; one of the variable's own shape,
+    several one behind another in a vector, or several of one shape along a first axis."""
 
     variable: tf.Variable
     shapes: Mapping[str, tuple[int, ...]]
@@ -43,6 +45,8 @@ class Stored:
         """What a tensor like the variable holds, by name."""
         if len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, value)
+        if len(self.variable.shape) > 1:
+            return dict(zip(self.shapes, tf.unstack(value), strict=True))
         parts = tf.split(value, [math.prod(shape) for shape in self.shapes.values()])
         return {
             name: tf.reshape(part, shape)
@@ -52,7 +56,20 @@ class Stored:
     def join(self, values: Mapping[str, Any]) -> tf.Tensor:
         """The inverse, from tensors, arrays or variables by name."""
         own = [tf.convert_to_tensor(values[name]) for name in self.shapes]
-        return own[0] if len(own) == 1 else tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
+        if len(own) == 1:
+            return own[0]
+        if len(self.variable.shape) > 1:
+            return tf.stack(own) if tf.executing_eagerly() else _stack(own)
+        return tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
+
+
+def _stack(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Of one shape along a new first axis: XLA computes this within the kernel that reads it, as it
+    does not `tf.stack`."""
+    last = len(matrices) - 1
+    return tf.add_n(
+        [tf.pad(m[None], [[i, last - i], [0, 0], [0, 0]]) for i, m in enumerate(matrices)]
+    )
 
 
 def portable_dtype(dtype: str) -> str:
@@ -78,9 +95,26 @@ def packed(weights: Mapping[str, keras.Variable]) -> Stored:
     return Stored(tf.Variable(np.concatenate(values)), shapes)
 
 
-def is_small(weight: keras.Variable) -> bool:
-    """Whether a weight is one to be held together with others."""
-    return math.prod(weight.shape) < _SMALL and weight.dtype == "float32"
+def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list[Stored]:
+    """New variables on the device at hand that hold several of the weights each: the small ones in
+    a vector; with `stack` also the matrices of one shape that are not large, which are converted by
+    one kernel and updated by another. Weights that would be alone are left out."""
+    small: dict[str, keras.Variable] = {}
+    by_shape: dict[tuple[int, ...], dict[str, keras.Variable]] = {}
+    for name, weight in weights.items():
+        shape = tuple(weight.shape)
+        if weight.dtype != "float32":
+            continue
+        if math.prod(shape) < _SMALL:
+            small[name] = weight
+        elif stack and len(shape) == 2 and math.prod(shape) < _STACKED:
+            by_shape.setdefault(shape, {})[name] = weight
+    found = [
+        Stored(tf.Variable(np.stack([w.numpy() for w in own.values()])), dict.fromkeys(own, shape))
+        for shape, own in by_shape.items()
+        if len(own) > 1
+    ]
+    return [*found, packed(small)] if len(small) > 1 else found
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -184,6 +184,11 @@ def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense)]
 
 
+def computes_in_16_bits(model: keras.Model) -> bool:
+    """Whether any of its layers does, at any depth."""
+    return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
+
+
 def input_names(layer: MultiHotDense) -> set[str]:
     """The names of the model's inputs that a layer reads; none where Keras does not know, as in a
     subclassed model."""

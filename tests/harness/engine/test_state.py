@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
+from harness.engine.devices import Devices
 from harness.engine.optimizer import recipe_of
 from harness.engine.state import State
 from harness.engine.stored import variables_by_name
@@ -73,6 +74,25 @@ def test_what_is_saved_is_restored(optimizer: str) -> None:
     other.restore(saved)
     for restored, expected in zip(other.variables, state.variables, strict=True):
         np.testing.assert_array_equal(restored.numpy(), expected.numpy())
+
+
+def test_what_a_gpu_holds_together_is_saved_by_the_same_names(sets: RaggedSets) -> None:
+    of_gpu, of_cpu = (
+        build_rig(
+            sets, hidden_units=(40, 40, 40), precision="mixed_bfloat16", dropout=0.2,
+            devices=Devices(
+                names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",),
+                memory_bytes=2**30,
+            ),
+        ).states[0]
+        for kind in ("GPU", "CPU")
+    )  # fmt: skip
+    shapes = [tuple(variable.shape) for variable in of_gpu.trainable]
+    assert shapes[1:] == [(2, 40, 40), (4 * 40 + 1,)], "the table, a stack, and what is small"
+    assert of_gpu.kinds == of_cpu.kinds
+    of_gpu.restore(of_cpu.save())
+    for name, array in of_gpu.save().items():
+        np.testing.assert_array_equal(array, of_cpu.save()[name], err_msg=name)
 
 
 def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> None:

@@ -4,7 +4,7 @@ Those follow from the batch's ids and from dy, the gradient of the products, whi
 for each row of a batch with 130 ids and 50 units, 180 numbers instead of 6,630. So each device gets
 the ids and dy of all, and finds the gradients as one device alone would, in the same order: those
 of the touched rows, where a table is updated by them; or between workers that of a whole table,
-where this is less to send.
+where this is at most half as much to send.
 """
 
 import math
@@ -22,6 +22,9 @@ MAX_NUMBER = 2**24
 """Up to here float32 holds every integer, so that ids and gradients travel in one vector."""
 _LARGE = 2**16
 """Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip."""
+_MOST = 0.5
+"""Of a table's elements that are sent in its place. Every device then finds the whole batch's
+gradient: with 0.37 two workers on two cores trained 1.1 times as fast, with 0.73 four no faster."""
 
 
 def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCalls:
@@ -46,7 +49,7 @@ def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCall
         num_splits = inputs["row_splits"].shape[0]
         sent = num_values * (2 if "weights" in inputs else 1)
         sent += num_splits + (num_splits - 1) * layer.units
-        return bool(sent * num_devices < table)
+        return bool(sent * num_devices <= _MOST * table)
 
     return ProductCalls(watch=watch, pays=pays)
 

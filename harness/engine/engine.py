@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
+from harness.engine.normalization import needs_all_rows
 from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
@@ -48,6 +49,7 @@ class Engine:
         unique: names of the ragged inputs that hold no id twice in a row.
         tables: those that are updated by rows, by the paths of their layers' kernels.
         """
+        in_part = needs_all_rows(model) and not devices.cluster.is_alone
         # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
         scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
         self.states = tuple(
@@ -60,10 +62,13 @@ class Engine:
                 scaled=scaled,
                 metrics=task.stateful,
                 tables=tables,
-                for_gpu=devices.device_type == "GPU",
+                # Whose operations only XLA has.
+                for_gpu=devices.device_type == "GPU" and not in_part,
             )
             for place, device in enumerate(devices.names)
         )
+        self.compiles_in_part = in_part
+        """Whether XLA compiles only a part of a training step."""
         self._steps_per_epoch: int | None = None
         self._task = task
         self._cluster = devices.cluster
@@ -100,11 +105,6 @@ class Engine:
         """The optimizer's, now; as the shortest number that is this float32: 0.001, not
         0.0010000000474974513."""
         return float(str(np.float32(self.states[0].optimizer.learning_rate)))
-
-    @property
-    def compiles_in_part(self) -> bool:
-        """Whether only a part of a training step is compiled."""
-        return self._step.sums_early and not self._cluster.is_alone
 
     def take_unused(self) -> tuple[str, ...]:
         """Names of weights that the loss does not depend on, once; known when a step is traced."""

@@ -250,11 +250,9 @@ class State:
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
         for name, value in changes.items():
-            if name in self._others:
-                self._others[name].assign(value)
-        for held in self._seeds.stored:
-            if Seeds.NAME in changes:
-                held.variable.assign(changes[Seeds.NAME])
+            own = [held.variable for held in self._seeds.stored if name == Seeds.NAME]
+            for variable in own or [self._others[name]]:
+                variable.assign(value)
 
     def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by

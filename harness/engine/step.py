@@ -11,7 +11,7 @@ from harness.engine.in_two import Step, StepInTwo
 from harness.engine.normalization import AllReduce, needs_all_rows, over_all_rows
 from harness.engine.state import Called, State
 from harness.engine.tables import ProductGradient, RowGradient
-from harness.model.layers import Surroundings, computing
+from harness.model.layers import Surroundings, computing, identity
 from harness.pipeline.batch import Share
 from harness.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
@@ -64,20 +64,20 @@ class Caller:
             watch, catch_up: of `Tables.calls`.
         """
         model = model or self.model
-        splits = {
-            name: id(sets["row_splits"])
-            for name, sets in share.inputs.items()
-            if isinstance(sets, dict)
-        }
+        ragged = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         tables = state.tables.calls(watch, catch_up=catch_up)
         # Within a machine a table's gradient crosses faster than each device finds all of it.
         several = self._num_workers > 1
         products = product_calls(watch, self.num_devices) if watch and several else None
         surroundings = Surroundings(
             implementation=self._implementation,
-            rowids={splits[name]: ids for name, ids in share.rowids.items() if name in splits},
-            unique=frozenset(splits[name] for name in self._unique if name in splits),
-            among={splits[name]: lot for name, lot in share.among.items() if name in splits},
+            rowids={
+                id(ragged[name]["row_splits"]): ids
+                for name, ids in share.rowids.items()
+                if name in ragged
+            },
+            unique=frozenset(id(ragged[name]["values"]) for name in self._unique if name in ragged),
+            among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
             tables=tables,
             products=products,
         )

@@ -129,9 +129,10 @@ class Surroundings:
     rowids: Mapping[int, Any] = field(default_factory=dict)
     """The row of each value [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
-    """The `id`s of `row_splits` whose rows hold no id twice."""
-    among: Mapping[int, Batches] = field(default_factory=dict)
-    """The batches among which sets lie on a GPU, by the `id` of their `row_splits`."""
+    """The `id`s of `values` whose rows hold no id twice."""
+    among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
+    """The batches among which sets lie on a GPU, by `identity` of the sets: a layer before may have
+    made others of them."""
     tables: Mapping[str, TableCall | None] = field(default_factory=dict)
     """Of the layers whose tables are updated by rows, by the path of the kernel; None where there
     is no gradient. A table is not cast to the compute dtype, which would take another one."""
@@ -274,10 +275,10 @@ class MultiHotDense(keras.layers.Layer):
         operands = (inputs["values"], inputs["row_splits"])
         options: dict[str, Any] = {
             "implementation": implementation,
-            "unique": self.unique or splits in around.unique,
+            "unique": self.unique or id(inputs["values"]) in around.unique,
             "weights": weights,
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
-            "among": around.among.get(splits),
+            "among": around.among.get(identity(inputs)),
         }
         path = self.kernel.path
         sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": options["unique"]}
@@ -339,6 +340,11 @@ class MultiHotDense(keras.layers.Layer):
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }
+
+
+def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
+    """The `id`s of the tensors of a layer's inputs."""
+    return tuple(id(sets.get(name)) for name in _DTYPES)
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:

@@ -172,14 +172,9 @@ def table_gradient(
     For whoever has dy [B, H] from elsewhere than a tape. Arguments and errors as in
     `row_gradients`.
     """
-    product = registry.product(implementation)
-    values, row_splits = _check_sets(values, row_splits)
-    if weights is not None:
-        weights = _check_weights(weights, values)
-    problem = Problem(
-        values, row_splits, num_tokens, tf.float32, unique=unique, weights=weights,
-        result=tf.float32,
-    )  # fmt: skip
+    product, problem = _of_float32(
+        values, row_splits, num_tokens, implementation, unique, weights, None
+    )
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
 
 
@@ -195,13 +190,28 @@ def touched_rows(
 ) -> Touched:
     """Return which rows of the table a batch touches: what `row_gradients` begins with, and what
     updates need. Arguments and errors as there."""
+    product, problem = _of_float32(
+        values, row_splits, num_tokens, implementation, unique, weights, value_rowids
+    )
+    touched: Touched = product.touch(problem)
+    return touched
+
+
+def _of_float32(
+    values: Tensor,
+    row_splits: Tensor,
+    num_tokens: int,
+    implementation: Implementation,
+    unique: bool,
+    weights: Tensor | None,
+    value_rowids: Tensor | None,
+) -> tuple[Product, Problem]:
+    """Return an implementation and the sets of a batch, checked, for a float32 table."""
     values, row_splits = _check_sets(values, row_splits)
     product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
     rowids = _check_rowids(value_rowids, product, implementation)
-    problem = Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
-    touched: Touched = product.touch(problem)
-    return touched
+    return product, Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
 
 
 def _check_rowids(

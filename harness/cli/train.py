@@ -241,17 +241,22 @@ def train(
             return 0
     may_be_native = config.execution.implementation in ("auto", "native")
     with built_meanwhile() if may_be_native else nullcontext():
-        with quiet_import():
-            import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
-            from harness.data.sources import load_configured
-            from harness.observe.profile_report import print_profile_of_run
-        timeline.mark("imports")
-        if output.report == "on":
-            from harness.report.page import check_installed
+        return _train(config, console, timeline)
 
-            check_installed()
-        data = load_configured(config.data)
-        timeline.mark("data")
+
+def _train(config: TrainConfig, console: Console, timeline: Timeline) -> int:
+    output = config.output
+    with quiet_import():
+        import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
+        from harness.data.sources import load_configured
+        from harness.observe.profile_report import print_profile_of_run
+    timeline.mark("imports")
+    if output.report == "on":
+        from harness.report.page import check_installed
+
+        check_installed()
+    data = load_configured(config.data)
+    timeline.mark("data")
     trainer = trainer_of(
         config,
         data,

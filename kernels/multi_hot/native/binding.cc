@@ -11,64 +11,60 @@
 namespace multi_hot {
 namespace {
 
-ffi::Error run_backward(ffi::ThreadPool& pool, Floats& dy, const Sets& sets, Floats& dw,
-                        Int32s& ends, ffi::Buffer<ffi::U16>& rows, float* weights) {
-  const int64_t H = dw.dimensions()[1];
-  const TransposedIndex index = {ends.typed_data(), ends.dimensions()[0], rows.typed_data(),
-                                 weights};
-  if (!index.admits(sets.num_rows) ||
-      static_cast<int64_t>(rows.element_count()) < sets.num_values + TransposedIndex::kSlack) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the index is too small");
-  }
-  return run([&] { return backward(sets, dy.typed_data(), H, index, dw.typed_data(), pool); });
-}
-
-// (dy [B, H], values [N], row_splits [B + 1])
-//   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]
-ffi::Error backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s splits, bool unique,
-                         ffi::Result<Floats> dw, ffi::Result<Int32s> ends,
-                         ffi::ResultBuffer<ffi::U16> rows) {
-  const Sets sets = make_sets(values, splits, dw->dimensions()[0], unique);
-  return run_backward(pool, dy, sets, *dw, *ends, *rows, nullptr);
-}
-
-// The same with weights [N], and as much workspace for them
-ffi::Error weighted_backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s splits,
-                                  Floats weights, ffi::Result<Floats> dw, ffi::Result<Int32s> ends,
-                                  ffi::ResultBuffer<ffi::U16> rows, ffi::Result<Floats> placed) {
-  if (placed->element_count() < values.element_count()) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the weights is too small");
-  }
-  return with_weights(values, weights, [&] {
-    const int64_t V = dw->dimensions()[0];
-    const Sets sets = make_sets(values, splits, V, false, weights.typed_data());
-    return run_backward(pool, dy, sets, *dw, *ends, *rows, placed->typed_data());
+// (dy [B, H], values [N], row_splits [B + 1]; weights [N] where ids have weights)
+//   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]; for weights [N]
+ffi::Error backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s splits,
+                         ffi::RemainingArgs rest, bool unique, ffi::Result<Floats> dw,
+                         ffi::Result<Int32s> ends, ffi::ResultBuffer<ffi::U16> rows,
+                         ffi::RemainingRets for_weights) {
+  const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
+  const auto weights = weights_of(rest, values.element_count());
+  return run_with_sets(values, splits, weights, V, unique, [&](const Sets& sets) -> std::string {
+    TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data(), nullptr};
+    const auto room = [&](const auto& buffer) { return static_cast<int64_t>(buffer.element_count()); };
+    bool fits = index.admits(sets.num_rows) &&
+                room(*rows) >= sets.num_values + TransposedIndex::kSlack;
+    if (sets.weights != nullptr) {
+      auto placed = for_weights.get<Floats>(0);
+      fits = fits && placed.has_value() && room(**placed) >= sets.num_values;
+      if (fits) index.weights = (*placed)->typed_data();
+    }
+    if (!fits) return "the workspace of the index is too small";
+    return backward(sets, dy.typed_data(), H, index, dw->typed_data(), pool);
   });
 }
 
 constexpr auto* forward_floats = forward_call<float, Floats>;
-constexpr auto* weighted_forward_floats = weighted_forward_call<float, Floats>;
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_floats, product_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_floats, weighted_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kBackward, backward_call,
-                              product_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    kWeightedBackward, weighted_backward_call,
-    weighted_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>().Ret<Floats>());
+    kBackward, backward_call,
+    product_binding().Ret<Int32s>().Ret<ffi::Buffer<ffi::U16>>().RemainingRets());
 
-ffi::Error run_take_rows(ffi::ThreadPool& pool, ffi::AnyBuffer& values, Int64s& splits,
-                         Int32s& rows, const float* weights, Int32s& taken, Int32s& row_splits,
-                         float* taken_weights) {
+// (values [M], row_splits [R + 1], rows [B]; weights [M] where ids have weights)
+//   -> values [C], row_splits [B + 1]; weights [C]
+ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits, Int32s rows,
+                          ffi::RemainingArgs rest, ffi::Result<Int32s> taken,
+                          ffi::Result<Int32s> row_splits, ffi::RemainingRets for_weights) {
+  const int64_t num_values = values.element_count(), capacity = taken->element_count();
+  const auto weights = weights_of(rest, num_values);
+  if (!weights.has_value()) return weights.error();
+  float* taken_weights = nullptr;
+  if (for_weights.size() > 0) {
+    auto result = for_weights.get<Floats>(0);
+    if (!result.has_value() || static_cast<int64_t>((*result)->element_count()) != capacity) {
+      return ffi::Error::InvalidArgument("there must be one weight for each value");
+    }
+    taken_weights = (*result)->typed_data();
+  }
   const auto take = [&](auto id) {
     using Id = decltype(id);
-    const ResidentSets<Id> sets = {static_cast<const Id*>(values.untyped_data()),
-                                   static_cast<int64_t>(values.element_count()),
+    const ResidentSets<Id> sets = {static_cast<const Id*>(values.untyped_data()), num_values,
                                    splits.typed_data(),
-                                   static_cast<int64_t>(splits.element_count()) - 1, weights};
+                                   static_cast<int64_t>(splits.element_count()) - 1, *weights};
     return run([&] {
       return take_rows(sets, rows.typed_data(), static_cast<int64_t>(rows.element_count()),
-                       static_cast<int64_t>(taken.element_count()), row_splits.typed_data(),
-                       taken.typed_data(), taken_weights, pool);
+                       capacity, row_splits->typed_data(), taken->typed_data(), taken_weights,
+                       pool);
     });
   };
   switch (values.element_type()) {
@@ -78,43 +74,16 @@ ffi::Error run_take_rows(ffi::ThreadPool& pool, ffi::AnyBuffer& values, Int64s& 
   }
 }
 
-// (values [M], row_splits [R + 1], rows [B]) -> values [C], row_splits [B + 1]
-ffi::Error take_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits, Int32s rows,
-                          ffi::Result<Int32s> taken, ffi::Result<Int32s> row_splits) {
-  return run_take_rows(pool, values, splits, rows, nullptr, *taken, *row_splits, nullptr);
-}
-
-// The same with weights [M] -> weights [C]
-ffi::Error take_weighted_rows_call(ffi::ThreadPool pool, ffi::AnyBuffer values, Int64s splits,
-                                   Int32s rows, Floats weights, ffi::Result<Int32s> taken,
-                                   ffi::Result<Int32s> row_splits,
-                                   ffi::Result<Floats> taken_weights) {
-  if (weights.element_count() != values.element_count() ||
-      taken_weights->element_count() != taken->element_count()) {
-    return ffi::Error::InvalidArgument("there must be one weight for each value");
-  }
-  return run_take_rows(pool, values, splits, rows, weights.typed_data(), *taken, *row_splits,
-                       taken_weights->typed_data());
-}
-
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeRows, take_rows_call,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<Int64s>()
                                   .Arg<Int32s>()
-                                  .Ret<Int32s>()
-                                  .Ret<Int32s>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kTakeWeightedRows, take_weighted_rows_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<Int64s>()
-                                  .Arg<Int32s>()
-                                  .Arg<Floats>()
+                                  .RemainingArgs()
                                   .Ret<Int32s>()
                                   .Ret<Int32s>()
-                                  .Ret<Floats>());
+                                  .RemainingRets());
 
 }  // namespace
 }  // namespace multi_hot
@@ -126,8 +95,5 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
     return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
   };
   return taken("multi_hot_forward", kForward) && taken("multi_hot_backward", kBackward) &&
-         taken("multi_hot_take_rows", kTakeRows) &&
-         taken("multi_hot_weighted_forward", kWeightedForward) &&
-         taken("multi_hot_weighted_backward", kWeightedBackward) &&
-         taken("multi_hot_take_weighted_rows", kTakeWeightedRows);
+         taken("multi_hot_take_rows", kTakeRows);
 }

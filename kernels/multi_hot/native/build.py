@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ SOURCES = Path(__file__).resolve().parent
 ROW_SOURCES = SOURCES / "rows"
 _BUILD_TIMEOUT_SECONDS = 300
 DIGEST_BYTES = 32
+_BUILDING = threading.Lock()
 REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
@@ -85,9 +87,9 @@ class Library(NamedTuple):
 def build(include: Path, sources: Path = SOURCES) -> Library:
     """Return the library of the sources for this machine: from the cache, or else compiled now.
 
-    Two processes may do this at the same time: each replaces the file as a whole. A file that is
-    damaged or not the user's own is not loaded but compiled again, which a note on standard error
-    says.
+    A second thread waits for the first one's library. Two processes may compile at the same time:
+    each replaces the file as a whole. A file that is damaged or not the user's own is not loaded
+    but compiled again, which a note on standard error says.
 
     Args:
       include: the folder of TensorFlow's headers, which contains XLA's.
@@ -99,7 +101,8 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
     compiler = require_compiler()
     prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
     name = f"{prefix}-{key(compiler, include, sources)}.so"
-    return kept(name, lambda folder: _compile(compiler, include, folder, sources))
+    with _BUILDING:
+        return kept(name, lambda folder: _compile(compiler, include, folder, sources))
 
 
 def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
@@ -128,8 +131,8 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
 
 @contextlib.contextmanager
 def built_meanwhile() -> Iterator[None]:
-    """Build the library on another thread, and wait for it at the end of the context, which is to
-    import TensorFlow and to read data. Raises nothing: whoever needs the library calls `build`."""
+    """Build the library on another thread while the context imports TensorFlow and reads data.
+    Raises nothing: whoever needs the library calls `build`, which waits for that thread."""
     tensorflow = importlib.util.find_spec("tensorflow")
     if tensorflow is None or tensorflow.origin is None:
         yield

@@ -37,49 +37,45 @@ ffi::Error run(Kernel kernel) {
   }
 }
 
-// Without `weights` an id counts once.
-Sets make_sets(Int32s& values, Int64s& splits, int64_t num_tokens, bool unique,
-               const float* weights = nullptr) {
-  return {values.typed_data(), static_cast<int64_t>(values.element_count()), splits.typed_data(),
-          static_cast<int64_t>(splits.element_count()) - 1, num_tokens, unique, weights};
+ffi::ErrorOr<const float*> weights_in(const Floats& weights, int64_t num_values) {
+  if (static_cast<int64_t>(weights.element_count()) == num_values) return weights.typed_data();
+  return ffi::Unexpected(ffi::Error::InvalidArgument("there must be one weight for each value"));
 }
 
-// Checks that there is a weight for each value; `call` runs where there is.
-template <class Call>
-ffi::Error with_weights(Int32s& values, Floats& weights, Call call) {
-  if (weights.element_count() != values.element_count()) {
-    return ffi::Error::InvalidArgument("there must be one weight for each value");
-  }
-  return call();
+// Returns the weights [N] that are the last operand; null where there are none, so that an id counts
+// once.
+ffi::ErrorOr<const float*> weights_of(ffi::RemainingArgs& rest, int64_t num_values) {
+  if (rest.size() == 0) return nullptr;
+  auto weights = rest.get<Floats>(0);
+  if (!weights.has_value()) return ffi::Unexpected(weights.error());
+  return weights_in(*weights, num_values);
 }
 
-template <class Element, class Table>
-ffi::Error run_forward(ffi::ThreadPool& pool, Table& table, const Sets& sets, Floats& y) {
-  const auto* elements = static_cast<const Element*>(table.untyped_data());
-  const int64_t H = table.dimensions()[1];
-  return run([&] { return forward(sets, elements, H, y.typed_data(), pool); });
+// Calls a kernel with sets, see `run`, if their weights are such.
+template <class Kernel>
+ffi::Error run_with_sets(Int32s& values, Int64s& splits, ffi::ErrorOr<const float*> weights,
+                         int64_t num_tokens, bool unique, Kernel kernel) {
+  if (!weights.has_value()) return weights.error();
+  const int64_t num_rows = static_cast<int64_t>(splits.element_count()) - 1;
+  const Sets sets = {values.typed_data(), static_cast<int64_t>(values.element_count()),
+                     splits.typed_data(), num_rows, num_tokens, unique && *weights == nullptr,
+                     *weights};
+  return run([&] { return kernel(sets); });
 }
 
-// (table [V, H], values [N], row_splits [B + 1]) -> y [B, H]
+// (table [V, H], values [N], row_splits [B + 1]; weights [N] where ids have weights) -> y [B, H]
 template <class Element, class Table>
 ffi::Error forward_call(ffi::ThreadPool pool, Table table, Int32s values, Int64s splits,
-                        bool unique, ffi::Result<Floats> y) {
-  const Sets sets = make_sets(values, splits, table.dimensions()[0], unique);
-  return run_forward<Element>(pool, table, sets, *y);
-}
-
-// The same with weights [N]
-template <class Element, class Table>
-ffi::Error weighted_forward_call(ffi::ThreadPool pool, Table table, Int32s values, Int64s splits,
-                                 Floats weights, ffi::Result<Floats> y) {
-  return with_weights(values, weights, [&] {
-    const int64_t V = table.dimensions()[0];
-    const Sets sets = make_sets(values, splits, V, false, weights.typed_data());
-    return run_forward<Element>(pool, table, sets, *y);
+                        ffi::RemainingArgs rest, bool unique, ffi::Result<Floats> y) {
+  const auto* elements = static_cast<const Element*>(table.untyped_data());
+  const int64_t V = table.dimensions()[0], H = table.dimensions()[1];
+  const auto weights = weights_of(rest, values.element_count());
+  return run_with_sets(values, splits, weights, V, unique, [&](const Sets& sets) {
+    return forward(sets, elements, H, y->typed_data(), pool);
   });
 }
 
-// What both passes begin with, without weights and with; the matrix is the table, or dy.
+// What both passes begin with; the matrix is the table, or dy.
 template <class Matrix = Floats>
 auto product_binding() {
   return ffi::Ffi::Bind()
@@ -87,17 +83,8 @@ auto product_binding() {
       .Arg<Matrix>()
       .template Arg<Int32s>()
       .template Arg<Int64s>()
+      .RemainingArgs()
       .template Attr<bool>("unique")
-      .template Ret<Floats>();
-}
-template <class Matrix = Floats>
-auto weighted_binding() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Matrix>()
-      .template Arg<Int32s>()
-      .template Arg<Int64s>()
-      .template Arg<Floats>()
       .template Ret<Floats>();
 }
 

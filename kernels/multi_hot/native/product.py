@@ -32,19 +32,13 @@ _MAX_CHUNK_ROWS = 2**16
 def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
     unique = {"unique": problem.unique}
-    weighted = problem.weights is not None
-    target = "multi_hot_weighted_forward" if weighted else "multi_hot_forward"
-    dtypes = _on_host(problem)
+    target, dtypes = "multi_hot_forward", _on_host(problem)
     if table.dtype == tf.bfloat16 and problem.result == tf.float32:
         # Of a large table, whose copy in float32 would be twice its size. Others are converted,
         # and need no further library.
         load(ROW_SOURCES)
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
-    host = Kernel(
-        target=target,
-        dtypes=dtypes,
-        attributes={} if weighted else unique,
-    )
+    host = Kernel(target=target, dtypes=dtypes, attributes=unique)
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
     return _product(table, problem, y, host=host, cuda=cuda)
 
@@ -58,13 +52,14 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         tf.TensorSpec([num_chunks, V], tf.int32),
         tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
     ]
-    weighted = problem.weights is not None
+    if problem.weights is not None:
+        index.append(tf.TensorSpec([N], tf.float32))
     host = Kernel(
-        target="multi_hot_weighted_backward" if weighted else "multi_hot_backward",
+        target="multi_hot_backward",
         dtypes=_on_host(problem),
         result_dtypes=[tf.float32],
-        workspace=[*index, tf.TensorSpec([N], tf.float32)] if weighted else index,
-        attributes={} if weighted else {"unique": problem.unique},
+        workspace=index,
+        attributes={"unique": problem.unique},
     )
     words = tf.TensorSpec([workspace_words(N, V, H)], tf.int32)
     cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
@@ -120,14 +115,15 @@ def take_rows(
     load()
     offer_cuda()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
-    operands, target = [values, row_splits, rows], "multi_hot_take_rows"
+    operands = [values, row_splits, rows]
     if weights is not None:
-        operands, target = [*operands, weights], "multi_hot_take_weighted_rows"
+        operands = [*operands, weights]
         results.append(tf.TensorSpec([capacity], tf.float32))
     dtypes = [None, tf.int64, None, None][: len(operands)]
     taken, splits, *own = call_on_platform(
         operands, results,
-        host=Kernel(target=target, dtypes=dtypes), cuda=Kernel(target="multi_hot_cuda_take_rows"),
+        host=Kernel(target="multi_hot_take_rows", dtypes=dtypes),
+        cuda=Kernel(target="multi_hot_cuda_take_rows"),
     )  # fmt: skip
     return taken, splits, own[0] if own else None
 

@@ -1,5 +1,5 @@
-// Custom calls for the touched rows of a table, and products of a bfloat16 table. An update changes the table and what belongs to it in
-// place: XLA is told that these results are the operands' own memory.
+// Custom calls for the touched rows of a table, and products of a bfloat16 table. An update changes
+// the table and what belongs to it in place: XLA is told that these results are the operands' own memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
 #include "../calls.h"
@@ -12,24 +12,6 @@ namespace {
 
 using Counts = ffi::Result<Int32s>;
 
-ffi::Error run_touch(ffi::ThreadPool& pool, const Sets& sets, Int32s& ids, Int32s& spans,
-                     Int32s& rows, float* weights, Int32s& num, ffi::Buffer<ffi::S64>& entries,
-                     float* placed, Int32s& counts) {
-  const TouchedIndex index = {
-      ids.typed_data(), spans.typed_data(), rows.typed_data(), weights, num.typed_data(),
-      reinterpret_cast<Entry*>(entries.typed_data()), placed, counts.typed_data(),
-      static_cast<int64_t>(ids.element_count()), counts.dimensions()[0] - 2,
-      counts.dimensions()[1]};
-  const int64_t N = sets.num_values;
-  if (index.num_slots < std::min(N, sets.num_tokens) || index.num_chunks < 1 ||
-      static_cast<int64_t>(rows.element_count()) < N ||
-      static_cast<int64_t>(entries.element_count()) < N ||
-      (index.num_buckets & (index.num_buckets - 1)) != 0) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the touched rows is too small");
-  }
-  return run([&] { return touch(sets, index, pool); });
-}
-
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], spans [n, 2], rows [N], num [1],
 // weights [N], and workspace: entries [N], counts [C + 2, K], weights [N]. Without weights all of
 // theirs are empty.
@@ -37,14 +19,24 @@ ffi::Error touch_call(ffi::ThreadPool pool, Int32s values, Int64s splits, Floats
                       int64_t num_tokens, Counts ids, Counts spans, Counts rows, Counts num,
                       ffi::Result<Floats> own, ffi::Result<Int64s> entries, Counts counts,
                       ffi::Result<Floats> placed) {
-  if (weights.element_count() == 0) {
-    const Sets sets = make_sets(values, splits, num_tokens, false);
-    return run_touch(pool, sets, *ids, *spans, *rows, nullptr, *num, *entries, nullptr, *counts);
-  }
-  return with_weights(values, weights, [&] {
-    const Sets sets = make_sets(values, splits, num_tokens, false, weights.typed_data());
-    return run_touch(pool, sets, *ids, *spans, *rows, own->typed_data(), *num, *entries,
-                     placed->typed_data(), *counts);
+  ffi::ErrorOr<const float*> given = nullptr;
+  if (weights.element_count() > 0) given = weights_in(weights, values.element_count());
+  return run_with_sets(values, splits, given, num_tokens, false, [&](const Sets& sets) {
+    const bool weighted = sets.weights != nullptr;
+    const TouchedIndex index = {
+        ids->typed_data(), spans->typed_data(), rows->typed_data(),
+        weighted ? own->typed_data() : nullptr, num->typed_data(),
+        reinterpret_cast<Entry*>(entries->typed_data()), placed->typed_data(),
+        counts->typed_data(), static_cast<int64_t>(ids->element_count()),
+        counts->dimensions()[0] - 2, counts->dimensions()[1]};
+    const int64_t N = sets.num_values;
+    if (index.num_slots < std::min(N, sets.num_tokens) || index.num_chunks < 1 ||
+        static_cast<int64_t>(rows->element_count()) < N ||
+        static_cast<int64_t>(entries->element_count()) < N ||
+        (index.num_buckets & (index.num_buckets - 1)) != 0) {
+      return std::string("the workspace of the touched rows is too small");
+    }
+    return touch(sets, index, pool);
   });
 }
 
@@ -151,7 +143,6 @@ ffi::Error update_call(ffi::ThreadPool pool, Int32s active, Floats scalars, Int6
 using Halves = ffi::Buffer<ffi::BF16>;
 
 constexpr auto* forward_halves = forward_call<Bfloat16, Halves>;
-constexpr auto* weighted_forward_halves = weighted_forward_call<Bfloat16, Halves>;
 
 // (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
 //  parts of exact Adam) -> the parts
@@ -179,8 +170,6 @@ ffi::Error catch_up_call(ffi::ThreadPool pool, Int32s active, Int32s all, Int64s
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_halves, product_binding<Halves>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kWeightedForward, weighted_forward_halves,
-                              weighted_binding<Halves>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kTouch, touch_call,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
@@ -248,7 +237,6 @@ extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
     return ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler) == nullptr;
   };
   return taken("multi_hot_forward_16", kForward) &&
-         taken("multi_hot_weighted_forward_16", kWeightedForward) &&
          taken("multi_hot_touch", kTouch) && taken("multi_hot_row_gradients", kRowGradients) &&
          taken("multi_hot_update_rows", kUpdateRows) && taken("multi_hot_catch_up", kCatchUp);
 }

@@ -15,6 +15,7 @@ import tensorflow as tf
 from harness.checks import INT32_MAX
 from harness.errors import InputError
 from harness.model.dropout import HashDropout
+from harness.model.initial_values import in_blocks
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
     Batches,
@@ -253,7 +254,7 @@ class MultiHotDense(keras.layers.Layer):
             name="kernel",
             shape=(self.num_tokens, self.units),
             dtype=self.table_dtype,
-            initializer=self.kernel_initializer,
+            initializer=in_blocks(self.kernel_initializer),
             regularizer=self.kernel_regularizer,
         )
         self.bias = (

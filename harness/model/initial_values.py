@@ -1,0 +1,80 @@
+"""The first values of a large table, drawn without a second array of its size."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_BLOCK_NUMBERS = 2**20
+_PHILOX_NUMBERS = 4
+"""That the generator makes of one value of its counter."""
+_SEEDS = 2**31 - 2
+"""Keras takes a seed modulo this number."""
+
+
+def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Callable[..., Any]:
+    """Returns an initializer of matrices that gives the same numbers as one of Keras's, and needs
+    no more memory than they take and some blocks of them.
+
+    Keras draws all at once and then scales and shifts them, each into a new array: three times the
+    matrix. This is for `VarianceScaling` of uniform distribution, as Glorot's, He's and LeCun's
+    are, with a number as its seed. Other initializers are returned as they are.
+
+    Args:
+        initializer: of Keras.
+        block_numbers: about how many are drawn at a time; a smaller matrix is left to Keras.
+    """
+    uniform = (
+        isinstance(initializer, keras.initializers.VarianceScaling)
+        and initializer.distribution == "uniform"
+        and initializer.input_axes is None
+        and initializer.output_axes is None
+        and isinstance(initializer.seed, int)
+    )
+    if not uniform:
+        return initializer
+
+    def draw(shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
+        if math.prod(shape) <= block_numbers or not tf.executing_eagerly():
+            return initializer(shape, dtype)
+        return _drawn(
+            initializer, shape, tf.as_dtype(dtype or keras.config.floatx()), block_numbers
+        )
+
+    return draw
+
+
+def _drawn(
+    initializer: keras.initializers.VarianceScaling,
+    shape: tuple[int, int],
+    dtype: tf.DType,
+    block_numbers: int,
+) -> tf.Tensor:
+    V, H = shape
+    fan = {"fan_in": V, "fan_out": H}.get(initializer.mode, (V + H) / 2)
+    limit = math.sqrt(3 * initializer.scale / max(1, fan))
+    low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
+    seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
+    algorithm = tf.raw_ops.StatelessRandomGetAlg()
+    block_rows = _PHILOX_NUMBERS * max(1, block_numbers // (_PHILOX_NUMBERS * H))
+    table = tf.raw_ops.Empty(shape=shape, dtype=dtype)
+    for begin in range(0, V, block_rows):
+        end = min(V, begin + block_rows)
+        count = first + begin * H // _PHILOX_NUMBERS
+        words = [count >> 64 * i & (2**64 - 1) for i in range(2)]
+        numbers = tf.raw_ops.StatelessRandomUniformV2(
+            shape=[end - begin, H],
+            key=key,
+            counter=tf.constant(words, tf.uint64),
+            dtype=dtype,
+            alg=algorithm,
+        )
+        # In place: a slice of a variable could be assigned too, but reading it would copy it.
+        table = tf.raw_ops.InplaceUpdate(
+            x=table, i=tf.range(begin, end), v=numbers * (high - low) + low
+        )
+    return table

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +20,14 @@ import pyarrow
 from pyarrow.compute import binary_length
 
 from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Part, Problems, UnreadBlock
+from harness.data.readers.records import Block, Kind, Part, Problems, UnreadBlock
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
-from harness.errors import InputError
 from harness.reading import damage
 from kernels.files import replacing
 
 _PARTS: tuple[Part, ...] = ("", "train", "test")
 _BLOCKS_AHEAD = 3
 """That are made while one is used: more would take memory."""
-
-
-Kind = Literal["texts", "tokens", "sets"]
-"""What the rows of a source are."""
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -161,33 +156,29 @@ class BlockFiles:
 
 
 def numbered_block(
-    block: Block | UnreadBlock, tokenization: Tokenization, *, where: str, strict: bool = False
+    block: Block | UnreadBlock, tokenization: Tokenization, *, strict: bool = False
 ) -> NumberedBlock:
     """A block with numbered tokens and labels; the tokens of rows of strings are the strings.
 
     Args:
         block: of a source.
         tokenization: of texts.
-        where: it is from, for messages.
         strict: whether a problem of an unread block is an error.
 
     Raises:
-        InputError: it has no labels, or an unread one cannot be read.
+        InputError: an unread one cannot be read.
     """
     problems = Problems(strict=strict)
     if isinstance(block, UnreadBlock):
         block = block.read(problems)
-    if block.labels is None:
-        raise InputError(f"{where} has no labels, which training needs. Give some.")
-    kind: Kind = "sets"
     if block.sets is not None:
         found: Numbered | RaggedSets = block.sets
         digests = digests_of_sets(block.sets)
     elif block.texts is not None:
-        kind, found = "texts", numbered(block.texts, tokenization)
+        found = numbered(block.texts, tokenization)
         digests = digests_of(text.encode() for text in block.texts)
     else:
-        kind, rows = "tokens", block.tokens or ()
+        rows = block.tokens or ()
         found = numbered_rows(rows)
         digests = digests_of("\0".join(row).encode() for row in rows)
     is_multi_label = any(not isinstance(label, str) for label in block.labels)
@@ -195,7 +186,7 @@ def numbered_block(
     weights = None if isinstance(found, Numbered) else found.weights
     facts = BlockFacts(
         part=block.part,
-        kind=kind,
+        kind=block.kind,
         digests=np.array(digests, np.uint64),
         labels=numbered_rows(labels),
         is_multi_label=is_multi_label,

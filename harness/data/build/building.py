@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.data import store
-from harness.data.build.blocks import BlockFiles, Kind
+from harness.data.build.blocks import BlockFiles
 from harness.data.build.numbering import numbered_vocabulary
 from harness.data.build.rows import RowFacts, settled
 from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.workers import Workers
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.readers.records import Block, Problems, Source, UnreadBlock
+from harness.data.readers.records import Block, Kind, Problems, Source, UnreadBlock
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.errors import InputError
@@ -134,10 +134,6 @@ def _numbered(
     return facts
 
 
-def _kind(block: Block) -> Kind:
-    return "texts" if block.texts is not None else "tokens" if block.tokens is not None else "sets"
-
-
 def _num_bytes(block: Block) -> int:
     """Of the text in a block."""
     if block.sets is not None:
@@ -148,14 +144,14 @@ def _num_bytes(block: Block) -> int:
 
 
 def _check_options(block: Block, options: BuildOptions, source: Source) -> None:
-    kind, usual = _kind(block), BuildOptions()
+    usual = BuildOptions()
     chosen = [
         f"--{name.replace('_', '-')}"
-        for name in _OPTIONS_OF_TEXTS[kind]
+        for name in _OPTIONS_OF_TEXTS[block.kind]
         if getattr(options, name) != getattr(usual, name)
     ]
     if chosen:
-        what = "ids" if kind == "sets" else "lists of strings, which are its tokens"
+        what = "ids" if block.kind == "sets" else "lists of strings, which are its tokens"
         raise InputError(
             f"{source.path} holds {what}, so {', '.join(chosen)} cannot apply. Leave it out."
         )

@@ -160,14 +160,8 @@ def opened_source(path: Path, options: BuildOptions, *, max_data_bytes: int) -> 
     Raises:
         InputError: it is missing or of no known format, or its columns are not plain to see.
     """
-    columns = _columns(options)
     return open_source(
-        path,
-        test_path=options.test_data,
-        text_column=columns.text_column,
-        label_column=columns.label_column,
-        label_separator=columns.label_separator,
-        max_data_bytes=max_data_bytes,
+        path, _columns(options), test_path=options.test_data, max_data_bytes=max_data_bytes
     )
 
 

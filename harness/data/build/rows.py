@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.data.build.blocks import BlockFacts, Kind
+from harness.data.build.blocks import BlockFacts
 from harness.data.ragged import rarest, stratified
-from harness.data.readers.records import Part, Problems
+from harness.data.readers.records import Kind, Part, Problems
 from harness.data.tokens import Places
 from harness.errors import InputError
 

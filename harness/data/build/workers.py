@@ -27,10 +27,8 @@ _START = "import sys; from harness.data.build.workers import serve; serve(int(sy
 _Unnumbered = Block | UnreadBlock
 
 
-def _save(
-    block: _Unnumbered, path: Path, tokenization: Tokenization, where: str, strict: bool
-) -> BlockFacts:
-    made = numbered_block(block, tokenization, where=where, strict=strict)
+def _save(block: _Unnumbered, path: Path, tokenization: Tokenization, strict: bool) -> BlockFacts:
+    made = numbered_block(block, tokenization, strict=strict)
     made.save(path)
     return made.facts
 
@@ -47,7 +45,7 @@ class Workers:
         processes: to start, as they are needed; 1: none but this one.
         strict: whether a problem of an unread block is an error.
         """
-        self._how = tokenization, where, strict
+        self._how = tokenization, strict
         self._where, self._processes = where, processes
         self._local = threading.local()  # each thread of the pool has a process of its own
         self._closing = ExitStack()

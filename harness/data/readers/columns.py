@@ -30,7 +30,7 @@ class ColumnOptions:
     """Its name, or its number from 1 in a file without a header. None: found by its name, or as the
     longer one of two."""
     label_column: str | None = None
-    """As `text_column`; "" reads no labels."""
+    """As `text_column`."""
     label_separator: str | None = None
     """Splits a cell into several labels, which makes the data multi-label."""
 
@@ -46,13 +46,12 @@ class Columns:
 
     content: str
     """Of texts, tokens or ids."""
-    label: str | None
+    label: str
 
     @property
     def note(self) -> str:
         """Which ones, as a sentence's part."""
-        label = f"labels from column {self.label}" if self.label else "no labels"
-        return f"text from column {self.content}, {label}"
+        return f"text from column {self.content}, labels from column {self.label}"
 
 
 def choose(
@@ -81,10 +80,12 @@ def choose(
         if name not in names:
             raise InputError(f"{path} has no column {name}. {listed} {_REMEDY}")
     label = options.label_column
+    if label == "":
+        raise InputError(f"{path} has no labels, which training needs. Name their column.")
     content = options.text_column or _by_name(names, _CONTENT_NAMES, label)
     if label is None:
         label = _by_name(names, _LABEL_NAMES, content)
-    if len(names) == 2 and options.label_column != "":
+    if len(names) == 2:
         if content is None and label is None:
             content = _longer(names, sample)
         first, second = names
@@ -92,12 +93,10 @@ def choose(
             content = second if label == first else first
         elif label is None and content:
             label = second if content == first else first
-    elif len(names) == 1 and options.label_column == "":
-        content = names[0]
     if content is None or label is None or content == label:
         what = "the text" if content is None else "the label"
         raise InputError(f"{path}: it is not plain which column is {what}. {listed} {_REMEDY}")
-    return Columns(content=content, label=label or None)
+    return Columns(content=content, label=label)
 
 
 _REMEDY = "Set --text-column and --label-column, to a name or, without a header, to a number."

@@ -27,33 +27,26 @@ _SVMLIGHT = (".svmlight", ".libsvm", ".svm")
 
 def open_source(
     path: str | Path,
+    columns: ColumnOptions | None = None,
     *,
     test_path: str | Path | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    label_separator: str | None = None,
-    one_based: bool | None = None,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
     """A reader of the file or folder at `path`.
 
     Args:
         path: a table or an archive, by the ending of its name; or a folder of texts.
+        columns: of a table; None: found where they are plain to see.
         test_path: another, of test rows; those of `path` are then all train rows.
-        text_column, label_column, label_separator: see `ColumnOptions`.
-        one_based: whether an svmlight file's first id is 1. None: it is unless an id is 0.
         max_data_bytes: what an archive may unpack to.
 
     Raises:
         InputError: it is missing or of no known format, or its columns are not plain to see.
     """
     paths = [Path(path), *([] if test_path is None else [Path(test_path)])]
-    columns = ColumnOptions(
-        text_column=text_column, label_column=label_column, label_separator=label_separator
-    )
-    svmlight = [path for path in paths if path.suffix.lower() in _SVMLIGHT]
-    if one_based is None and svmlight:  # the same for both
-        one_based = not any(map(has_id_zero, svmlight))
+    columns = columns or ColumnOptions()
+    # The first id of svmlight files is 1 unless one has a 0: the same for both.
+    one_based = not any(has_id_zero(p) for p in paths if p.suffix.lower() in _SVMLIGHT)
     first, *others = (_open(path, columns, one_based, max_data_bytes) for path in paths)
     return PairSource(first, *others) if others else first
 
@@ -64,9 +57,7 @@ def is_source(path: Path) -> bool:
     return path.is_dir() or name.endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))
 
 
-def _open(
-    path: Path, columns: ColumnOptions, one_based: bool | None, max_data_bytes: int
-) -> Source:
+def _open(path: Path, columns: ColumnOptions, one_based: bool, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
     if table := _TABLES.get(ending):
         return table(path, columns)

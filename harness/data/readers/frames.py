@@ -42,13 +42,13 @@ class FrameSource:
         cells = [list(map(str, row)) for row in zip(*head, strict=True)]
         columns = choose("the frame", list(by_name), cells, options)
         self._content = frame[by_name[columns.content]]
-        self._labels = None if columns.label is None else frame[by_name[columns.label]]
-        sample = [] if self._labels is None else self._labels[:_SAMPLE_ROWS].to_list()
+        self._labels = frame[by_name[columns.label]]
+        sample = self._labels[:_SAMPLE_ROWS].to_list()
         self._format = RowFormat(
             path="the frame",
             unit="row",
             kind=kind_of(self._content[:_SAMPLE_ROWS].to_list()),
-            labelling=labelling_of(sample, options.label_separator) if columns.label else "none",
+            labelling=labelling_of(sample, options.label_separator),
             separator=options.label_separator,
         )
         self.note = columns.note
@@ -62,9 +62,8 @@ class FrameSource:
         return blocks_of(self._rows(), self._format, problems, block_bytes=block_bytes)
 
     def _rows(self) -> Iterator[Row]:
-        contents = self._content.to_list()
-        labels = [None] * len(contents) if self._labels is None else self._labels.to_list()
-        for number, (content, label) in enumerate(zip(contents, labels, strict=True), 1):
+        rows = zip(self._content.to_list(), self._labels.to_list(), strict=True)
+        for number, (content, label) in enumerate(rows, 1):
             yield "", number, content, label
 
 
@@ -89,8 +88,10 @@ class MatrixSource:
         ).unique()
         all_ones = sets.weights is not None and bool(np.all(sets.weights == 1))
         self._sets = sets.derived(weights=None) if all_ones else sets
-        self._labels = None if labels is None else [str(label) for label in labels]
-        if self._labels is not None and len(self._labels) != self._sets.num_rows:
+        if labels is None:
+            raise InputError("the matrix has no labels, which training needs. Give some.")
+        self._labels = [str(label) for label in labels]
+        if len(self._labels) != self._sets.num_rows:
             raise InputError(
                 f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "
                 "labels. Give one for each row."

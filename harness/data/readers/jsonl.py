@@ -28,12 +28,12 @@ class JsonlSource:
         names = list(dict.fromkeys(name for row in sample for name in row))
         cells = [[str(row.get(name, "")) for name in names] for row in sample]
         self._columns = columns = choose(path, names, cells, options)
-        labels = [] if columns.label is None else [row.get(columns.label) for row in sample]
+        labels = [row.get(columns.label) for row in sample]
         self._format = RowFormat(
             path=path,
             unit="line",
             kind=kind_of(row.get(columns.content) for row in sample),
-            labelling=labelling_of(labels, options.label_separator) if labels else "none",
+            labelling=labelling_of(labels, options.label_separator),
             separator=options.label_separator,
         )
         self.note = columns.note
@@ -43,13 +43,13 @@ class JsonlSource:
         return self.path.stat().st_size
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All lines that hold a JSON object with the content and, if asked for, a label."""
+        """All lines that hold a JSON object with the content and a label."""
         return blocks_of(self._labelled(problems), self._format, problems, block_bytes=block_bytes)
 
     def _labelled(self, problems: Problems) -> Iterator[Row]:
         content, label = self._columns.content, self._columns.label
         for number, row in self._rows(problems):
-            yield "", number, row.get(content), None if label is None else row.get(label)
+            yield "", number, row.get(content), row.get(label)
 
     def _rows(self, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
         lines = Lines(self.path, problems, remedy=_REMEDY)

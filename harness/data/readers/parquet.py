@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.readers.columns import ColumnOptions, choose
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems
-from harness.data.readers.rows import Kind, Labelling, Row, RowFormat, blocks_of
+from harness.data.readers.records import BLOCK_BYTES, Block, Kind, Problems
+from harness.data.readers.rows import Row, RowFormat, blocks_of
 from harness.reading import damage, opened
 
 _WHAT = "a Parquet file"
@@ -43,15 +43,12 @@ class ParquetSource:
         self._columns = columns = choose(path, schema.names, sample, options)
         self.note = columns.note
         separator = options.label_separator
-        labelling: Labelling = "none"
-        if columns.label is not None:
-            is_list = _item_type(schema.field(columns.label).type) is not None
-            labelling = "many" if is_list or separator else "one"
+        is_list = _item_type(schema.field(columns.label).type) is not None
         self._format = RowFormat(
             path=path,
             unit="row",
             kind=_kind(schema.field(columns.content).type),
-            labelling=labelling,
+            labelling="many" if is_list or separator else "one",
             separator=separator,
         )
 
@@ -65,11 +62,10 @@ class ParquetSource:
 
     def _rows(self, block_bytes: int) -> Iterator[Row]:
         content, label = self._columns.content, self._columns.label
-        names = [content] if label is None else [content, label]
         row_bytes = max(1, self._num_bytes[content] // max(1, self._num_rows))
         batch_rows = min(max(1, block_bytes // row_bytes), _MAX_BATCH_ROWS)
-        for number, cells in enumerate(self._cells(names, batch_rows), 1):
-            yield "", number, cells[0], None if label is None else cells[1]
+        for number, cells in enumerate(self._cells([content, label], batch_rows), 1):
+            yield "", number, *cells
 
     def _cells(self, names: list[str], batch_rows: int) -> Iterator[tuple[Any, ...]]:
         with _file(self.path) as file:

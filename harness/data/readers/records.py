@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 
+Kind = Literal["texts", "tokens", "sets"]
+"""What the rows of a source are."""
 Part = Literal["train", "test", ""]
 """What rows are for; "" where the source does not say."""
 
@@ -32,8 +34,8 @@ class Block:
     sets: RaggedSets | None = None
     """Rows that are ids already. Its num_tokens is the block's own, its labels are unused, and it
     has no weights where all are 1: another block of the source may have some."""
-    labels: Sequence[str] | Sequence[Sequence[str]] | None = None
-    """The name of a class for each row; or a list of names for each row (multi-label); or None."""
+    labels: Sequence[str] | Sequence[Sequence[str]]
+    """The name of a class for each row; or a list of names for each row (multi-label)."""
 
     @property
     def num_rows(self) -> int:
@@ -41,6 +43,13 @@ class Block:
         if self.sets is not None:
             return self.sets.num_rows
         return len(self.texts if self.texts is not None else self.tokens or ())
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the three is given."""
+        if self.sets is not None:
+            return "sets"
+        return "texts" if self.texts is not None else "tokens"
 
 
 @dataclass

@@ -10,18 +10,17 @@ import numpy as np
 
 from harness.checks import INT32_MAX
 from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Part, Problems
+from harness.data.readers.records import Block, Kind, Part, Problems
 
-Kind = Literal["texts", "tokens", "sets"]
-Labelling = Literal["none", "one", "many"]
-"""Of a row: no label, the name of a class, or a list of names."""
+Labelling = Literal["one", "many"]
+"""Of a row: the name of a class, or a list of names."""
 
 _TOKEN_BYTES = 8
 """What a token or an id counts for where a block's size is reckoned."""
 
 Row = tuple[Part, int | str, Any, Any]
-"""Its part; its number or name, for messages; its text, tokens or ids; its label, list of labels or
-None."""
+"""Its part; its number or name, for messages; its text, tokens or ids; its label or list of
+labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +57,8 @@ def blocks_of(
     num_bytes = 0
     for row_part, number, content, label in rows:
         content, problem = check(content)
-        if problem is None and labelling == "one":
-            label, problem = _name(label)
-        elif problem is None and labelling == "many":
-            label, problem = _names(label, separator)
+        if problem is None:
+            label, problem = _name(label) if labelling == "one" else _names(label, separator)
         if problem is not None:
             problems.add(problem, row_format.where(number))
             continue
@@ -79,14 +76,13 @@ def blocks_of(
 
 
 def _block(part: Part, row_format: RowFormat, contents: list[Any], labels: list[Any]) -> Block:
-    names = None if row_format.labelling == "none" else labels
     if row_format.kind == "texts":
-        return Block(part=part, texts=contents, labels=names)
+        return Block(part=part, texts=contents, labels=labels)
     if row_format.kind == "tokens":
-        return Block(part=part, tokens=contents, labels=names)
+        return Block(part=part, tokens=contents, labels=labels)
     values = np.array([token for row in contents for token in row], np.int32)
     sets = sets_of(values, np.cumsum([0, *map(len, contents)]), row_format.path)
-    return Block(part=part, sets=sets, labels=names)
+    return Block(part=part, sets=sets, labels=labels)
 
 
 def sets_of(values: np.ndarray, row_splits: np.ndarray, path: Path | str) -> RaggedSets:

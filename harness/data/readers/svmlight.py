@@ -25,13 +25,13 @@ class SvmlightSource:
     """Rows of ids with a value each, which is the id's weight, and a label or several, joined by
     commas."""
 
-    def __init__(self, path: Path, *, one_based: bool | None = None) -> None:
+    def __init__(self, path: Path, *, one_based: bool) -> None:
         """Args:
         path: the file.
-        one_based: whether the first id is 1; it becomes 0. None: it is unless an id is 0.
+        one_based: whether the first id is 1; it becomes 0.
         """
         self.path, self.name = path, path.stem
-        self._first_id = int(not has_id_zero(path) if one_based is None else one_based)
+        self._first_id = int(one_based)
         sample = itertools.islice(Lines(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
         heads = [line.partition(" ")[0] for line in sample if line.partition("#")[0].strip()]
         self._is_multi_label = any("," in head or not head or ":" in head for head in heads)

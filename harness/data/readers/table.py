@@ -10,7 +10,7 @@ from harness.data.readers.columns import ColumnOptions, choose, has_header
 from harness.data.readers.lines import UTF8_MARK, Lines
 from harness.data.readers.plain import cells_of, end_of_rows
 from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Problems, UnreadBlock
-from harness.data.readers.rows import Labelling, Row, RowFormat, blocks_of
+from harness.data.readers.rows import Row, RowFormat, blocks_of
 from harness.errors import InputError
 from harness.reading import damage, opened
 
@@ -50,13 +50,12 @@ class CsvSource:
             names = [str(number + 1) for number in range(self._width)]
         self._columns = choose(path, names, sample, options, has_header=self._has_header)
         self._content = names.index(self._columns.content)
-        self._label = None if self._columns.label is None else names.index(self._columns.label)
-        labelling: Labelling = "many" if options.label_separator else "one"
+        self._label = names.index(self._columns.label)
         self._format = RowFormat(
             path=path,
             unit="line",
             kind="texts",
-            labelling="none" if self._label is None else labelling,
+            labelling="many" if options.label_separator else "one",
             separator=options.label_separator,
         )
 
@@ -124,20 +123,16 @@ class CsvSource:
         ):
             file.seek(begin)
             content = file.read(end - begin)
-        columns = [self._content, *(() if self._label is None else (self._label,))]
         cells = cells_of(
             content,
             self._delimiter,
             has_quotes=not self._is_tsv,
             width=self._width,
-            columns=columns,
+            columns=[self._content, self._label],
         )
         if cells is None:
             return None
-        labels: Sequence[str | None] = [None] * len(cells[0]) if self._label is None else cells[1]
-        rows: Iterator[Row] = (
-            ("", 0, text, label) for text, label in zip(cells[0], labels, strict=True)
-        )
+        rows: Iterator[Row] = (("", 0, text, label) for text, label in zip(*cells, strict=True))
         met = Problems()
         block = self._block(rows, met)
         return None if met.counts else block
@@ -145,15 +140,14 @@ class CsvSource:
     def _block(self, rows: Iterable[Row], problems: Problems) -> Block:
         """All of the rows."""
         blocks = blocks_of(rows, self._format, problems, block_bytes=2 * MAX_TEXT_BYTES)
-        return next(blocks, Block(texts=[], labels=None if self._label is None else []))
+        return next(blocks, Block(texts=[], labels=[]))
 
     def _labelled(self, lines: Lines) -> Iterator[Row]:
-        content, label, width = self._content, self._label, self._width
         for number, cells in self._rows(lines):
-            if len(cells) == width:
-                yield "", number, cells[content], None if label is None else cells[label]
+            if len(cells) == self._width:
+                yield "", number, cells[self._content], cells[self._label]
             else:
-                kind = "too few columns" if len(cells) < width else "too many columns"
+                kind = "too few columns" if len(cells) < self._width else "too many columns"
                 lines.problems.add(kind, f"{self.path}, line {number}")
 
     def _rows(self, lines: Lines) -> Iterator[tuple[int, Sequence[str]]]:

@@ -44,7 +44,6 @@ def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:
     zero, one = write("1 0:1 5:1\n", "zero.svm"), write("1 1:1 5:1\n", "one.libsvm")
     assert read(open_source(zero)).contents == [[0, 5]]
     assert read(open_source(one)).contents == [[0, 4]]
-    assert read(open_source(one, one_based=False)).contents == [[1, 5]]
     both = read(open_source(one, test_path=zero))
     assert (both.contents, both.parts) == ([[1, 5], [0, 5]], ["train", "test"])
 

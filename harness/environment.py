@@ -1,9 +1,8 @@
-"""What is checked before TensorFlow computes: that the run is alone, which GPUs it can use, and
-which of CUDA's libraries are missing."""
+"""What is checked before TensorFlow computes: which GPUs a run can use, and which of CUDA's
+libraries are missing."""
 
 import ctypes
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
-from harness.errors import InputError, as_command
+from harness.errors import as_command
 from harness.observe import nvml
 from harness.observe.nvml import VISIBLE, Card, hides_all, visible_cards
 
@@ -33,32 +32,6 @@ _LIBRARIES = (
 """What TensorFlow needs of CUDA 12; its extra `and-cuda` brings it."""
 _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
 """What XLA compiles with, and its place in a CUDA folder."""
-
-
-def check_single_task(environment: Mapping[str, str]) -> None:
-    """Refuses to measure as one of several tasks, each of which would train everything.
-
-    Raises:
-        InputError: when TF_CONFIG describes a cluster of several tasks, or SLURM started several.
-    """
-    config = environment.get("TF_CONFIG") or "{}"
-    try:
-        tasks = sum(map(len, json.loads(config).get("cluster", {}).values()))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"TF_CONFIG is '{config:.200}', which is no cluster; unset it") from error
-    if tasks > 1:
-        raise InputError(
-            f"TF_CONFIG is '{config:.200}', a cluster of {tasks} tasks, which train together with "
-            "the command train or Trainer.fit alone; unset it"
-        )
-    # srun sets all of these for its step; a batch script has those of the job.
-    for name, least in (("SLURM_STEP_NUM_TASKS", 2), ("SLURM_NTASKS", 2), ("SLURM_PROCID", 1)):
-        value = environment.get(name, "")
-        if value.isdecimal() and int(value) >= least:
-            raise InputError(
-                f"{name} is {value}: in a SLURM job of several tasks each would train everything; "
-                "start one, as with srun --ntasks=1, and give it all GPUs of its machine"
-            )
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from harness.checks import require_count
 from harness.cluster.cluster import cluster_of
+from harness.cluster.membership import require_alone
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
 from harness.engine.optimizer import Recipe, config_of, optimizer_of
-from harness.environment import check_single_task
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, fit
 from harness.interrupt import Terminated
@@ -336,7 +336,7 @@ class Trainer:
             epochs: whose orders are drawn; the first follows the last.
             console: where to warn of GPUs that cannot be used; None: nowhere.
         """
-        check_single_task(os.environ)
+        require_alone(os.environ)
         examples = Examples.of(train)
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from harness.checks import INT32_MAX, require, require_count
+from harness.checks import INT32_MAX, require_count
 from harness.cli.train import ModelConfig
-from harness.cluster.membership import membership
+from harness.cluster.membership import require_alone
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.options import DataConfig
@@ -76,12 +76,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         InputError: when there is none, or it is not one that this harness wrote; or in one of
             several workers, each of which would do everything.
     """
-    workers = membership(os.environ).num_workers
-    require(
-        workers == 1,
-        f"TF_CONFIG or SLURM names {workers} workers, which only train together; unset TF_CONFIG, "
-        "or start one task, as with srun --ntasks=1",
-    )
+    require_alone(os.environ)
     path = Path(named)
     if path.is_dir():
         path = path / MODEL_FILE_NAME

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.checks import require
 from harness.errors import InputError
 
 _SLURM_TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -48,6 +49,20 @@ def membership(environment: Mapping[str, str]) -> Membership:
     if environment.get("SLURM_PROCID") and tasks.isdecimal() and int(tasks) > 1:
         return _of_slurm(int(tasks))
     return Membership()
+
+
+def require_alone(environment: Mapping[str, str]) -> None:
+    """Refuses to work as one of several workers, each of which would do everything.
+
+    Raises:
+        InputError: when `membership` finds others.
+    """
+    workers = membership(environment).num_workers
+    require(
+        workers == 1,
+        f"TF_CONFIG or SLURM names {workers} workers, which only train together; unset TF_CONFIG, "
+        "or start one task, as with srun --ntasks=1",
+    )
 
 
 def _of_tf_config(text: str) -> Membership:

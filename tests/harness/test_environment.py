@@ -9,13 +9,7 @@ import pytest
 import tensorflow as tf
 
 import harness.environment
-from harness.environment import (
-    check_single_task,
-    is_too_new,
-    missing_tools,
-    unusable_gpus,
-)
-from harness.errors import InputError
+from harness.environment import is_too_new, missing_tools, unusable_gpus
 from harness.observe.nvml import Card
 from tests.harness.cli.runs import SMALL, call
 
@@ -27,47 +21,17 @@ BUILD = {
 OLD = ("Tesla M40", (5, 2))
 H100 = ("NVIDIA H100", (9, 0))
 RTX_50 = ("NVIDIA GeForce RTX 5090", (12, 0))
-CLUSTER = '{"cluster": {"worker": ["a:1"%s]}, "task": {"type": "worker", "index": 0}}'
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"TF_CONFIG": ""},
-        {"TF_CONFIG": "{}"},
-        {"TF_CONFIG": CLUSTER % ""},
-        # A job step of one task.
-        {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
-    ],
-)
-def test_a_single_task_measures(environment: dict[str, str]) -> None:
-    check_single_task(environment)
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [
-        ({"TF_CONFIG": CLUSTER % ', "b:1"'}, "a cluster of 2 tasks.*; unset it"),
-        ({"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}'}, "of 2 tasks"),
-        ({"TF_CONFIG": "worker"}, "TF_CONFIG is 'worker', which is no cluster; unset it"),
-        ({"TF_CONFIG": "[]"}, r"TF_CONFIG is '\[\]', which is no cluster"),
-        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, "SLURM_STEP_NUM_TASKS is 4"),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "SLURM_NTASKS is 4: .*srun --ntasks=1"),
-        ({"SLURM_PROCID": "1"}, "SLURM_PROCID is 1"),
-    ],
-)
-def test_one_of_several_tasks_measures_nothing(environment: dict[str, str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        check_single_task(environment)
-
-
-def test_several_tasks_measure_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", CLUSTER % ', "b:1"')
+def test_one_of_several_workers_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
     folder = tmp_path / "new"
     result = call("profile", *SMALL, "--profile-dir", folder)
     assert (result.code, result.out, folder.exists()) == (2, "", False)
-    assert "a cluster of 2 tasks" in result.err
+    assert "names 2 workers, which only train together" in result.err
 
 
 @pytest.mark.parametrize(

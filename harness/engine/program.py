@@ -9,9 +9,10 @@ all-reduce.
 Between processes XLA has no collectives; `harness.engine.in_two` says what is done there.
 """
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -35,6 +36,21 @@ _ALONE_TIMES = 3
 def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
     """One for each set of devices: each that is made starts threads of its own."""
     return tf.distribute.MirroredStrategy(list(names))
+
+
+@contextlib.contextmanager
+def _taken_back(states: Sequence[State]) -> Iterator[None]:
+    """What the block changes is taken back at its end, from a copy in host memory. Tables that are
+    updated by rows do not change in it: a large one would have to be copied."""
+    variables = [variable for state in states for variable in state.without_tables]
+    saved = [variable.numpy() for variable in variables]
+    for state in states:
+        state.tables.freeze(True)
+    yield
+    for variable, value in zip(variables, saved, strict=True):
+        variable.assign(value)
+    for state in states:
+        state.tables.freeze(False)
 
 
 class Program:
@@ -104,19 +120,11 @@ class Program:
             return []
         start = time.perf_counter()
         resized = [batch.resized(capacity) for batch in batches]
-        variables = [variable for state in self._states for variable in state.without_tables]
-        saved = [variable.numpy() for variable in variables]
-        for state in self._states:
-            state.tables.freeze(True)
-        with named_culprit(self._states[0].layer_names):
+        with named_culprit(self._states[0].layer_names), _taken_back(self._states):
             self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
             call = Call(first=0, num_steps=num_steps, capacity=capacity)
             for result in tf.nest.flatten(self(call, resized)):
                 result.numpy()  # waits
-        for variable, value in zip(variables, saved, strict=True):
-            variable.assign(value)
-        for state in self._states:
-            state.tables.freeze(False)
         seconds = time.perf_counter() - start
         return [
             Compilation(program=self._name, capacity=sum(capacity), seconds=seconds, step=at_step)
@@ -221,24 +229,17 @@ class Program:
 
     def alone_seconds(self, call: Call, batches: Sequence[AnyBatches]) -> float:
         """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
-        changes no state. Tables that are updated by rows are not updated: a large one would have
-        to be copied."""
+        changes no state."""
         assert self._in_two is not None
         made = self._in_two.loop(0, call.num_steps, call.capacity, exchanging=False)
         loop = tf.function(made, autograph=False)
-        variables = self._states[0].without_tables
-        saved = [variable.numpy() for variable in variables]
-        self._states[0].tables.freeze(True)
         seconds = []
-        with tf.device(self._device_names[0]):
+        with tf.device(self._device_names[0]), _taken_back(self._states[:1]):
             first = tf.constant(call.first, tf.int64)
             for _ in range(_ALONE_TIMES):
                 start = time.perf_counter()
                 loop(batches[0], first).numpy()
                 seconds.append(time.perf_counter() - start)
-        for variable, value in zip(variables, saved, strict=True):
-            variable.assign(value)
-        self._states[0].tables.freeze(False)
         return min(seconds) / call.num_steps
 
     def _kept(

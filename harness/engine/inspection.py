@@ -27,7 +27,7 @@ from harness.engine.state import State
 from harness.engine.step import Caller, gradients_of
 from harness.engine.tables import RowGradient
 from harness.model.layers import MultiHotDense
-from harness.model.network import float32_twin, is_functional
+from harness.model.network import computes_in_16_bits, float32_twin, is_functional
 from harness.pipeline.batch import AnyBatches, Share
 from harness.pipeline.plan import Call, Dispatch
 from harness.records import Compilation, Distribution, Inspection
@@ -121,9 +121,8 @@ class Inspector:
         """
         self._state = state
         model = call.model
-        in_16_bits = any(la.compute_dtype in ("float16", "bfloat16") for la in model.layers)
         # Only a functional model says how to make another of the same layers.
-        self._is_comparable = in_16_bits and is_functional(model)
+        self._is_comparable = computes_in_16_bits(model) and is_functional(model)
         self._tables = {
             layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
         }

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kernels.multi_hot.table_rules import scrambled
+
 
 @keras.saving.register_keras_serializable(package="harness")
 class HashDropout(keras.layers.Dropout):
@@ -41,31 +43,20 @@ class HashDropout(keras.layers.Dropout):
 def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """uint32 of `shape`: a hash of each element's index and the seed.
 
-    The two rounds of multiply and shift are those of `lowbias32` (Wellons, "Prospecting for hash
-    functions", 2018). A key derived from the seed enters before the first round and another between
-    them, so that masks of two seeds are not one mask shifted.
+    A key derived from the seed enters before the first round of the hash and another between its
+    rounds, so that masks of two seeds are not one mask shifted.
 
     Args:
         shape: int32 vector; its product is at most 2**31 - 1.
         seed: integer [2], such as (seed, number of calls before).
     """
     low = tf.cast(tf.bitwise.bitwise_and(seed, tf.constant(0xFFFFFFFF, seed.dtype)), tf.uint32)
-    first = _mix(low[0] + _mix(low[1]))
-    second = _mix(first + _GOLDEN)
+    first = scrambled(low[0] + scrambled(low[1]))
+    second = scrambled(first + _GOLDEN)
     index = tf.cast(tf.range(tf.reduce_prod(shape)), tf.uint32)
-    bits = _mix(index * _GOLDEN + first, between=second)
+    bits = scrambled(index * _GOLDEN + first, between=second)
     return tf.reshape(bits, shape)
 
 
 _GOLDEN = 0x9E3779B9
 """2**32 over the golden ratio: spreads neighbouring indices over all bits."""
-
-
-def _mix(x: tf.Tensor, between: tf.Tensor | int = 0) -> tf.Tensor:
-    x = _xor_shifted(x, 16) * tf.constant(0x7FEB352D, tf.uint32) + between
-    x = _xor_shifted(x, 15) * tf.constant(0x846CA68B, tf.uint32)
-    return _xor_shifted(x, 16)
-
-
-def _xor_shifted(x: tf.Tensor, by: int) -> tf.Tensor:
-    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(by, tf.uint32)))

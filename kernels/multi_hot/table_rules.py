@@ -149,9 +149,9 @@ def update_rows(
 
 def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
     """Return float32 rows [n, H] as bfloat16, rounded as in table_update.h, where it says why."""
-    seeds = _scrambled(_scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
+    seeds = scrambled(scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
     places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
-    chance = tf.bitwise.bitwise_and(_scrambled(seeds[:, None] + places), _uint32(0xFFFF))
+    chance = tf.bitwise.bitwise_and(scrambled(seeds[:, None] + places), _uint32(0xFFFF))
     bits = tf.bitcast(rows, tf.uint32) + chance
     rounded = tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16)
     # A GPU's NaN is 0x7fffffff: with anything added to it, it would be a number.
@@ -159,10 +159,16 @@ def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
     return tf.where(tf.math.is_nan(rows), nan, tf.bitcast(rounded, tf.bfloat16))
 
 
-def _scrambled(x: Tensor) -> Tensor:
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(shift))) * _uint32(factor)
-    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(16)))
+def scrambled(x: Tensor, between: Tensor | int = 0) -> Tensor:
+    """Return a hash of uint32 numbers: `lowbias32` of Wellons, "Prospecting for hash functions",
+    2018. What is `between` enters between its two rounds of multiply and shift."""
+    x = _xor_shifted(x, 16) * _uint32(0x7FEB352D) + between
+    x = _xor_shifted(x, 15) * _uint32(0x846CA68B)
+    return _xor_shifted(x, 16)
+
+
+def _xor_shifted(x: Tensor, by: int) -> Tensor:
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(by)))
 
 
 def _uint32(number: int) -> Tensor:

@@ -26,6 +26,8 @@ _NO_MEMORY = ("cannot allocate memory", "bad_alloc", "out of memory", "resource_
 """What C++ libraries write before they end a process that has run out of memory."""
 _PR_SET_PDEATHSIG = 1
 """prctl(2)."""
+_LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec no library may be."""
 
 
 class ProcessEndedError(Exception):
@@ -127,11 +129,16 @@ class Child:
 @contextlib.contextmanager
 def channel_to_parent() -> Iterator[TextIO]:
     """In a child: where its messages go. It ends with its parent, also while it is stopped."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # what libraries print must not garble the answers
         yield channel
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """On Linux, this process gets the signal when its parent ends."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def write_message(channel: TextIO, kind: str, **content: Any) -> None:

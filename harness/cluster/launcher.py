@@ -1,19 +1,19 @@
 """Starts the workers of a cluster, merges what they print, and ends all when one fails."""
 
 import contextlib
-import ctypes
+import functools
 import json
 import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from harness.child import end_with_parent
 from harness.cluster.meeting import free_ports
 from harness.errors import InputError
 
@@ -23,10 +23,6 @@ _REMOTE_PORT = 23456
 """The first of a host whose line names none."""
 _CTRL_C = "\x03"
 """As a terminal sends it."""
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
-_LIBC = ctypes.CDLL(None)
-"""Loaded here: between fork and exec no library may be."""
 ENDED_AS_TOLD = (130, 143)
 """Exit codes after Ctrl-C and SIGTERM."""
 
@@ -136,7 +132,7 @@ class Job:
                 errors="replace",
                 # Ctrl-C reaches this process alone, which passes it on.
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=functools.partial(end_with_parent, signal.SIGTERM),
             )
             self._processes.append(process)
             for stream, target in ((process.stdout, out), (process.stderr, errors)):
@@ -293,7 +289,3 @@ def reachable(places: Sequence[Place], *, timeout: float = 20.0) -> list[Place]:
         return done.returncode == 0
 
     return [place for place in places if answers(place)]
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

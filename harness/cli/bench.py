@@ -159,7 +159,7 @@ class BenchConfig(ExperimentConfig):
         return self.against is not None or bool(self.against_set)
 
 
-def bench(config: BenchConfig, console: Console | None = None) -> int:
+def bench(config: BenchConfig) -> int:
     """Runs the command.
 
     Returns:
@@ -172,4 +172,4 @@ def bench(config: BenchConfig, console: Console | None = None) -> int:
     """
     from harness.cli.bench_run import run_bench
 
-    return run_bench(config, console or Console())
+    return run_bench(config, Console())

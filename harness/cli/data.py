@@ -72,11 +72,11 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     return 0
 
 
-def convert(config: DataConvertConfig, console: Console | None = None) -> int:
+def convert(config: DataConvertConfig) -> int:
     """Writes a data set in the harness's own format, with its split into train and test rows."""
     from harness.data.sources import load_configured
 
-    console = console or Console()
+    console = Console()
     dataset = load_configured(config.data)
     dataset.save(config.out)
     num_rows, num_ids = (sum(getattr(p, n) for p in dataset.parts) for n in ("num_rows", "nnz"))

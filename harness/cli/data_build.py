@@ -57,7 +57,7 @@ class DataBuildConfig:
         require_count("--max-data-bytes", self.max_data_bytes, most=2**62)
 
 
-def build(config: DataBuildConfig, console: Console | None = None) -> int:
+def build(config: DataBuildConfig) -> int:
     """Runs the command; returns its exit code. Killed, it goes on where it was when it is run
     again.
 
@@ -66,7 +66,7 @@ def build(config: DataBuildConfig, console: Console | None = None) -> int:
     """
     from harness.data.build.loading import build_folder
 
-    console = console or Console()
+    console = Console()
     begin = time.perf_counter()
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[read]}")
     num_read = 0

@@ -60,13 +60,13 @@ class EvaluateConfig(HeldOutRows):
     """Print one JSON object instead of a table."""
 
 
-def evaluate(config: EvaluateConfig, console: Console | None = None) -> int:
+def evaluate(config: EvaluateConfig) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         InputError: when there is no such model, or it does not fit the data.
     """
-    console = console or Console()
+    console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.environment import warn_of_gpus

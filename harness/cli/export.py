@@ -23,13 +23,13 @@ class ExportConfig:
     run has a vocabulary. `onnx`: from ids; needs the extra `onnx`. `keras`: Keras's own."""
 
 
-def export(config: ExportConfig, console: Console | None = None) -> int:
+def export(config: ExportConfig) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         InputError: when there is no such model, or it cannot be exported to `out`.
     """
-    console = console or Console()
+    console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.model.export import export_model, head_of

@@ -77,13 +77,13 @@ class _Prediction:
     explained: Sequence[tuple[str, float]] = ()
 
 
-def predict(config: PredictConfig, console: Console | None = None) -> int:
+def predict(config: PredictConfig) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         InputError: when there is no text, no such model or no word index.
     """
-    console, notes = console or Console(), Console(stderr=True)
+    console, notes = Console(), Console(stderr=True)
     oddities = Oddities()
     blocks = blocks_of_texts(config.texts, config.files, oddities)
     first = next(blocks, [])  # a missing file is told before TensorFlow is loaded

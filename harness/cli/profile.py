@@ -43,7 +43,7 @@ class ProfileConfig(ExperimentConfig):
         require_count("--warm-up", self.warm_up, least=0)
 
 
-def profile(config: ProfileConfig, console: Console | None = None) -> int:
+def profile(config: ProfileConfig) -> int:
     """Runs the command.
 
     Returns:
@@ -58,7 +58,7 @@ def profile(config: ProfileConfig, console: Console | None = None) -> int:
         from harness.observe.profile_report import print_profile
         from harness.observe.profiler import ProfilerObserver
         from harness.run_folder import claim
-    console = console or Console()
+    console = Console()
     folder = Path(config.profile_dir).absolute()
     last = config.warm_up + config.steps
     execution = config.execution

@@ -34,14 +34,14 @@ class ReportConfig(HeldOutRows):
     """The run folder."""
 
 
-def report(config: ReportConfig, console: Console | None = None) -> int:
+def report(config: ReportConfig) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         InputError: when there is no such run, it does not fit the data, or the extra `report` is
             not installed.
     """
-    console = console or Console()
+    console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.environment import warn_of_gpus

@@ -66,7 +66,7 @@ class SmokeConfig:
             require_even_shares(self.batch_size, replicas)
 
 
-def smoke(config: SmokeConfig, console: Console | None = None) -> int:
+def smoke(config: SmokeConfig) -> int:
     """Runs the command; returns 0 when all combinations passed, else 1.
 
     Raises:
@@ -78,7 +78,7 @@ def smoke(config: SmokeConfig, console: Console | None = None) -> int:
         from harness.data.sources import load
         from harness.engine.devices import set_up_devices
         from harness.environment import warn_of_gpus
-    console = console or Console()
+    console = Console()
     warn_of_gpus(console)
     if config.devices == "cpu":
         tf.config.set_visible_devices([], "GPU")

@@ -43,13 +43,13 @@ class TensorBoardConfig:
         require_count("--port", self.port, least=0, most=65_535)
 
 
-def open_tensorboard(config: TensorBoardConfig, console: Console | None = None) -> int:
+def open_tensorboard(config: TensorBoardConfig) -> int:
     """Runs the command: serves until it is interrupted or terminated; returns 0 then.
 
     Raises:
         InputError: when a folder is missing or the server cannot listen.
     """
-    console = console or Console()
+    console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:
         if not folder.is_dir():

@@ -92,7 +92,7 @@ class TuneConfig:
         check_folder("--tune-dir", self.tune_dir, resume=self.resume, overwrite=self.overwrite)
 
 
-def tune(config: TuneConfig, console: Console | None = None) -> int:
+def tune(config: TuneConfig) -> int:
     """Runs the command.
 
     Returns:
@@ -104,4 +104,4 @@ def tune(config: TuneConfig, console: Console | None = None) -> int:
     """
     from harness.cli.tune_run import run_tune
 
-    return run_tune(config, console or Console())
+    return run_tune(config, Console())

@@ -12,6 +12,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+_NUM_BINS = 10
+"""Of calibration."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
@@ -75,20 +78,17 @@ class Calibration:
     """The expected calibration error: the mean distance of both, over answers."""
 
 
-def calibration(
-    probabilities: npt.NDArray[Any], right: Bools, *, num_bins: int = 10
-) -> Calibration:
+def calibration(probabilities: npt.NDArray[Any], right: Bools) -> Calibration:
     """Bins of equal width over probabilities from 0 to 1.
 
     Args:
         probabilities: of answers, one-dimensional.
         right: whether each is.
-        num_bins: of them.
     """
-    places = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
-    counts = np.bincount(places, minlength=num_bins)
+    places = np.minimum((probabilities * _NUM_BINS).astype(int), _NUM_BINS - 1)
+    counts = np.bincount(places, minlength=_NUM_BINS)
     filled = counts > 0
-    sums = [np.bincount(places, weights, num_bins) for weights in (probabilities, right)]
+    sums = [np.bincount(places, weights, _NUM_BINS) for weights in (probabilities, right)]
     probability, share = (total[filled] / counts[filled] for total in sums)
     distance = np.abs(probability - share) * counts[filled]
     return Calibration(

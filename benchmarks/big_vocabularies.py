@@ -14,23 +14,22 @@ import argparse
 import importlib.util
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.compare_peers import Peer
+from benchmarks.compare_peers import NUM_THREADS, Start, measure, write_rows
 from harness.data.options import SyntheticOptions
+from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
 from harness.files import write_json
 from harness.observe import host
 
-_BATCH_SIZE, _NUM_THREADS = 4096, 2
+_BATCH_SIZE = 4096
 _MOST_WORDS = 2**20
 _SMALL, _LARGE, _LARGEST = 10_000, 2**18, 2**22
 
@@ -39,25 +38,34 @@ class Program(NamedTuple):
     """What is trained."""
 
     num_tokens: int
-    module: str
     optimizer: str
     dtype: str = "float32"
+    module: str = "ours"
 
     @property
     def name(self) -> str:
         """For people."""
-        whose = "PyTorch" if self.module == "pytorch_sparse" else "ours"
+        whose = "PyTorch" if self.module == "pytorch" else "ours"
         dtype = "" if self.dtype == "float32" else f" {self.dtype}"
         return f"{whose}, {self.optimizer}{dtype}, {self.num_tokens:,} ids"
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the peer."""
+        table = f"num_tokens={self.num_tokens}"
+        if self.module == "pytorch":
+            return table, f"sparse={self.optimizer}"
+        how = f"table_optimizer={self.optimizer}", f"table_dtype={self.dtype}"
+        return table, *how, "implementation=native"
+
 
 OURS = [
-    Program(_SMALL, "ours_by_rows", "dense"),
-    *(Program(_LARGE, "ours_by_rows", o) for o in ("lazy_adam", "adagrad", "exact_adam", "dense")),
-    *(Program(_LARGEST, "ours_by_rows", o) for o in ("lazy_adam", "adagrad", "exact_adam")),
-    *(Program(V, "ours_by_rows", "adagrad", "bfloat16") for V in (_LARGE, _LARGEST)),
+    Program(_SMALL, "dense"),
+    *(Program(_LARGE, o) for o in ("lazy_adam", "adagrad", "exact_adam", "dense")),
+    *(Program(_LARGEST, o) for o in ("lazy_adam", "adagrad", "exact_adam")),
+    *(Program(V, "adagrad", "bfloat16") for V in (_LARGE, _LARGEST)),
 ]
-PEERS = [Program(_LARGE, "pytorch_sparse", optimizer) for optimizer in ("adam", "adagrad")]
+PEERS = [Program(_LARGE, optimizer, module="pytorch") for optimizer in ("adam", "adagrad")]
 BARS = [
     # (numerator, denominator, at least)
     (OURS[1], OURS[0], 0.7),
@@ -73,41 +81,15 @@ BARS = [
 ]
 
 
-def write_rows(folder: Path, num_tokens: int, num_rows: int) -> None:
-    """Rows for benchmarks/peers/protocol.py."""
+def rows_of(num_tokens: int, num_rows: int) -> RaggedSets:
+    """The synthetic corpus, whose words are spread over so many ids."""
     words = min(num_tokens, _MOST_WORDS)
     rows = synthetic_corpus(SyntheticOptions(synthetic_rows=num_rows, synthetic_tokens=words))
     rows = rows.unique()
-    values = rows.values
-    if words < num_tokens:
-        values = np.random.default_rng(0).permutation(num_tokens).astype(np.int32)[values]
-    for name, array in (
-        ("values", values),
-        ("row_splits", rows.row_splits),
-        ("labels", rows.labels),
-    ):
-        np.save(folder / f"{name}.npy", array)
-
-
-@contextmanager
-def started(program: Program, folder: Path) -> Iterator[Peer]:
-    """A program's process, ended afterwards."""
-    command = [sys.executable, "-m", f"benchmarks.peers.{program.module}", "--data", str(folder)]
-    command += ["--batch-size", str(_BATCH_SIZE), "--threads", str(_NUM_THREADS)]
-    command += ["--option", program.optimizer, "--option", f"V={program.num_tokens}"]
-    command += ["--option", program.dtype] if program.module == "ours_by_rows" else []
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).resolve().parent.parent,
-    )
-    try:
-        yield Peer(process)
-    finally:
-        process.kill()
-        process.wait()
+    if words == num_tokens:
+        return rows
+    spread = np.random.default_rng(0).permutation(num_tokens).astype(np.int32)
+    return rows.derived(values=spread[rows.values], num_tokens=num_tokens)
 
 
 def main() -> int:
@@ -125,19 +107,16 @@ def main() -> int:
         programs = OURS
     programs = [program for program in programs if re.search(arguments.match, program.name)]
     num_rows = arguments.steps * _BATCH_SIZE
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
         folders = {V: Path(temporary, str(V)) for V in {p.num_tokens for p in programs}}
         for num_tokens, folder in folders.items():
             folder.mkdir()
-            write_rows(folder, num_tokens, num_rows)
-        peers = {}
-        for program in programs:
-            print(f"loading {program.name} ...", file=sys.stderr)
-            peers[program] = stack.enter_context(started(program, folders[program.num_tokens]))
-        epochs: dict[Program, list[dict[str, float]]] = {program: [] for program in programs}
-        for number in range(arguments.repeats):
-            for program in programs if number % 2 == 0 else reversed(programs):
-                epochs[program].append(peers[program]())
+            write_rows(folder, rows_of(num_tokens, num_rows))
+        starts = {
+            p.name: Start(p.module, p.options, folders[p.num_tokens], _BATCH_SIZE) for p in programs
+        }
+        by_name = measure(starts, repeats=arguments.repeats)
+    epochs = {program: by_name[program.name] for program in programs}
     return report(epochs, num_rows, arguments.out)
 
 
@@ -173,7 +152,7 @@ def report(
             f"{'' if ratio >= least else ': MISSED'}"
         )
     if out is not None:
-        machine = {"host": host.host(), "versions": host.versions(), "threads": _NUM_THREADS}
+        machine = {"host": host.host(), "versions": host.versions(), "threads": NUM_THREADS}
         content = {**machine, "batch_size": _BATCH_SIZE, "figures": figures, "ratios": ratios}
         write_json(out, content)
     return missed

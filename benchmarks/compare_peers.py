@@ -14,10 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from harness.observe import host
 
 PEERS = {
     "ours": ("ours", ()),
-    "ours, gather": ("ours", ("gather",)),
+    "ours, gather": ("ours", ("implementation=gather",)),
     "the tutorial's fit": ("tutorial_fit", ()),
     "Keras CategoryEncoding": ("category_encoding", ()),
     "PyTorch EmbeddingBag": ("pytorch", ()),
@@ -35,7 +35,18 @@ PEERS = {
     "scikit-learn MLPClassifier": ("scikit_learn", ()),
     "JAX segment_sum": ("jax_segments", ()),
 }
-_NUM_THREADS = 2
+NUM_THREADS = 2
+
+
+class Start(NamedTuple):
+    """How a peer is started."""
+
+    module: str
+    """Of benchmarks.peers."""
+    options: tuple[str, ...]
+    folder: Path
+    """Of its rows."""
+    batch_size: int
 
 
 class Peer:
@@ -61,12 +72,12 @@ class Peer:
 
 
 @contextmanager
-def started(name: str, folder: Path, batch_size: int) -> Iterator[Peer]:
+def started(start: Start) -> Iterator[Peer]:
     """A peer's process, ended afterwards."""
-    module, options = PEERS[name]
-    command = [sys.executable, "-m", f"benchmarks.peers.{module}", "--data", str(folder)]
-    command += ["--batch-size", str(batch_size), "--threads", str(_NUM_THREADS)]
-    command += [word for option in options for word in ("--option", option)]
+    command = [sys.executable, "-m", f"benchmarks.peers.{start.module}"]
+    command += ["--data", str(start.folder), "--batch-size", str(start.batch_size)]
+    command += ["--threads", str(NUM_THREADS)]
+    command += [word for option in start.options for word in ("--option", option)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -81,20 +92,24 @@ def started(name: str, folder: Path, batch_size: int) -> Iterator[Peer]:
         process.wait()
 
 
-def measure(
-    names: list[str], folder: Path, *, batch_size: int, repeats: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Each peer's epochs, by round."""
+def measure(starts: Mapping[str, Start], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Each peer's epochs, by round; peers by name."""
     with ExitStack() as stack:
         peers = {}
-        for name in names:
+        for name, start in starts.items():
             print(f"loading {name} ...", file=sys.stderr)
-            peers[name] = stack.enter_context(started(name, folder, batch_size))
-        epochs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+            peers[name] = stack.enter_context(started(start))
+        epochs: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
         for number in range(repeats):
-            for name in names if number % 2 == 0 else reversed(names):
+            for name in peers if number % 2 == 0 else reversed(peers):
                 epochs[name].append(peers[name]())
     return epochs
+
+
+def write_rows(folder: Path, rows: harness.RaggedSets) -> None:
+    """What benchmarks/peers/protocol.py loads."""
+    for part in ("values", "row_splits", "labels"):
+        np.save(folder / f"{part}.npy", getattr(rows, part))
 
 
 def main() -> None:
@@ -112,9 +127,9 @@ def main() -> None:
     names = arguments.peer or list(PEERS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for part in ("values", "row_splits", "labels"):
-            np.save(folder / f"{part}.npy", getattr(rows, part))
-        epochs = measure(names, folder, batch_size=arguments.batch_size, repeats=arguments.repeats)
+        write_rows(folder, rows)
+        starts = {name: Start(*PEERS[name], folder, arguments.batch_size) for name in names}
+        epochs = measure(starts, repeats=arguments.repeats)
     figures = {}
     for name in names:
         rates = sorted(rows.num_rows / epoch["seconds"] for epoch in epochs[name])
@@ -139,7 +154,7 @@ def main() -> None:
     if arguments.out:
         content = {"host": host.host(), "versions": host.versions()}
         content |= {"data": Path(arguments.data).name, "batch_size": arguments.batch_size}
-        write_json(arguments.out, {**content, "threads": _NUM_THREADS, "figures": figures})
+        write_json(arguments.out, {**content, "threads": NUM_THREADS, "figures": figures})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """This harness: a trainer of the tutorial's network, its epochs one by one.
 
-Options: an implementation, and `stream` or `resident`; `auto`'s choice without.
+Options: `NAME=VALUE` for settings of the trainer, `auto`'s choice without. With `num_tokens=` and
+`table_dtype=`: a table of so many ids, and no dropout behind it.
 """
 
 import os
@@ -12,6 +13,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
 from benchmarks.training import tutorial_network  # noqa: E402
+from harness.model.network import default_network  # noqa: E402
 from harness.records import Observer, Window  # noqa: E402
 
 _NUM_ORDERS = 10
@@ -29,17 +31,24 @@ class Losses(Observer):
 
 
 def main() -> None:
+    settings, network, num_tokens = TASK.named, tutorial_network, protocol.NUM_TOKENS
+    if "num_tokens" in settings:
+        num_tokens = int(settings.pop("num_tokens"))
+        network = default_network(
+            dropout=(0.0, 0.0, 0.0),
+            num_tokens=num_tokens,
+            num_classes=2,
+            table_dtype=settings.pop("table_dtype"),
+        )
     rows = harness.RaggedSets(
         values=TASK.values,
         row_splits=TASK.row_splits,
         labels=TASK.labels,
-        num_tokens=protocol.NUM_TOKENS,
+        num_tokens=num_tokens,
         name="benchmark",
     ).unique()
-    inputs = {"stream", "resident"}
-    settings = {"input" if o in inputs else "implementation": o for o in TASK.options}
     trainer = harness.Trainer(
-        tutorial_network,
+        network,
         optimizer="adam",  # its default rate is protocol.LEARNING_RATE
         batch_size=TASK.batch_size,
         precision="float32",

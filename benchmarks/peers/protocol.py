@@ -36,7 +36,12 @@ class Task:
     batch_size: int
     threads: int
     options: tuple[str, ...]
-    """Variants of a peer, such as `compiled`."""
+    """Variants of a peer, such as `compiled` or `implementation=gather`."""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The options that have a value, by name."""
+        return dict(option.split("=", 1) for option in self.options if "=" in option)
 
     @property
     def num_rows(self) -> int:

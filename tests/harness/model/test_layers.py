@@ -1,9 +1,6 @@
 """MultiHotDense against the NumPy reference, and as a Keras layer: types, configuration, files."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -294,28 +291,3 @@ def test_regularizer_adds_to_the_losses() -> None:
     layer.build(None)
     (loss,) = layer.losses
     np.testing.assert_allclose(loss, 0.1 * (layer.get_weights()[0] ** 2).sum(), rtol=1e-5)
-
-
-def test_a_file_is_loaded_by_a_process_that_knows_only_the_layer(tmp_path: Path) -> None:
-    inputs = symbolic_inputs()
-    outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="relu")(inputs))
-    model = keras.Model(inputs, outputs)
-    model.save(tmp_path / "model.keras")
-    sets = random_sets(np.random.default_rng(), rows=8, num_tokens=40)
-    arrays: dict[str, Any] = inputs_of(sets)
-    np.savez(tmp_path / "inputs.npz", **arrays)
-    code = (
-        "import keras, numpy as np, harness.model.layers;"
-        "model = keras.models.load_model('model.keras');"
-        "inputs = dict(np.load('inputs.npz'));"
-        "np.save('outputs.npy', model(inputs))"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=True,
-    )
-    np.testing.assert_allclose(
-        np.load(tmp_path / "outputs.npy"), model(inputs_of(sets)), rtol=1e-6, atol=1e-6
-    )

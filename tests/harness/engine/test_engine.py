@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from harness.background import Background
-from harness.data.ragged import RaggedSets
 from harness.engine.checkpoints import Checkpoints
 from harness.loop import Rows, Run, train
 from harness.pipeline.cadence import Cadence
@@ -172,40 +171,6 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
                 assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
             checkpoints.save(8)
     assert skipped == [0, 4, 0, 4]
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    sets = random_sets(np.random.default_rng(), rows=64)
-    whole = continued_losses(sets, tmp_path / "whole", stop_after=None)
-    assert continued_losses(sets, tmp_path / "stopped", stop_after=1) == whole
-
-
-def continued_losses(sets: RaggedSets, folder: Path, *, stop_after: int | None) -> list[float]:
-    """The windows' losses of a run that is stopped, if asked to, and resumed by a new engine."""
-    losses: list[float] = []
-    start_step = 0
-    while True:
-        rig = build_rig(sets, dropout=0.2, steps_per_call=3, epochs=2, input="resident")
-        with Background() as background:
-            checkpoints = Checkpoints(folder, rig.states, background)
-            if start_step:
-                assert checkpoints.restore().step == start_step
-            run = run_of(rig, checkpoints, start_step=start_step)
-            observer = Told()
-            progress = train(
-                run.dispatches(epochs=2),
-                run,
-                [observer],
-                steps_per_epoch=rig.plan.steps_per_epoch,
-                start_step=start_step,
-                should_stop=iter([*[False] * (stop_after - 1), True]).__next__
-                if stop_after
-                else lambda: False,
-            )
-        losses += [window.loss for window in observer.windows]
-        start_step, stop_after = progress.step, None
-        if not progress.interrupted:
-            return losses
 
 
 def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
+from harness.cluster import meeting
 from harness.cluster.meeting import difference, free_ports, meet, unreachable
 from harness.cluster.membership import Membership
 from harness.errors import InputError, LostWorkerError
@@ -90,7 +93,10 @@ def test_a_stranger_at_the_chiefs_port_is_no_worker() -> None:
         assert chief.result() == {"value": 5}
 
 
-def test_a_stranger_that_says_nothing_does_not_hold_up_the_others() -> None:
+def test_a_stranger_that_says_nothing_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meeting, "_HELLO_SECONDS", 1.0)
     names = hosts(2)
     address = ("localhost", int(names[0].rpartition(":")[2]))
     with ThreadPoolExecutor(2) as pool:

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +51,10 @@ def test_what_checkpoints_cost(
     assert re.search(r"^held_up_ms: -?[\d.]+ ms a checkpoint", out, re.MULTILINE)
 
 
-def test_threads() -> None:
-    """Over fewer steps than the benchmark's own 20,000. In a process whose threads are its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.threads", "--steps", "400"],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ threads at first, \d+ at last, \d+ at most$", done.stdout, re.MULTILINE)
+def test_threads(
+    logical_devices: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over fewer steps than the benchmark's own 20,000."""
+    assert run("threads", "--steps", "400", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\d+ threads at first, \d+ at last, \d+ at most$", out, re.MULTILINE)

@@ -2,7 +2,6 @@
 the emulation. In processes of their own: a driver is loaded once and stays."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kernels.cache import CACHE_VARIABLE
 from kernels.multi_hot.native.build import find_compiler
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -236,16 +234,13 @@ print(xla.call("multi_hot_cuda_forward", [ones, ids, splits], [ones[:1]], unique
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("handlers")
-    (folder / "cache").mkdir(mode=0o700)
-    return folder
+    return tmp_path_factory.mktemp("handlers")
 
 
 def run(script: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, CACHE_VARIABLE: str(folder / "cache")},
-    )  # fmt: skip
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -14,7 +14,6 @@ from harness.data.build.building import Progress, build
 from harness.data.build.summary import FILE_NAME, Built, notes_in
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.columns import ColumnOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.frames import source_of
 from harness.data.readers.records import Source
@@ -49,7 +48,7 @@ def load_or_build(
     Raises:
         InputError: as `build`.
     """
-    source = opened_source(path, options, max_data_bytes=max_data_bytes)
+    source = open_source(path, options, max_data_bytes=max_data_bytes)
     paths = [path, *([Path(options.test_data)] if options.test_data else [])]
     return cache.mapped_or_built(
         paths,
@@ -88,7 +87,7 @@ def build_folder(
     """
     if output.exists() or output.is_symlink():
         raise InputError(f"{output} exists already. Choose another folder, or remove it first.")
-    source = opened_source(path, options, max_data_bytes=max_data_bytes)
+    source = open_source(path, options, max_data_bytes=max_data_bytes)
     paths = [path, *([Path(options.test_data)] if options.test_data else [])]
     key = cache.key_of(paths, (options, unique, seed))
     work = output.parent / f"{output.name}.building"
@@ -142,7 +141,7 @@ def build_of_table(
     """
     if options.test_data is not None:
         raise InputError("test_data names a file, which a frame has none of. Load both as files.")
-    source = source_of(table, _columns(options), labels=labels)
+    source = source_of(table, options, labels=labels)
     if source is None:
         return None
     return cache.mapped_or_built(
@@ -151,25 +150,6 @@ def build_of_table(
         lambda folder: _build(source, options, folder, unique=unique, seed=seed),
         _load,
         use_cache=False,
-    )
-
-
-def opened_source(path: Path, options: BuildOptions, *, max_data_bytes: int) -> Source:
-    """The reader of a source and of its test data.
-
-    Raises:
-        InputError: it is missing or of no known format, or its columns are not plain to see.
-    """
-    return open_source(
-        path, _columns(options), test_path=options.test_data, max_data_bytes=max_data_bytes
-    )
-
-
-def _columns(options: BuildOptions) -> ColumnOptions:
-    return ColumnOptions(
-        text_column=options.text_column,
-        label_column=options.label_column,
-        label_separator=options.label_separator,
     )
 
 

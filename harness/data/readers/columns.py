@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.data.options import BuildOptions
 from harness.errors import InputError
 
 # In the order in which they are taken where a table has several.
@@ -20,24 +21,6 @@ _LABEL_NAMES = (
 _MAX_LISTED = 1000
 _MAX_NAME = 40
 _MAX_NAME_WORDS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnOptions:
-    """What the user says about a table's columns."""
-
-    text_column: str | None = None
-    """Its name, or its number from 1 in a file without a header. None: found by its name, or as the
-    longer one of two."""
-    label_column: str | None = None
-    """As `text_column`."""
-    label_separator: str | None = None
-    """Splits a cell into several labels, which makes the data multi-label."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the columns that the user names."""
-        return tuple(name for name in (self.text_column, self.label_column) if name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +41,7 @@ def choose(
     path: Path | str,
     names: Sequence[str],
     sample: Sequence[Sequence[str]],
-    options: ColumnOptions,
+    options: BuildOptions,
     *,
     has_header: bool = True,
 ) -> Columns:
@@ -76,7 +59,7 @@ def choose(
     """
     listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
     listed += f"{', '.join(names):.{_MAX_LISTED}}."
-    for name in options.names:
+    for name in _named(options):
         if name not in names:
             raise InputError(f"{path} has no column {name}. {listed} {_REMEDY}")
     label = options.label_column
@@ -102,18 +85,18 @@ def choose(
 _REMEDY = "Set --text-column and --label-column, to a name or, without a header, to a number."
 
 
-def has_header(rows: Sequence[Sequence[str]], options: ColumnOptions) -> bool:
+def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
     """Whether the first of some rows names the columns.
 
     It does where the user or this module knows one of its names. Else each cell has to look like a
     name, and none may occur again below, as the labels of a row of data do.
     """
-    first = [cell.strip() for cell in rows[0]]
-    if any(name in first for name in options.names):
+    first, named = [cell.strip() for cell in rows[0]], _named(options)
+    if any(name in first for name in named):
         return True
     if {cell.lower() for cell in first} & {*_CONTENT_NAMES, *_LABEL_NAMES}:
         return True
-    if len(set(first)) < len(first) or any(name.isdecimal() for name in options.names):
+    if len(set(first)) < len(first) or any(name.isdecimal() for name in named):
         return False
     below = [
         {row[index].strip() for row in rows[1:] if index < len(row)} for index in range(len(first))
@@ -122,6 +105,11 @@ def has_header(rows: Sequence[Sequence[str]], options: ColumnOptions) -> bool:
         _looks_like_a_name(cell) and cell not in seen
         for cell, seen in zip(first, below, strict=True)
     )
+
+
+def _named(options: BuildOptions) -> tuple[str, ...]:
+    """The columns that the user names."""
+    return tuple(name for name in (options.text_column, options.label_column) if name)
 
 
 def _looks_like_a_name(cell: str) -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.data.options import BuildOptions
 from harness.data.readers.classes import ARCHIVES, ClassSource
-from harness.data.readers.columns import ColumnOptions
 from harness.data.readers.jsonl import JsonlSource
 from harness.data.readers.pair import PairSource
 from harness.data.readers.parquet import ParquetSource
@@ -14,7 +14,7 @@ from harness.data.readers.table import CsvSource
 from harness.errors import InputError
 from harness.reading import MAX_UNPACKED_BYTES
 
-_TABLES: dict[str, Callable[[Path, ColumnOptions], Source]] = {
+_TABLES: dict[str, Callable[[Path, BuildOptions], Source]] = {
     ".csv": CsvSource,
     ".tsv": CsvSource,
     ".tab": CsvSource,
@@ -27,27 +27,25 @@ _SVMLIGHT = (".svmlight", ".libsvm", ".svm")
 
 def open_source(
     path: str | Path,
-    columns: ColumnOptions | None = None,
+    options: BuildOptions | None = None,
     *,
-    test_path: str | Path | None = None,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
     """A reader of the file or folder at `path`.
 
     Args:
         path: a table or an archive, by the ending of its name; or a folder of texts.
-        columns: of a table; None: found where they are plain to see.
-        test_path: another, of test rows; those of `path` are then all train rows.
+        options: of which a table's columns and the test data count; None: the usual ones.
         max_data_bytes: what an archive may unpack to.
 
     Raises:
         InputError: it is missing or of no known format, or its columns are not plain to see.
     """
-    paths = [Path(path), *([] if test_path is None else [Path(test_path)])]
-    columns = columns or ColumnOptions()
+    options = options or BuildOptions()
+    paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
     # The first id of svmlight files is 1 unless one has a 0: the same for both.
     one_based = not any(has_id_zero(p) for p in paths if p.suffix.lower() in _SVMLIGHT)
-    first, *others = (_open(path, columns, one_based, max_data_bytes) for path in paths)
+    first, *others = (_open(path, options, one_based, max_data_bytes) for path in paths)
     return PairSource(first, *others) if others else first
 
 
@@ -57,12 +55,13 @@ def is_source(path: Path) -> bool:
     return path.is_dir() or name.endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))
 
 
-def _open(path: Path, columns: ColumnOptions, one_based: bool, max_data_bytes: int) -> Source:
+def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
     if table := _TABLES.get(ending):
-        return table(path, columns)
+        return table(path, options)
     if path.is_dir() or ending in _SVMLIGHT or path.name.lower().endswith(ARCHIVES):
-        if columns != ColumnOptions():
+        of_columns = (options.text_column, options.label_column, options.label_separator)
+        if any(option is not None for option in of_columns):
             raise InputError(f"{path} has no columns. Leave out the options that name them.")
         if ending in _SVMLIGHT:
             return SvmlightSource(path, one_based=one_based)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.columns import ColumnOptions, choose
+from harness.data.readers.columns import choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
 from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
 from harness.errors import InputError
@@ -16,7 +17,7 @@ _SAMPLE_ROWS = 200
 
 
 def source_of(
-    table: Any, options: ColumnOptions, *, labels: Sequence[Any] | None = None
+    table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
 ) -> Source | None:
     """A reader of a frame, or of a CSR matrix with its labels; None for any other object.
 
@@ -33,7 +34,7 @@ class FrameSource:
 
     path, name = Path("frame"), "frame"
 
-    def __init__(self, frame: Any, options: ColumnOptions) -> None:
+    def __init__(self, frame: Any, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which columns to read."""
         by_name = {str(column): column for column in frame.columns}
         if len(by_name) < len(frame.columns):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.data.readers.columns import ColumnOptions, choose
+from harness.data.options import BuildOptions
+from harness.data.readers.columns import choose
 from harness.data.readers.lines import Lines
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
 from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
@@ -19,7 +20,7 @@ _REMEDY = "Give a JSON object a line."
 class JsonlSource:
     """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels."""
 
-    def __init__(self, path: Path, options: ColumnOptions) -> None:
+    def __init__(self, path: Path, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which keys to read."""
         self.path, self.name = path, path.stem
         sample = [row for _, row in itertools.islice(self._rows(Problems()), _SAMPLE_ROWS)]

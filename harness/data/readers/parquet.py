@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.data.readers.columns import ColumnOptions, choose
+from harness.data.options import BuildOptions
+from harness.data.readers.columns import choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Kind, Problems
 from harness.data.readers.rows import Row, RowFormat, blocks_of
 from harness.reading import damage, opened
@@ -21,7 +22,7 @@ class ParquetSource:
     """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
     labels. Columns are read in batches, and no others."""
 
-    def __init__(self, path: Path, options: ColumnOptions) -> None:
+    def __init__(self, path: Path, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which columns to read."""
         self.path, self.name = path, path.stem
         with _file(path) as file:

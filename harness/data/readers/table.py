@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.data.readers.columns import ColumnOptions, choose, has_header
+from harness.data.options import BuildOptions
+from harness.data.readers.columns import choose, has_header
 from harness.data.readers.lines import UTF8_MARK, Lines
 from harness.data.readers.plain import cells_of, end_of_rows
 from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Problems, UnreadBlock
@@ -25,7 +26,7 @@ class CsvSource:
     a CSV file without a comma in its first line, a semicolon or a tab separates columns.
     """
 
-    def __init__(self, path: Path, options: ColumnOptions) -> None:
+    def __init__(self, path: Path, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which columns to read."""
         self.path, self.name = path, path.stem
         self._is_tsv = path.suffix.lower() in (".tsv", ".tab")

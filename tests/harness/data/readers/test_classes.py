@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.data.readers.columns import ColumnOptions
+from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import MAX_TEXT_BYTES, Problems
 from harness.errors import InputError
@@ -186,7 +186,7 @@ def test_no_folder_of_classes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no folder with files in it"):
         open_source(write_folder(tmp_path / "flat", {"one.txt": b"x"}))
     with pytest.raises(InputError, match=r"has no columns. Leave out the options"):
-        open_source(tmp_path / "flat", ColumnOptions(text_column="text"))
+        open_source(tmp_path / "flat", BuildOptions(text_column="text"))
     with pytest.raises(InputError, match=r"No file or folder .*none"):
         open_source(tmp_path / "none")
     write_folder(tmp_path / "pipe", {"pos/a": b"x"})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from harness.data.readers.columns import ColumnOptions
+from harness.data.options import BuildOptions
 from harness.data.readers.frames import source_of
 from harness.errors import InputError
 
@@ -17,28 +17,28 @@ Reader = Callable[..., Any]
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_frames(read: Reader, package: str) -> None:
     make = pytest.importorskip(package).DataFrame
-    source = source_of(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), ColumnOptions())
+    source = source_of(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), BuildOptions())
     rows = read(source)
     assert (rows.contents, rows.labels) == (["a", "", "b"], ["1", "0", "1"])
     assert rows.problems.first == {"empty text": "the frame, row 2"}
     tags = make({"items": [["x"], ["y", "z"]], "labels": [["a", "b"], ["a"]]})
-    rows = read(source_of(tags, ColumnOptions()))
+    rows = read(source_of(tags, BuildOptions()))
     assert (rows.contents, rows.labels) == ([["x"], ["y", "z"]], [["a", "b"], ["a"]])
     with pytest.raises(InputError, match=r"the frame: .* Its columns are a, b, c\."):
-        source_of(make({"a": [1], "b": [2], "c": [3]}), ColumnOptions())
+        source_of(make({"a": [1], "b": [2], "c": [3]}), BuildOptions())
 
 
 def test_a_matrix(read: Reader) -> None:
     matrix = sparse.csr_matrix([[0, 1, 1], [0, 0, 0]])
-    rows = read(source_of(matrix, ColumnOptions(), labels=np.array([1, 0])))
+    rows = read(source_of(matrix, BuildOptions(), labels=np.array([1, 0])))
     assert (rows.contents, rows.labels) == ([[1, 2], []], ["1", "0"])
     (block,) = rows.blocks
     assert block.sets.num_tokens == 3
     assert block.sets.weights is None
     with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
-        source_of(matrix, ColumnOptions(), labels=[1])
+        source_of(matrix, BuildOptions(), labels=[1])
     with pytest.raises(InputError, match=r"has the form csc. Give matrix.tocsr\(\)"):
-        source_of(matrix.tocsc(), ColumnOptions())
+        source_of(matrix.tocsc(), BuildOptions())
 
 
 def test_a_matrix_of_weights(read: Reader) -> None:
@@ -51,12 +51,12 @@ def test_a_matrix_of_weights(read: Reader) -> None:
         (twice, [[1, 2]], [1, 2]),
         (twice.astype(np.int8), [[1, 2]], [1, 2]),
     ):
-        rows = read(source_of(matrix, ColumnOptions(), labels=np.zeros(matrix.shape[0], int)))
+        rows = read(source_of(matrix, BuildOptions(), labels=np.zeros(matrix.shape[0], int)))
         (block,) = rows.blocks
         assert (rows.contents, block.sets.weights.tolist()) == (contents, weights)
     with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
-        source_of(counts * np.nan, ColumnOptions())
+        source_of(counts * np.nan, BuildOptions())
 
 
 def test_other_objects_are_none() -> None:
-    assert source_of("reviews.csv", ColumnOptions()) is None
+    assert source_of("reviews.csv", BuildOptions()) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.data.readers.columns import ColumnOptions
+from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import MAX_TEXT_BYTES
 from harness.errors import InputError
@@ -41,7 +41,7 @@ def test_lists_of_labels_are_multi_label(write: Callable[..., Path], read: Reade
     )
     assert read(open_source(path)).labels == [["x", "2"], [], ["y"]]
     joined = write({"text": "a", "label": "x; y"}, {"text": "b", "label": ""})
-    assert read(open_source(joined, ColumnOptions(label_separator=";"))).labels == [["x", "y"], []]
+    assert read(open_source(joined, BuildOptions(label_separator=";"))).labels == [["x", "y"], []]
 
 
 def test_lists_of_strings_and_of_ids(write: Callable[..., Path], read: Reader) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.errors import InputError
 
@@ -13,7 +14,7 @@ from harness.errors import InputError
 def test_two_tables(tmp_path: Path, read: Callable[..., Any]) -> None:
     (tmp_path / "train.csv").write_text("text,label\ngood,1\n")
     (tmp_path / "test.csv").write_text("label,text\n0,bad\n")
-    source = open_source(tmp_path / "train.csv", test_path=tmp_path / "test.csv")
+    source = open_source(tmp_path / "train.csv", BuildOptions(test_data=str(tmp_path / "test.csv")))
     rows = read(source)
     assert (rows.contents, rows.labels) == (["good", "bad"], ["1", "0"])
     assert rows.parts == ["train", "test"]
@@ -26,4 +27,4 @@ def test_test_rows_of_its_own(tmp_path: Path, read: Callable[..., Any]) -> None:
         (tmp_path / "data" / part / "pos" / "1.txt").write_text("x")
     (tmp_path / "test.csv").write_text("text,label\nbad,0\n")
     with pytest.raises(InputError, match=r"data has test rows of its own\. Leave out"):
-        read(open_source(tmp_path / "data", test_path=tmp_path / "test.csv"))
+        read(open_source(tmp_path / "data", BuildOptions(test_data=str(tmp_path / "test.csv"))))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 
 Reader = Callable[..., Any]
@@ -44,7 +45,7 @@ def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:
     zero, one = write("1 0:1 5:1\n", "zero.svm"), write("1 1:1 5:1\n", "one.libsvm")
     assert read(open_source(zero)).contents == [[0, 5]]
     assert read(open_source(one)).contents == [[0, 4]]
-    both = read(open_source(one, test_path=zero))
+    both = read(open_source(one, BuildOptions(test_data=str(zero))))
     assert (both.contents, both.parts) == ([[1, 5], [0, 5]], ["train", "test"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.data.readers.columns import ColumnOptions
+from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import MAX_TEXT_BYTES
 from harness.errors import InputError
@@ -45,10 +45,10 @@ def test_columns_by_their_names(write: Writer, read: Reader) -> None:
 
 def test_columns_that_the_user_names(write: Writer, read: Reader) -> None:
     path = write("a,b,c\nx,1,good\ny,2,bad\n")
-    rows = read(open_source(path, ColumnOptions(text_column="c", label_column="a")))
+    rows = read(open_source(path, BuildOptions(text_column="c", label_column="a")))
     assert (rows.contents, rows.labels) == (["good", "bad"], ["x", "y"])
     with pytest.raises(InputError, match=r"no column d. Its columns are a, b, c. Set --text-col"):
-        open_source(path, ColumnOptions(text_column="d"))
+        open_source(path, BuildOptions(text_column="d"))
     with pytest.raises(InputError, match=r"which column is the text. Its columns are a, b, c\."):
         open_source(path)
 
@@ -67,9 +67,7 @@ def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
     path = write('"Good", he said.\t27\ta1\nI "know\t3,14\ta2\n', "emotions.tsv")
     with pytest.raises(InputError, match=r"It has no header; its columns are 1, 2, 3\. Set"):
         open_source(path)
-    source = open_source(
-        path, ColumnOptions(text_column="1", label_column="2", label_separator=",")
-    )
+    source = open_source(path, BuildOptions(text_column="1", label_column="2", label_separator=","))
     rows = read(source)
     assert rows.contents == ['"Good", he said.', 'I "know']
     assert rows.labels == [["27"], ["3", "14"]]

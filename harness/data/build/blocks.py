@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -138,21 +138,34 @@ class BlockFiles:
         """What a function makes of each block and the places of its rows among all rows, in the
         order of the blocks; several at a time."""
         starts = itertools.accumulate(self.num_rows, initial=0)
-        waiting: deque[Future[Result]] = deque()
+        places = (slice(start, stop) for start, stop in itertools.pairwise(starts))
 
         def made(number: int, rows: slice) -> Result:
             return function(NumberedBlock.load(self.path(number)), rows)
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             try:
-                for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-                    waiting.append(pool.submit(made, number, slice(start, stop)))
-                    if len(waiting) > _BLOCKS_AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                yield from in_order(pool, made, enumerate(places), ahead=_BLOCKS_AHEAD)
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    pool: Executor,
+    function: Callable[..., Result],
+    arguments: Iterable[tuple[Any, ...]],
+    *,
+    ahead: int,
+) -> Iterator[Result]:
+    """What a function makes of the arguments, in their order; several at a time, the first of which
+    is waited for once so many are ahead of it."""
+    waiting: deque[Future[Result]] = deque()
+    for given in arguments:
+        waiting.append(pool.submit(function, *given))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def numbered_block(

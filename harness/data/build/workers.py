@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.data.build.blocks import BlockFacts, NumberedBlock, numbered_block
+from harness.data.build.blocks import BlockFacts, NumberedBlock, in_order, numbered_block
 from harness.data.readers.records import Block, UnreadBlock
 from harness.data.tokens import Tokenization
 from harness.errors import InputError, LostWorkerError
@@ -49,7 +48,7 @@ class Workers:
         self._where, self._processes = where, processes
         self._local = threading.local()  # each thread of the pool has a process of its own
         self._closing = ExitStack()
-        self._pool = ThreadPoolExecutor(processes) if processes > 1 else None
+        self._pool = ThreadPoolExecutor(processes)
 
     def map(self, blocks: Iterable[tuple[_Unnumbered, Path]]) -> Iterator[BlockFacts]:
         """Numbers blocks and saves them at the paths, about as many ahead as there are processes.
@@ -61,20 +60,13 @@ class Workers:
             InputError, OSError: as `numbered_block` and `NumberedBlock.save`.
             LostWorkerError: a process was ended from outside.
         """
-        waiting: deque[Future[BlockFacts] | BlockFacts] = deque()
-        for block, path in blocks:
-            if path.exists():  # of a build that was interrupted
-                waiting.append(NumberedBlock.load(path).facts)
-            elif self._pool is None:
-                waiting.append(_save(block, path, *self._how))
-            else:
-                waiting.append(self._pool.submit(self._ask, block, path))
-            while len(waiting) > (self._processes if self._pool else 0):
-                yield _result(waiting.popleft())
-        while waiting:
-            yield _result(waiting.popleft())
+        return in_order(self._pool, self._saved, blocks, ahead=self._processes)
 
-    def _ask(self, block: _Unnumbered, path: Path) -> BlockFacts:
+    def _saved(self, block: _Unnumbered, path: Path) -> BlockFacts:
+        if path.exists():  # of a build that was interrupted
+            return NumberedBlock.load(path).facts
+        if self._processes == 1:
+            return _save(block, path, *self._how)
         if not hasattr(self._local, "connection"):
             self._local.connection = self._start()
         try:
@@ -107,8 +99,7 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
         self._closing.close()
 
 
@@ -125,7 +116,3 @@ def serve(descriptor: int) -> None:
                 connection.send(_save(*task))
             except (InputError, OSError) as error:
                 connection.send(error)
-
-
-def _result(found: Future[BlockFacts] | BlockFacts) -> BlockFacts:
-    return found.result() if isinstance(found, Future) else found

@@ -52,6 +52,13 @@ def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dic
     return flat
 
 
+def changed(settings: Any) -> dict[str, Any]:
+    """Those of a dataclass of settings that are not at their default, by their own names."""
+    usual = flattened(dataclasses.asdict(type(settings)()))
+    now = flattened(dataclasses.asdict(settings))
+    return {name: value for name, value in now.items() if value != usual[name]}
+
+
 def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
     """Takes the settings of the class `kind` out of `flat`, in groups as the class has them."""
     grouped: dict[str, Any] = {}

@@ -31,7 +31,7 @@ from harness.cli.compare import require_package
 from harness.cli.train import TrainConfig
 from harness.data.options import DataConfig
 from harness.data.sources import load_configured
-from harness.decoding import flattened, from_mapping
+from harness.decoding import changed, flattened, from_mapping
 from harness.errors import InputError, as_command, printable
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.settings import Settings
@@ -155,8 +155,7 @@ def settings_of(
     if over:
         names = flattened(asdict(asked)) | dict(over)
         asked = from_mapping(TrainConfig, names, where="the settings to compare with")
-    usual = flattened(asdict(TrainConfig()))
-    return {n: value for n, value in flattened(asdict(asked)).items() if value != usual[n]}
+    return changed(asked)
 
 
 def _pair(config: BenchConfig, baseline: Side, cell: Cell, repeat: int, data: Path) -> Pair:

@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from harness.cli.train import TrainConfig
 from harness.cli.tune import TuneConfig
 from harness.data.options import DataConfig
 from harness.data.sources import Dataset, is_built, load_configured
-from harness.decoding import flattened, from_mapping
+from harness.decoding import changed, flattened, from_mapping
 from harness.errors import InputError, as_command, printable
 from harness.files import json_text, write_json
 from harness.interrupt import EXIT_INTERRUPTED
@@ -54,8 +54,8 @@ def run_tune(config: TuneConfig, console: Console) -> int:
         recorded = json.loads(json_text({**asdict(config), "dataset": _known_of(data)}))
         del data  # leaves its memory to the processes
         folder = _open_folder(config, recorded, closing)
-        starter = _Starter(trial_settings(config, first_values(searched)))
-        processes = _start(config, starter, closing)
+        first = trial_settings(config, first_values(searched))
+        processes, start = _started(config, first, closing)
         if not config.resume:
             _clear(folder)
             write_json(folder / CONFIG_FILE_NAME, recorded)
@@ -75,7 +75,7 @@ def run_tune(config: TuneConfig, console: Console) -> int:
             timeout=config.timeout,
             patience=config.early_stopping,
             settings_of=lambda values: trial_settings(config, values),
-            start=starter,
+            start=start,
             ended=lambda trial: _tell(trial, config, console),
         )
         closing.enter_context(storage_errors(folder / STUDY_FILE_NAME))
@@ -184,28 +184,21 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / TENSORBOARD_FOLDER_NAME, ignore_errors=True)
 
 
-class _Starter:
-    """Starts the process of a job."""
+def _started(
+    config: TuneConfig, settings: Mapping[str, Any], closing: ExitStack
+) -> tuple[list[TrialProcess], Callable[[int], TrialProcess]]:
+    """The processes, once the first has found that a trial's settings are right; and what starts
+    another one of a job."""
+    num_jobs = 1 if config.jobs == "auto" else min(config.jobs, config.trials)
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        """Of any trial, which the process checks."""
-        self._settings = settings
-        self.num_jobs = 1
+    def start(job: int) -> TrialProcess:
+        return TrialProcess(settings, job=job, num_jobs=num_jobs)
 
-    def __call__(self, job: int) -> TrialProcess:
-        return TrialProcess(self._settings, job=job, num_jobs=self.num_jobs)
-
-
-def _start(config: TuneConfig, starter: _Starter, closing: ExitStack) -> list[TrialProcess]:
-    """The processes, once the first has found that the settings are right."""
-    if config.jobs != "auto":
-        starter.num_jobs = min(config.jobs, config.trials)
-    first = closing.enter_context(starter(0))
+    first = closing.enter_context(start(0))
     num_gpus = first.num_gpus
     if config.jobs == "auto":
-        starter.num_jobs = min(max(num_gpus, 1), config.trials)
-    others = [closing.enter_context(starter(job)) for job in range(1, starter.num_jobs)]
-    return [first, *others]
+        num_jobs = min(max(num_gpus, 1), config.trials)
+    return [first, *(closing.enter_context(start(job)) for job in range(1, num_jobs))], start
 
 
 def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,9 +214,7 @@ def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, A
         "epochs": config.epochs,
         **settings_of(config.space, values),
     }
-    asked = from_mapping(TrainConfig, settings, where="a trial's settings")
-    usual = flattened(asdict(TrainConfig()))
-    return {n: value for n, value in flattened(asdict(asked)).items() if value != usual[n]}
+    return changed(from_mapping(TrainConfig, settings, where="a trial's settings"))
 
 
 def _tell(trial: Trial, config: TuneConfig, console: Console) -> None:

@@ -15,6 +15,8 @@ from harness.data.options import DataConfig
 from harness.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from harness.data.sources import Dataset
@@ -109,9 +111,14 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
     if weights:
         low, high = min(map(np.min, weights)), max(map(np.max, weights))
         figures["weights of ids"] = f"from {low:g} to {high:g}"
-    title = printable(dataset.name, most=_MAX_NAME, one_line=True)
+    return facts_table(dataset.name, figures)
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """A line for each fact, under the name of what they are about."""
+    title = printable(title, most=_MAX_NAME, one_line=True)
     table = Table(title=Text(title), show_header=False, title_justify="left")
-    for name, text in figures.items():
+    for name, text in facts.items():
         table.add_row(name, Text(printable(text, one_line=True)))
     return table
 

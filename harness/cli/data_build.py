@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from harness.checks import require_count
+from harness.cli.data import facts_table
 from harness.data.options import BuildOptions
 from harness.errors import printable
 from harness.reading import MAX_UNPACKED_BYTES
@@ -112,14 +112,10 @@ def _table(built: Built) -> Table:
         counts = [count for _, count in classes]
         listed = [f"{len(classes):,}, of {min(counts):,} to {max(counts):,} rows"]
     share = built.num_unknown / max(1, built.num_ids)
-    figures = {
+    facts = {
         "rows": f"{built.train_rows:,} to train on, {built.test_rows:,} to test on",
         "labels" if built.multi_label else "classes": ", ".join(listed),
         "ids": f"{built.num_tokens:,}",
         "tokens": f"{built.num_ids:,}, of which {share:.1%} are not in the vocabulary",
     }
-    title = printable(built.source, most=100, one_line=True)
-    table = Table(title=Text(title), show_header=False, title_justify="left")
-    for name, text in figures.items():
-        table.add_row(name, Text(printable(text, one_line=True)))
-    return table
+    return facts_table(built.source, facts)

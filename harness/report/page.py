@@ -1,6 +1,5 @@
 """The page: plots and tables in one HTML file that loads nothing and runs nothing."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -142,22 +141,8 @@ def _confusions(report: Report) -> list[tuple[str, str, int]]:
     return [one for one in found if one[2]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Class:
-    """A line of the table of classes."""
-
-    name: str
-    precision: float
-    recall: float
-    f1: float
-    rows: int
-
-
-def _classes(report: Report) -> list[_Class]:
+def _classes(report: Report) -> list[tuple[Any, ...]]:
+    """Of each class its name, precision, recall, F1 and rows."""
     quality = report.quality
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
-    columns = zip(report.class_names, *(part.tolist() for part in parts), strict=True)
-    return [
-        _Class(name=name, precision=precision, recall=recall, f1=f1, rows=rows)
-        for name, precision, recall, f1, rows in columns
-    ]
+    return list(zip(report.class_names, *(part.tolist() for part in parts), strict=True))

@@ -136,7 +136,7 @@ class History:
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
         """Adds them; returns the time to leave out of the window."""
-        self._pass_messages_on()
+        self._pass_on(self._telemetry.messages())
         for compilation in compilations:
             self.progress.compilations.append(compilation)
             for observer in self._observers:
@@ -145,13 +145,11 @@ class History:
 
     def warn(self, messages: Sequence[str]) -> None:
         """Passes them on."""
-        for text in messages:
-            for observer in self._observers:
-                observer.on_message(Message(kind="warning", text=text))
+        self._pass_on(Message(kind="warning", text=text) for text in messages)
 
     def window(self, window: Window) -> None:
         """Adds it, and judges its loss."""
-        self._pass_messages_on()
+        self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
         self.progress.last_window = window
@@ -223,15 +221,15 @@ class History:
         self.progress.use = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
         self.progress.counters = self._counters()
-        self._pass_messages_on()
+        self._pass_on(self._telemetry.messages())
         return self.progress
 
     def _tell(self, tell: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             tell(observer)
 
-    def _pass_messages_on(self) -> None:
-        for message in self._telemetry.messages():
+    def _pass_on(self, messages: Iterable[Message]) -> None:
+        for message in messages:
             for observer in self._observers:
                 observer.on_message(message)
 

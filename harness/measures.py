@@ -132,27 +132,17 @@ class Quality:
 class Measures:
     """Adds up what predictions come to, some rows at a time."""
 
-    def __init__(
-        self,
-        examples: Examples,
-        *,
-        kind: str,
-        num_classes: int,
-        max_ranked: int = MAX_RANKED,
-        max_confused: int = MAX_CONFUSED,
-    ) -> None:
+    def __init__(self, examples: Examples, *, kind: str, num_classes: int) -> None:
         """Args:
         examples: with labels, for which `are_classes`.
         kind, num_classes: of the task.
-        max_ranked: probabilities up to which there is a ROC-AUC.
-        max_confused: classes up to which there is a confusion matrix.
         """
         self._labels = examples.labels
         self._kind = kind
         self._num_classes = num_classes
-        self._is_confused = kind != "multi_label" and num_classes <= max_confused
+        self._is_confused = kind != "multi_label" and num_classes <= MAX_CONFUSED
         num_ranked = examples.num_rows * (1 if kind == "binary" else num_classes)
-        self._is_ranked = num_ranked <= max_ranked
+        self._is_ranked = num_ranked <= MAX_RANKED
         self.reset()
 
     def reset(self) -> None:

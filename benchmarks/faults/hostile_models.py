@@ -25,7 +25,7 @@ with quiet_import():
     from harness.errors import InputError
     from harness.model.network import build_model, default_network
     from harness.model.saved import load_model, save_model
-    from harness.observe.run_files import read_settings
+    from harness.observe.run_files import RESOLVED, read_config
     from harness.resuming import asked_settings, check_resumable
     from harness.settings import Settings
 
@@ -114,7 +114,8 @@ def _write_run(folder: Path) -> None:
 
 
 def _config_reader(valid: Path) -> Reader:
-    settings = read_settings(valid / "run")
+    settings = read_config(valid / "run")
+    del settings[RESOLVED]
     config = asdict(from_mapping(TrainConfig, settings, where="the valid file"))
 
     def read(folder: Path) -> str:

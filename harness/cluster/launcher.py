@@ -19,6 +19,7 @@ from harness.errors import InputError
 
 _GRACE_SECONDS = 15.0
 """From SIGTERM to SIGKILL, for a checkpoint."""
+_POLL_SECONDS = 0.1
 _REMOTE_PORT = 23456
 """The first of a host whose line names none."""
 _CTRL_C = "\x03"
@@ -102,8 +103,6 @@ class Job:
         command: Sequence[str],
         out: TextIO,
         errors: TextIO,
-        *,
-        grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
         """Starts them.
 
@@ -111,9 +110,7 @@ class Job:
             places: of the workers; the chief's is the first.
             command: of each.
             out, errors: where their lines go, each behind `[INDEX] `.
-            grace_seconds: from SIGTERM to SIGKILL.
         """
-        self._grace_seconds = grace_seconds
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._places = tuple(places)
@@ -165,7 +162,7 @@ class Job:
                 process.stdin.flush()
         self._typed = True
 
-    def wait(self, *, poll_seconds: float = 0.1) -> tuple[int, int | None]:
+    def wait(self) -> tuple[int, int | None]:
         """Waits until all have ended; once one has failed, ends the others.
 
         Returns:
@@ -180,11 +177,11 @@ class Job:
                 if failed is not None:
                     # Others notice by themselves, and say so; who was told to end saves first.
                     told = codes[failed] in ENDED_AS_TOLD
-                    deadline = time.monotonic() + (self._grace_seconds if told else 1.0)
+                    deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
             if deadline is not None and time.monotonic() > deadline:
                 self._end()
                 break
-            time.sleep(poll_seconds)
+            time.sleep(_POLL_SECONDS)
         codes = [process.wait() for process in self._processes]
         for process in self._processes:
             if process.stdin is not None:
@@ -202,7 +199,7 @@ class Job:
 
     def _end(self) -> None:
         self.pass_on(signal.SIGTERM)
-        deadline = time.monotonic() + self._grace_seconds
+        deadline = time.monotonic() + _GRACE_SECONDS
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))

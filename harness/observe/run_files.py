@@ -148,22 +148,11 @@ def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict
     return settled
 
 
-def read_settings(run_dir: Path) -> dict[str, Any]:
-    """The settings in a run's config.json, for `from_mapping(TrainConfig, ...)`.
-
-    Raises:
-        InputError: when the run folder has no config.json, or it was not written by a run.
-    """
-    content = read_config(run_dir)
-    del content[RESOLVED]
-    return content
-
-
 def read_config(run_dir: Path) -> dict[str, Any]:
     """All that a run's config.json holds.
 
     Raises:
-        InputError: as `read_settings`.
+        InputError: when the run folder has no config.json, or it was not written by a run.
     """
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")

@@ -49,9 +49,9 @@ def examples(labels: Any) -> Examples:
     return Examples(inputs={"": rows}, labels=labels)
 
 
-def quality(kind: str, labels: Any, probabilities: np.ndarray, **limits: int) -> Quality:
+def quality(kind: str, labels: Any, probabilities: np.ndarray) -> Quality:
     num_classes = max(2, probabilities.shape[1])
-    return measured(probabilities, examples(labels), kind=kind, num_classes=num_classes, **limits)
+    return measured(probabilities, examples(labels), kind=kind, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,9 +130,11 @@ def test_sets_of_classes_are_the_matrix() -> None:
     assert first.accuracy == second.accuracy
 
 
-def test_what_is_left_out_where_it_would_take_too_much() -> None:
+def test_what_is_left_out_where_it_would_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "MAX_RANKED", 2099)
+    monkeypatch.setattr(measures, "MAX_CONFUSED", 6)
     labels, probabilities = case("multi_class", 300, 7, 0)
-    found = quality("multi_class", labels, probabilities, max_ranked=2099, max_confused=6)
+    found = quality("multi_class", labels, probabilities)
     assert found.roc_auc is None
     assert found.confusion is None
     assert found.figures()["f1_macro"] is not None

@@ -25,7 +25,6 @@ def most_frequent(
     *,
     most: int,
     min_count: int = 1,
-    most_at_once: int = _MOST_AT_ONCE,
 ) -> list[str]:
     """Tokens by how often they occur in all blocks, the most frequent first; of two that occur
     equally often, the one that appears first.
@@ -37,10 +36,9 @@ def most_frequent(
         blocks: gives the blocks, the same each time that it is called.
         most: tokens to return.
         min_count: rarer tokens are left out.
-        most_at_once: tokens to count at a time.
     """
     num_parts = 1
-    while (parts := _in_parts(blocks, num_parts, most, min_count, most_at_once)) is None:
+    while (parts := _in_parts(blocks, num_parts, most, min_count)) is None:
         num_parts *= 2
     counts, firsts = (np.concatenate([part[index] for part in parts]) for index in (1, 2))
     tokens = pyarrow.concat_arrays([part[0] for part in parts])
@@ -57,12 +55,11 @@ def _in_parts(
     num_parts: int,
     most: int,
     min_count: int,
-    most_at_once: int,
 ) -> list[_Part] | None:
     """The most frequent tokens of each part; None where one has too many tokens."""
     parts = []
     for part in range(num_parts):
-        found = _counted(blocks(), part, num_parts, most_at_once)
+        found = _counted(blocks(), part, num_parts)
         if found is None:
             return None
         tokens, counts, firsts = found
@@ -72,9 +69,7 @@ def _in_parts(
     return parts
 
 
-def _counted(
-    blocks: Iterable[Counted], part: int, num_parts: int, most_at_once: int
-) -> _Part | None:
+def _counted(blocks: Iterable[Counted], part: int, num_parts: int) -> _Part | None:
     merged: _Part = (pyarrow.array([], pyarrow.large_binary()), _NONE, _NONE)
     waiting: list[_Part] = []
     passed = num_waiting = 0
@@ -89,10 +84,10 @@ def _counted(
         num_waiting += len(numbers)
         if num_waiting > _MOST_WAITING:
             merged, waiting, num_waiting = _merged([merged, *waiting]), [], 0
-            if len(merged[0]) > most_at_once:
+            if len(merged[0]) > _MOST_AT_ONCE:
                 return None
     merged = _merged([merged, *waiting])
-    return None if len(merged[0]) > most_at_once else merged
+    return None if len(merged[0]) > _MOST_AT_ONCE else merged
 
 
 def _merged(parts: list[_Part]) -> _Part:

@@ -16,6 +16,7 @@ import numpy as np
 from harness.cli.main import main
 from harness.data import store
 from harness.data.ragged import RaggedSets
+from harness.observe.run_files import RESOLVED, read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -67,6 +68,13 @@ def run(command: Sequence[str], **options: Any) -> Result:
 def records(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What config.json says of a run, for `from_mapping(TrainConfig, ...)`."""
+    content = read_config(folder)
+    del content[RESOLVED]
+    return content
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.observe.run_files import read_settings
 from tests.harness.cli.runs import (
     CORPUS,
     IMPLEMENTATION,
@@ -16,6 +15,7 @@ from tests.harness.cli.runs import (
     losses,
     records,
     run,
+    settings_of,
     summary,
 )
 
@@ -87,7 +87,7 @@ def test_deterministic(trained_folder: Path, tmp_path: Path) -> None:
     result = run(command_line("train", *SMALL, *flags))
     assert (result.code, result.err) == (0, "")
     assert losses(folder) == losses(trained_folder)
-    assert read_settings(folder)["execution"]["deterministic"] is True
+    assert settings_of(folder)["execution"]["deterministic"] is True
 
 
 def test_a_run_goes_on_with_another_number_of_replicas(alone: np.ndarray, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from harness.cli.train import OutputConfig, TrainConfig, train
 from harness.decoding import from_mapping
-from harness.observe.run_files import read_settings
 from tests.harness.cli.runs import (
     SMALL,
     Result,
@@ -25,6 +24,7 @@ from tests.harness.cli.runs import (
     records,
     run,
     save_outliers,
+    settings_of,
     summary,
     write_npz,
 )
@@ -109,7 +109,7 @@ def test_the_folder_of_a_run(trained_folder: Path) -> None:
     checkpoints = {path.name for path in (trained_folder / "checkpoints").iterdir()}
     assert checkpoints == {"ckpt-16.npz", "ckpt-32.npz"}
     assert tags(trained_folder) == TAGS
-    config = read_settings(trained_folder)
+    config = settings_of(trained_folder)
     assert "auto" not in repr(config)
     assert config["execution"]["steps_per_dispatch"] == 4
     assert config["execution"]["replicas"] == 1
@@ -207,7 +207,7 @@ def test_the_saved_model_needs_keras_and_the_layer_alone(trained_folder: Path) -
 
 
 def test_config_json_gives_the_run_again_bit_for_bit(trained_folder: Path, tmp_path: Path) -> None:
-    settings = from_mapping(TrainConfig, read_settings(trained_folder), where="config.json")
+    settings = from_mapping(TrainConfig, settings_of(trained_folder), where="config.json")
     output = OutputConfig(run_dir=str(tmp_path / "[again]"), tensorboard="off")
     console = Console(quiet=True)
     assert train(dataclasses.replace(settings, output=output), console) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster import launcher
 from harness.cluster.launcher import (
     Job,
     Place,
@@ -164,13 +165,13 @@ def test_wrong_hosts(lines: list[str], workers: int | None, message: str) -> Non
         remote_places(lines, workers)
 
 
-def test_a_worker_that_ignores_signals_is_killed() -> None:
+def test_a_worker_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_GRACE_SECONDS", 0.5)
     text = "import signal; signal.signal(15, signal.SIG_IGN); print(i, flush=True); "
     job = Job(
         local_places(2),
         program(text + "time.sleep(1); sys.exit(1) if i else time.sleep(99)"),
         io.StringIO(),
         io.StringIO(),
-        grace_seconds=0.5,
     )
     assert job.wait() == (1, 1)

@@ -14,9 +14,10 @@ from harness.data.options import DataConfig
 from harness.decoding import from_mapping
 from harness.errors import InputError
 from harness.history import Progress, RunningStatistics
-from harness.observe.run_files import SummaryObserver, read_settings, summarize
+from harness.observe.run_files import SummaryObserver, read_config, summarize
 from harness.records import Choice, MachineUse, RunStart, Summary, Window
 from harness.settings import Settings
+from tests.harness.cli.runs import settings_of
 from tests.harness.observe.samples import DATASET, choices, run_start, summary, window
 
 # Promised in design.md; what follows `host` came on top.
@@ -98,7 +99,7 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     asked = TrainConfig(epochs=3, data=DataConfig(data="imdb"))
     start = run_start(tmp_path, config=asdict(asked), choices=choices(replicas=TWO))
     SummaryObserver().on_start(start)
-    settings = from_mapping(TrainConfig, read_settings(tmp_path), where="config.json")
+    settings = from_mapping(TrainConfig, settings_of(tmp_path), where="config.json")
     resolved = Settings(
         precision="float32",
         implementation="gather",
@@ -129,7 +130,7 @@ def test_a_folder_that_holds_no_run_is_said_to_be_none(
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_settings(tmp_path)
+        read_config(tmp_path)
 
 
 def progress(*windows: Window, num_gpus: int = 0) -> Progress:

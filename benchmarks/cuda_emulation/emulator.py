@@ -52,9 +52,7 @@ class _Touched(ctypes.Structure):
     )
 
 
-def compile_program(
-    sources: Sequence[str], output: Path, *options: str, with_headers: Path | None = None
-) -> None:
+def compile_program(sources: Sequence[str], output: Path, *options: str) -> None:
     """Compiles sources of this folder, with the emulation, into a program or a library.
 
     Raises:
@@ -62,8 +60,7 @@ def compile_program(
       subprocess.CalledProcessError: it refuses them.
     """
     files = [str(SOURCES / name) for name in (*sources, "fibers.cc")]
-    headers = ["-isystem", str(with_headers)] if with_headers else []
-    command = [*require_compiler(), *_FLAGS, *headers, *options, *files, "-o", str(output)]
+    command = [*require_compiler(), *_FLAGS, *options, *files, "-o", str(output)]
     subprocess.run(command, check=True)
 
 

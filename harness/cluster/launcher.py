@@ -22,6 +22,7 @@ _GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _REMOTE_PORT = 23456
 """The first of a host whose line names none."""
+_SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20")
 _CTRL_C = "\x03"
 """As a terminal sends it."""
 ENDED_AS_TOLD = (130, 143)
@@ -91,7 +92,7 @@ def command_at(
         return list(command), own
     assigned = " ".join(f"{name}={shlex.quote(value)}" for name, value in own.items())
     line = f"cd {shlex.quote(os.getcwd())} && {assigned} exec {shlex.join(command)}"
-    return ["ssh", "-tt", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", place.host, line], {}
+    return ["ssh", "-tt", *_SSH_OPTIONS, place.host, line], {}
 
 
 class Job:
@@ -139,11 +140,6 @@ class Job:
                 )
                 reader.start()
                 self._readers.append(reader)
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the workers' processes on this machine; of another's, of ssh."""
-        return [process.pid for process in self._processes]
 
     def pass_on(self, number: int) -> None:
         """Sends a signal to all workers. ssh passes none on, but what is typed: on another host
@@ -275,14 +271,14 @@ def _passing_on(job: Job) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def reachable(places: Sequence[Place], *, timeout: float = 20.0) -> list[Place]:
+def reachable(places: Sequence[Place]) -> list[Place]:
     """Those whose host lets itself be logged in to."""
 
     def answers(place: Place) -> bool:
         if place.host is None:
             return True
-        test = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout:.0f}", place.host]
-        done = subprocess.run([*test, "true"], stdin=subprocess.DEVNULL, capture_output=True)
+        test = ["ssh", *_SSH_OPTIONS, place.host, "true"]
+        done = subprocess.run(test, stdin=subprocess.DEVNULL, capture_output=True)
         return done.returncode == 0
 
     return [place for place in places if answers(place)]

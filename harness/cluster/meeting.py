@@ -15,6 +15,7 @@ from harness.cluster.membership import Membership
 from harness.errors import InputError, LostWorkerError
 
 _RETRY_SECONDS = 0.1
+_ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**20
 """Of a message."""
 _HELLO_SECONDS = 5.0
@@ -47,12 +48,12 @@ def meet(
         return _as_worker(member, hello, wait_seconds)
 
 
-def unreachable(hosts: Sequence[str], *, seconds: float = 2.0) -> list[str]:
+def unreachable(hosts: Sequence[str]) -> list[str]:
     """Those of `name:port` where no process answers any more."""
     lost = []
     for host in hosts:
         try:
-            socket.create_connection(_address(host), timeout=seconds).close()
+            socket.create_connection(_address(host), timeout=_ANSWER_SECONDS).close()
         except OSError:
             lost.append(host)
     return lost

@@ -7,21 +7,28 @@
 #include "table_update.h"
 #include "touched.h"
 
+// How a signature without a remainder of operands names the pool: XLA derives its binding.
+template <>
+struct xla::ffi::CtxBinding<xla::ffi::ThreadPool> {
+  using Ctx = xla::ffi::ThreadPool;
+};
+
 namespace multi_hot {
 namespace {
 
 using Counts = ffi::Result<Int32s>;
+constexpr char kNumTokens[] = "num_tokens";
 
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], spans [n, 2], rows [N], num [1],
 // weights [N], and workspace: entries [N], counts [C + 2, K], weights [N]. Without weights all of
 // theirs are empty.
 ffi::Error touch_call(ffi::ThreadPool pool, Int32s values, Int64s splits, Floats weights,
-                      int64_t num_tokens, Counts ids, Counts spans, Counts rows, Counts num,
-                      ffi::Result<Floats> own, ffi::Result<Int64s> entries, Counts counts,
-                      ffi::Result<Floats> placed) {
+                      ffi::Attr<int64_t, kNumTokens> num_tokens, Counts ids, Counts spans,
+                      Counts rows, Counts num, ffi::Result<Floats> own,
+                      ffi::Result<Int64s> entries, Counts counts, ffi::Result<Floats> placed) {
   ffi::ErrorOr<const float*> given = nullptr;
   if (weights.element_count() > 0) given = weights_in(weights, values.element_count());
-  return run_with_sets(values, splits, given, num_tokens, false, [&](const Sets& sets) {
+  return run_with_sets(values, splits, given, *num_tokens, false, [&](const Sets& sets) {
     const bool weighted = sets.weights != nullptr;
     const TouchedIndex index = {
         ids->typed_data(), spans->typed_data(), rows->typed_data(),
@@ -170,32 +177,8 @@ ffi::Error catch_up_call(ffi::ThreadPool pool, Int32s active, Int32s all, Int64s
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kForward, forward_halves, product_binding<Halves>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kTouch, touch_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int64s>()
-                                  .Arg<Floats>()
-                                  .Attr<int64_t>("num_tokens")
-                                  .Ret<Int32s>()
-                                  .Ret<Int32s>()
-                                  .Ret<Int32s>()
-                                  .Ret<Int32s>()
-                                  .Ret<Floats>()
-                                  .Ret<Int64s>()
-                                  .Ret<Int32s>()
-                                  .Ret<Floats>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(kRowGradients, row_gradients_call,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Floats>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int32s>()
-                                  .Arg<Int32s>()
-                                  .Arg<Floats>()
-                                  .Ret<Floats>()
-                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER(kTouch, touch_call);
+XLA_FFI_DEFINE_HANDLER(kRowGradients, row_gradients_call);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(kUpdateRows, update_call,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

@@ -66,7 +66,6 @@ def multi_hot_dense(
         UnavailableError where the implementation cannot be used on this machine.
       tf.errors.InvalidArgumentError: wrong splits or ids; in compiled programs only `native`.
     """
-    product = registry.product(implementation)
     table = tf.convert_to_tensor(table)
     shape = table.shape.as_list() if table.shape.rank is not None else None
     if shape is None or len(shape) != 2 or any(not size for size in shape):
@@ -74,19 +73,11 @@ def multi_hot_dense(
             f"the table must be [num_tokens, units], known and not empty; got shape {table.shape}"
         )
     _check_dtype(table.dtype)
-    values, row_splits = _check_sets(values, row_splits)
     dtype = _check_dtype(dtype or table.dtype)
-    problem = Problem(
-        values,
-        row_splits,
-        table.shape[0],
-        table.dtype,
-        unique,
-        _check_rowids(value_rowids, product, implementation),
-        None if weights is None else _check_weights(weights, values),
-        dtype,
-        among,
+    product, problem = _checked(
+        values, row_splits, table.shape[0], implementation, unique, weights, value_rowids
     )
+    problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
     return _differentiable(product, table, problem, dtype)
 
 
@@ -172,7 +163,7 @@ def table_gradient(
     For whoever has dy [B, H] from elsewhere than a tape. Arguments and errors as in
     `row_gradients`.
     """
-    product, problem = _of_float32(
+    product, problem = _checked(
         values, row_splits, num_tokens, implementation, unique, weights, None
     )
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
@@ -190,14 +181,14 @@ def touched_rows(
 ) -> Touched:
     """Return which rows of the table a batch touches: what `row_gradients` begins with, and what
     updates need. Arguments and errors as there."""
-    product, problem = _of_float32(
+    product, problem = _checked(
         values, row_splits, num_tokens, implementation, unique, weights, value_rowids
     )
     touched: Touched = product.touch(problem)
     return touched
 
 
-def _of_float32(
+def _checked(
     values: Tensor,
     row_splits: Tensor,
     num_tokens: int,

@@ -59,6 +59,16 @@ def changed(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in now.items() if value != usual[name]}
 
 
+def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
+    """The settings that are not as they were, by their flags; "" where none is. One that is in
+    `are` alone is newer, and no difference."""
+    return "; ".join(
+        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
+        for name, value in are.items()
+        if name in were and value != were[name]
+    )
+
+
 def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
     """Takes the settings of the class `kind` out of `flat`, in groups as the class has them."""
     grouped: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.decoding import flattened
+from harness.decoding import differences, flattened
 from harness.engine.saving import saved_in
 from harness.errors import InputError
 from harness.files import json_text
@@ -71,14 +71,9 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         )
     asked = json.loads(json_text(config))
     were, are = _deciding(before), _deciding(asked)
-    differing = [
-        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
-        for name, value in are.items()
-        if name in were and value not in (were[name], "auto")  # else the setting is newer
-    ]
-    if differing:
+    if differing := differences(were, {n: value for n, value in are.items() if value != "auto"}):
         raise InputError(
-            f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give the "
+            f"{folder} cannot be resumed with other settings: {differing}; give the "
             f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
         )
     return before
@@ -87,7 +82,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 _DECIDES_NOTHING = {
     *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
     *("max_data_bytes", RESOLVED),
-    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "strict_xla"),
+    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
     "all_reduce",
 }
 """Settings, and groups of them, that do not decide a run's losses."""

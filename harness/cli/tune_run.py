@@ -18,7 +18,7 @@ from harness.cli.train import TrainConfig
 from harness.cli.tune import TuneConfig
 from harness.data.options import DataConfig
 from harness.data.sources import Dataset, is_built, load_configured
-from harness.decoding import changed, flattened, from_mapping
+from harness.decoding import changed, differences, flattened, from_mapping
 from harness.errors import InputError, as_command, printable
 from harness.files import json_text, write_json
 from harness.interrupt import EXIT_INTERRUPTED
@@ -165,14 +165,10 @@ def _check_same(folder: Path, recorded: Mapping[str, Any]) -> None:
             "began with; restore them, or name another --tune-dir"
         )
     were, are = flattened(before, where=str(path)), flattened(now)
-    differing = [
-        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
-        for name, value in are.items()
-        if name not in _MAY_DIFFER and name in were and were[name] != value  # else it is newer
-    ]
-    if differing:
+    deciding = {name: value for name, value in are.items() if name not in _MAY_DIFFER}
+    if differing := differences(were, deciding):
         raise InputError(
-            f"{folder} cannot be resumed with other settings: {'; '.join(differing)}; give those "
+            f"{folder} cannot be resumed with other settings: {differing}; give those "
             "that it began with, or another --tune-dir"
         )
 

@@ -72,12 +72,12 @@ class LookAtGradients(StepInTwo):
     ) -> tuple[list[tf.Tensor], None]:
         """The gradients, and those in float32 if they are to be compared."""
 
-        found = [
-            gradients_of(
-                self._call, self._task, state, share, all_reduce, scaled=model is None, model=model
-            )
-            for model in (None, self._reference)[: len(self._exchanges)]
-        ]
+        scale = state.loss_scale.scale if state.loss_scale is not None else None
+        call = functools.partial(gradients_of, self._call, self._task, state, share, all_reduce)
+        own = call(scale=scale)
+        found = [own if scale is None else own.without(scale)]
+        if self._reference is not None:
+            found.append(call(model=self._reference))
         if self._call.num_devices == 1:
             return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
         to_sum = []

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from harness.engine.finite import all_finite, all_finite_by_one_kernel
+
 _INITIAL_SCALE = 2.0**15
 _GROWTH_STEPS = 2_000
 
@@ -17,7 +19,11 @@ _GROWTH_STEPS = 2_000
 class LossScale:
     """The factor on the loss, and its history. Every device holds one; all move alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_gpu: bool = False) -> None:
+        """Args:
+        for_gpu: whether programs are to be such as suit a GPU.
+        """
+        self._all_finite = all_finite_by_one_kernel if for_gpu else all_finite
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
         # int32 variables would be in host memory, where a program of a GPU cannot reach them.
         self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -34,8 +40,6 @@ class LossScale:
         gradients: Sequence[tf.Tensor],
         update: Callable[[Sequence[tf.Tensor], tf.Tensor], None],
         updated: Sequence[tf.Variable],
-        *,
-        others: Sequence[tf.Tensor] = (),
     ) -> None:
         """Applies gradients if all of them are finite, then adapts the scale.
 
@@ -43,19 +47,26 @@ class LossScale:
         would wait for the host in every step.
 
         Args:
-            gradients: without the scale, summed over all replicas.
-            update: applies them, given whether they count.
+            gradients: of the loss with the scale, summed over all replicas.
+            update: applies them without the scale, given whether they count.
             updated: every variable that it changes, but for those that it leaves as they are where
                 the gradients do not count.
-            others: gradients that must be finite too.
         """
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in [*gradients, *others]])
+        scale, steps, skipped = map(tf.convert_to_tensor, self.named().values())
+        # Each of these numbers follows from the one before, so that on a GPU one kernel finds all,
+        # with what the optimizer makes of its count of steps. Updates read the scale from there: it
+        # could not be changed in place if they read the variable.
+        divisor = tf.where(self._all_finite(gradients), scale, -1.0)
+        finite = divisor > 0
+        steps_after = tf.where(finite & (steps + 1 < _GROWTH_STEPS), steps + 1, 0)
+        other_scale = tf.where(finite, scale * 2.0, tf.maximum(scale / 2.0, 1.0))
+        scale_after = tf.where(steps_after > 0, scale, other_scale)
+        counts = (steps_after > 0) | (scale_after > scale)
+        skipped_after = skipped + tf.cast(~counts, tf.int64)
         before = [tf.convert_to_tensor(variable) for variable in updated]
-        update(gradients, finite)
+        update([gradient / divisor for gradient in gradients], tf.equal(skipped_after, skipped))
         for variable, old in zip(updated, before, strict=True):
             variable.assign(tf.where(finite, variable, old))
-        grown = finite & (self.finite_steps + 1 >= _GROWTH_STEPS)
-        smaller = tf.maximum(self.scale / 2.0, 1.0)
-        self.scale.assign(tf.where(finite, tf.where(grown, self.scale * 2.0, self.scale), smaller))
-        self.finite_steps.assign(tf.where(finite & ~grown, self.finite_steps + 1, 0))
-        self.skipped_steps.assign_add(tf.cast(~finite, tf.int64))
+        self.scale.assign(scale_after)
+        self.finite_steps.assign(steps_after)
+        self.skipped_steps.assign(skipped_after)

@@ -9,7 +9,7 @@ a GPU cannot reach them.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.engine.finite import all_finite, blocks
 from harness.engine.loss_scale import LossScale
 from harness.engine.optimizer import copy_of, is_elementwise
 from harness.engine.seeds import Seeds
@@ -36,7 +37,6 @@ from harness.model.network import computes_in_16_bits
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """What names begin with."""
-_ROWS_AT_ONCE = 2**16
 ITERATION = "optimizer/iteration"
 """The name under which a state has the number of updates."""
 _COMMON = ("iteration", "learning_rate")
@@ -122,7 +122,7 @@ class State:
                     alias.constraint = weight.constraint
             self.optimizer.build(aliases)
             self._aliases = aliases
-            self.loss_scale = LossScale() if scaled else None
+            self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
         self._seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
@@ -258,19 +258,29 @@ class State:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by
         theirs; where the loss is scaled and one is not finite, the update is skipped."""
         with tf.name_scope("optimizer"):  # what a profile calls it
-
-            def update(gradients: Sequence[tf.Tensor], finite: tf.Tensor | bool = True) -> None:
-                if self.tables.all:
-                    gradients = self.tables.apply(gradients, rows, finite)
-                self.optimizer.apply(gradients)
-
             if self.loss_scale is None:
-                update(gradients)
+                if self.tables.all:
+                    gradients = self.tables.apply(gradients, rows, True)
+                self.optimizer.apply(gradients)
                 return
+            # Not the optimizer's property, which divides it where gradients are accumulated.
+            (iterations,) = (v.value for v in self.optimizer.variables if v.name == _COMMON[0])
+
+            def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
+                dense = unscaled[: len(gradients)]
+                if self.tables.all:
+                    dys = unscaled[len(gradients) :]
+                    own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
+                    dense = self.tables.apply(dense, own, counts)
+                # Taken back beforehand, the count is what the update has made of it: on a GPU one
+                # kernel counts and computes what follows from the count, as without a scale.
+                iterations.assign_sub(tf.cast(~counts, iterations.dtype))
+                self.optimizer.apply(dense)
+
             # Adafactor holds int32 numbers in the place of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
-            updated = [*self.trainable, *slots]
-            self.loss_scale.apply(gradients, update, updated, others=[row.dy for row in rows])
+            updated = [*self.trainable, *(slot for slot in slots if slot is not iterations)]
+            self.loss_scale.apply([*gradients, *(row.dy for row in rows)], update, updated)
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
@@ -311,8 +321,7 @@ class State:
     def is_finite(self) -> bool:
         """Whether every number is, slots and averages included."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
-        found = [tf.reduce_all(tf.math.is_finite(part)) for v in numbers for part in _parts(v)]
-        return bool(tf.reduce_all(tf.stack(found)))
+        return bool(all_finite(part for v in numbers for part in blocks(v)))
 
     def save(self) -> dict[str, np.ndarray]:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.
@@ -380,16 +389,6 @@ def _arrays(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str,
     return {
         name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
     }
-
-
-def _parts(variable: tf.Variable) -> Iterator[tf.Tensor]:
-    """Its rows, in blocks: what is computed from a large table takes no memory of its size."""
-    value = tf.convert_to_tensor(variable)
-    if value.shape.rank != 2:
-        yield value
-        return
-    for first in range(0, value.shape[0], _ROWS_AT_ONCE):
-        yield value[first : first + _ROWS_AT_ONCE]
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:

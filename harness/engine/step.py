@@ -117,7 +117,7 @@ class Gradients(NamedTuple):
     """A device's part of the gradients of a batch."""
 
     gradients: list[tf.Tensor | None]
-    """For `State.trainable`, without the loss scale; None for what `products` alone tell."""
+    """For `State.trainable`; None for what `products` alone tell."""
     rows: list[RowGradient]
     """For the tables that are updated by rows, likewise."""
     products: list[ProductGradient]
@@ -127,6 +127,14 @@ class Gradients(NamedTuple):
     judged: Judgement
     called: Called
 
+    def without(self, scale: tf.Tensor) -> "Gradients":
+        """Those of the loss itself, where it was multiplied by a scale."""
+        return self._replace(
+            gradients=[None if g is None else g / scale for g in self.gradients],
+            rows=[row._replace(dy=row.dy / scale) for row in self.rows],
+            products=[product._replace(dy=product.dy / scale) for product in self.products],
+        )
+
 
 def gradients_of(
     call: Caller,
@@ -135,7 +143,7 @@ def gradients_of(
     share: Share,
     all_reduce: AllReduce,
     *,
-    scaled: bool = True,
+    scale: tf.Tensor | None = None,
     model: keras.Model | None = None,
     catch_up: bool = False,
 ) -> Gradients:
@@ -147,12 +155,11 @@ def gradients_of(
         state: of the model; nothing in it is changed, but for what `catch_up` says.
         share: of this device.
         all_reduce: for layers that need all rows.
-        scaled: whether the loss scale, if there is one, is applied on the way.
+        scale: what the loss is multiplied by, and so the gradients; None is 1.
         model: instead of the caller's.
         catch_up: whether rows of tables may make up for what they missed; else none may have
             missed anything.
     """
-    scale = state.loss_scale.scale if scaled and state.loss_scale is not None else None
     with tf.GradientTape() as tape:
         called = call(
             state, share, all_reduce,
@@ -166,11 +173,6 @@ def gradients_of(
             if scale is not None:
                 loss *= scale
     gradients, rows, products, unused = state.gradients(tape, loss, called)
-    if scale is not None:
-        with tf.name_scope("loss_scale"):
-            gradients = [None if g is None else g / scale for g in gradients]
-            rows = [row._replace(dy=row.dy / scale) for row in rows]
-            products = [product._replace(dy=product.dy / scale) for product in products]
     return Gradients(gradients, rows, products, unused, judged, called)
 
 
@@ -196,7 +198,10 @@ class TrainingStep(StepInTwo):
         """The gradients, the numbers that layers keep, and where there are several devices what
         they exchange of tables; then the other changes, the gradients of tables of a device that
         is alone, and the row sums."""
-        found = gradients_of(self._call, self._task, state, share, all_reduce, catch_up=True)
+        scale = state.loss_scale.scale if state.loss_scale is not None else None
+        found = gradients_of(
+            self._call, self._task, state, share, all_reduce, scale=scale, catch_up=True
+        )
         self.unused, judged, called = found.unused, found.judged, found.called
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.

@@ -1,5 +1,7 @@
 """The rule of loss scaling; test_two_devices.py has it in a step of two devices."""
 
+from collections.abc import Sequence
+
 import pytest
 import tensorflow as tf
 
@@ -10,20 +12,28 @@ FINITE = [1.0, -2.0]
 
 def apply(scale: LossScale, *gradients: list[float]) -> tuple[int, bool]:
     """Steps skipped in all, and whether the update counts."""
-    weight = tf.Variable(0.0)
+    weight, told = tf.Variable(0.0), tf.Variable(False)
+
+    def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
+        weight.assign(unscaled[0][0])
+        told.assign(counts)
+
     tf.function(
-        lambda: scale.apply(
-            [tf.constant(g) for g in gradients], lambda *_: weight.assign(1.0), [weight]
-        ),
+        lambda: scale.apply([tf.constant(g) for g in gradients], update, [weight]),
         jit_compile=True,
     )()
-    return int(scale.skipped_steps), bool(weight == 1.0)
+    assert bool(told) is bool(weight != 0.0)
+    return int(scale.skipped_steps), bool(told)
 
 
-def test_a_finite_step_updates_and_keeps_the_scale() -> None:
-    scale = LossScale()
-    assert apply(scale, FINITE, FINITE) == (0, True)
+@pytest.mark.parametrize("for_gpu", [False, True])
+def test_a_finite_step_updates_without_the_scale_and_keeps_it(for_gpu: bool) -> None:
+    scale = LossScale(for_gpu=for_gpu)
+    weight = tf.Variable(0.0)
+    scale.apply([tf.constant(FINITE)], lambda g, _: weight.assign(g[0][1]), [weight])
+    assert float(weight) == -2.0 / 2.0**15
     assert (float(scale.scale), int(scale.finite_steps)) == (2.0**15, 1)
+    assert apply(scale, FINITE, FINITE) == (0, True)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])

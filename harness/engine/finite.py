@@ -1,0 +1,87 @@
+"""Whether numbers are finite; all gradients, on a GPU, by one kernel.
+
+Asked of each gradient, that takes a kernel or two for each, and what XLA would have computed within
+the kernel of an update it computes beforehand, for the question and the update alike.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import tensorflow as tf
+
+_ROWS_AT_ONCE = 2**16
+_PARTS = 31
+"""That the kernel looks at, each by itself. So few answers XLA puts together within the kernel that
+reads whether all are finite."""
+_PART_SHAPE = (8, 2**14)
+"""The longest part that XLA leaves whole."""
+
+
+def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
+    """Its rows, in blocks: what is computed from a large table takes no memory of its size."""
+    value = tf.convert_to_tensor(variable)
+    if value.shape.rank != 2:
+        yield value
+        return
+    for first in range(0, value.shape[0], _ROWS_AT_ONCE):
+        yield value[first : first + _ROWS_AT_ONCE]
+
+
+def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+    """Whether every element of all tensors is: bool []."""
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
+
+
+def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The same, in a program that XLA compiles for a GPU.
+
+    Args:
+        tensors: of static shapes.
+    """
+    found = [origin for tensor in tensors for origin in _origins(tensor)]
+    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in found], axis=0)
+    size = finite.shape[0]
+    columns = math.ceil(size / _PARTS)
+    deep = math.ceil(columns / _PART_SHAPE[1])
+    if deep > _PART_SHAPE[0]:
+        return tf.reduce_all(finite)
+    shape = [deep, _PARTS, math.ceil(columns / deep)]
+    padded = tf.pad(finite, [[0, math.prod(shape) - size]], constant_values=True)
+    parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
+    # Another operation than the first: XLA would make one of both, and divide it in its own way.
+    return tf.reduce_min(tf.cast(parts, tf.float32)) > 0
+
+
+def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
+    """Tensors that are finite if and only if the tensor is, and that XLA computes in any case."""
+    if not tf.is_symbolic_tensor(tensor):
+        return [tensor]
+    op = tensor.op
+    if op.type in ("Identity", "Reshape", "ExpandDims", "StridedSlice", "Cast"):
+        source = op.inputs[0]
+        is_whole = source.shape.num_elements() == tensor.shape.num_elements()
+        widens = source.dtype == tensor.dtype or source.dtype == tf.float16
+        return _origins(source) if is_whole and widens else [tensor]
+    if op.type == "ConcatV2":
+        return [origin for part in op.inputs[:-1] for origin in _origins(part)]
+    if op.type == "AddN" and _is_stack(op):
+        return [origin for part in op.inputs for origin in _origins(part.op.inputs[0])]
+    if op.type == "Sum" and op.inputs[0].op.type == "XlaDotV2":
+        products = op.inputs[0]
+        # Far from float32's limit, so that no sum of them exceeds it.
+        if products.op.inputs[0].dtype == tf.float16 and products.dtype == tf.float32:
+            return [products]
+    return [tensor]
+
+
+def _is_stack(addition: tf.Operation) -> bool:
+    """Whether it puts tensors one behind another along the first axis, as `Stored.join` does."""
+    if any(part.op.type != "Pad" for part in addition.inputs):
+        return False
+    paddings = [tf.get_static_value(part.op.inputs[1]) for part in addition.inputs]
+    if any(padding is None for padding in paddings):
+        return False
+    height = addition.inputs[0].shape[0]
+    ends = sorted((before, height - after) for (before, after), *_ in paddings)
+    return all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ends))

@@ -197,6 +197,7 @@ class Program:
         first: tf.Tensor,
     ) -> Any:
         """Steps [first, first + num_steps) of the batches, traced for one device."""
+        state = self._states[device]
         # The scopes, and those that Keras adds for layers, are what a profile is divided by.
         with tf.name_scope("input"):
             read = batches.reader(
@@ -204,7 +205,7 @@ class Program:
                 num_steps,
                 capacity=capacity,
                 implementation=self._implementation,
-                for_gpu=self._states[device].for_gpu,
+                for_gpu=state.for_gpu,
             )
         keys = self._sums.keys((num_steps, capacity))
         all_reduce = functools.partial(self._sums, device, keys)
@@ -212,19 +213,25 @@ class Program:
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
                 share = read(step)
-            return self._step(self._states[device], share, all_reduce)
+            return self._step(state, share, all_reduce)
 
         if self._row_sums is None:
             assert num_steps == 1, num_steps
             return once(tf.constant(0))
         if self._row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
-        _, sums = tf.while_loop(
-            lambda step, _: step < num_steps,  # a constant, which XLA finds
-            lambda step, sums: (step + 1, sums + once(step)),
-            (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
-            parallel_iterations=1,
-        )
+
+        def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            state.seeds.at(step)
+            return step + 1, sums + once(step)
+
+        with state.seeds.in_loop(num_steps) if state.for_gpu else contextlib.nullcontext():
+            _, sums = tf.while_loop(
+                lambda step, _: step < num_steps,  # a constant, which XLA finds
+                body,
+                (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
+                parallel_iterations=1,
+            )
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: Sequence[AnyBatches]) -> float:

@@ -1,10 +1,12 @@
 """The random seeds of a model's layers, in one variable.
 
 A dropout layer counts its calls in a seed of its own, and on a GPU the update of each would be a
-kernel.
+kernel. In a loop there need be none: nearly every layer draws once in a step, so that its seed
+follows from the number of the step.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
@@ -12,6 +14,8 @@ import tensorflow as tf
 
 from harness.engine.stored import packed
 
+_DRAW = np.array([0, 1])
+"""What a draw adds to a seed."""
 _STRIDE = 1_000_003
 """Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
 
@@ -25,10 +29,44 @@ class Seeds:
     def __init__(self, seeds: Mapping[str, keras.Variable]) -> None:
         self.stored = [packed(seeds)] if seeds else []
         """One, or none where the model has none."""
+        self._draws = np.tile(_DRAW, len(seeds))
+        """One of each seed, int64 [2 for each]."""
+        self._loop: tuple[tf.Tensor, tf.Tensor] | None = None
+        """Of the loop that is traced the values before it and those of its steps."""
+        self._step: tf.Tensor | None = None
+        self._is_behind = False
 
     def values(self) -> dict[str, tf.Tensor]:
         """Of each seed, by name."""
-        return {n: v for held in self.stored for n, v in held.split(held.variable).items()}
+        found: dict[str, tf.Tensor] = {}
+        for held in self.stored:
+            value = tf.convert_to_tensor(held.variable)
+            if self._loop is not None:
+                before, of_steps = self._loop
+                # XLA sees that the difference is 0 where no step changes the variable.
+                value = of_steps[self._step] + (value - before)
+            found |= held.split(value)
+        return found
+
+    @contextlib.contextmanager
+    def in_loop(self, num_steps: int) -> Iterator[None]:
+        """Around a loop of steps in a compiled program, each of which says its number by `at`. To
+        the variable a step adds only by how much its draws differ from one of each seed; those are
+        added after the loop."""
+        for held in self.stored:
+            before = tf.convert_to_tensor(held.variable)
+            self._loop = before, before + np.arange(num_steps)[:, None] * self._draws
+        self._is_behind = False
+        try:
+            yield
+        finally:
+            self._loop = None
+        for held in self.stored if self._is_behind else ():
+            held.variable.assign_add(num_steps * self._draws)
+
+    def at(self, step: tf.Tensor) -> None:
+        """Begins a step of a loop, int32 [], counted from 0."""
+        self._step = step
 
     def spread(self, first: Mapping[str, np.ndarray], share: int) -> None:
         """Makes the seeds of a share of the batch follow from those of the first one."""
@@ -43,20 +81,23 @@ class Seeds:
         after: Mapping[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:
         """The changes of a call with those of seeds as one, from all values before and after it, by
-        name."""
+        name; without it, where a loop knows it already."""
         found = dict(changes)
         for held in self.stored:
             if not found.keys() & held.shapes.keys():
                 continue
+            found = {n: value for n, value in found.items() if n not in held.shapes}
+            variable = tf.convert_to_tensor(held.variable)
+            self._is_behind = self._loop is not None
+            expected = self._draws if self._is_behind else np.zeros_like(self._draws)
             added = [_added(after[name], before[name]) for name in held.shapes]
             known = [constant for constant in added if constant is not None]
-            if len(known) == len(added):
+            if len(known) < len(added):
+                change = held.join(after) - held.join(before) - expected
+                found[self.NAME] = variable + change
+            elif (np.concatenate(known) != expected).any():
                 # In place. What is put together from parts, XLA would write elsewhere and copy.
-                new = tf.convert_to_tensor(held.variable) + np.concatenate(known)
-            else:
-                new = held.join(after)
-            others = {n: value for n, value in found.items() if n not in held.shapes}
-            found = {**others, self.NAME: new}
+                found[self.NAME] = variable + (np.concatenate(known) - expected)
         return found
 
 

@@ -112,7 +112,7 @@ class State:
             ]
             self._weights += together
             self._others = {name: _held(v, own=own) for name, v in others.items()}
-            self._seeds = Seeds(seeds)
+            self.seeds = Seeds(seeds)
             # Keras names the slots by these: see `_stored`.
             aliases = [
                 keras.Variable(v, name=f"weight{index}") for index, v in enumerate(self.trainable)
@@ -125,7 +125,7 @@ class State:
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
-        self._seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
+        self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
 
     @property
     def layer_names(self) -> set[str]:
@@ -181,7 +181,7 @@ class State:
             tables, products: of `Tables.calls` and of `harness.engine.exchange`, which the layers
                 know.
         """
-        values: dict[str, tf.Tensor] = {**self._others, **self._seeds.values()}
+        values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
         for held in weights:
@@ -195,7 +195,7 @@ class State:
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
-        changes = self._seeds.together(changes, given, after)
+        changes = self.seeds.together(changes, given, after)
         called = {name: table for name, table in tables.items() if table is not None}
         added = tf.add_n(losses) if losses else None
         return Called(outputs, changes, weights, added, called, products)
@@ -250,7 +250,7 @@ class State:
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns what `call` would have changed."""
         for name, value in changes.items():
-            own = [held.variable for held in self._seeds.stored if name == Seeds.NAME]
+            own = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
             for variable in own or [self._others[name]]:
                 variable.assign(value)
 
@@ -296,7 +296,7 @@ class State:
         self.tables.settle()
         named = variables_by_name(self._model)
         unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
-        for stored in [*unshared, *self._seeds.stored]:
+        for stored in [*unshared, *self.seeds.stored]:
             for name, value in stored.split(stored.variable).items():
                 named[name].assign(value)
 
@@ -311,7 +311,7 @@ class State:
             stored.variable.assign(stored.join(named))
         for name, variable in self._others.items():
             variable.assign(named[name])
-        for stored in self._seeds.stored if self is first else ():
+        for stored in self.seeds.stored if self is first else ():
             stored.variable.assign(stored.join(named))
         numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
         for own, theirs in numbers:
@@ -351,8 +351,8 @@ class State:
         for when it is its turn."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
-        names = self._seeds.values()
-        self._seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
+        names = self.seeds.values()
+        self.seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
         self.tables.was_trained()  # they may have been saved as they were
 
     def _tables(self) -> list[Stored]:
@@ -368,7 +368,7 @@ class State:
                 found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
         for name, variable in self._others.items():
             found.append(Stored.whole(MODEL_PREFIX + name, variable))
-        found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self._seeds.stored]
+        found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self.seeds.stored]
         for place, variable in enumerate(self.optimizer.variables):
             if slot := re.fullmatch(r"weight(\d+)_(.+)", variable.name):
                 weights = self._weights[int(slot[1])]

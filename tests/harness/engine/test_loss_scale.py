@@ -1,11 +1,17 @@
 """The rule of loss scaling; test_two_devices.py has it in a step of two devices."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from harness.engine.devices import Devices
 from harness.engine.loss_scale import LossScale
+from tests.harness.engine.rig import build_rig
+from tests.harness.random_sets import random_sets
 
 FINITE = [1.0, -2.0]
 
@@ -37,9 +43,11 @@ def test_a_finite_step_updates_without_the_scale_and_keeps_it(for_gpu: bool) -> 
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("place", [0, 1])
-def test_any_gradient_that_is_not_finite_skips_and_halves(wrong: float, place: int) -> None:
-    scale = LossScale()
+@pytest.mark.parametrize(("place", "for_gpu"), [(0, False), (1, False), (1, True)])
+def test_any_gradient_that_is_not_finite_skips_and_halves(
+    wrong: float, place: int, for_gpu: bool
+) -> None:
+    scale = LossScale(for_gpu=for_gpu)
     scale.finite_steps.assign(7)
     gradients = [FINITE, FINITE]
     gradients[place] = [0.0, wrong]
@@ -72,3 +80,37 @@ def test_never_falls_below_1() -> None:
     for _ in range(2):
         apply(scale, [float("nan")])
         assert float(scale.scale) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("CPU", {}), ("GPU", {"gradient_accumulation_steps": 2})]
+)
+def test_the_optimizer_knows_nothing_of_skipped_steps(kind: str, settings: dict[str, Any]) -> None:
+    """Nor does a GPU's program, whose structure it is: here a CPU runs it."""
+    devices = Devices(
+        names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",), memory_bytes=2**30
+    )
+    sets = random_sets(np.random.default_rng(3), rows=32)
+    rig = build_rig(
+        sets,
+        devices=devices,
+        precision="mixed_float16",
+        hidden_units=(40, 40),
+        optimizer=keras.optimizers.Adam(**settings),
+    )
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    (state,) = rig.states
+    assert state.loss_scale is not None
+    start = rig.values()
+    sums = rig.run(call, batches)
+    after = {name: value for name, value in state.save().items() if "loss_scale" not in name}
+    assert after["optimizer/iteration"] == 4
+    rig.set_values(start)
+    state.loss_scale.scale.assign(2.0**120)
+    rig.run(call, batches)
+    assert int(state.loss_scale.skipped_steps) == 4
+    state.loss_scale.scale.assign(2.0**15)
+    np.testing.assert_array_equal(rig.run(call, batches), sums)
+    for name, value in after.items():
+        np.testing.assert_array_equal(state.save()[name], value, err_msg=name)

@@ -64,9 +64,15 @@ class LossScale:
         counts = (steps_after > 0) | (scale_after > scale)
         skipped_after = skipped + tf.cast(~counts, tf.int64)
         before = [tf.convert_to_tensor(variable) for variable in updated]
-        update([gradient / divisor for gradient in gradients], tf.equal(skipped_after, skipped))
+        unscaled = [without(gradient, divisor) for gradient in gradients]
+        update(unscaled, tf.equal(skipped_after, skipped))
         for variable, old in zip(updated, before, strict=True):
             variable.assign(tf.where(finite, variable, old))
         self.scale.assign(scale_after)
         self.finite_steps.assign(steps_after)
         self.skipped_steps.assign(skipped_after)
+
+
+def without(gradient: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """A gradient of any float type, divided by a scale, float32 []."""
+    return tf.cast(tf.cast(gradient, tf.float32) / scale, gradient.dtype)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from harness.engine.exchange import Exchange, product_calls
 from harness.engine.in_two import Step, StepInTwo
+from harness.engine.loss_scale import without
 from harness.engine.normalization import AllReduce, needs_all_rows, over_all_rows
 from harness.engine.state import Called, State
 from harness.engine.tables import ProductGradient, RowGradient
@@ -130,7 +131,7 @@ class Gradients(NamedTuple):
     def without(self, scale: tf.Tensor) -> "Gradients":
         """Those of the loss itself, where it was multiplied by a scale."""
         return self._replace(
-            gradients=[None if g is None else g / scale for g in self.gradients],
+            gradients=[None if g is None else without(g, scale) for g in self.gradients],
             rows=[row._replace(dy=row.dy / scale) for row in self.rows],
             products=[product._replace(dy=product.dy / scale) for product in self.products],
         )

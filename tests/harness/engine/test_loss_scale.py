@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from harness.engine.devices import Devices
 from harness.engine.loss_scale import LossScale
+from harness.model.layers import TableDtype
+from harness.model.network import default_network
 from tests.harness.engine.rig import build_rig
 from tests.harness.random_sets import random_sets
 
@@ -83,10 +85,16 @@ def test_never_falls_below_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [("CPU", {}), ("GPU", {"gradient_accumulation_steps": 2})]
+    ("kind", "settings", "table_dtype"),
+    [
+        ("CPU", {}, "bfloat16"),
+        ("GPU", {"gradient_accumulation_steps": 2}, "float32"),
+    ],
 )
-def test_the_optimizer_knows_nothing_of_skipped_steps(kind: str, settings: dict[str, Any]) -> None:
-    """Nor does a GPU's program, whose structure it is: here a CPU runs it."""
+def test_the_optimizer_knows_nothing_of_skipped_steps(
+    kind: str, settings: dict[str, Any], table_dtype: TableDtype
+) -> None:
+    """Nor in a GPU's program, or its structure, that is: here a CPU runs it."""
     devices = Devices(
         names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",), memory_bytes=2**30
     )
@@ -95,7 +103,13 @@ def test_the_optimizer_knows_nothing_of_skipped_steps(kind: str, settings: dict[
         sets,
         devices=devices,
         precision="mixed_float16",
-        hidden_units=(40, 40),
+        model=default_network(
+            hidden_units=(40, 40),
+            dropout=(0.0, 0.0),
+            table_dtype=table_dtype,
+            num_tokens=sets.num_tokens,
+            num_classes=2,
+        ),
         optimizer=keras.optimizers.Adam(**settings),
     )
     ((dispatch, batches),) = rig.dispatches()

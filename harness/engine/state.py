@@ -264,7 +264,7 @@ class State:
                 self.optimizer.apply(gradients)
                 return
             # Not the optimizer's property, which divides it where gradients are accumulated.
-            (iterations,) = (v.value for v in self.optimizer.variables if v.name == _COMMON[0])
+            iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 
             def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
                 dense = unscaled[: len(gradients)]

@@ -229,7 +229,6 @@ class Built:
         else:
             self._program = engine._evaluation
             rows = setup.rows_to_evaluate(test)
-        self._states = engine.states
         dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
         self.call = dispatch.calls[0]
 
@@ -251,9 +250,10 @@ class Built:
     def arguments(self, device: int) -> list[np.ndarray]:
         """What the device's program takes, in order: the list above, then its variables."""
         function, leaves = self.on_device(device)
-        by_handle = {id(v.handle): v for v in self._states[device].variables}
-        captured = function.get_concrete_function(*leaves).captured_inputs
-        return [t.numpy() for t in [*leaves, *(by_handle[id(handle)] for handle in captured)]]
+        program = function.get_concrete_function(*leaves)
+        by_handle = {id(v.handle): v for v in program.variables}
+        captured = [by_handle[id(handle)] for handle in program.captured_inputs]
+        return [t.numpy() for t in [*leaves, *captured]]
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ class Losses(Observer):
 
 
 def main() -> None:
+    if len(TASK.named) < len(TASK.options):
+        raise ValueError(f"options are {', '.join(TASK.options)}; each is NAME=VALUE")
     settings, network, num_tokens = TASK.named, tutorial_network, protocol.NUM_TOKENS
     if "num_tokens" in settings:
         num_tokens = int(settings.pop("num_tokens"))
@@ -38,7 +40,7 @@ def main() -> None:
             dropout=(0.0, 0.0, 0.0),
             num_tokens=num_tokens,
             num_classes=2,
-            table_dtype=settings.pop("table_dtype"),
+            table_dtype=settings.pop("table_dtype", None),
         )
     rows = harness.RaggedSets(
         values=TASK.values,

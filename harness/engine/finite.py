@@ -40,6 +40,8 @@ def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         tensors: of static shapes.
     """
     found = [origin for tensor in tensors for origin in _origins(tensor)]
+    if not any(tensor.shape.num_elements() for tensor in found):
+        return tf.constant(True)
     finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in found], axis=0)
     size = finite.shape[0]
     columns = math.ceil(size / _PARTS)

@@ -91,7 +91,8 @@ class LookAtGradients(StepInTwo):
         """Counts in the sums."""
         del carried
         size = len(summed) // len(self._exchanges)
-        parts = [list(summed[first : first + size]) for first in range(0, len(summed), size)]
+        starts = [size * place for place in range(len(self._exchanges))]
+        parts = [list(summed[start : start + size]) for start in starts]
         if self._call.num_devices > 1:
             for place, exchange in enumerate(self._exchanges):
                 rows, gradients = exchange.unpacked(parts[place])

@@ -46,11 +46,13 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
     saved = [variable.numpy() for variable in variables]
     for state in states:
         state.tables.freeze(True)
-    yield
-    for variable, value in zip(variables, saved, strict=True):
-        variable.assign(value)
-    for state in states:
-        state.tables.freeze(False)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, saved, strict=True):
+            variable.assign(value)
+        for state in states:
+            state.tables.freeze(False)
 
 
 class Program:

@@ -84,7 +84,7 @@ class Seeds:
         name; without it, where a loop knows it already."""
         found = dict(changes)
         for held in self.stored:
-            if not found.keys() & held.shapes.keys():
+            if self._loop is None and not found.keys() & held.shapes.keys():
                 continue
             found = {n: value for n, value in found.items() if n not in held.shapes}
             variable = tf.convert_to_tensor(held.variable)

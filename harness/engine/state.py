@@ -257,14 +257,21 @@ class State:
     def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by
         theirs; where the loss is scaled and one is not finite, the update is skipped."""
+        # Not the optimizer's property, which divides it where gradients are accumulated.
+        iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
+
+        def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
+            if gradients:
+                self.optimizer.apply(gradients)
+            else:  # all that is trained are tables; then Keras counts no step
+                iterations.assign_add(1)
+
         with tf.name_scope("optimizer"):  # what a profile calls it
             if self.loss_scale is None:
                 if self.tables.all:
                     gradients = self.tables.apply(gradients, rows, True)
-                self.optimizer.apply(gradients)
+                apply_dense(gradients)
                 return
-            # Not the optimizer's property, which divides it where gradients are accumulated.
-            iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 
             def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
                 dense = unscaled[: len(gradients)]
@@ -275,7 +282,7 @@ class State:
                 # Taken back beforehand, the count is what the update has made of it: on a GPU one
                 # kernel counts and computes what follows from the count, as without a scale.
                 iterations.assign_sub(tf.cast(~counts, iterations.dtype))
-                self.optimizer.apply(dense)
+                apply_dense(dense)
 
             # Adafactor holds int32 numbers in the place of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]

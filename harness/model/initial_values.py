@@ -20,14 +20,17 @@ def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Calla
 
     Keras draws all at once and then scales and shifts them, each into a new array: three times the
     matrix. This is for `VarianceScaling` of uniform distribution, as Glorot's, He's and LeCun's
-    are, with a number as its seed. Other initializers are returned as they are.
+    are, with a number as its seed. Other initializers are returned as they are, and classes of the
+    user's own that draw otherwise.
 
     Args:
         initializer: of Keras.
         block_numbers: about how many are drawn at a time; a smaller matrix is left to Keras.
     """
+    scaling = keras.initializers.VarianceScaling
     uniform = (
-        isinstance(initializer, keras.initializers.VarianceScaling)
+        isinstance(initializer, scaling)
+        and type(initializer).__call__ is scaling.__call__
         and initializer.distribution == "uniform"
         and initializer.input_axes is None
         and initializer.output_axes is None

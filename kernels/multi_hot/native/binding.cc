@@ -2,6 +2,7 @@
 //
 // Shapes: B rows, V num_tokens, H units, N values.
 #include <cstdint>
+#include <stdexcept>
 
 #include "calls.h"
 #include "product.h"
@@ -20,8 +21,11 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s 
   const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
   const auto weights = weights_of(rest, values.element_count());
   return run_with_sets(values, splits, weights, V, unique, [&](const Sets& sets) -> std::string {
-    TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data(), nullptr};
-    const auto room = [&](const auto& buffer) { return static_cast<int64_t>(buffer.element_count()); };
+    TransposedIndex index = {ends->typed_data(), ends->dimensions()[0], rows->typed_data(),
+                             nullptr};
+    const auto room = [](const auto& buffer) {
+      return static_cast<int64_t>(buffer.element_count());
+    };
     bool fits = index.admits(sets.num_rows) &&
                 room(*rows) >= sets.num_values + TransposedIndex::kSlack;
     if (sets.weights != nullptr) {
@@ -29,7 +33,7 @@ ffi::Error backward_call(ffi::ThreadPool pool, Floats dy, Int32s values, Int64s 
       fits = fits && placed.has_value() && room(**placed) >= sets.num_values;
       if (fits) index.weights = (*placed)->typed_data();
     }
-    if (!fits) return "the workspace of the index is too small";
+    if (!fits) throw std::logic_error("the workspace of the index is too small");
     return backward(sets, dy.typed_data(), H, index, dw->typed_data(), pool);
   });
 }

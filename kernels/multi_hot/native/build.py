@@ -131,8 +131,8 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
 
 @contextlib.contextmanager
 def built_meanwhile() -> Iterator[None]:
-    """Build the library on another thread while the context imports TensorFlow and reads data.
-    Raises nothing: whoever needs the library calls `build`, which waits for that thread."""
+    """Build the library on another thread, which the context's end waits for. Raises nothing:
+    whoever needs the library calls `build`, which waits for that thread."""
     tensorflow = importlib.util.find_spec("tensorflow")
     if tensorflow is None or tensorflow.origin is None:
         yield

@@ -42,8 +42,8 @@ ffi::ErrorOr<const float*> weights_in(const Floats& weights, int64_t num_values)
   return ffi::Unexpected(ffi::Error::InvalidArgument("there must be one weight for each value"));
 }
 
-// Returns the weights [N] that are the last operand; null where there are none, so that an id counts
-// once.
+// Returns the weights [N] that are the last operand; null where there are none, so that an id
+// counts once.
 ffi::ErrorOr<const float*> weights_of(ffi::RemainingArgs& rest, int64_t num_values) {
   if (rest.size() == 0) return nullptr;
   auto weights = rest.get<Floats>(0);

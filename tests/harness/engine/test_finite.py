@@ -15,6 +15,11 @@ from harness.engine.stored import Stored
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
+def test_of_nothing_all_is_finite() -> None:
+    assert all_finite_by_one_kernel([])
+    assert all_finite_by_one_kernel([tf.zeros([0, 3])])
+
+
 @pytest.mark.parametrize("size", [1, 30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
 def test_any_element_of_any_size(size: int) -> None:
     """From a part of one element up to more than XLA leaves whole."""

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from harness.engine.devices import Devices
 from harness.engine.loss_scale import LossScale
-from harness.model.layers import TableDtype
+from harness.model.layers import MultiHotDense, TableDtype
 from harness.model.network import default_network
+from kernels.multi_hot.table_rules import Rule
 from tests.harness.engine.rig import build_rig
 from tests.harness.random_sets import random_sets
 
@@ -128,3 +129,27 @@ def test_the_optimizer_knows_nothing_of_skipped_steps(
     np.testing.assert_array_equal(rig.run(call, batches), sums)
     for name, value in after.items():
         np.testing.assert_array_equal(state.save()[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_model_of_a_table_alone_counts_its_steps(precision: str) -> None:
+    """Keras counts none where it has no dense gradient to apply."""
+    sets = random_sets(np.random.default_rng(3), rows=32)
+
+    def table(inputs: Any) -> Any:
+        return MultiHotDense(1, sets.num_tokens, use_bias=False, dtype=precision)(inputs)
+
+    rig = build_rig(
+        sets, model=table, precision=precision, rule=Rule("lazy_adam"), optimizer="adam"
+    )
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    (state,) = rig.states
+    rig.run(call, batches)
+    assert state.save()["optimizer/iteration"] == 4
+    if state.loss_scale is not None:
+        state.loss_scale.scale.assign(2.0**120)
+        rig.run(call, batches)
+        assert int(state.loss_scale.skipped_steps) == 4
+        assert state.save()["optimizer/iteration"] == 4
+    assert all(np.isfinite(value).all() for value in state.save().values())

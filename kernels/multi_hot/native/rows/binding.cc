@@ -1,7 +1,10 @@
 // Custom calls for the touched rows of a table, and products of a bfloat16 table. An update changes
-// the table and what belongs to it in place: XLA is told that these results are the operands' own memory.
+// the table and what belongs to it in place: XLA is told that these results are the operands' own
+// memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
+#include <stdexcept>
+
 #include "../calls.h"
 #include "large_pages.h"
 #include "table_update.h"
@@ -41,7 +44,7 @@ ffi::Error touch_call(ffi::ThreadPool pool, Int32s values, Int64s splits, Floats
         static_cast<int64_t>(rows->element_count()) < N ||
         static_cast<int64_t>(entries->element_count()) < N ||
         (index.num_buckets & (index.num_buckets - 1)) != 0) {
-      return std::string("the workspace of the touched rows is too small");
+      throw std::logic_error("the workspace of the touched rows is too small");
     }
     return touch(sets, index, pool);
   });

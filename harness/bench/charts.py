@@ -82,7 +82,8 @@ METRICS = {
 
 
 def write_hparams(results: Results, folder: Path) -> None:
-    """Writes event files into `folder`: the experiment's, and one run for each measured cell.
+    """Writes event files into `folder`: the experiment's, and one run for each measured cell; none
+    where no cell was measured.
 
     The settings are columns to filter and sort by, each `auto` replaced by what it came to.
 
@@ -96,6 +97,8 @@ def write_hparams(results: Results, folder: Path) -> None:
 
     summaries = [summarize(cell, results.rows) for cell in results.cells]
     measured = [(s, s.figures) for s in summaries if s.figures is not None]
+    if not measured:
+        return
     domains = {axis: summary_v2.Discrete({_setting(s, axis) for s, _ in measured}) for axis in AXES}
     rows = []
     for summary, figures in measured:

@@ -46,13 +46,12 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
     saved = [variable.numpy() for variable in variables]
     for state in states:
         state.tables.freeze(True)
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, saved, strict=True):
-            variable.assign(value)
-        for state in states:
-            state.tables.freeze(False)
+    yield
+    # Not after a failure: what a program that ran out of memory was given may be freed by now.
+    for variable, value in zip(variables, saved, strict=True):
+        variable.assign(value)
+    for state in states:
+        state.tables.freeze(False)
 
 
 class Program:

@@ -9,7 +9,7 @@ a GPU cannot reach them.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from harness.engine.seeds import Seeds
 from harness.engine.small_gradients import by_fewer_kernels
 from harness.engine.stored import (
     Stored,
+    arrays_of,
     as_dtype,
     held_together,
     is_seed,
@@ -296,7 +297,7 @@ class State:
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
         table it may be some rows."""
-        return _arrays(zip([*self._weights, *self._tables()], values, strict=True))
+        return arrays_of(zip([*self._weights, *self._tables()], values, strict=True))
 
     def write_to_model(self) -> None:
         """Gives the model's own variables the values that the first state does not share."""
@@ -389,13 +390,6 @@ class State:
                 Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
             ]
         return found
-
-
-def _arrays(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:
-    """Copies of what tensors like the variables hold, by name."""
-    return {
-        name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
-    }
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:

@@ -5,7 +5,7 @@ longer to launch than to run. In one variable they take one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,13 @@ def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list
 def is_seed(variable: keras.Variable) -> bool:
     """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
     return bool(variable.name == "seed_generator_state")
+
+
+def arrays_of(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:
+    """Copies of what tensors like the variables hold, by name."""
+    return {
+        name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
+    }
 
 
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:

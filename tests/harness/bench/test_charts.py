@@ -67,3 +67,8 @@ def test_every_measured_cell_is_a_run_with_its_figures(tmp_path: Path) -> None:
     assert rates == {"gather": pytest.approx(1.5e5), "native": pytest.approx(3e5)}
     assert all(g.hparams["steps_per_dispatch"].number_value == 20 for g in groups.session_groups)
     assert all(g.hparams["batch_size"].number_value == 500 for g in groups.session_groups)
+
+
+def test_without_a_measured_cell_there_is_no_run(tmp_path: Path) -> None:
+    write_hparams(results(row(CELL, 0, None)), tmp_path)
+    assert list(tmp_path.iterdir()) == []

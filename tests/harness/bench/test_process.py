@@ -8,27 +8,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.bench import measure as measure_module
 from harness.bench import process as process_module
 from harness.bench.measure import Side, measure, measure_pair
 from harness.bench.process import (
     PROTOCOL_VERSION,
     MeasuredProcess,
 )
+from harness.bench.results import RESULTS_FILE_NAME, read_results
 from harness.child import OWN_CODE, ProcessEndedError
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL
-from tests.harness.cli.runs import environment
+from tests.harness.cli.runs import command_line, environment
 
 ROWS = 1_000
 
@@ -165,22 +165,21 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"
 
 
-class Limited(MeasuredProcess):
-    """A process that may have 8 GiB."""
-
-    def __init__(self, settings: Mapping[str, Any], **options: Any) -> None:
-        super().__init__(settings, **options)
-        resource.prlimit(self.pid, resource.RLIMIT_AS, (8 * 2**30,) * 2)
-
-
-def test_too_little_memory_ends_a_cell_and_not_the_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = SyntheticOptions(synthetic_rows=2_500, synthetic_tokens=2**20)
-    store.save(synthetic_corpus(options), tmp_path / "wide", held_out_rows=200)
-    # The dense matrix of 2,300 rows is 9 GiB.
-    settings = small(tmp_path / "wide", implementation="dense", batch_size=2_300)
-    monkeypatch.setattr(measure_module, "MeasuredProcess", Limited)
-    row = measure(CELL, settings, repeat=0, seconds=None, steps=1)
-    assert (row.status, row.figures) == ("out of memory", None)
-    assert "memory" in row.note
+def test_too_little_memory_ends_a_cell_and_not_the_sweep(tmp_path: Path) -> None:
+    # The dense matrix of 2,000 rows is 7.8 GiB; 8 may be had for all.
+    flags = ["--synthetic-rows", 2_500, "--synthetic-tokens", 2**20, "--batch-size", 2_000, 8]
+    flags += ["--implementation", "dense", "--hidden-units", 8, "--dropout", 0, "--steps", 1]
+    flags += ["--input", "stream", "--repeats", 1, "--plot", "off", "--bench-dir", tmp_path]
+    done = subprocess.run(
+        command_line("bench", *flags),
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "out of memory" in done.stdout
+    rows = read_results(tmp_path / RESULTS_FILE_NAME).rows
+    assert [(r.cell.batch_size, r.status) for r in rows] == [(2_000, "out of memory"), (8, "ok")]
+    assert "memory" in rows[0].note

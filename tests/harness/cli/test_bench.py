@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.measure import Side
 from harness.bench.results import (
     RESULTS_FILE_NAME,
-    Cell,
-    Pair,
     Results,
     read_results,
     write_results,
 )
 from harness.bench.sweep import Recorder, cells
-from harness.cli import bench_run
 from harness.cli import main as command_line_module
 from harness.cli.bench import BenchConfig, GridConfig
 from harness.cli.bench_run import settings_of
@@ -159,10 +155,11 @@ def test_nothing_to_compare_with(
     assert all(part in result.err for part in parts), result.err
 
 
-def test_two_settings_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last of three pairs of processes, after two of an earlier call. What becomes of a pair is
-    tested by itself."""
+def test_two_settings_in_turn(tmp_path: Path) -> None:
+    """The last of three pairs of processes, after two of an earlier call, which the other tests of
+    such pairs start."""
     path = tmp_path / "other.toml"
+    # So much work that no machine misses it.
     path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")
     grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
     flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
@@ -177,24 +174,15 @@ def test_two_settings_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     recorder = Recorder(
         folder, load_configured(config.data), dataclasses.asdict(config), resume=False
     )
-
-    def measured_pair(repeat: int) -> Pair:
-        done = pair(repeat, (1.0 + 0.01 * repeat,) * 24)
-        return dataclasses.replace(done, cell=cell, examples_per_second_b=2.7e5)
-
-    def measure_pair(asked: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-        assert (asked, seconds) == (cell, 0.1)
-        assert (a.settings["hidden_units"], b.settings["hidden_units"]) == ((256, 256), (8,))
-        assert a.settings["batch_size"] == b.settings["batch_size"] == 200
-        return measured_pair(repeat)
-
     for repeat in range(2):
-        recorder.add(measured_pair(repeat))
-    monkeypatch.setattr(bench_run, "measure_pair", measure_pair)
+        done = pair(repeat, (1.0,) * 24)
+        recorder.add(dataclasses.replace(done, cell=cell, examples_per_second_b=2.7e5))
     result = call(*words, "--resume")
     assert (result.code, result.err) == (0, "")
-    assert "B / A 2.700" in result.out
-    assert [p.repeat for p in read_results(folder).pairs] == [0, 1, 2]
+    assert "failed: " not in result.out  # on a busy machine it may be inconclusive
+    pairs = read_results(folder).pairs
+    assert [p.repeat for p in pairs] == [0, 1, 2]
+    assert all(p.examples_per_second_b > p.examples_per_second_a for p in pairs)
 
 
 def measured(rate: float) -> Results:

@@ -108,12 +108,12 @@ def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -
     assert_same(*both.values())
 
 
-@pytest.mark.parametrize("kind", ["sgd", "lazy_adam", "exact_adam"])
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "lazy_adam", "exact_adam"])
 def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any) -> None:
     """As by one device, with weights of ids and a clip norm too; what devices exchange is not of
     the table's size."""
     rng = np.random.default_rng()
-    weighted = kind == "lazy_adam"
+    weighted = kind == "adagrad"
     sets = random_sets(rng, rows=45, num_tokens=4_000, unique=not weighted, weighted=weighted)
     native = kind == "exact_adam"
     if native and find_compiler() is None:

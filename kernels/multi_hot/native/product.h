@@ -64,17 +64,18 @@ std::string forward(const Sets& sets, const Element* table, int64_t units, float
     for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
       const int32_t* ids = sets.values + sets.splits[row];
       int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
+      int64_t num_ahead = sets.splits[end] - sets.splits[row];
       if (sets.weights != nullptr) {  // a repeated id is one more summand
         const Weighted scale = {sets.weights + sets.splits[row]};
-        sum_rows(table, units, ids, num_ids, y + row * units, scale);
+        sum_rows(table, units, ids, num_ids, num_ahead, y + row * units, scale);
         continue;
       }
       if (!sets.unique) {
         const auto& distinct = first_occurrences.of(ids, ids + num_ids, sets.num_tokens);
         ids = distinct.data();
-        num_ids = static_cast<int64_t>(distinct.size());
+        num_ids = num_ahead = static_cast<int64_t>(distinct.size());
       }
-      sum_rows(table, units, ids, num_ids, y + row * units, Unweighted());
+      sum_rows(table, units, ids, num_ids, num_ahead, y + row * units, Unweighted());
     }
   });
   return in_range ? "" : describe_id_fault(sets);
@@ -102,13 +103,14 @@ std::string backward(const Sets& sets, const float* dy, int64_t units, const Tra
       for (int64_t id = begin; id < end; ++id) {
         const int64_t num_rows =
             weighted_holders_of(id, sets, index, scratch.data(), weights.data());
-        sum_rows(dy, units, scratch.data(), num_rows, dw + id * units, Weighted{weights.data()});
+        sum_rows(dy, units, scratch.data(), num_rows, num_rows, dw + id * units,
+                 Weighted{weights.data()});
       }
       return;
     }
     for (int64_t id = begin; id < end; ++id) {
       const int64_t num_rows = holders_of(id, sets, index, scratch.data());
-      sum_rows(dy, units, scratch.data(), num_rows, dw + id * units, Unweighted());
+      sum_rows(dy, units, scratch.data(), num_rows, num_rows, dw + id * units, Unweighted());
     }
   });
   return "";

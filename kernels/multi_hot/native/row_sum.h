@@ -73,15 +73,17 @@ struct Weighted {
 // are computed twice with the same result, which avoids masks and a scalar tail.
 template <int W, int K, class Element, class Scale>
 inline void sum_columns(const Element* matrix, int64_t stride, const int32_t* picked,
-                        int64_t num_picked, int64_t last, float* out, Scale scale) {
+                        int64_t num_picked, int64_t num_ahead, int64_t last, float* out,
+                        Scale scale) {
   using Floats = typename Vector<W>::Floats;
   // K is a constant and the loops over it are unrolled, so the sums stay in registers. Without the
   // pragmas GCC keeps this array in memory, which makes the whole kernel three times slower.
   Floats sums[K] = {};
   for (int64_t i = 0; i < num_picked; ++i) {
     const Element* row = matrix + picked[i] * stride;
-    if (i + kPrefetchRows < num_picked) {
-      const auto* ahead = reinterpret_cast<const char*>(matrix + picked[i + kPrefetchRows] * stride);
+    if (i + kPrefetchRows < num_ahead) {
+      const auto* ahead =
+          reinterpret_cast<const char*>(matrix + picked[i + kPrefetchRows] * stride);
       constexpr int kBytes = K * W * sizeof(Element);
 #pragma GCC unroll 8
       for (int byte = 0; byte < kBytes; byte += kCacheLineBytes) __builtin_prefetch(ahead + byte);
@@ -98,29 +100,34 @@ inline void sum_columns(const Element* matrix, int64_t stride, const int32_t* pi
 // As above for `num_columns` columns, W <= num_columns <= 8 W.
 template <int W, class Element, class Scale>
 void sum_block(const Element* matrix, int64_t stride, const int32_t* picked, int64_t num_picked,
-               int64_t num_columns, float* out, Scale scale) {
+               int64_t num_ahead, int64_t num_columns, float* out, Scale scale) {
   const int64_t last = num_columns - W;
+  const auto sum = [&](auto num_vectors) {
+    sum_columns<W, decltype(num_vectors)::value>(matrix, stride, picked, num_picked, num_ahead, last,
+                                                 out, scale);
+  };
   switch ((num_columns + W - 1) / W) {
-    case 1: return sum_columns<W, 1>(matrix, stride, picked, num_picked, last, out, scale);
-    case 2: return sum_columns<W, 2>(matrix, stride, picked, num_picked, last, out, scale);
-    case 3: return sum_columns<W, 3>(matrix, stride, picked, num_picked, last, out, scale);
-    case 4: return sum_columns<W, 4>(matrix, stride, picked, num_picked, last, out, scale);
-    case 5: return sum_columns<W, 5>(matrix, stride, picked, num_picked, last, out, scale);
-    case 6: return sum_columns<W, 6>(matrix, stride, picked, num_picked, last, out, scale);
-    case 7: return sum_columns<W, 7>(matrix, stride, picked, num_picked, last, out, scale);
-    default: return sum_columns<W, 8>(matrix, stride, picked, num_picked, last, out, scale);
+    case 1: return sum(std::integral_constant<int, 1>());
+    case 2: return sum(std::integral_constant<int, 2>());
+    case 3: return sum(std::integral_constant<int, 3>());
+    case 4: return sum(std::integral_constant<int, 4>());
+    case 5: return sum(std::integral_constant<int, 5>());
+    case 6: return sum(std::integral_constant<int, 6>());
+    case 7: return sum(std::integral_constant<int, 7>());
+    default: return sum(std::integral_constant<int, 8>());
   }
 }
 
 // out[c] = sum over i of scale(i, matrix[picked[i], c]) for c in [0, num_columns), any
 // num_columns >= 1.
-// `picked` must be valid row numbers; each sum runs in the order of `picked`.
+// `picked` must be valid row numbers; each sum runs in the order of `picked`. `num_ahead`, at least
+// `num_picked`, is how many of them there are to prefetch: the next sums' follow.
 template <class Element, class Scale>
 inline void sum_rows(const Element* matrix, int64_t num_columns, const int32_t* picked,
-                     int64_t num_picked, float* out, Scale scale) {
+                     int64_t num_picked, int64_t num_ahead, float* out, Scale scale) {
   const int64_t stride = num_columns;
   const auto sum = [&](auto width, int64_t begin, int64_t columns) {
-    sum_block<decltype(width)::value>(matrix + begin, stride, picked, num_picked, columns,
+    sum_block<decltype(width)::value>(matrix + begin, stride, picked, num_picked, num_ahead, columns,
                                       out + begin, scale);
   };
   if (num_columns < 4) return sum(std::integral_constant<int, 1>(), 0, num_columns);

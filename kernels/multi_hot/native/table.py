@@ -22,12 +22,15 @@ from kernels.multi_hot.touched import Touched
 
 Tensor = Any
 
-_MAX_CHUNKS = 16
+_CHUNKS = 16
+"""Or as many as there are cores: more than two threads need, so that one that starts late does
+less."""
 _VALUES_PER_CHUNK = 4096
 """At least: fewer are counted faster by one thread."""
-_IDS_PER_BUCKET = 4096
-"""At most, up to the vocabularies that _BUCKETS allows: their counts fit the first cache."""
-_BUCKETS = (64, 2048)
+_IDS_PER_BUCKET = 16_384
+"""At most, up to the vocabularies that _BUCKETS allows: their counts fit the second cache."""
+_BUCKETS = (16, 2048)
+_BUCKETS_PER_CORE = 4
 
 
 class _Index(NamedTuple):
@@ -45,9 +48,11 @@ def touch(problem: Problem) -> Touched:
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     num_weights = 0 if problem.weights is None else N
-    num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // _VALUES_PER_CHUNK))
+    num_cores = os.cpu_count() or 1
+    num_chunks = max(1, min(max(_CHUNKS, num_cores), N // _VALUES_PER_CHUNK))
+    wanted = max(_BUCKETS_PER_CORE * num_cores, V / _IDS_PER_BUCKET)
     num_buckets = _BUCKETS[0]
-    while num_buckets < min(_BUCKETS[1], V / _IDS_PER_BUCKET):
+    while num_buckets < min(_BUCKETS[1], wanted):
         num_buckets *= 2
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
@@ -66,7 +71,7 @@ def touch(problem: Problem) -> Touched:
             tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
             tf.TensorSpec([num_weights], tf.float32),
         ],
-        attributes=num_tokens,
+        attributes=num_tokens | {"unique": problem.unique},
     )
     words = tf.TensorSpec([workspace_words(N, V, 0)], tf.int32)
     cuda = Kernel(target="multi_hot_cuda_touch", workspace=[words], attributes=num_tokens)

@@ -21,24 +21,25 @@ namespace {
 
 using Counts = ffi::Result<Int32s>;
 constexpr char kNumTokens[] = "num_tokens";
+constexpr char kUnique[] = "unique";
 
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], spans [n, 2], rows [N], num [1],
 // weights [N], and workspace: entries [N], counts [C + 2, K], weights [N]. Without weights all of
 // theirs are empty.
 ffi::Error touch_call(ffi::ThreadPool pool, Int32s values, Int64s splits, Floats weights,
-                      ffi::Attr<int64_t, kNumTokens> num_tokens, Counts ids, Counts spans,
-                      Counts rows, Counts num, ffi::Result<Floats> own,
+                      ffi::Attr<int64_t, kNumTokens> num_tokens, ffi::Attr<bool, kUnique> unique,
+                      Counts ids, Counts spans, Counts rows, Counts num, ffi::Result<Floats> own,
                       ffi::Result<Int64s> entries, Counts counts, ffi::Result<Floats> placed) {
   ffi::ErrorOr<const float*> given = nullptr;
   if (weights.element_count() > 0) given = weights_in(weights, values.element_count());
-  return run_with_sets(values, splits, given, *num_tokens, false, [&](const Sets& sets) {
+  return run_with_sets(values, splits, given, *num_tokens, *unique, [&](const Sets& sets) {
     const bool weighted = sets.weights != nullptr;
     const TouchedIndex index = {
         ids->typed_data(), spans->typed_data(), rows->typed_data(),
         weighted ? own->typed_data() : nullptr, num->typed_data(),
-        reinterpret_cast<Entry*>(entries->typed_data()), placed->typed_data(),
-        counts->typed_data(), static_cast<int64_t>(ids->element_count()),
-        counts->dimensions()[0] - 2, counts->dimensions()[1]};
+        entries->typed_data(), placed->typed_data(), counts->typed_data(),
+        static_cast<int64_t>(ids->element_count()), counts->dimensions()[0] - 2,
+        counts->dimensions()[1]};
     const int64_t N = sets.num_values;
     if (index.num_slots < std::min(N, sets.num_tokens) || index.num_chunks < 1 ||
         static_cast<int64_t>(rows->element_count()) < N ||

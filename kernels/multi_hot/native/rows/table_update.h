@@ -39,6 +39,20 @@ inline uint32_t scrambled(uint32_t x) {
   return x ^ (x >> 16);
 }
 
+// The sum of products of two vectors, in the processor's own width: the compiler would have to keep
+// the order of the summands, each of which would wait for the one before.
+inline float inner_product(const float* a, const float* b, int64_t count) {
+  typename Vector<kLanes>::Floats wide = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    wide += load_columns<kLanes>(a + i) * load_columns<kLanes>(b + i);
+  }
+  float sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += wide[lane];
+  for (; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 // A row of the table. One of bfloat16 is rounded up or down by chance, in proportion to how near
 // either is (stochastic rounding: Gupta et al., "Deep Learning with Limited Numerical Precision",
 // 2015), so that steps below its precision count on average. The chance follows from the id and the
@@ -105,9 +119,7 @@ struct RowAdagrad {
   }
   void operator()(int64_t id, const float* gradient) const {
     const Row<Element> w(table, id, units, step);
-    float squares = 0;
-    for (int64_t c = 0; c < units; ++c) squares += gradient[c] * gradient[c];
-    const float factor = scalars.factor;
+    const float squares = inner_product(gradient, gradient, units), factor = scalars.factor;
     sums[id] += factor * factor * squares / static_cast<float>(units);
     const float rate = scalars.rate * factor / std::sqrt(sums[id] + scalars.epsilon);
     for (int64_t c = 0; c < units; ++c) w.subtract(c, rate * gradient[c]);
@@ -209,22 +221,7 @@ struct CatchUp {
     while (count > 0) {  // the rates are a ring
       const int64_t from = after % num_rates, run = std::min(count, num_rates - from);
       const float* rate = rates + from;
-      for (int j = 0; j < kTerms; ++j) {
-        typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
-        const float* term = terms + j * length;
-        Floats wide = {};
-        int64_t i = 0;
-        for (; i + kLanes <= run; i += kLanes) {
-          Floats a, b;
-          std::memcpy(&a, rate + i, sizeof(a));
-          std::memcpy(&b, term + i, sizeof(b));
-          wide += a * b;
-        }
-        float sum = 0;
-        for (int lane = 0; lane < kLanes; ++lane) sum += wide[lane];
-        for (; i < run; ++i) sum += rate[i] * term[i];
-        sums[j] += sum;
-      }
+      for (int j = 0; j < kTerms; ++j) sums[j] += inner_product(rate, terms + j * length, run);
       terms += run;
       after += run;
       count -= run;
@@ -234,16 +231,20 @@ struct CatchUp {
 
 constexpr int64_t kSlotsAhead = 4;
 
-// Writes the gradient [H] of a slot's row. One copy of the loop serves all optimizers.
-__attribute__((noinline)) inline void sum_gradient(const TouchedIndex& index, int64_t slot,
-                                                   const float* dy, int64_t units,
-                                                   float* gradient) {
+// Returns the gradient [H] of a slot's row: in `buffer` [H], or where it is a row of dy, that. Rows of
+// the index before `end` are read ahead. One copy of the loop serves all optimizers.
+__attribute__((noinline)) inline const float* gradient_of(const TouchedIndex& index, int64_t slot,
+                                                          int64_t end, const float* dy,
+                                                          int64_t units, float* buffer) {
   const int64_t from = index.spans[2 * slot], count = index.spans[2 * slot + 1] - from;
+  const int32_t* rows = index.rows + from;
   if (index.weights != nullptr) {
-    sum_rows(dy, units, index.rows + from, count, gradient, Weighted{index.weights + from});
-  } else {
-    sum_rows(dy, units, index.rows + from, count, gradient, Unweighted());
+    sum_rows(dy, units, rows, count, end - from, buffer, Weighted{index.weights + from});
+    return buffer;
   }
+  if (count == 1) return dy + *rows * units;  // as most ids have it
+  sum_rows(dy, units, rows, count, end - from, buffer, Unweighted());
+  return buffer;
 }
 
 // Calls take(slot, id, gradient) for each touched row, from some threads at a time. Each gradient is
@@ -258,10 +259,11 @@ void for_each_gradient(const TouchedIndex& index, const float* dy, int64_t units
     for (int64_t slot = begin; slot < std::min(begin + kSlotsAhead, end); ++slot) {
       prefetch(index.ids[slot]);
     }
+    const int64_t rows_end = begin < end ? index.spans[2 * end - 1] : 0;
     for (int64_t slot = begin; slot < end; ++slot) {
       if (slot + kSlotsAhead < end) prefetch(index.ids[slot + kSlotsAhead]);
-      sum_gradient(index, slot, dy, units, buffer.data());
-      take(slot, index.ids[slot], buffer.data());
+      take(slot, index.ids[slot],
+           gradient_of(index, slot, rows_end, dy, units, buffer.data()));
     }
   });
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../parallel.h"
@@ -21,11 +22,6 @@ namespace multi_hot {
 // number of columns, and so do 16 numbers of a slot: no two threads write to one line.
 constexpr int kGroupBits = 4;
 
-struct Entry {
-  int32_t place;  // of the id in its bucket
-  int32_t row;
-};
-
 // What the caller provides, so that XLA can plan it.
 struct TouchedIndex {
   int32_t* ids;      // [n] distinct ids, -1 from `num` on; bucket by bucket, ascending in each
@@ -33,7 +29,7 @@ struct TouchedIndex {
   int32_t* rows;     // [N] ascending within an id, each once
   float* weights;    // [N] of each of `rows`, added up; null where the sets have none
   int32_t* num;      // [1] distinct ids
-  Entry* entries;    // [N] workspace
+  int64_t* entries;  // [N] workspace
   float* placed;     // [N] workspace: weights in the order of `entries`
   int32_t* counts;   // [C + 2, K] workspace
   int64_t num_slots;    // n
@@ -64,85 +60,112 @@ struct Buckets {
   }
 };
 
+// An entry in a bucket, in one word: the place of its id, then its row.
+template <class Word>
+struct Packing {
+  int row_bits = 0;
+
+  explicit Packing(int64_t num_rows) {
+    while ((int64_t{1} << row_bits) < num_rows) ++row_bits;
+  }
+  bool admits(int64_t num_places) const {
+    return num_places - 1 <= static_cast<int64_t>((~Word{0} >> 1) >> row_bits);
+  }
+  Word pack(int64_t place, int64_t row) const {
+    return static_cast<Word>(place) << row_bits | static_cast<Word>(row);
+  }
+  int64_t place(Word word) const { return static_cast<int64_t>(word >> row_bits); }
+  int32_t row(Word word) const {
+    return static_cast<int32_t>(word & ((Word{1} << row_bits) - 1));
+  }
+};
+
+// The distinct ids of a bucket and where their rows end, over its entries once these are sorted.
+struct Found {
+  int32_t* ids;
+  int32_t* ends;
+  int64_t stride;
+};
+
 // Sorts a bucket's entries by id. One per thread, kept between calls; between buckets all counts are
 // 0.
 class Grouping {
  public:
   // Writes the rows of each id to `rows` [from the bucket's begin on], and over the entries the
   // distinct ids with the end of their rows, counted from the begin. Returns the number of ids.
-  int64_t group(Entry* entries, int64_t count, const float* placed, int64_t bucket,
-                const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
-    if (static_cast<int64_t>(counts_.size()) < num_places) {
-      states_.resize(num_places);
-      counts_.resize(num_places, 0);
+  template <class Word>
+  int64_t group(const Word* entries, int64_t count, Packing<Word> packing, const float* placed,
+                bool unique, int64_t bucket, const Buckets& buckets, int64_t num_places,
+                int32_t* rows, float* weights, Found found) {
+    if (static_cast<int64_t>(cursors_.size()) < num_places) {
+      places_.resize(num_places);  // from here on nothing throws
+      cursors_.resize(num_places, 0);
     }
-    found_.clear();
-    found_.reserve(std::min(count, num_places));  // from here on nothing throws
-    int32_t* counts = counts_.data();
-    State* states = states_.data();
-    for (int64_t i = 0; i < count; ++i) ++counts[entries[i].place];
+    int32_t* cursors = cursors_.data();
+    int32_t* places = places_.data();
+    for (int64_t i = 0; i < count; ++i) ++cursors[packing.place(entries[i])];
+    int64_t num_found = 0;
     int32_t begin = 0;
     for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
       int32_t any = 0;
-      for (int64_t k = 0; k < 1 << kGroupBits; ++k) any |= counts[group + k];
+      for (int64_t k = 0; k < 1 << kGroupBits; ++k) any |= cursors[group + k];
       if (any == 0) continue;
       for (int64_t place = group; place < group + (1 << kGroupBits); ++place) {
-        if (counts[place] == 0) continue;
-        states[place] = {begin, -1};
-        found_.push_back({static_cast<int32_t>(place), begin});
-        begin += counts[place];
-        counts[place] = 0;
+        places[num_found] = static_cast<int32_t>(place);  // without a branch: any may be missing
+        const int32_t size = cursors[place];
+        cursors[place] = size == 0 ? 0 : begin;
+        num_found += size != 0;
+        begin += size;
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      State& state = states[entries[i].place];
-      if (state.last_row == entries[i].row) {  // a repeated id
-        if (weights != nullptr) weights[state.cursor - 1] += placed[i];
-        continue;
-      }
-      state.last_row = entries[i].row;
-      rows[state.cursor] = entries[i].row;
-      if (weights != nullptr) weights[state.cursor] = placed[i];
-      ++state.cursor;
+      const int32_t to = cursors[packing.place(entries[i])]++;
+      rows[to] = packing.row(entries[i]);
+      if (weights != nullptr) weights[to] = placed[i];
     }
-    int32_t end = 0;  // repeated ids leave gaps, which are closed
-    const int64_t num_found = static_cast<int64_t>(found_.size());
+    int32_t from = 0, end = 0;
     for (int64_t f = 0; f < num_found; ++f) {
-      const Found found = found_[f];
-      const int32_t size = states[found.place].cursor - found.begin;
-      if (found.begin != end) {
-        std::copy_n(rows + found.begin, size, rows + end);
-        if (weights != nullptr) std::copy_n(weights + found.begin, size, weights + end);
-      }
-      end += size;
-      entries[f] = {static_cast<int32_t>(buckets.id(bucket, found.place)), end};
+      const int32_t until = std::exchange(cursors[places[f]], 0);
+      end = unique ? until : each_once(from, until, end, rows, weights);
+      from = until;
+      found.ids[f * found.stride] = static_cast<int32_t>(buckets.id(bucket, places[f]));
+      found.ends[f * found.stride] = end;
     }
     return num_found;
   }
 
  private:
-  struct State {
-    int32_t cursor;
-    int32_t last_row;
-  };
-  struct Found {
-    int32_t place;
-    int32_t begin;
-  };
-  std::vector<int32_t> counts_;
-  std::vector<State> states_;
-  std::vector<Found> found_;
+  // Moves the rows [from, until) of an id to `to`, which is not behind them, each once: a repeated
+  // id's stand next to each other. Returns their end.
+  static int32_t each_once(int32_t from, int32_t until, int32_t to, int32_t* rows,
+                           float* weights) {
+    const int32_t first = to;
+    for (int32_t i = from; i < until; ++i) {
+      if (to > first && rows[to - 1] == rows[i]) {
+        if (weights != nullptr) weights[to - 1] += weights[i];
+        continue;
+      }
+      rows[to] = rows[i];
+      if (weights != nullptr) weights[to] = weights[i];
+      ++to;
+    }
+    return to;
+  }
+
+  std::vector<int32_t> cursors_;
+  std::vector<int32_t> places_;
 };
 
 }  // namespace internal
 
-// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
-// must not be read. It does not depend on the number of threads or chunks.
-template <class Pool>
-std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
-  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+namespace internal {
+
+// See `touch`.
+template <class Word, class Pool>
+std::string touch_by(const Packing<Word> packing, const Sets& sets, const TouchedIndex& index,
+                     Pool& pool) {
   const int64_t C = index.num_chunks, K = index.num_buckets, B = sets.num_rows;
-  const internal::Buckets buckets(K);
+  const Buckets buckets(K);
   std::atomic<bool> in_range{true};
   parallel_for(pool, C, [&](int64_t chunk) {
     const int64_t first = B * chunk / C, last = B * (chunk + 1) / C;
@@ -167,28 +190,36 @@ std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
       count = position - count;  // where the chunk writes its first entry of the bucket
     }
   }
+  auto* const entries = reinterpret_cast<Word*>(index.entries);
   parallel_for(pool, C, [&](int64_t chunk) {
     int32_t* cursors = index.counts + chunk * K;
     for (int64_t row = B * chunk / C; row < B * (chunk + 1) / C; ++row) {
       for (int64_t i = sets.splits[row]; i < sets.splits[row + 1]; ++i) {
         const int32_t id = sets.values[i], to = cursors[buckets.of(id)]++;
-        index.entries[to] = {static_cast<int32_t>(buckets.place(id)), static_cast<int32_t>(row)};
+        entries[to] = packing.pack(buckets.place(id), row);
         if (index.weights != nullptr) index.placed[to] = sets.weights[i];
       }
     }
   });
+  // Narrow entries fill the first half of their memory, and ids take their place.
+  auto* const words = reinterpret_cast<int32_t*>(index.entries);
+  constexpr bool is_narrow = sizeof(Word) == sizeof(int32_t);
+  const auto found_of = [=](int64_t bucket) {
+    if (is_narrow) return Found{words + begins[bucket], words + sets.num_values + begins[bucket], 1};
+    return Found{words + 2 * begins[bucket], words + 2 * begins[bucket] + 1, 2};
+  };
   int32_t* sizes = begins + K;  // distinct ids of the buckets
   const int64_t num_places = buckets.num_places(sets.num_tokens);
   const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
   // A bucket is a block: the one with the most frequent ids holds a tenth of all entries.
   parallel_for(pool, K, [&](int64_t bucket) {
-    static thread_local internal::Grouping grouping;
+    static thread_local Grouping grouping;
     const int64_t begin = begins[bucket];
     float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
     const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
     sizes[bucket] = static_cast<int32_t>(grouping.group(
-        index.entries + begin, end_of(bucket) - begin, placed, bucket, buckets, num_places,
-        index.rows + begin, weights));
+        entries + begin, end_of(bucket) - begin, packing, placed, sets.unique, bucket, buckets,
+        num_places, index.rows + begin, weights, found_of(bucket)));
   });
   int32_t num = 0;
   for (int64_t bucket = 0; bucket < K; ++bucket) {
@@ -196,24 +227,40 @@ std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
     sizes[bucket] = num - sizes[bucket];  // the bucket's first slot
   }
   *index.num = num;
-  parallel_for(pool, K, [&](int64_t bucket) {
+  constexpr int64_t kSlotsPerBlock = 1 << 14;
+  const int64_t num_unused = (index.num_slots - num + kSlotsPerBlock - 1) / kSlotsPerBlock;
+  parallel_for(pool, K + num_unused, [&](int64_t bucket) {
+    if (bucket >= K) {  // a block of unused slots
+      const int64_t first = num + (bucket - K) * kSlotsPerBlock;
+      const int64_t last = std::min(index.num_slots, first + kSlotsPerBlock);
+      return std::fill(index.ids + first, index.ids + last, -1);
+    }
     const int32_t begin = begins[bucket];
     const int32_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
+    const Found found = found_of(bucket);
     int32_t from = begin;
     for (int32_t slot = first; slot < last; ++slot) {
-      const Entry& found = index.entries[begin + slot - first];
-      index.ids[slot] = found.place;  // an id by now, see `group`
+      index.ids[slot] = found.ids[(slot - first) * found.stride];
       index.spans[2 * slot] = from;
-      index.spans[2 * slot + 1] = from = begin + found.row;
+      index.spans[2 * slot + 1] = from = begin + found.ends[(slot - first) * found.stride];
     }
   });
-  constexpr int64_t kSlotsPerBlock = 1 << 14;
-  const int64_t unused = index.num_slots - num;
-  parallel_for(pool, (unused + kSlotsPerBlock - 1) / kSlotsPerBlock, [&](int64_t block) {
-    const int64_t begin = num + block * kSlotsPerBlock;
-    std::fill(index.ids + begin, index.ids + std::min(index.num_slots, begin + kSlotsPerBlock), -1);
-  });
   return "";
+}
+
+}  // namespace internal
+
+// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
+// must not be read. It does not depend on the number of threads or chunks.
+template <class Pool>
+std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+  const internal::Packing<uint32_t> narrow(sets.num_rows);
+  const internal::Buckets buckets(index.num_buckets);
+  if (narrow.admits(buckets.num_places(sets.num_tokens))) {
+    return internal::touch_by(narrow, sets, index, pool);
+  }
+  return internal::touch_by(internal::Packing<uint64_t>(sets.num_rows), sets, index, pool);
 }
 
 // Calls body(first, last) for blocks of slots [first, last) that cover all, each once. Slots of one

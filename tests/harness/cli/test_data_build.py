@@ -124,3 +124,29 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert f"{table}, line 2: too few columns" in gone_on.out.replace("\n", "")
     assert store.load(folder).fingerprint == store.load(tmp_path / "whole").fingerprint
     assert not (tmp_path / "built.building").exists()
+
+
+def test_memory_that_runs_out_is_said_and_the_build_can_go_on(tmp_path: Path) -> None:
+    table = tmp_path / "words.csv"
+    words = np.random.default_rng(0).integers(0, 2**30, (6000, 120))
+    rows = (f"{i % 2}," + " ".join(map(str, row)) for i, row in enumerate(words))
+    table.write_text("label,text\n" + "\n".join(rows))
+    script = """
+import resource, sys
+from pathlib import Path
+import harness.data.build, pyarrow.compute, pyarrow.csv
+from harness.cli.main import main
+status = Path("/proc/self/status").read_text()
+used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (1024 * used + 100_000_000, resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[1:]))
+"""
+    build = ["data", "build", str(table), "--output", str(tmp_path / "built")]
+    done = subprocess.run(
+        [*command_line()[:1], "-c", script, *build], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: there is no memory left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "built").exists()
+    assert call(*build).code == 0

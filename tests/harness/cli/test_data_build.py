@@ -143,7 +143,10 @@ sys.exit(main(sys.argv[1:]))
 """
     build = ["data", "build", str(table), "--output", str(tmp_path / "built")]
     done = subprocess.run(
-        [*command_line()[:1], "-c", script, *build], env=environment(), capture_output=True, text=True
+        [*command_line()[:1], "-c", script, *build],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2, done.stderr
     assert "error: there is no memory left" in done.stderr

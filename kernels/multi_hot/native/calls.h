@@ -1,5 +1,5 @@
-// What the custom calls of both libraries share: XLA's buffers, exceptions as XLA's errors, and the
-// forward pass, whose table is of either type.
+// What the custom calls of the rows' library share: XLA's buffers, exceptions as XLA's errors, and the
+// forward pass. Few runs need that library, so it may take the compiler longer than `frame.h` does.
 //
 // Shapes: B rows, V num_tokens, H units, N values.
 #pragma once

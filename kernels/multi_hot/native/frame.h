@@ -1,0 +1,190 @@
+// A custom call as XLA hands it over, read through XLA's C interface. Its C++ one (ffi.h) takes the
+// compiler longer than all kernels together, and the first run on a machine waits for that.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "xla/ffi/api/c_api.h"
+
+namespace multi_hot {
+
+template <class T>
+constexpr XLA_FFI_DataType kType = XLA_FFI_DataType_INVALID;
+template <>
+constexpr XLA_FFI_DataType kType<float> = XLA_FFI_DataType_F32;
+template <>
+constexpr XLA_FFI_DataType kType<int32_t> = XLA_FFI_DataType_S32;
+template <>
+constexpr XLA_FFI_DataType kType<int64_t> = XLA_FFI_DataType_S64;
+template <>
+constexpr XLA_FFI_DataType kType<uint16_t> = XLA_FFI_DataType_U16;
+template <>
+constexpr XLA_FFI_DataType kType<uint32_t> = XLA_FFI_DataType_U32;
+template <>
+constexpr XLA_FFI_DataType kType<bool> = XLA_FFI_DataType_PRED;
+
+// An operand or a result.
+class Buffer {
+ public:
+  // The `place`th `what` of a call.
+  Buffer(const void* buffer, const char* what, int64_t place)
+      : buffer_(*static_cast<const XLA_FFI_Buffer*>(buffer)), what_(what), place_(place) {}
+
+  XLA_FFI_DataType type() const { return buffer_.dtype; }
+
+  int64_t dim(int64_t axis) const {
+    if (axis >= buffer_.rank) refuse("has too few dimensions, ", buffer_.rank);
+    return buffer_.dims[axis];
+  }
+
+  // The number of elements.
+  int64_t size() const {
+    int64_t size = 1;
+    for (int64_t axis = 0; axis < buffer_.rank; ++axis) size *= buffer_.dims[axis];
+    return size;
+  }
+
+  template <class T>
+  T* data() const {
+    if (buffer_.dtype != kType<T>) refuse("has the wrong XLA_FFI_DataType, ", buffer_.dtype);
+    return static_cast<T*>(buffer_.data);
+  }
+
+ private:
+  [[noreturn]] void refuse(const char* fault, int64_t value) const {
+    throw std::invalid_argument(std::string(what_) + " " + std::to_string(place_) +
+                                " of the call " + fault + std::to_string(value));
+  }
+
+  const XLA_FFI_Buffer& buffer_;
+  const char* what_;
+  int64_t place_;
+};
+
+// What a call consists of. Whatever it lacks raises std::invalid_argument.
+class Call {
+ public:
+  explicit Call(const XLA_FFI_CallFrame& frame) : frame_(frame) {}
+
+  int64_t num_operands() const { return frame_.args.size; }
+  int64_t num_results() const { return frame_.rets.size; }
+
+  Buffer operand(int64_t place) const {
+    if (place >= num_operands()) throw std::invalid_argument("the call has too few operands");
+    return Buffer(frame_.args.args[place], "operand", place);
+  }
+
+  Buffer result(int64_t place) const {
+    if (place >= num_results()) throw std::invalid_argument("the call has too few results");
+    return Buffer(frame_.rets.rets[place], "result", place);
+  }
+
+  bool flag(const char* name) const {
+    const XLA_FFI_Attrs& attrs = frame_.attrs;
+    for (int64_t i = 0; i < attrs.size; ++i) {
+      const XLA_FFI_ByteSpan& own = *attrs.names[i];
+      if (own.len != std::strlen(name) || std::memcmp(own.ptr, name, own.len) != 0) continue;
+      const auto* scalar = static_cast<const XLA_FFI_Scalar*>(attrs.attrs[i]);
+      if (attrs.types[i] != XLA_FFI_AttrType_SCALAR || scalar->dtype != kType<bool>) break;
+      return *static_cast<const bool*>(scalar->value);
+    }
+    throw std::invalid_argument(std::string("the call has no flag ") + name);
+  }
+
+ private:
+  const XLA_FFI_CallFrame& frame_;
+};
+
+// XLA's thread pool, as `parallel_for` uses it. Without one there are no threads.
+class Pool {
+ public:
+  explicit Pool(const XLA_FFI_CallFrame& frame) : api_(frame.api), context_(frame.ctx) {}
+
+  int64_t num_threads() const {
+    int64_t count = 0;
+    XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE,
+                                               nullptr, context_, &count};
+    succeeds(api_->XLA_FFI_ThreadPool_NumThreads(&args));
+    return count;
+  }
+
+  void Schedule(std::function<void()> task) {
+    auto* own = new std::function<void()>(std::move(task));
+    const auto work = [](void* data) {
+      auto* task = static_cast<std::function<void()>*>(data);
+      (*task)();
+      delete task;
+    };
+    XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
+                                             context_, work, own};
+    if (!succeeds(api_->XLA_FFI_ThreadPool_Schedule(&args))) work(own);
+  }
+
+ private:
+  bool succeeds(XLA_FFI_Error* error) const {
+    if (error == nullptr) return true;
+    XLA_FFI_Error_Destroy_Args args = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
+    api_->XLA_FFI_Error_Destroy(&args);
+    return false;
+  }
+
+  const XLA_FFI_Api* api_;
+  XLA_FFI_ExecutionContext* context_;
+};
+
+// Returns a fault, or an empty string.
+using Kernel = std::string(const Call& call, Pool& pool);
+
+// Calls a kernel. XLA expects no exceptions, and asks before the first call for the interface's
+// version.
+inline XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Kernel kernel) {
+  const auto error = [frame](XLA_FFI_Error_Code code, const char* message) {
+    XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
+                                      code};
+    return frame->api->XLA_FFI_Error_Create(&args);
+  };
+  if (frame->struct_size != XLA_FFI_CallFrame_STRUCT_SIZE) {
+    return error(XLA_FFI_Error_Code_INVALID_ARGUMENT, "XLA's calls are not those of its headers");
+  }
+  if (auto* base = frame->extension_start;
+      base != nullptr && base->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata& metadata = *reinterpret_cast<XLA_FFI_Metadata_Extension*>(base)->metadata;
+    metadata.api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, nullptr, XLA_FFI_API_MAJOR,
+                            XLA_FFI_API_MINOR};
+    metadata.traits = 0;
+    metadata.state_type_id = XLA_FFI_UNKNOWN_TYPE_ID;
+    return nullptr;
+  }
+  try {
+    Pool pool(*frame);
+    const std::string fault = kernel(Call(*frame), pool);
+    if (fault.empty()) return nullptr;
+    return error(XLA_FFI_Error_Code_INVALID_ARGUMENT, fault.c_str());
+  } catch (const std::invalid_argument& wrong) {
+    return error(XLA_FFI_Error_Code_INVALID_ARGUMENT, wrong.what());
+  } catch (const std::bad_alloc&) {
+    return error(XLA_FFI_Error_Code_RESOURCE_EXHAUSTED,
+                 "the native multi-hot kernels ran out of host memory");
+  } catch (const std::exception& exception) {
+    return error(XLA_FFI_Error_Code_INTERNAL, exception.what());
+  }
+}
+
+// Registers a handler for CPUs; returns whether XLA takes it.
+inline bool take(const XLA_FFI_Api* api, const char* name, XLA_FFI_Handler* handler) {
+  constexpr char kPlatform[] = "Host";
+  XLA_FFI_Handler_Register_Args args = {};
+  args.struct_size = XLA_FFI_Handler_Register_Args_STRUCT_SIZE;
+  args.name = {name, std::strlen(name)};
+  args.platform = {kPlatform, std::strlen(kPlatform)};
+  args.bundle.execute = handler;
+  return api->XLA_FFI_Handler_Register(&args) == nullptr;
+}
+
+}  // namespace multi_hot

@@ -33,6 +33,12 @@ _OUT_OF_THE_RUNNING = 3.0
 """A candidate so many times slower than the best in a trial loop is not measured further."""
 _NUM_ROUNDS = 7
 _BUDGET_SECONDS = 0.5
+_MANY_NUMBERS = 32
+_MANY_PRODUCTS = 2**27
+"""On a CPU `dense` multiplies all numbers of a matrix where the others add a row for each id. With
+more numbers for each id than this, and so many multiplications that nothing else takes time, it was
+2 to 12 times slower than the better of the others: 16 shapes in float32, one core and two, with
+AVX-512. Not so in 16 bits: some processors multiply such matrices many times faster."""
 
 
 class Choice(NamedTuple):
@@ -59,8 +65,9 @@ def choose_implementation(
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes.
 
-    Takes about a second, most of it compilation. The answer is kept beside the built kernels, and
-    the next call finds it there. A single candidate is taken unmeasured.
+    Takes up to a second, most of it compilation. The answer is kept beside the built kernels, and
+    the next call finds it there. A single candidate is taken unmeasured, and `dense` is none
+    where its matrix is nearly empty.
 
     Args:
       num_rows: B.
@@ -84,6 +91,12 @@ def choose_implementation(
                 builds[name] = found.prepare(device_type)
             except UnavailableError as error:
                 missing += f"; without {name}: {error}"
+    numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
+    on_float32s = device_type == "CPU" and tf.as_dtype(dtype) == tf.float32
+    nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
+    if on_float32s and nearly_empty and {"native", "dense"} <= builds.keys():
+        del builds["dense"]  # its compilation takes longer than all measurements
+        missing += f"; without dense: its matrix has {per_id:,.0f} numbers for an id"
     if deterministic and device_type != "CPU":
         fixed_order = {n: builds[n] for n in builds if product(n).deterministic_on_gpu}
         builds = fixed_order or builds

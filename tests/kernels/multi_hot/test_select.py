@@ -89,6 +89,19 @@ def test_dense_is_no_candidate_where_its_matrix_is_huge() -> None:
     assert set(choice.seconds_by_name) == {"native", "gather"}
 
 
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_dense_is_no_candidate_where_its_matrix_is_nearly_empty() -> None:
+    sparse = {"num_rows": 64, "num_values": 4_000, "num_tokens": 4_000, "units": 600}
+    choice = choose_implementation(**sparse)
+    assert set(choice.seconds_by_name) == {"native", "gather"}
+    assert choice.why.endswith("; without dense: its matrix has 64 numbers for an id")
+    assert choose_implementation(**sparse).why.partition(": ")[2] == choice.why.partition(": ")[2]
+    in_16_bits = choose_implementation(**sparse, dtype="bfloat16")
+    assert set(in_16_bits.seconds_by_name) == set(IMPLEMENTATIONS)
+    small = choose_implementation(**SHAPES | {"num_values": 300})
+    assert set(small.seconds_by_name) == set(IMPLEMENTATIONS)
+
+
 def test_a_gpu_that_must_repeat_itself_gets_dense_where_its_matrix_fits() -> None:
     """`gather` adds there in any order. There is one candidate, so no GPU is needed to choose."""
     choice = choose_implementation(**SHAPES, device="GPU:0", deterministic=True)

@@ -5,39 +5,11 @@
 #include <stdexcept>
 #include <string>
 
-#include "frame.h"
-#include "product.h"
-#include "sets.h"
+#include "calls.h"
 #include "take_rows.h"
 
 namespace multi_hot {
 namespace {
-
-// Returns the weights [N] that are a call's last operand; null where there are none, so that an id
-// counts once.
-const float* weights_of(const Call& call, int64_t place, int64_t num_values) {
-  if (call.num_operands() <= place) return nullptr;
-  const Buffer weights = call.operand(place);
-  if (weights.size() != num_values) {
-    throw std::invalid_argument("there must be one weight for each value");
-  }
-  return weights.data<float>();
-}
-
-// Of both passes, whose operands are a matrix and the sets.
-Sets sets_of(const Call& call, int64_t num_tokens) {
-  const Buffer values = call.operand(1), splits = call.operand(2);
-  const float* weights = weights_of(call, 3, values.size());
-  return {values.data<int32_t>(), values.size(), splits.data<int64_t>(), splits.size() - 1,
-          num_tokens, call.flag("unique") && weights == nullptr, weights};
-}
-
-// (table [V, H], values [N], row_splits [B + 1]; weights [N] where ids have weights) -> y [B, H]
-std::string forward_call(const Call& call, Pool& pool) {
-  const Buffer table = call.operand(0);
-  return forward(sets_of(call, table.dim(0)), table.data<float>(), table.dim(1),
-                 call.result(0).data<float>(), pool);
-}
 
 // (dy [B, H], values [N], row_splits [B + 1]; weights [N] where ids have weights)
 //   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]; for weights [N]
@@ -60,7 +32,7 @@ template <class Id>
 std::string take_rows_of(const Call& call, Pool& pool) {
   const Buffer values = call.operand(0), splits = call.operand(1), rows = call.operand(2);
   const Buffer taken = call.result(0);
-  const float* weights = weights_of(call, 3, values.size());
+  const float* weights = last_weights(call, 3, values.size());
   float* taken_weights = nullptr;
   if (call.num_results() > 2) {  // also where there are no ids, and so no memory for weights
     const Buffer result = call.result(2);
@@ -85,18 +57,13 @@ std::string take_rows_call(const Call& call, Pool& pool) {
   }
 }
 
-template <Kernel kernel>
-XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
-  return handle(frame, kernel);
-}
-
 }  // namespace
 }  // namespace multi_hot
 
 // Registers the handlers with the XLA of this process; returns whether it takes them.
 extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
   using namespace multi_hot;
-  return take(api, "multi_hot_forward", handler<forward_call>) &&
+  return take(api, "multi_hot_forward", handler<forward_call<float>>) &&
          take(api, "multi_hot_backward", handler<backward_call>) &&
          take(api, "multi_hot_take_rows", handler<take_rows_call>);
 }

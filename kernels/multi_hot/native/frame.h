@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "row_sum.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace multi_hot {
@@ -28,6 +29,8 @@ template <>
 constexpr XLA_FFI_DataType kType<uint32_t> = XLA_FFI_DataType_U32;
 template <>
 constexpr XLA_FFI_DataType kType<bool> = XLA_FFI_DataType_PRED;
+template <>
+constexpr XLA_FFI_DataType kType<Bfloat16> = XLA_FFI_DataType_BF16;
 
 // An operand or a result.
 class Buffer {
@@ -49,6 +52,9 @@ class Buffer {
     for (int64_t axis = 0; axis < buffer_.rank; ++axis) size *= buffer_.dims[axis];
     return size;
   }
+
+  // Of whatever type.
+  void* memory() const { return buffer_.data; }
 
   template <class T>
   T* data() const {
@@ -85,16 +91,18 @@ class Call {
     return Buffer(frame_.rets.rets[place], "result", place);
   }
 
-  bool flag(const char* name) const {
+  // A bool, int64_t or float that was given by name.
+  template <class T>
+  T attribute(const char* name) const {
     const XLA_FFI_Attrs& attrs = frame_.attrs;
     for (int64_t i = 0; i < attrs.size; ++i) {
       const XLA_FFI_ByteSpan& own = *attrs.names[i];
       if (own.len != std::strlen(name) || std::memcmp(own.ptr, name, own.len) != 0) continue;
       const auto* scalar = static_cast<const XLA_FFI_Scalar*>(attrs.attrs[i]);
-      if (attrs.types[i] != XLA_FFI_AttrType_SCALAR || scalar->dtype != kType<bool>) break;
-      return *static_cast<const bool*>(scalar->value);
+      if (attrs.types[i] != XLA_FFI_AttrType_SCALAR || scalar->dtype != kType<T>) break;
+      return *static_cast<const T*>(scalar->value);
     }
-    throw std::invalid_argument(std::string("the call has no flag ") + name);
+    throw std::invalid_argument(std::string("the call has no ") + name + " of the kernel's type");
   }
 
  private:
@@ -141,9 +149,10 @@ class Pool {
 // Returns a fault, or an empty string.
 using Kernel = std::string(const Call& call, Pool& pool);
 
-// Calls a kernel. XLA expects no exceptions, and asks before the first call for the interface's
-// version.
-inline XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame, Kernel kernel) {
+// What XLA calls of a kernel. It expects no exceptions, and asks before the first call for the
+// interface's version.
+template <Kernel kernel>
+XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
   const auto error = [frame](XLA_FFI_Error_Code code, const char* message) {
     XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
                                       code};

@@ -45,7 +45,8 @@ class Settings:
     """Of the layers' arithmetic; variables, row sums and the loss stay float32."""
 
     implementation: Literal["auto", Implementation] = "auto"
-    """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine;
+    """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine,
+    but for `dense` where its matrix would be large and nearly empty for a CPU;
     `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
 
     table_optimizer: TableOptimizer = "auto"

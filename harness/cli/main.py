@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what it prints from then on is lost.
 
     Returns:
-        Its exit code: 0 done, 1 failed, 2 wrong input, a full disk or no memory, 130 interrupted,
+        Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
         143 told to end.
     """
     timeline = Timeline()
@@ -119,11 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fact = printable(str(error), most=_MAX_PATH, one_line=True)
         print(
             f"error: there is no memory left{f' ({fact})' if fact else ''}; free some, raise the "
-            "limit that the process has, or ask for less: fewer --num-tokens, a smaller "
-            "--batch-size, --input mapped",
+            "limit that the process has, or ask for less",
             file=sys.stderr,
         )
-        return 2
+        return 1
     except Terminated:
         return EXIT_TERMINATED
     except KeyboardInterrupt as by:

@@ -109,6 +109,14 @@ class Call {
   const XLA_FFI_CallFrame& frame_;
 };
 
+// Whether XLA reported no error. One that it did report is the caller's.
+inline bool succeeds(const XLA_FFI_Api* api, XLA_FFI_Error* error) {
+  if (error == nullptr) return true;
+  XLA_FFI_Error_Destroy_Args args = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
+  api->XLA_FFI_Error_Destroy(&args);
+  return false;
+}
+
 // XLA's thread pool, as `parallel_for` uses it. Without one there are no threads.
 class Pool {
  public:
@@ -118,7 +126,7 @@ class Pool {
     int64_t count = 0;
     XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE,
                                                nullptr, context_, &count};
-    succeeds(api_->XLA_FFI_ThreadPool_NumThreads(&args));
+    succeeds(api_, api_->XLA_FFI_ThreadPool_NumThreads(&args));
     return count;
   }
 
@@ -131,17 +139,10 @@ class Pool {
     };
     XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr,
                                              context_, work, own};
-    if (!succeeds(api_->XLA_FFI_ThreadPool_Schedule(&args))) work(own);
+    if (!succeeds(api_, api_->XLA_FFI_ThreadPool_Schedule(&args))) work(own);
   }
 
  private:
-  bool succeeds(XLA_FFI_Error* error) const {
-    if (error == nullptr) return true;
-    XLA_FFI_Error_Destroy_Args args = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
-    api_->XLA_FFI_Error_Destroy(&args);
-    return false;
-  }
-
   const XLA_FFI_Api* api_;
   XLA_FFI_ExecutionContext* context_;
 };
@@ -193,7 +194,7 @@ inline bool take(const XLA_FFI_Api* api, const char* name, XLA_FFI_Handler* hand
   args.name = {name, std::strlen(name)};
   args.platform = {kPlatform, std::strlen(kPlatform)};
   args.bundle.execute = handler;
-  return api->XLA_FFI_Handler_Register(&args) == nullptr;
+  return succeeds(api, api->XLA_FFI_Handler_Register(&args));
 }
 
 }  // namespace multi_hot

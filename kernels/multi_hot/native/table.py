@@ -33,6 +33,24 @@ _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
 
 
+class Partition(NamedTuple):
+    """How a batch's entries are divided among threads. The order of the slots follows from it, and
+    nothing else but the last bits of the sum of their squares."""
+
+    num_chunks: int
+    num_buckets: int
+
+
+def partition(num_values: int, num_tokens: int, num_cores: int) -> Partition:
+    """Return the partition of so many values for so many cores."""
+    num_chunks = max(1, min(max(_CHUNKS, num_cores), num_values // _VALUES_PER_CHUNK))
+    wanted = max(_BUCKETS_PER_CORE * num_cores, num_tokens / _IDS_PER_BUCKET)
+    num_buckets = _BUCKETS[0]
+    while num_buckets < min(_BUCKETS[1], wanted):
+        num_buckets *= 2
+    return Partition(num_chunks, num_buckets)
+
+
 class _Index(NamedTuple):
     """TouchedIndex in touched.h; on a GPU, Touched in row_passes.h."""
 
@@ -48,12 +66,7 @@ def touch(problem: Problem) -> Touched:
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     num_weights = 0 if problem.weights is None else N
-    num_cores = os.cpu_count() or 1
-    num_chunks = max(1, min(max(_CHUNKS, num_cores), N // _VALUES_PER_CHUNK))
-    wanted = max(_BUCKETS_PER_CORE * num_cores, V / _IDS_PER_BUCKET)
-    num_buckets = _BUCKETS[0]
-    while num_buckets < min(_BUCKETS[1], wanted):
-        num_buckets *= 2
+    num_chunks, num_buckets = partition(N, V, os.cpu_count() or 1)
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),

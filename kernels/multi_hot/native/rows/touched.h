@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -68,6 +67,7 @@ struct Packing {
   explicit Packing(int64_t num_rows) {
     while ((int64_t{1} << row_bits) < num_rows) ++row_bits;
   }
+  // Whether places fit, with a bit to spare: they are counted in int32.
   bool admits(int64_t num_places) const {
     return num_places - 1 <= static_cast<int64_t>((~Word{0} >> 1) >> row_bits);
   }
@@ -80,7 +80,7 @@ struct Packing {
   }
 };
 
-// The distinct ids of a bucket and where their rows end, over its entries once these are sorted.
+// The distinct ids of a bucket and where their rows end.
 struct Found {
   int32_t* ids;
   int32_t* ends;
@@ -91,8 +91,9 @@ struct Found {
 // 0.
 class Grouping {
  public:
-  // Writes the rows of each id to `rows` [from the bucket's begin on], and over the entries the
-  // distinct ids with the end of their rows, counted from the begin. Returns the number of ids.
+  // Writes the rows of each id to `rows` [from the bucket's begin on], and to `found`, whose memory
+  // may be the entries', the distinct ids with the end of their rows, counted from the begin.
+  // Returns the number of ids.
   template <class Word>
   int64_t group(const Word* entries, int64_t count, Packing<Word> packing, const float* placed,
                 bool unique, int64_t bucket, const Buckets& buckets, int64_t num_places,
@@ -156,10 +157,6 @@ class Grouping {
   std::vector<int32_t> places_;
 };
 
-}  // namespace internal
-
-namespace internal {
-
 // See `touch`.
 template <class Word, class Pool>
 std::string touch_by(const Packing<Word> packing, const Sets& sets, const TouchedIndex& index,
@@ -205,13 +202,14 @@ std::string touch_by(const Packing<Word> packing, const Sets& sets, const Touche
   auto* const words = reinterpret_cast<int32_t*>(index.entries);
   constexpr bool is_narrow = sizeof(Word) == sizeof(int32_t);
   const auto found_of = [=](int64_t bucket) {
-    if (is_narrow) return Found{words + begins[bucket], words + sets.num_values + begins[bucket], 1};
-    return Found{words + 2 * begins[bucket], words + 2 * begins[bucket] + 1, 2};
+    const int64_t begin = begins[bucket];
+    if (is_narrow) return Found{words + begin, words + sets.num_values + begin, 1};
+    return Found{words + 2 * begin, words + 2 * begin + 1, 2};
   };
   int32_t* sizes = begins + K;  // distinct ids of the buckets
   const int64_t num_places = buckets.num_places(sets.num_tokens);
   const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
-  // A bucket is a block: the one with the most frequent ids holds a tenth of all entries.
+  // A bucket is a block: of 64, the one with the most frequent ids holds a tenth of all entries.
   parallel_for(pool, K, [&](int64_t bucket) {
     static thread_local Grouping grouping;
     const int64_t begin = begins[bucket];
@@ -236,10 +234,10 @@ std::string touch_by(const Packing<Word> packing, const Sets& sets, const Touche
       return std::fill(index.ids + first, index.ids + last, -1);
     }
     const int32_t begin = begins[bucket];
-    const int32_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
+    const int64_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
     const Found found = found_of(bucket);
     int32_t from = begin;
-    for (int32_t slot = first; slot < last; ++slot) {
+    for (int64_t slot = first; slot < last; ++slot) {
       index.ids[slot] = found.ids[(slot - first) * found.stride];
       index.spans[2 * slot] = from;
       index.spans[2 * slot + 1] = from = begin + found.ends[(slot - first) * found.stride];

@@ -43,10 +43,10 @@ def summary(results: Path) -> str:
             f"`fit`, {_times(figures[fastest])} the fastest peer ({fastest}) | `{_PEERS}` |"
         )
     for figure, label, scale, unit in _WHOLE:
-        row = whole[figure]
+        row = whole["figures"][figure]
         lines.append(
             f"| {label}, two epochs | {row['ours'] / scale:.2f} {unit}; the tutorial "
-            f"{row['tutorial'] / scale:.2f} {unit} | `{_AGAINST_TUTORIAL}` |"
+            f"{row['tutorial'] / scale:.2f} {unit} | `{_command(whole)}` |"
         )
     means = ", ".join(f"{figures['mean']:.4f} {name}" for name, figures in accuracy.items())
     lines.append(
@@ -79,15 +79,15 @@ def table(results: Path) -> str:
         "| --- | --- | --- | --- |",
     ]
     for figure, label, scale, unit in _WHOLE:
-        row = whole[figure]
+        row = whole["figures"][figure]
         low, high = row["ratio_range"]
         ours, theirs = (f"{row[name] / scale:.2f} {unit}" for name in ("ours", "tutorial"))
         ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
         lines.append(f"| {label} | {ours} | {theirs} | {ratio} |")
     lines += [
         "",
-        f"(`{_AGAINST_TUTORIAL}`, in the environment that the first command makes: Keras would "
-        "import matplotlib and JAX, too)",
+        f"(Medians and ranges; `{_command(whole)}`, in the environment that the first command "
+        "makes: Keras would import matplotlib and JAX, too)",
     ]
     return "\n".join(lines)
 
@@ -95,8 +95,12 @@ def table(results: Path) -> str:
 def _read(results: Path) -> tuple[dict[int, Any], dict[str, Any], dict[str, Any]]:
     """The peers by batch size, the whole process, and the accuracy by precision."""
     peers = {size: json.loads((results / f"peers-{size}.json").read_text()) for size in (500, 4096)}
-    whole = json.loads((results / "against-tutorial.json").read_text())["figures"]
+    whole = json.loads((results / "against-tutorial.json").read_text())
     return peers, whole, json.loads((results / "accuracy.json").read_text())["test_accuracy"]
+
+
+def _command(whole: dict[str, Any]) -> str:
+    return f"{_AGAINST_TUTORIAL} --rounds {len(whole['rounds'])}"
 
 
 def _times(figures: dict[str, Any]) -> str:

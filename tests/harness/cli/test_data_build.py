@@ -144,7 +144,7 @@ sys.exit(main(sys.argv[1:]))
     build = ["data", "build", str(table), "--output", str(tmp_path / "built")]
     done = subprocess.run(
         [*command_line()[:1], "-c", script, *build],
-        env=environment(),
+        env=environment() | {"OMP_NUM_THREADS": "2"},  # the stacks of Arrow's threads count too
         capture_output=True,
         text=True,
     )

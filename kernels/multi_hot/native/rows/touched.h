@@ -99,9 +99,9 @@ class Grouping {
                 bool unique, int64_t bucket, const Buckets& buckets, int64_t num_places,
                 int32_t* rows, float* weights, Found found) {
     if (static_cast<int64_t>(cursors_.size()) < num_places) {
-      places_.resize(num_places);  // from here on nothing throws
+      places_.resize(num_places);
       cursors_.resize(num_places, 0);
-    }
+    }  // from here on nothing throws
     int32_t* cursors = cursors_.data();
     int32_t* places = places_.data();
     for (int64_t i = 0; i < count; ++i) ++cursors[packing.place(entries[i])];

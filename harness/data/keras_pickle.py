@@ -77,7 +77,7 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
         before = len(values)
         try:
             integers = _integers(row) if isinstance(row, _Stub) else row
-            if bool in set(map(type, integers)):  # an array takes them for 0 and 1
+            if isinstance(next(iter(integers), None), bool):  # a vector of them, which are no ids
                 raise TypeError("True or False")
             values.fromlist(integers)
         except MemoryError:

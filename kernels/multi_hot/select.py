@@ -22,16 +22,16 @@ from kernels.multi_hot.api import multi_hot_dense
 from kernels.multi_hot.cases import Case
 from kernels.multi_hot.native import build
 from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, UnavailableError, product
-from kernels.multi_hot.segments import rowids_of_splits
 
 Tensor = Any
 
 _NUM_PRODUCTS = 50
 """In a measured loop: a single product on a GPU would measure how long a call takes."""
+_NUM_ROUNDS = 7
 _TRIAL_PRODUCTS = 2
+_TRIAL_ROUNDS = 3
 _OUT_OF_THE_RUNNING = 3.0
 """A candidate so many times slower than the best in a trial loop is not measured further."""
-_NUM_ROUNDS = 7
 _BUDGET_SECONDS = 0.5
 _MANY_NUMBERS = 32
 _MANY_PRODUCTS = 2**27
@@ -136,25 +136,33 @@ def _measure(
 ) -> dict[str, float]:
     """Return the best time of each implementation, from rounds in which they take turns."""
     sets = case.draw(0)
+    splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
+    # As in training outside of the loop; here not even compiled, which would take longer than it.
+    rowids = np.searchsorted(splits[1:], np.arange(num_values), side="right").astype(np.int32)
     with tf.device(device):
         operands = [
             tf.cast(tf.constant(sets.table), dtype),
             tf.constant(np.resize(sets.values, num_values)),
-            tf.constant(np.minimum(sets.row_splits, num_values).astype(np.int32)),
+            tf.constant(splits),
+            tf.constant(rowids),
             tf.cast(tf.constant(sets.dy), dtype),
         ]
         if sets.weights is not None:
             operands.append(tf.constant(np.resize(sets.weights, num_values)))
-        trial = _take_turns(names, _TRIAL_PRODUCTS, case.unique, operands)
+        trial = _take_turns(names, _TRIAL_PRODUCTS, _TRIAL_ROUNDS, case.unique, operands)
         slowest = _OUT_OF_THE_RUNNING * min(trial.values())
         close = [name for name in names if trial[name] <= slowest]
         if len(close) == 1:
             return trial
-        return trial | _take_turns(close, _NUM_PRODUCTS, case.unique, operands)
+        return trial | _take_turns(close, _NUM_PRODUCTS, _NUM_ROUNDS, case.unique, operands)
 
 
 def _take_turns(
-    names: list[Implementation], num_products: int, unique: bool, operands: Sequence[Tensor]
+    names: list[Implementation],
+    num_products: int,
+    num_rounds: int,
+    unique: bool,
+    operands: Sequence[Tensor],
 ) -> dict[str, float]:
     """Return the best time of one product of each implementation, from loops of `num_products`."""
     loops = {name: _loop(name, num_products, unique) for name in names}
@@ -162,7 +170,7 @@ def _take_turns(
     for loop in loops.values():
         loop(*operands)[:1].numpy()  # waits for the device
     start = time.perf_counter()
-    for _ in range(_NUM_ROUNDS):
+    for _ in range(num_rounds):
         for name, loop in loops.items():
             began = time.perf_counter()
             loop(*operands)[:1].numpy()
@@ -176,18 +184,19 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
     # AutoGraph's first use in a process costs more than all the compilations.
     @tf.function(jit_compile=True, autograph=False)
     def descend(
-        table: Tensor, values: Tensor, splits: Tensor, dy: Tensor, weights: Tensor | None = None
+        table: Tensor,
+        values: Tensor,
+        splits: Tensor,
+        rowids: Tensor,
+        dy: Tensor,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        rowids = None
-        if product(name).takes_rowids:  # computed outside the loop, as in training
-            rowids = rowids_of_splits(splits[None], values.shape[0])[0]
-
         def body(step: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(table)
                 y = multi_hot_dense(
-                    table, values, splits,
-                    implementation=name, unique=unique, weights=weights, value_rowids=rowids,
+                    table, values, splits, implementation=name, unique=unique, weights=weights,
+                    value_rowids=rowids if product(name).takes_rowids else None,
                 )  # fmt: skip
             # Each product depends on the one before, so that none is moved out of the loop.
             gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)

@@ -73,7 +73,14 @@ class Run:
 
     def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Sequence[Compilation]:
         """Compiles what is not compiled yet."""
-        return self.engine.prepare(self.rows.plan, dispatch, batches, start_step=self.start_step)
+        held_out = self.validation
+        return self.engine.prepare(
+            self.rows.plan,
+            dispatch,
+            batches,
+            start_step=self.start_step,
+            evaluation=None if held_out is None else (held_out.feed, held_out.plan),
+        )
 
     def warnings(self) -> Sequence[str]:
         """Weights that compiling has shown the loss not to depend on, once."""

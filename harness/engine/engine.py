@@ -13,13 +13,13 @@ import tensorflow as tf
 from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
 from harness.engine.normalization import needs_all_rows
-from harness.engine.program import Program
+from harness.engine.program import Loop, Program, compile_all
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
 from harness.pipeline.batch import AnyBatches
-from harness.pipeline.feed import Feed
+from harness.pipeline.feed import Dispatches, Feed
 from harness.pipeline.plan import Call, Dispatch, Plan
 from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
@@ -69,6 +69,9 @@ class Engine:
         )
         self.compiles_in_part = in_part
         """Whether XLA compiles only a part of a training step."""
+        # On a GPU both would take its memory at once, and disturb what XLA measures there.
+        is_one = len(devices.names) == 1 and devices.cluster.is_alone
+        self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
         self._task = task
         self._cluster = devices.cluster
@@ -112,25 +115,38 @@ class Engine:
         return unused
 
     def prepare(
-        self, plan: Plan, dispatch: Dispatch, batches: Sequence[AnyBatches], *, start_step: int
+        self,
+        plan: Plan,
+        dispatch: Dispatch,
+        batches: Sequence[AnyBatches],
+        *,
+        start_step: int,
+        evaluation: tuple[Feed, Plan] | None = None,
     ) -> list[Compilation]:
-        """Compiles every training program of a plan from a step on, if that was not yet done. At
-        the beginning of an epoch, metrics that keep sums of their own begin anew."""
+        """Compiles every training program of a plan from a step on, if that was not yet done, and
+        with them the evaluation of other rows, so that nothing can fail after an epoch that could
+        have failed before it. At the beginning of an epoch, metrics that keep sums of their own
+        begin anew."""
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
-        compilations = [
-            made
-            for num_steps, capacity in plan.programs(start_step=start_step)
-            for made in self._training.compile(
-                batches, num_steps=num_steps, capacity=capacity, at_step=dispatch.step
-            )
+        loops = [
+            Loop(self._training, batches, *lengths)
+            for lengths in plan.programs(start_step=start_step)
         ]
+        if evaluation is not None and not all(loop.is_compiled for loop in loops):
+            feed, own_plan = evaluation
+            passes: Dispatches = feed.dispatches(own_plan)
+            first, own = next(passes)
+            loops.append(
+                Loop(self._evaluation, own, first.calls[0].num_steps, first.calls[0].capacity)
+            )
+        compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
             start = time.perf_counter()
             self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
-            seconds = compilations[-1].seconds + time.perf_counter() - start  # no window's
-            compilations[-1] = replace(compilations[-1], seconds=seconds)
+            seconds = compilations[0].seconds + time.perf_counter() - start  # no window's
+            compilations[0] = replace(compilations[0], seconds=seconds)
         return compilations
 
     def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:

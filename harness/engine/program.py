@@ -13,7 +13,8 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -82,9 +83,9 @@ class Program:
         row_outputs: how many more numbers for each row it returns beside the sums, float32 [rows,
             row_outputs]. They are kept, float32 [steps, rows, row_outputs]. None: none.
         """
-        self._name = name
+        self.name = name
         self._step = step
-        self._states = tuple(states)
+        self.states = tuple(states)
         self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
         self._cluster = cluster
@@ -101,35 +102,29 @@ class Program:
     def compile(
         self, batches: Sequence[AnyBatches], *, num_steps: int, capacity: Capacity, at_step: int
     ) -> list[Compilation]:
-        """Compiles a loop, if it was not yet; changes no state.
+        """Compiles a loop alone; see `Loop` and `compile_all`."""
+        return compile_all([Loop(self, batches, num_steps, capacity)], at_step=at_step)
 
-        Libraries make code of their own when a program first runs, as oneDNN does on a CPU and
-        CUDA's do on a GPU, so it is run once and taken back, from a copy in host memory.
+    def is_compiled(self, num_steps: int, capacity: Capacity) -> bool:
+        """Whether there is such a loop."""
+        return (num_steps, capacity) in self._loops
 
-        Args:
-            batches: of each device, at least `num_steps`.
-            num_steps, capacity: constants of the loop.
-            at_step: optimizer steps done so far, for the record.
-
-        Returns:
-            A record of what was compiled, or nothing.
-
-        Raises:
-            InputError: naming the layer or other object of Keras that cannot be compiled.
-        """
-        if (num_steps, capacity) in self._loops:
-            return []
-        start = time.perf_counter()
+    def traced(
+        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
+    ) -> Callable[[], None]:
+        """Traces a loop. What it returns compiles the loop, by a first run, and waits for it."""
         resized = [batch.resized(capacity) for batch in batches]
-        with named_culprit(self._states[0].layer_names), _taken_back(self._states):
+        culprit = functools.partial(named_culprit, self.states[0].layer_names)
+        with culprit():
             self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
+
+        def run() -> None:
             call = Call(first=0, num_steps=num_steps, capacity=capacity)
-            for result in tf.nest.flatten(self(call, resized)):
-                result.numpy()  # waits
-        seconds = time.perf_counter() - start
-        return [
-            Compilation(program=self._name, capacity=sum(capacity), seconds=seconds, step=at_step)
-        ]
+            with culprit():
+                for result in tf.nest.flatten(self(call, resized)):
+                    result.numpy()  # waits
+
+        return run
 
     def __call__(self, call: Call, batches: Sequence[AnyBatches]) -> list[Any]:
         """Runs a compiled loop; does not wait for the devices.
@@ -160,16 +155,16 @@ class Program:
     ) -> Callable[..., list[Any]]:
         loops = [
             self.on_device(device, num_steps=num_steps, capacity=capacity)
-            for device in range(len(self._states))
+            for device in range(len(self.states))
         ]
-        if len(loops) == 1:
-            return lambda batches, first: [loops[0](batches[0], first)]
         # Traced here and not under the strategy: there Keras would sum gradients by itself, after
         # clipping them and without regard to the loss scale.
         traced = []
         for name, loop, batch in zip(self._device_names, loops, batches, strict=True):
             with tf.device(name):
                 traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
+        if len(loops) == 1:
+            return lambda batches, first: [loops[0](batches[0], first)]
         strategy = _strategy(self._device_names)
         distribute = strategy.experimental_distribute_values_from_function
         places = distribute(lambda context: context.replica_id_in_sync_group)
@@ -198,7 +193,7 @@ class Program:
         first: tf.Tensor,
     ) -> Any:
         """Steps [first, first + num_steps) of the batches, traced for one device."""
-        state = self._states[device]
+        state = self.states[device]
         # The scopes, and those that Keras adds for layers, are what a profile is divided by.
         with tf.name_scope("input"):
             read = batches.reader(
@@ -242,7 +237,7 @@ class Program:
         made = self._in_two.loop(0, call.num_steps, call.capacity, exchanging=False)
         loop = tf.function(made, autograph=False)
         seconds = []
-        with tf.device(self._device_names[0]), _taken_back(self._states[:1]):
+        with tf.device(self._device_names[0]), _taken_back(self.states[:1]):
             first = tf.constant(call.first, tf.int64)
             for _ in range(_ALONE_TIMES):
                 start = time.perf_counter()
@@ -272,3 +267,71 @@ class Program:
         sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
+
+
+class Loop(NamedTuple):
+    """One to be compiled."""
+
+    program: Program
+    batches: Sequence[AnyBatches]
+    """Of each device, at least `num_steps`."""
+    num_steps: int
+    capacity: Capacity
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether that was done."""
+        return self.program.is_compiled(self.num_steps, self.capacity)
+
+
+def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
+    """Compiles loops of the same states, if they were not yet; changes no state.
+
+    Libraries make code of their own when a program first runs, as oneDNN does on a CPU and CUDA's
+    do on a GPU, so each is run once and taken back, from a copy in host memory.
+
+    Args:
+        loops: in order.
+        at_step: optimizer steps done so far, for the records.
+        beside: whether the last is compiled beside the others: XLA leaves cores idle.
+
+    Returns:
+        A record of each that was compiled. Their seconds add up to the time that all took.
+
+    Raises:
+        InputError: naming the layer or other object of Keras that cannot be compiled.
+    """
+    new = [loop for loop in loops if not loop.is_compiled]
+    if not new:
+        return []
+    start = time.perf_counter()
+    pending: list[Future[float]] = []
+    seconds = []
+    with _taken_back(new[0].program.states), ThreadPoolExecutor(1) as others:
+        for loop in new:
+            # In this thread alone: a state notes what holds for the loop that is being traced.
+            began = time.perf_counter()
+            run = loop.program.traced(loop.batches, loop.num_steps, loop.capacity)
+            seconds.append(time.perf_counter() - began)
+            if beside and loop is not new[-1]:
+                pending.append(others.submit(_seconds_of, run))
+            else:
+                seconds[-1] += _seconds_of(run)
+        for place, other in enumerate(pending):
+            seconds[place] += other.result()
+    share = (time.perf_counter() - start) / sum(seconds)
+    return [
+        Compilation(
+            program=loop.program.name,
+            capacity=sum(loop.capacity),
+            seconds=share * own,
+            step=at_step,
+        )
+        for loop, own in zip(new, seconds, strict=True)
+    ]
+
+
+def _seconds_of(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,12 +1,14 @@
 """The engine under the real loop: its records, and what a window costs in host syncs."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +19,8 @@ from harness.loop import Rows, Run, train
 from harness.pipeline.cadence import Cadence
 from harness.pipeline.plan import evaluation_plan
 from harness.records import Compilation, Observer, Window
-from tests.harness.engine.rig import Rig, build_rig, sets_with_outliers
+from harness.task import Task
+from tests.harness.engine.rig import Rig, assert_same, build_rig, sets_with_outliers
 from tests.harness.random_sets import random_sets
 
 
@@ -141,13 +144,30 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
     assert all(window.loss_scale is None for window in windows)
     assert all(0 <= w.data_wait_seconds <= w.seconds for w in windows)
     assert list(progress.compilations) == observer.compilations
-    # Whole calls and an epoch's last one, compiled before the first step; then the evaluation.
+    # Whole calls, an epoch's last one and the evaluation, compiled before the first step.
     assert [made.program for made in progress.compilations] == [
         *2 * ["training step"],
         "evaluation",
     ]
-    assert [made.step for made in progress.compilations] == [0, 0, 40]
+    assert {made.step for made in progress.compilations} == {0}
     assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
+
+
+def test_programs_that_are_compiled_together_change_nothing() -> None:
+    sets = sets_with_outliers(np.random.default_rng())
+    task = Task(metrics=[keras.metrics.Recall()])
+    rig = build_rig(sets, steps_per_call=16, precision="mixed_float16", dropout=0.2, task=task)
+    run = run_of(rig)
+    before = rig.values()
+    first = next(rig.dispatches())
+    start = time.perf_counter()
+    compilations = run.prepare(*first)
+    seconds = time.perf_counter() - start
+    assert [c.program for c in compilations] == [*2 * ["training step"], "evaluation"]
+    assert all(c.seconds > 0 for c in compilations)
+    assert sum(c.seconds for c in compilations) <= seconds
+    assert_same(rig.values(), before)
+    assert not run.prepare(*first)
 
 
 def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -129,9 +129,9 @@ class Vocabulary:
             raise InputError(f"{path}: some ranks stand for several words. Give each word its own.")
         least, limit = conventions.skip_top, min(num_tokens, conventions.num_words or num_tokens)
         start, unknown = conventions.start_char, conventions.oov_char
-        ids = {word: rank + conventions.index_from for word, rank in ranks.items()}
+        first = conventions.index_from
         return cls(
-            ids={word: token for word, token in ids.items() if least <= token < limit},
+            ids={w: rank + first for w, rank in ranks.items() if least <= rank + first < limit},
             num_tokens=num_tokens,
             # Keras replaces a start id outside the limits as well.
             start_id=start if start is None or least <= start < limit else unknown,
@@ -154,7 +154,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Writes the vocabulary as JSON, from which `load` builds it again."""
-        write_json(path, asdict(self))
+        write_json(path, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @property
     def takes_texts(self) -> bool:

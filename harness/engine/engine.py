@@ -138,15 +138,14 @@ class Engine:
             feed, own_plan = evaluation
             passes: Dispatches = feed.dispatches(own_plan)
             first, own = next(passes)
-            loops.append(
-                Loop(self._evaluation, own, first.calls[0].num_steps, first.calls[0].capacity)
-            )
+            call = first.calls[0]
+            loops.insert(0, Loop(self._evaluation, own, call.num_steps, call.capacity))
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
             start = time.perf_counter()
             self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
-            seconds = compilations[0].seconds + time.perf_counter() - start  # no window's
-            compilations[0] = replace(compilations[0], seconds=seconds)
+            seconds = compilations[-1].seconds + time.perf_counter() - start  # no window's
+            compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
 
     def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:

@@ -293,7 +293,8 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     Args:
         loops: in order.
         at_step: optimizer steps done so far, for the records.
-        beside: whether the last is compiled beside the others: XLA leaves cores idle.
+        beside: whether all but the last are compiled beside what follows: XLA leaves cores idle,
+            and so does tracing.
 
     Returns:
         A record of each that was compiled. Their seconds add up to the time that all took.

@@ -144,10 +144,10 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
     assert all(window.loss_scale is None for window in windows)
     assert all(0 <= w.data_wait_seconds <= w.seconds for w in windows)
     assert list(progress.compilations) == observer.compilations
-    # Whole calls, an epoch's last one and the evaluation, compiled before the first step.
+    # The evaluation, whole calls and an epoch's last one, compiled before the first step.
     assert [made.program for made in progress.compilations] == [
-        *2 * ["training step"],
         "evaluation",
+        *2 * ["training step"],
     ]
     assert {made.step for made in progress.compilations} == {0}
     assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
@@ -163,7 +163,7 @@ def test_programs_that_are_compiled_together_change_nothing() -> None:
     start = time.perf_counter()
     compilations = run.prepare(*first)
     seconds = time.perf_counter() - start
-    assert [c.program for c in compilations] == [*2 * ["training step"], "evaluation"]
+    assert [c.program for c in compilations] == ["evaluation", *2 * ["training step"]]
     assert all(c.seconds > 0 for c in compilations)
     assert sum(c.seconds for c in compilations) <= seconds
     assert_same(rig.values(), before)

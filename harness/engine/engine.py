@@ -69,7 +69,8 @@ class Engine:
         )
         self.compiles_in_part = in_part
         """Whether XLA compiles only a part of a training step."""
-        # On a GPU both would take its memory at once, and disturb what XLA measures there.
+        # Two at once would compete for a GPU's memory and disturb what XLA measures there; several
+        # devices or workers have to begin their sums in one order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
@@ -123,28 +124,32 @@ class Engine:
         start_step: int,
         evaluation: tuple[Feed, Plan] | None = None,
     ) -> list[Compilation]:
-        """Compiles every training program of a plan from a step on, if that was not yet done, and
-        with them the evaluation of other rows, so that nothing can fail after an epoch that could
-        have failed before it. At the beginning of an epoch, metrics that keep sums of their own
-        begin anew."""
+        """Compiles every training program of a plan from a step on, and the evaluation of other
+        rows, if that was not yet done: a model that cannot be evaluated fails before the first
+        epoch. At the beginning of an epoch, metrics that keep sums of their own begin anew."""
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
+        start = time.perf_counter()
         loops = [
             Loop(self._training, batches, *lengths)
             for lengths in plan.programs(start_step=start_step)
         ]
-        if evaluation is not None and not all(loop.is_compiled for loop in loops):
+        if evaluation is not None:
             feed, own_plan = evaluation
-            passes: Dispatches = feed.dispatches(own_plan)
-            first, own = next(passes)
-            call = first.calls[0]
-            loops.insert(0, Loop(self._evaluation, own, call.num_steps, call.capacity))
+            (lengths,) = own_plan.programs()
+            if not self._evaluation.is_compiled(*lengths):
+                passes: Dispatches = feed.dispatches(own_plan)
+                _, own = next(passes)
+                loops.insert(0, Loop(self._evaluation, own, *lengths))
+        began = time.perf_counter()
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
+        ended = time.perf_counter()
         if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
-            start = time.perf_counter()
             self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
-            seconds = compilations[-1].seconds + time.perf_counter() - start  # no window's
+        if compilations:  # what was done for them belongs to no window
+            others = began - start + time.perf_counter() - ended
+            seconds = compilations[-1].seconds + others
             compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
 
@@ -183,8 +188,8 @@ class Engine:
             measures: of these rows; begins anew and gets their probabilities.
 
         Returns:
-            The evaluation, whose time excludes compilation, and what was compiled for it: the first
-            call compiles.
+            The evaluation, whose time excludes compilation, and what was compiled for it, unless
+            `prepare` had done so.
         """
         compilations = []
         start = time.perf_counter()

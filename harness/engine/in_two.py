@@ -77,7 +77,7 @@ class LoopsInTwo:
 
         Args:
             device: which of this worker's.
-            num_steps, capacity: of `Program.compile`.
+            num_steps, capacity: constants of the loop.
             exchanging: whether all-reduces are done, or left out.
         """
         begin, finish = self._compiled(device, capacity, exchanging=exchanging)

@@ -47,12 +47,16 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
     saved = [variable.numpy() for variable in variables]
     for state in states:
         state.tables.freeze(True)
-    yield
-    # Not after a failure: what a program that ran out of memory was given may be freed by now.
-    for variable, value in zip(variables, saved, strict=True):
-        variable.assign(value)
-    for state in states:
-        state.tables.freeze(False)
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        saved.clear()  # what the program was given may be freed by now
+        raise
+    finally:
+        for variable, value in zip(variables, saved, strict=False):
+            variable.assign(value)
+        for state in states:
+            state.tables.freeze(False)
 
 
 class Program:
@@ -114,15 +118,12 @@ class Program:
     ) -> Callable[[], None]:
         """Traces a loop. What it returns compiles the loop, by a first run, and waits for it."""
         resized = [batch.resized(capacity) for batch in batches]
-        culprit = functools.partial(named_culprit, self.states[0].layer_names)
-        with culprit():
-            self._loops[num_steps, capacity] = self._build(resized, num_steps, capacity)
+        loop = self._build(resized, num_steps, capacity)
 
         def run() -> None:
-            call = Call(first=0, num_steps=num_steps, capacity=capacity)
-            with culprit():
-                for result in tf.nest.flatten(self(call, resized)):
-                    result.numpy()  # waits
+            for result in tf.nest.flatten(self._run(loop, resized, first=0)):
+                result.numpy()  # waits
+            self._loops[num_steps, capacity] = loop
 
         return run
 
@@ -137,10 +138,14 @@ class Program:
             For each device the row sums, and the row outputs if there are any; or what the step
             returned.
         """
-        loop = self._loops[call.num_steps, call.capacity]
+        return self._run(self._loops[call.num_steps, call.capacity], batches, first=call.first)
+
+    def _run(
+        self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
+    ) -> list[Any]:
         with tf.device(self._device_names[0]):
             # A tensor on purpose: a Python number would be a new program for each value.
-            return loop(batches, tf.constant(call.first, tf.int64))
+            return loop(batches, tf.constant(first, tf.int64))
 
     def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
@@ -270,25 +275,22 @@ class Program:
 
 
 class Loop(NamedTuple):
-    """One to be compiled."""
+    """A loop to compile, and batches to compile it with."""
 
     program: Program
     batches: Sequence[AnyBatches]
     """Of each device, at least `num_steps`."""
     num_steps: int
+    """A constant of the loop, as is the capacity."""
     capacity: Capacity
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether that was done."""
-        return self.program.is_compiled(self.num_steps, self.capacity)
 
 
 def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
     """Compiles loops of the same states, if they were not yet; changes no state.
 
     Libraries make code of their own when a program first runs, as oneDNN does on a CPU and CUDA's
-    do on a GPU, so each is run once and taken back, from a copy in host memory.
+    do on a GPU, so each is run once. What all have changed is taken back in the end, from a copy
+    in host memory.
 
     Args:
         loops: in order.
@@ -297,29 +299,39 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
             and so does tracing.
 
     Returns:
-        A record of each that was compiled. Their seconds add up to the time that all took.
+        A record of each that was compiled. Their seconds add up to the time that all took: of what
+        was compiled side by side each has its share.
 
     Raises:
         InputError: naming the layer or other object of Keras that cannot be compiled.
     """
-    new = [loop for loop in loops if not loop.is_compiled]
+    new = [loop for loop in loops if not loop.program.is_compiled(loop.num_steps, loop.capacity)]
     if not new:
         return []
     start = time.perf_counter()
     pending: list[Future[float]] = []
     seconds = []
-    with _taken_back(new[0].program.states), ThreadPoolExecutor(1) as others:
-        for loop in new:
-            # In this thread alone: a state notes what holds for the loop that is being traced.
-            began = time.perf_counter()
-            run = loop.program.traced(loop.batches, loop.num_steps, loop.capacity)
-            seconds.append(time.perf_counter() - began)
-            if beside and loop is not new[-1]:
-                pending.append(others.submit(_seconds_of, run))
-            else:
-                seconds[-1] += _seconds_of(run)
-        for place, other in enumerate(pending):
-            seconds[place] += other.result()
+    states = new[0].program.states
+    with (
+        named_culprit(states[0].layer_names),
+        _taken_back(states),
+        ThreadPoolExecutor(1) as others,
+    ):
+        try:
+            for loop in new:
+                # In this thread alone: a state notes what holds for the loop that it is traced for.
+                began = time.perf_counter()
+                run = loop.program.traced(loop.batches, loop.num_steps, loop.capacity)
+                seconds.append(time.perf_counter() - began)
+                if beside and loop is not new[-1]:
+                    pending.append(others.submit(_seconds_of, run))
+                else:
+                    seconds[-1] += _seconds_of(run)
+            for place, other in enumerate(pending):
+                seconds[place] += other.result()
+        except BaseException:  # an interrupt, too: nothing further is begun
+            others.shutdown(cancel_futures=True)
+            raise
     share = (time.perf_counter() - start) / sum(seconds)
     return [
         Compilation(

@@ -137,7 +137,7 @@ def _measure(
     """Return the best time of each implementation, from rounds in which they take turns."""
     sets = case.draw(0)
     splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
-    # As in training outside of the loop; here not even compiled, which would take longer than it.
+    # Outside of the loop, as in training. To compile this would take longer than the trial.
     rowids = np.searchsorted(splits[1:], np.arange(num_values), side="right").astype(np.int32)
     with tf.device(device):
         operands = [

@@ -47,7 +47,10 @@ def run(input_: str) -> list[dict]:
         events.append({"what": what, "run": input_, "programs": programs, "compiled": compiled})
 
     for dispatch, batches in rig.dispatches():
-        note("prepare", len(engine.prepare(rig.plan, dispatch, batches, start_step=0)))
+        compiled = engine.prepare(
+            rig.plan, dispatch, batches, start_step=0, evaluation=(rig.feed, plan)
+        )
+        note("prepare", len(compiled))
         engine.train(dispatch, batches)
         note("train", 0)
         if (dispatch.step + dispatch.num_steps) % 40 == 0:

@@ -54,9 +54,6 @@ class Ragged(NamedTuple):
 
 Reader = Callable[[tf.Tensor], Share]
 """From a step of the call, int32 scalar, to the device's share of its batch."""
-_Read = Callable[[tf.Tensor], dict[str, tf.Tensor]]
-"""Likewise to the `values`, `row_splits` and, where there are some, `weights` of ragged sets, and
-their `rowids` where those are taken."""
 
 
 class Columns(NamedTuple):
@@ -188,7 +185,7 @@ class StreamBatches(NamedTuple):
     ) -> Reader:
         """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
-        reads: dict[str, _Read] = {}
+        ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Mapping[str, tf.Tensor]] = {}
         for (name, (values, row_splits)), own in zip(cut.ragged.items(), capacity, strict=True):
             arrays = {"values": values, "row_splits": tf.cast(row_splits, tf.int32)}
@@ -197,11 +194,11 @@ class StreamBatches(NamedTuple):
                 arrays["rowids"] = _narrow(rowids, self.num_rows)
             if name in cut.id_weights:
                 arrays["weights"] = cut.id_weights[name]
-            reads[name] = _taken_from(arrays)
+            ragged[name] = arrays
             if for_gpu and "rowids" not in arrays:
                 lots[name] = arrays
         real = _real(cut.real_rows, self.num_rows)
-        return _reader(reads, cut.dense, cut.batch_rows, real, lots)
+        return _reader(ragged, cut.dense, cut.batch_rows, real, lots)
 
 
 class ResidentBatches(NamedTuple):
@@ -243,23 +240,24 @@ class ResidentBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
+        """Prepares a call's steps, outside of its loop, and returns what reads one inside. Where
+        the native kernels copy a step's ids inside, there is nothing to prepare: less to compile.
+        """
+        natively = not takes_rowids(implementation)
+        is_small = all(num_steps * own <= _MAX_TAKEN_AHEAD for own in capacity)
+        if natively and not (for_gpu and is_small):
+            return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
         real_rows, batch_rows = (
             _cut(field, first, num_steps) for field in (self.real_rows, self.batch_rows)
         )
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
         real = _real(real_rows, self.num_rows)
-        reads: dict[str, _Read] = {}
+        ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Mapping[str, tf.Tensor]] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
-            weights = self.id_weights.get(name)
-            natively = not takes_rowids(implementation)
-            if natively and not (for_gpu and num_steps * own <= _MAX_TAKEN_AHEAD):
-                reads[name] = _taken_natively(sets, rows, capacity=own, weights=weights)
-                continue
             values, row_splits, rowids, weights = take_batches(
-                *sets, rows, capacity=own, weights=weights
+                *sets, rows, capacity=own, weights=self.id_weights.get(name)
             )
             # More ids than a buffer holds would be left out unseen.
             real = tf.where(row_splits[:, -1:] <= own, real, float("nan"))
@@ -270,8 +268,22 @@ class ResidentBatches(NamedTuple):
                 lots[name] = arrays
             else:
                 arrays = arrays | {"rowids": _narrow(rowids, self.num_rows)}
-            reads[name] = _taken_from(arrays)
-        return _reader(reads, dense, batch_rows, real, lots)
+            ragged[name] = arrays
+        return _reader(ragged, dense, batch_rows, real, lots)
+
+    def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
+        """One of the S batches."""
+        rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
+        inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
+        for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
+            values, row_splits, weights = take_rows(
+                *sets, rows, capacity=own, weights=self.id_weights.get(name)
+            )
+            inputs[name] = {"values": values, "row_splits": row_splits}
+            if weights is not None:
+                inputs[name]["weights"] = weights
+        real = _real(tf.gather(self.real_rows, at), self.num_rows)
+        return _share(inputs, {}, real, _at_least_one(tf.gather(self.batch_rows, at)), {})
 
 
 AnyBatches = StreamBatches | ResidentBatches
@@ -295,62 +307,60 @@ def _narrow(rowids: tf.Tensor, num_rows: int) -> tf.Tensor:
 
 
 def _real(real_rows: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """float32 [L, b]: 1 for each real row."""
-    return tf.cast(tf.range(num_rows, dtype=tf.int64) < real_rows[:, None], tf.float32)
+    """float32 [..., b]: 1 for each real row, of which there are so many, int64 [...]."""
+    return tf.cast(tf.range(num_rows, dtype=tf.int64) < real_rows[..., None], tf.float32)
 
 
-def _taken_from(arrays: Mapping[str, tf.Tensor]) -> _Read:
-    return lambda step: {name: tf.gather(array, step) for name, array in arrays.items()}
-
-
-def _taken_natively(
-    sets: Ragged, rows: tf.Tensor, *, capacity: int, weights: tf.Tensor | None
-) -> _Read:
-    def taken(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        values, splits, own = take_rows(
-            *sets, tf.gather(rows, step), capacity=capacity, weights=weights
-        )
-        arrays = {"values": values, "row_splits": splits}
-        return arrays if own is None else arrays | {"weights": own}
-
-    return taken
+def _at_least_one(batch_rows: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.maximum(batch_rows, 1), tf.float32)
 
 
 def _reader(
-    reads: Mapping[str, _Read],
+    ragged: Mapping[str, Mapping[str, tf.Tensor]],
     dense: Mapping[str, tf.Tensor],
     batch_rows: tf.Tensor,
     real: tf.Tensor,
     lots: Mapping[str, Mapping[str, tf.Tensor]],
 ) -> Reader:
     """Args:
-    reads: of the ragged columns.
+    ragged: `values` [L, C], `row_splits` [L, b + 1] and, where there are some, `weights` of the
+        ragged columns, and their `rowids` where those are taken.
     dense: [L, b, ...].
     batch_rows: [L].
     real: float32 [L, b], NaN where a share holds more ids than its buffer.
     lots: of the ragged columns whose kernels read all L batches.
     """
-    batch_rows = tf.cast(tf.maximum(batch_rows, 1), tf.float32)
+    batch_rows = _at_least_one(batch_rows)
 
     def read(step: tf.Tensor) -> Share:
-        rows = {name: tf.gather(array, step) for name, array in dense.items()}
-        real_row = tf.gather(real, step)
-        weights = real_row * rows.pop(WEIGHTS) if WEIGHTS in rows else real_row
         rowids: dict[str, tf.Tensor] = {}
-        inputs: dict[str, Any] = {}
-        for name, taken in reads.items():
-            sets = taken(step)
+        inputs: dict[str, Any] = {name: tf.gather(array, step) for name, array in dense.items()}
+        for name, arrays in ragged.items():
+            sets = {what: tf.gather(array, step) for what, array in arrays.items()}
             if "rowids" in sets:
                 rowids[name] = sets.pop("rowids")
             # The network takes int32; on the device 16 bits travel as they are.
             inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
-        inputs |= rows
-        labels = inputs.pop(LABELS)
         among = {
             name: Batches(lot["values"], lot["row_splits"], lot.get("weights"), step)
             for name, lot in lots.items()
         }
-        own = tf.gather(batch_rows, step)
-        return Share(inputs, rowids, labels, real_row, weights, own, among)
+        return _share(inputs, rowids, tf.gather(real, step), tf.gather(batch_rows, step), among)
 
     return read
+
+
+def _share(
+    inputs: dict[str, Any],
+    rowids: dict[str, tf.Tensor],
+    real: tf.Tensor,
+    batch_rows: tf.Tensor,
+    among: dict[str, Batches],
+) -> Share:
+    """Args:
+    inputs: with the labels, and the rows' weights if there are some.
+    rowids, real, batch_rows, among: of a `Share`.
+    """
+    weights = real * inputs.pop(WEIGHTS) if WEIGHTS in inputs else real
+    labels = inputs.pop(LABELS)
+    return Share(inputs, rowids, labels, real, weights, batch_rows, among)

@@ -72,8 +72,8 @@ class Run:
         )
 
     def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Sequence[Compilation]:
-        """Compiles what is not compiled yet."""
-        held_out = self.validation
+        """Compiles what is not compiled yet; with the first dispatch the evaluation, too."""
+        held_out = self.validation if dispatch.step == self.start_step else None
         return self.engine.prepare(
             self.rows.plan,
             dispatch,

@@ -70,7 +70,7 @@ class Engine:
         self.compiles_in_part = in_part
         """Whether XLA compiles only a part of a training step."""
         # Two at once would compete for a GPU's memory and disturb what XLA measures there; several
-        # devices or workers have to begin their sums in one order.
+        # devices or workers have to begin their all-reduces in one order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
@@ -138,10 +138,9 @@ class Engine:
         if evaluation is not None:
             feed, own_plan = evaluation
             (lengths,) = own_plan.programs()
-            if not self._evaluation.is_compiled(*lengths):
-                passes: Dispatches = feed.dispatches(own_plan)
-                _, own = next(passes)
-                loops.insert(0, Loop(self._evaluation, own, *lengths))
+            passes: Dispatches = feed.dispatches(own_plan)
+            _, own = next(passes)
+            loops.insert(0, Loop(self._evaluation, own, *lengths))
         began = time.perf_counter()
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         ended = time.perf_counter()

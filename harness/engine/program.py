@@ -24,11 +24,12 @@ from harness.engine.all_reduce import Kind
 from harness.engine.culprit import named_culprit
 from harness.engine.in_two import LoopsInTwo, Step, StepInTwo
 from harness.engine.state import State
-from harness.pipeline.batch import AnyBatches
+from harness.pipeline.batch import AnyBatches, Sizes
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
 from harness.records import Compilation
 
+_Key = tuple[int, Capacity, Sizes]
 _ALONE_TIMES = 3
 """That a call without all-reduces is timed; the shortest counts."""
 
@@ -41,26 +42,32 @@ def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
-    """What the block changes is taken back at its end, from a copy in host memory. Tables that are
-    updated by rows do not change in it: a large one would have to be copied."""
+    """What the block changes is taken back at its end, from a copy in host memory; also after a
+    failure, but for one while a program runs. Tables that are updated by rows do not change in it:
+    a large one would have to be copied."""
     variables = [variable for state in states for variable in state.without_tables]
     saved = [variable.numpy() for variable in variables]
     for state in states:
         state.tables.freeze(True)
+    is_whole = True
     try:
         yield
-    except tf.errors.ResourceExhaustedError:
-        saved.clear()  # what the program was given may be freed by now
+    except tf.errors.OpError as error:
+        # XLA's compiler raises these two. After others what a program was given may be freed.
+        of_compiler = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+        is_whole = isinstance(error, of_compiler)
         raise
     finally:
-        for variable, value in zip(variables, saved, strict=False):
-            variable.assign(value)
         for state in states:
             state.tables.freeze(False)
+        if is_whole:
+            for variable, value in zip(variables, saved, strict=True):
+                variable.assign(value)
 
 
 class Program:
-    """A step's compiled loops, one for each number of steps and each capacity."""
+    """A step's compiled loops, one for each number of steps, each capacity and all sizes of what is
+    read."""
 
     def __init__(
         self,
@@ -101,7 +108,7 @@ class Program:
             if isinstance(step, StepInTwo)
             else None
         )
-        self._loops: dict[tuple[int, Capacity], Callable[..., list[Any]]] = {}
+        self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(
         self, batches: Sequence[AnyBatches], *, num_steps: int, capacity: Capacity, at_step: int
@@ -109,9 +116,11 @@ class Program:
         """Compiles a loop alone; see `Loop` and `compile_all`."""
         return compile_all([Loop(self, batches, num_steps, capacity)], at_step=at_step)
 
-    def is_compiled(self, num_steps: int, capacity: Capacity) -> bool:
-        """Whether there is such a loop."""
-        return (num_steps, capacity) in self._loops
+    def is_compiled(
+        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
+    ) -> bool:
+        """Whether there is such a loop, for batches of these sizes."""
+        return (num_steps, capacity, batches[0].sizes) in self._loops
 
     def traced(
         self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
@@ -123,7 +132,7 @@ class Program:
         def run() -> None:
             for result in tf.nest.flatten(self._run(loop, resized, first=0)):
                 result.numpy()  # waits
-            self._loops[num_steps, capacity] = loop
+            self._loops[num_steps, capacity, batches[0].sizes] = loop
 
         return run
 
@@ -138,7 +147,8 @@ class Program:
             For each device the row sums, and the row outputs if there are any; or what the step
             returned.
         """
-        return self._run(self._loops[call.num_steps, call.capacity], batches, first=call.first)
+        loop = self._loops[call.num_steps, call.capacity, batches[0].sizes]
+        return self._run(loop, batches, first=call.first)
 
     def _run(
         self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
@@ -305,7 +315,11 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     Raises:
         InputError: naming the layer or other object of Keras that cannot be compiled.
     """
-    new = [loop for loop in loops if not loop.program.is_compiled(loop.num_steps, loop.capacity)]
+    new = [
+        loop
+        for loop in loops
+        if not loop.program.is_compiled(loop.batches, loop.num_steps, loop.capacity)
+    ]
     if not new:
         return []
     start = time.perf_counter()
@@ -319,7 +333,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     ):
         try:
             for loop in new:
-                # In this thread alone: a state notes what holds for the loop that it is traced for.
+                # In this thread alone: a state keeps notes about the loop that is being traced.
                 began = time.perf_counter()
                 run = loop.program.traced(loop.batches, loop.num_steps, loop.capacity)
                 seconds.append(time.perf_counter() - began)

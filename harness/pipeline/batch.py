@@ -21,8 +21,8 @@ from kernels.multi_hot.segments import rowids_of_splits, take_batches
 LABELS, WEIGHTS = "/labels", "/weights"
 """Names beside those of the inputs."""
 _MAX_TAKEN_AHEAD = 2**26
-"""Ids of a call that a GPU takes from resident rows before its loop, which needs some 20 bytes for
-each. More are taken step by step, by two kernels."""
+"""Ids of a column and a call, up to which a GPU takes all columns from resident rows before its
+loop, which needs some 20 bytes for each. Where a column has more, every step reads its own rows."""
 
 
 class Share(NamedTuple):
@@ -54,6 +54,10 @@ class Ragged(NamedTuple):
 
 Reader = Callable[[tf.Tensor], Share]
 """From a step of the call, int32 scalar, to the device's share of its batch."""
+
+
+Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]
+"""Shapes and types of tensors."""
 
 
 class Columns(NamedTuple):
@@ -159,6 +163,13 @@ class StreamBatches(NamedTuple):
             return int(self.dense[LABELS].shape[1])
         return int(self.ragged[LABELS].row_splits.shape[1]) - 1
 
+    @property
+    def sizes(self) -> Sizes:
+        """What a program depends on, beside the capacity."""
+        return _sizes(
+            [self.dense, self.real_rows, [sets.row_splits for sets in self.ragged.values()]]
+        )
+
     def resized(self, capacity: Capacity) -> "StreamBatches":
         """Batches of another capacity, to compile a program with."""
         ragged = {
@@ -222,6 +233,11 @@ class ResidentBatches(NamedTuple):
         """b."""
         return int(self.rows.shape[1])
 
+    @property
+    def sizes(self) -> Sizes:
+        """What a program depends on, beside the capacity."""
+        return _sizes(self)
+
     def resized(self, capacity: Capacity) -> "ResidentBatches":
         """Batches of empty rows, to compile a program with; of any capacity."""
         del capacity
@@ -241,8 +257,8 @@ class ResidentBatches(NamedTuple):
         for_gpu: bool = False,
     ) -> Reader:
         """Prepares a call's steps, outside of its loop, and returns what reads one inside. Where
-        the native kernels copy a step's ids inside, there is nothing to prepare: less to compile.
-        """
+        the native kernels copy each step's ids inside the loop, which they do on a CPU, and on a
+        GPU for calls of many ids, nothing is prepared, and there is less to compile."""
         natively = not takes_rowids(implementation)
         is_small = all(num_steps * own <= _MAX_TAKEN_AHEAD for own in capacity)
         if natively and not (for_gpu and is_small):
@@ -272,7 +288,7 @@ class ResidentBatches(NamedTuple):
         return _reader(ragged, dense, batch_rows, real, lots)
 
     def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
-        """One of the S batches."""
+        """The share of one of the S batches, by the native kernels."""
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
@@ -292,6 +308,10 @@ AnyBatches = StreamBatches | ResidentBatches
 def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
     """What numbers below `limit` travel and lie on a device as."""
     return np.uint16 if limit <= np.iinfo(np.uint16).max + 1 else np.uint32
+
+
+def _sizes(tensors: Any) -> Sizes:
+    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tf.nest.flatten(tensors))
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:

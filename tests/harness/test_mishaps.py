@@ -60,30 +60,6 @@ def test_a_run_is_replaced_only_by_one_that_compiles(tmp_path: Path) -> None:
     trainer().fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
 
 
-class _Leaving(keras.layers.Layer):
-    """Leaves TensorFlow where it is not in training."""
-
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if training:
-            return x
-        return tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), tf.shape(x))
-
-    def compute_output_shape(self, shape: Any) -> Any:
-        return shape
-
-
-def test_what_cannot_be_evaluated_is_not_trained_either() -> None:
-    own = trainer(lambda inputs: _Leaving(name="leaving")(small(inputs)))
-    with pytest.raises(ValueError, match="'leaving' cannot be compiled"):
-        own.fit(rows(), validation=rows(40, name="others"), verbose=False)
-    own.fit(rows(), verbose=False)
-    before = [weight.numpy() for weight in own.model.weights]
-    with pytest.raises(ValueError, match="'leaving' cannot be compiled"):
-        own.fit(rows(), validation=rows(40, name="others"), epochs=2, verbose=False)
-    for weight, value in zip(own.model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), value)
-
-
 def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: Path) -> None:
     class Mover(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -14,9 +14,14 @@ import pytest
 import tensorflow as tf
 
 from harness.background import Background
+from harness.data.examples import Examples
 from harness.engine.checkpoints import Checkpoints
+from harness.engine.devices import Devices
+from harness.errors import InputError
 from harness.loop import Rows, Run, train
+from harness.model.layers import MultiHotDense
 from harness.pipeline.cadence import Cadence
+from harness.pipeline.feed import build_feed
 from harness.pipeline.plan import evaluation_plan
 from harness.records import Compilation, Observer, Window
 from harness.task import Task
@@ -168,6 +173,57 @@ def test_programs_that_are_compiled_together_change_nothing() -> None:
     assert sum(c.seconds for c in compilations) <= seconds
     assert_same(rig.values(), before)
     assert not run.prepare(*first)
+
+
+class Leaving(keras.layers.Layer):
+    """Leaves TensorFlow where it is not in training."""
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if training:
+            return x
+        return tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), tf.shape(x))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def test_a_compilation_that_fails_changes_nothing_either() -> None:
+    sets = random_sets(np.random.default_rng(), rows=64)
+
+    def model(inputs: Any) -> Any:
+        x = MultiHotDense(4, sets.num_tokens, activation="gelu")(inputs)
+        return Leaving(name="leaving")(keras.layers.Dense(1)(x))
+
+    rig = build_rig(sets, model=model)
+    before = rig.values()
+    with pytest.raises(InputError, match="'leaving' cannot be compiled"):
+        run_of(rig).prepare(*next(rig.dispatches()))
+    assert_same(rig.values(), before)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_rows_of_other_sizes_have_a_program_of_their_own(
+    logical_devices: list[str], num_devices: int
+) -> None:
+    rng = np.random.default_rng()
+    names = ("/CPU:0", "/CPU:1")[:num_devices]
+    devices = Devices(
+        names=names,
+        num_replicas=num_devices,
+        device_type="CPU",
+        descriptions=names,
+        memory_bytes=2**30,
+    )
+    sets = random_sets(rng, rows=48)
+    rig = build_rig(sets, devices=devices, input="resident")
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=num_devices, steps_per_call=4)
+    compiled = []
+    for rows in (sets, sets.take(np.append(np.arange(47), np.argmax(sets.lengths))), sets):
+        feed = build_feed("resident", Examples.of(rows), devices=names)
+        evaluation, compilations = rig.engine.evaluate(feed, plan, step=0, epoch=0)
+        assert np.isfinite(evaluation.loss)
+        compiled.append(len(compilations))
+    assert compiled == [1, int(sets.lengths[47] < sets.lengths.max()), 0]
 
 
 def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:

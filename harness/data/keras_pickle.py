@@ -56,8 +56,7 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
 
     Raises:
         InputError: the member is missing or damaged, its pickle asks for anything but lists, ints
-            and NumPy arrays (which is not done then), or a row holds anything but int32s. True and
-            False pass as 1 and 0, except as the first entry of a row.
+            and NumPy arrays (which is not done then), or a row holds anything but int32s.
     """
     content = memoryview(archive.read(f"{name}.npy"))
     with archive.damage():
@@ -78,8 +77,7 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
         before = len(values)
         try:
             integers = _integers(row) if isinstance(row, _Stub) else row
-            # A vector of booleans holds no ids. Looking at every entry would take 0.25 s for IMDB.
-            if isinstance(next(iter(integers), None), bool):
+            if bool in set(map(type, integers)):  # an array takes them for 0 and 1
                 raise TypeError("True or False")
             values.fromlist(integers)
         except MemoryError:

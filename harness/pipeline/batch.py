@@ -54,8 +54,6 @@ class Ragged(NamedTuple):
 
 Reader = Callable[[tf.Tensor], Share]
 """From a step of the call, int32 scalar, to the device's share of its batch."""
-
-
 Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]
 """Shapes and types of tensors."""
 
@@ -166,9 +164,12 @@ class StreamBatches(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """What a program depends on, beside the capacity."""
-        return _sizes(
-            [self.dense, self.real_rows, [sets.row_splits for sets in self.ragged.values()]]
-        )
+        sets = self.ragged.values()
+        fixed = [self.dense, self.real_rows, [own.row_splits for own in sets]]
+        types = [
+            tensor.dtype for tensor in (*(own.values for own in sets), *self.id_weights.values())
+        ]
+        return (*_sizes(fixed), *(((), dtype) for dtype in types))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
         """Batches of another capacity, to compile a program with."""

@@ -198,6 +198,7 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
         ({"x_train": [np.zeros((1, 2), int), [1], [1], [1]]}, "row 0 of x_train holds something"),
         ({"x_train": [[1], [2], [True, 0], [4]]}, "row 2 of x_train .*: True or False"),
+        ({"x_train": [[1], [2], [5, True], [4]]}, "row 2 of x_train .*: True or False"),
         ({"x_train": [np.zeros(2, bool), [1], [1], [1]]}, "row 0 of x_train .*: an array of b1"),
         ({"y_train": np.array([0, 2**40, 0, 0])}, "num_classes is 1099511627777"),
         ({"x_train": []}, "x_train is not an array with a list of ints"),

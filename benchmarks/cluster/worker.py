@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ def normalized(inputs: Any) -> Any:
     return keras.layers.Dense(1, kernel_initializer=last)(x)
 
 
+class _Unhurried(keras.callbacks.Callback):
+    """Begins the second epoch when the checkpoints of the first are surely written: one that is due
+    before would wait for a later step, on fast machines and slow disks."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            time.sleep(0.5)
+
+
 def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[str, Any]:
     """Trains one case, or goes on with it; what this worker has of it afterwards."""
     huge = case == "one overflow in float16"
@@ -100,6 +110,7 @@ def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[
         verbose=False,
         on_nan="continue",
         checkpoint_every=7,
+        callbacks=[_Unhurried()],
         resume=resume,
     )
     progress = trainer.last.progress if trainer.last else None

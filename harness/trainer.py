@@ -143,8 +143,9 @@ class Trainer:
 
         Args:
             train: rows with labels.
-            validation: rows to evaluate at the end of every epoch.
-            test: rows to evaluate once, at the end.
+            validation: rows to evaluate at the end of every epoch, and once more at the end where a
+                callback has changed the weights since.
+            test: rows to evaluate once, at the end; may be those of `validation`.
             epochs: so many more; with `resume`, so many in all.
             callbacks: Keras's; one that wants every batch makes dispatches of one step.
             run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
@@ -185,7 +186,8 @@ class Trainer:
         shown = lasting(console or Console()) if verbose else None
         parts = [Examples.of(rows) for rows in (train, validation) if rows is not None]
         held_out = parts[1] if len(parts) > 1 else None
-        tested = held_out if test is None or test is validation else Examples.of(test)
+        tested = held_out if test is validation else test
+        tested = None if tested is None else Examples.of(tested)
         config = config or self._config(asked, epochs)
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.

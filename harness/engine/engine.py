@@ -2,6 +2,7 @@
 
 import functools
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
 from harness.engine.normalization import needs_all_rows
 from harness.engine.program import Loop, Program, compile_all
-from harness.engine.state import State
+from harness.engine.state import MODEL_PREFIX, State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
@@ -177,7 +178,14 @@ class Engine:
         )
 
     def evaluate(
-        self, feed: Feed, plan: Plan, *, step: int, epoch: int, measures: Measures | None = None
+        self,
+        feed: Feed,
+        plan: Plan,
+        *,
+        step: int,
+        epoch: int,
+        measures: Measures | None = None,
+        with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
@@ -185,6 +193,7 @@ class Engine:
             feed, plan: one pass over the rows, in calls of one length and capacity.
             step, epoch: how far training has come, for the record.
             measures: of these rows; begins anew and gets their probabilities.
+            with_checksum: whether to note by which weights.
 
         Returns:
             The evaluation, whose time excludes compilation, and what was compiled for it, unless
@@ -229,8 +238,17 @@ class Engine:
             seconds=seconds,
             loss=float(sums[0]) / examples,
             metrics=metrics,
+            checksum=self.checksum() if with_checksum else None,
         )
         return evaluation, compilations
+
+    def checksum(self) -> int:
+        """Of the bits of the model's variables."""
+        total = 0
+        for name, part in self.states[0].held().items():
+            if name.startswith(MODEL_PREFIX):
+                total = zlib.crc32(part, total)
+        return total
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
         """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""

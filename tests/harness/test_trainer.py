@@ -135,7 +135,7 @@ def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
         assert rest.epoch == [2]
         assert rest.history == wanted
         summary = json.loads((folder / "run" / "summary.json").read_text())
-        assert summary["test_loss"] == wanted["val_loss"][-1]
+        assert summary["validation_loss"] == wanted["val_loss"][-1]
         outputs = resumed.predict(train)
         resumed.save(folder / "mine.keras")
         np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
@@ -273,6 +273,8 @@ def test_rows_kept_for_the_end(tmp_path: Path) -> None:
     assert own.last.quality.num_rows == 60
     assert summary["test_f1_macro"] == own.measure(test).figures()["f1_macro"]
     assert summary["dataset"]["test_rows"] == 60
+    assert summary["validation_loss"] == own.evaluate(validation)["loss"]
+    assert summary["dataset"]["validation_rows"] == 80
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
     assert found == own.evaluate(validation)["loss"]
@@ -307,9 +309,10 @@ def test_measures_come_from_the_evaluation_itself(
     assert again.figures() == pytest.approx(quality.figures())
     np.testing.assert_array_equal(again.support, quality.support)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["test_accuracy"] == pytest.approx(quality.accuracy)
+    assert summary["validation_accuracy"] == pytest.approx(quality.accuracy)
     for name, value in quality.figures().items():
-        assert summary[f"test_{name}"] == value
+        assert summary[f"validation_{name}"] == value
+    assert not any(key.startswith("test_") for key in summary)
     assert ("no better than predicting" in capsys.readouterr().out) == quality.is_trivial
 
 

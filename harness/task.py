@@ -136,6 +136,10 @@ class SettledTask:
     is_known: bool = True
     """False where no labels were seen."""
 
+    def settled(self, examples: Examples) -> "SettledTask":
+        """Itself: in a copy of a trainer it stands in the place of a `Task`."""
+        return self
+
     @property
     def num_outputs(self) -> int:
         """Of a model: K, or 1 where there are two classes."""

@@ -2,7 +2,6 @@
 
 import functools
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,8 +14,9 @@ from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
 from harness.engine.normalization import needs_all_rows
 from harness.engine.program import Loop, Program, compile_all
-from harness.engine.state import MODEL_PREFIX, State
+from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.engine.stored import checksum_of
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
 from harness.pipeline.batch import BatchesByRows
@@ -75,6 +75,7 @@ class Engine:
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
+        self._model = model
         self._task = task
         self._cluster = devices.cluster
         self.alone_step_seconds: float | None = None
@@ -237,12 +238,9 @@ class Engine:
         return evaluation, compilations
 
     def checksum(self) -> int:
-        """Of the bits of the model's variables."""
-        total = 0
-        for name, part in self.states[0].held().items():
-            if name.startswith(MODEL_PREFIX):
-                total = zlib.crc32(part, total)
-        return total
+        """Of the model's values."""
+        self.states[0].write_to_model()
+        return checksum_of(self._model)
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
         """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""

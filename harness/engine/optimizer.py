@@ -85,13 +85,21 @@ def optimizer_of(
             "precision needs it; give its inner optimizer"
         )
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        raise InputError("optimizer is a MultiOptimizer, which a trainer cannot use; give one of them")
+        raise InputError(
+            "optimizer is a MultiOptimizer, which a trainer cannot use; give one of them"
+        )
     if optimizer.built:
         raise InputError(
             f"the optimizer {optimizer.name!r} belongs to the variables of another model, where it "
             "was used before; give a new one"
         )
     return optimizer
+
+
+def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """All that was set on it."""
+    own = vars(optimizer).items()
+    return {n: v for n, v in own if n not in _MADE_ANEW and not n.startswith("_self_")}
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -102,9 +110,7 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
     keras.optimizers.Optimizer.__init__(made, rate, name=optimizer.name)
     made._iterations.assign(optimizer._iterations)
-    for name, value in vars(optimizer).items():
-        if name in _MADE_ANEW or name.startswith("_self_"):
-            continue
+    for name, value in attributes_of(optimizer).items():
         if isinstance(value, keras.Variable):  # of a subclass's own
             kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
             value = keras.Variable(value.numpy(), **kind)

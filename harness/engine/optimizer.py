@@ -1,6 +1,5 @@
 """Any Keras optimizer, by name, and its learning rate over the steps."""
 
-import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -97,9 +96,12 @@ def optimizer_of(
 
 
 def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """All that was set on it."""
-    own = vars(optimizer).items()
-    return {n: v for n, v in own if n not in _MADE_ANEW and not n.startswith("_self_")}
+    """All that was set on it. Keras's own lists, dicts and sets hold on to their optimizer."""
+    return {
+        name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
+        for name, value in vars(optimizer).items()
+        if name not in _MADE_ANEW and not name.startswith("_self_")
+    }
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -114,7 +116,7 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
         if isinstance(value, keras.Variable):  # of a subclass's own
             kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
             value = keras.Variable(value.numpy(), **kind)
-        setattr(made, name, copy.copy(value) if isinstance(value, dict | list | set) else value)
+        setattr(made, name, value)
     return made
 
 

@@ -309,6 +309,8 @@ def set_up(
         weighted=weighted_inputs(train),
         limits=model_limits(model, train),
     )
+    if training:
+        setup.engine.require_masked(train)
     timeline.mark("engine")
     return setup
 

@@ -127,6 +127,8 @@ class Surroundings:
 
     implementation: Implementation
     """Of every product whose layer names none."""
+    values: Mapping[int, Any] = field(default_factory=dict)
+    """What the products read in the place of each `values` tensor, by its `id`."""
     rowids: Mapping[int, Any] = field(default_factory=dict)
     """The row of each value [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
@@ -273,7 +275,8 @@ class MultiHotDense(keras.layers.Layer):
         splits = id(inputs["row_splits"])
         weights = inputs.get("weights")
         kernel = tf.convert_to_tensor(self.kernel)
-        operands = (inputs["values"], inputs["row_splits"])
+        values = around.values.get(id(inputs["values"]), inputs["values"])
+        operands = (values, inputs["row_splits"])
         options: dict[str, Any] = {
             "implementation": implementation,
             "unique": self.unique or id(inputs["values"]) in around.unique,
@@ -282,7 +285,8 @@ class MultiHotDense(keras.layers.Layer):
             "among": around.among.get(identity(inputs)),
         }
         path = self.kernel.path
-        sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": options["unique"]}
+        own = {**inputs, "values": values, "unique": options["unique"]}
+        sets = {**dict.fromkeys(_OPTIONAL), **own}
         if path in around.tables:  # of 16 bits, it does not round the products
             options["dtype"] = tf.float32
         if around.padded:

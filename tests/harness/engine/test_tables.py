@@ -227,8 +227,9 @@ def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
             "betas between 0 and 1, not 0 and 0.999",
         ),
         ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_constraint": "non_neg"}, "constraint"),
     ],
-    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer"],
+    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer", "constraint"],
 )
 def test_what_cannot_be_had_is_refused(
     how: Any, optimizer: Any, options: Any, message: str

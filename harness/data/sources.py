@@ -20,7 +20,7 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError, printable
+from harness.errors import InputError, in_python, printable
 from harness.reading import MAX_UNPACKED_BYTES
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Dataset:
             self.vocabulary.save(Path(folder) / vocabulary.FILE_NAME)
 
 
+@in_python()
 def load(
     source: Any,
     *,

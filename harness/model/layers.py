@@ -4,7 +4,7 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -226,27 +226,16 @@ class MultiHotDense(keras.layers.Layer):
                 f"units is {units} and num_tokens is {num_tokens}; both must be at least 1 and at "
                 f"most {INT32_MAX}"
             )
-        if implementation is not None and implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation is {implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
-            )
-        if table_optimizer not in TABLE_OPTIMIZERS:
-            raise ValueError(
-                f"table_optimizer is {table_optimizer!r}; choose one of "
-                f"{', '.join(TABLE_OPTIMIZERS)}"
-            )
-        if table_dtype not in (None, *TABLE_DTYPES):
-            raise ValueError(
-                f"table_dtype is {table_dtype!r}; choose one of {', '.join(TABLE_DTYPES)}"
-            )
+        _check_choice("implementation", implementation or "gather", IMPLEMENTATIONS)
+        _check_choice("table_optimizer", table_optimizer, TABLE_OPTIMIZERS)
+        _check_choice("table_dtype", table_dtype or "float32", TABLE_DTYPES)
         if self.compute_dtype == "float64":
+            implementation = implementation or "gather"
             if implementation == "native" or table_dtype is not None:
                 raise ValueError(
-                    f"{self.name} computes in float64, implementation is {implementation!r} and "
-                    f"table_dtype {table_dtype!r}; choose the implementation gather or dense, and "
-                    "leave table_dtype out"
+                    f"{self.name} computes in float64, which {implementation} with table_dtype="
+                    f"{table_dtype!r} does not; choose gather or dense, and leave table_dtype out"
                 )
-            implementation = implementation or "gather"
         self.units = units
         self.num_tokens = num_tokens
         self.implementation = implementation
@@ -341,8 +330,8 @@ class MultiHotDense(keras.layers.Layer):
         _check_inputs(self, inputs)
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         spec = keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
-        is_layer = isinstance(self.activation, keras.Operation)
-        return self.activation.compute_output_spec(spec) if is_layer else spec
+        own = getattr(self.activation, "compute_output_spec", None)  # a layer's
+        return own(spec) if own else spec
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
         """(B, H); B is None where the length of `row_splits` is."""
@@ -368,6 +357,11 @@ class MultiHotDense(keras.layers.Layer):
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }
+
+
+def _check_choice(name: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise ValueError(f"{name} is {given!r}; choose one of {', '.join(known)}")
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
@@ -400,6 +394,6 @@ def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
         shape = tf.TensorShape(inputs[name].shape)
         if shape.rank not in (None, 1):
             raise ValueError(
-                f"{layer.name} was given {name} of shape {shape}; it takes one axis: write a model's "
-                f"input as keras.Input(shape=(), dtype={dtype!r}, name={name!r})"
+                f"{layer.name} was given {name} of shape {shape}; it takes one axis: make inputs "
+                f"by keras.Input(shape=(), dtype={dtype!r}, name={name!r})"
             )

@@ -80,6 +80,8 @@ def multi_hot_dense(
     product, problem = _checked(
         values, row_splits, table.shape[0], implementation, unique, weights, value_rowids
     )
+    if problem.weights is not None:
+        problem = problem._replace(weights=tf.cast(problem.weights, for_sums(table).dtype))
     problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
     return _differentiable(product, table, problem, dtype)
 
@@ -250,11 +252,11 @@ def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: An
 
 
 def _weights_gradient(table: Tensor, dy: Tensor, problem: Problem) -> Tensor:
-    """Return [N] float32: the product of each entry's row of the table and its row of dy."""
+    """Return [N]: the product of each entry's row of the table and its row of dy."""
     entries = find_entries(problem, drop_repeated=False)
     table, dy = for_sums(table), tf.pad(tf.cast(dy, for_sums(table).dtype), [[0, 1], [0, 0]])
     products = tf.gather(table, entries.ids) * tf.gather(dy, entries.rows)
-    return tf.where(entries.counts, tf.cast(tf.reduce_sum(products, axis=1), tf.float32), 0.0)
+    return tf.where(entries.counts, tf.reduce_sum(products, axis=1), 0.0)
 
 
 def _check_dtype(dtype: Any) -> tf.DType:

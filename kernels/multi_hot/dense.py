@@ -62,14 +62,13 @@ def index(problem: Problem) -> Tensor:
 
 def _weighted_index(problem: Problem) -> Tensor:
     entries = find_entries(problem, drop_repeated=False)
-    V, dtype = problem.num_tokens, tf.float64 if problem.dtype == tf.float64 else tf.float32
-    weights = tf.cast(entries.weights, dtype)
+    V, weights = problem.num_tokens, entries.weights
     if entries.rows_given:
         cells = tf.stack([entries.rows, entries.ids], axis=1)
-        empty = tf.zeros([entries.num_rows, V], dtype)
+        empty = tf.zeros([entries.num_rows, V], weights.dtype)
         return _scatter_add(empty, cells, poison(weights, entries.valid))
     cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
-    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], dtype), entries.valid)
+    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], weights.dtype), entries.valid)
     filled = tf.tensor_scatter_nd_add(empty, cells, tf.where(entries.counts, weights, 0.0))
     return _with_rows(filled, problem, entries)
 

@@ -48,9 +48,7 @@ def _backward(dy: Tensor, entries: Entries) -> Tensor:
 
 
 def _weighted(picked: Tensor, entries: Entries) -> Tensor:
-    if entries.weights is None:
-        return picked
-    return tf.cast(entries.weights, picked.dtype)[:, None] * picked
+    return picked if entries.weights is None else entries.weights[:, None] * picked
 
 
 # TensorFlow has this only under XLA, so it is compiled wherever it is called from. Segments from

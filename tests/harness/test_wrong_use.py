@@ -92,7 +92,7 @@ SEVERAL = {"words": TOKENS}
         (lambda: fit(model(), rows(), epochs=0), "epochs is 0"),
         (lambda: fit(model(), rows(), on_nam="stop"), "no setting on_nam.*on_nan"),
         (lambda: harness.Trainer(model(), batchsize=3), "no setting batchsize.*batch_size"),
-        (lambda: harness.Trainer(model(), batch_size=0), "batch-size is 0"),
+        (lambda: harness.Trainer(model(), batch_size=0), "batch_size is 0"),
         (lambda: harness.Trainer(3), "model is int"),
         (lambda: harness.Trainer(model(), optimizer="adamm"), "adamm"),
         (

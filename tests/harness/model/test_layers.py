@@ -329,7 +329,7 @@ def test_it_is_dense_over_the_multi_hot_matrix(implementation: str, dtype: str) 
 
 @pytest.mark.parametrize("options", [{"implementation": "native"}, {"table_dtype": "float32"}])
 def test_refuses_float64_where_it_cannot_be_had(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"in float64.*implementation gather or dense, .*out"):
+    with pytest.raises(ValueError, match=r"in float64.*choose gather or dense, .*out"):
         MultiHotDense(3, 10, dtype="float64", **options)
 
 

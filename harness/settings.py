@@ -58,6 +58,7 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
 
     def decorate(method: _Method) -> _Method:
         signature = inspect.signature(method)
+        where = method.__qualname__.removesuffix(".__init__")
         if kind is not None:
             own = list(signature.parameters.values())[:-1]
             own.extend(inspect.signature(kind, eval_str=True).parameters.values())
@@ -70,9 +71,9 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
         def called(*positional: Any, **given: Any) -> Any:
             with in_python():
                 for name in sorted(given.keys() - signature.parameters):
-                    there = f"there are {', '.join(sorted(signature.parameters))}"
-                    there = _FROM_KERAS.get(name, there)
-                    raise InputError(f"{method.__name__} has no setting {name}; {there}")
+                    known = ", ".join(sorted(signature.parameters.keys() - {"self"}))
+                    there = _FROM_KERAS.get(name, f"there are {known}")
+                    raise InputError(f"{where} has no setting {name}; {there}")
                 return method(*positional, **given)
 
         called.__dict__["__signature__"] = signature
@@ -158,6 +159,8 @@ class Settings:
         """
         known = {field.name for field in fields(cls)}
         found = {name: value for name, value in recorded.items() if name in known}
+        if found.get("precision") in ("float64", "float16", "bfloat16"):
+            found["precision"] = "auto"  # the model or Keras's policy has it again
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
     def with_chosen(self, name: str, value: str) -> Settings:

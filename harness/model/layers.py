@@ -49,8 +49,7 @@ TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 class TableCall:
     """A call of a layer in a step that wants the gradient to its table by touched rows."""
 
-    watch: Callable[[Any], None]
-    """Of the tape."""
+    watch: Callable[[Any], None]  # of the tape
     caught_up: Callable[[Any], Any]
     """From the rows that the batch touches to the table [V, H] for the forward pass."""
     implementation: Implementation
@@ -89,18 +88,15 @@ class ProductCall:
 
     layer: "MultiHotDense"
     implementation: Implementation
-    sets: Mapping[str, Any]
-    """As of `TableCall`."""
+    sets: Mapping[str, Any]  # this and the next as in `TableCall`
     outputs: Any
-    """Likewise."""
 
 
 @dataclass(eq=False, kw_only=True)
 class ProductCalls:
     """Those of a step."""
 
-    watch: Callable[[Any], None]
-    """Of the tape."""
+    watch: Callable[[Any], None]  # of the tape
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
     """Whether this is wanted of a layer with these inputs."""
     made: list[ProductCall] = field(default_factory=list)

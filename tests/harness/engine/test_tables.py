@@ -238,7 +238,7 @@ def test_what_cannot_be_had_is_refused(
     trainer = harness.Trainer(
         lambda inputs: network(inputs, **options), optimizer=optimizer, batch_size=40, **settings
     )
-    with pytest.raises(InputError, match=f"--table-optimizer.*{message}.*dense"):
+    with pytest.raises(InputError, match=f"table_optimizer.*{message}.*dense"):
         trainer.steps(drawn())
 
 
@@ -268,7 +268,7 @@ def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
     loaded = harness.Trainer(keras.models.load_model(tmp_path / "own.keras"), batch_size=40)
     np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-5, atol=1e-5)
     for name in ("dense", "exact_adam"):
-        with pytest.raises(InputError, match=r"table.* bfloat16.*set --table-optimizer"):
+        with pytest.raises(InputError, match=r"table.* bfloat16.*set table_optimizer="):
             harness.Trainer(
                 partial(network, table_dtype="bfloat16"), table_optimizer=name, batch_size=40
             ).steps(rows)

@@ -62,7 +62,7 @@ def index(problem: Problem) -> Tensor:
 
 def _weighted_index(problem: Problem) -> Tensor:
     entries = find_entries(problem, drop_repeated=False)
-    V, weights = problem.num_tokens, entries.weights
+    V, weights = problem.num_tokens, for_sums(entries.weights)
     if entries.rows_given:
         cells = tf.stack([entries.rows, entries.ids], axis=1)
         empty = tf.zeros([entries.num_rows, V], weights.dtype)

@@ -13,6 +13,7 @@ from harness.engine.normalization import AllReduce, needs_all_rows, over_all_row
 from harness.engine.padding import without_padding
 from harness.engine.state import Called, State
 from harness.engine.tables import ProductGradient, RowGradient
+from harness.errors import InputError
 from harness.model.layers import Surroundings, computing, identity
 from harness.pipeline.batch import Share
 from harness.task import Judgement, SettledTask
@@ -88,7 +89,14 @@ class Caller:
         inputs: Any = {**share.inputs, **ragged}
         inputs = inputs[""] if list(inputs) == [""] else inputs
         with computing(surroundings), over_all_rows(model, share, all_reduce):
-            return state.call(model, inputs, training=training, tables=tables, products=products)
+            called = state.call(model, inputs, training=training, tables=tables, products=products)
+        shape, num_rows = [*getattr(called.outputs, "shape", ())], share.weights.shape[0]
+        if shape and shape[0] not in (None, num_rows):
+            raise InputError(
+                f"the model gives outputs of shape {shape} for {num_rows} rows; give one for each "
+                "row, by pooling what is computed for each of its ids"
+            )
+        return called
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:

@@ -65,7 +65,9 @@ class _Scope(keras.StatelessScope):
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
         value = tf.convert_to_tensor(value)
-        super().add_update((variable, tf.stop_gradient(value) if value.dtype.is_floating else value))
+        super().add_update(
+            (variable, tf.stop_gradient(value) if value.dtype.is_floating else value)
+        )
 
 
 class State:

@@ -203,7 +203,7 @@ def starting_rows(run: RunStart) -> Rows:
             f"{data.name}: {data.rows:,} rows for training, "
             + (f"{data.validation_rows:,} for validation, " if data.validation_rows else "")
             + (f"{data.test_rows:,} for testing, " if data.test_rows else "")
-            + f"{data.num_classes} classes",
+            + f"{data.num_classes} {'targets' if run.task.name == 'regression' else 'classes'}",
         ),
         (
             "token ids",

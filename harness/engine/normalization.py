@@ -29,8 +29,7 @@ def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> It
         share: of this device.
         all_reduce: sums over all devices.
     """
-    is_alone = share.num_rows == share.batch_rows
-    layers = [la for la in _layers(model) if la.synchronized or not is_alone]
+    layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
     for layer in layers:
         layer._moments = functools.partial(_moments, layer, share, all_reduce)
     try:
@@ -59,8 +58,9 @@ def _moments(
     def total(values: tf.Tensor) -> tf.Tensor:
         if mask is not None:
             values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
-        own = tf.reduce_sum(values, axis=axes, keepdims=True)
-        return _reduced(all_reduce, own if share.num_rows else tf.zeros_like(own))[0]
+        # A factor, also where it is 0: every device takes part in the sums of what flows back.
+        own = tf.reduce_sum(values, axis=axes, keepdims=True) * (share.num_rows > 0)
+        return _reduced(all_reduce, own)[0]
 
     count = share.batch_rows * inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
     if mask is not None:

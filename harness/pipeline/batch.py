@@ -45,8 +45,13 @@ class Share(NamedTuple):
     num_rows: int = 0
     """b; or 0 where the batch has fewer rows than there are devices, and this one computes on a row
     of another, which counts for nothing."""
-    most_rows: int = 0
-    """The largest b of all devices."""
+    num_devices: int = 1
+    """That share the batch."""
+
+    @property
+    def most_rows(self) -> int:
+        """The largest b of all devices."""
+        return -(-self.batch_rows // self.num_devices)
 
     @property
     def fraction(self) -> float:
@@ -55,10 +60,10 @@ class Share(NamedTuple):
 
     def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
         """The same, known to be the share of the device at `place` of so many."""
-        shares = shares_of(batch_rows, num_devices)
-        weights = self.weights if shares[place] else tf.zeros_like(self.weights)
+        num_rows = shares_of(batch_rows, num_devices)[place]
+        weights = self.weights if num_rows else tf.zeros_like(self.weights)
         return self._replace(
-            weights=weights, batch_rows=batch_rows, num_rows=shares[place], most_rows=shares[0]
+            weights=weights, batch_rows=batch_rows, num_rows=num_rows, num_devices=num_devices
         )
 
 

@@ -36,7 +36,7 @@ class Task:
     with `from_logits`; class numbers if its name begins with Sparse, else one number for each
     class. None: cross-entropy."""
     metrics: Sequence[str | keras.metrics.Metric] = (ACCURACY,)
-    """By Keras's names, or Keras's objects; they get what a loss gets. Padding does not count."""
+    """By Keras's names, or Keras's objects; they get what a loss gets."""
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """Of each class, on its rows' losses in training; 1 where it is left out. `balanced`: rows /
     (classes * rows of the class), by the rows that are trained on first."""

@@ -168,7 +168,7 @@ class Window:
 
     @property
     def examples_per_second(self) -> float:
-        """Real rows, padding excluded, per second of the window's time."""
+        """Rows per second of the window's time."""
         return self.examples / self.seconds
 
     @property

@@ -116,7 +116,7 @@ class Setup:
             batch_size=batch_size,
             replicas=replicas,
             first_share=self.devices.first_share,
-            steps_per_call=min(steps, -(-examples.num_rows // batch_size)),
+            steps_per_call=steps,
         )
         return Rows(feed=self._feed(examples), plan=plan)
 

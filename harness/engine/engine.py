@@ -256,11 +256,8 @@ class Engine:
             outputs: of each device of this worker, [steps, its rows, outputs].
         """
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
-        most = max(own.shape[1] for own in outputs)
-        if not self._cluster.is_alone:
-            most = int(self._cluster.most([most])[0])
-        # Between workers arrays of one shape travel.
-        parts = [np.pad(own, [(0, 0), (0, most - own.shape[1]), (0, 0)]) for own in outputs]
+        # Between workers arrays of one shape travel: that of the first share, the largest.
+        parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
         every = np.concatenate(self._cluster.gather(np.stack(parts)))
         return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
 

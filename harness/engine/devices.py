@@ -16,6 +16,7 @@ from tensorflow.python.client import device_lib
 from harness.cluster.cluster import ALONE, Cluster
 from harness.engine.all_reduce import Kind, settled_all_reduce
 from harness.errors import InputError
+from harness.interrupt import threads_without_signals
 from harness.memory import free_bytes
 
 _ROWS_THAT_PAY = 8_192
@@ -107,8 +108,11 @@ def set_up_devices(
         num_workers=cluster.num_workers,
     )
     if gpus:
-        return replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
+        devices = replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
+        start_threads(devices.names[0])
+        return devices
     cluster.start(num_gpus=0)
+    start_threads("/CPU:0")
     if replicas > 1:
         why += "; on a CPU one program trains whole batches, as with 1"
     return Devices(
@@ -121,6 +125,13 @@ def set_up_devices(
         all_reduce=kind,
         cluster=cluster,
     )
+
+
+def start_threads(device: str) -> None:
+    """Starts TensorFlow's pools of threads, which else start with the first program, so that they
+    handle no signals."""
+    with threads_without_signals(), tf.device(device):
+        tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
 
 
 def be_deterministic() -> None:
@@ -181,7 +192,8 @@ def _on_gpus(
                 "afterwards; start another process"
             ) from error
     cluster.start(num_gpus=replicas)
-    tf.config.list_logical_devices("GPU")  # makes them, with what was set
+    with threads_without_signals():
+        tf.config.list_logical_devices("GPU")  # makes them, with what was set
     if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
         _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]

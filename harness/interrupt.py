@@ -28,11 +28,7 @@ _SS_DISABLE = 2
 class _SignalStack(ctypes.Structure):
     """Linux's `stack_t`."""
 
-    _fields_ = (
-        ("address", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("num_bytes", ctypes.c_size_t),
-    )
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
 def use_signal_stack() -> None:
@@ -46,14 +42,12 @@ def use_signal_stack() -> None:
         return
     libc, stack = ctypes.CDLL(None), _SignalStack()
     libc.sigaltstack(None, ctypes.byref(stack))
-    if not stack.flags & _SS_DISABLE:
-        return
-    # Private: a forked child must not share it. Never unmapped: a signal may come at any moment.
-    memory = mmap.mmap(-1, _STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    stack = _SignalStack(address=address, flags=0, num_bytes=_STACK_BYTES)
-    libc.sigaltstack(ctypes.byref(stack), None)
+    if stack.flags & _SS_DISABLE:
+        # Private: a forked child must not share it. Never unmapped: signals may come until the end.
+        memory = mmap.mmap(-1, _STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+        stack = _SignalStack(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 0, _STACK_BYTES)
+        libc.sigaltstack(ctypes.byref(stack), None)
 
 
 @contextlib.contextmanager

@@ -160,7 +160,9 @@ def under_signals(signals: int, source: random.Random, *, bare: bool) -> bool:
             if process.is_alive():
                 process.terminate()
             found = left_behind(folder, ending(process), signal.SIGTERM)
-    text = f"training: {sent:,} signals in {took:.0f} s" + ("" if bare else f", {handled:,} handled")
+    text = f"training: {sent:,} signals in {took:.0f} s" + (
+        "" if bare else f", {handled:,} handled"
+    )
     print(text, *found, sep="; ", flush=True)
     return not found
 

@@ -5,6 +5,7 @@ would share the processor and its memory, so that a second one only costs: on a 
 trains whole batches, whatever the number of replicas.
 """
 
+import functools
 import os
 import re
 from dataclasses import dataclass, replace
@@ -108,9 +109,7 @@ def set_up_devices(
         num_workers=cluster.num_workers,
     )
     if gpus:
-        devices = replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
-        start_threads(devices.names[0])
-        return devices
+        return replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
     cluster.start(num_gpus=0)
     start_threads("/CPU:0")
     if replicas > 1:
@@ -127,9 +126,10 @@ def set_up_devices(
     )
 
 
+@functools.cache
 def start_threads(device: str) -> None:
-    """Starts TensorFlow's pools of threads, which else start with the first program, so that they
-    handle no signals."""
+    """Runs a first program on `device`, with which TensorFlow starts its pools of threads, so that
+    they handle no signals."""
     with threads_without_signals(), tf.device(device):
         tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
 
@@ -192,10 +192,9 @@ def _on_gpus(
                 "afterwards; start another process"
             ) from error
     cluster.start(num_gpus=replicas)
-    with threads_without_signals():
-        tf.config.list_logical_devices("GPU")  # makes them, with what was set
     if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
         _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
+    start_threads("/GPU:0")  # and makes the GPUs, with what was set
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))

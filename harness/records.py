@@ -160,6 +160,8 @@ class Window:
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
     """What the machine did in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A tag
     without a sample in the window is missing."""
+    so_far: Mapping[str, float] = field(default_factory=dict)
+    """Loss and metrics over the epoch, up to the window's end."""
 
     @property
     def steps_per_second(self) -> float:

@@ -58,7 +58,7 @@ def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
     wanted = whole.fit(train, validation=test, epochs=4, **how, verbose=False)
     how |= {"run_dir": tmp_path, "verbose": False}
     begun.fit(train, validation=test, epochs=3, **how)
-    with pytest.raises(InputError, match="--shuffle was False and is now True"):
+    with pytest.raises(InputError, match="shuffle was False and is now True"):
         resumed.fit(train, validation=test, epochs=4, resume=True, **{**how, "shuffle": True})
     rest = resumed.fit(train, validation=test, epochs=4, resume=True, **how)
     assert rest.epoch == [3]

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def fit(
     rows = setup.rows_to_train(train, epochs=epochs_done + epochs, by_step=by_step, shuffle=shuffle)
     held_out = None if validation is None else setup.rows_to_evaluate(validation, by_step=by_batch)
     tested = None if test is None or test is validation else setup.rows_to_evaluate(test)
-    measures = None if test is None else setup.measures(test)
+    measured = validation if test is None else test
+    measures = None if measured is None else setup.measures(measured)
     info = dataset_info(train, validation, test, num_classes=setup.task.num_classes)
 
     # 2. Where it starts from. Orders and records count the epochs of all fits.
@@ -232,7 +234,7 @@ def fit(
         rows=rows,
         validation=held_out,
         evaluation=keras_callbacks.validate,
-        measures=measures if test is validation else None,
+        measures=measures if measured is validation else None,
         cadence=setup.cadence(rows, by_step=by_step),
         looks=Looks(
             histograms_every=options.histograms,
@@ -241,6 +243,7 @@ def fit(
         checkpoints=checkpoints,
         about={"config": resolved_config(start)} if checkpoints is not None else {},
         start_step=start_step,
+        may_change=bool(callbacks) or bool(setup.engine.states[0].optimizer.use_ema),
     )
     compiled: Sequence[Compilation] = ()
     if folder is not None:
@@ -315,23 +318,29 @@ def fit(
             with replacing(folder / MODEL_FILE_NAME) as beside:
                 save_model(setup.model, beside)
         timeline.mark("saving the model")
-        evaluation = None
         # The machine may be gone soon; of several workers all have to see it alike.
         terminated = cluster.any(progress.interrupted and interrupt.is_termination)
-        if tested is not None and progress.divergence is None and not terminated:
-            evaluation, _ = setup.engine.evaluate(
-                tested.feed,
-                tested.plan,
-                step=progress.step,
-                epoch=total - 1,
-                measures=measures,
-            )
-            timeline.mark("test")
-        quality = measures.quality() if measures is not None and measures.num_rows else None
+        found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
+        on_validation, on_test = found[-1] if found else None, None
+        evaluate = partial(setup.engine.evaluate, step=progress.step, epoch=total - 1)
+        if progress.divergence is None:
+            # A callback may have changed the weights since; figures are of the saved model.
+            if cluster.any(not run.is_current(on_validation, step=progress.step)):
+                on_validation = None
+            if held_out is not None and on_validation is None and not terminated:
+                on_validation, _ = evaluate(held_out.feed, held_out.plan, measures=run.measures)
+            if tested is not None and not terminated:
+                on_test, _ = evaluate(tested.feed, tested.plan, measures=measures)
+        on_test = on_validation if test is validation else on_test
+        timeline.mark("final evaluation")
+        quality = None
+        if measures is not None and (on_validation if test is None else on_test) is not None:
+            quality = measures.quality()
         results = summarize(
             start,
             progress,
-            evaluation,
+            test=on_test,
+            validation=on_validation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=timeline.elapsed_seconds,
             workers=cluster.num_workers,

@@ -63,6 +63,8 @@ class Run:
     """Of the run; each checkpoint holds it."""
     start_step: int = 0
     """Steps that were done before."""
+    may_change: bool = False
+    """Whether anything but training may change the weights."""
 
     def dispatches(self, *, epochs: int) -> Dispatches:
         """Those up to the end of an epoch, counted from the first of all."""
@@ -115,7 +117,20 @@ class Run:
             return None, ()
         rows = self.validation
         evaluate = self.evaluation or self.engine.evaluate
-        return evaluate(rows.feed, rows.plan, step=step, epoch=epoch, measures=self.measures)
+        return evaluate(
+            rows.feed,
+            rows.plan,
+            step=step,
+            epoch=epoch,
+            measures=self.measures,
+            with_checksum=self.may_change,
+        )
+
+    def is_current(self, evaluation: Evaluation | None, *, step: int) -> bool:
+        """Whether an evaluation is of the present weights, after so many steps."""
+        if evaluation is None or evaluation.step != step:
+            return False
+        return evaluation.checksum is None or evaluation.checksum == self.engine.checksum()
 
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows

@@ -15,6 +15,8 @@ from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe, kept_bytes
+from harness.engine.state import MODEL_PREFIX
+from harness.engine.stored import is_seed, variables_by_name
 from harness.engine.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.environment import warn_of_gpus
 from harness.errors import InputError
@@ -173,6 +175,40 @@ class Setup:
         }
         return replace(examples, inputs=inputs)
 
+    def kept(self) -> dict[str, Any]:
+        """What another trainer needs beside the model to go on as this one: how it was set up, and
+        the state where it was trained."""
+        chosen = {name: choice.value for name, choice in self.choices.items()}
+        named = variables_by_name(self.model)
+        weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
+        state = self.engine.states[0].save() if "input" in self.choices else {}
+        return {
+            "before": {
+                **asdict(self.settings),
+                **{name: chosen[name] for name in asdict(self.settings).keys() & chosen.keys()},
+                "device_type": self.devices.device_type,
+                "unique": self.unique,
+                "limits": self.limits,
+            },
+            "task": self.task,
+            "names": list(named),
+            "checksum": self.engine.checksum(),
+            "state": {name: value for name, value in state.items() if name not in weights},
+        }
+
+    def take_up(self, kept: Mapping[str, Any]) -> None:
+        """Takes up the state that `kept` returned, for a copy of the model with its weights."""
+        # Layers that a model makes without names have others in each copy of it.
+        names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
+        state = self.engine.states[0].save()
+        for name, value in kept["state"].items():
+            group, _, rest = name.partition("/")
+            path, _, slot = rest.rpartition("/")
+            own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
+            state[f"{group}/{own}"] = value
+        for each in self.engine.states:
+            each.restore(state)
+
     def _feed(self, examples: Examples) -> Feed:
         for known, feed in self.feeds:
             if known.is_same(examples):
@@ -203,7 +239,8 @@ def set_up(
         *parts: the rows to train on, and those to evaluate on.
         training: whether they are to be trained on, so that all settings matter.
         before: of the run that is resumed: its settings, every `auto` settled, by name, and the
-            `device_type` that they were settled for.
+            `device_type` that they were settled for; of a trainer that was copied `unique` and
+            `limits`, too.
         console: where to warn of GPUs that cannot be used.
         timeline: to mark the stages on.
         cluster: of the workers that train together.
@@ -300,11 +337,13 @@ def set_up(
     if training:
         tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
     timeline.mark("settling what is auto")
-    unique = frozenset(
-        name
-        for name in train.ragged
-        if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
-    )
+    unique = (before or {}).get("unique")
+    if unique is None:
+        unique = frozenset(
+            name
+            for name in train.ragged
+            if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
+        )
     setup = Setup(
         settings=settings,
         devices=devices,
@@ -322,7 +361,7 @@ def set_up(
         choices=known.chosen,
         unique=unique,
         weighted=weighted_inputs(train),
-        limits=model_limits(model, train),
+        limits=(before or {}).get("limits") or model_limits(model, train),
     )
     if training:
         setup.engine.require_masked(train)

@@ -19,7 +19,8 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
-from harness.engine.optimizer import Recipe, config_of, optimizer_of
+from harness.engine.optimizer import Recipe, attributes_of, config_of, optimizer_of
+from harness.engine.stored import checksum_of
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, fit
 from harness.interrupt import Terminated
@@ -85,6 +86,8 @@ class Trainer:
         """Of the rows of the last fit."""
         self._is_exposed = False
         """Whether the model was handed out since its values were last taken up."""
+        self._kept: dict[str, Any] = {}
+        """Of the trainer that this one is a copy of; see `Setup.kept`."""
         self.step = 0
         """Optimizer steps done."""
         self.last: Outcome | None = None
@@ -93,6 +96,34 @@ class Trainer:
     def __repr__(self) -> str:
         name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
         return f"<harness.Trainer of {name}, step {self.step}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, joblib and `copy.deepcopy`: a copy predicts, evaluates and goes on training
+        as this trainer would, on devices that it chooses itself. It has no run folder, and `last`
+        is None."""
+        optimizer = self._optimizer
+        if getattr(optimizer, "_exclude_from_weight_decay", None):
+            raise InputError(
+                "the optimizer leaves out variables of weight decay by var_list, which no copy of "
+                "the trainer has; name them by var_names"
+            )
+        kept = {**vars(self), "_setup": None, "_folder": None, "last": None}
+        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps its config alone
+            kept["attributes"] = attributes_of(optimizer)
+        if self._setup is not None:
+            kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        for name, value in kept.pop("attributes", {}).items():
+            setattr(kept["_optimizer"], name, value)
+        vars(self).update(kept)
+        if self._kept and checksum_of(self._given) != self._kept["checksum"]:
+            raise InputError(
+                f"Keras cannot copy the weights of the model {self._given.name!r}, a "
+                f"{type(self._given).__name__}; give the class a method build that builds its "
+                "layers, each an attribute of its own"
+            )
 
     @property
     def model(self) -> keras.Model:
@@ -154,8 +185,9 @@ class Trainer:
 
         Args:
             train: rows with labels.
-            validation: rows to evaluate after epochs.
-            test: rows to evaluate once, at the end.
+            validation: rows to evaluate after epochs, and once more at the end where a callback has
+                changed the weights since.
+            test: rows to evaluate once, at the end; may be those of `validation`.
             epochs: so many more, `initial_epoch` included; with `resume`, so many in all.
             initial_epoch: number of the first; a resumed run goes on from its checkpoint instead.
             validation_freq: every how many epochs to evaluate; or after which, counted from 1.
@@ -206,7 +238,8 @@ class Trainer:
         shown = lasting(console or Console()) if verbose else None
         parts = [Examples.of(train), *(Examples.of(v) for v in [validation] if v is not None)]
         held_out = parts[1] if len(parts) > 1 else None
-        tested = held_out if test is None or test is validation else Examples.of(test)
+        tested = held_out if test is validation else test
+        tested = None if tested is None else Examples.of(tested)
         how = {"validation_freq": validation_freq, "shuffle": shuffle}
         config = config or {**self._config(asked, epochs), **how}
         with ExitStack() as claims, cluster.watched():
@@ -354,8 +387,8 @@ class Trainer:
         Raises:
             InputError: when there is something at `path`, or the model cannot be exported to it.
         """
-        known = self._setup is not None and self._setup.task.is_known
-        kind = self._setup.task.kind if self._setup is not None and known else self._task.kind
+        task = self._kept.get("task") if self._setup is None else self._setup.task
+        kind = task.kind if task is not None and task.is_known else self._task.kind
         model = self.model
         export_model(
             model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
@@ -402,9 +435,16 @@ class Trainer:
             made.engine.states[0].write_to_model()
             given = made.model
         how["cluster"] = cluster_of(os.environ)
+        task, kept = self._task, self._kept
+        if kept:
+            how["before"] = how.get("before") or kept["before"]
+            task = kept["task"] if kept["task"].is_known else task
         self._setup = set_up(
-            given, self._task, self._optimizer, self.settings, *parts, training=training, **how
+            given, task, self._optimizer, self.settings, *parts, training=training, **how
         )
+        if kept and training:
+            self._setup.take_up(kept)
+            self._kept = {}
         return self._setup
 
     def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from harness.engine.padding import require_masked
 from harness.engine.program import Loop, Program, compile_all
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.engine.stored import checksum_of
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
 from harness.pipeline.batch import BatchesByRows
@@ -82,6 +83,7 @@ class Engine:
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
+        self._model = model
         self._task = task
         self._cluster = devices.cluster
         self.alone_step_seconds: float | None = None
@@ -197,6 +199,7 @@ class Engine:
         epoch: int,
         measures: Measures | None = None,
         watch: Watch | None = None,
+        with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
@@ -206,6 +209,7 @@ class Engine:
             measures: of these rows; begins anew and gets their probabilities.
             watch: called around each batch, with the loss and metrics so far; for calls of one
                 step.
+            with_checksum: whether to note by which weights.
 
         Returns:
             The evaluation, whose time excludes compilation, and what was compiled for it, unless
@@ -254,8 +258,14 @@ class Engine:
             seconds=seconds,
             loss=metrics.pop("loss"),
             metrics=metrics,
+            checksum=self.checksum() if with_checksum else None,
         )
         return evaluation, compilations
+
+    def checksum(self) -> int:
+        """Of the model's values."""
+        self.states[0].write_to_model()
+        return checksum_of(self._model)
 
     def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
         """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`

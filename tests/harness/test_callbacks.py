@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness
 from harness.callbacks import EarlyStopping
@@ -90,6 +92,51 @@ def test_early_stopping_restores_the_best_weights() -> None:
     ).history
     assert len(history["loss"]) == 3
     assert own.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-6)
+
+
+class Halved(keras.callbacks.Callback):
+    """Changes the weights after the last evaluation."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.set_weights([value / 2 for value in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("how", ["restored", "average", "average, swapped", "halved", "as it is"])
+def test_figures_are_of_the_model_that_is_saved(how: str, tmp_path: Path) -> None:
+    train, validation = rows(), rows()
+    callbacks: list[keras.callbacks.Callback] = [Order()]
+    optimizer = keras.optimizers.SGD(-0.5)
+    if how == "restored":
+        callbacks = [keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)]
+    if how == "halved":
+        callbacks = [Halved()]
+    if how.startswith("average"):
+        optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
+        callbacks = [keras.callbacks.SwapEMAWeights()] if how.endswith("swapped") else []
+    own = trainer(optimizer=optimizer)
+    own.fit(
+        train,
+        validation=validation,
+        epochs=3,
+        callbacks=callbacks,
+        run_dir=tmp_path / "run",
+        verbose=False,
+    )
+    saved = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=40)
+    found, quality = saved.evaluate_and_measure(validation)
+    assert quality is not None
+    wanted = {**found, **quality.figures()}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {n: summary[f"validation_{n}"] for n in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert not any(key.startswith("test_") for key in summary)
+    assert own.last is not None
+    assert own.last.summary.validation_loss == summary["validation_loss"]
+    assert own.last.quality.figures() == quality.figures()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    points = events.Tensors("validation/loss")
+    assert float(tf.make_ndarray(points[-1].tensor_proto)) == pytest.approx(found["loss"], rel=1e-5)
+    epochs = len(own.last.history.epoch)
+    assert len(points) == epochs + (how != "as it is")
 
 
 def test_the_best_model_is_kept(tmp_path: Path) -> None:

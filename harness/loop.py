@@ -13,7 +13,7 @@ from harness.engine.inspection import NO_LOOKS, Looks
 from harness.engine.saving import Every, Saving
 from harness.history import Counters, History, Progress, Telemetry
 from harness.measures import Measures
-from harness.pipeline.batch import AnyBatches
+from harness.pipeline.batch import BatchesByRows
 from harness.pipeline.cadence import Cadence
 from harness.pipeline.feed import Dispatches, Feed
 from harness.pipeline.plan import Dispatch, Plan
@@ -71,7 +71,7 @@ class Run:
             calls=lambda: self.cadence.num_calls,
         )
 
-    def prepare(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> Sequence[Compilation]:
+    def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
         """Compiles what is not compiled yet; with the first dispatch the evaluation, too."""
         held_out = self.validation if dispatch.step == self.start_step else None
         return self.engine.prepare(
@@ -90,7 +90,7 @@ class Run:
         names = ", ".join(unused)
         return (f"the loss does not depend on {names}: training leaves them as they are",)
 
-    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
+    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
         """Runs a dispatch and waits for it: a window's one host sync."""
         return self.engine.train(dispatch, batches)
 
@@ -117,7 +117,7 @@ class Run:
         )
 
     def inspect(
-        self, dispatch: Dispatch, batches: Sequence[AnyBatches]
+        self, dispatch: Dispatch, batches: BatchesByRows
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
         """Looks at the gradients of a batch, if it is time to."""
         return self.engine.inspect(dispatch, batches, self.looks)
@@ -146,7 +146,7 @@ class Run:
 
 
 def train(
-    dispatches: Iterable[tuple[Dispatch, Sequence[AnyBatches]]],
+    dispatches: Iterable[tuple[Dispatch, BatchesByRows]],
     run: Run,
     observers: Sequence[Observer],
     *,

@@ -270,7 +270,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
         flops=flops,
         prepared_bytes=rows * sum(map(_prepared_bytes, sets)) / known.train.num_rows,
         device_type=known.devices.device_type,
-        steps_per_epoch=_steps_per_epoch(known),
+        steps_per_epoch=max(1, known.train.num_rows // known.settings.batch_size),
     )
     why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
@@ -283,15 +283,11 @@ def _prepared_bytes(sets: RaggedSets) -> int:
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:
     """A dispatch ends with its epoch."""
-    steps = _steps_per_epoch(known)
+    steps = -(-known.train.num_rows // known.settings.batch_size)
     if int(choice.name) < steps:
         return choice
     asked = f"; {choice.name} asked for" if choice.why == "asked for" else ""
     return Choice(name=str(steps), why=f"a whole epoch{asked}")
-
-
-def _steps_per_epoch(known: Known) -> int:
-    return -(-known.train.num_rows // known.settings.batch_size)
 
 
 _CHOOSERS: dict[str, Callable[[Known], Choice]] = {

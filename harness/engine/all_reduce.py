@@ -78,7 +78,8 @@ class AllReduce:
         self._names = names
         self._cluster = cluster
         self._kind = kind
-        self._size = len(names) * cluster.num_workers
+        self.size = len(names) * cluster.num_workers
+        """Devices of all workers."""
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
@@ -100,7 +101,7 @@ class AllReduce:
             instance_keys: of `keys`.
             tensors: of this device.
         """
-        if self._size == 1:
+        if self.size == 1:
             return list(tensors)
         with tf.name_scope("all_reduce"):
             return [self._sum(device, next(instance_keys), tensor) for tensor in tensors]
@@ -114,7 +115,7 @@ class AllReduce:
             hint = "auto" if self._cluster.is_alone else self._kind
             return reduced(
                 input=tensor,
-                group_size=self._size,
+                group_size=self.size,
                 group_key=self._group,
                 instance_key=key,
                 communication_hint=hint,

@@ -18,9 +18,9 @@ from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
-from harness.pipeline.batch import AnyBatches
+from harness.pipeline.batch import BatchesByRows
 from harness.pipeline.feed import Dispatches, Feed
-from harness.pipeline.plan import Call, Dispatch, Plan
+from harness.pipeline.plan import Call, Dispatch, Plan, shares_of
 from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
 from kernels.multi_hot import Implementation
@@ -119,7 +119,7 @@ class Engine:
         self,
         plan: Plan,
         dispatch: Dispatch,
-        batches: Sequence[AnyBatches],
+        batches: BatchesByRows,
         *,
         start_step: int,
         evaluation: tuple[Feed, Plan] | None = None,
@@ -132,15 +132,13 @@ class Engine:
             self._reset_metrics()
         start = time.perf_counter()
         loops = [
-            Loop(self._training, batches, *lengths)
-            for lengths in plan.programs(start_step=start_step)
+            Loop(self._training, batches, call) for call in plan.programs(start_step=start_step)
         ]
         if evaluation is not None:
             feed, own_plan = evaluation
-            (lengths,) = own_plan.programs()
             passes: Dispatches = feed.dispatches(own_plan)
             _, own = next(passes)
-            loops.insert(0, Loop(self._evaluation, own, *lengths))
+            loops[:0] = [Loop(self._evaluation, own, call) for call in own_plan.programs()]
         began = time.perf_counter()
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         ended = time.perf_counter()
@@ -152,7 +150,7 @@ class Engine:
             compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
 
-    def train(self, dispatch: Dispatch, batches: Sequence[AnyBatches]) -> StepSums:
+    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
         """Runs a dispatch and waits for it: the one host sync of a window."""
         calls = [self._training(call, batches) for call in dispatch.calls]
         for state in self.states:
@@ -182,7 +180,7 @@ class Engine:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
         Args:
-            feed, plan: one pass over the rows, in calls of one length and capacity.
+            feed, plan: one pass over the rows.
             step, epoch: how far training has come, for the record.
             measures: of these rows; begins anew and gets their probabilities.
 
@@ -193,32 +191,28 @@ class Engine:
         compilations = []
         start = time.perf_counter()
         pending: list[tf.Tensor] = []
-        fetched: list[tf.Tensor] = []
+        fetched: tuple[Call, Sequence[tf.Tensor]] | None = None
         examples = 0
         self._reset_metrics()
         self._settle()
         if measures is not None:
             measures.reset()
 
-        def measure(parts: Sequence[tf.Tensor]) -> None:
-            """Adds a call's probabilities: from each device [steps, rows, outputs]."""
-            if measures is not None and parts:
-                own = np.concatenate([part.numpy() for part in parts], axis=1)
-                together = np.concatenate(self._cluster.gather(own), axis=1)
-                together = together.reshape(-1, together.shape[-1])
-                measures.add(together[: plan.num_rows - measures.num_rows])  # padding comes last
+        def measure() -> None:
+            """Adds the last call's probabilities."""
+            if measures is not None and fetched is not None:
+                together = self._gathered(*fetched)
+                measures.add(together.reshape(-1, together.shape[-1]))
 
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
-                compilations += self._evaluation.compile(
-                    batches, num_steps=call.num_steps, capacity=call.capacity, at_step=step
-                )
+                compilations += self._evaluation.compile(batches, call, at_step=step)
                 sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
                 pending += sums_of_call
-                measure(fetched)  # of the call before, while the device works on this one
-                fetched = list(outputs)
+                measure()  # of the call before, while the device works on this one
+                fetched = call, outputs
             examples += dispatch.examples
-        measure(fetched)
+        measure()
         (sums,) = self._cluster.total(np.sum([parts.numpy() for parts in pending], axis=0))
         metrics = self._metrics(sums, examples)
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
@@ -239,15 +233,27 @@ class Engine:
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 for first in range(call.first, call.first + call.num_steps):
-                    one = Call(first=first, num_steps=1, capacity=call.capacity)
-                    self._prediction.compile(batches, num_steps=1, capacity=one.capacity, at_step=0)
-                    own = self._prediction(one, batches)
-                    outputs, real = (
-                        np.concatenate(self._cluster.gather(np.concatenate(part)))
-                        for part in zip(*(map(np.asarray, each) for each in own), strict=True)
-                    )
-                    parts.append(outputs[real > 0])
+                    one = replace(call, first=first, num_steps=1)
+                    self._prediction.compile(batches, one, at_step=0)
+                    outputs = [own[None] for own in self._prediction(one, batches)]
+                    parts += list(self._gathered(one, outputs))
         return np.concatenate(parts)
+
+    def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
+        """The rows of all devices of all workers, [steps, rows, outputs].
+
+        Args:
+            call: that gave them.
+            outputs: of each device of this worker, [steps, its rows, outputs].
+        """
+        shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
+        most = max(own.shape[1] for own in outputs)
+        if not self._cluster.is_alone:
+            most = int(self._cluster.most([most])[0])
+        # Between workers arrays of one shape travel.
+        parts = [np.pad(own, [(0, 0), (0, most - own.shape[1]), (0, 0)]) for own in outputs]
+        every = np.concatenate(self._cluster.gather(np.stack(parts)))
+        return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
 
     def take_from_chief(self) -> None:
         """Gives every worker the chief's state.
@@ -289,7 +295,7 @@ class Engine:
 
         Args:
             row_sums: of the rows at hand, over all devices; see `step.row_sums`.
-            examples: real rows among them.
+            examples: how many rows these are.
         """
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from harness.engine.tables import ProductGradient, RowGradient
 from harness.errors import InputError
 from harness.model.layers import MultiHotDense, ProductCalls
+from harness.pipeline.batch import Share
 from kernels.multi_hot import table_gradient, touched_rows
 
 MAX_NUMBER = 2**24
@@ -27,12 +28,13 @@ _MOST = 0.5
 gradient: with 0.4 two workers on two cores trained 1.1 times as fast, with 0.8 four no faster."""
 
 
-def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCalls:
+def product_calls(watch: Callable[[Any], None], num_devices: int, share: Share) -> ProductCalls:
     """For the layers of a step whose tables' gradients are found from ids and dy of all devices.
 
     Args:
         watch: of the tape.
         num_devices: over all workers.
+        share: of this device.
     """
 
     graph = tf.compat.v1.get_default_graph()
@@ -46,9 +48,8 @@ def product_calls(watch: Callable[[Any], None], num_devices: int) -> ProductCall
         num_values = inputs["values"].shape[0]
         if max(num_values, layer.num_tokens) > MAX_NUMBER:
             return False
-        num_splits = inputs["row_splits"].shape[0]
         sent = num_values * (2 if "weights" in inputs else 1)
-        sent += num_splits + (num_splits - 1) * layer.units
+        sent += share.most_rows * (1 + layer.units) + 1
         return bool(sent * num_devices <= _MOST * table)
 
     return ProductCalls(watch=watch, pays=pays)
@@ -76,7 +77,8 @@ class Exchange:
         self,
         tables: Sequence[RowGradient | ProductGradient],
         gradients: Sequence[tf.Tensor | None],
-        share: int,
+        share: Share,
+        place: int,
     ) -> list[tf.Tensor]:
         """A device's part of what is summed over all: for each table float32 [devices, numbers],
         zeros but in the device's own place, so that the sum is what each has sent; then the
@@ -85,17 +87,21 @@ class Exchange:
         Args:
             tables: of this device.
             gradients: for `State.trainable`; None for what `tables` alone tell.
-            share: the device's place among all.
+            share: of this device, to whose largest `row_splits` and dy are padded.
+            place: of the device among all.
 
         Raises:
             InputError: when a share has more ids than can be sent.
         """
         self._packed, vectors = [], []
         for table in tables:
-            parts = {"row_splits": table.sets["row_splits"], "values": table.sets["values"]}
+            missing = share.most_rows - table.dy.shape[0]
+            splits = table.sets["row_splits"]
+            splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
+            parts = {"row_splits": splits, "values": table.sets["values"]}
             if table.sets["weights"] is not None:
                 parts["weights"] = table.sets["weights"]
-            parts["dy"] = table.dy
+            parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
             shapes = {name: part.shape.as_list() for name, part in parts.items()}
             if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
                 raise InputError(
@@ -106,7 +112,7 @@ class Exchange:
             self._packed.append(_Packed(table, shapes))
             flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
             own = tf.concat(flat, axis=0)[None]
-            vectors.append(tf.pad(own, [[share, self._num_devices - 1 - share], [0, 0]]))
+            vectors.append(tf.pad(own, [[place, self._num_devices - 1 - place], [0, 0]]))
         self._is_sent = [gradient is not None for gradient in gradients]
         return [*vectors, *(gradient for gradient in gradients if gradient is not None)]
 

@@ -16,7 +16,7 @@ from harness.engine.all_reduce import AllReduce as Sums
 from harness.engine.normalization import AllReduce
 from harness.engine.state import State
 from harness.pipeline.batch import AnyBatches, Share
-from harness.pipeline.capacity import Capacity
+from harness.pipeline.plan import Call
 
 Step = Callable[[State, Share, AllReduce], Any]
 """What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
@@ -44,7 +44,7 @@ class StepInTwo(abc.ABC):
 
 
 class LoopsInTwo:
-    """Loops of such a step, for each number of steps and each capacity."""
+    """Loops of such a step, for each kind of call."""
 
     def __init__(
         self,
@@ -66,21 +66,20 @@ class LoopsInTwo:
         self._sums = sums
         self._implementation = implementation
         self._row_sums = row_sums
-        self._parts: dict[
-            tuple[int, Capacity, bool], tuple[Callable[..., Any], Callable[..., Any]]
-        ] = {}
+        self._parts: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
     def loop(
-        self, device: int, num_steps: int, capacity: Capacity, *, exchanging: bool = True
+        self, device: int, call: Call, *, exchanging: bool = True
     ) -> Callable[[AnyBatches, tf.Tensor], Any]:
         """What runs steps on a device, from its batches and the first step (int64) to the row sums.
 
         Args:
             device: which of this worker's.
-            num_steps, capacity: constants of the loop.
+            call: has the constants of the loop.
             exchanging: whether all-reduces are done, or left out.
         """
-        begin, finish = self._compiled(device, capacity, exchanging=exchanging)
+        num_steps = call.num_steps
+        begin, finish = self._compiled(device, call, exchanging=exchanging)
 
         def once(batches: AnyBatches, number: tf.Tensor) -> Any:
             to_sum, carried = begin(batches, number)
@@ -88,7 +87,7 @@ class LoopsInTwo:
             # element, which takes a hundred times as long as the step (measured on a CPU).
             joined = _joined(to_sum)
             if exchanging:
-                joined = self._sums(device, self._sums.keys(capacity), joined)
+                joined = self._sums(device, self._sums.keys((call.capacity, call.rows)), joined)
             return finish(joined, carried)
 
         def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
@@ -106,11 +105,11 @@ class LoopsInTwo:
         return loop
 
     def _compiled(
-        self, device: int, capacity: Capacity, *, exchanging: bool
+        self, device: int, call: Call, *, exchanging: bool
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """What comes before the all-reduce on a device, and what comes after it. The first is no
         compiled program where it needs sums as well."""
-        key = device, capacity, exchanging or not self._step.sums_early
+        key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
         if key in self._parts:
             return self._parts[key]
         state = self._states[device]
@@ -120,10 +119,10 @@ class LoopsInTwo:
         def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
             with tf.name_scope("input"):
                 read = batches.reader(
-                    number, 1, capacity=capacity, implementation=self._implementation
+                    number, 1, capacity=call.capacity, implementation=self._implementation
                 )
-                share = read(tf.constant(0))
-            early = self._early(device, capacity) if exchanging else list
+                share = read(tf.constant(0)).within(call.rows, self._sums.size, state.share)
+            early = self._early(device, call) if exchanging else list
             to_sum, carried = self._step.begin(state, share, early)
             shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
             return list(to_sum), carried
@@ -135,9 +134,9 @@ class LoopsInTwo:
         self._parts[key] = begin, finish
         return begin, finish
 
-    def _early(self, device: int, capacity: Capacity) -> AllReduce:
+    def _early(self, device: int, call: Call) -> AllReduce:
         """Sums one after the other: all workers have to begin them in one order."""
-        keys = self._sums.keys((capacity, "early"))
+        keys = self._sums.keys((call.capacity, call.rows, "early"))
         before: list[tf.Tensor] = []
 
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

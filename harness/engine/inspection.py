@@ -13,7 +13,7 @@ across zero, where a ReLU cuts it off, is counted: its gradient is lost as well.
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -28,8 +28,8 @@ from harness.engine.step import Caller, gradients_of
 from harness.engine.tables import RowGradient
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional
-from harness.pipeline.batch import AnyBatches, Share
-from harness.pipeline.plan import Call, Dispatch
+from harness.pipeline.batch import BatchesByRows, Share
+from harness.pipeline.plan import Dispatch
 from harness.records import Compilation, Distribution, Inspection
 from harness.task import SettledTask
 
@@ -82,7 +82,8 @@ class LookAtGradients(StepInTwo):
             return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
         to_sum = []
         for exchange, own in zip(self._exchanges, found, strict=True):
-            to_sum += exchange.packed([*own.rows, *own.products], own.gradients, state.share)
+            tables = [*own.rows, *own.products]
+            to_sum += exchange.packed(tables, own.gradients, share, state.share)
         return to_sum, None
 
     def finish(
@@ -136,7 +137,7 @@ class Inspector:
         self._program = looking
 
     def run(
-        self, dispatch: Dispatch, batches: Sequence[AnyBatches], looks: Looks
+        self, dispatch: Dispatch, batches: BatchesByRows, looks: Looks
     ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
         an epoch that is the same batch however its steps were divided into dispatches.
@@ -152,8 +153,8 @@ class Inspector:
         self._state.tables.settle()
         program = self._program()
         last = dispatch.calls[-1]
-        call = Call(first=last.first + last.num_steps - 1, num_steps=1, capacity=last.capacity)
-        compilations = program.compile(batches, num_steps=1, capacity=call.capacity, at_step=step)
+        call = replace(last, first=last.first + last.num_steps - 1, num_steps=1)
+        compilations = program.compile(batches, call, at_step=step)
         start = time.perf_counter()
         gradients, counts = program(call, batches)[0]  # all devices have the same
         non_finite, lost, comparable = counts.numpy().tolist()

@@ -1,4 +1,4 @@
-"""BatchNormalization over the real rows of all devices: one batch, one mean and variance."""
+"""BatchNormalization over the rows of all devices: one batch, one mean and variance."""
 
 import contextlib
 import functools
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
+
+from harness.pipeline.batch import Share
 
 AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 """Sums each tensor over all devices."""
@@ -17,20 +19,20 @@ def needs_all_rows(model: keras.Model) -> bool:
 
 
 @contextlib.contextmanager
-def over_all_rows(model: keras.Model, real: tf.Tensor, all_reduce: AllReduce) -> Iterator[None]:
-    """Inside, the model's BatchNormalization layers normalize by all devices' real rows.
+def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> Iterator[None]:
+    """Inside, the model's BatchNormalization layers normalize by all devices' rows.
 
-    Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack, and
-    knows nothing of padding.
+    Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack.
 
     Args:
         model: with any layers.
-        real: float32 [rows], 1 for each real row of this device.
+        share: of this device.
         all_reduce: sums over all devices.
     """
-    layers = _layers(model)
+    is_alone = share.num_rows == share.batch_rows
+    layers = [la for la in _layers(model) if la.synchronized or not is_alone]
     for layer in layers:
-        layer._moments = functools.partial(_moments, layer, real, all_reduce)
+        layer._moments = functools.partial(_moments, layer, share, all_reduce)
     try:
         yield
     finally:
@@ -45,7 +47,7 @@ def _layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 def _moments(
     layer: keras.layers.BatchNormalization,
-    real: tf.Tensor,
+    share: Share,
     all_reduce: AllReduce,
     inputs: tf.Tensor,
     mask: None = None,
@@ -53,15 +55,16 @@ def _moments(
     """Mean and variance [features] of `inputs` [rows, ..., features]."""
     del mask
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
-    counts = tf.reshape(real, [-1] + [1] * (inputs.shape.rank - 1)) > 0
+    of_row = inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
+    factor = (share.num_rows > 0) / (share.batch_rows * of_row)
 
-    def summed(values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.where(counts, values, 0.0), axis=axes, keepdims=True)
+    def mean(values: tf.Tensor) -> tf.Tensor:
+        own = factor * tf.reduce_sum(values, axis=axes, keepdims=True)
+        return _reduced(all_reduce, own)[0]
 
-    total, count = _reduced(all_reduce, summed(inputs), summed(tf.ones_like(inputs)))
-    mean = total / tf.maximum(count, 1.0)
-    (squares,) = _reduced(all_reduce, summed(tf.square(inputs - mean)))
-    return tf.reshape(mean, [-1]), tf.reshape(squares / tf.maximum(count, 1.0), [-1])
+    means = mean(inputs)
+    variances = mean(tf.square(inputs - means))
+    return tf.reshape(means, [-1]), tf.reshape(variances, [-1])
 
 
 def _reduced(all_reduce: AllReduce, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:

@@ -24,12 +24,12 @@ from harness.engine.all_reduce import Kind
 from harness.engine.culprit import named_culprit
 from harness.engine.in_two import LoopsInTwo, Step, StepInTwo
 from harness.engine.state import State
-from harness.pipeline.batch import AnyBatches, Sizes
+from harness.pipeline.batch import AnyBatches, BatchesByRows, Sizes
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import Call
 from harness.records import Compilation
 
-_Key = tuple[int, Capacity, Sizes]
+_Key = tuple[int, int, Capacity, Sizes]
 _ALONE_TIMES = 3
 """That a call without all-reduces is timed; the shortest counts."""
 
@@ -66,8 +66,8 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
 
 
 class Program:
-    """A step's compiled loops, one for each number of steps, each capacity and all sizes of what is
-    read."""
+    """A step's compiled loops, one for each number of steps, rows of a batch, each capacity and all
+    sizes of what is read."""
 
     def __init__(
         self,
@@ -110,45 +110,39 @@ class Program:
         )
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
-    def compile(
-        self, batches: Sequence[AnyBatches], *, num_steps: int, capacity: Capacity, at_step: int
-    ) -> list[Compilation]:
+    def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
         """Compiles a loop alone; see `Loop` and `compile_all`."""
-        return compile_all([Loop(self, batches, num_steps, capacity)], at_step=at_step)
+        return compile_all([Loop(self, batches, call)], at_step=at_step)
 
-    def is_compiled(
-        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
-    ) -> bool:
-        """Whether there is such a loop, for batches of these sizes."""
-        return (num_steps, capacity, batches[0].sizes) in self._loops
+    def is_compiled(self, batches: BatchesByRows, call: Call) -> bool:
+        """Whether there is a loop for such a call, and batches of these sizes."""
+        return _key(call, batches) in self._loops
 
-    def traced(
-        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
-    ) -> Callable[[], None]:
-        """Traces a loop. What it returns compiles the loop, by a first run, and waits for it."""
-        resized = [batch.resized(capacity) for batch in batches]
-        loop = self._build(resized, num_steps, capacity)
+    def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
+        """Traces the loop for a call. What it returns compiles the loop, by a first run, and waits
+        for it."""
+        resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
+        loop = self._build(resized, call)
 
         def run() -> None:
             for result in tf.nest.flatten(self._run(loop, resized, first=0)):
                 result.numpy()  # waits
-            self._loops[num_steps, capacity, batches[0].sizes] = loop
+            self._loops[_key(call, batches)] = loop
 
         return run
 
-    def __call__(self, call: Call, batches: Sequence[AnyBatches]) -> list[Any]:
+    def __call__(self, call: Call, batches: BatchesByRows) -> list[Any]:
         """Runs a compiled loop; does not wait for the devices.
 
         Args:
             call: which of the batches, and which loop.
-            batches: of each device.
+            batches: of each device, by the rows of a batch.
 
         Returns:
             For each device the row sums, and the row outputs if there are any; or what the step
             returned.
         """
-        loop = self._loops[call.num_steps, call.capacity, batches[0].sizes]
-        return self._run(loop, batches, first=call.first)
+        return self._run(self._loops[_key(call, batches)], batches[call.rows], first=call.first)
 
     def _run(
         self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
@@ -157,21 +151,16 @@ class Program:
             # A tensor on purpose: a Python number would be a new program for each value.
             return loop(batches, tf.constant(first, tf.int64))
 
-    def on_device(self, device: int, *, num_steps: int, capacity: Capacity) -> Any:
+    def on_device(self, device: int, call: Call) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
         returns."""
         if self._in_two is not None and not self._cluster.is_alone:
-            return tf.function(self._in_two.loop(device, num_steps, capacity), autograph=False)
-        loop = functools.partial(self._loop, device, num_steps, capacity)
+            return tf.function(self._in_two.loop(device, call), autograph=False)
+        loop = functools.partial(self._loop, device, call)
         return tf.function(loop, jit_compile=True, autograph=False)
 
-    def _build(
-        self, batches: Sequence[AnyBatches], num_steps: int, capacity: Capacity
-    ) -> Callable[..., list[Any]]:
-        loops = [
-            self.on_device(device, num_steps=num_steps, capacity=capacity)
-            for device in range(len(self.states))
-        ]
+    def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
+        loops = [self.on_device(device, call) for device in range(len(self.states))]
         # Traced here and not under the strategy: there Keras would sum gradients by itself, after
         # clipping them and without regard to the loss scale.
         traced = []
@@ -199,31 +188,24 @@ class Program:
             first,
         )
 
-    def _loop(
-        self,
-        device: int,
-        num_steps: int,
-        capacity: Capacity,
-        batches: AnyBatches,
-        first: tf.Tensor,
-    ) -> Any:
+    def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
         """Steps [first, first + num_steps) of the batches, traced for one device."""
-        state = self.states[device]
+        state, num_steps = self.states[device], call.num_steps
         # The scopes, and those that Keras adds for layers, are what a profile is divided by.
         with tf.name_scope("input"):
             read = batches.reader(
                 first,
                 num_steps,
-                capacity=capacity,
+                capacity=call.capacity,
                 implementation=self._implementation,
                 for_gpu=state.for_gpu,
             )
-        keys = self._sums.keys((num_steps, capacity))
+        keys = self._sums.keys((num_steps, call.capacity, call.rows))
         all_reduce = functools.partial(self._sums, device, keys)
 
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
-                share = read(step)
+                share = read(step).within(call.rows, self._sums.size, state.share)
             return self._step(state, share, all_reduce)
 
         if self._row_sums is None:
@@ -245,18 +227,18 @@ class Program:
             )
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
-    def alone_seconds(self, call: Call, batches: Sequence[AnyBatches]) -> float:
+    def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
         """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
         changes no state."""
         assert self._in_two is not None
-        made = self._in_two.loop(0, call.num_steps, call.capacity, exchanging=False)
+        made = self._in_two.loop(0, call, exchanging=False)
         loop = tf.function(made, autograph=False)
         seconds = []
         with tf.device(self._device_names[0]), _taken_back(self.states[:1]):
             first = tf.constant(call.first, tf.int64)
             for _ in range(_ALONE_TIMES):
                 start = time.perf_counter()
-                loop(batches[0], first).numpy()
+                loop(batches[call.rows][0], first).numpy()
                 seconds.append(time.perf_counter() - start)
         return min(seconds) / call.num_steps
 
@@ -288,11 +270,15 @@ class Loop(NamedTuple):
     """A loop to compile, and batches to compile it with."""
 
     program: Program
-    batches: Sequence[AnyBatches]
-    """Of each device, at least `num_steps`."""
-    num_steps: int
-    """A constant of the loop, as is the capacity."""
-    capacity: Capacity
+    batches: BatchesByRows
+    """As for a call of the program."""
+    call: Call
+    """One that the loop is for."""
+
+
+def _key(call: Call, batches: BatchesByRows) -> _Key:
+    """What a loop is known by."""
+    return call.num_steps, call.rows, call.capacity, batches[call.rows][0].sizes
 
 
 def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
@@ -315,11 +301,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     Raises:
         InputError: naming the layer or other object of Keras that cannot be compiled.
     """
-    new = [
-        loop
-        for loop in loops
-        if not loop.program.is_compiled(loop.batches, loop.num_steps, loop.capacity)
-    ]
+    new = [loop for loop in loops if not loop.program.is_compiled(loop.batches, loop.call)]
     if not new:
         return []
     start = time.perf_counter()
@@ -335,7 +317,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
             for loop in new:
                 # In this thread alone: a state keeps notes about the loop that is being traced.
                 began = time.perf_counter()
-                run = loop.program.traced(loop.batches, loop.num_steps, loop.capacity)
+                run = loop.program.traced(loop.batches, loop.call)
                 seconds.append(time.perf_counter() - began)
                 if beside and loop is not new[-1]:
                     pending.append(others.submit(_seconds_of, run))
@@ -350,7 +332,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     return [
         Compilation(
             program=loop.program.name,
-            capacity=sum(loop.capacity),
+            capacity=sum(loop.call.capacity),
             seconds=share * own,
             step=at_step,
         )

@@ -69,7 +69,7 @@ class Caller:
         tables = state.tables.calls(watch, catch_up=catch_up)
         # Within a machine a table's gradient crosses faster than each device finds all of it.
         several = self._num_workers > 1
-        products = product_calls(watch, self.num_devices) if watch and several else None
+        products = product_calls(watch, self.num_devices, share) if watch and several else None
         surroundings = Surroundings(
             implementation=self._implementation,
             rowids={
@@ -83,7 +83,7 @@ class Caller:
             products=products,
         )
         inputs: Any = share.inputs[""] if list(share.inputs) == [""] else share.inputs
-        with computing(surroundings), over_all_rows(model, share.real, all_reduce):
+        with computing(surroundings), over_all_rows(model, share, all_reduce):
             return state.call(model, inputs, training=training, tables=tables, products=products)
 
 
@@ -91,25 +91,22 @@ def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
     """float32 [1 or 2, rows]: each row's loss with its part of the added losses, and its hit where
     that is a metric. They are added up over steps and only then over rows, which spares
     kernels in every step."""
-    loss = _weighted(judged.losses, share.weights)
+    loss = judged.losses * share.weights
     if added is not None:  # as Keras reports it
-        loss += added * share.real
-    return tf.stack([loss] if judged.hits is None else [loss, judged.hits * share.real])
-
-
-def _weighted(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Whatever a model makes of a row without weight, it counts for nothing."""
-    return tf.where(weights == 0, 0.0, losses * weights)
+        loss += added
+    rows = tf.stack([loss] if judged.hits is None else [loss, judged.hits])
+    return rows if share.num_rows else tf.zeros_like(rows)
 
 
 def count(
     task: SettledTask, sums: Sequence[Sequence[tf.Variable]], judged: Judgement, share: Share
 ) -> None:
     """Adds a batch to the sums that metrics keep."""
+    of_rows = None if share.num_rows else share.weights
     for metric, variables in zip(task.stateful, sums, strict=True):
         values = [tf.convert_to_tensor(variable) for variable in variables]
         for variable, value in zip(
-            variables, task.updated(metric, values, judged, share.real), strict=True
+            variables, task.updated(metric, values, judged, of_rows), strict=True
         ):
             variable.assign(tf.cast(value, variable.dtype))
 
@@ -148,8 +145,8 @@ def gradients_of(
     model: keras.Model | None = None,
     catch_up: bool = False,
 ) -> Gradients:
-    """This device's part of the gradients of the mean loss over the batch's real rows, with the
-    losses that layers add.
+    """This device's part of the gradients of the mean loss over the batch's rows, with the losses
+    that layers add.
 
     Args:
         call, task: what is trained.
@@ -168,9 +165,9 @@ def gradients_of(
         )  # fmt: skip
         with tf.name_scope("loss"):
             judged = task.judge(share.labels, called.outputs)
-            loss = tf.reduce_sum(_weighted(judged.losses, share.weights)) / share.batch_rows
-            if called.added_loss is not None:
-                loss += called.added_loss / call.num_devices
+            loss = tf.reduce_sum(judged.losses * share.weights) / share.batch_rows
+            if called.added_loss is not None:  # the mean over rows is that of the whole batch
+                loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
     gradients, rows, products, unused = state.gradients(tape, loss, called)
@@ -208,13 +205,14 @@ class TrainingStep(StepInTwo):
         # else the first device's value is as good as another's.
         changes = called.changes
         self._kept = [name for name, value in changes.items() if value.dtype.is_floating]
-        means = [changes.pop(name) / self._call.num_devices for name in self._kept]
+        means = [changes.pop(name) * share.fraction for name in self._kept]
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
         if self._call.num_devices == 1:
             return [*found.gradients, *means], (changes, found.rows, sums)
-        packed = self._exchange.packed([*found.rows, *found.products], found.gradients, state.share)
+        tables = [*found.rows, *found.products]
+        packed = self._exchange.packed(tables, found.gradients, share, state.share)
         return [*packed, *means], (changes, [], sums)
 
     def finish(
@@ -248,11 +246,9 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller) -> Step:
-    """Changes nothing; returns a batch's outputs, float32 [rows, outputs], and which of its rows
-    are real."""
+    """Changes nothing; returns a batch's outputs, float32 [rows, outputs]."""
 
-    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = call(state, share, all_reduce, training=False).outputs
-        return tf.cast(outputs, tf.float32), share.real
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
+        return tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
 
     return step

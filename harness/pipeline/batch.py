@@ -5,7 +5,7 @@ keeps those in host memory, also those of a GPU.
 Letters: S batches at hand, b rows of a share, C capacity of an input, L steps of a call.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import tensorflow as tf
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.pipeline.capacity import Capacity
+from harness.pipeline.plan import shares_of
 from kernels.multi_hot import Batches, takes_rowids
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
@@ -35,14 +36,30 @@ class Share(NamedTuple):
     """Of ragged sets the row of each value [C], where the implementation takes it."""
     labels: Any
     """[b], [b, K], or ragged sets of class numbers as an input has them."""
-    real: tf.Tensor
-    """float32 [b]: 1 for each real row, 0 for padding."""
     weights: tf.Tensor
-    """float32 [b]: of the rows' losses; 0 for padding."""
-    batch_rows: tf.Tensor
-    """float32 scalar: real rows of the whole batch, over all devices; at least 1."""
+    """float32 [b]: of the rows' losses; NaN where the share holds more ids than its buffer."""
     among: dict[str, Batches]
     """Of ragged sets the call's batches, where kernels read them from there."""
+    batch_rows: int = 0
+    """Of the whole batch, over all devices."""
+    num_rows: int = 0
+    """b; or 0 where the batch has fewer rows than there are devices, and this one computes on a row
+    of another, which counts for nothing."""
+    most_rows: int = 0
+    """The largest b of all devices."""
+
+    @property
+    def fraction(self) -> float:
+        """Of the batch's rows, those of this device."""
+        return self.num_rows / self.batch_rows
+
+    def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
+        """The same, known to be the share of the device at `place` of so many."""
+        shares = shares_of(batch_rows, num_devices)
+        weights = self.weights if shares[place] else tf.zeros_like(self.weights)
+        return self._replace(
+            weights=weights, batch_rows=batch_rows, num_rows=shares[place], most_rows=shares[0] or 1
+        )
 
 
 class Ragged(NamedTuple):
@@ -109,9 +126,8 @@ class Columns(NamedTuple):
         )
 
     def padded(self) -> "Padded":
-        """With a row without ids behind the last, of numbers that the model knows (a logarithm of
-        zeros would spoil gradients that count for nothing): what an incomplete batch is padded
-        with."""
+        """With a row without ids behind the last, which fills the buffers of a stream's incomplete
+        calls, and which programs are compiled with; no step of a run reads it."""
         return Padded(
             {
                 name: Ragged(
@@ -149,10 +165,6 @@ class StreamBatches(NamedTuple):
     """[S, b, ...]."""
     id_weights: dict[str, tf.Tensor]
     """float32 [S, C], of the ragged columns that have some."""
-    real_rows: tf.Tensor
-    """int64 [S]: rows of the share that are no padding; they come first."""
-    batch_rows: tf.Tensor
-    """int64 [S]: the same of the whole batch, over all devices."""
 
     @property
     def num_rows(self) -> int:
@@ -165,7 +177,7 @@ class StreamBatches(NamedTuple):
     def sizes(self) -> Sizes:
         """What a program depends on, beside the capacity."""
         sets = self.ragged.values()
-        fixed = [self.dense, self.real_rows, [own.row_splits for own in sets]]
+        fixed = [self.dense, [own.row_splits for own in sets]]
         types = [
             tensor.dtype for tensor in (*(own.values for own in sets), *self.id_weights.values())
         ]
@@ -209,8 +221,7 @@ class StreamBatches(NamedTuple):
             ragged[name] = arrays
             if for_gpu and "rowids" not in arrays:
                 lots[name] = arrays
-        real = _real(cut.real_rows, self.num_rows)
-        return _reader(ragged, cut.dense, cut.batch_rows, real, lots)
+        return _reader(ragged, cut.dense, tf.ones([num_steps, self.num_rows]), lots)
 
 
 class ResidentBatches(NamedTuple):
@@ -225,9 +236,6 @@ class ResidentBatches(NamedTuple):
     """float32 [nnz], of the ragged columns that have some."""
     rows: tf.Tensor
     """uint32 [S, b]."""
-    real_rows: tf.Tensor
-    """As in `StreamBatches`."""
-    batch_rows: tf.Tensor
 
     @property
     def num_rows(self) -> int:
@@ -265,11 +273,8 @@ class ResidentBatches(NamedTuple):
         if natively and not (for_gpu and is_small):
             return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
-        real_rows, batch_rows = (
-            _cut(field, first, num_steps) for field in (self.real_rows, self.batch_rows)
-        )
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
-        real = _real(real_rows, self.num_rows)
+        fits = tf.ones(rows.shape)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Mapping[str, tf.Tensor]] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
@@ -277,7 +282,7 @@ class ResidentBatches(NamedTuple):
                 *sets, rows, capacity=own, weights=self.id_weights.get(name)
             )
             # More ids than a buffer holds would be left out unseen.
-            real = tf.where(row_splits[:, -1:] <= own, real, float("nan"))
+            fits = tf.where(row_splits[:, -1:] <= own, fits, float("nan"))
             arrays = {"values": values, "row_splits": row_splits}
             if weights is not None:
                 arrays["weights"] = weights
@@ -286,7 +291,7 @@ class ResidentBatches(NamedTuple):
             else:
                 arrays = arrays | {"rowids": _narrow(rowids, self.num_rows)}
             ragged[name] = arrays
-        return _reader(ragged, dense, batch_rows, real, lots)
+        return _reader(ragged, dense, fits, lots)
 
     def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
         """The share of one of the S batches, by the native kernels."""
@@ -299,11 +304,12 @@ class ResidentBatches(NamedTuple):
             inputs[name] = {"values": values, "row_splits": row_splits}
             if weights is not None:
                 inputs[name]["weights"] = weights
-        real = _real(tf.gather(self.real_rows, at), self.num_rows)
-        return _share(inputs, {}, real, _at_least_one(tf.gather(self.batch_rows, at)), {})
+        return _share(inputs, {}, tf.ones(rows.shape), {})
 
 
 AnyBatches = StreamBatches | ResidentBatches
+BatchesByRows = Mapping[int, Sequence[AnyBatches]]
+"""The batches that come with a dispatch, of each device, by the rows of a whole batch."""
 
 
 def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
@@ -327,31 +333,19 @@ def _narrow(rowids: tf.Tensor, num_rows: int) -> tf.Tensor:
     return tf.cast(rowids, tf.uint16) if wire_type(num_rows + 1) is np.uint16 else rowids
 
 
-def _real(real_rows: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """float32 [..., b]: 1 for each real row, of which there are so many, int64 [...]."""
-    return tf.cast(tf.range(num_rows, dtype=tf.int64) < real_rows[..., None], tf.float32)
-
-
-def _at_least_one(batch_rows: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.maximum(batch_rows, 1), tf.float32)
-
-
 def _reader(
     ragged: Mapping[str, Mapping[str, tf.Tensor]],
     dense: Mapping[str, tf.Tensor],
-    batch_rows: tf.Tensor,
-    real: tf.Tensor,
+    fits: tf.Tensor,
     lots: Mapping[str, Mapping[str, tf.Tensor]],
 ) -> Reader:
     """Args:
     ragged: `values` [L, C], `row_splits` [L, b + 1] and, where there are some, `weights` of the
         ragged columns, and their `rowids` where those are taken.
     dense: [L, b, ...].
-    batch_rows: [L].
-    real: float32 [L, b], NaN where a share holds more ids than its buffer.
+    fits: float32 [L, b], 1, and NaN where a share holds more ids than its buffer.
     lots: of the ragged columns whose kernels read all L batches.
     """
-    batch_rows = _at_least_one(batch_rows)
 
     def read(step: tf.Tensor) -> Share:
         rowids: dict[str, tf.Tensor] = {}
@@ -366,7 +360,7 @@ def _reader(
             name: Batches(lot["values"], lot["row_splits"], lot.get("weights"), step)
             for name, lot in lots.items()
         }
-        return _share(inputs, rowids, tf.gather(real, step), tf.gather(batch_rows, step), among)
+        return _share(inputs, rowids, tf.gather(fits, step), among)
 
     return read
 
@@ -374,14 +368,14 @@ def _reader(
 def _share(
     inputs: dict[str, Any],
     rowids: dict[str, tf.Tensor],
-    real: tf.Tensor,
-    batch_rows: tf.Tensor,
+    fits: tf.Tensor,
     among: dict[str, Batches],
 ) -> Share:
     """Args:
     inputs: with the labels, and the rows' weights if there are some.
-    rowids, real, batch_rows, among: of a `Share`.
+    rowids, among: of a `Share`.
+    fits: float32 [b], a factor of the weights.
     """
-    weights = real * inputs.pop(WEIGHTS) if WEIGHTS in inputs else real
+    weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)
-    return Share(inputs, rowids, labels, real, weights, batch_rows, among)
+    return Share(inputs, rowids, labels, weights, among)

@@ -34,14 +34,18 @@ def steps_per_call(
         bytes_moved, flops: of a step on one device.
         prepared_bytes: for each step of a call, such as its ids and their rows.
         device_type: `CPU` or `GPU`.
-        steps_per_epoch: where one of its divisors is near, that is taken: else an epoch's last call
-            is a program of its own.
+        steps_per_epoch: of whole batches.
     """
     bytes_per_second, flops_per_second = _LEAST_PER_SECOND[device_type]
     seconds = bytes_moved / bytes_per_second + flops / flops_per_second
     most = min(1 / seconds, _MAX_CALL_BYTES / max(prepared_bytes, 1), steps_per_epoch)
-    most = max(1, int(most))
-    divisor = next(n for n in range(most, 0, -1) if steps_per_epoch % n == 0)
+    return call_length(max(1, int(most)), steps_per_epoch)
+
+
+def call_length(most: int, steps: int) -> int:
+    """Steps of each call of so many, up to `most`: a divisor that is near, since else the last call
+    is a program of its own."""
+    divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
     return divisor if 2 * divisor >= most else most
 
 

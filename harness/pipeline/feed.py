@@ -1,4 +1,4 @@
-"""What feeds the compiled programs: each dispatch with the batches of all devices.
+"""What feeds the compiled programs: each dispatch with the batches of all devices, by their rows.
 
 Both kinds have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which gives every dispatch
 of a plan in order:
@@ -6,18 +6,18 @@ of a plan in order:
 - `epochs`: passes over the rows, counted from the first.
 - `start_step`: optimizer steps to leave out, as done before.
 - `calls`: asked how many calls the next dispatch makes, up to the epoch's end; None: the whole
-  epoch. A stream's dispatches are prepared ahead, one call each.
+  epoch. A stream's dispatches are prepared ahead, one call each, and the last batch.
 """
 
 from collections.abc import Iterator, Sequence
 
 from harness.data.examples import Examples
-from harness.pipeline.batch import AnyBatches, Columns
+from harness.pipeline.batch import BatchesByRows, Columns
 from harness.pipeline.plan import Dispatch
 from harness.pipeline.resident import Resident
 from harness.pipeline.stream import Stream
 
-Dispatches = Iterator[tuple[Dispatch, Sequence[AnyBatches]]]
+Dispatches = Iterator[tuple[Dispatch, BatchesByRows]]
 Feed = Stream | Resident
 
 

@@ -1,14 +1,17 @@
 """What every dispatch of a run will hold, computed on the host before any tensor exists.
 
+Where the batch size does not divide the rows, an epoch's last batch is smaller, as in Keras: a
+model never sees a row that is not there. It has a program of its own, of one step.
 Letters: B rows of a global batch, b of a replica, of which R have a device each, L steps of a call.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.pipeline.cadence import call_length
 from harness.pipeline.capacity import (
     Capacities,
     Capacity,
@@ -43,18 +46,18 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def block_order(num_rows: int, *, seed: int, epoch: int, length: int = 0) -> np.ndarray:
+def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
     """As `epoch_order`, for rows that are read from a disk: blocks of 1,024 rows that lie side by
     side are permuted, and rows only among the 64 blocks of a window. So a batch holds rows of 64
     places, of which any two meet in some epochs; a permutation of all would read each row from a
     place of its own.
 
     Returns:
-        A read-only array, padded with `num_rows` to `length`: many rows leave no memory for copies.
+        A read-only array.
     """
     blocks = epoch_order(-(-num_rows // BLOCK_ROWS), seed=seed, epoch=epoch)
     random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
-    order = np.full(max(length, num_rows), num_rows)
+    order = np.empty(num_rows, np.int64)
     done = 0
     # A window at a time: of many rows, a sort of all takes several times their memory.
     for first in range(0, len(blocks), WINDOW_BLOCKS):
@@ -67,15 +70,26 @@ def block_order(num_rows: int, *, seed: int, epoch: int, length: int = 0) -> np.
     return order
 
 
+def shares_of(rows: int, replicas: int) -> list[int]:
+    """How many rows of a batch each replica gets: the first ones one more where they do not divide.
+
+    A replica that gets none computes on a row of another one, which counts for nothing: it has to
+    take part in sums over all replicas.
+    """
+    return [len(part) for part in np.array_split(np.arange(rows), replicas)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a compiled program, whose length and capacity are constants of it."""
+    """One call of a compiled program, whose length, capacity and rows are constants of it."""
 
     first: int
-    """Which of the batches that come with the dispatch is its first."""
+    """Which of the batches of so many rows that come with the dispatch is its first."""
     num_steps: int
     capacity: Capacity
     """Static length of the `values` buffer of one replica's batch, for each ragged column."""
+    rows: int
+    """Rows of each of its batches, over all replicas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +101,6 @@ class Dispatch:
     """Optimizer steps done before it, over all epochs."""
     num_steps: int
     examples: int
-    """Real rows; an epoch's last batch is padded with rows of weight 0."""
     tokens: int
     calls: tuple[Call, ...]
     """What runs them, one after another."""
@@ -106,8 +119,9 @@ class Plan:
     steps_per_call: int
     """L: calls begin at its multiples, counted from the epoch's first step."""
     seed: int | None
-    """None: an evaluation, of the rows in stored order; empty batches fill its last call."""
-    capacities: Capacities
+    """None: an evaluation, of the rows in stored order."""
+    capacities: Mapping[int, Capacities]
+    """Of batches by their number of rows: B, and that of an epoch's last, smaller one."""
     in_blocks: bool = False
     """Whether rows are permuted as by `block_order`."""
     distinct_epochs: int | None = None
@@ -117,62 +131,88 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the data set; also the index of the empty row that pads an epoch."""
+        """Rows of the data set; also the index of the empty row that fills a stream's buffers."""
         return int(self.lengths.shape[1])
 
     @property
-    def rows_per_replica(self) -> int:
-        """Rows of one replica's share of a batch."""
-        return self.batch_size // self.replicas
+    def whole_steps(self) -> int:
+        """Steps of an epoch with B rows."""
+        return self.num_rows // self.batch_size
+
+    @property
+    def last_rows(self) -> int:
+        """Rows of an epoch's last, smaller batch; 0 where there is none."""
+        return self.num_rows % self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that visit every row once, the padded last one included."""
-        steps = -(-self.num_rows // self.batch_size)
-        return (
-            -(-steps // self.steps_per_call) * self.steps_per_call if self.seed is None else steps
-        )
+        """Steps that visit every row once."""
+        return self.whole_steps + (self.last_rows > 0)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The epoch's rows by step and replica, padded to whole batches with the empty row, int64
-        [steps, R, b]: replica r takes rows [r*b, (r+1)*b) of every global batch."""
+        """The epoch's rows, int64 [num_rows]: those of step k are [k*B, (k+1)*B), of which each
+        replica takes `shares_of` in order."""
         if self.seed is None:
-            rows = np.arange(self.num_rows)
-        else:
-            drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
-            if self.in_blocks:
-                length = self.steps_per_epoch * self.batch_size
-                rows = block_order(self.num_rows, seed=self.seed, epoch=drawn, length=length)
-            else:
-                rows = epoch_order(self.num_rows, seed=self.seed, epoch=drawn)
-        if padding := self.steps_per_epoch * self.batch_size - len(rows):
-            rows = np.concatenate([rows, np.full(padding, self.num_rows)])
-        return rows.reshape(-1, self.replicas, self.rows_per_replica)
+            return np.arange(self.num_rows)
+        drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
+        order = block_order if self.in_blocks else epoch_order
+        return order(self.num_rows, seed=self.seed, epoch=drawn)
+
+    def divided(self, order: np.ndarray) -> dict[int, list[np.ndarray]]:
+        """An epoch's batches by their number of rows, for each replica int64 [steps, its rows]."""
+        end = self.whole_steps * self.batch_size
+        whole = order[:end].reshape(-1, self.replicas, self.batch_size // self.replicas)
+        found = {self.batch_size: list(np.moveaxis(whole, 1, 0))} if end else {}
+        if self.last_rows:
+            parts = np.array_split(order[end:], self.replicas)
+            # The replica's own share, or where it has none, a row of another one.
+            found[self.last_rows] = [(p if p.size else order[end : end + 1])[None] for p in parts]
+        return found
 
     def call_end(self, step: int, *, calls: int = 1) -> int:
-        """Where the call that begins at a step of an epoch ends, or some calls from there on."""
+        """Where the call that begins at a step of an epoch ends, or some calls from there on. The
+        last, smaller batch comes with the calls before it, unless each step is a call."""
         end = (step // self.steps_per_call + calls) * self.steps_per_call
-        return min(end, self.steps_per_epoch)
+        whole = end < self.whole_steps or self.steps_per_call == 1
+        return min(end, self.steps_per_epoch) if whole else self.steps_per_epoch
 
-    def programs(self, *, start_step: int = 0) -> tuple[tuple[int, Capacity], ...]:
-        """Steps and capacity of every kind of call that a run from `start_step` on may make."""
-        last = (self.steps_per_epoch - 1) // self.steps_per_call * self.steps_per_call
-        starts = (start_step % self.steps_per_epoch, 0, last)  # the first, a whole, the last call
-        lengths = {self.call_end(start) - start for start in starts}
-        return tuple((n, c) for n in sorted(lengths, reverse=True) for c in self.capacities.all)
+    def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Of the steps [start, end) of an epoch, each call's first one, the step after its last,
+        and its batches' rows."""
+        while start < end:
+            whole = start < self.whole_steps
+            limit = (start // self.steps_per_call + 1) * self.steps_per_call
+            stop = min(limit, end, self.whole_steps) if whole else end
+            yield start, stop, self.batch_size if whole else self.last_rows
+            start = stop
+
+    def programs(self, *, start_step: int = 0) -> tuple[Call, ...]:
+        """A call of each kind that a run from `start_step` on may make, the longest first."""
+        last = (self.whole_steps - 1) // self.steps_per_call * self.steps_per_call
+        # The first, a whole one, the last of whole batches, and the last batch.
+        starts = {start_step % self.steps_per_epoch, 0, max(last, 0), self.whole_steps}
+        calls = [
+            next(self.calls(start, self.steps_per_epoch))
+            for start in starts
+            if start < self.steps_per_epoch
+        ]
+        kinds = {(rows, stop - first) for first, stop, rows in calls}
+        return tuple(
+            Call(first=0, num_steps=num_steps, capacity=capacity, rows=rows)
+            for rows, num_steps in sorted(kinds, reverse=True)
+            for capacity in self.capacities[rows].all
+        )
 
 
 class EpochPlan:
-    """One epoch of a plan: its order, and what any stretch of its steps will hold."""
+    """One epoch of a plan: its batches, and what any stretch of its steps will hold."""
 
     def __init__(self, plan: Plan, epoch: int) -> None:
         self._plan = plan
         self._epoch = epoch
-        self.order = plan.order(epoch)
-        """The epoch's rows, as of `Plan.order`."""
-        self.real_rows = (self.order < plan.num_rows).sum(axis=2)
-        """Rows of each replica's share of each batch that are no padding, int64 [steps, R]."""
-        self._nnz = _nnz(plan, self.order)
+        self.batches = plan.divided(plan.order(epoch))
+        """As of `Plan.divided`."""
+        self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
         """The dispatch of steps [start, end) of the epoch.
@@ -182,25 +222,26 @@ class EpochPlan:
             origin: the step whose batch is the first that comes with it.
         """
         plan = self._plan
-        calls = []
-        step = start
-        while step < end:
-            call_end = min(plan.call_end(step), end)
-            nnz = self._nnz[:, step:call_end].max(axis=(1, 2))
+        calls, examples, tokens = [], 0, 0
+        for first, stop, rows in plan.calls(start, end):
+            begin = plan.whole_steps if rows == plan.last_rows else 0
+            nnz = self._nnz[rows][:, first - begin : stop - begin]
             calls.append(
                 Call(
-                    first=step - origin,
-                    num_steps=call_end - step,
-                    capacity=plan.capacities.holding(nnz),
+                    first=first - max(begin, origin),
+                    num_steps=stop - first,
+                    capacity=plan.capacities[rows].holding(nnz.max(axis=(1, 2))),
+                    rows=rows,
                 )
             )
-            step = call_end
+            examples += (stop - first) * rows
+            tokens += int(nnz[:, :, : min(rows, plan.replicas)].sum())
         return Dispatch(
             epoch=self._epoch,
             step=self._epoch * plan.steps_per_epoch + start,
             num_steps=end - start,
-            examples=int(self.real_rows[start:end].sum()),
-            tokens=int(self._nnz[:, start:end].sum()),
+            examples=examples,
+            tokens=tokens,
             calls=tuple(calls),
         )
 
@@ -224,18 +265,19 @@ def training_plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_call=min(steps_per_call, -(-lengths.shape[1] // batch_size)),
+        steps_per_call=min(steps_per_call, max(1, lengths.shape[1] // batch_size)),
         seed=seed,
         in_blocks=in_blocks,
-        capacities=capacities_for_any_order(lengths, rows=batch_size // replicas),
+        capacities={},
         distinct_epochs=epochs if repeating else None,
         first_share=first_share,
     )
     looked_at = min(epochs, max(1, _MAX_ROWS_LOOKED_AT // lengths.shape[1]))
-    seen = capacity_for_batches(_nnz(plan, plan.order(epoch)) for epoch in range(looked_at))
-    if looked_at < epochs:
-        typical = tuple(map(max, seen.typical, plan.capacities.typical))
-        seen = Capacities(typical=typical, largest=plan.capacities.largest)
+    seen = _capacities(plan, range(looked_at))
+    for rows, found in seen.items() if looked_at < epochs else ():
+        any_order = capacities_for_any_order(lengths, rows=-(-rows // replicas))
+        typical = tuple(map(max, found.typical, any_order.typical))
+        seen[rows] = Capacities(typical=typical, largest=any_order.largest)
     return replace(plan, capacities=seen)
 
 
@@ -247,30 +289,44 @@ def evaluation_plan(
     steps_per_call: int,
     first_share: int = 0,
 ) -> Plan:
-    """A plan that visits the rows once in stored order, with a single capacity, in whole calls."""
-    # As many calls, of the same length: the fewest empty batches.
-    steps = -(-lengths.shape[1] // batch_size)
-    even = -(-steps // -(-steps // steps_per_call))
+    """A plan that visits the rows once in stored order, with a capacity for each size of batch."""
+    whole = max(1, lengths.shape[1] // batch_size)
+    # As many calls, of nearly the same length: where that divides the steps, they share a program.
+    most = -(-whole // -(-whole // min(steps_per_call, whole)))
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_call=even,
+        steps_per_call=call_length(most, whole),
         seed=None,
-        capacities=Capacities(typical=(), largest=()),
+        capacities={},
         first_share=first_share,
     )
-    return replace(plan, capacities=capacity_for_batches([_nnz(plan, plan.order(0))]))
+    return replace(plan, capacities=_capacities(plan, [0]))
 
 
-def _nnz(plan: Plan, order: np.ndarray) -> np.ndarray:
-    """Ids of each replica's share of each batch, int64 [columns, steps, R]."""
-    found = np.empty([len(plan.lengths), *order.shape[:2]], np.int64)
+def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
+    """For the batches of some epochs, by their number of rows."""
+    found: dict[int, list[np.ndarray]] = {}
+    for epoch in epochs:
+        for rows, shares in plan.divided(plan.order(epoch)).items():
+            found.setdefault(rows, []).append(_nnz(plan, shares).max(axis=1, keepdims=True))
+    return {rows: capacity_for_batches(nnz) for rows, nnz in found.items()}
+
+
+def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
+    """Ids of each replica's share of each batch, int64 [columns, steps, R].
+
+    Args:
+        plan: of the rows.
+        shares: row ids of each replica, int64 [steps, its rows].
+    """
+    found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
     steps = max(1, _ROWS_AT_ONCE // plan.batch_size)
-    for start in range(0, len(order), steps):
-        rows = order[start : start + steps]
-        lengths = plan.lengths[:, np.minimum(rows, plan.num_rows - 1)]
-        found[:, start : start + steps] = np.where(rows < plan.num_rows, lengths, 0).sum(axis=3)
+    for replica, rows in enumerate(shares):
+        for start in range(0, len(rows), steps):
+            part = slice(start, start + steps)
+            found[:, part, replica] = plan.lengths[:, rows[part]].sum(axis=2)
     return found
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from harness.pipeline.batch import Columns, ResidentBatches
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
-_Prepared = tuple[EpochPlan, int, tuple[ResidentBatches, ...]]
+_ByRows = dict[int, tuple[ResidentBatches, ...]]
+_Prepared = tuple[EpochPlan, int, _ByRows]
 
 
 class Resident:
@@ -34,8 +35,8 @@ class Resident:
         epochs: int = 1,
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
-    ) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
-        """Each dispatch with all batches of its epoch, as row ids; see `feed`.
+    ) -> Iterator[tuple[Dispatch, _ByRows]]:
+        """Each dispatch with all batches of its epoch, as row ids, by their rows; see `feed`.
 
         An epoch's row ids go to the devices once an epoch, prepared while the epoch before is
         trained; those of the first from the call on, beside whatever else a run starts with.
@@ -54,7 +55,7 @@ class Resident:
         ahead: Future[_Prepared] | None,
         prepare_next: Callable[[], Future[_Prepared] | None],
         calls: Callable[[], int] | None,
-    ) -> Iterator[tuple[Dispatch, tuple[ResidentBatches, ...]]]:
+    ) -> Iterator[tuple[Dispatch, _ByRows]]:
         while ahead is not None:
             planned, step, batches = ahead.result()
             ahead = prepare_next()
@@ -67,17 +68,12 @@ class Resident:
     def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
         """The epoch's plan, the step to begin at, and its batches on every device."""
         planned = EpochPlan(plan, epoch)
-        rows = planned.order.astype(np.uint32)
-        batches = []
-        own = zip(self._devices, self._sets, strict=True)
-        for replica, (device, sets) in enumerate(own, plan.first_share):
-            with tf.device(device):
-                batches.append(
-                    ResidentBatches(
-                        *sets,
-                        rows=tf.constant(rows[:, replica]),
-                        real_rows=tf.constant(planned.real_rows[:, replica]),
-                        batch_rows=tf.constant(planned.real_rows.sum(axis=1)),
-                    )
-                )
-        return planned, step, tuple(batches)
+        batches = {}
+        for num_rows, shares in planned.batches.items():
+            own = zip(self._devices, self._sets, shares[plan.first_share :], strict=False)
+            made = []
+            for device, sets, rows in own:
+                with tf.device(device):
+                    made.append(ResidentBatches(*sets, rows=tf.constant(rows.astype(np.uint32))))
+            batches[num_rows] = tuple(made)
+        return planned, step, batches

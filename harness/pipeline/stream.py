@@ -2,7 +2,8 @@
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
 kernels, but for rows that stay in their files: NumPy takes those of a dispatch from there. A
-dispatch is one call. Letters: L steps of a call, R replicas, b rows of one, C capacity.
+dispatch is one call, and the last one of an epoch has its last, smaller batch too. Letters: L steps
+of a call, b rows of a replica, C capacity.
 """
 
 import functools
@@ -14,8 +15,9 @@ import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from harness.pipeline.batch import Columns, Padded, Ragged, StreamBatches
-from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
+from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
 
+_ByRows = dict[int, StreamBatches]
 _NUM_PREFETCHED = 2
 """Dispatches prepared ahead: one to hand over at once, one in the making."""
 
@@ -45,14 +47,15 @@ class Stream:
         epochs: int = 1,
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
-    ) -> Iterator[tuple[Dispatch, tuple[StreamBatches, ...]]]:
-        """Each dispatch, of one call, with its batches; see `feed`."""
+    ) -> Iterator[tuple[Dispatch, dict[int, tuple[StreamBatches, ...]]]]:
+        """Each dispatch with its batches, by their rows; see `feed`."""
         del calls
         planned = _planned(plan, epochs, start_step)
-        batches = self._on_devices(self._dataset(plan, epochs, start_step))
-        return zip((dispatch for dispatch, _ in planned), batches, strict=True)
+        elements = self._on_devices(self._dataset(plan, epochs, start_step))
+        for (dispatch, _), element in zip(planned, elements, strict=True):
+            yield dispatch, {rows: tuple(own[rows] for own in element) for rows in element[0]}
 
-    def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[tuple[StreamBatches, ...]]:
+    def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Sequence[_ByRows]]:
         """Each dispatch's batches, for every device."""
         if self._devices == ("/CPU:0",):  # where they are already
             yield from dataset
@@ -69,36 +72,39 @@ class Stream:
             return
 
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
-        """Elements: the `StreamBatches` of each device."""
+        """Elements: the batches of each device, by their rows."""
         columns = self._columns
         own = slice(plan.first_share, plan.first_share + len(self._devices))
+        sizes = {
+            rows: [(plan.steps_per_call if rows == plan.batch_size else 1, share or 1)
+                   for share in shares_of(rows, plan.replicas)[own]]
+            for rows in plan.capacities
+        }  # fmt: skip
+        empty = np.int64(plan.num_rows)
 
         def calls() -> Iterator[tuple[Any, ...]]:
-            for dispatch, rows in _planned(plan, epochs, start_step):
-                padding = plan.steps_per_call - len(rows), *rows.shape[1:]
-                padded = np.concatenate([rows, np.full(padding, plan.num_rows)])
-                capacity = np.array(dispatch.calls[0].capacity, np.int64)
-                batch_rows = (padded < plan.num_rows).sum(axis=(1, 2))
-                padded = padded[:, own]
+            for dispatch, batches in _planned(plan, epochs, start_step):
+                taken = {r: tuple(np.full(s, empty) for s in of_r) for r, of_r in sizes.items()}
+                capacity = {r: np.zeros(len(plan.lengths), np.int64) for r in sizes}
+                for call in dispatch.calls:
+                    capacity[call.rows] = np.array(call.capacity, np.int64)
+                    for filled, rows in zip(taken[call.rows], batches[call.rows][own], strict=True):
+                        filled[: call.num_steps] = rows
                 if columns is None:
-                    yield padded, capacity, batch_rows
+                    yield taken, capacity
                 else:
-                    yield _numbered_anew(padded, columns, plan.num_rows, capacity, batch_rows)
+                    yield _numbered_anew(taken, columns, plan.num_rows, capacity)
 
-        shape = plan.steps_per_call, len(self._devices), plan.rows_per_replica
         signature: tuple[Any, ...] = (
-            tf.TensorSpec(shape, tf.int64),
-            tf.TensorSpec([len(self._rows.ragged)], tf.int64),
-            tf.TensorSpec([plan.steps_per_call], tf.int64),
+            {r: tuple(tf.TensorSpec(s, tf.int64) for s in of_r) for r, of_r in sizes.items()},
+            dict.fromkeys(sizes, tf.TensorSpec([len(self._rows.ragged)], tf.int64)),
         )
-        gather: Callable[..., Any] = functools.partial(
-            _gather, num_rows=plan.num_rows, columns=self._rows
-        )
+        gather: Callable[..., Any] = functools.partial(_gather, columns=self._rows)
         if columns is not None:
             of_any_length = tf.nest.map_structure(
                 lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), self._rows
             )
-            signature += (tf.TensorSpec([], tf.int64), of_any_length)
+            signature += (of_any_length,)
             gather = _gather
         # AutoGraph would write a temporary file, and has no Python control flow to convert.
         gather = tf.autograph.experimental.do_not_convert(gather)
@@ -112,82 +118,84 @@ class Stream:
 
 
 def _numbered_anew(
-    rows: np.ndarray,
-    columns: Columns,
-    num_rows: int,
-    capacity: np.ndarray,
-    batch_rows: np.ndarray,
+    taken: dict[int, tuple[np.ndarray, ...]], columns: Columns, num_rows: int, capacity: Any
 ) -> tuple[Any, ...]:
     """The arguments of `_gather` for columns of the rows of one dispatch alone.
 
     Args:
-        rows: of the devices of this process, int64 [L, R, b].
+        taken: of the devices of this process, int64 [steps, b], by the rows of a batch.
         columns: of all rows.
         num_rows: of these; also the index of the empty row.
-        capacity: [columns].
-        batch_rows: [L].
+        capacity: as of `_gather`.
     """
-    is_real = rows < num_rows
-    count = int(is_real.sum())
-    places = np.full(rows.shape, count)
-    places[is_real] = np.arange(count)
-    taken = columns.take(rows[is_real]).padded()
-    for name, array in taken.dense.items():
+    everything = np.concatenate([rows.reshape(-1) for own in taken.values() for rows in own])
+    found, places = np.unique(everything, return_inverse=True)
+    found = found[found < num_rows]
+    parts = columns.take(found).padded()
+    for name, array in parts.dense.items():
         array[-1] = columns.dense[name][0]  # as of all rows
-    return places, capacity, batch_rows, np.int64(count), taken
+    ends = np.cumsum([rows.size for own in taken.values() for rows in own])
+    numbers = iter(np.split(places, ends[:-1]))
+    anew = {n: tuple(next(numbers).reshape(r.shape) for r in own) for n, own in taken.items()}
+    return anew, capacity, parts
 
 
-def _planned(plan: Plan, epochs: int, start_step: int) -> Iterator[tuple[Dispatch, np.ndarray]]:
-    """Each dispatch, and the rows of its steps, [steps, R, b]."""
+def _planned(
+    plan: Plan, epochs: int, start_step: int
+) -> Iterator[tuple[Dispatch, dict[int, list[np.ndarray]]]]:
+    """Each dispatch, and the rows of its steps: by the rows of a batch of each replica [steps,
+    b]."""
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
             end = plan.call_end(step)
-            yield planned.dispatch(step, end, origin=step), planned.order[step:end]
+            parts = {
+                rows: [own[step:end] if rows == plan.batch_size else own for own in shares]
+                for rows, shares in planned.batches.items()
+            }
+            yield planned.dispatch(step, end, origin=step), parts
             step = end
 
 
 @tf.autograph.experimental.do_not_convert
-def _one_after_another(*parts: StreamBatches) -> tf.data.Dataset:
+def _one_after_another(*parts: _ByRows) -> tf.data.Dataset:
     elements = [tf.data.Dataset.from_tensors(part) for part in parts]
     return functools.reduce(tf.data.Dataset.concatenate, elements)
 
 
 def _gather(
-    rows: tf.Tensor, capacities: tf.Tensor, batch_rows: tf.Tensor, num_rows: Any, columns: Padded
-) -> tuple[StreamBatches, ...]:
-    """The batches of each device.
+    taken: dict[int, tuple[tf.Tensor, ...]], capacities: dict[int, tf.Tensor], columns: Padded
+) -> tuple[_ByRows, ...]:
+    """The batches of each device, by their rows.
 
     Args:
-        rows: ids of rows, int64 [L, R, b].
-        capacities: int64 [columns].
-        batch_rows: real rows of each batch, over all replicas, int64 [L].
-        num_rows: ids below it are of real rows.
+        taken: ids of rows of each device, int64 [steps, b], by the rows of a batch.
+        capacities: int64 [columns], by the same.
         columns: of all rows.
     """
-    capacity = {name: capacities[place] for place, name in enumerate(columns.ragged)}
-    real_rows = tf.reduce_sum(tf.cast(rows < num_rows, tf.int64), axis=2)
-    return tuple(
-        StreamBatches(
+
+    def batches(rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
+        capacity = dict(zip(columns.ragged, tf.unstack(capacities), strict=True))
+        of_weights = {
+            name: columns.ragged[name]._replace(values=weights)
+            for name, weights in columns.id_weights.items()
+        }
+        return StreamBatches(
             ragged={
-                name: _gather_ragged(sets, rows[:, replica], capacity[name])
+                name: _gather_ragged(sets, rows, capacity[name])
                 for name, sets in columns.ragged.items()
             },
-            dense={
-                name: tf.gather(array, rows[:, replica]) for name, array in columns.dense.items()
-            },
+            dense={name: tf.gather(array, rows) for name, array in columns.dense.items()},
             id_weights={
-                name: _gather_ragged(
-                    columns.ragged[name]._replace(values=weights),
-                    rows[:, replica],
-                    capacity[name],
-                ).values
-                for name, weights in columns.id_weights.items()
+                name: _gather_ragged(sets, rows, capacity[name]).values
+                for name, sets in of_weights.items()
             },
-            real_rows=real_rows[:, replica],
-            batch_rows=batch_rows,
         )
-        for replica in range(rows.shape[1])
+
+    devices = zip(*taken.values(), strict=True)
+    return tuple(
+        {n: batches(rows, capacities[n]) for n, rows in zip(taken, own, strict=True)}
+        for own in devices
     )
 
 

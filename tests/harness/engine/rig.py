@@ -1,7 +1,7 @@
 """A small model with a real feed: what the engine's tests drive."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -17,13 +17,13 @@ from harness.engine.state import State
 from harness.engine.step import Caller
 from harness.engine.tables import TablePlan, layers_of
 from harness.model.network import ModelFunction, build_model, default_network
-from harness.pipeline.batch import AnyBatches, Columns
+from harness.pipeline.batch import BatchesByRows, Columns
 from harness.pipeline.feed import Feed, build_feed
 from harness.pipeline.plan import Call, Dispatch, Plan, training_plan
 from harness.task import SettledTask, Task
 from kernels.multi_hot.table_rules import Rule
 
-Batches = Sequence[AnyBatches]
+Batches = BatchesByRows
 Values = list[list[np.ndarray]]
 """Of every variable of each device."""
 
@@ -61,7 +61,7 @@ class Rig:
 
     def run(self, call: Call, batches: Batches) -> np.ndarray:
         """The sums of a call, float64 [row sums], compiled when it is the first of its kind."""
-        self.training.compile(batches, num_steps=call.num_steps, capacity=call.capacity, at_step=0)
+        self.training.compile(batches, call, at_step=0)
         return np.sum([sums.numpy() for sums in self.training(call, batches)], axis=0)
 
     def train(self, *, start_step: int = 0, num_calls: int | None = None) -> np.ndarray:
@@ -189,7 +189,7 @@ def sets_with_outliers(rng: np.random.Generator) -> RaggedSets:
 
 def step_of(call: Call, step: int) -> Call:
     """One step of a call, as a call of its own."""
-    return Call(first=call.first + step, num_steps=1, capacity=call.capacity)
+    return replace(call, first=call.first + step, num_steps=1)
 
 
 def assert_same(left: Any, right: Any) -> None:

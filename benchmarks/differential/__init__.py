@@ -1,1 +1,1 @@
-"""Random cases that are trained by the trainer and by `keras.Model.fit`, and must come out equal."""
+"""Random cases, trained by the trainer and by `keras.Model.fit`: they must come out equal."""

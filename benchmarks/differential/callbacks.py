@@ -41,9 +41,7 @@ class Recorder(C.Callback):
         self._write("epoch_end", epoch, logs)
         optimizer = self.model.optimizer
         total = sum(float(abs(weights).sum()) for weights in self.model.get_weights())
-        self.seen.append(
-            (int(optimizer.iterations), float(optimizer.learning_rate), total)
-        )
+        self.seen.append((int(optimizer.iterations), float(optimizer.learning_rate), total))
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._write("test_begin", None, logs)

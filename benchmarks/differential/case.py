@@ -10,7 +10,8 @@ import numpy as np
 import harness
 from benchmarks.differential.callbacks import DrawnCallbacks, draw_callbacks
 from benchmarks.differential.draw import Draw
-from benchmarks.differential.models import Form, Limits, Network, build, given
+from benchmarks.differential.models import Form, build, given
+from benchmarks.differential.networks import Limits, Network
 from benchmarks.differential.optimizers import Drawn, draw_optimizer
 from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
 from benchmarks.differential.tasks import DrawnTask, draw_task
@@ -58,7 +59,7 @@ class Case:
         self.model()
         validation = "none" if self.validation is None else self.validation.num_rows
         task = self.task
-        words = [
+        return [
             f"inputs: {'; '.join(map(str, self.parts))}",
             f"rows: {self.train.num_rows}, validation {validation}, epochs {self.epochs}",
             f"task: {task.form}, {task.num_outputs} outputs, {task.head or 'logits'}; loss "
@@ -69,7 +70,6 @@ class Case:
             f"callbacks: {'; '.join(self.callbacks.words)}",
             f"settings: {self.settings}; fit: {self.fit}; eager {self.eager}",
         ]
-        return words
 
 
 def draw_case(seed: int) -> Case:
@@ -88,7 +88,13 @@ def draw_case(seed: int) -> Case:
         others = inputs_of(rng, parts, draw.integer(15, 60))
         validation = task.labelled(rng, others, trained=False)
     form: Form = draw.weighted(
-        {"function": 3, "functional": 4, "built subclass": 1.5, "subclass": 1}
+        {
+            "function": 3,
+            "functional": 4,
+            "built subclass": 1.5,
+            "subclass": 1,
+            "subclass in inference mode": 0.3,
+        }
     )
     settings = _settings(Draw(seed, "settings"), seed, batch_size, large=large)
     limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large)

@@ -96,7 +96,9 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
             details=traceback.format_exc().splitlines()[-30:],
         )
     if again is not None and not _same_bits(ours, again):
-        found.append(Distance(figure="bits", size=np.inf, limit=0, words="a second training differs"))
+        found.append(
+            Distance(figure="bits", size=np.inf, limit=0, words="a second training differs")
+        )
     if not found:
         return Verdict(seed=case.seed, result="equal", noisy=noisy)
     return Verdict(
@@ -145,7 +147,9 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
                     numbers(figure, [own[name]], [value], _limit(name, value))
         seen = (np.reshape(side.seen, [-1, 3]).T for side in (ours, theirs))
         for what, own, expected in zip(("steps", "rate", "weights"), *seen, strict=True):
-            numbers(f"seen {what}", own, expected, LOSS_RTOL * float(np.abs(expected).max(initial=1)))
+            numbers(
+                f"seen {what}", own, expected, LOSS_RTOL * float(np.abs(expected).max(initial=1))
+            )
     names("files", ours.files, theirs.files)
     if names("weights' number", len(ours.weights), len(theirs.weights)):
         for name, own, expected in zip(theirs.names, ours.weights, theirs.weights, strict=True):
@@ -157,7 +161,10 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
 
 def _beside(own: list[Any], other: list[Any]) -> str:
     """A list from the first place on where it differs from another."""
-    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False)))
+    same = sum(
+        1
+        for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False))
+    )
     return f"{own[same : same + 4]} at {same} of {len(own)}"
 
 

@@ -110,7 +110,9 @@ class SameTable(harness.MultiHotDense):
 class Pooled(keras.layers.Layer):
     """The sum or mean of the embeddings of a row's ids, as a user computes it from the batch."""
 
-    def __init__(self, num_tokens: int, units: int, *, mean: bool, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_tokens: int, units: int, *, mean: bool, seed: int, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.mean = mean
         self.units = units

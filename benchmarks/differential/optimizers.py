@@ -144,7 +144,10 @@ def _own_options(draw: Draw, kind: str) -> dict[str, Any]:
     beta_1, beta_2 = draw.one([0.9, 0.8, 0.5]), draw.one([0.999, 0.99, 0.9])
     if kind in ("SGD", "Scaled"):
         momentum = draw.one([0.0, 0.0, 0.9, 0.5])
-        options: dict[str, Any] = {"momentum": momentum, "nesterov": draw.chance(0.4) and momentum > 0}
+        options: dict[str, Any] = {
+            "momentum": momentum,
+            "nesterov": draw.chance(0.4) and momentum > 0,
+        }
         return options | ({"scale": 3.0} if kind == "Scaled" else {})
     if kind in ("Adam", "AdamW"):
         return {"beta_1": beta_1, "beta_2": beta_2, "amsgrad": draw.chance(0.3)}
@@ -212,7 +215,9 @@ def _schedule(draw: Draw, rate: float) -> tuple[str, Callable[[], LearningRateSc
         "ExponentialDecay": lambda: ExponentialDecay(rate, steps, 0.3),
         "stairs": lambda: ExponentialDecay(rate, 2, 0.5, staircase=True),
         "CosineDecay": lambda: CosineDecay(rate / 3, steps, warmup_target=rate, warmup_steps=3),
-        "PiecewiseConstantDecay": lambda: PiecewiseConstantDecay([2, 5], [rate, rate / 2, rate / 5]),
+        "PiecewiseConstantDecay": lambda: PiecewiseConstantDecay(
+            [2, 5], [rate, rate / 2, rate / 5]
+        ),
         "PolynomialDecay": lambda: PolynomialDecay(rate, steps, rate / 10, power=2.0),
         "InverseTimeDecay": lambda: InverseTimeDecay(rate, 2, 0.5),
         "Waves": lambda: Waves(rate),

@@ -1,4 +1,4 @@
-"""Runs many cases in a worker process, which is started anew from time to time, and sums them up."""
+"""Runs many cases in worker processes, one after another, and sums them up."""
 
 import json
 import selectors
@@ -97,9 +97,12 @@ def _records(first: int, cases: int, end: float) -> Iterator[dict[str, Any]]:
     """What a worker says of its cases; of one in which it dies or hangs, that."""
     command = [sys.executable, "-m", "benchmarks.differential", "--worker", str(first), str(cases)]
     seed = first
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as worker, selectors.DefaultSelector() as selector:
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as worker,
+        selectors.DefaultSelector() as selector,
+    ):
         assert worker.stdout is not None
         selector.register(worker.stdout, selectors.EVENT_READ)
         try:
@@ -121,7 +124,9 @@ def summarize(records: list[dict[str, Any]]) -> None:
     """Prints counts, refusals by reason, and the seeds of failures."""
     results = Counter(record["result"] for record in records)
     total = max(len(records), 1)
-    print(f"{len(records)} cases, {sum(record['seconds'] for record in records) / total:.2f} s each")
+    print(
+        f"{len(records)} cases, {sum(record['seconds'] for record in records) / total:.2f} s each"
+    )
     for result, count in results.most_common():
         print(f"  {result:10} {count:6} {count / total:7.1%}")
     print(f"  noisy      {sum(bool(record.get('noisy')) for record in records):6}")
@@ -135,7 +140,9 @@ def summarize(records: list[dict[str, Any]]) -> None:
 
 def _kind(reason: str) -> str:
     """A reason without what differs from case to case."""
-    words = (word for word in reason[:140].split() if not any(c.isdigit() or c in "'[" for c in word))
+    words = (
+        word for word in reason[:140].split() if not any(c.isdigit() or c in "'[" for c in word)
+    )
     return " ".join(words)[:110]
 
 

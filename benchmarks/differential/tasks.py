@@ -216,7 +216,9 @@ class DrawnTask:
             metrics = [OfProbabilities(metric, self.activation) for metric in metrics]
         return {"loss": loss, "metrics": metrics}
 
-    def labelled(self, rng: np.random.Generator, inputs: dict[str, Any], *, trained: bool) -> Labelled:
+    def labelled(
+        self, rng: np.random.Generator, inputs: dict[str, Any], *, trained: bool
+    ) -> Labelled:
         """Rows with random labels that their inputs tell something of."""
         first = next(iter(inputs.values()))
         rows = first.num_rows if isinstance(first, harness.RaggedSets) else len(first)

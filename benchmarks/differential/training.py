@@ -107,7 +107,9 @@ def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None)
         model,
         callbacks,
         files,
-        predictions=model.predict(case.train.dataset(64, 1, lambda _: rows), verbose=0),
+        predictions=model.predict(
+            case.train.dataset(case.batch_size, 1, lambda _: rows), verbose=0
+        ),
         evaluation=model.evaluate(
             whole.dataset(case.batch_size, 1, lambda _: every), verbose=0, return_dict=True
         ),
@@ -122,10 +124,10 @@ def here(case: Case) -> Trained:
         LateRefusalError: when it does so after a step.
     """
     model = case.given()
-    optimizer = case.optimizer.make(model if isinstance(model, keras.Model) and model.built else None)
-    trainer = harness.Trainer(
-        model, task=case.task.task(), optimizer=optimizer, **case.settings
+    optimizer = case.optimizer.make(
+        model if isinstance(model, keras.Model) and model.built else None
     )
+    trainer = harness.Trainer(model, task=case.task.task(), optimizer=optimizer, **case.settings)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = case.callbacks.make(Path(folder))
         begun = _Begun()

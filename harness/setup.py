@@ -275,6 +275,7 @@ def set_up(
         num_devices=devices.num_shares,
         train=train,
         batch_size=settings.batch_size,
+        task=settled,
     )
     known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):

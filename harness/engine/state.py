@@ -8,8 +8,7 @@ No variable that a program uses is int32: TensorFlow keeps those in host memory,
 a GPU cannot reach them.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import tensorflow as tf
 
 from harness.engine.finite import all_finite, blocks
 from harness.engine.loss_scale import LossScale
-from harness.engine.optimizer import copy_of, is_elementwise
+from harness.engine.optimizer import copy_of, is_blind
 from harness.engine.seeds import Seeds
 from harness.engine.small_gradients import by_fewer_kernels
 from harness.engine.stored import (
@@ -104,7 +103,7 @@ class State:
             self.tables = Tables(by_rows, self.optimizer)
             """Those that are updated by rows. They are none of `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
-            pack = is_elementwise(self.optimizer) and not constrained
+            pack = is_blind(self.optimizer) and not constrained
             stack = for_gpu and computes_in_16_bits(model)
             together = held_together(weights, stack=stack) if pack else []
             names = {name for stored in together for name in stored.shapes}
@@ -114,15 +113,19 @@ class State:
             self._weights += together
             self._others = {name: _held(v, own=own) for name, v in others.items()}
             self.seeds = Seeds(seeds)
-            # Keras names the slots by these: see `_stored`.
-            aliases = [
-                keras.Variable(v, name=f"weight{index}") for index, v in enumerate(self.trainable)
+            # What the optimizer sees: the model's own variables, or others of their names.
+            self._seen = [
+                weights[name] if own and len(stored.shapes) == 1 else _alias(stored, weights[name])
+                for stored in self._weights
+                for name in [next(iter(stored.shapes))]
             ]
-            if not pack:
-                for alias, weight in zip(aliases, weights.values(), strict=True):
-                    alias.constraint = weight.constraint
-            self.optimizer.build(aliases)
-            self._aliases = aliases
+            if excluded := getattr(self.optimizer, "_exclude_from_weight_decay", None):
+                key = self.optimizer._var_key
+                pairs = zip(self._seen, weights.values(), strict=False)  # none is packed
+                self.optimizer._exclude_from_weight_decay = {
+                    key(seen) for seen, weight in pairs if key(weight) in excluded
+                }
+            self.optimizer.build(self._seen)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
@@ -255,15 +258,32 @@ class State:
             for variable in own or [self._others[name]]:
                 variable.assign(value)
 
-    def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        rows: Sequence[RowGradient] = (),
+        unused: Collection[str] = (),
+    ) -> None:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by
-        theirs; where the loss is scaled and one is not finite, the update is skipped."""
+        theirs; where the loss is scaled and one is not finite, the update is skipped.
+
+        Args:
+            gradients: for `trainable`.
+            rows: for the tables.
+            unused: names of weights without a gradient, which Keras's optimizers leave alone: not
+                even weight decay changes them.
+        """
         # Not the optimizer's property, which divides it where gradients are accumulated.
         iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 
         def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
-            if gradients:
-                self.optimizer.apply(gradients)
+            pairs = [
+                pair
+                for pair, stored in zip(zip(gradients, self._seen), self._weights, strict=True)
+                if not stored.shapes.keys() <= set(unused)
+            ]
+            if pairs:
+                self.optimizer.apply_gradients(pairs)
             else:  # all that is trained are tables; then Keras counts no step
                 iterations.assign_add(1)
 
@@ -292,7 +312,7 @@ class State:
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
-        self.optimizer.finalize_variable_values(self._aliases)
+        self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
@@ -377,10 +397,15 @@ class State:
         for name, variable in self._others.items():
             found.append(Stored.whole(MODEL_PREFIX + name, variable))
         found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self.seeds.stored]
+        paths = [f"{seen.path.replace('/', '_')}_" for seen in self._seen]
+        named = list(zip(paths, self._weights, strict=True))
         for place, variable in enumerate(self.optimizer.variables):
-            if slot := re.fullmatch(r"weight(\d+)_(.+)", variable.name):
-                weights = self._weights[int(slot[1])]
-                found.append(weights.like(variable.value, f"{_OPTIMIZER}{{}}/{slot[2]}"))
+            # Keras names a slot by its weight, whose name may be the beginning of another's.
+            of = [(n, held) for n, held in named if variable.name.startswith(n)]
+            if of:
+                name, held = max(of, key=lambda pair: len(pair[0]))
+                slot = variable.name.removeprefix(name)
+                found.append(held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}"))
             else:
                 # Others have names that count what the process has made, or that are not unique.
                 name = variable.name if variable.name in _COMMON else str(place)
@@ -393,5 +418,22 @@ class State:
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
-    """The model's own variable, or a copy on the device at hand."""
-    return variable.value if own else tf.Variable(variable.value, trainable=variable.trainable)
+    """The model's own variable, or a copy on the device at hand, of its name too."""
+    value = variable.value
+    if own:
+        return value
+    return tf.Variable(value, trainable=variable.trainable, name=value.name.partition(":")[0])
+
+
+def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
+    """What an optimizer is to see of a variable that is none of the model's.
+
+    Args:
+        stored: has the variable.
+        weight: the first of those that it holds.
+    """
+    alias = keras.Variable(stored.variable, name=weight.name)
+    alias._path = weight.path
+    if len(stored.shapes) == 1:
+        alias.constraint = weight.constraint
+    return alias

@@ -228,7 +228,7 @@ class TrainingStep(StepInTwo):
         if self._call.num_devices > 1:
             rows, gradients = self._exchange.unpacked(gradients)
         state.assign({**changes, **dict(zip(self._kept, means, strict=True))})
-        state.apply(gradients, rows)
+        state.apply(gradients, rows, self.unused)
         return sums
 
 

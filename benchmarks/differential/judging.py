@@ -123,7 +123,7 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
         return bool(own == expected)
 
     def numbers(figure: str, own: Any, expected: Any, limit: float) -> None:
-        own, expected = np.asarray(own, np.float64), np.asarray(expected, np.float64)
+        own, expected = np.atleast_1d(own).astype(float), np.atleast_1d(expected).astype(float)
         if not names(f"{figure} shape", own.shape, expected.shape):
             return
         apart = np.abs(own - expected)

@@ -4,7 +4,7 @@ Letters: B rows of a batch, K classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -148,6 +148,10 @@ class Labelled:
         if self.row_weights is None:
             return inputs, self.targets[rows]
         return inputs, self.targets[rows], self.row_weights[rows]
+
+    def evaluated(self) -> "Labelled":
+        """The same rows without the weights of classes, which count in training alone."""
+        return replace(self, row_weights=self.examples.weights)
 
     def dataset(
         self, batch_size: int, epochs: int, order: Callable[[int], np.ndarray]

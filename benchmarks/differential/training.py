@@ -100,7 +100,7 @@ def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None)
         )
         files = sorted(path.name for path in Path(folder).iterdir())
     rows = np.arange(case.train.num_rows)
-    whole = case.validation or case.train
+    whole = case.validation or case.train.evaluated()
     every = np.arange(whole.num_rows)
     return _trained(
         history,

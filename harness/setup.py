@@ -24,6 +24,7 @@ from harness.model.budget import Budget
 from harness.model.network import (
     ModelFunction,
     build_model,
+    called,
     input_names,
     model_inputs,
     multi_hot_layers,
@@ -263,7 +264,7 @@ def set_up(
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
-    outputs = model.compute_output_spec(model_inputs(train))
+    outputs = called(model.compute_output_spec, model_inputs(train), train)
     shape = getattr(outputs, "shape", ())
     settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
     if settled.is_known:
@@ -309,6 +310,8 @@ def set_up(
         weighted=weighted_inputs(train),
         limits=model_limits(model, train),
     )
+    if training:
+        setup.engine.require_masked(train)
     timeline.mark("engine")
     return setup
 

@@ -58,6 +58,9 @@ class Examples:
         if self.num_rows == 0:
             raise InputError(f"{self.name} has no rows; give at least one")
 
+    def __repr__(self) -> str:
+        return f"<harness.Examples {self.name!r}: {self.num_rows:,} rows of {[*self.inputs]}>"
+
     def _checked_numbers(self, name: str, given: np.ndarray) -> np.ndarray:
         part = np.asarray(given)
         if part.ndim != 2 or part.dtype.kind not in "fiub":

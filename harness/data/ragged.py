@@ -81,6 +81,10 @@ class RaggedSets:
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
 
+    def __repr__(self) -> str:
+        shown = f"{self.num_rows:,} rows, {self.nnz:,} ids below {self.num_tokens:,}"
+        return f"<harness.RaggedSets {self.name!r}: {shown}>"
+
     def _check_label_sets(self, sets: "RaggedSets", num_rows: int, labels: Int32Array) -> None:
         if (sets.num_rows, sets.num_tokens) != (num_rows, self.num_classes) or labels.any():
             raise InputError(

@@ -85,7 +85,9 @@ def optimizer_of(
             "precision needs it; give its inner optimizer"
         )
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        raise InputError("optimizer is a MultiOptimizer, which a trainer cannot use; give one of them")
+        raise InputError(
+            "optimizer is a MultiOptimizer, which a trainer cannot use; give one of them"
+        )
     if optimizer.built:
         raise InputError(
             f"the optimizer {optimizer.name!r} belongs to the variables of another model, where it "

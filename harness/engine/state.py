@@ -103,7 +103,7 @@ class State:
             self.tables = Tables(by_rows, self.optimizer)
             """Those that are updated by rows. They are none of `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
-            pack = is_blind(self.optimizer) and not constrained
+            pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
             together = held_together(weights, stack=stack) if pack else []
             names = {name for stored in together for name in stored.shapes}
@@ -195,7 +195,9 @@ class State:
         # The scope is what a profile calls it.
         with keras.StatelessScope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
             given = {name: scope.get_current_value(v) for name, v in named.items()}
-            outputs = model(inputs, training=training)
+            # As Keras, which leaves a model alone that has no such argument.
+            how = {"training": training} if model._call_has_training_arg else {}
+            outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
@@ -205,11 +207,13 @@ class State:
         return Called(outputs, changes, weights, added, called, products)
 
     def gradients(
-        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called
+        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
     ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
         """The gradients of a loss for `trainable`, zeros for what it does not depend on, and None
         for what the third list alone tells; those of the tables that it depends on; what is to be
-        added to the first list; and the names of the weights that it does not depend on."""
+        added to the first list; and the names of the weights that it does not depend on. With
+        `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
+        Keras's optimizers square before they add up repeated rows."""
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
         calls = called.products.made if called.products is not None else []
@@ -245,6 +249,11 @@ class State:
             if place in told and missing:
                 joined.append(None)
                 continue
+            if sparse and len(gradients) == 1:
+                (gradient,) = gradients.values()
+                if isinstance(gradient, tf.IndexedSlices):
+                    joined.append(_of_real_rows(gradient))
+                    continue
             zeros = {name: tf.zeros_like(held[name]) for name in missing}
             whole = gradients | zeros
             joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
@@ -278,8 +287,8 @@ class State:
 
         def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
             pairs = [
-                pair
-                for pair, stored in zip(zip(gradients, self._seen), self._weights, strict=True)
+                (gradient, seen)
+                for gradient, seen, stored in zip(gradients, self._seen, self._weights, strict=True)
                 if not stored.shapes.keys() <= set(unused)
             ]
             if pairs:
@@ -415,6 +424,25 @@ class State:
                 Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
             ]
         return found
+
+
+def _is_plain(model: keras.Model) -> bool:
+    """Whether all of it is known not to gather from a weight, whose gradient would be
+    tf.IndexedSlices."""
+    special = keras.layers.Embedding, keras.layers.Lambda
+    return all(
+        type(layer).__module__.partition(".")[0] in ("keras", "harness")
+        and not isinstance(layer, special)
+        for layer in model._flatten_layers()
+    )
+
+
+def _of_real_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same without what padding has looked up, which XLA drops, but a norm would count."""
+    is_row = gradient.indices < tf.cast(gradient.dense_shape[0], gradient.indices.dtype)
+    mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
+    values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:

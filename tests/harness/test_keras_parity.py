@@ -43,9 +43,28 @@ def normalized(inputs: Any) -> Any:
 
 def regularized(inputs: Any) -> Any:
     l2 = keras.regularizers.L2(1e-3)
-    x = harness.MultiHotDense(16, TOKENS, activation="gelu", kernel_regularizer=l2)(inputs)
+    x = harness.MultiHotDense(
+        16,
+        TOKENS,
+        activation="gelu",
+        kernel_regularizer=l2,
+        bias_regularizer="l1",
+        activity_regularizer=l2,
+    )(inputs)
     x = keras.layers.Dense(8, activation="tanh", activity_regularizer="l2")(x)
     return keras.layers.Dense(1, kernel_regularizer="l2")(x)
+
+
+def constrained_in_float64(inputs: Any) -> Any:
+    x = harness.MultiHotDense(
+        16,
+        TOKENS,
+        activation="gelu",
+        kernel_constraint=keras.constraints.UnitNorm(),
+        bias_constraint="non_neg",
+        dtype="float64",
+    )(inputs)
+    return keras.layers.Dense(1)(x)
 
 
 def built(function: Callable[[Any], Any], seed: int) -> keras.Model:
@@ -118,6 +137,7 @@ def dataset(sets: harness.RaggedSets, seed: int) -> tf.data.Dataset:
     [
         (normalized, adam),
         (regularized, clipped),
+        (constrained_in_float64, adam),
         (plain, averaged),
         (plain, accumulated),
     ],

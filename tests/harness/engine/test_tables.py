@@ -227,8 +227,9 @@ def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
             "betas between 0 and 1, not 0 and 0.999",
         ),
         ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_constraint": "non_neg"}, "constraint"),
     ],
-    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer"],
+    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer", "constraint"],
 )
 def test_what_cannot_be_had_is_refused(
     how: Any, optimizer: Any, options: Any, message: str
@@ -237,7 +238,7 @@ def test_what_cannot_be_had_is_refused(
     trainer = harness.Trainer(
         lambda inputs: network(inputs, **options), optimizer=optimizer, batch_size=40, **settings
     )
-    with pytest.raises(InputError, match=f"--table-optimizer.*{message}.*dense"):
+    with pytest.raises(InputError, match=f"table_optimizer.*{message}.*dense"):
         trainer.steps(drawn())
 
 
@@ -267,7 +268,7 @@ def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
     loaded = harness.Trainer(keras.models.load_model(tmp_path / "own.keras"), batch_size=40)
     np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-5, atol=1e-5)
     for name in ("dense", "exact_adam"):
-        with pytest.raises(InputError, match=r"table.* bfloat16.*set --table-optimizer"):
+        with pytest.raises(InputError, match=r"table.* bfloat16.*set table_optimizer="):
             harness.Trainer(
                 partial(network, table_dtype="bfloat16"), table_optimizer=name, batch_size=40
             ).steps(rows)

@@ -28,7 +28,9 @@ def main() -> int:
     """Runs what the command line asks for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--case", type=int, help="one seed, described and compared")
-    parser.add_argument("--named", action="store_true", help="the named cases")
+    parser.add_argument(
+        "--named", nargs="?", const="", help="the named cases, or those whose name begins so"
+    )
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after that")
@@ -41,8 +43,8 @@ def main() -> int:
         return running.work(*given.worker)
     if given.case is not None:
         return running.show(given.case)
-    if given.named:
-        return running.show_named()
+    if given.named is not None:
+        return running.show_named(given.named)
     return running.run(given.first, given.cases, seconds=given.seconds, path=given.json)
 
 

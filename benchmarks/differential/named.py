@@ -234,6 +234,9 @@ CASES: dict[str, Callable[[], Case]] = {
         between(lambda own, _: keras.layers.BatchNormalization(name=own)),
         form="subclass in inference mode",
     ),
+    "D4 a layer reads what it has just set": lambda: case_of(
+        between(lambda own, _: layers.Counting(name=own))
+    ),
 }
 """Those that a comparison with `keras.Model.fit` shows."""
 

@@ -44,19 +44,20 @@ def show(seed: int) -> int:
     return int(verdict.result in ("different", "error"))
 
 
-def show_named() -> int:
-    """Runs the named cases and prints a line for each."""
+def show_named(start: str) -> int:
+    """Runs the named cases whose names begin so and prints a line for each."""
     from benchmarks.differential.named import NAMED, judge_named
 
     _use_one_core()
     failed = 0
-    for name in NAMED:
+    names = [name for name in NAMED if name.startswith(start)]
+    for name in names:
         verdict = judge_named(name)
         failed += verdict.result in ("different", "error")
         print(f"{verdict.result:10} {name}: {verdict.reason[:200]}", flush=True)
         for line in verdict.details[:6] if verdict.result == "different" else ():
             print(f"           {line[:200]}")
-    print(f"{failed} of {len(NAMED)} fail")
+    print(f"{failed} of {len(names)} fail")
     return int(failed > 0)
 
 

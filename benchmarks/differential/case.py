@@ -18,6 +18,8 @@ from benchmarks.differential.tasks import DrawnTask, draw_task
 
 LARGE_SHARE = 0.015
 """Of the cases, which have tables of 2**22 elements: one takes some seconds."""
+WORKERS_SHARE = 0.01
+"""Of the cases, which two processes train: one takes ten seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Case:
     """Arguments of `keras.Model.fit` that `Trainer.fit` has too."""
     settings: dict[str, Any]
     """Of the trainer."""
+    several: bool
+    """Whether two workers train it."""
     eager: bool
     """Whether Keras runs step by step: tracing takes longer than a few small steps."""
 
@@ -68,7 +72,8 @@ class Case:
             f"model: {self.form}: {'; '.join(self.network.words)}",
             f"optimizer: {self.optimizer.words}",
             f"callbacks: {'; '.join(self.callbacks.words)}",
-            f"settings: {self.settings}; fit: {self.fit}; eager {self.eager}",
+            f"settings: {self.settings}; fit: {self.fit}",
+            f"eager {self.eager}; two workers {self.several}",
         ]
 
 
@@ -97,7 +102,10 @@ def draw_case(seed: int) -> Case:
         }
     )
     settings = _settings(Draw(seed, "settings"), seed, batch_size, large=large)
-    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large)
+    several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
+    if several:
+        settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
+    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=several)
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large
     )
@@ -116,10 +124,13 @@ def draw_case(seed: int) -> Case:
             metrics=task.metrics,
             scheduled=optimizer.scheduled,
             averages=optimizer.averages,
-        ),
+        )
+        if not several
+        else DrawnCallbacks([], lambda _: [], None),
         epochs=draw.integer(1, 3),
         fit=_arguments(Draw(seed, "fit"), validates=validates),
         settings=settings,
+        several=several,
         eager=draw.chance(0.85),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import harness
 from benchmarks.differential.case import Case, draw_case
+from benchmarks.differential.several import by_workers
 from benchmarks.differential.training import Trained, here, in_keras
 
 Result = Literal["equal", "refused", "different", "error"]
@@ -78,10 +79,10 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
     where = "the trainer"
     try:
         try:
-            ours = here(case)
+            ours = by_workers(case) if case.several else here(case)
         except harness.InputError as error:
             return Verdict(seed=case.seed, result="refused", reason=str(error))
-        again = here(case) if twice else None
+        again = here(case) if twice and not case.several else None
         where = "Keras"
         theirs = in_keras(case)
         found = [one for one in distances(ours, theirs) if one.size > one.limit]

@@ -70,6 +70,7 @@ def case_of(
         epochs=epochs,
         fit={},
         settings={"batch_size": batch_size, "seed": 0, "implementation": "gather", **settings},
+        several=False,
         eager=True,
     )
 

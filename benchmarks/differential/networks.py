@@ -27,6 +27,9 @@ class Limits:
     num_outputs: int
     head: str | None
     """The activation at the end; None: the model gives logits."""
+    row_wise: bool
+    """Whether no layer may compute over the batch axis, but for BatchNormalization: several
+    workers have a part of the batch each."""
     large: bool
     """Whether tables are as large as for touched rows."""
 
@@ -176,6 +179,8 @@ class _Drawing:
         over_rows = draw.weighted(
             {None: 12, "Centred": 1, "PerRow": 1, "SoftmaxOverRows": 1, "Counting": 1}
         )
+        if self._limits.row_wise:
+            over_rows = None
         norm = self._drawn_norm(0.3)
         # A bias that the next layer takes away again has no gradient but rounding, of which many
         # optimizers make whole steps.
@@ -213,6 +218,8 @@ class _Drawing:
                 "KernelPenalty": 1,
             }
         )
+        if self._limits.row_wise and kind in ("InBatchSoftmax", "RowSumPenalty"):
+            kind = None
         factor = draw.log_between(0.01, 0.1)
         if kind is None or (kind == "KernelPenalty" and not self._kernels):
             return x

@@ -277,14 +277,14 @@ class Trainer:
         """Precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for all rows.
 
         Raises:
-            InputError: when a label is no class but something between.
+            InputError: when a label is no class but a number.
         """
         examples = Examples.of(rows)
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
-                f"{examples.name} has labels between 0 and 1, which are no classes to measure "
-                "predictions by; round them, or use evaluate for the loss"
+                f"{examples.name} has labels between 0 and 1 or of a regression, no classes to "
+                "measure predictions by; use evaluate, with metrics such as keras.metrics.R2Score()"
             )
         return quality
 
@@ -332,7 +332,7 @@ class Trainer:
             InputError: when there is something at `path`, or the model cannot be exported to it.
         """
         known = self._setup is not None and self._setup.task.is_known
-        kind = self._setup.task.kind if self._setup is not None and known else None
+        kind = self._setup.task.kind if self._setup is not None and known else self._task.kind
         model = self.model
         export_model(
             model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)

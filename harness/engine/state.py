@@ -59,6 +59,17 @@ class Called(NamedTuple):
     products: ProductCalls | None
 
 
+class _Scope(keras.StatelessScope):
+    """As an assignment to a variable does, it passes no gradient on."""
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        variable, value = update
+        value = tf.convert_to_tensor(value)
+        super().add_update(
+            (variable, tf.stop_gradient(value) if value.dtype.is_floating else value)
+        )
+
+
 class State:
     """The state of a model in training on one device."""
 
@@ -193,7 +204,7 @@ class State:
         named = variables_by_name(model)
         mapping = [(v, values[name]) for name, v in named.items()]
         # The scope is what a profile calls it.
-        with keras.StatelessScope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
+        with _Scope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
             given = {name: scope.get_current_value(v) for name, v in named.items()}
             # As Keras, which leaves a model alone that has no such argument.
             how = {"training": training} if model._call_has_training_arg else {}

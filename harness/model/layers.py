@@ -13,7 +13,6 @@ import keras
 import tensorflow as tf
 
 from harness.checks import INT32_MAX
-from harness.errors import InputError
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
 from kernels.multi_hot import (
@@ -63,16 +62,8 @@ class TableCall:
     """What is added to the products [B, H], zeros: its gradient is theirs."""
 
     def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """The product, by `compute` from the table, whose gradient arrives at `outputs`.
-
-        Raises:
-            InputError: when the layer was called before.
-        """
-        if self.touched is not None:
-            raise InputError(
-                f"the layer {layer.name!r} is called twice in a step, but only the touched rows of "
-                "one call can be updated; give it table_optimizer='dense'"
-            )
+        """The product, by `compute` from the table, whose gradient arrives at `outputs`."""
+        assert self.touched is None, f"{layer.name} is called twice"  # see `other_uses`
         self.touched = touched
         # A table that is watched would get a gradient of its own size.
         products = compute(tf.stop_gradient(self.caught_up(touched)))

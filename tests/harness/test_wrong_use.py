@@ -98,7 +98,14 @@ SEVERAL = {"words": TOKENS}
             lambda: harness.Trainer(model(), task="multi_label", batch_size=20).fit(rows()),
             "labels of rows.*multi_label",
         ),
-        (lambda: rows(tokens=50, labels=np.full(60, 0.5)), "not a whole number"),
+        (
+            lambda: fit(model(1), rows(labels=np.arange(60.0))),
+            "wants .rows, 60.*'regression' if labels are no classes",
+        ),
+        (
+            lambda: harness.Trainer(model(), task="regression", batch_size=20).measure(rows()),
+            "R2Score",
+        ),
         (lambda: fit(model(tokens=40), rows()), "ids below 50.*those below 40.*num_tokens=50"),
         (lambda: rows(0), r"rows|row"),
         (lambda: fit(model(), rows(10)), "batch.*20.*10 rows"),

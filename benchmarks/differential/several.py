@@ -5,6 +5,7 @@ trains on two devices where there is no GPU.
 """
 
 import io
+import json
 import os
 import pickle
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import harness
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.training import Trained, here
+from harness.cluster.cluster import cluster_of
 from harness.cluster.launcher import local_places, run_job
 
 WORKERS = 2
@@ -43,10 +45,13 @@ def by_workers(case: Case) -> Trained:
 
 def be_member(seed: int, folder: str) -> int:
     """In a worker: trains the case of a seed and writes what came of it."""
+    # Models and optimizers are made before they are given to the trainer, which joins the others
+    # only before TensorFlow computes anything.
+    cluster_of(os.environ).start(num_gpus=0)
     try:
         found: Trained | str = here(draw_case(seed))
     except harness.InputError as error:
         found = str(error)
-    index = 0 if '"index": 0' in os.environ["TF_CONFIG"] else 1
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     (Path(folder) / str(index)).write_bytes(pickle.dumps(found))
     return 0

@@ -11,11 +11,9 @@ import keras
 import numpy as np
 
 import harness
-import harness.task
 from benchmarks.differential.draw import Draw
 from benchmarks.differential.rows import Labelled
 
-HAS_REGRESSION = "regression" in harness.task.KINDS
 L, M = keras.losses, keras.metrics
 Made = Callable[[], Any]
 
@@ -122,6 +120,11 @@ METRICS: dict[str, dict[str, Made]] = {
 MULTI_LABELS = 4
 
 
+def own_loss(y_true: Any, y_pred: Any) -> Any:
+    """A loss of the user's own, which gets labels and outputs as they are."""
+    return keras.ops.mean(keras.ops.log1p(keras.ops.square(y_true - y_pred)), axis=-1)
+
+
 @keras.saving.register_keras_serializable("differential")
 class OnProbabilities(keras.losses.Loss):
     """A loss of probabilities for a model that gives logits, as the trainer calls it."""
@@ -211,7 +214,7 @@ class DrawnTask:
             else:
                 metrics.append("accuracy")
         if self.head is None and self.form != "regression":
-            if not getattr(loss, "from_logits", False):
+            if not getattr(loss, "from_logits", False) and loss is not own_loss:
                 loss = OnProbabilities(_object(loss), self.activation)
             metrics = [OfProbabilities(metric, self.activation) for metric in metrics]
         return {"loss": loss, "metrics": metrics}
@@ -308,9 +311,7 @@ def _score(inputs: dict[str, Any], rows: int) -> np.ndarray:
 
 def draw_task(draw: Draw) -> DrawnTask:
     """A random one."""
-    forms = {"binary": 5, "sparse": 2, "categorical": 2, "multi_label": 2}
-    if HAS_REGRESSION:
-        forms["regression"] = 2
+    forms = {"binary": 5, "sparse": 2, "categorical": 2, "multi_label": 2, "regression": 2}
     form = draw.weighted(forms)
     kind = "multi_class" if form in ("sparse", "categorical") else form
     num_classes = {"binary": 2, "multi_label": MULTI_LABELS, "regression": 1}.get(form, 0)
@@ -324,7 +325,7 @@ def draw_task(draw: Draw) -> DrawnTask:
     if on_logits:
         options = ON_LOGITS[form]
     name = draw.one(list(options))
-    how = draw.weighted({"object": 7, "default": 3, "name": 1, "function": 0.5})
+    how = draw.weighted({"object": 7, "default": 3, "name": 1, "function": 0.5, "own": 0.7})
     by_name = draw.one(NAMES[form])
     loss: Made = options[name]
     words = f"{name}{' on logits' if on_logits else ''}"
@@ -334,6 +335,8 @@ def draw_task(draw: Draw) -> DrawnTask:
         loss, words = (lambda: by_name), by_name
     if how == "function":
         loss, words = (lambda: keras.losses.get(by_name)), f"function {by_name}"
+    if how == "own" and kind != "multi_class":
+        loss, words = (lambda: own_loss), "own function"
     metrics = draw.some(list(METRICS[form]), 2)
     if form != "regression" and draw.chance(0.85):
         metrics.insert(0, "accuracy")

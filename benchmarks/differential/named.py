@@ -18,7 +18,7 @@ from benchmarks.differential.case import Case
 from benchmarks.differential.judging import Verdict, judge_case
 from benchmarks.differential.models import Form
 from benchmarks.differential.networks import Layer
-from benchmarks.differential.optimizers import Drawn, Scaled
+from benchmarks.differential.optimizers import Drawn, Scaled, Waves
 from benchmarks.differential.rows import Part, inputs_of
 from benchmarks.differential.tasks import DrawnTask
 
@@ -234,6 +234,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "D1 subclass without the argument training": lambda: case_of(
         between(lambda own, _: keras.layers.BatchNormalization(name=own)),
         form="subclass in inference mode",
+    ),
+    "D5 a schedule without get_config": lambda: case_of(
+        plain, optimizer=lambda _: keras.optimizers.Adam(Waves(0.02))
     ),
     "D4 a layer reads what it has just set": lambda: case_of(
         between(lambda own, _: layers.Counting(name=own))

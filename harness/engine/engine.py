@@ -205,8 +205,9 @@ class Engine:
                 measures.add(together.reshape(-1, together.shape[-1]))
 
         for dispatch, batches in feed.dispatches(plan):
+            loops = [Loop(self._evaluation, batches, call) for call in plan.programs()]
+            compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
             for call in dispatch.calls:
-                compilations += self._evaluation.compile(batches, call, at_step=step)
                 sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
                 pending += sums_of_call
                 measure()  # of the call before, while the device works on this one

@@ -8,7 +8,13 @@ Everything is loaded on first use: importing this package imports neither Tensor
 """
 
 import importlib
+import sys
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     from harness.data.examples import Examples as Examples
@@ -48,17 +54,34 @@ __all__ = list(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    if name in _WITH_TENSORFLOW:
-        from harness.quiet import quiet_import
-
-        with quiet_import():
-            module = importlib.import_module(_PLACES[name])
-    else:
-        module = importlib.import_module(_PLACES[name])
-    value = getattr(module, name)
+    with quiet_import() if name in _WITH_TENSORFLOW else nullcontext():
+        value = getattr(importlib.import_module(_PLACES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
+
+
+class _TellKeras:
+    """Lists the layers among the classes that Keras loads models with, once Keras is imported.
+
+    Python asks it for the place of every module that is imported; it knows of none.
+    """
+
+    def find_spec(self, *_: Any) -> None:
+        """None."""
+        saving: Any = sys.modules.get("keras.saving")
+        classes = getattr(saving, "get_custom_objects", dict)()
+        for name in ("HashDropout", "MultiHotDense"):
+            late = SimpleNamespace(from_config=partial(_from_config, name))
+            classes.setdefault(f"harness>{name}", late)  # until the layers are imported
+
+
+def _from_config(name: str, config: Any) -> Any:
+    return __getattr__(name).from_config(config)
+
+
+sys.meta_path.insert(0, _TellKeras())
+sys.meta_path[0].find_spec("", None)  # Keras may have been imported before

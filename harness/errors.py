@@ -1,10 +1,12 @@
 """Exceptions that the command line shows as one message, and the commands that messages name."""
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 
 _MAX_MESSAGE = 2000
 _UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\ud7ff\ue000-\U0010ffff]")
@@ -30,38 +32,66 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
     return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
 
 
-class InputError(ValueError):
+_FLAG = re.compile(
+    r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?![\w=-])(?: (auto|dense|gather|native|adam|sgd|adagrad|"
+    r"lazy_adam|exact_adam|float32|bfloat16|mixed_bfloat16|mixed_float16|stream|resident|mapped|"
+    r"nccl|hierarchical|ring|on|off|stop|continue)\b)?"
+)
+"""A flag in a message, perhaps with a value."""
+
+
+class ToldError(Exception):
+    """The command line prints the message alone and ends with exit code 1.
+
+    The message names settings by their flags, as in `--precision float32`. Where `in_python` is
+    true, `str` names them by their arguments, `precision="float32"`.
+    """
+
+    in_python = False
+
+    def __str__(self) -> str:
+        return _FLAG.sub(_argument, self.args[0]) if self.in_python else str(self.args[0])
+
+
+def _argument(flag: re.Match[str]) -> str:
+    name, value = flag[1].replace("-", "_"), flag[2]
+    if name in ("resume", "overwrite"):
+        return f"{name}=True"
+    return f'{name}="{value}"' if value else name
+
+
+@contextlib.contextmanager
+def in_python() -> Iterator[None]:
+    """For functions that Python programs call: what is raised inside names arguments."""
+    try:
+        yield
+    except ToldError as error:
+        error.in_python = True
+        raise
+
+
+class InputError(ToldError, ValueError):
     """Wrong input of the user's: the message gives the fact, the values and the remedy.
 
     It is made printable, and the middle of a very long one is cut out: the fact stands at the
-    beginning, the remedy at the end. The command line prints it alone and ends with exit code 2.
+    beginning, the remedy at the end. The command line ends with exit code 2.
     """
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(str(message), most=_MAX_MESSAGE))
 
 
-class LostFolderError(Exception):
-    """The folder of a run was moved or removed while the run was using it.
-
-    The command line prints the message alone and ends with exit code 1.
-    """
+class LostFolderError(ToldError):
+    """The folder of a run was moved or removed while the run was using it."""
 
 
-class LostWorkerError(Exception):
+class LostWorkerError(ToldError):
     """Another process that this one needs did not come, ended, or cannot be reached any more: a
-    worker of the cluster, or of a build.
-
-    The command line prints the message alone and ends with exit code 1.
-    """
+    worker of the cluster, or of a build."""
 
 
-class DivergenceError(Exception):
-    """The loss of a run was no finite number at its end.
-
-    The run has written what it could. The command line prints the message alone and ends with exit
-    code 1.
-    """
+class DivergenceError(ToldError):
+    """The loss of a run was no finite number at its end. The run has written what it could."""
 
 
 def as_command(arguments: str) -> str:

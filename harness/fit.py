@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,11 @@ _IN_PART = (
 class Outcome:
     """What a fit came to."""
 
-    start: RunStart
-    history: keras.callbacks.History
-    progress: Progress | None = None
+    start: RunStart = field(repr=False)
+    history: keras.callbacks.History = field(repr=False)
+    progress: Progress | None = field(repr=False, default=None)
     """None, as the summary, where all had been done before."""
-    summary: Summary | None = None
+    summary: Summary | None = field(repr=False, default=None)
     quality: Quality | None = None
     """Of the predictions for the test rows; None where there are none, and where their labels are
     no classes."""

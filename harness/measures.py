@@ -5,7 +5,7 @@ Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_ev
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,19 @@ class Quality:
     kind: str
     """Of the task: `binary`, `multi_class` or `multi_label`."""
     num_rows: int
-    right: Counts
+    right: Counts = field(repr=False)
     """[K]: rows of each class that were predicted to be of it."""
-    predicted: Counts
+    predicted: Counts = field(repr=False)
     """[K]: rows that were predicted to be of each class."""
-    support: Counts
+    support: Counts = field(repr=False)
     """[K]: rows of each class."""
-    roc_auc_by_class: Shares | None
+    roc_auc_by_class: Shares | None = field(repr=False)
     """[K]: one class against the rest, NaN where all rows or none are of it. Binary: [1], of class
     1. None above `MAX_RANKED` probabilities, or where one is not finite."""
-    confusion: Counts | None
+    confusion: Counts | None = field(repr=False)
     """[K, K]: rows of each class (the first axis) by the class that was predicted. None for
     multi-label, and above `MAX_CONFUSED` classes."""
-    probabilities: npt.NDArray[np.float32] | None
+    probabilities: npt.NDArray[np.float32] | None = field(repr=False)
     """[B, K]; binary: [B, 1], of class 1. None above `MAX_RANKED` of them."""
 
     @property

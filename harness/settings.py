@@ -6,13 +6,16 @@ prints and what it records follow from `Settings` and `_CHOOSERS`.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 from harness.checks import require, require_count
 from harness.decoding import decoded
-from harness.errors import InputError
+from harness.errors import InputError, in_python
 from harness.memory import free_bytes
 from harness.records import Choice
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation, RowOptimizer
@@ -32,6 +35,51 @@ _RESIDENT_SHARE = 0.25
 """Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
 _STREAM_SHARE = 0.5
 """Of the host's free memory, into which a stream copies the rows."""
+
+
+_FROM_KERAS = {
+    "validation_data": "the rows to evaluate are the argument validation of fit",
+    **dict.fromkeys(
+        ("x", "y", "sample_weight"), "give rows as Examples(inputs=..., labels=..., weights=...)"
+    ),
+    "batch_size": "it is an argument of harness.Trainer",
+    "learning_rate": "it belongs to the optimizer, as in optimizer=keras.optimizers.Adam(0.01)",
+    **dict.fromkeys(("loss", "metrics", "class_weight"), "it is an argument of harness.Task"),
+    "verbose": "only fit prints",
+}
+"""Arguments of a `keras.Model`'s methods, and what there is here."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
+    """Decorates a method for Python programs: messages name arguments, keywords that it does not
+    know are refused, and signature and docstring list the fields of the settings class `kind` in
+    place of the last argument, `**`."""
+
+    def decorate(method: _Method) -> _Method:
+        signature = inspect.signature(method)
+        where = method.__qualname__.removesuffix(".__init__")
+        if kind is not None:
+            own = list(signature.parameters.values())[:-1]
+            own.extend(inspect.signature(kind, eval_str=True).parameters.values())
+            signature = signature.replace(parameters=own)
+            with contextlib.suppress(OSError):  # there may be no source
+                listed = inspect.getsource(kind).partition("    def ")[0]
+                method.__doc__ = f"{inspect.getdoc(method)}\n\n{listed}"
+
+        @functools.wraps(method)
+        def called(*positional: Any, **given: Any) -> Any:
+            with in_python():
+                for name in sorted(given.keys() - signature.parameters):
+                    known = ", ".join(sorted(signature.parameters.keys() - {"self"}))
+                    there = _FROM_KERAS.get(name, f"there are {known}")
+                    raise InputError(f"{where} has no setting {name}; {there}")
+                return method(*positional, **given)
+
+        called.__dict__["__signature__"] = signature
+        return cast(_Method, called)
+
+    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +159,8 @@ class Settings:
         """
         known = {field.name for field in fields(cls)}
         found = {name: value for name, value in recorded.items() if name in known}
+        if found.get("precision") in ("float64", "float16", "bfloat16"):
+            found["precision"] = "auto"  # the model or Keras's policy has it again
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
     def with_chosen(self, name: str, value: str) -> Settings:
@@ -174,8 +224,12 @@ def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
 
 
 def _precision(known: Known) -> Choice:
+    import keras
+
     from harness.model.precision import choose_precision
 
+    if (own := keras.config.dtype_policy().name) != "float32":
+        return Choice(name=own, why="as keras.config.set_dtype_policy says")
     return choose_precision(known.devices.device_type, known.devices.compute_capability)
 
 

@@ -24,6 +24,7 @@ from harness.model.budget import Budget
 from harness.model.network import (
     ModelFunction,
     build_model,
+    called,
     input_names,
     model_inputs,
     multi_hot_layers,
@@ -87,6 +88,7 @@ class Setup:
             workers=self.devices.cluster.num_workers,
         )
         examples = self.checked(examples)
+        self.task.check_gradient(examples)
         plan = training_plan(
             Columns.of(examples).lengths,
             batch_size=self.settings.batch_size,
@@ -120,7 +122,7 @@ class Setup:
 
     def measures(self, examples: Examples) -> Measures | None:
         """For predictions of rows with labels; None where a label is no class."""
-        if not are_classes(examples):
+        if self.task.kind == "regression" or not are_classes(examples):
             return None
         return Measures(examples, kind=self.task.kind, num_classes=self.task.num_classes)
 
@@ -263,11 +265,17 @@ def set_up(
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
-    outputs = model.compute_output_spec(model_inputs(train))
-    shape = getattr(outputs, "shape", ())
+    outputs = called(model.compute_output_spec, model_inputs(train), train)
+    if not isinstance(outputs, keras.KerasTensor):
+        raise InputError(
+            f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
+            "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
+        )
+    shape = outputs.shape
     settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
     if settled.is_known:
         settled.check_outputs(model, shape)
+        settled.check_devices(devices.num_shares)
     asked = TablesAsked(
         model=model,
         optimizer=made_optimizer,
@@ -275,6 +283,7 @@ def set_up(
         num_devices=devices.num_shares,
         train=train,
         batch_size=settings.batch_size,
+        task=settled,
     )
     known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
@@ -308,6 +317,8 @@ def set_up(
         weighted=weighted_inputs(train),
         limits=model_limits(model, train),
     )
+    if training:
+        setup.engine.require_masked(train)
     timeline.mark("engine")
     return setup
 

@@ -16,11 +16,10 @@ import tensorflow as tf
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
-from harness.losses import ACCURACY, loss_of, metrics_of
-from harness.model.network import is_functional
+from harness.losses import ACCURACY, AnyLoss, applied, is_sparse, loss_of, metrics_of, read
 from kernels.multi_hot import multi_hot
 
-Kind = Literal["binary", "multi_class", "multi_label"]
+Kind = Literal["binary", "multi_class", "multi_label", "regression"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -29,14 +28,16 @@ class Task:
     """What is asked of a model: how its labels are read, its loss and its metrics."""
 
     kind: Literal["auto"] | Kind = "auto"
-    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K. `auto`: as
-    the labels look."""
-    loss: str | keras.losses.Loss | None = None
-    """By Keras's name, or one of Keras's objects. It gets probabilities, or logits if it was made
-    with `from_logits`; class numbers if its name begins with Sparse, else one number for each
-    class. None: cross-entropy."""
-    metrics: Sequence[str | keras.metrics.Metric] = (ACCURACY,)
-    """By Keras's names, or Keras's objects; they get what a loss gets."""
+    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K;
+    `regression`: numbers, one a row or K. `auto`: as the labels look."""
+    loss: AnyLoss | None = None
+    """By Keras's name, or one of Keras's objects. It gets probabilities, or logits if its attribute
+    `from_logits` is true; class numbers if its name begins with Sparse, else one number for each
+    class. A function of your own gets labels and outputs as they are, as from Keras's `compile`,
+    and so does any loss of a regression. None: cross-entropy, or the mean squared error."""
+    metrics: Sequence[str | keras.metrics.Metric] | None = None
+    """By Keras's names, or Keras's objects; they get what a loss gets, but never logits. None:
+    `accuracy`, or `mae` for a regression."""
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """Of each class, on its rows' losses in training; 1 where it is left out. `balanced`: rows /
     (classes * rows of the class), by the rows that are trained on first."""
@@ -55,6 +56,8 @@ class Task:
         loss = self.loss
         if isinstance(loss, keras.losses.Loss):
             loss = json.dumps(keras.saving.serialize_keras_object(loss), default=str)
+        elif loss is not None and not isinstance(loss, str):
+            loss = getattr(loss, "__qualname__", type(loss).__qualname__)
         weights: Any = self.class_weight
         if isinstance(weights, Mapping):
             weights = sorted(weights.items())
@@ -81,13 +84,13 @@ class Task:
             num_classes=num_classes,
             why=why,
             loss=loss_of(self.loss, kind),
-            metrics=metrics_of(self.metrics),
+            metrics=metrics_of(self.metrics, kind),
             class_weight=None,
         )
         task.check_labels(examples)
         task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
         if self.loss is not None:
-            _check_loss(task)
+            task = replace(task, loss_is_of_batch=_is_of_batch(task))
         for metric in task.stateful:
             _build_metric(metric, task)
         return task
@@ -126,7 +129,7 @@ class SettledTask:
 
     kind: Kind
     num_classes: int
-    """K."""
+    """K; of a regression the numbers of a row."""
     why: str
     loss: keras.losses.Loss
     metrics: tuple[str | keras.metrics.Metric, ...]
@@ -135,6 +138,8 @@ class SettledTask:
     """float32 [K]."""
     is_known: bool = True
     """False where no labels were seen."""
+    loss_is_of_batch: bool = False
+    """Whether the loss is one number for a batch, not one for each row."""
 
     @property
     def num_outputs(self) -> int:
@@ -143,8 +148,16 @@ class SettledTask:
 
     @property
     def head(self) -> str:
-        """The activation that makes probabilities of logits."""
+        """The activation that makes probabilities of logits; `linear` for a regression."""
+        if self.kind == "regression":
+            return "linear"
         return "softmax" if self.kind == "multi_class" else "sigmoid"
+
+    @property
+    def described(self) -> str:
+        """For messages."""
+        what = "targets" if self.kind == "regression" else "classes"
+        return f"{self.kind} with {self.num_classes} {what} ({self.why})"
 
     @property
     def with_accuracy(self) -> bool:
@@ -166,49 +179,65 @@ class SettledTask:
         if len(shape) != 2 or shape[-1] != self.num_outputs:
             raise InputError(
                 f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
-                f"{self.kind} with {self.num_classes} classes ({self.why}) wants [rows, "
-                f"{self.num_outputs}]: end the model with Dense({self.num_outputs}), set task, or "
+                f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
+                f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
                 "give num_classes where the rows lack a class"
-            )
-        other = "sigmoid" if self.head == "softmax" else "softmax"
-        # Of a functional model the last layer gives the output; of another it may be any.
-        last = model.layers[-1] if is_functional(model) else None
-        if getattr(last, "activation", None) is keras.activations.get(other):
-            raise InputError(
-                f"the model {model.name!r} ends in a {other}, but the task {self.kind} "
-                f"({self.why}) goes with a {self.head}; change the activation, or the labels: "
-                "class numbers [rows] are multi_class, 0 and 1 [rows, classes] are multi_label"
             )
 
     def check_labels(self, examples: Examples) -> None:
         """Raises InputError unless the labels of `examples` are this task's."""
         labels = _labels(examples)
+        known, wide = _num_classes(examples, self.kind), self.kind == "multi_label"
         if isinstance(labels, RaggedSets):
-            kind, shape, whole = "ragged", [labels.num_rows, labels.num_tokens], True
+            shown, fits = f"sets of {known} classes", wide and known <= self.num_classes
         else:
-            kind, shape = str(labels.dtype), list(labels.shape)
-            whole = labels.dtype.kind != "f"
-        is_flat = len(shape) == 1 or shape[1:] == [1]
-        wide = self.kind == "multi_label"
-        known = shape[-1] if not is_flat else _num_classes(examples, self.kind)
-        if (
-            wide == is_flat
-            or known > self.num_classes
-            or (wide and known != self.num_classes and not isinstance(labels, RaggedSets))
-            or (self.kind == "multi_class" and not whole)
-        ):
+            low, high = labels.min(), labels.max()
+            shown = f"{labels.dtype} {list(labels.shape)} from {low} to {high}"
+            is_flat = labels.ndim == 1 or labels.shape[1] == 1
+            fits = known == self.num_classes if wide else known <= self.num_classes
+            fits = fits and wide != is_flat and low >= 0
+            if self.kind == "regression":
+                fits = known == self.num_classes
+            elif self.kind == "multi_class":
+                fits = fits and bool((labels == np.floor(labels)).all())
+            else:
+                fits = fits and high <= 1
+        if not fits:
+            several = wide or self.kind == "regression"
+            shape = f"[rows, {self.num_classes}]" if several else "[rows]"
+            limits = {"multi_class": ", a class below that", "regression": ""}
             raise InputError(
-                f"the labels of {examples.name} are {kind} {shape} of {known} classes, but the "
-                f"task is {self.kind} with {self.num_classes} classes ({self.why}); give labels "
-                + ("[rows, classes]" if wide else "[rows], a class below that")
-                + ", or set task"
+                f"the labels of {examples.name} are {shown}, but the task is {self.described}; "
+                f"give labels {shape}{limits.get(self.kind, ' from 0 to 1')}, or set task"
             )
 
-    def probabilities(self, outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A model's outputs as logits and as probabilities, both float32. Keras notes on what its
-        sigmoid or softmax returned what went in; outputs without such a note are logits."""
-        logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
-        return logits, keras.activations.get(self.head)(logits)
+    def check_gradient(self, examples: Examples) -> None:
+        """Raises InputError where TensorFlow's gradient of the loss is wrong for these labels: that
+        of the softmax cross-entropy takes each row's labels to sum to 1."""
+        labels = _labels(examples)
+        fused = getattr(self.loss, "fn", None) is keras.losses.categorical_crossentropy
+        if not fused or self.kind not in ("multi_label", "regression"):
+            return
+        if isinstance(labels, RaggedSets):
+            sums = labels.unique().lengths
+        else:
+            sums = labels.reshape(len(labels), -1).sum(axis=1)
+        row = int(np.abs(sums - 1).argmax())
+        if abs(sums[row] - 1) > 1e-3:
+            raise InputError(
+                f"row {row} of {examples.name} has labels with the sum {sums[row]}, but "
+                "TensorFlow's gradient of CategoricalCrossentropy is right only for a sum of 1; "
+                "divide labels by their sum, or give a loss of logits, as lambda y, z: "
+                "-keras.ops.sum(y * keras.ops.log_softmax(z), axis=-1)"
+            )
+
+    def check_devices(self, num_devices: int) -> None:
+        """Raises InputError when a batch is divided, but its loss needs all of it."""
+        if self.loss_is_of_batch and num_devices > 1:
+            raise InputError(
+                f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} "
+                "devices divide; set replicas=1, or return a number for each row"
+            )
 
     def judge(
         self, labels: Any, outputs: tf.Tensor, *, with_class_weight: bool = True
@@ -221,11 +250,10 @@ class SettledTask:
             with_class_weight: whether losses are weighed by class.
         """
         targets = self._targets(labels)
-        logits, probabilities = self.probabilities(outputs)
-        given = logits if getattr(self.loss, "from_logits", False) else probabilities
-        losses = self.loss.call(targets[_is_sparse(self.loss)], given)
-        if losses.shape.rank == 0:
-            raise ValueError("it is one number for all rows")
+        given = read(outputs, self.head)
+        losses = applied(self.loss, targets, given)
+        if losses.shape.rank == 0:  # of the batch, whose mean over rows it stays
+            losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
         if losses.shape.rank > 1:
             losses = tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
         losses = tf.cast(losses, tf.float32)
@@ -233,8 +261,11 @@ class SettledTask:
             numbers = tf.cast(tf.reshape(labels, [-1]), tf.float32)
             classes = tf.cast(tf.round(numbers), tf.int32)
             losses *= tf.gather(tf.constant(self.class_weight), classes)
-        hits = self._hits(targets, logits) if self.with_accuracy else None
-        return Judgement(losses, hits, targets, probabilities)
+        scores = given.logits
+        if given.ends_in_head and outputs.dtype.size < 4:  # rounded, they may be an even chance
+            scores = given.probabilities - 0.5
+        hits = self._hits(targets, scores) if self.with_accuracy else None
+        return Judgement(losses, hits, targets, given.probabilities)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
         """What a sparse loss or metric compares with, and what another does."""
@@ -247,13 +278,13 @@ class SettledTask:
         numbers = tf.reshape(tf.cast(labels, tf.float32), [-1, self.num_outputs])
         return {False: numbers, True: numbers}
 
-    def _hits(self, targets: Mapping[bool, Any], logits: tf.Tensor) -> tf.Tensor:
+    def _hits(self, targets: Mapping[bool, Any], scores: tf.Tensor) -> tf.Tensor:
         """As Keras's accuracies: a probability above 0.5, the likeliest class, or the share of the
         K answers."""
         if self.kind == "multi_class":
-            taken = tf.argmax(logits, axis=1, output_type=tf.int32)
+            taken = tf.argmax(scores, axis=1, output_type=tf.int32)
             return tf.cast(taken == targets[True], tf.float32)
-        right = tf.cast(tf.cast(logits > 0, tf.float32) == targets[False], tf.float32)
+        right = tf.cast(tf.cast(scores > 0, tf.float32) == targets[False], tf.float32)
         return tf.reduce_mean(right, axis=1)
 
     def updated(
@@ -261,13 +292,9 @@ class SettledTask:
     ) -> Sequence[tf.Tensor]:
         """The next values of a metric's variables."""
         after: Sequence[tf.Tensor] = metric.stateless_update_state(
-            values, rows.targets[_is_sparse(metric)], rows.probabilities, sample_weight=real
+            values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
         )
         return after
-
-
-def _is_sparse(loss_or_metric: Any) -> bool:
-    return type(loss_or_metric).__name__.startswith("Sparse")
 
 
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:
@@ -281,9 +308,15 @@ def _look(examples: Examples) -> tuple[Kind, str]:
     labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return "multi_label", "sets of class numbers as labels"
-    if labels.ndim == 2 and labels.shape[1] > 1:
+    is_wide = labels.ndim == 2 and labels.shape[1] > 1
+    is_whole = labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
+    low, high = labels.min(), labels.max()
+    # Whole numbers may be classes, even -1 and 1.
+    if (is_wide and high > 1) or (not is_whole and not 0 <= low <= high <= 1):
+        return "regression", f"numbers from {low:g} to {high:g}"
+    if is_wide:
         return "multi_label", f"labels [rows, {labels.shape[1]}]"
-    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+    if not is_whole:
         return "binary", "labels between 0 and 1"
     num_classes = _num_classes(examples, "multi_class")
     return ("binary" if num_classes == 2 else "multi_class"), f"{num_classes} classes"
@@ -293,16 +326,25 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
     labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return labels.num_tokens
-    if kind == "multi_label" and labels.ndim == 2:
-        return int(labels.shape[1])
-    return max(2, examples.num_classes or int(np.ceil(labels.max(initial=0))) + 1)
+    if kind == "regression" or (kind == "multi_label" and labels.ndim == 2):
+        return int(labels.shape[1]) if labels.ndim == 2 else 1
+    known = max(2, examples.num_classes or 0)
+    if examples.num_classes is None or labels.dtype.kind == "f":
+        known = max(known, int(np.ceil(labels.max(initial=0))) + 1)
+    return known
 
 
-def _check_loss(task: SettledTask) -> None:
-    """Raises InputError unless the loss is a number for each row."""
-    labels = np.zeros([2, task.num_outputs] if task.kind == "multi_label" else [2], np.int32)
+def _is_of_batch(task: SettledTask) -> bool:
+    """Whether the loss is one number for a batch; raises InputError unless it is that, or one for
+    each row."""
+    rows, outputs = task.num_outputs + 1, task.num_outputs  # no mean over rows is as long
+    is_wide = task.kind in ("multi_label", "regression")
+    targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
     with _computing(f"loss {task.loss.name!r}", task):
-        task.judge(tf.constant(labels), tf.zeros([2, task.num_outputs]))
+        losses = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+        if losses.shape.rank > 0 and losses.shape[0] != rows:
+            raise ValueError(f"it gives {losses.shape[0]} numbers for {rows} rows")
+    return bool(losses.shape.rank == 0)
 
 
 @contextlib.contextmanager
@@ -311,8 +353,7 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
         yield
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise InputError(
-            f"the {what} cannot be computed for the task {task.kind} with {task.num_classes} "
-            f"classes: {error}"
+            f"the {what} cannot be computed for the task {task.described}: {error}"
         ) from error
 
 
@@ -322,9 +363,9 @@ def _class_weight(
     """float32 [K]."""
     if asked is None:
         return None
-    if task.kind == "multi_label":
+    if task.kind in ("multi_label", "regression"):
         raise InputError(
-            "class_weight is for rows of one class each, not for multi_label; leave it out"
+            f"class_weight is for rows of one class each, not for {task.kind}; leave it out"
         )
     if isinstance(asked, Mapping):
         wrong = [c for c in asked if not 0 <= c < task.num_classes]
@@ -346,7 +387,7 @@ def _class_weight(
 def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
     """Lets a metric make its variables, some of which depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
-    targets = np.zeros([1], np.int32) if _is_sparse(metric) and task.num_outputs > 1 else rows
+    targets = np.zeros([1], np.int32) if is_sparse(metric) and task.num_outputs > 1 else rows
     with _computing(f"metric {metric.name!r}", task):
         metric.update_state(targets, rows)
         result = metric.result()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from harness.observe.divergence import divergence_message
 from harness.resuming import Resume, check_resumable, device_type, settled
 from harness.run_folder import claim_run_folder, event_folder_of
 from harness.run_options import RunOptions
-from harness.settings import Settings
+from harness.settings import Settings, for_python
 from harness.setup import Setup, set_up
 from harness.start import dataset_info, facts_of, run_start
 from harness.task import Kind, Task
@@ -45,6 +45,7 @@ AnyRows = RaggedSets | Examples
 class Trainer:
     """Trains, evaluates and saves one Keras model."""
 
+    @for_python(Settings)
     def __init__(
         self,
         model: ModelFunction | keras.Model,
@@ -71,7 +72,7 @@ class Trainer:
                 f"model is {type(model).__name__}; give a keras.Model, or a function from Keras "
                 "inputs to logits"
             )
-        self.settings = Settings(**_known(Settings, settings))
+        self.settings = Settings(**settings)
         self._given = model
         self._task = task if isinstance(task, Task) else Task(task)
         self._optimizer = optimizer_of(optimizer)
@@ -86,6 +87,10 @@ class Trainer:
         """Optimizer steps done."""
         self.last: Outcome | None = None
         """What the last fit came to."""
+
+    def __repr__(self) -> str:
+        name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
+        return f"<harness.Trainer of {name}, step {self.step}>"
 
     @property
     def model(self) -> keras.Model:
@@ -113,6 +118,7 @@ class Trainer:
             raise InputError("the devices are chosen for the first rows that it sees")
         return self._setup.devices
 
+    @for_python(RunOptions)
     def fit(
         self,
         train: AnyRows,
@@ -176,14 +182,14 @@ class Trainer:
             raise InputError("resume and overwrite are about a run_dir; give it")
         if isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
-        asked = RunOptions(**_known(RunOptions, options))
+        asked = RunOptions(**options)
         timeline = timeline or Timeline()
         cluster = cluster_of(os.environ)
         if not cluster.is_chief:
             verbose, run_dir, overwrite = False, None, False
             asked = replace(asked, profile_steps=None, telemetry_hz=0)
         shown = lasting(console or Console()) if verbose else None
-        parts = [Examples.of(rows) for rows in (train, validation) if rows is not None]
+        parts = [Examples.of(train), *(Examples.of(v) for v in [validation] if v is not None)]
         held_out = parts[1] if len(parts) > 1 else None
         tested = held_out if test is None or test is validation else Examples.of(test)
         config = config or self._config(asked, epochs)
@@ -261,22 +267,24 @@ class Trainer:
             raise Terminated
         return self.last.history
 
+    @for_python()
     def evaluate(self, rows: AnyRows) -> dict[str, float]:
         """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
         return self.evaluate_and_measure(rows)[0]
 
+    @for_python()
     def measure(self, rows: AnyRows) -> Quality:
         """Precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for all rows.
 
         Raises:
-            InputError: when a label is no class but something between.
+            InputError: when a label is no class but a number.
         """
         examples = Examples.of(rows)
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
-                f"{examples.name} has labels between 0 and 1, which are no classes to measure "
-                "predictions by; round them, or use evaluate for the loss"
+                f"{examples.name} has labels between 0 and 1 or of a regression, no classes to "
+                "measure predictions by; use evaluate, with metrics such as keras.metrics.R2Score()"
             )
         return quality
 
@@ -295,6 +303,7 @@ class Trainer:
         found = {"loss": evaluation.loss, **evaluation.metrics}
         return found, None if measures is None else measures.quality()
 
+    @for_python()
     def predict(self, rows: AnyRows) -> np.ndarray:
         """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
         looked at."""
@@ -309,6 +318,7 @@ class Trainer:
         with replacing(Path(path)) as beside:
             save_model(self.model, beside)
 
+    @for_python()
     def export(self, path: str | Path, *, format: Format = "saved_model") -> None:
         """Exports `model` for other programs, whole or not at all.
 
@@ -322,12 +332,13 @@ class Trainer:
             InputError: when there is something at `path`, or the model cannot be exported to it.
         """
         known = self._setup is not None and self._setup.task.is_known
-        kind = self._setup.task.kind if self._setup is not None and known else None
+        kind = self._setup.task.kind if self._setup is not None and known else self._task.kind
         model = self.model
         export_model(
             model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
         )
 
+    @for_python()
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
         """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.
 
@@ -387,14 +398,3 @@ class Trainer:
             "epochs": epochs,
             "on_nan": on_nan,
         }
-
-
-def _known(kind: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was given, if all of it is a field of a settings class."""
-    known = {field.name for field in fields(kind)}
-    if unknown := given.keys() - known:
-        raise InputError(
-            f"there is no setting {', '.join(sorted(unknown))}; there are "
-            f"{', '.join(sorted(known))}"
-        )
-    return given

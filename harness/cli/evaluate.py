@@ -117,6 +117,7 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
     """
     from harness.data.sources import load_configured
 
+    saved.require_classes()
     of_run = config.data.data == OF_RUN
     source = saved.data() if of_run else DataConfig(**vars(config.data))
     data = load_configured(source)

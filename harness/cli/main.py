@@ -33,14 +33,14 @@ from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
 from harness.cli.tune import TuneConfig, tune
 from harness.decoding import from_mapping
-from harness.errors import (
-    DivergenceError,
-    InputError,
-    LostFolderError,
-    LostWorkerError,
-    printable,
+from harness.errors import InputError, ToldError, printable
+from harness.interrupt import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    TerminatedAtOnce,
+    use_signal_stack,
 )
-from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, TerminatedAtOnce
 from harness.reading import read_toml
 from harness.terminal import prepare_standard_streams
 from harness.timeline import Timeline
@@ -84,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         143 told to end.
     """
     timeline = Timeline()
+    use_signal_stack()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments == ["--version"]:
@@ -98,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run is launch:
             return launch(settings, parse=_parse)
         return train(settings, timeline=timeline) if run is train else run(settings)
-    except (InputError, DivergenceError, LostFolderError, LostWorkerError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+    except ToldError as error:
+        print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:
         if error.errno in _DISK_FULL:

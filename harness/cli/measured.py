@@ -45,11 +45,12 @@ def main() -> None:
             with quiet_import():
                 import tensorflow as tf
             _serve(channel)
-        except (OutOfMemoryError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             message = str(error).partition("\n")[0] or "Python had none left"
             write_message(channel, "out of memory", message=message)
         except InputError as error:
-            write_message(channel, "input error", message=str(error))
+            kind = "out of memory" if isinstance(error, OutOfMemoryError) else "input error"
+            write_message(channel, kind, message=error.args[0])
 
 
 def _serve(channel: TextIO) -> None:

@@ -94,6 +94,7 @@ def predict(config: PredictConfig) -> int:
         from harness.model.judge import Judge
     warn_of_gpus(notes)
     saved = load_saved_model(config.model)
+    saved.require_classes()
     model = saved.trainer.model
     judge = Judge(model, _vocabulary(config, saved), head_of(model, saved.kind))
     found = _predictions(judge, chain([first], blocks), explain=config.explain)

@@ -51,6 +51,14 @@ class SavedModel:
         task = (self.config or {}).get(RESOLVED, {}).get("task", {})
         return task.get("name") if isinstance(task, Mapping) else None
 
+    def require_classes(self) -> None:
+        """Raises InputError for a regression: what is read or printed here are classes."""
+        if self.kind == "regression":
+            raise InputError(
+                f"{self.path} was trained for a regression, but this command knows classes alone; "
+                "use harness.Trainer's predict and evaluate in Python"
+            )
+
     def data(self) -> DataConfig:
         """The data of its run.
 

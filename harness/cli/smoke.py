@@ -180,7 +180,7 @@ def _try(
                 precision_watch=0,  # it would compile two programs more for each combination
             )
         except DivergenceError as error:
-            return ("", ""), [str(error)]
+            return ("", ""), [str(error.args[0])]
         assert trainer.last is not None
         summary = trainer.last.summary
         assert summary is not None

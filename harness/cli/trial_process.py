@@ -19,7 +19,6 @@ from harness.cli.train import TrainConfig, trainer_of
 from harness.data.options import DataConfig
 from harness.decoding import from_mapping
 from harness.errors import DivergenceError, InputError
-from harness.memory import OutOfMemoryError
 from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
@@ -42,14 +41,16 @@ def main() -> None:
             num_gpus = _take_device(tf, first["job"], first["num_jobs"])
             _prepared(first["settings"])
         except InputError as error:
-            write_message(channel, "input error", message=str(error))
+            write_message(channel, "input error", message=error.args[0])
             return
         write_message(channel, "ready", num_gpus=num_gpus)
         channel.flush()
         for line in sys.stdin:
             try:
                 _train(channel, json.loads(line))
-            except (InputError, OutOfMemoryError, MemoryError) as error:
+            except InputError as error:
+                write_message(channel, "failed", why=error.args[0])
+            except MemoryError as error:
                 write_message(channel, "failed", why=str(error) or "Python had no memory left")
             except tf.errors.ResourceExhaustedError as error:
                 write_message(channel, "failed", why=str(error).partition("\n")[0])

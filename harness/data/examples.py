@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.data import validation
 from harness.data.ragged import RaggedSets
 from harness.errors import InputError
 
@@ -26,7 +27,8 @@ class Examples:
     single one named "" is the model's whole input."""
     labels: np.ndarray | RaggedSets | None = None
     """Classes, integers [B]; or for each of K classes whether it holds, [B, K]; or the same as
-    ragged sets of class numbers. None: there are none, as where something is to be predicted."""
+    ragged sets of class numbers; or numbers for a regression, floats [B] or [B, K]. None: there
+    are none, as where something is to be predicted."""
     weights: np.ndarray | None = None
     """float [B], on each row's loss; None: 1."""
     num_classes: int | None = None
@@ -58,6 +60,9 @@ class Examples:
         if self.num_rows == 0:
             raise InputError(f"{self.name} has no rows; give at least one")
 
+    def __repr__(self) -> str:
+        return f"<harness.Examples {self.name!r}: {self.num_rows:,} rows of {[*self.inputs]}>"
+
     def _checked_numbers(self, name: str, given: np.ndarray) -> np.ndarray:
         part = np.asarray(given)
         if part.ndim != 2 or part.dtype.kind not in "fiub":
@@ -65,8 +70,7 @@ class Examples:
                 f"{self.name}: the input {name!r} is {part.dtype} {list(part.shape)}; give numbers "
                 "[rows, features], or RaggedSets"
             )
-        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
-            finite = np.isfinite(part.astype(np.float32)).all(axis=1)
+        finite = validation.finite_in_float32(part).all(axis=1)
         if not finite.all():
             row = finite.argmin()
             raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
@@ -85,17 +89,23 @@ class Examples:
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(
                 f"{self.name}: labels are {labels.dtype} {list(labels.shape)}; give classes "
-                "[rows], 0 and 1 for each class [rows, classes], or RaggedSets of class numbers"
+                "[rows], 0 and 1 for each class [rows, classes], RaggedSets of class numbers, or "
+                "floats for a regression; of several outputs concatenate them, as the model's: "
+                "there is one only"
             )
         limit: float = 1 if labels.ndim == 2 else np.inf
-        if labels.ndim == 1 and labels.dtype.kind != "f" and self.num_classes is not None:
+        if labels.ndim == 1 and self.num_classes is not None:
             limit = self.num_classes - 1
-        right = np.isfinite(labels) & (labels >= 0) & (labels <= limit)
+        if labels.dtype.kind == "f":  # a task says which numbers it takes
+            right, wanted = validation.finite_in_float32(labels), ""
+        else:
+            right = (labels >= 0) & (labels <= limit)
+            wanted = f" and from 0 to {limit}; those of a regression must be floats"
         if not right.all():
             place = np.unravel_index(right.argmin(), labels.shape)
             raise InputError(
-                f"{self.name}: row {place[0]} has the label {labels[place]}; labels must be finite "
-                f"and from 0 to {limit}"
+                f"{self.name}: row {place[0]} has the label {labels[place]}; labels must be finite"
+                f"{wanted}"
             )
 
     @classmethod

@@ -139,6 +139,11 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
                     num_classes=max(2, int(labels.max()) + 1) if known else 2,
                 )
             )
+            require(
+                parts[-1].labels.dtype == np.int32,
+                f"{parts[-1].name}: its labels are numbers that are no classes. Give class numbers "
+                "as integers, or train a regression in Python, with harness.RaggedSets.",
+            )
     # One part may lack the highest rank or class.
     num_tokens = max(part.num_tokens for part in parts)
     num_classes = max(part.num_classes for part in parts)

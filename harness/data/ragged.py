@@ -42,9 +42,10 @@ class RaggedSets:
     """int32 [N], each in [0, num_tokens). Any integer dtype is accepted and converted."""
     row_splits: Int64Array
     """int64 [B + 1], from 0 to N, never falling. Any integer dtype is accepted and converted."""
-    labels: Int32Array = field(default_factory=lambda: _NO_LABELS)
-    """int32 [B], each in [0, num_classes). Whole floats are accepted and converted. Left out: rows
-    to predict for, or one of several inputs of `Examples`; then zeros."""
+    labels: npt.NDArray[Any] = field(default_factory=lambda: _NO_LABELS)
+    """int32 [B], each in [0, num_classes); floats that are such whole numbers are converted. Other
+    floats are numbers for a regression, or shares of class 1: float32 [B]. Left out: rows to
+    predict for, or one of several inputs of `Examples`; then zeros."""
     num_tokens: int
     """V: ids are below it."""
     name: str = "ragged sets"
@@ -81,7 +82,13 @@ class RaggedSets:
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
 
-    def _check_label_sets(self, sets: "RaggedSets", num_rows: int, labels: Int32Array) -> None:
+    def __repr__(self) -> str:
+        shown = f"{self.num_rows:,} rows, {self.nnz:,} ids below {self.num_tokens:,}"
+        return f"<harness.RaggedSets {self.name!r}: {shown}>"
+
+    def _check_label_sets(
+        self, sets: "RaggedSets", num_rows: int, labels: npt.NDArray[Any]
+    ) -> None:
         if (sets.num_rows, sets.num_tokens) != (num_rows, self.num_classes) or labels.any():
             raise InputError(
                 f"{self.name}: label_sets have {sets.num_rows} rows of {sets.num_tokens} classes "
@@ -206,7 +213,8 @@ class RaggedSets:
         """
         self._check_split(num_drawn_rows)
         several = self.label_sets
-        classes = self.labels if several is None else rarest(several.values, several.row_splits)
+        labels = self.labels if self.labels.dtype == np.int32 else np.zeros(self.num_rows, np.int32)
+        classes = labels if several is None else rarest(several.values, several.row_splits)
         drawn = stratified(classes, num_drawn_rows, seed=seed)
         return self.take(np.flatnonzero(drawn)), self.take(np.flatnonzero(~drawn))
 
@@ -294,7 +302,7 @@ def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int6
 
 def fingerprint_of(
     row_splits: Int64Array,
-    labels: Int32Array,
+    labels: npt.NDArray[Any],
     values: Int32Array,
     *counts: Any,
     weights: Float32Array | None = None,

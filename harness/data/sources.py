@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError, printable
+from harness.errors import InputError, in_python, printable
 from harness.reading import MAX_UNPACKED_BYTES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Dataset:
     """Rows of the data's training part, apart from `train`; None where none were asked for."""
     name: str
     """For results: `synthetic`, `imdb`, or the name of the file or folder."""
-    vocabulary: Vocabulary | None = None
+    vocabulary: Vocabulary | None = field(repr=False, default=None)
     """None where the words of the ids are not known."""
     vocabulary_note: str = ""
     """Where the words come from, or why there are none."""
@@ -84,6 +84,7 @@ class Dataset:
             self.vocabulary.save(Path(folder) / vocabulary.FILE_NAME)
 
 
+@in_python()
 def load(
     source: Any,
     *,

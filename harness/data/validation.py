@@ -72,8 +72,9 @@ def checked_ids(
 
 def checked_labels(
     name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int
-) -> npt.NDArray[np.int32]:
-    """Whole numbers [B] in [0, num_classes), no NaN; as read-only int32."""
+) -> npt.NDArray[Any]:
+    """Whole numbers [B] in [0, num_classes) as read-only int32; other finite floats, which are no
+    classes, as read-only float32."""
     array = _one_dimensional(name, "labels", labels)
     require(
         array.shape[0] == num_rows,
@@ -82,11 +83,16 @@ def checked_labels(
     if array.dtype.kind != "f":
         checked_integers(name, "labels", array)
     wrong = np.flatnonzero((array != np.floor(array)) | (array < 0) | (array >= num_classes))
+    if wrong.size and array.dtype.kind == "f":
+        finite = finite_in_float32(array)
+        if finite.all():
+            return _frozen(array, np.float32)
+        wrong = np.flatnonzero(~finite)
     if wrong.size:
         raise InputError(
             f"{name}: label {array[wrong[0]]} of row {wrong[0]} is not a whole number in "
             f"[0, {num_classes}) ({wrong.size} such labels). Correct the labels, or raise "
-            "num_classes."
+            "num_classes. Numbers for a regression must be finite floats."
         )
     return _frozen(array, np.int32)
 
@@ -114,6 +120,12 @@ def checked_weights(
             "Weights must be finite, also in float32."
         )
     return frozen
+
+
+def finite_in_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which numbers float32 holds, like the array."""
+    with np.errstate(over="ignore"):  # what it does not hold becomes infinite
+        return np.isfinite(array.astype(np.float32, copy=False))
 
 
 def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[np.int64]:

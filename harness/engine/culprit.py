@@ -18,7 +18,7 @@ _KINDS = {
     keras.metrics.Metric: "metric",
 }
 _NODE = re.compile(r"\{\{(?:function_)?node ([^}]+)\}\}")
-_REMEDY = "compute with Keras's and TensorFlow's operations on tensors of known shapes alone"
+_REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tensors of known shapes"
 
 
 @contextlib.contextmanager
@@ -43,13 +43,14 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
         ) from error
     except (AttributeError, TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
         culprit = _in_traceback(error) or _in_message(str(error), layers)
-        if culprit is None:
+        if culprit is None and "No registered" not in str(error):
             raise
         # Keras puts what it was calling before the reason, which it prints in bold.
         lines = re.sub(r"\x1b\[\d*m|Exception encountered .*", "", str(error)).split("\n")
         lines = [*filter(str.strip, lines), type(error).__name__]
         reason = next((line for line in lines if "No registered" in line), lines[0])
-        raise InputError(f"the {culprit} cannot be compiled: {reason:.300}; {_REMEDY}") from error
+        what = f"the {culprit or 'model'} cannot be compiled"
+        raise InputError(f"{what}: {reason:.300}; {_REMEDY}") from error
 
 
 def _in_traceback(error: BaseException) -> str | None:

@@ -10,9 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.data.examples import Examples
+from harness.engine.culprit import named_culprit
 from harness.engine.devices import Devices
 from harness.engine.inspection import Inspector
 from harness.engine.normalization import needs_all_rows
+from harness.engine.padding import require_masked
 from harness.engine.program import Loop, Program, compile_all
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
@@ -102,7 +105,13 @@ class Engine:
             row_outputs=task.num_outputs,
         )
         self._prediction = program("prediction", prediction_step(call))
+        self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
+
+    def require_masked(self, examples: Examples) -> None:
+        """Raises InputError where a layer counts what lies behind a batch's ids."""
+        with named_culprit(self.states[0].layer_names):
+            require_masked(self._call, self.states[0], examples, self._task)
 
     @property
     def learning_rate(self) -> float:

@@ -1,5 +1,6 @@
 """Any Keras optimizer, by name, and its learning rate over the steps."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -44,13 +45,22 @@ _ELEMENTWISE = (
     keras.optimizers.Adadelta,
     keras.optimizers.RMSprop,
     keras.optimizers.Lion,
-    keras.optimizers.Ftrl,
 )
+"""Those that update each element by itself, and leave it as it is where its gradient is 0 from the
+first step on."""
+_MADE_ANEW = {
+    *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
+    *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
+}
+"""Attributes in which an optimizer keeps its variables."""
 
 
-def is_elementwise(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it updates each element by itself, whatever variable the element lies in."""
-    return type(optimizer) in _ELEMENTWISE and optimizer.clipnorm is None
+def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it does the same whatever variables the elements lie in, and so to weights that are
+    packed into one: weight decay may leave out some by name, and leaves out those without a
+    gradient; a callback may swap the averages of `use_ema` with the model's variables."""
+    about_variables = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
+    return type(optimizer) in _ELEMENTWISE and about_variables == (None, None, None)
 
 
 def optimizer_of(
@@ -74,12 +84,34 @@ def optimizer_of(
             "optimizer is a LossScaleOptimizer, but a trainer scales the loss by itself where the "
             "precision needs it; give its inner optimizer"
         )
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise InputError(
+            "optimizer is a MultiOptimizer, which a trainer cannot use; give one of them"
+        )
+    if optimizer.built:
+        raise InputError(
+            f"the optimizer {optimizer.name!r} belongs to the variables of another model, where it "
+            "was used before; give a new one"
+        )
     return optimizer
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Another of the same settings, which has seen nothing yet."""
-    return type(optimizer).from_config(optimizer.get_config())
+    """Another that does the same by whatever was set on it, which its config need not hold. Its
+    variables are new, on the device at hand."""
+    made = object.__new__(type(optimizer))
+    rate = optimizer._learning_rate
+    rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
+    keras.optimizers.Optimizer.__init__(made, rate, name=optimizer.name)
+    made._iterations.assign(optimizer._iterations)
+    for name, value in vars(optimizer).items():
+        if name in _MADE_ANEW or name.startswith("_self_"):
+            continue
+        if isinstance(value, keras.Variable):  # of a subclass's own
+            kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
+            value = keras.Variable(value.numpy(), **kind)
+        setattr(made, name, copy.copy(value) if isinstance(value, dict | list | set) else value)
+    return made
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:

@@ -8,8 +8,7 @@ No variable that a program uses is int32: TensorFlow keeps those in host memory,
 a GPU cannot reach them.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import tensorflow as tf
 
 from harness.engine.finite import all_finite, blocks
 from harness.engine.loss_scale import LossScale
-from harness.engine.optimizer import copy_of, is_elementwise
+from harness.engine.optimizer import copy_of, is_blind
 from harness.engine.seeds import Seeds
 from harness.engine.small_gradients import by_fewer_kernels
 from harness.engine.stored import (
@@ -58,6 +57,17 @@ class Called(NamedTuple):
     tables: Mapping[str, TableCall]
     """Of the tables that are updated by rows, where gradients are wanted; by name."""
     products: ProductCalls | None
+
+
+class _Scope(keras.StatelessScope):
+    """As an assignment to a variable does, it passes no gradient on."""
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        variable, value = update
+        value = tf.convert_to_tensor(value)
+        super().add_update(
+            (variable, tf.stop_gradient(value) if value.dtype.is_floating else value)
+        )
 
 
 class State:
@@ -104,7 +114,7 @@ class State:
             self.tables = Tables(by_rows, self.optimizer)
             """Those that are updated by rows. They are none of `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
-            pack = is_elementwise(self.optimizer) and not constrained
+            pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
             together = held_together(weights, stack=stack) if pack else []
             names = {name for stored in together for name in stored.shapes}
@@ -114,15 +124,19 @@ class State:
             self._weights += together
             self._others = {name: _held(v, own=own) for name, v in others.items()}
             self.seeds = Seeds(seeds)
-            # Keras names the slots by these: see `_stored`.
-            aliases = [
-                keras.Variable(v, name=f"weight{index}") for index, v in enumerate(self.trainable)
+            # What the optimizer sees: the model's own variables, or others of their names.
+            self._seen = [
+                weights[name] if own and len(stored.shapes) == 1 else _alias(stored, weights[name])
+                for stored in self._weights
+                for name in [next(iter(stored.shapes))]
             ]
-            if not pack:
-                for alias, weight in zip(aliases, weights.values(), strict=True):
-                    alias.constraint = weight.constraint
-            self.optimizer.build(aliases)
-            self._aliases = aliases
+            if excluded := getattr(self.optimizer, "_exclude_from_weight_decay", None):
+                key = self.optimizer._var_key
+                pairs = zip(self._seen, weights.values(), strict=False)  # none is packed
+                self.optimizer._exclude_from_weight_decay = {
+                    key(seen) for seen, weight in pairs if key(weight) in excluded
+                }
+            self.optimizer.build(self._seen)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
@@ -190,9 +204,11 @@ class State:
         named = variables_by_name(model)
         mapping = [(v, values[name]) for name, v in named.items()]
         # The scope is what a profile calls it.
-        with keras.StatelessScope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
+        with _Scope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
             given = {name: scope.get_current_value(v) for name, v in named.items()}
-            outputs = model(inputs, training=training)
+            # As Keras, which leaves a model alone that has no such argument.
+            how = {"training": training} if model._call_has_training_arg else {}
+            outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
         changes = {name: new for name, new in after.items() if new is not given[name]}
@@ -202,11 +218,13 @@ class State:
         return Called(outputs, changes, weights, added, called, products)
 
     def gradients(
-        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called
+        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
     ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
         """The gradients of a loss for `trainable`, zeros for what it does not depend on, and None
         for what the third list alone tells; those of the tables that it depends on; what is to be
-        added to the first list; and the names of the weights that it does not depend on."""
+        added to the first list; and the names of the weights that it does not depend on. With
+        `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
+        Keras's optimizers square before they add up repeated rows."""
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
         calls = called.products.made if called.products is not None else []
@@ -242,6 +260,11 @@ class State:
             if place in told and missing:
                 joined.append(None)
                 continue
+            if sparse and len(gradients) == 1:
+                (gradient,) = gradients.values()
+                if isinstance(gradient, tf.IndexedSlices):
+                    joined.append(_of_real_rows(gradient))
+                    continue
             zeros = {name: tf.zeros_like(held[name]) for name in missing}
             whole = gradients | zeros
             joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
@@ -255,15 +278,32 @@ class State:
             for variable in own or [self._others[name]]:
                 variable.assign(value)
 
-    def apply(self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient] = ()) -> None:
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        rows: Sequence[RowGradient] = (),
+        unused: Collection[str] = (),
+    ) -> None:
         """Updates `trainable` by gradients that were summed over all devices, and the tables by
-        theirs; where the loss is scaled and one is not finite, the update is skipped."""
+        theirs; where the loss is scaled and one is not finite, the update is skipped.
+
+        Args:
+            gradients: for `trainable`.
+            rows: for the tables.
+            unused: names of weights without a gradient, which Keras's optimizers leave alone: not
+                even weight decay changes them.
+        """
         # Not the optimizer's property, which divides it where gradients are accumulated.
         iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 
         def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
-            if gradients:
-                self.optimizer.apply(gradients)
+            pairs = [
+                (gradient, seen)
+                for gradient, seen, stored in zip(gradients, self._seen, self._weights, strict=True)
+                if not stored.shapes.keys() <= set(unused)
+            ]
+            if pairs:
+                self.optimizer.apply_gradients(pairs)
             else:  # all that is trained are tables; then Keras counts no step
                 iterations.assign_add(1)
 
@@ -292,7 +332,7 @@ class State:
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
-        self.optimizer.finalize_variable_values(self._aliases)
+        self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
@@ -377,10 +417,15 @@ class State:
         for name, variable in self._others.items():
             found.append(Stored.whole(MODEL_PREFIX + name, variable))
         found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self.seeds.stored]
+        paths = [f"{seen.path.replace('/', '_')}_" for seen in self._seen]
+        named = list(zip(paths, self._weights, strict=True))
         for place, variable in enumerate(self.optimizer.variables):
-            if slot := re.fullmatch(r"weight(\d+)_(.+)", variable.name):
-                weights = self._weights[int(slot[1])]
-                found.append(weights.like(variable.value, f"{_OPTIMIZER}{{}}/{slot[2]}"))
+            # Keras names a slot by its weight, whose name may be the beginning of another's.
+            of = [(n, held) for n, held in named if variable.name.startswith(n)]
+            if of:
+                name, held = max(of, key=lambda pair: len(pair[0]))
+                slot = variable.name.removeprefix(name)
+                found.append(held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}"))
             else:
                 # Others have names that count what the process has made, or that are not unique.
                 name = variable.name if variable.name in _COMMON else str(place)
@@ -392,6 +437,42 @@ class State:
         return found
 
 
+def _is_plain(model: keras.Model) -> bool:
+    """Whether all of it is known not to gather from a weight, whose gradient would be
+    tf.IndexedSlices."""
+    special = keras.layers.Embedding, keras.layers.Lambda
+    return all(
+        type(layer).__module__.partition(".")[0] in ("keras", "harness")
+        and not isinstance(layer, special)
+        for layer in model._flatten_layers()
+    )
+
+
+def _of_real_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """The same without what padding has looked up, which XLA drops, but a norm would count."""
+    is_row = gradient.indices < tf.cast(gradient.dense_shape[0], gradient.indices.dtype)
+    mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
+    values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+
+
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
-    """The model's own variable, or a copy on the device at hand."""
-    return variable.value if own else tf.Variable(variable.value, trainable=variable.trainable)
+    """The model's own variable, or a copy on the device at hand, of its name too."""
+    value = variable.value
+    if own:
+        return value
+    return tf.Variable(value, trainable=variable.trainable, name=value.name.partition(":")[0])
+
+
+def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
+    """What an optimizer is to see of a variable that is none of the model's.
+
+    Args:
+        stored: has the variable.
+        weight: the first of those that it holds.
+    """
+    alias = keras.Variable(stored.variable, name=weight.name)
+    alias._path = weight.path
+    if len(stored.shapes) == 1:
+        alias.constraint = weight.constraint
+    return alias

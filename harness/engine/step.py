@@ -10,8 +10,10 @@ from harness.engine.exchange import Exchange, product_calls
 from harness.engine.in_two import Step, StepInTwo
 from harness.engine.loss_scale import without
 from harness.engine.normalization import AllReduce, needs_all_rows, over_all_rows
+from harness.engine.padding import without_padding
 from harness.engine.state import Called, State
 from harness.engine.tables import ProductGradient, RowGradient
+from harness.errors import InputError
 from harness.model.layers import Surroundings, computing, identity
 from harness.pipeline.batch import Share
 from harness.task import Judgement, SettledTask
@@ -40,7 +42,7 @@ class Caller:
         self.model = model
         self.num_devices = num_devices
         self._num_workers = num_workers
-        self._implementation = implementation
+        self.implementation = implementation
         self._unique = unique
 
     @property
@@ -65,13 +67,15 @@ class Caller:
             watch, catch_up: of `Tables.calls`.
         """
         model = model or self.model
-        ragged = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
+        given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
+        ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
         tables = state.tables.calls(watch, catch_up=catch_up)
         # Within a machine a table's gradient crosses faster than each device finds all of it.
         several = self._num_workers > 1
         products = product_calls(watch, self.num_devices, share) if watch and several else None
         surroundings = Surroundings(
-            implementation=self._implementation,
+            implementation=self.implementation,
+            values={id(ragged[name]["values"]): sets["values"] for name, sets in given.items()},
             rowids={
                 id(ragged[name]["row_splits"]): ids
                 for name, ids in share.rowids.items()
@@ -82,9 +86,17 @@ class Caller:
             tables=tables,
             products=products,
         )
-        inputs: Any = share.inputs[""] if list(share.inputs) == [""] else share.inputs
+        inputs: Any = {**share.inputs, **ragged}
+        inputs = inputs[""] if list(inputs) == [""] else inputs
         with computing(surroundings), over_all_rows(model, share, all_reduce):
-            return state.call(model, inputs, training=training, tables=tables, products=products)
+            called = state.call(model, inputs, training=training, tables=tables, products=products)
+        shape, num_rows = [*getattr(called.outputs, "shape", ())], share.weights.shape[0]
+        if shape and shape[0] not in (None, num_rows):
+            raise InputError(
+                f"the model gives outputs of shape {shape} for {num_rows} rows; give one for each "
+                "row, by pooling what is computed for each of its ids"
+            )
+        return called
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
@@ -144,6 +156,7 @@ def gradients_of(
     scale: tf.Tensor | None = None,
     model: keras.Model | None = None,
     catch_up: bool = False,
+    sparse: bool = False,
 ) -> Gradients:
     """This device's part of the gradients of the mean loss over the batch's rows, with the losses
     that layers add.
@@ -157,6 +170,7 @@ def gradients_of(
         model: instead of the caller's.
         catch_up: whether rows of tables may make up for what they missed; else none may have
             missed anything.
+        sparse: of `State.gradients`.
     """
     with tf.GradientTape() as tape:
         called = call(
@@ -170,7 +184,7 @@ def gradients_of(
                 loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
-    gradients, rows, products, unused = state.gradients(tape, loss, called)
+    gradients, rows, products, unused = state.gradients(tape, loss, called, sparse=sparse)
     return Gradients(gradients, rows, products, unused, judged, called)
 
 
@@ -197,9 +211,11 @@ class TrainingStep(StepInTwo):
         they exchange of tables; then the other changes, the gradients of tables of a device that
         is alone, and the row sums."""
         scale = state.loss_scale.scale if state.loss_scale is not None else None
+        sparse = scale is None and self._call.num_devices == 1
         found = gradients_of(
-            self._call, self._task, state, share, all_reduce, scale=scale, catch_up=True
-        )
+            self._call, self._task, state, share, all_reduce,
+            scale=scale, catch_up=True, sparse=sparse,
+        )  # fmt: skip
         self.unused, judged, called = found.unused, found.judged, found.called
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything
         # else the first device's value is as good as another's.
@@ -228,7 +244,7 @@ class TrainingStep(StepInTwo):
         if self._call.num_devices > 1:
             rows, gradients = self._exchange.unpacked(gradients)
         state.assign({**changes, **dict(zip(self._kept, means, strict=True))})
-        state.apply(gradients, rows)
+        state.apply(gradients, rows, self.unused)
         return sums
 
 

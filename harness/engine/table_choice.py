@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.engine.culprit import named_culprit
 from harness.engine.exchange import MAX_NUMBER
 from harness.engine.tables import TablePlan, layers_of
 from harness.errors import InputError
-from harness.model.layers import MultiHotDense
+from harness.model.layers import MultiHotDense, Surroundings, TableCall, computing
 from harness.records import Choice
+from harness.task import SettledTask
 from kernels.multi_hot import Implementation, RowOptimizer
 from kernels.multi_hot.table_rules import Rule
 
@@ -25,6 +30,18 @@ estimate: Adam on 64 MB takes an H100 about 0.2 ms, in which it starts some 20 k
 _TOUCHED_SHARE = 0.1
 """Of a table's rows. Where a batch touches a quarter, dense Adam takes as long as `exact_adam`."""
 _OF_ALL_ROWS = ("dense", "adam")
+
+
+class _Looked(TableCall):
+    """Counts the calls of a layer, in a trace of which nobody wants a gradient."""
+
+    num_calls = 0
+
+    def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
+        """The product."""
+        self.num_calls += 1
+        self.outputs = compute(self.caught_up(touched))
+        return self.outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +56,56 @@ class TablesAsked:
     """Of all workers."""
     train: Examples
     batch_size: int
+    task: SettledTask
+
+    @functools.cached_property
+    def other_uses(self) -> dict[str, str]:
+        """Why a table cannot be updated by rows, by its name: the loss reads it in another way than
+        by one product. Found by tracing a step."""
+        layers = layers_of(self.model)
+        found: dict[str, str] = {}
+
+        def trace(inputs: Any, labels: Any) -> None:
+            graph = tf.compat.v1.get_default_graph()
+            # A product reads `caught_up`; any other use reads one of these.
+            tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
+            calls = {
+                name: _Looked(
+                    watch=lambda _: None,
+                    caught_up=lambda _, own=table: tf.zeros(own.shape, own.dtype),
+                    implementation="gather",
+                )
+                for name, table in tables.items()
+            }
+            mapping = [(layer.kernel, tables[name]) for name, layer in layers.items()]
+            around = Surroundings(implementation="gather", tables=calls)
+            with keras.StatelessScope(mapping, collect_losses=True), computing(around):
+                outputs = self.model(inputs, training=True)
+                _ = self.model.losses, self.task.judge(labels, outputs)
+            for name, call in calls.items():
+                if tables[name].consumers():
+                    found[name] = "the loss depends on its table in another way than by its product"
+                elif call.num_calls > 1:
+                    found[name] = "it is called more than once"
+                elif call.num_calls and call.outputs.graph is not graph:
+                    found[name] = "it is called in a branch or a loop"
+
+        with named_culprit({layer.name for layer in self.model._flatten_layers()}):
+            tf.function(trace, autograph=False).get_concrete_function(*self._example_step())
+        return found
+
+    def _example_step(self) -> tuple[Any, Any]:
+        """What a step is traced with: inputs and labels of a batch without ids."""
+        rows = max(1, self.batch_size // self.num_devices)
+
+        def of(part: Any) -> Any:
+            if not isinstance(part, RaggedSets):
+                return tf.zeros([rows, *part.shape[1:]], tf.as_dtype(part.dtype))
+            sets = {"values": tf.zeros([1], tf.int32), "row_splits": tf.zeros([rows + 1], tf.int32)}
+            return sets if part.weights is None else {**sets, "weights": tf.zeros([1])}
+
+        inputs = {name: of(part) for name, part in self.train.inputs.items()}
+        return inputs.get("", inputs), of(self.train.labels)
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:
@@ -65,6 +132,9 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
     why = f"a batch touches about {touched:,} of {layer.num_tokens:,} rows"
     if touched > _TOUCHED_SHARE * layer.num_tokens:
         return Choice(name="dense", why=why)
+    for one in layers:
+        if reason := asked.other_uses.get(one.kernel.path):
+            return Choice(name="dense", why=reason)
     why = f"{why}; the same as on all rows, up to rounding"
     if asked.num_devices > 1:
         sent, table = _exchanged(asked, layers), sum(la.num_tokens * la.units for la in layers)
@@ -97,7 +167,10 @@ def plans_of(
                 "small updates are lost; set --table-optimizer sgd, adagrad or lazy_adam, which "
                 "round by chance, or --table-dtype float32"
             )
-        if reason := _why_not(layer, kind, asked, implementation):
+        reason = _why_not(layer, kind, asked, implementation)
+        if reason is None and kind not in _OF_ALL_ROWS:
+            reason = asked.other_uses.get(name)
+        if reason:
             raise InputError(
                 f"--table-optimizer {kind} cannot be had for the layer {layer.name!r}: {reason}; "
                 "set --table-optimizer dense, or auto"
@@ -138,8 +211,6 @@ def _why_not(
         return f"devices exchange ids below {MAX_NUMBER:,}, and the table has {layer.num_tokens:,}"
     if layer.kernel_regularizer is not None or layer.kernel.constraint is not None:
         return "its regularizer or constraint is about all rows"
-    if len(layer._inbound_nodes) > 1:
-        return "it is called more than once"
     if layer.kernel.dtype not in ("float32", "bfloat16"):
         return f"its table is {layer.kernel.dtype}, not float32 or bfloat16"
     if layer.kernel.dtype == "bfloat16" and kind == "exact_adam":

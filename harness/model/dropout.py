@@ -22,7 +22,7 @@ class HashDropout(keras.layers.Dropout):
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         """Args:
-        rate: share of the elements to drop, in [0, 1).
+        rate: share of the elements to drop, from 0 to 1.
         seed: of the masks; each call advances a state that begins with it.
         **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
         """
@@ -32,8 +32,8 @@ class HashDropout(keras.layers.Dropout):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """`inputs` where not training; else elements dropped, the others scaled."""
-        if not training or self.rate == 0:
-            return inputs
+        if not training or self.rate in (0, 1) or not inputs.dtype.is_floating:
+            return super().call(inputs, training=training)
         bits = random_bits(tf.shape(inputs), tf.convert_to_tensor(self.seed_generator.next()))
         keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
         scale = tf.constant(1 / (1 - self.rate), inputs.dtype)

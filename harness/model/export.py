@@ -21,7 +21,7 @@ from kernels.files import replacing
 
 Format = Literal["saved_model", "onnx", "keras"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Head = Literal["sigmoid", "softmax"]
+Head = Literal["sigmoid", "softmax", "linear"]
 
 _OPSET = 18
 _MOST_ONNX_TOKENS = 2**24
@@ -44,7 +44,8 @@ def export_model(
         model: built.
         path: a new file, or for a SavedModel a new folder.
         format: `saved_model`, which has the signature `serve` from ids to what the model gives, and
-            with a vocabulary `serve_text` from texts to probabilities; `onnx`, from ids to what the
+            with a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
+            regression; `onnx`, from ids to what the
             model gives; `keras`.
         vocabulary: of the model's ids.
         head: the activation that makes probabilities of logits.
@@ -77,6 +78,8 @@ def export_model(
 def head_of(model: keras.Model, kind: str | None) -> Head:
     """The activation that makes probabilities of logits: the model's last one, else that of the
     task `kind`, else a softmax where there are several outputs."""
+    if kind == "regression":
+        return "linear"
     last = model.layers[-1] if is_functional(model) else None
     found = getattr(getattr(last, "activation", None), "__name__", None)
     if found == "sigmoid":
@@ -84,7 +87,7 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
     if found == "softmax" or kind == "multi_class":
         return "softmax"
     several = is_functional(model) and model.outputs[0].shape[-1] not in (None, 1)
-    return "softmax" if several and kind is None else "sigmoid"
+    return "softmax" if several and kind in (None, "auto") else "sigmoid"
 
 
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
@@ -135,6 +138,8 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
 def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
     """For each text the `probabilities` of all `classes` [B, K], and its likeliest class, `label`
     [B], where it has one class."""
+    if head == "linear":
+        return {"outputs": tf.cast(outputs, tf.float32)}
     logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
     found = keras.activations.get(head)(logits)
     is_binary = found.shape[1] == 1

@@ -4,7 +4,7 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -13,7 +13,6 @@ import keras
 import tensorflow as tf
 
 from harness.checks import INT32_MAX
-from harness.errors import InputError
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
 from kernels.multi_hot import (
@@ -49,8 +48,7 @@ TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 class TableCall:
     """A call of a layer in a step that wants the gradient to its table by touched rows."""
 
-    watch: Callable[[Any], None]
-    """Of the tape."""
+    watch: Callable[[Any], None]  # of the tape
     caught_up: Callable[[Any], Any]
     """From the rows that the batch touches to the table [V, H] for the forward pass."""
     implementation: Implementation
@@ -64,16 +62,8 @@ class TableCall:
     """What is added to the products [B, H], zeros: its gradient is theirs."""
 
     def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """The product, by `compute` from the table, whose gradient arrives at `outputs`.
-
-        Raises:
-            InputError: when the layer was called before.
-        """
-        if self.touched is not None:
-            raise InputError(
-                f"the layer {layer.name!r} is called twice in a step, but only the touched rows of "
-                "one call can be updated; give it table_optimizer='dense'"
-            )
+        """The product, by `compute` from the table, whose gradient arrives at `outputs`."""
+        assert self.touched is None, f"{layer.name} is called twice"  # see `other_uses`
         self.touched = touched
         # A table that is watched would get a gradient of its own size.
         products = compute(tf.stop_gradient(self.caught_up(touched)))
@@ -89,18 +79,15 @@ class ProductCall:
 
     layer: "MultiHotDense"
     implementation: Implementation
-    sets: Mapping[str, Any]
-    """As of `TableCall`."""
+    sets: Mapping[str, Any]  # this and the next as in `TableCall`
     outputs: Any
-    """Likewise."""
 
 
 @dataclass(eq=False, kw_only=True)
 class ProductCalls:
     """Those of a step."""
 
-    watch: Callable[[Any], None]
-    """Of the tape."""
+    watch: Callable[[Any], None]  # of the tape
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
     """Whether this is wanted of a layer with these inputs."""
     made: list[ProductCall] = field(default_factory=list)
@@ -127,6 +114,8 @@ class Surroundings:
 
     implementation: Implementation
     """Of every product whose layer names none."""
+    values: Mapping[int, Any] = field(default_factory=dict)
+    """What the products read in the place of each `values` tensor, by its `id`."""
     rowids: Mapping[int, Any] = field(default_factory=dict)
     """The row of each value [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
@@ -186,6 +175,9 @@ class MultiHotDense(keras.layers.Layer):
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         table_optimizer: TableOptimizer = "auto",
         table_dtype: TableDtype | None = None,
         **kwargs: Any,
@@ -194,10 +186,11 @@ class MultiHotDense(keras.layers.Layer):
         units: H.
         num_tokens: V.
         implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`). None: as
-            the trainer settles it, and by `gather` outside a trainer.
+            the trainer settles it, and by `gather` outside a trainer and in float64, which `native`
+            does not compute.
         unique: a promise that no row holds an id twice; where it is broken, it may count twice.
-        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: as in
-            `keras.layers.Dense`.
+        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
+            bias_regularizer, kernel_constraint, bias_constraint: as in `keras.layers.Dense`.
         table_optimizer: what updates the kernel in a trainer. `dense`: the trainer's optimizer, all
             rows in every step; `adam`: that too, which must be Adam. The others change only the
             rows of the batch's ids, by the trainer's learning rate: `sgd`; `adagrad`, with one sum
@@ -208,11 +201,11 @@ class MultiHotDense(keras.layers.Layer):
             float32 and whose updates are rounded up or down by chance, so that small ones count on
             average. Then a `table_optimizer` of touched rows is needed, and not `exact_adam`. None:
             as the layer's dtype policy says.
-        **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: of `keras.layers.Layer`, such as `name`, `dtype` and `activity_regularizer`.
 
         Raises:
-            ValueError: when a size is below 1 or no int32, or the implementation or the optimizer
-                is unknown.
+            ValueError: when a size is below 1 or no int32, the implementation or the optimizer is
+                unknown, or the layer computes in float64 and they cannot.
         """
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
@@ -222,19 +215,16 @@ class MultiHotDense(keras.layers.Layer):
                 f"units is {units} and num_tokens is {num_tokens}; both must be at least 1 and at "
                 f"most {INT32_MAX}"
             )
-        if implementation is not None and implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation is {implementation!r}; choose one of {', '.join(IMPLEMENTATIONS)}"
-            )
-        if table_optimizer not in TABLE_OPTIMIZERS:
-            raise ValueError(
-                f"table_optimizer is {table_optimizer!r}; choose one of "
-                f"{', '.join(TABLE_OPTIMIZERS)}"
-            )
-        if table_dtype not in (None, *TABLE_DTYPES):
-            raise ValueError(
-                f"table_dtype is {table_dtype!r}; choose one of {', '.join(TABLE_DTYPES)}"
-            )
+        _check_choice("implementation", implementation or "gather", IMPLEMENTATIONS)
+        _check_choice("table_optimizer", table_optimizer, TABLE_OPTIMIZERS)
+        _check_choice("table_dtype", table_dtype or "float32", TABLE_DTYPES)
+        if self.compute_dtype == "float64":
+            implementation = implementation or "gather"
+            if implementation == "native" or table_dtype is not None:
+                raise ValueError(
+                    f"{self.name} computes in float64, which {implementation} with table_dtype="
+                    f"{table_dtype!r} does not; choose gather or dense, and leave table_dtype out"
+                )
         self.units = units
         self.num_tokens = num_tokens
         self.implementation = implementation
@@ -244,6 +234,9 @@ class MultiHotDense(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
         self.table_optimizer = table_optimizer
         self.table_dtype = table_dtype
 
@@ -256,12 +249,17 @@ class MultiHotDense(keras.layers.Layer):
             dtype=self.table_dtype,
             initializer=in_blocks(self.kernel_initializer),
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
-        self.bias = (
-            self.add_weight(name="bias", shape=(self.units,), initializer=self.bias_initializer)
-            if self.use_bias
-            else None
-        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """[B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
@@ -273,7 +271,8 @@ class MultiHotDense(keras.layers.Layer):
         splits = id(inputs["row_splits"])
         weights = inputs.get("weights")
         kernel = tf.convert_to_tensor(self.kernel)
-        operands = (inputs["values"], inputs["row_splits"])
+        values = around.values.get(id(inputs["values"]), inputs["values"])
+        operands = (values, inputs["row_splits"])
         options: dict[str, Any] = {
             "implementation": implementation,
             "unique": self.unique or id(inputs["values"]) in around.unique,
@@ -282,7 +281,8 @@ class MultiHotDense(keras.layers.Layer):
             "among": around.among.get(identity(inputs)),
         }
         path = self.kernel.path
-        sets = {**dict.fromkeys(_OPTIONAL), **inputs, "unique": options["unique"]}
+        own = {**inputs, "values": values, "unique": options["unique"]}
+        sets = {**dict.fromkeys(_OPTIONAL), **own}
         if path in around.tables:  # of 16 bits, it does not round the products
             options["dtype"] = tf.float32
         if around.padded:
@@ -303,7 +303,8 @@ class MultiHotDense(keras.layers.Layer):
         else:
             kernel = kernel if path in around.tables else tf.cast(kernel, self.compute_dtype)
             calls = around.products
-            if calls is None or path in around.tables or not calls.pays(self, inputs):
+            by_tape = calls is None or path in around.tables or kernel.dtype == tf.float64
+            if calls is None or by_tape or not calls.pays(self, inputs):
                 outputs = multi_hot_dense(kernel, *operands, **options)
             else:
                 products = multi_hot_dense(tf.stop_gradient(kernel), *operands, **options)
@@ -315,10 +316,13 @@ class MultiHotDense(keras.layers.Layer):
         return self.activation(outputs)
 
     def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
-        """What `call` will return, [B, H] in the compute dtype, while a model is put together."""
+        """What `call` will return while a model is put together: [B, H] in the compute dtype, or in
+        that of an activation layer of another policy."""
         _check_inputs(self, inputs)
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
-        return keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
+        spec = keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
+        own = getattr(self.activation, "compute_output_spec", None)  # a layer's
+        return own(spec) if own else spec
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
         """(B, H); B is None where the length of `row_splits` is."""
@@ -338,9 +342,17 @@ class MultiHotDense(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }
+
+
+def _check_choice(name: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise ValueError(f"{name} is {given!r}; choose one of {', '.join(known)}")
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
@@ -352,8 +364,8 @@ def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
     """Checks the layer's inputs, be they tensors, arrays or Keras's symbolic tensors.
 
     Raises:
-        ValueError: when one is missing or of another type; narrowing ids silently could turn one
-            into another.
+        ValueError: when one is missing, has another type or several axes; narrowing ids silently
+            could turn one into another.
     """
     if not isinstance(inputs, dict) or set(inputs) | _OPTIONAL != set(_DTYPES):
         given = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
@@ -369,4 +381,10 @@ def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
             raise ValueError(
                 f"{layer.name} was given {name} of type {dtype}; it takes {' or '.join(allowed)}: "
                 "cast numbers that are known to fit"
+            )
+        shape = tf.TensorShape(inputs[name].shape)
+        if shape.rank not in (None, 1):
+            raise ValueError(
+                f"{layer.name} was given {name} of shape {shape}; it takes one axis: make inputs "
+                f"by keras.Input(shape=(), dtype={dtype!r}, name={name!r})"
             )

@@ -60,14 +60,7 @@ def build_model(
             _numbered_anew(),
             within_memory(budget, trained=getattr(model, "trains_all", False)),
         ):
-            outputs = model(inputs)
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"the model cannot be called with the inputs of {examples.name}, "
-            f"{described_inputs(inputs)}: {error}"
-        ) from error
+            outputs = called(model, inputs, examples)
     finally:
         keras.config.set_dtype_policy(policy)
         random.setstate(chance)
@@ -76,6 +69,23 @@ def build_model(
     _check_uses_weights(inputs, examples)
     name = getattr(model, "__name__", "model").strip("<>")
     return keras.Model(inputs, outputs, name=name)
+
+
+def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
+    """What a model, or a method of it, makes of what `model_inputs` names.
+
+    Raises:
+        InputError: when it cannot be called with them.
+    """
+    try:
+        return model(inputs)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"the model cannot be called with the inputs of {examples.name}, "
+            f"{described_inputs(inputs)}: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -201,7 +201,7 @@ def starting_rows(run: RunStart) -> Rows:
         (
             "data set",
             f"{data.name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
-            f"{data.num_classes} classes",
+            f"{data.num_classes} {'targets' if run.task.name == 'regression' else 'classes'}",
         ),
         (
             "token ids",

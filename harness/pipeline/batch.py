@@ -384,3 +384,23 @@ def _share(
     weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)
     return Share(inputs, rowids, labels, weights, among)
+
+
+def share_of(columns: Columns, padding: int, implementation: str) -> Share:
+    """A batch of some rows for one device, with so many positions behind the ids."""
+
+    def padded(array: Any) -> Any:
+        return tf.constant(np.pad(array, (0, padding))[None])
+
+    ragged = columns.ragged
+    batches = StreamBatches(
+        ragged={
+            name: Ragged(padded(sets.values.astype(np.int32)), tf.constant(sets.row_splits[None]))
+            for name, sets in ragged.items()
+        },
+        dense={name: tf.constant(array[None]) for name, array in columns.dense.items()},
+        id_weights={n: padded(s.weights) for n, s in ragged.items() if s.weights is not None},
+    )
+    capacity = tuple(sets.nnz + padding for sets in ragged.values())
+    read = batches.reader(tf.constant(0), 1, capacity=capacity, implementation=implementation)
+    return read(tf.constant(0)).within(batches.num_rows, 1, 0)

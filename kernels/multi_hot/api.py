@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from kernels.multi_hot import dense, registry
 from kernels.multi_hot.registry import Batches, Implementation, Problem, Product
-from kernels.multi_hot.segments import find_entries
+from kernels.multi_hot.segments import find_entries, for_sums
 from kernels.multi_hot.touched import Touched
 
 Tensor = Any
 
-_FLOATS = (tf.float32, tf.bfloat16, tf.float16)
+_FLOATS = (tf.float32, tf.bfloat16, tf.float16, tf.float64)
 
 
 def multi_hot_dense(
@@ -37,10 +37,10 @@ def multi_hot_dense(
     id that a row holds twice counts once. With weights, each summand is multiplied by the sum of
     the weights that row b gives to id j, so that repeated ids add up. Differentiable with respect
     to `table` and `weights`; works eagerly, in tf.function and under jit_compile. All sums
-    accumulate in float32.
+    accumulate in float32; those of a float64 table in float64.
 
     Args:
-      table: [V, H] float32, bfloat16 or float16, of a static shape.
+      table: [V, H] float32, bfloat16, float16 or float64, of a static shape.
       values: [N] int32 (or uint16) token ids in [0, V). Values from `row_splits[-1]` on are
         ignored, whatever they are.
       row_splits: [B + 1] int32 or int64, from 0, never decreasing, ending at or before N.
@@ -62,8 +62,9 @@ def multi_hot_dense(
       `value_rowids`, in the row that holds the wrong id.
 
     Raises:
-      ValueError: wrong types or shapes, or an unknown implementation; its subclass
-        UnavailableError where the implementation cannot be used on this machine.
+      ValueError: wrong types or shapes, an unknown implementation, or `native` with a float64
+        table; its subclass UnavailableError where the implementation cannot be used on this
+        machine.
       tf.errors.InvalidArgumentError: wrong splits or ids; in compiled programs only `native`.
     """
     table = tf.convert_to_tensor(table)
@@ -73,10 +74,14 @@ def multi_hot_dense(
             f"the table must be [num_tokens, units], known and not empty; got shape {table.shape}"
         )
     _check_dtype(table.dtype)
+    if table.dtype == tf.float64 and implementation == "native":
+        raise ValueError("native does not compute in float64: choose gather or dense")
     dtype = _check_dtype(dtype or table.dtype)
     product, problem = _checked(
         values, row_splits, table.shape[0], implementation, unique, weights, value_rowids
     )
+    if problem.weights is not None:
+        problem = problem._replace(weights=tf.cast(problem.weights, for_sums(table).dtype))
     problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
     return _differentiable(product, table, problem, dtype)
 
@@ -247,9 +252,9 @@ def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: An
 
 
 def _weights_gradient(table: Tensor, dy: Tensor, problem: Problem) -> Tensor:
-    """Return [N] float32: the product of each entry's row of the table and its row of dy."""
+    """Return [N]: the product of each entry's row of the table and its row of dy."""
     entries = find_entries(problem, drop_repeated=False)
-    table, dy = tf.cast(table, tf.float32), tf.pad(tf.cast(dy, tf.float32), [[0, 1], [0, 0]])
+    table, dy = for_sums(table), tf.pad(tf.cast(dy, for_sums(table).dtype), [[0, 1], [0, 0]])
     products = tf.gather(table, entries.ids) * tf.gather(dy, entries.rows)
     return tf.where(entries.counts, tf.reduce_sum(products, axis=1), 0.0)
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.registry import Problem, Product
-from kernels.multi_hot.segments import Entries, find_entries, poison
+from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
 
 Tensor = Any
 
@@ -19,11 +19,11 @@ _MAX_MATRIX_ELEMENTS = 2**27
 """Above half a GiB of float32, `auto` does not consider it."""
 
 
-# Low-precision operands with float32 sums: TensorFlow has this matmul only under XLA, so it is
+# 16-bit operands with float32 sums: TensorFlow has this matmul only under XLA, so it is
 # compiled wherever it is called from.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _matmul_float32(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
-    return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=tf.float32, adj_x=transpose_a)
+def _matmul(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
+    return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=for_sums(a).dtype, adj_x=transpose_a)
 
 
 # XLA drops what is scattered outside of the matrix; TensorFlow's own kernel refuses it.
@@ -39,8 +39,8 @@ def _scatter_add(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
 
 
 def index(problem: Problem) -> Tensor:
-    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in float32, since
-    rounding them would not be rounding once."""
+    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in that of the sums,
+    since rounding them would not be rounding once."""
     if problem.weights is not None:
         return _weighted_index(problem)
     # Writing a 1 twice is writing it once, so repeated ids need no search here.
@@ -62,13 +62,13 @@ def index(problem: Problem) -> Tensor:
 
 def _weighted_index(problem: Problem) -> Tensor:
     entries = find_entries(problem, drop_repeated=False)
-    V, weights = problem.num_tokens, entries.weights
+    V, weights = problem.num_tokens, for_sums(entries.weights)
     if entries.rows_given:
         cells = tf.stack([entries.rows, entries.ids], axis=1)
-        empty = tf.zeros([entries.num_rows, V])
+        empty = tf.zeros([entries.num_rows, V], weights.dtype)
         return _scatter_add(empty, cells, poison(weights, entries.valid))
     cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
-    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V]), entries.valid)
+    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], weights.dtype), entries.valid)
     filled = tf.tensor_scatter_nd_add(empty, cells, tf.where(entries.counts, weights, 0.0))
     return _with_rows(filled, problem, entries)
 
@@ -81,12 +81,12 @@ def _with_rows(matrix: Tensor, problem: Problem, entries: Entries) -> Tensor:
 
 
 def _forward(table: Tensor, matrix: Tensor) -> Tensor:
-    sums = _matmul_float32(matrix, tf.cast(table, matrix.dtype), transpose_a=False)
+    sums = _matmul(matrix, tf.cast(table, matrix.dtype), transpose_a=False)
     return poison(sums, tf.math.is_finite(sums))
 
 
 def _backward(dy: Tensor, matrix: Tensor) -> Tensor:
-    sums = _matmul_float32(matrix, tf.cast(dy, matrix.dtype), transpose_a=True)
+    sums = _matmul(matrix, tf.cast(dy, matrix.dtype), transpose_a=True)
     return tf.cast(sums, dy.dtype)
 
 

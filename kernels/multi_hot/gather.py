@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.registry import Problem, Product
-from kernels.multi_hot.segments import Entries, find_entries, poison
+from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
 
 Tensor = Any
 
@@ -24,7 +24,7 @@ def _index(problem: Problem) -> Entries:
 
 
 def _forward(table: Tensor, entries: Entries) -> Tensor:
-    picked = _weighted(tf.cast(tf.gather(table, entries.ids), tf.float32), entries)
+    picked = _weighted(for_sums(tf.gather(table, entries.ids)), entries)
     if entries.rows_given:
         picked = poison(tf.where(entries.counts[:, None], picked, 0.0), entries.valid[:, None])
         sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
@@ -37,7 +37,7 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
 
 
 def _backward(dy: Tensor, entries: Entries) -> Tensor:
-    dy_dtype, dy = dy.dtype, tf.cast(dy, tf.float32)
+    dy_dtype, dy = dy.dtype, for_sums(dy)
     if not entries.rows_given:  # else the wrong entry's row is NaN in `_forward`
         dy = poison(dy, entries.valid)
     # One row more, so that there is one to read for entries behind the last row.

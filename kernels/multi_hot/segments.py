@@ -66,6 +66,11 @@ def poison(tensor: Tensor, valid: Tensor) -> Tensor:
     return tf.where(valid, tensor, tf.constant(float("nan"), tensor.dtype))
 
 
+def for_sums(tensor: Tensor) -> Tensor:
+    """Return `tensor` in the type that its elements are added in: float32, or float64 as it is."""
+    return tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)
+
+
 def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
     """Return the row of each position of several `values` buffers.
 

@@ -149,7 +149,7 @@ def test_a_refused_fit_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("examples", "task", "message"),
     [
-        (lambda: with_(np.linspace(0, 100, 100)), "auto", "101 classes.*binary"),
+        (lambda: with_(np.linspace(0, 100, 100)), "binary", "101 classes.*binary"),
         (lambda: with_(np.arange(100) % 3), "binary", "3 classes.*binary"),
     ],
 )

@@ -31,8 +31,14 @@ def ragged(*sets: list[int], num_tokens: int = 4) -> RaggedSets:
     )
 
 
+def numbered(labels: list[float]) -> RaggedSets:
+    splits = np.arange(len(labels) + 1)
+    return RaggedSets(values=splits[1:], row_splits=splits, labels=np.array(labels), num_tokens=9)
+
+
 def settled(kind: str, num_classes: int = 2, **task: Any) -> SettledTask:
     labels: dict[str, Any] = {
+        "regression": np.linspace(-3, 5, 4 * num_classes).reshape(4, -1),
         "binary": np.arange(2),
         "multi_class": np.arange(num_classes),
         "multi_label": np.eye(num_classes, dtype=np.int32),
@@ -47,10 +53,17 @@ def settled(kind: str, num_classes: int = 2, **task: Any) -> SettledTask:
         (rows(np.array([0, 0])), "binary", 2, 1, "2 classes"),
         (rows(np.array([[0], [1]])), "binary", 2, 1, "2 classes"),
         (rows(np.array([0.0, 0.25])), "binary", 2, 1, "between 0 and 1"),
+        (rows(np.array([0.0, 1.0])), "binary", 2, 1, "2 classes"),
         (rows(np.array([0, 4, 1])), "multi_class", 5, 5, "5 classes"),
+        (rows(np.array([1.0, 5.0, 2.0])), "multi_class", 6, 6, "6 classes"),
         (rows(np.array([0, 1]), num_classes=3), "multi_class", 3, 3, "3 classes"),
         (rows(np.array([[0, 1, 0], [1, 1, 0]])), "multi_label", 3, 3, "[rows, 3]"),
+        (rows(np.array([[0, 0.2], [1, 0.8]])), "multi_label", 2, 2, "[rows, 2]"),
         (rows(ragged([1, 3], [])), "multi_label", 4, 4, "sets of class numbers"),
+        (rows(np.array([0.5, 3.2])), "regression", 1, 1, "numbers from 0.5 to 3.2"),
+        (rows(np.array([[-0.5], [0.2]])), "regression", 1, 1, "numbers from -0.5 to 0.2"),
+        (rows(np.array([[2.0, 0.0], [1.0, 3.0]])), "regression", 2, 2, "numbers from 0 to 3"),
+        (Examples.of(numbered([0.5, 3.0, -1.5])), "regression", 1, 1, "numbers from -1.5 to 3"),
     ],
 )
 def test_auto_looks_at_the_labels(
@@ -59,8 +72,10 @@ def test_auto_looks_at_the_labels(
     task = Task().settled(examples)
     assert (task.kind, task.num_classes, task.num_outputs) == (kind, num_classes, num_outputs)
     assert why in task.why
-    assert task.head == ("softmax" if kind == "multi_class" else "sigmoid")
-    assert (task.metric_names, task.with_accuracy, task.stateful) == (("accuracy",), True, ())
+    heads = {"multi_class": "softmax", "regression": "linear"}
+    assert task.head == heads.get(kind, "sigmoid")
+    assert task.metric_names == (("mae",) if kind == "regression" else ("accuracy",))
+    assert task.with_accuracy == (not task.stateful) == (kind != "regression")
     assert Task(task.kind).settled(examples).why == "asked for"
 
 
@@ -235,7 +250,7 @@ def test_metrics_are_keras_own_over_real_rows(kind: str) -> None:
 def test_metrics_keep_their_names_however_many_were_made() -> None:
     for _ in range(2):
         task = settled("binary", metrics=["accuracy", "AUC", "Precision", "binary_accuracy"])
-        assert task.metric_names == ("accuracy", "auc", "precision", "binary_accuracy")
+        assert task.metric_names == ("accuracy", "AUC", "Precision", "binary_accuracy")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +263,20 @@ def test_metrics_keep_their_names_however_many_were_made() -> None:
             lambda: settled("binary", loss=keras.losses.Hinge(reduction="sum")),
             "reduction 'sum'.*give reduction='sum_over_batch_size'",
         ),
-        (lambda: settled("binary", loss="dice"), "loss 'dice' cannot be .*one number for all rows"),
+        (
+            lambda: settled("multi_label", 3, loss=lambda y, p: keras.ops.mean(p, axis=0)),
+            "loss '<lambda>' cannot be computed for .*3 classes.*: it gives 3 numbers for 4 rows",
+        ),
+        (
+            lambda: settled("binary", loss="dice").check_devices(2),
+            "'dice' is one number for a batch, which 2 devices divide; set replicas=1",
+        ),
+        (lambda: settled("regression", metrics=["accuracy"]), "a regression has no accuracy"),
+        (lambda: settled("regression", class_weight="balanced"), "not for regression; leave it"),
         (lambda: settled("binary", metrics=["acc_uracy"]), "metric 'acc_uracy': Keras has none"),
         (lambda: settled("binary", metrics=[3]), r"metric 3 is no keras\.metrics\.Metric"),
         (
-            lambda: settled("binary", metrics=["AUC", "auc"]),
+            lambda: settled("binary", metrics=["auc", keras.metrics.AUC(name="auc")]),
             "a metric is called 'auc', a name that",
         ),
         (
@@ -290,9 +314,10 @@ def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], messa
 @pytest.mark.parametrize(
     ("task", "labels", "shown"),
     [
-        (settled, np.array([0, 1, 2]), r"int64 \[3\] of 3 classes, but the task is binary with 2"),
-        (settled, np.array([[0, 1]]), r"int64 \[1, 2\] of 2 classes.*give labels \[rows\]"),
-        (settled, ragged([1]), r"ragged \[1, 4\] of 4 classes, but the task is binary"),
+        (settled, np.array([0, 1, 2]), r"int64 \[3\] from 0 to 2, but the task is binary with 2"),
+        (settled, np.array([[0, 1]]), r"int64 \[1, 2\] from 0 to 1.*give labels \[rows\]"),
+        (settled, np.array([-1.0, 1.0]), r"float64 \[2\] from -1.0 to 1.0.*from 0 to 1"),
+        (settled, ragged([1]), r"sets of 4 classes, but the task is binary"),
         (
             lambda kind: settled("multi_class", 3),
             np.array([0.5, 1.0]),
@@ -301,9 +326,14 @@ def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], messa
         (
             lambda kind: settled("multi_label", 3),
             np.array([0, 1]),
-            r"int64 \[2\].*multi_label with 3 classes.*give labels \[rows, classes\]",
+            r"int64 \[2\].*multi_label with 3 classes.*give labels \[rows, 3\] from 0 to 1",
         ),
-        (lambda kind: settled("multi_label", 3), ragged([1]), r"ragged \[1, 4\] of 4 classes"),
+        (lambda kind: settled("multi_label", 3), ragged([1]), "sets of 4 classes"),
+        (
+            lambda kind: settled("regression", 3),
+            np.array([0.5, 1.0]),
+            r"float64 \[2\].*regression with 3 targets.*give labels \[rows, 3\]",
+        ),
     ],
 )
 def test_labels_of_another_task_are_refused(

@@ -1,7 +1,9 @@
 """The trainer, as a user drives it: fit, fit again, resume, evaluate, predict, save, export."""
 
 import dataclasses
+import inspect
 import json
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -322,3 +324,52 @@ def test_labels_between_classes_are_not_measured() -> None:
         own.measure(soft)
     ones = dataclasses.replace(rows, labels=np.ones(60, int), num_classes=2)
     assert "roc_auc" not in own.measure(ones).figures()
+
+
+def test_help_and_reprs_fit_a_notebook() -> None:
+    shown = pydoc.plain(pydoc.render_doc(harness.Trainer))
+    for field in dataclasses.fields(harness.Settings):
+        assert f"{field.name}: " in shown
+        assert f"= {field.default!r}\n" in shown.replace('"', "'")
+    assert "Rows per optimizer step, over all replicas." in shown
+    signature = inspect.signature(harness.Trainer.fit)
+    assert signature.parameters["telemetry_hz"].default == harness.RunOptions().telemetry_hz
+    assert dir(harness) == sorted(harness.__all__)
+
+    rows = single()
+    trainer = harness.Trainer(small, batch_size=30, implementation="gather")
+    trainer.fit(rows, test=rows, verbose=False)
+    examples = harness.Examples.of(rows)
+    things = [trainer, rows, examples, trainer.last, trainer.measure(rows)]
+    things.append(harness.Dataset(train=rows, test=rows, name="own"))
+    assert repr(trainer) == "<harness.Trainer of small, step 11>"
+    assert repr(rows) == f"<harness.RaggedSets 'single': 330 rows, {rows.nnz:,} ids below 200>"
+    for thing in things:
+        assert len(repr(thing)) < 250, repr(thing)
+        assert "\n" not in repr(thing)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(policy: str, tmp_path: Path) -> None:
+    """Also when the run is resumed; what is asked for by name stands."""
+    rows = single()
+
+    def fitted(**settings: Any) -> harness.Trainer:
+        trainer = harness.Trainer(small, batch_size=30, implementation="gather", **settings)
+        trainer.fit(
+            rows, epochs=2 if settings else 1, run_dir=tmp_path, resume="auto",
+            verbose=False, precision_watch=0,
+        )  # fmt: skip
+        return trainer
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        trainer = fitted()
+        assert trainer.model.layers[-1].dtype_policy.name == policy
+        assert trainer.last is not None
+        why = trainer.last.start.choices["precision"].why
+        assert why == "as keras.config.set_dtype_policy says"
+        resumed = fitted(seed=0)
+        assert (resumed.step, resumed.model.layers[-1].dtype_policy.name) == (22, policy)
+    finally:
+        keras.config.set_dtype_policy("float32")

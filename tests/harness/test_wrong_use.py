@@ -35,7 +35,7 @@ def model(units: int = 1, tokens: int = TOKENS) -> Callable[[Any], Any]:
     return small
 
 
-def fit(trained: Any, train: Any, **arguments: Any) -> None:
+def fit(trained: Any, train: Any = None, **arguments: Any) -> None:
     own = harness.Trainer(trained, batch_size=20, implementation="gather")
     try:
         own.fit(train, verbose=False, **arguments)
@@ -66,6 +66,22 @@ def peeking(inputs: Any) -> Any:
     return keras.layers.Dense(1)(x)
 
 
+def unpooled(inputs: Any) -> Any:
+    return keras.layers.Dense(1)(keras.layers.Embedding(TOKENS, 2)(inputs["values"]))
+
+
+def of_texts() -> keras.Model:
+    text = keras.Input(shape=(1,), dtype="string", name="text")
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_mode="multi_hot")
+    return keras.Model(text, keras.layers.Dense(1)(words(text)))
+
+
+def hashing(inputs: Any) -> Any:
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"], output_mode="multi_hot")
+    texts = keras.layers.Lambda(lambda splits: tf.strings.as_string(splits[1:]))
+    return keras.layers.Dense(1)(words(texts(inputs["row_splits"])))
+
+
 def broken(inputs: Any) -> Any:
     return keras.layers.Dense(1)(harness.MultiHotDense(4, TOKENS)(inputs["words"]))
 
@@ -82,17 +98,47 @@ SEVERAL = {"words": TOKENS}
             lambda: harness.Trainer(model(), task="multi_label", batch_size=20).fit(rows()),
             "labels of rows.*multi_label",
         ),
-        (lambda: rows(tokens=50, labels=np.full(60, 0.5)), "not a whole number"),
+        (
+            lambda: fit(model(1), rows(labels=np.arange(60.0))),
+            "wants .rows, 60.*'regression' if labels are no classes",
+        ),
+        (
+            lambda: harness.Trainer(model(), task="regression", batch_size=20).measure(rows()),
+            "R2Score",
+        ),
         (lambda: fit(model(tokens=40), rows()), "ids below 50.*those below 40.*num_tokens=50"),
         (lambda: rows(0), r"rows|row"),
         (lambda: fit(model(), rows(10)), "batch.*20.*10 rows"),
         (lambda: fit(peeking, rows()), "layer 'peeking' cannot be compiled"),
         (lambda: fit(broken, rows()), "cannot be called with the inputs of rows"),
+        (lambda: fit(unpooled, rows()), r"outputs of shape \[\d+, 1\] for 20 rows; give one for"),
+        (lambda: fit(of_texts(), rows()), "cannot be called with the inputs of rows, .*'text'"),
+        (lambda: fit(hashing, rows()), "cannot be compiled: .*No registered.*on numbers"),
         (lambda: fit(model(), np.zeros([3, 4])), "ndarray; give harness.RaggedSets"),
+        (lambda: fit(model(), None), "NoneType; give harness.RaggedSets"),
+        (lambda: fit(model(), rows(), validation_data=rows()), "validation_data; .*validation of"),
+        (lambda: fit(model(), rows(), batch_size=3), "fit has no .*batch_size; .*harness.Trainer"),
+        (lambda: fit(model(), x=1, y=1), r"fit has no setting x; give rows as Examples\(inputs="),
+        (lambda: fit(model(), rows(), sample_weight=1), r"sample_weight; .*weights=\.\.\."),
+        (
+            lambda: fit(model(), rows(), bacth=1),
+            "fit has no setting bacth; .*callbacks.* validation",
+        ),
+        (lambda: harness.Trainer(model(), loss="mse"), "Trainer has no setting loss.*harness.Task"),
+        (lambda: harness.Trainer(model(), learning_rate=1), "optimizer=keras.optimizers.Adam"),
+        (lambda: harness.Trainer(model()).evaluate(rows(), verbose=0), "evaluate .*verbose; only"),
+        (
+            lambda: harness.Trainer(model()).predict(rows(), batch_size=5),
+            "predict .*batch_size; it",
+        ),
+        (
+            lambda: fit(model(), rows(), histograms=3, tensorboard="off"),
+            "^histograms is 3, but tensorboard is off",
+        ),
         (lambda: fit(model(), rows(), epochs=0), "epochs is 0"),
         (lambda: fit(model(), rows(), on_nam="stop"), "no setting on_nam.*on_nan"),
         (lambda: harness.Trainer(model(), batchsize=3), "no setting batchsize.*batch_size"),
-        (lambda: harness.Trainer(model(), batch_size=0), "batch-size is 0"),
+        (lambda: harness.Trainer(model(), batch_size=0), "batch_size is 0"),
         (lambda: harness.Trainer(3), "model is int"),
         (lambda: harness.Trainer(model(), optimizer="adamm"), "adamm"),
         (

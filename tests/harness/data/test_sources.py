@@ -115,7 +115,7 @@ def test_a_saved_data_set_keeps_its_split_and_its_words(
     assert again.vocabulary is not None
     assert again.vocabulary.encode("bad, good").tolist() == [1, 5, 4]
     assert str(tmp_path / "saved" / "vocabulary.json") in again.vocabulary_note
-    with pytest.raises(InputError, match="Leave out --validation-split"):
+    with pytest.raises(InputError, match="Leave out validation_split"):
         load(path, imdb=SMALL_NPZ, validation_split=0.5).save(tmp_path / "other")
 
 
@@ -166,13 +166,13 @@ def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: P
         rows = [part.take(np.flatnonzero(part.labels == label)) for part in dataset.parts]
         of_class = whole.take(np.flatnonzero(whole.labels == label)).values.tolist()
         assert rows[0].values.tolist() + rows[2].values.tolist() == of_class
-    with pytest.raises(InputError, match="--validation-rows is 'first'; choose random or last"):
+    with pytest.raises(InputError, match="validation_rows is 'first'; choose random or last"):
         load(sorted_folder, validation_split=0.1, validation_rows="first")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> None:
-    with pytest.raises(InputError, match=f"--validation-split is {share}; choose from 0 to less"):
+    with pytest.raises(InputError, match=f"validation_split is {share}; choose from 0 to less"):
         load("synthetic", validation_split=share)
 
 
@@ -234,7 +234,7 @@ def test_a_single_row_cannot_be_held_out() -> None:
 def test_options_that_do_not_apply_to_the_synthetic_corpus(
     options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=f"{message} to --data synthetic. Leave them out."):
+    with pytest.raises(InputError, match=f"{message} to data synthetic. Leave them out."):
         load("synthetic", synthetic=SMALL, **options)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from harness.data.ragged import RaggedSets
 from harness.engine.optimizer import copy_of, kept_bytes, recipe_of
 from harness.errors import InputError
+from harness.model.layers import MultiHotDense
 from tests.harness.engine.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
 
@@ -121,6 +123,80 @@ def test_the_learning_rate_rises_and_then_follows_its_schedule(
         np.testing.assert_allclose([rate(s) for s in range(5)], 2 * np.arange(1, 6) / 6, rtol=1e-6)
         for step, share in rates.items():
             np.testing.assert_allclose(rate(step), 2 * share, atol=1e-6)
+
+
+class Scaled(keras.optimizers.Optimizer):
+    """A user's own, whose config lacks what it was made with."""
+
+    def __init__(self, scale: float, **others: Any) -> None:
+        super().__init__(**others)
+        self.scale = scale
+        self.seen = keras.Variable(2.0, trainable=False, name="seen")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.assign_sub(variable, learning_rate * self.scale * gradient)
+
+
+def test_a_copy_does_what_was_set_on_the_original() -> None:
+    scaled = Scaled(3.0, learning_rate=0.5)
+    scaled.seen.assign(7.0)
+    scaled.iterations.assign(4)
+    made = copy_of(scaled)
+    made.seen.assign_add(1.0)
+    assert (made.scale, float(scaled.seen), float(made.seen)) == (3.0, 7.0, 8.0)
+    assert int(made.iterations) == 4
+    adam = keras.optimizers.AdamW()
+    adam.learning_rate, adam.beta_1 = 0.25, 0.5
+    adam.exclude_from_weight_decay(var_names=["bias"])
+    made = copy_of(adam)
+    assert (float(made.learning_rate), made.beta_1) == (0.25, 0.5)
+    assert made._exclude_from_weight_decay_pattern == adam._exclude_from_weight_decay_pattern
+    made.build([keras.Variable(1.0)])
+    assert not adam.built
+
+
+def excluding(**what: Any) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=5.0)
+    optimizer.exclude_from_weight_decay(**what)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda _: excluding(var_names=["bias", "kernel"]),
+        lambda model: excluding(var_list=[model.layers[-1].kernel]),
+        lambda _: keras.optimizers.Muon(1e-2, exclude_layers=["dense_1", "products"]),
+        lambda _: Scaled(3.0, learning_rate=0.1),
+        lambda _: keras.optimizers.Ftrl(0.1),
+    ],
+    ids=["names", "variables", "layers", "own", "ftrl"],
+)
+def test_an_optimizer_sees_the_models_variables(make: Any, sets: RaggedSets) -> None:
+    """Weights without a gradient are left alone, even by weight decay."""
+    inputs = {n: keras.Input((), dtype="int32", name=n) for n in ("values", "row_splits")}
+    x = MultiHotDense(6, sets.num_tokens, activation="gelu", name="products")(inputs)
+    x = keras.layers.Dense(4, activation="gelu", name="dense_1")(x)
+    unused = keras.layers.Dense(3, name="unused")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x) + 0 * keras.ops.sum(unused * 0))
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    rows = sets.num_rows
+    trainer = harness.Trainer(model, optimizer=make(model), batch_size=rows)
+    trainer.fit(sets, epochs=3, verbose=False)
+    twin.compile(make(twin), keras.losses.BinaryCrossentropy(from_logits=True))
+    batch = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
+    for _ in range(3):
+        twin.train_on_batch(tf.nest.map_structure(tf.constant, batch), sets.labels[:, None])
+    for own, expected in zip(trainer.model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:
+    optimizer = keras.optimizers.SGD()
+    optimizer.build([keras.Variable(1.0)])
+    with pytest.raises(InputError, match=r"'sgd.*' belongs to .* another model.*give a new one"):
+        harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
 
 
 def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:

@@ -1,5 +1,6 @@
 """Tables of which a step updates only the touched rows, in whole training steps."""
 
+import re
 import secrets
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from harness.errors import InputError
 from harness.loop import Steps
 from harness.model.layers import MultiHotDense
 from harness.records import Observer, Window
+from harness.task import Task
 from kernels.multi_hot import ROW_OPTIMIZERS
 from kernels.multi_hot.native.build import find_compiler
 
@@ -227,8 +229,9 @@ def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
             "betas between 0 and 1, not 0 and 0.999",
         ),
         ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_constraint": "non_neg"}, "constraint"),
     ],
-    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer"],
+    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer", "constraint"],
 )
 def test_what_cannot_be_had_is_refused(
     how: Any, optimizer: Any, options: Any, message: str
@@ -237,7 +240,7 @@ def test_what_cannot_be_had_is_refused(
     trainer = harness.Trainer(
         lambda inputs: network(inputs, **options), optimizer=optimizer, batch_size=40, **settings
     )
-    with pytest.raises(InputError, match=f"--table-optimizer.*{message}.*dense"):
+    with pytest.raises(InputError, match=f"table_optimizer.*{message}.*dense"):
         trainer.steps(drawn())
 
 
@@ -267,7 +270,7 @@ def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
     loaded = harness.Trainer(keras.models.load_model(tmp_path / "own.keras"), batch_size=40)
     np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-5, atol=1e-5)
     for name in ("dense", "exact_adam"):
-        with pytest.raises(InputError, match=r"table.* bfloat16.*set --table-optimizer"):
+        with pytest.raises(InputError, match=r"table.* bfloat16.*set table_optimizer="):
             harness.Trainer(
                 partial(network, table_dtype="bfloat16"), table_optimizer=name, batch_size=40
             ).steps(rows)
@@ -302,6 +305,7 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
         num_devices=4,
         train=Examples.of(rows),
         batch_size=40,
+        task=Task().settled(Examples.of(rows)),
     )
     found = choose_table_optimizer(asked, "native")
     assert found.name == "exact_adam"
@@ -323,17 +327,59 @@ def test_what_is_kept_of_a_table() -> None:
     assert kept == {"sgd": 0, "adagrad": 0, "lazy_adam": 2, "exact_adam": 2}
 
 
-def test_a_layer_that_is_called_twice_is_refused() -> None:
-    layer = MultiHotDense(4, NUM_TOKENS, table_optimizer="sgd")
+class Tied(keras.layers.Layer):
+    """Reads the table of another layer, as a gradient sees it or as none does."""
 
-    class Twice(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer, self.head = layer, keras.layers.Dense(1)
+    def __init__(self, of: MultiHotDense, *, stopped: bool = False) -> None:
+        super().__init__()
+        self.of, self.stopped = of, stopped
 
-        def call(self, inputs: Any) -> Any:
-            return self.head(self.layer(inputs) + self.layer(inputs))
+    def call(self, x: Any) -> Any:
+        kernel = tf.convert_to_tensor(self.of.kernel)[:3]
+        return tf.matmul(x, tf.stop_gradient(kernel) if self.stopped else kernel, transpose_b=True)
 
-    trainer = harness.Trainer(Twice(), batch_size=40, implementation="native")
-    with pytest.raises(InputError, match=r"twice.*dense"):
-        trainer.steps(Examples.of(drawn())).run(num_steps=1)
+
+class Penalty(keras.layers.Layer):
+    def __init__(self, of: MultiHotDense) -> None:
+        super().__init__()
+        self.of = of
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(1e-2 * keras.ops.sum(self.of.kernel**2))
+        return x
+
+
+class Sharing(MultiHotDense):
+    """Has the table of another layer."""
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel, self.bias = layer_of_sharing.kernel, layer_of_sharing.bias
+
+
+def used_twice(how: str, inputs: Any) -> Any:
+    layer = MultiHotDense(8, 2**19, name="products")
+    x = layer(inputs)
+    if how == "shared layer":
+        x = x + layer(inputs)
+    elif how == "shared table":
+        global layer_of_sharing
+        layer_of_sharing = layer
+        x = x + Sharing(8, 2**19, name="other")(inputs)
+    elif how == "added loss":
+        x = Penalty(layer)(x)
+    else:
+        x = Tied(layer, stopped=how == "stopped")(x)
+    return keras.layers.Dense(1)(x)
+
+
+@pytest.mark.parametrize("how", ["tied", "stopped", "added loss", "shared layer", "shared table"])
+def test_a_table_with_a_second_use_is_updated_as_a_whole(how: str) -> None:
+    model = partial(used_twice, how)
+    steps = harness.Trainer(model, optimizer="sgd", batch_size=40).steps(drawn())
+    found = steps.start.choices["table_optimizer"]
+    assert found.name == "dense"
+    assert ("more than once" if "shared" in how else "another way") in found.why
+    with pytest.raises(
+        InputError, match=f"the layer '(products|other)': {re.escape(found.why)}; set"
+    ):
+        harness.Trainer(model, batch_size=40, table_optimizer="sgd").steps(drawn())

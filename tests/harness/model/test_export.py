@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import harness
 from harness.data.vocabulary import Vocabulary
+from harness.model.export import export_model, head_of
 from harness.model.network import default_network
 from harness.model.text import TextEncoder
 
@@ -139,3 +140,13 @@ def test_ids_without_words_are_no_texts() -> None:
     for vocabulary in (nothing, Vocabulary(ids=IDS, num_tokens=9, tokenizer="list")):
         with pytest.raises(harness.InputError, match="takes no texts"):
             TextEncoder(vocabulary)
+
+
+def test_a_regression_serves_its_outputs(trainer: harness.Trainer, tmp_path: Path) -> None:
+    assert head_of(trainer.model, "regression") == "linear"
+    served = tmp_path / "served"
+    export_model(trainer.model, served, format="saved_model", vocabulary=VOCABULARY, head="linear")
+    found = tf.saved_model.load(served).signatures["serve_text"](tf.constant(TEXTS))
+    assert list(found) == ["outputs"]
+    expected = trainer.predict(sets_of(TEXTS))
+    np.testing.assert_allclose(found["outputs"], expected, rtol=1e-5)

@@ -286,8 +286,70 @@ def test_config_round_trip() -> None:
     np.testing.assert_array_equal(again.get_weights()[0], layer.get_weights()[0])
 
 
-def test_regularizer_adds_to_the_losses() -> None:
-    layer = MultiHotDense(3, 10, kernel_regularizer=keras.regularizers.L2(0.1))
-    layer.build(None)
-    (loss,) = layer.losses
-    np.testing.assert_allclose(loss, 0.1 * (layer.get_weights()[0] ** 2).sum(), rtol=1e-5)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_it_is_dense_over_the_multi_hot_matrix(implementation: str, dtype: str) -> None:
+    """Outputs, added losses, gradients and constraints, for every option that both have."""
+    sets = random_sets(np.random.default_rng(), rows=12, num_tokens=20)
+    matrix = reference.multi_hot(sets.values, sets.row_splits, num_tokens=20)
+    options: dict[str, Any] = {
+        "activation": "tanh",
+        "kernel_regularizer": "l2",
+        "bias_regularizer": keras.regularizers.L1(0.3),
+        "activity_regularizer": keras.regularizers.L2(0.2),
+        "kernel_constraint": keras.constraints.UnitNorm(),
+        "bias_constraint": "non_neg",
+        "dtype": dtype,
+    }
+    ours = MultiHotDense(3, 20, implementation=implementation, **options)
+    ours = MultiHotDense.from_config(ours.get_config())
+    theirs = keras.layers.Dense(3, **options)
+    ours.build(None)
+    theirs.build((None, 20))
+    randomize(ours)
+    theirs.set_weights(ours.get_weights())
+
+    def stepped(layer: Any, inputs: Any) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            outputs = layer(inputs)
+            loss = tf.reduce_sum(tf.cast(outputs, layer.variable_dtype) ** 2)
+            loss += tf.add_n([tf.cast(added, loss.dtype) for added in layer.losses])
+        variables = layer.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        keras.optimizers.SGD(0.1).apply_gradients(zip(gradients, variables, strict=True))
+        assert outputs.dtype == layer.compute_dtype
+        return [np.float64(part) for part in (outputs, loss, *gradients, *layer.get_weights())]
+
+    tolerance = {"float32": 1e-5, "float64": 1e-13}.get(dtype, 0.03)
+    ours_found, expected = stepped(ours, inputs_of(sets)), stepped(theirs, matrix)
+    for found, wanted in zip(ours_found, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, tolerance, tolerance * np.abs(wanted).max())
+    assert [w.dtype for w in ours.weights] == [w.dtype for w in theirs.weights]
+
+
+@pytest.mark.parametrize("options", [{"implementation": "native"}, {"table_dtype": "float32"}])
+def test_refuses_float64_where_it_cannot_be_had(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"in float64.*choose gather or dense, .*out"):
+        MultiHotDense(3, 10, dtype="float64", **options)
+
+
+@pytest.mark.parametrize(
+    "activation", [keras.layers.LeakyReLU, lambda: keras.layers.LeakyReLU(dtype="float16"), str]
+)
+def test_the_type_of_the_output_is_known_before(activation: Any) -> None:
+    layer = MultiHotDense(3, 10, activation=activation() or None, dtype="mixed_float16")
+    inputs = symbolic_inputs()
+    model = keras.Model(inputs, layer(inputs))
+    arrays = {"values": np.array([4], "i4"), "row_splits": np.array([0, 1], "i4")}
+    assert model.output.dtype == model(arrays).dtype
+
+
+def test_inputs_with_an_axis_of_rows_are_refused() -> None:
+    inputs = {
+        name: keras.Input(shape=(None,), dtype="int32", name=name)
+        for name in ("values", "row_splits")
+    }
+    with pytest.raises(
+        ValueError, match=r"\(None, None\); it takes one axis.*Input\(shape=\(\), d"
+    ):
+        MultiHotDense(3, 10)(inputs)

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,16 @@ from tests.harness.random_sets import random_sets
 
 Members = dict[str, bytes]
 KERNEL = "layers/dense/vars/0"
+
+
+LOADED_BY_KERAS = """
+import sys
+{imports}
+model = keras.models.load_model(sys.argv[1])
+found = [type(layer).__module__ for layer in model.layers]
+assert "harness.model.layers" in found and "harness.model.dropout" in found, found
+assert not {{"harness.trainer", "harness.engine"}} & set(sys.modules)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +169,19 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "model.keras").mkdir()
     with pytest.raises(InputError, match=r"model\.keras is not a regular file"):
         load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("imports", ["import harness, keras", "import keras, harness"])
+def test_keras_loads_what_keras_saved_once_this_package_is_imported(
+    model: keras.Model, tmp_path: Path, imports: str
+) -> None:
+    """In a fresh process; the layers are imported when they are needed."""
+    model.save(tmp_path / "model.keras")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_BY_KERAS.format(imports=imports), tmp_path / "model.keras"],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from kernels.multi_hot import (
     multi_hot_dense,
     row_gradients,
 )
+from tests.kernels.multi_hot import checks, reference
 
 FITTING: dict[str, Any] = {
     "table": np.ones([4, 2], np.float32),
@@ -29,7 +30,11 @@ FITTING: dict[str, Any] = {
             {"implementation": "quick"},
             f"unknown implementation 'quick': choose one of {', '.join(IMPLEMENTATIONS)}",
         ),
-        ({"table": np.ones([4, 2])}, "float32, bfloat16, float16; got float64"),
+        ({"table": np.ones([4, 2], int)}, "float32, bfloat16, float16, float64; got int64"),
+        (
+            {"table": np.ones([4, 2]), "implementation": "native"},
+            "native does not compute in float64: choose gather or dense",
+        ),
         ({"table": np.ones([4], np.float32)}, r"\[num_tokens, units\].*\(4,\)"),
         ({"table": np.ones([0, 2], np.float32)}, "not empty"),
         ({"table": np.ones([4, 0], np.float32)}, "not empty"),
@@ -85,6 +90,26 @@ def test_takes_a_variable_and_reaches_it_with_the_gradient() -> None:
         )
     np.testing.assert_array_equal(y, [[1, 1], [2, 2]])
     np.testing.assert_array_equal(tape.gradient(y, table), [[0, 0], [1, 1], [1, 1], [1, 1]])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("implementation", ["dense", "gather"])
+def test_a_float64_table_is_added_up_in_float64(
+    implementation: Implementation, compiled: bool, weighted: bool
+) -> None:
+    rng = np.random.default_rng()
+    ids, splits = rng.integers(0, 20, 60).astype(np.int32), np.arange(0, 61, 6, np.int32)
+    table, dy = rng.normal(size=(20, 3)), rng.normal(size=(10, 3))
+    weights = rng.normal(size=60).astype(np.float32) if weighted else None
+    compute = checks.compiled if compiled else checks.value_and_gradient
+    y, dw = compute(
+        implementation, False, tf.constant(table), ids, splits, tf.constant(dy), weights=weights
+    )
+    matrix = reference.multi_hot(ids, splits, num_tokens=20, weights=weights)
+    assert (y.dtype, dw.dtype) == (tf.float64, tf.float64)
+    np.testing.assert_allclose(y, matrix @ table, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(dw, matrix.T @ dy, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -130,9 +130,9 @@ def test_what_is_wrong_is_counted_and_told(
         ([("a", "x"), ("b", "x"), ("c", "x")], {}, "the class x alone to train on"),
         ([("a", "x"), ("b", "y")], {"text_column": "t"}, "no column t"),
         ([("a", "x"), ("b", "y")], {"label_column": ""}, "has no labels"),
-        ([("a", "x"), ("b", "y")], {"hash_bits": 40}, "--hash-bits is 40"),
+        ([("a", "x"), ("b", "y")], {"hash_bits": 40}, "hash_bits is 40"),
         ([("a", "x"), ("b", "y")], {"hash_bits": 4, "num_tokens": 9}, "keeps no list of words"),
-        ([("a", "x"), ("b", "y")], {"test_split": 1.0}, "--test-split is 1.0"),
+        ([("a", "x"), ("b", "y")], {"test_split": 1.0}, "test_split is 1.0"),
         ([("a", "x"), ("b", "y")], {"colour": "red"}, "no option colour of load"),
     ],
     ids=str,
@@ -187,7 +187,7 @@ def test_lists_of_strings_and_of_labels(tmp_path: Path) -> None:
             names = [data.vocabulary.class_names[n] for n in part.label_sets.row(index)]
             found.append((data.vocabulary.decode(part.row(index)), names))
     assert sorted(names for _, names in found) == [[], ["a"], ["b", "a"], ["c"], ["c", "b"]]
-    with pytest.raises(InputError, match=r"lists of strings.*--ngrams cannot apply"):
+    with pytest.raises(InputError, match=r"lists of strings.*ngrams cannot apply"):
         harness.load(path, ngrams=2)
 
 
@@ -201,8 +201,8 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
     assert not data.vocabulary.takes_texts
     assert harness.load(path, num_tokens=50).num_tokens == 50
     for options, message in (
-        ({"num_tokens": 8}, "has the id 8, but --num-tokens is 8"),
-        ({"tokenizer": "whitespace", "min_count": 2}, "--tokenizer, --min-count cannot apply"),
+        ({"num_tokens": 8}, "has the id 8, but num_tokens is 8"),
+        ({"tokenizer": "whitespace", "min_count": 2}, "tokenizer, min_count cannot apply"),
     ):
         with pytest.raises(InputError, match=message):
             harness.load(path, **options)

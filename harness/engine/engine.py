@@ -240,7 +240,8 @@ class Engine:
         for number, (call, batches) in enumerate(calls):
             if watch is not None:
                 watch(number, None)
-            compilations += self._evaluation.compile(batches, call, at_step=step)
+            loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
+            compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
             sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
             pending += sums_of_call
             measure()  # of the call before, while the device works on this one

@@ -28,7 +28,8 @@ def num_programs() -> int:
 
 def run(input_: str) -> list[dict]:
     sets = sets_with_outliers(np.random.default_rng(0), rows=323)
-    # 41 steps in calls of 16, 16, 8 and, of 3 rows, 1. Dropout and float16 add all that a step can hold.
+    # 41 steps in calls of 16, 16, 8 and, of 3 rows, 1. Dropout and float16 add all that a step can
+    # hold.
     rig = build_rig(
         sets,
         steps_per_call=16,

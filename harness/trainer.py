@@ -120,7 +120,7 @@ class Trainer:
         vars(self).update(kept)
         if self._kept and checksum_of(self._given) != self._kept["checksum"]:
             raise InputError(
-                f"Keras cannot copy the weights of the model {self._given.name!r}, a "
+                f"Keras cannot copy the weights of the model {self.model.name!r}, a "
                 f"{type(self._given).__name__}; give the class a method build that builds its "
                 "layers, each an attribute of its own"
             )

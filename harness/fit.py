@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,10 @@ def fit(
     test: Examples | None,
     *,
     epochs: int,
-    start_step: int,
+    initial_epoch: int,
+    validation_freq: int | list[int],
+    shuffle: bool,
+    steps_done: int,
     callbacks: Sequence[keras.callbacks.Callback],
     claim: Claim | None,
     event_folder: Path | None,
@@ -108,8 +111,8 @@ def fit(
     Args:
         setup: what trains.
         train, validation, test: rows with labels.
-        epochs: in all, counted from the first.
-        start_step: steps done before; of a run that is resumed its checkpoint says it.
+        epochs, initial_epoch, validation_freq, shuffle: as of `keras.Model.fit`.
+        steps_done: before; of a run that is resumed its checkpoint says it.
         callbacks: Keras's.
         claim, event_folder: where the run and its event files go. None: nothing is written.
         last: of the fit before, by the same trainer.
@@ -135,15 +138,23 @@ def fit(
     batched = with_batch_hooks(callbacks)
     if batched:
         _print(console, f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
-    by_step = bool(batched)
-    rows = setup.rows_to_train(train, epochs=epochs, by_step=by_step)
-    held_out = None if validation is None else setup.rows_to_evaluate(validation)
+    by_step, by_batch = bool(batched), bool(with_batch_hooks(callbacks, "test"))
+    steps_per_epoch = -(-train.num_rows // setup.settings.batch_size)
+    epochs_done = steps_done // steps_per_epoch
+    rows = setup.rows_to_train(train, epochs=epochs_done + epochs, by_step=by_step, shuffle=shuffle)
+    held_out = None if validation is None else setup.rows_to_evaluate(validation, by_step=by_batch)
     tested = None if test is None or test is validation else setup.rows_to_evaluate(test)
     measured = validation if test is None else test
     measures = None if measured is None else setup.measures(measured)
     info = dataset_info(train, validation, test, num_classes=setup.task.num_classes)
 
-    # 2. Where it starts from.
+    # 2. Where it starts from. Orders and records count the epochs of all fits.
+    def span(first: int) -> tuple[int, int]:
+        """The step to start from and the epochs in all, by the number of the first epoch."""
+        total = max(epochs_done, first) + max(epochs - first, 0)
+        return max(steps_done, first * steps_per_epoch), total
+
+    start_step, total = span(initial_epoch)
     background = Background()
     checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
     same = last is not None and last.start.run_dir == str(folder or "") and not overwrite
@@ -171,7 +182,8 @@ def fit(
         step, counters = restored.step, restored.about.get("counters", {})
         before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         check_same_data(folder, restored.about.get("config", recorded), info)
-        kept_bytes(folder / METRICS_FILE_NAME, step)  # checks that they can be read
+        # Checks that they can be read.
+        kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=validation_freq == 1)
         changed = changes(recorded, identity(setup))
         earlier = recorded[RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
@@ -189,12 +201,20 @@ def fit(
         info,
         folder=folder,
         options=options,
-        config=config,
-        epochs=epochs,
+        config={**config, "epochs": total},
+        epochs=total,
         start_step=start_step,
         resumed=resumed,
     )
-    keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
+    keras_callbacks = KerasCallbacks(
+        callbacks,
+        setup,
+        validation_freq=validation_freq,
+        epochs=epochs,
+        steps=steps_per_epoch,
+        run_dir=start.run_dir,
+        start_step=start_step,
+    )
     history = keras_callbacks.history
     if cluster.from_chief(lambda: has_ended(start, folder, recorded)):
         if folder is None:  # the chief alone writes
@@ -213,6 +233,7 @@ def fit(
         engine=setup.engine,
         rows=rows,
         validation=held_out,
+        evaluation=keras_callbacks.validate,
         measures=measures if measured is validation else None,
         cadence=setup.cadence(rows, by_step=by_step),
         looks=Looks(
@@ -227,11 +248,17 @@ def fit(
     compiled: Sequence[Compilation] = ()
     if folder is not None:
         if overwrite:  # not before it is sure that another run can take its place
-            compiled = run.prepare(*next(run.dispatches(epochs=epochs)))
+            compiled = run.prepare(*next(run.dispatches(epochs=total)))
             timeline.mark("compilation before the run")
         clean_run_folder(folder, event_folder, clear=overwrite)
         if vocabulary is not None:
             vocabulary.save(folder / VOCABULARY_FILE_NAME)
+    first = keras_callbacks.begin()
+    if (first := cluster.from_chief(lambda: None if recorded else first)) is not None:
+        setup.engine.take_from_chief()  # whose callback has restored it
+        start_step, total = span(first)
+        run = replace(run, start_step=start_step)
+        start = replace(start, start_step=start_step, epochs=total)
 
     # 4. The training. Signals stop it; what follows is short, and comes to its end.
     # Files and the terminal may be slow: the device gets its next work before they are told.
@@ -254,7 +281,7 @@ def fit(
         # A run that was killed after a callback had stopped it is only completed.
         stopped = start_step > 0 and cluster.any(keras_callbacks.wants_to_stop)
         progress = train_loop(
-            () if stopped else run.dispatches(epochs=epochs),
+            () if stopped else run.dispatches(epochs=total),
             run,
             observers,
             steps_per_epoch=start.steps_per_epoch,
@@ -282,8 +309,8 @@ def fit(
         )
 
         # 5. What it leaves.
-        keras_callbacks.finish()
         setup.engine.finish()
+        keras_callbacks.finish()
         setup.engine.take_from_chief()  # whose callbacks may have gone back to the best epoch
         if claim is not None:
             claim.check()
@@ -295,7 +322,7 @@ def fit(
         terminated = cluster.any(progress.interrupted and interrupt.is_termination)
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         on_validation, on_test = found[-1] if found else None, None
-        evaluate = partial(setup.engine.evaluate, step=progress.step, epoch=epochs - 1)
+        evaluate = partial(setup.engine.evaluate, step=progress.step, epoch=total - 1)
         if progress.divergence is None:
             # A callback may have changed the weights since; figures are of the saved model.
             if cluster.any(not run.is_current(on_validation, step=progress.step)):

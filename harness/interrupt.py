@@ -4,8 +4,13 @@ Ctrl-C (SIGINT) ends what the user began; SIGTERM and SIGUSR1 announce that the 
 away, or that a time limit is near. A terminal that is closed (SIGHUP) is no reason to stop.
 """
 
+import contextlib
+import ctypes
+import mmap
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -14,6 +19,50 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 """Likewise 128 + SIGTERM; after SIGUSR1 too, which schedulers send some time before."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+"""A thread's own errors, which it has to handle itself."""
+_STACK_BYTES = 256 * 1024
+_SS_DISABLE = 2
+
+
+class _SignalStack(ctypes.Structure):
+    """Linux's `stack_t`."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def use_signal_stack() -> None:
+    """Gives the main thread a stack for signal handlers, on Linux and unless it has one.
+
+    oneDNN, with which TensorFlow multiplies matrices on a CPU, uses the stack pointer for a buffer
+    on the heap (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that
+    moment overwrites what lies below the buffer. Python's handlers use this stack if there is one.
+    """
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return
+    libc, stack = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(stack))
+    if stack.flags & _SS_DISABLE:
+        # Private: a forked child must not share it. Never unmapped: signals may come until the end.
+        memory = mmap.mmap(-1, _STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+        stack = _SignalStack(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 0, _STACK_BYTES)
+        libc.sigaltstack(ctypes.byref(stack), None)
+
+
+@contextlib.contextmanager
+def threads_without_signals() -> Iterator[None]:
+    """Threads that start inside, and all that these start later, leave signals to other threads.
+
+    They have no signal stack: TensorFlow's threads would be open to what `use_signal_stack` says. A
+    signal that comes inside is delivered at the end, so what is inside should be short.
+    """
+    use_signal_stack()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Terminated(SystemExit):
@@ -68,6 +117,7 @@ class Interrupt:
         return self.requested
 
     def __enter__(self) -> "Interrupt":
+        use_signal_stack()
         self._before: dict[signal.Signals, Any] = {}
         for kind in _SIGNALS if self._is_main else ():
             before = signal.getsignal(kind)

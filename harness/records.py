@@ -162,6 +162,8 @@ class Window:
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
     """What the machine did in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A tag
     without a sample in the window is missing."""
+    so_far: Mapping[str, float] = field(default_factory=dict)
+    """Loss and metrics over the epoch, up to the window's end."""
 
     @property
     def steps_per_second(self) -> float:
@@ -170,7 +172,7 @@ class Window:
 
     @property
     def examples_per_second(self) -> float:
-        """Real rows, padding excluded, per second of the window's time."""
+        """Rows per second of the window's time."""
         return self.examples / self.seconds
 
     @property

@@ -315,6 +315,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     rows = known.settings.batch_size // known.devices.num_shares
     ids = rows * known.train.nnz / known.train.num_rows
     sets = known.train.ragged.values()
+    whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     bytes_moved, flops = work_of_step(
         known.model, rows=rows, ids=ids, implementation=known.chosen["implementation"].name
@@ -324,8 +325,9 @@ def _steps_per_dispatch(known: Known) -> Choice:
         flops=flops,
         prepared_bytes=rows * sum(map(_prepared_bytes, sets)) / known.train.num_rows,
         device_type=known.devices.device_type,
-        steps_per_epoch=max(1, known.train.num_rows // known.settings.batch_size),
+        steps_per_epoch=whole,
     )
+    steps += steps == whole  # an epoch's last, smaller batch goes with all others
     why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
 

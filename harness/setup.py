@@ -70,7 +70,13 @@ class Setup:
     """The rows that lie ready."""
 
     def rows_to_train(
-        self, examples: Examples, *, epochs: int, by_step: bool = False, repeating: bool = False
+        self,
+        examples: Examples,
+        *,
+        epochs: int,
+        by_step: bool = False,
+        repeating: bool = False,
+        shuffle: bool = True,
     ) -> Rows:
         """Rows and their order.
 
@@ -79,6 +85,7 @@ class Setup:
             epochs: whose orders are known before.
             by_step: whether a call is one step.
             repeating: whether the first epoch follows the last.
+            shuffle: whether every epoch has an order of its own.
 
         Raises:
             InputError: when the batch does not fit them.
@@ -97,15 +104,15 @@ class Setup:
             replicas=self.devices.num_shares,
             first_share=self.devices.first_share,
             steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
-            seed=self.settings.seed,
+            seed=self.settings.seed if shuffle else None,
             epochs=epochs,
             in_blocks=self.choices["input"].name == "mapped",
             repeating=repeating,
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
-    def rows_to_evaluate(self, examples: Examples) -> Rows:
-        """Rows in their own order, with or without labels."""
+    def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
+        """Rows in their own order, with or without labels; by step as of `rows_to_train`."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = self.devices.num_shares
@@ -118,7 +125,7 @@ class Setup:
             batch_size=batch_size,
             replicas=replicas,
             first_share=self.devices.first_share,
-            steps_per_call=min(steps, -(-examples.num_rows // batch_size)),
+            steps_per_call=1 if by_step else steps,
         )
         return Rows(feed=self._feed(examples), plan=plan)
 

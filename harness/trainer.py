@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from harness.checks import require_count
+from harness.callbacks import as_compiled, checked, outside_fit
+from harness.checks import require, require_count
 from harness.cluster.cluster import cluster_of
 from harness.cluster.membership import require_alone
 from harness.data.examples import Examples
@@ -41,6 +42,7 @@ from harness.timeline import Timeline
 from kernels.files import replacing
 
 AnyRows = RaggedSets | Examples
+Callbacks = Sequence[keras.callbacks.Callback]
 
 
 class Trainer:
@@ -159,7 +161,10 @@ class Trainer:
         validation: AnyRows | None = None,
         test: AnyRows | None = None,
         epochs: int = 1,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        initial_epoch: int = 0,
+        validation_freq: int | list[int] = 1,
+        shuffle: bool = True,
+        callbacks: Callbacks = (),
         run_dir: str | Path | None = None,
         resume: Resume = False,
         overwrite: bool = False,
@@ -182,10 +187,13 @@ class Trainer:
 
         Args:
             train: rows with labels.
-            validation: rows to evaluate at the end of every epoch, and once more at the end where a
-                callback has changed the weights since.
+            validation: rows to evaluate after epochs, and once more at the end where a callback has
+                changed the weights since.
             test: rows to evaluate once, at the end; may be those of `validation`.
-            epochs: so many more; with `resume`, so many in all.
+            epochs: so many more, `initial_epoch` included; with `resume`, so many in all.
+            initial_epoch: number of the first; a resumed run goes on from its checkpoint instead.
+            validation_freq: every how many epochs to evaluate; or after which, counted from 1.
+            shuffle: whether every epoch has an order of its own, or the rows' own.
             callbacks: Keras's; one that wants every batch makes dispatches of one step.
             run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
                 in runs/. None: nothing is written.
@@ -212,10 +220,17 @@ class Trainer:
             Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
         """
         require_count("epochs", epochs)
+        require_count("initial_epoch", initial_epoch, least=0)
+        if not isinstance(validation_freq, list):
+            require_count("validation_freq", validation_freq)
+        require(
+            initial_epoch < epochs,
+            f"initial_epoch is {initial_epoch} and epochs is {epochs}, so that none is left to "
+            "train; set epochs to where the last one ends",
+        )
         if (resume or overwrite) and run_dir is None:
             raise InputError("resume and overwrite are about a run_dir; give it")
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
+        callbacks = checked(callbacks, run_dir=run_dir)
         asked = RunOptions(**options)
         timeline = timeline or Timeline()
         cluster = cluster_of(os.environ)
@@ -227,7 +242,8 @@ class Trainer:
         held_out = parts[1] if len(parts) > 1 else None
         tested = held_out if test is validation else test
         tested = None if tested is None else Examples.of(tested)
-        config = config or self._config(asked, epochs)
+        how = {"validation_freq": validation_freq, "shuffle": shuffle}
+        config = config or {**self._config(asked, epochs), **how}
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
             claim = recorded = event_folder = None
@@ -259,22 +275,29 @@ class Trainer:
             setup = self._set_up(
                 *parts, training=True, before=execution, console=shown, timeline=timeline
             )
+            claims.enter_context(as_compiled(setup))
             facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
+            facts |= {"initial epoch": initial_epoch, **how}
             facts["callbacks"] = [type(callback).__name__ for callback in callbacks]
             cluster.require_same(facts_of(self.settings, asked, facts, *parts, tested))
             steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
-            epochs_done = self.step // self._steps_per_epoch if self._steps_per_epoch else 0
+            epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
+            before = None if self.last is None else self.last.progress
+            goes_on = before is not None and before.interrupted
             step = self.step
-            if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
-                step = epochs_done * steps_per_epoch
-            epochs = epochs if execution is not None else epochs_done + epochs
+            if steps_per_epoch != self._steps_per_epoch or not goes_on:
+                # The epochs of other rows begin anew, and a callback may have ended one early.
+                step = (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
             self.last = fit(
                 setup,
                 parts[0],
                 held_out,
                 tested,
                 epochs=epochs,
-                start_step=step,
+                initial_epoch=initial_epoch,
+                validation_freq=validation_freq,
+                shuffle=shuffle,
+                steps_done=0 if execution is not None else step,
                 callbacks=callbacks,
                 claim=claim,
                 event_folder=event_folder,
@@ -283,7 +306,7 @@ class Trainer:
                 overwrite=overwrite,
                 keep_best=held_out is not None and validation is not test,
                 options=asked,
-                config={**config, "epochs": epochs},
+                config=config,
                 vocabulary=vocabulary,
                 console=shown,
                 summary=summary,
@@ -303,9 +326,9 @@ class Trainer:
         return self.last.history
 
     @for_python()
-    def evaluate(self, rows: AnyRows) -> dict[str, float]:
+    def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
         """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
-        return self.evaluate_and_measure(rows)[0]
+        return self.evaluate_and_measure(rows, callbacks=callbacks)[0]
 
     @for_python()
     def measure(self, rows: AnyRows) -> Quality:
@@ -323,30 +346,30 @@ class Trainer:
             )
         return quality
 
-    def evaluate_and_measure(self, rows: AnyRows) -> tuple[dict[str, float], Quality | None]:
+    def evaluate_and_measure(
+        self, rows: AnyRows, *, callbacks: Callbacks = ()
+    ) -> tuple[dict[str, float], Quality | None]:
         """What `evaluate` and `measure` return, in one pass; no quality where a label is no
         class."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
-        ready = setup.rows_to_evaluate(examples)
         measures = setup.measures(examples)
-        with setup.devices.cluster.watched():
-            evaluation, _ = setup.engine.evaluate(
+        with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
+            evaluation, _ = hooks.evaluate(
                 ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
             )
         found = {"loss": evaluation.loss, **evaluation.metrics}
         return found, None if measures is None else measures.quality()
 
     @for_python()
-    def predict(self, rows: AnyRows) -> np.ndarray:
+    def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
         """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
         looked at."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
-        ready = setup.rows_to_evaluate(examples)
-        with setup.devices.cluster.watched():
-            return setup.engine.predict(ready.feed, ready.plan)
+        with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
+            return hooks.predict(ready.feed, ready.plan)
 
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""

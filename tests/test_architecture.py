@@ -40,13 +40,13 @@ GROUND = tuple(
     f"harness.{name}"
     for name in (
         *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet"),
-        *("timeline", "background", "child"),
+        *("timeline", "background", "child", "interrupt"),
     )
 )
 TRAINER = tuple(
     f"harness.{name}"
     for name in (
-        *("settings", "environment", "interrupt", "run_folder", "callbacks", "setup"),
+        *("settings", "environment", "run_folder", "callbacks", "setup"),
         *("resuming", "run_options", "terminal", "start", "fit", "trainer"),
     )
 )

@@ -20,13 +20,14 @@ from keras.initializers import GlorotUniform
 from harness import MultiHotDense, RaggedSets, Task, Trainer
 from harness.model.network import default_network
 
-ROWS, BATCH, NUM_TOKENS, MANY_TOKENS = 600, 60, 300, 20_000
-"""Shares of a batch for 1, 2, 3, 4, 5 and 6 workers; the last batch of an epoch is a whole one."""
+BATCH, NUM_TOKENS, MANY_TOKENS = 60, 300, 20_000
+STEPS, LAST_ROWS, FEWEST_ROWS = 10, 23, 1
+"""Of an epoch, and of its last batch: workers get shares of several sizes, or some none."""
 
 
 def sets(
     *,
-    rows: int = ROWS,
+    rows: int = (STEPS - 1) * BATCH + LAST_ROWS,
     seed: int = 0,
     weight: float | None = None,
     num_tokens: int = NUM_TOKENS,
@@ -99,11 +100,16 @@ def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[
         input="stream" if case == "stream" else "resident",
         steps_per_dispatch=1,
     )
+    rows = sets(
+        rows=(STEPS - 1) * BATCH + (FEWEST_ROWS if case in _FEWEST else LAST_ROWS),
+        weight=1e30 if huge else None,  # more than float16 holds
+        num_tokens=num_tokens,
+    )
     held_out = sets(rows=101, seed=1, weight=1.0 if huge else None, num_tokens=num_tokens)
     trainer.fit(
-        sets(weight=1e30 if huge else None, num_tokens=num_tokens),  # more than float16 holds
+        rows,
         validation=held_out,
-        epochs=-(-steps * BATCH // ROWS),
+        epochs=-(-steps // STEPS),
         run_dir=folder / case.replace(" ", "-"),
         tensorboard="off",
         telemetry_hz=0,
@@ -134,6 +140,7 @@ CASES = (
     "batch normalization",
 )
 """Of the large table, workers exchange ids and the gradients of products."""
+_FEWEST = ("float32", "stream", "touched rows")
 
 
 def losses(folder: Path, case: str) -> np.ndarray:

@@ -234,11 +234,9 @@ class Built:
 
     def on_device(self, device: int) -> tuple[Any, list[tf.Tensor]]:
         """The compiled function of a device from a flat list of tensors, and that list."""
-        batches = self._batches[device]
+        batches = self._batches[self.call.rows][device]
         leaves = [*tf.nest.flatten(batches), tf.constant(self.call.first, tf.int64)]
-        loop = self._program.on_device(
-            device, num_steps=self.call.num_steps, capacity=self.call.capacity
-        )
+        loop = self._program.on_device(device, self.call)
 
         @tf.function(jit_compile=True, autograph=False)
         def flat(*leaves: tf.Tensor) -> Any:

@@ -34,7 +34,13 @@ from harness.cli.train import TrainConfig, train
 from harness.cli.tune import TuneConfig, tune
 from harness.decoding import from_mapping
 from harness.errors import InputError, ToldError, printable
-from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, TerminatedAtOnce
+from harness.interrupt import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    TerminatedAtOnce,
+    use_signal_stack,
+)
 from harness.reading import read_toml
 from harness.terminal import prepare_standard_streams
 from harness.timeline import Timeline
@@ -78,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         143 told to end.
     """
     timeline = Timeline()
+    use_signal_stack()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments == ["--version"]:

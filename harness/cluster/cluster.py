@@ -22,6 +22,7 @@ import numpy as np
 from harness.cluster.meeting import difference, meet, unreachable
 from harness.cluster.membership import Membership, membership
 from harness.errors import InputError, LostWorkerError
+from harness.interrupt import threads_without_signals
 
 T = TypeVar("T")
 
@@ -146,7 +147,8 @@ class Cluster:
         watchdog.daemon = True
         watchdog.start()
         try:
-            self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+            with threads_without_signals():
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except RuntimeError as error:
             raise InputError(
                 "TensorFlow has computed in this process before the trainer could join the other "

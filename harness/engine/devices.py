@@ -5,6 +5,7 @@ would share the processor and its memory, so that a second one only costs: on a 
 trains whole batches, whatever the number of replicas.
 """
 
+import functools
 import os
 import re
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tensorflow.python.client import device_lib
 from harness.cluster.cluster import ALONE, Cluster
 from harness.engine.all_reduce import Kind, settled_all_reduce
 from harness.errors import InputError
+from harness.interrupt import threads_without_signals
 from harness.memory import free_bytes
 
 _ROWS_THAT_PAY = 8_192
@@ -109,6 +111,7 @@ def set_up_devices(
     if gpus:
         return replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
     cluster.start(num_gpus=0)
+    start_threads("/CPU:0")
     if replicas > 1:
         why += "; on a CPU one program trains whole batches, as with 1"
     return Devices(
@@ -121,6 +124,14 @@ def set_up_devices(
         all_reduce=kind,
         cluster=cluster,
     )
+
+
+@functools.cache
+def start_threads(device: str) -> None:
+    """Runs a first program on `device`, with which TensorFlow starts its pools of threads, so that
+    they handle no signals."""
+    with threads_without_signals(), tf.device(device):
+        tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
 
 
 def be_deterministic() -> None:
@@ -181,9 +192,9 @@ def _on_gpus(
                 "afterwards; start another process"
             ) from error
     cluster.start(num_gpus=replicas)
-    tf.config.list_logical_devices("GPU")  # makes them, with what was set
     if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
         _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
+    start_threads("/GPU:0")  # and makes the GPUs, with what was set
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))

@@ -2,9 +2,10 @@
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +29,10 @@ from harness.pipeline.plan import Call, Dispatch, Plan, shares_of
 from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
 from kernels.multi_hot import Implementation
+
+Watch = Callable[[int, Mapping[str, Any] | None], bool]
+"""Called before a batch with its number and None, and after it with what is known then; returns
+whether it is to be the last."""
 
 
 class Engine:
@@ -193,6 +198,7 @@ class Engine:
         step: int,
         epoch: int,
         measures: Measures | None = None,
+        watch: Watch | None = None,
         with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
@@ -201,6 +207,8 @@ class Engine:
             feed, plan: one pass over the rows.
             step, epoch: how far training has come, for the record.
             measures: of these rows; begins anew and gets their probabilities.
+            watch: called around each batch, with the loss and metrics so far; for calls of one
+                step.
             with_checksum: whether to note by which weights.
 
         Returns:
@@ -209,7 +217,7 @@ class Engine:
         """
         compilations = []
         start = time.perf_counter()
-        pending: list[tf.Tensor] = []
+        pending: list[Any] = []
         fetched: tuple[Call, Sequence[tf.Tensor]] | None = None
         examples = 0
         self._reset_metrics()
@@ -223,24 +231,33 @@ class Engine:
                 together = self._gathered(*fetched)
                 measures.add(together.reshape(-1, together.shape[-1]))
 
-        for dispatch, batches in feed.dispatches(plan):
-            for call in dispatch.calls:
-                compilations += self._evaluation.compile(batches, call, at_step=step)
-                sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
-                pending += sums_of_call
-                measure()  # of the call before, while the device works on this one
-                fetched = call, outputs
-            examples += dispatch.examples
+        def so_far() -> dict[str, float]:
+            pending[:] = [np.sum([np.asarray(sums) for sums in pending], axis=0)]
+            (sums,) = self._cluster.total(pending[0])
+            return {"loss": float(sums[0]) / examples, **self._metrics(sums, examples)}
+
+        calls = ((call, b) for dispatch, b in feed.dispatches(plan) for call in dispatch.calls)
+        for number, (call, batches) in enumerate(calls):
+            if watch is not None:
+                watch(number, None)
+            loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
+            compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
+            sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
+            pending += sums_of_call
+            measure()  # of the call before, while the device works on this one
+            fetched = call, outputs
+            examples += call.num_steps * call.rows
+            if watch is not None and watch(number, so_far()):
+                break
         measure()
-        (sums,) = self._cluster.total(np.sum([parts.numpy() for parts in pending], axis=0))
-        metrics = self._metrics(sums, examples)
+        metrics = so_far()
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
             epoch=epoch,
             examples=examples,
             seconds=seconds,
-            loss=float(sums[0]) / examples,
+            loss=metrics.pop("loss"),
             metrics=metrics,
             checksum=self.checksum() if with_checksum else None,
         )
@@ -251,17 +268,22 @@ class Engine:
         self.states[0].write_to_model()
         return checksum_of(self._model)
 
-    def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""
-        parts = []
+    def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
+        """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`
+        is called around each batch, with its outputs."""
+        parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 for first in range(call.first, call.first + call.num_steps):
+                    if watch is not None:
+                        watch(len(parts), None)
                     one = replace(call, first=first, num_steps=1)
                     self._prediction.compile(batches, one, at_step=0)
                     outputs = [own[None] for own in self._prediction(one, batches)]
                     parts += list(self._gathered(one, outputs))
+                    if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
+                        return np.concatenate(parts)
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
@@ -272,11 +294,8 @@ class Engine:
             outputs: of each device of this worker, [steps, its rows, outputs].
         """
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
-        most = max(own.shape[1] for own in outputs)
-        if not self._cluster.is_alone:
-            most = int(self._cluster.most([most])[0])
-        # Between workers arrays of one shape travel.
-        parts = [np.pad(own, [(0, 0), (0, most - own.shape[1]), (0, 0)]) for own in outputs]
+        # Between workers arrays of one shape travel: that of the first share, the largest.
+        parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
         every = np.concatenate(self._cluster.gather(np.stack(parts)))
         return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
 

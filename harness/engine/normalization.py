@@ -29,8 +29,7 @@ def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> It
         share: of this device.
         all_reduce: sums over all devices.
     """
-    is_alone = share.num_rows == share.batch_rows
-    layers = [la for la in _layers(model) if la.synchronized or not is_alone]
+    layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
     for layer in layers:
         layer._moments = functools.partial(_moments, layer, share, all_reduce)
     try:
@@ -50,20 +49,24 @@ def _moments(
     share: Share,
     all_reduce: AllReduce,
     inputs: tf.Tensor,
-    mask: None = None,
+    mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance [features] of `inputs` [rows, ..., features]."""
-    del mask
+    """Mean and variance [features] of `inputs` [rows, ..., features], of those in the mask if there
+    is one."""
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
-    of_row = inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
-    factor = (share.num_rows > 0) / (share.batch_rows * of_row)
 
-    def mean(values: tf.Tensor) -> tf.Tensor:
-        own = factor * tf.reduce_sum(values, axis=axes, keepdims=True)
+    def total(values: tf.Tensor) -> tf.Tensor:
+        if mask is not None:
+            values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
+        # A factor, also where it is 0: every device takes part in the sums of what flows back.
+        own = tf.reduce_sum(values, axis=axes, keepdims=True) * (share.num_rows > 0)
         return _reduced(all_reduce, own)[0]
 
-    means = mean(inputs)
-    variances = mean(tf.square(inputs - means))
+    count = share.batch_rows * inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
+    if mask is not None:
+        count = total(tf.ones_like(inputs)) + keras.backend.epsilon()
+    means = total(inputs) / count
+    variances = total(tf.square(inputs - means)) / count
     return tf.reshape(means, [-1]), tf.reshape(variances, [-1])
 
 

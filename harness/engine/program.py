@@ -219,12 +219,7 @@ class Program:
             return step + 1, sums + once(step)
 
         with state.seeds.in_loop(num_steps) if state.for_gpu else contextlib.nullcontext():
-            _, sums = tf.while_loop(
-                lambda step, _: step < num_steps,  # a constant, which XLA finds
-                body,
-                (tf.constant(0), tf.zeros([self._row_sums, batches.num_rows])),
-                parallel_iterations=1,
-            )
+            _, sums = _repeated(num_steps, body, tf.zeros([self._row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
@@ -255,15 +250,24 @@ class Program:
             sums, outputs = once(step)
             return step + 1, kept.write(step, tf.concat([sums, tf.transpose(outputs)], axis=0))
 
-        _, kept = tf.while_loop(
-            lambda step, _: step < num_steps,
-            body,
-            (tf.constant(0), tf.TensorArray(tf.float32, num_steps, element_shape=shape)),
-            parallel_iterations=1,
+        _, kept = _repeated(
+            num_steps, body, tf.TensorArray(tf.float32, num_steps, element_shape=shape)
         )
         sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
+
+
+def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
+    """What so many steps come to. One alone needs no loop, and is compiled sooner without."""
+    if num_steps == 1:
+        return body(tf.constant(0), first)
+    return tf.while_loop(
+        lambda step, _: step < num_steps,  # a constant, which XLA finds
+        body,
+        (tf.constant(0), first),
+        parallel_iterations=1,
+    )
 
 
 class Loop(NamedTuple):
@@ -291,8 +295,8 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     Args:
         loops: in order.
         at_step: optimizer steps done so far, for the records.
-        beside: whether all but the last are compiled beside what follows: XLA leaves cores idle,
-            and so does tracing.
+        beside: whether two at once are compiled while others are traced: XLA leaves cores idle, and
+            so does tracing.
 
     Returns:
         A record of each that was compiled. Their seconds add up to the time that all took: of what
@@ -311,7 +315,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     with (
         named_culprit(states[0].layer_names),
         _taken_back(states),
-        ThreadPoolExecutor(1) as others,
+        ThreadPoolExecutor(2) as others,
     ):
         try:
             for loop in new:
@@ -319,7 +323,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
                 began = time.perf_counter()
                 run = loop.program.traced(loop.batches, loop.call)
                 seconds.append(time.perf_counter() - began)
-                if beside and loop is not new[-1]:
+                if beside:
                     pending.append(others.submit(_seconds_of, run))
                 else:
                     seconds[-1] += _seconds_of(run)

@@ -362,7 +362,7 @@ class State:
         """Takes up values that someone gave the model.
 
         Args:
-            first: the state whose optimizer may have been given another learning rate.
+            first: the state whose optimizer may have been given other values as well.
         """
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
@@ -371,9 +371,8 @@ class State:
             variable.assign(named[name])
         for stored in self.seeds.stored if self is first else ():
             stored.variable.assign(stored.join(named))
-        numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
-        for own, theirs in numbers:
-            if own.name in _COMMON:
+        for own, theirs in zip(self.optimizer.variables, first.optimizer.variables, strict=True):
+            if own is not theirs:
                 own.assign(theirs.value)
 
     def is_finite(self) -> bool:

@@ -45,8 +45,13 @@ class Share(NamedTuple):
     num_rows: int = 0
     """b; or 0 where the batch has fewer rows than there are devices, and this one computes on a row
     of another, which counts for nothing."""
-    most_rows: int = 0
-    """The largest b of all devices."""
+    num_devices: int = 1
+    """That share the batch."""
+
+    @property
+    def most_rows(self) -> int:
+        """The largest b of all devices."""
+        return -(-self.batch_rows // self.num_devices)
 
     @property
     def fraction(self) -> float:
@@ -55,10 +60,10 @@ class Share(NamedTuple):
 
     def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
         """The same, known to be the share of the device at `place` of so many."""
-        shares = shares_of(batch_rows, num_devices)
-        weights = self.weights if shares[place] else tf.zeros_like(self.weights)
+        num_rows = shares_of(batch_rows, num_devices)[place]
+        weights = self.weights if num_rows else tf.zeros_like(self.weights)
         return self._replace(
-            weights=weights, batch_rows=batch_rows, num_rows=shares[place], most_rows=shares[0] or 1
+            weights=weights, batch_rows=batch_rows, num_rows=num_rows, num_devices=num_devices
         )
 
 
@@ -111,11 +116,11 @@ class Columns(NamedTuple):
     def num_bytes(self) -> int:
         """Memory that they take on one device."""
         ragged = sum(
-            sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize + (sets.num_rows + 2) * 8
+            sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize + (sets.num_rows + 1) * 8
             for sets in self.ragged.values()
         )
         ragged += sum(s.weights.nbytes for s in self.ragged.values() if s.weights is not None)
-        return ragged + sum(array.nbytes + array[:1].nbytes for array in self.dense.values())
+        return ragged + sum(array.nbytes for array in self.dense.values())
 
     def take(self, rows: np.ndarray) -> "Columns":
         """Some rows, int64 [M], M > 0. Of columns that are mapped from files, no others are
@@ -125,23 +130,21 @@ class Columns(NamedTuple):
             {name: array[rows] for name, array in self.dense.items()},
         )
 
-    def padded(self) -> "Padded":
-        """With a row without ids behind the last, which fills the buffers of a stream's incomplete
-        calls, and which programs are compiled with; no step of a run reads it."""
-        return Padded(
+    def arrays(self) -> "Arrays":
+        """In the types in which they travel."""
+        return Arrays(
             {
                 name: Ragged(
-                    sets.values.astype(wire_type(sets.num_tokens), copy=False),
-                    np.append(sets.row_splits, sets.nnz),
+                    sets.values.astype(wire_type(sets.num_tokens), copy=False), sets.row_splits
                 )
                 for name, sets in self.ragged.items()
             },
-            {name: np.concatenate([array, array[:1]]) for name, array in self.dense.items()},
+            self.dense,
             {n: sets.weights for n, sets in self.ragged.items() if sets.weights is not None},
         )
 
 
-class Padded(NamedTuple):
+class Arrays(NamedTuple):
     """Columns as arrays or tensors."""
 
     ragged: dict[str, Ragged]
@@ -149,14 +152,15 @@ class Padded(NamedTuple):
     id_weights: dict[str, Any]
     """float32 [nnz], of the ragged columns that have some."""
 
-    def on_device(self) -> "Padded":
+    def on_device(self) -> "Arrays":
         """As tensors on the device at hand."""
-        padded: Padded = tf.nest.map_structure(tf.constant, self)
-        return padded
+        tensors: Arrays = tf.nest.map_structure(tf.constant, self)
+        return tensors
 
 
 class StreamBatches(NamedTuple):
-    """S batches of fixed shape, so that one compiled program serves every dispatch."""
+    """S batches of fixed shape, so that one compiled program serves every dispatch; behind those
+    of a shorter dispatch, batches of empty rows that nobody reads."""
 
     ragged: dict[str, Ragged]
     """`values` uint16 or uint32 [S, C]: the ids of a share's rows one after another, then padding;
@@ -225,13 +229,12 @@ class StreamBatches(NamedTuple):
 
 
 class ResidentBatches(NamedTuple):
-    """S batches as row ids into rows that all lie on the device, with an empty one behind the
-    last."""
+    """S batches as row ids into rows that all lie on the device."""
 
     ragged: dict[str, Ragged]
-    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 2]."""
+    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1]."""
     dense: dict[str, tf.Tensor]
-    """[rows + 1, ...]."""
+    """[rows, ...]."""
     id_weights: dict[str, tf.Tensor]
     """float32 [nnz], of the ragged columns that have some."""
     rows: tf.Tensor
@@ -250,11 +253,13 @@ class ResidentBatches(NamedTuple):
     def resized(self, capacity: Capacity) -> "ResidentBatches":
         """Batches of empty rows, to compile a program with; of any capacity."""
         del capacity
-        in_dense = LABELS in self.dense
-        end = self.dense[LABELS] if in_dense else self.ragged[LABELS].row_splits[1:]
-        empty = int(end.shape[0]) - 1
         with tf.device(self.rows.device):
-            return self._replace(rows=tf.constant(np.full(self.rows.shape, empty, np.uint32)))
+            return self._replace(
+                ragged={
+                    name: sets._replace(row_splits=tf.zeros_like(sets.row_splits))
+                    for name, sets in self.ragged.items()
+                }
+            )
 
     def reader(
         self,

@@ -117,9 +117,10 @@ class Plan:
     replicas: int
     """R, over all workers."""
     steps_per_call: int
-    """L: calls begin at its multiples, counted from the epoch's first step."""
+    """L: dispatches and calls begin at its multiples, counted from the epoch's first step. An
+    epoch's last, smaller batch is a call of its own."""
     seed: int | None
-    """None: an evaluation, of the rows in stored order."""
+    """None: rows in stored order."""
     capacities: Mapping[int, Capacities]
     """Of batches by their number of rows: B, and that of an epoch's last, smaller one."""
     in_blocks: bool = False
@@ -131,7 +132,7 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the data set; also the index of the empty row that fills a stream's buffers."""
+        """Rows of the data set."""
         return int(self.lengths.shape[1])
 
     @property
@@ -169,16 +170,14 @@ class Plan:
             found[self.last_rows] = [(p if p.size else order[end : end + 1])[None] for p in parts]
         return found
 
-    def call_end(self, step: int, *, calls: int = 1) -> int:
-        """Where the call that begins at a step of an epoch ends, or some calls from there on. The
-        last, smaller batch comes with the calls before it, unless each step is a call."""
+    def dispatch_end(self, step: int, *, calls: int = 1) -> int:
+        """Where a dispatch of so many times L steps ends that begins at a step of an epoch."""
         end = (step // self.steps_per_call + calls) * self.steps_per_call
-        whole = end < self.whole_steps or self.steps_per_call == 1
-        return min(end, self.steps_per_epoch) if whole else self.steps_per_epoch
+        return min(end, self.steps_per_epoch)
 
     def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Of the steps [start, end) of an epoch, each call's first one, the step after its last,
-        and its batches' rows."""
+        """The calls of the steps [start, end) of an epoch: the first step of each, the step after
+        its last, and the rows of its batches."""
         while start < end:
             whole = start < self.whole_steps
             limit = (start // self.steps_per_call + 1) * self.steps_per_call
@@ -187,7 +186,7 @@ class Plan:
             start = stop
 
     def programs(self, *, start_step: int = 0) -> tuple[Call, ...]:
-        """A call of each kind that a run from `start_step` on may make, the longest first."""
+        """A call of each kind that a run from `start_step` on may make, those of B rows first."""
         last = (self.whole_steps - 1) // self.steps_per_call * self.steps_per_call
         # The first, a whole one, the last of whole batches, and the last batch.
         starts = {start_step % self.steps_per_epoch, 0, max(last, 0), self.whole_steps}
@@ -214,6 +213,20 @@ class EpochPlan:
         """As of `Plan.divided`."""
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
+    def taken(self, start: int, end: int) -> dict[int, list[np.ndarray]]:
+        """The batches of steps [start, end) of the epoch, by their number of rows: none of a number
+        that they lack."""
+        found = {}
+        for rows, shares in self.batches.items():
+            begin = self._begin(rows)
+            own = slice(max(start - begin, 0), max(end - begin, 0))
+            found[rows] = [share[own] for share in shares]
+        return found
+
+    def _begin(self, rows: int) -> int:
+        """The first step whose batch has so many rows."""
+        return 0 if rows == self._plan.batch_size else self._plan.whole_steps
+
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
         """The dispatch of steps [start, end) of the epoch.
 
@@ -224,7 +237,7 @@ class EpochPlan:
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):
-            begin = plan.whole_steps if rows == plan.last_rows else 0
+            begin = self._begin(rows)
             nnz = self._nnz[rows][:, first - begin : stop - begin]
             calls.append(
                 Call(
@@ -252,7 +265,7 @@ def training_plan(
     batch_size: int,
     replicas: int,
     steps_per_call: int,
-    seed: int,
+    seed: int | None,
     epochs: int,
     in_blocks: bool = False,
     repeating: bool = False,
@@ -265,7 +278,7 @@ def training_plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_call=min(steps_per_call, max(1, lengths.shape[1] // batch_size)),
+        steps_per_call=min(steps_per_call, -(-lengths.shape[1] // batch_size)),
         seed=seed,
         in_blocks=in_blocks,
         capacities={},

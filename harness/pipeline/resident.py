@@ -25,7 +25,7 @@ class Resident:
         self._sets = []
         for device in devices:
             with tf.device(device):
-                self._sets.append(columns.padded().on_device())
+                self._sets.append(columns.arrays().on_device())
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
 
     def dispatches(
@@ -61,7 +61,7 @@ class Resident:
             ahead = prepare_next()
             while step < plan.steps_per_epoch:
                 num_calls = plan.steps_per_epoch if calls is None else calls()
-                end = plan.call_end(step, calls=num_calls)
+                end = plan.dispatch_end(step, calls=num_calls)
                 yield planned.dispatch(step, end), batches
                 step = end
 

@@ -2,8 +2,8 @@
 
 The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
 kernels, but for rows that stay in their files: NumPy takes those of a dispatch from there. A
-dispatch is one call, and the last one of an epoch has its last, smaller batch too. Letters: L steps
-of a call, b rows of a replica, C capacity.
+dispatch is one call, or an epoch's last two. Letters: S batches of a buffer, of which n are filled,
+b rows of a replica, C capacity.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from harness.pipeline.batch import Columns, Padded, Ragged, StreamBatches
+from harness.pipeline.batch import Arrays, Columns, Ragged, StreamBatches
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
 
 _ByRows = dict[int, StreamBatches]
@@ -38,7 +38,7 @@ class Stream:
         # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
         with tf.device("/CPU:0"):
             sample = columns.take(np.zeros(1, np.int64)) if mapped else columns
-            self._rows = sample.padded().on_device()
+            self._rows = sample.arrays().on_device()
 
     def dispatches(
         self,
@@ -75,37 +75,40 @@ class Stream:
         """Elements: the batches of each device, by their rows."""
         columns = self._columns
         own = slice(plan.first_share, plan.first_share + len(self._devices))
-        sizes = {
-            rows: [(plan.steps_per_call if rows == plan.batch_size else 1, share or 1)
-                   for share in shares_of(rows, plan.replicas)[own]]
+        most = {
+            rows: min(plan.steps_per_call, plan.whole_steps) if rows == plan.batch_size else 1
             for rows in plan.capacities
-        }  # fmt: skip
-        empty = np.int64(plan.num_rows)
+        }
 
         def calls() -> Iterator[tuple[Any, ...]]:
-            for dispatch, batches in _planned(plan, epochs, start_step):
-                taken = {r: tuple(np.full(s, empty) for s in of_r) for r, of_r in sizes.items()}
-                capacity = {r: np.zeros(len(plan.lengths), np.int64) for r in sizes}
+            for dispatch, every in _planned(plan, epochs, start_step):
+                taken = {rows: tuple(shares[own]) for rows, shares in every.items()}
+                capacities = {rows: np.zeros(len(plan.lengths), np.int64) for rows in taken}
                 for call in dispatch.calls:
-                    capacity[call.rows] = np.array(call.capacity, np.int64)
-                    for filled, rows in zip(taken[call.rows], batches[call.rows][own], strict=True):
-                        filled[: call.num_steps] = rows
+                    capacities[call.rows][:] = call.capacity
                 if columns is None:
-                    yield taken, capacity
+                    yield taken, capacities
                 else:
-                    yield _numbered_anew(taken, columns, plan.num_rows, capacity)
+                    taken, read = _numbered_anew(taken, columns)
+                    yield taken, capacities, read
 
         signature: tuple[Any, ...] = (
-            {r: tuple(tf.TensorSpec(s, tf.int64) for s in of_r) for r, of_r in sizes.items()},
-            dict.fromkeys(sizes, tf.TensorSpec([len(self._rows.ragged)], tf.int64)),
+            {
+                rows: tuple(
+                    tf.TensorSpec([None, max(share, 1)], tf.int64)
+                    for share in shares_of(rows, plan.replicas)[own]
+                )
+                for rows in most
+            },
+            dict.fromkeys(most, tf.TensorSpec([len(self._rows.ragged)], tf.int64)),
         )
-        gather: Callable[..., Any] = functools.partial(_gather, columns=self._rows)
+        gather: Callable[..., Any] = functools.partial(_gather, most, columns=self._rows)
         if columns is not None:
             of_any_length = tf.nest.map_structure(
                 lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), self._rows
             )
             signature += (of_any_length,)
-            gather = _gather
+            gather = functools.partial(_gather, most)
         # AutoGraph would write a temporary file, and has no Python control flow to convert.
         gather = tf.autograph.experimental.do_not_convert(gather)
         # Two workers keep one dispatch ready while the next is gathered; more would take the cores
@@ -118,42 +121,31 @@ class Stream:
 
 
 def _numbered_anew(
-    taken: dict[int, tuple[np.ndarray, ...]], columns: Columns, num_rows: int, capacity: Any
-) -> tuple[Any, ...]:
-    """The arguments of `_gather` for columns of the rows of one dispatch alone.
+    taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
+) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
+    """What `_gather` takes to read from the rows of one dispatch alone: their places among these,
+    and these.
 
     Args:
-        taken: of the devices of this process, int64 [steps, b], by the rows of a batch.
+        taken: as of `_gather`.
         columns: of all rows.
-        num_rows: of these; also the index of the empty row.
-        capacity: as of `_gather`.
     """
-    everything = np.concatenate([rows.reshape(-1) for own in taken.values() for rows in own])
-    found, places = np.unique(everything, return_inverse=True)
-    found = found[found < num_rows]
-    parts = columns.take(found).padded()
-    for name, array in parts.dense.items():
-        array[-1] = columns.dense[name][0]  # as of all rows
-    ends = np.cumsum([rows.size for own in taken.values() for rows in own])
-    numbers = iter(np.split(places, ends[:-1]))
-    anew = {n: tuple(next(numbers).reshape(r.shape) for r in own) for n, own in taken.items()}
-    return anew, capacity, parts
+    ids = tf.nest.flatten(taken)
+    found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
+    parts = np.split(places, np.cumsum([own.size for own in ids])[:-1])
+    shaped = [part.reshape(own.shape) for part, own in zip(parts, ids, strict=True)]
+    return tf.nest.pack_sequence_as(taken, shaped), columns.take(found).arrays()
 
 
 def _planned(
     plan: Plan, epochs: int, start_step: int
 ) -> Iterator[tuple[Dispatch, dict[int, list[np.ndarray]]]]:
-    """Each dispatch, and the rows of its steps: by the rows of a batch of each replica [steps,
-    b]."""
+    """Each dispatch, and the row ids of its batches, as of `EpochPlan.taken`."""
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
-            end = plan.call_end(step)
-            parts = {
-                rows: [own[step:end] if rows == plan.batch_size else own for own in shares]
-                for rows, shares in planned.batches.items()
-            }
-            yield planned.dispatch(step, end, origin=step), parts
+            end = plan.dispatch_end(step)
+            yield planned.dispatch(step, end, origin=step), planned.taken(step, end)
             step = end
 
 
@@ -164,17 +156,21 @@ def _one_after_another(*parts: _ByRows) -> tf.data.Dataset:
 
 
 def _gather(
-    taken: dict[int, tuple[tf.Tensor, ...]], capacities: dict[int, tf.Tensor], columns: Padded
+    most: dict[int, int],
+    taken: dict[int, tuple[tf.Tensor, ...]],
+    capacities: dict[int, tf.Tensor],
+    columns: Arrays,
 ) -> tuple[_ByRows, ...]:
-    """The batches of each device, by their rows.
+    """The batches of each device, by the rows of a whole batch.
 
     Args:
-        taken: ids of rows of each device, int64 [steps, b], by the rows of a batch.
+        most: S, by the rows of a batch.
+        taken: ids of rows of each device, int64 [n, b], by the same.
         capacities: int64 [columns], by the same.
-        columns: of all rows.
+        columns: that the ids are of.
     """
 
-    def batches(rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
+    def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
         capacity = dict(zip(columns.ragged, tf.unstack(capacities), strict=True))
         of_weights = {
             name: columns.ragged[name]._replace(values=weights)
@@ -182,32 +178,37 @@ def _gather(
         }
         return StreamBatches(
             ragged={
-                name: _gather_ragged(sets, rows, capacity[name])
+                name: _gather_ragged(sets, rows, S, capacity[name])
                 for name, sets in columns.ragged.items()
             },
-            dense={name: tf.gather(array, rows) for name, array in columns.dense.items()},
+            dense={n: _filled(tf.gather(array, rows), S) for n, array in columns.dense.items()},
             id_weights={
-                name: _gather_ragged(sets, rows, capacity[name]).values
+                name: _gather_ragged(sets, rows, S, capacity[name]).values
                 for name, sets in of_weights.items()
             },
         )
 
-    devices = zip(*taken.values(), strict=True)
     return tuple(
-        {n: batches(rows, capacities[n]) for n, rows in zip(taken, own, strict=True)}
-        for own in devices
+        {n: batches(most[n], rows, capacities[n]) for n, rows in zip(taken, own, strict=True)}
+        for own in zip(*taken.values(), strict=True)
     )
 
 
-def _gather_ragged(sets: Ragged, rows: tf.Tensor, capacity: tf.Tensor) -> Ragged:
-    """The values [L, C] and row splits uint32 [L, b + 1] of rows [L, b]."""
-    L, b = rows.shape
+def _filled(array: tf.Tensor, S: int) -> tf.Tensor:
+    """[S, ...] of [n, ...], with zeros."""
+    missing = [[0, S - tf.shape(array)[0]], *[[0, 0]] * (array.shape.rank - 1)]
+    return tf.pad(array, missing)
+
+
+def _gather_ragged(sets: Ragged, rows: tf.Tensor, S: int, capacity: tf.Tensor) -> Ragged:
+    """The values [S, C] and row splits uint32 [S, b + 1] of rows [n, b]."""
+    b = rows.shape[1]
     ragged = tf.RaggedTensor.from_row_splits(*sets, validate=False)
     gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
     by_step = tf.RaggedTensor.from_row_splits(
         gathered.values, gathered.row_splits[::b], validate=False
     )
-    values = by_step.to_tensor(shape=tf.stack([tf.constant(L, tf.int64), capacity]))
+    values = by_step.to_tensor(shape=tf.stack([tf.constant(S, tf.int64), capacity]))
     starts = by_step.row_splits[:-1, None]
-    ends = tf.reshape(gathered.row_splits[1:], [L, b]) - starts
-    return Ragged(values, tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]]))
+    ends = tf.reshape(gathered.row_splits[1:], [-1, b]) - starts
+    return Ragged(values, _filled(tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]]), S))

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a wish at first, an order the second time."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,21 @@ from typing import Any
 
 import pytest
 
-from harness.interrupt import Interrupt, Terminated, TerminatedAtOnce
-from tests.harness.cli.runs import REPOSITORY, SMALL, command_line, environment, run, summary
+from harness.interrupt import (
+    Interrupt,
+    Terminated,
+    TerminatedAtOnce,
+    threads_without_signals,
+)
+from tests.harness.cli.runs import (
+    REPOSITORY,
+    SMALL,
+    Result,
+    command_line,
+    environment,
+    run,
+    summary,
+)
 
 
 def test_the_first_is_a_wish_and_the_second_interrupts() -> None:
@@ -120,6 +134,19 @@ def test_outside_of_the_main_thread_no_signal_is_touched() -> None:
         assert pool.submit(within).result() == before
 
 
+def test_threads_that_start_without_signals_leave_them_to_the_main_thread() -> None:
+    with Interrupt() as interrupt:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with threads_without_signals(), ThreadPoolExecutor(1) as pool:
+            blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
+            signal.raise_signal(signal.SIGTERM)
+            assert not interrupt.requested
+        assert interrupt.by is signal.SIGTERM  # it has waited
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP} <= blocked
+    assert signal.SIGSEGV not in blocked
+
+
 def num_evaluations(folder: Path) -> int:
     path = folder / "metrics.jsonl"
     return path.read_text().count("validation_loss") if path.exists() else 0
@@ -165,7 +192,7 @@ def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None
 
 # A program that trains in Python, is told to end, and cleans up.
 FITS = """
-import os, signal, sys, threading
+import ctypes, json, os, pathlib, signal, sys, threading
 import keras, numpy as np
 import harness
 rng = np.random.default_rng(0)
@@ -185,17 +212,48 @@ trainer = harness.Trainer(model, batch_size=50, implementation="gather")
 try:
     trainer.fit(sets, epochs=10**6, callbacks=[Ends()], run_dir=sys.argv[1], tensorboard="off")
 finally:
+    stack = (ctypes.c_size_t * 3)()  # stack_t, whose second field is an int
+    ctypes.CDLL(None).sigaltstack(None, stack)
+    of_python = {str(thread.native_id) for thread in threading.enumerate()}
+    status = {
+        task.name: dict(line.split(":\\t", 1) for line in (task / "status").open())
+        for task in pathlib.Path("/proc/self/task").iterdir()
+    }
+    print(json.dumps({
+        "flags": stack[1] & 0xFFFFFFFF,
+        "num_bytes": stack[2],
+        "of_python": [int(status[n]["SigBlk"], 16) for n in status if n in of_python],
+        "others": [int(status[n]["SigBlk"], 16) for n in status if n not in of_python],
+    }))
     print("cleaned up after step", trainer.step)
 print("never")
 """
 
 
-def test_a_program_that_is_told_to_end_saves_and_ends(tmp_path: Path) -> None:
-    ended = run([sys.executable, "-c", FITS, str(tmp_path / "run")])
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """How that program ended, and its run folder."""
+    folder = tmp_path_factory.mktemp("told") / "run"
+    env = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's threads multiply otherwise
+    return run([sys.executable, "-c", FITS, str(folder)], env=env), folder
+
+
+def test_a_program_that_is_told_to_end_saves_and_ends(told: tuple[Result, Path]) -> None:
+    ended, folder = told
     assert ended.code == 143, ended
-    step = summary(tmp_path / "run")["steps"]
+    step = summary(folder)["steps"]
     assert step in (12, 16)  # the epoch's end, or the dispatch after
     assert f"interrupted after step {step} of 4,000,000" in ended.out
     assert "note: SIGUSR1: the training stops, the state is saved; --resume goes on" in ended.out
     assert ended.out.endswith(f"cleaned up after step {step}\n")
-    assert (tmp_path / "run" / "checkpoints" / f"ckpt-{step}.npz").exists()
+    assert (folder / "checkpoints" / f"ckpt-{step}.npz").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+def test_signals_have_a_stack_and_the_main_thread_to_go_to(told: tuple[Result, Path]) -> None:
+    found = json.loads(told[0].out.splitlines()[-2])
+    assert (found["flags"], found["num_bytes"]) == (0, 256 * 1024)
+    assert 0 in found["of_python"]  # the main thread blocks none
+    assert len(found["others"]) > 5  # TensorFlow's
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        assert all(mask >> (kind - 1) & 1 for mask in found["others"]), kind

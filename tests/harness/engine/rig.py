@@ -173,15 +173,15 @@ def build_rig(
     )
 
 
-def sets_with_outliers(rng: np.random.Generator) -> RaggedSets:
-    """320 rows of 5 ids, but one of 3,000: a run needs both capacities."""
-    lengths = np.full(320, 5)
-    lengths[rng.integers(320)] = 3_000
+def sets_with_outliers(rng: np.random.Generator, rows: int = 320) -> RaggedSets:
+    """Rows of 5 ids, but one of 3,000."""
+    lengths = np.full(rows, 5)
+    lengths[rng.integers(rows)] = 3_000
     splits = np.concatenate([[0], np.cumsum(lengths)])
     return RaggedSets(
         values=rng.integers(0, 40, splits[-1]),
         row_splits=splits,
-        labels=rng.integers(0, 2, 320),
+        labels=rng.integers(0, 2, rows),
         num_tokens=40,
         name="outliers",
     )

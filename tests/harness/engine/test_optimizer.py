@@ -81,7 +81,7 @@ def test_a_compiled_step_is_keras_own_step(name: str, sets: RaggedSets) -> None:
     settings: dict[str, Any] = {"hidden_units": (3,), "activation": "gelu", "steps_per_call": 1}
     rig = build_rig(sets, optimizer=name, **settings)
     ((dispatch, batches),) = rig.dispatches()
-    expected = keras_step(name, rig, batches[0])
+    expected = keras_step(name, rig, batches[8][0])
     rig.run(dispatch.calls[0], batches)
     for got, want in zip(rig.weights(), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=2e-6)
@@ -94,7 +94,7 @@ def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
         share = batches.reader(
             tf.constant(0, tf.int64),
             1,
-            capacity=rig.plan.capacities.largest,
+            capacity=rig.plan.capacities[8].largest,
             implementation="gather",
         )(tf.constant(0))
         outputs = rig.model(share.inputs[""], training=True)

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ def rich_sets() -> RaggedSets:
 
 
 def rich_rig(sets: RaggedSets) -> Rig:
-    """Adam, dropout, float16 with its loss scale; 9 steps in calls of 4, 4 and 1."""
+    """Adam, dropout, float16 with its loss scale; 9 steps in calls of 4, 4 and 1, of 6 rows."""
     return build_rig(sets, dropout=0.3, precision="mixed_float16", epochs=2)
 
 
@@ -46,9 +45,10 @@ def rich(rich_sets: RaggedSets) -> Run:
     rig = rich_rig(rich_sets)
     start = rig.values()
     _, batches = next(rig.dispatches())
-    for num_steps, capacity in rig.plan.programs():
-        (made,) = rig.training.compile(batches, num_steps=num_steps, capacity=capacity, at_step=7)
-        assert (made.program, made.step, made.capacity) == ("training step", 7, sum(capacity))
+    assert [(call.rows, call.num_steps) for call in rig.plan.programs()] == [(8, 4), (6, 1)]
+    for call in rig.plan.programs():
+        (made,) = rig.training.compile(batches, call, at_step=7)
+        assert (made.program, made.step, made.capacity) == ("training step", 7, sum(call.capacity))
     return Run(rig=rig, start=start, compiled=rig.values(), sums=rig.train())
 
 
@@ -98,14 +98,15 @@ def test_nothing_is_compiled_unseen() -> None:
         rig.training(dispatch.calls[0], batches)
 
 
-def optimized(rig: Rig, batches: Any, call: Call) -> str:
+def optimized(rig: Rig, batches: Batches, call: Call) -> str:
     """What XLA makes of a device's loop on this CPU."""
-    function = rig.training.on_device(0, num_steps=call.num_steps, capacity=call.capacity)
-    leaves = [*tf.nest.flatten(batches), tf.constant(call.first, tf.int64)]
+    function = rig.training.on_device(0, call)
+    (batch,) = batches[call.rows]
+    leaves = [*tf.nest.flatten(batch), tf.constant(call.first, tf.int64)]
 
     @tf.function(jit_compile=True, autograph=False)
     def flat(*leaves: tf.Tensor) -> tf.Tensor:
-        own = tf.nest.pack_sequence_as(batches, leaves[:-1])
+        own = tf.nest.pack_sequence_as(batch, leaves[:-1])
         return function.python_function(own, leaves[-1])
 
     return flat.experimental_get_compiler_ir(*leaves)(stage="optimized_hlo")
@@ -125,7 +126,7 @@ def test_xla_knows_how_often_a_loop_runs(implementation: str, input_: str) -> No
         dropout=0.2,
         precision="mixed_float16",
     )
-    dispatch, (batches,) = next(rig.dispatches())
+    dispatch, batches = next(rig.dispatches())
     program = optimized(rig, batches, dispatch.calls[0])
     loops = re.findall(r" while\(.*", program)
     assert loops

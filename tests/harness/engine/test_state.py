@@ -52,10 +52,10 @@ def test_slots_have_the_names_of_their_weights(sets: RaggedSets) -> None:
 def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
     """Adafactor has such variables, which a program of a GPU could not reach."""
     rig = build_rig(sets, optimizer="adafactor", precision="mixed_float16")
-    dispatch, (batches,) = next(rig.dispatches())
+    dispatch, batches = next(rig.dispatches())
     call = dispatch.calls[0]
-    program = rig.training.on_device(0, num_steps=call.num_steps, capacity=call.capacity)
-    traced = program.get_concrete_function(batches, tf.constant(0, tf.int64))
+    program = rig.training.on_device(0, call)
+    traced = program.get_concrete_function(*batches[call.rows], tf.constant(0, tf.int64))
     assert not [v.name for v in traced.graph.variables if v.dtype == tf.int32]
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -18,9 +19,11 @@ from harness.engine.devices import Devices
 from harness.engine.inspection import LookAtGradients
 from harness.engine.program import Program
 from harness.engine.step import Caller, TrainingStep
+from harness.measures import Measures
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin
-from harness.pipeline.plan import Call
+from harness.pipeline.plan import Call, evaluation_plan
+from harness.task import Task
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.table_rules import Rule
 from tests.harness.engine.rig import Batches, Rig, assert_same, build_rig
@@ -42,6 +45,10 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=45, unique=True)
 
 
+last_rows = pytest.mark.parametrize("last", [5, 1])
+"""Of an epoch's last batch: shares of 3 and 2 rows, or a device without any."""
+
+
 def run(program: Program, call: Call, batches: Batches) -> list[Any]:
     """A call on both devices at once, uncompiled."""
     return uncompiled(program, call, batches)(call, batches)
@@ -53,13 +60,12 @@ def uncompiled(
     """What runs a call like this one on both devices at once; with `in_two`, all but the all-reduce
     is compiled, as between workers."""
     functions = []
-    for device, own in enumerate(batches):
-        how = {"num_steps": call.num_steps, "capacity": call.capacity}
+    for device, own in enumerate(batches[call.rows]):
         if in_two:
             assert program._in_two is not None
-            loop = program._in_two.loop(device, **how)
+            loop = program._in_two.loop(device, call)
         else:
-            loop = program.on_device(device, **how).python_function
+            loop = program.on_device(device, call).python_function
         with tf.device(f"/CPU:{device}"):
             plain = tf.function(loop, autograph=False)
             functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))
@@ -67,7 +73,8 @@ def uncompiled(
     def run(call: Call, batches: Batches) -> Any:
         def on(device: int) -> Any:
             with tf.device(f"/CPU:{device}"):
-                return functions[device](batches[device], tf.constant(call.first, tf.int64))
+                own = batches[call.rows][device]
+                return functions[device](own, tf.constant(call.first, tf.int64))
 
         with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
             return list(pool.map(on, range(2)))
@@ -80,7 +87,7 @@ def train(rig: Rig, *, in_two: bool = False, program: Program | None = None) -> 
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:
-        kind = call.num_steps, call.capacity
+        kind = replace(call, first=0)
         if kind not in loops:
             loops[kind] = uncompiled(program or rig.training, call, batches, in_two=in_two)
         return loops[kind](call, batches)
@@ -94,10 +101,10 @@ def train(rig: Rig, *, in_two: bool = False, program: Program | None = None) -> 
     )
 
 
-@pytest.mark.parametrize("input_", ["stream", "resident"])
-def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -> None:
+@pytest.mark.parametrize(("input_", "last", "epochs"), [("resident", 5, 34), ("stream", 1, 1)])
+def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: int) -> None:
     """Over 200 steps: a ReLU that a rounding moves across zero would part them, so gelu."""
-    epochs = 34 if input_ == "resident" else 1
+    sets = random_sets(np.random.default_rng(), rows=40 + last, unique=True)
     settings: dict[str, Any] = {"activation": "gelu", "input": input_, "epochs": epochs}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     for state, name in zip(both.states, two.names, strict=True):
@@ -108,13 +115,17 @@ def test_two_devices_train_as_one(two: Devices, sets: RaggedSets, input_: str) -
     assert_same(*both.values())
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adagrad", "lazy_adam", "exact_adam"])
-def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "last"), [("sgd", 5), ("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)]
+)
+def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
     """As by one device, with weights of ids and a clip norm too; what devices exchange is not of
     the table's size."""
     rng = np.random.default_rng()
     weighted = kind == "adagrad"
-    sets = random_sets(rng, rows=45, num_tokens=4_000, unique=not weighted, weighted=weighted)
+    sets = random_sets(
+        rng, rows=40 + last, num_tokens=4_000, unique=not weighted, weighted=weighted
+    )
     native = kind == "exact_adam"
     if native and find_compiler() is None:
         pytest.skip("needs a C++ compiler")
@@ -130,7 +141,7 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any)
     if native:  # a custom call that only a CPU has
         return
     dispatch, batches = next(both.dispatches())
-    reduced = all_reduces(lowered(both.training, dispatch.calls[0], batches[0]))
+    reduced = all_reduces(lowered(both.training, dispatch.calls[0], batches))
     shapes = [re.findall(r"f32\[([\d,]*)\]", line)[0] for line in reduced]
     assert max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes) < 4_000
 
@@ -148,10 +159,11 @@ class Large(keras.Model):
         return self.out(keras.ops.gelu(products) * (1 + self.table.kernel[0, 0]))
 
 
-def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> None:
+@last_rows
+def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: int) -> None:
     """And as one device: of a layer that is called twice, and of another use of its table."""
     rng = np.random.default_rng()
-    sets = random_sets(rng, rows=45, num_tokens=5_000, unique=False, weighted=True)
+    sets = random_sets(rng, rows=40 + last, num_tokens=5_000, unique=False, weighted=True)
     both = build_rig(sets, model=Large(), devices=two, epochs=2)
     alone = build_rig(sets, model=Large(), epochs=2)
     alone.set_weights(both.weights())
@@ -163,7 +175,7 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> Non
     np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
     assert_same(*both.values())
     dispatch, batches = next(both.dispatches())
-    reduced = all_reduces(lowered(program, dispatch.calls[0], batches[0]))
+    reduced = all_reduces(lowered(program, dispatch.calls[0], batches))
     assert len(reduced) == len(both.states[0].trainable) + 2
 
 
@@ -199,7 +211,7 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> No
     (call,) = dispatch.calls
     weights = rig.weights()
     poisoned = [w.copy() for w in weights]
-    poisoned[0][batches[device].ragged[""].values.numpy()[0, 1]] = np.inf
+    poisoned[0][batches[8][device].ragged[""].values.numpy()[0, 1]] = np.inf
     rig.set_weights(poisoned)
     sums = run(rig.training, call, batches)
     assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [device == 1, device == 0]
@@ -214,14 +226,15 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> No
     assert not np.array_equal(rig.weights()[0], weights[0])
 
 
-def lowered(program: Program, call: Call, batches: Any) -> str:
-    """What a GPU would be given, before XLA optimizes it."""
-    loop = program.on_device(0, num_steps=call.num_steps, capacity=call.capacity)
-    leaves = [*tf.nest.flatten(batches), tf.constant(call.first, tf.int64)]
+def lowered(program: Program, call: Call, batches: Batches) -> str:
+    """What the first GPU would be given, before XLA optimizes it."""
+    loop = program.on_device(0, call)
+    batch = batches[call.rows][0]
+    leaves = [*tf.nest.flatten(batch), tf.constant(call.first, tf.int64)]
 
     @tf.function(jit_compile=True, autograph=False)
     def flat(*leaves: tf.Tensor) -> Any:
-        own = tf.nest.pack_sequence_as(batches, leaves[:-1])
+        own = tf.nest.pack_sequence_as(batch, leaves[:-1])
         return tf.nest.flatten(loop.python_function(own, leaves[-1]))
 
     return flat.experimental_get_compiler_ir(*leaves)(stage="hlo")
@@ -233,7 +246,7 @@ def all_reduces(program: str) -> list[str]:
 
 def test_only_gradients_cross_devices(two: Devices, sets: RaggedSets) -> None:
     rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16", input="resident")
-    dispatch, (batches, _) = next(rig.dispatches())
+    dispatch, batches = next(rig.dispatches())
     reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
     assert len(reduced) == len(rig.states[0].trainable)  # XLA makes one of them
     assert not [line for line in reduced if not line.lstrip("= ").startswith("f32")]
@@ -251,8 +264,8 @@ def test_a_look_at_gradients_reduces_both_kinds(
         implementation="gather",
     )
     dispatch, batches = next(rig.dispatches())
-    call = Call(first=0, num_steps=1, capacity=dispatch.calls[0].capacity)
-    reduced = all_reduces(lowered(looking, call, batches[0]))
+    call = replace(dispatch.calls[0], num_steps=1)
+    reduced = all_reduces(lowered(looking, call, batches))
     assert len(reduced) == 2 * len([*rig.states[0].trainable, *rig.states[0].tables.all])
     (gradients, _), (others, _) = run(looking, call, batches)
     assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
@@ -274,30 +287,72 @@ class Counted(keras.layers.Layer):
 def averaging(inputs: Any) -> Any:
     x = MultiHotDense(4, 50, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
     x = keras.layers.BatchNormalization(momentum=0.5, name="norm")(x)
-    return keras.layers.Dense(1)(Counted(name="counted")(keras.ops.gelu(x)))
+    x = Counted(name="counted", activity_regularizer=keras.regularizers.L2(0.1))(keras.ops.gelu(x))
+    return keras.layers.Dense(1)(x)
 
 
-def test_averages_and_added_losses_are_those_of_one_device(two: Devices, sets: RaggedSets) -> None:
-    """Also where a device's share is smaller than the other's."""
+@last_rows
+def test_averages_and_added_losses_are_those_of_one_device(two: Devices, last: int) -> None:
+    """Also where a device's share is smaller than the other's, or empty."""
+    sets = random_sets(np.random.default_rng(), rows=40 + last)
     settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
+    settings["task"] = Task(metrics=["accuracy", keras.metrics.Recall()])
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    counted = [
+        np.sum([own.numpy() for state in rig.states for own in state.sums[0]])
+        for rig in (both, alone)
+    ]
+    assert counted[0] == counted[1] > 0
+    for state in both.states:
+        for sums in state.sums[0]:
+            sums.assign(tf.zeros_like(sums))
     assert_same(*both.values())
     saved, expected = both.states[0].save(), alone.states[0].save()
-    for name in ("moving_mean", "moving_variance", "gamma", "beta"):
-        path = f"model/norm/{name}"
+    kept = [f"norm/{name}" for name in ("moving_mean", "moving_variance", "gamma", "beta")]
+    for name in [*kept, "counted/mean"]:
+        path = f"model/{name}"
         np.testing.assert_allclose(saved[path], expected[path], rtol=1e-4, atol=1e-6)
 
 
-def test_what_a_layer_keeps_is_the_mean_over_devices(two: Devices) -> None:
+@last_rows
+@pytest.mark.parametrize("input_", ["stream", "resident"])
+def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, last: int) -> None:
+    examples = random_examples(np.random.default_rng(), rows=40 + last)
+
+    def model(inputs: Any) -> Any:
+        x = keras.layers.Concatenate()([MultiHotDense(4, 50)(inputs["words"]), inputs["numbers"]])
+        return keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))
+
+    found = []
+    for devices in (two, None):
+        rig = build_rig(examples, model=model, devices=devices, input=input_)
+        plan = evaluation_plan(
+            rig.plan.lengths, batch_size=8, replicas=len(rig.states), steps_per_call=3
+        )
+        measures = Measures(examples, kind="binary", num_classes=2)
+        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0, measures=measures)
+        assert measures.num_rows == examples.num_rows
+        found.append(
+            (evaluation.loss, evaluation.metrics["accuracy"], rig.engine.predict(rig.feed, plan))
+        )
+    (loss, accuracy, outputs), (expected_loss, expected_accuracy, expected) = found
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert accuracy == pytest.approx(expected_accuracy)
+    assert outputs.shape == (examples.num_rows, 1)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [8, 5, 1])
+def test_what_a_layer_keeps_is_the_mean_over_all_rows(two: Devices, rows: int) -> None:
     def model(inputs: Any) -> Any:
         return keras.layers.Dense(1)(Counted(name="counted")(inputs["numbers"]))
 
-    examples = random_examples(np.random.default_rng(), rows=16)
+    examples = random_examples(np.random.default_rng(), rows=rows)
     rig = build_rig(examples, model=model, devices=two, steps_per_call=1)
     dispatch, batches = next(rig.dispatches())
     run(rig.training, dispatch.calls[0], batches)
-    expected = examples.dense["numbers"][rig.plan.order(0)[0].reshape(-1)].mean()
+    expected = examples.dense["numbers"].mean()
     for state in rig.states:
         # The mean may be near 0: of 24 numbers of size 1 it is off by 24 roundings at most.
         np.testing.assert_allclose(
@@ -308,9 +363,9 @@ def test_what_a_layer_keeps_is_the_mean_over_devices(two: Devices) -> None:
 def test_the_moments_of_a_batch_cross_devices_inside_the_step(
     two: Devices, sets: RaggedSets
 ) -> None:
-    """Sums and counts, then squares, and the same back; the rest as without."""
+    """Sums, then squares, and the same back; the rest as without."""
     rig = build_rig(sets, model=averaging, devices=two, input="resident")
-    dispatch, (batches, _) = next(rig.dispatches())
+    dispatch, batches = next(rig.dispatches())
     reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
     kept = ("norm/moving_mean", "norm/moving_variance", "counted/mean")
-    assert len(reduced) == 2 * 3 + len(rig.states[0].trainable) + len(kept)
+    assert len(reduced) == 2 * 2 + len(rig.states[0].trainable) + len(kept)

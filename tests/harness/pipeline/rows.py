@@ -52,40 +52,36 @@ def random_examples(
 
 
 class ExpectedShare(NamedTuple):
-    """The rows of a share, padding included."""
+    """The rows of a share."""
 
     ragged: dict[str, list[list[int]]]
     """The ids of each row."""
     id_weights: dict[str, list[float]]
     """The weights of all ids."""
     dense: dict[str, np.ndarray]
-    real_rows: int
-    batch_rows: int
-    """Of the whole batch."""
 
 
 def expected_share(
     columns: Columns, plan: Plan, *, epoch: int, step: int, replica: int
 ) -> ExpectedShare:
-    """The share of a replica in a step of an epoch."""
-    batch = plan.order(epoch)[step]
-    b, own = plan.rows_per_replica, batch[replica]
-    real = own[own < plan.num_rows]
-    dense = {}
-    for name, array in columns.dense.items():
-        dense[name] = np.repeat(array[:1], b, axis=0)  # padding is a copy of the first row
-        dense[name][: len(real)] = array[real]
+    """The share of a replica in a step of an epoch; where the batch has no row for it, the batch's
+    first row."""
+    first = step * plan.batch_size
+    batch = plan.order(epoch)[first : first + plan.batch_size]
+    # The first replicas get one row more where they do not divide the batch.
+    each, more = divmod(len(batch), plan.replicas)
+    start = replica * each + min(replica, more)
+    rows = batch[start : start + each + (replica < more)]
+    rows = rows if rows.size else batch[:1]
     return ExpectedShare(
         ragged={
-            name: [*(sets.row(int(row)).tolist() for row in real), *[[]] * (b - len(real))]
+            name: [sets.row(int(row)).tolist() for row in rows]
             for name, sets in columns.ragged.items()
         },
         id_weights={
-            name: sets.take(real).weights.tolist() if len(real) else []
+            name: sets.take(rows).weights.tolist()
             for name, sets in columns.ragged.items()
             if sets.weights is not None
         },
-        dense=dense,
-        real_rows=len(real),
-        batch_rows=int((batch < plan.num_rows).sum()),
+        dense={name: array[rows] for name, array in columns.dense.items()},
     )

@@ -6,13 +6,23 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.pipeline.batch import LABELS, WEIGHTS, AnyBatches, Columns, Share, wire_type
+from harness.pipeline.batch import (
+    LABELS,
+    WEIGHTS,
+    AnyBatches,
+    BatchesByRows,
+    Columns,
+    Share,
+    wire_type,
+)
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.feed import build_feed
-from harness.pipeline.plan import Call, Plan, evaluation_plan, training_plan
+from harness.pipeline.plan import Call, Plan, evaluation_plan, shares_of, training_plan
 from kernels.multi_hot.native.build import find_compiler
 from tests.harness.pipeline.rows import Labels, expected_share, random_examples
 from tests.harness.random_sets import random_sets
@@ -35,14 +45,15 @@ class Reading:
         self._options: Any = {"implementation": implementation, "for_gpu": for_gpu}
         self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
 
-    def __call__(self, batches: AnyBatches, call: Call) -> list[Share]:
-        """The share of each of the call's steps, as NumPy arrays."""
+    def __call__(self, batches: BatchesByRows, call: Call) -> list[Share]:
+        """The share of each of the call's steps, as NumPy arrays, of a device that is alone."""
         key = call.num_steps, call.capacity
         program = self._programs.setdefault(key, self._program(*key))
         first = tf.constant(call.first, tf.int64)
-        steps = [program(batches, first, tf.constant(step)) for step in range(call.num_steps)]
+        (own,) = batches[call.rows]
+        steps = [program(own, first, tf.constant(step)) for step in range(call.num_steps)]
         as_arrays: list[Share] = tf.nest.map_structure(_array, steps)
-        return as_arrays
+        return [share.within(call.rows, 1, 0) for share in as_arrays]
 
     def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
         @tf.function(jit_compile=True, autograph=False)
@@ -55,7 +66,7 @@ class Reading:
 def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
     """Holds a share against the rows."""
     expected = expected_share(columns, plan, replica=0, **place)
-    num_rows = plan.rows_per_replica
+    num_rows = share.num_rows
     for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
         read = share.labels if name == LABELS else share.inputs[name]
         values, splits = read["values"], read["row_splits"]
@@ -79,12 +90,10 @@ def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **plac
             held = {name: getattr(lot, name) for name in read}
             for part, array in held.items():
                 np.testing.assert_array_equal(array[lot.step], read[part], err_msg=part)
-    real = np.arange(num_rows) < expected.real_rows
-    weights = expected.dense.get(WEIGHTS, np.ones(num_rows)) * real
-    read = {**share.inputs, LABELS: share.labels, "real": share.real, WEIGHTS: share.weights}
-    for name, array in {**expected.dense, "real": real, WEIGHTS: weights}.items():
+    weights = expected.dense.get(WEIGHTS, np.ones(num_rows))
+    read = {**share.inputs, LABELS: share.labels, WEIGHTS: share.weights}
+    for name, array in {**expected.dense, WEIGHTS: weights}.items():
         np.testing.assert_array_equal(read[name], array, err_msg=name)
-    assert share.batch_rows == max(1, expected.batch_rows)
 
 
 def plan_of(columns: Columns, **changes: int) -> Plan:
@@ -96,7 +105,7 @@ def plan_of(columns: Columns, **changes: int) -> Plan:
 @pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, FOR_GPU])
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
-    """Several inputs, an epoch that ends in a shorter call and an incomplete batch."""
+    """Several inputs, an epoch that ends in a shorter call and a smaller batch."""
     rows = 53 if labels == "classes" else 21
     examples = random_examples(
         np.random.default_rng(),
@@ -111,7 +120,7 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     reading = Reading(implementation.split()[0], for_gpu=for_gpu)
     feed = build_feed(kind, examples, devices=CPU)
     steps_done = 0
-    for dispatch, (batches,) in feed.dispatches(plan, epochs=2):
+    for dispatch, batches in feed.dispatches(plan, epochs=2):
         step = dispatch.step % plan.steps_per_epoch
         for call in dispatch.calls:
             for share in reading(batches, call):
@@ -133,9 +142,10 @@ def test_rows_without_ids(kind: str) -> None:
     examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
     columns = Columns.of(examples)
     plan = plan_of(columns, batch_size=4, epochs=1)
-    (dispatch, (batches,)), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
-    (call,) = dispatch.calls
-    for step, share in enumerate(Reading("gather")(batches, call)):
+    (dispatch, batches), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    shares = [share for call in dispatch.calls for share in Reading("gather")(batches, call)]
+    assert [share.num_rows for share in shares] == [4, 4, 2]
+    for step, share in enumerate(shares):
         check(share, columns, plan, (), epoch=0, step=step)
 
 
@@ -146,24 +156,28 @@ def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> Non
     sets = random_sets(rng, rows=20, num_tokens=2**31 - 1, num_classes=2**17)
     columns = Columns.of(Examples.of(sets))
     plan = evaluation_plan(columns.lengths, batch_size=7, replicas=1, steps_per_call=3)
-    ((dispatch, (batches,)),) = build_feed(kind, Examples.of(sets), devices=CPU).dispatches(plan)
-    (call,) = dispatch.calls
+    dispatch, batches = next(build_feed(kind, Examples.of(sets), devices=CPU).dispatches(plan))
+    call = dispatch.calls[0]
     for step, share in enumerate(Reading(implementation)(batches, call)):
         check(share, columns, plan, call.capacity, epoch=0, step=step)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_without_rows_counts_as_one_so_that_none_divides_by_nothing(kind: str) -> None:
-    examples = Examples.of(random_sets(np.random.default_rng(), rows=9))
-    columns = Columns.of(examples)
-    plan = evaluation_plan(columns.lengths, batch_size=2, replicas=1, steps_per_call=3)
-    assert plan.steps_per_epoch == 6  # two calls for five batches
-    *_, (dispatch, (batches,)) = build_feed(kind, examples, devices=CPU).dispatches(plan)
-    call = dispatch.calls[-1]
-    *_, share = Reading("gather")(batches, call)
-    check(share, columns, plan, call.capacity, epoch=0, step=5)
-    assert share.batch_rows == 1
-    assert not share.weights.any()
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) -> None:
+    """A device without a row computes on one that counts for nothing, whatever it weighs."""
+    sizes = shares_of(batch_rows, num_devices)
+    shares = [
+        Share({}, {}, None, tf.fill([max(size, 1)], float("nan")), {}).within(
+            batch_rows, num_devices, place
+        )
+        for place, size in enumerate(sizes)
+    ]
+    assert [share.num_rows for share in shares] == sizes
+    assert {(share.batch_rows, share.most_rows) for share in shares} == {(batch_rows, max(sizes))}
+    assert sum(share.fraction for share in shares) == pytest.approx(1)
+    for share, size in zip(shares, sizes, strict=True):
+        assert bool(tf.reduce_all(tf.math.is_nan(share.weights))) == (size > 0)
+        assert size or not np.any(share.weights)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -179,8 +193,8 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
     )
     plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=2)
     feed = build_feed("resident", Examples.of(sets), devices=CPU)
-    ((_, (batches,)),) = feed.dispatches(plan)
-    call = Call(first=0, num_steps=2, capacity=(8,))
+    ((_, batches),) = feed.dispatches(plan)
+    call = Call(first=0, num_steps=2, capacity=(8,), rows=2)
     if implementation == "native":
         with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
             Reading(implementation)(batches, call)
@@ -195,16 +209,17 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
     examples = random_examples(np.random.default_rng(), rows=20, id_weights=True)
     columns = Columns.of(examples)
     plan = plan_of(columns, batch_size=4, steps_per_call=5, epochs=1)
-    ((_, (batches,)),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    ((_, by_rows),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    (batches,) = by_rows[4]
     resized = batches.resized((640, 256))
     assert resized.num_rows == batches.num_rows == 4
     specs = [
         [(field.dtype, field.shape) for field in tf.nest.flatten(each)]
-        for each in (batches.resized(plan.capacities.largest), batches)
+        for each in (batches.resized(plan.capacities[4].largest), batches)
     ]
     assert specs[0] == specs[1], "what was compiled is what runs"
-    call = Call(first=0, num_steps=2, capacity=(640, 256))
-    for share in Reading(implementation)(resized, call):
+    call = Call(first=0, num_steps=2, capacity=(640, 256), rows=4)
+    for share in Reading(implementation)({4: (resized,)}, call):
         for name, length in (("words", 640), ("tags", 256)):
             assert share.inputs[name]["values"].shape == (length,)
             assert share.inputs[name]["row_splits"].tolist() == [0] * 5
@@ -223,8 +238,9 @@ def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
         id_weights=True,
     )
     plan = plan_of(Columns.of(examples), batch_size=4, epochs=1)
-    for _, (batches,) in build_feed(kind, examples, devices=CPU).dispatches(plan):
-        for each in (batches, batches.resized((256, 256, 256))):
+    for _, batches in build_feed(kind, examples, devices=CPU).dispatches(plan):
+        (own,) = batches[4]
+        for each in (own, own.resized((256, 256, 256))):
             types = {tensor.dtype for tensor in tf.nest.flatten(each)}
             assert types <= {tf.uint16, tf.uint32, tf.int64, tf.float32}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.pipeline.batch import Columns, StreamBatches
+from harness.pipeline.batch import BatchesByRows, Columns
 from harness.pipeline.capacity import capacities_for_any_order
 from harness.pipeline.plan import (
     Dispatch,
@@ -20,6 +20,7 @@ from harness.pipeline.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
+    shares_of,
     training_plan,
 )
 from harness.pipeline.stream import Stream
@@ -31,29 +32,41 @@ ONE_DEVICE = ("/CPU:0",)
 
 def expected(
     columns: Columns, plan: Plan, devices: tuple[str, ...], *, epochs: int, start_step: int = 0
-) -> Iterator[tuple[Dispatch, list[dict[str, Any]]]]:
-    """For each dispatch, and each device of it, the fields of its batches."""
+) -> Iterator[tuple[Dispatch, dict[int, list[dict[str, Any]]]]]:
+    """For each dispatch, and the batches of each size and device, their fields."""
+    replicas = range(len(devices))
     for epoch, first_step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         step = first_step
         while step < plan.steps_per_epoch:
-            end = plan.call_end(step)
+            end = plan.dispatch_end(step)
             dispatch = planned.dispatch(step, end, origin=step)
-            replicas = range(len(devices))
-            yield dispatch, [fields_of(columns, plan, own, dispatch) for own in replicas]
+            yield (
+                dispatch,
+                {
+                    rows: [fields_of(columns, plan, own, dispatch, rows) for own in replicas]
+                    for rows in plan.capacities
+                },
+            )
             step = end
 
 
-def fields_of(columns: Columns, plan: Plan, replica: int, dispatch: Dispatch) -> dict[str, Any]:
-    """What `StreamBatches` says; padding behind the dispatch's steps."""
-    (call,) = dispatch.calls
-    S, b = plan.steps_per_call, plan.rows_per_replica
+def fields_of(
+    columns: Columns, plan: Plan, replica: int, dispatch: Dispatch, rows: int
+) -> dict[str, Any]:
+    """What `StreamBatches` says of the batches of so many rows; zeros behind the dispatch's
+    steps."""
+    is_last = rows < plan.batch_size
+    S = 1 if is_last else min(plan.steps_per_call, plan.whole_steps)
+    b = max(1, shares_of(rows, plan.replicas)[replica])
+    capacities = [call.capacity for call in dispatch.calls if call.rows == rows]
+    (capacity,) = capacities or [(0,) * len(columns.ragged)]
     ragged = {
-        name: (np.zeros((S, capacity), np.int64), np.zeros((S, b + 1), np.int64))
-        for name, capacity in zip(columns.ragged, call.capacity, strict=True)
+        name: (np.zeros((S, own), np.int64), np.zeros((S, b + 1), np.int64))
+        for name, own in zip(columns.ragged, capacity, strict=True)
     }
     dense = {
-        name: np.broadcast_to(array[0], (S, b, *array.shape[1:])).copy()
+        name: np.zeros((S, b, *array.shape[1:]), array.dtype)
         for name, array in columns.dense.items()
     }
     id_weights = {
@@ -61,24 +74,20 @@ def fields_of(columns: Columns, plan: Plan, replica: int, dispatch: Dispatch) ->
         for name, sets in columns.ragged.items()
         if sets.weights is not None
     }
-    real_rows, batch_rows = np.zeros(S, np.int64), np.zeros(S, np.int64)
     first = dispatch.step % plan.steps_per_epoch
-    for step in range(dispatch.num_steps):
-        place = {"epoch": dispatch.epoch, "step": first + step}
-        held = expected_share(columns, plan, replica=replica, **place)
-        for name, rows in held.ragged.items():
+    steps = range(first, first + dispatch.num_steps)
+    for place, step in enumerate(s for s in steps if (s == plan.whole_steps) == is_last):
+        held = expected_share(columns, plan, replica=replica, epoch=dispatch.epoch, step=step)
+        for name, own in held.ragged.items():
             values, row_splits = ragged[name]
-            ids = [token_id for row in rows for token_id in row]
-            values[step, : len(ids)] = ids
-            row_splits[step] = np.cumsum([0, *map(len, rows)])
+            ids = [token_id for row in own for token_id in row]
+            values[place, : len(ids)] = ids
+            row_splits[place] = np.cumsum([0, *map(len, own)])
         for name, weights in held.id_weights.items():
-            id_weights[name][step, : len(weights)] = weights
+            id_weights[name][place, : len(weights)] = weights
         for name, array in held.dense.items():
-            dense[name][step] = array
-        real_rows[step] = held.real_rows
-        batch_rows[step] = held.batch_rows
-    rows_of = {"real_rows": real_rows, "batch_rows": batch_rows}
-    return {"ragged": ragged, "dense": dense, "id_weights": id_weights, **rows_of}
+            dense[name][place] = array
+    return {"ragged": ragged, "dense": dense, "id_weights": id_weights}
 
 
 def check(
@@ -88,19 +97,21 @@ def check(
     devices: tuple[str, ...] = ONE_DEVICE,
     mapped: bool = False,
     **run: int,
-) -> list[tuple[Dispatch, tuple[StreamBatches, ...]]]:
+) -> list[tuple[Dispatch, BatchesByRows]]:
     """Compares all of a stream; returns what it was."""
     columns = Columns.of(examples)
     stream = list(Stream(columns, devices=devices, mapped=mapped).dispatches(plan, **run))
     whole = expected(columns, plan, devices, **({"epochs": 1} | run))
     for (dispatch, batches), (planned, fields) in zip(stream, whole, strict=True):
         assert dispatch == planned
-        for own, arrays in zip(batches, fields, strict=True):
-            tf.nest.map_structure(
-                lambda tensor, array: np.testing.assert_array_equal(tensor.numpy(), array),
-                [{n: tuple(r) for n, r in own.ragged.items()}, *own[1:]],
-                list(arrays.values()),
-            )
+        assert batches.keys() == fields.keys()
+        for rows, of_devices in batches.items():
+            for own, arrays in zip(of_devices, fields[rows], strict=True):
+                tf.nest.map_structure(
+                    lambda tensor, array: np.testing.assert_array_equal(tensor.numpy(), array),
+                    [{n: tuple(r) for n, r in own.ragged.items()}, *own[1:]],
+                    list(arrays.values()),
+                )
     return stream
 
 
@@ -136,24 +147,28 @@ def test_holds_what_the_plan_says_from_any_step(
     check(examples, plan, epochs=2, start_step=start_step, mapped=mapped)
 
 
-def test_every_device_gets_its_shares(logical_devices: list[str]) -> None:
-    """By the way that copies to a GPU: one element of the stream for each device in turn."""
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_every_device_gets_its_shares(logical_devices: list[str], last: int) -> None:
+    """By the way that copies to a GPU: one element of the stream for each device in turn. The last
+    batch's shares are not of one size, and one may have no row."""
     devices = tuple(logical_devices)
-    examples = random_examples(np.random.default_rng(), rows=43)
+    examples = random_examples(np.random.default_rng(), rows=40 + last)
     lengths = Columns.of(examples).lengths
     plan = training_plan(lengths, batch_size=8, replicas=2, steps_per_call=2, seed=7, epochs=2)
     check(examples, plan, devices=devices, epochs=2, mapped=True)
     stream = check(examples, plan, devices=devices, epochs=2)
     assert len(stream) == 6
     for _, batches in stream:
-        for device, own in zip(devices, batches, strict=True):
-            assert all(tensor.device.endswith(device) for tensor in tf.nest.flatten(own))
+        for of_devices in batches.values():
+            for device, own in zip(devices, of_devices, strict=True):
+                assert all(tensor.device.endswith(device) for tensor in tf.nest.flatten(own))
 
 
 def test_rows_can_be_divided_again_by_another_plan() -> None:
     sets = random_sets(np.random.default_rng(), rows=43)
     stream = Stream(Columns.of(Examples.of(sets)), devices=ONE_DEVICE)
-    for batch_size, calls in ((6, 9), (43, 3)):  # 8 steps: 3, 3 and 2 in each epoch; 1 in each
+    # 8 steps an epoch, in dispatches of 3, 3 and 2; 1; 2, the last batch's too.
+    for batch_size, calls in ((6, 9), (43, 3), (30, 3)):
         plan = training_plan(
             sets.lengths[None],
             batch_size=batch_size,
@@ -181,19 +196,12 @@ def test_both_capacities_occur_and_hold_their_batches() -> None:
         lengths[None], batch_size=4, replicas=1, steps_per_call=1, seed=0, epochs=2
     )
     # As of a run that is too long to be looked at.
-    plan = replace(plan, capacities=capacities_for_any_order(lengths[None], rows=4))
+    any_order = capacities_for_any_order(lengths[None], rows=4)
+    plan = replace(plan, capacities={4: any_order})
     stream = check(Examples.of(sets), plan, epochs=2)
     capacities = {call.capacity for dispatch, _ in stream for call in dispatch.calls}
-    assert capacities == {plan.capacities.typical, plan.capacities.largest}
+    assert capacities == {any_order.typical, any_order.largest}
     assert len(capacities) == 2
-
-
-def test_an_evaluations_last_call_is_filled_with_empty_batches() -> None:
-    sets = random_sets(np.random.default_rng(), rows=9)
-    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=3)
-    _, (dispatch, (batches,)) = check(Examples.of(sets), plan)
-    assert dispatch.num_steps == 3
-    assert batches.batch_rows.numpy().tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -207,19 +215,21 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
         values=ids, row_splits=np.arange(len(ids) + 1), num_tokens=num_tokens, name="wide"
     )
     plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=4)
-    ((_, (batches,)),) = check(Examples.of(sets), plan)
-    types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
-    assert types == [dtype, tf.uint32, tf.uint16, tf.int64, tf.int64]
+    for _, batches in check(Examples.of(sets), plan):
+        types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
+        assert types == [dtype, tf.uint32, tf.uint16] * len(batches)
 
 
 def test_shapes_are_the_same_in_every_dispatch_of_a_capacity() -> None:
-    sets = random_sets(np.random.default_rng(1), rows=21)
+    sets = random_sets(np.random.default_rng(1), rows=27)
     plan = training_plan(
         sets.lengths[None], batch_size=4, replicas=1, steps_per_call=4, seed=0, epochs=2
     )
     shapes = {
-        tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(batches))
-        for _, (batches,) in check(Examples.of(sets), plan, epochs=2)
+        (rows, tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(own)))
+        for dispatch, batches in check(Examples.of(sets), plan, epochs=2)
+        for rows in {call.rows for call in dispatch.calls}
+        for own in batches[rows]
     }
-    (capacity,) = plan.capacities.typical
-    assert shapes == {((4, capacity), (4, 5), (4, 4), (4,), (4,))}
+    ((whole,), (last,)) = (plan.capacities[rows].typical for rows in (4, 3))
+    assert shapes == {(4, ((4, whole), (4, 5), (4, 4))), (3, ((1, last), (1, 4), (1, 3)))}

@@ -1,0 +1,238 @@
+"""Signals meet oneDNN's products of matrices, whose stack pointer is in the heap for a while.
+
+    .venv/bin/python -m benchmarks.faults.signals            # 20 minutes
+    .venv/bin/python -m benchmarks.faults.signals --bare     # without a signal stack: both crash
+
+Three parts, each in processes of their own. TensorFlow alone multiplies matrices in an XLA loop
+under 1,000 alarms a second. `harness train` gets 50 signals a second, which its process only
+counts. Runs are stopped at random moments while all cores are busy: half of them by SIGINT, which
+must end with exit code 130, half by SIGTERM, with 143, each with an intact checkpoint and model.
+
+The exit code is 1 if a process crashed, or a stop left anything else.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from benchmarks.faults import checks, trial
+
+_FORK = multiprocessing.get_context("fork")
+_ALARMS_EVERY_SECONDS = 0.001
+_SIGNALS_A_SECOND = 50
+_ROWS, _UNITS, _PRODUCTS = 500, 50, 500
+"""The weight gradient of a hidden layer: [rows, units]^T x [rows, units], so many times a call."""
+_MOST_SECONDS_BEFORE_A_STOP = 3.0
+_HANGS_AFTER_SECONDS = 300
+
+
+def multiply(folder: Path, seconds: float, bare: bool) -> None:
+    """In a process of its own: products in XLA's loop under alarms that are only counted."""
+    import tensorflow as tf
+
+    from harness.engine.devices import start_threads
+
+    if not bare:
+        start_threads("/CPU:0")
+
+    @tf.function(jit_compile=True)
+    def products(rows: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+        def step(count: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            product = tf.matmul(rows, gradients, transpose_a=True)
+            return count + 1, rows + 1e-9 * product[0]  # else XLA would multiply only once
+
+        return tf.while_loop(lambda count, _: count < _PRODUCTS, step, (0, rows))[1]
+
+    rows, gradients = tf.random.normal([2, _ROWS, _UNITS])
+    products(rows, gradients)
+    _count(signal.SIGALRM, folder)
+    signal.setitimer(signal.ITIMER_REAL, _ALARMS_EVERY_SECONDS, _ALARMS_EVERY_SECONDS)
+    end = time.monotonic() + seconds
+    source, held = random.Random(0), [bytearray()] * 50
+    while time.monotonic() < end:
+        products(rows, gradients)
+        # Each call finds another heap: what lies below the buffer decides what is overwritten.
+        held[source.randrange(len(held))] = bytearray(source.randrange(200_000))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def train(folder: Path, bare: bool) -> None:
+    """In a process of its own: `harness train` without end, where SIGUSR2 is only counted."""
+    from harness.cli.main import main
+
+    if bare:
+        # Unlike Python's handlers, one that is set by libc's signal() does not use a signal stack.
+        libc = ctypes.CDLL(None)
+        libc.signal(signal.SIGUSR2, libc.getpid)
+    else:
+        _count(signal.SIGUSR2, folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(folder / "err", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    run = ("--run-dir", str(folder / "run"), "--epochs", "1000000", "--checkpoint-every", "1h")
+    os._exit(main(["train", "--data", "synthetic", "--implementation", "native", *run]))
+
+
+def _count(kind: signal.Signals, folder: Path) -> None:
+    # Python's own handler in C writes a byte for each signal that it handles.
+    file = os.open(folder / "handled", os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK)
+    signal.set_wakeup_fd(file)
+    signal.signal(kind, lambda *_: None)
+
+
+@contextlib.contextmanager
+def process_of(target: Callable[..., None], *arguments: object) -> Iterator[ForkProcess]:
+    """A process that does not outlive the context."""
+    process = _FORK.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def wait_for_training(process: ForkProcess, folder: Path) -> None:
+    """Returns after the first dispatch.
+
+    Raises:
+        HangError: there is none.
+    """
+    end = time.monotonic() + _HANGS_AFTER_SECONDS
+    while not (folder / "run" / "metrics.jsonl").exists():
+        if time.monotonic() > end or not process.is_alive():
+            raise trial.HangError(f"nothing was trained: {(folder / 'err').read_text()}")
+        time.sleep(0.01)
+
+
+def ending(process: ForkProcess) -> int:
+    """Its exit code: of a crash, the signal's negative number.
+
+    Raises:
+        HangError: it does not end.
+    """
+    process.join(_HANGS_AFTER_SECONDS)
+    if process.exitcode is None:
+        raise trial.HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
+    return process.exitcode
+
+
+def under_alarms(seconds: float, *, bare: bool) -> bool:
+    """Multiplies; returns whether all went well."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        with process_of(multiply, Path(place), seconds, bare) as process:
+            code = ending(process)
+        handled = Path(place, "handled").stat().st_size
+    took = time.monotonic() - start
+    print(f"products: exit code {code}, {handled:,} alarms, {took:.0f} s", flush=True)
+    return code == 0
+
+
+def under_signals(signals: int, source: random.Random, *, bare: bool) -> bool:
+    """Trains until so many signals were handled, and stops it; returns whether all went well."""
+    sent = handled = 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        with process_of(train, folder, bare) as process:
+            wait_for_training(process, folder)
+            assert process.pid is not None
+            start = time.monotonic()
+            while process.is_alive() and handled < signals:
+                os.kill(process.pid, signal.SIGUSR2)
+                sent += 1
+                # On average; as regular ones could miss the products of every step.
+                due = start + (sent + source.random()) / _SIGNALS_A_SECOND
+                time.sleep(max(0.0, due - time.monotonic()))
+                handled = sent if bare else (folder / "handled").stat().st_size
+            took = time.monotonic() - start
+            if process.is_alive():
+                process.terminate()
+            found = left_behind(folder, ending(process), signal.SIGTERM)
+    text = f"training: {sent:,} signals in {took:.0f} s" + (
+        "" if bare else f", {handled:,} handled"
+    )
+    print(text, *found, sep="; ", flush=True)
+    return not found
+
+
+def under_stops(stops: int, source: random.Random) -> bool:
+    """Stops runs; returns whether all went well."""
+    failed = 0
+    with contextlib.ExitStack() as load:
+        for _ in range(os.cpu_count() or 1):
+            load.enter_context(process_of(_keep_busy))
+        for number in range(stops):
+            by = (signal.SIGINT, signal.SIGTERM)[number % 2]
+            seconds = source.uniform(0, _MOST_SECONDS_BEFORE_A_STOP)
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place)
+                with process_of(train, folder, False) as process:
+                    wait_for_training(process, folder)
+                    time.sleep(seconds)
+                    assert process.pid is not None
+                    os.kill(process.pid, by)
+                    found = left_behind(folder, ending(process), by)
+            failed += bool(found)
+            print(
+                f"stop {number + 1}: {by.name} after {seconds:.2f} s", *found, sep="; ", flush=True
+            )
+    print(f"stops: {stops}, {failed} failed", flush=True)
+    return not failed
+
+
+def _keep_busy() -> None:
+    while True:
+        pass
+
+
+def left_behind(folder: Path, code: int, by: signal.Signals) -> list[str]:
+    """What is not as it should be after a stop."""
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143}[by]
+    found = [] if code == expected else [f"exit code {code}, not {expected}"]
+    if err := (folder / "err").read_text():
+        found.append(err)
+    run = folder / "run"
+    for path in (*(run / "checkpoints").glob("ckpt-*.npz"), run / "model.keras"):
+        with contextlib.suppress(BadZipFile, FileNotFoundError), ZipFile(path) as file:
+            if file.testzip() is None:
+                continue
+        found.append(f"{path.name} is missing or damaged")
+    if not any((run / "checkpoints").glob("ckpt-*.npz")):
+        found.append("no checkpoint")
+    return found + checks.half_written(run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30, help="of products under alarms")
+    parser.add_argument("--signals", type=int, default=10_000, help="that a training handles")
+    parser.add_argument("--stops", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--bare", action="store_true", help="without a signal stack, and no stops")
+    arguments = parser.parse_args()
+    assert not faulthandler.is_enabled(), "it sets a signal stack itself"
+    trial.ready(__spec__.name, sys.argv[1:])
+    source, ok = random.Random(arguments.seed), True
+    if arguments.seconds:
+        ok &= under_alarms(arguments.seconds, bare=arguments.bare)
+    if arguments.signals:
+        ok &= under_signals(arguments.signals, source, bare=arguments.bare)
+    if arguments.stops and not arguments.bare:
+        ok &= under_stops(arguments.stops, source)
+    sys.exit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -137,8 +137,11 @@ def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
         return {"optimizer": optimizer.func.__name__, **settings}
-    settings = optimizer.get_config()
-    del settings["name"]  # which counts what the process has made
+    try:
+        settings = optimizer.get_config()
+    except NotImplementedError:  # of a schedule that need not be saved
+        settings = {"learning_rate": type(optimizer._learning_rate).__name__}
+    settings.pop("name", None)  # which counts what the process has made
     return {"optimizer": type(optimizer).__name__, **settings}
 
 

@@ -38,7 +38,7 @@ class _Looked(TableCall):
     num_calls = 0
 
     @classmethod
-    def of(cls, table: tf.Tensor) -> "_Looked":
+    def of(cls, table: tf.Tensor) -> _Looked:
         """One that reads zeros in the place of a table."""
 
         def zeros(_: Any) -> tf.Tensor:

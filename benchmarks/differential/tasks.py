@@ -144,6 +144,8 @@ class OfProbabilities(keras.metrics.Metric):
     def __init__(self, metric: keras.metrics.Metric, head: str) -> None:
         super().__init__(name=metric.name)
         self.metric = metric
+        if hasattr(metric, "_direction"):  # which callbacks look at
+            self._direction = metric._direction
         self.head = keras.activations.get(head)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

@@ -219,9 +219,7 @@ class Program:
             return step + 1, sums + once(step)
 
         with state.seeds.in_loop(num_steps) if state.for_gpu else contextlib.nullcontext():
-            _, sums = _repeated(
-                num_steps, body, tf.zeros([self._row_sums, batches.num_rows])
-            )
+            _, sums = _repeated(num_steps, body, tf.zeros([self._row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:

@@ -73,7 +73,7 @@ class _TellKeras:
     def find_spec(self, *_: Any) -> None:
         """None."""
         saving: Any = sys.modules.get("keras.saving")
-        classes = getattr(saving, "get_custom_objects", dict)()
+        classes: dict[str, Any] = getattr(saving, "get_custom_objects", dict)()
         for name in ("HashDropout", "MultiHotDense"):
             late = SimpleNamespace(from_config=partial(_from_config, name))
             classes.setdefault(f"harness>{name}", late)  # until the layers are imported

@@ -3,7 +3,8 @@
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def fit(
     test: Examples | None,
     *,
     epochs: int,
-    start_step: int,
+    initial_epoch: int,
+    validation_freq: int | list[int],
+    shuffle: bool,
+    steps_done: int,
     callbacks: Sequence[keras.callbacks.Callback],
     claim: Claim | None,
     event_folder: Path | None,
@@ -107,8 +111,8 @@ def fit(
     Args:
         setup: what trains.
         train, validation, test: rows with labels.
-        epochs: in all, counted from the first.
-        start_step: steps done before; of a run that is resumed its checkpoint says it.
+        epochs, initial_epoch, validation_freq, shuffle: as of `keras.Model.fit`.
+        steps_done: before; of a run that is resumed its checkpoint says it.
         callbacks: Keras's.
         claim, event_folder: where the run and its event files go. None: nothing is written.
         last: of the fit before, by the same trainer.
@@ -134,14 +138,23 @@ def fit(
     batched = with_batch_hooks(callbacks)
     if batched:
         _print(console, f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
-    by_step = bool(batched)
-    rows = setup.rows_to_train(train, epochs=epochs, by_step=by_step)
-    held_out = None if validation is None else setup.rows_to_evaluate(validation)
+    by_step, by_batch = bool(batched), bool(with_batch_hooks(callbacks, "test"))
+    steps_per_epoch = -(-train.num_rows // setup.settings.batch_size)
+    epochs_done = steps_done // steps_per_epoch
+    rows = setup.rows_to_train(train, epochs=epochs_done + epochs, by_step=by_step, shuffle=shuffle)
+    held_out = None if validation is None else setup.rows_to_evaluate(validation, by_step=by_batch)
     tested = None if test is None or test is validation else setup.rows_to_evaluate(test)
-    measures = None if test is None else setup.measures(test)
+    measured = validation if test is None else test
+    measures = None if measured is None else setup.measures(measured)
     info = dataset_info(train, validation, test, num_classes=setup.task.num_classes)
 
-    # 2. Where it starts from.
+    # 2. Where it starts from. Orders and records count the epochs of all fits.
+    def span(first: int) -> tuple[int, int]:
+        """The step to start from and the epochs in all, by the number of the first epoch."""
+        total = max(epochs_done, first) + max(epochs - first, 0)
+        return max(steps_done, first * steps_per_epoch), total
+
+    start_step, total = span(initial_epoch)
     background = Background()
     checkpoints, before, resumed = None, Counters(), list[Mapping[str, Any]]()
     same = last is not None and last.start.run_dir == str(folder or "") and not overwrite
@@ -169,7 +182,8 @@ def fit(
         step, counters = restored.step, restored.about.get("counters", {})
         before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         check_same_data(folder, restored.about.get("config", recorded), info)
-        kept_bytes(folder / METRICS_FILE_NAME, step)  # checks that they can be read
+        # Checks that they can be read.
+        kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=validation_freq == 1)
         changed = changes(recorded, identity(setup))
         earlier = recorded[RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
@@ -187,12 +201,20 @@ def fit(
         info,
         folder=folder,
         options=options,
-        config=config,
-        epochs=epochs,
+        config={**config, "epochs": total},
+        epochs=total,
         start_step=start_step,
         resumed=resumed,
     )
-    keras_callbacks = KerasCallbacks(callbacks, setup.model, setup.engine.states, start)
+    keras_callbacks = KerasCallbacks(
+        callbacks,
+        setup,
+        validation_freq=validation_freq,
+        epochs=epochs,
+        steps=steps_per_epoch,
+        run_dir=start.run_dir,
+        start_step=start_step,
+    )
     history = keras_callbacks.history
     if cluster.from_chief(lambda: has_ended(start, folder, recorded)):
         if folder is None:  # the chief alone writes
@@ -211,7 +233,8 @@ def fit(
         engine=setup.engine,
         rows=rows,
         validation=held_out,
-        measures=measures if test is validation else None,
+        evaluation=keras_callbacks.validate,
+        measures=measures if measured is validation else None,
         cadence=setup.cadence(rows, by_step=by_step),
         looks=Looks(
             histograms_every=options.histograms,
@@ -220,15 +243,22 @@ def fit(
         checkpoints=checkpoints,
         about={"config": resolved_config(start)} if checkpoints is not None else {},
         start_step=start_step,
+        may_change=bool(callbacks) or bool(setup.engine.states[0].optimizer.use_ema),
     )
     compiled: Sequence[Compilation] = ()
     if folder is not None:
         if overwrite:  # not before it is sure that another run can take its place
-            compiled = run.prepare(*next(run.dispatches(epochs=epochs)))
+            compiled = run.prepare(*next(run.dispatches(epochs=total)))
             timeline.mark("compilation before the run")
         clean_run_folder(folder, event_folder, clear=overwrite)
         if vocabulary is not None:
             vocabulary.save(folder / VOCABULARY_FILE_NAME)
+    first = keras_callbacks.begin()
+    if (first := cluster.from_chief(lambda: None if recorded else first)) is not None:
+        setup.engine.take_from_chief()  # whose callback has restored it
+        start_step, total = span(first)
+        run = replace(run, start_step=start_step)
+        start = replace(start, start_step=start_step, epochs=total)
 
     # 4. The training. Signals stop it; what follows is short, and comes to its end.
     # Files and the terminal may be slow: the device gets its next work before they are told.
@@ -251,7 +281,7 @@ def fit(
         # A run that was killed after a callback had stopped it is only completed.
         stopped = start_step > 0 and cluster.any(keras_callbacks.wants_to_stop)
         progress = train_loop(
-            () if stopped else run.dispatches(epochs=epochs),
+            () if stopped else run.dispatches(epochs=total),
             run,
             observers,
             steps_per_epoch=start.steps_per_epoch,
@@ -279,8 +309,8 @@ def fit(
         )
 
         # 5. What it leaves.
-        keras_callbacks.finish()
         setup.engine.finish()
+        keras_callbacks.finish()
         setup.engine.take_from_chief()  # whose callbacks may have gone back to the best epoch
         if claim is not None:
             claim.check()
@@ -288,23 +318,29 @@ def fit(
             with replacing(folder / MODEL_FILE_NAME) as beside:
                 save_model(setup.model, beside)
         timeline.mark("saving the model")
-        evaluation = None
         # The machine may be gone soon; of several workers all have to see it alike.
         terminated = cluster.any(progress.interrupted and interrupt.is_termination)
-        if tested is not None and progress.divergence is None and not terminated:
-            evaluation, _ = setup.engine.evaluate(
-                tested.feed,
-                tested.plan,
-                step=progress.step,
-                epoch=epochs - 1,
-                measures=measures,
-            )
-            timeline.mark("test")
-        quality = measures.quality() if measures is not None and measures.num_rows else None
+        found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
+        on_validation, on_test = found[-1] if found else None, None
+        evaluate = partial(setup.engine.evaluate, step=progress.step, epoch=total - 1)
+        if progress.divergence is None:
+            # A callback may have changed the weights since; figures are of the saved model.
+            if cluster.any(not run.is_current(on_validation, step=progress.step)):
+                on_validation = None
+            if held_out is not None and on_validation is None and not terminated:
+                on_validation, _ = evaluate(held_out.feed, held_out.plan, measures=run.measures)
+            if tested is not None and not terminated:
+                on_test, _ = evaluate(tested.feed, tested.plan, measures=measures)
+        on_test = on_validation if test is validation else on_test
+        timeline.mark("final evaluation")
+        quality = None
+        if measures is not None and (on_validation if test is None else on_test) is not None:
+            quality = measures.quality()
         results = summarize(
             start,
             progress,
-            evaluation,
+            test=on_test,
+            validation=on_validation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=timeline.elapsed_seconds,
             workers=cluster.num_workers,

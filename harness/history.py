@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.records import (
     Compilation,
@@ -152,6 +152,7 @@ class History:
         self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
+        window = replace(window, so_far=self._epoch_means.so_far())
         self.progress.last_window = window
         self.progress.step = window.step
         self._tell(lambda observer: observer.on_window(window))
@@ -268,10 +269,14 @@ class _EpochMeans:
         for name, value in {"loss": window.loss, **window.metrics}.items():
             self.sums[name] = self.sums.get(name, 0.0) + window.examples * value
 
-    def take(self) -> dict[str, float]:
-        """The means by name, of what runs over the epoch the last; begins the next epoch."""
+    def so_far(self) -> dict[str, float]:
+        """The means by name, of what runs over the epoch the last."""
         means = {name: total / self.examples for name, total in self.sums.items()}
-        means |= {name: value for name, value in self._last.items() if name in self._running}
+        return means | {name: value for name, value in self._last.items() if name in self._running}
+
+    def take(self) -> dict[str, float]:
+        """As `so_far`; begins the next epoch."""
+        means = self.so_far()
         self.examples, self.sums, self._last = 0, {}, {}
         return means
 

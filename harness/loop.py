@@ -50,6 +50,8 @@ class Run:
     """To train on."""
     validation: Rows | None = None
     """To evaluate on at the end of every epoch."""
+    evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
+    """Called in the place of `Engine.evaluate`, so that callbacks know of it; may leave it out."""
     measures: Measures | None = None
     """Of the validation rows, as of the last evaluation."""
     cadence: Cadence
@@ -61,6 +63,8 @@ class Run:
     """Of the run; each checkpoint holds it."""
     start_step: int = 0
     """Steps that were done before."""
+    may_change: bool = False
+    """Whether anything but training may change the weights."""
 
     def dispatches(self, *, epochs: int) -> Dispatches:
         """Those up to the end of an epoch, counted from the first of all."""
@@ -112,9 +116,21 @@ class Run:
         if self.validation is None:
             return None, ()
         rows = self.validation
-        return self.engine.evaluate(
-            rows.feed, rows.plan, step=step, epoch=epoch, measures=self.measures
+        evaluate = self.evaluation or self.engine.evaluate
+        return evaluate(
+            rows.feed,
+            rows.plan,
+            step=step,
+            epoch=epoch,
+            measures=self.measures,
+            with_checksum=self.may_change,
         )
+
+    def is_current(self, evaluation: Evaluation | None, *, step: int) -> bool:
+        """Whether an evaluation is of the present weights, after so many steps."""
+        if evaluation is None or evaluation.step != step:
+            return False
+        return evaluation.checksum is None or evaluation.checksum == self.engine.checksum()
 
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows
@@ -182,7 +198,8 @@ def train(
         steps_per_epoch: to know where an epoch ends.
         start_step: steps that were done before.
         num_steps: ends after the dispatch in which so many steps are done; None: after the last.
-        is_done: asked after every dispatch; ends the run as if it had been the last.
+        is_done: asked after every dispatch and every epoch; ends the epoch, evaluated as always,
+            and the run.
         should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
         stop_at_nan: whether a loss that is not finite ends the run; else it is a warning.
         saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
@@ -259,7 +276,8 @@ def train(
 
         progress.interrupted = should_stop()
         pause_start = clock()
-        at_epoch_end, best = step % steps_per_epoch == 0, False
+        ends_early = steps_per_epoch < _ENDLESS and is_done()
+        at_epoch_end, best = ends_early or step % steps_per_epoch == 0, False
         if at_epoch_end:
             found = run.evaluate(step=step, epoch=dispatch.epoch)
             best = history.epoch(dispatch.epoch, *found) and keep_best
@@ -269,7 +287,7 @@ def train(
         if (due or best) and progress.divergence is None:
             save(regular=due, best=best)
         window_start += clock() - pause_start
-        if is_done() or (num_steps is not None and steps_done >= num_steps):
+        if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
     is_saved = progress.last_window is None or history.saved_step == progress.step

@@ -111,7 +111,7 @@ class Quality:
             what, reached = "micro F1", self.f1_micro
         commonest = int(self.support.argmax())
         return (
-            f"a test {what} of {reached:.4f} is no better than predicting the most common class, "
+            f"the {what} of {reached:.4f} is no better than predicting the most common class, "
             f"{class_names[commonest]!r} ({int(self.support[commonest]):,} of {self.num_rows:,} "
             "rows), for every row; train for more --epochs, set another --learning-rate or "
             "--batch-size, or check the labels"

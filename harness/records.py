@@ -17,6 +17,8 @@ class DatasetInfo:
     rows: int
     """Rows to train on."""
     test_rows: int
+    validation_rows: int = 0
+    """But for those that are the test rows, too."""
     num_tokens: int
     num_classes: int
     nnz: int
@@ -160,6 +162,8 @@ class Window:
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
     """What the machine did in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A tag
     without a sample in the window is missing."""
+    so_far: Mapping[str, float] = field(default_factory=dict)
+    """Loss and metrics over the epoch, up to the window's end."""
 
     @property
     def steps_per_second(self) -> float:
@@ -198,6 +202,8 @@ class Evaluation:
     loss: float
     metrics: Mapping[str, float]
     """By name, such as `accuracy`."""
+    checksum: int | None = None
+    """Of the weights that were evaluated; None where nothing but training can change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,12 +305,17 @@ class Summary(WindowStatistics):
     stable)."""
 
     test_metrics: Mapping[str, float | None]
-    """By name; in summary.json each is `test_NAME`. None, as the loss, where the run was
-    interrupted before its first evaluation."""
+    """By name, of the model that is saved; in summary.json each is `test_NAME`. None, as the loss,
+    where there are no test rows, or the run ended before they were evaluated."""
     test_loss: float | None
     test_figures: Mapping[str, float]
     """Measures such as `f1_macro`, by name; in summary.json each is `test_NAME`, unless a metric is
     called so. Empty where no test row was evaluated, and where labels are no classes."""
+    validation_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """The same of the validation rows; `validation_NAME` in summary.json."""
+    validation_loss: float | None = None
+    validation_figures: Mapping[str, float] = field(default_factory=dict)
+    """Empty where there are test rows, whose figures these would be beside."""
     compile_seconds: float
     wall_seconds: float
     """Since the command began, in Python: neither an installation nor a notebook's age counts."""

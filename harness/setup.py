@@ -15,6 +15,8 @@ from harness.data.ragged import RaggedSets
 from harness.engine.devices import Devices, be_deterministic, set_up_devices
 from harness.engine.engine import Engine
 from harness.engine.optimizer import Recipe, kept_bytes
+from harness.engine.state import MODEL_PREFIX
+from harness.engine.stored import is_seed, variables_by_name
 from harness.engine.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.environment import warn_of_gpus
 from harness.errors import InputError
@@ -68,7 +70,13 @@ class Setup:
     """The rows that lie ready."""
 
     def rows_to_train(
-        self, examples: Examples, *, epochs: int, by_step: bool = False, repeating: bool = False
+        self,
+        examples: Examples,
+        *,
+        epochs: int,
+        by_step: bool = False,
+        repeating: bool = False,
+        shuffle: bool = True,
     ) -> Rows:
         """Rows and their order.
 
@@ -77,6 +85,7 @@ class Setup:
             epochs: whose orders are known before.
             by_step: whether a call is one step.
             repeating: whether the first epoch follows the last.
+            shuffle: whether every epoch has an order of its own.
 
         Raises:
             InputError: when the batch does not fit them.
@@ -95,15 +104,15 @@ class Setup:
             replicas=self.devices.num_shares,
             first_share=self.devices.first_share,
             steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
-            seed=self.settings.seed,
+            seed=self.settings.seed if shuffle else None,
             epochs=epochs,
             in_blocks=self.choices["input"].name == "mapped",
             repeating=repeating,
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
-    def rows_to_evaluate(self, examples: Examples) -> Rows:
-        """Rows in their own order, with or without labels."""
+    def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
+        """Rows in their own order, with or without labels; by step as of `rows_to_train`."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = self.devices.num_shares
@@ -116,7 +125,7 @@ class Setup:
             batch_size=batch_size,
             replicas=replicas,
             first_share=self.devices.first_share,
-            steps_per_call=steps,
+            steps_per_call=1 if by_step else steps,
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
@@ -166,6 +175,39 @@ class Setup:
         }
         return replace(examples, inputs=inputs)
 
+    def kept(self) -> dict[str, Any]:
+        """What another trainer needs beside the model to go on as this one: how it was set up, and
+        the state where it was trained."""
+        chosen = {name: choice.value for name, choice in self.choices.items()}
+        named = variables_by_name(self.model)
+        weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
+        state = self.engine.states[0].save() if "input" in self.choices else {}
+        return {
+            "before": {
+                **asdict(self.settings),
+                **{name: chosen[name] for name in asdict(self.settings).keys() & chosen.keys()},
+                "device_type": self.devices.device_type,
+                "unique": self.unique,
+                "limits": self.limits,
+            },
+            "task": self.task,
+            "names": list(named),
+            "state": {name: value for name, value in state.items() if name not in weights},
+        }
+
+    def take_up(self, kept: Mapping[str, Any]) -> None:
+        """Takes up the state that `kept` returned, for a copy of the model with its weights."""
+        # Layers that a model makes without names have others in each copy of it.
+        names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
+        state = self.engine.states[0].save()
+        for name, value in kept["state"].items():
+            group, _, rest = name.partition("/")
+            path, _, slot = rest.rpartition("/")
+            own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
+            state[f"{group}/{own}"] = value
+        for each in self.engine.states:
+            each.restore(state)
+
     def _feed(self, examples: Examples) -> Feed:
         for known, feed in self.feeds:
             if known.is_same(examples):
@@ -196,7 +238,8 @@ def set_up(
         *parts: the rows to train on, and those to evaluate on.
         training: whether they are to be trained on, so that all settings matter.
         before: of the run that is resumed: its settings, every `auto` settled, by name, and the
-            `device_type` that they were settled for.
+            `device_type` that they were settled for; of a trainer that was copied `unique` and
+            `limits`, too.
         console: where to warn of GPUs that cannot be used.
         timeline: to mark the stages on.
         cluster: of the workers that train together.
@@ -293,11 +336,13 @@ def set_up(
     if training:
         tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
     timeline.mark("settling what is auto")
-    unique = frozenset(
-        name
-        for name in train.ragged
-        if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
-    )
+    unique = (before or {}).get("unique")
+    if unique is None:
+        unique = frozenset(
+            name
+            for name in train.ragged
+            if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
+        )
     setup = Setup(
         settings=settings,
         devices=devices,
@@ -315,7 +360,7 @@ def set_up(
         choices=known.chosen,
         unique=unique,
         weighted=weighted_inputs(train),
-        limits=model_limits(model, train),
+        limits=(before or {}).get("limits") or model_limits(model, train),
     )
     if training:
         setup.engine.require_masked(train)

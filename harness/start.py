@@ -65,23 +65,26 @@ def run_start(
     )
 
 
-def dataset_info(train: Examples, *held_out: Examples | None, num_classes: int) -> DatasetInfo:
+def dataset_info(
+    train: Examples,
+    validation: Examples | None = None,
+    test: Examples | None = None,
+    *,
+    num_classes: int,
+) -> DatasetInfo:
     """What a run records of its rows.
 
     Args:
-        train: rows to train on.
-        held_out: the others; the last of them are tested on.
+        train, validation, test: rows.
         num_classes: of the task.
     """
-    given: list[Examples] = []
-    for part in held_out:
-        if part is not None and all(part is not other for other in given):
-            given.append(part)
-    prints = [part.fingerprint for part in (train, *given)]
+    own = None if validation is test else validation
+    prints = [part.fingerprint for part in (train, own, test) if part is not None]
     return DatasetInfo(
         name=printable(train.name, most=_MAX_NAME, one_line=True),
         rows=train.num_rows,
-        test_rows=given[-1].num_rows if given else 0,
+        test_rows=0 if test is None else test.num_rows,
+        validation_rows=0 if own is None else own.num_rows,
         num_tokens=max((sets.num_tokens for sets in train.ragged.values()), default=0),
         num_classes=num_classes,
         nnz=train.nnz,

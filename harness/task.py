@@ -141,6 +141,10 @@ class SettledTask:
     loss_is_of_batch: bool = False
     """Whether the loss is one number for a batch, not one for each row."""
 
+    def settled(self, examples: Examples) -> "SettledTask":
+        """Itself: in a copy of a trainer it stands in the place of a `Task`."""
+        return self
+
     @property
     def num_outputs(self) -> int:
         """Of a model: K, or 1 where there are two classes."""

@@ -11,14 +11,16 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from harness.checks import require_count
+from harness.callbacks import as_compiled, checked, outside_fit
+from harness.checks import require, require_count
 from harness.cluster.cluster import cluster_of
 from harness.cluster.membership import require_alone
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.engine.devices import Devices
-from harness.engine.optimizer import Recipe, config_of, optimizer_of
+from harness.engine.optimizer import Recipe, attributes_of, config_of, optimizer_of
+from harness.engine.stored import checksum_of
 from harness.errors import DivergenceError, InputError
 from harness.fit import Outcome, fit
 from harness.interrupt import Terminated
@@ -40,6 +42,7 @@ from harness.timeline import Timeline
 from kernels.files import replacing
 
 AnyRows = RaggedSets | Examples
+Callbacks = Sequence[keras.callbacks.Callback]
 
 
 class Trainer:
@@ -83,6 +86,8 @@ class Trainer:
         """Of the rows of the last fit."""
         self._is_exposed = False
         """Whether the model was handed out since its values were last taken up."""
+        self._kept: dict[str, Any] = {}
+        """Of the trainer that this one is a copy of; see `Setup.kept`."""
         self.step = 0
         """Optimizer steps done."""
         self.last: Outcome | None = None
@@ -91,6 +96,36 @@ class Trainer:
     def __repr__(self) -> str:
         name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
         return f"<harness.Trainer of {name}, step {self.step}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, joblib and `copy.deepcopy`: a copy predicts, evaluates and goes on training
+        as this trainer would, on devices that it chooses itself. It has no run folder, and `last`
+        is None."""
+        optimizer = self._optimizer
+        if getattr(optimizer, "_exclude_from_weight_decay", None):
+            raise InputError(
+                "the optimizer leaves out variables of weight decay by var_list, which no copy of "
+                "the trainer has; name them by var_names"
+            )
+        kept = {**vars(self), "_setup": None, "_folder": None, "last": None}
+        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps its config alone
+            kept["attributes"] = attributes_of(optimizer)
+        if self._setup is not None:
+            kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
+        if kept["_kept"]:
+            kept["checksum"] = checksum_of(kept["_given"])
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        for name, value in kept.pop("attributes", {}).items():
+            setattr(kept["_optimizer"], name, value)
+        model: Any = kept["_given"]
+        if "checksum" in kept and checksum_of(model) != kept.pop("checksum"):
+            raise InputError(
+                f"Keras cannot copy the weights of the model {model.name!r}; give the class "
+                f"{type(model).__name__} a method build that builds its layers"
+            )
+        vars(self).update(kept)
 
     @property
     def model(self) -> keras.Model:
@@ -126,7 +161,10 @@ class Trainer:
         validation: AnyRows | None = None,
         test: AnyRows | None = None,
         epochs: int = 1,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        initial_epoch: int = 0,
+        validation_freq: int | list[int] = 1,
+        shuffle: bool = True,
+        callbacks: Callbacks = (),
         run_dir: str | Path | None = None,
         resume: Resume = False,
         overwrite: bool = False,
@@ -149,9 +187,13 @@ class Trainer:
 
         Args:
             train: rows with labels.
-            validation: rows to evaluate at the end of every epoch.
-            test: rows to evaluate once, at the end.
-            epochs: so many more; with `resume`, so many in all.
+            validation: rows to evaluate after epochs, and once more at the end where a callback has
+                changed the weights since.
+            test: rows to evaluate once, at the end; may be those of `validation`.
+            epochs: so many more, `initial_epoch` included; with `resume`, so many in all.
+            initial_epoch: number of the first; a resumed run goes on from its checkpoint instead.
+            validation_freq: every how many epochs to evaluate; or after which, counted from 1.
+            shuffle: whether every epoch has an order of its own, or the rows' own.
             callbacks: Keras's; one that wants every batch makes dispatches of one step.
             run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
                 in runs/. None: nothing is written.
@@ -178,10 +220,17 @@ class Trainer:
             Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
         """
         require_count("epochs", epochs)
+        require_count("initial_epoch", initial_epoch, least=0)
+        if not isinstance(validation_freq, list):
+            require_count("validation_freq", validation_freq)
+        require(
+            initial_epoch < epochs,
+            f"initial_epoch is {initial_epoch} and epochs is {epochs}, so that none is left to "
+            "train; set epochs to where the last one ends",
+        )
         if (resume or overwrite) and run_dir is None:
             raise InputError("resume and overwrite are about a run_dir; give it")
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
+        callbacks = checked(callbacks, run_dir=run_dir)
         asked = RunOptions(**options)
         timeline = timeline or Timeline()
         cluster = cluster_of(os.environ)
@@ -191,8 +240,10 @@ class Trainer:
         shown = lasting(console or Console()) if verbose else None
         parts = [Examples.of(train), *(Examples.of(v) for v in [validation] if v is not None)]
         held_out = parts[1] if len(parts) > 1 else None
-        tested = held_out if test is None or test is validation else Examples.of(test)
-        config = config or self._config(asked, epochs)
+        tested = held_out if test is validation else test
+        tested = None if tested is None else Examples.of(tested)
+        how = {"validation_freq": validation_freq, "shuffle": shuffle}
+        config = config or {**self._config(asked, epochs), **how}
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
             claim = recorded = event_folder = None
@@ -224,22 +275,29 @@ class Trainer:
             setup = self._set_up(
                 *parts, training=True, before=execution, console=shown, timeline=timeline
             )
+            claims.enter_context(as_compiled(setup))
             facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
+            facts |= {"initial epoch": initial_epoch, **how}
             facts["callbacks"] = [type(callback).__name__ for callback in callbacks]
             cluster.require_same(facts_of(self.settings, asked, facts, *parts, tested))
             steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
-            epochs_done = self.step // self._steps_per_epoch if self._steps_per_epoch else 0
+            epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
+            before = None if self.last is None else self.last.progress
+            goes_on = before is not None and before.interrupted
             step = self.step
-            if steps_per_epoch != self._steps_per_epoch:  # other rows: their epochs begin anew
-                step = epochs_done * steps_per_epoch
-            epochs = epochs if execution is not None else epochs_done + epochs
+            if steps_per_epoch != self._steps_per_epoch or not goes_on:
+                # The epochs of other rows begin anew, and a callback may have ended one early.
+                step = (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
             self.last = fit(
                 setup,
                 parts[0],
                 held_out,
                 tested,
                 epochs=epochs,
-                start_step=step,
+                initial_epoch=initial_epoch,
+                validation_freq=validation_freq,
+                shuffle=shuffle,
+                steps_done=0 if execution is not None else step,
                 callbacks=callbacks,
                 claim=claim,
                 event_folder=event_folder,
@@ -248,7 +306,7 @@ class Trainer:
                 overwrite=overwrite,
                 keep_best=held_out is not None and validation is not test,
                 options=asked,
-                config={**config, "epochs": epochs},
+                config=config,
                 vocabulary=vocabulary,
                 console=shown,
                 summary=summary,
@@ -268,9 +326,9 @@ class Trainer:
         return self.last.history
 
     @for_python()
-    def evaluate(self, rows: AnyRows) -> dict[str, float]:
+    def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
         """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
-        return self.evaluate_and_measure(rows)[0]
+        return self.evaluate_and_measure(rows, callbacks=callbacks)[0]
 
     @for_python()
     def measure(self, rows: AnyRows) -> Quality:
@@ -288,30 +346,30 @@ class Trainer:
             )
         return quality
 
-    def evaluate_and_measure(self, rows: AnyRows) -> tuple[dict[str, float], Quality | None]:
+    def evaluate_and_measure(
+        self, rows: AnyRows, *, callbacks: Callbacks = ()
+    ) -> tuple[dict[str, float], Quality | None]:
         """What `evaluate` and `measure` return, in one pass; no quality where a label is no
         class."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
-        ready = setup.rows_to_evaluate(examples)
         measures = setup.measures(examples)
-        with setup.devices.cluster.watched():
-            evaluation, _ = setup.engine.evaluate(
+        with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
+            evaluation, _ = hooks.evaluate(
                 ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
             )
         found = {"loss": evaluation.loss, **evaluation.metrics}
         return found, None if measures is None else measures.quality()
 
     @for_python()
-    def predict(self, rows: AnyRows) -> np.ndarray:
+    def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
         """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
         looked at."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
-        ready = setup.rows_to_evaluate(examples)
-        with setup.devices.cluster.watched():
-            return setup.engine.predict(ready.feed, ready.plan)
+        with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
+            return hooks.predict(ready.feed, ready.plan)
 
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""
@@ -331,8 +389,8 @@ class Trainer:
         Raises:
             InputError: when there is something at `path`, or the model cannot be exported to it.
         """
-        known = self._setup is not None and self._setup.task.is_known
-        kind = self._setup.task.kind if self._setup is not None and known else self._task.kind
+        task = self._kept.get("task") if self._setup is None else self._setup.task
+        kind = task.kind if task is not None and task.is_known else self._task.kind
         model = self.model
         export_model(
             model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
@@ -379,9 +437,16 @@ class Trainer:
             made.engine.states[0].write_to_model()
             given = made.model
         how["cluster"] = cluster_of(os.environ)
+        task, kept = self._task, self._kept
+        if kept:
+            how["before"] = how.get("before") or kept["before"]
+            task = kept["task"] if kept["task"].is_known else task
         self._setup = set_up(
-            given, self._task, self._optimizer, self.settings, *parts, training=training, **how
+            given, task, self._optimizer, self.settings, *parts, training=training, **how
         )
+        if kept and training:
+            self._setup.take_up(kept)
+            self._kept = {}
         return self._setup
 
     def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:

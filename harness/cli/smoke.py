@@ -174,6 +174,7 @@ def _try(
             trainer.fit(
                 data.train,
                 validation=data.test,
+                test=data.test,
                 epochs=_EPOCHS,
                 run_dir=folder,
                 verbose=False,

@@ -104,11 +104,15 @@ class RaggedSets:
         """These rows with other parts, unchecked: for parts that come of checked sets."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         sets = object.__new__(type(self))
-        for name, value in (kept | changes).items():
+        sets.__setstate__(kept | changes)
+        return sets
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Makes the arrays read-only, which pickle and `copy.deepcopy` do not."""
+        for name, value in state.items():
             if isinstance(value, np.ndarray):
                 value.flags.writeable = False
-            object.__setattr__(sets, name, value)
-        return sets
+            object.__setattr__(self, name, value)
 
     @property
     def num_rows(self) -> int:

@@ -2,9 +2,10 @@
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from harness.engine.padding import require_masked
 from harness.engine.program import Loop, Program, compile_all
 from harness.engine.state import State
 from harness.engine.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.engine.stored import checksum_of
 from harness.engine.tables import TablePlan
 from harness.measures import Measures
 from harness.pipeline.batch import BatchesByRows
@@ -27,6 +29,10 @@ from harness.pipeline.plan import Call, Dispatch, Plan, shares_of
 from harness.records import Compilation, Evaluation, StepSums
 from harness.task import SettledTask
 from kernels.multi_hot import Implementation
+
+Watch = Callable[[int, Mapping[str, Any] | None], bool]
+"""Called before a batch with its number and None, and after it with what is known then; returns
+whether it is to be the last."""
 
 
 class Engine:
@@ -77,6 +83,7 @@ class Engine:
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
+        self._model = model
         self._task = task
         self._cluster = devices.cluster
         self.alone_step_seconds: float | None = None
@@ -184,7 +191,15 @@ class Engine:
         )
 
     def evaluate(
-        self, feed: Feed, plan: Plan, *, step: int, epoch: int, measures: Measures | None = None
+        self,
+        feed: Feed,
+        plan: Plan,
+        *,
+        step: int,
+        epoch: int,
+        measures: Measures | None = None,
+        watch: Watch | None = None,
+        with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
         """Evaluates once; changes nothing but the sums that metrics keep.
 
@@ -192,6 +207,9 @@ class Engine:
             feed, plan: one pass over the rows.
             step, epoch: how far training has come, for the record.
             measures: of these rows; begins anew and gets their probabilities.
+            watch: called around each batch, with the loss and metrics so far; for calls of one
+                step.
+            with_checksum: whether to note by which weights.
 
         Returns:
             The evaluation, whose time excludes compilation, and what was compiled for it, unless
@@ -199,7 +217,7 @@ class Engine:
         """
         compilations = []
         start = time.perf_counter()
-        pending: list[tf.Tensor] = []
+        pending: list[Any] = []
         fetched: tuple[Call, Sequence[tf.Tensor]] | None = None
         examples = 0
         self._reset_metrics()
@@ -213,40 +231,59 @@ class Engine:
                 together = self._gathered(*fetched)
                 measures.add(together.reshape(-1, together.shape[-1]))
 
-        for dispatch, batches in feed.dispatches(plan):
-            loops = [Loop(self._evaluation, batches, call) for call in plan.programs()]
+        def so_far() -> dict[str, float]:
+            pending[:] = [np.sum([np.asarray(sums) for sums in pending], axis=0)]
+            (sums,) = self._cluster.total(pending[0])
+            return {"loss": float(sums[0]) / examples, **self._metrics(sums, examples)}
+
+        calls = ((call, b) for dispatch, b in feed.dispatches(plan) for call in dispatch.calls)
+        for number, (call, batches) in enumerate(calls):
+            if watch is not None:
+                watch(number, None)
+            loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
             compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
-            for call in dispatch.calls:
-                sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
-                pending += sums_of_call
-                measure()  # of the call before, while the device works on this one
-                fetched = call, outputs
-            examples += dispatch.examples
+            sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
+            pending += sums_of_call
+            measure()  # of the call before, while the device works on this one
+            fetched = call, outputs
+            examples += call.num_steps * call.rows
+            if watch is not None and watch(number, so_far()):
+                break
         measure()
-        (sums,) = self._cluster.total(np.sum([parts.numpy() for parts in pending], axis=0))
-        metrics = self._metrics(sums, examples)
+        metrics = so_far()
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
             epoch=epoch,
             examples=examples,
             seconds=seconds,
-            loss=float(sums[0]) / examples,
+            loss=metrics.pop("loss"),
             metrics=metrics,
+            checksum=self.checksum() if with_checksum else None,
         )
         return evaluation, compilations
 
-    def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """The model's outputs for every row of one pass in order, float32 [rows, outputs]."""
-        parts = []
+    def checksum(self) -> int:
+        """Of the model's values."""
+        self.states[0].write_to_model()
+        return checksum_of(self._model)
+
+    def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
+        """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`
+        is called around each batch, with its outputs."""
+        parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 for first in range(call.first, call.first + call.num_steps):
+                    if watch is not None:
+                        watch(len(parts), None)
                     one = replace(call, first=first, num_steps=1)
                     self._prediction.compile(batches, one, at_step=0)
                     outputs = [own[None] for own in self._prediction(one, batches)]
                     parts += list(self._gathered(one, outputs))
+                    if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
+                        return np.concatenate(parts)
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:

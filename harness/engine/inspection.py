@@ -25,7 +25,7 @@ from harness.engine.normalization import AllReduce
 from harness.engine.program import Program
 from harness.engine.state import State
 from harness.engine.step import Caller, gradients_of
-from harness.engine.tables import RowGradient
+from harness.engine.tables import ProductGradient, RowGradient
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional
 from harness.pipeline.batch import BatchesByRows, Share
@@ -82,7 +82,7 @@ class LookAtGradients(StepInTwo):
             return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
         to_sum = []
         for exchange, own in zip(self._exchanges, found, strict=True):
-            tables = [*own.rows, *own.products]
+            tables: list[RowGradient | ProductGradient] = [*own.rows, *own.products]
             to_sum += exchange.packed(tables, own.gradients, share, state.share)
         return to_sum, None
 

@@ -1,6 +1,5 @@
 """Any Keras optimizer, by name, and its learning rate over the steps."""
 
-import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -96,6 +95,15 @@ def optimizer_of(
     return optimizer
 
 
+def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """All that was set on it. Keras's own lists, dicts and sets hold on to their optimizer."""
+    return {
+        name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
+        for name, value in vars(optimizer).items()
+        if name not in _MADE_ANEW and not name.startswith("_self_")
+    }
+
+
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Another that does the same by whatever was set on it, which its config need not hold. Its
     variables are new, on the device at hand."""
@@ -104,13 +112,11 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
     keras.optimizers.Optimizer.__init__(made, rate, name=optimizer.name)
     made._iterations.assign(optimizer._iterations)
-    for name, value in vars(optimizer).items():
-        if name in _MADE_ANEW or name.startswith("_self_"):
-            continue
+    for name, value in attributes_of(optimizer).items():
         if isinstance(value, keras.Variable):  # of a subclass's own
             kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
             value = keras.Variable(value.numpy(), **kind)
-        setattr(made, name, copy.copy(value) if isinstance(value, dict | list | set) else value)
+        setattr(made, name, value)
     return made
 
 
@@ -131,8 +137,11 @@ def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
         return {"optimizer": optimizer.func.__name__, **settings}
-    settings = optimizer.get_config()
-    del settings["name"]  # which counts what the process has made
+    try:
+        settings = optimizer.get_config()
+    except NotImplementedError:  # of a schedule that need not be saved
+        settings = {"learning_rate": type(optimizer._learning_rate).__name__}
+    settings.pop("name", None)  # which counts what the process has made
     return {"optimizer": type(optimizer).__name__, **settings}
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from harness.engine.finite import all_finite, blocks
 from harness.engine.loss_scale import LossScale
@@ -32,6 +34,7 @@ from harness.engine.stored import (
     variables_by_name,
 )
 from harness.engine.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
+from harness.errors import InputError
 from harness.model.layers import ProductCalls, TableCall
 from harness.model.network import computes_in_16_bits
 
@@ -211,6 +214,13 @@ class State:
             outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
+            shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        if shared is not None and scope.get_current_value(shared.state) is not None:
+            raise InputError(
+                f"the model {model.name!r} calls keras.random without a seed, which would draw the "
+                "same numbers in every step; make a keras.random.SeedGenerator() in the layer's "
+                "__init__, and pass it as seed"
+            )
         changes = {name: new for name, new in after.items() if new is not given[name]}
         changes = self.seeds.together(changes, given, after)
         called = {name: table for name, table in tables.items() if table is not None}
@@ -352,7 +362,7 @@ class State:
         """Takes up values that someone gave the model.
 
         Args:
-            first: the state whose optimizer may have been given another learning rate.
+            first: the state whose optimizer may have been given other values as well.
         """
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
@@ -361,9 +371,8 @@ class State:
             variable.assign(named[name])
         for stored in self.seeds.stored if self is first else ():
             stored.variable.assign(stored.join(named))
-        numbers = zip(self.optimizer.variables, first.optimizer.variables, strict=True)
-        for own, theirs in numbers:
-            if own.name in _COMMON:
+        for own, theirs in zip(self.optimizer.variables, first.optimizer.variables, strict=True):
+            if own is not theirs:
                 own.assign(theirs.value)
 
     def is_finite(self) -> bool:

@@ -227,7 +227,7 @@ class TrainingStep(StepInTwo):
             sums = row_sums(judged, share, called.added_loss)
         if self._call.num_devices == 1:
             return [*found.gradients, *means], (changes, found.rows, sums)
-        tables = [*found.rows, *found.products]
+        tables: list[RowGradient | ProductGradient] = [*found.rows, *found.products]
         packed = self._exchange.packed(tables, found.gradients, share, state.share)
         return [*packed, *means], (changes, [], sums)
 

@@ -4,7 +4,9 @@ A network has many small weights, and an update of each is a kernel of its own, 
 longer to launch than to run. In one variable they take one.
 """
 
+import functools
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +122,13 @@ def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list
 def is_seed(variable: keras.Variable) -> bool:
     """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
     return bool(variable.name == "seed_generator_state")
+
+
+def checksum_of(model: keras.Model) -> int:
+    """Of the bits of all its variables but random seeds."""
+    values = [v.value for v in variables_by_name(model).values() if not is_seed(v)]
+    parts = (portable(tf.convert_to_tensor(value)) for value in values)
+    return functools.reduce(lambda total, part: zlib.crc32(part, total), parts, 0)
 
 
 def arrays_of(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:

@@ -37,6 +37,15 @@ class _Looked(TableCall):
 
     num_calls = 0
 
+    @classmethod
+    def of(cls, table: tf.Tensor) -> _Looked:
+        """One that reads zeros in the place of a table."""
+
+        def zeros(_: Any) -> tf.Tensor:
+            return tf.zeros(table.shape, table.dtype)
+
+        return cls(watch=lambda _: None, caught_up=zeros, implementation="gather")
+
     def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
         """The product."""
         self.num_calls += 1
@@ -69,14 +78,7 @@ class TablesAsked:
             graph = tf.compat.v1.get_default_graph()
             # A product reads `caught_up`; any other use reads one of these.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
-            calls = {
-                name: _Looked(
-                    watch=lambda _: None,
-                    caught_up=lambda _, own=table: tf.zeros(own.shape, own.dtype),
-                    implementation="gather",
-                )
-                for name, table in tables.items()
-            }
+            calls = {name: _Looked.of(table) for name, table in tables.items()}
             mapping = [(layer.kernel, tables[name]) for name, layer in layers.items()]
             around = Surroundings(implementation="gather", tables=calls)
             with keras.StatelessScope(mapping, collect_losses=True), computing(around):

@@ -5,11 +5,13 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
@@ -51,19 +53,17 @@ def build_model(
     if isinstance(model, keras.Model) and model.built:
         check_takes_weights(model, examples)
         return model
-    policy, chance = keras.config.dtype_policy(), random.getstate()
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
-    random.seed(seed)  # what Keras draws seeds from
     try:
         with (
             tf.device(device),
-            _numbered_anew(),
+            _begun_anew(seed),
             within_memory(budget, trained=getattr(model, "trains_all", False)),
         ):
             outputs = called(model, inputs, examples)
     finally:
         keras.config.set_dtype_policy(policy)
-        random.setstate(chance)
     if isinstance(model, keras.Model):
         return model
     _check_uses_weights(inputs, examples)
@@ -88,17 +88,36 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
         ) from error
 
 
+_chance: ContextVar[Any] = ContextVar("chance", default=random)
+
+
+class _Chance:
+    """Where Keras draws a seed for what is made without one: the module `random`, but inside of
+    `_begun_anew` a generator of this thread's own, which no other can disturb."""
+
+    def randint(self, low: int, high: int) -> int:
+        return int(_chance.get().randint(low, high))
+
+
+assert seed_generator.python_random is random, "Keras draws its seeds in another way"
+seed_generator.python_random = _Chance()
+
+
 @contextlib.contextmanager
-def _numbered_anew() -> Iterator[None]:
-    """Layers without names of their own are numbered as in a fresh process: a run is resumed by
-    the names of its variables."""
-    names = "object_name_uids"
-    before = global_state.get_global_attribute(names)
-    global_state.set_global_attribute(names, defaultdict(int))
+def _begun_anew(seed: int) -> Iterator[None]:
+    """Layers without names of their own are numbered as in a fresh process, since a run is resumed
+    by the names of its variables; and Keras draws as in one that was seeded."""
+    names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
+    before = {name: global_state.get_global_attribute(name) for name in names}
+    for name in names:
+        global_state.set_global_attribute(name, None)
+    token = _chance.set(random.Random(seed))
     try:
         yield
     finally:
-        global_state.set_global_attribute(names, before or defaultdict(int))
+        _chance.reset(token)
+        for name in names:
+            global_state.set_global_attribute(name, before[name])
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:

@@ -32,7 +32,7 @@ FIGURES = {
     "recall_macro": "macro recall",
     "roc_auc": "ROC-AUC",
 }
-"""What people read for the measures of the test rows in summary.json."""
+"""What people read for the measures of held-out rows in summary.json."""
 _SHOWN_FIGURES = ("f1_macro", "roc_auc")
 """Those in the closing report."""
 NOTEWORTHY_UNDERFLOW = 0.01
@@ -200,8 +200,10 @@ def starting_rows(run: RunStart) -> Rows:
     return [
         (
             "data set",
-            f"{data.name}: {data.rows:,} rows for training, {data.test_rows:,} for testing, "
-            f"{data.num_classes} {'targets' if run.task.name == 'regression' else 'classes'}",
+            f"{data.name}: {data.rows:,} rows for training, "
+            + (f"{data.validation_rows:,} for validation, " if data.validation_rows else "")
+            + (f"{data.test_rows:,} for testing, " if data.test_rows else "")
+            + f"{data.num_classes} {'targets' if run.task.name == 'regression' else 'classes'}",
         ),
         (
             "token ids",
@@ -228,12 +230,14 @@ def _folder_row(run: RunStart) -> Rows:
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """The results; a dash stands for what there is none of."""
     tested: dict[str, float | None] = {}
-    if run.dataset.test_rows:
-        known = summary.test_figures
+    what = "test" if run.dataset.test_rows else "validation"
+    if run.dataset.test_rows or run.dataset.validation_rows:
+        known = getattr(summary, f"{what}_figures")
         figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
-        tested = {**summary.test_metrics, **figures, "loss": summary.test_loss}
+        tested = {**getattr(summary, f"{what}_metrics"), **figures}
+        tested["loss"] = getattr(summary, f"{what}_loss")
     rows = [
-        *((f"test {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
+        *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
         ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
         ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),

@@ -46,7 +46,8 @@ class JsonlObserver(Observer):
         """
         self._path = Path(run.run_dir) / FILE_NAME
         self._start_step = run.start_step
-        self._size_bytes = kept_bytes(self._path, run.start_step)
+        every_epoch = run.config.get("validation_freq", 1) == 1
+        self._size_bytes = kept_bytes(self._path, run.start_step, every_epoch=every_epoch)
         self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
         self._closing.callback(os.close, self._file)
         self._cut()
@@ -140,10 +141,11 @@ class JsonlObserver(Observer):
             raise
 
 
-def kept_bytes(path: Path, start_step: int) -> int:
+def kept_bytes(path: Path, start_step: int, *, every_epoch: bool = True) -> int:
     """How much of a metrics.jsonl a run that starts after `start_step` keeps; 0 without a file.
 
     The file may begin at a later step than the first: a run resumed without a file starts one.
+    Unless `every_epoch` is evaluated, no evaluation is missed.
 
     Raises:
         InputError: when a line is no record of a run, or a window up to `start_step` or an epoch's
@@ -172,7 +174,7 @@ def kept_bytes(path: Path, start_step: int) -> int:
             evaluations[int(record["epoch"])] = step
     if done != start_step:
         gaps.append(f"step {done} is followed by step {start_step + 1}")
-    for epoch, step in list(evaluations.items())[:1]:
+    for epoch, step in list(evaluations.items())[:1] if every_epoch else ():
         per_epoch = step // (epoch + 1)
         expected = range(per_epoch, start_step + 1, per_epoch)
         evaluated = {first or 0, *evaluations.values()}

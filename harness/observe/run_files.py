@@ -41,9 +41,12 @@ class SummaryObserver(Observer):
         """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it
-        metrics, choices = content.pop("test_metrics"), content.pop("choices")
-        figures = content.pop("test_figures")
-        content |= {f"test_{name}": value for name, value in {**figures, **metrics}.items()}
+        choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
+        shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
+        for rows, is_shown in shown.items():
+            found = content.pop(f"{rows}_figures") | content.pop(f"{rows}_metrics")
+            found["loss"] = content.pop(f"{rows}_loss")
+            content |= {f"{rows}_{n}": value for n, value in found.items() if is_shown}
         content |= {"batch_size": run.batch_size, "devices": run.devices}
         content |= {"versions": run.versions, "host": run.host}
         content["dataset"] = dataclasses.asdict(run.dataset)
@@ -53,8 +56,9 @@ class SummaryObserver(Observer):
 def summarize(
     start: RunStart,
     progress: Progress,
-    test: Evaluation | None,
     *,
+    test: Evaluation | None,
+    validation: Evaluation | None,
     figures: Mapping[str, float],
     wall_seconds: float,
     workers: int = 1,
@@ -65,23 +69,26 @@ def summarize(
     Args:
         start: the run as it was started.
         progress: what happened in the loop.
-        test: of the rows that were kept for the end; None: the last evaluation counts.
-        figures: of the test rows.
+        test, validation: of the model that is saved, on these rows; None: there is no such.
+        figures: of the test rows, or where there are none, of the validation rows.
         wall_seconds: since the command began.
         workers: that trained together.
         alone_step_seconds: of a step without its all-reduce; None: not measured.
     """
     windows, use = progress.windows, progress.use
-    evaluations = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
-    last = test or (evaluations[-1] if evaluations else None)
+    unknown = dict.fromkeys(start.metrics)
+    is_tested = start.dataset.test_rows > 0
     choices = {name: choice.value for name, choice in start.choices.items()}
     choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
     underflow = [i.underflow_fraction for i in progress.inspections]
     return Summary(
         **dataclasses.asdict(windows),
-        test_metrics=last.metrics if last else dict.fromkeys(start.metrics),
-        test_loss=last.loss if last else None,
-        test_figures=figures,
+        test_metrics=test.metrics if test else unknown,
+        test_loss=test.loss if test else None,
+        test_figures=figures if is_tested else {},
+        validation_metrics=validation.metrics if validation else unknown,
+        validation_loss=validation.loss if validation else None,
+        validation_figures={} if is_tested else figures,
         compile_seconds=sum(c.seconds for c in progress.compilations),
         wall_seconds=wall_seconds,
         peak_rss_bytes=peak_rss_bytes(),

@@ -57,6 +57,8 @@ class TensorBoardObserver(Observer):
         self._start_step = 0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._skipped_steps = 0
+        self._evaluated: dict[str, float] = {}
+        """The values of the last evaluation, by tag."""
 
     def on_start(self, run: RunStart) -> None:
         self._start_step = run.start_step
@@ -104,12 +106,13 @@ class TensorBoardObserver(Observer):
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
         evaluation = epoch.evaluation
-        if evaluation is None or evaluation.step <= self._start_step:
+        if evaluation is None:
             return
         values = {"loss": evaluation.loss, **evaluation.metrics}
-        self._file.scalars(
-            evaluation.step, {f"validation/{name}": value for name, value in values.items()}
-        )
+        self._evaluated = {f"validation/{name}": value for name, value in values.items()}
+        if evaluation.step <= self._start_step:
+            return
+        self._file.scalars(evaluation.step, self._evaluated)
         self._flush()
 
     def on_inspection(self, inspection: Inspection) -> None:
@@ -130,7 +133,14 @@ class TensorBoardObserver(Observer):
         self._flush()
 
     def on_end(self, summary: Summary) -> None:
-        """Marks the run's row of the HParams page as ended."""
+        """Adds what is new of the model that is saved, and marks the run's row of the HParams page
+        as ended."""
+        for rows in ("test", "validation"):
+            values = {"loss": getattr(summary, f"{rows}_loss")}
+            values |= getattr(summary, f"{rows}_metrics")
+            found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
+            if found != self._evaluated:
+                self._file.scalars(summary.steps, found)
         done = not (summary.interrupted or summary.diverged)
         self._file.summary(summary.steps, session_end(done=done))
         self._flush()

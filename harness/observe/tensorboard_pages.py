@@ -120,10 +120,11 @@ def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:
     The messages are the plugin's own (tensorboard/plugins/hparams/summary_v2.py). It reads the
     columns from any one run, and each row from the start and the end of a run's session.
     """
+    held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
-        **{f"validation/{name}": f"test {name}" for name in run.metrics},
+        **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
         "throughput/examples_per_second": "examples/s",
-        "validation/loss": "test loss",
+        **{f"{rows}/loss": f"{rows} loss" for rows in held_out},
         "throughput/data_wait_fraction": "data wait",
     }
     # No domains: the page would filter by them and hide runs with other values than this one's.

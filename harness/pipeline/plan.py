@@ -120,7 +120,7 @@ class Plan:
     """L: dispatches and calls begin at its multiples, counted from the epoch's first step. An
     epoch's last, smaller batch is a call of its own."""
     seed: int | None
-    """None: an evaluation, of the rows in stored order."""
+    """None: rows in stored order."""
     capacities: Mapping[int, Capacities]
     """Of batches by their number of rows: B, and that of an epoch's last, smaller one."""
     in_blocks: bool = False
@@ -251,7 +251,7 @@ def training_plan(
     batch_size: int,
     replicas: int,
     steps_per_call: int,
-    seed: int,
+    seed: int | None,
     epochs: int,
     in_blocks: bool = False,
     repeating: bool = False,

@@ -7,9 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness
 from harness.callbacks import EarlyStopping
+from harness.errors import InputError
 
 TOKENS = 40
 
@@ -37,67 +40,44 @@ def trainer(**settings: Any) -> harness.Trainer:
     return harness.Trainer(small, **given)
 
 
-class Order(keras.callbacks.Callback):
-    """Notes every hook."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hooks: list[str] = []
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.hooks.append(f"train begins, {self.params['epochs']} epochs")
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.hooks.append(f"epoch {epoch} begins")
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        self.hooks.append("test begins")
-
-    def on_test_end(self, logs: Any = None) -> None:
-        self.hooks.append("test ends")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.hooks.append(f"epoch {epoch} ends: {' '.join(logs)}")
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.hooks.append("train ends")
+def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no keras"):
+        trainer().fit(rows(), callbacks=[keras.callbacks.EarlyStopping])
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(InputError, match="go on with resume='auto'"):
+        trainer().fit(rows(), callbacks=[backup], run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match="no loss scale"):
+        trainer(precision="mixed_float16").fit(rows(), callbacks=[backup], verbose=False)
+    for wrong in ({"initial_epoch": 2, "epochs": 2}, {"validation_freq": 0}, {"initial_epoch": -1}):
+        with pytest.raises(InputError, match=r"is -?\d"):
+            trainer().fit(rows(), **wrong)
 
 
-class Batches(Order):
-    """And those of batches."""
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.hooks.append(f"batch {batch} begins")
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.hooks.append(f"batch {batch} ends")
-
-
-def keras_hooks(callback: Order) -> list[str]:
-    """What `keras.Model.fit` calls with as many batches."""
-    model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
-    model.compile("sgd", "mse", metrics=["accuracy"])
-    x = np.zeros([200, 1])
-    model.fit(
-        x, x, batch_size=40, epochs=2, validation_data=(x, x), verbose=0, callbacks=[callback]
-    )
-    return callback.hooks
-
-
-def test_in_the_order_of_keras(capsys: pytest.CaptureFixture[str]) -> None:
-    expected = [sorted(hook) for hook in keras_hooks(Batches())]  # logs may stand in another order
-    callback = Batches()
-    trainer().fit(rows(), validation=rows(), epochs=2, callbacks=[callback])
-    assert [sorted(hook) for hook in callback.hooks] == expected
-    assert "Batches wants every batch" in capsys.readouterr().out
+def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
+    train, test = rows(), rows(80)
+    how: dict[str, Any] = {"validation_freq": 2, "shuffle": False, "tensorboard": "off"}
+    whole, begun, resumed = (trainer(seed=1) for _ in range(3))
+    wanted = whole.fit(train, validation=test, epochs=4, **how, verbose=False)
+    how |= {"run_dir": tmp_path, "verbose": False}
+    begun.fit(train, validation=test, epochs=3, **how)
+    with pytest.raises(InputError, match="shuffle was False and is now True"):
+        resumed.fit(train, validation=test, epochs=4, resume=True, **{**how, "shuffle": True})
+    rest = resumed.fit(train, validation=test, epochs=4, resume=True, **how)
+    assert rest.epoch == [3]
+    assert rest.history["loss"] == wanted.history["loss"][3:]
+    assert rest.history["val_loss"] == wanted.history["val_loss"][1:]
 
 
 def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     own = trainer()
-    own.fit(rows(), callbacks=[Order()])
+    own.fit(rows(), callbacks=[keras.callbacks.EarlyStopping("loss")])
     assert "every batch" not in capsys.readouterr().out
     assert own.last is not None
+    assert own.last.summary is not None
     assert own.last.summary.choices["steps_per_dispatch"] == 5
+    with_batches = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    trainer().fit(rows(), callbacks=[with_batches])
+    assert "LambdaCallback wants every batch" in capsys.readouterr().out
 
 
 def test_early_stopping_restores_the_best_weights() -> None:
@@ -112,6 +92,51 @@ def test_early_stopping_restores_the_best_weights() -> None:
     ).history
     assert len(history["loss"]) == 3
     assert own.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-6)
+
+
+class Halved(keras.callbacks.Callback):
+    """Changes the weights after the last evaluation."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.set_weights([value / 2 for value in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("how", ["restored", "average", "average, swapped", "halved", "as it is"])
+def test_figures_are_of_the_model_that_is_saved(how: str, tmp_path: Path) -> None:
+    train, validation = rows(), rows()
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
+    optimizer = keras.optimizers.SGD(-0.5)
+    if how == "restored":
+        callbacks = [keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)]
+    if how == "halved":
+        callbacks = [Halved()]
+    if how.startswith("average"):
+        optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
+        callbacks = [keras.callbacks.SwapEMAWeights()] if how.endswith("swapped") else []
+    own = trainer(optimizer=optimizer)
+    own.fit(
+        train,
+        validation=validation,
+        epochs=3,
+        callbacks=callbacks,
+        run_dir=tmp_path / "run",
+        verbose=False,
+    )
+    saved = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=40)
+    found, quality = saved.evaluate_and_measure(validation)
+    assert quality is not None
+    wanted = {**found, **quality.figures()}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {n: summary[f"validation_{n}"] for n in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert not any(key.startswith("test_") for key in summary)
+    assert own.last is not None
+    assert own.last.summary.validation_loss == summary["validation_loss"]
+    assert own.last.quality.figures() == quality.figures()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    points = events.Tensors("validation/loss")
+    assert float(tf.make_ndarray(points[-1].tensor_proto)) == pytest.approx(found["loss"], rel=1e-5)
+    epochs = len(own.last.history.epoch)
+    assert len(points) == epochs + (how != "as it is")
 
 
 def test_the_best_model_is_kept(tmp_path: Path) -> None:

@@ -98,16 +98,12 @@ def clipped() -> keras.optimizers.Optimizer:
 class Losses(keras.callbacks.Callback):
     """The loss of every batch, from what `fit` reports of the epoch so far."""
 
-    def __init__(self, *, running: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.found: list[float] = []
-        self._running = running
         self._sum = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if not self._running:
-            self.found.append(logs["loss"])
-            return
         before = 0.0 if batch == 0 else self._sum
         self._sum = logs["loss"] * (batch + 1)
         self.found.append(self._sum - before)
@@ -164,7 +160,7 @@ def test_losses_of_80_steps(
         keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)],
     )
-    expected = Losses(running=True)
+    expected = Losses()
     history = theirs.fit(
         dataset(sets, seed),
         epochs=EPOCHS,
@@ -173,7 +169,7 @@ def test_losses_of_80_steps(
         shuffle=False,  # it comes in order
         verbose=0,
     )
-    found = Losses(running=False)
+    found = Losses()
     trainer = harness.Trainer(ours, optimizer=optimizer(), batch_size=BATCH, seed=seed)
     own = trainer.fit(sets, epochs=EPOCHS, callbacks=[found], verbose=False)
     assert len(found.found) == STEPS

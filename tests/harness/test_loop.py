@@ -32,6 +32,7 @@ def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
         data_wait_seconds=NEXT_SECONDS,
         loss=0.25,
         metrics={"accuracy": 0.5},
+        so_far={"loss": 0.25, "accuracy": 0.5},
         loss_scale=8.0,
         skipped_steps=1,
         ended_at_seconds=500.0 + NEXT_SECONDS + COMPILE_SECONDS + TRAIN_SECONDS,
@@ -226,7 +227,9 @@ def test_an_inspection_costs_no_window_any_time() -> None:
 def test_it_ends_after_some_steps_or_when_told_to() -> None:
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)
     assert [w.step for w in run(dispatches, steps_per_epoch=5, num_steps=4).windows] == [2, 4]
-    answers = iter([False, False, True])
-    done = run(dispatches, steps_per_epoch=5, is_done=answers.__next__)
-    assert [w.step for w in done.windows] == [2, 4, 5]
-    assert not done.progress.interrupted
+    for asked, steps in ((2, [2, 4]), (5, [2, 4, 5])):  # twice a dispatch; in an epoch, at its end
+        answers = iter([False] * asked + [True])
+        done = run(dispatches, steps_per_epoch=5, is_done=answers.__next__)
+        assert [w.step for w in done.windows] == steps
+        assert not done.progress.interrupted
+        assert [epoch.step for epoch in done.progress.epochs] == [steps[-1]]

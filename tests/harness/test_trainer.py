@@ -1,11 +1,15 @@
 """The trainer, as a user drives it: fit, fit again, resume, evaluate, predict, save, export."""
 
+import copy
 import dataclasses
 import inspect
 import json
+import pickle
 import pydoc
+import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,122 @@ def test_fit_again_goes_on() -> None:
     assert once.step == twice.step == 28
 
 
+def test_a_copy_goes_on_as_the_original() -> None:
+    """With what was set on the optimizer after it was made, and with rows that repeat ids, which
+    the original drops."""
+    train, test = single(), single(70)
+    again = np.repeat(test.values, 2)
+    test = harness.RaggedSets(
+        values=again, row_splits=2 * test.row_splits, labels=test.labels, num_tokens=TOKENS
+    )
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    task = harness.Task(metrics=["accuracy", keras.metrics.AUC(name="auc")])
+    own = trainer(optimizer=optimizer, task=task, implementation="auto")
+    own.fit(train, epochs=2, verbose=False)
+    copies = [pickle.loads(pickle.dumps(own)), copy.deepcopy(own)]
+    outputs, found = own.predict(test), own.evaluate(test)
+    for other in copies:
+        np.testing.assert_array_equal(other.predict(test), outputs)
+        assert other.evaluate(test) == found
+    copies[1] = pickle.loads(pickle.dumps(copies[1]))  # of one that has evaluated alone
+    changed = copy.deepcopy(copies[1])
+    changed.model.set_weights([0.5 * value for value in own.model.get_weights()])
+    for value, same in zip(
+        copy.deepcopy(changed).model.get_weights(), own.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(value, 0.5 * same)
+    wanted = own.fit(train, epochs=2, verbose=False).history
+    np.testing.assert_array_equal(copies[0].predict(test), outputs)
+    for other in copies:
+        assert other.fit(train, epochs=2, verbose=False).history == wanted
+        assert other.step == own.step == 28
+        for value, same in zip(other.model.get_weights(), own.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(value, same)
+
+
+@keras.saving.register_keras_serializable()
+class Unbuilt(keras.Model):  # type: ignore[misc]
+    """Makes its layers without names, and lets Keras build them by a call."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = harness.MultiHotDense(8, TOKENS)
+        self.drop = keras.layers.Dropout(0.2)
+        self.head = keras.layers.Dense(1)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.head(self.drop(self.table(inputs), training=training))
+
+
+@keras.saving.register_keras_serializable()
+class Built(Unbuilt):
+    """Can be built without a call."""
+
+    def build(self, shapes: Any) -> None:
+        self.table.build(shapes)
+        self.head.build((None, 8))
+        self.built = True
+
+
+@pytest.mark.filterwarnings("ignore:Model .* cannot be built automatically")
+def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
+    train = single()
+    own = trainer(Built(), optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    own.fit(train, verbose=False)
+    other = pickle.loads(pickle.dumps(own))
+    wanted = own.fit(train, epochs=2, verbose=False).history
+    assert other.fit(train, epochs=2, verbose=False).history == wanted
+    refused = trainer(Unbuilt())
+    refused.predict(train)
+    with pytest.raises(InputError, match="give the class Unbuilt a method build"):
+        pickle.loads(pickle.dumps(refused))
+
+
+def test_a_copy_cannot_leave_out_variables_of_another_model() -> None:
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_list=[keras.Variable(1.0)])
+    with pytest.raises(InputError, match="name them by var_names"):
+        pickle.dumps(trainer(optimizer=optimizer))
+
+
+def test_two_threads_give_what_each_trainer_gives_alone() -> None:
+    """And nothing but the trainer's seed decides what its layers draw."""
+
+    def drawn(inputs: Any) -> Any:
+        def normal(shape: Any, dtype: Any = None) -> Any:
+            return 0.1 * keras.random.normal(shape, dtype=dtype)
+
+        x = harness.MultiHotDense(8, TOKENS, kernel_initializer=normal)(inputs)
+        return keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))
+
+    train = single()
+
+    def trained(model: Any) -> tuple[Any, list[np.ndarray]]:
+        own = trainer(model)
+        history = own.fit(train, epochs=3, verbose=False).history
+        return history, own.model.get_weights()
+
+    before = random.getstate()
+    alone = [trained(model) for model in (small, drawn)]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(trained, (small, drawn)))
+    assert random.getstate() == before
+    for (history, weights), (same_history, same_weights) in zip(alone, together, strict=True):
+        assert history == same_history
+        for value, same in zip(weights, same_weights, strict=True):
+            np.testing.assert_array_equal(value, same)
+
+
+def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
+    noisy = keras.layers.Lambda(lambda x: x + keras.random.normal((1,)))
+    own = trainer(
+        lambda inputs: keras.layers.Dense(1)(noisy(harness.MultiHotDense(8, TOKENS)(inputs)))
+    )
+    with pytest.raises(InputError, match=r"make a keras\.random\.SeedGenerator\(\)"):
+        own.fit(single(), verbose=False)
+
+
 def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
     """With dropout, BatchNormalization, several inputs and labels of each kind."""
     ways: list[tuple[Any, Any, str]] = [
@@ -137,7 +257,7 @@ def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
         assert rest.epoch == [2]
         assert rest.history == wanted
         summary = json.loads((folder / "run" / "summary.json").read_text())
-        assert summary["test_loss"] == wanted["val_loss"][-1]
+        assert summary["validation_loss"] == wanted["val_loss"][-1]
         outputs = resumed.predict(train)
         resumed.save(folder / "mine.keras")
         np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
@@ -275,6 +395,8 @@ def test_rows_kept_for_the_end(tmp_path: Path) -> None:
     assert own.last.quality.num_rows == 60
     assert summary["test_f1_macro"] == own.measure(test).figures()["f1_macro"]
     assert summary["dataset"]["test_rows"] == 60
+    assert summary["validation_loss"] == own.evaluate(validation)["loss"]
+    assert summary["dataset"]["validation_rows"] == 80
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
     assert found == own.evaluate(validation)["loss"]
@@ -309,9 +431,10 @@ def test_measures_come_from_the_evaluation_itself(
     assert again.figures() == pytest.approx(quality.figures())
     np.testing.assert_array_equal(again.support, quality.support)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["test_accuracy"] == pytest.approx(quality.accuracy)
+    assert summary["validation_accuracy"] == pytest.approx(quality.accuracy)
     for name, value in quality.figures().items():
-        assert summary[f"test_{name}"] == value
+        assert summary[f"validation_{name}"] == value
+    assert not any(key.startswith("test_") for key in summary)
     assert ("no better than predicting" in capsys.readouterr().out) == quality.is_trivial
 
 

@@ -55,6 +55,7 @@ WINDOW_KEYS = {
 MORE_WINDOW_KEYS = {"steps_per_second", "examples_per_second", "skipped_steps"}
 TAGS = {
     *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
+    *("test/loss", "test/accuracy"),
     *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("throughput/step_time_ms_p50", "throughput/step_time_ms_p95"),
     "throughput/data_wait_fraction",

@@ -1,7 +1,9 @@
 """RaggedSets against plain Python lists and sets; each broken rule gives one message."""
 
+import copy
 import dataclasses
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,20 @@ def test_nothing_can_change_what_was_checked() -> None:
     parts.append(RaggedSets.concatenate([sets, sets], name="twice"))
     for part in parts:
         for array in (part.values, part.row_splits, part.labels):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+
+
+def test_copies_are_read_only_as_well() -> None:
+    sets = RaggedSets(
+        values=np.array([1, 2]),
+        row_splits=np.array([0, 1, 2]),
+        weights=np.array([0.5, 2.0]),
+        num_tokens=3,
+    )
+    for other in (pickle.loads(pickle.dumps(sets)), copy.deepcopy(sets)):
+        assert other.fingerprint == sets.fingerprint
+        for array in (other.values, other.row_splits, other.labels, other.weights):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 0
 

@@ -160,6 +160,21 @@ def test_the_end_is_a_table() -> None:
     ]
 
 
+def test_figures_of_validation_rows_are_not_called_test(plain: Screen) -> None:
+    rows = replace(DATASET, test_rows=0, validation_rows=8_000)
+    plain.observer.on_start(run_start(Path("r"), dataset=rows))
+    assert "40,000 rows for training, 8,000 for validation, 2 classes" in plain.lines()[0]
+    found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
+    plain.observer.on_end(summary(**found, validation_figures={"roc_auc": 0.95}))
+    lines = plain.lines()
+    assert lines[:3] == [
+        "validation accuracy  0.9000",
+        "validation ROC-AUC   0.9500",
+        "validation loss      0.2500",
+    ]
+    assert not any("test" in line for line in lines)
+
+
 def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
     plain.observer.on_start(run_start(Path("r")))
     plain.lines()

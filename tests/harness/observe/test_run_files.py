@@ -71,6 +71,20 @@ def test_figures_that_there_are_none_of_are_null(tmp_path: Path) -> None:
     assert "test_f1_macro" not in content
 
 
+def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:
+    alone = {"validation_rows": 8_000, "test_rows": 0}
+    both = {"validation_rows": 8_000, "test_rows": 10_000}
+    for rows, kinds in ((alone, {"validation"}), (both, {"validation", "test"})):
+        observer = SummaryObserver()
+        observer.on_start(run_start(tmp_path, dataset=dataclasses.replace(DATASET, **rows)))
+        found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
+        observer.on_end(summary(**found))
+        content = json.loads((tmp_path / "summary.json").read_text())
+        assert (content["validation_accuracy"], content["validation_loss"]) == (0.9, 0.25)
+        shown = {key.partition("_")[0] for key in content if key.endswith(("_loss", "_accuracy"))}
+        assert shown == kinds
+
+
 def test_a_metric_keeps_its_name_from_a_measure(tmp_path: Path) -> None:
     observer = SummaryObserver()
     observer.on_start(run_start(tmp_path))
@@ -151,7 +165,7 @@ def progress(*windows: Window, num_gpus: int = 0) -> Progress:
 
 
 def of(start: RunStart, progress: Progress) -> Summary:
-    return summarize(start, progress, None, figures={}, wall_seconds=36.0)
+    return summarize(start, progress, test=None, validation=None, figures={}, wall_seconds=36.0)
 
 
 def test_steps_per_dispatch_are_the_most_that_there_were(tmp_path: Path) -> None:

@@ -68,7 +68,11 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
     observer.close()
 
     read = curves(tmp_path)
-    assert set(read) == ALWAYS | {"validation/loss", "validation/accuracy"}
+    held_out = {
+        f"{rows}/{name}" for rows in ("test", "validation") for name in ("loss", "accuracy")
+    }
+    assert set(read) == ALWAYS | held_out
+    assert read["test/accuracy"] == [(160, float(np.float32(0.885)))]
     assert read["train/loss"] == [
         (step, float(np.float32(0.5 - step / 1000))) for step in (20, 40, 60, 80)
     ]
@@ -78,6 +82,19 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
     assert read["throughput/data_wait_fraction"][0][1] == pytest.approx(0.025)
     assert read["validation/accuracy"] == [(80, float(np.float32(0.885)))]
     assert read["validation/loss"] == [(80, float(np.float32(0.29)))]
+
+
+def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
+    for found in ({"loss": 0.29, "accuracy": 0.885}, {"loss": 0.25, "accuracy": 0.9}):
+        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer.on_start(run_start(tmp_path))
+        observer.on_epoch(epoch(160))
+        loss, metrics = found["loss"], {"accuracy": found["accuracy"]}
+        observer.on_end(summary(validation_loss=loss, validation_metrics=metrics))
+        observer.close()
+        values = [0.885] if loss == 0.29 else [0.885, 0.9]
+        expected = [(160, float(np.float32(value))) for value in values]
+        assert curves(tmp_path)["validation/accuracy"] == expected
 
 
 def test_every_point_has_the_time_when_it_was_written(tmp_path: Path) -> None:

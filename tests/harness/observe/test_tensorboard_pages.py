@@ -81,8 +81,9 @@ def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: Tensor
     experiment = app.post("hparams/experiment", {"experimentName": ""})
     columns = [info["name"] for info in experiment["hparamInfos"]]
     assert columns[:5] == list(FIRST)
-    assert [info["displayName"] for info in experiment["metricInfos"]][:2] == [
+    assert [info["displayName"] for info in experiment["metricInfos"]][:3] == [
         "test accuracy",
+        "validation accuracy",
         "examples/s",
     ]
     request = {

@@ -242,6 +242,13 @@ def test_epochs_differ_until_they_repeat(repeating: bool) -> None:
     assert (orders[3:] == orders[:3]) is repeating
 
 
+def test_rows_in_stored_order() -> None:
+    lengths = np.ones([1, 33], np.int64)
+    plan = training_plan(lengths, batch_size=10, replicas=1, steps_per_call=2, seed=None, epochs=3)
+    for epoch in range(3):
+        np.testing.assert_array_equal(plan.order(epoch), np.arange(33))
+
+
 def test_a_run_that_was_looked_at_has_the_one_capacity_that_it_needs() -> None:
     """One for each size of batches."""
     lengths = np.random.default_rng().integers(0, 3_000, [2, 207])

@@ -1,0 +1,153 @@
+"""Random callbacks, and one that writes down every hook."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from benchmarks.differential.draw import Draw
+
+C = keras.callbacks
+LOGGED = ("train_batch_end", "test_batch_end", "test_end", "epoch_end", "train_end")
+"""Hooks whose logs count."""
+
+
+class Recorder(C.Callback):
+    """Writes down the hooks of a fit, in order, with their logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooks: list[tuple[str, int | None]] = []
+        self.logs: list[tuple[str, dict[str, float]]] = []
+        self.seen: list[tuple[int, float, float]] = []
+        """At every epoch's end: steps done, the learning rate, and a sum over the weights."""
+
+    def _write(self, hook: str, index: int | None, logs: Any) -> None:
+        self.hooks.append((hook, index))
+        if hook in LOGGED:
+            self.logs.append((hook, {k: float(v) for k, v in (logs or {}).items()}))
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._write("train_begin", None, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._write("train_end", None, logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._write("epoch_begin", epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._write("epoch_end", epoch, logs)
+        optimizer = self.model.optimizer
+        total = sum(float(abs(weights).sum()) for weights in self.model.get_weights())
+        self.seen.append((int(optimizer.iterations), float(optimizer.learning_rate), total))
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._write("test_begin", None, logs)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self._write("test_end", None, logs)
+
+
+class BatchRecorder(Recorder):
+    """Those of every batch, too."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._write("train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._write("train_batch_end", batch, logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._write("test_batch_begin", batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._write("test_batch_end", batch, logs)
+
+
+class Decayed(C.Callback):
+    """A callback of the user's own that sets weights and the learning rate."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        layer = next(la for la in self.model.layers if la.trainable_weights)
+        layer.set_weights([0.9 * weights for weights in layer.get_weights()])
+        self.model.optimizer.learning_rate = 0.5 * float(self.model.optimizer.learning_rate)
+
+
+class DrawnCallbacks(NamedTuple):
+    """Callbacks to be made anew for each side."""
+
+    words: list[str]
+    make: Callable[[Path], list[C.Callback]]
+    """From a folder of their own."""
+    recorded: str | None
+    """`epochs` or `batches`, where a recorder comes last."""
+
+
+def draw_callbacks(
+    draw: Draw, *, validates: bool, metrics: tuple[str, ...], scheduled: bool, averages: bool
+) -> DrawnCallbacks:
+    """Some random ones.
+
+    Args:
+        draw: of this part.
+        validates: whether there are validation rows.
+        metrics: their names.
+        scheduled: whether the learning rate must be left alone.
+        averages: whether the optimizer keeps a moving average.
+    """
+    start = "val_" if validates else ""
+    loss, metric = f"{start}loss", f"{start}{metrics[0]}" if metrics else f"{start}loss"
+    monitored = draw.one([loss, metric])
+    patience = draw.integer(0, 1)
+    every = draw.integer(1, 4)
+    options: dict[str, Callable[[Path], C.Callback]] = {
+        f"EarlyStopping({monitored}, patience={patience}, restore)": lambda _: C.EarlyStopping(
+            monitored, patience=patience, restore_best_weights=True
+        ),
+        f"EarlyStopping({loss}, start_from_epoch=1)": lambda _: C.EarlyStopping(
+            loss, start_from_epoch=1, patience=1
+        ),
+        f"ReduceLROnPlateau({monitored})": lambda _: C.ReduceLROnPlateau(
+            monitored, patience=1, factor=0.3, min_delta=0.05
+        ),
+        "LearningRateScheduler": lambda _: C.LearningRateScheduler(
+            lambda epoch, rate: rate * (0.7 if epoch else 1.1)
+        ),
+        f"SwapEMAWeights({'swap_on_epoch' if every == 1 else ''})": lambda _: C.SwapEMAWeights(
+            swap_on_epoch=every == 1
+        ),
+        f"ModelCheckpoint({monitored}, best)": lambda folder: C.ModelCheckpoint(
+            folder / "{epoch:02d}.weights.h5",
+            monitor=monitored,
+            save_best_only=True,
+            save_weights_only=True,
+        ),
+        f"ModelCheckpoint(save_freq={every})": lambda folder: C.ModelCheckpoint(
+            folder / "{epoch:02d}-{batch:02d}.weights.h5",
+            save_freq=every,
+            save_weights_only=True,
+        ),
+        "Decayed": lambda _: Decayed(),
+    }
+    names = [
+        name
+        for name in options
+        if not (scheduled and name.startswith(("Reduce", "LearningRate", "Decayed")))
+        and (averages or not name.startswith("Swap"))
+    ]
+    chosen = draw.some(names, 2) if draw.chance(0.55) else []
+    swap = [name for name in names if name.startswith("Swap")]
+    if swap and draw.chance(0.6) and swap[0] not in chosen:
+        chosen = [*swap, *chosen]
+    recorded = draw.weighted({None: 4, "epochs": 3, "batches": 3})
+    if recorded:
+        chosen = [*chosen, f"recorder of {recorded}"]
+    recorder = {"epochs": Recorder, "batches": BatchRecorder}
+
+    def make(folder: Path) -> list[C.Callback]:
+        made = [options[name](folder) for name in chosen if name in options]
+        return [*made, recorder[recorded]()] if recorded else made
+
+    return DrawnCallbacks(chosen, make, recorded)

@@ -1,0 +1,176 @@
+"""A case: all that is drawn from one seed."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+import harness
+from benchmarks.differential.callbacks import DrawnCallbacks, draw_callbacks
+from benchmarks.differential.draw import Draw
+from benchmarks.differential.models import Form, build, given
+from benchmarks.differential.networks import Limits, Network
+from benchmarks.differential.optimizers import Drawn, draw_optimizer
+from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
+from benchmarks.differential.tasks import DrawnTask, draw_task
+
+LARGE_SHARE = 0.015
+"""Of the cases, which have tables of 2**22 elements: one takes some seconds."""
+WORKERS_SHARE = 0.01
+"""Of the cases, which two processes train: one takes ten seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is trained by both sides."""
+
+    seed: int
+    parts: tuple[Part, ...]
+    task: DrawnTask
+    train: Labelled
+    validation: Labelled | None
+    form: Form
+    network: Network
+    optimizer: Drawn
+    callbacks: DrawnCallbacks
+    epochs: int
+    fit: dict[str, Any]
+    """Arguments of `keras.Model.fit` that `Trainer.fit` has too."""
+    settings: dict[str, Any]
+    """Of the trainer."""
+    several: bool
+    """Whether two workers train it."""
+    eager: bool
+    """Whether Keras runs step by step: tracing takes longer than a few small steps."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return int(self.settings["batch_size"])
+
+    def model(self) -> keras.Model:
+        """The model that Keras trains."""
+        return build(self.form, self.network, self.parts)
+
+    def given(self) -> Any:
+        """What the trainer is given."""
+        return given(self.form, self.network, self.parts)
+
+    def words(self) -> list[str]:
+        """The case, for people."""
+        self.model()
+        validation = "none" if self.validation is None else self.validation.num_rows
+        task = self.task
+        return [
+            f"inputs: {'; '.join(map(str, self.parts))}",
+            f"rows: {self.train.num_rows}, validation {validation}, epochs {self.epochs}",
+            f"task: {task.form}, {task.num_outputs} outputs, {task.head or 'logits'}; loss "
+            f"{task.loss_words}; metrics {', '.join(task.metrics)}; class weight "
+            f"{task.class_weight}; row weights {task.weighs_rows}; soft {task.soft}",
+            f"model: {self.form}: {'; '.join(self.network.words)}",
+            f"optimizer: {self.optimizer.words}",
+            f"callbacks: {'; '.join(self.callbacks.words)}",
+            f"settings: {self.settings}; fit: {self.fit}",
+            f"eager {self.eager}; two workers {self.several}",
+        ]
+
+
+def draw_case(seed: int) -> Case:
+    """The case of a seed."""
+    draw = Draw(seed, "case")
+    large = draw.chance(LARGE_SHARE)
+    parts = draw_parts(Draw(seed, "inputs"), large=large)
+    task = draw_task(Draw(seed, "task"))
+    rows = draw.integer(60, 150)
+    batch_size = _batch_size(draw, rows)
+    validates = draw.chance(0.7)
+    rng = np.random.default_rng([seed, 1])
+    train = task.labelled(rng, inputs_of(rng, parts, rows), trained=True)
+    validation = None
+    if validates:
+        others = inputs_of(rng, parts, draw.integer(15, 60))
+        validation = task.labelled(rng, others, trained=False)
+    form: Form = draw.weighted(
+        {
+            "function": 3,
+            "functional": 4,
+            "built subclass": 1.5,
+            "subclass": 1,
+            "subclass in inference mode": 0.3,
+        }
+    )
+    settings = _settings(Draw(seed, "settings"), seed, batch_size, large=large)
+    several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
+    if several:
+        settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
+    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=several)
+    optimizer = draw_optimizer(
+        Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large
+    )
+    return Case(
+        seed=seed,
+        parts=parts,
+        task=task,
+        train=train,
+        validation=validation,
+        form=form,
+        network=Network(seed, parts, limits),
+        optimizer=optimizer,
+        callbacks=draw_callbacks(
+            Draw(seed, "callbacks"),
+            validates=validates,
+            metrics=task.metrics,
+            scheduled=optimizer.scheduled,
+            averages=optimizer.averages,
+        )
+        if not several
+        else DrawnCallbacks([], lambda _: [], None),
+        epochs=draw.integer(1, 3),
+        fit=_arguments(Draw(seed, "fit"), validates=validates),
+        settings=settings,
+        several=several,
+        eager=draw.chance(0.85),
+    )
+
+
+def _batch_size(draw: Draw, rows: int) -> int:
+    """One that divides the rows, or often does not; with two replicas, it is even."""
+    kind = draw.weighted({"rest": 6, "even": 2, "one row": 1, "all": 0.5})
+    if kind == "all":
+        return rows
+    if kind == "even":
+        divisors = [d for d in range(10, rows) if rows % d == 0]
+        return draw.one(divisors) if divisors else rows
+    if kind == "one row":
+        divisors = [d for d in range(10, rows) if (rows - 1) % d == 0]
+        return draw.one(divisors) if divisors else rows - 1
+    return draw.integer(16, min(60, rows - 1))
+
+
+def _settings(draw: Draw, seed: int, batch_size: int, *, large: bool) -> dict[str, Any]:
+    settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed % 2**31}
+    settings["implementation"] = draw.weighted({"gather": 4, "native": 4, "dense": 1})
+    settings["input"] = draw.weighted({"resident": 4, "stream": 3, "auto": 1, "mapped": 0.5})
+    settings["steps_per_dispatch"] = draw.weighted({"auto": 4, 1: 2, 2: 1, 3: 1})
+    settings["table_optimizer"] = draw.weighted({"auto": 6, "dense": 1})
+    replicas = draw.weighted({1: 5, 2: 1})
+    if batch_size % replicas == 0:
+        settings["replicas"] = replicas
+    if large:
+        settings |= {"implementation": "native", "table_optimizer": "auto"}
+    return settings
+
+
+def _arguments(draw: Draw, *, validates: bool) -> dict[str, Any]:
+    """Arguments of `fit` beside rows and epochs, where the trainer has them."""
+    known = inspect.signature(harness.Trainer.fit).parameters
+    arguments: dict[str, Any] = {}
+    if draw.chance(0.1):
+        arguments["shuffle"] = False
+    if draw.chance(0.1) and validates:
+        arguments["validation_freq"] = 2
+    if draw.chance(0.06):
+        arguments["initial_epoch"] = 1
+    return {name: value for name, value in arguments.items() if name in known}

@@ -1,0 +1,212 @@
+"""Whether two trainings of a case are equal, and what a case comes to."""
+
+import itertools
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+import harness
+from benchmarks.differential.case import Case, draw_case
+from benchmarks.differential.several import by_workers
+from benchmarks.differential.training import Trained, here, in_keras
+
+Result = Literal["equal", "refused", "different", "error"]
+LOSS_RTOL, LOSS_ATOL = 2e-5, 2e-6
+WEIGHTS_ATOL = 1e-4
+"""Of the weights, and of outputs relative to the largest one."""
+METRIC_ATOL = 1e-5
+"""Of a metric that no row changes by crossing a threshold."""
+NOISE_FACTOR = 30
+"""How far the sides may part where rounding is amplified: so many times as far as Keras parts from
+itself when its initial weights change by one part in 10**7."""
+_COUNTED = ("accuracy", "again", "near", "top2", "auc", "pr", "precision", "recall", "f1", "iou")
+
+
+@dataclass(kw_only=True)
+class Verdict:
+    """What a case came to."""
+
+    seed: int
+    result: Result
+    reason: str = ""
+    """Of a refusal or an error; of a difference, the figures that differ."""
+    details: list[str] = field(default_factory=list)
+    noisy: bool = False
+    """Whether the case is equal only by what rounding alone does to it."""
+    seconds: float = 0.0
+    """Of the processor."""
+
+    def record(self) -> dict[str, Any]:
+        """For a line of JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """How far apart the sides are in a figure."""
+
+    figure: str
+    size: float
+    """Infinite where names or counts differ."""
+    limit: float
+    words: str
+
+
+def judge(seed: int, *, twice: bool = False) -> Verdict:
+    """Trains the case of a seed on both sides and compares.
+
+    Args:
+        seed: of the case.
+        twice: whether the trainer trains it again, which must give the same bits.
+    """
+    return judge_case(draw_case(seed), twice=twice)
+
+
+def judge_case(case: Case, *, twice: bool = False) -> Verdict:
+    """As `judge`, for a case that is drawn already."""
+    start = time.process_time()
+    verdict = _judged(case, twice=twice)
+    verdict.seconds = round(time.process_time() - start, 2)
+    keras.utils.clear_session(free_memory=False)
+    return verdict
+
+
+def _judged(case: Case, *, twice: bool) -> Verdict:
+    where = "the trainer"
+    try:
+        try:
+            ours = by_workers(case) if case.several else here(case)
+        except harness.InputError as error:
+            return Verdict(seed=case.seed, result="refused", reason=str(error))
+        again = here(case) if twice and not case.several else None
+        where = "Keras"
+        theirs = in_keras(case)
+        found = [one for one in distances(ours, theirs) if one.size > one.limit]
+        noisy = bool(found)
+        if found and all(np.isfinite(one.size) for one in found):
+            found = _beyond_noise(case, found, theirs)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the case's result
+        return Verdict(
+            seed=case.seed,
+            result="error",
+            reason=f"{where}: {type(error).__name__}: {str(error)[:300]}",
+            details=traceback.format_exc().splitlines()[-30:],
+        )
+    if again is not None and not _same_bits(ours, again):
+        found.append(
+            Distance(figure="bits", size=np.inf, limit=0, words="a second training differs")
+        )
+    if not found:
+        return Verdict(seed=case.seed, result="equal", noisy=noisy)
+    return Verdict(
+        seed=case.seed,
+        result="different",
+        reason=", ".join(dict.fromkeys(one.figure.split(" ")[0] for one in found)),
+        details=[f"{one.figure}: {one.words}" for one in found],
+    )
+
+
+def distances(ours: Trained, theirs: Trained) -> list[Distance]:
+    """How far two trainings are apart in every figure that has numbers, and the names that
+    differ."""
+    found = []
+
+    def names(figure: str, own: Any, expected: Any) -> bool:
+        if own != expected:
+            words = f"{own} here, {expected} in Keras"
+            if isinstance(own, list):
+                words = f"{_beside(own, expected)} here, {_beside(expected, own)} in Keras"
+            found.append(Distance(figure=figure, size=np.inf, limit=0, words=words[:400]))
+        return bool(own == expected)
+
+    def numbers(figure: str, own: Any, expected: Any, limit: float) -> None:
+        own, expected = np.atleast_1d(own).astype(float), np.atleast_1d(expected).astype(float)
+        if not names(f"{figure} shape", own.shape, expected.shape):
+            return
+        apart = np.abs(own - expected)
+        apart[np.isnan(own) & np.isnan(expected)] = 0
+        size = float(np.max(np.nan_to_num(apart, nan=np.inf), initial=0))
+        words = f"by {size:.3g}: {own.reshape(-1)[:4]} here, {expected.reshape(-1)[:4]} in Keras"
+        found.append(Distance(figure=figure, size=size, limit=limit, words=words))
+
+    names("epochs", ours.epochs, theirs.epochs)
+    if names("history keys", sorted(ours.history), sorted(theirs.history)):
+        for name, expected in theirs.history.items():
+            numbers(f"history {name}", ours.history[name], expected, _limit(name, expected))
+    if names("evaluation keys", sorted(ours.evaluation), sorted(theirs.evaluation)):
+        for name, value in theirs.evaluation.items():
+            numbers(f"evaluation {name}", [ours.evaluation[name]], [value], _limit(name, value))
+    if names("hooks", ours.hooks, theirs.hooks):
+        for place, ((hook, own), (_, logs)) in enumerate(zip(ours.logs, theirs.logs, strict=True)):
+            if names(f"logs of {hook} {place}", sorted(own), sorted(logs)):
+                for name, value in logs.items():
+                    figure = f"logs {hook} {place} {name}"
+                    numbers(figure, [own[name]], [value], _limit(name, value))
+        seen = (np.reshape(side.seen, [-1, 3]).T for side in (ours, theirs))
+        for what, own, expected in zip(("steps", "rate", "weights"), *seen, strict=True):
+            numbers(
+                f"seen {what}", own, expected, LOSS_RTOL * float(np.abs(expected).max(initial=1))
+            )
+    names("files", ours.files, theirs.files)
+    if names("weights' number", len(ours.weights), len(theirs.weights)):
+        for name, own, expected in zip(theirs.names, ours.weights, theirs.weights, strict=True):
+            numbers(f"weights {name}", own, expected, WEIGHTS_ATOL)
+    scale = max(1.0, float(np.abs(theirs.predictions).max()))
+    numbers("predictions", ours.predictions, theirs.predictions, WEIGHTS_ATOL * scale)
+    return found
+
+
+def _beside(own: list[Any], other: list[Any]) -> str:
+    """A list from the first place on where it differs from another."""
+    same = sum(
+        1
+        for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False))
+    )
+    return f"{own[same : same + 4]} at {same} of {len(own)}"
+
+
+def _limit(name: str, values: Any) -> float:
+    """How far a figure of this name may be off."""
+    largest = float(np.max(np.abs(np.nan_to_num(values)), initial=0))
+    if name.endswith("loss"):
+        return LOSS_ATOL + LOSS_RTOL * largest
+    return METRIC_ATOL * max(1.0, largest)
+
+
+def _beyond_noise(case: Case, found: list[Distance], theirs: Trained) -> list[Distance]:
+    """The distances that rounding does not explain: Keras trains again, from weights that are
+    changed in their last digit; and a row may cross a metric's threshold."""
+    noise: dict[str, float] = {}
+    for seed in range(2):
+        rng = np.random.default_rng([case.seed, 2, seed])
+
+        def nudge(model: keras.Model, rng: np.random.Generator = rng) -> None:
+            signs = (1e-7 * rng.choice([-1.0, 1.0], w.shape) for w in model.get_weights())
+            pairs = zip(model.get_weights(), signs, strict=True)
+            model.set_weights([(w * (1 + sign)).astype(w.dtype) for w, sign in pairs])
+
+        for one in distances(in_keras(case, nudge), theirs):
+            noise[one.figure] = max(noise.get(one.figure, 0), one.size)
+    flip = 1.01 / case.batch_size
+    return [
+        one
+        for one in found
+        if one.size > NOISE_FACTOR * noise.get(one.figure, 0)
+        and not (_is_counted(one.figure) and one.size <= flip)
+    ]
+
+
+def _is_counted(figure: str) -> bool:
+    """Whether it is a metric that jumps where a row crosses a threshold."""
+    return figure.removesuffix("s").split(" ")[-1].removeprefix("val_") in _COUNTED
+
+
+def _same_bits(first: Trained, second: Trained) -> bool:
+    """Whether two trainings by the trainer are the same to the last bit."""
+    pairs = zip(first.weights, second.weights, strict=True)
+    same = all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+    return same and np.array_equal(first.predictions, second.predictions, equal_nan=True)

@@ -1,0 +1,362 @@
+"""Named cases: each deviation that was found, with the smallest model that shows it."""
+
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import harness
+from benchmarks.differential import layers
+from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks
+from benchmarks.differential.case import Case
+from benchmarks.differential.judging import Verdict, judge_case
+from benchmarks.differential.models import Form
+from benchmarks.differential.networks import Layer
+from benchmarks.differential.optimizers import Drawn, Scaled, Waves
+from benchmarks.differential.rows import Part, inputs_of
+from benchmarks.differential.tasks import DrawnTask
+
+Outputs = Callable[[Any, Layer], Any]
+TOKENS = 50
+SMALL = Part(name="", num_tokens=TOKENS)
+LARGE = Part(name="", num_tokens=2**16)
+"""Of a table with 64 units, for which `table_optimizer="auto"` considers the touched rows."""
+
+
+class _Own:
+    """A network of a named case."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
+        self.words = ["see named.py"]
+
+
+def case_of(
+    outputs: Outputs,
+    *,
+    optimizer: Callable[[Any], keras.optimizers.Optimizer] = lambda _: keras.optimizers.Adam(0.02),
+    callbacks: Callable[[Path], list[keras.callbacks.Callback]] = lambda _: [],
+    part: Part = SMALL,
+    rows: int = 70,
+    batch_size: int = 50,
+    epochs: int = 2,
+    metrics: tuple[str, ...] = ("accuracy",),
+    form: Form = "functional",
+    **settings: Any,
+) -> Case:
+    """A binary case with logits, of one input."""
+    task = DrawnTask(
+        kind="binary", form="binary", num_classes=2, head=None, loss=lambda: None,
+        loss_words="default", metrics=metrics, class_weight=None, weighs_rows=False, named=True,
+        soft=False,
+    )  # fmt: skip
+    rng = np.random.default_rng(7)
+    return Case(
+        seed=0,
+        parts=(part,),
+        task=task,
+        train=task.labelled(rng, inputs_of(rng, (part,), rows), trained=True),
+        validation=task.labelled(rng, inputs_of(rng, (part,), 30), trained=False),
+        form=form,
+        network=_Own(outputs),  # type: ignore[arg-type]
+        optimizer=Drawn("", optimizer, scheduled=False, averages=False),
+        callbacks=DrawnCallbacks([], callbacks, None),
+        epochs=epochs,
+        fit={},
+        settings={"batch_size": batch_size, "seed": 0, "implementation": "gather", **settings},
+        several=False,
+        eager=True,
+    )
+
+
+def _table(layer: Layer, *, units: int = 6, part: int = TOKENS, name: str = "table") -> Any:
+    initializer = keras.initializers.RandomNormal(stddev=0.4, seed=1)
+    return layer(
+        name,
+        lambda own, _: harness.MultiHotDense(
+            units, part, activation="tanh", kernel_initializer=initializer, name=own
+        ),
+    )
+
+
+def _dense(layer: Layer, name: str, units: int, **options: Any) -> Any:
+    initializer = keras.initializers.RandomNormal(stddev=0.4, seed=2)
+    return layer(
+        name,
+        lambda own, _: keras.layers.Dense(
+            units, kernel_initializer=initializer, name=own, **options
+        ),
+    )
+
+
+def plain(inputs: Any, layer: Layer) -> Any:
+    """A table, a hidden layer and logits."""
+    x = _table(layer)(inputs)
+    return _dense(layer, "out", 1)(_dense(layer, "first", 4, activation="gelu")(x))
+
+
+def with_embedding(inputs: Any, layer: Layer) -> Any:
+    """A table whose name Muon takes for an embedding's."""
+    x = _table(layer, name="embedding_a")(inputs)
+    return _dense(layer, "out", 1)(_dense(layer, "first", 4, activation="gelu")(x))
+
+
+def between(make: Callable[[str, dict[str, Any]], Any]) -> Outputs:
+    """`plain` with another layer after the table."""
+
+    def outputs(inputs: Any, layer: Layer) -> Any:
+        x = layer("between", make)(_table(layer)(inputs))
+        return _dense(layer, "out", 1)(x)
+
+    return outputs
+
+
+def active(inputs: Any, layer: Layer) -> Any:
+    """An activity regularizer."""
+    l2 = keras.regularizers.L2(0.05)
+    x = _dense(layer, "first", 4, activation="gelu", activity_regularizer=l2)(_table(layer)(inputs))
+    return _dense(layer, "out", 1)(x)
+
+
+def tied(inputs: Any, layer: Layer) -> Any:
+    """A large table that makes the logits, too."""
+    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    return layer("out", lambda own, made: layers.Tied(made["table"], 1, name=own))(x)
+
+
+def penalized(inputs: Any, layer: Layer) -> Any:
+    """A large table with a loss of its own."""
+    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    x = layer("loss", lambda own, made: layers.KernelPenalty(made["table"], 1e-4, name=own))(x)
+    return _dense(layer, "out", 1)(x)
+
+
+def shared_table(inputs: Any, layer: Layer) -> Any:
+    """Two layers with one large table."""
+    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    y = layer("same", lambda own, made: layers.SameTable(made["table"], name=own))(inputs)
+    return _dense(layer, "out", 1)(x + y)
+
+
+def pooled(inputs: Any, layer: Layer) -> Any:
+    """A layer of the user's own on the values."""
+    x = layer("pooled", lambda own, _: layers.Pooled(TOKENS, 6, mean=False, seed=1, name=own))(
+        inputs
+    )
+    return _dense(layer, "out", 1)(x)
+
+
+def excluded(**which: Any) -> Callable[[Any], keras.optimizers.Optimizer]:
+    """AdamW that leaves weights out of its decay."""
+
+    def make(model: Any) -> keras.optimizers.Optimizer:
+        optimizer = keras.optimizers.AdamW(0.02, weight_decay=5.0)
+        given = dict(which)
+        if given.pop("first_kernel", False):
+            given["var_list"] = [model.trainable_variables[0]]
+        optimizer.exclude_from_weight_decay(**given)
+        return optimizer
+
+    return make
+
+
+def _set_later(_: Any) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.Adam(0.02)
+    optimizer.epsilon = 0.1
+    return optimizer
+
+
+def _muon(**options: Any) -> Callable[[Any], keras.optimizers.Optimizer]:
+    return lambda _: keras.optimizers.Muon(0.05, adam_lr_ratio=0.1, **options)
+
+
+def _sgd(_: Any) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(0.5)
+
+
+def _averaged(_: Any) -> keras.optimizers.Optimizer:
+    return keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9)
+
+
+C = keras.callbacks
+_large = {"part": LARGE, "batch_size": 35, "implementation": "native"}
+CASES: dict[str, Callable[[], Case]] = {
+    "W1 tied, SGD": lambda: case_of(tied, optimizer=_sgd, **_large),
+    "W1 tied, Adam": lambda: case_of(tied, **_large),
+    "W1 tied, subclass": lambda: case_of(tied, form="built subclass", **_large),
+    "W1 penalty on the table": lambda: case_of(penalized, **_large),
+    "W1 two layers share a table": lambda: case_of(shared_table, optimizer=_sgd, **_large),
+    "W2 excluded by names": lambda: case_of(
+        plain, optimizer=excluded(var_names=["bias", "kernel"])
+    ),
+    "W2 excluded by list": lambda: case_of(plain, optimizer=excluded(first_kernel=True)),
+    "W2 Muon's layers": lambda: case_of(plain, optimizer=_muon(exclude_layers=["out", "first"])),
+    "W2 Muon's embeddings": lambda: case_of(with_embedding, optimizer=_muon()),
+    "W2 incomplete config": lambda: case_of(plain, optimizer=lambda _: Scaled(0.1, scale=3.0)),
+    "W2 set after construction": lambda: case_of(plain, optimizer=_set_later),
+    "W3 mean over rows": lambda: case_of(
+        between(lambda own, _: layers.RowMeanPenalty(0.1, name=own))
+    ),
+    "W3 in-batch softmax": lambda: case_of(
+        between(lambda own, _: layers.InBatchSoftmax(0.1, name=own))
+    ),
+    "W3 activity regularizer": lambda: case_of(active),
+    "W3 centred": lambda: case_of(between(lambda own, _: layers.Centred(name=own))),
+    "W3 rows counted": lambda: case_of(between(lambda own, _: layers.PerRow(name=own))),
+    "W5 SwapEMAWeights": lambda: case_of(
+        plain, optimizer=_averaged, callbacks=lambda _: [C.SwapEMAWeights()], epochs=3
+    ),
+    "W5 SwapEMAWeights, on epochs": lambda: case_of(
+        plain, optimizer=_averaged, callbacks=lambda _: [C.SwapEMAWeights(swap_on_epoch=True)]
+    ),
+    "W5 hooks and logs of batches": lambda: case_of(plain, callbacks=lambda _: [BatchRecorder()]),
+    "W5b pooled by hand": lambda: case_of(pooled, optimizer=_sgd, rows=100, epochs=1),
+    "W5b pooled by hand, Adam": lambda: case_of(pooled),
+    **{
+        f"F1 {kind.__name__} on {monitor}": lambda kind=kind, monitor=monitor: case_of(
+            plain,
+            callbacks=lambda folder: [
+                kind(folder / "{epoch}.weights.h5", monitor=monitor, save_weights_only=True)
+                if kind is C.ModelCheckpoint
+                else kind(monitor=monitor, patience=1)
+            ],
+            metrics=("accuracy", "auc"),
+        )
+        for kind in (C.EarlyStopping, C.ModelCheckpoint, C.ReduceLROnPlateau)
+        for monitor in ("val_accuracy", "val_auc")
+    },
+    "D1 subclass without the argument training": lambda: case_of(
+        between(lambda own, _: keras.layers.BatchNormalization(name=own)),
+        form="subclass in inference mode",
+    ),
+    "D5 a schedule without get_config": lambda: case_of(
+        plain, optimizer=lambda _: keras.optimizers.Adam(Waves(0.02))
+    ),
+    "D4 a layer reads what it has just set": lambda: case_of(
+        between(lambda own, _: layers.Counting(name=own))
+    ),
+}
+"""Those that a comparison with `keras.Model.fit` shows."""
+
+
+def _saved_figures() -> list[str]:
+    """W4: the figures of a fit are those of the model that is left."""
+    case = case_of(plain)
+    stopping = C.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+    assert case.validation is not None
+    rows = case.validation.examples
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = harness.Trainer(
+            case.given(),
+            task=case.task.task(),
+            optimizer=keras.optimizers.Adam(0.3),
+            **case.settings,
+        )
+        trainer.fit(
+            case.train.examples, validation=rows, epochs=8, callbacks=[stopping],
+            run_dir=Path(folder) / "run", verbose=False,
+        )  # fmt: skip
+        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    found = trainer.evaluate(rows)
+    wrong = []
+    for name, value in found.items():
+        if summary.get(f"test_{name}") is not None:
+            wrong.append(f"summary.json calls validation rows test: test_{name}")
+        recorded = summary.get(f"validation_{name}", summary.get(f"test_{name}"))
+        if recorded is not None and abs(recorded - value) > 1e-4:
+            wrong.append(f"{name} is {recorded} in summary.json, {value} of the model")
+    assert trainer.last is not None
+    if trainer.last.quality is not None:
+        last, own = trainer.last.quality.figures(), trainer.measure(rows).figures()
+        wrong += [
+            f"last.quality has {name} {last[name]}, the model {own[name]}"
+            for name in own
+            if abs(last[name] - own[name]) > 1e-4
+        ]
+    return wrong
+
+
+class _BrokenError(Exception):
+    """Ends a run."""
+
+
+class _Breaking(C.Callback):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 2:
+            raise _BrokenError
+
+
+def _backup() -> list[str]:
+    """W6: a run that broke after two epochs of four has two left."""
+    case = case_of(plain)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def fit(*more: C.Callback) -> Any:
+            trainer = harness.Trainer(
+                case.given(), task=case.task.task(), optimizer=keras.optimizers.Adam(0.02),
+                **case.settings,
+            )  # fmt: skip
+            backup = C.BackupAndRestore(Path(folder) / "backup")
+            return trainer.fit(
+                case.train.examples, epochs=4, callbacks=[backup, *more], verbose=False
+            )
+
+        with contextlib.suppress(_BrokenError):
+            fit(_Breaking())
+        epochs = list(fit().epoch)
+    return [] if epochs == [2, 3] else [f"trained the epochs {epochs}; Keras trains [2, 3]"]
+
+
+def _threads() -> list[str]:
+    """W7: trainers in threads give what each gives alone."""
+
+    def net(inputs: Any) -> Any:
+        x = harness.MultiHotDense(6, TOKENS, activation="tanh")(inputs)
+        return keras.layers.Dense(1)(x)
+
+    case = case_of(plain)
+
+    def losses(found: list[Any], seed: int) -> None:
+        trainer = harness.Trainer(net, batch_size=50, seed=seed)
+        found.append((seed, trainer.fit(case.train.examples, epochs=2, verbose=False)))
+
+    alone: list[Any] = []
+    for seed in (0, 1):
+        losses(alone, seed)
+    wrong = []
+    for _ in range(3):
+        together: list[Any] = []
+        threads = [threading.Thread(target=losses, args=(together, seed)) for seed in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for seed, history in alone:
+            own = [h.history["loss"] for s, h in together if s == seed]
+            if not own or not np.allclose(own[0], history.history["loss"], rtol=1e-6):
+                wrong.append(f"seed {seed}: {own} beside another, {history.history['loss']} alone")
+    return wrong
+
+
+CHECKS: dict[str, Callable[[], list[str]]] = {
+    "W4 the figures of what is saved": _saved_figures,
+    "W6 BackupAndRestore": _backup,
+    "W7 two trainers in threads": _threads,
+}
+"""Those that are about the trainer alone; each returns what is wrong."""
+NAMED = (*CASES, *CHECKS)
+
+
+def judge_named(name: str) -> Verdict:
+    """What a named case comes to."""
+    if name in CASES:
+        return judge_case(CASES[name]())
+    wrong = CHECKS[name]()
+    result = "different" if wrong else "equal"
+    return Verdict(seed=0, result=result, reason="; ".join(wrong)[:300], details=wrong)

@@ -1,0 +1,342 @@
+"""Random networks, from inputs to outputs.
+
+Every initializer has a seed, so that a model that is made twice starts with the same weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+import harness
+from benchmarks.differential import layers
+from benchmarks.differential.draw import Draw
+from benchmarks.differential.rows import Part
+
+SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "swish", "elu", "linear", "mish")
+Parts = dict[str, keras.layers.Layer]
+Layer = Callable[[str, Callable[[str, Parts], keras.layers.Layer]], keras.layers.Layer]
+"""Returns the layer of a name, by what makes it from its name and the layers before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the rest of a case asks of its model."""
+
+    num_outputs: int
+    head: str | None
+    """The activation at the end; None: the model gives logits."""
+    row_wise: bool
+    """Whether no layer may compute over the batch axis, but for BatchNormalization: several
+    workers have a part of the batch each."""
+    large: bool
+    """Whether tables are as large as for touched rows."""
+
+
+class Network:
+    """One drawn network; each call of `outputs` draws the same again."""
+
+    def __init__(self, seed: int, parts: tuple[Part, ...], limits: Limits) -> None:
+        self._seed = seed
+        self._parts = parts
+        self._limits = limits
+        self.words: list[str] = []
+        """What was drawn, for people."""
+
+    def outputs(self, inputs: Any, layer: Layer) -> Any:
+        """The model's outputs.
+
+        Args:
+            inputs: as `keras_inputs` names them, symbolic or not.
+            layer: returns a layer by name.
+        """
+        return _Drawing(self, Draw(self._seed, "model"), layer).outputs(inputs)
+
+
+class _Drawing:
+    """One pass over the network."""
+
+    def __init__(self, network: Network, draw: Draw, layer: Layer) -> None:
+        self._network = network
+        self._limits = network._limits
+        self._draw = draw
+        self._layer = layer
+        self._tables: list[str] = []
+        self._kernels: list[str] = []
+        network.words.clear()
+
+    def _say(self, words: str) -> None:
+        self._network.words.append(words)
+
+    def outputs(self, inputs: Any) -> Any:
+        draw, parts = self._draw, self._network._parts
+        units = 4 if self._limits.large else draw.one([4, 6, 8])
+        encoded = [
+            self._encoded(part, inputs[part.name] if part.name else inputs, units) for part in parts
+        ]
+        ragged = [part for part in parts if part.is_ragged]
+        if self._tables and not self._limits.large and draw.chance(0.12):
+            encoded.append(self._again(ragged[0], inputs, units))
+        if len(encoded) > 1 and draw.chance(0.3):
+            x = encoded[0]
+            for other in encoded[1:]:
+                x = x + other
+        elif len(encoded) > 1:
+            x = keras.ops.concatenate(encoded, axis=-1)
+        else:
+            (x,) = encoded
+        for place in range(draw.weighted({0: 1, 1: 3, 2: 3, 3: 1})):
+            x = self._block(place, x)
+        return self._head(x)
+
+    # Layers by name
+
+    def _encoded(self, part: Part, inputs: Any, units: int) -> Any:
+        """One input as [B, units]."""
+        draw, name = self._draw, part.name or "ids"
+        if not part.is_ragged:
+            return self._dense(f"encode_{name}", units, use_bias=True)(inputs)
+        kind = draw.weighted({"product": 8, "pooled": 0 if self._limits.large else 1, "two": 1})
+        if kind == "pooled":
+            mean, seed = draw.chance(0.5), draw.integer(0, 10**6)
+            self._say(f"pooled embedding of {name}, {'mean' if mean else 'sum'}")
+            return self._layer(
+                f"pooled_{name}",
+                lambda own, _: layers.Pooled(
+                    part.num_tokens, units, mean=mean, seed=seed, name=own
+                ),
+            )(inputs)
+        x = self._product(f"table_{name}", part, units)(inputs)
+        if kind == "two" and not self._limits.large:
+            x = x + self._product(f"second_{name}", part, units)(inputs)
+        return self._normalized(f"norm_{name}", x, 0.15)
+
+    def _product(self, name: str, part: Part, units: int) -> keras.layers.Layer:
+        draw = self._draw
+        options: dict[str, Any] = {
+            "activation": self._activation(),
+            "use_bias": draw.chance(0.7),
+            "kernel_initializer": self._initializer(),
+            "bias_initializer": self._initializer(),
+            "kernel_regularizer": self._regularizer(0.0 if self._limits.large else 0.12),
+            "activity_regularizer": self._regularizer(0.06),
+            "unique": part.unique and draw.chance(0.3),
+            "implementation": draw.weighted({None: 6, "gather": 1, "dense": 1}),
+        }
+        if self._limits.large:
+            options["implementation"] = None
+        frozen = not self._limits.large and draw.chance(0.05)
+        self._say(_described("MultiHotDense", name, units, options, frozen=frozen))
+        self._tables.append(name)
+        if not frozen:
+            self._kernels.append(name)
+
+        def make(own: str, _: Parts) -> keras.layers.Layer:
+            return harness.MultiHotDense(
+                units, part.num_tokens, name=own, trainable=not frozen, **options
+            )
+
+        return self._layer(name, make)
+
+    def _again(self, part: Part, inputs: Any, units: int) -> Any:
+        """A second use of the first table for the same input."""
+        own = inputs[part.name] if part.name else inputs
+        name = self._tables[0]
+        if self._draw.chance(0.5):
+            self._say(f"{name} called twice")
+            return 0.5 * self._layer(name, _made_before)(own)
+        self._say(f"another layer with the table of {name}")
+        return self._layer("same_table", lambda new, made: layers.SameTable(made[name], name=new))(
+            own
+        )
+
+    def _dense(self, name: str, units: int, *, use_bias: bool) -> keras.layers.Layer:
+        draw = self._draw
+        options: dict[str, Any] = {
+            "activation": self._activation(),
+            "use_bias": use_bias,
+            "kernel_initializer": self._initializer(),
+            # Rows without ids would lie at a metric's threshold if biases were zeros.
+            "bias_initializer": self._initializer(),
+            "kernel_regularizer": self._regularizer(0.12),
+            "bias_regularizer": self._regularizer(0.06) if use_bias else None,
+            "activity_regularizer": self._regularizer(0.08),
+            "kernel_constraint": "unit_norm" if draw.chance(0.03) else None,
+        }
+        frozen = draw.chance(0.06)
+        self._say(_described("Dense", name, units, options, frozen=frozen))
+        if not frozen:
+            self._kernels.append(name)
+        return self._layer(
+            name,
+            lambda own, _: keras.layers.Dense(units, name=own, trainable=not frozen, **options),
+        )
+
+    def _block(self, place: int, x: Any) -> Any:
+        draw = self._draw
+        units = draw.one([4, 6, 8])
+        over_rows = draw.weighted(
+            {None: 12, "Centred": 1, "PerRow": 1, "SoftmaxOverRows": 1, "Counting": 1}
+        )
+        if self._limits.row_wise:
+            over_rows = None
+        norm = self._drawn_norm(0.3)
+        # A bias that the next layer takes away again has no gradient but rounding, of which many
+        # optimizers make whole steps.
+        use_bias = norm != "BatchNormalization" and over_rows != "Centred" and draw.chance(0.85)
+        dense = self._dense(f"hidden_{place}", units, use_bias=use_bias)
+        y = dense(x)
+        if over_rows is not None:
+            self._say(over_rows)
+            kind = getattr(layers, over_rows)
+            y = self._layer(f"over_rows_{place}", lambda own, _: kind(name=own))(y)
+        y = self._norm(f"norm_{place}", norm, y)
+        if draw.chance(0.08):
+            self._say(f"hidden_{place} called twice")
+            # Its input is brought to the width that it takes.
+            y = y + dense(x * 0.5)
+        if x.shape[-1] == y.shape[-1] and draw.chance(0.3):
+            self._say("residual")
+            y = x + y
+        if draw.chance(0.06):
+            rate_0 = draw.one(
+                [keras.layers.Dropout, harness.HashDropout, keras.layers.GaussianNoise]
+            )
+            self._say(f"{rate_0.__name__}(0)")
+            y = self._layer(f"dropout_{place}", lambda own, _: rate_0(0.0, name=own))(y)
+        return self._added_loss(place, y)
+
+    def _added_loss(self, place: int, x: Any) -> Any:
+        draw = self._draw
+        kind = draw.weighted(
+            {
+                None: 14,
+                "RowMeanPenalty": 1,
+                "InBatchSoftmax": 1,
+                "RowSumPenalty": 0.5,
+                "KernelPenalty": 1,
+            }
+        )
+        if self._limits.row_wise and kind in ("InBatchSoftmax", "RowSumPenalty"):
+            kind = None
+        factor = draw.log_between(0.01, 0.1)
+        if kind is None or (kind == "KernelPenalty" and not self._kernels):
+            return x
+        self._say(f"{kind}({factor})")
+        name = f"loss_{place}"
+        if kind == "KernelPenalty":
+            other = draw.one(self._kernels)
+            return self._layer(
+                name, lambda own, made: layers.KernelPenalty(made[other], factor, name=own)
+            )(x)
+        if kind == "RowSumPenalty":
+            return self._layer(name, lambda own, _: layers.RowSumPenalty(name=own))(x)
+        return self._layer(name, lambda own, _: getattr(layers, kind)(factor, name=own))(x)
+
+    def _head(self, x: Any) -> Any:
+        draw, limits = self._draw, self._limits
+        head, outputs = limits.head, limits.num_outputs
+        tables = [name for name in self._tables if self._layer(name, _made_before).units]
+        if tables and draw.chance(0.12):
+            name = tables[0]
+            table = self._layer(name, _made_before)
+            if table.num_tokens >= outputs:
+                if x.shape[-1] != table.units:
+                    x = self._dense("to_tied", table.units, use_bias=True)(x)
+                self._say(f"tied to {name}")
+                x = self._layer(
+                    "out", lambda own, made: layers.Tied(made[name], outputs, name=own)
+                )(x)
+                return self._activated(x)
+        apart = head is not None and draw.chance(0.3)
+        activation = None if apart else head
+        use_bias, initializer, bias = draw.chance(0.85), self._initializer(), self._initializer()
+        self._say(f"out {outputs} {head or 'logits'}")
+        x = self._layer(
+            "out",
+            lambda own, _: keras.layers.Dense(
+                outputs,
+                activation=activation,
+                use_bias=use_bias,
+                kernel_initializer=initializer,
+                bias_initializer=bias,
+                name=own,
+            ),
+        )(x)
+        return self._activated(x) if apart else x
+
+    def _activated(self, x: Any) -> Any:
+        head = self._limits.head
+        if head is None:
+            return x
+        return self._layer("head", lambda own, _: keras.layers.Activation(head, name=own))(x)
+
+    # Options
+
+    def _activation(self) -> str:
+        kind = self._draw.one(SMOOTH)
+        return "relu" if self._draw.chance(0.05) else kind
+
+    def _initializer(self) -> keras.initializers.Initializer:
+        seed = self._draw.integer(0, 10**6)
+        return keras.initializers.RandomNormal(stddev=0.4, seed=seed)
+
+    def _regularizer(self, probability: float) -> keras.regularizers.Regularizer | None:
+        draw, factor = self._draw, self._draw.log_between(1e-3, 3e-2)
+        kind = draw.one(["l2", "l1", "l1_l2"])
+        if not draw.chance(probability):
+            return None
+        if kind == "l2":
+            return keras.regularizers.L2(factor)
+        if kind == "l1":
+            return keras.regularizers.L1(factor)
+        return keras.regularizers.L1L2(factor, factor)
+
+    def _drawn_norm(self, probability: float) -> str | None:
+        kind = self._draw.weighted(
+            {
+                "BatchNormalization": 4,
+                "LayerNormalization": 2,
+                "GroupNormalization": 1,
+                "UnitNormalization": 1,
+            }
+        )
+        return kind if self._draw.chance(probability) else None
+
+    def _normalized(self, name: str, x: Any, probability: float) -> Any:
+        kind = self._drawn_norm(probability)
+        # After a product with a bias and no activation, see `_block`.
+        return self._norm(name, None if kind == "BatchNormalization" else kind, x)
+
+    def _norm(self, name: str, kind: str | None, x: Any) -> Any:
+        draw = self._draw
+        momentum, frozen = draw.one([0.9, 0.5, 0.99]), draw.chance(0.1)
+        if kind is None:
+            return x
+        if kind == "GroupNormalization" and x.shape[-1] % 2:
+            kind = "LayerNormalization"
+        options: dict[str, Any] = {}
+        if kind == "BatchNormalization":
+            options = {"momentum": momentum, "trainable": not frozen}
+        if kind == "GroupNormalization":
+            options = {"groups": 2}
+        if kind == "UnitNormalization":
+            x = x + 0.1  # the norm of a row of zeros has no gradient
+        self._say(f"{kind}({', '.join(f'{k}={v}' for k, v in options.items())})")
+        return self._layer(name, lambda own, _: getattr(keras.layers, kind)(name=own, **options))(x)
+
+
+def _made_before(name: str, parts: Parts) -> keras.layers.Layer:
+    raise AssertionError(f"{name} is to be made before it is called again")
+
+
+def _described(kind: str, name: str, units: int, options: dict[str, Any], *, frozen: bool) -> str:
+    words = [f"{kind} {name} {units}"]
+    for option, value in options.items():
+        if option.endswith("initializer") or value in (None, False, "linear"):
+            continue
+        words.append(
+            f"{option}={value if isinstance(value, (str, bool)) else type(value).__name__}"
+        )
+    return " ".join([*words, *(["frozen"] if frozen else [])])

@@ -1,0 +1,158 @@
+"""Runs many cases in worker processes, one after another, and sums them up."""
+
+import json
+import selectors
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_CASES_PER_WORKER = 60
+"""TensorFlow keeps a part of every function that it has compiled."""
+_CASE_SECONDS = 180
+"""After which a case counts as an error."""
+
+
+def work(first: int, cases: int) -> int:
+    """In a worker: one JSON line for each case."""
+    import gc
+
+    from benchmarks.differential.judging import judge
+
+    _use_one_core()
+    for seed in range(first, first + cases):
+        verdict = judge(seed, twice=seed % 20 == 0)
+        print(json.dumps(verdict.record()), flush=True)
+        gc.collect()
+    return 0
+
+
+def show(seed: int) -> int:
+    """Prints a case and what it comes to."""
+    from benchmarks.differential.case import draw_case
+    from benchmarks.differential.judging import judge_case
+
+    _use_one_core()
+    case = draw_case(seed)
+    print(*case.words(), sep="\n")
+    verdict = judge_case(case, twice=True)
+    print(f"\n{verdict.result} in {verdict.seconds} s {'(noisy)' if verdict.noisy else ''}")
+    print(verdict.reason, *verdict.details, sep="\n  ")
+    return int(verdict.result in ("different", "error"))
+
+
+def show_named(start: str) -> int:
+    """Runs the named cases whose names begin so and prints a line for each."""
+    from benchmarks.differential.named import NAMED, judge_named
+
+    _use_one_core()
+    failed = 0
+    names = [name for name in NAMED if name.startswith(start)]
+    for name in names:
+        verdict = judge_named(name)
+        failed += verdict.result in ("different", "error")
+        print(f"{verdict.result:10} {name}: {verdict.reason[:200]}", flush=True)
+        for line in verdict.details[:6] if verdict.result == "different" else ():
+            print(f"           {line[:200]}")
+    print(f"{failed} of {len(names)} fail")
+    return int(failed > 0)
+
+
+def run(first: int, cases: int, *, seconds: float, path: str | None) -> int:
+    """Runs cases and prints a table of them.
+
+    Args:
+        first: seed.
+        cases: how many.
+        seconds: after which no other case starts.
+        path: of a file of JSON lines, to which is added; the cases that it has are not run again.
+    """
+    known: dict[int, dict[str, Any]] = {}
+    if path is not None and Path(path).exists():
+        lines = Path(path).read_text().splitlines()
+        known = {record["seed"]: record for record in map(json.loads, lines)}
+    wanted = range(first, first + cases)
+    end = time.monotonic() + seconds
+    seed = first
+    while seed < first + cases and time.monotonic() < end:
+        if seed in known:
+            seed += 1
+            continue
+        for record in _records(seed, min(_CASES_PER_WORKER, first + cases - seed), end):
+            known[record["seed"]] = record
+            if path is not None:
+                with Path(path).open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+            if record["result"] in ("different", "error"):
+                print(f"{record['result']} {record['seed']}: {record['reason'][:160]}", flush=True)
+            seed = record["seed"] + 1
+    done = [known[seed] for seed in wanted if seed in known]
+    summarize(done)
+    return int(any(record["result"] in ("different", "error") for record in done))
+
+
+def _records(first: int, cases: int, end: float) -> Iterator[dict[str, Any]]:
+    """What a worker says of its cases; of one in which it dies or hangs, that."""
+    command = [sys.executable, "-m", "benchmarks.differential", "--worker", str(first), str(cases)]
+    seed = first
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as worker,
+        selectors.DefaultSelector() as selector,
+    ):
+        assert worker.stdout is not None
+        selector.register(worker.stdout, selectors.EVENT_READ)
+        try:
+            while seed < first + cases and time.monotonic() < end:
+                ready = selector.select(_CASE_SECONDS + 60 * (seed == first))
+                line = worker.stdout.readline() if ready else ""
+                if not line:
+                    why = f"the process ended with {worker.poll()}" if ready else "it hangs"
+                    worker.kill()
+                    yield {"seed": seed, "result": "error", "reason": why, "seconds": 0.0}
+                    return
+                yield json.loads(line)
+                seed += 1
+        finally:
+            worker.kill()
+
+
+def summarize(records: list[dict[str, Any]]) -> None:
+    """Prints counts, refusals by reason, and the seeds of failures."""
+    results = Counter(record["result"] for record in records)
+    total = max(len(records), 1)
+    print(
+        f"{len(records)} cases, {sum(record['seconds'] for record in records) / total:.2f} s each"
+    )
+    for result, count in results.most_common():
+        print(f"  {result:10} {count:6} {count / total:7.1%}")
+    print(f"  noisy      {sum(bool(record.get('noisy')) for record in records):6}")
+    for result in ("refused", "different", "error"):
+        own = [record for record in records if record["result"] == result]
+        reasons = Counter(_kind(record["reason"]) for record in own)
+        for reason, count in reasons.most_common(30):
+            seeds = [str(r["seed"]) for r in own if _kind(r["reason"]) == reason][:8]
+            print(f"{result} {count:4}  {reason}  [{' '.join(seeds)}]")
+
+
+def _kind(reason: str) -> str:
+    """A reason without what differs from case to case."""
+    words = (
+        word for word in reason[:140].split() if not any(c.isdigit() or c in "'[" for c in word)
+    )
+    return " ".join(words)[:110]
+
+
+def _use_one_core() -> None:
+    """One thread of TensorFlow, so that cases can run beside others, and two logical devices."""
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

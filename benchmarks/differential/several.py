@@ -1,0 +1,57 @@
+"""A case that is trained by two workers: processes of their own, with half of every batch each.
+
+On a CPU `replicas=2` is one program, and XLA has an all-reduce for GPUs alone: workers are what
+trains on two devices where there is no GPU.
+"""
+
+import io
+import json
+import os
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+
+import harness
+from benchmarks.differential.case import Case, draw_case
+from benchmarks.differential.training import Trained, here
+from harness.cluster.cluster import cluster_of
+from harness.cluster.launcher import local_places, run_job
+
+WORKERS = 2
+
+
+def by_workers(case: Case) -> Trained:
+    """What the first of two workers comes to.
+
+    Raises:
+        InputError: when they refuse the case.
+        RuntimeError: when one fails, with what it printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.differential"]
+        command += ["--member", str(case.seed), folder]
+        out, places = io.StringIO(), local_places(WORKERS)
+        code = run_job(lambda: places, lambda _: command, restarts=0, out=out, errors=out)
+        written = Path(folder) / "0"
+        if code or not written.exists():
+            raise RuntimeError(f"the workers ended with {code}: {out.getvalue()[-1500:]}")
+        found = pickle.loads(written.read_bytes())
+    if isinstance(found, str):
+        raise harness.InputError(found)
+    assert isinstance(found, Trained)
+    return found
+
+
+def be_member(seed: int, folder: str) -> int:
+    """In a worker: trains the case of a seed and writes what came of it."""
+    # Models and optimizers are made before they are given to the trainer, which joins the others
+    # only before TensorFlow computes anything.
+    cluster_of(os.environ).start(num_gpus=0)
+    try:
+        found: Trained | str = here(draw_case(seed))
+    except harness.InputError as error:
+        found = str(error)
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    (Path(folder) / str(index)).write_bytes(pickle.dumps(found))
+    return 0

@@ -1,0 +1,365 @@
+"""Random tasks: labels, loss, metrics, weights of classes and rows.
+
+Letters: B rows, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+import harness
+from benchmarks.differential.draw import Draw
+from benchmarks.differential.rows import Labelled
+
+L, M = keras.losses, keras.metrics
+Made = Callable[[], Any]
+
+LOSSES: dict[str, dict[str, Made]] = {
+    "binary": {
+        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(),
+        "smoothed": lambda: L.BinaryCrossentropy(label_smoothing=0.2),
+        "focal": lambda: L.BinaryFocalCrossentropy(gamma=1.5),
+        "balanced focal": lambda: L.BinaryFocalCrossentropy(apply_class_balancing=True),
+        "MeanSquaredError": lambda: L.MeanSquaredError(),
+        "Huber": lambda: L.Huber(0.3),
+        "LogCosh": lambda: L.LogCosh(),
+        "SquaredHinge": lambda: L.SquaredHinge(),
+        "Poisson": lambda: L.Poisson(),
+    },
+    "sparse": {
+        "SparseCategoricalCrossentropy": lambda: L.SparseCategoricalCrossentropy(),
+    },
+    "categorical": {
+        "CategoricalCrossentropy": lambda: L.CategoricalCrossentropy(),
+        "smoothed": lambda: L.CategoricalCrossentropy(label_smoothing=0.1),
+        "focal": lambda: L.CategoricalFocalCrossentropy(),
+        "KLDivergence": lambda: L.KLDivergence(),
+        "MeanSquaredError": lambda: L.MeanSquaredError(),
+        "CosineSimilarity": lambda: L.CosineSimilarity(),
+    },
+    "multi_label": {
+        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(),
+        "smoothed": lambda: L.BinaryCrossentropy(label_smoothing=0.1),
+        "focal": lambda: L.BinaryFocalCrossentropy(),
+        "MeanSquaredError": lambda: L.MeanSquaredError(),
+        "Poisson": lambda: L.Poisson(),
+    },
+    "regression": {
+        "MeanSquaredError": lambda: L.MeanSquaredError(),
+        "MeanAbsoluteError": lambda: L.MeanAbsoluteError(),
+        "Huber": lambda: L.Huber(0.5),
+        "LogCosh": lambda: L.LogCosh(),
+    },
+}
+ON_LOGITS: dict[str, dict[str, Made]] = {
+    "binary": {
+        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(from_logits=True),
+        "smoothed": lambda: L.BinaryCrossentropy(from_logits=True, label_smoothing=0.2),
+        "focal": lambda: L.BinaryFocalCrossentropy(from_logits=True),
+    },
+    "sparse": {
+        "SparseCategoricalCrossentropy": lambda: L.SparseCategoricalCrossentropy(from_logits=True),
+    },
+    "categorical": {
+        "CategoricalCrossentropy": lambda: L.CategoricalCrossentropy(from_logits=True),
+        "focal": lambda: L.CategoricalFocalCrossentropy(from_logits=True),
+    },
+    "multi_label": {
+        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(from_logits=True),
+        "focal": lambda: L.BinaryFocalCrossentropy(from_logits=True),
+    },
+}
+NAMES = {
+    "binary": ["binary_crossentropy", "mse", "binary_focal_crossentropy"],
+    "sparse": ["sparse_categorical_crossentropy"],
+    "categorical": ["categorical_crossentropy", "kl_divergence"],
+    "multi_label": ["binary_crossentropy", "mse"],
+    "regression": ["mse", "mae", "huber"],
+}
+METRICS: dict[str, dict[str, Made]] = {
+    "binary": {
+        "auc": lambda: M.AUC(name="auc"),
+        "pr": lambda: M.AUC(curve="PR", name="pr", num_thresholds=50),
+        "precision": lambda: M.Precision(name="precision"),
+        "recall": lambda: M.Recall(thresholds=0.4, name="recall"),
+        "brier": lambda: M.MeanSquaredError(name="brier"),
+        "bce": lambda: M.BinaryCrossentropy(name="bce"),
+        "fn": lambda: M.FalseNegatives(name="fn"),
+        "at_recall": lambda: M.PrecisionAtRecall(0.5, name="at_recall"),
+        "near": lambda: M.BinaryAccuracy(name="near", threshold=0.3),
+        "iou": lambda: M.BinaryIoU(name="iou"),
+    },
+    "sparse": {
+        "top2": lambda: M.SparseTopKCategoricalAccuracy(2, name="top2"),
+        "sce": lambda: M.SparseCategoricalCrossentropy(name="sce"),
+        "again": lambda: M.SparseCategoricalAccuracy(name="again"),
+    },
+    "categorical": {
+        "top2": lambda: M.TopKCategoricalAccuracy(2, name="top2"),
+        "auc": lambda: M.AUC(name="auc"),
+        "precision": lambda: M.Precision(name="precision"),
+        "f1": lambda: M.F1Score(average="macro", name="f1"),
+        "cce": lambda: M.CategoricalCrossentropy(name="cce"),
+    },
+    "multi_label": {
+        "auc": lambda: M.AUC(multi_label=True, num_labels=4, name="auc"),
+        "precision": lambda: M.Precision(name="precision"),
+        "recall": lambda: M.Recall(name="recall"),
+        "f1": lambda: M.F1Score(average="micro", threshold=0.5, name="f1"),
+        "brier": lambda: M.MeanSquaredError(name="brier"),
+    },
+    "regression": {
+        "mae": lambda: M.MeanAbsoluteError(name="mae"),
+        "rmse": lambda: M.RootMeanSquaredError(name="rmse"),
+        "r2": lambda: M.R2Score(name="r2"),
+    },
+}
+MULTI_LABELS = 4
+
+
+def own_loss(y_true: Any, y_pred: Any) -> Any:
+    """A loss of the user's own, which gets labels and outputs as they are."""
+    return keras.ops.mean(keras.ops.log1p(keras.ops.square(y_true - y_pred)), axis=-1)
+
+
+@keras.saving.register_keras_serializable("differential")
+class OnProbabilities(keras.losses.Loss):
+    """A loss of probabilities for a model that gives logits, as the trainer calls it."""
+
+    def __init__(self, loss: keras.losses.Loss, head: str) -> None:
+        super().__init__(name=loss.name)
+        self.loss = loss
+        self.head = keras.activations.get(head)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.loss.call(y_true, self.head(y_pred))
+
+
+class OfProbabilities(keras.metrics.Metric):
+    """A metric likewise."""
+
+    def __init__(self, metric: keras.metrics.Metric, head: str) -> None:
+        super().__init__(name=metric.name)
+        self.metric = metric
+        if hasattr(metric, "_direction"):  # which callbacks look at
+            self._direction = metric._direction
+        self.head = keras.activations.get(head)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return self.metric.update_state(y_true, self.head(y_pred), sample_weight=sample_weight)
+
+    def result(self) -> Any:
+        return self.metric.result()
+
+    def reset_state(self) -> None:
+        self.metric.reset_state()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnTask:
+    """A task for both sides."""
+
+    kind: str
+    """Of the trainer's."""
+    form: str
+    """As Keras sees the labels: a key of `LOSSES`."""
+    num_classes: int
+    head: str | None
+    """The activation that the model ends in; None: it gives logits."""
+    loss: Made
+    """For the trainer; what it returns may be a name or None."""
+    loss_words: str
+    metrics: tuple[str, ...]
+    class_weight: Any
+    weighs_rows: bool
+    named: bool
+    """Whether the trainer is told the kind of task."""
+    soft: bool
+    """Whether labels lie between 0 and 1."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Of the model."""
+        return self.num_classes if self.form not in ("binary", "regression") else 1
+
+    @property
+    def activation(self) -> str:
+        """That makes probabilities of logits."""
+        if self.form == "regression":
+            return "linear"
+        return "softmax" if self.kind == "multi_class" else "sigmoid"
+
+    def task(self) -> harness.Task:
+        """For the trainer."""
+        return harness.Task(
+            self.kind if self.named else "auto",
+            loss=self.loss(),
+            metrics=[n if n == "accuracy" else METRICS[self.form][n]() for n in self.metrics],
+            class_weight=self.class_weight,
+        )
+
+    def compiled(self) -> dict[str, Any]:
+        """The loss and the metrics for `keras.Model.compile`."""
+        loss = self.loss()
+        if loss is None:
+            logits = self.head is None and self.form in ON_LOGITS
+            loss = next(iter((ON_LOGITS if logits else LOSSES)[self.form].values()))()
+        metrics: list[Any] = []
+        for name in self.metrics:
+            if name != "accuracy":
+                metrics.append(METRICS[self.form][name]())
+            elif self.form == "multi_label" or self.head is None:
+                metrics.append(_ACCURACIES[self.form](name="accuracy"))
+            else:
+                metrics.append("accuracy")
+        if self.head is None and self.form != "regression":
+            if not getattr(loss, "from_logits", False) and loss is not own_loss:
+                loss = OnProbabilities(_object(loss), self.activation)
+            metrics = [OfProbabilities(metric, self.activation) for metric in metrics]
+        return {"loss": loss, "metrics": metrics}
+
+    def labelled(
+        self, rng: np.random.Generator, inputs: dict[str, Any], *, trained: bool
+    ) -> Labelled:
+        """Rows with random labels that their inputs tell something of."""
+        first = next(iter(inputs.values()))
+        rows = first.num_rows if isinstance(first, harness.RaggedSets) else len(first)
+        labels, targets = self._labels(rng, rows, _score(inputs, rows) + rng.normal(size=rows))
+        weights = rng.uniform(0, 2, rows).astype(np.float32) if self.weighs_rows else None
+        examples = harness.Examples(
+            inputs=inputs,
+            labels=labels,
+            weights=weights,
+            num_classes=self.num_classes if self.kind == "multi_class" else None,
+            name="train rows" if trained else "validation rows",
+        )
+        return Labelled(
+            examples=examples,
+            targets=targets,
+            row_weights=self._weights(labels, weights, trained=trained),
+        )
+
+    def _labels(
+        self, rng: np.random.Generator, rows: int, score: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        """For the trainer, and for Keras."""
+        if self.form == "regression":
+            labels = (score + 0.3 * rng.normal(size=rows)).astype(np.float32)
+            return labels, labels[:, None]
+        if self.form == "binary":
+            labels = (score > 0).astype(np.int64)
+            if self.soft:
+                labels = (0.8 * labels + 0.2 * rng.random(rows)).astype(np.float32)
+            else:
+                labels[:2] = [0, 1]
+            return labels, labels.astype(np.float32)[:, None]
+        if self.form == "multi_label":
+            many = (score[:, None] + rng.normal(size=(rows, self.num_classes)) > 0).astype(np.int64)
+            if not self.soft:
+                return many, many.astype(np.float32)
+            splits = np.concatenate([[0], np.cumsum(many.sum(1))])
+            sets = harness.RaggedSets(
+                values=np.nonzero(many)[1], row_splits=splits, num_tokens=self.num_classes
+            )
+            return sets, many.astype(np.float32)
+        classes = np.clip(np.digitize(score, np.linspace(-1, 1, self.num_classes - 1)), 0, None)
+        classes[: self.num_classes] = np.arange(self.num_classes)
+        if self.form == "sparse":
+            return classes, classes.astype(np.int32)
+        return classes, np.eye(self.num_classes, dtype=np.float32)[classes]
+
+    def _weights(
+        self, labels: Any, weights: np.ndarray | None, *, trained: bool
+    ) -> np.ndarray | None:
+        if self.class_weight is None or not trained:
+            return weights
+        if self.class_weight == "balanced":
+            counts = np.bincount(labels, minlength=self.num_classes)
+            table = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        else:
+            table = np.array([self.class_weight.get(c, 1.0) for c in range(self.num_classes)])
+        own = table[labels].astype(np.float32)
+        return own if weights is None else own * weights
+
+
+_ACCURACIES: dict[str, Callable[..., Any]] = {
+    "binary": M.BinaryAccuracy,
+    "multi_label": M.BinaryAccuracy,
+    "sparse": M.SparseCategoricalAccuracy,
+    "categorical": M.CategoricalAccuracy,
+}
+
+
+def _object(loss: Any) -> keras.losses.Loss:
+    """An object for a loss, be it a function or a name."""
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    return keras.src.losses.losses.LossFunctionWrapper(keras.losses.get(loss))
+
+
+def _score(inputs: dict[str, Any], rows: int) -> np.ndarray:
+    """A number of each row that a model can learn."""
+    score = np.zeros(rows)
+    for part in inputs.values():
+        if isinstance(part, harness.RaggedSets):
+            score += [np.sin(part.row(row).astype(float)).sum() for row in range(rows)]
+        else:
+            score += part.sum(axis=1)
+    return score / max(score.std(), 1e-6)
+
+
+def draw_task(draw: Draw) -> DrawnTask:
+    """A random one."""
+    forms = {"binary": 5, "sparse": 2, "categorical": 2, "multi_label": 2, "regression": 2}
+    form = draw.weighted(forms)
+    kind = "multi_class" if form in ("sparse", "categorical") else form
+    num_classes = {"binary": 2, "multi_label": MULTI_LABELS, "regression": 1}.get(form, 0)
+    num_classes = num_classes or draw.integer(3, 5)
+    ends_in = draw.chance(0.5)
+    head = ("softmax" if kind == "multi_class" else "sigmoid") if ends_in else None
+    if form == "regression":
+        head = None
+    options = LOSSES[form]
+    on_logits = head is None and form in ON_LOGITS and draw.chance(0.6)
+    if on_logits:
+        options = ON_LOGITS[form]
+    name = draw.one(list(options))
+    how = draw.weighted({"object": 7, "default": 3, "name": 1, "function": 0.5, "own": 0.7})
+    by_name = draw.one(NAMES[form])
+    loss: Made = options[name]
+    words = f"{name}{' on logits' if on_logits else ''}"
+    if how == "default" and form != "categorical":
+        loss, words = (lambda: None), "default"
+    if how == "name":
+        loss, words = (lambda: by_name), by_name
+    if how == "function":
+        loss, words = (lambda: keras.losses.get(by_name)), f"function {by_name}"
+    if how == "own" and kind != "multi_class":
+        loss, words = (lambda: own_loss), "own function"
+    metrics = draw.some(list(METRICS[form]), 2)
+    if form != "regression" and draw.chance(0.85):
+        metrics.insert(0, "accuracy")
+    soft = form in ("binary", "multi_label") and draw.chance(0.15)
+    soft = soft and not (form == "binary" and metrics not in ([], ["accuracy"]))
+    class_weight = None
+    weight = draw.between(0.3, 3)
+    if kind != "multi_label" and kind != "regression" and draw.chance(0.25):
+        class_weight = draw.one([{1: weight}, {0: weight, 1: 2.0}, "balanced"])
+        if soft:
+            class_weight = None
+    return DrawnTask(
+        kind=kind,
+        form=form,
+        num_classes=num_classes,
+        head=head,
+        loss=loss,
+        loss_words=words,
+        metrics=tuple(metrics),
+        class_weight=class_weight,
+        weighs_rows=draw.chance(0.2),
+        named=kind == "regression" or draw.chance(0.5),
+        soft=soft,
+    )

@@ -1,0 +1,193 @@
+"""A case, trained by `harness.Trainer` and by `keras.Model.fit`."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.utils.tracking import DotNotTrackScope
+
+import harness
+from benchmarks.differential.callbacks import Recorder
+from benchmarks.differential.case import Case
+from benchmarks.differential.rows import excess_of_first_leaf
+from harness.pipeline.plan import block_order, epoch_order
+
+
+@dataclass(kw_only=True)
+class Trained:
+    """What a side's training came to."""
+
+    history: dict[str, list[float]]
+    epochs: list[int]
+    weights: list[np.ndarray]
+    names: list[str]
+    """Of the weights."""
+    predictions: np.ndarray
+    evaluation: dict[str, float]
+    files: list[str]
+    """That callbacks wrote."""
+    hooks: list[tuple[str, int | None]] = field(default_factory=list)
+    logs: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    seen: list[tuple[int, float, float]] = field(default_factory=list)
+    """As of `Recorder`."""
+
+
+def order_of(case: Case) -> Callable[[int], np.ndarray]:
+    """The trainer's order of an epoch's rows."""
+    rows, seed = case.train.num_rows, case.settings["seed"]
+    if case.fit.get("shuffle") is False:
+        return lambda _: np.arange(rows)
+    drawn = block_order if case.settings.get("input") == "mapped" else epoch_order
+    return lambda epoch: drawn(rows, seed=seed, epoch=epoch)
+
+
+class _RowMean(keras.metrics.Mean):
+    """The mean of the batches' losses over rows. `keras.Model.fit` weighs them by the length of the
+    first of a batch's arrays: of ragged rows that is `row_splits`, which has one more."""
+
+    def __init__(self, excess: int) -> None:
+        super().__init__(name="loss")
+        self._excess = excess
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> Any:
+        return super().update_state(values, sample_weight=sample_weight - self._excess)
+
+
+def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None) -> Trained:
+    """What `keras.Model.fit` gives.
+
+    Args:
+        case: to train.
+        change: made to the model before.
+    """
+    model = case.model()
+    excess = excess_of_first_leaf(case.parts)
+    # The weights of a subclass are made at its first batch, and the optimizer may name them.
+    if not model.built:
+        model(case.train.batch(np.arange(2))[0])
+    change(model)
+    has_model = case.form in ("functional", "built subclass")
+    model.compile(
+        optimizer=case.optimizer.make(model if has_model else None),
+        run_eagerly=case.eager,
+        jit_compile=False,
+        **case.task.compiled(),
+    )
+    with DotNotTrackScope():
+        model._loss_tracker = _RowMean(excess)
+    order, first = order_of(case), case.fit.get("initial_epoch", 0)
+    validation = case.validation
+    held_out = None
+    if validation is not None:
+        rows = np.arange(validation.num_rows)
+        held_out = validation.dataset(case.batch_size, 1, lambda _: rows)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = case.callbacks.make(Path(folder))
+        history = model.fit(
+            case.train.dataset(
+                case.batch_size, case.epochs - first, lambda epoch: order(epoch + first)
+            ),
+            validation_data=held_out,
+            epochs=case.epochs,
+            steps_per_epoch=-(-case.train.num_rows // case.batch_size),
+            callbacks=callbacks,
+            verbose=0,
+            **{"shuffle": False, **case.fit},
+        )
+        files = sorted(path.name for path in Path(folder).iterdir())
+    rows = np.arange(case.train.num_rows)
+    whole = case.validation or case.train.evaluated()
+    every = np.arange(whole.num_rows)
+    return _trained(
+        history,
+        model,
+        callbacks,
+        files,
+        predictions=model.predict(
+            case.train.dataset(case.batch_size, 1, lambda _: rows), verbose=0
+        ),
+        evaluation=model.evaluate(
+            whole.dataset(case.batch_size, 1, lambda _: every), verbose=0, return_dict=True
+        ),
+    )
+
+
+def here(case: Case) -> Trained:
+    """What the trainer gives.
+
+    Raises:
+        InputError: when it refuses the case.
+        LateRefusalError: when it does so after a step.
+    """
+    model = case.given()
+    optimizer = case.optimizer.make(
+        model if isinstance(model, keras.Model) and model.built else None
+    )
+    trainer = harness.Trainer(model, task=case.task.task(), optimizer=optimizer, **case.settings)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = case.callbacks.make(Path(folder))
+        begun = _Begun()
+        try:
+            history = trainer.fit(
+                case.train.examples,
+                validation=None if case.validation is None else case.validation.examples,
+                epochs=case.epochs,
+                callbacks=[begun, *callbacks],
+                verbose=False,
+                **case.fit,
+            )
+        except harness.InputError as error:
+            if trainer.step or begun.epochs_done:
+                raise LateRefusalError(str(error)) from error
+            raise
+        files = sorted(path.name for path in Path(folder).iterdir())
+    whole = case.validation or case.train
+    return _trained(
+        history,
+        trainer.model,
+        callbacks,
+        files,
+        predictions=trainer.predict(case.train.examples),
+        evaluation=trainer.evaluate(whole.examples),
+    )
+
+
+class LateRefusalError(Exception):
+    """A case was refused after its training had begun."""
+
+
+class _Begun(keras.callbacks.Callback):
+    """Counts epochs."""
+
+    epochs_done = 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs_done += 1
+
+
+def _trained(
+    history: keras.callbacks.History,
+    model: keras.Model,
+    callbacks: list[keras.callbacks.Callback],
+    files: list[str],
+    *,
+    predictions: np.ndarray,
+    evaluation: dict[str, float],
+) -> Trained:
+    found = Trained(
+        history={name: [float(v) for v in values] for name, values in history.history.items()},
+        epochs=list(history.epoch),
+        weights=[np.array(weights) for weights in model.get_weights()],
+        names=[variable.path for variable in model.weights],
+        predictions=np.asarray(predictions),
+        evaluation={name: float(value) for name, value in evaluation.items()},
+        files=files,
+    )
+    recorder = callbacks[-1] if callbacks else None
+    if isinstance(recorder, Recorder):
+        found.hooks, found.logs, found.seen = recorder.hooks, recorder.logs, recorder.seen
+    return found

@@ -66,6 +66,7 @@ class Dataset:
         """Whether a row may have several classes, or none."""
         return self.train.label_sets is not None
 
+    @in_python()
     def save(self, folder: str | Path) -> None:
         """Writes train and test rows, and the vocabulary, as a folder that `load` reads.
 

@@ -270,7 +270,6 @@ class MultiHotDense(keras.layers.Layer):
             implementation = around.implementation
         splits = id(inputs["row_splits"])
         weights = inputs.get("weights")
-        kernel = tf.convert_to_tensor(self.kernel)
         values = around.values.get(id(inputs["values"]), inputs["values"])
         operands = (values, inputs["row_splits"])
         options: dict[str, Any] = {
@@ -286,7 +285,7 @@ class MultiHotDense(keras.layers.Layer):
         if path in around.tables:  # of 16 bits, it does not round the products
             options["dtype"] = tf.float32
         if around.padded:
-            kernel = tf.cast(kernel, self.compute_dtype)
+            kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
             outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
         elif (table := around.tables.get(path)) is not None:
             by_rows = {name: options[name] for name in ("unique", "weights", "value_rowids")}
@@ -301,6 +300,7 @@ class MultiHotDense(keras.layers.Layer):
                 self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)
             )
         else:
+            kernel = tf.convert_to_tensor(self.kernel)
             kernel = kernel if path in around.tables else tf.cast(kernel, self.compute_dtype)
             calls = around.products
             by_tape = calls is None or path in around.tables or kernel.dtype == tf.float64

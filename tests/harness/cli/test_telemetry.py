@@ -134,7 +134,7 @@ def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
     read = curves(folder)
     expected = {f"gpu/{index}/{name}" for index in (0, 1) for name in PER_GPU}
     assert {tag for tag in read if not tag.startswith(("train/", "valid", "throughput/"))} == (
-        expected | {"host/cpu_percent", "host/rss_bytes"}
+        expected | {"host/cpu_percent", "host/rss_bytes", "test/accuracy", "test/loss"}
     )
     # The wave runs by the monotonic clock, TensorBoard's wall time by that of day.
     ahead = time.time() - time.monotonic()

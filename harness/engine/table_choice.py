@@ -16,6 +16,7 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.engine.culprit import named_culprit
 from harness.engine.exchange import MAX_NUMBER
+from harness.engine.stored import variables_by_name
 from harness.engine.tables import TablePlan, layers_of
 from harness.errors import InputError
 from harness.model.layers import MultiHotDense, Surroundings, TableCall, computing
@@ -79,10 +80,12 @@ class TablesAsked:
             # A product reads `caught_up`; any other use reads one of these.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
             calls = {name: _Looked.of(table) for name, table in tables.items()}
-            mapping = [(layer.kernel, tables[name]) for name, layer in layers.items()]
+            named = variables_by_name(self.model)
+            mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
+            how = {"training": True} if self.model._call_has_training_arg else {}
             around = Surroundings(implementation="gather", tables=calls)
             with keras.StatelessScope(mapping, collect_losses=True), computing(around):
-                outputs = self.model(inputs, training=True)
+                outputs = self.model(inputs, **how)
                 _ = self.model.losses, self.task.judge(labels, outputs)
             for name, call in calls.items():
                 if tables[name].consumers():

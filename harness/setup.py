@@ -192,7 +192,6 @@ class Setup:
             },
             "task": self.task,
             "names": list(named),
-            "checksum": self.engine.checksum(),
             "state": {name: value for name, value in state.items() if name not in weights},
         }
 

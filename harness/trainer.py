@@ -112,18 +112,20 @@ class Trainer:
             kept["attributes"] = attributes_of(optimizer)
         if self._setup is not None:
             kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
+        if kept["_kept"]:
+            kept["checksum"] = checksum_of(kept["_given"])
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         for name, value in kept.pop("attributes", {}).items():
             setattr(kept["_optimizer"], name, value)
-        vars(self).update(kept)
-        if self._kept and checksum_of(self._given) != self._kept["checksum"]:
+        model: Any = kept["_given"]
+        if "checksum" in kept and checksum_of(model) != kept.pop("checksum"):
             raise InputError(
-                f"Keras cannot copy the weights of the model {self.model.name!r}, a "
-                f"{type(self._given).__name__}; give the class a method build that builds its "
-                "layers, each an attribute of its own"
+                f"Keras cannot copy the weights of the model {model.name!r}; give the class "
+                f"{type(model).__name__} a method build that builds its layers"
             )
+        vars(self).update(kept)
 
     @property
     def model(self) -> keras.Model:

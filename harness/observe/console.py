@@ -230,15 +230,12 @@ def _folder_row(run: RunStart) -> Rows:
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """The results; a dash stands for what there is none of."""
     tested: dict[str, float | None] = {}
-    if run.dataset.test_rows:
-        what, known, loss = "test", summary.test_figures, summary.test_loss
-        metrics = summary.test_metrics
-    else:
-        what, known, loss = "validation", summary.validation_figures, summary.validation_loss
-        metrics = summary.validation_metrics
+    what = "test" if run.dataset.test_rows else "validation"
     if run.dataset.test_rows or run.dataset.validation_rows:
+        known = getattr(summary, f"{what}_figures")
         figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
-        tested = {**metrics, **figures, "loss": loss}
+        tested = {**getattr(summary, f"{what}_metrics"), **figures}
+        tested["loss"] = getattr(summary, f"{what}_loss")
     rows = [
         *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),

@@ -136,10 +136,8 @@ class TensorBoardObserver(Observer):
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
         as ended."""
         for rows in ("test", "validation"):
-            values = {
-                "loss": getattr(summary, f"{rows}_loss"),
-                **getattr(summary, f"{rows}_metrics"),
-            }
+            values = {"loss": getattr(summary, f"{rows}_loss")}
+            values |= getattr(summary, f"{rows}_metrics")
             found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
             if found != self._evaluated:
                 self._file.scalars(summary.steps, found)

@@ -152,11 +152,6 @@ class Arrays(NamedTuple):
     id_weights: dict[str, Any]
     """float32 [nnz], of the ragged columns that have some."""
 
-    def on_device(self) -> "Arrays":
-        """As tensors on the device at hand."""
-        tensors: Arrays = tf.nest.map_structure(tf.constant, self)
-        return tensors
-
 
 class StreamBatches(NamedTuple):
     """S batches of fixed shape, so that one compiled program serves every dispatch; behind those

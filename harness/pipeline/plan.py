@@ -213,20 +213,6 @@ class EpochPlan:
         """As of `Plan.divided`."""
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
-    def taken(self, start: int, end: int) -> dict[int, list[np.ndarray]]:
-        """The batches of steps [start, end) of the epoch, by their number of rows: none of a number
-        that they lack."""
-        found = {}
-        for rows, shares in self.batches.items():
-            begin = self._begin(rows)
-            own = slice(max(start - begin, 0), max(end - begin, 0))
-            found[rows] = [share[own] for share in shares]
-        return found
-
-    def _begin(self, rows: int) -> int:
-        """The first step whose batch has so many rows."""
-        return 0 if rows == self._plan.batch_size else self._plan.whole_steps
-
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
         """The dispatch of steps [start, end) of the epoch.
 
@@ -237,7 +223,7 @@ class EpochPlan:
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):
-            begin = self._begin(rows)
+            begin = plan.whole_steps if rows == plan.last_rows else 0
             nnz = self._nnz[rows][:, first - begin : stop - begin]
             calls.append(
                 Call(
@@ -304,13 +290,11 @@ def evaluation_plan(
 ) -> Plan:
     """A plan that visits the rows once in stored order, with a capacity for each size of batch."""
     whole = max(1, lengths.shape[1] // batch_size)
-    # As many calls, of nearly the same length: where that divides the steps, they share a program.
-    most = -(-whole // -(-whole // min(steps_per_call, whole)))
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
         replicas=replicas,
-        steps_per_call=call_length(most, whole),
+        steps_per_call=call_length(min(steps_per_call, whole), whole),
         seed=None,
         capacities={},
         first_share=first_share,

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
-from harness.pipeline.batch import Columns, ResidentBatches
+from harness.pipeline.batch import Arrays, Columns, ResidentBatches
 from harness.pipeline.plan import Dispatch, EpochPlan, Plan, epochs_from
 
 _ByRows = dict[int, tuple[ResidentBatches, ...]]
@@ -22,10 +22,10 @@ class Resident:
         devices: their names, such as `/GPU:0`, one for each of a plan's replicas.
         """
         self._devices = tuple(devices)
-        self._sets = []
+        self._sets: list[Arrays] = []
         for device in devices:
             with tf.device(device):
-                self._sets.append(columns.arrays().on_device())
+                self._sets.append(tf.nest.map_structure(tf.constant, columns.arrays()))
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
 
     def dispatches(

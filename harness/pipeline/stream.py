@@ -38,7 +38,7 @@ class Stream:
         # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
         with tf.device("/CPU:0"):
             sample = columns.take(np.zeros(1, np.int64)) if mapped else columns
-            self._rows = sample.arrays().on_device()
+            self._rows: Arrays = tf.nest.map_structure(tf.constant, sample.arrays())
 
     def dispatches(
         self,
@@ -140,12 +140,17 @@ def _numbered_anew(
 def _planned(
     plan: Plan, epochs: int, start_step: int
 ) -> Iterator[tuple[Dispatch, dict[int, list[np.ndarray]]]]:
-    """Each dispatch, and the row ids of its batches, as of `EpochPlan.taken`."""
+    """Each dispatch, and the row ids of its batches, by their rows, of each replica [n, b]."""
+    whole, last = plan.whole_steps, plan.last_rows
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
             end = plan.dispatch_end(step)
-            yield planned.dispatch(step, end, origin=step), planned.taken(step, end)
+            taken = {
+                rows: [own[step:end] if rows > last else own[: end > whole] for own in shares]
+                for rows, shares in planned.batches.items()
+            }
+            yield planned.dispatch(step, end, origin=step), taken
             step = end
 
 

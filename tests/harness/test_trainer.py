@@ -141,6 +141,12 @@ def test_a_copy_goes_on_as_the_original() -> None:
         np.testing.assert_array_equal(other.predict(test), outputs)
         assert other.evaluate(test) == found
     copies[1] = pickle.loads(pickle.dumps(copies[1]))  # of one that has evaluated alone
+    changed = copy.deepcopy(copies[1])
+    changed.model.set_weights([0.5 * value for value in own.model.get_weights()])
+    for value, same in zip(
+        copy.deepcopy(changed).model.get_weights(), own.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(value, 0.5 * same)
     wanted = own.fit(train, epochs=2, verbose=False).history
     np.testing.assert_array_equal(copies[0].predict(test), outputs)
     for other in copies:
@@ -184,7 +190,7 @@ def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
     assert other.fit(train, epochs=2, verbose=False).history == wanted
     refused = trainer(Unbuilt())
     refused.predict(train)
-    with pytest.raises(InputError, match="give the class a method build"):
+    with pytest.raises(InputError, match="give the class Unbuilt a method build"):
         pickle.loads(pickle.dumps(refused))
 
 

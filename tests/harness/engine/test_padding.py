@@ -1,5 +1,7 @@
 """Layers of the user's own that read the ids of a batch."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,11 +19,10 @@ TOKENS, ROWS, BATCH = 40, 50, 20
 class Pooled(keras.layers.Layer):
     """Sums vectors of the ids of each row; `mlp` transforms each vector before."""
 
-    def __init__(self, *, mlp: bool = False, masked: bool = False) -> None:
+    def __init__(self, *, mlp: bool = False) -> None:
         super().__init__()
         self.embedding = keras.layers.Embedding(TOKENS, 6)
         self.mlp = keras.layers.Dense(6, activation="gelu") if mlp else None
-        self.masked = masked
 
     def build(self, shapes: Any) -> None:
         self.embedding.build()
@@ -38,24 +39,31 @@ class Pooled(keras.layers.Layer):
         x = self.embedding(values)
         if self.mlp is not None:
             x = self.mlp(x)
-        if self.masked:
-            is_id = position < row_splits[-1]
-            x, row = tf.where(is_id[:, None], x, 0.0), tf.where(is_id, row, 0)
         return tf.math.unsorted_segment_sum(x, row, tf.shape(row_splits)[0] - 1)
 
 
-def model_with(**how: Any) -> keras.Model:
+def of_the_docs() -> keras.layers.Layer:
+    """The example of docs/your_own_model.md."""
+    page = (Path(__file__).parents[3] / "docs" / "your_own_model.md").read_text()
+    (source,) = re.findall(r"```python\n(import tensorflow.*?)\n\n\ndef pooled", page, re.DOTALL)
+    found: dict[str, Any] = {"keras": keras}
+    exec(source, found)
+    layer: keras.layers.Layer = found["Pooled"](TOKENS, 6)
+    return layer
+
+
+def model_with(layer: keras.layers.Layer) -> keras.Model:
     inputs = {n: keras.Input((), dtype="int32", name=n) for n in ("values", "row_splits")}
-    x = Pooled(**how)(inputs) + harness.MultiHotDense(6, TOKENS)(inputs)
+    x = layer(inputs) + harness.MultiHotDense(6, TOKENS)(inputs)
     return keras.Model(inputs, keras.layers.Dense(1)(x))
 
 
 @pytest.mark.parametrize("input_", ["stream", "resident"])
-@pytest.mark.parametrize("how", [{}, {"mlp": True, "masked": True}], ids=["plain", "masked"])
-def test_they_train_as_in_keras(how: Any, input_: Any) -> None:
+@pytest.mark.parametrize("make", [Pooled, of_the_docs])
+def test_they_train_as_in_keras(make: Any, input_: Any) -> None:
     """With Adam, which Keras gives the gradient of each occurrence of an id."""
     sets = random_sets(np.random.default_rng(), rows=ROWS, num_tokens=TOKENS)
-    model, twin = model_with(**how), model_with(**how)
+    model, twin = model_with(make()), model_with(make())
     twin.set_weights(model.get_weights())
     trainer = harness.Trainer(model, optimizer="adam", batch_size=BATCH, input=input_)
     trainer.fit(sets, epochs=2, verbose=False)
@@ -73,4 +81,4 @@ def test_they_train_as_in_keras(how: Any, input_: Any) -> None:
 def test_what_counts_padding_is_refused() -> None:
     sets = random_sets(np.random.default_rng(), rows=ROWS, num_tokens=TOKENS)
     with pytest.raises(harness.InputError, match=r"behind `row_splits\[-1\]`.*your_own_model"):
-        harness.Trainer(model_with(mlp=True), batch_size=BATCH).fit(sets, verbose=False)
+        harness.Trainer(model_with(Pooled(mlp=True)), batch_size=BATCH).fit(sets, verbose=False)

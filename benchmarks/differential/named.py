@@ -144,6 +144,12 @@ def shared_table(inputs: Any, layer: Layer) -> Any:
     return _dense(layer, "out", 1)(x + y)
 
 
+def regularized(inputs: Any, layer: Layer) -> Any:
+    """A large table before a layer with a regularizer."""
+    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    return _dense(layer, "out", 1, kernel_regularizer=keras.regularizers.L2(0.01))(x)
+
+
 def pooled(inputs: Any, layer: Layer) -> Any:
     """A layer of the user's own on the values."""
     x = layer("pooled", lambda own, _: layers.Pooled(TOKENS, 6, mean=False, seed=1, name=own))(
@@ -235,6 +241,7 @@ CASES: dict[str, Callable[[], Case]] = {
         between(lambda own, _: keras.layers.BatchNormalization(name=own)),
         form="subclass in inference mode",
     ),
+    "D6 a large table beside a regularizer": lambda: case_of(regularized, **_large),
     "D5 a schedule without get_config": lambda: case_of(
         plain, optimizer=lambda _: keras.optimizers.Adam(Waves(0.02))
     ),

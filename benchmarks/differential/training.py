@@ -77,6 +77,9 @@ def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None)
         jit_compile=False,
         **case.task.compiled(),
     )
+    # `fit` would do so while it traces the first step, where ScheduleFreeAdamW's copies of the
+    # weights are lost: Keras 3.15 then trains from zeros.
+    model.optimizer.build(model.trainable_variables)
     with DotNotTrackScope():
         model._loss_tracker = _RowMean(excess)
     order, first = order_of(case), case.fit.get("initial_epoch", 0)

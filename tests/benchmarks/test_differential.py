@@ -10,7 +10,8 @@ from benchmarks.differential.judging import judge
 from benchmarks.differential.named import NAMED, judge_named
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
-SEEDS = range(1_000_000, 1_000_024)
+# All but the one that two workers train, which takes as long as ten others.
+SEEDS = sorted({*range(1_000_000, 1_000_025)} - {1_000_021})
 
 
 @pytest.fixture(autouse=True)

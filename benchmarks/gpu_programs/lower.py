@@ -201,6 +201,7 @@ class Built:
             num_devices=num_devices,
             train=train,
             batch_size=case.rows,
+            task=task,
         )
         implementation = cast(Implementation, case.implementation)
         engine = Engine(

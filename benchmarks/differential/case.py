@@ -92,6 +92,7 @@ def draw_case(seed: int) -> Case:
     if validates:
         others = inputs_of(rng, parts, draw.integer(15, 60))
         validation = task.labelled(rng, others, trained=False)
+    epochs = draw.integer(1, 3)
     form: Form = draw.weighted(
         {
             "function": 3,
@@ -127,8 +128,8 @@ def draw_case(seed: int) -> Case:
         )
         if not several
         else DrawnCallbacks([], lambda _: [], None),
-        epochs=draw.integer(1, 3),
-        fit=_arguments(Draw(seed, "fit"), validates=validates),
+        epochs=epochs,
+        fit=_arguments(Draw(seed, "fit"), validates=validates, epochs=epochs),
         settings=settings,
         several=several,
         eager=draw.chance(0.85),
@@ -163,7 +164,7 @@ def _settings(draw: Draw, seed: int, batch_size: int, *, large: bool) -> dict[st
     return settings
 
 
-def _arguments(draw: Draw, *, validates: bool) -> dict[str, Any]:
+def _arguments(draw: Draw, *, validates: bool, epochs: int) -> dict[str, Any]:
     """Arguments of `fit` beside rows and epochs, where the trainer has them."""
     known = inspect.signature(harness.Trainer.fit).parameters
     arguments: dict[str, Any] = {}
@@ -171,6 +172,6 @@ def _arguments(draw: Draw, *, validates: bool) -> dict[str, Any]:
         arguments["shuffle"] = False
     if draw.chance(0.1) and validates:
         arguments["validation_freq"] = 2
-    if draw.chance(0.06):
+    if draw.chance(0.06) and epochs > 1:
         arguments["initial_epoch"] = 1
     return {name: value for name, value in arguments.items() if name in known}

@@ -44,7 +44,7 @@ class Scaled(K.SGD):
         self.scale = scale
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        super().update_step(self.scale * gradient, variable, learning_rate)
+        super().update_step(self.scale * tf.convert_to_tensor(gradient), variable, learning_rate)
 
 
 class ByName(K.Optimizer):
@@ -61,6 +61,7 @@ class ByName(K.Optimizer):
         if "bias" in variable.name or len(variable.shape) == 1:
             rate *= 3
         total = self.sums[self._get_variable_index(variable)]
+        gradient = tf.convert_to_tensor(gradient)  # an embedding's has its rows alone
         self.assign_add(total, 0.1 * gradient)
         self.assign_sub(variable, rate * (gradient + total))
 

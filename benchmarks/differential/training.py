@@ -141,8 +141,11 @@ def here(case: Case) -> Trained:
                 epochs=case.epochs,
                 callbacks=[begun, *callbacks],
                 verbose=False,
+                on_nan="continue",  # as Keras does
                 **case.fit,
             )
+        except harness.DivergenceError:  # which Keras does not tell
+            history = trainer.last.history
         except harness.InputError as error:
             if trainer.step or begun.epochs_done:
                 raise LateRefusalError(str(error)) from error

@@ -152,6 +152,8 @@ nvmlReturn_t nvmlInitWithFlags(unsigned) {
   return NVML_SUCCESS;
 }
 
+nvmlReturn_t nvmlInit_v2() { return nvmlInitWithFlags(0); }
+
 nvmlReturn_t nvmlShutdown() {
   script::log("nvmlShutdown", "system");
   if (!initialized) return NVML_ERROR_UNINITIALIZED;

@@ -1,0 +1,141 @@
+"""Builds the emulated device, and makes environments of processes that compute on it."""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.harness.observe.nvml import library as nvml
+
+SOURCES = Path(__file__).resolve().parent
+ROOT = SOURCES.parents[1]
+_NVML = ROOT / "tests" / "harness" / "observe" / "nvml"
+_LIBRARIES = (
+    "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9",
+    "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",
+)  # fmt: skip
+_FLAGS = ("-std=c++17", "-O2", "-march=x86-64-v3", "-fPIC", "-shared", "-pthread", "-Wl,-Bsymbolic")
+# Contraction and reassociation would change what the kernels round.
+_KERNEL_FLAGS = "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
+# In place of the assembler: its machine code is the text.
+_ASSEMBLER = """#!/bin/sh
+case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac
+while [ $# -gt 0 ]; do
+  case "$1" in -o) out=$2; shift;; -*) ;; *) in=$1;; esac
+  shift
+done
+cat "$in" > "$out"
+printf '\\0' >> "$out"
+"""
+_TRANSLATE = """#!/bin/sh
+unset LD_LIBRARY_PATH LD_PRELOAD
+{python} -S -E {ptx} "$1.ptx" "$2" "$1.c" &&
+gcc -x c {flags} -I{sources} "$1.c" -o "$1.so" -lm && rm "$1.c"
+"""
+
+
+class UnavailableError(Exception):
+    """The device cannot be built here; says why."""
+
+
+def _package(name: str) -> Path:
+    """The folder of one of NVIDIA's packages."""
+    try:
+        found = importlib.util.find_spec(f"nvidia.{name}")
+    except ModuleNotFoundError:
+        found = None
+    if found is None or not found.submodule_search_locations:
+        raise UnavailableError(f"the emulated GPU needs the package nvidia-{name.replace('_', '-')}-cu12")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@functools.cache
+def build() -> Path:
+    """Return the folder of the device, which is built unless the cache has it.
+
+    Raises:
+        UnavailableError: something that it takes is not here.
+    """
+    for program in ("g++", "gcc"):
+        if shutil.which(program) is None:
+            raise UnavailableError(f"the emulated GPU needs {program}")
+    if "f16c" not in Path("/proc/cpuinfo").read_text():
+        raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
+    nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")
+    sources = sorted([*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py", *_NVML.glob("*.[ch]*")])
+    texts = [file.read_bytes() for file in (*sources, Path(__file__))]
+    key = hashlib.sha256(b"\0".join([*texts, str(nvrtc).encode()])).hexdigest()[:16]
+    cache = Path(os.environ.get("MULTI_HOT_CACHE", Path(tempfile.gettempdir()) / f"multi_hot_{os.getuid()}"))
+    folder = cache / f"emulated_gpu-{key}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as beside:
+            _build_in(Path(beside) / "built", folder, nvrtc, nvcc)
+            os.rename(Path(beside) / "built", folder)
+    return folder
+
+
+def _build_in(folder: Path, final: Path, nvrtc: Path, nvcc: Path) -> None:
+    lib, tools, python = folder / "lib", folder / "cuda", folder / "python"
+    for made in (lib, tools / "bin", tools / "nvvm", folder / "kernels", python / "nvidia" / "cuda_nvrtc" / "lib"):
+        made.mkdir(parents=True)
+    tensorflow = importlib.util.find_spec("tensorflow")
+    assert tensorflow is not None
+    headers = Path(tensorflow.origin).parent / "include" / "third_party" / "gpus" / "cuda" / "include"
+    own = [file for file in SOURCES.glob("*.cc") if file.name != "nvrtc.cc"]
+    for files, path in (
+        ([*own, _NVML / "nvml.cc"], lib / _LIBRARIES[0]),
+        ([SOURCES / "nvrtc.cc"], python / "nvidia" / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"),
+    ):
+        command = ["g++", *_FLAGS, "-isystem", str(headers), *map(str, files), "-o", str(path), "-ldl"]
+        subprocess.run(command, check=True)
+    for name in _LIBRARIES[1:]:
+        (lib / name).symlink_to(_LIBRARIES[0])
+    # Comes before NVIDIA's package, where the product looks for NVRTC.
+    for package in (python / "nvidia", python / "nvidia" / "cuda_nvrtc"):
+        (package / "__init__.py").touch()
+    (tools / "nvvm" / "libdevice").symlink_to(nvcc / "nvvm" / "libdevice")
+    for name in ("ptxas", "nvlink"):
+        (tools / "bin" / name).write_text(_ASSEMBLER)
+    translate = folder / "translate"
+    translate.write_text(
+        _TRANSLATE.format(python=sys.executable, ptx=SOURCES / "ptx.py", flags=_KERNEL_FLAGS, sources=SOURCES)
+    )
+    for script in (*(tools / "bin").iterdir(), translate):
+        script.chmod(0o755)
+    (folder / "nvrtc").symlink_to(next((nvrtc / "lib").glob("libnvrtc.so.*")))
+
+
+def environment(folder: Path, *script: list[str], devices: int = 1, **settings: object) -> dict[str, str]:
+    """Return the environment of a process that computes on emulated devices.
+
+    Args:
+        folder: where the process may keep files.
+        script: more lines for NVML; see tests/harness/observe/nvml/library.py.
+        devices: how many.
+        settings: of the device, as `cc=90` (compute capability), `seed`, `guard`, `trace`, `memory_mb`, `refuses`.
+    """
+    built = build()
+    capability = str(settings.get("cc", 70))
+    answers = [nvml.system(), *(nvml.modern(i, compute_capability=".".join(capability)) for i in range(devices))]
+    (folder / "nvml-script").write_text("\n".join(sum([*answers, *script], [])) + "\n")
+    own = {f"EMULATED_GPU_{name.upper()}": str(value) for name, value in {"devices": devices, **settings}.items()}
+    path = os.pathsep.join([str(built / "python"), *filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])])
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "XLA_FLAGS"))}
+    return kept | own | {
+        "LD_LIBRARY_PATH": str(built / "lib"),
+        "PATH": os.pathsep.join([str(built / "cuda" / "bin"), os.environ["PATH"]]),
+        "PYTHONPATH": path,
+        "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
+        "EMULATED_GPU_CACHE": str(built / "kernels"),
+        "EMULATED_GPU_TRANSLATE": str(built / "translate"),
+        "EMULATED_GPU_NVRTC": str((built / "nvrtc").resolve()),
+        "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_enable_libnvptxcompiler=false"
+        " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false",
+        "KERAS_BACKEND": "tensorflow",
+    }  # fmt: skip

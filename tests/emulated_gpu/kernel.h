@@ -1,0 +1,103 @@
+// What a kernel translated by ptx.py is compiled with: the thread that it runs as, what the device does
+// for it, and the instructions that need more than an operator of C.
+#pragma once
+#include <stdint.h>
+
+typedef struct Thread Thread;
+typedef struct {  // what the lanes of a warp gave, and which of them took part
+  uint32_t value[32], members;
+} Lanes;
+typedef struct {
+  const Lanes* (*exchange)(Thread*, int kind, uint32_t mask, uint32_t value);
+  // A barrier of `count` threads, 0: of all; returns how many gave true, and above bit 16 how many came.
+  uint32_t (*barrier)(Thread*, uint32_t id, uint32_t count, int predicate);
+  void (*interrupt)(Thread*);  // a place where another thread may go on
+} Device;
+struct Thread {
+  const Device* device;
+  const char* params;
+  char* shared;
+  uint32_t tid[3], ntid[3], ctaid[3], nctaid[3], lane;
+};
+typedef struct {
+  void (*run)(Thread*);
+  uint32_t num_params, params_bytes, shared_bytes, max_threads;
+  uint8_t cooperates;  // its threads wait for each other
+  uint8_t is_ordered;  // its blocks wait for those before them
+  const uint32_t (*params)[2];  // offset, size
+} Kernel;
+
+#ifndef __cplusplus
+#include <string.h>
+#include <tgmath.h>
+
+// Registers hold bits; LOAD and STORE are for memory, from_ and to_ give them a type.
+#define LOAD(type, address) ({ type v_; memcpy(&v_, (const void*)(address), sizeof v_); v_; })
+#define STORE(type, address, bits) do { type v_ = (type)(bits); memcpy((void*)(address), &v_, sizeof v_); } while (0)
+static inline float from_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static inline uint32_t to_f32(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static inline double from_f64(uint64_t u) { double f; memcpy(&f, &u, 8); return f; }
+static inline uint64_t to_f64(double f) { uint64_t u; memcpy(&u, &f, 8); return u; }
+static inline float from_f16(uint16_t u) { _Float16 f; memcpy(&f, &u, 2); return (float)f; }
+static inline uint16_t to_f16(float f) { _Float16 h = (_Float16)f; uint16_t u; memcpy(&u, &h, 2); return u; }
+static inline float from_bf16(uint16_t u) { return from_f32((uint32_t)u << 16); }
+static inline uint16_t to_bf16(float f) {
+  uint32_t u = to_f32(f);
+  return isnan(f) ? 0x7fff : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+// A sum or product in double precision, rounded to zero (z), down (m) or up (p).
+static inline float rounded(char mode, double x) {
+  float f = (float)x;
+  if (mode == 'z' && fabs((double)f) > fabs(x)) return nextafterf(f, 0);
+  if (mode == 'm' && f > x) return nextafterf(f, -INFINITY);
+  if (mode == 'p' && f < x) return nextafterf(f, INFINITY);
+  return f;
+}
+static inline double saturated(double x) { return x > 0 ? x < 1 ? x : 1 : 0; }
+static inline int32_t to_int(double x) {
+  return isnan(x) ? 0 : x <= INT32_MIN ? INT32_MIN : x >= INT32_MAX ? INT32_MAX : (int32_t)x;
+}
+static inline uint32_t permuted(uint32_t a, uint32_t b, uint32_t selector) {
+  uint64_t bytes = (uint64_t)b << 32 | a;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) {
+    uint32_t from = selector >> 4 * i & 15, byte = bytes >> 8 * (from & 7) & 255;
+    out |= (from & 8 ? byte & 128 ? 255u : 0 : byte) << 8 * i;
+  }
+  return out;
+}
+static inline uint32_t reversed(uint32_t x) {
+  uint32_t out = 0;
+  for (int i = 0; i < 32; ++i) out |= (x >> i & 1) << (31 - i);
+  return out;
+}
+
+static inline uint32_t shuffle(Thread* t, char mode, uint32_t v, uint32_t b, uint32_t c, uint32_t mask) {
+  const Lanes* all = t->device->exchange(t, 's', mask, v);
+  int lane = t->lane, segment = c >> 8 & 31, end = (lane & segment) | (c & 31 & ~segment);
+  int from = mode == 'd' ? lane + b : mode == 'u' ? lane - b : mode == 'b' ? lane ^ (int)b
+           : (lane & segment) | ((int)b & 31 & ~segment);
+  if (mode == 'u' ? from < end : from > end) from = lane;
+  return all->members >> from & 1 ? all->value[from] : 0xdeadbeef;  // of a lane that is not there
+}
+static inline uint32_t ballot(Thread* t, uint32_t predicate, uint32_t mask) {
+  const Lanes* all = t->device->exchange(t, 'v', mask, predicate);
+  uint32_t out = 0;
+  for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i]) << i;
+  return out;
+}
+static inline uint32_t matching(Thread* t, uint32_t value, uint32_t mask) {
+  const Lanes* all = t->device->exchange(t, 'm', mask, value);
+  uint32_t out = 0;
+  for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i] == value) << i;
+  return out;
+}
+static inline int all_agree(uint32_t votes) { return (votes & 0xffff) == votes >> 16; }
+// `new_bits` may read `old`.
+#define ATOMIC(bits, address, new_bits) ({                                                   \
+    t->device->interrupt(t);                                                                 \
+    bits* a_ = (bits*)(address);                                                             \
+    bits old = __atomic_load_n(a_, __ATOMIC_RELAXED);                                        \
+    while (!__atomic_compare_exchange_n(a_, &old, (bits)(new_bits), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {} \
+    old; })
+#endif

@@ -1,0 +1,214 @@
+// Modules: PTX from XLA, from NVRTC, or out of TensorFlow's own binaries, which ptx.py and GCC make machine code
+// of the host from. What was made is kept, by its text.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <sstream>
+
+#include "device.h"
+
+struct CUmod_st {
+  std::string ptx;
+  bool is_whole;  // translated at once
+  std::map<std::string, void*> libraries;  // by kernel
+  std::map<std::string, CUfunction> functions;
+};
+struct CUfunc_st {
+  const Kernel* kernel;
+  std::string name;
+  CUmodule module;
+  int max_dynamic_shared = 48 << 10;
+};
+
+namespace emulated {
+namespace {
+
+std::mutex mutex;
+
+std::string hashed(const std::string& text) {  // FNV-1a, twice
+  uint64_t low = 0xcbf29ce484222325u, high = 0x84222325cbf29ce4u;
+  for (const unsigned char byte : text) {
+    low = (low ^ byte) * 0x100000001b3u;
+    high = (high ^ byte ^ (low >> 32)) * 0x100000001b3u;
+  }
+  char name[40];
+  std::snprintf(name, sizeof name, "%016lx%016lx", low, high);
+  return name;
+}
+
+std::string translated(const std::string& ptx, const std::string& entry) {
+  const std::string base = setting("CACHE", "") + "/" + hashed(ptx + "\n" + entry), library = base + ".so";
+  if (std::filesystem::exists(library)) return library;
+  const std::string own = base + "." + std::to_string(getpid());
+  std::ofstream(own + ".ptx") << ptx;
+  const std::string command = setting("TRANSLATE", "") + " " + own + " '" + entry + "'";
+  if (std::system(command.c_str()) != 0) fail("cannot translate %s of %s.ptx", entry.c_str(), own.c_str());
+  std::filesystem::rename(own + ".so", library);
+  std::filesystem::remove(own + ".ptx");
+  return library;
+}
+
+// Opened once for each module: its variables are its own.
+void* opened(const std::string& library) {
+  static int count = 0;
+  const std::string own = library + "." + std::to_string(getpid()) + "." + std::to_string(++count);
+  std::filesystem::copy_file(library, own);
+  void* const handle = dlopen(own.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) fail("%s", dlerror());
+  std::filesystem::remove(own);
+  return handle;
+}
+
+// The library of a kernel, or of the whole module. Call with the mutex held.
+void* library_of(CUmodule module, const std::string& kernel) {
+  const std::string entry = module->is_whole ? "all" : kernel;
+  void*& library = module->libraries[entry];
+  if (library == nullptr) library = opened(translated(module->ptx, entry));
+  return library;
+}
+
+template <class Value>
+Value at(const unsigned char* address) {
+  Value value;
+  std::memcpy(&value, address, sizeof value);
+  return value;
+}
+
+// An LZ4 block.
+std::string unpacked(const unsigned char* from, size_t bytes, size_t wanted) {
+  std::string text;
+  const unsigned char* const end = from + bytes;
+  const auto length = [&](size_t low) {
+    for (unsigned char more = 255; low >= 15 && more == 255; low += more) more = *from++;
+    return low;
+  };
+  while (from < end && text.size() < wanted) {
+    const unsigned char token = *from++;
+    const size_t literal = length(token >> 4);
+    text.append(reinterpret_cast<const char*>(from), literal);
+    from += literal;
+    if (from >= end || text.size() >= wanted) break;
+    const size_t back = at<uint16_t>(from);
+    from += 2;
+    for (size_t left = length(token & 15) + 4; left > 0; --left) text.push_back(text[text.size() - back]);
+  }
+  return text;
+}
+
+// The last PTX in one of NVCC's binaries, whose layout is known from what others found out.
+std::string ptx_of_binary(const unsigned char* image) {
+  std::string text;
+  const unsigned char* entry = image + at<uint16_t>(image + 6);
+  const unsigned char* const end = entry + at<uint64_t>(image + 8);
+  while (entry < end) {
+    const auto header_bytes = at<uint32_t>(entry + 4);
+    const auto bytes = at<uint64_t>(entry + 8);
+    if (at<uint16_t>(entry) == 1) {  // PTX
+      const bool is_packed = at<uint64_t>(entry + 40) & 0x2000;
+      text = is_packed ? unpacked(entry + header_bytes, at<uint32_t>(entry + 16), at<uint64_t>(entry + 56))
+                       : std::string(reinterpret_cast<const char*>(entry + header_bytes), bytes);
+    }
+    entry += header_bytes + bytes;
+  }
+  return text.substr(0, text.find('\0'));
+}
+
+std::string ptx_of(const void* image) {
+  const auto* const bytes = static_cast<const unsigned char*>(image);
+  if (at<uint32_t>(bytes) == 0x466243b1) return ptx_of(at<const void*>(bytes + 8));
+  if (at<uint32_t>(bytes) == 0xba55ed50) return ptx_of_binary(bytes);
+  return static_cast<const char*>(image);
+}
+
+CUresult load(CUmodule* module, const void* image) {
+  std::string ptx = ptx_of(image);
+  const std::string refused = setting("REFUSES", "");
+  if (ptx.find(".entry") == std::string::npos) return CUDA_ERROR_INVALID_IMAGE;
+  if (!refused.empty() && ptx.find(refused) != std::string::npos) return CUDA_ERROR_INVALID_IMAGE;
+  // XLA's programs use all that they have; TensorFlow's own binaries and NVRTC's, some.
+  const bool is_whole = ptx.find("Generated by LLVM") != std::string::npos;
+  *module = new CUmod_st{std::move(ptx), is_whole, {}, {}};
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult launch(CUfunction function, Size grid, Size block, uint32_t shared, void** params, void** extra,
+                Work* work) {
+  const Kernel& kernel = *function->kernel;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const bool fits = threads > 0 && threads <= kernel.max_threads && threads <= 1024 && blocks > 0 &&
+                    grid.y < 65536 && grid.z < 65536 && static_cast<int>(shared) <= function->max_dynamic_shared;
+  if (!fits || (params == nullptr && extra == nullptr && kernel.num_params > 0)) return CUDA_ERROR_INVALID_VALUE;
+  std::string given(kernel.params_bytes, 0);
+  for (uint32_t i = 0; params != nullptr && i < kernel.num_params; ++i) {
+    std::memcpy(&given[kernel.params[i][0]], params[i], kernel.params[i][1]);
+  }
+  for (; params == nullptr && extra != nullptr && *extra != nullptr; extra += 2) {
+    if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER) std::memcpy(&given[0], extra[1], given.size());
+  }
+  *work = [=] {
+    note("run %s", function->name.c_str());
+    run_kernel(*function->kernel, function->name.c_str(), given.data(), grid, block, shared);
+  };
+  return CUDA_SUCCESS;
+}
+
+}  // namespace emulated
+
+using namespace emulated;
+
+API CUresult cuModuleLoadData(CUmodule* module, const void* image) { return load(module, image); }
+API CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit_option*, void**) {
+  return load(module, image);
+}
+API CUresult cuModuleLoadFatBinary(CUmodule* module, const void* image) { return load(module, image); }
+API CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  CUfunction& found = module->functions[name];
+  if (found == nullptr) {
+    if (module->ptx.find(std::string(" ") + name + "(") == std::string::npos) return CUDA_ERROR_NOT_FOUND;
+    const void* const kernel = dlsym(library_of(module, name), (std::string("kernel_") + name).c_str());
+    found = new CUfunc_st{static_cast<const Kernel*>(kernel), name, module};
+  }
+  *function = found;
+  return CUDA_SUCCESS;
+}
+API CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* bytes, CUmodule module, const char* name) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (!module->is_whole) fail("the variable %s belongs to no kernel", name);
+  void* const library = library_of(module, "");
+  void* const found = dlsym(library, (std::string("G_") + name).c_str());
+  if (found == nullptr) return CUDA_ERROR_NOT_FOUND;
+  if (address != nullptr) *address = reinterpret_cast<CUdeviceptr>(found);
+  if (bytes != nullptr) *bytes = *static_cast<uint64_t*>(dlsym(library, (std::string("S_") + name).c_str()));
+  return CUDA_SUCCESS;
+}
+API CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction function) {
+  *value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? function->kernel->max_threads
+           : attribute == CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES   ? function->kernel->shared_bytes
+           : attribute == CU_FUNC_ATTRIBUTE_NUM_REGS            ? 32
+                                                                : 0;
+  return CUDA_SUCCESS;
+}
+API CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+  if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) function->max_dynamic_shared = value;
+  return CUDA_SUCCESS;
+}
+API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction, int threads, size_t) {
+  *blocks = std::min(32, 2048 / std::max(1, threads));
+  return CUDA_SUCCESS;
+}
+API CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads_x,
+                            unsigned threads_y, unsigned threads_z, unsigned shared, CUstream stream,
+                            void** params, void** extra) {
+  Work work;
+  const CUresult status = launch(function, {x, y, z}, {threads_x, threads_y, threads_z}, shared, params, extra, &work);
+  if (status == CUDA_SUCCESS) enqueue(stream, std::move(work));
+  return status;
+}

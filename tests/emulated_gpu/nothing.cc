@@ -1,0 +1,33 @@
+// What succeeds and does nothing: an emulated device has no caches to prefer, no peers to enable and no pools
+// to trim, and keeps what it made.
+#define NOTHING(name) \
+  extern "C" int name() { return 0; }
+
+NOTHING(cuCtxEnablePeerAccess)
+NOTHING(cuCtxSetSharedMemConfig)
+NOTHING(cuDevicePrimaryCtxRelease)
+NOTHING(cuDevicePrimaryCtxSetFlags)
+NOTHING(cuFuncSetCacheConfig)
+NOTHING(cuGraphDebugDotPrint)
+NOTHING(cuGraphDestroy)
+NOTHING(cuGraphExecDestroy)
+NOTHING(cuGraphKernelNodeSetAttribute)
+NOTHING(cuMemHostRegister)
+NOTHING(cuMemHostUnregister)
+NOTHING(cuMemPoolDestroy)
+NOTHING(cuMemPoolSetAccess)
+NOTHING(cuMemPoolSetAttribute)
+NOTHING(cuModuleUnload)
+NOTHING(cuProfilerStart)
+NOTHING(cuProfilerStop)
+NOTHING(cudnnCreate)
+NOTHING(cudnnDestroy)
+NOTHING(cudnnSetStream)
+NOTHING(cublasSetWorkspace_v2)
+NOTHING(cublasDestroy_v2)
+NOTHING(cublasLtCreate)
+NOTHING(cublasLtDestroy)
+NOTHING(cublasGetPointerMode_v2)
+NOTHING(cublasSetPointerMode_v2)
+NOTHING(cublasGetAtomicsMode)
+NOTHING(cublasSetAtomicsMode)

@@ -1,0 +1,440 @@
+"""Translates kernels from PTX to C, which kernel.h completes: `ptx.py FILE.ptx ENTRY FILE.c`.
+
+ENTRY is one kernel's name, or `all`. Registers become variables of their bits; an operation reads
+them as its type says. It knows what the product's programs use; anything else is an error that
+names the instruction.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+
+BITS = {
+    "pred": 8, "b8": 8, "u8": 8, "s8": 8, "b16": 16, "u16": 16, "s16": 16, "f16": 16, "bf16": 16,
+    "b32": 32, "u32": 32, "s32": 32, "f32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64,
+}  # fmt: skip
+FLOATS = {"f16": "float", "bf16": "float", "f32": "float", "f64": "double"}
+SPECIAL = {f"%{name}.{axis}": f"t->{name}[{i}]" for name in ("tid", "ntid", "ctaid", "nctaid")
+           for i, axis in enumerate("xyz")} | {"%laneid": "t->lane", "WARP_SZ": "32"}  # fmt: skip
+_NAN = "(isnan(a) || isnan(b))"
+# An opcode, and the modifiers of it that matter: what it comes to, in terms of its operands a, b, c.
+# T is the type in C, N its bits; `t` is the thread.
+EXPRESSIONS = {
+    "mov": "a", "cvta": "a", "cvta.to": "a", "add": "a + b", "sub": "a - b", "mul": "a * b",
+    "mul.lo": "a * b", "mul.hi": "((__int128)a * b) >> N", "mul.wide": "(D)a * (D)b",
+    "mad.lo": "a * b + c", "mad.wide": "(D)a * (D)b + c", "fma": "fma(a, b, c)",
+    "fma.rm": "rounded('m', (double)a * b + c)", "add.rz": "rounded('z', (double)a + b)",
+    "div": "a / b", "rem": "a % b", "neg": "-a", "not": "~a", "not.pred": "!a",
+    "abs": "fabs(a)", "sqrt": "sqrt(a)", "rsqrt": "1 / sqrt(a)", "rcp": "1 / a",
+    "ex2": "exp2(a)", "lg2": "log2(a)", "sin": "sin(a)", "cos": "cos(a)", "tanh": "tanh(a)",
+    "min": "a < b ? a : b", "max": "a > b ? a : b",
+    "min.f": "fmin(a, b)", "max.f": "fmax(a, b)",
+    "min.NaN": f"{_NAN} ? NAN : fmin(a, b)", "max.NaN": f"{_NAN} ? NAN : fmax(a, b)",
+    "and": "a & b", "or": "a | b", "xor": "a ^ b",
+    "selp": "c ? a : b", "shl": "b >= N ? 0 : a << b",
+    "shr": "b >= N ? (a < 0 ? -1 : 0) : a >> b", "bfe": "b >= N ? 0 : a >> b & ((1ull << c) - 1)",
+    "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
+    "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)", "prmt": "permuted(a, b, c)",
+    "bar.red.and": "all_agree(t->device->barrier(t, a, 0, b))",
+    "vote.ballot": "ballot(t, a, b)", "match.any": "matching(t, a, b)",
+    **{f"shfl.{mode}": f"shuffle(t, '{mode[0]}', a, b, c, d)" for mode in ("up", "down", "bfly", "idx")},
+}  # fmt: skip
+# The types of operands that are not the instruction's.
+OPERANDS = {
+    "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "selp": "c:pred", "mad.wide": "c:D",
+    "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32", "match.any": "b:u32",
+}  # fmt: skip
+RESULTS = {"mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32"}
+ATOMICS = {
+    "add": "old + b", "max": "old > b ? old : b", "min": "old < b ? old : b", "or": "old | b",
+    "and": "old & b", "xor": "old ^ b", "exch": "b", "cas": "old == b ? c : old",
+}  # fmt: skip
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+               "lo": "<", "ls": "<=", "hi": ">", "hs": ">="}  # fmt: skip
+WIDER = {"s16": "s32", "s32": "s64", "u16": "u32", "u32": "u64"}
+COOPERATE = ("bar", "barrier", "shfl", "vote", "match")
+IGNORED = ("membar", "fence", "prefetch", "griddepcontrol", "bra.uni")
+
+
+class UnknownError(Exception):
+    """PTX that the table lacks."""
+
+
+def name_of(ptx_name: str) -> str:
+    """In C, where GCC allows a dollar sign."""
+    return "V" + ptx_name.replace("%", "").replace(".", "_")
+
+
+def type_in_c(ptx_type: str) -> str:
+    if ptx_type in FLOATS:
+        return FLOATS[ptx_type]
+    return f"{'int' if ptx_type[0] == 's' else 'uint'}{BITS[ptx_type]}_t"
+
+
+def bits_in_c(ptx_type: str) -> str:
+    return f"uint{BITS[ptx_type]}_t"
+
+
+def split(operands: str) -> list[str]:
+    """At the commas outside brackets."""
+    return [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", operands) if part.strip()]
+
+
+def block_end(text: str, start: int) -> int:
+    """Where the brace closes that opens at `start`."""
+    depth = 0
+    for brace in re.compile("[{}]").finditer(text, start):
+        depth += 1 if brace.group() == "{" else -1
+        if not depth:
+            return brace.start()
+    raise UnknownError("a brace that is not closed")
+
+
+def declared(text: str) -> tuple[str, str, int, int]:
+    """The type, name, count and alignment in `.align 4 .b8 name[8]`; a count of 0: sized by the launch."""
+    found = re.fullmatch(r"(.*?)([\w$]+)(\[\d*\])?", text.strip(), re.DOTALL)
+    assert found, text
+    types = [word for word in re.findall(r"\.(\w+)", found[1]) if word in BITS]
+    # What aligns a pointer is said of what it points to.
+    align = re.search(r"\.align\s+(\d+)", found[1]) if ".ptr" not in found[1] else None
+    size = BITS[types[0]] // 8
+    count = 1 if found[3] is None else int(found[3][1:-1] or 0)
+    return types[0], found[2], count, max(size, int(align[1]) if align else 1)
+
+
+class Module:
+    """A module's variables and kernels, as far as they are asked for."""
+
+    def __init__(self, text: str) -> None:
+        text = re.sub(r"//[^\n]*|/\*.*?\*/|\.(?:loc|file|pragma)\s[^\n]*", " ", text, flags=re.DOTALL)
+        self.kernels: dict[str, tuple[str, str, str]] = {}
+        """By name: parameters, directives, body."""
+        for head in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{;]*)\{", text):
+            self.kernels[head[1]] = (head[2], head[3], text[head.end() : block_end(text, head.end() - 1)])
+        self.offsets: dict[str, int] = {}
+        """Of variables in shared memory."""
+        self.shared_bytes = 0
+        self.globals: dict[str, str] = {}
+        """By name: the definition in C."""
+        pattern = r"\.(shared|global|const)\s+((?:\.\w+\s+(?:\d+\s+)?)*[\w$]+(?:\[\d*\])?)(\s*=\s*[^;]*)?;"
+        for found in sorted(re.finditer(pattern, text), key=lambda found: "[]" in found[2]):
+            self.add_variable(*found.groups())
+
+    def add_variable(self, space: str, declaration: str, value: str | None) -> None:
+        kind, name, count, align = declared(declaration)
+        size = BITS[kind] // 8 * count
+        if space == "shared":  # what the launch sizes comes last, behind all others
+            self.offsets[name] = -(-self.shared_bytes // max(align, 16)) * max(align, 16)
+            self.shared_bytes = self.offsets[name] + size
+            return
+        value = re.sub(r"0[fF]([0-9A-Fa-f]{8})", r"0x\1", value or "= {}")
+        value = value if "{" in value else value.replace("=", "= {") + "}"
+        array = f"{bits_in_c(kind)} G_{name}[{max(count, 1)}] __attribute__((aligned(256)))"
+        self.globals[name] = f"{array} {value};\nuint64_t S_{name} = {size};"
+
+    def emit(self, entry: str) -> str:
+        names = list(self.kernels) if entry == "all" else [entry]
+        kernels = [Translator(self, name, *self.kernels[name]) for name in names]
+        code = [kernel.emit() for kernel in kernels]
+        used = set().union(*(kernel.used for kernel in kernels))
+        variables = [text for name, text in self.globals.items() if entry == "all" or name in used]
+        return "\n".join(['#include "kernel.h"', *variables, *code]) + "\n"
+
+
+class Translator:
+    """One kernel."""
+
+    def __init__(self, module: Module, name: str, params: str, directives: str, body: str) -> None:
+        self.module, self.name, self.body = module, name, body
+        self.params: dict[str, tuple[int, int]] = {}
+        """By name: offset and size."""
+        self.params_bytes = 0
+        for param in split(params):
+            kind, own, count, align = declared(param.replace(".param", "", 1))
+            offset = -(-self.params_bytes // align) * align
+            self.params[own] = offset, BITS[kind] // 8 * count
+            self.params_bytes = sum(self.params[own])
+        threads = re.search(r"\.(?:max|req)ntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives)
+        self.max_threads = 1024
+        if threads:
+            self.max_threads = eval("*".join(number for number in threads.groups() if number))
+        self.registers: list[dict[str, str]] = [{}]
+        """Types by name, of each scope around."""
+        self.locals: set[str] = set()
+        self.used: set[str] = set()
+        self.opcodes: set[str] = set()
+
+    def emit(self) -> str:
+        lines = [self.statement(text) for text in self.statements()]
+        offsets = ", ".join(f"{{{offset}, {size}}}" for offset, size in self.params.values())
+        spins = re.search(r"nanosleep|ld(\.global)?\.(acquire|volatile|relaxed)", self.body)
+        numbers = (len(self.params), self.params_bytes, self.module.shared_bytes, self.max_threads,
+                   int(bool(self.opcodes & {*COOPERATE})), int(bool(spins)))  # fmt: skip
+        return "\n".join([
+            f"static void run_{self.name}(Thread* t) {{", *lines, ";}",
+            f"static const uint32_t params_{self.name}[][2] = {{{offsets or '{0, 0}'}}};",
+            f"const Kernel kernel_{self.name} = {{run_{self.name}, {', '.join(map(str, numbers))},"
+            f" params_{self.name}}};",
+        ])  # fmt: skip
+
+    def statements(self) -> Iterator[str]:
+        for text in self.body.split(";"):
+            rest = text.strip()
+            # Scopes and labels stand before a statement, without a semicolon of their own.
+            while found := re.match(r"\{(?!\s*%)|\}|[\w$]+\s*:(?!:)", rest):
+                yield found.group()
+                rest = rest[found.end() :].strip()
+            if rest:
+                yield " ".join(rest.split())
+
+    def statement(self, text: str) -> str:
+        if text == "{":
+            self.registers.append({})
+            return "{"
+        if text == "}":
+            self.registers.pop()
+            return ";}"
+        if text.endswith(":"):
+            return f"L{name_of(text[:-1].strip())}: ;"
+        if text.startswith(".reg"):
+            return self.declare(text)
+        if text.startswith(".local"):
+            kind, name, count, _ = declared(text.removeprefix(".local"))
+            self.locals.add(name)
+            return f"{bits_in_c(kind)} {name_of(name)}[{count}] __attribute__((aligned(16)));"
+        if text.startswith(".shared"):  # the module has it
+            return ""
+        guard, opcode, operands = re.fullmatch(r"(?:@(!?[%\w]+)\s+)?(\S+)\s*(.*)", text).groups()
+        try:
+            code = self.instruction(opcode.split("."), split(operands))
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise UnknownError(f"{self.name}: {text} ({error!r})") from error
+        return f"if ({self.raw(guard)}) {{ {code} }}" if guard else code
+
+    def declare(self, text: str) -> str:
+        _, kind, names = text.split(maxsplit=2)
+        kind = kind.removeprefix(".")
+        found = []
+        for name in split(names):
+            many = re.fullmatch(r"(.*)<(\d+)>", name)
+            found += [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name]
+        self.registers[-1].update(dict.fromkeys(found, kind))
+        used = [name for name in found if re.search(re.escape(name) + r"(?!\w)", self.body)]
+        return f"{bits_in_c(kind)} {', '.join(name_of(name) + ' = 0' for name in used)};" if used else ""
+
+    def kind(self, register: str) -> str | None:
+        return next((s[register] for s in reversed(self.registers) if register in s), None)
+
+    # ---- operands
+
+    def raw(self, operand: str) -> str:
+        """The bits of an operand."""
+        if operand.startswith("!"):
+            return f"!{self.raw(operand[1:])}"
+        if operand.startswith("-%"):
+            return f"(-{self.raw(operand[1:])})"
+        if self.kind(operand) is not None:
+            return name_of(operand)
+        if operand in SPECIAL:
+            return SPECIAL[operand]
+        if found := re.fullmatch(r"0[fFdD]([0-9A-Fa-f]+)", operand):
+            return f"0x{found[1]}ull"
+        if re.fullmatch(r"-?(0[xX][0-9A-Fa-f]+|\d+)U?", operand):
+            return f"{operand.removesuffix('U')}ull"
+        if operand in self.params:
+            return f"(uint64_t)(t->params + {self.params[operand][0]})"
+        if operand in self.module.offsets:
+            return f"{self.module.offsets[operand]}u"
+        if operand in self.locals:
+            return f"(uint64_t){name_of(operand)}"
+        if operand in self.module.globals:
+            self.used.add(operand)
+            return f"(uint64_t)G_{operand}"
+        raise ValueError(operand)
+
+    def value(self, operand: str, kind: str) -> str:
+        """An operand as its type in C."""
+        bits = f"({bits_in_c(kind)})({self.raw(operand)})"
+        return f"from_{kind}({bits})" if kind in FLOATS else f"({type_in_c(kind)}){bits}"
+
+    def assign(self, register: str, kind: str, value: str) -> str:
+        if register == "_":
+            return ""
+        own = self.kind(register)
+        typed = f"to_{kind}({value})" if kind in FLOATS else f"({type_in_c(kind)})({value})"
+        return f"{name_of(register)} = ({bits_in_c(own)}){typed};"
+
+    def address(self, operand: str, modifiers: list[str]) -> str:
+        base, _, offset = operand.strip("[]").partition("+")
+        where = f"{self.raw(base.strip())} + {offset.strip() or 0}"
+        if "shared" in modifiers:
+            return f"(t->shared + (uint32_t)({where}))"
+        return f"({where})"
+
+    # ---- instructions
+
+    def instruction(self, words: list[str], operands: list[str]) -> str:
+        opcode, modifiers = words[0], words[1:]
+        self.opcodes.add(opcode)
+        special = getattr(self, f"on_{opcode}", None)
+        if special is not None and (opcode, *modifiers[:2]) != ("bar", "red", "and"):
+            return special(modifiers, operands)
+        kinds = [word for word in modifiers if word in BITS]
+        return self.expression(opcode, modifiers, kinds[-1] if kinds else "u32", operands)
+
+    def expression(self, opcode: str, modifiers: list[str], kind: str, operands: list[str]) -> str:
+        """By the tables: the entry with the most modifiers that the instruction has."""
+        present = {*modifiers, *("f" for _ in range(kind in FLOATS))}
+        known = [name for name in EXPRESSIONS
+                 if name.split(".")[0] == opcode and present >= {*name.split(".")[1:]}]  # fmt: skip
+        if not known:
+            raise KeyError(opcode)
+        name = max(known, key=lambda name: (name.count("."), name.endswith("NaN")))
+        wide = WIDER.get(kind, kind)
+        types = {"a": kind, "b": kind, "c": kind, "d": "u32"}
+        for entry in OPERANDS.get(name, "").split():
+            types[entry[0]] = entry[2:]
+        result = RESULTS.get(name, kind)
+        result = wide if result == "D" else "pred" if opcode == "bar" else result
+        given = [
+            f"{type_in_c(wide if types[letter] == 'D' else types[letter])} {letter} = "
+            f"{self.value(operand, wide if types[letter] == 'D' else types[letter])};"
+            for letter, operand in zip("abcd", operands[1:], strict=False)
+        ]
+        code = re.sub(r"\bN\b", str(BITS[kind]), EXPRESSIONS[name])
+        code = re.sub(r"\bD\b", type_in_c(wide), code)
+        if "sat" in modifiers:
+            code = f"saturated({code})"
+        target, _, second = operands[0].partition("|")
+        if second and len(re.findall(re.escape(second) + r"\b", self.body)) > 1:
+            raise ValueError(f"the second result of {opcode} is used")
+        return f"{{ {' '.join(given)} {self.assign(target, result, code)} }}"
+
+    def on_mov(self, modifiers: list[str], operands: list[str]) -> str:
+        kind, (target, source) = modifiers[-1], operands
+        if target.startswith("{"):  # takes a register apart
+            parts = split(target[1:-1])
+            each = BITS[kind] // len(parts)
+            whole = f"uint64_t a = {self.raw(source)};"
+            return "{" + whole + " ".join(
+                self.assign(part, f"b{each}", f"a >> {each * i}") for i, part in enumerate(parts)
+            ) + "}"  # fmt: skip
+        if source.startswith("{"):
+            parts = split(source[1:-1])
+            each = BITS[kind] // len(parts)
+            return self.assign(target, f"b{BITS[kind]}", " | ".join(
+                f"(uint64_t)(uint{each}_t)({self.raw(part)}) << {each * i}" for i, part in enumerate(parts)
+            ))  # fmt: skip
+        return self.assign(target, f"b{BITS[kind]}" if kind != "pred" else kind, self.raw(source))
+
+    def on_cvta(self, modifiers: list[str], operands: list[str]) -> str:
+        base = "(uint64_t)t->shared" if "shared" in modifiers else "0"
+        sign = "-" if "to" in modifiers else "+"
+        return self.assign(operands[0], "u64", f"{self.raw(operands[1])} {sign} {base}")
+
+    def on_ld(self, modifiers: list[str], operands: list[str]) -> str:
+        kind, targets = modifiers[-1], split(operands[0].strip("{}"))
+        size = BITS[kind] // 8
+        code = [f"{{ uint64_t at = (uint64_t){self.address(operands[1], modifiers)};"]
+        memory = type_in_c(kind) if kind not in FLOATS else bits_in_c(kind)
+        loads = [f"LOAD({memory}, at + {size * i})" for i in range(len(targets))]
+        # All of them before any is assigned: one may hold the address.
+        code += [f"{memory} v{i} = {load};" for i, load in enumerate(loads)]
+        own = kind if kind not in FLOATS else f"b{BITS[kind]}"
+        code += [self.assign(target, own, f"v{i}") for i, target in enumerate(targets)]
+        return " ".join(code) + " }"
+
+    def on_st(self, modifiers: list[str], operands: list[str]) -> str:
+        kind, sources = modifiers[-1], split(operands[1].strip("{}"))
+        at = self.address(operands[0], modifiers)
+        return " ".join(
+            f"STORE({bits_in_c(kind)}, {at} + {BITS[kind] // 8 * i}, {self.raw(source)});"
+            for i, source in enumerate(sources)
+        )
+
+    def on_setp(self, modifiers: list[str], operands: list[str]) -> str:
+        comparison, kind = modifiers[0], modifiers[-1]
+        a, b = (self.value(operand, kind) for operand in operands[1:3])
+        unordered = f"(isnan({a}) || isnan({b}))"
+        if comparison == "nan":
+            code = unordered
+        elif comparison == "num":
+            code = f"!{unordered}"
+        elif kind in FLOATS and comparison.endswith("u"):
+            code = f"({unordered} || {a} {COMPARISONS[comparison[:-1]]} {b})"
+        elif kind in FLOATS and comparison == "ne":
+            code = f"(!{unordered} && {a} != {b})"
+        else:
+            code = f"({a} {COMPARISONS[comparison]} {b})"
+        if len(operands) > 3:
+            sign = {"and": "&", "or": "|", "xor": "^"}[next(m for m in modifiers if m in ("and", "or", "xor"))]
+            code = f"({code} {sign} {self.raw(operands[3])})"
+        return self.assign(operands[0], "pred", code)
+
+    def on_cvt(self, modifiers: list[str], operands: list[str]) -> str:
+        to, of = modifiers[-2:]
+        code = self.value(operands[1], of)
+        for modifier, function in (("rni", "rint"), ("rzi", "trunc"), ("rmi", "floor"), ("rpi", "ceil"), ("sat", "saturated")):
+            if modifier in modifiers:
+                code = f"{function}({code})"
+        if of in FLOATS and to not in FLOATS:
+            if to != "s32":
+                raise ValueError(to)
+            code = f"to_int({code})"
+        return self.assign(operands[0], to, code)
+
+    def on_bra(self, modifiers: list[str], operands: list[str]) -> str:
+        return f"goto L{name_of(operands[0])};"
+
+    def on_ret(self, modifiers: list[str], operands: list[str]) -> str:
+        return "return;"
+
+    on_exit = on_ret
+
+    def on_trap(self, modifiers: list[str], operands: list[str]) -> str:
+        return "__builtin_trap();"
+
+    def on_nanosleep(self, modifiers: list[str], operands: list[str]) -> str:
+        return "t->device->interrupt(t);"
+
+    def on_membar(self, modifiers: list[str], operands: list[str]) -> str:
+        return ""
+
+    on_fence = on_prefetch = on_membar
+
+    def on_bar(self, modifiers: list[str], operands: list[str]) -> str:
+        if "warp" in modifiers:
+            return f"t->device->exchange(t, 'w', {self.raw(operands[0])}, 0);"
+        count = self.raw(operands[1]) if len(operands) > 1 else "0"
+        return f"t->device->barrier(t, {self.raw(operands[0])}, {count}, 0);"
+
+    on_barrier = on_bar
+
+    def on_atom(self, modifiers: list[str], operands: list[str]) -> str:
+        kind, operation = modifiers[-1], next(word for word in modifiers if word in ATOMICS)
+        code = ATOMICS[operation].replace("old", self.read_old(kind))
+        values = " ".join(f"{type_in_c(kind)} {letter} = {self.value(operand, kind)};"
+                          for letter, operand in zip("bc", operands[2:], strict=False))  # fmt: skip
+        code = f"to_{kind}({code})" if kind in FLOATS else code
+        old = f"ATOMIC({bits_in_c(kind)}, {self.address(operands[1], modifiers)}, {code})"
+        return f"{{ {values} {self.assign(operands[0], f'b{BITS[kind]}', old)} }}"
+
+    @staticmethod
+    def read_old(kind: str) -> str:
+        return f"from_{kind}(old)" if kind in FLOATS else f"({type_in_c(kind)})old"
+
+    def on_red(self, modifiers: list[str], operands: list[str]) -> str:
+        kind = modifiers[-1]
+        return f"{{ {bits_in_c(kind)} Vunused; " + self.on_atom(modifiers, ["_", *operands]) + " }"
+
+
+def main() -> None:
+    source, entry, target = sys.argv[1:]
+    with open(source) as file:
+        module = Module(file.read())
+    with open(target, "w") as file:
+        file.write(module.emit(entry))
+
+
+if __name__ == "__main__":
+    main()

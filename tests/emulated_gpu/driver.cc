@@ -375,3 +375,5 @@ API CUresult cuMemsetD8(CUdeviceptr address, unsigned char value, size_t count) 
 API CUresult cuMemsetD32(CUdeviceptr address, unsigned value, size_t count) {
   return fill<uint32_t>(address, value, count, nullptr);
 }
+// NVRTC asks for it, and goes without where there is none.
+API CUresult cuGetExportTable(const void**, const CUuuid*) { return CUDA_ERROR_NOT_FOUND; }

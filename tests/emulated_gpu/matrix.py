@@ -1,0 +1,112 @@
+"""What is trained on the emulated device, in which processes, and how far its losses may be from a CPU's."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.emulated_gpu import device
+
+FLOAT32 = {"precision": "float32"}
+TOLERANCES = {"float32": 1e-6, "mixed_float16": 1e-3, "mixed_bfloat16": 5e-3}
+"""Relative. 16 bits round each product of a layer, in another order: bfloat16 to 2^-9, float16 to 2^-12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Trainings of one process."""
+
+    cases: tuple[dict[str, Any], ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the device; see `device.environment`."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment."""
+
+
+def _case(implementation: str, precision: str = "float32", **settings: Any) -> dict[str, Any]:
+    extra = " ".join(f"{value}" if isinstance(value, str) else key for key, value in settings.items())
+    name = " ".join(filter(None, (implementation, precision, extra)))
+    return {"name": name, "implementation": implementation, "precision": precision, **settings}
+
+
+_IMPLEMENTATIONS = ("gather", "dense", "native")
+_16_BITS = ("mixed_bfloat16", "mixed_float16")
+GROUPS = {
+    "every implementation, precision and table optimizer": Group(
+        cases=(
+            *(_case(one, precision) for one in _IMPLEMENTATIONS for precision in TOLERANCES),
+            *(_case(one, table_optimizer=kind) for one in ("gather", "native") for kind in ("lazy_adam", "adagrad")),
+            _case("native", table_optimizer="exact_adam"),
+            *(_case("native", precision, table_optimizer="lazy_adam") for precision in _16_BITS),
+            *(_case(one, weighted=True) for one in _IMPLEMENTATIONS),
+            *(_case("native", input=kind) for kind in ("stream", "mapped")),
+            _case("native", table_optimizer="lazy_adam", clip=0.1),
+        )
+    ),
+    "compute capability 8.0": Group(
+        cases=(
+            *(_case(one, deterministic=True) for one in _IMPLEMENTATIONS),
+            _case("native", table_optimizer="exact_adam", deterministic=True),
+            *(_case(one, precision) for one in ("gather", "native") for precision in _16_BITS),
+        ),
+        settings={"cc": 80},
+    ),
+    "compute capability 9.0": Group(
+        cases=(
+            *(_case(one, deterministic=True) for one in ("gather", "native")),
+            *(_case(one, precision) for one in ("dense", "native") for precision in _16_BITS),
+        ),
+        settings={"cc": 90, "seed": 1},
+    ),
+    "two GPUs": Group(
+        cases=(
+            *(_case(one, replicas=2) for one in _IMPLEMENTATIONS),
+            _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1),
+            _case("native", replicas=2, input="stream"),
+        ),
+        settings={"devices": 2, "seed": 2},
+    ),
+    "every buffer ends at a guard page": Group(
+        cases=(
+            _case("native", table_optimizer="exact_adam"),
+            _case("native", "mixed_float16", weighted=True),
+            _case("gather", input="stream"),
+        ),
+        settings={"guard": 1, "seed": 3},
+        variables={"TF_GPU_ALLOCATOR": "cuda_malloc_async"},
+    ),
+}
+
+
+def _run(cases: tuple[dict[str, Any], ...], environment: dict[str, str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "tests.emulated_gpu.trainings", json.dumps(cases)]
+    done = subprocess.run(
+        command, env=environment, cwd=device.ROOT, capture_output=True, text=True, timeout=1200, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def distances(group: Group, folder: Path) -> dict[str, float]:
+    """Return the largest relative distance of each case's losses from those on the CPU.
+
+    Raises:
+        RuntimeError: a training failed, or was not on the device.
+    """
+    on_device = device.environment(folder, **group.settings) | group.variables
+    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
+    one_replica = tuple({k: v for k, v in case.items() if k != "replicas"} for case in group.cases)
+    with ThreadPoolExecutor(2) as pool:
+        own, wanted = pool.map(_run, (group.cases, one_replica), (on_device, on_cpu))
+    found = {}
+    for one, other in zip(own, wanted, strict=True):
+        if not one["devices"][0].startswith("/GPU") or other["devices"] != ["/CPU:0"]:
+            raise RuntimeError(f"{one['name']} was on {one['devices']}, and {other['devices']}")
+        pairs = zip(one["losses"], other["losses"], strict=True)
+        found[one["name"]] = max(abs(loss / cpus - 1) for loss, cpus in pairs)
+    return found

@@ -21,7 +21,9 @@ _LIBRARIES = (
 )  # fmt: skip
 _FLAGS = ("-std=c++17", "-O2", "-march=x86-64-v3", "-fPIC", "-shared", "-pthread", "-Wl,-Bsymbolic")
 # Contraction and reassociation would change what the kernels round.
-_KERNEL_FLAGS = "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
+_KERNEL_FLAGS = (
+    "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
+)
 # In place of the assembler: its machine code is the text.
 _ASSEMBLER = """#!/bin/sh
 case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac
@@ -34,8 +36,9 @@ printf '\\0' >> "$out"
 """
 _TRANSLATE = """#!/bin/sh
 unset LD_LIBRARY_PATH LD_PRELOAD
-{python} -S -E {ptx} "$1.ptx" "$2" "$1.c" &&
-gcc -x c {flags} -I{sources} "$1.c" -o "$1.so" -lm && rm "$1.c"
+here=$(dirname "$0")
+{python} -S -E "$here/ptx.py" "$1.ptx" "$2" "$1.c" &&
+gcc -x c {flags} -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
 """
 
 
@@ -50,7 +53,9 @@ def _package(name: str) -> Path:
     except ModuleNotFoundError:
         found = None
     if found is None or not found.submodule_search_locations:
-        raise UnavailableError(f"the emulated GPU needs the package nvidia-{name.replace('_', '-')}-cu12")
+        raise UnavailableError(
+            f"the emulated GPU needs the package nvidia-{name.replace('_', '-')}-cu12"
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -67,75 +72,89 @@ def build() -> Path:
     if "f16c" not in Path("/proc/cpuinfo").read_text():
         raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
     nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")
-    sources = sorted([*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py", *_NVML.glob("*.[ch]*")])
+    sources = sorted(
+        [*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py", *_NVML.glob("*.[ch]*")]
+    )
     texts = [file.read_bytes() for file in (*sources, Path(__file__))]
     key = hashlib.sha256(b"\0".join([*texts, str(nvrtc).encode()])).hexdigest()[:16]
-    cache = Path(os.environ.get("MULTI_HOT_CACHE", Path(tempfile.gettempdir()) / f"multi_hot_{os.getuid()}"))
+    cache = Path(
+        os.environ.get("MULTI_HOT_CACHE", Path(tempfile.gettempdir()) / f"multi_hot_{os.getuid()}")
+    )
     folder = cache / f"emulated_gpu-{key}"
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as beside:
-            _build_in(Path(beside) / "built", folder, nvrtc, nvcc)
+            _build_in(Path(beside) / "built", nvrtc, nvcc)
             os.rename(Path(beside) / "built", folder)
     return folder
 
 
-def _build_in(folder: Path, final: Path, nvrtc: Path, nvcc: Path) -> None:
+def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
     lib, tools, python = folder / "lib", folder / "cuda", folder / "python"
-    for made in (lib, tools / "bin", tools / "nvvm", folder / "kernels", python / "nvidia" / "cuda_nvrtc" / "lib"):
+    package = python / "nvidia" / "cuda_nvrtc"
+    for made in (lib, tools / "bin", tools / "nvvm", folder / "kernels", package / "lib"):
         made.mkdir(parents=True)
     tensorflow = importlib.util.find_spec("tensorflow")
     assert tensorflow is not None
-    headers = Path(tensorflow.origin).parent / "include" / "third_party" / "gpus" / "cuda" / "include"
+    assert tensorflow.origin is not None
+    headers = Path(tensorflow.origin).parent / "include" / "third_party" / "gpus" / "cuda"
     own = [file for file in SOURCES.glob("*.cc") if file.name != "nvrtc.cc"]
     for files, path in (
         ([*own, _NVML / "nvml.cc"], lib / _LIBRARIES[0]),
-        ([SOURCES / "nvrtc.cc"], python / "nvidia" / "cuda_nvrtc" / "lib" / "libnvrtc.so.12"),
+        ([SOURCES / "nvrtc.cc"], package / "lib" / "libnvrtc.so.12"),
     ):
-        command = ["g++", *_FLAGS, "-isystem", str(headers), *map(str, files), "-o", str(path), "-ldl"]
-        subprocess.run(command, check=True)
+        command = ["g++", *_FLAGS, "-isystem", str(headers / "include"), *map(str, files), "-ldl"]
+        subprocess.run([*command, "-o", str(path)], check=True)
     for name in _LIBRARIES[1:]:
         (lib / name).symlink_to(_LIBRARIES[0])
     # Comes before NVIDIA's package, where the product looks for NVRTC.
-    for package in (python / "nvidia", python / "nvidia" / "cuda_nvrtc"):
-        (package / "__init__.py").touch()
+    (python / "nvidia" / "__init__.py").touch()
+    (package / "__init__.py").touch()
     (tools / "nvvm" / "libdevice").symlink_to(nvcc / "nvvm" / "libdevice")
-    for name in ("ptxas", "nvlink"):
-        (tools / "bin" / name).write_text(_ASSEMBLER)
-    translate = folder / "translate"
-    translate.write_text(
-        _TRANSLATE.format(python=sys.executable, ptx=SOURCES / "ptx.py", flags=_KERNEL_FLAGS, sources=SOURCES)
-    )
-    for script in (*(tools / "bin").iterdir(), translate):
-        script.chmod(0o755)
     (folder / "nvrtc").symlink_to(next((nvrtc / "lib").glob("libnvrtc.so.*")))
+    for name in ("ptx.py", "kernel.h"):
+        shutil.copy(SOURCES / name, folder)
+    translate = _TRANSLATE.format(python=sys.executable, flags=_KERNEL_FLAGS)
+    for script, text in (
+        (tools / "bin" / "ptxas", _ASSEMBLER),
+        (tools / "bin" / "nvlink", _ASSEMBLER),
+        (folder / "translate", translate),
+    ):
+        script.write_text(text)
+        script.chmod(0o755)
 
 
-def environment(folder: Path, *script: list[str], devices: int = 1, **settings: object) -> dict[str, str]:
+def environment(folder: Path, *script: str, devices: int = 1, **settings: object) -> dict[str, str]:
     """Return the environment of a process that computes on emulated devices.
 
     Args:
         folder: where the process may keep files.
         script: more lines for NVML; see tests/harness/observe/nvml/library.py.
         devices: how many.
-        settings: of the device, as `cc=90` (compute capability), `seed`, `guard`, `trace`, `memory_mb`, `refuses`.
+        settings: of the device: `cc` (its compute capability, as 90), `cc_1` (that of number 1),
+            `seed`, `guard` (1: pages behind every buffer that must not be touched), `memory_mb`,
+            `refuses` (modules with this text in them), `trace` (a file that gets a line for every
+            launch, copy, allocation and wait).
     """
     built = build()
-    capability = str(settings.get("cc", 70))
-    answers = [nvml.system(), *(nvml.modern(i, compute_capability=".".join(capability)) for i in range(devices))]
-    (folder / "nvml-script").write_text("\n".join(sum([*answers, *script], [])) + "\n")
-    own = {f"EMULATED_GPU_{name.upper()}": str(value) for name, value in {"devices": devices, **settings}.items()}
-    path = os.pathsep.join([str(built / "python"), *filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])])
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "XLA_FLAGS"))}
-    return kept | own | {
-        "LD_LIBRARY_PATH": str(built / "lib"),
-        "PATH": os.pathsep.join([str(built / "cuda" / "bin"), os.environ["PATH"]]),
-        "PYTHONPATH": path,
-        "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
+    lines = nvml.system()
+    for number in range(devices):
+        capability = str(settings.get(f"cc_{number}", settings.get("cc", 70)))
+        lines += nvml.modern(number, compute_capability=f"{capability[:-1]}.{capability[-1]}")
+    (folder / "nvml-script").write_text("\n".join([*lines, *script]) + "\n")
+    settings["devices"] = devices
+    paths = [str(built / "python"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "XLA_FLAGS", "TF_"))}
+    return {
+        **kept,
+        **{f"EMULATED_GPU_{name.upper()}": str(value) for name, value in settings.items()},
         "EMULATED_GPU_CACHE": str(built / "kernels"),
         "EMULATED_GPU_TRANSLATE": str(built / "translate"),
         "EMULATED_GPU_NVRTC": str((built / "nvrtc").resolve()),
-        "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_enable_libnvptxcompiler=false"
-        " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false",
-        "KERAS_BACKEND": "tensorflow",
-    }  # fmt: skip
+        "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
+        "LD_LIBRARY_PATH": str(built / "lib"),
+        "PATH": f"{built / 'cuda' / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_autotune_level=0"
+        " --xla_gpu_enable_libnvptxcompiler=false --xla_gpu_enable_triton_gemm=false",
+    }

@@ -1,4 +1,4 @@
-"""What is trained on the emulated device, in which processes, and how far its losses may be from a CPU's."""
+"""What is trained on the emulated device, and how far its losses may be from a CPU's."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from tests.emulated_gpu import device
 
 FLOAT32 = {"precision": "float32"}
 TOLERANCES = {"float32": 1e-6, "mixed_float16": 1e-3, "mixed_bfloat16": 5e-3}
-"""Relative. 16 bits round each product of a layer, in another order: bfloat16 to 2^-9, float16 to 2^-12."""
+"""Relative. 16 bits round what each layer gives, after sums in another order: bfloat16 to 2^-9,
+float16 to 2^-12."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,9 @@ class Group:
 
 
 def _case(implementation: str, precision: str = "float32", **settings: Any) -> dict[str, Any]:
-    extra = " ".join(f"{value}" if isinstance(value, str) else key for key, value in settings.items())
+    extra = " ".join(
+        f"{value}" if isinstance(value, str) else key for key, value in settings.items()
+    )
     name = " ".join(filter(None, (implementation, precision, extra)))
     return {"name": name, "implementation": implementation, "precision": precision, **settings}
 
@@ -39,7 +42,11 @@ GROUPS = {
     "every implementation, precision and table optimizer": Group(
         cases=(
             *(_case(one, precision) for one in _IMPLEMENTATIONS for precision in TOLERANCES),
-            *(_case(one, table_optimizer=kind) for one in ("gather", "native") for kind in ("lazy_adam", "adagrad")),
+            *(
+                _case(one, table_optimizer=kind)
+                for one in ("gather", "native")
+                for kind in ("lazy_adam", "adagrad")
+            ),
             _case("native", table_optimizer="exact_adam"),
             *(_case("native", precision, table_optimizer="lazy_adam") for precision in _16_BITS),
             *(_case(one, weighted=True) for one in _IMPLEMENTATIONS),
@@ -85,7 +92,13 @@ GROUPS = {
 def _run(cases: tuple[dict[str, Any], ...], environment: dict[str, str]) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "tests.emulated_gpu.trainings", json.dumps(cases)]
     done = subprocess.run(
-        command, env=environment, cwd=device.ROOT, capture_output=True, text=True, timeout=1200, check=False
+        command,
+        env=environment,
+        cwd=device.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}")

@@ -14,11 +14,14 @@ BITS = {
     "b32": 32, "u32": 32, "s32": 32, "f32": 32, "b64": 64, "u64": 64, "s64": 64, "f64": 64,
 }  # fmt: skip
 FLOATS = {"f16": "float", "bf16": "float", "f32": "float", "f64": "double"}
-SPECIAL = {f"%{name}.{axis}": f"t->{name}[{i}]" for name in ("tid", "ntid", "ctaid", "nctaid")
-           for i, axis in enumerate("xyz")} | {"%laneid": "t->lane", "WARP_SZ": "32"}  # fmt: skip
+SPECIAL = {
+    f"%{name}.{axis}": f"t->{name}[{i}]"
+    for name in ("tid", "ntid", "ctaid", "nctaid")
+    for i, axis in enumerate("xyz")
+} | {"%laneid": "t->lane"}
 _NAN = "(isnan(a) || isnan(b))"
-# An opcode, and the modifiers of it that matter: what it comes to, in terms of its operands a, b, c.
-# T is the type in C, N its bits; `t` is the thread.
+# Of an opcode, and the modifiers of it that matter: what it comes to, in terms of its operands a,
+# b, c and d. N is the bits of its type, D the type of twice as many; `t` is the thread.
 EXPRESSIONS = {
     "mov": "a", "cvta": "a", "cvta.to": "a", "add": "a + b", "sub": "a - b", "mul": "a * b",
     "mul.lo": "a * b", "mul.hi": "((__int128)a * b) >> N", "mul.wide": "(D)a * (D)b",
@@ -34,10 +37,11 @@ EXPRESSIONS = {
     "selp": "c ? a : b", "shl": "b >= N ? 0 : a << b",
     "shr": "b >= N ? (a < 0 ? -1 : 0) : a >> b", "bfe": "b >= N ? 0 : a >> b & ((1ull << c) - 1)",
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
-    "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)", "prmt": "permuted(a, b, c)",
-    "bar.red.and": "all_agree(t->device->barrier(t, a, 0, b))",
+    "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
+    "prmt": "permuted(a, b, c)",
     "vote.ballot": "ballot(t, a, b)", "match.any": "matching(t, a, b)",
-    **{f"shfl.{mode}": f"shuffle(t, '{mode[0]}', a, b, c, d)" for mode in ("up", "down", "bfly", "idx")},
+    "bar.red.and": "all_agree(t->device->barrier(t, a, 0, b))",
+    **{f"shfl.{to}": f"shuffle(t, '{to[0]}', a, b, c, d)" for to in ("up", "down", "bfly", "idx")},
 }  # fmt: skip
 # The types of operands that are not the instruction's.
 OPERANDS = {
@@ -91,7 +95,7 @@ def block_end(text: str, start: int) -> int:
 
 
 def declared(text: str) -> tuple[str, str, int, int]:
-    """The type, name, count and alignment in `.align 4 .b8 name[8]`; a count of 0: sized by the launch."""
+    """Type, name, count and alignment in `.align 4 .b8 name[8]`; a launch sets a count of 0."""
     found = re.fullmatch(r"(.*?)([\w$]+)(\[\d*\])?", text.strip(), re.DOTALL)
     assert found, text
     types = [word for word in re.findall(r"\.(\w+)", found[1]) if word in BITS]
@@ -106,17 +110,24 @@ class Module:
     """A module's variables and kernels, as far as they are asked for."""
 
     def __init__(self, text: str) -> None:
-        text = re.sub(r"//[^\n]*|/\*.*?\*/|\.(?:loc|file|pragma)\s[^\n]*", " ", text, flags=re.DOTALL)
+        text = re.sub(
+            r"//[^\n]*|/\*.*?\*/|\.(?:loc|file|pragma)\s[^\n]*", " ", text, flags=re.DOTALL
+        )
         self.kernels: dict[str, tuple[str, str, str]] = {}
         """By name: parameters, directives, body."""
         for head in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{;]*)\{", text):
-            self.kernels[head[1]] = (head[2], head[3], text[head.end() : block_end(text, head.end() - 1)])
+            self.kernels[head[1]] = (
+                head[2],
+                head[3],
+                text[head.end() : block_end(text, head.end() - 1)],
+            )
         self.offsets: dict[str, int] = {}
         """Of variables in shared memory."""
         self.shared_bytes = 0
         self.globals: dict[str, str] = {}
         """By name: the definition in C."""
-        pattern = r"\.(shared|global|const)\s+((?:\.\w+\s+(?:\d+\s+)?)*[\w$]+(?:\[\d*\])?)(\s*=\s*[^;]*)?;"
+        declaration = r"(?:\.\w+\s+(?:\d+\s+)?)*[\w$]+(?:\[\d*\])?"
+        pattern = rf"\.(shared|global|const)\s+({declaration})(\s*=\s*[^;]*)?;"
         for found in sorted(re.finditer(pattern, text), key=lambda found: "[]" in found[2]):
             self.add_variable(*found.groups())
 
@@ -154,7 +165,9 @@ class Translator:
             offset = -(-self.params_bytes // align) * align
             self.params[own] = offset, BITS[kind] // 8 * count
             self.params_bytes = sum(self.params[own])
-        threads = re.search(r"\.(?:max|req)ntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives)
+        threads = re.search(
+            r"\.(?:max|req)ntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives
+        )
         self.max_threads = 1024
         if threads:
             self.max_threads = eval("*".join(number for number in threads.groups() if number))
@@ -220,7 +233,11 @@ class Translator:
             found += [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name]
         self.registers[-1].update(dict.fromkeys(found, kind))
         used = [name for name in found if re.search(re.escape(name) + r"(?!\w)", self.body)]
-        return f"{bits_in_c(kind)} {', '.join(name_of(name) + ' = 0' for name in used)};" if used else ""
+        return (
+            f"{bits_in_c(kind)} {', '.join(name_of(name) + ' = 0' for name in used)};"
+            if used
+            else ""
+        )
 
     def kind(self, register: str) -> str | None:
         return next((s[register] for s in reversed(self.registers) if register in s), None)
@@ -312,20 +329,17 @@ class Translator:
 
     def on_mov(self, modifiers: list[str], operands: list[str]) -> str:
         kind, (target, source) = modifiers[-1], operands
+        own = "pred" if kind == "pred" else f"b{BITS[kind]}"
+        parts = split((target if target.startswith("{") else source).strip("{}"))
+        each = BITS[kind] // len(parts)
         if target.startswith("{"):  # takes a register apart
-            parts = split(target[1:-1])
-            each = BITS[kind] // len(parts)
-            whole = f"uint64_t a = {self.raw(source)};"
-            return "{" + whole + " ".join(
-                self.assign(part, f"b{each}", f"a >> {each * i}") for i, part in enumerate(parts)
-            ) + "}"  # fmt: skip
+            pieces = [self.assign(p, f"b{each}", f"a >> {each * i}") for i, p in enumerate(parts)]
+            return f"{{ uint64_t a = {self.raw(source)}; {' '.join(pieces)} }}"
         if source.startswith("{"):
-            parts = split(source[1:-1])
-            each = BITS[kind] // len(parts)
-            return self.assign(target, f"b{BITS[kind]}", " | ".join(
-                f"(uint64_t)(uint{each}_t)({self.raw(part)}) << {each * i}" for i, part in enumerate(parts)
-            ))  # fmt: skip
-        return self.assign(target, f"b{BITS[kind]}" if kind != "pred" else kind, self.raw(source))
+            pieces = [f"(uint64_t)(uint{each}_t)({self.raw(part)})" for part in parts]
+            whole = " | ".join(f"{piece} << {each * i}" for i, piece in enumerate(pieces))
+            return self.assign(target, own, whole)
+        return self.assign(target, own, self.raw(source))
 
     def on_cvta(self, modifiers: list[str], operands: list[str]) -> str:
         base = "(uint64_t)t->shared" if "shared" in modifiers else "0"
@@ -367,14 +381,22 @@ class Translator:
         else:
             code = f"({a} {COMPARISONS[comparison]} {b})"
         if len(operands) > 3:
-            sign = {"and": "&", "or": "|", "xor": "^"}[next(m for m in modifiers if m in ("and", "or", "xor"))]
+            sign = {"and": "&", "or": "|", "xor": "^"}[
+                next(m for m in modifiers if m in ("and", "or", "xor"))
+            ]
             code = f"({code} {sign} {self.raw(operands[3])})"
         return self.assign(operands[0], "pred", code)
 
     def on_cvt(self, modifiers: list[str], operands: list[str]) -> str:
         to, of = modifiers[-2:]
         code = self.value(operands[1], of)
-        for modifier, function in (("rni", "rint"), ("rzi", "trunc"), ("rmi", "floor"), ("rpi", "ceil"), ("sat", "saturated")):
+        for modifier, function in (
+            ("rni", "rint"),
+            ("rzi", "trunc"),
+            ("rmi", "floor"),
+            ("rpi", "ceil"),
+            ("sat", "saturated"),
+        ):
             if modifier in modifiers:
                 code = f"{function}({code})"
         if of in FLOATS and to not in FLOATS:

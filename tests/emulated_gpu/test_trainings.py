@@ -12,10 +12,20 @@ def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
     group = GROUPS[name]
     precisions = {case["name"]: case["precision"] for case in group.cases}
     found = distances(group, tmp_path)
-    assert {case: far for case, far in found.items() if not far < TOLERANCES[precisions[case]]} == {}
+    assert {
+        case: far for case, far in found.items() if not far < TOLERANCES[precisions[case]]
+    } == {}
 
 
 @pytest.mark.xfail(strict=True, reason="settling the tables leaves the state's device")
 def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
-    case = {"name": "exact", "implementation": "native", "replicas": 2, "table_optimizer": "exact_adam"}
-    assert distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"] < 1e-6
+    case = {
+        "name": "exact",
+        "implementation": "native",
+        "replicas": 2,
+        "table_optimizer": "exact_adam",
+    }
+    assert (
+        distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"]
+        < 1e-6
+    )

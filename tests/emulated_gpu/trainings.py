@@ -2,8 +2,8 @@
 
     python -m tests.emulated_gpu.trainings CASES
 
-CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`, `clip`
-(the gradients' norm) or `epochs`. What the process computes on follows from its environment.
+CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
+`clip` (the gradients' norm) or `epochs`. What the process computes on follows from its environment.
 """
 
 import json
@@ -40,7 +40,8 @@ def network(inputs: Any) -> Any:
 def train(case: dict[str, Any]) -> dict[str, Any]:
     case = dict(case)
     name, weighted, epochs = (
-        case.pop(key, otherwise) for key, otherwise in (("name", ""), ("weighted", False), ("epochs", 2))
+        case.pop(key, otherwise)
+        for key, otherwise in (("name", ""), ("weighted", False), ("epochs", 2))
     )
     if case.get("table_optimizer") == "adagrad":
         optimizer: Any = keras.optimizers.Adagrad(0.1)

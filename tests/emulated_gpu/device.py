@@ -21,9 +21,7 @@ _LIBRARIES = (
 )  # fmt: skip
 _FLAGS = ("-std=c++17", "-O2", "-march=x86-64-v3", "-fPIC", "-shared", "-pthread", "-Wl,-Bsymbolic")
 # Contraction and reassociation would change what the kernels round.
-_KERNEL_FLAGS = (
-    "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
-)
+_KERNEL_FLAGS = "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
 # In place of the assembler: its machine code is the text.
 _ASSEMBLER = """#!/bin/sh
 case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac
@@ -66,9 +64,8 @@ def build() -> Path:
     Raises:
         UnavailableError: something that it takes is not here.
     """
-    for program in ("g++", "gcc"):
-        if shutil.which(program) is None:
-            raise UnavailableError(f"the emulated GPU needs {program}")
+    if shutil.which("g++") is None:
+        raise UnavailableError("the emulated GPU needs g++")
     if "f16c" not in Path("/proc/cpuinfo").read_text():
         raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
     nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")

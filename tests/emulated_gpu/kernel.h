@@ -72,12 +72,17 @@ static inline uint32_t reversed(uint32_t x) {
   return out;
 }
 
-static inline uint32_t shuffle(Thread* t, char mode, uint32_t v, uint32_t b, uint32_t c, uint32_t mask) {
-  const Lanes* all = t->device->exchange(t, 's', mask, v);
+// The lane that a shuffle takes from, or -1 where that is not in the segment.
+static inline int source_lane(Thread* t, char mode, int by, uint32_t c) {
   int lane = t->lane, segment = c >> 8 & 31, end = (lane & segment) | (c & 31 & ~segment);
-  int from = mode == 'd' ? lane + b : mode == 'u' ? lane - b : mode == 'b' ? lane ^ (int)b
-           : (lane & segment) | ((int)b & 31 & ~segment);
-  if (mode == 'u' ? from < end : from > end) from = lane;
+  int from = mode == 'd' ? lane + by : mode == 'u' ? lane - by : mode == 'b' ? lane ^ by
+           : (lane & segment) | (by & 31 & ~segment);
+  return (mode == 'u' ? from < end : from > end) ? -1 : from;
+}
+static inline uint32_t shuffle(Thread* t, char mode, uint32_t v, int by, uint32_t c, uint32_t mask) {
+  const Lanes* all = t->device->exchange(t, 's', mask, v);
+  int from = source_lane(t, mode, by, c);
+  if (from < 0) from = t->lane;
   return all->members >> from & 1 ? all->value[from] : 0xdeadbeef;  // of a lane that is not there
 }
 static inline uint32_t ballot(Thread* t, uint32_t predicate, uint32_t mask) {

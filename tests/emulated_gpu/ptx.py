@@ -18,7 +18,11 @@ SPECIAL = {
     f"%{name}.{axis}": f"t->{name}[{i}]"
     for name in ("tid", "ntid", "ctaid", "nctaid")
     for i, axis in enumerate("xyz")
-} | {"%laneid": "t->lane"}
+} | {
+    "%laneid": "t->lane",
+    "%lanemask_lt": "((1u << t->lane) - 1)",
+    "%lanemask_ge": "(-1u << t->lane)",
+}
 _NAN = "(isnan(a) || isnan(b))"
 # Of an opcode, and the modifiers of it that matter: what it comes to, in terms of its operands a,
 # b, c and d. N is the bits of its type, D the type of twice as many; `t` is the thread.
@@ -36,6 +40,7 @@ EXPRESSIONS = {
     "and": "a & b", "or": "a | b", "xor": "a ^ b",
     "selp": "c ? a : b", "shl": "b >= N ? 0 : a << b",
     "shr": "b >= N ? (a < 0 ? -1 : 0) : a >> b", "bfe": "b >= N ? 0 : a >> b & ((1ull << c) - 1)",
+    "bfi": "(b & ~(((1ull << d) - 1) << c)) | (a & ((1ull << d) - 1)) << c",
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
     "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
     "prmt": "permuted(a, b, c)",
@@ -45,7 +50,7 @@ EXPRESSIONS = {
 }  # fmt: skip
 # The types of operands that are not the instruction's.
 OPERANDS = {
-    "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "selp": "c:pred", "mad.wide": "c:D",
+    "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "bfi": "c:u32", "selp": "c:pred", "mad.wide": "c:D",
     "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32", "match.any": "b:u32",
 }  # fmt: skip
 RESULTS = {"mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32"}
@@ -322,10 +327,12 @@ class Translator:
         code = re.sub(r"\bD\b", type_in_c(wide), code)
         if "sat" in modifiers:
             code = f"saturated({code})"
-        target, _, second = operands[0].partition("|")
-        if second and len(re.findall(re.escape(second) + r"\b", self.body)) > 1:
-            raise ValueError(f"the second result of {opcode} is used")
-        return f"{{ {' '.join(given)} {self.assign(target, result, code)} }}"
+        target, _, reached = operands[0].partition("|")
+        assigned = self.assign(target, result, code)
+        if reached:  # whether the lane that a shuffle takes from is there
+            assigned += self.assign(reached, "pred", code.replace("shuffle(", "source_lane(")
+                                    .replace(" a,", "").replace(", d)", ") >= 0"))  # fmt: skip
+        return f"{{ {' '.join(given)} {assigned} }}"
 
     def on_mov(self, modifiers: list[str], operands: list[str]) -> str:
         kind, (target, source) = modifiers[-1], operands

@@ -1,0 +1,70 @@
+"""The command line on emulated devices: what it records, says of cards, and refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.emulated_gpu import device
+from tests.harness.observe.nvml import library as nvml
+
+TRAIN = (
+    *("train", "--data", "synthetic", "--synthetic-rows", "96", "--synthetic-tokens", "101"),
+    *("--batch-size", "16", "--implementation", "native", "--precision", "float32"),
+)
+
+
+def harness(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        env=environment, cwd=device.ROOT, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+def succeeds(environment: dict[str, str], *arguments: str) -> str:
+    done = harness(environment, *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_run_is_measured_evaluated_exported_and_resumed(tmp_path: Path) -> None:
+    environment, run = device.environment(tmp_path), tmp_path / "run"
+    options = (*TRAIN, "--run-dir", str(run))
+    succeeds(environment, *options, "--epochs", "1", "--telemetry-hz", "50")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["joules_per_1000_examples"] > 0
+    succeeds(environment, *options, "--epochs", "2", "--resume")
+    assert json.loads((run / "summary.json").read_text())["steps"] > summary["steps"]
+    succeeds(environment, "evaluate", str(run))
+    succeeds(environment, "export", str(run))
+
+
+def test_smoke(tmp_path: Path) -> None:
+    succeeds(device.environment(tmp_path), "smoke", "--devices", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "script", "visible", "said"),
+    [
+        ({"devices": 2}, [], None, "NVIDIA Fake 100"),
+        ({"cc": 120}, [], None, "12.0"),
+        ({}, ["gpu0.mig_mode = 1", *nvml.slice_of(0, 0)], "MIG-0", "MIG"),
+    ],
+    ids=["two", "too new", "sliced"],
+)
+def test_doctor(
+    settings: dict[str, int], script: list[str], visible: str | None, said: str, tmp_path: Path
+) -> None:
+    environment = device.environment(tmp_path, *script, **settings)
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    assert said in harness(environment, "doctor").stdout
+
+
+def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
+    environment = device.environment(tmp_path, refuses="multi_hot_forward")
+    done = harness(environment, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "CUDA's driver failed in cuModuleLoadData: CUDA error 200" in done.stderr

@@ -50,7 +50,8 @@ EXPRESSIONS = {
 }  # fmt: skip
 # The types of operands that are not the instruction's.
 OPERANDS = {
-    "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "bfi": "c:u32", "selp": "c:pred", "mad.wide": "c:D",
+    "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "bfi": "c:u32",
+    "selp": "c:pred", "mad.wide": "c:D",
     "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32", "match.any": "b:u32",
 }  # fmt: skip
 RESULTS = {"mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32"}

@@ -12,7 +12,8 @@ namespace {
 
 // Guards all streams and events, which are told of any change together: there are few of them.
 std::mutex mutex;
-std::condition_variable changed;
+// Never destroyed, which would wait for the streams' threads.
+std::condition_variable& changed = *new std::condition_variable;
 
 std::vector<CUstream>& streams() {
   static auto* all = new std::vector<CUstream>;

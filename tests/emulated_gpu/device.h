@@ -46,6 +46,8 @@ CUresult launch(CUfunction function, Size grid, Size block, uint32_t shared, voi
                 Work* work);
 // A copy between any two addresses.
 Work copying(void* to, const void* from, size_t bytes);
+// Takes a module's variable for memory of the device.
+void adopt(void* address, size_t bytes);
 bool is_on_device(const void* address, int* device);
 
 }  // namespace emulated

@@ -21,7 +21,10 @@ _LIBRARIES = (
 )  # fmt: skip
 _FLAGS = ("-std=c++17", "-O2", "-march=x86-64-v3", "-fPIC", "-shared", "-pthread", "-Wl,-Bsymbolic")
 # Contraction and reassociation would change what the kernels round.
-_KERNEL_FLAGS = "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing -fwrapv -w -shared -fPIC"
+_KERNEL_FLAGS = (
+    "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing"
+    " -fwrapv -w -shared -fPIC"
+)
 # In place of the assembler: its machine code is the text.
 _ASSEMBLER = """#!/bin/sh
 case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac

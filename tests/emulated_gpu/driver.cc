@@ -167,6 +167,11 @@ Work copying(void* to, const void* from, size_t bytes) {
   return [=] { std::memmove(to, from, bytes); };
 }
 
+void adopt(void* address, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  allocations()[reinterpret_cast<uintptr_t>(address)] = {bytes, current_device(), nullptr, 0};
+}
+
 bool is_on_device(const void* address, int* device) {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto* const found = around(reinterpret_cast<uintptr_t>(address));

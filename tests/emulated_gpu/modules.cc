@@ -185,8 +185,10 @@ API CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* bytes, CUmodule mod
   void* const library = library_of(module, "");
   void* const found = dlsym(library, (std::string("G_") + name).c_str());
   if (found == nullptr) return CUDA_ERROR_NOT_FOUND;
+  const uint64_t size = *static_cast<uint64_t*>(dlsym(library, (std::string("S_") + name).c_str()));
+  adopt(found, size);
   if (address != nullptr) *address = reinterpret_cast<CUdeviceptr>(found);
-  if (bytes != nullptr) *bytes = *static_cast<uint64_t*>(dlsym(library, (std::string("S_") + name).c_str()));
+  if (bytes != nullptr) *bytes = size;
   return CUDA_SUCCESS;
 }
 API CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction function) {

@@ -37,8 +37,8 @@ def test_a_run_is_measured_evaluated_exported_and_resumed(tmp_path: Path) -> Non
     assert summary["joules_per_1000_examples"] > 0
     succeeds(environment, *options, "--epochs", "2", "--resume")
     assert json.loads((run / "summary.json").read_text())["steps"] > summary["steps"]
-    succeeds(environment, "evaluate", str(run))
-    succeeds(environment, "export", str(run))
+    succeeds(environment, "evaluate", "--model", str(run))
+    succeeds(environment, "export", "--model", str(run), "--out", str(tmp_path / "exported"))
 
 
 def test_smoke(tmp_path: Path) -> None:

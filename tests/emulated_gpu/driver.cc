@@ -83,7 +83,7 @@ CUresult allocate(void** address, size_t bytes, int device) {
   char* const begin = static_cast<char*>(mapped) + guard;
   std::memset(begin, 0xff, pages);
   if (guard) mprotect(mapped, guard, PROT_NONE), mprotect(begin + pages, guard, PROT_NONE);
-  *address = guard ? begin + pages - (bytes + 15) / 16 * 16 : begin;
+  *address = guard ? begin + pages - (bytes + 255) / 256 * 256 : begin;
   allocations()[reinterpret_cast<uintptr_t>(*address)] = {bytes, device, mapped, pages + 2 * guard};
   if (device >= 0) used[device] += bytes;
   note("allocate %zu on %d", bytes, device);
@@ -264,6 +264,11 @@ API CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps* propertie
   return cuDeviceGetDefaultMemPool(pool, properties->location.id);
 }
 
+API CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute, void* value) {
+  *static_cast<uint64_t*>(value) = 0;
+  return CUDA_SUCCESS;
+}
+
 API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   *context = primary_context(device);
   return CUDA_SUCCESS;
@@ -346,6 +351,10 @@ API CUresult cuPointerGetAttribute(void* value, CUpointer_attribute attribute, C
 }
 
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return copy(pointer(to), pointer(from), bytes, stream);
+}
+API CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, size_t bytes,
+                               CUstream stream) {
   return copy(pointer(to), pointer(from), bytes, stream);
 }
 API CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {

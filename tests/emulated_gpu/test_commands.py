@@ -42,7 +42,8 @@ def test_a_run_is_measured_evaluated_exported_and_resumed(tmp_path: Path) -> Non
 
 
 def test_smoke(tmp_path: Path) -> None:
-    succeeds(device.environment(tmp_path), "smoke", "--devices", "gpu")
+    options = ("--implementations", "native", "--precisions", "float32", "--replicas", "1")
+    succeeds(device.environment(tmp_path), "smoke", "--devices", "gpu", *options)
 
 
 @pytest.mark.parametrize(

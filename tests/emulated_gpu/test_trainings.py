@@ -29,3 +29,15 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
         distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"]
         < 1e-6
     )
+
+
+def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    case = {"name": "traced", "implementation": "native", "epochs": 3, **FLOAT32}
+    distances(Group(cases=(case,), settings={"trace": trace}), tmp_path)
+    lines = trace.read_text().splitlines()
+    sizes = [int(line.split()[-1]) for line in lines if line.startswith("graph of")]
+    steps = [size for size in sizes if size > 20]  # those of evaluations are smaller
+    assert len(steps) == 3 * 6
+    first = lines.index(f"graph of {steps[0]}")
+    assert not [line for line in lines[first:] if line.startswith("allocate")]

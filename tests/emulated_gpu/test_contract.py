@@ -9,7 +9,7 @@ import pytest
 from tests.emulated_gpu import device
 
 # Hundreds of programs, or hundreds of runs of a large one, would take minutes.
-_QUICK = "not property and not same_bits"
+_QUICK = "not property and not any_batch and not same_bits"
 
 
 @pytest.mark.parametrize(

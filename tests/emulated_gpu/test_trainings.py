@@ -31,6 +31,13 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.xfail(strict=True, reason="every GPU is opened, and one that is too new is not hidden")
+def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
+    case = {"name": "second", "implementation": "native", **FLOAT32}
+    found = distances(Group(cases=(case,), settings={"devices": 2, "cc_0": 120}), tmp_path)
+    assert found["second"] < 1e-6
+
+
 def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     case = {"name": "traced", "implementation": "native", "epochs": 3, **FLOAT32}
@@ -38,6 +45,6 @@ def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     lines = trace.read_text().splitlines()
     sizes = [int(line.split()[-1]) for line in lines if line.startswith("graph of")]
     steps = [size for size in sizes if size > 20]  # those of evaluations are smaller
-    assert len(steps) == 3 * 6
+    assert len(steps) == (1 + 3) * 6  # a warm-up, and the epochs
     first = lines.index(f"graph of {steps[0]}")
     assert not [line for line in lines[first:] if line.startswith("allocate")]

@@ -156,6 +156,8 @@ def be_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
+    # Without it a scatter, as `gather` has two of, becomes a loop of an iteration for each id.
+    _set_xla_flag("--xla_gpu_enable_scatter_determinism_expander=true")
 
 
 def _set_xla_flag(flag: str) -> None:

@@ -25,7 +25,7 @@ from harness.model.precision import choose_precision
 from harness.observe import host, nvml
 from harness.observe.nvml import VISIBLE, Card, hides_all
 from harness.observe.trace import INSTALL
-from harness.settings import PRECISIONS
+from harness.settings import PRECISIONS, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
@@ -164,8 +164,11 @@ def _computing(devices: Devices) -> Iterator[Finding]:
         except tf.errors.OpError as error:
             text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
             yield Finding(precision, "broken" if precision == "float32" else "limited", text)
-    chosen = choose_precision(devices.device_type, devices.compute_capability)
-    yield Finding("precision auto", "ok", f"takes {chosen.name}: {chosen.why}")
+    found = []
+    for rows in (Settings.batch_size, 4096):
+        chosen = choose_precision(devices.device_type, devices.compute_capability, rows=rows)
+        found.append(f"takes {chosen.name} for {rows:,} rows: {chosen.why}")
+    yield Finding("precision auto", "ok", "; ".join(found))
 
 
 def _compiled_product(device: str, dtype: str) -> None:

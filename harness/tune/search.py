@@ -1,148 +1,207 @@
-"""The search: trials at the same time, each on a device of its own, until there are enough."""
+"""The search: each trial is a process of `harness train`, whose metrics.jsonl is followed."""
 
-import threading
+import functools
+import math
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from harness.tune.study import Proposal, Status, Study, Trial
-from harness.tune.trial import Metrics, Outcome, TrialProcess
+from harness.child import OWN_CODE, end_with_parent
+from harness.errors import InputError
+from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.observe.jsonl import records
+from harness.observe.nvml import VISIBLE
+from harness.observe.run_files import (
+    BEST_FILE_NAME,
+    CHECKPOINT_FOLDER_NAME,
+    MODEL_FILE_NAME,
+    SUMMARY_FILE_NAME,
+)
+from harness.reading import read_json
+from harness.tune.study import Objective, Status, Study
+from kernels.files import remove, replacing
 
-_MOST_TRIALS = 20
-"""Of one process. TensorFlow keeps some of what was compiled: 20 to 50 MB for each trial."""
 _MOST_FAILURES = 3
-"""After so many trials, all of which failed, the search ends."""
+"""The search gives up after so many trials, all of which failed."""
 _LOOK_SECONDS = 0.2
-"""Between two looks at whether the threads have ended, so that Ctrl-C is not held up."""
+"""Between two looks at the processes and their files."""
 
-Settings = Mapping[str, Any]
+
+class TrialProcess:
+    """`harness train` with a trial's settings, in the trial's folder, where it may go on."""
+
+    def __init__(
+        self, trial: Any, folder: Path, settings: str, *, gpu: str | None, cores: Sequence[int]
+    ) -> None:
+        """Starts it.
+
+        Args:
+            trial: Optuna's.
+            folder: its run folder.
+            settings: as TOML.
+            gpu: the only one that it sees, as CUDA_VISIBLE_DEVICES names it; None: all there are.
+            cores: of the CPU, that it may use.
+        """
+        self.trial, self._folder = trial, folder
+        self.values: dict[int, float] = {}
+        """The objective after each epoch that was judged, counted from 1."""
+        self.is_told = False
+        """Whether the study knows what came of the trial."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "trial.toml") as beside:
+            beside.write_text(settings, encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
+        path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
+        with (folder / "log.txt").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--config", folder / "trial.toml", "--run-dir", folder],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"PYTHONPATH": path} | ({VISIBLE: gpu} if gpu else {}),
+                start_new_session=True,  # Ctrl-C reaches this process alone
+                preexec_fn=functools.partial(_become_trial, cores),
+            )
+        self.poll, self.terminate = self._process.poll, self._process.terminate
+        self.wait = self._process.wait
+
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The figures on the validation rows after each epoch so far."""
+        return [r for r in records(self._folder / METRICS_FILE_NAME) if "validation_loss" in r]
+
+    def outcome(self, code: int) -> tuple[Status, str]:
+        """The status by its exit code, and for a failed one, why."""
+        path = self._folder / SUMMARY_FILE_NAME
+        if code == 0 or (path.exists() and read_json(path, remedy="").get("diverged")):
+            is_complete = code == 0 and any(map(math.isfinite, self.values.values()))
+            return "complete" if is_complete else "diverged", ""
+        log = self._folder / "log.txt"
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
+        how = f"{signal.Signals(-code).name} ended it; see {log}: " if code < 0 else ""
+        return "failed", f"{how}{last}"
+
+    def remove_state(self) -> None:
+        """Removes what is large: with best.toml the best trial can be repeated."""
+        for name in (CHECKPOINT_FOLDER_NAME, BEST_FILE_NAME, MODEL_FILE_NAME):
+            remove(self._folder / name)
+
+
+def _become_trial(cores: Sequence[int]) -> None:
+    end_with_parent(signal.SIGKILL)
+    os.sched_setaffinity(0, cores)
 
 
 class Search:
-    """Runs the trials of a study."""
+    """Runs trials, several at a time, until there are enough."""
 
     def __init__(
         self,
         study: Study,
+        folder: Path,
         *,
+        objective: Objective,
         num_trials: int,
-        timeout: float | None,
+        num_jobs: int,
+        gpus: Sequence[str],
         patience: int | None,
-        settings_of: Callable[[Mapping[str, Any]], Settings],
-        start: Callable[[int], TrialProcess],
-        ended: Callable[[Trial], None],
+        timeout: float | None,
+        settings_of: Callable[[Mapping[str, Any]], str],
+        ended: Callable[[TrialProcess, Status, str], None],
     ) -> None:
         """Args:
         study: with the trials so far.
+        folder: of the trials' folders.
+        objective: what is searched the best of.
         num_trials: in all, those that have ended included.
-        timeout: seconds after which no trial starts.
-        patience: a trial ends after so many epochs without a better one.
-        settings_of: a trial's settings, of its values.
-        start: starts the process of a job, in the place of one that ended.
-        ended: is told of each trial.
+        num_jobs: trials at the same time.
+        gpus: that the jobs take turns in, as CUDA_VISIBLE_DEVICES names them.
+        patience: epochs without a better one after which a trial ends; None: never.
+        timeout: seconds after which no trial starts; None: never.
+        settings_of: a trial's settings as TOML, by what Optuna proposes.
+        ended: is told of each trial, with what came of it and for a failed one, why.
         """
-        self._study = study
-        self._num_trials = num_trials
-        self._end = None if timeout is None else time.monotonic() + timeout
-        self._patience = patience
-        self._settings_of = settings_of
-        self._start = start
-        self._ended = ended
-        self._lock = threading.Lock()
-        self._is_stopped = False
-        self._num_begun = len(study.trials)
-        self._error: BaseException | None = None
+        self._study, self._folder, self._objective = study, folder, objective
+        self._num_trials, self._num_jobs, self._gpus = num_trials, num_jobs, gpus
+        self._patience, self._settings_of, self._ended = patience, settings_of, ended
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether so many trials failed, and no other ended, that the search gave up."""
-        trials = self._study.trials
-        return len(trials) >= _MOST_FAILURES and all(t.status == "failed" for t in trials)
-
-    def run(self, processes: Sequence[TrialProcess]) -> None:
-        """Runs trials on all processes, which are taken over, until there are enough.
+    def run(self) -> None:
+        """Runs the trials.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C. Trials that ran then are repeated on resuming.
+            KeyboardInterrupt: after Ctrl-C. The trials that ran then have saved a checkpoint.
+            InputError: the task does not measure the objective.
         """
-        threads = [
-            threading.Thread(target=self._work, args=(process, job))
-            for job, process in enumerate(processes)
-        ]
-        self._processes = list(processes)
+        running: dict[int, TrialProcess] = {}
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive() and self._error is None:
-                    thread.join(_LOOK_SECONDS)
+            while True:
+                for job in range(self._num_jobs):
+                    if job not in running and self._may_begin():
+                        running[job] = self._begin(job)
+                if not running:
+                    return
+                time.sleep(_LOOK_SECONDS)
+                running = {job: p for job, p in running.items() if not self._has_ended(p)}
         finally:
-            self._is_stopped = True
-            for process in self._processes:
-                process.kill()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-        if self._error is not None:
-            raise self._error
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.wait()
+                if process.is_told:
+                    process.remove_state()
 
-    def _work(self, process: TrialProcess, job: int) -> None:
-        """One process after another: the next takes the place of one that ended."""
-        try:
-            with ExitStack() as closing:
-                closing.enter_context(process)
-                is_usable = True
-                while (proposal := self._next()) is not None:
-                    if not is_usable:
-                        closing.close()
-                        process = self._processes[job] = closing.enter_context(self._start(job))
-                    settings = self._settings_of(proposal.values)
-                    started = time.perf_counter()
-                    is_pruned = False
+    def _may_begin(self) -> bool:
+        states = [trial.state.name for trial in self._study.trials]
+        has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
+        is_left = self._study.num_waiting > 0 or len(states) < self._num_trials
+        return is_left and not has_failed and time.monotonic() < self._deadline
 
-                    def is_enough(epochs: Sequence[Metrics], proposal: Proposal = proposal) -> bool:
-                        nonlocal is_pruned
-                        is_pruned = self._is_pruned(proposal, epochs)
-                        return is_pruned or self._is_patience_over(epochs)
+    def _begin(self, job: int) -> TrialProcess:
+        trial = self._study.begin()
+        cores = sorted(os.sched_getaffinity(0))
+        return TrialProcess(
+            trial,
+            self._folder / f"{trial.number + 1:04}",
+            self._settings_of(trial.params),
+            gpu=self._gpus[job % len(self._gpus)] if self._gpus else None,
+            cores=cores[job % len(cores) :: self._num_jobs],
+        )
 
-                    outcome = process.train(settings, is_enough=is_enough)
-                    seconds = time.perf_counter() - started
-                    if self._is_stopped:
-                        return
-                    self._record(proposal, outcome, is_pruned=is_pruned, seconds=seconds)
-                    is_usable = outcome.has_process and process.num_trained < _MOST_TRIALS
-        except BaseException as error:  # noqa: BLE001 - raised by `run`, in the main thread
-            self._is_stopped = True
-            self._error = error
+    def _has_ended(self, process: TrialProcess) -> bool:
+        """Judges the epochs that are new, and the end; returns whether the process has ended."""
+        code = process.poll()  # first: what it wrote until then is read below
+        for epoch, figures in enumerate(() if process.is_told else process.evaluations(), 1):
+            if epoch > len(process.values) and not process.is_told:
+                self._judge(process, epoch, figures)
+        if code is None:
+            return False
+        if not process.is_told:
+            self._end(process, *process.outcome(code))
+        process.remove_state()
+        return True
 
-    def _next(self) -> Proposal | None:
-        with self._lock:
-            is_late = self._end is not None and time.monotonic() >= self._end
-            if self._is_stopped or is_late or self._num_begun >= self._num_trials:
-                return None
-            if self.has_failed:
-                return None
-            self._num_begun += 1
-            return self._study.propose()
-
-    def _is_pruned(self, proposal: Proposal, epochs: Sequence[Metrics]) -> bool:
-        with self._lock:
-            return self._study.report(proposal, epochs)
-
-    def _is_patience_over(self, epochs: Sequence[Metrics]) -> bool:
-        best = self._study.best_epoch(epochs)
-        since = len(epochs) - (best or 0)
-        return self._patience is not None and since >= self._patience
-
-    def _record(
-        self, proposal: Proposal, outcome: Outcome, *, is_pruned: bool, seconds: float
-    ) -> None:
-        status: Status = outcome.status
-        if status == "complete" and is_pruned:
-            status = "pruned"
-        with self._lock:
-            trial = self._study.end(
-                proposal, status, outcome.epochs, seconds=seconds, note=outcome.note
+    def _judge(self, process: TrialProcess, epoch: int, figures: Mapping[str, Any]) -> None:
+        name = f"validation_{self._objective}"
+        if name not in figures:
+            known = (n.removeprefix("validation_") for n in figures if n.startswith("validation_"))
+            raise InputError(
+                f"--objective is {self._objective}, which this task does not measure; there are "
+                f"{', '.join(known)}"
             )
-            self._ended(trial)
+        value = process.values[epoch] = float(figures[name])
+        best = self._study.best_epoch(process.values) or 0
+        if math.isfinite(value) and self._study.is_pruned(process.trial, epoch, value):
+            self._end(process, "pruned")
+        elif self._patience is not None and epoch - best >= self._patience:
+            self._end(process, "complete" if best else "diverged")
+
+    def _end(self, process: TrialProcess, status: Status, note: str = "") -> None:
+        self._study.end(process.trial, status, process.values, note)
+        process.is_told = True
+        process.terminate()
+        self._ended(process, status, note)

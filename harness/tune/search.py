@@ -1,134 +1,122 @@
-"""The search: each trial is a process of `harness train`, whose metrics.jsonl is followed."""
+"""The search: Optuna proposes trials, each a process of `harness train` whose metrics are followed.
+
+What Optuna proposes for a trial depends on the seed, the trial's number and the trials before it.
+So a search of one job that was interrupted and resumed tries what it would have tried anyway.
+"""
 
 import functools
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from harness.checks import require
 from harness.child import OWN_CODE, end_with_parent
 from harness.errors import InputError
+from harness.observe import run_files
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import records
 from harness.observe.nvml import VISIBLE
-from harness.observe.run_files import (
-    BEST_FILE_NAME,
-    CHECKPOINT_FOLDER_NAME,
-    MODEL_FILE_NAME,
-    SUMMARY_FILE_NAME,
-)
 from harness.reading import read_json
-from harness.tune.study import Objective, Status, Study
+from harness.tune.space import Pruner, SearchConfig
 from kernels.files import remove, replacing
 
+STUDY_FILE_NAME = "study.db"
+NOTE = "note"
+"""The attribute of a failed trial of Optuna's that says why it failed."""
+_SEEDS_APART = 1_000_003
+"""Between the sampler's seeds of two trials, so that searches of different seeds differ."""
+_STARTUP_TRIALS = 5
+"""Trials that the median pruner never prunes."""
 _MOST_FAILURES = 3
 """The search gives up after so many trials, all of which failed."""
 _LOOK_SECONDS = 0.2
 """Between two looks at the processes and their files."""
 
 
-class TrialProcess:
-    """`harness train` with a trial's settings, in the trial's folder, where it may go on."""
+def open_study(folder: Path, config: SearchConfig) -> Any:
+    """Optuna's study in `folder`, which is begun there if there is none.
 
-    def __init__(
-        self, trial: Any, folder: Path, settings: str, *, gpu: str | None, cores: Sequence[int]
-    ) -> None:
-        """Starts it.
+    Raises:
+        InputError: when its file is damaged.
+    """
+    import optuna
+    from sqlalchemy.exc import DBAPIError
 
-        Args:
-            trial: Optuna's.
-            folder: its run folder.
-            settings: as TOML.
-            gpu: the only one that it sees, as CUDA_VISIBLE_DEVICES names it; None: all there are.
-            cores: of the CPU, that it may use.
-        """
-        self.trial, self._folder = trial, folder
-        self.values: dict[int, float] = {}
-        """The objective after each epoch that was judged, counted from 1."""
-        self.is_told = False
-        """Whether the study knows what came of the trial."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "trial.toml") as beside:
-            beside.write_text(settings, encoding="utf-8")
-        command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
-        path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
-        with (folder / "log.txt").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "--config", folder / "trial.toml", "--run-dir", folder],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"PYTHONPATH": path} | ({VISIBLE: gpu} if gpu else {}),
-                start_new_session=True,  # Ctrl-C reaches this process alone
-                preexec_fn=functools.partial(_become_trial, cores),
-            )
-        self.poll, self.terminate = self._process.poll, self._process.terminate
-        self.wait = self._process.wait
-
-    def evaluations(self) -> list[Mapping[str, Any]]:
-        """The figures on the validation rows after each epoch so far."""
-        return [r for r in records(self._folder / METRICS_FILE_NAME) if "validation_loss" in r]
-
-    def outcome(self, code: int) -> tuple[Status, str]:
-        """The status by its exit code, and for a failed one, why."""
-        path = self._folder / SUMMARY_FILE_NAME
-        if code == 0 or (path.exists() and read_json(path, remedy="").get("diverged")):
-            is_complete = code == 0 and any(map(math.isfinite, self.values.values()))
-            return "complete" if is_complete else "diverged", ""
-        log = self._folder / "log.txt"
-        last = log.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("error: ")
-        how = f"{signal.Signals(-code).name} ended it; see {log}: " if code < 0 else ""
-        return "failed", f"{how}{last}"
-
-    def remove_state(self) -> None:
-        """Removes what is large: with best.toml the best trial can be repeated."""
-        for name in (CHECKPOINT_FOLDER_NAME, BEST_FILE_NAME, MODEL_FILE_NAME):
-            remove(self._folder / name)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruners: dict[Pruner, Any] = {
+        "median": optuna.pruners.MedianPruner(_STARTUP_TRIALS, n_warmup_steps=2),
+        "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
+        "none": optuna.pruners.NopPruner(),
+    }
+    path = folder / STUDY_FILE_NAME
+    # By a connection of ours: a path may hold what has a meaning in a URL.
+    connect = {"creator": lambda: sqlite3.connect(path)}
+    try:
+        return optuna.create_study(
+            storage=optuna.storages.RDBStorage("sqlite:///tune", engine_kwargs=connect),
+            study_name="tune",
+            direction="maximize" if config.objective == "accuracy" else "minimize",
+            pruner=pruners[config.pruner],
+            load_if_exists=True,
+        )
+    except DBAPIError as error:
+        raise InputError(
+            f"{path} is damaged, or not a study of Optuna: {error.orig}. Restore it, or name "
+            "another --tune-dir."
+        ) from error
 
 
-def _become_trial(cores: Sequence[int]) -> None:
-    end_with_parent(signal.SIGKILL)
-    os.sched_setaffinity(0, cores)
+def best_epoch(study: Any, values: Mapping[int, float]) -> int | None:
+    """The first epoch with the best finite objective; None where there is none."""
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    finite = [(sign * value, epoch) for epoch, value in values.items() if math.isfinite(value)]
+    return min(finite)[1] if finite else None
 
 
+@dataclass(kw_only=True)
+class Trial:
+    """A trial that was begun."""
+
+    asked: Any
+    """Optuna's trial, whose number counts from 0."""
+    folder: Path
+    process: subprocess.Popen[bytes]
+    values: dict[int, float] = field(default_factory=dict)
+    """The objective after each epoch that was judged, counted from 1."""
+    status: Literal["complete", "pruned", "diverged", "failed"] | None = None
+    """None until the study knows what came of it."""
+    note: str = ""
+    """Why it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """Runs trials, several at a time, until there are enough."""
+    """Runs the trials of a study, several at the same time, until there are enough."""
 
-    def __init__(
-        self,
-        study: Study,
-        folder: Path,
-        *,
-        objective: Objective,
-        num_trials: int,
-        num_jobs: int,
-        gpus: Sequence[str],
-        patience: int | None,
-        timeout: float | None,
-        settings_of: Callable[[Mapping[str, Any]], str],
-        ended: Callable[[TrialProcess, Status, str], None],
-    ) -> None:
-        """Args:
-        study: with the trials so far.
-        folder: of the trials' folders.
-        objective: what is searched the best of.
-        num_trials: in all, those that have ended included.
-        num_jobs: trials at the same time.
-        gpus: that the jobs take turns in, as CUDA_VISIBLE_DEVICES names them.
-        patience: epochs without a better one after which a trial ends; None: never.
-        timeout: seconds after which no trial starts; None: never.
-        settings_of: a trial's settings as TOML, by what Optuna proposes.
-        ended: is told of each trial, with what came of it and for a failed one, why.
-        """
-        self._study, self._folder, self._objective = study, folder, objective
-        self._num_trials, self._num_jobs, self._gpus = num_trials, num_jobs, gpus
-        self._patience, self._settings_of, self._ended = patience, settings_of, ended
-        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+    study: Any
+    """Optuna's."""
+    searched: Mapping[str, Any]
+    """Optuna's distributions."""
+    config: SearchConfig
+    seed: int
+    folder: Path
+    """Of the trials' folders."""
+    gpus: Sequence[str]
+    """That the jobs take turns in, as CUDA_VISIBLE_DEVICES names them."""
+    num_jobs: int
+    settings_of: Callable[[Mapping[str, Any]], str]
+    """A trial's settings as TOML, by what Optuna proposes."""
+    ended: Callable[[Trial], None]
+    """Called with each trial once the study knows what came of it."""
 
     def run(self) -> None:
         """Runs the trials.
@@ -137,71 +125,137 @@ class Search:
             KeyboardInterrupt: after Ctrl-C. The trials that ran then have saved a checkpoint.
             InputError: the task does not measure the objective.
         """
-        running: dict[int, TrialProcess] = {}
+        from optuna.trial import Trial as Asked
+
+        deadline = time.monotonic() + (self.config.timeout or math.inf)
+        left = [t._trial_id for t in self._trials() if t.state.name == "RUNNING"]  # interrupted
+        running: dict[int, Trial] = {}
+
+        def may_begin() -> bool:
+            states = [trial.state.name for trial in self._trials()]
+            has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
+            is_short = bool(left) or len(states) < self.config.trials
+            return is_short and not has_failed and time.monotonic() < deadline
+
         try:
             while True:
-                for job in range(self._num_jobs):
-                    if job not in running and self._may_begin():
-                        running[job] = self._begin(job)
+                for job in range(self.num_jobs):
+                    if job not in running and may_begin():
+                        asked = Asked(self.study, left.pop(0)) if left else self._ask()
+                        running[job] = self._begin(asked, job)
                 if not running:
                     return
                 time.sleep(_LOOK_SECONDS)
-                running = {job: p for job, p in running.items() if not self._has_ended(p)}
+                running = {job: t for job, t in running.items() if not self._has_ended(t)}
         finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.wait()
-                if process.is_told:
-                    process.remove_state()
+            for trial in running.values():
+                trial.process.terminate()
+            for trial in running.values():
+                trial.process.wait()
 
-    def _may_begin(self) -> bool:
-        states = [trial.state.name for trial in self._study.trials]
-        has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
-        is_left = self._study.num_waiting > 0 or len(states) < self._num_trials
-        return is_left and not has_failed and time.monotonic() < self._deadline
+    def _trials(self) -> list[Any]:
+        return list(self.study.get_trials(deepcopy=False))
 
-    def _begin(self, job: int) -> TrialProcess:
-        trial = self._study.begin()
+    def _ask(self) -> Any:
+        from optuna.exceptions import ExperimentalWarning
+        from optuna.samplers import TPESampler
+
+        seed = (self.seed + (len(self._trials()) + 1) * _SEEDS_APART) % 2**32
+        with warnings.catch_warnings():
+            # That `constant_liar`, for trials that run at the same time, may change one day.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.sampler = TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
+        return self.study.ask(fixed_distributions=self.searched)
+
+    def _begin(self, asked: Any, job: int) -> Trial:
+        """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""
+        folder = self.folder / f"{asked.number + 1:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "trial.toml"
+        with replacing(settings) as beside:
+            beside.write_text(self.settings_of(asked.params), encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
+        path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
+        own = {"PYTHONPATH": path}
+        if self.gpus:
+            own[VISIBLE] = self.gpus[job % len(self.gpus)]
         cores = sorted(os.sched_getaffinity(0))
-        return TrialProcess(
-            trial,
-            self._folder / f"{trial.number + 1:04}",
-            self._settings_of(trial.params),
-            gpu=self._gpus[job % len(self._gpus)] if self._gpus else None,
-            cores=cores[job % len(cores) :: self._num_jobs],
-        )
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--config", settings, "--run-dir", folder],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | own,
+                start_new_session=True,  # Ctrl-C reaches this process alone
+                preexec_fn=functools.partial(
+                    _become_trial, cores[job % len(cores) :: self.num_jobs]
+                ),
+            )
+        return Trial(asked=asked, folder=folder, process=process)
 
-    def _has_ended(self, process: TrialProcess) -> bool:
+    def _has_ended(self, trial: Trial) -> bool:
         """Judges the epochs that are new, and the end; returns whether the process has ended."""
-        code = process.poll()  # first: what it wrote until then is read below
-        for epoch, figures in enumerate(() if process.is_told else process.evaluations(), 1):
-            if epoch > len(process.values) and not process.is_told:
-                self._judge(process, epoch, figures)
+        code = trial.process.poll()  # first: what it wrote until then is read below
+        found = records(trial.folder / METRICS_FILE_NAME) if trial.status is None else ()
+        for epoch, figures in enumerate((r for r in found if "validation_loss" in r), 1):
+            if epoch > len(trial.values) and trial.status is None:
+                self._judge(trial, epoch, figures)
         if code is None:
             return False
-        if not process.is_told:
-            self._end(process, *process.outcome(code))
-        process.remove_state()
+        if trial.status is None:
+            self._judge_end(trial, code)
+        # With best.toml the best trial can be repeated; what is large is removed.
+        for name in ("CHECKPOINT_FOLDER", "BEST_FILE", "MODEL_FILE"):
+            remove(trial.folder / getattr(run_files, f"{name}_NAME"))
         return True
 
-    def _judge(self, process: TrialProcess, epoch: int, figures: Mapping[str, Any]) -> None:
-        name = f"validation_{self._objective}"
-        if name not in figures:
-            known = (n.removeprefix("validation_") for n in figures if n.startswith("validation_"))
-            raise InputError(
-                f"--objective is {self._objective}, which this task does not measure; there are "
-                f"{', '.join(known)}"
-            )
-        value = process.values[epoch] = float(figures[name])
-        best = self._study.best_epoch(process.values) or 0
-        if math.isfinite(value) and self._study.is_pruned(process.trial, epoch, value):
-            self._end(process, "pruned")
-        elif self._patience is not None and epoch - best >= self._patience:
-            self._end(process, "complete" if best else "diverged")
+    def _judge(self, trial: Trial, epoch: int, figures: Mapping[str, Any]) -> None:
+        name = f"validation_{self.config.objective}"
+        require(
+            name in figures,
+            f"--objective is {self.config.objective}, which this task does not measure; set "
+            "--objective loss",
+        )
+        value = trial.values[epoch] = float(figures[name])
+        # An interrupted trial repeats epochs, of which all but the last were judged before.
+        known = max(self._trials()[trial.asked.number].intermediate_values, default=0)
+        if math.isfinite(value) and epoch > known:
+            trial.asked.report(value, step=epoch)
+        best, patience = best_epoch(self.study, trial.values) or 0, self.config.early_stopping
+        if math.isfinite(value) and epoch >= known and trial.asked.should_prune():
+            self._end(trial, "pruned")
+        elif patience is not None and epoch - best >= patience:
+            self._end(trial, "complete" if best else "diverged")
 
-    def _end(self, process: TrialProcess, status: Status, note: str = "") -> None:
-        self._study.end(process.trial, status, process.values, note)
-        process.is_told = True
-        process.terminate()
-        self._ended(process, status, note)
+    def _judge_end(self, trial: Trial, code: int) -> None:
+        summary, log = trial.folder / run_files.SUMMARY_FILE_NAME, trial.folder / "log.txt"
+        if code == 0 and best_epoch(self.study, trial.values):
+            self._end(trial, "complete")
+        elif code == 0 or (summary.exists() and read_json(summary, remedy="").get("diverged")):
+            self._end(trial, "diverged")
+        else:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            how = f"{signal.Signals(-code).name} ended it; see {log}: " if code < 0 else ""
+            self._end(trial, "failed", f"{how}{last.removeprefix('error: ')}")
+
+    def _end(self, trial: Trial, status: Any, note: str = "") -> None:
+        from optuna.trial import TrialState
+
+        trial.status, trial.note = status, note
+        best = best_epoch(self.study, trial.values)
+        if status == "complete" and best is not None:
+            self.study.tell(trial.asked, trial.values[best])
+        else:
+            trial.asked.set_user_attr(NOTE, note)
+            # A trial that diverged counts as one that was pruned: it tells the sampler where not to
+            # look. One that failed tells nothing.
+            state = TrialState.FAIL if status == "failed" else TrialState.PRUNED
+            self.study.tell(trial.asked, state=state)
+        trial.process.terminate()
+        self.ended(trial)
+
+
+def _become_trial(cores: Sequence[int]) -> None:
+    end_with_parent(signal.SIGKILL)
+    os.sched_setaffinity(0, cores)

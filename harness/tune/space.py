@@ -1,4 +1,4 @@
-"""What a search varies: a range or a list of choices for each setting."""
+"""What a search varies, a range or a list of choices for each setting, and how long it goes on."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from harness.checks import require, require_count
 from harness.data.options import MAX_NGRAMS, BuildOptions
 
+Pruner = Literal["median", "halving", "none"]
 _NGRAMS = (1, 2)
 _NUM_TOKENS = (10_000, 30_000, 100_000)
 
@@ -82,6 +83,42 @@ class Space:
             require(not shown, f"{_flag(name)} names {shown} more than once; name each value once")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How many trials, how long, and what is best."""
+
+    trials: int = 30
+    """Settings to try, in all; with --resume, those that were tried before included."""
+
+    epochs: int = 10
+    """The most passes over the training rows in a trial; the best one counts."""
+
+    early_stopping: int | None = 2
+    """End a trial after so many epochs without a better one. None: never."""
+
+    objective: Literal["accuracy", "loss"] = "accuracy"
+    """What to search the best of, on the validation rows: the highest accuracy or the lowest
+    loss."""
+
+    pruner: Pruner = "median"
+    """Ends trials early. `median`: those that after an epoch have done worse than the median of the
+    others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
+
+    timeout: float | None = None
+    """Start no trial after so many seconds."""
+
+    jobs: Literal["auto"] | int = "auto"
+    """Trials at the same time, each in a process of its own on its own GPU, or with its share of
+    the CPU's cores. `auto`: one for each GPU; on a CPU one."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "jobs", "early_stopping"):
+            if getattr(self, name) is not None:
+                require_count(_flag(name), getattr(self, name))
+        ok = self.timeout is None or 0 < self.timeout < math.inf
+        require(ok, f"--timeout is {self.timeout}; it must be above 0")
+
+
 def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Any]:
     """Optuna's distribution of each setting, by its name.
 
@@ -126,11 +163,6 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
                 choices or ((given,) if given is not None else usual)
             )
     return found
-
-
-def first_values(searched: Mapping[str, Any]) -> dict[str, Any]:
-    """The first value of every setting."""
-    return {n: d.choices[0] if hasattr(d, "choices") else d.low for n, d in searched.items()}
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,16 +59,18 @@ def run_tune(config: TuneConfig) -> int:
     require_package("optuna", "to search", "use scripts/harness, which brings it")
     from optuna.exceptions import StorageInternalError
 
-    # 1. Everything that may be wrong is checked before anything is removed or trained. A process
-    # of its own loads the data and TensorFlow, and gives their memory and the GPUs back.
-    parameters(config.space, config.data.build, takes_texts=is_built(config.data))
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
-        searched, gpus, known = process.submit(_checked, config).result()
-    recorded = json.loads(json_text({**asdict(config), "dataset": known}))
     with contextlib.ExitStack() as closing:
-        folder = _open_folder(config, recorded, closing)
-        if not config.resume:
+        # 1. Everything that may be wrong is checked before anything is removed or trained. A
+        # process of its own loads the data and TensorFlow, and frees their memory and the GPUs.
+        parameters(config.space, config.data.build, takes_texts=is_built(config.data))
+        folder = _open_folder(config, closing)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
+            searched, gpus, known = process.submit(_checked, config).result()
+        recorded = json.loads(json_text({**asdict(config), "dataset": known}))
+        if config.resume:
+            _check_same(folder / CONFIG_FILE_NAME, recorded)
+        else:
             for name in _WRITTEN:
                 remove(folder / name)
             write_json(folder / CONFIG_FILE_NAME, recorded)
@@ -140,42 +142,41 @@ def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, A
     return searched, usable, known
 
 
-def _open_folder(
-    config: TuneConfig, recorded: Mapping[str, Any], claims: contextlib.ExitStack
-) -> Path:
+def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
     """The folder of the search, claimed until `claims` closes.
 
     Raises:
         InputError: when it cannot be written to, another command uses it, it holds a search and
-            neither --overwrite nor --resume was given, or it holds none, or one of other settings
-            or train rows, and --resume was.
+            neither --overwrite nor --resume was given, or it holds none and --resume was.
     """
     folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="tune folder")
-    path, names = folder / CONFIG_FILE_NAME, (CONFIG_FILE_NAME, STUDY_FILE_NAME)
+    names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
     present = ", ".join(name for name in names if (folder / name).exists())
     if present and not (config.overwrite or config.resume):
         raise InputError(
             f"{folder} already holds a search ({present}); give --resume to go on with it, "
             "--overwrite to replace it, or another --tune-dir"
         )
-    if not config.resume:
-        return folder
-    if not present:
+    if config.resume and not present:
         raise InputError(f"{folder} holds no search to go on with; leave out --resume")
-    before = read_json(path, remedy="Restore it, or name another --tune-dir.")
-    if before.pop("dataset", None) != recorded["dataset"]:
+    return folder
+
+
+def _check_same(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises InputError when the search that `path` records has other settings or train rows."""
+    before, now = read_json(path, remedy="Restore it, or name another --tune-dir."), dict(recorded)
+    if before.pop("dataset", None) != now.pop("dataset"):
         raise InputError(
-            f"{folder} cannot be resumed with other data: the train rows differ from those that it "
-            "began with; restore them, or name another --tune-dir"
+            f"{path.parent} cannot be resumed with other data: the train rows differ from those "
+            "that it began with; restore them, or name another --tune-dir"
         )
-    are = {n: v for n, v in flattened(recorded).items() if n not in _MAY_DIFFER}
+    are = {n: v for n, v in flattened(now).items() if n not in _MAY_DIFFER}
     if differing := differences(flattened(before, where=str(path)), are):
         raise InputError(
-            f"{folder} cannot be resumed with other settings: {differing}; give those that it "
+            f"{path.parent} cannot be resumed with other settings: {differing}; give those that it "
             "began with, or another --tune-dir"
         )
-    return folder
 
 
 def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Search:
     settings_of: Callable[[Mapping[str, Any]], str]
     """A trial's settings as TOML, by what Optuna proposes."""
     ended: Callable[[Trial], None]
-    """Called with each trial once the study knows what came of it."""
+    """Called with each trial once its process has ended and the study knows what came of it."""
 
     def run(self) -> None:
         """Runs the trials.
@@ -157,15 +157,24 @@ class Search:
         return list(self.study.get_trials(deepcopy=False))
 
     def _ask(self) -> Any:
-        from optuna.exceptions import ExperimentalWarning
-        from optuna.samplers import TPESampler
+        """A new trial of Optuna's. It is proposed in memory and written as a whole, so that a
+        search that is killed meanwhile proposes it again."""
+        import optuna
 
-        seed = (self.seed + (len(self._trials()) + 1) * _SEEDS_APART) % 2**32
+        trials = self._trials()
+        seed = (self.seed + (len(trials) + 1) * _SEEDS_APART) % 2**32
         with warnings.catch_warnings():
             # That `constant_liar`, for trials that run at the same time, may change one day.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            self.study.sampler = TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
-        return self.study.ask(fixed_distributions=self.searched)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
+        memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
+        memory.add_trials(trials)
+        params = memory.ask(fixed_distributions=dict(self.searched)).params
+        asked = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
+        )
+        self.study.add_trial(asked)
+        return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
 
     def _begin(self, asked: Any, job: int) -> Trial:
         """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""
@@ -208,6 +217,7 @@ class Search:
         # With best.toml the best trial can be repeated; what is large is removed.
         for name in ("CHECKPOINT_FOLDER", "BEST_FILE", "MODEL_FILE"):
             remove(trial.folder / getattr(run_files, f"{name}_NAME"))
+        self.ended(trial)
         return True
 
     def _judge(self, trial: Trial, epoch: int, figures: Mapping[str, Any]) -> None:
@@ -253,7 +263,6 @@ class Search:
             state = TrialState.FAIL if status == "failed" else TrialState.PRUNED
             self.study.tell(trial.asked, state=state)
         trial.process.terminate()
-        self.ended(trial)
 
 
 def _become_trial(cores: Sequence[int]) -> None:

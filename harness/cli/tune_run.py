@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from harness.cli.train import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured
 from harness.decoding import changed, differences, flattened, from_mapping
-from harness.errors import InputError, as_command, printable
+from harness.errors import InputError, LostWorkerError, as_command, printable
 from harness.files import json_text, write_json
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.observe.nvml import VISIBLE
 from harness.quiet import quiet_import
 from harness.reading import read_json
 from harness.run_folder import claim
-from harness.tune.search import NOTE, STUDY_FILE_NAME, Search, Trial, best_epoch, open_study
+from harness.tune.search import STUDY_FILE_NAME, Search, Trial, best_epoch, open_study
 from harness.tune.space import parameters, settings_of
 from kernels.files import remove, replacing
 
@@ -66,7 +67,13 @@ def run_tune(config: TuneConfig) -> int:
         folder = _open_folder(config, closing)
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
-            searched, gpus, known = process.submit(_checked, config).result()
+            try:
+                searched, gpus, known = process.submit(_checked, config).result()
+            except BrokenProcessPool as error:
+                raise LostWorkerError(
+                    "the process that loads the data was killed, as the system does when memory "
+                    "runs out; free some, or ask for less"
+                ) from error
         recorded = json.loads(json_text({**asdict(config), "dataset": known}))
         if config.resume:
             _check_same(folder / CONFIG_FILE_NAME, recorded)
@@ -196,34 +203,28 @@ def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, A
 
 def toml_text(settings: Mapping[str, Any]) -> str:
     """Settings as lines of TOML: numbers, truth values, texts, lists; None is the text "None"."""
-    return "".join(f"{name} = {_toml(value)}\n" for name, value in settings.items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    text = json.dumps("None" if value is None else value, ensure_ascii=False)
-    return text.replace("\x7f", "\\u007f")  # but for this one, TOML escapes as JSON does
+    lines = (
+        f"{name} = {json.dumps('None' if value is None else value, ensure_ascii=False)}\n"
+        for name, value in settings.items()
+    )
+    return "".join(lines).replace("\x7f", "\\u007f")  # but for this one, TOML escapes as JSON does
 
 
 def described(values: Mapping[str, Any]) -> str:
     """A trial's values in a line."""
-    shown = (
-        (n.replace("_", " "), "{:.4g}" if type(v) is float else "{:,}", v)
-        for n, v in values.items()
-    )
-    return ", ".join(f"{name} {form.format(value)}" for name, form, value in shown)
+    forms = {name: ".4g" if isinstance(value, float) else "," for name, value in values.items()}
+    return ", ".join(f"{n.replace('_', ' ')} {values[n]:{form}}" for n, form in forms.items())
 
 
 def outcome(trial: Trial, search: Search) -> str:
     """A trial and what came of it, in a line."""
     asked, total = trial.asked, search.config.trials
     found = trial.note
-    if best := best_epoch(search.study, trial.values):
+    if not found and (best := best_epoch(search.study, trial.values)):
         value, epochs = trial.values[best], len(trial.values)
         found = f"{search.config.objective} {value:.4f} in epoch {best} of {epochs}"
-    parts = [] if trial.status == "complete" else [str(trial.status)]
-    came_of = "; ".join([*parts, *([found] if found else [])])
+    status = "" if trial.status == "complete" else str(trial.status)
+    came_of = "; ".join(filter(None, (status, found)))
     return f"{asked.number + 1:>{len(str(total))}}/{total}  {described(asked.params)}: {came_of}"
 
 
@@ -246,8 +247,7 @@ def _report(config: TuneConfig, study: Any, folder: Path, *, interrupted: bool) 
         _print(f"repeat it      {command}")
         _print(f"on all rows    {command} --validation-split 0")
     else:
-        why = next((f": {note}" for t in trials if (note := t.user_attrs.get(NOTE))), "")
-        _print(f"none of {len(trials)} trials came to its end{why}")
+        _print(f"none of {len(trials)} trials came to its end")
     if trials:
         place = shlex.quote(str(folder / TRIALS_FOLDER_NAME))
         _print(f"trials         {as_command(f'tensorboard {place}')}")

@@ -30,8 +30,6 @@ from harness.tune.space import Pruner, SearchConfig
 from kernels.files import remove, replacing
 
 STUDY_FILE_NAME = "study.db"
-NOTE = "note"
-"""The attribute of a failed trial of Optuna's that says why it failed."""
 _SEEDS_APART = 1_000_003
 """Between the sampler's seeds of two trials, so that searches of different seeds differ."""
 _STARTUP_TRIALS = 5
@@ -152,6 +150,8 @@ class Search:
                 trial.process.terminate()
             for trial in running.values():
                 trial.process.wait()
+                if trial.status is not None:
+                    self._has_ended(trial)
 
     def _trials(self) -> list[Any]:
         return list(self.study.get_trials(deepcopy=False))
@@ -257,7 +257,6 @@ class Search:
         if status == "complete" and best is not None:
             self.study.tell(trial.asked, trial.values[best])
         else:
-            trial.asked.set_user_attr(NOTE, note)
             # A trial that diverged counts as one that was pruned: it tells the sampler where not to
             # look. One that failed tells nothing.
             state = TrialState.FAIL if status == "failed" else TrialState.PRUNED

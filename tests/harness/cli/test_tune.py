@@ -114,7 +114,7 @@ def records_of(trial: Path) -> str:
 
 def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     flags = ("--synthetic-rows", "1000", "--tune-dir", tmp_path / "search", *LAYOUT)
-    flags += ("--trials", "2", "--epochs", "150", "--early-stopping", "None", "--widths", "8")
+    flags += ("--trials", "2", "--epochs", "80", "--early-stopping", "None", "--widths", "8")
     trials = [tmp_path / "search" / "trials" / number for number in ("0001", "0002")]
     with started(*flags, "--jobs", "2") as process:
         while not all("validation" in records_of(trial) for trial in trials):
@@ -134,7 +134,7 @@ def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     before = [records_of(trial) for trial in trials]
     assert all(list((trial / "checkpoints").iterdir()) for trial in trials)
     result = call("tune", *flags, "--jobs", "2", "--resume")
-    assert (result.code, result.out.count(" of 150")) == (0, 2), result
+    assert (result.code, result.out.count(" of 80")) == (0, 2), result
     for trial, kept in zip(trials, before, strict=True):
         assert records_of(trial).startswith(kept)
 

@@ -4,12 +4,15 @@ The processes are real but train nothing; tests/harness/cli/test_tune.py has sea
 """
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.data.options import BuildOptions
@@ -137,6 +140,22 @@ def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
     search.run()
     assert search.study.trials == []
     assert (folder / STUDY_FILE_NAME).stat().st_size > 0
+
+
+def test_jobs_take_turns_in_the_gpus_and_share_the_cores(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    jobs = replace(search_in(tmp_path), gpus=("GPU-a", "MIG-b"), num_jobs=3)
+    trials = [jobs._begin(jobs._ask(), job) for job in range(3)]
+    try:
+        started = [psutil.Process(trial.process.pid) for trial in trials]
+        gpus = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in started]
+        assert gpus == ["GPU-a", "MIG-b", "GPU-a"]
+        shares = [process.cpu_affinity() for process in started]
+        assert shares == [cores[job % len(cores) :: 3] for job in range(3)]
+    finally:
+        for trial in trials:
+            trial.process.kill()
+            trial.process.wait()
 
 
 def test_a_damaged_study_is_one_message(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What `harness tune` does: checks, the search, and the report."""
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -31,13 +30,19 @@ from harness.observe.nvml import VISIBLE
 from harness.quiet import quiet_import
 from harness.reading import read_json
 from harness.run_folder import claim
-from harness.tune.search import STUDY_FILE_NAME, Search, Trial, best_epoch, open_study
+from harness.tune.search import (
+    STUDY_FILE_NAME,
+    TRIALS_FOLDER_NAME,
+    Search,
+    Trial,
+    best_epoch,
+    open_study,
+)
 from harness.tune.space import parameters, settings_of
 from kernels.files import remove, replacing
 
 CONFIG_FILE_NAME = "config.json"
 BEST_FILE_NAME = "best.toml"
-TRIALS_FOLDER_NAME = "trials"
 _WRITTEN = (STUDY_FILE_NAME, f"{STUDY_FILE_NAME}-journal", BEST_FILE_NAME, TRIALS_FOLDER_NAME)
 _PATHS = ("data", "test_data", "word_index")
 _MAY_DIFFER = {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs"}
@@ -58,8 +63,6 @@ def run_tune(config: TuneConfig) -> int:
         OSError: when the disk is full, naming the file.
     """
     require_package("optuna", "to search", "use scripts/harness, which brings it")
-    from optuna.exceptions import StorageInternalError
-
     with contextlib.ExitStack() as closing:
         # 1. Everything that may be wrong is checked before anything is removed or trained. A
         # process of its own loads the data and TensorFlow, and frees their memory and the GPUs.
@@ -89,7 +92,7 @@ def run_tune(config: TuneConfig) -> int:
             searched=searched,
             config=config,
             seed=config.execution.seed,
-            folder=folder / TRIALS_FOLDER_NAME,
+            folder=folder,
             gpus=gpus,
             num_jobs=min(num_jobs, config.trials),
             settings_of=lambda values: toml_text(trial_settings(config, values) | _OF_TRIALS),
@@ -100,10 +103,6 @@ def run_tune(config: TuneConfig) -> int:
             search.run()
         except KeyboardInterrupt:
             interrupted = True
-        except StorageInternalError as error:
-            reason = str(error.__cause__ or error).partition("\n")[0]
-            number = errno.ENOSPC if "full" in reason else errno.EIO
-            raise OSError(number, reason, str(folder / STUDY_FILE_NAME)) from error
         return _report(config, search.study, folder, interrupted=interrupted)
 
 
@@ -145,8 +144,8 @@ def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, A
         "validation_rows": data.validation.num_rows,
         "fingerprints": [data.train.fingerprint, data.validation.fingerprint],
     }
-    usable = [names[gpus.index(gpu)] for gpu in tf.config.get_visible_devices("GPU")]
-    return searched, usable, known
+    usable = tf.config.get_visible_devices("GPU")
+    return searched, [n for n, gpu in zip(names, gpus, strict=False) if gpu in usable], known
 
 
 def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:

@@ -4,6 +4,7 @@ What Optuna proposes for a trial depends on the seed, the trial's number and the
 So a search of one job that was interrupted and resumed tries what it would have tried anyway.
 """
 
+import errno
 import functools
 import math
 import os
@@ -30,6 +31,7 @@ from harness.tune.space import Pruner, SearchConfig
 from kernels.files import remove, replacing
 
 STUDY_FILE_NAME = "study.db"
+TRIALS_FOLDER_NAME = "trials"
 _SEEDS_APART = 1_000_003
 """Between the sampler's seeds of two trials, so that searches of different seeds differ."""
 _STARTUP_TRIALS = 5
@@ -107,7 +109,7 @@ class Search:
     config: SearchConfig
     seed: int
     folder: Path
-    """Of the trials' folders."""
+    """Of the study and the trials' folders."""
     gpus: Sequence[str]
     """That the jobs take turns in, as CUDA_VISIBLE_DEVICES names them."""
     num_jobs: int
@@ -122,11 +124,12 @@ class Search:
         Raises:
             KeyboardInterrupt: after Ctrl-C. The trials that ran then have saved a checkpoint.
             InputError: the task does not measure the objective.
+            OSError: the study cannot be written, naming its file.
         """
-        from optuna.trial import Trial as Asked
+        from optuna.exceptions import StorageInternalError
 
         deadline = time.monotonic() + (self.config.timeout or math.inf)
-        left = [t._trial_id for t in self._trials() if t.state.name == "RUNNING"]  # interrupted
+        left = [t for t in self._trials() if t.state.name == "RUNNING"]  # they were interrupted
         running: dict[int, Trial] = {}
 
         def may_begin() -> bool:
@@ -139,12 +142,16 @@ class Search:
             while True:
                 for job in range(self.num_jobs):
                     if job not in running and may_begin():
-                        asked = Asked(self.study, left.pop(0)) if left else self._ask()
+                        asked = self._asked(left.pop(0)) if left else self._ask()
                         running[job] = self._begin(asked, job)
                 if not running:
                     return
                 time.sleep(_LOOK_SECONDS)
                 running = {job: t for job, t in running.items() if not self._has_ended(t)}
+        except StorageInternalError as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            number = errno.ENOSPC if "full" in reason else errno.EIO
+            raise OSError(number, reason, str(self.folder / STUDY_FILE_NAME)) from error
         finally:
             for trial in running.values():
                 trial.process.terminate()
@@ -174,11 +181,17 @@ class Search:
             state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
         )
         self.study.add_trial(asked)
-        return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
+        return self._asked(self._trials()[-1])
+
+    def _asked(self, known: Any) -> Any:
+        """What can report on a trial that the study's file holds as running."""
+        from optuna.trial import Trial as Asked
+
+        return Asked(self.study, known._trial_id)
 
     def _begin(self, asked: Any, job: int) -> Trial:
         """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""
-        folder = self.folder / f"{asked.number + 1:04}"
+        folder = self.folder / TRIALS_FOLDER_NAME / f"{asked.number + 1:04}"
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "trial.toml"
         with replacing(settings) as beside:

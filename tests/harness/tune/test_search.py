@@ -5,6 +5,7 @@ The processes are real but train nothing; tests/harness/cli/test_tune.py has sea
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -131,6 +132,20 @@ def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
         judged(search, [], "exit 1")
     search.run()
     assert len(search.study.trials) == 3
+
+
+def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
+    search, path = search_in(tmp_path), tmp_path / STUDY_FILE_NAME
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, before[1]))
+        with pytest.raises(OSError, match=r"study\.db"):
+            search.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert search_in(tmp_path).study.trials == []
 
 
 def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:

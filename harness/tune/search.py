@@ -142,12 +142,12 @@ class Search:
             while True:
                 for job in range(self.num_jobs):
                     if job not in running and may_begin():
-                        asked = self._asked(left.pop(0)) if left else self._ask()
-                        running[job] = self._begin(asked, job)
+                        running[job] = self._begin(self._ask(left), job)
                 if not running:
                     return
                 time.sleep(_LOOK_SECONDS)
-                running = {job: t for job, t in running.items() if not self._has_ended(t)}
+                for job in [job for job, trial in running.items() if self._has_ended(trial)]:
+                    del running[job]
         except StorageInternalError as error:
             reason = str(error.__cause__ or error).partition("\n")[0]
             number = errno.ENOSPC if "full" in reason else errno.EIO
@@ -163,11 +163,13 @@ class Search:
     def _trials(self) -> list[Any]:
         return list(self.study.get_trials(deepcopy=False))
 
-    def _ask(self) -> Any:
-        """A new trial of Optuna's. It is proposed in memory and written as a whole, so that a
-        search that is killed meanwhile proposes it again."""
+    def _ask(self, interrupted: list[Any]) -> Any:
+        """Takes an interrupted trial, or else a new one. That is proposed in memory and written as
+        a whole, so that a search that is killed meanwhile proposes it again."""
         import optuna
 
+        if interrupted:
+            return optuna.trial.Trial(self.study, interrupted.pop(0)._trial_id)
         trials = self._trials()
         seed = (self.seed + (len(trials) + 1) * _SEEDS_APART) % 2**32
         with warnings.catch_warnings():
@@ -181,13 +183,7 @@ class Search:
             state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
         )
         self.study.add_trial(asked)
-        return self._asked(self._trials()[-1])
-
-    def _asked(self, known: Any) -> Any:
-        """What can report on a trial that the study's file holds as running."""
-        from optuna.trial import Trial as Asked
-
-        return Asked(self.study, known._trial_id)
+        return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
 
     def _begin(self, asked: Any, job: int) -> Trial:
         """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""

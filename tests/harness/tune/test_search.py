@@ -39,7 +39,7 @@ def search_in(folder: Path, *, seed: int = 0, **changes: Any) -> Search:
 
 def judged(search: Search, values: Sequence[float], command: str = "true", **more: Any) -> Trial:
     """A trial that had these accuracies after its epochs, once its process has ended."""
-    asked = search._ask()
+    asked = search._ask([])
     folder = search.folder / str(asked.number)
     folder.mkdir()
     lines = [
@@ -95,7 +95,7 @@ def test_a_bad_trial_is_ended(pruner: str, tmp_path: Path) -> None:
     assert (bad.status, bad.process.returncode) == ("pruned", -signal.SIGTERM)
     assert len(bad.values) < 4
     # Killed before the study knew it, an interrupted trial is judged by its last epoch again.
-    interrupted = search._ask()
+    interrupted = search._ask([])
     for epoch in range(1, len(bad.values) + (pruner == "median")):
         interrupted.report(0.1, step=epoch)
     again = Trial(asked=interrupted, folder=bad.folder, process=bad.process)
@@ -118,7 +118,7 @@ def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) 
 
 def test_an_objective_that_is_not_measured(tmp_path: Path) -> None:
     search = search_in(tmp_path)
-    trial = Trial(asked=search._ask(), folder=tmp_path, process=subprocess.Popen("true"))
+    trial = Trial(asked=search._ask([]), folder=tmp_path, process=subprocess.Popen("true"))
     trial.process.wait()
     line = {"step": 1, "epoch": 0, "validation_loss": 0.5}
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n")
@@ -160,7 +160,7 @@ def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
 def test_jobs_take_turns_in_the_gpus_and_share_the_cores(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
     jobs = replace(search_in(tmp_path), gpus=("GPU-a", "MIG-b"), num_jobs=3)
-    trials = [jobs._begin(jobs._ask(), job) for job in range(3)]
+    trials = [jobs._begin(jobs._ask([]), job) for job in range(3)]
     try:
         started = [psutil.Process(trial.process.pid) for trial in trials]
         gpus = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in started]

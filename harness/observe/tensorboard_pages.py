@@ -97,8 +97,11 @@ def run_settings(run: RunStart) -> dict[str, Setting]:
     groups = [
         run.config[name] for name in ("model", "optimizer", "execution") if name in run.config
     ]
+    built = run.config.get("data", {}).get("build", {})
     return {
         **{name: _setting(value) for group in groups for name, value in group.items()},
+        **({"ngrams": built["ngrams"]} if "ngrams" in built else {}),
+        "num_tokens": run.dataset.num_tokens,
         **{name: choice.value for name, choice in run.choices.items()},
         "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,

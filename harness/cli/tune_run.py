@@ -26,7 +26,7 @@ from harness.reading import read_json
 from harness.run_folder import claim
 from harness.tune.report import described, outcome, write_best, write_hparams
 from harness.tune.search import Search
-from harness.tune.space import Parameter, first_values, parameters, settings_of
+from harness.tune.space import first_values, parameters, settings_of
 from harness.tune.study import STUDY_FILE_NAME, Study, Trial, storage_errors
 from harness.tune.trial import TrialProcess
 
@@ -86,7 +86,7 @@ def run_tune(config: TuneConfig, console: Console) -> int:
             interrupted = True
 
         # 3. The report.
-        _report(config, study, searched, folder, console)
+        _report(config, study, folder, console)
         if interrupted:
             again = f"--tune-dir {shlex.quote(str(folder))} --resume"
             left = config.trials - len(study.trials)
@@ -219,13 +219,7 @@ def _tell(trial: Trial, config: TuneConfig, console: Console) -> None:
     console.out(printable(text, one_line=True))
 
 
-def _report(
-    config: TuneConfig,
-    study: Study,
-    searched: Mapping[str, Parameter],
-    folder: Path,
-    console: Console,
-) -> None:
+def _report(config: TuneConfig, study: Study, folder: Path, console: Console) -> None:
     """Prints the best trial, and writes its settings and the event files."""
     trials, best = study.trials, study.best
     if best is None:
@@ -247,6 +241,6 @@ def _report(
     if trials:
         place = folder / TENSORBOARD_FOLDER_NAME
         shutil.rmtree(place, ignore_errors=True)  # of the search before it was resumed
-        write_hparams(trials, searched, place)
+        write_hparams(trials, place)
         command = as_command(f"tensorboard {shlex.quote(str(place))}")
         console.out(printable(f"trials         {command}"))

@@ -1,23 +1,20 @@
 """A run's curves, settings and network for TensorBoard."""
 
 import contextlib
-import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
+from harness.observe.event_file import EventFile, drop_events_after
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import records
-from harness.observe.tensorboard_pages import histograms, session_end, write_run_pages
+from harness.observe.run_files import EVENT_FILES
+from harness.observe.tensorboard_pages import write_histograms, write_run_pages, write_session_end
 from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
 
 RECENT_WINDOWS = 50
 """`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
-
-FLUSH_SECONDS = 2.0
 
 
 class TensorBoardObserver(Observer):
@@ -28,32 +25,19 @@ class TensorBoardObserver(Observer):
     Graphs with the network's layers; HParams with a row for the run; Histograms.
 
     The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
-
-    Flushed at evaluations, inspections, checkpoints and the end, and at the first window
-    `FLUSH_SECONDS` after the last flush.
+    Each record is flushed.
 
     Raises:
-        OSError: naming the file, when it cannot be written.
+        OSError: naming the folder or the file, when it cannot be written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        clock: Callable[[], float] = time.time,
-        flush_clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         """Args:
         folder: belongs to the run alone.
-        clock: seconds since the epoch.
-        flush_clock: seconds, rising.
         """
         self._folder = folder
-        self._clock = clock
-        self._flush_clock = flush_clock
         self._file: EventFile  # from `on_start` on
         self._closing = contextlib.ExitStack()
-        self._flushed_at = 0.0
         self._start_step = 0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._skipped_steps = 0
@@ -63,15 +47,14 @@ class TensorBoardObserver(Observer):
     def on_start(self, run: RunStart) -> None:
         self._start_step = run.start_step
         if run.start_step > 0:
-            last_time = drop_events_after(self._folder, run.start_step)
+            drop_events_after(self._folder, run.start_step)
             self._take_up(run)
         else:
-            last_time = -1.0
-            drop_all_events(self._folder)
-        file = EventFile(self._folder, last_time=last_time, clock=self._clock)
-        self._file = self._closing.enter_context(contextlib.closing(file))
-        write_run_pages(file, run)
-        self._flush()
+            for path in self._folder.glob(EVENT_FILES):
+                path.unlink()
+        self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
+        with self._file.at(run.start_step):
+            write_run_pages(run)
 
     def _take_up(self, run: RunStart) -> None:
         """What was before a resume, so that no curve begins anew."""
@@ -100,8 +83,6 @@ class TensorBoardObserver(Observer):
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.scalars(window.step, values)
-        if self._flush_clock() - self._flushed_at >= FLUSH_SECONDS:
-            self._flush()
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
@@ -110,27 +91,17 @@ class TensorBoardObserver(Observer):
             return
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
-        if evaluation.step <= self._start_step:
-            return
-        self._file.scalars(evaluation.step, self._evaluated)
-        self._flush()
+        if evaluation.step > self._start_step:
+            self._file.scalars(evaluation.step, self._evaluated)
 
     def on_inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
         self._file.scalars(inspection.step, values)
-        for prefix, distributions in (
-            ("weights", inspection.weights),
-            ("gradients", inspection.gradients),
-        ):
-            if distributions:
-                self._file.summary(inspection.step, histograms(prefix, distributions))
-        self._flush()
-
-    def on_checkpoint(self, step: int) -> None:
-        """What a resumed run does not repeat is flushed before."""
-        self._flush()
+        with self._file.at(inspection.step):
+            write_histograms("weights", inspection.weights)
+            write_histograms("gradients", inspection.gradients)
 
     def on_end(self, summary: Summary) -> None:
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
@@ -139,15 +110,10 @@ class TensorBoardObserver(Observer):
             values = {"loss": getattr(summary, f"{rows}_loss")}
             values |= getattr(summary, f"{rows}_metrics")
             found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
-            if found != self._evaluated:
+            if found and found != self._evaluated:
                 self._file.scalars(summary.steps, found)
-        done = not (summary.interrupted or summary.diverged)
-        self._file.summary(summary.steps, session_end(done=done))
-        self._flush()
+        with self._file.at(summary.steps):
+            write_session_end(done=not (summary.interrupted or summary.diverged))
 
     def close(self) -> None:
         self._closing.close()
-
-    def _flush(self) -> None:
-        self._file.flush()
-        self._flushed_at = self._flush_clock()

@@ -1,5 +1,9 @@
-"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
+"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms.
 
+The functions that take no folder write to the event file whose `at` is entered.
+"""
+
+import contextlib
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,17 +12,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
-from tensorboard.plugins.custom_scalar import summary as custom_scalar_summary
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram import metadata as histogram_metadata
-from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
-from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.plugins.hparams import api_pb2, summary_v2
+from tensorboard.plugins.hparams import summary as hparams_summary
 
 from harness.files import json_text
 from harness.observe.event_file import EventFile
 from harness.observe.run_files import RESOLVED, resolved_config
 from harness.records import Distribution, LayerInfo, RunStart
 
-CATEGORY = "What the machine does"
 CHARTS = {
     "throughput, examples/s": (r"throughput/examples_per_second$",),
     "data wait, share of the time": (r"throughput/data_wait_fraction$",),
@@ -32,44 +35,25 @@ FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "preci
 marked as differing between runs before the others."""
 
 Setting = bool | int | float | str
-_TYPES = {
-    bool: api_pb2.DATA_TYPE_BOOL,
-    int: api_pb2.DATA_TYPE_FLOAT64,
-    float: api_pb2.DATA_TYPE_FLOAT64,
-    str: api_pb2.DATA_TYPE_STRING,
-}
 
 
-def write_run_pages(file: EventFile, run: RunStart) -> None:
-    """Writes the pages of a run that starts now.
-
-    Raises:
-        OSError: naming the file, when it cannot be written.
-    """
-    settings = run_settings(run)
+def write_run_pages(run: RunStart) -> None:
+    """Writes the pages of a run that starts now."""
     config = resolved_config(run)
-    environment = config.pop(RESOLVED)
-    folder = Path(run.run_dir)
-    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
-    for page in (
-        _layout(),
-        _text("run/settings", config),
-        _text("run/environment", environment),
-        _experiment(run, settings),
-        summary_v2.hparams_pb(settings, trial_id=name),
-    ):
-        file.summary(run.start_step, page)
-    file.graph(run.start_step, _graph(run.layers))
-
-
-def _layout() -> tf.compat.v1.Summary:
-    """The layout of the Custom Scalars page, the same for every run: TensorBoard shows it once."""
+    for tag, content in (("run/environment", config.pop(RESOLVED)), ("run/settings", config)):
+        text = json_text(content, indent=2)
+        tf.summary.text(tag, textwrap.indent(text, "    "))  # code in Markdown: shown as it is
     charts = [
         layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
         for title, patterns in CHARTS.items()
     ]
-    category = layout_pb2.Category(title=CATEGORY, chart=charts)
-    return custom_scalar_summary.pb(layout_pb2.Layout(category=[category]))
+    category = layout_pb2.Category(title="What the machine does", chart=charts)
+    _write(custom_scalar.pb(layout_pb2.Layout(category=[category])))
+    tf.summary.graph(_graph(run.layers))
+    settings = _settings(run)
+    _write_columns(run, settings)
+    folder = Path(run.run_dir)
+    summary_v2.hparams(settings, trial_id=f"{folder.name} ({folder.parent})")  # the end is cut off
 
 
 def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
@@ -87,18 +71,11 @@ def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
     return graph
 
 
-def _text(tag: str, content: Mapping[str, Any]) -> Any:
-    """JSON on the Text page."""
-    return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
-
-
-def run_settings(run: RunStart) -> dict[str, Setting]:
+def _settings(run: RunStart) -> dict[str, Setting]:
     """The settings of a run's row on the HParams page, every `auto` resolved."""
-    groups = [
-        run.config[name] for name in ("model", "optimizer", "execution") if name in run.config
-    ]
-    return {
-        **{name: _setting(value) for group in groups for name, value in group.items()},
+    groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
+    settings: dict[str, Any] = {
+        **{name: value for group in groups for name, value in group.items()},
         **{name: choice.value for name, choice in run.choices.items()},
         "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,
@@ -106,20 +83,17 @@ def run_settings(run: RunStart) -> dict[str, Setting]:
         "task": run.task.name,
         "dataset": run.dataset.name,
     }
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            settings[name] = " ".join(map(str, value))
+        elif not isinstance(value, Setting):
+            settings[name] = str(value)
+    return settings
 
 
-def _setting(value: Any) -> Setting:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return value if isinstance(value, Setting) else str(value)
-
-
-def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:
-    """The page's columns; it takes the last value of each metric's tag.
-
-    The messages are the plugin's own (tensorboard/plugins/hparams/summary_v2.py). It reads the
-    columns from any one run, and each row from the start and the end of a run's session.
-    """
+def _write_columns(run: RunStart, settings: Mapping[str, Setting]) -> None:
+    """Writes the columns of the HParams page, which it reads from any one run; a metric's value is
+    the last one of its tag."""
     held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
         **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
@@ -127,34 +101,61 @@ def _experiment(run: RunStart, settings: Mapping[str, Setting]) -> Any:
         **{f"{rows}/loss": f"{rows} loss" for rows in held_out},
         "throughput/data_wait_fraction": "data wait",
     }
+    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}  # others are numbers
     # No domains: the page would filter by them and hide runs with other values than this one's.
-    return summary.experiment_pb(
-        hparam_infos=[
-            api_pb2.HParamInfo(name=name, type=_TYPES[type(value)], differs=name in FIRST)
-            for name, value in settings.items()
-        ],
-        metric_infos=[
-            summary_v2.Metric(tag, display_name=shown).as_proto() for tag, shown in metrics.items()
-        ],
-    )
-
-
-def session_end(*, done: bool) -> Any:
-    """The end of a row's run, now: `done`, or failed."""
-    return summary.session_end_pb(api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE)
-
-
-def histograms(prefix: str, distributions: Iterable[Distribution]) -> tf.compat.v1.Summary:
-    """One histogram for each, tagged `PREFIX/NAME`: float64 [bins, 3], as the plugin wants them, of
-    left edge, right edge and count."""
-    page = tf.compat.v1.Summary()
-    # TensorBoard's message, carried over as bytes into TensorFlow's of the same format.
-    described = histogram_metadata.create_summary_metadata(display_name=None, description=None)
-    for distribution in distributions:
-        edges = distribution.edges
-        bins = np.stack([edges[:-1], edges[1:], distribution.counts], axis=1)
-        value = page.value.add(
-            tag=f"{prefix}/{distribution.name}", tensor=tf.make_tensor_proto(bins, tf.float64)
+    columns = [
+        api_pb2.HParamInfo(
+            name=name,
+            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            differs=name in FIRST,
         )
-        value.metadata.MergeFromString(described.SerializeToString())
-    return page
+        for name, value in settings.items()
+    ]
+    shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
+    _write(hparams_summary.experiment_pb(columns, shown))
+
+
+def write_session_end(*, done: bool) -> None:
+    """Marks the run's row of the HParams page as ended now: `done`, or failed."""
+    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    _write(hparams_summary.session_end_pb(status))
+
+
+def write_histograms(prefix: str, distributions: Iterable[Distribution]) -> None:
+    """Writes a histogram tagged `PREFIX/NAME` for each distribution: float64 [bins, 3] of left
+    edge, right edge and count, as `tf.summary.histogram` writes what it has counted itself."""
+    metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
+    for one in distributions:
+        bins = np.stack([one.edges[:-1], one.edges[1:], one.counts], axis=1)
+        tf.summary.write(f"{prefix}/{one.name}", tf.constant(bins, tf.float64), metadata=metadata)
+
+
+def write_hparams_row(
+    folder: Path,
+    settings: Mapping[str, Setting],
+    scalars: Iterable[tuple[int, Mapping[str, float]]],
+    *,
+    done: bool = True,
+) -> None:
+    """Writes one row of an HParams page, named after `folder`: its settings, and values by tag at
+    some steps, of which the page shows each tag's last one.
+
+    TensorBoard makes the columns from the rows, those that differ first.
+
+    Raises:
+        OSError: naming the folder, when it cannot be written to.
+    """
+    with contextlib.suppress(RuntimeError):  # TensorFlow already holds its devices
+        tf.config.set_visible_devices([], "GPU")  # none is needed, and each would take memory
+    with contextlib.closing(EventFile(folder)) as file:
+        with file.at(0):
+            summary_v2.hparams(dict(settings), trial_id=folder.name)
+        for step, values in scalars:
+            file.scalars(step, values)
+        with file.at(0):
+            write_session_end(done=done)
+
+
+def _write(message: Any) -> None:
+    """Writes a `Summary` message of one of TensorBoard's plugins."""
+    tf.summary.experimental.write_raw_pb(message.SerializeToString())

@@ -7,18 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.quiet import quiet_import
-from harness.tune.space import Parameter, Range
 from harness.tune.study import Objective, Trial
 from kernels.files import replacing
-
-METRICS = {
-    "validation/accuracy": "validation accuracy",
-    "validation/loss": "validation loss",
-    "best/objective": "best epoch's objective",
-    "best/epoch": "best epoch",
-    "seconds": "seconds",
-}
-"""Tags, and their names on the HParams page."""
 
 
 def described(values: Mapping[str, Any]) -> str:
@@ -68,29 +58,16 @@ def write_best(path: Path, settings: Mapping[str, Any], *, comment: str) -> None
         beside.write_text(f"# {comment}\n{toml_text(settings)}", encoding="utf-8")
 
 
-def write_hparams(
-    trials: Sequence[Trial],
-    parameters: Mapping[str, Parameter],
-    folder: Path,
-) -> None:
-    """Writes event files into `folder`: a run for each trial, with a curve of each metric over its
-    epochs, and the settings as columns to filter and sort by.
+def write_hparams(trials: Sequence[Trial], folder: Path) -> None:
+    """Writes an event file for each trial, each into its own folder below `folder`: the settings,
+    as columns to filter and sort by, and a curve of each metric over the epochs.
 
     Raises:
-        OSError: when a file cannot be written, naming it.
+        OSError: naming the folder, when it cannot be written to.
     """
     with quiet_import():
-        from tensorboard.plugins.hparams import summary_v2
+        from harness.observe.tensorboard_pages import write_hparams_row
 
-        from harness.observe.hparams import TableRow, write_table
-
-    def domain(parameter: Parameter) -> Any:
-        if not isinstance(parameter, Range):
-            return summary_v2.Discrete(list(parameter))
-        kind = summary_v2.IntInterval if isinstance(parameter.low, int) else summary_v2.RealInterval
-        return kind(parameter.low, parameter.high)
-
-    rows = []
     for trial in trials:
         curves = [
             (step, {f"validation/{name}": value for name, value in epoch.items()})
@@ -99,13 +76,9 @@ def write_hparams(
         last = {"seconds": trial.seconds}
         if trial.value is not None and math.isfinite(trial.value):
             last |= {"best/objective": trial.value, "best/epoch": float(trial.best_epoch or 0)}
-        rows.append(
-            TableRow(
-                name=f"trial_{trial.number:04}",
-                settings=dict(trial.values),
-                scalars=[*curves, (len(trial.epochs), last)],
-                done=trial.status != "failed",
-            )
+        write_hparams_row(
+            folder / f"trial_{trial.number:04}",
+            trial.values,
+            [*curves, (len(trial.epochs), last)],
+            done=trial.status != "failed",
         )
-    domains = {name: domain(parameter) for name, parameter in parameters.items()}
-    write_table(folder, domains=domains, metrics=METRICS, rows=rows)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from harness.observe.tensorboard import TensorBoardObserver
-from harness.observe.tensorboard_pages import CATEGORY, CHARTS, FIRST
+from harness.observe.tensorboard_pages import CHARTS, FIRST
 from harness.records import Choice, Spread
 from tests.harness.observe.samples import LAYERS, choices, epoch, run_start, summary, window
 from tests.harness.observe.tensorboard_app import TensorBoardApp
@@ -41,7 +41,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> TensorBoardApp:
 
 def test_the_layout_opens_on_the_four_charts_once_for_all_runs(app: TensorBoardApp) -> None:
     (category,) = app.get("custom_scalars/layout")["category"]
-    assert category["title"] == CATEGORY
+    assert category["title"] == "What the machine does"
     assert not category.get("closed", False)
     assert [chart["title"] for chart in category["chart"]] == list(CHARTS)
     drawn = []

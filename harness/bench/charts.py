@@ -74,7 +74,7 @@ def write_hparams(results: Results, folder: Path) -> None:
     The settings are columns to filter and sort by, each `auto` replaced by what it came to.
 
     Raises:
-        OSError: naming the folder, when it cannot be written to.
+        OSError: naming the file, when it cannot be written.
     """
     with quiet_import():  # here: TensorFlow takes memory that the cells should have had
         from harness.observe.tensorboard_pages import write_hparams_row

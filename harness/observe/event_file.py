@@ -1,17 +1,19 @@
-"""TensorBoard's event files: written through `tf.summary`, and cut back when a run is resumed."""
+"""TensorBoard's event files: TFRecord files of `Event` messages."""
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.compat.proto.event_pb2 import Event
 
 from harness.observe.run_files import EVENT_FILES
 from harness.reading import damage, opened
-from kernels.files import reached_by, replacing
+from kernels.files import opened_folder, reached_by, replacing
 
 
 @contextlib.contextmanager
@@ -34,42 +36,51 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 class EventFile:
-    """A new event file in `folder`, which is created if it is missing.
+    """A new event file in `folder`, which is created if it is missing. Every record is flushed.
+
+    `tf.summary` ignores a write that fails if the next flush succeeds, and the file ends there for
+    its readers. `TFRecordWriter` reports each one.
 
     Raises:
-        OSError: from any method, naming the folder, when the file cannot be written.
+        OSError: from any method, naming the file, when it cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._writer = tf.summary.create_file_writer(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / EVENT_FILES.replace("*", f"{time.time_ns()}.v2")
+        with opened_folder(folder) as place, os_errors(self.path):
+            self._writer = tf.io.TFRecordWriter(str(reached_by(place) / self.path.name))
+        self._add(Event(file_version="brain.Event:2"))
 
-    @contextlib.contextmanager
-    def at(self, step: int) -> Iterator[None]:
-        """A context in which `tf.summary` writes to the file at `step`; flushed at its end."""
-        with os_errors(self._folder), self._writer.as_default(step):
-            yield
+    def write(self, step: int, *summaries: Any) -> None:
+        """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
+        event = Event(step=step)
+        for summary in summaries:
+            event.summary.MergeFromString(summary.SerializeToString())
+        self._add(event)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one value for each tag at `step`, all in one record: a call of
-        `tf.summary.scalar` takes 0.2 ms, a record of twelve values 0.3 ms."""
-        messages = (scalar_pb(tag, value).SerializeToString() for tag, value in values.items())
-        with self.at(step):
-            tf.summary.experimental.write_raw_pb(b"".join(messages))  # joined, they are one message
+    def graph(self, step: int, graph: "tf.compat.v1.GraphDef") -> None:
+        """Writes the graph of TensorBoard's Graphs page, which shows the last one of a run."""
+        self._add(Event(step=step, graph_def=graph.SerializeToString()))
 
     def close(self) -> None:
         """Closes the file; nothing can be written afterwards."""
-        with os_errors(self._folder):
+        with os_errors(self.path):
             self._writer.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with os_errors(self.path):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
 
 
 def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
-    TensorBoard would otherwise draw the steps that a resumed run repeats twice. The run's HParams
-    are removed too, as TensorBoard shows the first. Each file is replaced whole or stays as it was.
+    TensorBoard would otherwise draw the steps that a resumed run repeats twice. The records of a
+    run's start and end, which hold its HParams, are removed too: the resumed run writes its own, and
+    TensorBoard shows the first. Each file is replaced whole or stays as it was.
 
     Raises:
         InputError: when a file is no event file.
@@ -90,7 +101,7 @@ def drop_events_after(folder: Path, step: int) -> None:
             records = tf.data.TFRecordDataset(str(reached_by(file.fileno())))
             for record in records.as_numpy_iterator():
                 with damage(path, what="an event file of TensorBoard", remedy=remedy):
-                    event = tf.compat.v1.Event.FromString(record)
+                    event = Event.FromString(record)
                 is_hparams = any(v.tag.startswith("_hparams_/") for v in event.summary.value)
                 if event.step <= step and not is_hparams:
                     writer.write(record)

@@ -10,7 +10,7 @@ from harness.observe.event_file import EventFile, drop_events_after
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import records
 from harness.observe.run_files import EVENT_FILES
-from harness.observe.tensorboard_pages import write_histograms, write_run_pages, write_session_end
+from harness.observe.tensorboard_pages import graph, histogram, run_pages, scalars, session_end
 from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
 
 RECENT_WINDOWS = 50
@@ -25,10 +25,9 @@ class TensorBoardObserver(Observer):
     Graphs with the network's layers; HParams with a row for the run; Histograms.
 
     The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
-    Each record is flushed.
 
     Raises:
-        OSError: naming the folder or the file, when it cannot be written.
+        OSError: naming the file, when it cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,8 +52,8 @@ class TensorBoardObserver(Observer):
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
         self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
-        with self._file.at(run.start_step):
-            write_run_pages(run)
+        self._file.write(run.start_step, *run_pages(run))
+        self._file.graph(run.start_step, graph(run.layers))
 
     def _take_up(self, run: RunStart) -> None:
         """What was before a resume, so that no curve begins anew."""
@@ -82,7 +81,7 @@ class TensorBoardObserver(Observer):
             self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
-        self._file.scalars(window.step, values)
+        self._file.write(window.step, *scalars(values))
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
@@ -92,28 +91,30 @@ class TensorBoardObserver(Observer):
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
         if evaluation.step > self._start_step:
-            self._file.scalars(evaluation.step, self._evaluated)
+            self._file.write(evaluation.step, *scalars(self._evaluated))
 
     def on_inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
-        self._file.scalars(inspection.step, values)
-        with self._file.at(inspection.step):
-            write_histograms("weights", inspection.weights)
-            write_histograms("gradients", inspection.gradients)
+        histograms = [
+            *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
+            *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
+        ]
+        self._file.write(inspection.step, *scalars(values), *histograms)
 
     def on_end(self, summary: Summary) -> None:
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
         as ended."""
+        new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = {"loss": getattr(summary, f"{rows}_loss")}
             values |= getattr(summary, f"{rows}_metrics")
             found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
-            if found and found != self._evaluated:
-                self._file.scalars(summary.steps, found)
-        with self._file.at(summary.steps):
-            write_session_end(done=not (summary.interrupted or summary.diverged))
+            if found != self._evaluated:
+                new |= found
+        done = not (summary.interrupted or summary.diverged)
+        self._file.write(summary.steps, *scalars(new), session_end(done=done))
 
     def close(self) -> None:
         self._closing.close()

@@ -1,7 +1,4 @@
-"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms.
-
-The functions that take no folder write to the event file whose `at` is entered.
-"""
+"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
 import contextlib
 import textwrap
@@ -11,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, summary_v2
 from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.files import json_text
 from harness.observe.event_file import EventFile
@@ -37,38 +38,44 @@ marked as differing between runs before the others."""
 Setting = bool | int | float | str
 
 
-def write_run_pages(run: RunStart) -> None:
-    """Writes the pages of a run that starts now."""
+def run_pages(run: RunStart) -> list[Summary]:
+    """The pages of a run that starts now, but for the graph."""
     config = resolved_config(run)
-    for tag, content in (("run/environment", config.pop(RESOLVED)), ("run/settings", config)):
-        text = json_text(content, indent=2)
-        tf.summary.text(tag, textwrap.indent(text, "    "))  # code in Markdown: shown as it is
+    environment = config.pop(RESOLVED)
     charts = [
         layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
         for title, patterns in CHARTS.items()
     ]
     category = layout_pb2.Category(title="What the machine does", chart=charts)
-    _write(custom_scalar.pb(layout_pb2.Layout(category=[category])))
-    tf.summary.graph(_graph(run.layers))
-    settings = _settings(run)
-    _write_columns(run, settings)
-    folder = Path(run.run_dir)
-    summary_v2.hparams(settings, trial_id=f"{folder.name} ({folder.parent})")  # the end is cut off
+    settings, folder = _settings(run), Path(run.run_dir)
+    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
+    return [
+        custom_scalar.pb(layout_pb2.Layout(category=[category])),
+        _text("run/settings", config),
+        _text("run/environment", environment),
+        _columns(run, settings),
+        summary_v2.hparams_pb(settings, trial_id=name),
+    ]
 
 
-def _graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
+def _text(tag: str, content: Mapping[str, Any]) -> Summary:
+    """JSON on the Text page."""
+    return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
+
+
+def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
     """The layers as nodes, each with an edge from every layer that it takes its input from.
 
     TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
     """
-    graph = tf.compat.v1.GraphDef()
+    nodes = tf.compat.v1.GraphDef()
     for layer in layers:
-        node = graph.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
+        node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
         node.attr["dtype"].type = tf.as_dtype(layer.dtype).as_datatype_enum
         node.attr["parameters"].i = layer.num_parameters
         shape = tf.TensorShape(layer.output_shape).as_proto()
         node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
-    return graph
+    return nodes
 
 
 def _settings(run: RunStart) -> dict[str, Setting]:
@@ -91,8 +98,8 @@ def _settings(run: RunStart) -> dict[str, Setting]:
     return settings
 
 
-def _write_columns(run: RunStart, settings: Mapping[str, Setting]) -> None:
-    """Writes the columns of the HParams page, which it reads from any one run; a metric's value is
+def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
+    """The columns of the HParams page, which it reads from any one run; a metric's value is
     the last one of its tag."""
     held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
@@ -112,28 +119,34 @@ def _write_columns(run: RunStart, settings: Mapping[str, Setting]) -> None:
         for name, value in settings.items()
     ]
     shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
-    _write(hparams_summary.experiment_pb(columns, shown))
+    return hparams_summary.experiment_pb(columns, shown)
 
 
-def write_session_end(*, done: bool) -> None:
-    """Marks the run's row of the HParams page as ended now: `done`, or failed."""
-    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-    _write(hparams_summary.session_end_pb(status))
+def session_end(*, done: bool) -> Summary:
+    """The end of a row's run on the HParams page, now: `done`, or failed."""
+    return hparams_summary.session_end_pb(
+        api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    )
 
 
-def write_histograms(prefix: str, distributions: Iterable[Distribution]) -> None:
-    """Writes a histogram tagged `PREFIX/NAME` for each distribution: float64 [bins, 3] of left
-    edge, right edge and count, as `tf.summary.histogram` writes what it has counted itself."""
+def scalars(values: Mapping[str, float]) -> list[Summary]:
+    """A point, in float32, of each tag's curve."""
+    return [scalar_pb(tag, value) for tag, value in values.items()]
+
+
+def histogram(tag: str, distribution: Distribution) -> Summary:
+    """A histogram with the bins of `distribution`, which `tf.summary.histogram` would count anew:
+    float64 [bins, 3] of left edge, right edge and count."""
+    edges, counts = distribution.edges, distribution.counts
+    bins = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1), np.float64)
     metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
-    for one in distributions:
-        bins = np.stack([one.edges[:-1], one.edges[1:], one.counts], axis=1)
-        tf.summary.write(f"{prefix}/{one.name}", tf.constant(bins, tf.float64), metadata=metadata)
+    return Summary(value=[Summary.Value(tag=tag, tensor=bins, metadata=metadata)])
 
 
 def write_hparams_row(
     folder: Path,
     settings: Mapping[str, Setting],
-    scalars: Iterable[tuple[int, Mapping[str, float]]],
+    curves: Iterable[tuple[int, Mapping[str, float]]],
     *,
     done: bool = True,
 ) -> None:
@@ -143,19 +156,10 @@ def write_hparams_row(
     TensorBoard makes the columns from the rows, those that differ first.
 
     Raises:
-        OSError: naming the folder, when it cannot be written to.
+        OSError: naming the file, when it cannot be written.
     """
-    with contextlib.suppress(RuntimeError):  # TensorFlow already holds its devices
-        tf.config.set_visible_devices([], "GPU")  # none is needed, and each would take memory
     with contextlib.closing(EventFile(folder)) as file:
-        with file.at(0):
-            summary_v2.hparams(dict(settings), trial_id=folder.name)
-        for step, values in scalars:
-            file.scalars(step, values)
-        with file.at(0):
-            write_session_end(done=done)
-
-
-def _write(message: Any) -> None:
-    """Writes a `Summary` message of one of TensorBoard's plugins."""
-    tf.summary.experimental.write_raw_pb(message.SerializeToString())
+        start = summary_v2.hparams_pb(dict(settings), trial_id=folder.name)
+        file.write(0, start, session_end(done=done))
+        for step, values in curves:
+            file.write(step, *scalars(values))

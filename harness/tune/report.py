@@ -63,7 +63,7 @@ def write_hparams(trials: Sequence[Trial], folder: Path) -> None:
     as columns to filter and sort by, and a curve of each metric over the epochs.
 
     Raises:
-        OSError: naming the folder, when it cannot be written to.
+        OSError: naming the file, when it cannot be written.
     """
     with quiet_import():
         from harness.observe.tensorboard_pages import write_hparams_row

@@ -1,4 +1,4 @@
-"""Event files: which events a resumed run keeps, and what becomes of TensorFlow's errors."""
+"""Event files: which events a resumed run keeps."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from harness.errors import InputError
 from harness.observe.event_file import EventFile, drop_events_after
+from harness.observe.tensorboard_pages import scalars
 
 
 def steps(folder: Path) -> list[int]:
@@ -24,7 +25,7 @@ def test_the_events_after_a_step_are_removed_and_the_next_file_follows(tmp_path:
     for written, last, kept in (((1, 2, 3), 2, [0, 1, 2]), ((3, 4, 5), 4, [0, 1, 2, 0, 3, 4])):
         file = EventFile(tmp_path)
         for step in written:
-            file.scalars(step, {"tag": float(step)})
+            file.write(step, *scalars({"tag": float(step)}))
         drop_events_after(tmp_path, last)
         assert steps(tmp_path) == kept
     EventFile(tmp_path)
@@ -49,10 +50,3 @@ def test_what_is_no_event_file_is_refused_at_once(tmp_path: Path, kind: str) -> 
     else:
         with pytest.raises(InputError, match="Remove it to resume without its records"):
             drop_events_after(tmp_path, 1)
-
-
-def test_what_fails_is_an_error_of_the_system_about_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError) as caught:
-        EventFile(tmp_path / "file" / "below")
-    assert caught.value.filename == str(tmp_path / "file" / "below")

@@ -202,7 +202,7 @@ observer.on_start(run_start(Path(sys.argv[1])))
 observer.on_window(window(20))
 observer.on_epoch(epoch(20))
 (path,) = (Path(sys.argv[1]) / "tensorboard").iterdir()
-limit_bytes = path.stat().st_size + 5000
+limit_bytes = path.stat().st_size + 4096
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 try:
     for number in range(100):
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_the_run_and_leaves_a_file_that_can_be_read(tmp_path: P
         cwd=REPOSITORY,
     )
     (path,) = (tmp_path / "tensorboard").iterdir()
-    assert done.stdout == f"[Errno 27] File too large: '{path.parent}'\n"
+    assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
     steps = [step for step, _ in curves(tmp_path)["train/loss"]]
     assert steps == [20 * (n + 1) for n in range(len(steps))]
     assert len(steps) > 1

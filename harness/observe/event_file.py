@@ -79,8 +79,8 @@ def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
     TensorBoard would otherwise draw the steps that a resumed run repeats twice. The records of a
-    run's start and end, which hold its HParams, are removed too: the resumed run writes its own, and
-    TensorBoard shows the first. Each file is replaced whole or stays as it was.
+    run's start and end, which hold its HParams, are removed too: the resumed run writes its own,
+    and TensorBoard shows the first. Each file is replaced whole or stays as it was.
 
     Raises:
         InputError: when a file is no event file.

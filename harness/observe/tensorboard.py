@@ -81,7 +81,7 @@ class TensorBoardObserver(Observer):
             self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
-        self._file.write(window.step, *scalars(values))
+        self._file.write(window.step, scalars(values))
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
@@ -91,7 +91,7 @@ class TensorBoardObserver(Observer):
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
         if evaluation.step > self._start_step:
-            self._file.write(evaluation.step, *scalars(self._evaluated))
+            self._file.write(evaluation.step, scalars(self._evaluated))
 
     def on_inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
@@ -101,7 +101,7 @@ class TensorBoardObserver(Observer):
             *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
             *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
         ]
-        self._file.write(inspection.step, *scalars(values), *histograms)
+        self._file.write(inspection.step, scalars(values), *histograms)
 
     def on_end(self, summary: Summary) -> None:
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
@@ -114,7 +114,7 @@ class TensorBoardObserver(Observer):
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)
-        self._file.write(summary.steps, *scalars(new), session_end(done=done))
+        self._file.write(summary.steps, scalars(new), session_end(done=done))
 
     def close(self) -> None:
         self._closing.close()

@@ -14,7 +14,7 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, summary_v2
 from tensorboard.plugins.hparams import summary as hparams_summary
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
@@ -34,6 +34,8 @@ CHARTS = {
 FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
 """Settings that are columns by default: the HParams page shows five, and sorts those that are
 marked as differing between runs before the others."""
+
+_SCALAR = scalar_metadata.create_summary_metadata(display_name=None, description=None)
 
 Setting = bool | int | float | str
 
@@ -129,9 +131,15 @@ def session_end(*, done: bool) -> Summary:
     )
 
 
-def scalars(values: Mapping[str, float]) -> list[Summary]:
-    """A point, in float32, of each tag's curve."""
-    return [scalar_pb(tag, value) for tag, value in values.items()]
+def scalars(values: Mapping[str, float]) -> Summary:
+    """A point, in float32, of each tag's curve; TensorBoard's `scalar_pb` takes 10 us for each."""
+    point = {"dtype": "DT_FLOAT", "tensor_shape": {}}
+    return Summary(
+        value=[
+            Summary.Value(tag=tag, metadata=_SCALAR, tensor={**point, "float_val": [value]})
+            for tag, value in values.items()
+        ]
+    )
 
 
 def histogram(tag: str, distribution: Distribution) -> Summary:
@@ -162,4 +170,4 @@ def write_hparams_row(
         start = summary_v2.hparams_pb(dict(settings), trial_id=folder.name)
         file.write(0, start, session_end(done=done))
         for step, values in curves:
-            file.write(step, *scalars(values))
+            file.write(step, scalars(values))

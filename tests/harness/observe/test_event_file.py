@@ -25,7 +25,7 @@ def test_the_events_after_a_step_are_removed_and_the_next_file_follows(tmp_path:
     for written, last, kept in (((1, 2, 3), 2, [0, 1, 2]), ((3, 4, 5), 4, [0, 1, 2, 0, 3, 4])):
         file = EventFile(tmp_path)
         for step in written:
-            file.write(step, *scalars({"tag": float(step)}))
+            file.write(step, scalars({"tag": float(step)}))
         drop_events_after(tmp_path, last)
         assert steps(tmp_path) == kept
     EventFile(tmp_path)

@@ -6,15 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.context import RequestContext
-from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
-from tensorboard.plugins.hparams.backend_context import Context
 
 from harness.tune.report import described, outcome, write_best, write_hparams
 from harness.tune.study import Trial
+from tests.harness.observe.tensorboard_app import TensorBoardApp
 
 
 def trial(number: int, **changes: Any) -> Trial:
@@ -65,25 +60,11 @@ def test_a_line_for_a_trial(changes: dict[str, Any], line: str) -> None:
 def test_every_trial_is_a_row(tmp_path: Path) -> None:
     lost = {"status": "failed", "epochs": [], "best_epoch": None, "value": None}
     write_hparams([trial(1), trial(2, status="pruned"), trial(3, **lost)], tmp_path)
-    multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 10, "hparams": 10})
-    multiplexer.AddRunsFromDirectory(str(tmp_path))
-    multiplexer.Reload()
-    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
-    context = Context(TBContext(data_provider=provider, logdir=str(tmp_path)))
-    request = RequestContext()
-    experiment = get_experiment.Handler(request, context, "", api_pb2.GetExperimentRequest()).run()
-    assert {h.name: h.differs for h in experiment.hparam_infos} == {
-        "learning_rate": True,
-        "width": True,
-        "ngrams": False,
-    }
-    both = [api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE]
-    asked = api_pb2.ListSessionGroupsRequest(slice_size=10, allowed_statuses=both)
-    groups = list_session_groups.Handler(request, context, "", asked).run().session_groups
-    found = {
-        int(group.hparams["width"].number_value): {m.name.tag: m.value for m in group.metric_values}
-        for group in groups
-    }
+    board = TensorBoardApp(tmp_path)
+    experiment, rows = board.hparams("STATUS_SUCCESS", "STATUS_FAILURE")
+    columns = {info["name"]: info.get("differs", False) for info in experiment["hparamInfos"]}
+    assert columns == {"learning_rate": True, "width": True, "ngrams": False}
+    found = {row["hparams"]["width"]: row["metrics"] for row in rows}
     assert set(found) == {8, 16, 24}
     assert found[8] == {
         "validation/accuracy": 0.75,
@@ -93,5 +74,5 @@ def test_every_trial_is_a_row(tmp_path: Path) -> None:
         "seconds": 1.5,
     }
     assert found[24] == {"seconds": 1.5}
-    curve = multiplexer.GetAccumulator("trial_0001").Tensors("validation/loss")
-    assert [event.step for event in curve] == [1, 2]
+    curve = board.get("scalars/scalars", run="trial_0001", tag="validation/loss")
+    assert [step for _, step, _ in curve] == [1, 2]

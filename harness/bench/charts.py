@@ -68,55 +68,34 @@ def draw(results: Results, path: Path) -> None:
         FigureCanvasAgg(figure).print_png(beside)
 
 
-METRICS = {
-    "throughput/examples_per_second": "examples/s",
-    "throughput/steps_per_second": "steps/s",
-    "throughput/step_time_ms_p50": "step time, ms, p50",
-    "throughput/step_time_ms_p95": "step time, ms, p95",
-    "throughput/step_time_ms_p99": "step time, ms, p99",
-    "throughput/data_wait_fraction": "data wait",
-    "host/rss_bytes": "peak memory, bytes",
-    "compile_seconds": "compilation, s",
-}
-"""Tags, and their names on the HParams page."""
-
-
 def write_hparams(results: Results, folder: Path) -> None:
-    """Writes event files into `folder`: the experiment's, and one run for each measured cell; none
-    where no cell was measured.
+    """Writes an event file for each measured cell, each into its own folder below `folder`.
 
     The settings are columns to filter and sort by, each `auto` replaced by what it came to.
 
     Raises:
-        OSError: when a file cannot be written, naming it.
+        OSError: naming the file, when it cannot be written.
     """
     with quiet_import():  # here: TensorFlow takes memory that the cells should have had
-        from tensorboard.plugins.hparams import summary_v2
+        from harness.observe.tensorboard_pages import write_hparams_row
 
-        from harness.observe.hparams import TableRow, write_table
-
-    summaries = [summarize(cell, results.rows) for cell in results.cells]
-    measured = [(s, s.figures) for s in summaries if s.figures is not None]
-    if not measured:
-        return
-    domains = {axis: summary_v2.Discrete({_setting(s, axis) for s, _ in measured}) for axis in AXES}
-    rows = []
-    for summary, figures in measured:
+    for cell in results.cells:
+        summary = summarize(cell, results.rows)
+        if (figures := summary.figures) is None:
+            continue
         name = "-".join(str(getattr(summary.cell, axis)) for axis in AXES)
         settings = {axis: _setting(summary, axis) for axis in AXES}
-        values = (
-            figures.examples_per_second.median,
-            figures.steps_per_second.median,
-            figures.step_time_ms_p50,
-            figures.step_time_ms_p95,
-            figures.step_time_ms_p99,
-            figures.data_wait_fraction,
-            float(summary.peak_rss_bytes),
-            summary.compile_seconds,
-        )
-        scalars = dict(zip(METRICS, values, strict=True))
-        rows.append(TableRow(name=name, settings=settings, scalars=[(0, scalars)]))
-    write_table(folder, domains=domains, metrics=METRICS, rows=rows)
+        scalars = {
+            "throughput/examples_per_second": figures.examples_per_second.median,
+            "throughput/steps_per_second": figures.steps_per_second.median,
+            "throughput/step_time_ms_p50": figures.step_time_ms_p50,
+            "throughput/step_time_ms_p95": figures.step_time_ms_p95,
+            "throughput/step_time_ms_p99": figures.step_time_ms_p99,
+            "throughput/data_wait_fraction": figures.data_wait_fraction,
+            "host/rss_bytes": summary.peak_rss_bytes,
+            "compile_seconds": summary.compile_seconds,
+        }
+        write_hparams_row(folder / name, settings, [(0, scalars)])
 
 
 def _setting(summary: Row, axis: str) -> int | str:

@@ -4,15 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-from tensorboard.context import RequestContext
-from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups
-from tensorboard.plugins.hparams.backend_context import Context
 
-from harness.bench.charts import METRICS, draw, write_hparams
+from harness.bench.charts import draw, write_hparams
 from tests.harness.bench.samples import CELL, results, row
+from tests.harness.observe.tensorboard_app import TensorBoardApp
 
 LARGE = dataclasses.replace(CELL, batch_size=4096)
 NATIVE = dataclasses.replace(CELL, implementation="native")
@@ -40,33 +35,18 @@ def test_every_measured_cell_is_a_run_with_its_figures(tmp_path: Path) -> None:
     sweep = results(row(CELL, 0, 1e5), row(CELL, 1, 2e5), row(native, 0, 3e5))
     write_hparams(dataclasses.replace(sweep, rows=(*sweep.rows, row(too_large, 0, None))), tmp_path)
 
-    multiplexer = EventMultiplexer(tensor_size_guidance={"scalars": 10, "hparams": 10})
-    multiplexer.AddRunsFromDirectory(str(tmp_path))
-    multiplexer.Reload()
-    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
-    context = Context(TBContext(data_provider=provider, logdir=str(tmp_path)))
-    request = RequestContext()
-    experiment = get_experiment.Handler(request, context, "", api_pb2.GetExperimentRequest()).run()
-    assert {h.name for h in experiment.hparam_infos} == set(dataclasses.asdict(CELL))
-    assert {m.name.tag for m in experiment.metric_infos} == set(METRICS)
-    groups = list_session_groups.Handler(
-        request,
-        context,
-        "",
-        api_pb2.ListSessionGroupsRequest(
-            start_index=0, slice_size=10, allowed_statuses=[api_pb2.STATUS_SUCCESS]
-        ),
-    ).run()
-    rates = {
-        group.hparams["implementation"].string_value: next(
-            m.value for m in group.metric_values if m.name.tag == "throughput/examples_per_second"
-        )
-        for group in groups.session_groups
-    }
+    experiment, cells = TensorBoardApp(tmp_path).hparams("STATUS_SUCCESS")
+    columns = {info["name"]: info.get("differs", False) for info in experiment["hparamInfos"]}
+    assert columns == {name: name == "implementation" for name in dataclasses.asdict(CELL)}
     # What `auto` came to, not `auto`.
+    rates = {
+        cell["hparams"]["implementation"]: cell["metrics"]["throughput/examples_per_second"]
+        for cell in cells
+    }
     assert rates == {"gather": pytest.approx(1.5e5), "native": pytest.approx(3e5)}
-    assert all(g.hparams["steps_per_dispatch"].number_value == 20 for g in groups.session_groups)
-    assert all(g.hparams["batch_size"].number_value == 500 for g in groups.session_groups)
+    for cell in cells:
+        assert (cell["hparams"]["steps_per_dispatch"], cell["hparams"]["batch_size"]) == (20, 500)
+        assert {"throughput/step_time_ms_p99", "host/rss_bytes"} < set(cell["metrics"])
 
 
 def test_without_a_measured_cell_there_is_no_run(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
 
 def test_jobs_take_turns_in_the_gpus_and_share_the_cores(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    trains = {"settings_of": lambda _: "", "gpus": ("GPU-a", "MIG-b")}  # until it is killed
+    trains: dict[str, Any] = {"settings_of": lambda _: "", "gpus": ("GPU-a", "MIG-b")}
     jobs = replace(search_in(tmp_path), num_jobs=3, **trains)
     trials = [jobs._begin(jobs._ask([]), job) for job in range(3)]
     try:

@@ -310,6 +310,8 @@ class State:
             unused: names of weights without a gradient, which Keras's optimizers leave alone: not
                 even weight decay changes them.
         """
+        if not (self._weights or self.tables.all):
+            return  # as Keras, which counts no step then
         # Not the optimizer's property, which divides it where gradients are accumulated.
         iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 

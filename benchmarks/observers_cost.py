@@ -25,6 +25,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 import harness
@@ -62,7 +63,7 @@ def main() -> int:
 
         for way in ("off", "on", "off"):  # compiles, and imports what watching needs
             epochs = max(1, round(arguments.seconds * rate(way, 1, -1) / rows.num_rows))
-        before, load = machine.read(()), machine.load_average()
+        before, load = machine.read(()), psutil.getloadavg()[0]
         rounds = []
         for number in range(arguments.rounds):
             order = ("off", "on") if number % 2 == 0 else ("on", "off")

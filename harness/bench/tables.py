@@ -1,13 +1,12 @@
 """A sweep as a table in the terminal: the repeats of each cell, summed up."""
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from harness.bench.results import AXES, Cell, Results, Row, varying
 from harness.errors import printable
@@ -23,15 +22,12 @@ def summarize(cell: Cell, rows: Sequence[Row]) -> Row:
     good = [row for row in rows if row.figures is not None]
     if not good:
         return rows[0]
-    device_bytes = [r.peak_device_bytes for r in good if r.peak_device_bytes is not None]
-    busy = [r.device_utilization_percent for r in good if r.device_utilization_percent is not None]
     return dataclasses.replace(
         good[0],
         figures=_median([row.figures for row in good]),
         compile_seconds=statistics.median(row.compile_seconds for row in good),
         peak_rss_bytes=max(row.peak_rss_bytes for row in good),
-        peak_device_bytes=max(device_bytes, default=None),
-        device_utilization_percent=statistics.median(busy) if busy else None,
+        peak_device_bytes=max(row.peak_device_bytes or 0 for row in good) or None,
     )
 
 
@@ -62,8 +58,8 @@ def _line(row: Row) -> dict[str, str]:
     """The most important columns first. Percentiles are of a step's time, GB of the peak memory."""
     if (figures := row.figures) is None:
         return {"examples/s": row.status}
-    rate = figures.examples_per_second
-    columns = {
+    rate, device_bytes = figures.examples_per_second, row.peak_device_bytes
+    return {
         "examples/s": f"{rate.median:,.0f}",
         "p20-p80": f"{rate.p20:,.0f}-{rate.p80:,.0f}",
         "steps/s": f"{figures.steps_per_second.median:,.1f}",
@@ -72,32 +68,26 @@ def _line(row: Row) -> dict[str, str]:
         "p99": f"{figures.step_time_ms_p99:.2f}",
         "GB": f"{row.peak_rss_bytes / 1e9:.2f}",
         "compile s": f"{row.compile_seconds:.1f}",
+        **({"GPU GB": f"{device_bytes / 1e9:.2f}"} if device_bytes is not None else {}),
     }
-    if row.peak_device_bytes is not None:
-        columns["GPU GB"] = f"{row.peak_device_bytes / 1e9:.2f}"
-    if row.device_utilization_percent is not None:
-        columns["GPU busy"] = f"{row.device_utilization_percent:.0f} %"
-    return columns
 
 
 def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> None:
     """Prints a line for each cell: the axes on which the cells differ, then as many of its columns
-    as the width has room for, the first at least. No text is cut short."""
+    as the width has room for, the first at least."""
     axes = varying(list(lines))
     headings = list(dict.fromkeys(heading for line in lines.values() for heading in line))
-    unlimited = console.options.update(width=1_000)
-    while True:
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for heading in [axis.replace("_", " ") for axis in axes] + headings:
-            table.add_column(heading, justify="right", no_wrap=True)
-        for cell, line in lines.items():
-            values = [printable(str(getattr(cell, axis)), one_line=True) for axis in axes]
-            table.add_row(*values, *(line.get(heading, "") for heading in headings))
-        table.width = Measurement.get(console, unlimited, table).maximum
-        if table.width <= console.width or len(headings) == 1:
-            console.print(table, soft_wrap=True)
-            return
-        headings.pop()
+    table = [[axis.replace("_", " ") for axis in axes] + headings]
+    for cell, line in lines.items():
+        values = [str(getattr(cell, axis)) for axis in axes]
+        table.append(values + [line.get(heading, "") for heading in headings])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    ends = itertools.accumulate(width + 1 for width in widths)
+    shown = max(len(axes) + 1, sum(end <= console.width + 1 for end in ends))
+    for texts in table:
+        columns = zip(texts[:shown], widths, strict=False)
+        aligned = " ".join(f"{text:>{width}}" for text, width in columns)
+        console.out(printable(aligned, one_line=True))
 
 
 def print_notes(notes: Sequence[str], console: Console) -> None:

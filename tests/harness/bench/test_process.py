@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from harness.bench import process as process_module
-from harness.bench.measure import Side, measure, measure_pair
+from harness.bench.measure import measure, measure_pair
 from harness.bench.process import (
     PROTOCOL_VERSION,
     MeasuredProcess,
+    ProcessEndedError,
+    Side,
 )
 from harness.bench.results import RESULTS_FILE_NAME, read_results
-from harness.child import OWN_CODE, ProcessEndedError
+from harness.child import OWN_CODE
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
@@ -65,7 +67,6 @@ def test_it_says_what_it_is(process: MeasuredProcess) -> None:
     assert Path(ready["code"]) == OWN_CODE
     resolved = ready["resolved"]
     assert (resolved["implementation"], resolved["replicas"]) == ("gather", 1)
-    assert ready["start_seconds"] > 0
 
 
 def test_steps_across_epochs(process: MeasuredProcess) -> None:
@@ -117,11 +118,6 @@ def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.Monk
         started.wait_until_ready()
 
 
-def test_no_checkout(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
-        MeasuredProcess(small(data), code=tmp_path)
-
-
 def test_a_process_ends_with_its_parent(data: Path) -> None:
     program = (
         "import json, os, sys\n"
@@ -159,7 +155,7 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     a = Side(settings=small(data), code=tmp_path, state={"commit": "0123abc"})
     b = Side(settings=small(data, hidden_units=[256, 256]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
-    assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
+    assert len(pair.log_ratios) >= 12
     assert np.median(pair.log_ratios) < -0.2
     assert pair.resolved_a["commit"] == "0123abc"
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"

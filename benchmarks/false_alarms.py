@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import scipy.stats  # noqa: F401 - fails here, not after the first comparison, if it is missing
@@ -24,8 +25,8 @@ import scipy.stats  # noqa: F401 - fails here, not after the first comparison, i
 import harness
 from harness.bench.effects import Effect, log_ratio, paired_effect
 from harness.bench.measure import take_turns
-from harness.bench.process import MeasuredProcess, Turn
-from harness.bench.results import Cell
+from harness.bench.process import MeasuredProcess
+from harness.bench.results import Cell, Windows
 from harness.files import write_json
 from harness.observe import host
 
@@ -38,7 +39,9 @@ class SlowedProcess(MeasuredProcess):
 
     share = 0.0
 
-    def turn(self, *, seconds: float | None = None, steps: int | None = None) -> Turn:
+    def turn(
+        self, *, seconds: float | None = None, steps: int | None = None
+    ) -> tuple[Windows, dict[str, Any]]:
         if not self.share:
             return super().turn(seconds=seconds, steps=steps)
         over = threading.Event()

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.bench.effects import CONFIDENCE, Effect, log_ratio, paired_effect, unpaired_effect
 from harness.bench.results import Cell, Pair, Results, varying
-from harness.bench.tables import print_cells, print_notes
+from harness.bench.show import print_cells, print_notes
 from harness.checks import parse_share
 from harness.errors import InputError, printable
 

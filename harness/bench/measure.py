@@ -1,5 +1,7 @@
 """A process of its own becomes a row; two processes that take turns become a pair."""
 
+import contextlib
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 
-from harness.bench import machine
 from harness.bench.effects import is_steady, num_warm_up
 from harness.bench.process import MeasuredProcess, ProcessEndedError, Side
 from harness.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
@@ -18,6 +20,9 @@ _TURN_SECONDS = 0.05
 dispatch, so it may last longer."""
 _LEAST_TURNS = 12
 """Of each side."""
+_SLEPT_SECONDS = 0.05
+_BUSY_SHARE = 0.05
+"""Share of all cores' time that others used; more is marked."""
 
 
 def measure(
@@ -34,13 +39,13 @@ def measure(
     try:
         with MeasuredProcess(settings) as process:
             resolved = process.wait_until_ready()["resolved"]
-            before = machine.read((process.pid,))
-            turn = process.turn(seconds=seconds, steps=steps)
-            marks = machine.marks(before, machine.read((process.pid,)))
+            before = read_clocks((process.pid,))
+            windows, rest = process.turn(seconds=seconds, steps=steps)
+            marks = marks_between(before, read_clocks((process.pid,)))
     except ProcessEndedError as error:
         return Row(cell=cell, repeat=repeat, status=error.status, note=str(error))
     marks = (*resolved.get("warnings", ()), *marks)
-    if not is_steady(np.array(turn.windows.seconds) / np.array(turn.windows.num_steps)):
+    if not is_steady(np.array(windows.seconds) / np.array(windows.num_steps)):
         marks = (*marks, "not steady: the step time still changes; set a longer --seconds")
     return Row(
         cell=cell,
@@ -48,11 +53,9 @@ def measure(
         status="ok",
         marks=marks,
         resolved=resolved,
-        windows=turn.windows,
-        figures=figures(turn.windows),
-        compile_seconds=turn.compile_seconds,
-        peak_rss_bytes=turn.peak_rss_bytes,
-        peak_device_bytes=turn.peak_device_bytes,
+        windows=windows,
+        figures=figures(windows),
+        **rest,
     )
 
 
@@ -108,7 +111,7 @@ def take_turns(
     batches ahead of its own time. Both are halted before and afterwards.
     """
     pids = (a.pid, b.pid)
-    before, end = machine.read(pids), time.monotonic() + seconds
+    before, end = read_clocks(pids), time.monotonic() + seconds
     rates: dict[MeasuredProcess, list[float]] = {a: [], b: []}
     while len(rates[a]) < _LEAST_TURNS or time.monotonic() < end:
         for process in (a, b, b, a):
@@ -123,7 +126,7 @@ def take_turns(
         log_ratios=tuple(log_ratios.tolist()),
         examples_per_second_a=float(np.median(rates[a][steady])),
         examples_per_second_b=float(np.median(rates[b][steady])),
-        marks=(*resolved_b.get("warnings", ()), *machine.marks(before, machine.read(pids))),
+        marks=(*resolved_b.get("warnings", ()), *marks_between(before, read_clocks(pids))),
         resolved_a=resolved_a,
         resolved_b=resolved_b,
     )
@@ -133,7 +136,37 @@ def _turn(process: MeasuredProcess) -> float:
     """Examples/s of a turn, without its first dispatch if there are others: that one finds the
     caches full of the other side's data, which is noise to the comparison."""
     process.go_on()
-    windows = process.turn(seconds=_TURN_SECONDS).windows
+    windows, _ = process.turn(seconds=_TURN_SECONDS)
     process.stop()
     first = min(1, len(windows.seconds) - 1)
     return sum(windows.examples[first:]) / sum(windows.seconds[first:])
+
+
+Reading = tuple[float, float, float]
+"""Seconds: without and with the time in which the machine slept, and the CPU time of others."""
+
+
+def read_clocks(own: tuple[int, ...]) -> Reading:
+    """Reads the clocks now. `own` has the processes of the measurement besides this one."""
+    cpu = psutil.cpu_times()
+    # user and nice already include the time of guests (proc(5)); others' machines count (steal).
+    others = sum(cpu)
+    others -= sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    for pid in (os.getpid(), *own):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended, and its row says so
+            others -= sum(psutil.Process(pid).cpu_times()[:2])
+    # CLOCK_MONOTONIC stops while Linux sleeps, CLOCK_BOOTTIME does not: clock_gettime(2).
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.monotonic(), time.clock_gettime(boot), others
+
+
+def marks_between(before: Reading, after: Reading) -> tuple[str, ...]:
+    """What happened between two readings that makes figures doubtful, with the evidence."""
+    awake, passed, others = (now - then for then, now in zip(before, after, strict=True))
+    cores = psutil.cpu_count() or 1
+    found = []
+    if passed - awake > _SLEPT_SECONDS:
+        found.append(f"the machine slept for {passed - awake:.1f} s")
+    if others / awake > _BUSY_SHARE * cores:
+        found.append(f"busy: others used {others / awake:.1f} of {cores} cores")
+    return tuple(found)

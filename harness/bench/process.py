@@ -43,17 +43,6 @@ class ProcessEndedError(Exception):
         self.status: Literal["out of memory", "failed"] = status
 
 
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """The result of one request to train."""
-
-    windows: Windows
-    compile_seconds: float
-    """Since the process started."""
-    peak_rss_bytes: int
-    peak_device_bytes: int | None
-
-
 class MeasuredProcess:
     """A process that trains in turns. A context manager that kills it at the end.
 
@@ -92,15 +81,22 @@ class MeasuredProcess:
             assert Path(self._ready["code"]) == self._code.resolve(), self._ready
         return self._ready
 
-    def turn(self, *, seconds: float | None = None, steps: int | None = None) -> Turn:
-        """Lets it train for a time or a number of steps, in whole dispatches, and at least one."""
+    def turn(
+        self, *, seconds: float | None = None, steps: int | None = None
+    ) -> tuple[Windows, dict[str, Any]]:
+        """Lets it train for a time or a number of steps, in whole dispatches, and at least one.
+
+        Returns:
+            The windows, and since its start `compile_seconds`, `peak_rss_bytes` and
+            `peak_device_bytes`, as a `Row` has them.
+        """
         self.wait_until_ready()
         self._send({"seconds": seconds, "steps": steps})
         windows: list[dict[str, Any]] = []
         while (message := self._receive()).pop("kind") == "window":
             windows.append(message)
         columns = {name: tuple(window[name] for window in windows) for name in windows[0]}
-        return Turn(windows=Windows(**columns), **message)
+        return Windows(**columns), message
 
     def stop(self) -> None:
         """Halts all its threads, so that it prepares nothing while another has its turn."""

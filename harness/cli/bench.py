@@ -291,22 +291,21 @@ def settings_of(
 
 def _report(config: BenchConfig, results: Results, folder: Path, console: Console) -> int:
     """Prints the tables, writes the plot and the event files, and returns the exit code."""
-    from harness.bench import charts, sweep
+    from harness.bench import show, sweep
     from harness.bench.compare import compare_pairs, judge, print_comparison
-    from harness.bench.tables import print_table
 
     code = 0
     if results.rows:
-        print_table(results, console)
+        show.print_table(results, console)
         code = 1 if any(row.status == "failed" for row in results.rows) else 0
         if config.plot == "on":
             plot = folder / sweep.PLOT_FILE_NAME
-            charts.draw(results, plot)
+            show.draw(results, plot)
             console.out(printable(f"plot           {plot}"))
         if config.tensorboard == "on":
             place = folder / sweep.TENSORBOARD_FOLDER_NAME
             shutil.rmtree(place, ignore_errors=True)  # of the sweep before it was resumed
-            charts.write_hparams(results, place)
+            show.write_hparams(results, place)
             command = as_command(f"tensorboard {shlex.quote(str(place))}")
             console.out(printable(f"cells          {command}"))
     comparison = compare_pairs(results.pairs)

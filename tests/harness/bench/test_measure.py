@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from harness.bench import machine
+from harness.bench.measure import Reading, marks_between, read_clocks
 
 START = (100.0, 150.0, 1000.0)
 CORES = psutil.cpu_count()
@@ -25,19 +25,19 @@ CORES = psutil.cpu_count()
         ((110.0, 160.001, 1000.1), ()),  # nothing worth a word
     ],
 )
-def test_marks(after: machine.Reading, expected: tuple[str, ...]) -> None:
-    assert machine.marks(START, after) == expected
+def test_marks(after: Reading, expected: tuple[str, ...]) -> None:
+    assert marks_between(START, after) == expected
 
 
 def test_a_busy_process_of_others_is_seen_and_one_of_ours_is_not() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
         try:
             time.sleep(0.1)
-            before, ours = machine.read(()), machine.read((spinning.pid,))
+            before, ours = read_clocks(()), read_clocks((spinning.pid,))
             time.sleep(0.5)
-            marks = machine.marks(before, machine.read(()))
-            after = machine.read((spinning.pid,))
+            marks = marks_between(before, read_clocks(()))
+            after = read_clocks((spinning.pid,))
         finally:
             spinning.kill()
     assert any(mark.startswith("busy: others used") for mark in marks)
-    assert after[2] - ours[2] < machine.read(())[2] - before[2]
+    assert after[2] - ours[2] < read_clocks(())[2] - before[2]

@@ -83,7 +83,8 @@ def unpaired_effect(
         error=math.sqrt(sum(parts)),
         freedom=sum(parts) ** 2 / weights if weights else 1.0,
         confidence=confidence,
-        nums=(len(a), len(b)),
+        num_a=len(a),
+        num_b=len(b),
     )
 
 
@@ -104,12 +105,13 @@ def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE
         error=math.sqrt(squares / (len(kept) * (len(kept) - 1))),
         freedom=len(kept) - 1,
         confidence=confidence,
-        nums=(len(values), len(values)),
+        num_a=len(values),
+        num_b=len(values),
     )
 
 
 def _effect(
-    centre: float, *, error: float, freedom: float, confidence: float, nums: tuple[int, int]
+    centre: float, *, error: float, freedom: float, confidence: float, **nums: int
 ) -> Effect:
     """Student's t interval around `centre`; all of it logarithms."""
     from scipy import stats
@@ -123,6 +125,5 @@ def _effect(
         high=high,
         # Bloom, "Minimum detectable effects", Evaluation Review 19, 1995.
         detectable=-math.expm1(-reach - float(stats.t.ppf(_POWER, freedom)) * error),
-        num_a=nums[0],
-        num_b=nums[1],
+        **nums,
     )

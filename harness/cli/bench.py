@@ -30,8 +30,7 @@ from harness.bench.results import (
 from harness.checks import parse_share, require, require_count, require_even_shares
 from harness.child import OWN_CODE
 from harness.cli.train import ExperimentConfig, TrainConfig, check_folder
-from harness.data.options import DataConfig
-from harness.decoding import changed, flattened, from_mapping
+from harness.decoding import changed, from_mapping
 from harness.errors import InputError, as_command, printable
 from harness.interrupt import EXIT_INTERRUPTED
 from harness.settings import Precision, Settings, TableOptimizer
@@ -269,24 +268,18 @@ def settings_of(
     """The settings of `TrainConfig` that the process of a cell trains with, by their bare names,
     without those at their default, so that older versions understand them. Raises InputError when
     `over`, which overrides all others, holds an unknown setting or a wrong value."""
-    execution: dict[str, Any] = vars(cell) | {
-        axis: int(asked)
-        for axis in ("replicas", "steps_per_dispatch")
-        if (asked := getattr(cell, axis)) != "auto"
-    }
-    asked = TrainConfig(
+    names: dict[str, Any] = {
         # The folder holds the rows as they were loaded; `unique` says whether to keep them so.
-        data=DataConfig(data=str(data.absolute()), unique=config.data.unique),
-        model=config.model,
-        optimizer=config.optimizer,
-        execution=Settings(
-            **execution, seed=config.grid.seed, table_optimizer=config.grid.table_optimizer
-        ),
-    )
-    if over:
-        names = flattened(asdict(asked)) | dict(over)
-        asked = from_mapping(TrainConfig, names, where="the settings to compare with")
-    return changed(asked)
+        "data": str(data.absolute()),
+        "unique": config.data.unique,
+        **asdict(config.model),
+        **asdict(config.optimizer),
+        **{axis: int(v) if str(v).isdigit() else v for axis, v in vars(cell).items()},
+        "seed": config.grid.seed,
+        "table_optimizer": config.grid.table_optimizer,
+        **(over or {}),
+    }
+    return changed(from_mapping(TrainConfig, names, where="the settings to compare with"))
 
 
 def _report(config: BenchConfig, results: Results, folder: Path, console: Console) -> int:

@@ -17,6 +17,7 @@ from harness.bench.process import code_state
 from harness.bench.results import AXES, RESULTS_FILE_NAME, Cell, Provenance, Results, read_results
 from harness.child import OWN_CODE
 from harness.data.sources import Dataset
+from harness.decoding import flattened
 from harness.errors import InputError
 from harness.files import json_text
 from harness.observe import host, nvml
@@ -24,10 +25,9 @@ from harness.run_folder import claim
 
 PLOT_FILE_NAME = "throughput.png"
 TENSORBOARD_FOLDER_NAME = "tensorboard"
-_MAY_DIFFER = frozenset(
-    {"resume", "overwrite", "bench_dir", "plot", "tensorboard", "repeats", "gate"}
-)
-"""Settings that a sweep may be resumed with whatever it began with."""
+_MAY_DIFFER = {"resume", "overwrite", "bench_dir", "plot", "tensorboard", "repeats", "dirty"}
+_MAY_DIFFER |= {"fail_if_slower", "fail_if_inconclusive", "started"}
+"""What a sweep may be resumed with, whatever it began with."""
 
 
 def cells(grid: Mapping[str, Any], *, rows: int) -> tuple[Cell, ...]:
@@ -87,19 +87,17 @@ def begin(folder: Path, dataset: Dataset, config: Mapping[str, Any], *, resume: 
         shutil.rmtree(folder / TENSORBOARD_FOLDER_NAME, ignore_errors=True)
         return now
     before = read_results(folder / RESULTS_FILE_NAME)
-    differing = sorted(n for n in config.keys() - _MAY_DIFFER if before.config.get(n) != config[n])
-    if differing:
+    were, are = (flattened(r.config) | vars(r.provenance) for r in (before, now))
+    changes = [
+        f"{name} was {were.get(name)} and is now {value}"
+        for name, value in are.items()
+        if name not in _MAY_DIFFER and were.get(name) != value
+    ]
+    if changes:
         raise InputError(
-            f"the sweep cannot be resumed with other settings: [{'], ['.join(differing)}] differ; "
-            "give the settings that it began with, or another --bench-dir"
+            f"the sweep in {folder} cannot be resumed: {'; '.join(changes)}; give the settings it "
+            "began with, or another --bench-dir"
         )
-    for what in ("host", "gpus", "versions", "commit", "dataset"):
-        was, is_now = getattr(before.provenance, what), getattr(now.provenance, what)
-        if was != is_now:
-            raise InputError(
-                f"{folder} cannot be resumed: its rows have {what} {was}, now it is {is_now}; name "
-                "another --bench-dir"
-            )
     # Repeats what failed for another reason than memory.
     return replace(before, rows=tuple(row for row in before.rows if row.status != "failed"))
 

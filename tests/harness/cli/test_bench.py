@@ -111,8 +111,8 @@ def test_what_lies_in_the_folder(sweep: tuple[Path, str, str]) -> None:
     ("flags", "parts"),
     [
         ([], ["already holds results", "--resume", "--overwrite", "--bench-dir"]),
-        (["--resume", "--steps", "12"], ["other settings", "[steps]"]),
-        (["--resume", "--seed", "3"], ["other settings", "[grid]"]),
+        (["--resume", "--steps", "12"], ["cannot be resumed", "steps was 24 and is now 12"]),
+        (["--resume", "--seed", "3"], ["cannot be resumed", "seed was 0 and is now 3"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
         (["--overwrite", "--batch-size", "100", "100"], ["100 more than once"]),
         (["--overwrite", *IN_TURN, "--against-set", "color=1"], ["color"]),

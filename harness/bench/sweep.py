@@ -106,7 +106,7 @@ def _provenance(dataset: Dataset) -> Provenance:
     return Provenance(
         versions=host.versions(),
         host=host.host(),
-        gpus=_gpus(),
+        gpus=describe_gpus(),
         **code_state(OWN_CODE),
         dataset={
             "name": dataset.name,
@@ -119,7 +119,8 @@ def _provenance(dataset: Dataset) -> Provenance:
     )
 
 
-def _gpus() -> tuple[dict[str, str], ...]:
+def describe_gpus() -> tuple[dict[str, str], ...]:
+    """The name, UUID and driver of each GPU that answers."""
     try:
         with nvml.opened():
             driver = pynvml.nvmlSystemGetDriverVersion()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from harness.checks import check_batch
 from harness.child import end_with_parent
-from harness.cli.compare import require_package
+from harness.cli.bench import require_package
 from harness.cli.train import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured

@@ -17,15 +17,16 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import psutil
 import scipy.stats  # noqa: F401 - fails here, not after the first comparison, if it is missing
 
 import harness
 from harness.bench.effects import Effect, log_ratio, paired_effect
-from harness.bench.machine import load_average
 from harness.bench.measure import take_turns
-from harness.bench.process import MeasuredProcess, Turn
-from harness.bench.results import Cell
+from harness.bench.process import MeasuredProcess
+from harness.bench.results import Cell, Windows
 from harness.files import write_json
 from harness.observe import host
 
@@ -38,7 +39,9 @@ class SlowedProcess(MeasuredProcess):
 
     share = 0.0
 
-    def turn(self, *, seconds: float | None = None, steps: int | None = None) -> Turn:
+    def turn(
+        self, *, seconds: float | None = None, steps: int | None = None
+    ) -> tuple[Windows, dict[str, Any]]:
         if not self.share:
             return super().turn(seconds=seconds, steps=steps)
         over = threading.Event()
@@ -93,14 +96,14 @@ def main() -> None:
             for repeat, (a, b) in enumerate(zip(pool[::2], pool[1::2], strict=True)):
                 a.share, b.share = 0.0, arguments.slow_down if kind == "slower" else 0.0
                 pair = take_turns(cell, a, b, repeat=repeat, seconds=arguments.seconds)
-                log_ratios.append(log_ratio(pair.log_ratios, pair.num_warm_up))
+                log_ratios.append(log_ratio(pair.log_ratios))
             effect = paired_effect(log_ratios)
             effects[kind].append(effect)
             pairs[kind].append(log_ratios)
             print(
                 f"{kind:6} {len(effects[kind]):3}/{kinds[kind]}: B / A {effect.ratio:.4f} "
                 f"({effect.low:.4f} to {effect.high:.4f}), {effect.verdict}; load "
-                f"{load_average():.1f}",
+                f"{psutil.getloadavg()[0]:.1f}",
                 flush=True,
             )
     alarms = sum(e.verdict != "no difference shown" for e in effects["same"])

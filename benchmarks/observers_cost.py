@@ -25,12 +25,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 import harness
 from benchmarks.training import timed_fit, tutorial_network
-from harness.bench import machine
 from harness.bench.effects import paired_effect
+from harness.bench.measure import marks_between, read_clocks
 from harness.files import write_json
 from harness.observe import host
 
@@ -62,7 +63,7 @@ def main() -> int:
 
         for way in ("off", "on", "off"):  # compiles, and imports what watching needs
             epochs = max(1, round(arguments.seconds * rate(way, 1, -1) / rows.num_rows))
-        before, load = machine.read(()), machine.load_average()
+        before, load = read_clocks(()), psutil.getloadavg()[0]
         rounds = []
         for number in range(arguments.rounds):
             order = ("off", "on") if number % 2 == 0 else ("on", "off")
@@ -71,7 +72,7 @@ def main() -> int:
                 f"round {number}: {rounds[-1]['off']:,.0f} off, {rounds[-1]['on']:,.0f} on",
                 file=sys.stderr,
             )
-        marks = machine.marks(before, machine.read(()))
+        marks = marks_between(before, read_clocks(()))
     ratios = [one["on"] / one["off"] for one in rounds]
     effect = paired_effect([math.log(ratio) for ratio in ratios])
     p20, *_, p80 = statistics.quantiles(ratios, n=5, method="inclusive")

@@ -2,4 +2,5 @@
 
 from harness.cli.main import entry_point
 
-entry_point()
+if __name__ == "__main__":  # a spawned process imports this module under another name
+    entry_point()

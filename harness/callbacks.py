@@ -92,7 +92,9 @@ def outside_fit(
 ) -> Iterator[tuple["KerasCallbacks", Rows]]:
     """Callbacks of `test` or `predict`, and the rows."""
     callbacks = checked(callbacks)
-    by_step = bool(with_batch_hooks(callbacks, stage))
+    # On a CPU nothing is gained by more steps of a prediction, and each number has a program.
+    one = stage == "predict" and setup.devices.device_type == "CPU"
+    by_step = one or bool(with_batch_hooks(callbacks, stage))
     rows = setup.rows_to_evaluate(examples, by_step=by_step)
     with setup.devices.cluster.watched(), as_compiled(setup):
         yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from array import array
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,8 +20,8 @@ from harness.records import (
     WindowStatistics,
 )
 
-MAX_KEPT = 8192
-"""Windows whose rates are kept for the medians; 0.2 kB each."""
+_UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
+"""What rates are given of, and the window's field that counts it."""
 _TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
 
 
@@ -42,8 +43,7 @@ class Counters:
 
 @dataclass(kw_only=True)
 class Progress:
-    """What happened between the first window and the last. Its size does not grow with the number
-    of windows."""
+    """What happened between the first window and the last."""
 
     windows: WindowStatistics = field(default_factory=WindowStatistics)
     """At the end."""
@@ -282,59 +282,45 @@ class _EpochMeans:
 
 
 class RunningStatistics:
-    """Adds up windows as they come.
-
-    Medians are exact over the first `MAX_KEPT` windows. After that they are over every second
-    window, then over every fourth, and so on.
-    """
+    """Adds up windows as they come, and keeps 24 bytes of each for the medians."""
 
     def __init__(self) -> None:
-        self._rates: list[tuple[float, float, float]] = []
-        self._num_windows = 0
-        self._every = 1
-        self._most_steps = 0
+        self._rates = {unit: array("d") for unit in _UNITS}
         self._totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
+        self._most_steps = 0
 
     @property
     def examples(self) -> int:
-        """So far, as the seconds below."""
+        """Examples trained on so far."""
         return int(self._totals["examples"])
 
     @property
     def seconds(self) -> float:
-        """Of training."""
+        """Training time so far."""
         return self._totals["seconds"]
 
     def add(self, window: Window) -> None:
         """Adds the next window."""
-        if self._num_windows % self._every == 0:
-            self._rates.append(
-                (window.examples_per_second, window.steps_per_second, window.tokens_per_second)
-            )
-        if len(self._rates) > MAX_KEPT:
-            self._rates = self._rates[::2]
-            self._every *= 2
-        self._num_windows += 1
-        self._most_steps = max(self._most_steps, window.num_steps)
+        for unit, rates in self._rates.items():
+            rates.append(getattr(window, f"{unit}_per_second"))
         for name in _TOTALS:
             self._totals[name] += getattr(window, name)
+        self._most_steps = max(self._most_steps, window.num_steps)
 
     def result(self) -> WindowStatistics:
         """The statistics so far."""
-        if not self._rates:
+        totals, seconds = self._totals, self.seconds
+        if self._most_steps == 0:
             return WindowStatistics()
-        examples, steps, tokens = map(statistics.median, zip(*self._rates, strict=True))
-        totals, seconds = self._totals, self._totals["seconds"]
+        rates: dict[str, float] = {}
+        for unit, total in _UNITS.items():
+            rates[f"{unit}_per_second"] = statistics.median(self._rates[unit])
+            rates[f"mean_{unit}_per_second"] = totals[total] / seconds
         return WindowStatistics(
-            examples_per_second=examples,
-            steps_per_second=steps,
-            tokens_per_second=tokens,
-            mean_examples_per_second=totals["examples"] / seconds,
-            mean_steps_per_second=totals["num_steps"] / seconds,
-            mean_tokens_per_second=totals["tokens"] / seconds,
+            **rates,
             data_wait_fraction=totals["data_wait_seconds"] / seconds,
             train_seconds=seconds,
-            examples=int(totals["examples"]),
+            examples=self.examples,
             skipped_steps=int(totals["skipped_steps"]),
             most_steps=self._most_steps,
         )

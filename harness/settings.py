@@ -90,7 +90,8 @@ class Settings:
     """Rows per optimizer step, over all replicas."""
 
     precision: Literal["auto", Precision] = "auto"
-    """Of the layers' arithmetic; variables, row sums and the loss stay float32."""
+    """Of the layers' arithmetic; variables, row sums and the loss stay float32. `auto`: 16 bits on
+    GPUs that multiply them faster, from 2,048 rows of a batch for each on; else float32."""
 
     implementation: Literal["auto", Implementation] = "auto"
     """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine,
@@ -230,7 +231,11 @@ def _precision(known: Known) -> Choice:
 
     if (own := keras.config.dtype_policy().name) != "float32":
         return Choice(name=own, why="as keras.config.set_dtype_policy says")
-    return choose_precision(known.devices.device_type, known.devices.compute_capability)
+    return choose_precision(
+        known.devices.device_type,
+        known.devices.compute_capability,
+        rows=known.settings.batch_size // known.devices.num_shares,
+    )
 
 
 def _implementation(known: Known) -> Choice:

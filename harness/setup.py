@@ -18,7 +18,7 @@ from harness.engine.optimizer import Recipe, kept_bytes
 from harness.engine.state import MODEL_PREFIX
 from harness.engine.stored import is_seed, variables_by_name
 from harness.engine.table_choice import TablesAsked, kept_by_rows, plans_of
-from harness.environment import warn_of_gpus
+from harness.environment import hide_too_new_gpus, warn_of_gpus
 from harness.errors import InputError
 from harness.loop import Rows
 from harness.measures import Measures, are_classes
@@ -249,6 +249,7 @@ def set_up(
     """
     timeline = timeline or Timeline()
     train = parts[0]
+    hide_too_new_gpus()
     if console is not None:
         warn_of_gpus(console)
     if settings.deterministic:

@@ -120,7 +120,6 @@ ROOMS = (
     Room(
         name="tune",
         modules=("harness.tune",),
-        packages=frozenset({"tensorboard"}),
         late_packages=frozenset({"optuna", "sqlalchemy"}),  # of the extra `tune`
     ),
     Room(

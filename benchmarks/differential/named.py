@@ -13,7 +13,7 @@ import numpy as np
 
 import harness
 from benchmarks.differential import layers
-from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks
+from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks, Recorder
 from benchmarks.differential.case import Case
 from benchmarks.differential.judging import Verdict, judge_case
 from benchmarks.differential.models import Form
@@ -99,6 +99,13 @@ def plain(inputs: Any, layer: Layer) -> Any:
     """A table, a hidden layer and logits."""
     x = _table(layer)(inputs)
     return _dense(layer, "out", 1)(_dense(layer, "first", 4, activation="gelu")(x))
+
+
+def frozen(inputs: Any, layer: Layer) -> Any:
+    """A table alone, which training leaves as it is."""
+    options = {"trainable": False, "kernel_initializer": keras.initializers.RandomNormal(seed=1)}
+    make: Any = harness.MultiHotDense
+    return layer("out", lambda own, _: make(1, TOKENS, name=own, **options))(inputs)
 
 
 def with_embedding(inputs: Any, layer: Layer) -> Any:
@@ -244,6 +251,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "D6 a large table beside a regularizer": lambda: case_of(regularized, **_large),
     "D5 a schedule without get_config": lambda: case_of(
         plain, optimizer=lambda _: keras.optimizers.Adam(Waves(0.02))
+    ),
+    "D7 nothing is trained, and no step counted": lambda: case_of(
+        frozen, callbacks=lambda _: [Recorder()]
     ),
     "D4 a layer reads what it has just set": lambda: case_of(
         between(lambda own, _: layers.Counting(name=own))

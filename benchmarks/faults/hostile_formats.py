@@ -179,7 +179,6 @@ def _toml_reader(_: Path) -> Reader:
 def _write_results(folder: Path) -> None:
     quantiles = {"median": 100.0, "p20": 90.0, "p80": 110.0}
     host = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "system": "a system"}
-    load = {"load_average_before": 0.1, "load_average_after": 0.2}
     axes = {"implementation": "gather", "precision": "float32", "input": "resident"}
     cell = {"batch_size": 500, "replicas": "1", "steps_per_dispatch": "auto", **axes}
     windows = {"seconds": [0.5] * 3, "num_steps": [2] * 3, "examples": [1000] * 3}
@@ -188,17 +187,16 @@ def _write_results(folder: Path) -> None:
     row = {
         "cell": cell,
         "status": "ok",
-        **load,
         "marks": ["busy"],
         "resolved": {"devices": ["CPU"]},
     }
-    row |= {"windows": {**windows, "data_wait_seconds": [0.0] * 3}, "num_warm_up_windows": 1}
+    row |= {"windows": {**windows, "data_wait_seconds": [0.0] * 3}}
     row |= {"figures": {**rates, **times, "data_wait_fraction": 0.1}, "peak_rss_bytes": 10**9}
-    source = {"versions": {"harness": "1"}, "host": host, "gpus": [], "commit": "0123abc", **load}
+    source = {"versions": {"harness": "1"}, "host": host, "gpus": [], "commit": "0123abc"}
     source |= {"dirty": False, "dataset": {"name": "rows"}, "started": "2026-01-01T00:00:00+00:00"}
     content = {
         "format": "harness-bench-results",
-        "version": 1,
+        "version": 2,
         "provenance": source,
         "config": {"data": {}, "model": {}, "optimizer": {}},
         "rows": [row | {"repeat": repeat} for repeat in range(3)],

@@ -20,64 +20,25 @@ CONFIDENCE = 0.99
 _POWER = 0.8
 _TRIMMED = 0.1
 """Share of the pairs left out at each end: one of ten to nineteen, none of fewer."""
-
-_BATCH = 5
-"""MSER-5 looks at means of five values; of single values where there are fewer than `_FEW`."""
-_FEW = 50
-_STANDARD_ERRORS = 3.5
-_TENTH = np.log(1.1)
-_MAD_TO_DEVIATION = 1.4826
+_TENTH = math.log(1.1)
 
 
-def num_warm_up(times: npt.ArrayLike) -> int:
-    """How many leading values to leave out, by the marginal standard error rule (MSER-5).
-
-    The cut d minimizes var(x[d:]) / (n - d), the squared standard error of the mean of what
-    remains, over the first half of the series (White, "An effective truncation heuristic for bias
-    reduction in simulation output", Simulation 69, 1997; batches of five: Spratt 1998). A running
-    median of three first removes single spikes, which are noise and not warm-up. The mean of the
-    part that is cut off must differ from the rest by more than noise explains.
-
-    Args:
-        times: any positive quantity of each window, in order, [n].
-
-    Returns:
-        From 0 to n // 2. `is_steady` tells whether the remaining half is any better.
-    """
-    values = np.log(np.asarray(times, dtype=np.float64))
-    if len(values) >= 3:
-        middle = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
-        values = np.concatenate([values[:1], middle, values[-1:]])
-    batch = _BATCH if len(values) >= _FEW else 1
-    means = values[: len(values) // batch * batch].reshape(-1, batch).mean(axis=1)
-    num = len(means)
-    if num < 4:  # too few to tell anything
-        return 0
-    errors = [np.var(means[cut:]) / (num - cut) for cut in range(num // 2 + 1)]
-    cut = int(np.argmin(errors)) * batch
-    if cut == 0:
-        return 0
-    # On noise alone the minimum lies anywhere.
-    rest = values[cut:]
-    noise = _STANDARD_ERRORS * _deviation(rest) / cut**0.5
-    return cut if abs(values[:cut].mean() - np.median(rest)) > noise else 0
+def num_warm_up(num: int) -> int:
+    """How many of `num` windows or turns count as warm-up and are left out: the first fifth."""
+    return num // 5
 
 
-def is_steady(times: npt.ArrayLike) -> bool:
-    """Whether the two parts of the second half agree: their medians differ by less than a tenth, or
-    by less than twice the noise from one value to the next. If not, the warm-up was not over."""
-    values = np.log(np.asarray(times, dtype=np.float64))
-    half = values[len(values) // 2 :]
-    if len(half) < 4:
-        return True
-    first, last = np.median(half[: len(half) // 2]), np.median(half[len(half) // 2 :])
-    noise = _deviation(np.diff(half)) / np.sqrt(2)  # differences do not contain a trend
-    return bool(abs(first - last) <= max(_TENTH, 2 * noise))
+def is_steady(times: npt.NDArray[np.float64]) -> bool:
+    """Whether the medians of both halves after the warm-up differ by less than a tenth. If not, the
+    warm-up was not over, or the machine changed its pace. Fewer than ten times tell nothing."""
+    halves = np.array_split(np.log(times[num_warm_up(len(times)) :]), 2)
+    return len(times) < 10 or bool(abs(np.median(halves[0]) - np.median(halves[1])) <= _TENTH)
 
 
-def _deviation(values: npt.NDArray[np.float64]) -> float:
-    """The standard deviation, estimated from the median absolute deviation to resist outliers."""
-    return float(_MAD_TO_DEVIATION * np.median(np.abs(values - np.median(values))))
+def log_ratio(log_ratios: Sequence[float]) -> float:
+    """The value that a pair of processes counts as: the median over its neighbouring turns after
+    the warm-up, so that a few disturbed turns do not change it."""
+    return float(np.median(log_ratios[num_warm_up(len(log_ratios)) :]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +69,11 @@ class Effect:
         return "passed" if self.low >= 1 - allowed else "inconclusive"
 
 
-def shared_confidence(num_cells: int) -> float:
-    """The confidence of each cell's interval, so that all of them together have `CONFIDENCE`
-    (Bonferroni): a large grid must not raise more false alarms than a small one."""
-    return 1 - (1 - CONFIDENCE) / max(1, num_cells)
-
-
 def unpaired_effect(
     a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE
 ) -> Effect:
-    """Compares processes that ran one at a time, by Welch's t interval.
-
-    Args:
-        a, b: examples/s of each process, at least two on each side.
-        confidence: of the interval.
-    """
+    """Compares processes that ran one at a time, at least two on each side, from the examples/s of
+    each, by Welch's t interval."""
     logs = [np.log(np.asarray(rates)) for rates in (a, b)]
     parts = [float(np.var(side, ddof=1)) / len(side) for side in logs]
     # Welch and Satterthwaite's degrees of freedom; any number serves where there is no variance.
@@ -132,64 +83,47 @@ def unpaired_effect(
         error=math.sqrt(sum(parts)),
         freedom=sum(parts) ** 2 / weights if weights else 1.0,
         confidence=confidence,
-        nums=(len(a), len(b)),
+        num_a=len(a),
+        num_b=len(b),
     )
 
 
-def log_ratio(log_ratios: Sequence[float], num_warm_up: int) -> float:
-    """The value that a pair of processes counts as: the median over its neighbouring turns after
-    the warm-up, so that a few disturbed turns do not change it. The arguments are those of `Pair`.
-    """
-    return float(np.median(log_ratios[num_warm_up:]))
-
-
 def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE) -> Effect:
-    """Compares processes that took turns, pair by pair.
-
-    Args:
-        log_ratios: log of B's rate over A's, of each pair; at least two.
-        confidence: of the interval.
+    """Compares processes that took turns, from the `log_ratio` of each of at least two pairs.
 
     The machine may slow down one side of a pair throughout. The effect is therefore the mean
     without the tenth of the pairs at each end, with Tukey and McLaughlin's interval: Student's t
     over the winsorized deviation (Yuen, "The two-sample trimmed t for unequal population
-    variances", Biometrika 61, 1974). Of fewer than ten pairs none is left out, and this is
-    Student's t interval.
+    variances", Biometrika 61, 1974). With fewer than ten pairs this is Student's t interval.
     """
     values = np.sort(np.asarray(log_ratios))
-    num = len(values)
-    cut = int(_TRIMMED * num)
-    kept = values[cut : num - cut]
-    winsorized = np.clip(values, kept[0], kept[-1])
-    squares = float(np.sum((winsorized - np.mean(winsorized)) ** 2))
+    cut = int(_TRIMMED * len(values))
+    kept = values[cut : len(values) - cut]
+    squares = float(np.var(np.clip(values, kept[0], kept[-1]))) * len(values)
     return _effect(
         float(np.mean(kept)),
         error=math.sqrt(squares / (len(kept) * (len(kept) - 1))),
         freedom=len(kept) - 1,
         confidence=confidence,
-        nums=(num, num),
+        num_a=len(values),
+        num_b=len(values),
     )
 
 
 def _effect(
-    centre: float, *, error: float, freedom: float, confidence: float, nums: tuple[int, int]
+    centre: float, *, error: float, freedom: float, confidence: float, **nums: int
 ) -> Effect:
     """Student's t interval around `centre`; all of it logarithms."""
     from scipy import stats
 
     reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    with np.errstate(over="ignore"):  # infinity for rates that no machine has
+        ratio, low, high = np.exp([centre, centre - reach, centre + reach]).tolist()
     return Effect(
-        ratio=_exp(centre),
-        low=_exp(centre - reach),
-        high=_exp(centre + reach),
+        ratio=ratio,
+        low=low,
+        high=high,
         # Bloom, "Minimum detectable effects", Evaluation Review 19, 1995.
         detectable=-math.expm1(-reach - float(stats.t.ppf(_POWER, freedom)) * error),
-        num_a=nums[0],
-        num_b=nums[1],
+        **nums,
     )
-
-
-def _exp(power: float) -> float:
-    """Infinity, not an OverflowError, for rates that no machine has."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(power))

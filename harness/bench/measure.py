@@ -1,30 +1,28 @@
-"""One measurement: a process of its own becomes a row, two processes that take turns become a pair.
+"""A process of its own becomes a row; two processes that take turns become a pair."""
 
-In turns a machine that drifts favours neither side.
-"""
-
-import statistics
+import contextlib
+import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 
-from harness.bench import machine
 from harness.bench.effects import is_steady, num_warm_up
-from harness.bench.process import MeasuredProcess
+from harness.bench.process import MeasuredProcess, ProcessEndedError, Side
 from harness.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
-from harness.child import OWN_CODE, ProcessEndedError
 
-_ROUND = "ABBABAAB"
-"""The order of turns (Thue and Morse). Each two hold one turn of each side, so a drift favours
-neither, and each side follows itself, with warm caches, as often as the other."""
 _TURN_SECONDS = 0.05
 """Short, so that the machine is about the same in the turns of a round. A turn is at least one
 dispatch, so it may last longer."""
-_LEAST_ROUNDS = 3
+_LEAST_TURNS = 12
+"""Of each side."""
+_SLEPT_SECONDS = 0.05
+_BUSY_SHARE = 0.05
+"""Share of all cores' time that others used; more is marked."""
 
 
 def measure(
@@ -35,57 +33,35 @@ def measure(
     seconds: float | None,
     steps: int | None,
 ) -> Row:
-    """Trains with `settings` in a process of its own, for a time or a number of steps.
-
-    If the process ends or runs out of memory, the row says so.
-
-    Raises:
-        InputError: when the settings do not fit the data or the devices.
-    """
-    load = machine.load_average()
+    """Trains with `settings` in a process of its own, for a time or a number of steps. If the
+    process ends or runs out of memory, the row says so. Raises InputError when the settings do not
+    fit the data or the devices."""
     try:
         with MeasuredProcess(settings) as process:
-            ready = process.wait_until_ready()
-            before = machine.read((process.pid,))
-            with machine.gpu_utilization(tuple(ready["pci_bus_ids"])) as percents:
-                turn = process.turn(seconds=seconds, steps=steps)
-            marks = machine.marks(before, machine.read((process.pid,)))
+            resolved = process.wait_until_ready()["resolved"]
+            before = read_clocks((process.pid,))
+            windows, rest = process.turn(seconds=seconds, steps=steps)
+            marks = marks_between(before, read_clocks((process.pid,)))
     except ProcessEndedError as error:
-        return Row(
-            cell=cell,
-            repeat=repeat,
-            status=error.status,
-            note=str(error),
-            load_average_before=load,
-            load_average_after=machine.load_average(),
-        )
-    step_times = np.array(turn.windows.seconds) / np.array(turn.windows.num_steps)
-    warm_up = num_warm_up(step_times)
-    marks = (*ready["resolved"].get("warnings", ()), *marks)
-    if not is_steady(step_times):
+        return Row(cell=cell, repeat=repeat, status=error.status, note=str(error))
+    marks = (*resolved.get("warnings", ()), *marks)
+    if not is_steady(np.array(windows.seconds) / np.array(windows.num_steps)):
         marks = (*marks, "not steady: the step time still changes; set a longer --seconds")
     return Row(
         cell=cell,
         repeat=repeat,
         status="ok",
         marks=marks,
-        resolved=ready["resolved"],
-        windows=turn.windows,
-        num_warm_up_windows=warm_up,
-        figures=figures(turn.windows, warm_up),
-        compile_seconds=turn.compile_seconds,
-        start_seconds=ready["start_seconds"],
-        peak_rss_bytes=turn.peak_rss_bytes,
-        peak_device_bytes=turn.peak_device_bytes,
-        device_utilization_percent=statistics.median(percents) if percents else None,
-        load_average_before=load,
-        load_average_after=machine.load_average(),
+        resolved=resolved,
+        windows=windows,
+        figures=figures(windows),
+        **rest,
     )
 
 
-def figures(windows: Windows, num_warm_up_windows: int) -> Figures:
-    """The figures of the windows after the warm-up, of which there is at least one."""
-    steady = slice(num_warm_up_windows, None)
+def figures(windows: Windows) -> Figures:
+    """The figures of the windows after the warm-up."""
+    steady = slice(num_warm_up(len(windows.seconds)), None)
     seconds = np.array(windows.seconds[steady])
     num_steps = np.array(windows.num_steps[steady])
     p50, p95, p99 = np.percentile(1e3 * seconds / num_steps, [50, 95, 99]).tolist()
@@ -104,31 +80,9 @@ def _quantiles(rates: np.ndarray) -> Quantiles:
     return Quantiles(median=median, p20=p20, p80=p80)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of a comparison: what it trains, and the version of the code that does."""
-
-    settings: Mapping[str, Any]
-    """By their bare names."""
-    code: Path = OWN_CODE
-    """The root folder of the version."""
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """`code_state` of that version, for the record."""
-
-
 def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-    """Starts both sides, lets them warm up, and lets them take turns.
-
-    Args:
-        cell: for the record.
-        a, b: the sides. In every other repeat B starts first.
-        repeat: counted from 0.
-        seconds: for both sides together.
-
-    Raises:
-        InputError: when the settings of a side do not fit the data or the devices.
-        ProcessEndedError: a side ended.
-    """
+    """Starts both sides, in every other repeat B first, and lets them warm up and take turns for
+    `seconds` together. Raises what `MeasuredProcess` does."""
     with ExitStack() as stack:
         processes: dict[str, MeasuredProcess] = {}
         for name, side in (("A", a), ("B", b)) if repeat % 2 == 0 else (("B", b), ("A", a)):
@@ -150,35 +104,29 @@ def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -
 def take_turns(
     cell: Cell, a: MeasuredProcess, b: MeasuredProcess, *, repeat: int, seconds: float
 ) -> Pair:
-    """Lets two processes take turns: A B B A B A A B, over and over.
+    """Lets two processes take turns: A B B A, over and over, so that a drift favours neither side
+    and each side follows itself, with warm caches, as often as the other.
 
     Each is halted while the other has its turn, so that it neither takes a core nor prepares
     batches ahead of its own time. Both are halted before and afterwards.
-
-    Raises:
-        ProcessEndedError: one ended.
     """
-    processes = {"A": a, "B": b}
     pids = (a.pid, b.pid)
-    before = machine.read(pids)
-    rates: dict[str, list[float]] = {"A": [], "B": []}
-    rounds = 0
-    while rounds < _LEAST_ROUNDS or machine.read(pids).awake - before.awake < seconds:
-        for name in _ROUND:
-            rates[name].append(_turn(processes[name]))
-        rounds += 1
-    # In `_ROUND` the n-th turns of A and B are neighbours: the machine is about the same in both.
-    ratios = np.array(rates["B"]) / np.array(rates["A"])
-    steady = {n: np.median(r[num_warm_up(1 / np.array(r)) :]) for n, r in rates.items()}
+    before, end = read_clocks(pids), time.monotonic() + seconds
+    rates: dict[MeasuredProcess, list[float]] = {a: [], b: []}
+    while len(rates[a]) < _LEAST_TURNS or time.monotonic() < end:
+        for process in (a, b, b, a):
+            rates[process].append(_turn(process))
+    # The n-th turns of A and B are neighbours: the machine is about the same in both.
+    log_ratios = np.log(np.array(rates[b]) / np.array(rates[a]))
+    steady = slice(num_warm_up(len(log_ratios)), None)
     resolved_a, resolved_b = (process.wait_until_ready()["resolved"] for process in (a, b))
     return Pair(
         cell=cell,
         repeat=repeat,
-        log_ratios=tuple(np.log(ratios).tolist()),
-        num_warm_up=num_warm_up(ratios),
-        examples_per_second_a=float(steady["A"]),
-        examples_per_second_b=float(steady["B"]),
-        marks=(*resolved_b.get("warnings", ()), *machine.marks(before, machine.read(pids))),
+        log_ratios=tuple(log_ratios.tolist()),
+        examples_per_second_a=float(np.median(rates[a][steady])),
+        examples_per_second_b=float(np.median(rates[b][steady])),
+        marks=(*resolved_b.get("warnings", ()), *marks_between(before, read_clocks(pids))),
         resolved_a=resolved_a,
         resolved_b=resolved_b,
     )
@@ -188,7 +136,37 @@ def _turn(process: MeasuredProcess) -> float:
     """Examples/s of a turn, without its first dispatch if there are others: that one finds the
     caches full of the other side's data, which is noise to the comparison."""
     process.go_on()
-    windows = process.turn(seconds=_TURN_SECONDS).windows
+    windows, _ = process.turn(seconds=_TURN_SECONDS)
     process.stop()
     first = min(1, len(windows.seconds) - 1)
     return sum(windows.examples[first:]) / sum(windows.seconds[first:])
+
+
+Reading = tuple[float, float, float]
+"""Seconds: without and with the time in which the machine slept, and the CPU time of others."""
+
+
+def read_clocks(own: tuple[int, ...]) -> Reading:
+    """Reads the clocks now. `own` has the processes of the measurement besides this one."""
+    cpu = psutil.cpu_times()
+    # user and nice already include the time of guests (proc(5)); others' machines count (steal).
+    others = sum(cpu)
+    others -= sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    for pid in (os.getpid(), *own):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended, and its row says so
+            others -= sum(psutil.Process(pid).cpu_times()[:2])
+    # CLOCK_MONOTONIC stops while Linux sleeps, CLOCK_BOOTTIME does not: clock_gettime(2).
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.monotonic(), time.clock_gettime(boot), others
+
+
+def marks_between(before: Reading, after: Reading) -> tuple[str, ...]:
+    """What happened between two readings that makes figures doubtful, with the evidence."""
+    awake, passed, others = (now - then for then, now in zip(before, after, strict=True))
+    cores = psutil.cpu_count() or 1
+    found = []
+    if passed - awake > _SLEPT_SECONDS:
+        found.append(f"the machine slept for {passed - awake:.1f} s")
+    if others / awake > _BUSY_SHARE * cores:
+        found.append(f"busy: others used {others / awake:.1f} of {cores} cores")
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""The results of a benchmark, and the one JSON file that holds them with their provenance.
+"""The results of a benchmark, and the JSON file that holds them with their provenance.
 
 A row is one process: one cell of the sweep, measured once. The file keeps every window (one
 dispatch), so that later questions can be answered from it.
@@ -17,7 +17,7 @@ from harness.files import write_json
 from harness.reading import damage, read_json
 
 FORMAT_NAME = "harness-bench-results"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESULTS_FILE_NAME = "results.json"
 
 
@@ -30,7 +30,7 @@ class Cell:
     precision: str
     input: str
     replicas: str
-    """A number or `auto`, as is the next."""
+    """A number or `auto`, like `steps_per_dispatch`."""
     steps_per_dispatch: str
 
     def label(self, axes: Iterable[str] | None = None) -> str:
@@ -50,7 +50,7 @@ def varying(cells: Sequence[Cell]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantiles:
-    """Of a rate over the windows after the warm-up."""
+    """A rate over the windows after the warm-up."""
 
     median: float
     p20: float
@@ -82,13 +82,11 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One cell, measured by one process; a process that failed has only the first fields."""
+    """One cell, measured by one process. If the process failed, only the first fields are set."""
 
     cell: Cell
     repeat: int
     status: Literal["ok", "out of memory", "failed"]
-    load_average_before: float
-    load_average_after: float
     note: str = ""
     """Why the status is not ok; otherwise empty."""
     marks: tuple[str, ...] = ()
@@ -96,16 +94,20 @@ class Row:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     """The settings with every `auto` resolved, and the devices."""
     windows: Windows = Windows()
-    num_warm_up_windows: int = 0
     figures: Figures | None = None
     compile_seconds: float = 0.0
-    start_seconds: float = 0.0
-    """From the start of the process to its first compiled step, compilation included."""
     peak_rss_bytes: int = 0
     peak_device_bytes: int | None = None
-    """Of all devices together; None on a CPU, where TensorFlow does not count memory."""
-    device_utilization_percent: float | None = None
-    """Median over samples and GPUs; None without a GPU that reports it."""
+    """All devices together; None on a CPU, where TensorFlow does not count memory."""
+
+    @property
+    def line(self) -> str:
+        """The row in a line of text."""
+        if self.figures is None:
+            return f"{self.status}: {self.note}"
+        rate = self.figures.examples_per_second
+        text = f"{rate.median:,.0f} examples/s ({rate.p20:,.0f} - {rate.p80:,.0f})"
+        return "; ".join([text, *self.marks])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +119,18 @@ class Pair:
     log_ratios: tuple[float, ...]
     """For each two neighbouring turns, one of each side, warm-up included: the logarithm of B's
     examples/s over A's."""
-    num_warm_up: int
-    """How many of the first `log_ratios` are warm-up."""
     examples_per_second_a: float
     """Median over A's turns after the warm-up."""
     examples_per_second_b: float
     marks: tuple[str, ...]
     resolved_a: Mapping[str, Any]
     resolved_b: Mapping[str, Any]
+
+    @property
+    def line(self) -> str:
+        """The pair in a line of text."""
+        a, b = self.examples_per_second_a, self.examples_per_second_b
+        return "; ".join([f"A {a:,.0f}, B {b:,.0f} examples/s, B / A {b / a:.3f}", *self.marks])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +141,21 @@ class Provenance:
     host: Mapping[str, Any]
     """System, processor, cores, memory."""
     gpus: tuple[Mapping[str, Any], ...]
-    """Name, driver, clocks, memory of each; empty without NVIDIA's driver."""
+    """Name, UUID and driver of each; empty without NVIDIA's driver."""
     commit: str | None
-    """Of the measured code; None outside of a repository."""
+    """The commit of the measured code; None outside of a repository."""
     dirty: bool | None
     """Whether the code differs from the commit."""
-    load_average_before: float
-    load_average_after: float
     dataset: Mapping[str, Any]
     started: str
     """ISO 8601, UTC."""
+
+    @property
+    def machine(self) -> str:
+        """The processor, cores, memory and GPUs, in words."""
+        gpus = ", ".join(str(gpu["name"]) for gpu in self.gpus) or "no GPU"
+        memory = round(self.host["memory_bytes"] / 2**30)  # may differ by pages from boot to boot
+        return f"{self.host['cpu']}, {self.host['cores']} cores, {memory} GiB, {gpus}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,48 +169,52 @@ class Results:
     pairs: tuple[Pair, ...]
 
     @property
+    def measured(self) -> tuple[Row | Pair, ...]:
+        """The rows and the pairs."""
+        return (*self.rows, *self.pairs)
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """Those that were measured, in the order of the first rows."""
-        measured: tuple[Row | Pair, ...] = (*self.rows, *self.pairs)
-        return tuple(dict.fromkeys(one.cell for one in measured))
+        return tuple(dict.fromkeys(one.cell for one in self.measured))
+
+    def plus(self, measured: Row | Pair) -> "Results":
+        """These results and one more."""
+        if isinstance(measured, Row):
+            return dataclasses.replace(self, rows=(*self.rows, measured))
+        return dataclasses.replace(self, pairs=(*self.pairs, measured))
 
 
 def write_results(path: Path, results: Results) -> None:
     """Writes the file, whole or not at all."""
     head = {"format": FORMAT_NAME, "version": FORMAT_VERSION}
-    write_json(path, {**head, **dataclasses.asdict(results)})
+    write_json(path, head | dataclasses.asdict(results))
 
 
 def read_results(path: Path) -> Results:
-    """Reads what `write_results` wrote; a folder stands for the results file in it.
-
-    Raises:
-        InputError: when there is no such file, or it holds something else.
-    """
-    if path.is_dir():
-        path = path / RESULTS_FILE_NAME
+    """Reads what `write_results` wrote; a folder stands for the results file in it. Raises
+    InputError when there is no such file, or it holds something else."""
+    path = path / RESULTS_FILE_NAME if path.is_dir() else path
     remedy = "Name a results file of `harness bench`, or its folder."
     content = read_json(path, remedy=remedy)
     written = content.pop("format", None), content.pop("version", None)
-    if written != (FORMAT_NAME, FORMAT_VERSION):
+    if written not in ((FORMAT_NAME, 1), (FORMAT_NAME, FORMAT_VERSION)):
         raise InputError(
             f"{path} is not a results file of this version: its format is {written[0]}, version "
             f"{written[1]}, not {FORMAT_NAME}, version {FORMAT_VERSION}. {remedy}"
         )
-    results: Results = decoded(Results, content, where=str(path))
     with damage(path, what="a results file", remedy=remedy):
-        _check(results)
+        if written[1] == 1:  # it has columns more, and pairs that were summarized in another way
+            content["pairs"] = []
+            content["rows"] = [_known(Row, row) for row in content["rows"]]
+            content["provenance"] = _known(Provenance, content["provenance"])
+        results: Results = decoded(Results, content, where=str(path))
+        _ = results.provenance.machine  # a comparison needs it
+        for row in results.rows:
+            if row.figures and not 0 < row.figures.examples_per_second.median < math.inf:
+                raise ValueError("a row has a rate that is not positive and finite")
     return results
 
 
-def _check(results: Results) -> None:
-    """Any exception where a comparison could not be made: no machine, or a rate that is none."""
-    host = results.provenance.host
-    named = [host["cpu"], host["cores"], *(gpu["name"] for gpu in results.provenance.gpus)]
-    if not all(isinstance(name, str | int) for name in named):
-        raise ValueError("the machine has no name")
-    if not isinstance(host["memory_bytes"], int):
-        raise ValueError(f"the machine's memory_bytes are {host['memory_bytes']!r:.100}")
-    for row in results.rows:
-        if row.figures is not None and not 0 < row.figures.examples_per_second.median < math.inf:
-            raise ValueError("a row has a rate that is not positive and finite")
+def _known(record: type, content: dict[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in record.__annotations__ if name in content}

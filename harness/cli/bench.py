@@ -1,18 +1,43 @@
-"""`harness bench`: its settings. `bench_run` has what it does."""
+"""`harness bench`: checks, measurements in processes of their own, and the report."""
 
+from __future__ import annotations
+
+import importlib.util
 import itertools
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from harness.bench.results import AXES
+from harness.bench.results import (
+    AXES,
+    RESULTS_FILE_NAME,
+    Cell,
+    Pair,
+    Results,
+    Row,
+    varying,
+    write_results,
+)
 from harness.checks import parse_share, require, require_count, require_even_shares
-from harness.cli.train import ExperimentConfig, check_folder
-from harness.errors import InputError
+from harness.child import OWN_CODE
+from harness.cli.train import ExperimentConfig, TrainConfig, check_folder
+from harness.decoding import changed, from_mapping
+from harness.errors import InputError, as_command, printable
+from harness.interrupt import EXIT_INTERRUPTED
 from harness.settings import Precision, Settings, TableOptimizer
 from kernels.multi_hot import Implementation
+
+if TYPE_CHECKING:
+    from harness.bench.process import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,26 +149,26 @@ class BenchConfig(ExperimentConfig):
     def __post_init__(self) -> None:
         require_count("--repeats", self.repeats)
         require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
-        require(
-            self.steps is None or self.steps >= 1, f"--steps is {self.steps}; it must be at least 1"
-        )
+        require_count("--steps", 1 if self.steps is None else self.steps)
         check_folder("--bench-dir", self.bench_dir, resume=self.resume, overwrite=self.overwrite)
+        if not self.compares:
+            require(
+                self.gate.fail_if_slower is None,
+                "--fail-if-slower needs --against or --against-set: what to compare with",
+            )
+            return
         require(
             self.against is None or not self.against_set,
             "--against and --against-set exclude each other; put the settings into the file",
         )
         require(
-            self.steps is None or not self.compares,
+            self.steps is None,
             "--steps does not go with --against, whose sides take turns by time; set --seconds",
         )
         require(
-            self.num_repeats >= 3 or not self.compares,
+            self.num_repeats >= 3,
             f"--repeats is {self.repeats}; a comparison needs at least 3 pairs of processes to "
             "estimate how much processes of one program differ",
-        )
-        require(
-            self.gate.fail_if_slower is None or self.compares,
-            "--fail-if-slower needs --against or --against-set: what to compare with",
         )
 
     @property
@@ -160,16 +185,135 @@ class BenchConfig(ExperimentConfig):
 
 
 def bench(config: BenchConfig) -> int:
-    """Runs the command.
-
-    Returns:
-        Its exit code: 1 when a cell failed for another reason than memory or --fail-if-slower
-        found one, 3 when --fail-if-inconclusive found one, 130 when interrupted.
-
-    Raises:
-        InputError: when the settings do not fit the data, the folder or the machine.
-        OSError: when the disk is full, naming the file.
+    """Runs the command, and returns its exit code: 1 when a cell failed for another reason than
+    memory or --fail-if-slower found one, 3 when --fail-if-inconclusive did, 130 when interrupted.
     """
-    from harness.cli.bench_run import run_bench
+    from harness.bench import sweep
+    from harness.bench.process import find_baseline
+    from harness.data.sources import load_configured
 
-    return run_bench(config, Console())
+    console = Console()
+    with ExitStack() as temporary:
+        # 1. Everything that may be wrong is checked before anything is measured or removed.
+        baseline: Side | None = None
+        if config.compares:
+            require_package("scipy", "to compare", "leave out --against")
+            scratch = Path(temporary.enter_context(tempfile.TemporaryDirectory()))
+            baseline, name = find_baseline(config.against, config.against_set, scratch=scratch)
+            config = replace(config, against=name)
+        elif config.plot == "on":
+            require_package("matplotlib", "to draw the plot", "set --plot off")
+        dataset = load_configured(config.data)
+        planned = sweep.cells(vars(config.grid), rows=dataset.train.num_rows)
+        folder = sweep.open_folder(
+            config.bench_dir, temporary, overwrite=config.overwrite, resume=config.resume
+        )
+        if baseline is not None:
+            for cell in planned:
+                settings_of(config, cell, folder, over=baseline.settings)
+        results = sweep.begin(folder, dataset, asdict(config), resume=config.resume)
+        # 2. The measurements. Ctrl-C keeps those that are done.
+        in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".data-")
+        data = Path(temporary.enter_context(in_folder)) / "data"
+        # In the harness's own format, which each process maps into memory.
+        replace(dataset, validation=None).save(data)
+        del dataset  # leaves its memory to the measured processes
+        total = len(planned) * config.num_repeats
+        left = sweep.remaining(planned, config.num_repeats, results)
+        try:
+            while left:
+                cell, repeat = left[0]
+                number = f"{total - len(left) + 1:>{len(str(total))}}/{total}"
+                label = cell.label(varying(planned))
+                with console.status(f"{number} {label}"):
+                    measured = _measured(config, cell, repeat, data, baseline)
+                    results = results.plus(measured)
+                    write_results(folder / RESULTS_FILE_NAME, results)
+                console.out(printable(f"{number}  {label}: {measured.line}"))
+                left = sweep.remaining(planned, config.num_repeats, results)
+        except KeyboardInterrupt:
+            left = sweep.remaining(planned, config.num_repeats, results)
+    code = _report(config, results, folder, console)
+    if left:
+        again = f"--bench-dir {shlex.quote(str(folder))} --resume"
+        text = f"interrupted with {len(left)} of {total} measurements left; to go on, add {again}"
+        console.out(printable(f"{text} to the command"))
+    return EXIT_INTERRUPTED if left else code
+
+
+def _measured(
+    config: BenchConfig, cell: Cell, repeat: int, data: Path, baseline: Side | None
+) -> Row | Pair:
+    from harness.bench.measure import measure, measure_pair
+    from harness.bench.process import ProcessEndedError, Side, code_state
+
+    settings = settings_of(config, cell, data)
+    if baseline is None:
+        seconds = None if config.steps else config.seconds
+        return measure(cell, settings, repeat=repeat, seconds=seconds, steps=config.steps)
+    a = replace(baseline, settings=settings_of(config, cell, data, over=baseline.settings))
+    b = Side(settings=settings, state=code_state(OWN_CODE))
+    try:
+        return measure_pair(cell, a, b, repeat=repeat, seconds=config.seconds)
+    except ProcessEndedError as error:
+        raise InputError(
+            f"{cell.label()} cannot be compared, because one of the two sides ended: {error}; "
+            "leave the cell out"
+        ) from error
+
+
+def settings_of(
+    config: BenchConfig, cell: Cell, data: Path, *, over: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The settings of `TrainConfig` that the process of a cell trains with, by their bare names,
+    without those at their default, so that older versions understand them. Raises InputError when
+    `over`, which overrides all others, holds an unknown setting or a wrong value."""
+    names: dict[str, Any] = {
+        # The folder holds the rows as they were loaded; `unique` says whether to keep them so.
+        "data": str(data.absolute()),
+        "unique": config.data.unique,
+        **asdict(config.model),
+        **asdict(config.optimizer),
+        **{axis: int(v) if str(v).isdigit() else v for axis, v in vars(cell).items()},
+        "seed": config.grid.seed,
+        "table_optimizer": config.grid.table_optimizer,
+        **(over or {}),
+    }
+    return changed(from_mapping(TrainConfig, names, where="the settings to compare with"))
+
+
+def _report(config: BenchConfig, results: Results, folder: Path, console: Console) -> int:
+    """Prints the tables, writes the plot and the event files, and returns the exit code."""
+    from harness.bench import show, sweep
+    from harness.bench.compare import compare_pairs, judge, print_comparison
+
+    code = 0
+    if results.rows:
+        show.print_table(results, console)
+        code = 1 if any(row.status == "failed" for row in results.rows) else 0
+        if config.plot == "on":
+            plot = folder / sweep.PLOT_FILE_NAME
+            show.draw(results, plot)
+            console.out(printable(f"plot           {plot}"))
+        if config.tensorboard == "on":
+            place = folder / sweep.TENSORBOARD_FOLDER_NAME
+            shutil.rmtree(place, ignore_errors=True)  # of the sweep before it was resumed
+            show.write_hparams(results, place)
+            command = as_command(f"tensorboard {shlex.quote(str(place))}")
+            console.out(printable(f"cells          {command}"))
+    comparison = compare_pairs(results.pairs)
+    if comparison.effects:
+        print_comparison(comparison, console)
+        code = judge(comparison, console, **vars(config.gate))
+    if results.cells:
+        console.out(printable(f"results        {folder / RESULTS_FILE_NAME}"))
+    return code
+
+
+def require_package(package: str, purpose: str, instead: str) -> None:
+    """Raises InputError unless a package of an extra is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{package} is not installed, which is needed {purpose}; install it "
+            f"({sys.executable} -m pip install {package}), or {instead}"
+        )

@@ -1,15 +1,12 @@
 """`harness compare`: two results files, cell by cell."""
 
-import importlib.util
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 from rich.console import Console
 
-from harness.cli.bench import GateConfig
-from harness.errors import InputError
+from harness.cli.bench import GateConfig, require_package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,35 +28,14 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig, console: Console | None = None) -> int:
-    """Runs the command.
-
-    Returns:
-        Its exit code: 1 where --fail-if-slower finds a cell, 3 where --fail-if-inconclusive does,
-        else 0.
-
-    Raises:
-        InputError: when a file is not a results file, or the two cannot be compared.
-    """
-    from harness.bench.compare import compare as compare_results
-    from harness.bench.compare import judge, print_comparison
+    """Runs the command, and returns its exit code: 1 where --fail-if-slower finds a cell, 3 where
+    --fail-if-inconclusive does, else 0."""
+    from harness.bench import compare as comparing
     from harness.bench.results import read_results
 
     console = console or Console()
     require_package("scipy", "to compare", "compare on a machine that has it")
     a, b = (read_results(Path(name)) for name in (config.baseline, config.candidate))
-    comparison = compare_results(a, b, across_machines=config.across_machines)
-    print_comparison(comparison, console)
-    return judge(comparison, console, **vars(config.gate))
-
-
-def require_package(package: str, purpose: str, instead: str) -> None:
-    """Checks for a package of the extra `bench`.
-
-    Raises:
-        InputError: when it is not installed.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"{package} is not installed, which is needed {purpose}; install it "
-            f"({sys.executable} -m pip install {package}), or {instead}"
-        )
+    comparison = comparing.compare(a, b, across_machines=config.across_machines)
+    comparing.print_comparison(comparison, console)
+    return comparing.judge(comparison, console, **vars(config.gate))

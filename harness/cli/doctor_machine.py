@@ -3,10 +3,9 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pynvml
 import tensorflow as tf
 
@@ -26,10 +25,10 @@ from harness.model.precision import choose_precision
 from harness.observe import host, nvml
 from harness.observe.nvml import VISIBLE, Card, hides_all
 from harness.observe.trace import INSTALL
-from harness.settings import PRECISIONS
-from kernels.multi_hot import multi_hot_dense
+from harness.settings import PRECISIONS, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.product import trial_sums
 
 DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
 _CAP_SYS_ADMIN = 21
@@ -45,7 +44,7 @@ def examine() -> Iterator[Finding]:
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield from _computing(devices)
-    yield _kernels()
+    yield kernels(devices.names)
     text = (
         f"tensorboard {host.installed_version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
     )
@@ -165,8 +164,11 @@ def _computing(devices: Devices) -> Iterator[Finding]:
         except tf.errors.OpError as error:
             text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
             yield Finding(precision, "broken" if precision == "float32" else "limited", text)
-    chosen = choose_precision(devices.device_type, devices.compute_capability)
-    yield Finding("precision auto", "ok", f"takes {chosen.name}: {chosen.why}")
+    found = []
+    for rows in (Settings.batch_size, 4096):
+        chosen = choose_precision(devices.device_type, devices.compute_capability, rows=rows)
+        found.append(f"takes {chosen.name} for {rows:,} rows: {chosen.why}")
+    yield Finding("precision auto", "ok", "; ".join(found))
 
 
 def _compiled_product(device: str, dtype: str) -> None:
@@ -178,27 +180,19 @@ def _compiled_product(device: str, dtype: str) -> None:
         product(tf.ones((16, 16)))
 
 
-def _kernels() -> Finding:
-    """Whether the kernels can be built, and are right."""
+def kernels(devices: Sequence[str]) -> Finding:
+    """Whether the kernels can be built, and are right on each device."""
     try:
         compiler = " ".join(require_compiler())
-        sums = native_product().numpy().tolist()
+        sums = {device: trial_sums(device) for device in devices}
     except NativeUnavailableError as error:
         return Finding("native kernels", "limited", str(error), "native")
     path = load()
-    if sums != [[20.0, 22.0], [0.0, 0.0]]:
-        text = f"{path} gives wrong sums ({sums}): remove it and run again"
+    if wrong := {d: found for d, found in sums.items() if found != [[20.0, 22.0], [0.0, 0.0]]}:
+        text = f"{path} gives wrong sums ({wrong}): remove it and run again"
         return Finding("native kernels", "broken", text, "native")
-    return Finding("native kernels", "ok", f"built by {compiler}: {path}", "native")
-
-
-def native_product() -> tf.Tensor:
-    """The native sums over ids 9 and 1, and over no ids: [2, 2], always on the CPU, the only device
-    with native kernels."""
-    with tf.device("/CPU:0"):
-        table = tf.constant(np.arange(20, dtype=np.float32).reshape(10, 2))
-        values, row_splits = tf.constant([9, 1, 9]), tf.constant([0, 3, 3])
-        return multi_hot_dense(table, values, row_splits, implementation="native")
+    where = ", ".join(devices)
+    return Finding("native kernels", "ok", f"run on {where}, built by {compiler}: {path}", "native")
 
 
 def _dataset() -> Finding:

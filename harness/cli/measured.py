@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
 from harness.bench.process import PROTOCOL_VERSION
-from harness.child import OWN_CODE, channel_to_parent, write_message
+from harness.child import OWN_CODE, end_with_parent
 from harness.cli.train import TrainConfig, trainer_of
 from harness.decoding import from_mapping
 from harness.errors import InputError
+from harness.files import json_text
 from harness.memory import OutOfMemoryError
 from harness.observe import host
 from harness.quiet import quiet_import
@@ -39,18 +41,24 @@ class _Windows(Observer):
 
 
 def main() -> None:
-    """Serves one parent until it closes standard input."""
-    with channel_to_parent() as channel:
+    """Serves one parent until it closes standard input, or ends while this process is stopped."""
+    end_with_parent(signal.SIGKILL)
+    with os.fdopen(os.dup(1), "w") as channel:
+        os.dup2(2, 1)  # what libraries print must not garble the answers
         try:
             with quiet_import():
                 import tensorflow as tf
             _serve(channel)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             message = str(error).partition("\n")[0] or "Python had none left"
-            write_message(channel, "out of memory", message=message)
+            _write(channel, "out of memory", message=message)
         except InputError as error:
             kind = "out of memory" if isinstance(error, OutOfMemoryError) else "input error"
-            write_message(channel, kind, message=error.args[0])
+            _write(channel, kind, message=error.args[0])
+
+
+def _write(channel: TextIO, kind: str, **content: Any) -> None:
+    channel.write(json_text({"kind": kind, **content}) + "\n")
 
 
 def _serve(channel: TextIO) -> None:
@@ -68,7 +76,6 @@ def _serve(channel: TextIO) -> None:
     config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
     data = load_configured(config.data)
     trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
-    warnings = gpu_warnings()
     steps = trainer.steps(data.train, epochs=_EPOCHS)
     compile_seconds = sum(made.seconds for made in steps.compile())
     start, devices = steps.start, trainer.devices
@@ -77,35 +84,26 @@ def _serve(channel: TextIO) -> None:
         "devices": list(start.devices),
         "batch_size": start.batch_size,
     }
-    if warnings:
+    if warnings := gpu_warnings():
         resolved["warnings"] = list(warnings)
-    write_message(
-        channel,
-        "ready",
-        code=str(OWN_CODE),
-        resolved=resolved,
-        pci_bus_ids=devices.pci_bus_ids,
-    )
+    _write(channel, "ready", code=str(OWN_CODE), resolved=resolved)
     channel.flush()
     gpus = devices.names if devices.device_type == "GPU" else ()
+    names = ("seconds", "num_steps", "examples", "data_wait_seconds")
     for line in sys.stdin:
-        request = json.loads(line)
-        windows = _Windows()
+        request, windows = json.loads(line), _Windows()
+        seconds = math.inf if request["seconds"] is None else request["seconds"]
+        end = time.perf_counter() + seconds
         progress = steps.run(
-            num_steps=request["steps"], until=_after(request["seconds"]), observers=(windows,)
+            num_steps=request["steps"],
+            until=lambda: time.perf_counter() >= end,  # noqa: B023 - called before the next `end`
+            observers=(windows,),
         )
         compile_seconds += sum(made.seconds for made in progress.compilations)
         for window in windows.taken:
-            write_message(
-                channel,
-                "window",
-                seconds=window.seconds,
-                num_steps=window.num_steps,
-                examples=window.examples,
-                data_wait_seconds=window.data_wait_seconds,
-            )
+            _write(channel, "window", **{name: getattr(window, name) for name in names})
         peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
-        write_message(
+        _write(
             channel,
             "turn",
             compile_seconds=compile_seconds,
@@ -113,12 +111,6 @@ def _serve(channel: TextIO) -> None:
             peak_device_bytes=sum(peaks) if gpus else None,
         )
         channel.flush()  # a turn's windows go together, so the parent wakes up once
-
-
-def _after(seconds: float | None) -> Callable[[], bool]:
-    """Tells whether so many seconds have passed since now; None: they never have."""
-    end = time.perf_counter() + (math.inf if seconds is None else seconds)
-    return lambda: time.perf_counter() >= end
 
 
 if __name__ == "__main__":

@@ -49,6 +49,17 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     Raises:
         InputError: when a folder is missing or the server cannot listen.
     """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
+            _serve(config, Path(temporary))
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:
@@ -57,21 +68,6 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
         console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL}")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
-            _serve(
-                config, LogFolder(folders, Path(temporary)), console, with_profiles=with_profiles
-            )
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _serve(
-    config: TensorBoardConfig, log_folder: "LogFolder", console: Console, *, with_profiles: bool
-) -> NoReturn:
     # The profiler's plugin logs a traceback when a profile is opened for the first time; real
     # failures are on its pages. A filter, since it sets its level itself.
     logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
@@ -84,7 +80,7 @@ def _serve(
                 importlib.import_module("xprof.profile_plugin")
 
         board = program.TensorBoard(default.get_plugins())
-        board.configure(logdir=str(log_folder.path), host=config.host, port=config.port)
+        board.configure(logdir=str(joined(folders, temporary)), host=config.host, port=config.port)
         try:
             url = board.launch()
         except program.TensorBoardServerException as error:
@@ -94,32 +90,24 @@ def _serve(
     console.out(f"TensorBoard is at {url} (Ctrl-C ends it)")
     while True:
         time.sleep(_REFRESH_SECONDS)
-        log_folder.refresh()
+        joined(folders, temporary)
 
 
-class LogFolder:
-    """One folder for TensorBoard: the one that was named, or a temporary one that joins several.
+def joined(folders: list[Path], temporary: Path) -> Path:
+    """The only folder, or `temporary` with links to the files that are in several by now.
 
-    The temporary one holds links to files, since the profiler's pages follow no link to a folder.
+    To files, since the profiler's pages follow no link to a folder, nor do they know TensorBoard's
+    `--logdir_spec`.
     """
-
-    def __init__(self, folders: list[Path], temporary: Path) -> None:
-        self._linked: dict[Path, Path] = {}
-        if len(folders) > 1:
-            names = [folder.name for folder in folders]
-            for folder in folders:
-                alone = names.count(folder.name) == 1
-                name = folder.name if alone else "_".join(folder.parts[1:])
-                self._linked[temporary / name] = folder
-        self.path = temporary if self._linked else folders[0]
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Links the files that are new in the folders."""
-        for there, folder in self._linked.items():
-            for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
-                for path in folder.rglob(pattern):
-                    link = there / path.relative_to(folder)
-                    if not link.exists():
-                        link.parent.mkdir(parents=True, exist_ok=True)
-                        link.symlink_to(path)
+    if len(folders) == 1:
+        return folders[0]
+    names = [folder.name for folder in folders]
+    for folder in folders:
+        name = folder.name if names.count(folder.name) == 1 else "_".join(folder.parts[1:])
+        for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
+            for path in folder.rglob(pattern):
+                link = temporary / name / path.relative_to(folder)
+                if not link.exists():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(path)
+    return temporary

@@ -194,6 +194,10 @@ class TrainConfig(ExperimentConfig, OnNan):
     """Stop after so many epochs without a lower validation loss, and go back to the weights of the
     best one. Needs --validation-split, so that the test rows choose nothing."""
 
+    test: Literal["on", "off"] = "on"
+    """Whether the model that is saved is evaluated on the test rows. `off` while settings are
+    searched, so that the test rows choose nothing; needs --validation-split."""
+
     class_weight: Literal["none", "balanced"] = "none"
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""
@@ -203,6 +207,12 @@ class TrainConfig(ExperimentConfig, OnNan):
         require_count("--epochs", self.epochs)
         known = self.class_weight in ("none", "balanced")
         require(known, f"--class-weight is {self.class_weight!r}; choose none or balanced")
+        require(self.test in ("on", "off"), f"--test is {self.test!r}; choose on or off")
+        require(
+            self.test == "on" or (self.data.validation_split > 0 and self.output.report == "off"),
+            "--test is off, so --validation-split must set rows apart to validate on, as in 0.1, "
+            "and --report, which is about the test rows, must be off",
+        )
         if self.early_stopping is not None:
             require_count("--early-stopping", self.early_stopping)
             require(
@@ -270,7 +280,7 @@ def _train(config: TrainConfig, console: Console, timeline: Timeline) -> int:
         trainer.fit(
             data.train,
             validation=data.validation or data.test,
-            test=data.test,
+            test=data.test if config.test == "on" else None,
             epochs=config.epochs,
             callbacks=_callbacks(config),
             run_dir=output.run_dir or "auto",

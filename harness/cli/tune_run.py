@@ -1,11 +1,15 @@
-"""What `harness tune` does: checks, the search in processes of their own, and the report."""
+"""What `harness tune` does: checks, the search, and the report."""
 
+import contextlib
 import json
+import multiprocessing
+import os
 import shlex
-import shutil
+import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,240 +17,246 @@ from typing import Any
 from rich.console import Console
 
 from harness.checks import check_batch
-from harness.cli.compare import require_package
-from harness.cli.train import TrainConfig
+from harness.child import end_with_parent
+from harness.cli.bench import require_package
+from harness.cli.train import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
-from harness.data.options import DataConfig
-from harness.data.sources import Dataset, is_built, load_configured
+from harness.data.sources import is_built, load_configured
 from harness.decoding import changed, differences, flattened, from_mapping
-from harness.errors import InputError, as_command, printable
+from harness.errors import InputError, LostWorkerError, as_command, printable
 from harness.files import json_text, write_json
 from harness.interrupt import EXIT_INTERRUPTED
+from harness.observe.nvml import VISIBLE
+from harness.quiet import quiet_import
 from harness.reading import read_json
 from harness.run_folder import claim
-from harness.tune.report import described, outcome, write_best, write_hparams
-from harness.tune.search import Search
-from harness.tune.space import Parameter, first_values, parameters, settings_of
-from harness.tune.study import STUDY_FILE_NAME, Study, Trial, storage_errors
-from harness.tune.trial import TrialProcess
+from harness.tune.search import (
+    STUDY_FILE_NAME,
+    TRIALS_FOLDER_NAME,
+    Search,
+    Trial,
+    best_epoch,
+    open_study,
+)
+from harness.tune.space import parameters, settings_of
+from kernels.files import remove, replacing
 
 CONFIG_FILE_NAME = "config.json"
 BEST_FILE_NAME = "best.toml"
-TENSORBOARD_FOLDER_NAME = "tensorboard"
-_MAY_DIFFER = frozenset(
-    {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs", "data_cache", "max_data_bytes"}
-)
-"""Settings that a search may be resumed with whatever it began with."""
+_WRITTEN = (STUDY_FILE_NAME, f"{STUDY_FILE_NAME}-journal", BEST_FILE_NAME, TRIALS_FOLDER_NAME)
+_PATHS = ("data", "test_data", "word_index")
+_MAY_DIFFER = {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs"}
+_MAY_DIFFER |= {"data_cache", "max_data_bytes", *_PATHS}
+"""Settings that a search may be resumed with whatever it began with; of paths the rows decide."""
+_OF_TRIALS = {"test": "off", "checkpoint_every": "1m", "keep": 1}
+"""Settings of every trial that are not for the model that is trained in the end."""
 
 
-def run_tune(config: TuneConfig, console: Console) -> int:
-    """Runs the command, as `harness.cli.tune.tune` describes it."""
+def run_tune(config: TuneConfig) -> int:
+    """Runs the command.
+
+    Returns:
+        Its exit code: 1 when no trial came to its end, 130 when interrupted.
+
+    Raises:
+        InputError: when the settings do not fit the data, the folder or the machine.
+        OSError: when the disk is full, naming the file.
+    """
     require_package("optuna", "to search", "use scripts/harness, which brings it")
-    config = replace(config, data=_absolute(config.data))
-    with ExitStack() as closing:
-        # 1. Everything that may be wrong is checked before anything is removed or trained.
-        built = is_built(config.data)
-        searched = parameters(config.space, config.data.build, takes_texts=built)
-        data = load_configured(_first_data(config))
-        if built and not (data.vocabulary is not None and data.vocabulary.takes_texts):
-            searched = parameters(config.space, config.data.build, takes_texts=False)
-        check_batch(batch_size=config.execution.batch_size, rows=data.train.num_rows, replicas=1)
-        recorded = json.loads(json_text({**asdict(config), "dataset": _known_of(data)}))
-        del data  # leaves its memory to the processes
-        folder = _open_folder(config, recorded, closing)
-        first = trial_settings(config, first_values(searched))
-        processes, start = _started(config, first, closing)
-        if not config.resume:
-            _clear(folder)
+    with contextlib.ExitStack() as closing:
+        # 1. Everything that may be wrong is checked before anything is removed or trained. A
+        # process of its own loads the data and TensorFlow, and frees their memory and the GPUs.
+        parameters(config.space, config.data.build, takes_texts=is_built(config.data))
+        folder = _open_folder(config, closing)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
+            try:
+                searched, gpus, known = process.submit(_checked, config).result()
+            except BrokenProcessPool as error:
+                raise LostWorkerError(
+                    "the process that loads the data was killed, as the system does when memory "
+                    "runs out; free some, or ask for less"
+                ) from error
+        recorded = json.loads(json_text({**asdict(config), "dataset": known}))
+        if config.resume:
+            _check_same(folder / CONFIG_FILE_NAME, recorded)
+        else:
+            for name in _WRITTEN:
+                remove(folder / name)
             write_json(folder / CONFIG_FILE_NAME, recorded)
 
         # 2. The search. Ctrl-C keeps the trials that have ended.
-        study = Study(
-            folder,
-            searched,
-            objective=config.objective,
-            pruner=config.pruner,
-            seed=config.execution.seed,
-            in_parallel=len(processes) > 1,
-        )
+        num_jobs = max(len(gpus), 1) if config.jobs == "auto" else config.jobs
         search = Search(
-            study,
-            num_trials=config.trials,
-            timeout=config.timeout,
-            patience=config.early_stopping,
-            settings_of=lambda values: trial_settings(config, values),
-            start=start,
-            ended=lambda trial: _tell(trial, config, console),
+            study=open_study(folder, config),
+            searched=searched,
+            config=config,
+            seed=config.execution.seed,
+            folder=folder,
+            gpus=gpus,
+            num_jobs=min(num_jobs, config.trials),
+            settings_of=lambda values: toml_text(trial_settings(config, values) | _OF_TRIALS),
+            ended=lambda trial: _print(outcome(trial, search)),
         )
-        closing.enter_context(storage_errors(folder / STUDY_FILE_NAME))
+        interrupted = False
         try:
-            search.run(processes)
-            interrupted = False
+            search.run()
         except KeyboardInterrupt:
             interrupted = True
-
-        # 3. The report.
-        _report(config, study, searched, folder, console)
-        if interrupted:
-            again = f"--tune-dir {shlex.quote(str(folder))} --resume"
-            left = config.trials - len(study.trials)
-            text = f"interrupted with {left} trials left; to go on, add {again} to the command"
-            console.out(printable(text))
-            return EXIT_INTERRUPTED
-        return 0 if study.best is not None else 1
+        return _report(config, search.study, folder, interrupted=interrupted)
 
 
-def _absolute(data: Any) -> Any:
-    """The settings of the data with absolute paths, for processes and commands in any folder."""
-
-    def path(name: str | None) -> str | None:
-        return None if name is None else str(Path(name).absolute())
-
-    return replace(
-        data,
-        data=data.data if data.data in ("synthetic", "imdb") else path(data.data),
-        word_index=path(data.word_index),
-        build=replace(data.build, test_data=path(data.build.test_data)),
-    )
+def _begin_checks() -> None:
+    end_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says that it was interrupted
 
 
-def _first_data(config: TuneConfig) -> DataConfig:
-    """The settings of the data that one of the trials may have."""
-    choices = {
-        name: values[0]
-        for name in ("ngrams", "num_tokens")
-        if (values := getattr(config.space, f"{name}_choices"))
-    }
-    return replace(config.data, build=replace(config.data.build, **choices))
+def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """What is searched, the GPUs as CUDA_VISIBLE_DEVICES names them, and what must be the same of
+    the data when the search goes on: of the test rows nothing.
 
+    Raises:
+        InputError: when the settings do not fit the data, or one of them is wrong.
+    """
+    with quiet_import():
+        import tensorflow as tf
 
-def _known_of(data: Dataset) -> dict[str, Any]:
-    """What must be the same when the search goes on. Of the test rows nothing."""
+        from harness.environment import hide_too_new_gpus
+    build = config.data.build
+    for name in ("ngrams", "num_tokens"):
+        if choices := getattr(config.space, f"{name}_choices"):
+            build = replace(build, **{name: choices[0]})
+    data = load_configured(replace(config.data, build=build))
     assert data.validation is not None
-    return {
+    takes_texts = is_built(config.data) and bool(data.vocabulary and data.vocabulary.takes_texts)
+    searched = parameters(config.space, config.data.build, takes_texts=takes_texts)
+    check_batch(batch_size=config.execution.batch_size, rows=data.train.num_rows, replicas=1)
+    first = {n: d.choices[0] if hasattr(d, "choices") else d.low for n, d in searched.items()}
+    trial = from_mapping(TrainConfig, trial_settings(config, first), where="a trial's settings")
+    trainer_of(trial, data, trial.execution, epochs=trial.epochs)
+    hide_too_new_gpus()
+    gpus = tf.config.list_physical_devices("GPU")
+    # TensorFlow lists them in the order of the variable, or else by CUDA's own numbers.
+    names = (os.environ.get(VISIBLE) or ",".join(map(str, range(len(gpus))))).split(",")
+    known = {
         "name": data.name,
         "rows": data.train.num_rows,
         "validation_rows": data.validation.num_rows,
         "fingerprints": [data.train.fingerprint, data.validation.fingerprint],
     }
+    usable = tf.config.get_visible_devices("GPU")
+    return searched, [n for n, gpu in zip(names, gpus, strict=False) if gpu in usable], known
 
 
-def _open_folder(config: TuneConfig, recorded: Mapping[str, Any], claims: ExitStack) -> Path:
+def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
     """The folder of the search, claimed until `claims` closes.
 
     Raises:
         InputError: when it cannot be written to, another command uses it, it holds a search and
-            neither --overwrite nor --resume was given, or it holds none, or one of other settings,
-            and --resume was.
+            neither --overwrite nor --resume was given, or it holds none and --resume was.
     """
-    named = config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")
-    folder = Path(named).absolute()
+    folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="tune folder")
-    present = [n for n in (CONFIG_FILE_NAME, STUDY_FILE_NAME) if (folder / n).exists()]
+    names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
+    present = ", ".join(name for name in names if (folder / name).exists())
     if present and not (config.overwrite or config.resume):
         raise InputError(
-            f"{folder} already holds a search ({', '.join(present)}); give --resume to go on with "
-            "it, --overwrite to replace it, or another --tune-dir"
+            f"{folder} already holds a search ({present}); give --resume to go on with it, "
+            "--overwrite to replace it, or another --tune-dir"
         )
-    if config.resume:
-        if not present:
-            raise InputError(f"{folder} holds no search to go on with; leave out --resume")
-        _check_same(folder, recorded)
+    if config.resume and not present:
+        raise InputError(f"{folder} holds no search to go on with; leave out --resume")
     return folder
 
 
-def _check_same(folder: Path, recorded: Mapping[str, Any]) -> None:
-    path = folder / CONFIG_FILE_NAME
-    before = read_json(path, remedy="Restore it, or name another --tune-dir.")
-    now = dict(recorded)
+def _check_same(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises InputError when the search that `path` records has other settings or train rows."""
+    before, now = read_json(path, remedy="Restore it, or name another --tune-dir."), dict(recorded)
     if before.pop("dataset", None) != now.pop("dataset"):
         raise InputError(
-            f"{folder} cannot be resumed with other data: the train rows differ from those that it "
-            "began with; restore them, or name another --tune-dir"
+            f"{path.parent} cannot be resumed with other data: the train rows differ from those "
+            "that it began with; restore them, or name another --tune-dir"
         )
-    were, are = flattened(before, where=str(path)), flattened(now)
-    deciding = {name: value for name, value in are.items() if name not in _MAY_DIFFER}
-    if differing := differences(were, deciding):
+    are = {n: v for n, v in flattened(now).items() if n not in _MAY_DIFFER}
+    if differing := differences(flattened(before, where=str(path)), are):
         raise InputError(
-            f"{folder} cannot be resumed with other settings: {differing}; give those "
-            "that it began with, or another --tune-dir"
+            f"{path.parent} cannot be resumed with other settings: {differing}; give those that it "
+            "began with, or another --tune-dir"
         )
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.glob(f"{STUDY_FILE_NAME}*"):  # SQLite's journal too
-        path.unlink()
-    (folder / BEST_FILE_NAME).unlink(missing_ok=True)
-    shutil.rmtree(folder / TENSORBOARD_FOLDER_NAME, ignore_errors=True)
-
-
-def _started(
-    config: TuneConfig, settings: Mapping[str, Any], closing: ExitStack
-) -> tuple[list[TrialProcess], Callable[[int], TrialProcess]]:
-    """The processes, once the first has found that a trial's settings are right; and what starts
-    another one of a job."""
-    num_jobs = 1 if config.jobs == "auto" else min(config.jobs, config.trials)
-
-    def start(job: int) -> TrialProcess:
-        return TrialProcess(settings, job=job, num_jobs=num_jobs)
-
-    first = closing.enter_context(start(0))
-    num_gpus = first.num_gpus
-    if config.jobs == "auto":
-        num_jobs = min(max(num_gpus, 1), config.trials)
-    return [first, *(closing.enter_context(start(job)) for job in range(1, num_jobs))], start
 
 
 def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `TrainConfig` of a trial, by their bare names, without those at their
-    default.
+    """A trial's settings of `TrainConfig`, by their bare names, without those at their default.
 
     Args:
-        config: of the search.
+        config: of the search. Its paths become absolute, for commands in any folder.
         values: of its parameters.
     """
-    settings = {
-        **flattened({"data": asdict(config.data), "execution": asdict(config.execution)}),
-        "epochs": config.epochs,
-        **settings_of(config.space, values),
-    }
-    return changed(from_mapping(TrainConfig, settings, where="a trial's settings"))
+    flat = flattened({"data": asdict(config.data), "execution": asdict(config.execution)})
+    for name in _PATHS:
+        if flat[name] not in (None, "imdb", "synthetic"):
+            flat[name] = str(Path(flat[name]).absolute())
+    flat |= {"epochs": config.epochs, **settings_of(config.space, values)}
+    return changed(from_mapping(TrainConfig, flat, where="a trial's settings"))
 
 
-def _tell(trial: Trial, config: TuneConfig, console: Console) -> None:
-    number = f"{trial.number:>{len(str(config.trials))}}/{config.trials}"
-    text = f"{number}  {described(trial.values)}: {outcome(trial, config.objective)}"
-    console.out(printable(text, one_line=True))
+def toml_text(settings: Mapping[str, Any]) -> str:
+    """Settings as lines of TOML: numbers, truth values, texts, lists; None is the text "None"."""
+    lines = (
+        f"{name} = {json.dumps('None' if value is None else value, ensure_ascii=False)}\n"
+        for name, value in settings.items()
+    )
+    return "".join(lines).replace("\x7f", "\\u007f")  # but for this one, TOML escapes as JSON does
 
 
-def _report(
-    config: TuneConfig,
-    study: Study,
-    searched: Mapping[str, Parameter],
-    folder: Path,
-    console: Console,
-) -> None:
-    """Prints the best trial, and writes its settings and the event files."""
-    trials, best = study.trials, study.best
-    if best is None:
-        failed = next((trial.note for trial in trials if trial.status == "failed"), "")
-        why = f": {failed}" if failed else ""
-        console.out(printable(f"none of {len(trials)} trials came to its end{why}"))
-    else:
-        path = folder / BEST_FILE_NAME
-        settings = trial_settings(config, best.values) | {"epochs": best.best_epoch}
+def described(values: Mapping[str, Any]) -> str:
+    """A trial's values in a line."""
+    forms = {name: ".4g" if isinstance(value, float) else "," for name, value in values.items()}
+    return ", ".join(f"{n.replace('_', ' ')} {values[n]:{form}}" for n, form in forms.items())
+
+
+def outcome(trial: Trial, search: Search) -> str:
+    """A trial and what came of it, in a line."""
+    asked, total = trial.asked, search.config.trials
+    found = trial.note
+    if not found and (best := best_epoch(search.study, trial.values)):
+        value, epochs = trial.values[best], len(trial.values)
+        found = f"{search.config.objective} {value:.4f} in epoch {best} of {epochs}"
+    status = "" if trial.status == "complete" else str(trial.status)
+    came_of = "; ".join(filter(None, (status, found)))
+    return f"{asked.number + 1:>{len(str(total))}}/{total}  {described(asked.params)}: {came_of}"
+
+
+def _report(config: TuneConfig, study: Any, folder: Path, *, interrupted: bool) -> int:
+    """Writes the settings of the best trial, and prints them; returns the command's exit code."""
+    trials = study.get_trials(deepcopy=False)
+    is_found = any(trial.state.name == "COMPLETE" for trial in trials)
+    if is_found:
+        best, path = study.best_trial, folder / BEST_FILE_NAME
+        epochs = best_epoch(study, best.intermediate_values)
         found = f"validation {config.objective} {best.value:.4f}"
-        write_best(path, settings, comment=f"Trial {best.number} of {len(trials)}: {found}")
-        console.out()
-        console.out(printable(f"best           trial {best.number}, {found}"))
-        console.out(printable(f"               {described(best.values)}, epochs {best.best_epoch}"))
-        console.out(printable(f"settings       {path}"))
+        settings = toml_text(trial_settings(config, best.params) | {"epochs": epochs})
+        with replacing(path) as beside:
+            text = f"# Trial {best.number + 1} of {len(trials)}: {found}\n{settings}"
+            beside.write_text(text, encoding="utf-8")
         command = as_command(f"train --config {shlex.quote(str(path))}")
-        console.out(printable(f"repeat it      {command}"))
-        console.out(printable(f"on all rows    {command} --validation-split 0"))
+        _print(f"\nbest           trial {best.number + 1}, {found}")
+        _print(f"               {described(best.params)}, epochs {epochs}")
+        _print(f"settings       {path}")
+        _print(f"repeat it      {command}")
+        _print(f"on all rows    {command} --validation-split 0")
+    else:
+        _print(f"none of {len(trials)} trials came to its end")
     if trials:
-        place = folder / TENSORBOARD_FOLDER_NAME
-        shutil.rmtree(place, ignore_errors=True)  # of the search before it was resumed
-        write_hparams(trials, searched, place)
-        command = as_command(f"tensorboard {shlex.quote(str(place))}")
-        console.out(printable(f"trials         {command}"))
+        place = shlex.quote(str(folder / TRIALS_FOLDER_NAME))
+        _print(f"trials         {as_command(f'tensorboard {place}')}")
+    if interrupted:
+        left = config.trials - sum(trial.state.is_finished() for trial in trials)
+        again = f"--tune-dir {shlex.quote(str(folder))} --resume"
+        _print(f"interrupted with {left} trials left; to go on, add {again} to the command")
+        return EXIT_INTERRUPTED
+    return 0 if is_found else 1
+
+
+def _print(text: str) -> None:
+    Console().out(printable(text))

@@ -29,6 +29,13 @@ class Membership:
         return len(self.hosts)
 
     @property
+    def on_this_host(self) -> tuple[int, int]:
+        """How many workers of this process's host come before it, and how many the host has."""
+        names = [host.rpartition(":")[0] for host in self.hosts]
+        own = names[self.index]
+        return names[: self.index].count(own), names.count(own)
+
+    @property
     def is_chief(self) -> bool:
         """Whether this is the worker that prints and writes."""
         return self.index == 0

@@ -7,7 +7,7 @@ over gRPC, through the host's memory.
 
 import functools
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
 import tensorflow as tf
@@ -92,7 +92,12 @@ class AllReduce:
         return itertools.count(self._first_keys[program])
 
     def __call__(
-        self, device: int, instance_keys: Iterator[int], tensors: Sequence[tf.Tensor]
+        self,
+        device: int,
+        instance_keys: Iterator[int],
+        tensors: Sequence[tf.Tensor],
+        *,
+        token: tf.Variable | None = None,
     ) -> list[tf.Tensor]:
         """The sums of tensors, traced on a device.
 
@@ -100,16 +105,21 @@ class AllReduce:
             device: which of this worker's.
             instance_keys: of `keys`.
             tensors: of this device.
+            token: of this device, where one graph has the sums of several, each of which
+                TensorFlow would otherwise begin when the one before it has ended.
         """
         if self.size == 1:
             return list(tensors)
-        with tf.name_scope("all_reduce"):
-            return [self._sum(device, next(instance_keys), tensor) for tensor in tensors]
-
-    def _sum(self, device: int, key: int, tensor: tf.Tensor) -> tf.Tensor:
+        tokens = [] if token is None else [token.handle]
         reduced = functools.partial(
-            tf.raw_ops.CollectiveReduceV2, ordering_token=[], merge_op="Add", final_op="Id"
+            tf.raw_ops.CollectiveReduceV2, ordering_token=tokens, merge_op="Add", final_op="Id"
         )
+        with tf.name_scope("all_reduce"):
+            return [self._sum(reduced, device, next(instance_keys), tensor) for tensor in tensors]
+
+    def _sum(
+        self, reduced: Callable[..., tf.Tensor], device: int, key: int, tensor: tf.Tensor
+    ) -> tf.Tensor:
         if self._kind != "hierarchical":
             # XLA does not look at the hint.
             hint = "auto" if self._cluster.is_alone else self._kind

@@ -6,13 +6,17 @@ trains whole batches, whatever the number of replicas.
 """
 
 import functools
+import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
+from tensorflow.python.eager import context
 
 from harness.cluster.cluster import ALONE, Cluster
 from harness.engine.all_reduce import Kind, settled_all_reduce
@@ -24,7 +28,14 @@ _ROWS_THAT_PAY = 8_192
 """Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
 launches counted in README: an estimate, for no GPU was at hand."""
 _PATIENCE_SECONDS = 300
-"""For the other GPUs of an all-reduce, after which XLA ends the process."""
+"""For the other GPUs of an all-reduce, after which XLA ends the process: one that is lost would
+leave the others waiting for ever."""
+_NCCL_FLAGS = (
+    f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
+    f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",
+    f"--xla_gpu_first_collective_call_terminate_timeout_seconds={_PATIENCE_SECONDS}",
+    "--xla_gpu_nccl_terminate_on_error=true",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +107,11 @@ def set_up_devices(
             process was started with; or an all-reduce that does not apply.
     """
     gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
+    earlier, here = cluster.member.on_this_host
     why = "asked for"
     if replicas == "auto":
         rows = None if batch_size is None else batch_size // cluster.num_workers
-        replicas, why = choose_replicas(len(gpus), rows)
+        replicas, why = choose_replicas(-(-len(gpus) // here), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
     kind = settled_all_reduce(
@@ -109,7 +121,11 @@ def set_up_devices(
         num_workers=cluster.num_workers,
     )
     if gpus:
-        return replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
+        if len(gpus) >= here * replicas:  # else each worker has to see GPUs of its own
+            gpus = gpus[earlier * replicas :]
+        devices = replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
+        _require_own_gpus(devices)
+        return devices
     cluster.start(num_gpus=0)
     start_threads("/CPU:0")
     if replicas > 1:
@@ -140,11 +156,15 @@ def be_deterministic() -> None:
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
+    # Without it a scatter, as `gather` has two of, becomes a loop of an iteration for each id.
+    _set_xla_flag("--xla_gpu_enable_scatter_determinism_expander=true")
 
 
 def _set_xla_flag(flag: str) -> None:
     """XLA reads its flags when it first compiles; the last of a name counts, here the user's."""
-    os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
+    known = os.environ.get("XLA_FLAGS", "")
+    if flag not in known:
+        os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()
 
 
 def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
@@ -191,14 +211,16 @@ def _on_gpus(
                 f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
                 "afterwards; start another process"
             ) from error
+    for flag in _NCCL_FLAGS:
+        _set_xla_flag(flag)
     cluster.start(num_gpus=replicas)
-    if replicas > 1:  # a GPU that is lost would leave the others waiting for ever
-        _set_xla_flag(f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}")
     start_threads("/GPU:0")  # and makes the GPUs, with what was set
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))
-    local = [d for d in device_lib.list_local_devices() if d.device_type == "GPU"]
+    # Without this configuration it would make a device of every GPU of the machine.
+    listed = device_lib.list_local_devices(context.context().config)
+    local = [device for device in listed if device.device_type == "GPU"][:replicas]
     return Devices(
         names=names,
         num_replicas=replicas,
@@ -208,11 +230,29 @@ def _on_gpus(
             for name, d in zip(names, details, strict=True)
         ),
         compute_capability=min(capabilities) if len(capabilities) == replicas else None,
-        pci_bus_ids=tuple(map(_pci_bus_id, local[:replicas])),
+        pci_bus_ids=tuple(map(_pci_bus_id, local)),
         memory_bytes=min(device.memory_limit for device in local),
         why=why,
         cluster=cluster,
     )
+
+
+def _require_own_gpus(devices: Devices) -> None:
+    """Raises InputError where two workers compute on one GPU."""
+    cluster = devices.cluster
+    if cluster.is_alone:
+        return
+    host = cluster.member.hosts[cluster.index].rpartition(":")[0]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # Slices of a GPU have its bus id in common.
+    own = [visible] if "MIG-" in visible else devices.pci_bus_ids
+    every = cluster.texts(json.dumps([f"{gpu} of {host}" for gpu in own]))
+    shared = [gpu for gpu, n in Counter(chain(*map(json.loads, every))).items() if n > 1]
+    if shared:
+        raise InputError(
+            f"several workers would train on the GPU {shared[0]}; start no more workers on a host "
+            "than it has GPUs for, or let each see GPUs of its own by CUDA_VISIBLE_DEVICES"
+        )
 
 
 def _pci_bus_id(device: Any) -> str:

@@ -111,7 +111,9 @@ class Engine:
             row_sums=row_sums,
             row_outputs=task.num_outputs,
         )
-        self._prediction = program("prediction", prediction_step(call))
+        self._prediction = program(
+            "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
+        )
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
 
@@ -270,20 +272,18 @@ class Engine:
 
     def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
         """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`
-        is called around each batch, with its outputs."""
+        is called around each batch, with its outputs, for calls of one step."""
         parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
-                for first in range(call.first, call.first + call.num_steps):
-                    if watch is not None:
-                        watch(len(parts), None)
-                    one = replace(call, first=first, num_steps=1)
-                    self._prediction.compile(batches, one, at_step=0)
-                    outputs = [own[None] for own in self._prediction(one, batches)]
-                    parts += list(self._gathered(one, outputs))
-                    if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
-                        return np.concatenate(parts)
+                if watch is not None:
+                    watch(len(parts), None)
+                self._prediction.compile(batches, call, at_step=0)
+                _, outputs = zip(*self._prediction(call, batches), strict=True)
+                parts += list(self._gathered(call, outputs))
+                if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
+                    return np.concatenate(parts)
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:

@@ -66,43 +66,77 @@ class LoopsInTwo:
         self._sums = sums
         self._implementation = implementation
         self._row_sums = row_sums
+        self._tokens: list[tf.Variable] = []
         self._parts: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
     def loop(
-        self, device: int, call: Call, *, exchanging: bool = True
-    ) -> Callable[[AnyBatches, tf.Tensor], Any]:
-        """What runs steps on a device, from its batches and the first step (int64) to the row sums.
+        self, call: Call, *, exchanging: bool = True
+    ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
+        """What runs steps on all devices of this worker, from the batches of each and the first
+        step (int64) to the row sums of each.
+
+        It is one loop: TensorFlow tells sums apart by the loop, too, in which they are, so that
+        devices with a loop each would wait for one another for ever.
 
         Args:
-            device: which of this worker's.
             call: has the constants of the loop.
             exchanging: whether all-reduces are done, or left out.
         """
         num_steps = call.num_steps
-        begin, finish = self._compiled(device, call, exchanging=exchanging)
+        compiled = [
+            self._compiled(device, call, exchanging=exchanging)
+            for device in range(len(self._states))
+        ]
 
-        def once(batches: AnyBatches, number: tf.Tensor) -> Any:
-            to_sum, carried = begin(batches, number)
-            # Joined out here: XLA would fuse what computes the tensors into the copy, element by
-            # element, which takes a hundred times as long as the step (measured on a CPU).
-            joined = _joined(to_sum)
-            if exchanging:
-                joined = self._sums(device, self._sums.keys((call.capacity, call.rows)), joined)
-            return finish(joined, carried)
+        def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
+            def on_device(device: int, state: State) -> Any:
+                begin, finish = compiled[device]
+                with tf.device(state.device):
+                    to_sum, carried = begin(batches[device], number)
+                    # Joined out here: XLA would fuse what computes the tensors into the copy,
+                    # element by element, which takes a hundred times as long as the step
+                    # (measured on a CPU).
+                    joined = _joined(to_sum)
+                    if exchanging:
+                        keys = self._sums.keys((call.capacity, call.rows))
+                        joined = self._sums(device, keys, joined, token=self._token(device))
+                    return finish(joined, carried)
 
-        def loop(batches: AnyBatches, first: tf.Tensor) -> Any:
+            return [on_device(*own) for own in enumerate(self._states)]
+
+        def loop(batches: Sequence[AnyBatches], first: tf.Tensor) -> list[Any]:
             if self._row_sums is None:
                 assert num_steps == 1, num_steps
                 return once(batches, first)
+            sums = []
+            for state, own in zip(self._states, batches, strict=True):
+                with tf.device(state.device):
+                    sums.append(tf.zeros([self._row_sums, own.num_rows]))
+
+            def body(done: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                found = once(batches, first + tf.cast(done, tf.int64))
+                return done + 1, [a + b for a, b in zip(sums, found, strict=True)]
+
+            # The steps are counted in int32, which TensorFlow compares on the host: int64 would be
+            # compared on a GPU, and each step would wait for the answer.
             _, sums = tf.while_loop(
                 lambda done, _: done < num_steps,
-                lambda done, sums: (done + 1, sums + once(batches, first + done)),
-                (tf.constant(0, tf.int64), tf.zeros([self._row_sums, batches.num_rows])),
+                body,
+                (tf.constant(0), sums),
                 parallel_iterations=1,
             )
-            return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
+            return [tf.reduce_sum(tf.cast(own, tf.float64), axis=1) for own in sums]
 
         return loop
+
+    def _token(self, device: int) -> tf.Variable:
+        """A device's, for the order of its sums."""
+        if not self._tokens:
+            with tf.init_scope():
+                for state in self._states:
+                    with tf.device(state.device):
+                        self._tokens.append(tf.Variable(0.0, trainable=False))
+        return self._tokens[device]
 
     def _compiled(
         self, device: int, call: Call, *, exchanging: bool
@@ -142,7 +176,7 @@ class LoopsInTwo:
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             with tf.control_dependencies(before):
                 joined = _joined([tf.identity(tensor) for tensor in tensors])
-            summed = self._sums(device, keys, joined)
+            summed = self._sums(device, keys, joined, token=self._token(device))
             before[:] = summed
             return _parted(summed, [(tensor.dtype, tensor.shape) for tensor in tensors])
 

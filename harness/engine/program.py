@@ -154,12 +154,12 @@ class Program:
     def on_device(self, device: int, call: Call) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
         returns."""
-        if self._in_two is not None and not self._cluster.is_alone:
-            return tf.function(self._in_two.loop(device, call), autograph=False)
         loop = functools.partial(self._loop, device, call)
         return tf.function(loop, jit_compile=True, autograph=False)
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
+        if self._in_two is not None and not self._cluster.is_alone:
+            return tf.function(self._in_two.loop(call), autograph=False)
         loops = [self.on_device(device, call) for device in range(len(self.states))]
         # Traced here and not under the strategy: there Keras would sum gradients by itself, after
         # clipping them and without regard to the loss scale.
@@ -168,7 +168,7 @@ class Program:
             with tf.device(name):
                 traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
         if len(loops) == 1:
-            return lambda batches, first: [loops[0](batches[0], first)]
+            return lambda batches, first: [traced[0](batches[0], first)]
         strategy = _strategy(self._device_names)
         distribute = strategy.experimental_distribute_values_from_function
         places = distribute(lambda context: context.replica_id_in_sync_group)
@@ -223,17 +223,18 @@ class Program:
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
-        """Seconds of a step on the first device without the all-reduce, once its loop is compiled;
-        changes no state."""
+        """Seconds of a step on this worker's devices without the all-reduce, once its loop is
+        compiled; changes no state."""
         assert self._in_two is not None
-        made = self._in_two.loop(0, call, exchanging=False)
+        made = self._in_two.loop(call, exchanging=False)
         loop = tf.function(made, autograph=False)
         seconds = []
-        with tf.device(self._device_names[0]), _taken_back(self.states[:1]):
+        with tf.device(self._device_names[0]), _taken_back(self.states):
             first = tf.constant(call.first, tf.int64)
             for _ in range(_ALONE_TIMES):
                 start = time.perf_counter()
-                loop(batches[call.rows][0], first).numpy()
+                for sums in loop(batches[call.rows], first):
+                    sums.numpy()
                 seconds.append(time.perf_counter() - start)
         return min(seconds) / call.num_steps
 

@@ -144,6 +144,13 @@ class State:
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
+        on_host = [v.name for v in self.variables if v.dtype == tf.int32]
+        if for_gpu and on_host:
+            raise InputError(
+                f"the variables {', '.join(on_host)} of the model or its metrics are int32, which "
+                "TensorFlow keeps in host memory, where a GPU's program cannot reach them; make "
+                "them int64"
+            )
 
     @property
     def layer_names(self) -> set[str]:
@@ -303,6 +310,8 @@ class State:
             unused: names of weights without a gradient, which Keras's optimizers leave alone: not
                 even weight decay changes them.
         """
+        if not (self._weights or self.tables.all):
+            return  # as Keras, which counts no step then
         # Not the optimizer's property, which divides it where gradients are accumulated.
         iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 

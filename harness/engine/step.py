@@ -262,9 +262,10 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller) -> Step:
-    """Changes nothing; returns a batch's outputs, float32 [rows, outputs]."""
+    """Changes nothing; returns no row sums, and a batch's outputs, float32 [rows, outputs]."""
 
-    def step(state: State, share: Share, all_reduce: AllReduce) -> tf.Tensor:
-        return tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
+        return tf.zeros([0, outputs.shape[0]]), outputs
 
     return step

@@ -290,7 +290,8 @@ class Tables:
     def settle(self) -> None:
         """Lets all rows make up for what they missed, unless none has missed anything."""
         if self._is_behind:
-            self._settle()
+            with tf.device(self.all[0].variable.device):
+                self._settle()
             self._is_behind = False
 
     def _settled(self) -> None:

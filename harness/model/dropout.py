@@ -40,6 +40,7 @@ class HashDropout(keras.layers.Dropout):
         return tf.where(keep, inputs * scale, tf.zeros([], inputs.dtype))
 
 
+@tf.function(autograph=False)  # some hundred operations, traced once for all layers
 def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """uint32 of `shape`: a hash of each element's index and the seed.
 

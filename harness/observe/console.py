@@ -10,16 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.errors import as_command, printable
-from harness.records import (
-    Choice,
-    Compilation,
-    Epoch,
-    Message,
-    Observer,
-    RunStart,
-    Summary,
-    Window,
-)
+from harness.records import Choice, Compilation, Epoch, Message, Observer, RunStart, Summary, Window
 
 Rows = list[tuple[str, str]]
 
@@ -93,11 +84,9 @@ class ConsoleObserver(Observer):
                 get_time=self._clock,
             )
             epoch = min(run.start_step // run.steps_per_epoch + 1, run.epochs)
+            description, total = f"epoch {epoch}/{run.epochs}", run.total_steps
             self._task = self._progress.add_task(
-                f"epoch {epoch}/{run.epochs}",
-                total=run.total_steps,
-                completed=run.start_step,
-                values="",
+                description, total=total, completed=run.start_step, values=""
             )
             self._progress.start()
 
@@ -109,8 +98,7 @@ class ConsoleObserver(Observer):
         now = self._clock()
         in_place = self._progress is not None or self._in_notebook
         every_seconds = SECONDS_BETWEEN_REDRAWS if in_place else SECONDS_BETWEEN_LINES
-        due = now - self._shown_at >= every_seconds
-        if due:
+        if due := now - self._shown_at >= every_seconds:
             self._shown_at = now
         values = _values({"loss": window.loss, **window.metrics})
         values += f"  {window.examples_per_second:,.0f} examples/s"
@@ -123,21 +111,17 @@ class ConsoleObserver(Observer):
                 values=values,
                 refresh=due,
             )
-        elif due and self._in_notebook:
-            self._update_line(f"{self._place(window.epoch, window.step)}  {values}")
         elif due:
-            self._print(f"{self._place(window.epoch, window.step)}  {values}")
+            show = self._update_line if self._in_notebook else self._print
+            show(f"{self._place(window.epoch, window.step)}  {values}")
 
     def on_epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
         parts = [self._place(epoch.epoch, epoch.step), _values(values)]
-        if epoch.evaluation is not None:
-            evaluation = epoch.evaluation
-            parts.append(
-                _values({"loss": evaluation.loss, **evaluation.metrics}, prefix="validation ")
-            )
-            parts.append(f"({evaluation.examples:,} rows in {evaluation.seconds:.2f} s)")
-        self._print("  ".join(part for part in parts if part))
+        if (found := epoch.evaluation) is not None:
+            parts.append(_values({"loss": found.loss, **found.metrics}, prefix="validation "))
+            parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
+        self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()
 
     def on_message(self, message: Message) -> None:
@@ -149,8 +133,8 @@ class ConsoleObserver(Observer):
         self.close()
         self._print("")
         if summary.interrupted:
-            total_steps = self._run.total_steps
-            self._print(f"interrupted after step {summary.steps:,} of {total_steps:,}", "yellow")
+            of = f"{summary.steps:,} of {self._run.total_steps:,}"
+            self._print(f"interrupted after step {of}", "yellow")
         if summary.diverged:
             self._print(f"diverged: the loss is not finite at step {summary.steps:,}", "yellow")
         rows = [*closing_rows(summary, self._run), *_folder_row(self._run)]
@@ -194,17 +178,20 @@ class ConsoleObserver(Observer):
 def starting_rows(run: RunStart) -> Rows:
     """What will be trained, on what, and what every `auto` was resolved to."""
     data = run.dataset
+    parts = [f"{data.rows:,} rows for training"]
+    held_out = {"validation": data.validation_rows, "testing": data.test_rows}
+    parts += [f"{number:,} for {use}" for use, number in held_out.items() if number]
+    classes = "targets" if run.task.name == "regression" else "classes"
+    parts.append(f"{data.num_classes} {classes}")
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
     if data.weighted:  # they add up either way
         repeated = "with weights"
+    steps = f"{run.total_steps:,} of {run.batch_size:,} rows: "
+    steps += f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
+    if run.start_step:
+        steps += f"; resumed after step {run.start_step:,}"
     return [
-        (
-            "data set",
-            f"{data.name}: {data.rows:,} rows for training, "
-            + (f"{data.validation_rows:,} for validation, " if data.validation_rows else "")
-            + (f"{data.test_rows:,} for testing, " if data.test_rows else "")
-            + f"{data.num_classes} {'targets' if run.task.name == 'regression' else 'classes'}",
-        ),
+        ("data set", f"{data.name}: {', '.join(parts)}"),
         (
             "token ids",
             f"{data.nnz / data.rows:.1f} per row ({repeated}), below {data.num_tokens:,}",
@@ -213,12 +200,7 @@ def starting_rows(run: RunStart) -> Rows:
         ("devices", ", ".join(run.devices)),
         *((_words(name), _choice(choice)) for name, choice in run.choices.items()),
         ("parameters", f"{run.num_parameters:,}"),
-        (
-            "steps",
-            f"{run.total_steps:,} of {run.batch_size:,} rows: "
-            f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
-            + (f"; resumed after step {run.start_step:,}" if run.start_step else ""),
-        ),
+        ("steps", steps),
         *_folder_row(run),
     ]
 
@@ -236,6 +218,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
         figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
         tested = {**getattr(summary, f"{what}_metrics"), **figures}
         tested["loss"] = getattr(summary, f"{what}_loss")
+    programs = _count(summary.compilations, "training program")
     rows = [
         *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
@@ -243,10 +226,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
         ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),
         ("data wait", _number(summary.data_wait_fraction, "{:.1%}")),
         ("training", f"{summary.train_seconds:.2f} s"),
-        (
-            "compilation",
-            f"{summary.compile_seconds:.2f} s ({_count(summary.compilations, 'training program')})",
-        ),
+        ("compilation", f"{summary.compile_seconds:.2f} s ({programs})"),
         ("wall time", f"{summary.wall_seconds:.2f} s"),
         ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
     ]
@@ -259,13 +239,11 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
         rows.append(("GPUs", f"{summary.gpu_hours:.4f} GPU-hours, {energy}"))
     if summary.skipped_steps:
         rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))
-    if summary.non_finite_gradient_fraction:
-        share = _number(summary.non_finite_gradient_fraction, "{:.2%}")
-        rows.append(("gradients", f"{share} not finite at the end of an epoch"))
-    if (summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
-        share = _number(summary.underflow_fraction, "{:.2%}")
+    if share := summary.non_finite_gradient_fraction:
+        rows.append(("gradients", f"{share:.2%} not finite at the end of an epoch"))
+    if (share := summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
         precision = summary.choices["precision"]
-        rows.append(("underflow", f"{share} of the gradients are zero only in {precision}"))
+        rows.append(("underflow", f"{share:.2%} of the gradients are zero only in {precision}"))
     return rows
 
 

@@ -1,164 +1,107 @@
-"""TensorBoard's event files: TFRecord files of `Event` messages.
-
-`tf.summary.scalar` runs an op for every tag: 1.2 ms for a window's twelve on one core of an AMD
-EPYC. One message with all scalars of a window costs 0.02 ms there and reads the same.
-"""
+"""TensorBoard's event files: TFRecord files of `Event` messages."""
 
 import contextlib
 import errno
-import itertools
-import math
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
 
 from harness.observe.run_files import EVENT_FILES
 from harness.reading import damage, opened
-from kernels.files import opened_folder, own_file, reached_by, replacing
-
-_HPARAMS_START = "_hparams_/"
-_counter = itertools.count()
+from kernels.files import opened_folder, reached_by, replacing
 
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turns TensorFlow's error about the file at `path` back into the OSError that caused it, and
-    gives any other the name of the file.
+    """Turns TensorFlow's error about a file at `path`, or in it, back into the OSError that caused
+    it, and gives any OSError the name `path`.
 
-    Its message is "FILE; REASON [Op:NAME]" with the system's words; the number itself is lost.
+    TensorFlow's message holds "FILE; REASON" with the system's words; the number itself is lost.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
-        number = next((n for n in errno.errorcode if os.strerror(n) == reason), errno.EIO)
-        raise OSError(number, reason, str(path)) from error
+        for number in errno.errorcode:
+            if f"; {os.strerror(number)}" in error.message:
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise OSError(errno.EIO, error.message, str(path)) from error
     except OSError as error:
         error.filename = str(path)
         raise
 
 
 class EventFile:
-    """A new event file in `folder`, which is created if it is missing.
+    """A new event file in `folder`, which is created if it is missing. Every record is flushed.
 
-    TensorBoard reads all event files of a folder as one run, in the order of their names. No event
-    is given a time before the last one's, whatever the clock says.
+    `tf.summary` ignores a write that fails if the next flush succeeds, and the file ends there for
+    its readers. `TFRecordWriter` reports each one.
 
     Raises:
-        OSError: from any method, naming the file, when it cannot be written. A full disk may leave
-            a torn record at the end, which readers skip.
+        OSError: from any method, naming the file, when it cannot be written.
     """
 
-    def __init__(
-        self, folder: Path, *, last_time: float = -1.0, clock: Callable[[], float] = time.time
-    ) -> None:
-        """Args:
-        folder: of the file.
-        last_time: of an event in the files there; this file follows them.
-        clock: seconds since the epoch.
-        """
-        self._clock = clock
-        # Names hold whole seconds.
-        self._last_time = max(clock(), math.floor(last_time) + 1.0)
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # The name is tf.summary's: time first, so that files sort by it.
-        name = (
-            f"{int(self._last_time):010d}.{socket.gethostname()}.{os.getpid()}.{next(_counter)}.v2"
-        )
-        self.path = folder / EVENT_FILES.replace("*", name)
-        # New and this user's own: nothing that was put there under its name is written to.
+        self.path = folder / EVENT_FILES.replace("*", f"{time.time_ns()}.v2")
         with opened_folder(folder) as place, os_errors(self.path):
-            descriptor = own_file(reached_by(place) / self.path.name, os.O_CREAT | os.O_EXCL)
-            try:
-                self._writer = tf.io.TFRecordWriter(str(reached_by(descriptor)))
-            finally:
-                os.close(descriptor)
-        self._add(tf.compat.v1.Event(file_version="brain.Event:2"))
-        self.flush()
+            self._writer = tf.io.TFRecordWriter(str(reached_by(place) / self.path.name))
+        self._add(Event(file_version="brain.Event:2"))
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one value for each tag at `step`; float32 in the file, as tf.summary writes them."""
-        event = tf.compat.v1.Event(step=step)
-        for tag, number in values.items():
-            value = event.summary.value.add(tag=tag)
-            value.metadata.plugin_data.plugin_name = "scalars"
-            value.tensor.dtype = tf.float32.as_datatype_enum
-            value.tensor.tensor_shape.SetInParent()
-            value.tensor.float_val.append(number)
-        self._add(event)
-
-    def summary(self, step: int, summary: Any) -> None:
-        """Adds a whole `Summary` message, TensorFlow's or TensorBoard's, at `step`."""
-        event = tf.compat.v1.Event(step=step)
-        event.summary.MergeFromString(summary.SerializeToString())
+    def write(self, step: int, *summaries: Any) -> None:
+        """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
+        event = Event(step=step)
+        for summary in summaries:
+            event.summary.MergeFromString(summary.SerializeToString())
         self._add(event)
 
     def graph(self, step: int, graph: "tf.compat.v1.GraphDef") -> None:
-        """Adds the graph of TensorBoard's Graphs page, which shows the last one of a run."""
-        self._add(tf.compat.v1.Event(step=step, graph_def=graph.SerializeToString()))
-
-    def flush(self) -> None:
-        """Hands everything written so far to the operating system."""
-        with os_errors(self.path):
-            self._writer.flush()
+        """Writes the graph of TensorBoard's Graphs page, which shows the last one of a run."""
+        self._add(Event(step=step, graph_def=graph.SerializeToString()))
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Closes the file; nothing can be written afterwards."""
         with os_errors(self.path):
             self._writer.close()
 
-    def _add(self, event: "tf.compat.v1.Event") -> None:
-        self._last_time = event.wall_time = max(self._clock(), self._last_time)
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
         with os_errors(self.path):
             self._writer.write(event.SerializeToString())
+            self._writer.flush()
 
 
-def drop_all_events(folder: Path) -> None:
-    """Removes the event files in `folder`."""
-    for path in folder.glob(EVENT_FILES):
-        path.unlink()
-
-
-def drop_events_after(folder: Path, step: int) -> float:
+def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
-    TensorBoard would otherwise draw the steps that a resumed run repeats twice: not all its readers
-    heed its own mark for that. The run's HParams are removed too, as TensorBoard shows the first.
-    Each file is replaced whole or stays as it was.
-
-    Returns:
-        The latest time of what is left, in seconds since the epoch; -1 where nothing is.
+    TensorBoard would otherwise draw the steps that a resumed run repeats twice. The records of a
+    run's start and end, which hold its HParams, are removed too: the resumed run writes its own,
+    and TensorBoard shows the first. Each file is replaced whole or stays as it was.
 
     Raises:
+        InputError: when a file is no event file.
         OSError: naming the file, when it cannot be read or replaced.
     """
-    last_time = -1.0
-    for path in sorted(folder.glob(EVENT_FILES)):
+    remedy = "Remove it to resume without its records."
+    for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
+        # TensorBoard reads files in the order of their names, which begin with the time. A number
+        # sorts before the next file, even if the clock was set back.
+        path = found.rename(folder / EVENT_FILES.replace("*", f"{index:010}.v2"))
         with (
+            opened(path, remedy=remedy) as file,
             os_errors(path),
             replacing(path) as beside,
             tf.io.TFRecordWriter(str(beside)) as writer,
+            contextlib.suppress(tf.errors.DataLossError),  # torn: the run was killed meanwhile
         ):
-            for record, event in _whole_records(path):
-                is_hparams = any(v.tag.startswith(_HPARAMS_START) for v in event.summary.value)
-                if event.step <= step and not is_hparams:
-                    writer.write(record)
-                    last_time = max(last_time, event.wall_time)
-    return last_time
-
-
-def _whole_records(path: Path) -> Iterator[tuple[bytes, "tf.compat.v1.Event"]]:
-    remedy = "Remove it to resume without its records."
-    with opened(path, remedy=remedy) as file:
-        records = tf.data.TFRecordDataset(str(reached_by(file.fileno())))
-        # A record is torn when the run was killed while writing it; readers stop there too.
-        with contextlib.suppress(tf.errors.DataLossError):
+            records = tf.data.TFRecordDataset(str(reached_by(file.fileno())))
             for record in records.as_numpy_iterator():
                 with damage(path, what="an event file of TensorBoard", remedy=remedy):
-                    event = tf.compat.v1.Event.FromString(record)
-                yield record, event
+                    event = Event.FromString(record)
+                is_hparams = any(v.tag.startswith("_hparams_/") for v in event.summary.value)
+                if event.step <= step and not is_hparams:
+                    writer.write(record)

@@ -1,23 +1,20 @@
 """A run's curves, settings and network for TensorBoard."""
 
 import contextlib
-import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from harness.observe.event_file import EventFile, drop_all_events, drop_events_after
+from harness.observe.event_file import EventFile, drop_events_after
 from harness.observe.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.observe.jsonl import records
-from harness.observe.tensorboard_pages import histograms, session_end, write_run_pages
+from harness.observe.run_files import EVENT_FILES
+from harness.observe.tensorboard_pages import graph, histogram, run_pages, scalars, session_end
 from harness.records import Epoch, Inspection, Observer, RunStart, Summary, Window
 
 RECENT_WINDOWS = 50
 """`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
-
-FLUSH_SECONDS = 2.0
 
 
 class TensorBoardObserver(Observer):
@@ -29,31 +26,17 @@ class TensorBoardObserver(Observer):
 
     The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
 
-    Flushed at evaluations, inspections, checkpoints and the end, and at the first window
-    `FLUSH_SECONDS` after the last flush.
-
     Raises:
         OSError: naming the file, when it cannot be written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        clock: Callable[[], float] = time.time,
-        flush_clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         """Args:
         folder: belongs to the run alone.
-        clock: seconds since the epoch.
-        flush_clock: seconds, rising.
         """
         self._folder = folder
-        self._clock = clock
-        self._flush_clock = flush_clock
         self._file: EventFile  # from `on_start` on
         self._closing = contextlib.ExitStack()
-        self._flushed_at = 0.0
         self._start_step = 0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
         self._skipped_steps = 0
@@ -63,15 +46,14 @@ class TensorBoardObserver(Observer):
     def on_start(self, run: RunStart) -> None:
         self._start_step = run.start_step
         if run.start_step > 0:
-            last_time = drop_events_after(self._folder, run.start_step)
+            drop_events_after(self._folder, run.start_step)
             self._take_up(run)
         else:
-            last_time = -1.0
-            drop_all_events(self._folder)
-        file = EventFile(self._folder, last_time=last_time, clock=self._clock)
-        self._file = self._closing.enter_context(contextlib.closing(file))
-        write_run_pages(file, run)
-        self._flush()
+            for path in self._folder.glob(EVENT_FILES):
+                path.unlink()
+        self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
+        self._file.write(run.start_step, *run_pages(run))
+        self._file.graph(run.start_step, graph(run.layers))
 
     def _take_up(self, run: RunStart) -> None:
         """What was before a resume, so that no curve begins anew."""
@@ -99,9 +81,7 @@ class TensorBoardObserver(Observer):
             self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = self._skipped_steps
-        self._file.scalars(window.step, values)
-        if self._flush_clock() - self._flushed_at >= FLUSH_SECONDS:
-            self._flush()
+        self._file.write(window.step, scalars(values))
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
@@ -110,44 +90,31 @@ class TensorBoardObserver(Observer):
             return
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
-        if evaluation.step <= self._start_step:
-            return
-        self._file.scalars(evaluation.step, self._evaluated)
-        self._flush()
+        if evaluation.step > self._start_step:
+            self._file.write(evaluation.step, scalars(self._evaluated))
 
     def on_inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
-        self._file.scalars(inspection.step, values)
-        for prefix, distributions in (
-            ("weights", inspection.weights),
-            ("gradients", inspection.gradients),
-        ):
-            if distributions:
-                self._file.summary(inspection.step, histograms(prefix, distributions))
-        self._flush()
-
-    def on_checkpoint(self, step: int) -> None:
-        """What a resumed run does not repeat is flushed before."""
-        self._flush()
+        histograms = [
+            *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
+            *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
+        ]
+        self._file.write(inspection.step, scalars(values), *histograms)
 
     def on_end(self, summary: Summary) -> None:
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
         as ended."""
+        new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = {"loss": getattr(summary, f"{rows}_loss")}
             values |= getattr(summary, f"{rows}_metrics")
             found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
             if found != self._evaluated:
-                self._file.scalars(summary.steps, found)
+                new |= found
         done = not (summary.interrupted or summary.diverged)
-        self._file.summary(summary.steps, session_end(done=done))
-        self._flush()
+        self._file.write(summary.steps, scalars(new), session_end(done=done))
 
     def close(self) -> None:
         self._closing.close()
-
-    def _flush(self) -> None:
-        self._file.flush()
-        self._flushed_at = self._flush_clock()

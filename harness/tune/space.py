@@ -1,4 +1,4 @@
-"""What a search varies: a range or a list of choices for each setting."""
+"""What a search varies, a range or a list of choices for each setting, and how long it goes on."""
 
 import math
 from collections.abc import Mapping
@@ -8,22 +8,9 @@ from typing import Any, Literal
 from harness.checks import require, require_count
 from harness.data.options import MAX_NGRAMS, BuildOptions
 
+Pruner = Literal["median", "halving", "none"]
 _NGRAMS = (1, 2)
 _NUM_TOKENS = (10_000, 30_000, 100_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """All numbers from one to another; whole ones if its ends are whole numbers."""
-
-    low: float
-    high: float
-    log: bool
-    """Whether it is searched on a logarithmic scale."""
-
-
-Parameter = Range | tuple[int, ...]
-"""What a setting may be. A range or a list of a single value fixes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,27 +49,28 @@ class Space:
     """Of the multi-hot layer's table, as of `harness train`."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("learning_rates", 0.0, math.inf),
-            ("weight_decays", 0.0, math.inf),
-            ("dropouts", 0.0, 1.0),
-        ):
-            _check_range(_flag(name), getattr(self, name))
-            for value in getattr(self, name):
-                ok = math.isfinite(value) and least <= value < most
-                limits = "0 or above" if most == math.inf else "in [0, 1)"
-                require(ok, f"{_flag(name)} holds {value}; give numbers {limits}")
-        for name in ("widths", "depths"):
-            _check_range(_flag(name), getattr(self, name))
-            for value in getattr(self, name):
-                require_count(_flag(name), value)
-        for name in ("learning_rates", "weight_decays"):
-            values = getattr(self, name)
-            starts_at_0 = values[0] == 0 and (len(values) == 2 or name == "learning_rates")
+        for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
+            flag, values = _flag(name), getattr(self, name)
+            shown = " ".join(map(str, values)) or "empty"
             require(
-                not starts_at_0,
-                f"{_flag(name)} begins at 0, which has no place on a logarithmic scale; begin above"
-                " 0",
+                len(values) in (1, 2),
+                f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
+            )
+            require(
+                values[0] <= values[-1],
+                f"{flag} is {shown}; the first must not be above the second",
+            )
+            for value in values:
+                if name in ("widths", "depths"):
+                    require_count(flag, value)
+                    continue
+                ok = math.isfinite(value) and 0 <= value < (1 if name == "dropouts" else math.inf)
+                limits = "in [0, 1)" if name == "dropouts" else "0 or above"
+                require(ok, f"{flag} holds {value}; give numbers {limits}")
+            is_fixed_at_0 = name == "weight_decays" and values[-1] == 0
+            require(
+                name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,
+                f"{flag} begins at 0, which has no place on a logarithmic scale; begin above 0",
             )
         for name, least, limit in (
             ("ngrams_choices", 1, MAX_NGRAMS),
@@ -95,8 +83,44 @@ class Space:
             require(not shown, f"{_flag(name)} names {shown} more than once; name each value once")
 
 
-def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Parameter]:
-    """What each setting may be, by its name.
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How many trials, how long, and what is best."""
+
+    trials: int = 30
+    """Settings to try, in all; with --resume, those that were tried before included."""
+
+    epochs: int = 10
+    """The most passes over the training rows in a trial; the best one counts."""
+
+    early_stopping: int | None = 2
+    """End a trial after so many epochs without a better one. None: never."""
+
+    objective: Literal["accuracy", "loss"] = "accuracy"
+    """What to search the best of, on the validation rows: the highest accuracy or the lowest
+    loss."""
+
+    pruner: Pruner = "median"
+    """Ends trials early. `median`: those that after an epoch have done worse than the median of the
+    others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
+
+    timeout: float | None = None
+    """Start no trial after so many seconds."""
+
+    jobs: Literal["auto"] | int = "auto"
+    """Trials at the same time, each in a process of its own on its own GPU, or with its share of
+    the CPU's cores. `auto`: one for each GPU; on a CPU one."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "jobs", "early_stopping"):
+            if getattr(self, name) is not None:
+                require_count(_flag(name), getattr(self, name))
+        ok = self.timeout is None or 0 < self.timeout < math.inf
+        require(ok, f"--timeout is {self.timeout}; it must be above 0")
+
+
+def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Any]:
+    """Optuna's distribution of each setting, by its name.
 
     Args:
         space: what was asked for.
@@ -107,12 +131,15 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
         InputError: when choices for texts were asked for, and the data has none, or they are fixed
             by `build` as well.
     """
-    found: dict[str, Parameter] = {
-        "learning_rate": _range(space.learning_rates, log=True),
-        "width": _range(space.widths, log=True),
-        "depth": _range(space.depths, log=False),
-        "dropout": _range(space.dropouts, log=False),
-        "weight_decay": _range(space.weight_decays, log=True),
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    decays = space.weight_decays
+    found: dict[str, Any] = {
+        "learning_rate": FloatDistribution(*_ends(space.learning_rates), log=True),
+        "width": IntDistribution(*_ends(space.widths), log=True),
+        "depth": IntDistribution(*_ends(space.depths)),
+        "dropout": FloatDistribution(*_ends(space.dropouts)),
+        "weight_decay": FloatDistribution(*_ends(decays), log=decays[0] > 0),
     }
     is_hashed = build.hash_bits is not None
     for name, given, usual, applies in (
@@ -121,11 +148,10 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
     ):
         choices: tuple[int, ...] = getattr(space, f"{name}_choices")
         flag = _flag(f"{name}_choices")
+        why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
         require(
             applies or not choices,
-            f"{flag} chooses how texts become ids, but "
-            + ("--hash-bits does that here" if takes_texts else "the data is not built from texts")
-            + "; leave it out",
+            f"{flag} chooses how texts become ids, but {why}; leave it out",
         )
         require(
             given is None or not choices,
@@ -133,20 +159,10 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
             "one of the two",
         )
         if applies:
-            found[name] = choices or ((given,) if given is not None else usual)
+            found[name] = CategoricalDistribution(
+                choices or ((given,) if given is not None else usual)
+            )
     return found
-
-
-def fixed_value(parameter: Parameter) -> Any:
-    """The only value that a setting may have; None where there are several."""
-    if isinstance(parameter, Range):
-        return parameter.low if parameter.low == parameter.high else None
-    return parameter[0] if len(parameter) == 1 else None
-
-
-def first_values(searched: Mapping[str, Parameter]) -> dict[str, Any]:
-    """The first value of every setting."""
-    return {name: p.low if isinstance(p, Range) else p[0] for name, p in searched.items()}
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,17 +187,8 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _range(values: tuple[float, ...], *, log: bool) -> Range:
-    return Range(low=values[0], high=values[-1], log=log)
-
-
-def _check_range(flag: str, values: tuple[float, ...]) -> None:
-    shown = " ".join(map(str, values)) or "empty"
-    require(
-        len(values) in (1, 2),
-        f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
-    )
-    require(values[0] <= values[-1], f"{flag} is {shown}; the first must not be above the second")
+def _ends(values: tuple[Any, ...]) -> tuple[Any, Any]:
+    return values[0], values[-1]
 
 
 def _flag(name: str) -> str:

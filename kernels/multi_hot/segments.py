@@ -82,6 +82,11 @@ def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
       [L, N] int32 in [0, B], never decreasing; B from `row_splits[:, -1]` on.
     """
     num_buffers, num_rows = row_splits.shape[0], row_splits.shape[1] - 1
+    if num_buffers * num_values > _INT32_MAX:
+        raise ValueError(
+            f"{num_buffers} batches of {num_values} values are more than the {_INT32_MAX} that "
+            "int32 counts: give fewer batches at a time"
+        )
     buffer = tf.range(num_buffers)[:, None]
     # One buffer behind another: rows that end at a buffer's end have ended where the next begins.
     ends = tf.clip_by_value(row_splits[:, 1:], 0, num_values) + num_values * buffer

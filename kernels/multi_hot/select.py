@@ -142,9 +142,11 @@ def _measure(
     with tf.device(device):
         operands = [
             tf.cast(tf.constant(sets.table), dtype),
-            tf.constant(np.resize(sets.values, num_values)),
-            tf.constant(splits),
-            tf.constant(rowids),
+            # As uint32: int32 numbers would lie on the host, and travel with every call on a GPU.
+            *(
+                tf.constant(i.view(np.uint32))
+                for i in (np.resize(sets.values, num_values), splits, rowids)
+            ),
             tf.cast(tf.constant(sets.dy), dtype),
         ]
         if sets.weights is not None:
@@ -191,6 +193,8 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
         dy: Tensor,
         weights: Tensor | None = None,
     ) -> Tensor:
+        values, splits, rowids = (tf.bitcast(ids, tf.int32) for ids in (values, splits, rowids))
+
         def body(step: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(table)

@@ -38,7 +38,9 @@ def test_bytes_copied(tmp_path: Path) -> None:
     for key, size in ((1, 4096), (2, 8), (1, 100)):
         event = line.events.add(metadata_id=key)
         event.stats.add(metadata_id=7, int64_value=3)
-        event.stats.add(str_value=f"kind_src:pageable kind_dst:device size:{size} dest:0 async:1")
+        details = plane.stat_metadata[size]  # by reference, as TensorFlow does
+        details.id, details.name = size, f"kind_src:pageable kind_dst:device size:{size} async:1"
+        event.stats.add(metadata_id=8, ref_value=size)
     path = tmp_path / "host.xplane.pb"
     path.write_bytes(space.SerializeToString())
     assert bytes_copied(path) == 4196

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.bench.charts import write_hparams
+from harness.bench.show import write_hparams
 from harness.bench.sweep import TENSORBOARD_FOLDER_NAME
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load

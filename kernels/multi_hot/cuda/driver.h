@@ -90,14 +90,21 @@ class Modules {
     if (context == nullptr) return "no CUDA context is current";
     const std::lock_guard<std::mutex> lock(mutex_);
     Loaded& loaded = loaded_[context];
-    if (loaded.module == nullptr && !(fault = load(driver, &loaded.module)).empty()) return fault;
     const auto known = loaded.functions.find(name);
     if (known != loaded.functions.end()) {
       *function = known->second;
       return "";
     }
-    fault = driver.check(driver.cuModuleGetFunction(function, loaded.module, name.c_str()),
-                         ("cuModuleGetFunction of " + name).c_str());
+    // A graph may be being captured on this thread, in a mode in which nothing may be loaded.
+    constexpr int kRelaxed = 2;
+    int mode = kRelaxed;
+    driver.cuThreadExchangeStreamCaptureMode(&mode);
+    if (loaded.module == nullptr) fault = load(driver, &loaded.module);
+    if (fault.empty()) {
+      fault = driver.check(driver.cuModuleGetFunction(function, loaded.module, name.c_str()),
+                           ("cuModuleGetFunction of " + name).c_str());
+    }
+    driver.cuThreadExchangeStreamCaptureMode(&mode);
     if (fault.empty()) loaded.functions[name] = *function;
     return fault;
   }
@@ -109,7 +116,7 @@ class Modules {
   };
 
   std::string load(const Driver& driver, Driver::Handle* module) {
-    constexpr int kMajor = 75, kMinor = 76, kRelaxed = 2;
+    constexpr int kMajor = 75, kMinor = 76;
     int device = 0, major = 0, minor = 0;
     std::string fault = driver.check(driver.cuCtxGetDevice(&device), "cuCtxGetDevice");
     if (!fault.empty()) return fault;
@@ -120,12 +127,7 @@ class Modules {
       return "the kernels were not compiled for this GPU's compute capability, " +
              std::to_string(major) + "." + std::to_string(minor);
     }
-    // A graph may be being captured on this thread, in a mode in which nothing may be loaded.
-    int mode = kRelaxed;
-    driver.cuThreadExchangeStreamCaptureMode(&mode);
-    fault = driver.check(driver.cuModuleLoadData(module, image->second.data()), "cuModuleLoadData");
-    driver.cuThreadExchangeStreamCaptureMode(&mode);
-    return fault;
+    return driver.check(driver.cuModuleLoadData(module, image->second.data()), "cuModuleLoadData");
   }
 
   std::mutex mutex_;

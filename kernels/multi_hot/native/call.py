@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -56,6 +56,16 @@ def aliases(num_operands: int, num_written: int, in_place: int) -> str:
         f"operand_index = {num_operands - in_place + i}, operand_tuple_indices = []>"
         for i in range(in_place)
     ]
+    return f"[{', '.join(parts)}]"
+
+
+def layouts(tensors: Sequence[Any]) -> str:
+    """Return the row-major layouts of tensors in StableHLO's text, without which XLA may choose
+    others for a call's operands and results."""
+    parts = []
+    for tensor in tensors:
+        rank = len(tensor.shape)
+        parts.append(f"dense<{[*reversed(range(rank))]}> : tensor<{rank}xindex>")
     return f"[{', '.join(parts)}]"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.native.call import STABLEHLO_VERSION, aliases, attributes, mlir_type
+from kernels.multi_hot.native.call import STABLEHLO_VERSION, aliases, attributes, layouts, mlir_type
 
 Tensor = Any
 
@@ -119,6 +119,7 @@ def _branch(
     lines.append(
         f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
         f"{{api_version = 4 : i32, backend_config = {{{attributes(kernel.attributes)}}}, "
+        f"operand_layouts = {layouts(given)}, result_layouts = {layouts(everything)}, "
         f"output_operand_aliases = {aliases(len(operands), len(everything), in_place)}}} : "
         f"({', '.join(map(mlir_type, given))}) -> ({', '.join(map(mlir_type, everything))}) "
         f'loc("{kernel.target}")'

@@ -5,15 +5,17 @@ Shapes: B rows, V num_tokens, H units, N values; R resident rows, M their ids, C
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.cuda.workspace import workspace_words
-from kernels.multi_hot.native.build import ROW_SOURCES
+from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
 from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.platforms import Kernel, call_on_platform
@@ -128,8 +130,42 @@ def take_rows(
     return taken, splits, own[0] if own else None
 
 
+@functools.cache
+def trial_sums(device: str) -> list[list[float]]:
+    """Return what the kernels on a device make of two rows: [[20, 22], [0, 0]].
+
+    Raises:
+      NativeUnavailableError: they cannot be built or loaded here, or CUDA's driver refuses them,
+        which it does when the first of them is launched.
+    """
+    table = np.arange(20, dtype=np.float32).reshape(10, 2)
+    values, row_splits = tf.constant([9, 1, 9]), tf.constant([0, 3, 3])
+    sets = Problem(values, row_splits, num_tokens=10, dtype=tf.float32, unique=False)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def sums() -> Tensor:
+        return _forward(tf.constant(table), sets)
+
+    load()
+    offer_cuda()
+    try:
+        with tf.device(device):
+            found: list[list[float]] = sums().numpy().tolist()
+    except tf.errors.OpError as error:
+        raise NativeUnavailableError(
+            f"{device} does not run the kernels ({error.message.splitlines()[0]}): update its "
+            f"driver, {REMEDY}"
+        ) from error
+    return found
+
+
 def _prepare(device_type: str) -> str:
-    return load().name if device_type == "CPU" else f"{load().name}, {load_cuda()}"
+    if device_type == "CPU":
+        return load().name
+    names = f"{load().name}, {load_cuda()}"
+    for device in range(len(tf.config.get_visible_devices(device_type))):
+        trial_sums(f"/{device_type}:{device}")
+    return names
 
 
 PRODUCT = Product(

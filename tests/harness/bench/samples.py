@@ -50,25 +50,19 @@ def row(
         marks=marks,
         resolved={**settled, **resolved} if num else {},
         windows=windows,
-        num_warm_up_windows=0,
-        figures=figures(windows, 0) if num else None,
+        figures=figures(windows) if num else None,
         compile_seconds=1.5,
-        start_seconds=3.0,
         peak_rss_bytes=10**9,
         peak_device_bytes=None,
-        device_utilization_percent=None,
-        load_average_before=0.25,
-        load_average_after=0.5,
     )
 
 
-def pair(repeat: int, log_ratios: tuple[float, ...], *, num_warm_up: int = 0) -> Pair:
+def pair(repeat: int, log_ratios: tuple[float, ...]) -> Pair:
     """A pair of processes of one cell."""
     return Pair(
         cell=CELL,
         repeat=repeat,
         log_ratios=log_ratios,
-        num_warm_up=num_warm_up,
         examples_per_second_a=1e5,
         examples_per_second_b=1e5,
         marks=(),
@@ -83,11 +77,9 @@ def results(*measured: Row | Pair, **config: Any) -> Results:
         provenance=Provenance(
             versions={"harness": "0.1.0"},
             host={"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "system": "a system"},
-            gpus=({"name": "a GPU", "driver": "1", "sm_clock_mhz": None},),
+            gpus=({"name": "a GPU", "driver": "1"},),
             commit="0123abc",
             dirty=False,
-            load_average_before=0.1,
-            load_average_after=0.2,
             dataset={"name": "synthetic", "rows": 40_000},
             started="2026-01-01T00:00:00+00:00",
         ),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import against
-from harness.bench.against import code_state, find_baseline, settings_of_words
+from harness.bench import process
+from harness.bench.process import code_state, find_baseline, settings_of_words
 from harness.errors import InputError
 
 
@@ -42,7 +42,7 @@ def test_the_state_of_the_code(repository: Path, tmp_path: Path) -> None:
 def test_a_revision_is_unpacked_and_named_by_its_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(against, "OWN_CODE", repository)
+    monkeypatch.setattr(process, "OWN_CODE", repository)
     (repository / "file").write_text("changed since")
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -48,6 +48,20 @@ def test_other_machines_are_refused_unless_told() -> None:
     assert any("cpu is" in note for note in compare(a, b, across_machines=True).notes)
 
 
+def test_many_cells_share_the_confidence() -> None:
+    """A large grid raises no more false alarms than a small one."""
+    pairs = [pair(r, (ratio,)) for r, ratio in enumerate((-0.02, -0.03, -0.04, -0.03))]
+    others = [
+        dataclasses.replace(one, cell=dataclasses.replace(CELL, batch_size=size))
+        for size in range(1, 10)
+        for one in pairs
+    ]
+    alone, one_of_ten = compare_pairs(pairs), compare_pairs([*pairs, *others])
+    assert alone.effects[CELL].verdict == "slower"
+    assert one_of_ten.effects[CELL].verdict == "no difference shown"
+    assert one_of_ten.effects[CELL].ratio == alone.effects[CELL].ratio
+
+
 def test_nothing_in_common_is_an_error() -> None:
     other = dataclasses.replace(CELL, batch_size=1000)
     a, b = results(row(CELL, 0), row(CELL, 1)), results(row(other, 0), row(other, 1))
@@ -56,8 +70,8 @@ def test_nothing_in_common_is_an_error() -> None:
 
 
 def test_pairs_are_compared_without_their_warm_up() -> None:
-    steady = [-0.05, -0.05, -0.05]
-    pairs = [pair(r, (2.0, *steady), num_warm_up=1) for r in range(4)]
+    steady = [-0.05] * 4
+    pairs = [pair(r, (2.0, *steady)) for r in range(4)]
     (effect,) = compare_pairs(pairs).effects.values()
     assert effect.ratio == pytest.approx(math.exp(-0.05))
     assert effect.verdict == "slower"

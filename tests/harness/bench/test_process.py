@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from harness.bench import process as process_module
-from harness.bench.measure import Side, measure, measure_pair
+from harness.bench.measure import measure, measure_pair
 from harness.bench.process import (
     PROTOCOL_VERSION,
     MeasuredProcess,
+    ProcessEndedError,
+    Side,
 )
 from harness.bench.results import RESULTS_FILE_NAME, read_results
-from harness.child import OWN_CODE, ProcessEndedError
+from harness.child import OWN_CODE
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
@@ -65,23 +67,22 @@ def test_it_says_what_it_is(process: MeasuredProcess) -> None:
     assert Path(ready["code"]) == OWN_CODE
     resolved = ready["resolved"]
     assert (resolved["implementation"], resolved["replicas"]) == ("gather", 1)
-    assert ready["start_seconds"] > 0
 
 
 def test_steps_across_epochs(process: MeasuredProcess) -> None:
-    turn = process.turn(steps=20)  # 8 steps an epoch: 4 + 4, in whole dispatches
-    assert turn.windows.num_steps == (4,) * 5
-    assert turn.windows.examples == (400,) * 5
-    waits = zip(turn.windows.data_wait_seconds, turn.windows.seconds, strict=True)
+    windows, rest = process.turn(steps=20)  # 8 steps an epoch: 4 + 4, in whole dispatches
+    assert windows.num_steps == (4,) * 5
+    assert windows.examples == (400,) * 5
+    waits = zip(windows.data_wait_seconds, windows.seconds, strict=True)
     assert all(0 <= wait < seconds for wait, seconds in waits)
-    assert turn.peak_rss_bytes > 10**8
-    assert turn.peak_device_bytes is None
+    assert rest["peak_rss_bytes"] > 10**8
+    assert rest["peak_device_bytes"] is None
 
 
 def test_a_turn_of_no_time_is_one_window(process: MeasuredProcess) -> None:
-    assert len(process.turn(seconds=0.0).windows.seconds) == 1
-    turn = process.turn(seconds=0.1)
-    assert sum(turn.windows.seconds[:-1]) < 0.1
+    assert len(process.turn(seconds=0.0)[0].seconds) == 1
+    windows, _ = process.turn(seconds=0.1)
+    assert sum(windows.seconds[:-1]) < 0.1
 
 
 def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> None:
@@ -89,7 +90,7 @@ def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> 
     state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
     assert state == "T"
     process.go_on()
-    assert process.turn(steps=4).windows.num_steps == (4,)
+    assert process.turn(steps=4)[0].num_steps == (4,)
     # Killed, it is taken for one without memory.
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(ProcessEndedError, match="as the system does when") as ended:
@@ -115,11 +116,6 @@ def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.Monk
     told = f"measures by protocol {PROTOCOL_VERSION}, it was asked by {PROTOCOL_VERSION + 1}"
     with MeasuredProcess(small(data)) as started, pytest.raises(InputError, match=told):
         started.wait_until_ready()
-
-
-def test_no_checkout(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
-        MeasuredProcess(small(data), code=tmp_path)
 
 
 def test_a_process_ends_with_its_parent(data: Path) -> None:
@@ -159,7 +155,7 @@ def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
     a = Side(settings=small(data), code=tmp_path, state={"commit": "0123abc"})
     b = Side(settings=small(data, hidden_units=[256, 256]))
     pair = measure_pair(CELL, a, b, repeat=1, seconds=0.1)
-    assert 0 <= pair.num_warm_up < len(pair.log_ratios) >= 3
+    assert len(pair.log_ratios) >= 12
     assert np.median(pair.log_ratios) < -0.2
     assert pair.resolved_a["commit"] == "0123abc"
     assert pair.resolved_a["implementation"] == pair.resolved_b["implementation"] == "gather"

@@ -1,6 +1,9 @@
 """The grid and the order in which it is measured."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,9 @@ from harness.bench.results import AXES
 from harness.bench.sweep import cells, remaining
 from harness.errors import InputError
 from tests.harness.bench.samples import CELL, pair, results, row
+from tests.harness.observe.nvml import library
+from tests.harness.observe.nvml.library import Nvml
+from tests.harness.observe.samples import REPOSITORY
 
 GRID = dict.fromkeys(AXES, ("auto",)) | {
     "batch_size": (100, 200),
@@ -57,3 +63,28 @@ def test_what_remains() -> None:
     assert remaining(planned, 2, done) == [(CELL, 1)]  # the other would run out of memory again
     assert remaining(planned, 1, done) == []
     assert remaining((CELL,), 2, results(pair(0, (0.0,)))) == [(CELL, 1)]
+
+
+def test_gpus_are_described_where_there_are_any(nvml: Nvml) -> None:
+    program = (
+        "import json; from harness.bench import sweep; print(json.dumps(sweep.describe_gpus()))"
+    )
+    lost = f"gpu1.* = error {library.ERROR_GPU_IS_LOST}"
+    nvml.write(library.system(), library.modern(0), library.modern(1), [lost], library.old(2))
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=nvml.environment(),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        found.append(json.loads(done.stdout))
+        nvml.write([f"system.init = error {library.ERROR_DRIVER_NOT_LOADED}"])
+    uuid = "GPU-0f2c9b1e-0000-4000-8000-000000000000"
+    assert found[0][0] == {"name": "NVIDIA Fake 100", "uuid": uuid, "driver": "580.65.06"}
+    assert [gpu["name"] for gpu in found[0]] == ["NVIDIA Fake 100", "NVIDIA Old 10"]
+    assert found[1] == []

@@ -16,10 +16,9 @@ from harness.bench.results import (
     read_results,
     write_results,
 )
-from harness.bench.sweep import Recorder, cells
+from harness.bench.sweep import begin, cells
 from harness.cli import main as command_line_module
-from harness.cli.bench import BenchConfig, GridConfig
-from harness.cli.bench_run import settings_of
+from harness.cli.bench import BenchConfig, GridConfig, settings_of
 from harness.cli.train import ModelConfig
 from harness.data.sources import load_configured
 from harness.errors import InputError
@@ -103,7 +102,7 @@ def test_what_lies_in_the_folder(sweep: tuple[Path, str, str]) -> None:
     folder, _, out = sweep
     names = {path.name for path in folder.iterdir()}
     assert names == {RESULTS_FILE_NAME, "throughput.png", "tensorboard"}
-    assert len(list((folder / "tensorboard").iterdir())) == 1 + 2  # the experiment, two cells
+    assert len(list((folder / "tensorboard").iterdir())) == 2, "a folder for each cell"
     assert f"harness tensorboard {folder / 'tensorboard'}" in out
     assert str(folder / "throughput.png") in out
 
@@ -112,8 +111,8 @@ def test_what_lies_in_the_folder(sweep: tuple[Path, str, str]) -> None:
     ("flags", "parts"),
     [
         ([], ["already holds results", "--resume", "--overwrite", "--bench-dir"]),
-        (["--resume", "--steps", "12"], ["other settings", "[steps]"]),
-        (["--resume", "--seed", "3"], ["other settings", "[grid]"]),
+        (["--resume", "--steps", "12"], ["cannot be resumed", "steps was 24 and is now 12"]),
+        (["--resume", "--seed", "3"], ["cannot be resumed", "seed was 0 and is now 3"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
         (["--overwrite", "--batch-size", "100", "100"], ["100 more than once"]),
         (["--overwrite", *IN_TURN, "--against-set", "color=1"], ["color"]),
@@ -171,12 +170,11 @@ def test_two_settings_in_turn(tmp_path: Path) -> None:
     config = command_line_module._parse(words)
     (cell,) = cells(vars(config.grid), rows=1600)
     folder.mkdir()
-    recorder = Recorder(
-        folder, load_configured(config.data), dataclasses.asdict(config), resume=False
-    )
+    done = begin(folder, load_configured(config.data), dataclasses.asdict(config), resume=False)
     for repeat in range(2):
-        done = pair(repeat, (1.0,) * 24)
-        recorder.add(dataclasses.replace(done, cell=cell, examples_per_second_b=2.7e5))
+        one = pair(repeat, (1.0,) * 24)
+        done = done.plus(dataclasses.replace(one, cell=cell, examples_per_second_b=2.7e5))
+    write_results(folder / RESULTS_FILE_NAME, done)
     result = call(*words, "--resume")
     assert (result.code, result.err) == (0, "")
     assert "failed: " not in result.out  # on a busy machine it may be inconclusive

@@ -59,7 +59,7 @@ def check_nothing_is_half_written(folder: Path) -> None:
 def test_no_room_for_windows(tmp_path: Path) -> None:
     # The event file or metrics.jsonl, whichever is written first.
     flags = ("--steps-per-dispatch", "1", "--run-dir", tmp_path)
-    result = limited(7000, "train", *SMALL, *flags)
+    result = limited(10_000, "train", *SMALL, *flags)
     check_refusal(result, str(tmp_path), "limit is reached", "File too large")
     check_nothing_is_half_written(tmp_path)
     assert records(tmp_path)

@@ -51,6 +51,8 @@ def test_the_defaults_are_the_tutorials() -> None:
         (OptimizerConfig, {"warmup": -1}, "--warmup is -1; it must be at least 0"),
         (TrainConfig, {"epochs": 0}, "--epochs is 0; it must be at least 1"),
         (TrainConfig, {"class_weight": "even"}, "--class-weight is 'even'; choose none or"),
+        (TrainConfig, {"test": "no"}, "--test is 'no'; choose on or off"),
+        (TrainConfig, {"test": "off"}, "--test is off, so --validation-split must set rows apart"),
         (TrainConfig, {"early_stopping": 0}, "--early-stopping is 0; it must be at least 1"),
         (
             TrainConfig,

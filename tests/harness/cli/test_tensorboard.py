@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.tensorboard import LogFolder
+from harness.cli.tensorboard import joined
 from tests.harness.cli.runs import REPOSITORY, call, command_line, environment, run
 
 
@@ -69,16 +69,15 @@ def test_one_folder_of_several(tmp_path: Path) -> None:
         (folder / "deep" / "events.out.tfevents.1").write_text(str(folder))
         (folder / "model.keras").touch()
     (tmp_path / "one").mkdir()
-    assert LogFolder(folders[:1], tmp_path / "one").path == folders[0]
+    assert joined(folders[:1], tmp_path / "one") == folders[0]
     assert list((tmp_path / "one").iterdir()) == []
 
     (tmp_path / "all").mkdir()
-    together = LogFolder(folders, tmp_path / "all")
-    assert together.path == tmp_path / "all"
+    assert joined(folders, tmp_path / "all") == tmp_path / "all"
     profile = folders[2] / "plugins" / "profile" / "now" / "host.xplane.pb"
     profile.parent.mkdir(parents=True)
     profile.write_text("new")
-    together.refresh()
+    joined(folders, tmp_path / "all")
     found = {
         path.relative_to(tmp_path / "all").as_posix(): path.read_text()
         for path in (tmp_path / "all").rglob("*")

@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
 
-from harness.tune.study import STUDY_FILE_NAME
+from harness.cli.tune_run import described, toml_text
+from harness.tune.search import STUDY_FILE_NAME
 from tests.harness.cli.runs import (
     Result,
     call,
@@ -19,6 +22,7 @@ from tests.harness.cli.runs import (
     records,
     summary,
 )
+from tests.harness.observe.tensorboard_app import TensorBoardApp
 
 SPACE = (
     *("--learning-rates", "0.05", "--widths", "8", "--depths", "1", "--dropouts", "0"),
@@ -37,6 +41,13 @@ def write_table(path: Path, *, reverse: bool) -> None:
     path.write_text("text,label\n" + "".join(rows))
 
 
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """`harness tune` in a process of its own, as its terminal starts it."""
+    env = environment() | {"XLA_FLAGS": os.environ["XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
+    command = command_line("tune", *arguments)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[object, ...], Result]:
     """The folder of a search that was killed and resumed, its flags, and what that came to."""
@@ -45,11 +56,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[obje
     write_table(place / "test.csv", reverse=False)
     flags = ("--data", place / "train.csv", "--test-data", place / "test.csv", *SPACE, *LAYOUT)
     folder = place / "search"
-    command = command_line("tune", *flags, "--tune-dir", folder, "--trials", 30)
-    env = environment() | {"XLA_FLAGS": os.environ["XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
-    ) as process:
+    with started(*flags, "--tune-dir", folder, "--trials", 30) as process:
         assert process.stdout is not None
         process.stdout.readline()  # a trial has ended
         process.send_signal(signal.SIGKILL)
@@ -80,12 +87,56 @@ def test_train_repeats_the_best_trial(
     assert summary(tmp_path / "run")["test_accuracy"] == 0.0
 
 
-def test_trials_are_rows_of_the_hparams_page(
-    searched: tuple[Path, tuple[object, ...], Result],
-) -> None:
-    folder, _, _ = searched
-    names = sorted(path.name for path in (folder / "tensorboard").iterdir() if path.is_dir())
-    assert names == ["trial_0001", "trial_0002", "trial_0003"]
+def test_trials_are_run_folders(searched: tuple[Path, tuple[object, ...], Result]) -> None:
+    trials = searched[0] / "trials"
+    assert sorted(path.name for path in trials.iterdir()) == ["0001", "0002", "0003"]
+    for folder in trials.iterdir():
+        assert "validation_accuracy" in summary(folder)
+        assert "test_accuracy" not in summary(folder)
+        assert not list(folder.rglob("*.keras"))
+        assert not list(folder.rglob("*.npz"))
+    request = {
+        "sliceSize": 10,
+        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
+        "colParams": [
+            {"hparam": name, "includeInResult": True} for name in ("ngrams", "weight_decay")
+        ],
+    }
+    rows = TensorBoardApp(trials).post("hparams/session_groups", request)["sessionGroups"]
+    assert {row["hparams"]["ngrams"] for row in rows} <= {1, 2}
+    assert len({row["hparams"]["weight_decay"] for row in rows}) == 3
+
+
+def records_of(trial: Path) -> str:
+    path = trial / "metrics.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
+    flags = ("--synthetic-rows", "1000", "--tune-dir", tmp_path / "search", *LAYOUT)
+    flags += ("--trials", "2", "--epochs", "80", "--early-stopping", "None", "--widths", "8")
+    trials = [tmp_path / "search" / "trials" / number for number in ("0001", "0002")]
+    with started(*flags, "--jobs", "2") as process:
+        while not all("validation" in records_of(trial) for trial in trials):
+            assert process.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children()
+        jobs = [child for child in children if "train" in child.cmdline()]
+        cores = [job.cpu_affinity() for job in jobs]
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert process.returncode == 130
+    assert f"interrupted with 2 trials left; to go on, add --tune-dir {tmp_path}" in out
+    assert not any(job.is_running() for job in jobs)
+    assert len(cores) == 2
+    assert sorted(cores[0] + cores[1]) == sorted(os.sched_getaffinity(0))
+    before = [records_of(trial) for trial in trials]
+    assert all(list((trial / "checkpoints").iterdir()) for trial in trials)
+    result = call("tune", *flags, "--jobs", "2", "--resume")
+    assert (result.code, result.out.count(" of 80")) == (0, 2), result
+    for trial, kept in zip(trials, before, strict=True):
+        assert records_of(trial).startswith(kept)
 
 
 def test_a_folder_with_a_search(
@@ -112,11 +163,7 @@ def test_a_folder_with_a_search(
     ("flags", "message"),
     [
         (("--validation-split", "0"), "--validation-split is 0, but a search needs rows to judge"),
-        (("--trials", "0"), "--trials is 0; it must be at least 1"),
-        (("--jobs", "0"), "--jobs is 0"),
-        (("--timeout", "0"), "--timeout is 0.0; it must be above 0"),
-        (("--early-stopping", "0"), "--early-stopping is 0"),
-        (("--widths", "9", "3"), "--widths is 9 3; the first must not be above the second"),
+        (("--replicas", "2"), "--replicas is 2, but each trial has one device"),
         (("--resume",), "--resume needs --tune-dir"),
         (("--ngrams-choices", "2", "3"), "the data is not built from texts; leave it out"),
         (("--batch-size", "5000", "--synthetic-rows", "500"), "--batch-size is 5000 but the data"),
@@ -150,3 +197,17 @@ def test_the_study_is_optunas(searched: tuple[Path, tuple[object, ...], Result])
     study = optuna.load_study(study_name=name, storage=storage)
     assert study.best_value == 1.0
     assert json.loads((folder / "config.json").read_text())["trials"] == 30
+
+
+def test_settings_are_read_back() -> None:
+    settings = {
+        "data": '/a "folder"\\with\x7f\n\ttabs, ä and 🎬',
+        "learning_rate": 1e-30,
+        "hidden_units": [8, 16],
+        "dropout": [],
+        "unique": False,
+        "num_words": None,
+    }
+    assert tomllib.loads(toml_text(settings)) == settings | {"num_words": "None"}
+    values = {"learning_rate": 0.00123456, "num_tokens": 30_000}
+    assert described(values) == "learning rate 0.001235, num tokens 30,000"

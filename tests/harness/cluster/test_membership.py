@@ -1,6 +1,7 @@
 """Who a process is, by the variables of its environment."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,3 +78,5 @@ def test_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert membership(variables) == Membership(
         hosts=("node1:8888", "node1:8889", "node2:8888"), index=2
     )
+    shares = [replace(membership(variables), index=index).on_this_host for index in range(3)]
+    assert shares == [(0, 2), (1, 2), (0, 1)]

@@ -93,5 +93,6 @@ def test_deterministic_sets_what_it_says() -> None:
         "True",
         "False",
         # The last of a name counts: what the user set.
-        "--xla_gpu_deterministic_ops=true --xla_gpu_deterministic_ops=false",
+        "--xla_gpu_enable_scatter_determinism_expander=true --xla_gpu_deterministic_ops=true "
+        "--xla_gpu_deterministic_ops=false",
     ]

@@ -178,7 +178,9 @@ def test_an_optimizer_sees_the_models_variables(make: Any, sets: RaggedSets) -> 
     x = MultiHotDense(6, sets.num_tokens, activation="gelu", name="products")(inputs)
     x = keras.layers.Dense(4, activation="gelu", name="dense_1")(x)
     unused = keras.layers.Dense(3, name="unused")(x)
-    model = keras.Model(inputs, keras.layers.Dense(1, name="top")(x) + 0 * keras.ops.sum(unused * 0))
+    model = keras.Model(
+        inputs, keras.layers.Dense(1, name="top")(x) + 0 * keras.ops.sum(unused * 0)
+    )
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     rows = sets.num_rows

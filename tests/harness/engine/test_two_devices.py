@@ -59,13 +59,13 @@ def uncompiled(
 ) -> Callable[[Call, Batches], Any]:
     """What runs a call like this one on both devices at once; with `in_two`, all but the all-reduce
     is compiled, as between workers."""
+    if in_two:
+        assert program._in_two is not None
+        together = tf.function(program._in_two.loop(call), autograph=False)
+        return lambda call, batches: together(batches[call.rows], tf.constant(call.first, tf.int64))
     functions = []
     for device, own in enumerate(batches[call.rows]):
-        if in_two:
-            assert program._in_two is not None
-            loop = program._in_two.loop(device, call)
-        else:
-            loop = program.on_device(device, call).python_function
+        loop = program.on_device(device, call).python_function
         with tf.device(f"/CPU:{device}"):
             plain = tf.function(loop, autograph=False)
             functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))

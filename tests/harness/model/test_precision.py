@@ -21,6 +21,7 @@ from harness.model.precision import choose_precision
 def test_auto(
     device_type: str, capability: tuple[int, int] | None, taken: str, reason: str
 ) -> None:
-    choice = choose_precision(device_type, capability)
+    choice = choose_precision(device_type, capability, rows=4096)
     assert choice.name == taken
     assert reason in choice.why
+    assert choose_precision(device_type, capability, rows=500).name == "float32"

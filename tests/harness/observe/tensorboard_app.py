@@ -41,6 +41,18 @@ class TensorBoardApp:
         """The JSON that `/data/plugin/ROUTE` answers to `content`."""
         return json.loads(self._checked(self._client.post(f"/data/plugin/{route}", json=content)))
 
+    def hparams(self, *statuses: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The experiment of the HParams page, and the rows whose runs have one of these statuses,
+        each with its `metrics` by tag."""
+        experiment = self.post("hparams/experiment", {"experimentName": ""})
+        names = [info["name"] for info in experiment["hparamInfos"]]
+        columns = [{"hparam": name, "includeInResult": True} for name in names]
+        asked = {"sliceSize": 100, "allowedStatuses": statuses, "colParams": columns}
+        rows = self.post("hparams/session_groups", asked)["sessionGroups"]
+        for row in rows:
+            row["metrics"] = {v["name"]["tag"]: v["value"] for v in row["metricValues"]}
+        return experiment, rows
+
     def _checked(self, response: Any) -> str:
         text = response.get_data(as_text=True)
         assert response.status_code == 200, text

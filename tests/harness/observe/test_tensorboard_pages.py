@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from harness.observe.tensorboard import TensorBoardObserver
-from harness.observe.tensorboard_pages import CATEGORY, CHARTS, FIRST
+from harness.observe.tensorboard_pages import CHARTS, FIRST
 from harness.records import Choice, Spread
 from tests.harness.observe.samples import LAYERS, choices, epoch, run_start, summary, window
 from tests.harness.observe.tensorboard_app import TensorBoardApp
@@ -41,7 +41,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> TensorBoardApp:
 
 def test_the_layout_opens_on_the_four_charts_once_for_all_runs(app: TensorBoardApp) -> None:
     (category,) = app.get("custom_scalars/layout")["category"]
-    assert category["title"] == CATEGORY
+    assert category["title"] == "What the machine does"
     assert not category.get("closed", False)
     assert [chart["title"] for chart in category["chart"]] == list(CHARTS)
     drawn = []
@@ -78,30 +78,21 @@ def test_settings_and_environment_are_text(app: TensorBoardApp) -> None:
 
 
 def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: TensorBoardApp) -> None:
-    experiment = app.post("hparams/experiment", {"experimentName": ""})
-    columns = [info["name"] for info in experiment["hparamInfos"]]
-    assert columns[:5] == list(FIRST)
+    experiment, rows = app.hparams("STATUS_SUCCESS")
+    assert [info["name"] for info in experiment["hparamInfos"]][:5] == list(FIRST)
     assert [info["displayName"] for info in experiment["metricInfos"]][:3] == [
         "test accuracy",
         "validation accuracy",
         "examples/s",
     ]
-    request = {
-        "startIndex": 0,
-        "sliceSize": 10,
-        "allowedStatuses": ["STATUS_SUCCESS"],
-        "colParams": [{"hparam": name, "includeInResult": True} for name in columns],
-    }
-    groups = app.post("hparams/session_groups", request)["sessionGroups"]
-    assert sorted(group["hparams"]["precision"] for group in groups) == ["float32", "mixed_float16"]
-    assert sorted(group["name"].split()[0] for group in groups) == ["a", "b"]
-    for group in groups:
-        assert group["hparams"]["batch_size"] == 500
-        assert group["hparams"]["learning_rate"] == 0.001
-        assert group["hparams"]["hidden_units"] == "50 50 50"
-        values = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
-        assert values["validation/accuracy"] == pytest.approx(0.885)
-        assert values["throughput/examples_per_second"] == 62_500.0
+    assert sorted(row["hparams"]["precision"] for row in rows) == ["float32", "mixed_float16"]
+    assert sorted(row["name"].split()[0] for row in rows) == ["a", "b"]
+    for row in rows:
+        assert row["hparams"]["batch_size"] == 500
+        assert row["hparams"]["learning_rate"] == 0.001
+        assert row["hparams"]["hidden_units"] == "50 50 50"
+        assert row["metrics"]["validation/accuracy"] == pytest.approx(0.885)
+        assert row["metrics"]["throughput/examples_per_second"] == 62_500.0
 
 
 def test_the_graph_has_every_layer_with_its_inputs(app: TensorBoardApp) -> None:
@@ -127,12 +118,5 @@ def test_a_resumed_runs_row_is_the_resumed_one(tmp_path: Path) -> None:
         observer.on_epoch(epoch(start_step + 20))
         observer.on_end(summary(steps=start_step + 160, interrupted=start_step > 0))
         observer.close()
-    app = TensorBoardApp(tmp_path)
-    request = {
-        "startIndex": 0,
-        "sliceSize": 10,
-        "allowedStatuses": ["STATUS_FAILURE"],
-        "colParams": [{"hparam": "epochs", "includeInResult": True}],
-    }
-    (group,) = app.post("hparams/session_groups", request)["sessionGroups"]
-    assert group["hparams"] == {"epochs": 3}
+    _, (row,) = TensorBoardApp(tmp_path).hparams("STATUS_FAILURE")
+    assert row["hparams"]["epochs"] == 3

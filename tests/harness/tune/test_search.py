@@ -1,182 +1,180 @@
-"""Searches by processes that only act: proposals, pruning, failures, several jobs, resuming."""
+"""What a search does with what its trials leave: each is judged by its metrics.jsonl and its exit.
 
+The processes are real but train nothing; tests/harness/cli/test_tune.py has searches that do.
+"""
+
+import json
+import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from harness.data.options import BuildOptions
 from harness.errors import InputError
-from harness.tune.search import Search
-from harness.tune.space import Parameter, Range
-from harness.tune.study import STUDY_FILE_NAME, Study, Trial, storage_errors
-from harness.tune.trial import TrialProcess
-
-RATE = {"learning_rate": Range(low=0.1, high=1.0, log=False)}
+from harness.tune.search import STUDY_FILE_NAME, Search, Trial, open_study
+from harness.tune.space import SearchConfig, Space, parameters
 
 
-def start(job: int) -> TrialProcess:
-    module = "tests.harness.tune.acting_process"
-    return TrialProcess({}, job=job, num_jobs=1, module=module)
+def search_in(folder: Path, *, seed: int = 0, **changes: Any) -> Search:
+    config = SearchConfig(**{"pruner": "none", "early_stopping": None} | changes)
+    return Search(
+        study=open_study(folder, config),
+        searched=parameters(Space(), BuildOptions(), takes_texts=False),
+        config=config,
+        seed=seed,
+        folder=folder,
+        gpus=(),
+        num_jobs=1,
+        settings_of=str,
+        ended=lambda trial: None,
+    )
 
 
-def open_study(folder: Path, parameters: dict[str, Parameter] = RATE, **changes: Any) -> Study:
-    asked = {"objective": "accuracy", "pruner": "none", "seed": 0, "in_parallel": False}
-    return Study(folder, parameters, **asked | changes)
+def judged(search: Search, values: Sequence[float], command: str = "true", **more: Any) -> Trial:
+    """A trial that had these accuracies after its epochs, once its process has ended."""
+    asked = search._ask([])
+    folder = search.folder / str(asked.number)
+    folder.mkdir()
+    lines = [
+        {"step": epoch, "epoch": epoch - 1, "validation_accuracy": value, "validation_loss": -value}
+        for epoch, value in enumerate(values, 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (folder / "summary.json").write_text(json.dumps({"diverged": False} | more))
+    (folder / "checkpoints").mkdir()
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(["sh", "-c", command], stdout=log)
+    trial = Trial(asked=asked, folder=folder, process=process)
+    if command == "true":
+        process.wait()
+    while not search._has_ended(trial):
+        pass
+    assert not (folder / "checkpoints").exists()
+    return trial
 
 
-def search(study: Study, num_trials: int, *, num_jobs: int = 1, **changes: Any) -> Search:
-    """One that has ended."""
-    ended: list[Trial] = []
-    asked: dict[str, Any] = {"timeout": None, "patience": None, "settings_of": dict} | changes
-    made = Search(study, num_trials=num_trials, start=start, ended=ended.append, **asked)
-    with ExitStack() as closing:
-        made.run([closing.enter_context(start(job)) for job in range(num_jobs)])
-    assert {t.number for t in ended} <= {t.number for t in study.trials}
-    return made
+def params(search: Search) -> list[dict[str, Any]]:
+    return [trial.params for trial in search.study.trials]
 
 
-def without_times(trials: list[Trial]) -> list[dict[str, Any]]:
-    return [vars(trial) | {"seconds": 0} for trial in trials]
+def test_what_a_trial_comes_to(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    assert judged(search, [0.5, 0.75, 0.75, 0.6]).status == "complete"
+    assert search.study.best_value == 0.75
+    assert judged(search, [0.5], "exit 1", diverged=True).status == "diverged"
+    assert judged(search, [float("nan")]).status == "diverged"
+    failed = judged(search, [0.9], "echo all is well; echo error: no memory; exit 2")
+    assert (failed.status, failed.note) == ("failed", "no memory")
+    killed = judged(search, [0.9], "kill -9 $$")
+    assert killed.note.startswith(f"SIGKILL ended it; see {killed.folder / 'log.txt'}")
+    states = [trial.state.name for trial in search.study.trials]
+    assert states == ["COMPLETE", "PRUNED", "PRUNED", "FAIL", "FAIL"]
 
 
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
-    """The trials of a search that nothing disturbed."""
-    study = open_study(tmp_path_factory.mktemp("eight"))
-    search(study, 8)
-    return study.trials
-
-
-def test_it_finds_the_best_of_its_trials(tmp_path: Path, eight: list[Trial]) -> None:
-    assert [trial.number for trial in eight] == list(range(1, 9))
-    assert {trial.status for trial in eight} == {"complete"}
-    rates = [trial.values["learning_rate"] for trial in eight]
-    assert len(set(rates)) == 8
-    for trial in eight:
-        rate = trial.values["learning_rate"]
-        rises = rate > 0.5
-        assert trial.best_epoch == (6 if rises else 1)
-        assert trial.value == pytest.approx(rate + (0.5 - rate) / 32 if rises else 0.5)
-    study = open_study(tmp_path)
-    search(study, 2, num_jobs=2)  # at the same time
-    both = study.trials
-    assert [trial.number for trial in both] == [1, 2]
-    assert study.best is not None
-    assert study.best.value == max(trial.value or 0 for trial in both)
-
-
-def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, eight: list[Trial]
-) -> None:
-    study = open_study(tmp_path)
-    search(study, 3)
-    study.propose()  # it runs while the search is killed
-    again = open_study(tmp_path)
-    assert len(again.trials) == 3
-    search(again, 5)
-    again.propose()
-    longer = open_study(tmp_path)
-    search(longer, 8)
-    assert without_times(longer.trials) == without_times(eight)
-
-
-def test_another_seed_is_another_search(tmp_path: Path, eight: list[Trial]) -> None:
-    study = open_study(tmp_path, seed=1)
-    search(study, 1)
-    assert study.trials[0].values != eight[0].values
+def test_a_trial_without_progress_is_ended(tmp_path: Path) -> None:
+    search = search_in(tmp_path, early_stopping=2, objective="loss")
+    trial = judged(search, [0.5, 0.4, 0.3, 0.9], "exec sleep 100")
+    assert (trial.status, list(trial.values)) == ("complete", [1, 2, 3])
+    assert trial.process.returncode == -signal.SIGTERM
+    assert search.study.best_value == -0.5
 
 
 @pytest.mark.parametrize("pruner", ["median", "halving"])
-def test_bad_trials_are_pruned(pruner: str, tmp_path: Path) -> None:
-    study = open_study(tmp_path, pruner=pruner)
-    search(study, 12)
-    pruned = [trial for trial in study.trials if trial.status == "pruned"]
-    assert pruned
-    assert all(len(trial.epochs) < 6 for trial in pruned)
-    best = study.best
-    assert best is not None
-    assert best.status == "complete"
-    assert all((trial.value or 0) < (best.value or 0) for trial in pruned)
+def test_a_bad_trial_is_ended(pruner: str, tmp_path: Path) -> None:
+    search = search_in(tmp_path, pruner=pruner)
+    for value in (0.6, 0.7, 0.8, 0.9, 1.0):
+        judged(search, [value] * 4)
+    bad = judged(search, [0.1] * 4, "exec sleep 100")
+    assert (bad.status, bad.process.returncode) == ("pruned", -signal.SIGTERM)
+    assert len(bad.values) < 4
+    # Killed before the study knew it, an interrupted trial is judged by its last epoch again.
+    interrupted = search._ask([])
+    for epoch in range(1, len(bad.values) + (pruner == "median")):
+        interrupted.report(0.1, step=epoch)
+    again = Trial(asked=interrupted, folder=bad.folder, process=bad.process)
+    assert search_in(tmp_path, pruner=pruner)._has_ended(again)
+    assert (again.status, again.values) == ("pruned", bad.values)
 
 
-def test_a_trial_without_progress_ends(tmp_path: Path) -> None:
-    study = open_study(tmp_path, {"learning_rate": (0.2,)}, objective="loss")
-    search(study, 1, patience=2)
-    (trial,) = study.trials
-    assert (trial.status, trial.best_epoch, len(trial.epochs)) == ("complete", 1, 3)
-    assert trial.value == pytest.approx(0.5)
+def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "resumed", "other")]
+    for folder in folders:
+        folder.mkdir()
+    whole, other = search_in(folders[0]), search_in(folders[2], seed=1)
+    for number in range(12):
+        judged(whole, [number / 20])
+        judged(search_in(folders[1]), [number / 20])
+    judged(other, [0.5])
+    assert params(whole) == params(search_in(folders[1]))
+    assert params(other)[0] != params(whole)[0]
 
 
-def test_trials_that_fail_are_recorded(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    rates = iter([0.9, 1.5, 2.5, 3.5, 0.8])
-    search(study, 5, settings_of=lambda _: {"learning_rate": next(rates)})
-    statuses = [trial.status for trial in study.trials]
-    assert statuses == ["complete", "diverged", "failed", "failed", "complete"]
-    assert study.trials[2].note == "the rate is above 2"
-    assert "SIGABRT" in study.trials[3].note
-    assert study.best is not None
-    assert study.best.number == 1
+def test_an_objective_that_is_not_measured(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    trial = Trial(asked=search._ask([]), folder=tmp_path, process=subprocess.Popen("true"))
+    trial.process.wait()
+    line = {"step": 1, "epoch": 0, "validation_loss": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n")
+    with pytest.raises(InputError, match="--objective is accuracy, which this task does not"):
+        search._has_ended(trial)
 
 
-def test_a_search_of_which_all_fails_ends(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    made = search(study, 50, settings_of=lambda _: {"learning_rate": 2.5})
-    assert made.has_failed
-    assert len(study.trials) == 3
-    assert study.best is None
+def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    for _ in range(3):
+        judged(search, [], "exit 1")
+    search.run()
+    assert len(search.study.trials) == 3
+
+
+def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
+    search, path = search_in(tmp_path), tmp_path / STUDY_FILE_NAME
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, before[1]))
+        with pytest.raises(OSError, match=r"study\.db"):
+            search.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert search_in(tmp_path).study.trials == []
 
 
 def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
     folder = tmp_path / "a?b {c} %20#"  # whatever a URL would make of it
     folder.mkdir()
-    study = open_study(folder)
-    search(study, 50, timeout=1e-9)
-    assert study.trials == []
+    search = search_in(folder, timeout=1e-9)
+    search.run()
+    assert search.study.trials == []
     assert (folder / STUDY_FILE_NAME).stat().st_size > 0
+
+
+def test_jobs_take_turns_in_the_gpus_and_share_the_cores(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    trains: dict[str, Any] = {"settings_of": lambda _: "", "gpus": ("GPU-a", "MIG-b")}
+    jobs = replace(search_in(tmp_path), num_jobs=3, **trains)
+    trials = [jobs._begin(jobs._ask([]), job) for job in range(3)]
+    try:
+        started = [psutil.Process(trial.process.pid) for trial in trials]
+        gpus = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in started]
+        assert gpus == ["GPU-a", "MIG-b", "GPU-a"]
+        shares = [process.cpu_affinity() for process in started]
+        assert shares == [cores[job % len(cores) :: 3] for job in range(3)]
+    finally:
+        for trial in trials:
+            trial.process.kill()
+            trial.process.wait()
 
 
 def test_a_damaged_study_is_one_message(tmp_path: Path) -> None:
     (tmp_path / STUDY_FILE_NAME).write_bytes(b"no database" * 100)
     with pytest.raises(InputError, match=r"study.db is damaged, or not a study of Optuna.*Restore"):
-        open_study(tmp_path)
-
-
-def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    path = tmp_path / STUDY_FILE_NAME
-    size = path.stat().st_size + 1
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        with pytest.raises(OSError, match=r"study\.db"), storage_errors(path):
-            search(study, 20)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-    again = open_study(tmp_path)
-    num_kept = len(again.trials)
-    assert num_kept < 20
-    search(again, num_kept + 1)
-    assert [trial.number for trial in again.trials] == list(range(1, num_kept + 2))
-
-
-def test_ctrl_c_repeats_what_ran(tmp_path: Path, eight: list[Trial]) -> None:
-    study = open_study(tmp_path)
-
-    def interrupted() -> Iterator[dict[str, float]]:
-        yield {"learning_rate": 0.9}
-        raise KeyboardInterrupt
-
-    settings = interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        search(study, 8, settings_of=lambda _: next(settings))
-    assert len(study.trials) == 1
-    again = open_study(tmp_path)
-    search(again, 2)
-    assert [trial.number for trial in again.trials] == [1, 2]
+        search_in(tmp_path)

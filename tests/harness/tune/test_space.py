@@ -1,34 +1,37 @@
 """What is searched, for each kind of data, and what a trial's values come to."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
+from optuna.distributions import IntDistribution
 
 from harness.data.options import BuildOptions
 from harness.errors import InputError
-from harness.tune.space import Range, Space, first_values, fixed_value, parameters, settings_of
+from harness.tune.space import SearchConfig, Space, parameters, settings_of
 
 
 def test_texts_have_choices_of_their_own() -> None:
     asked = parameters(Space(), BuildOptions(), takes_texts=False)
     assert list(asked) == ["learning_rate", "width", "depth", "dropout", "weight_decay"]
-    assert asked["width"] == Range(low=16, high=256, log=True)
+    assert asked["width"] == IntDistribution(16, 256, log=True)
     asked = parameters(Space(), BuildOptions(), takes_texts=True)
-    assert (asked["ngrams"], asked["num_tokens"]) == ((1, 2), (10_000, 30_000, 100_000))
+    assert asked["ngrams"].choices == (1, 2)
+    assert asked["num_tokens"].choices == (10_000, 30_000, 100_000)
     fixed = BuildOptions(ngrams=3, num_tokens=500)
     asked = parameters(Space(), fixed, takes_texts=True)
-    assert (asked["ngrams"], asked["num_tokens"]) == ((3,), (500,))
+    assert (asked["ngrams"].choices, asked["num_tokens"].choices) == ((3,), (500,))
     asked = parameters(Space(), BuildOptions(hash_bits=8), takes_texts=True)
     assert "num_tokens" not in asked
     asked = parameters(Space(num_tokens_choices=(7, 9)), BuildOptions(), takes_texts=True)
-    assert asked["num_tokens"] == (7, 9)
+    assert asked["num_tokens"].choices == (7, 9)
 
 
 def test_one_value_fixes_a_setting() -> None:
     space = Space(depths=(2,), widths=(8, 8), dropouts=(0.0,), ngrams_choices=(2,))
     asked = parameters(space, BuildOptions(), takes_texts=True)
-    fixed = {name: value for name, p in asked.items() if (value := fixed_value(p)) is not None}
-    assert fixed == {"depth": 2, "width": 8, "dropout": 0.0, "ngrams": 2}
+    fixed = {name for name, distribution in asked.items() if distribution.single()}
+    assert fixed == {"depth", "width", "dropout", "ngrams"}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,8 @@ def test_one_value_fixes_a_setting() -> None:
 )
 def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None:
     asked = Space(**space)
-    values = first_values(parameters(asked, BuildOptions(), takes_texts=True)) | {"depth": 2}
+    values = {"learning_rate": 1e-4, "width": 16, "depth": 2, "dropout": 0.0, "ngrams": 1}
+    values |= {"weight_decay": asked.weight_decays[0], "num_tokens": 10_000}
     assert settings_of(asked, values) == {
         "optimizer": asked.optimizer,
         "learning_rate": 1e-4,
@@ -70,11 +74,16 @@ def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None
         ({"ngrams_choices": (1, 9)}, "--ngrams-choices is 9; choose from 1 to 8"),
         ({"num_tokens_choices": (4,)}, "--num-tokens-choices is 4; it must be at least 5"),
         ({"num_tokens_choices": (9, 9)}, "--num-tokens-choices names 9 more than once"),
+        ({"trials": 0}, "--trials is 0; it must be at least 1"),
+        ({"jobs": 0}, "--jobs is 0"),
+        ({"timeout": 0.0}, "--timeout is 0.0; it must be above 0"),
+        ({"early_stopping": 0}, "--early-stopping is 0"),
     ],
 )
 def test_wrong_ranges(given: dict[str, Any], message: str) -> None:
+    is_search = given.keys() <= {field.name for field in fields(SearchConfig)}
     with pytest.raises(InputError, match=message):
-        Space(**given)
+        (SearchConfig if is_search else Space)(**given)
 
 
 @pytest.mark.parametrize(

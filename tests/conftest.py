@@ -32,8 +32,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 NUM_LOGICAL_DEVICES = 2
 # The files that take longest come first, so that no process works on one alone at the end.
 LONG_FILES = (
-    "tests/emulated_gpu/test_trainings.py",
-    "tests/emulated_gpu/test_commands.py",
     "tests/benchmarks/test_differential.py",
     "tests/test_docs.py",
     "tests/harness/bench/test_process.py",

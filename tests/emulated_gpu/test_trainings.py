@@ -17,7 +17,6 @@ def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
     } == {}
 
 
-@pytest.mark.xfail(strict=True, reason="settling the tables leaves the state's device")
 def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
     case = {
         "name": "exact",
@@ -31,7 +30,6 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="every GPU is opened, and one that is too new is not hidden")
 def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     case = {"name": "second", "implementation": "native", **FLOAT32}
     found = distances(Group(cases=(case,), settings={"devices": 2, "cc_0": 120}), tmp_path)

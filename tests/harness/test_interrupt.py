@@ -192,7 +192,7 @@ def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None
 
 # A program that trains in Python, is told to end, and cleans up.
 FITS = """
-import ctypes, json, os, pathlib, signal, sys, threading
+import ctypes, json, os, pathlib, signal, sys, threading, time
 import keras, numpy as np
 import harness
 rng = np.random.default_rng(0)
@@ -214,6 +214,7 @@ try:
 finally:
     stack = (ctypes.c_size_t * 3)()  # stack_t, whose second field is an int
     ctypes.CDLL(None).sigaltstack(None, stack)
+    time.sleep(1)  # those that Python no longer lists are about to end
     of_python = {str(thread.native_id) for thread in threading.enumerate()}
     status = {
         task.name: dict(line.split(":\\t", 1) for line in (task / "status").open())

@@ -15,7 +15,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
-from harness.errors import as_command
+from harness.errors import InputError, as_command
 from harness.observe import nvml
 from harness.observe.nvml import VISIBLE, Card, hides_all, visible_cards
 
@@ -109,11 +109,24 @@ def _described(device: Any) -> Gpu:
 
 
 def hide_too_new_gpus() -> None:
-    """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts."""
+    """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts.
+
+    Raises:
+        InputError: TensorFlow runs already, with such a GPU.
+    """
     build, gpus = tf.sysconfig.get_build_info(), tf.config.get_visible_devices("GPU")
-    kept = [gpu for gpu in gpus if not is_too_new(_described(gpu), build)]
-    if len(kept) < len(gpus):
-        tf.config.set_visible_devices(kept, "GPU")
+    too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
+    if not too_new:
+        return
+    try:
+        tf.config.set_visible_devices([gpu for gpu in gpus if gpu not in too_new], "GPU")
+    except RuntimeError as error:
+        names = ", ".join(_in_words(_described(gpu)) for gpu in too_new)
+        raise InputError(
+            f"TensorFlow has begun to compute in this process with GPUs that are too new for it "
+            f"({names}); hide them by {VISIBLE} before the program starts, or give the trainer a "
+            "function that makes the model, and the optimizer and metrics by name"
+        ) from error
 
 
 def gpu_warnings() -> tuple[str, ...]:

@@ -41,6 +41,12 @@ def test_a_run_is_measured_evaluated_exported_and_resumed(tmp_path: Path) -> Non
     succeeds(environment, "export", "--model", str(run), "--out", str(tmp_path / "exported"))
 
 
+def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
+    environment = device.environment(tmp_path, devices=2, cc_0=120)
+    printed = succeeds(environment, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run"))
+    assert "TensorFlow can use 1 of 2 GPUs" in printed
+
+
 def test_smoke(tmp_path: Path) -> None:
     options = ("--implementations", "native", "--precisions", "float32", "--replicas", "1")
     succeeds(device.environment(tmp_path), "smoke", "--devices", "gpu", *options)

@@ -1,6 +1,7 @@
 """The command line on emulated devices: what it records, says of cards, and refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ def harness(environment: dict[str, str], *arguments: str) -> subprocess.Complete
         [sys.executable, "-m", "harness", *arguments],
         env=environment, cwd=device.ROOT, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
+
+
+def records(run: Path) -> list[dict[str, float]]:
+    """Those of training."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "loss" in line]
 
 
 def succeeds(environment: dict[str, str], *arguments: str) -> str:
@@ -45,6 +52,25 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, devices=2, cc_0=120)
     printed = succeeds(environment, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run"))
     assert "TensorFlow can use 1 of 2 GPUs" in printed
+
+
+@pytest.mark.parametrize("kind", ["hierarchical", "ring"])
+def test_two_workers_of_two_gpus_train_as_one_cpu(kind: str, tmp_path: Path) -> None:
+    environment = device.environment(tmp_path, devices=4)
+    options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
+    both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", kind)
+    succeeds(environment, *both, "--run-dir", str(tmp_path / "both"))
+    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
+    succeeds(on_cpu, *options, "--run-dir", str(tmp_path / "one"))
+    found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
+    launch = ("launch", "--workers", "2", "--", *TRAIN, "--run-dir", str(tmp_path / "run"))
+    done = harness(device.environment(tmp_path), *launch)
+    assert done.returncode == 2
+    assert "several workers would train on the GPU" in done.stdout + done.stderr
 
 
 def test_smoke(tmp_path: Path) -> None:

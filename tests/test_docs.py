@@ -44,6 +44,7 @@ NOT_RUN = {
     "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",
     "./scripts/gpu-programs": "takes minutes; CI runs it with --short",
     ".venv/bin/python -m benchmarks.": "takes minutes",
+    ".venv/bin/python -m tests.emulated_gpu": "takes minutes; tests/emulated_gpu/ has its parts",
     ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",
 }
 """Commands by how they begin, and why they are not run here."""

@@ -145,9 +145,9 @@ def saved_model(machine: Machine) -> str:
         table = ["--data", str(texts)]
         commands = [
             ("train", *table, "--run-dir", run, "--batch-size", "16"),
-            ("evaluate", run, *table),
-            ("predict", run, "a good film"),
-            ("export", run, f"{folder}/exported"),
+            ("evaluate", "--model", run),
+            ("predict", "--model", run, "--texts", "a good film"),
+            ("export", "--model", run, "--out", f"{folder}/exported"),
         ]
         return "\n".join(machine.run(*_HARNESS, *command) for command in commands)
 

@@ -111,7 +111,8 @@ def set_up_devices(
     why = "asked for"
     if replicas == "auto":
         rows = None if batch_size is None else batch_size // cluster.num_workers
-        replicas, why = choose_replicas(-(-len(gpus) // here), rows)
+        # Of what all workers of the host see; or all, where each sees GPUs of its own.
+        replicas, why = choose_replicas(len(gpus) // here or len(gpus), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
     kind = settled_all_reduce(

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from benchmarks.gpu_first_hour import FailedError, Machine, bytes_copied, compared
+from benchmarks.gpu_first_hour import FailedError, Machine, bytes_copied, compared, saved_model
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +57,8 @@ def test_losses_of_a_run() -> None:
     flags += ["--hidden-units", "4", "--dropout", "0", "--steps-per-dispatch", "2"]
     losses = Machine("synthetic", is_rehearsal=True).losses(*flags, on_cpu=True)
     assert len(losses) == 3  # two dispatches and an evaluation
+
+
+def test_a_saved_model_is_evaluated_predicts_and_is_exported() -> None:
+    report = saved_model(Machine("synthetic", is_rehearsal=True))
+    assert report.count("(exit code 0)") == 4

@@ -3,7 +3,7 @@
 import itertools
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import keras
@@ -22,7 +22,8 @@ METRIC_ATOL = 1e-5
 """Of a metric that no row changes by crossing a threshold."""
 NOISE_FACTOR = 30
 """How far the sides may part where rounding is amplified: so many times as far as Keras parts from
-itself when its initial weights change by one part in 10**7."""
+itself when its initial weights change by one part in 10**7, or when it runs step by step instead of
+as a graph, or the other way round."""
 _COUNTED = ("accuracy", "again", "near", "top2", "auc", "pr", "precision", "recall", "f1", "iou")
 
 
@@ -182,9 +183,9 @@ def _limit(name: str, values: Any) -> float:
 
 
 def _beyond_noise(case: Case, found: list[Distance], theirs: Trained) -> list[Distance]:
-    """The distances that rounding does not explain: Keras trains again, from weights that are
-    changed in their last digit; and a row may cross a metric's threshold."""
-    noise: dict[str, float] = {}
+    """The distances that rounding does not explain: Keras trains again, in its other mode and from
+    weights that are changed in their last digit; and a row may cross a metric's threshold."""
+    others = [in_keras(replace(case, eager=not case.eager))]
     for seed in range(2):
         rng = np.random.default_rng([case.seed, 2, seed])
 
@@ -193,8 +194,10 @@ def _beyond_noise(case: Case, found: list[Distance], theirs: Trained) -> list[Di
             pairs = zip(model.get_weights(), signs, strict=True)
             model.set_weights([(w * (1 + sign)).astype(w.dtype) for w, sign in pairs])
 
-        for one in distances(in_keras(case, nudge), theirs):
-            noise[one.figure] = max(noise.get(one.figure, 0), one.size)
+        others.append(in_keras(case, nudge))
+    noise: dict[str, float] = {}
+    for one in itertools.chain.from_iterable(distances(other, theirs) for other in others):
+        noise[one.figure] = max(noise.get(one.figure, 0), one.size)
     flip = 1.01 / case.batch_size
     return [
         one

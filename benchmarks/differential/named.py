@@ -14,7 +14,7 @@ import numpy as np
 import harness
 from benchmarks.differential import layers
 from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks, Recorder
-from benchmarks.differential.case import Case
+from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.judging import Verdict, judge_case
 from benchmarks.differential.models import Form
 from benchmarks.differential.networks import Layer
@@ -255,6 +255,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "D7 nothing is trained, and no step counted": lambda: case_of(
         frozen, callbacks=lambda _: [Recorder()]
     ),
+    "D8 an embedding, by two workers": lambda: draw_case(739),
     "D4 a layer reads what it has just set": lambda: case_of(
         between(lambda own, _: layers.Counting(name=own))
     ),

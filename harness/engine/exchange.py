@@ -21,6 +21,8 @@ from kernels.multi_hot import table_gradient, touched_rows
 
 MAX_NUMBER = 2**24
 """Up to here float32 holds every integer, so that ids and gradients travel in one vector."""
+_SPLIT = 2**16
+"""An id is sent as its quotient by this number and the rest."""
 _LARGE = 2**16
 """Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip."""
 _MOST = 0.5
@@ -62,6 +64,42 @@ class _Packed(NamedTuple):
     shapes: dict[str, list[int]]
 
 
+class _Slices(NamedTuple):
+    """A vector that holds a gradient by rows: their ids in two numbers each, then the rows."""
+
+    shape: list[int]
+    """Of the rows."""
+    of: tf.IndexedSlices
+
+    @classmethod
+    def of_share(cls, gradient: tf.IndexedSlices, share: Share) -> "_Slices":
+        """Those of a share. One that looks up a weight for each of its rows has fewer where it has
+        fewer rows: as many as the largest follow, whose ids are no row's."""
+        rows, count = share.weights.shape[0], gradient.values.shape[0]
+        of_ids = {sets["values"].shape[0] for sets in share.inputs.values() if type(sets) is dict}
+        missing = 0 if count in of_ids or count % rows else (share.most_rows - rows) * count // rows
+        values = tf.pad(gradient.values, [[0, missing], *[[0, 0]] * (len(gradient.shape) - 1)])
+        indices = tf.pad(gradient.indices, [[0, missing]], constant_values=gradient.shape[0])
+        padded = tf.IndexedSlices(values, indices, gradient.dense_shape)
+        return cls(values.shape.as_list(), padded)
+
+    def vector(self) -> tf.Tensor:
+        kind = tf.float64 if self.of.dtype == tf.float64 else tf.float32
+        parts = (self.of.indices // _SPLIT, self.of.indices % _SPLIT, self.of.values)
+        return tf.concat([tf.reshape(tf.cast(part, kind), [-1]) for part in parts], axis=0)
+
+    def joined(self, vectors: tf.Tensor) -> tf.IndexedSlices:
+        """Those of all devices, one behind another, from the vector of each."""
+        count, *rest = self.shape
+        high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
+        indices = [tf.cast(part, self.of.indices.dtype) for part in (high, low)]
+        return tf.IndexedSlices(
+            tf.cast(tf.reshape(values, [-1, *rest]), self.of.dtype),
+            tf.reshape(indices[0] * _SPLIT + indices[1], [-1]),
+            tf.constant(self.of.shape.as_list()),
+        )
+
+
 class Exchange:
     """What one step sends of all weights."""
 
@@ -71,18 +109,19 @@ class Exchange:
         """
         self._num_devices = num_devices
         self._packed: list[_Packed] = []
-        self._is_sent: list[bool] = []
+        self._sent: list[_Slices | bool] = []
 
     def packed(
         self,
         tables: Sequence[RowGradient | ProductGradient],
-        gradients: Sequence[tf.Tensor | None],
+        gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
         share: Share,
         place: int,
     ) -> list[tf.Tensor]:
         """A device's part of what is summed over all: for each table float32 [devices, numbers],
         zeros but in the device's own place, so that the sum is what each has sent; then the
-        gradients.
+        gradients, those by rows likewise, since Keras's optimizers square them before they add up
+        repeated rows.
 
         Args:
             tables: of this device.
@@ -94,6 +133,10 @@ class Exchange:
             InputError: when a share has more ids than can be sent.
         """
         self._packed, vectors = [], []
+
+        def in_own_place(vector: tf.Tensor) -> tf.Tensor:
+            return tf.pad(vector[None], [[place, self._num_devices - 1 - place], [0, 0]])
+
         for table in tables:
             missing = share.most_rows - table.dy.shape[0]
             splits = table.sets["row_splits"]
@@ -111,12 +154,21 @@ class Exchange:
                 )
             self._packed.append(_Packed(table, shapes))
             flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
-            own = tf.concat(flat, axis=0)[None]
-            vectors.append(tf.pad(own, [[place, self._num_devices - 1 - place], [0, 0]]))
-        self._is_sent = [gradient is not None for gradient in gradients]
-        return [*vectors, *(gradient for gradient in gradients if gradient is not None)]
+            vectors.append(in_own_place(tf.concat(flat, axis=0)))
+        self._sent = []
+        for gradient in gradients:
+            sent: _Slices | bool = gradient is not None
+            if isinstance(gradient, tf.IndexedSlices):
+                sent = _Slices.of_share(gradient, share)
+                vectors.append(in_own_place(sent.vector()))
+            elif gradient is not None:
+                vectors.append(gradient)
+            self._sent.append(sent)
+        return vectors
 
-    def unpacked(self, summed: Sequence[tf.Tensor]) -> tuple[list[RowGradient], list[tf.Tensor]]:
+    def unpacked(
+        self, summed: Sequence[tf.Tensor]
+    ) -> tuple[list[RowGradient], list[tf.Tensor | tf.IndexedSlices]]:
         """The rows of all devices, and the gradients for `State.trainable`, from the sums of what
         was packed last."""
         rows: list[RowGradient] = []
@@ -135,9 +187,12 @@ class Exchange:
                 of_tables.setdefault(packed.of.place, []).append(gradient)
         rest = iter(summed[len(self._packed) :])
         gradients = []
-        for place, is_sent in enumerate(self._is_sent):
-            parts = [next(rest)] if is_sent else []
-            gradients.append(tf.add_n(parts + of_tables.get(place, [])))
+        for place, sent in enumerate(self._sent):
+            parts = [next(rest)] if sent else []
+            if isinstance(sent, _Slices):
+                parts = [sent.joined(parts[0])]
+            parts += of_tables.get(place, [])
+            gradients.append(parts[0] if len(parts) == 1 else tf.add_n(parts))
         return rows, gradients
 
     def _joined(self, packed: _Packed, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:

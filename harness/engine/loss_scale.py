@@ -56,7 +56,8 @@ class LossScale:
         # Each of these numbers follows from the one before, so that on a GPU one kernel finds all,
         # with what the optimizer makes of its count of steps. Updates read the scale from there: it
         # could not be changed in place if they read the variable.
-        divisor = tf.where(self._all_finite(gradients), scale, -1.0)
+        every = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        divisor = tf.where(self._all_finite(every), scale, -1.0)
         finite = divisor > 0
         steps_after = tf.where(finite & (steps + 1 < _GROWTH_STEPS), steps + 1, 0)
         other_scale = tf.where(finite, scale * 2.0, tf.maximum(scale / 2.0, 1.0))
@@ -75,4 +76,7 @@ class LossScale:
 
 def without(gradient: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """A gradient of any float type, divided by a scale, float32 []."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = without(gradient.values, scale)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return tf.cast(tf.cast(gradient, tf.float32) / scale, gradient.dtype)

@@ -280,7 +280,7 @@ class State:
             if sparse and len(gradients) == 1:
                 (gradient,) = gradients.values()
                 if isinstance(gradient, tf.IndexedSlices):
-                    joined.append(_of_real_rows(gradient))
+                    joined.append(_of_real_rows(gradient, stored.variable.shape))
                     continue
             zeros = {name: tf.zeros_like(held[name]) for name in missing}
             whole = gradients | zeros
@@ -466,12 +466,13 @@ def _is_plain(model: keras.Model) -> bool:
     )
 
 
-def _of_real_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
-    """The same without what padding has looked up, which XLA drops, but a norm would count."""
-    is_row = gradient.indices < tf.cast(gradient.dense_shape[0], gradient.indices.dtype)
+def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.IndexedSlices:
+    """The same, of a weight of this shape, without what padding has looked up, which XLA drops, but
+    a norm would count."""
+    is_row = gradient.indices < shape[0]
     mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
     values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
-    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.IndexedSlices(values, gradient.indices, tf.constant(shape.as_list()))
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:

@@ -126,7 +126,7 @@ def count(
 class Gradients(NamedTuple):
     """A device's part of the gradients of a batch."""
 
-    gradients: list[tf.Tensor | None]
+    gradients: list[tf.Tensor | tf.IndexedSlices | None]
     """For `State.trainable`; None for what `products` alone tell."""
     rows: list[RowGradient]
     """For the tables that are updated by rows, likewise."""
@@ -211,10 +211,9 @@ class TrainingStep(StepInTwo):
         they exchange of tables; then the other changes, the gradients of tables of a device that
         is alone, and the row sums."""
         scale = state.loss_scale.scale if state.loss_scale is not None else None
-        sparse = scale is None and self._call.num_devices == 1
         found = gradients_of(
             self._call, self._task, state, share, all_reduce,
-            scale=scale, catch_up=True, sparse=sparse,
+            scale=scale, catch_up=True, sparse=True,
         )  # fmt: skip
         self.unused, judged, called = found.unused, found.judged, found.called
         # Numbers that layers keep, such as averages, become the mean over all devices; of anything

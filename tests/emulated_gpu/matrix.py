@@ -52,6 +52,7 @@ GROUPS = {
             *(_case(one, weighted=True) for one in _IMPLEMENTATIONS),
             *(_case("native", input=kind) for kind in ("stream", "mapped")),
             _case("native", table_optimizer="lazy_adam", clip=0.1),
+            _case("native", "mixed_float16", embeds=True),
         )
     ),
     "compute capability 8.0": Group(
@@ -74,6 +75,7 @@ GROUPS = {
             *(_case(one, replicas=2) for one in _IMPLEMENTATIONS),
             _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1),
             _case("native", replicas=2, input="stream"),
+            _case("native", replicas=2, embeds=True),
         ),
         settings={"devices": 2, "seed": 2},
     ),

@@ -3,7 +3,8 @@
     python -m tests.emulated_gpu.trainings CASES
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
-`clip` (the gradients' norm) or `epochs`. What the process computes on follows from its environment.
+`clip` (the gradients' norm), `embeds` (an own layer in the table's place) or `epochs`. What the
+process computes on follows from its environment.
 """
 
 import json
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 
 import harness
+from benchmarks.differential.layers import Pooled
 
 NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # the last batch of an epoch is smaller
 
@@ -37,18 +39,24 @@ def network(inputs: Any) -> Any:
     return keras.layers.Dense(1)(keras.layers.Dense(8, activation="gelu")(x))
 
 
+def embedding(inputs: Any) -> Any:
+    """Of the user's own: its gradient is one by rows."""
+    return keras.layers.Dense(1)(Pooled(NUM_TOKENS, 8, mean=True, seed=1)(inputs))
+
+
 def train(case: dict[str, Any]) -> dict[str, Any]:
     case = dict(case)
-    name, weighted, epochs = (
+    name, weighted, epochs, embeds = (
         case.pop(key, otherwise)
-        for key, otherwise in (("name", ""), ("weighted", False), ("epochs", 2))
+        for key, otherwise in (("name", ""), ("weighted", False), ("epochs", 2), ("embeds", False))
     )
     if case.get("table_optimizer") == "adagrad":
         optimizer: Any = keras.optimizers.Adagrad(0.1)
     else:
         optimizer = keras.optimizers.Adam(0.01, clipnorm=case.pop("clip", None))
     rows = rows_of(weighted=weighted)
-    trainer = harness.Trainer(network, optimizer=optimizer, batch_size=BATCH_SIZE, **case)
+    model = embedding if embeds else network
+    trainer = harness.Trainer(model, optimizer=optimizer, batch_size=BATCH_SIZE, **case)
     history = trainer.fit(rows, validation=rows, epochs=epochs, verbose=False).history
     losses = [float(loss) for key in ("loss", "val_loss") for loss in history[key]]
     return {"name": name, "devices": list(trainer.devices.names), "losses": losses}

@@ -57,12 +57,15 @@ class _RowMean(keras.metrics.Mean):
         return super().update_state(values, sample_weight=sample_weight - self._excess)
 
 
-def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None) -> Trained:
+def in_keras(
+    case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
+) -> Trained:
     """What `keras.Model.fit` gives.
 
     Args:
         case: to train.
         change: made to the model before.
+        by_xla: whether XLA compiles the steps.
     """
     model = case.model()
     excess = excess_of_first_leaf(case.parts)
@@ -73,8 +76,8 @@ def in_keras(case: Case, change: Callable[[keras.Model], None] = lambda _: None)
     has_model = case.form in ("functional", "built subclass")
     model.compile(
         optimizer=case.optimizer.make(model if has_model else None),
-        run_eagerly=case.eager,
-        jit_compile=False,
+        run_eagerly=case.eager and not by_xla,
+        jit_compile=by_xla,
         **case.task.compiled(),
     )
     # `fit` would do so while it traces the first step, where ScheduleFreeAdamW's copies of the

@@ -1,14 +1,7 @@
 // What all kernels need of the device: types of tables, ids and splits.
-//
-// NVRTC compiles this for a GPU. An emulation compiles it for the CPU and defines
-// MULTI_HOT_EMULATION, CUDA's names, SHARED and the two conversions of float16 before.
 #pragma once
 
 #include "arguments.h"
-
-#ifndef MULTI_HOT_EMULATION
-#define SHARED(type, name, size) __shared__ type name[size]
-#endif
 
 namespace multi_hot {
 
@@ -24,9 +17,6 @@ struct Float16 {
   unsigned short bits;
 };
 
-#ifndef MULTI_HOT_EMULATION
-__device__ inline float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
-__device__ inline unsigned float_to_bits(float value) { return __float_as_uint(value); }
 __device__ inline float half_to_float(unsigned short bits) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
@@ -37,21 +27,20 @@ __device__ inline unsigned short float_to_half(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
-#endif
 
 __device__ inline float widen(Float x) { return x.value; }
-__device__ inline float widen(BFloat16 x) { return bits_to_float(static_cast<unsigned>(x.bits) << 16); }
+__device__ inline float widen(BFloat16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
 __device__ inline float widen(Float16 x) { return half_to_float(x.bits); }
 
 __device__ inline void narrow(float value, Float* to) { to->value = value; }
 __device__ inline void narrow(float value, BFloat16* to) {
-  const unsigned bits = float_to_bits(value);
+  const unsigned bits = __float_as_uint(value);
   // To the nearest, ties to even; a NaN stays one.
   to->bits = value != value ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 __device__ inline void narrow(float value, Float16* to) { to->bits = float_to_half(value); }
 
-__device__ inline float not_a_number() { return bits_to_float(0x7fc00000u); }
+__device__ inline float not_a_number() { return __uint_as_float(0x7fc00000u); }
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }

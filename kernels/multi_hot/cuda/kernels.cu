@@ -15,7 +15,7 @@ namespace multi_hot {
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 4)                               \
       multi_hot_forward_once_##name##_##columns(const ForwardArguments a) {                        \
-    SHARED(int, slots, kForwardWarps * kSlots);                                                    \
+    __shared__ int slots[kForwardWarps * kSlots];                                                  \
     forward<T, columns, true>(at_step(a), slots);                                                  \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \

@@ -47,7 +47,7 @@ __device__ inline int end_of_segment(const SortArguments& a) {
 
 // Counts the digits of a segment.
 __device__ inline void count(const SortArguments& a) {
-  SHARED(int, counts, 1 << kMaxDigitBits);
+  __shared__ int counts[1 << kMaxDigitBits];
   const int num_digits = 1 << a.digit_bits;
   const long long nnz = split_at(a.sets, a.sets.num_rows);
   for (int d = threadIdx.x; d < num_digits; d += kSortThreads) counts[d] = 0;
@@ -65,9 +65,9 @@ __device__ inline void count(const SortArguments& a) {
 // Moves the entries of a segment to their places among all.
 __device__ inline void scatter(const SortArguments& a) {
   constexpr int kWarps = kSortThreads / 32;
-  SHARED(int, place, 1 << kMaxDigitBits);            // of the next entry of each digit
-  SHARED(int, scanned, 1 << kMaxDigitBits);
-  SHARED(int, of_warp, kWarps << kMaxDigitBits);  // entries of each digit in each warp, then their place
+  __shared__ int place[1 << kMaxDigitBits];  // of the next entry of each digit
+  __shared__ int scanned[1 << kMaxDigitBits];
+  __shared__ int of_warp[kWarps << kMaxDigitBits];  // entries of each digit in each warp, then their place
   const int num_digits = 1 << a.digit_bits;
   const int thread = threadIdx.x;
   const long long nnz = split_at(a.sets, a.sets.num_rows);

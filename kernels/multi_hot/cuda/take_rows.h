@@ -21,7 +21,7 @@ __device__ inline long long resident_row(const TakeArguments& a, int row, long l
 
 // The batch's splits, by one block: each thread adds up rows that follow one another.
 __device__ inline void take_splits(const TakeArguments& a) {
-  SHARED(long long, totals, kSplitThreads);
+  __shared__ long long totals[kSplitThreads];
   const int thread = threadIdx.x;
   const int share = (a.num_rows + kSplitThreads - 1) / kSplitThreads;
   const int begin = thread * share;

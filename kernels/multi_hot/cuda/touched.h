@@ -19,7 +19,7 @@ __device__ inline int end_of_segment(const TouchArguments& a) {
 
 // Counts the ids that begin in a segment.
 __device__ inline void count_ids(const TouchArguments& a) {
-  SHARED(int, count, 1);
+  __shared__ int count[1];
   if (threadIdx.x == 0) *count = 0;
   __syncthreads();
   const int end = end_of_segment(a);
@@ -33,8 +33,8 @@ __device__ inline void count_ids(const TouchArguments& a) {
 // Gives the ids of a segment their slots, and moves the rows and weights of its entries.
 __device__ inline void place_ids(const TouchArguments& a) {
   constexpr int kWarps = kSortThreads / 32;
-  SHARED(int, sums, 2);  // ids before this segment, and in all
-  SHARED(int, of_warp, kWarps);
+  __shared__ int sums[2];  // ids before this segment, and in all
+  __shared__ int of_warp[kWarps];
   const int thread = threadIdx.x;
   if (thread < 2) sums[thread] = 0;
   __syncthreads();

@@ -22,7 +22,7 @@ __device__ inline void subtract(float change, unsigned seed, int column, BFloat1
   const float value = widen(*from) - change;
   const unsigned chance = scrambled(seed + static_cast<unsigned>(column)) & 0xffffu;
   // A GPU's NaN is 0x7fffffff, to which nothing may be added.
-  from->bits = value != value ? 0x7fc0u : (float_to_bits(value) + chance) >> 16;
+  from->bits = value != value ? 0x7fc0u : (__float_as_uint(value) + chance) >> 16;
 }
 
 template <class T>
@@ -145,7 +145,7 @@ __device__ inline float sum_of_block(float value, float* sums) {
 }
 
 __device__ inline void square_rows(const SquareArguments& a) {
-  SHARED(float, sums, kSquareThreads);
+  __shared__ float sums[kSquareThreads];
   const long long size = static_cast<long long>(*a.num) * a.units;
   float squares = 0.0f;
   for (long long i = static_cast<long long>(blockIdx.x) * kSquareThreads + threadIdx.x; i < size;
@@ -158,7 +158,7 @@ __device__ inline void square_rows(const SquareArguments& a) {
 
 __device__ inline void sum_squares(const SquareArguments& a) {
   static_assert(kSquareBlocks == kSquareThreads, "a thread for each partial sum");
-  SHARED(float, sums, kSquareThreads);
+  __shared__ float sums[kSquareThreads];
   const bool exists = static_cast<int>(threadIdx.x) < a.num_partial;
   const float squares = sum_of_block(exists ? a.partial[threadIdx.x] : 0.0f, sums);
   if (threadIdx.x == 0) a.squares[0] = squares;

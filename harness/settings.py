@@ -322,14 +322,16 @@ def _steps_per_dispatch(known: Known) -> Choice:
     sets = known.train.ragged.values()
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
+    implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
     bytes_moved, flops = work_of_step(
-        known.model, rows=rows, ids=ids, implementation=known.chosen["implementation"].name
+        known.model, rows=rows, ids=ids, implementation=implementation
     )
+    sorts = implementation == "native" and device_type == "GPU"
     steps = steps_per_call(
         bytes_moved=bytes_moved,
         flops=flops,
-        prepared_bytes=rows * sum(map(_prepared_bytes, sets)) / known.train.num_rows,
-        device_type=known.devices.device_type,
+        prepared_bytes=rows * sum(_prepared_bytes(s, sorts) for s in sets) / known.train.num_rows,
+        device_type=device_type,
         steps_per_epoch=whole,
     )
     steps += steps == whole  # an epoch's last, smaller batch goes with all others
@@ -337,9 +339,10 @@ def _steps_per_dispatch(known: Known) -> Choice:
     return Choice(name=str(steps), why=why)
 
 
-def _prepared_bytes(sets: RaggedSets) -> int:
-    """Of their ids, the rows of these, and weights where there are some."""
-    return sets.nnz * (8 if sets.weights is None else 12)
+def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
+    """Of their ids, the rows of these, and weights where there are some; and where all are sorted,
+    of what that takes."""
+    return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:

@@ -15,7 +15,7 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.pipeline.capacity import Capacity
 from harness.pipeline.plan import shares_of
-from kernels.multi_hot import Batches, takes_rowids
+from kernels.multi_hot import Batches, Lot, takes_rowids
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
@@ -23,7 +23,7 @@ LABELS, WEIGHTS = "/labels", "/weights"
 """Names beside those of the inputs."""
 _MAX_TAKEN_AHEAD = 2**26
 """Ids of a column and a call, up to which a GPU takes all columns from resident rows before its
-loop, which needs some 20 bytes for each. Where a column has more, every step reads its own rows."""
+loop, which needs some 40 bytes for each. Where a column has more, every step reads its own rows."""
 
 
 class Share(NamedTuple):
@@ -209,7 +209,7 @@ class StreamBatches(NamedTuple):
         """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
-        lots: dict[str, Mapping[str, tf.Tensor]] = {}
+        lots: dict[str, Lot] = {}
         for (name, (values, row_splits)), own in zip(cut.ragged.items(), capacity, strict=True):
             arrays = {"values": values, "row_splits": tf.cast(row_splits, tf.int32)}
             if takes_rowids(implementation):
@@ -219,7 +219,7 @@ class StreamBatches(NamedTuple):
                 arrays["weights"] = cut.id_weights[name]
             ragged[name] = arrays
             if for_gpu and "rowids" not in arrays:
-                lots[name] = arrays
+                lots[name] = Lot(arrays["values"], arrays["row_splits"], arrays.get("weights"))
         return _reader(ragged, cut.dense, tf.ones([num_steps, self.num_rows]), lots)
 
 
@@ -276,7 +276,7 @@ class ResidentBatches(NamedTuple):
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
         fits = tf.ones(rows.shape)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
-        lots: dict[str, Mapping[str, tf.Tensor]] = {}
+        lots: dict[str, Lot] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
             values, row_splits, rowids, weights = take_batches(
                 *sets, rows, capacity=own, weights=self.id_weights.get(name)
@@ -287,7 +287,7 @@ class ResidentBatches(NamedTuple):
             if weights is not None:
                 arrays["weights"] = weights
             if natively:
-                lots[name] = arrays
+                lots[name] = Lot(values, row_splits, weights)
             else:
                 arrays = arrays | {"rowids": _narrow(rowids, self.num_rows)}
             ragged[name] = arrays
@@ -337,7 +337,7 @@ def _reader(
     ragged: Mapping[str, Mapping[str, tf.Tensor]],
     dense: Mapping[str, tf.Tensor],
     fits: tf.Tensor,
-    lots: Mapping[str, Mapping[str, tf.Tensor]],
+    lots: Mapping[str, Lot],
 ) -> Reader:
     """Args:
     ragged: `values` [L, C], `row_splits` [L, b + 1] and, where there are some, `weights` of the
@@ -356,10 +356,7 @@ def _reader(
                 rowids[name] = sets.pop("rowids")
             # The network takes int32; on the device 16 bits travel as they are.
             inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
-        among = {
-            name: Batches(lot["values"], lot["row_splits"], lot.get("weights"), step)
-            for name, lot in lots.items()
-        }
+        among = {name: Batches(lot, step) for name, lot in lots.items()}
         return _share(inputs, rowids, tf.gather(fits, step), among)
 
     return read

@@ -7,7 +7,7 @@ Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -29,12 +29,38 @@ class UnavailableError(ValueError):
     """An implementation cannot be used on this machine; the message says why and what to do."""
 
 
-class Batches(NamedTuple):
-    """Several batches of one shape on a device, and which of them is at hand."""
+class Lot:
+    """Several batches of one shape on a device, and what is computed of all of them at once."""
 
-    values: Tensor  # [L, N] int32, uint16 or uint32
-    row_splits: Tensor  # [L, B + 1] int32
-    weights: Tensor | None  # [L, N] float32
+    def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
+        """In the program outside of the loop whose steps take a batch each.
+
+        Args:
+          values: [L, N] int32, uint16 or uint32.
+          row_splits: [L, B + 1] int32.
+          weights: [L, N] float32.
+        """
+        import tensorflow as tf
+
+        self.values = values
+        self.row_splits = row_splits
+        self.weights = weights
+        self._graph = tf.compat.v1.get_default_graph()
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[Lot], Any]) -> Any:
+        """Return what `make` makes of them, outside of the loop also where it is asked for
+        inside."""
+        if key not in self._made:
+            with self._graph.as_default():
+                self._made[key] = make(self)
+        return self._made[key]
+
+
+class Batches(NamedTuple):
+    """Several batches, and which of them is at hand."""
+
+    lot: Lot
     step: Tensor  # int32 scalar in [0, L)
 
 

@@ -1,5 +1,6 @@
 """Builds the emulated device, and makes environments of processes that compute on it."""
 
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -81,11 +82,13 @@ def build() -> Path:
         os.environ.get("MULTI_HOT_CACHE", Path(tempfile.gettempdir()) / f"multi_hot_{os.getuid()}")
     )
     folder = cache / f"emulated_gpu-{key}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as beside:
-            _build_in(Path(beside) / "built", nvrtc, nvcc)
-            os.rename(Path(beside) / "built", folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "emulated_gpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist begin at once
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as beside:
+                _build_in(Path(beside) / "built", nvrtc, nvcc)
+                os.rename(Path(beside) / "built", folder)
     return folder
 
 

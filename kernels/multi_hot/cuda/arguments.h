@@ -41,23 +41,22 @@ struct ForwardArguments {
   int units;          // H
 };
 
+// An index may be of L batches, each by the blocks of its own number in y.
 struct PrepareArguments {
   DeviceSets sets;
-  int* fault;               // 1 if the splits or an id are wrong
-  int* rows;                // [N], the row of each position
-  void* dw;                 // [V, H], to be cleared
-  long long num_gradients;  // V * H
+  int* fault;  // [L]: 1 if the splits or an id are wrong
+  int* rows;   // [L, N], the row of each position
 };
 
 // One pass of a radix sort by id that keeps the order of equal ids. Segments of the entries are
 // counted, and then moved, by a block each.
 struct SortArguments {
   DeviceSets sets;
-  const int* keys;       // [N], or null: the ids of `sets`
-  const int* positions;  // [N], or null: 0, 1, 2, ...
-  int* counts;           // [segments, 2^digit_bits]
-  int* sorted_keys;      // [N]
-  int* sorted_positions; // [N]
+  const int* keys;       // [L, N], or null: the ids of `sets`
+  const int* positions;  // [L, N], or null: 0, 1, 2, ...
+  int* counts;           // [L, segments, 2^digit_bits]
+  int* sorted_keys;      // [L, N]
+  int* sorted_positions; // [L, N]
   int num_segments;
   int segment;     // entries of one
   int shift;       // of the digit in the key
@@ -68,11 +67,11 @@ struct SortArguments {
 // are added in a second pass, in the order of the tiles. For the rows that a batch touches, slots
 // stand for ids: V is their number, and the rows of the result are those of the slots.
 struct SumArguments {
-  DeviceSets sets;
-  const int* fault;
-  const int* rows;       // [N]
-  const int* keys;       // [N], sorted; V where an entry does not count
-  const int* positions;  // [N]; null: rows and weights are sorted too, and repeated ids have row -1
+  DeviceSets sets;       // of which the weights, and the step of several batches
+  const int* fault;      // [L]
+  const int* rows;       // [L, N]
+  const int* keys;       // [L, N], sorted; V where an entry does not count
+  const int* positions;  // [L, N]; null: rows and weights are sorted too, and repeated ids have row -1
   const void* dy;        // [B, H]
   void* dw;              // [V, H]
   float* heads;          // [tiles, H]: of the run that began in an earlier tile

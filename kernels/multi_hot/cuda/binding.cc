@@ -40,11 +40,54 @@ ffi::Error backward_call(void* stream, ffi::AnyBuffer dy, ffi::AnyBuffer values,
   std::string fault = read_sets(values, splits, V, &sets);
   if (fault.empty()) fault = read_remaining(remaining, values, &sets);
   if (!fault.empty()) return refused(fault);
-  if (static_cast<int64_t>(workspace->element_count()) < Workspace(sets.num_values, V, H).size) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the gradient is too small");
+  const IndexWorkspace at(sets.num_values, V);
+  const int64_t size = at.size + SumWorkspace(sets.num_values, H).size;
+  if (static_cast<int64_t>(workspace->element_count()) < size) return too_small();
+  DriverQueue queue = {stream};
+  int* const memory = workspace->typed_data();
+  fault = run_index(queue, sets, at.in(memory), memory);
+  if (!fault.empty()) return reported(fault);
+  return reported(run_gradient(queue, type, sets, at.in(memory), dy.untyped_data(),
+                               static_cast<int>(H), dw->untyped_data(), memory + at.size));
+}
+
+// (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
+// positions [L, N]; and the workspace
+ffi::Error index_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer splits, int64_t num_tokens,
+                      ffi::Result<Ints> faults, ffi::Result<Ints> rows, ffi::Result<Ints> keys,
+                      ffi::Result<Ints> positions, ffi::Result<Ints> workspace) {
+  DeviceSets sets;
+  const std::string fault = read_sets(values, splits, num_tokens, &sets);
+  if (!fault.empty()) return refused(fault);
+  const SortWorkspace at(sets.num_steps, sets.num_values, num_tokens);
+  if (static_cast<int64_t>(workspace->element_count()) < at.size) return too_small();
+  DriverQueue queue = {stream};
+  const Index index = {faults->typed_data(), rows->typed_data(), keys->typed_data(),
+                       positions->typed_data()};
+  return reported(run_index(queue, sets, index, workspace->typed_data()));
+}
+
+// (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and the
+// workspace
+ffi::Error gradient_call(void* stream, ffi::AnyBuffer dy, Ints faults, Ints rows, Ints keys,
+                         Ints positions, ffi::RemainingArgs remaining,
+                         ffi::Result<ffi::AnyBuffer> dw, ffi::Result<Ints> workspace) {
+  const char* type = kernel_type(dy.element_type());
+  if (type == nullptr) return refused("gradients are float32, bfloat16 or float16");
+  DeviceSets sets = {};
+  sets.num_steps = static_cast<int>(faults.element_count());
+  sets.num_values = static_cast<int>(keys.dimensions().back());
+  sets.num_tokens = static_cast<int>(dw->dimensions()[0]);
+  const std::string fault = read_remaining(remaining, keys, &sets);
+  if (!fault.empty()) return refused(fault);
+  const int64_t H = dw->dimensions()[1];
+  if (static_cast<int64_t>(workspace->element_count()) < SumWorkspace(sets.num_values, H).size) {
+    return too_small();
   }
   DriverQueue queue = {stream};
-  return reported(run_backward(queue, type, sets, dy.untyped_data(), static_cast<int>(H),
+  const Index index = {faults.typed_data(), rows.typed_data(), keys.typed_data(),
+                       positions.typed_data()};
+  return reported(run_gradient(queue, type, sets, index, dy.untyped_data(), static_cast<int>(H),
                                dw->untyped_data(), workspace->typed_data()));
 }
 
@@ -104,6 +147,30 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_backward, backward_call,
                            .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::Buffer<ffi::S32>>(),
                        kCapturable);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_index, index_call,
+                       ffi::Ffi::Bind()
+                           .Ctx<Stream>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Attr<int64_t>("num_tokens")
+                           .Ret<Ints>()
+                           .Ret<Ints>()
+                           .Ret<Ints>()
+                           .Ret<Ints>()
+                           .Ret<Ints>(),
+                       kCapturable);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_gradient, gradient_call,
+                       ffi::Ffi::Bind()
+                           .Ctx<Stream>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<Ints>()
+                           .Arg<Ints>()
+                           .Arg<Ints>()
+                           .Arg<Ints>()
+                           .RemainingArgs()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<Ints>(),
+                       kCapturable);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_take_rows, take_rows_call,
                        ffi::Ffi::Bind()
                            .Ctx<Stream>()
@@ -136,6 +203,8 @@ bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
   };
   return taken("multi_hot_cuda_forward", multi_hot_cuda_forward) &&
          taken("multi_hot_cuda_backward", multi_hot_cuda_backward) &&
+         taken("multi_hot_cuda_index", multi_hot_cuda_index) &&
+         taken("multi_hot_cuda_gradient", multi_hot_cuda_gradient) &&
          taken("multi_hot_cuda_take_rows", multi_hot_cuda_take_rows) &&
          taken("multi_hot_cuda_touch", multi_hot_cuda_touch) &&
          taken("multi_hot_cuda_row_gradients", multi_hot_cuda_row_gradients) &&

@@ -22,6 +22,9 @@ constexpr auto kCapturable = {ffi::Traits::kCmdBufferCompatible};
 inline ffi::Error reported(const std::string& fault) {
   return fault.empty() ? ffi::Error::Success() : ffi::Error(ffi::ErrorCode::kInternal, fault);
 }
+inline ffi::Error too_small() {
+  return ffi::Error(ffi::ErrorCode::kInternal, "the workspace is too small");
+}
 inline ffi::Error refused(const std::string& fault) { return ffi::Error::InvalidArgument(fault); }
 
 // The name of a table's type in those of the kernels, or null.
@@ -69,7 +72,8 @@ inline std::string read_sets(ffi::AnyBuffer& values, ffi::AnyBuffer& splits, int
 }
 
 // Fills in the weights, where there are any, and the step of several batches.
-inline std::string read_remaining(ffi::RemainingArgs& remaining, ffi::AnyBuffer& values,
+template <class Values>
+std::string read_remaining(ffi::RemainingArgs& remaining, Values& values,
                                   DeviceSets* sets) {
   for (std::size_t i = 0; i < remaining.size(); ++i) {
     const auto step = remaining.get<ffi::Buffer<ffi::S32, 0>>(i);

@@ -45,19 +45,20 @@ __device__ inline float not_a_number() { return __uint_as_float(0x7fc00000u); }
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
 
-// The batch that counts, by itself.
-template <class Arguments>
-__device__ Arguments at_step(Arguments a) {
-  DeviceSets& sets = a.sets;
-  if (sets.step == nullptr) return a;
-  long long step = *sets.step;
-  step = step < 0 ? 0 : step < sets.num_steps ? step : sets.num_steps - 1;
+// Which of several batches counts.
+__device__ inline long long step_of(const DeviceSets& sets) {
+  const long long step = sets.step == nullptr ? 0 : *sets.step;
+  return step < 0 ? 0 : step < sets.num_steps ? step : sets.num_steps - 1;
+}
+
+// One of several batches, by itself.
+__device__ inline DeviceSets batch_of(DeviceSets sets, long long number) {
   const int id_bytes = sets.id_type == kUInt16 ? 2 : sets.id_type == kInt64 ? 8 : 4;
-  sets.values = static_cast<const char*>(sets.values) + step * sets.num_values * id_bytes;
+  sets.values = static_cast<const char*>(sets.values) + number * sets.num_values * id_bytes;
   const int split_bytes = sets.wide_splits ? 8 : 4;
-  sets.splits = static_cast<const char*>(sets.splits) + step * (sets.num_rows + 1) * split_bytes;
-  if (sets.weights != nullptr) sets.weights += step * sets.num_values;
-  return a;
+  sets.splits = static_cast<const char*>(sets.splits) + number * (sets.num_rows + 1) * split_bytes;
+  if (sets.weights != nullptr) sets.weights += number * sets.num_values;
+  return sets;
 }
 
 __device__ inline long long split_at(const DeviceSets& sets, int row) {

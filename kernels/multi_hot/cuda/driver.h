@@ -22,7 +22,7 @@ struct Driver {
   int (*cuModuleLoadData)(Handle*, const void*);
   int (*cuModuleGetFunction)(Handle*, Handle, const char*);
   int (*cuThreadExchangeStreamCaptureMode)(int*);
-  int (*cuMemsetD32Async)(std::uint64_t, unsigned, std::size_t, Handle);
+  int (*cuMemsetD8Async)(std::uint64_t, unsigned char, std::size_t, Handle);
   int (*cuLaunchKernel)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                         Handle, void**, void**);
   int (*cuGetErrorString)(int, const char**);
@@ -59,7 +59,7 @@ struct Driver {
     find(cuModuleLoadData, "cuModuleLoadData");
     find(cuModuleGetFunction, "cuModuleGetFunction");
     find(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode");
-    find(cuMemsetD32Async, "cuMemsetD32Async");
+    find(cuMemsetD8Async, "cuMemsetD8Async");
     find(cuLaunchKernel, "cuLaunchKernel");
     find(cuGetErrorString, "cuGetErrorString");
   }
@@ -152,11 +152,11 @@ struct DriverQueue {
                         kernel.c_str());
   }
 
-  std::string clear(int* word) {
+  std::string clear(void* memory, std::size_t bytes) {
     const Driver& driver = Driver::get();
     if (!driver.missing.empty()) return driver.missing;
-    const auto address = reinterpret_cast<std::uintptr_t>(word);
-    return driver.check(driver.cuMemsetD32Async(address, 0, 1, stream), "cuMemsetD32Async");
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    return driver.check(driver.cuMemsetD8Async(address, 0, bytes, stream), "cuMemsetD8Async");
   }
 };
 

@@ -8,6 +8,12 @@
 
 namespace multi_hot {
 
+// The arguments of the batch that counts.
+__device__ inline ForwardArguments of_step(ForwardArguments a) {
+  a.sets = batch_of(a.sets, step_of(a.sets));
+  return a;
+}
+
 constexpr int kProbes = 16;
 constexpr int kNone = -1;
 

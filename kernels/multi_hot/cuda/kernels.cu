@@ -11,40 +11,39 @@ namespace multi_hot {
 #define FORWARD(name, T, columns)                                                                  \
   extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 6)                               \
       multi_hot_forward_##name##_##columns(const ForwardArguments a) {                             \
-    forward<T, columns, false>(at_step(a), nullptr);                                               \
+    forward<T, columns, false>(of_step(a), nullptr);                                               \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 4)                               \
       multi_hot_forward_once_##name##_##columns(const ForwardArguments a) {                        \
     __shared__ int slots[kForwardWarps * kSlots];                                                  \
-    forward<T, columns, true>(at_step(a), slots);                                                  \
+    forward<T, columns, true>(of_step(a), slots);                                                  \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
       multi_hot_sum_tiles_##name##_##columns(const SumArguments a) {                               \
-    sum_tiles<T, columns>(at_step(a));                                                             \
+    sum_tiles<T, columns>(of_step(a));                                                             \
   }                                                                                                \
   extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
       multi_hot_sum_runs_##name##_##columns(const SumArguments a) {                                \
-    sum_runs<T, columns>(a);                                                                       \
+    sum_runs<T, columns>(of_step(a));                                                              \
   }
 
 #define ALL_OF(name, T)                                                                            \
   FORWARD(name, T, 1)                                                                              \
   FORWARD(name, T, 2)                                                                              \
-  FORWARD(name, T, 4)                                                                              \
-  extern "C" __global__ void __launch_bounds__(kPrepareThreads)                                    \
-      multi_hot_prepare_##name(const PrepareArguments a) {                                         \
-    prepare<T>(at_step(a));                                                                        \
-  }
+  FORWARD(name, T, 4)
 
 ALL_OF(f32, Float)
 ALL_OF(bf16, BFloat16)
 ALL_OF(f16, Float16)
 
+extern "C" __global__ void __launch_bounds__(kPrepareThreads) multi_hot_prepare(const PrepareArguments a) {
+  prepare(of_block(a));
+}
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const SortArguments a) {
-  count(at_step(a));
+  count(of_block(a));
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
-  scatter(at_step(a));
+  scatter(of_block(a));
 }
 extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count_ids(const TouchArguments a) {
   count_ids(a);

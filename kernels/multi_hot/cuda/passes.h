@@ -1,7 +1,7 @@
 // The two passes as launches of kernels: which, how many blocks, and the workspace between them.
 //
-// A `Queue` runs them in order: `launch(kernel, blocks, blocks_of_columns, threads, arguments)` and
-// `clear(pointer)`, which sets an int to 0, return what went wrong, or an empty string.
+// A `Queue` runs them in order: `launch(kernel, blocks, blocks_in_y, threads, arguments)` and
+// `clear(pointer, bytes)`, which sets them to 0, return what went wrong, or an empty string.
 // Shapes: B rows, V num_tokens, H units, N values.
 #pragma once
 
@@ -48,14 +48,31 @@ struct Tiles {
   }
 };
 
-// Where things lie in the workspace of the backward pass, in units of 4 bytes. It depends on
-// nothing but the shapes. Without units it is that of the touched rows, which need no sums.
-struct Workspace : Tiles {
-  int digit_bits, num_passes, segment, num_segments;
-  int64_t rows, keys[2], positions[2], counts, heads, tails, size;  // the fault is at 0
+// Gives out parts of a workspace, in units of 4 bytes.
+struct Layout {
+  int64_t size = 0;
 
-  Workspace(int64_t num_values, int64_t num_tokens, int64_t units, Division division = {})
-      : Tiles(num_values, division) {
+  int64_t take(int64_t words) {
+    const int64_t at = size;
+    size += aligned(words);
+    return at;
+  }
+};
+
+// Batches of entries sorted by id.
+struct Index {
+  int* faults;     // [L]
+  int* rows;       // [L, N], of each position
+  int* keys;       // [L, N]
+  int* positions;  // [L, N]
+};
+
+// Where things lie that the sort of some batches needs beside the index.
+struct SortWorkspace : Layout {
+  int digit_bits, num_passes, segment, num_segments;
+  int64_t keys, positions, counts;
+
+  SortWorkspace(int64_t num_batches, int64_t num_values, int64_t num_tokens, Division division = {}) {
     int bits = 1;  // of the largest key, V
     while (num_tokens >> bits) ++bits;
     num_passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
@@ -64,19 +81,34 @@ struct Workspace : Tiles {
     segment = static_cast<int>(
         blocks_for(blocks_for(entries, division.segments), kSortThreads) * int64_t{kSortThreads});
     num_segments = static_cast<int>(blocks_for(entries, segment));
-    size = kAlign;
-    const auto take = [this](int64_t words) {
-      const int64_t at = size;
-      size += aligned(words);
-      return at;
-    };
-    rows = take(num_values);
-    for (int64_t& at : keys) at = take(num_values);
-    for (int64_t& at : positions) at = take(num_values);
-    counts = take(int64_t{num_segments} << digit_bits);
-    heads = take(num_tiles * units);
-    tails = take(num_tiles * units);
+    keys = take(num_batches * num_values);
+    positions = take(num_batches * num_values);
+    counts = take(num_batches * num_segments << digit_bits);
   }
+};
+
+// The index of one batch in a workspace, behind what its sort needs.
+struct IndexWorkspace : SortWorkspace {
+  int64_t fault, rows, sorted_keys, sorted_positions;
+
+  IndexWorkspace(int64_t num_values, int64_t num_tokens, Division division = {})
+      : SortWorkspace(1, num_values, num_tokens, division),
+        fault(take(1)),
+        rows(take(num_values)),
+        sorted_keys(take(num_values)),
+        sorted_positions(take(num_values)) {}
+
+  Index in(int* memory) const {
+    return {memory + fault, memory + rows, memory + sorted_keys, memory + sorted_positions};
+  }
+};
+
+// The sums of tiles.
+struct SumWorkspace : Tiles, Layout {
+  int64_t heads, tails;
+
+  SumWorkspace(int64_t num_values, int64_t units, Division division = {})
+      : Tiles(num_values, division), heads(take(num_tiles * units)), tails(take(num_tiles * units)) {}
 };
 
 // The arguments but their number of rows may be anything: what is out of range is cut off, and a batch
@@ -104,24 +136,32 @@ std::string run_forward(Queue& queue, const std::string& type, const DeviceSets&
                       32 * kForwardWarps, arguments);
 }
 
-// Sorts the entries by id; afterwards `sort->keys` and `sort->positions` hold them.
+// Sorts the entries of `sets.num_steps` batches by id. `memory` has room for
+// SortWorkspace(L, N, V, division).size ints.
 template <class Queue>
-std::string run_sort(Queue& queue, const DeviceSets& sets, const Workspace& at, int* memory,
-                     SortArguments* sort) {
-  *sort = {sets, nullptr, nullptr, memory + at.counts, nullptr, nullptr,
-           at.num_segments, at.segment, 0, at.digit_bits};
-  for (int pass = 0; pass < at.num_passes; ++pass) {
-    sort->sorted_keys = memory + at.keys[pass % 2];
-    sort->sorted_positions = memory + at.positions[pass % 2];
-    sort->shift = pass * at.digit_bits;
-    for (const char* kernel : {"multi_hot_count", "multi_hot_scatter"}) {
-      const std::string fault = queue.launch(kernel, at.num_segments, 1, kSortThreads, *sort);
-      if (!fault.empty()) return fault;
-    }
-    sort->keys = sort->sorted_keys;
-    sort->positions = sort->sorted_positions;
+std::string run_index(Queue& queue, DeviceSets sets, const Index& to, int* memory,
+                      Division division = {}) {
+  const int num_batches = sets.num_steps;
+  const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens, division);
+  std::string fault = queue.clear(to.faults, num_batches * sizeof(int));
+  if (fault.empty()) {
+    fault = queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
+                         num_batches, kPrepareThreads, PrepareArguments{sets, to.faults, to.rows});
   }
-  return "";
+  SortArguments sort = {sets, nullptr, nullptr, memory + at.counts, nullptr, nullptr,
+                        at.num_segments, at.segment, 0, at.digit_bits};
+  for (int pass = 0; pass < at.num_passes && fault.empty(); ++pass) {
+    const bool is_kept = (at.num_passes - pass) % 2;  // so that the last pass writes the index
+    sort.sorted_keys = is_kept ? to.keys : memory + at.keys;
+    sort.sorted_positions = is_kept ? to.positions : memory + at.positions;
+    sort.shift = pass * at.digit_bits;
+    for (const char* kernel : {"multi_hot_count", "multi_hot_scatter"}) {
+      if (fault.empty()) fault = queue.launch(kernel, at.num_segments, num_batches, kSortThreads, sort);
+    }
+    sort.keys = sort.sorted_keys;
+    sort.positions = sort.sorted_positions;
+  }
+  return fault;
 }
 
 // The sums of the sorted entries; `sums` lacks the tiles.
@@ -140,27 +180,17 @@ std::string run_sums(Queue& queue, const std::string& type, const Tiles& tiles, 
   return "";
 }
 
-// `memory` has room for Workspace(N, V, H, division).size ints.
+// dW from an index. `memory` has room for SumWorkspace(N, H, division).size ints.
 template <class Queue>
-std::string run_backward(Queue& queue, const std::string& type, const DeviceSets& sets,
-                         const void* dy, int units, void* dw, int* memory, Division division = {}) {
-  const Workspace at(sets.num_values, sets.num_tokens, units, division);
-  const int64_t num_gradients = int64_t{sets.num_tokens} * units;
-  int* const rows = memory + at.rows;
-  // A warp per row; of a small batch also enough threads to clear dW.
-  const unsigned blocks = std::max(blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
-                                   std::min(blocks_for(num_gradients, 8 * kPrepareThreads), 1024u));
-  const PrepareArguments prepared = {sets, memory, rows, dw, num_gradients};
-  std::string fault = queue.clear(memory);
-  if (fault.empty()) {
-    fault = queue.launch("multi_hot_prepare_" + type, blocks, 1, kPrepareThreads, prepared);
-  }
-  if (sets.num_rows == 0) return fault;  // nobody has checked the splits, and dW is 0
-  SortArguments sort;
-  if (fault.empty()) fault = run_sort(queue, sets, at, memory, &sort);
+std::string run_gradient(Queue& queue, const std::string& type, const DeviceSets& sets,
+                         const Index& index, const void* dy, int units, void* dw, int* memory,
+                         Division division = {}) {
+  const SumWorkspace at(sets.num_values, units, division);
+  const std::size_t bytes = type == "f32" ? 4 : 2;
+  const std::string fault = queue.clear(dw, bytes * sets.num_tokens * units);
   if (!fault.empty()) return fault;
   return run_sums(queue, type, at,
-                  {sets, memory, rows, sort.keys, sort.positions, dy, dw,
+                  {sets, index.faults, index.rows, index.keys, index.positions, dy, dw,
                    reinterpret_cast<float*>(memory + at.heads),
                    reinterpret_cast<float*>(memory + at.tails), units, 0, 0});
 }

@@ -57,10 +57,6 @@ inline ffi::Error copied() {
   return ffi::Error(ffi::ErrorCode::kInternal, "XLA gave an update other memory than its operand's");
 }
 
-inline ffi::Error too_small() {
-  return ffi::Error(ffi::ErrorCode::kInternal, "the workspace of the touched rows is too small");
-}
-
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
 // weights [N], and the workspace. Without weights all of theirs are empty.
 inline ffi::Error touch_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer splits,
@@ -81,7 +77,7 @@ inline ffi::Error touch_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer
   if (touched.num_slots < std::min(N, num_tokens) || touched.num_values != N ||
       static_cast<int64_t>(slots->element_count()) < N + 1 ||
       (own->element_count() > 0) != (weights.element_count() > 0) ||
-      static_cast<int64_t>(workspace->element_count()) < Workspace(N, num_tokens, 0).size) {
+      static_cast<int64_t>(workspace->element_count()) < IndexWorkspace(N, num_tokens).size) {
     return too_small();
   }
   DriverQueue queue = {stream};

@@ -19,33 +19,22 @@ struct Touched {
 };
 
 // Where things lie in the workspace of the gradients, in units of 4 bytes.
-struct RowWorkspace : Tiles {
-  int64_t heads, tails, partial, size;
+struct RowWorkspace : SumWorkspace {
+  int64_t partial;
 
   RowWorkspace(int64_t num_values, int64_t units, Division division = {})
-      : Tiles(num_values, division),
-        heads(0),
-        tails(aligned(num_tiles * units)),
-        partial(2 * tails),
-        size(partial + kSquareBlocks) {}
+      : SumWorkspace(num_values, units, division), partial(take(kSquareBlocks)) {}
 };
 
-// Fills `touched`. `memory` has room for Workspace(N, V, 0, division).size ints.
+// Fills `touched`. `memory` has room for IndexWorkspace(N, V, division).size ints.
 template <class Queue>
 std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory,
                       Division division = {}) {
-  const Workspace at(sets.num_values, sets.num_tokens, 0, division);
-  const PrepareArguments prepared = {sets, memory, memory + at.rows, nullptr, 0};
-  std::string fault = queue.clear(memory);
-  if (fault.empty()) {
-    fault = queue.launch("multi_hot_prepare_f32",
-                         blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads), 1,
-                         kPrepareThreads, prepared);
-  }
-  SortArguments sort;
-  if (fault.empty()) fault = run_sort(queue, sets, at, memory, &sort);
+  const IndexWorkspace at(sets.num_values, sets.num_tokens, division);
+  const Index index = at.in(memory);
+  std::string fault = run_index(queue, sets, index, memory, division);
   const TouchArguments arguments = {
-      sets, memory, memory + at.rows, sort.keys, sort.positions, memory + at.counts,
+      sets, index.faults, index.rows, index.keys, index.positions, memory + at.counts,
       touched.ids, touched.num, touched.slots, touched.rows, touched.weights,
       touched.num_slots, at.num_segments, at.segment};
   for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {

@@ -7,14 +7,30 @@
 
 namespace multi_hot {
 
-// Clears dW, notes the row of each position, and whether the splits and ids are right.
-template <class T>
-__device__ void prepare(const PrepareArguments& a) {
+// The arguments of the batch that this block is of.
+__device__ inline PrepareArguments of_block(PrepareArguments a) {
+  const long long batch = blockIdx.y;
+  a.sets = batch_of(a.sets, batch);
+  a.fault += batch;
+  a.rows += batch * a.sets.num_values;
+  return a;
+}
+
+__device__ inline SortArguments of_block(SortArguments a) {
+  const long long batch = blockIdx.y, entries = batch * a.sets.num_values;
+  a.sets = batch_of(a.sets, batch);
+  if (a.keys != nullptr) a.keys += entries;
+  if (a.positions != nullptr) a.positions += entries;
+  a.counts += (batch * a.num_segments) << a.digit_bits;
+  a.sorted_keys += entries;
+  a.sorted_positions += entries;
+  return a;
+}
+
+// Notes the row of each position, and whether the splits and ids are right.
+__device__ inline void prepare(const PrepareArguments& a) {
   const long long num_threads = static_cast<long long>(gridDim.x) * kPrepareThreads;
   const long long thread = static_cast<long long>(blockIdx.x) * kPrepareThreads + threadIdx.x;
-  for (long long i = thread; i < a.num_gradients; i += num_threads) {
-    narrow(0.0f, static_cast<T*>(a.dw) + i);
-  }
   for (long long row = thread / 32; row < a.sets.num_rows; row += num_threads / 32) {
     long long begin, end;
     bool wrong = !bounds_of(a.sets, static_cast<int>(row), &begin, &end);

@@ -1,4 +1,7 @@
-"""The sizes of workspaces of the kernels, which a program needs where no GPU is."""
+"""The sizes of workspaces of the kernels, which a program needs where no GPU is.
+
+In units of 4 bytes. N values of each of L batches, V num_tokens, H units.
+"""
 
 _ALIGN = 32
 _SORT_THREADS = 512
@@ -8,26 +11,35 @@ _TILES = 8192
 _SQUARE_BLOCKS = 256
 
 
-def workspace_words(num_values: int, num_tokens: int, units: int) -> int:
-    """Return `Workspace(num_values, num_tokens, units).size` of passes.h, in units of 4 bytes."""
+def sort_words(num_batches: int, num_values: int, num_tokens: int) -> int:
+    """Return `SortWorkspace(L, N, V).size` of passes.h."""
     num_passes = _parts(max(1, num_tokens.bit_length()), _MAX_DIGIT_BITS)
     digit_bits = _parts(max(1, num_tokens.bit_length()), num_passes)
     entries = max(1, num_values)
     segment = _parts(_parts(entries, _MAX_SEGMENTS), _SORT_THREADS) * _SORT_THREADS
-    sums = _num_tiles(num_values) * units
-    arrays = [*[num_values] * 5, _parts(entries, segment) << digit_bits, sums, sums]
-    return _ALIGN + sum(_parts(array, _ALIGN) * _ALIGN for array in arrays)
+    counts = num_batches * _parts(entries, segment) << digit_bits
+    return 2 * _aligned(num_batches * num_values) + _aligned(counts)
 
 
-def row_workspace_words(num_values: int, units: int) -> int:
-    """Return `RowWorkspace(num_values, units).size` of row_passes.h, in units of 4 bytes."""
-    sums = _parts(_num_tiles(num_values) * units, _ALIGN) * _ALIGN
-    return 2 * sums + _SQUARE_BLOCKS
+def index_words(num_values: int, num_tokens: int) -> int:
+    """Return `IndexWorkspace(N, V).size` of passes.h."""
+    return sort_words(1, num_values, num_tokens) + _ALIGN + 3 * _aligned(num_values)
 
 
-def _num_tiles(num_values: int) -> int:
+def sum_words(num_values: int, units: int) -> int:
+    """Return `SumWorkspace(N, H).size` of passes.h."""
     entries = max(1, num_values)
-    return _parts(entries, min(max(entries // _TILES // 32 * 32, 32), 256))
+    tiles = _parts(entries, min(max(entries // _TILES // 32 * 32, 32), 256))
+    return 2 * _aligned(tiles * units)
+
+
+def row_words(num_values: int, units: int) -> int:
+    """Return `RowWorkspace(N, H).size` of row_passes.h."""
+    return sum_words(num_values, units) + _SQUARE_BLOCKS
+
+
+def _aligned(words: int) -> int:
+    return _parts(words, _ALIGN) * _ALIGN
 
 
 def _parts(size: int, of: int) -> int:

@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
-from kernels.multi_hot.cuda.workspace import workspace_words
+from kernels.multi_hot.cuda.workspace import index_words, sort_words, sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
 from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from kernels.multi_hot.native.table import row_gradients, touch
-from kernels.multi_hot.registry import Problem, Product
+from kernels.multi_hot.registry import Lot, Problem, Product
 
 Tensor = Any
 
@@ -63,10 +63,37 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         workspace=index,
         attributes={"unique": problem.unique},
     )
-    words = tf.TensorSpec([workspace_words(N, V, H)], tf.int32)
-    cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
     dw = tf.TensorSpec([V, H], dy.dtype)
-    return _product(dy, problem, dw, host=host, cuda=cuda)
+    among, sums = problem.among, sum_words(N, H)
+    if among is None:
+        words = tf.TensorSpec([index_words(N, V) + sums], tf.int32)
+        cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
+        return _product(dy, problem, dw, host=host, cuda=cuda)
+    given = [dy, problem.values, problem.row_splits]
+    given += [] if problem.weights is None else [problem.weights]
+    index = among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
+    weights = [] if among.lot.weights is None else [among.lot.weights]
+    operands = [*given, *index, among.step, *weights]
+    words = tf.TensorSpec([sums], tf.int32)
+    cuda = Kernel(
+        target="multi_hot_cuda_gradient",
+        takes=[0, *range(len(given), len(operands))],
+        workspace=[words],
+    )
+    host = replace(host, takes=range(len(given)))
+    (gradient,) = call_on_platform(operands, [dw], host=host, cuda=cuda)
+    return gradient
+
+
+def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
+    """Return the entries of all batches sorted by id, for a GPU: a loop's steps need not do so."""
+    L, N = lot.values.shape
+    results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
+    words = tf.TensorSpec([sort_words(L, N, num_tokens)], tf.int32)
+    kernel = Kernel(
+        target="multi_hot_cuda_index", workspace=[words], attributes={"num_tokens": num_tokens}
+    )
+    return call_on_platform([lot.values, lot.row_splits], results, host=kernel, cuda=kernel)
 
 
 def _product(
@@ -78,7 +105,8 @@ def _product(
     if problem.among is not None:
         host = replace(host, takes=range(len(operands)))
         cuda = replace(cuda, takes=[0, *range(len(operands), 2 * len(operands))])
-        operands += [t for t in problem.among if t is not None]
+        lot, step = problem.among
+        operands += [t for t in (lot.values, lot.row_splits, lot.weights, step) if t is not None]
     (sums,) = call_on_platform(operands, [result], host=host, cuda=cuda)
     return sums
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.workspace import row_workspace_words, workspace_words
+from kernels.multi_hot.cuda.workspace import index_words, row_words
 from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import checked
 from kernels.multi_hot.native.library import load
@@ -86,7 +86,7 @@ def touch(problem: Problem) -> Touched:
         ],
         attributes=num_tokens | {"unique": problem.unique},
     )
-    words = tf.TensorSpec([workspace_words(N, V, 0)], tf.int32)
+    words = tf.TensorSpec([index_words(N, V)], tf.int32)
     cuda = Kernel(target="multi_hot_cuda_touch", workspace=[words], attributes=num_tokens)
     operands = [problem.values, problem.row_splits, weights]
     ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
@@ -104,7 +104,7 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     ]
     places, rows, weights = touched.index
     operands = [dy, touched.ids, places, rows, touched.num, weights]
-    words = tf.TensorSpec([row_workspace_words(N, H)], tf.int32)
+    words = tf.TensorSpec([row_words(N, H)], tf.int32)
     gradients, squares = call_on_platform(
         operands, results,
         host=Kernel(target="multi_hot_row_gradients"),
@@ -158,7 +158,7 @@ def update(
     if from_dy:
         N, H = touched.index.rows.shape[0], parts[0].shape[1]
         num_gradients = touched.ids.shape[0] * H
-        workspace = [tf.TensorSpec([row_workspace_words(N, H) + num_gradients], tf.int32)]
+        workspace = [tf.TensorSpec([row_words(N, H) + num_gradients], tf.int32)]
     return call_on_platform(
         operands,
         [tf.TensorSpec(part.shape, part.dtype) for part in parts],

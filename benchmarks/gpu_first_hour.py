@@ -94,9 +94,9 @@ class Machine:
 
 
 def cuda_kernels(machine: Machine) -> str:
-    """The contract of the multi-hot product by the CUDA kernels, which no GPU had run before."""
-    tests = "test_kernels.py" if machine.is_rehearsal else "test_on_gpu.py"
-    where = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "multi_hot" / "cuda" / tests
+    """The contract of the multi-hot product by the CUDA kernels; in a rehearsal, by the CPU's."""
+    tests = "native/test_product.py" if machine.is_rehearsal else "cuda/test_on_gpu.py"
+    where = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "multi_hot" / tests
     # The tests' own settings would hide the GPUs, and leave machine code as it comes.
     every = ",".join(map(str, range(_count_gpus())))
     environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every)}

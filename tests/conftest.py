@@ -32,7 +32,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 NUM_LOGICAL_DEVICES = 2
 # The files that take longest come first, so that no process works on one alone at the end.
 LONG_FILES = (
+    "tests/emulated_gpu/test_trainings.py",
     "tests/benchmarks/test_differential.py",
+    "tests/emulated_gpu/test_commands.py",
     "tests/test_docs.py",
     "tests/harness/bench/test_process.py",
     "tests/browser/test_tensorboard.py",
@@ -51,7 +53,6 @@ LONG_FILES = (
     "tests/test_contributing.py",
     "tests/scripts/test_benchmark.py",
     "tests/kernels/multi_hot/test_select.py",
-    "tests/kernels/multi_hot/cuda/test_kernels.py",
 )
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

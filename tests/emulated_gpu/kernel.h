@@ -17,7 +17,7 @@ struct Thread {
   const Device* device;
   const char* params;
   char* shared;
-  uint32_t tid[3], ntid[3], ctaid[3], nctaid[3], lane;
+  uint32_t tid[3], ntid[3], ctaid[3], nctaid[3], lane, carry;
 };
 typedef struct {
   void (*run)(Thread*);

@@ -49,7 +49,7 @@ GROUPS = {
             ),
             _case("native", table_optimizer="exact_adam"),
             *(_case("native", precision, table_optimizer="lazy_adam") for precision in _16_BITS),
-            *(_case(one, weighted=True) for one in _IMPLEMENTATIONS),
+            *(_case(one, weighted=True, predicts=True) for one in _IMPLEMENTATIONS),
             *(_case("native", input=kind) for kind in ("stream", "mapped")),
             _case("native", table_optimizer="lazy_adam", clip=0.1),
             _case("native", "mixed_float16", embeds=True),
@@ -72,7 +72,7 @@ GROUPS = {
     ),
     "two GPUs": Group(
         cases=(
-            *(_case(one, replicas=2) for one in _IMPLEMENTATIONS),
+            *(_case(one, replicas=2, predicts=True) for one in _IMPLEMENTATIONS),
             _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1),
             _case("native", replicas=2, input="stream"),
             _case("native", replicas=2, embeds=True),

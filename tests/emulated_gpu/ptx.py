@@ -335,6 +335,25 @@ class Translator:
                                     .replace(" a,", "").replace(", d)", ") >= 0"))  # fmt: skip
         return f"{{ {' '.join(given)} {assigned} }}"
 
+    def on_mad(self, modifiers: list[str], operands: list[str]) -> str:
+        if "cc" not in modifiers:
+            return self.expression("mad", modifiers, modifiers[-1], operands)
+        return self.with_carry(operands, "(uint32_t)(a * b)", "0")
+
+    def on_madc(self, modifiers: list[str], operands: list[str]) -> str:
+        return self.with_carry(
+            operands, "a * b >> 32" if "hi" in modifiers else "a * b", "t->carry"
+        )
+
+    def with_carry(self, operands: list[str], product: str, carry: str) -> str:
+        """In 32 bits, of numbers without a sign."""
+        given = "".join(
+            f"uint64_t {n} = (uint32_t){self.raw(o)}; "
+            for n, o in zip("abc", operands[1:], strict=True)
+        )
+        total = f"uint64_t d = (uint32_t)({product}) + c + {carry}; t->carry = d >> 32;"
+        return f"{{ {given}{total} {self.assign(operands[0], 'u32', 'd')} }}"
+
     def on_mov(self, modifiers: list[str], operands: list[str]) -> str:
         kind, (target, source) = modifiers[-1], operands
         own = "pred" if kind == "pred" else f"b{BITS[kind]}"

@@ -53,6 +53,12 @@ void wait_for(const std::shared_ptr<Moment>& moment) {
   changed.wait(lock, [&] { return moment->has_come; });
 }
 
+// When an event was recorded last. Two threads may record an event at once.
+std::shared_ptr<Moment> moment_of(CUevent event) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return event->moment;
+}
+
 }  // namespace
 
 CUstream default_stream() {
@@ -152,10 +158,14 @@ API CUresult cuEventDestroy(CUevent event) {
 }
 API CUresult cuEventRecord(CUevent event, CUstream given) {
   const CUstream stream = named(given);
-  event->capture = stream->capture;
-  event->last = stream->last;
-  if (stream->capture != nullptr) return CUDA_SUCCESS;
-  auto moment = event->moment = std::make_shared<Moment>();
+  const auto moment = std::make_shared<Moment>();
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    event->capture = stream->capture;
+    event->last = stream->last;
+    if (stream->capture != nullptr) return CUDA_SUCCESS;
+    event->moment = moment;
+  }
   enqueue(stream, [moment] {
     const std::lock_guard<std::mutex> lock(mutex);
     const std::chrono::duration<double, std::milli> now = std::chrono::steady_clock::now().time_since_epoch();
@@ -170,7 +180,7 @@ API CUresult cuStreamWaitEvent(CUstream given, CUevent event, unsigned) {
     stream->last.insert(stream->last.end(), event->last.begin(), event->last.end());
     return CUDA_SUCCESS;
   }
-  enqueue(stream, [moment = event->moment] { wait_for(moment); });
+  enqueue(stream, [moment = moment_of(event)] { wait_for(moment); });
   return CUDA_SUCCESS;
 }
 API CUresult cuEventQuery(CUevent event) {
@@ -179,7 +189,7 @@ API CUresult cuEventQuery(CUevent event) {
 }
 API CUresult cuEventSynchronize(CUevent event) {
   note("synchronize");
-  wait_for(event->moment);
+  wait_for(moment_of(event));
   return CUDA_SUCCESS;
 }
 API CUresult cuEventElapsedTime(float* milliseconds, CUevent first, CUevent last) {

@@ -48,6 +48,43 @@ def test_a_run_is_measured_evaluated_exported_and_resumed(tmp_path: Path) -> Non
     succeeds(environment, "export", "--model", str(run), "--out", str(tmp_path / "exported"))
 
 
+def test_a_slice_of_a_gpu_trains(tmp_path: Path) -> None:
+    script = ["gpu0.mig_mode = 1", *nvml.slice_of(0, 0)]
+    environment = device.environment(tmp_path, *script) | {"CUDA_VISIBLE_DEVICES": "MIG-0"}
+    run = ("--epochs", "1", "--telemetry-hz", "50", "--run-dir", str(tmp_path / "run"))
+    assert "/GPU:0" in succeeds(environment, *TRAIN, *run)
+    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
+    succeeds(on_cpu, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "cpu"))
+    found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("run", "cpu"))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_texts_are_tuned_by_two_jobs_and_predicted(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    rows = [f"good {n % 7},yes\nbad {n % 5},no\n" for n in range(40)]
+    table.write_text("text,label\n" + "".join(rows))
+    environment = device.environment(tmp_path, devices=2)
+    layout = ("--batch-size", "20", "--implementation", "native", "--precision", "float32")
+    search = (
+        "tune",
+        "--data",
+        str(table),
+        "--trials",
+        "2",
+        "--jobs",
+        "2",
+        "--epochs",
+        "1",
+        *layout,
+    )
+    printed = succeeds(environment, *search, "--tune-dir", str(tmp_path / "search"))
+    assert "2 complete" in printed
+    run = str(tmp_path / "run")
+    trains = ("--data", str(table), "--epochs", "20", "--learning-rate", "0.05", *layout)
+    succeeds(environment, "train", *trains, "--run-dir", run)
+    assert "yes" in succeeds(environment, "predict", "--model", run, "--texts", "good good")
+
+
 def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, devices=2, cc_0=120)
     printed = succeeds(environment, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run"))

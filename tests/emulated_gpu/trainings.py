@@ -3,8 +3,8 @@
     python -m tests.emulated_gpu.trainings CASES
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
-`clip` (the gradients' norm), `embeds` (an own layer in the table's place) or `epochs`. What the
-process computes on follows from its environment.
+`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts` or `epochs`.
+What the process computes on follows from its environment.
 """
 
 import json
@@ -46,10 +46,8 @@ def embedding(inputs: Any) -> Any:
 
 def train(case: dict[str, Any]) -> dict[str, Any]:
     case = dict(case)
-    name, weighted, epochs, embeds = (
-        case.pop(key, otherwise)
-        for key, otherwise in (("name", ""), ("weighted", False), ("epochs", 2), ("embeds", False))
-    )
+    name, epochs = case.pop("name", ""), case.pop("epochs", 2)
+    weighted, embeds, predicts = (case.pop(k, False) for k in ("weighted", "embeds", "predicts"))
     if case.get("table_optimizer") == "adagrad":
         optimizer: Any = keras.optimizers.Adagrad(0.1)
     else:
@@ -59,6 +57,9 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     trainer = harness.Trainer(model, optimizer=optimizer, batch_size=BATCH_SIZE, **case)
     history = trainer.fit(rows, validation=rows, epochs=epochs, verbose=False).history
     losses = [float(loss) for key in ("loss", "val_loss") for loss in history[key]]
+    if predicts:  # a mean square that both sides must agree in
+        losses.append(float(np.mean(np.square(trainer.predict(rows)))))
+        losses.append(float(trainer.evaluate(rows)["loss"]))
     return {"name": name, "devices": list(trainer.devices.names), "losses": losses}
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import harness
 from benchmarks.differential.case import Case, draw_case
@@ -80,7 +81,9 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
     where = "the trainer"
     try:
         try:
-            ours = by_workers(case) if case.several else here(case)
+            # Workers of a host need GPUs of their own each.
+            apart = case.several and not tf.config.get_visible_devices("GPU")
+            ours = by_workers(case) if apart else here(case)
         except harness.InputError as error:
             return Verdict(seed=case.seed, result="refused", reason=str(error))
         again = here(case) if twice and not case.several else None
@@ -92,8 +95,8 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
             compiled = in_keras(case, by_xla=True)
             found = [one for one in distances(ours, compiled) if one.size > one.limit]
         # On which side of a threshold is NaN, or what rounding alone parts from it?
-        apart = np.abs(theirs.predictions - (0.0 if case.task.head is None else 0.5))
-        if is_lost or np.mean(apart < 1e-6) > 0.1:
+        margin = np.abs(theirs.predictions - (0.0 if case.task.head is None else 0.5))
+        if is_lost or np.mean(margin < 1e-6) > 0.1:
             found = [one for one in found if not _is_counted(one.figure)]
         noisy = bool(found)
         if found and all(np.isfinite(one.size) for one in found):

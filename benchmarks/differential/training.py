@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras.src.utils.tracking import DotNotTrackScope
 
 import harness
@@ -60,13 +61,18 @@ class _RowMean(keras.metrics.Mean):
 def in_keras(
     case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
 ) -> Trained:
-    """What `keras.Model.fit` gives.
+    """What `keras.Model.fit` gives, on the CPU.
 
     Args:
         case: to train.
         change: made to the model before.
         by_xla: whether XLA compiles the steps.
     """
+    with tf.device("/CPU:0"):
+        return _in_keras(case, change, by_xla=by_xla)
+
+
+def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool) -> Trained:
     model = case.model()
     excess = excess_of_first_leaf(case.parts)
     # The weights of a subclass are made at its first batch, and the optimizer may name them.

@@ -1,18 +1,35 @@
-"""Trains all of the matrix and prints it as a table: `python -m tests.emulated_gpu`."""
+"""On two emulated GPUs: `python -m tests.emulated_gpu -m harness train ...` runs Python with these
+arguments; without any, it trains all of the matrix and prints it as a table. EMULATED_GPU_CC=90 and
+the like change the device: see `device.environment`."""
 
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+from tests.emulated_gpu import device
 from tests.emulated_gpu.matrix import GROUPS, distances
 
 
-def main() -> None:
+def run(arguments: list[str]) -> int:
+    prefix = "EMULATED_GPU_"
+    settings = {k.removeprefix(prefix).lower(): v for k, v in os.environ.items() if prefix in k}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = device.environment(Path(folder), **{"devices": 2, **settings})
+        return subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        return run(sys.argv[1:])
     print("| on the emulated device | loss, relative to the CPU's |\n| --- | --- |")
     for name, group in GROUPS.items():
         with tempfile.TemporaryDirectory() as folder:
             for case, distance in distances(group, Path(folder)).items():
                 print(f"| {name}: {case} | {distance:.1e} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -127,7 +127,9 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
         script.chmod(0o755)
 
 
-def environment(folder: Path, *script: str, devices: int = 1, **settings: object) -> dict[str, str]:
+def environment(
+    folder: Path, *script: str, devices: int | str = 1, **settings: object
+) -> dict[str, str]:
     """Return the environment of a process that computes on emulated devices.
 
     Args:
@@ -141,7 +143,7 @@ def environment(folder: Path, *script: str, devices: int = 1, **settings: object
     """
     built = build()
     lines = nvml.system()
-    for number in range(devices):
+    for number in range(int(devices)):
         capability = str(settings.get(f"cc_{number}", settings.get("cc", 70)))
         lines += nvml.modern(number, compute_capability=f"{capability[:-1]}.{capability[-1]}")
     (folder / "nvml-script").write_text("\n".join([*lines, *script]) + "\n")

@@ -17,6 +17,8 @@ from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError
 
 SOURCES = Path(__file__).resolve().parent
 _FLAGS = ("--std=c++17",)
+_LEAST = (7, 0)
+"""The compute capability from which on GPUs have the instructions that the kernels are made of."""
 _NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
 
 
@@ -47,12 +49,18 @@ class Compiler:
         Raises:
           NativeUnavailableError: NVRTC is too new for the GPU, or refuses the kernels.
         """
-        known = [own for own in self.capabilities if own <= capability]
+        own = "this GPU has {}.{}".format(*capability)
+        if capability < _LEAST:
+            raise NativeUnavailableError(
+                "the CUDA kernels need compute capability {}.{} and above, and ".format(*_LEAST)
+                + f"{own}: {REMEDY.removeprefix('or ')}"
+            )
+        known = [known for known in self.capabilities if known <= capability]
         if not known:
             raise NativeUnavailableError(
                 f"NVRTC {self.version} compiles for compute capability "
-                f"{'.'.join(map(str, self.capabilities[0]))} and above, and this GPU has "
-                f"{'.'.join(map(str, capability))}: install an older NVRTC, {REMEDY}"
+                "{}.{} and above, and ".format(*self.capabilities[0])
+                + f"{own}: install an older NVRTC, {REMEDY}"
             )
         as_text = as_text or known[-1] != capability
         architecture = f"{'compute' if as_text else 'sm'}_{known[-1][0]}{known[-1][1]}"

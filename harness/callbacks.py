@@ -127,7 +127,7 @@ class KerasCallbacks(Observer):
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else keras.callbacks.History()
         self._changing = [c for c in callbacks if c not in own]
-        self.is_in_step = self._by_batch = bool(with_batch_hooks(callbacks))
+        self._by_batch = bool(with_batch_hooks(callbacks))
         self._model, self._engine = setup.model, setup.engine
         self._validation_freq = validation_freq
         self._run: RunStart  # from `on_start` on

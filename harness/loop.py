@@ -2,9 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.cluster.cluster import Cluster
 from harness.engine.checkpoints import Checkpoints
@@ -94,14 +94,9 @@ class Run:
         names = ", ".join(unused)
         return (f"the loss does not depend on {names}: training leaves them as they are",)
 
-    @property
-    def runs_ahead(self) -> bool:
-        """Whether a device works on a dispatch while the one before is recorded."""
-        return self.engine.runs_ahead
-
-    def begin(self, dispatch: Dispatch, batches: BatchesByRows) -> Callable[[], StepSums]:
-        """Begins a dispatch; what it returns waits for it: a window's one host sync."""
-        return self.engine.begin(dispatch, batches)
+    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
+        """Runs a dispatch and waits for it: a window's one host sync."""
+        return self.engine.train(dispatch, batches)
 
     def ended(self, window: Window) -> None:
         """Adapts the length of the next dispatch to how long this one took."""
@@ -166,105 +161,6 @@ class Run:
         return True
 
 
-class _Begun(NamedTuple):
-    """A dispatch that a device may still work on."""
-
-    dispatch: Dispatch
-    batches: BatchesByRows
-    wait: Callable[[], StepSums]
-    data_wait: float
-
-
-class _Landings:
-    """Begins dispatches in order, and gives the window of each once it has ended.
-
-    The host takes some milliseconds to begin a dispatch and to record one, and a device would idle
-    meanwhile. So where nothing at its end needs the state, the next one begins before it is waited
-    for.
-    """
-
-    def __init__(
-        self,
-        dispatches: Iterable[tuple[Dispatch, BatchesByRows]],
-        run: Run,
-        history: History,
-        *,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        ahead: Callable[[Dispatch], bool],
-    ) -> None:
-        """Args:
-        dispatches, run, telemetry, clock: as of `train`.
-        history: is told of what happens on the way.
-        ahead: whether the next one may begin before this one has ended.
-        """
-        self._remaining = iter(dispatches)
-        self._run = run
-        self._history = history
-        self._telemetry = telemetry
-        self._clock = clock
-        self._ahead = ahead
-        # A window lasts from the sync before it to its own. It includes the time of observers, but
-        # no compilation, no evaluation, and no time for which a checkpoint holds up the loop. The
-        # rest of a checkpoint is written while training goes on, and takes its share of the
-        # processor.
-        self.window_start = clock()
-        self.holds = False
-        """Nothing further is begun while this is set."""
-
-    def __iter__(self) -> Iterator[tuple[Dispatch, BatchesByRows, Window, bool]]:
-        """Each dispatch with its batches and its window, and whether the state is that of its end:
-        no other has begun."""
-        running: _Begun | None = None
-        while True:
-            begun = None if self.holds else self._begin()
-            if running is not None:
-                yield self._landed(running, is_last=begun is None)
-            elif begun is None:
-                return
-            running = begun
-            if running is not None and not self._ahead(running.dispatch):
-                landing, running = running, None
-                yield self._landed(landing, is_last=True)
-
-    def _begin(self) -> _Begun | None:
-        self._history.waiting()
-        wait_start = self._clock()
-        ready = next(self._remaining, None)
-        data_wait = self._clock() - wait_start
-        if ready is None:
-            return None
-        self._history.ready()
-        dispatch, batches = ready
-        self.window_start += self._history.compiled(self._run.prepare(dispatch, batches))
-        self._history.warn(self._run.warnings())
-        return _Begun(dispatch, batches, self._run.begin(dispatch, batches), data_wait)
-
-    def _landed(
-        self, begun: _Begun, *, is_last: bool
-    ) -> tuple[Dispatch, BatchesByRows, Window, bool]:
-        dispatch, batches, wait, data_wait = begun
-        sums = wait()
-        end = self._clock()
-        window = Window(
-            step=dispatch.step + dispatch.num_steps,
-            epoch=dispatch.epoch,
-            num_steps=dispatch.num_steps,
-            examples=dispatch.examples,
-            tokens=dispatch.tokens,
-            seconds=end - self.window_start,
-            data_wait_seconds=data_wait,
-            loss=sums.loss / dispatch.examples,
-            metrics=sums.metrics,
-            loss_scale=sums.loss_scale,
-            skipped_steps=sums.skipped_steps,
-            ended_at_seconds=end,
-            telemetry=self._telemetry.window(self.window_start, end),
-        )
-        self.window_start = end
-        return dispatch, batches, window, is_last
-
-
 def train(
     dispatches: Iterable[tuple[Dispatch, BatchesByRows]],
     run: Run,
@@ -324,19 +220,14 @@ def train(
     )
     progress = history.progress
     history.compiled(compiled)
+    steps_done = 0
+    # A window lasts from the sync before it to its own. It includes the time of observers, but no
+    # compilation, no evaluation, and no time for which a checkpoint holds up the loop. The rest of
+    # a checkpoint is written while training goes on, and takes its share of the processor.
+    remaining = iter(dispatches)
+    window_start = clock()
     when = saving or Saving(Every(), start_step=start_step)
-    waiting_for = run.runs_ahead and not any(observer.is_in_step for observer in observers)
-
-    def ahead(dispatch: Dispatch) -> bool:
-        step = dispatch.step + dispatch.num_steps
-        at_epoch_end = step % steps_per_epoch == 0
-        return not at_epoch_end and not when.is_due(step, at_epoch_end=False, now=clock())
-
-    landings = _Landings(
-        dispatches, run, history, telemetry=telemetry, clock=clock,
-        ahead=ahead if waiting_for else lambda _: False,
-    )  # fmt: skip
-    when.begin(landings.window_start)
+    when.begin(window_start)
 
     def save(*, regular: bool = True, best: bool = False) -> None:
         counters = history.saving()
@@ -346,35 +237,58 @@ def train(
         if regular:
             when.saved(progress.step, now=clock())
 
-    steps_done = 0
-    for dispatch, batches, window, is_last in landings:
+    while not progress.interrupted and not history.must_stop:
+        history.waiting()
+        wait_start = clock()
+        ready = next(remaining, None)
+        data_wait = clock() - wait_start
+        if ready is None:
+            break
+        history.ready()
+        dispatch, batches = ready
+        window_start += history.compiled(run.prepare(dispatch, batches))
+        history.warn(run.warnings())
+
+        sums = run.train(dispatch, batches)  # the window's one host sync
+        window_end = clock()
+        step = dispatch.step + dispatch.num_steps
+        window = Window(
+            step=step,
+            epoch=dispatch.epoch,
+            num_steps=dispatch.num_steps,
+            examples=dispatch.examples,
+            tokens=dispatch.tokens,
+            seconds=window_end - window_start,
+            data_wait_seconds=data_wait,
+            loss=sums.loss / dispatch.examples,
+            metrics=sums.metrics,
+            loss_scale=sums.loss_scale,
+            skipped_steps=sums.skipped_steps,
+            ended_at_seconds=window_end,
+            telemetry=telemetry.window(window_start, window_end),
+        )
         history.window(window)
         run.ended(window)
+        window_start = window_end
         steps_done += dispatch.num_steps
-        if history.must_stop and is_last:
+        if history.must_stop:
             break
-        progress.interrupted = progress.interrupted or should_stop()
+
+        progress.interrupted = should_stop()
         pause_start = clock()
-        asked = is_done()
-        at_epoch_end = window.step % steps_per_epoch == 0 or (asked and steps_per_epoch < _ENDLESS)
-        is_end = asked or (num_steps is not None and steps_done >= num_steps)
-        due = when.is_due(window.step, at_epoch_end=at_epoch_end, now=pause_start)
-        due = due or progress.interrupted
-        landings.holds = due or is_end or history.must_stop
-        if not is_last:  # what is due waits for the end of the next, which has begun
-            continue
-        best = False
+        ends_early = steps_per_epoch < _ENDLESS and is_done()
+        at_epoch_end, best = ends_early or step % steps_per_epoch == 0, False
         if at_epoch_end:
-            found = run.evaluate(step=window.step, epoch=dispatch.epoch)
+            found = run.evaluate(step=step, epoch=dispatch.epoch)
             best = history.epoch(dispatch.epoch, *found) and keep_best
             history.inspection(*run.inspect(dispatch, batches))
+        due = progress.interrupted or when.is_due(step, at_epoch_end=at_epoch_end, now=pause_start)
         due, best = decided([due, best])
         if (due or best) and progress.divergence is None:
             save(regular=due, best=best)
-        landings.window_start += clock() - pause_start
-        if is_end or is_done() or progress.interrupted or history.must_stop:
+        window_start += clock() - pause_start
+        if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
-        landings.holds = False
 
     is_saved = progress.last_window is None or history.saved_step == progress.step
     if saving is not None and not is_saved and progress.divergence is None:

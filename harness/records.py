@@ -367,9 +367,6 @@ class Observer:
     raises ends the run. `close` is called once, also after a failure.
     """
 
-    is_in_step: bool = False
-    """Whether it must be told of each dispatch before the next one begins."""
-
     def on_start(self, run: RunStart) -> None:
         """Before anything is compiled."""
 

@@ -58,7 +58,10 @@ CARDS: dict[str, tuple[Any, ...]] = {
     ),
 }
 _NUM_RUNS = 20
-_KERNELS = ("forward", "backward", "take_rows", "touch", "row_gradients", "update_rows", "catch_up")
+_KERNELS = (
+    *("forward", "backward", "index", "gradient", "take_rows"),
+    *("touch", "row_gradients", "update_rows", "catch_up"),
+)
 """Handlers of kernels/multi_hot/cuda/binding.cc."""
 
 

@@ -75,7 +75,7 @@ def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
             found.append(f"{where}: a transfer to the host inside the loop")
         if row["implementation"] == "native":
             table = row.get("table", "dense")
-            backward = ["backward"] if table == "dense" else _OF_ROWS
+            backward = ["gradient"] if table == "dense" else _OF_ROWS
             backward = [*backward, "catch_up"] if table == "exact_adam" else backward
             passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
             calls = [call for call in row["own_calls"] if call != "take_rows"]

@@ -82,8 +82,6 @@ class Engine:
         # devices or workers have to begin their all-reduces in one order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
-        self.runs_ahead = devices.cluster.is_alone and devices.device_type == "GPU"
-        """Whether `begin` returns before the dispatch has ended. On a CPU it takes the thread."""
         self._steps_per_epoch: int | None = None
         self._model = model
         self._task = task
@@ -170,8 +168,8 @@ class Engine:
             compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
 
-    def begin(self, dispatch: Dispatch, batches: BatchesByRows) -> Callable[[], StepSums]:
-        """Begins a dispatch. What it returns waits for it: the one host sync of a window."""
+    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
+        """Runs a dispatch and waits for it: the one host sync of a window."""
         calls = [self._training(call, batches) for call in dispatch.calls]
         for state in self.states:
             state.tables.was_trained()
@@ -182,24 +180,17 @@ class Engine:
         for own in zip(*calls, strict=True):
             with tf.device(own[0].device):
                 by_device.append(tf.add_n(own))
-        # As they are now: the next dispatch may change them before these are read.
-        kept = self._kept_sums()
+        (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
-        skipped = [tf.identity(scale.skipped_steps) for scale in scales[:1]]  # as on all devices
-        factors = [tf.identity(scale.scale) for scale in scales[:1]]
-        for scale in scales:
+        skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
+        for scale in scales if skipped else ():
             scale.skipped_steps.assign(0)
-
-        def wait() -> StepSums:
-            (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
-            return StepSums(
-                loss=float(sums[0]),
-                metrics=self._metrics(sums, dispatch.examples, kept),
-                skipped_steps=sum(int(count.numpy()) for count in skipped),
-                loss_scale=float(factors[0].numpy()) if factors else None,
-            )
-
-        return wait
+        return StepSums(
+            loss=float(sums[0]),
+            metrics=self._metrics(sums, dispatch.examples),
+            skipped_steps=skipped,
+            loss_scale=float(scales[0].scale.numpy()) if scales else None,
+        )
 
     def evaluate(
         self,
@@ -245,8 +236,7 @@ class Engine:
         def so_far() -> dict[str, float]:
             pending[:] = [np.sum([np.asarray(sums) for sums in pending], axis=0)]
             (sums,) = self._cluster.total(pending[0])
-            metrics = self._metrics(sums, examples, self._kept_sums())
-            return {"loss": float(sums[0]) / examples, **metrics}
+            return {"loss": float(sums[0]) / examples, **self._metrics(sums, examples)}
 
         calls = ((call, b) for dispatch, b in feed.dispatches(plan) for call in dispatch.calls)
         for number, (call, batches) in enumerate(calls):
@@ -344,28 +334,18 @@ class Engine:
                 for variable, begin in zip(variables, metric.variables, strict=True):
                     variable.assign(begin.value)
 
-    def _kept_sums(self) -> list[list[list[tf.Tensor]]]:
-        """What each metric has summed up so far, on each device."""
-        return [
-            [[tf.identity(variable) for variable in state.sums[place]] for state in self.states]
-            for place in range(len(self._task.stateful))
-        ]
-
-    def _metrics(
-        self, row_sums: np.ndarray, examples: int, kept: list[list[list[tf.Tensor]]]
-    ) -> dict[str, float]:
+    def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
         """Every metric by name.
 
         Args:
             row_sums: of the rows at hand, over all devices; see `step.row_sums`.
             examples: how many rows these are.
-            kept: by `_kept_sums`.
         """
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
-        for place, (metric, devices) in enumerate(zip(self._task.stateful, kept, strict=True)):
-            every = zip(*devices, strict=True)
+        for place, metric in enumerate(self._task.stateful):
+            devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
             sums = self._cluster.total(
-                *(np.sum([part.numpy() for part in parts], axis=0) for parts in every)
+                *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
             )
             if not self._cluster.is_alone:  # the chief's checkpoint is to have the sums of all
                 for state in self.states:

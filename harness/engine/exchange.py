@@ -1,4 +1,4 @@
-"""What devices exchange for a table: not the gradients of its rows.
+"""What devices exchange for the table of a product: not the gradients of its rows.
 
 Those follow from the batch's ids and from dy, the gradient of the products, which are far smaller:
 for each row of a batch with 130 ids and 50 units, 180 numbers instead of 6,630. So each device gets
@@ -67,21 +67,7 @@ class _Packed(NamedTuple):
 class _Slices(NamedTuple):
     """A vector that holds a gradient by rows: their ids in two numbers each, then the rows."""
 
-    shape: list[int]
-    """Of the rows."""
     of: tf.IndexedSlices
-
-    @classmethod
-    def of_share(cls, gradient: tf.IndexedSlices, share: Share) -> "_Slices":
-        """Those of a share. One that looks up a weight for each of its rows has fewer where it has
-        fewer rows: as many as the largest follow, whose ids are no row's."""
-        rows, count = share.weights.shape[0], gradient.values.shape[0]
-        of_ids = {sets["values"].shape[0] for sets in share.inputs.values() if type(sets) is dict}
-        missing = 0 if count in of_ids or count % rows else (share.most_rows - rows) * count // rows
-        values = tf.pad(gradient.values, [[0, missing], *[[0, 0]] * (len(gradient.shape) - 1)])
-        indices = tf.pad(gradient.indices, [[0, missing]], constant_values=gradient.shape[0])
-        padded = tf.IndexedSlices(values, indices, gradient.dense_shape)
-        return cls(values.shape.as_list(), padded)
 
     def vector(self) -> tf.Tensor:
         kind = tf.float64 if self.of.dtype == tf.float64 else tf.float32
@@ -90,7 +76,7 @@ class _Slices(NamedTuple):
 
     def joined(self, vectors: tf.Tensor) -> tf.IndexedSlices:
         """Those of all devices, one behind another, from the vector of each."""
-        count, *rest = self.shape
+        count, *rest = self.of.values.shape.as_list()
         high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
         indices = [tf.cast(part, self.of.indices.dtype) for part in (high, low)]
         return tf.IndexedSlices(
@@ -98,6 +84,17 @@ class _Slices(NamedTuple):
             tf.reshape(indices[0] * _SPLIT + indices[1], [-1]),
             tf.constant(self.of.shape.as_list()),
         )
+
+
+def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
+    """Whether the devices' gradients by rows are known to have as many rows each: where the shares
+    are not equal, one that follows from their numbers of rows has not. All devices answer alike."""
+    fewest, uneven = divmod(share.batch_rows, share.num_devices)
+    if not uneven:
+        return True
+    count = gradient.values.shape[0]
+    of_ids = {sets["values"].shape[0] for sets in share.inputs.values() if isinstance(sets, dict)}
+    return count in of_ids and all(count % rows for rows in (max(1, fewest), fewest + 1))
 
 
 class Exchange:
@@ -158,8 +155,10 @@ class Exchange:
         self._sent = []
         for gradient in gradients:
             sent: _Slices | bool = gradient is not None
+            if isinstance(gradient, tf.IndexedSlices) and not _is_one_size(gradient, share):
+                gradient = tf.convert_to_tensor(gradient)
             if isinstance(gradient, tf.IndexedSlices):
-                sent = _Slices.of_share(gradient, share)
+                sent = _Slices(gradient)
                 vectors.append(in_own_place(sent.vector()))
             elif gradient is not None:
                 vectors.append(gradient)

@@ -54,8 +54,6 @@ class ProfilerObserver(Observer):
         OSError: naming the folder, when the profile cannot be written there.
     """
 
-    is_in_step = True
-
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
         """Args:
         folder: TensorBoard's; created if it is missing.

@@ -23,7 +23,10 @@ LABELS, WEIGHTS = "/labels", "/weights"
 """Names beside those of the inputs."""
 _MAX_TAKEN_AHEAD = 2**26
 """Ids of a column and a call, up to which a GPU takes all columns from resident rows before its
-loop, which needs some 40 bytes for each. Where a column has more, every step reads its own rows."""
+loop and sorts them, which needs some 40 bytes for each. Where a column has more, every step reads
+and sorts its own."""
+_MAX_BATCHES = 2**16 - 1
+"""That a launch can be of."""
 
 
 class Share(NamedTuple):
@@ -218,7 +221,7 @@ class StreamBatches(NamedTuple):
             if name in cut.id_weights:
                 arrays["weights"] = cut.id_weights[name]
             ragged[name] = arrays
-            if for_gpu and "rowids" not in arrays:
+            if for_gpu and "rowids" not in arrays and _fits_a_lot(num_steps, capacity):
                 lots[name] = Lot(arrays["values"], arrays["row_splits"], arrays.get("weights"))
         return _reader(ragged, cut.dense, tf.ones([num_steps, self.num_rows]), lots)
 
@@ -269,8 +272,7 @@ class ResidentBatches(NamedTuple):
         the native kernels copy each step's ids inside the loop, which they do on a CPU, and on a
         GPU for calls of many ids, nothing is prepared, and there is less to compile."""
         natively = not takes_rowids(implementation)
-        is_small = all(num_steps * own <= _MAX_TAKEN_AHEAD for own in capacity)
-        if natively and not (for_gpu and is_small):
+        if natively and not (for_gpu and _fits_a_lot(num_steps, capacity)):
             return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
@@ -319,6 +321,12 @@ def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
 
 def _sizes(tensors: Any) -> Sizes:
     return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tf.nest.flatten(tensors))
+
+
+def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
+    """Whether a GPU may prepare all steps of a call before its loop."""
+    most = max(capacity, default=0)
+    return num_steps <= _MAX_BATCHES and num_steps * most <= _MAX_TAKEN_AHEAD
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:

@@ -14,7 +14,9 @@ from tests.emulated_gpu.matrix import GROUPS, distances
 
 def run(arguments: list[str]) -> int:
     prefix = "EMULATED_GPU_"
-    settings = {k.removeprefix(prefix).lower(): v for k, v in os.environ.items() if prefix in k}
+    settings = {
+        k.removeprefix(prefix).lower(): v for k, v in os.environ.items() if k.startswith(prefix)
+    }
     with tempfile.TemporaryDirectory() as folder:
         environment = device.environment(Path(folder), **{"devices": 2, **settings})
         return subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode

@@ -338,6 +338,8 @@ class Translator:
     def on_mad(self, modifiers: list[str], operands: list[str]) -> str:
         if "cc" not in modifiers:
             return self.expression("mad", modifiers, modifiers[-1], operands)
+        if modifiers != ["lo", "cc", "u32"]:
+            raise KeyError(".".join(modifiers))
         return self.with_carry(operands, "(uint32_t)(a * b)", "0")
 
     def on_madc(self, modifiers: list[str], operands: list[str]) -> str:

@@ -175,10 +175,13 @@ API CUresult cuEventRecord(CUevent event, CUstream given) {
 }
 API CUresult cuStreamWaitEvent(CUstream given, CUevent event, unsigned) {
   const CUstream stream = named(given);
-  if (event->capture != nullptr) {  // the stream joins the capture
-    stream->capture = event->capture;
-    stream->last.insert(stream->last.end(), event->last.begin(), event->last.end());
-    return CUDA_SUCCESS;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (event->capture != nullptr) {  // the stream joins the capture
+      stream->capture = event->capture;
+      stream->last.insert(stream->last.end(), event->last.begin(), event->last.end());
+      return CUDA_SUCCESS;
+    }
   }
   enqueue(stream, [moment = moment_of(event)] { wait_for(moment); });
   return CUDA_SUCCESS;

@@ -244,10 +244,10 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
     passed: list[int] = []
 
     class Engine(StandIn):
-        def begin(self, dispatch: Any, batches: Any) -> Any:
+        def train(self, dispatch: Any, batches: Any) -> Any:
             if dispatch.step == 2:
                 trained.set()
-            return super().begin(dispatch, batches)
+            return super().train(dispatch, batches)
 
     class Slow(Observer):
         def on_window(self, window: Window) -> None:

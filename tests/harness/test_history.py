@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -137,10 +136,9 @@ def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
 def test_epochs_have_means_over_their_rows() -> None:
     # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
     class Engine(StandIn):
-        def begin(self, dispatch: Any, batches: str) -> Callable[[], StepSums]:
-            wait = super().begin(dispatch, batches)
+        def train(self, dispatch: Any, batches: str) -> StepSums:
             loss = dispatch.examples * dispatch.step / 10
-            return lambda: dataclasses.replace(wait(), loss=loss)
+            return dataclasses.replace(super().train(dispatch, batches), loss=loss)
 
     clock = Clock()
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)

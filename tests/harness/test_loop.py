@@ -142,59 +142,6 @@ def test_the_means_of_an_epoch_go_on_within_it() -> None:
     assert (epoch.loss, epoch.metrics) == (0.5, {"accuracy": 0.75})
 
 
-AHEAD = {"runs_ahead": True}
-
-
-def test_a_device_gets_the_next_dispatch_before_the_last_is_waited_for() -> None:
-    """But for that after an epoch's end, whose evaluation is of the state then."""
-    done = run(planned(epochs=2, steps=6, per_dispatch=2), steps_per_epoch=6, engine=AHEAD)
-    order = [e for e in done.log if e.startswith(("train", "wait", "evaluate"))]
-    first = ["train 0", "train 2", "wait 0", "train 4", "wait 2", "wait 4", "evaluate 6"]
-    assert order[:7] == first
-    assert order[7:10] == ["train 6", "train 8", "wait 6"]
-    assert [window.step for window in done.windows] == [2, 4, 6, 8, 10, 12]
-    assert (
-        done.progress.windows
-        == run(planned(epochs=2, steps=6, per_dispatch=2), steps_per_epoch=6).progress.windows
-    )
-
-
-def test_what_is_due_while_the_next_dispatch_runs_waits_for_its_end() -> None:
-    dispatches = planned(epochs=1, steps=12, per_dispatch=2)
-    answers = iter([False, True])
-    done = run(dispatches, steps_per_epoch=12, engine=AHEAD, should_stop=lambda: next(answers))
-    assert done.log[-1] == "save 6"
-    assert (done.progress.step, done.progress.interrupted) == (6, True)
-    by_steps = run(
-        dispatches, steps_per_epoch=12, engine=AHEAD, saving=Saving(Every(steps=4)), num_steps=6
-    )
-    saves = [entry for entry in by_steps.log if entry.startswith("save")]
-    assert saves == ["save 4", "save 8"]  # num_steps are done when the next has begun
-    lost = {"lost": lambda step: step >= 2, **AHEAD}
-    diverged = run(dispatches, steps_per_epoch=12, engine=lost, stop_at_nan=True)
-    assert diverged.progress.step == 6
-    assert diverged.progress.divergence is not None
-    assert diverged.progress.divergence.first_step == 3
-
-
-def test_who_must_be_told_of_each_step_is() -> None:
-    class Told(Observer):
-        is_in_step = True
-
-    clock, log = Clock(), list[str]()
-    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
-    train(
-        [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-        StandIn(clock, log, runs_ahead=True),
-        [Told()],
-        steps_per_epoch=4,
-        clock=clock,
-    )
-    assert [e for e in log if e.startswith(("train", "wait"))] == [
-        *("train 0", "wait 0"), *("train 2", "wait 2")
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
 def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
     answers = iter([*[False] * (windows - 1), True])

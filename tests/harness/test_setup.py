@@ -49,7 +49,7 @@ def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int
     losses, compiled = [], []
     for dispatch, batches in ready.feed.dispatches(ready.plan, epochs=looked_at, calls=lambda: 1):
         compiled.append(setup.engine.prepare(ready.plan, dispatch, batches, start_step=0))
-        losses.append(setup.engine.begin(dispatch, batches)().loss)
+        losses.append(setup.engine.train(dispatch, batches).loss)
     return np.array(losses), compiled
 
 

@@ -26,11 +26,8 @@ inline unsigned blocks_for(int64_t parts, int64_t of_block) {
   return static_cast<unsigned>(std::max<int64_t>(1, (parts + of_block - 1) / of_block));
 }
 
-// How the work of the backward pass is divided. Tests divide small batches like large ones.
-struct Division {
-  int64_t segments = 256;  // at most: each block of the sort reads the counts of all
-  int64_t tiles = 8192;    // about, so that all cores of a large card have some
-};
+constexpr int64_t kSegments = 256;  // of a sort, at most: each of its blocks reads the counts of all
+constexpr int64_t kTiles = 8192;    // of sums, about, so that all cores of a large card have some
 
 constexpr int64_t kAlign = 32;  // of what lies in a workspace, in units of 4 bytes
 
@@ -40,10 +37,10 @@ inline int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * k
 struct Tiles {
   int tile, num_tiles;
 
-  Tiles(int64_t num_values, Division division) {
+  Tiles(int64_t num_values) {
     const int64_t entries = std::max<int64_t>(1, num_values);
     // Larger tiles where they suffice: every tile of a frequent id is one more partial sum.
-    tile = static_cast<int>(std::clamp<int64_t>(entries / division.tiles / 32 * 32, 32, 256));
+    tile = static_cast<int>(std::clamp<int64_t>(entries / kTiles / 32 * 32, 32, 256));
     num_tiles = static_cast<int>(blocks_for(entries, tile));
   }
 };
@@ -72,14 +69,14 @@ struct SortWorkspace : Layout {
   int digit_bits, num_passes, segment, num_segments;
   int64_t keys, positions, counts;
 
-  SortWorkspace(int64_t num_batches, int64_t num_values, int64_t num_tokens, Division division = {}) {
+  SortWorkspace(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
     int bits = 1;  // of the largest key, V
     while (num_tokens >> bits) ++bits;
     num_passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
     digit_bits = (bits + num_passes - 1) / num_passes;
     const int64_t entries = std::max<int64_t>(1, num_values);
     segment = static_cast<int>(
-        blocks_for(blocks_for(entries, division.segments), kSortThreads) * int64_t{kSortThreads});
+        blocks_for(blocks_for(entries, kSegments), kSortThreads) * int64_t{kSortThreads});
     num_segments = static_cast<int>(blocks_for(entries, segment));
     keys = take(num_batches * num_values);
     positions = take(num_batches * num_values);
@@ -91,8 +88,8 @@ struct SortWorkspace : Layout {
 struct IndexWorkspace : SortWorkspace {
   int64_t fault, rows, sorted_keys, sorted_positions;
 
-  IndexWorkspace(int64_t num_values, int64_t num_tokens, Division division = {})
-      : SortWorkspace(1, num_values, num_tokens, division),
+  IndexWorkspace(int64_t num_values, int64_t num_tokens)
+      : SortWorkspace(1, num_values, num_tokens),
         fault(take(1)),
         rows(take(num_values)),
         sorted_keys(take(num_values)),
@@ -107,8 +104,8 @@ struct IndexWorkspace : SortWorkspace {
 struct SumWorkspace : Tiles, Layout {
   int64_t heads, tails;
 
-  SumWorkspace(int64_t num_values, int64_t units, Division division = {})
-      : Tiles(num_values, division), heads(take(num_tiles * units)), tails(take(num_tiles * units)) {}
+  SumWorkspace(int64_t num_values, int64_t units)
+      : Tiles(num_values), heads(take(num_tiles * units)), tails(take(num_tiles * units)) {}
 };
 
 // The arguments but their number of rows may be anything: what is out of range is cut off, and a batch
@@ -137,12 +134,11 @@ std::string run_forward(Queue& queue, const std::string& type, const DeviceSets&
 }
 
 // Sorts the entries of `sets.num_steps` batches by id. `memory` has room for
-// SortWorkspace(L, N, V, division).size ints.
+// SortWorkspace(L, N, V).size ints.
 template <class Queue>
-std::string run_index(Queue& queue, DeviceSets sets, const Index& to, int* memory,
-                      Division division = {}) {
+std::string run_index(Queue& queue, DeviceSets sets, const Index& to, int* memory) {
   const int num_batches = sets.num_steps;
-  const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens, division);
+  const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens);
   std::string fault = queue.clear(to.faults, num_batches * sizeof(int));
   if (fault.empty()) {
     fault = queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
@@ -180,12 +176,11 @@ std::string run_sums(Queue& queue, const std::string& type, const Tiles& tiles, 
   return "";
 }
 
-// dW from an index. `memory` has room for SumWorkspace(N, H, division).size ints.
+// dW from an index. `memory` has room for SumWorkspace(N, H).size ints.
 template <class Queue>
 std::string run_gradient(Queue& queue, const std::string& type, const DeviceSets& sets,
-                         const Index& index, const void* dy, int units, void* dw, int* memory,
-                         Division division = {}) {
-  const SumWorkspace at(sets.num_values, units, division);
+                         const Index& index, const void* dy, int units, void* dw, int* memory) {
+  const SumWorkspace at(sets.num_values, units);
   const std::size_t bytes = type == "f32" ? 4 : 2;
   const std::string fault = queue.clear(dw, bytes * sets.num_tokens * units);
   if (!fault.empty()) return fault;

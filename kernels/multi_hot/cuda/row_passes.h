@@ -22,17 +22,16 @@ struct Touched {
 struct RowWorkspace : SumWorkspace {
   int64_t partial;
 
-  RowWorkspace(int64_t num_values, int64_t units, Division division = {})
-      : SumWorkspace(num_values, units, division), partial(take(kSquareBlocks)) {}
+  RowWorkspace(int64_t num_values, int64_t units)
+      : SumWorkspace(num_values, units), partial(take(kSquareBlocks)) {}
 };
 
-// Fills `touched`. `memory` has room for IndexWorkspace(N, V, division).size ints.
+// Fills `touched`. `memory` has room for IndexWorkspace(N, V).size ints.
 template <class Queue>
-std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory,
-                      Division division = {}) {
-  const IndexWorkspace at(sets.num_values, sets.num_tokens, division);
+std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
+  const IndexWorkspace at(sets.num_values, sets.num_tokens);
   const Index index = at.in(memory);
-  std::string fault = run_index(queue, sets, index, memory, division);
+  std::string fault = run_index(queue, sets, index, memory);
   const TouchArguments arguments = {
       sets, index.faults, index.rows, index.keys, index.positions, memory + at.counts,
       touched.ids, touched.num, touched.slots, touched.rows, touched.weights,
@@ -44,11 +43,11 @@ std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touch
 }
 
 // Writes the gradients of the touched rows, [n, H], and anything behind them. `memory` has room for
-// RowWorkspace(N, H, division).size ints.
+// RowWorkspace(N, H).size ints.
 template <class Queue>
 std::string run_row_gradients(Queue& queue, const Touched& touched, const float* dy, int units,
-                              float* gradients, int* memory, Division division = {}) {
-  const RowWorkspace at(touched.num_values, units, division);
+                              float* gradients, int* memory) {
+  const RowWorkspace at(touched.num_values, units);
   DeviceSets sets = {};
   sets.weights = touched.weights;
   sets.num_values = touched.num_values;
@@ -62,8 +61,8 @@ std::string run_row_gradients(Queue& queue, const Touched& touched, const float*
 // Writes the sum of the squares of these gradients, [1].
 template <class Queue>
 std::string run_squares(Queue& queue, const Touched& touched, const float* gradients, int units,
-                        float* squares, int* memory, Division division = {}) {
-  const RowWorkspace at(touched.num_values, units, division);
+                        float* squares, int* memory) {
+  const RowWorkspace at(touched.num_values, units);
   const unsigned blocks = std::min(blocks_for(int64_t{touched.num_slots} * units, 8 * kSquareThreads),
                                    unsigned{kSquareBlocks});
   const SquareArguments arguments = {

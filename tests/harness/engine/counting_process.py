@@ -53,7 +53,7 @@ def run(input_: str) -> list[dict]:
             rig.plan, dispatch, batches, start_step=0, evaluation=(rig.feed, plan)
         )
         note("prepare", len(compiled))
-        engine.begin(dispatch, batches)()
+        engine.train(dispatch, batches)
         note("train", 0)
         if (dispatch.step + dispatch.num_steps) % 41 == 0:
             evaluated = engine.evaluate(rig.feed, plan, step=0, epoch=dispatch.epoch)

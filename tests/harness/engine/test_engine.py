@@ -242,7 +242,7 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
                 (state,) = engine.states
                 assert state.loss_scale is not None
                 state.loss_scale.scale.assign(scale)
-                sums = engine.begin(dispatch, batches)()
+                sums = engine.train(dispatch, batches)
                 skipped.append(sums.skipped_steps)
                 assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
             checkpoints.save(8)

@@ -6,48 +6,64 @@ import tensorflow as tf
 
 from harness.engine.exchange import Exchange
 from harness.pipeline.batch import Share
+from harness.pipeline.plan import shares_of
 
-SHARES = (3, 2)
-"""Rows of the devices: the second has fewer, and so fewer of what is looked up for each row."""
+CAPACITY = 128
 
 
-def share(rows: int, num_values: int) -> Share:
+def share(place: int, batch_rows: int) -> Share:
+    rows = shares_of(batch_rows, 2)[place]
     splits = tf.zeros([rows + 1], tf.int32)
     return Share(
-        inputs={"ids": {"values": tf.zeros([num_values], tf.int32), "row_splits": splits}},
+        inputs={"ids": {"values": tf.zeros([CAPACITY], tf.int32), "row_splits": splits}},
         rowids={},
         labels=tf.zeros([rows]),
         weights=tf.ones([rows]),
         among={},
-    ).within(sum(SHARES), len(SHARES), SHARES.index(rows))
+    ).within(batch_rows, 2, place)
+
+
+def by_rows(count: int, num_tokens: int) -> tf.IndexedSlices:
+    rng = np.random.default_rng()
+    ids, values = rng.integers(0, num_tokens, count), rng.normal(size=[count, 3])
+    shape = tf.constant([num_tokens, 3])
+    return tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(ids), shape)
 
 
 @pytest.mark.parametrize("num_tokens", [7, 2**26])
 def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
-    rng = np.random.default_rng()
-    by_value, by_row, all_values, all_rows = [], [], [], []
-    for rows in SHARES:
-        for found, every, count in ((by_value, all_values, 8), (by_row, all_rows, 2 * rows)):
-            ids, values = rng.integers(0, num_tokens, count), rng.normal(size=[count, 3])
-            every += list(zip(ids, values.astype(np.float32), strict=True))
-            found.append(
-                tf.IndexedSlices(
-                    tf.constant(values, tf.float32), tf.constant(ids), tf.constant([num_tokens, 3])
-                )
-            )
-    exchange, sent = Exchange(len(SHARES)), []
-    for place, rows in enumerate(SHARES):
-        gradients = [by_value[place], tf.ones([2]), by_row[place]]
-        sent.append(exchange.packed([], gradients, share(rows, num_values=8), place))
-        if place == 0:  # as XLA wants it, they have the same shapes
-            first = exchange.unpacked([tf.zeros_like(part) for part in sent[0]])[1]
+    given = [by_rows(CAPACITY, num_tokens) for _ in range(2)]
+    exchange = Exchange(2)
+    sent = [
+        exchange.packed([], [given[place], tf.ones([2])], share(place, 6), place)
+        for place in range(2)
+    ]
     summed = [tf.add_n(parts) for parts in zip(*sent, strict=True)]
-    _, (values, dense, rows_) = exchange.unpacked(summed)
-    assert first[2].values.shape == rows_.values.shape
+    _, (found, dense) = exchange.unpacked(summed)
     np.testing.assert_array_equal(dense, [2, 2])
-    for found, every in ((values, all_values), (rows_, all_rows)):
-        real = [i for i, own in enumerate(found.indices.numpy()) if own < num_tokens]
-        assert len(real) == len(every)
-        for i, (own, wanted) in zip(real, every, strict=True):
-            assert found.indices.numpy()[i] == own
-            np.testing.assert_array_equal(found.values.numpy()[i], wanted)
+    np.testing.assert_array_equal(found.indices, tf.concat([g.indices for g in given], axis=0))
+    np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 5, 129, 65, 139])
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda rows: CAPACITY,
+        lambda rows: rows,
+        lambda rows: 2 * CAPACITY,
+        lambda rows: CAPACITY + rows,
+        lambda rows: 512,
+    ],
+    ids=["of ids", "of rows", "twice of ids", "of ids and of rows", "of positions"],
+)
+def test_all_devices_send_the_same_shapes(count: object, batch_rows: int) -> None:
+    shapes, sums = [], []
+    assert callable(count)
+    for place in range(2):
+        own = share(place, batch_rows)
+        gradient = by_rows(count(own.weights.shape[0] or 1), 50)
+        (sent,) = Exchange(2).packed([], [gradient], own, place)
+        shapes.append(sent.shape)
+        sums.append(tf.convert_to_tensor(gradient))
+    assert shapes[0] == shapes[1]

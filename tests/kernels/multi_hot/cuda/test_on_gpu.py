@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot import ROW_OPTIMIZERS, RowOptimizer, registry
+from kernels.multi_hot import (
+    ROW_OPTIMIZERS,
+    Batches,
+    Lot,
+    RowOptimizer,
+    multi_hot_dense,
+    registry,
+)
 from kernels.multi_hot.cases import IMDB_500, SMALL
 from kernels.multi_hot.native import table as native
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.table_rules import Rule
+from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import value_and_gradient
 from tests.kernels.multi_hot.contract import ProductContract
 from tests.kernels.multi_hot.rows_contract import RowsContract
@@ -67,6 +75,51 @@ class TestOnGpu(RowsContract, ProductContract):
             again = function(self.implementation, False, *operands)
             for one, other in zip(first, again, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
+    """Of three sizes of digits and several segments; what is wrong in one is not in the others."""
+    L, N, B, V, H = 3, 1_500, 60, 70_000, 5
+    rng = np.random.default_rng()
+    values = rng.integers(0, V, [L, N]).astype(np.int32)
+    values[:, ::3] %= 7  # runs that cross tiles
+    splits = np.sort(rng.integers(0, N - 9, [L, B + 1]), axis=1).astype(np.int32)
+    splits[:, 0] = 0
+    weights = rng.normal(size=[L, N]).astype(np.float32) if weighted else None
+    dy = rng.normal(size=[B, H]).astype(np.float32)
+    wrong = splits.copy()
+    wrong[1, 3] = N + 1
+
+    @tf.function(jit_compile=True)
+    def gradients(values: Any, splits: Any, weights: Any, dy: Any) -> list[Any]:
+        found, lot, table = [], Lot(values, splits, weights), tf.zeros([V, H])
+        for step in range(L):
+            with tf.GradientTape() as tape:
+                tape.watch(table)
+                y = multi_hot_dense(
+                    table, values[step], splits[step], implementation="native",
+                    weights=None if weights is None else weights[step],
+                    among=Batches(lot, tf.constant(step)),
+                )  # fmt: skip
+            found.append(tape.gradient(y, table, dy))
+        return found
+
+    with tf.device("/GPU:0"):
+        right, spoiled = (
+            [x.numpy() for x in gradients(values, own, weights, tf.constant(dy))]
+            for own in (splits, wrong)
+        )
+    for step in range(L):
+        own = None if weights is None else weights[step]
+        wanted = reference.table_gradient(
+            dy.astype(np.float64), values[step], splits[step], num_tokens=V, weights=own
+        )
+        np.testing.assert_allclose(right[step], wanted, rtol=1e-4, atol=1e-4)
+        if step == 1:
+            assert np.isnan(spoiled[step]).all()
+        else:
+            np.testing.assert_array_equal(spoiled[step], right[step])
 
 
 def updated(kind: RowOptimizer, dtype: tf.DType, device: str) -> list[np.ndarray]:

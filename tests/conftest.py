@@ -60,7 +60,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 # first example of a compiled function pays for the compilation. Said in full, since hypothesis has
 # other defaults where CI is set.
 hypothesis.settings.register_profile(
-    "harness", derandomize=False, deadline=None, print_blob=True, max_examples=100
+    "harness", derandomize=False, deadline=None, print_blob=True, max_examples=60
 )
 hypothesis.settings.load_profile("harness")
 

@@ -59,14 +59,14 @@ GROUPS = {
         cases=(
             *(_case(one, deterministic=True) for one in _IMPLEMENTATIONS),
             _case("native", table_optimizer="exact_adam", deterministic=True),
-            *(_case(one, precision) for one in ("gather", "native") for precision in _16_BITS),
+            *(_case("native", precision) for precision in _16_BITS),
         ),
         settings={"cc": 80},
     ),
     "compute capability 9.0": Group(
         cases=(
             *(_case(one, deterministic=True) for one in ("gather", "native")),
-            *(_case(one, precision) for one in ("dense", "native") for precision in _16_BITS),
+            *(_case("native", precision) for precision in _16_BITS),
         ),
         settings={"cc": 90, "seed": 1},
     ),

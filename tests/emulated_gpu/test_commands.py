@@ -78,7 +78,7 @@ def test_texts_are_tuned_by_two_jobs_and_predicted(tmp_path: Path) -> None:
         *layout,
     )
     printed = succeeds(environment, *search, "--tune-dir", str(tmp_path / "search"))
-    assert "2 complete" in printed
+    assert "2/2" in printed
     run = str(tmp_path / "run")
     trains = ("--data", str(table), "--epochs", "20", "--learning-rate", "0.05", *layout)
     succeeds(environment, "train", *trains, "--run-dir", run)

@@ -1,7 +1,7 @@
 """Inside a compiled program both feeds read the same shares, for every implementation."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -38,6 +38,15 @@ def _array(tensor: tf.Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
+class _Among(NamedTuple):
+    """A lot and its step, as tensors."""
+
+    values: Any
+    row_splits: Any
+    weights: Any
+    step: Any
+
+
 class Reading:
     """Reads whole calls in compiled programs, as `Program` does, one for each kind of call."""
 
@@ -58,7 +67,13 @@ class Reading:
     def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
         @tf.function(jit_compile=True, autograph=False)
         def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
-            return batches.reader(first, num_steps, capacity=capacity, **self._options)(step)
+            share = batches.reader(first, num_steps, capacity=capacity, **self._options)(step)
+            lots = {name: (own.lot, own.step) for name, own in share.among.items()}
+            among: Any = {
+                name: _Among(lot.values, lot.row_splits, lot.weights, at)
+                for name, (lot, at) in lots.items()
+            }
+            return share._replace(among=among)
 
         return read
 

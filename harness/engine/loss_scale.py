@@ -37,8 +37,8 @@ class LossScale:
 
     def apply(
         self,
-        gradients: Sequence[tf.Tensor],
-        update: Callable[[Sequence[tf.Tensor], tf.Tensor], None],
+        gradients: Sequence[tf.Tensor | tf.IndexedSlices],
+        update: Callable[[Sequence[tf.Tensor | tf.IndexedSlices], tf.Tensor], None],
         updated: Sequence[tf.Variable],
     ) -> None:
         """Applies gradients if all of them are finite, then adapts the scale.
@@ -74,7 +74,9 @@ class LossScale:
         self.skipped_steps.assign(skipped_after)
 
 
-def without(gradient: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+def without(
+    gradient: tf.Tensor | tf.IndexedSlices, scale: tf.Tensor
+) -> tf.Tensor | tf.IndexedSlices:
     """A gradient of any float type, divided by a scale, float32 []."""
     if isinstance(gradient, tf.IndexedSlices):
         values = without(gradient.values, scale)

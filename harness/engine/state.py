@@ -297,7 +297,7 @@ class State:
 
     def apply(
         self,
-        gradients: Sequence[tf.Tensor],
+        gradients: Sequence[tf.Tensor | tf.IndexedSlices],
         rows: Sequence[RowGradient] = (),
         unused: Collection[str] = (),
     ) -> None:

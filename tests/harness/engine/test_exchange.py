@@ -1,5 +1,7 @@
 """Gradients by rows that devices exchange."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,13 +59,17 @@ def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     ],
     ids=["of ids", "of rows", "twice of ids", "of ids and of rows", "of positions"],
 )
-def test_all_devices_send_the_same_shapes(count: object, batch_rows: int) -> None:
-    shapes, sums = [], []
-    assert callable(count)
+def test_all_devices_send_the_same_shapes(count: Callable[[int], int], batch_rows: int) -> None:
+    shapes = []
     for place in range(2):
         own = share(place, batch_rows)
         gradient = by_rows(count(own.weights.shape[0] or 1), 50)
         (sent,) = Exchange(2).packed([], [gradient], own, place)
         shapes.append(sent.shape)
-        sums.append(tf.convert_to_tensor(gradient))
     assert shapes[0] == shapes[1]
+
+
+def test_what_follows_from_the_ids_alone_is_sent_by_rows_from_unequal_shares() -> None:
+    for place in range(2):
+        (sent,) = Exchange(2).packed([], [by_rows(CAPACITY, 50)], share(place, 139), place)
+        assert sent.shape == [2, CAPACITY * (2 + 3)]

@@ -40,6 +40,7 @@ ffi::Error backward_call(void* stream, ffi::AnyBuffer dy, ffi::AnyBuffer values,
   std::string fault = read_sets(values, splits, V, &sets);
   if (fault.empty()) fault = read_remaining(remaining, values, &sets);
   if (!fault.empty()) return refused(fault);
+  if (sets.num_steps > 1) return refused("several batches are sorted before their loop");
   const IndexWorkspace at(sets.num_values, V);
   const int64_t size = at.size + SumWorkspace(sets.num_values, H).size;
   if (static_cast<int64_t>(workspace->element_count()) < size) return too_small();

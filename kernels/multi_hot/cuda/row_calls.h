@@ -66,6 +66,7 @@ inline ffi::Error touch_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer
   DeviceSets sets;
   const std::string fault = read_sets(values, splits, num_tokens, &sets);
   if (!fault.empty()) return refused(fault);
+  if (sets.num_steps > 1) return refused("rows are touched by one batch");
   const int64_t N = sets.num_values;
   if (weights.element_count() > 0) {
     if (static_cast<int64_t>(weights.element_count()) != N) {

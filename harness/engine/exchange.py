@@ -88,13 +88,33 @@ class _Slices(NamedTuple):
 
 def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
     """Whether the devices' gradients by rows are known to have as many rows each: where the shares
-    are not equal, one that follows from their numbers of rows has not. All devices answer alike."""
+    are not equal, one whose number of rows follows from theirs has not. All devices answer alike,
+    also those of other workers, which know their own shares alone."""
     fewest, uneven = divmod(share.batch_rows, share.num_devices)
-    if not uneven:
+    if not uneven or not fewest:  # a device without a row computes on one of another
         return True
+    ids = [sets["values"] for sets in share.inputs.values() if isinstance(sets, dict)]
     count = gradient.values.shape[0]
-    of_ids = {sets["values"].shape[0] for sets in share.inputs.values() if isinstance(sets, dict)}
-    return count in of_ids and all(count % rows for rows in (max(1, fewest), fewest + 1))
+    if count in {values.shape[0] for values in ids} and count % fewest and count % (fewest + 1):
+        return True
+    return _follows_from(gradient.indices, ids)
+
+
+def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
+    """Whether a graph computes it from ids and constants alone, but for single numbers, such as how
+    many of the ids are padding, which no shape follows from."""
+    sources = {values.ref() for values in ids}
+    found, seen, ahead = False, set(), [tensor]
+    while ahead:
+        tensor = ahead.pop()
+        if tensor.ref() in sources:
+            found = True
+        elif tensor.shape.rank != 0 and tensor.ref() not in seen:
+            seen.add(tensor.ref())
+            if not tensor.op.inputs and tensor.op.type != "Const":
+                return False
+            ahead += tensor.op.inputs
+    return found
 
 
 class Exchange:
@@ -155,9 +175,16 @@ class Exchange:
         self._sent = []
         for gradient in gradients:
             sent: _Slices | bool = gradient is not None
-            if isinstance(gradient, tf.IndexedSlices) and not _is_one_size(gradient, share):
-                gradient = tf.convert_to_tensor(gradient)
             if isinstance(gradient, tf.IndexedSlices):
+                if not _is_one_size(gradient, share):
+                    raise InputError(
+                        f"the model looks up rows of a weight of shape {gradient.shape} by more "
+                        f"than its ids, and a batch of {share.batch_rows:,} rows does not divide "
+                        f"among {share.num_devices} devices: they cannot exchange that weight's "
+                        "gradient as Keras's optimizers take it, row by row; choose rows and "
+                        "--batch-size so that every batch divides, the last one too, or train on "
+                        "one device"
+                    )
                 sent = _Slices(gradient)
                 vectors.append(in_own_place(sent.vector()))
             elif gradient is not None:

@@ -1,12 +1,11 @@
 """Gradients by rows that devices exchange."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from harness.engine.exchange import Exchange
+from harness.errors import InputError
 from harness.pipeline.batch import Share
 from harness.pipeline.plan import shares_of
 
@@ -47,29 +46,47 @@ def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 5, 129, 65, 139])
-@pytest.mark.parametrize(
-    "count",
-    [
-        lambda rows: CAPACITY,
-        lambda rows: rows,
-        lambda rows: 2 * CAPACITY,
-        lambda rows: CAPACITY + rows,
-        lambda rows: 512,
-    ],
-    ids=["of ids", "of rows", "twice of ids", "of ids and of rows", "of positions"],
-)
-def test_all_devices_send_the_same_shapes(count: Callable[[int], int], batch_rows: int) -> None:
-    shapes = []
-    for place in range(2):
-        own = share(place, batch_rows)
-        gradient = by_rows(count(own.weights.shape[0] or 1), 50)
-        (sent,) = Exchange(2).packed([], [gradient], own, place)
-        shapes.append(sent.shape)
-    assert shapes[0] == shapes[1]
+@pytest.mark.parametrize("batch_rows", [1, 3, 5, 65, 129, 139])
+def test_a_gradient_of_other_rows_than_the_ids_is_refused_by_all_devices(batch_rows: int) -> None:
+    """Or by none, since they are alike; 129 rows are shares of 65 and 64, whose ids are as many as
+    two for each row of the second device."""
+    for count in (CAPACITY + 1, 2 * CAPACITY, 512):
+        refused = 0
+        for place in range(2):
+            try:
+                with tf.Graph().as_default():
+                    own = share(place, batch_rows)
+                    Exchange(2).packed([], [by_rows(count, 50)], own, place)
+            except InputError as error:
+                assert f"{batch_rows} rows" in str(error)
+                refused += 1
+        assert refused == (0 if batch_rows == 1 else 2)
 
 
-def test_what_follows_from_the_ids_alone_is_sent_by_rows_from_unequal_shares() -> None:
+@pytest.mark.parametrize("batch_rows", [3, 65, 129, 139])
+@pytest.mark.parametrize("repeated", [1, 3])
+def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeated: int) -> None:
     for place in range(2):
-        (sent,) = Exchange(2).packed([], [by_rows(CAPACITY, 50)], share(place, 139), place)
-        assert sent.shape == [2, CAPACITY * (2 + 3)]
+        with tf.Graph().as_default():
+            own = share(place, batch_rows)
+            ids = tf.tile(own.inputs["ids"]["values"] % 50, [repeated])
+            gradient = by_rows(repeated * CAPACITY, 50)
+            gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
+            (sent,) = Exchange(2).packed([], [gradient], own, place)
+            assert sent.shape == [2, repeated * CAPACITY * (2 + 3)]
+
+
+def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
+    """As a place within a row does; 128 ids may be twice the 64 rows of the second device."""
+    with tf.Graph().as_default():
+        for batch_rows in (139, 129):
+            own = share(1, batch_rows)
+            begins = tf.compat.v1.placeholder(tf.int32, [CAPACITY])
+            gradient = by_rows(CAPACITY, 50)
+            places = own.inputs["ids"]["values"] - begins
+            gradient = tf.IndexedSlices(gradient.values, places, gradient.dense_shape)
+            if batch_rows == 139:
+                Exchange(2).packed([], [gradient], own, 1)
+            else:
+                with pytest.raises(InputError, match="does not divide"):
+                    Exchange(2).packed([], [gradient], own, 1)

@@ -19,9 +19,10 @@ from harness.engine.devices import Devices
 from harness.engine.inspection import LookAtGradients
 from harness.engine.program import Program
 from harness.engine.step import Caller, TrainingStep
+from harness.errors import InputError
 from harness.measures import Measures
 from harness.model.layers import MultiHotDense
-from harness.model.network import float32_twin
+from harness.model.network import ModelFunction, float32_twin
 from harness.pipeline.plan import Call, evaluation_plan
 from harness.task import Task
 from kernels.multi_hot.native.build import find_compiler
@@ -177,6 +178,59 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: 
     dispatch, batches = next(both.dispatches())
     reduced = all_reduces(lowered(program, dispatch.calls[0], batches))
     assert len(reduced) == len(both.states[0].trainable) + 2
+
+
+class Lookup(keras.layers.Layer):
+    """The sum of the vectors that belong to a row's ids."""
+
+    def build(self, input_shape: Any) -> None:
+        self.vectors = self.add_weight(name="vectors", shape=(40, 6))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, 6))
+
+    def call(self, inputs: Any) -> Any:
+        ids = inputs["values"] % 40  # padding has others, which XLA alone may look up
+        rows = tf.searchsorted(inputs["row_splits"], tf.range(tf.shape(ids)[0]), side="right") - 1
+        vectors = tf.gather(tf.convert_to_tensor(self.vectors), ids)
+        return tf.math.unsorted_segment_sum(vectors, rows, tf.shape(inputs["row_splits"])[0])[:-1]
+
+
+class Places(Lookup):
+    """The sum of those that belong to the places of a row's first 8 ids, whatever the ids are."""
+
+    def call(self, inputs: Any) -> Any:
+        splits = inputs["row_splits"]
+        lengths = tf.minimum(splits[1:] - splits[:-1], 8)
+        places = tf.tile(tf.range(8)[None], [tf.shape(lengths)[0], 1])
+        vectors = tf.gather(tf.convert_to_tensor(self.vectors), places)
+        return tf.reduce_sum(vectors * tf.sequence_mask(lengths, 8, vectors.dtype)[..., None], 1)
+
+
+def with_own_lookup(layer: keras.layers.Layer) -> ModelFunction:
+    return lambda inputs: keras.layers.Dense(1)(layer(inputs))
+
+
+@pytest.mark.parametrize(("layer", "last"), [(Lookup, 5), (Lookup, 1), (Places, 6)])
+def test_an_own_lookup_trains_as_on_one_device(
+    two: Devices, layer: Callable[[], keras.layers.Layer], last: int
+) -> None:
+    """With Adam, whose squares are those of each occurrence of an id."""
+    sets = random_sets(np.random.default_rng(), rows=40 + last, num_tokens=40)
+    both = build_rig(sets, model=with_own_lookup(layer()), devices=two, epochs=3)
+    alone = build_rig(sets, model=with_own_lookup(layer()), epochs=3)
+    alone.set_weights(both.weights())
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
+    assert_same(*both.values())
+
+
+def test_a_lookup_of_places_is_refused_where_shares_are_unequal(two: Devices) -> None:
+    sets = random_sets(np.random.default_rng(), rows=45, num_tokens=40)
+    both = build_rig(sets, model=with_own_lookup(Places()), devices=two)
+    with pytest.raises(InputError, match=r"5 rows does not divide among 2 devices.* one device"):
+        train(both)
 
 
 def test_no_two_states_share_a_variable(two: Devices, sets: RaggedSets) -> None:

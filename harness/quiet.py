@@ -32,11 +32,25 @@ def quiet_import() -> Iterator[None]:
         raise InputError(
             f"KERAS_BACKEND is '{backend}', but this harness trains with TensorFlow; unset it"
         )
-    if sys.stderr is None:  # closed by who called us: nothing can reach it
+    # With standard error closed by who called us, nothing can reach it.
+    held_back = contextlib.nullcontext() if sys.stderr is None else _information_held_back()
+    with held_back, _without_matplotlib():
+        yield
+
+
+@contextlib.contextmanager
+def _without_matplotlib() -> Iterator[None]:
+    """Keras imports it wherever it is installed, which takes 0.3 s, for galleries of pictures that
+    no command shows. Other programs may show them."""
+    name = "matplotlib"
+    if "harness.cli" not in sys.modules or name in sys.modules:
         yield
         return
-    with _information_held_back():
+    sys.modules[name] = None  # type: ignore[assignment]  # as Python lets one say: it is missing
+    try:
         yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -40,6 +40,14 @@ def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(names))
 
 
+@functools.lru_cache
+def _number(number: int, device: str) -> tf.Tensor:
+    """A tensor on purpose: a Python number would be a new program for each value. Kept, since a GPU
+    first ends what it is computing before it gets another."""
+    with tf.device(device):
+        return tf.constant(number, tf.int64)
+
+
 @contextlib.contextmanager
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
     """What the block changes is taken back at its end, from a copy in host memory; also after a
@@ -148,8 +156,7 @@ class Program:
         self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
     ) -> list[Any]:
         with tf.device(self._device_names[0]):
-            # A tensor on purpose: a Python number would be a new program for each value.
-            return loop(batches, tf.constant(first, tf.int64))
+            return loop(batches, _number(first, self._device_names[0]))
 
     def on_device(self, device: int, call: Call) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call

@@ -8,7 +8,8 @@ No variable that a program uses is int32: TensorFlow keeps those in host memory,
 a GPU cannot reach them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -386,8 +387,16 @@ class State:
 
     def is_finite(self) -> bool:
         """Whether every number is, slots and averages included."""
+        return bool(self._looks_finite())
+
+    @functools.cached_property
+    def _looks_finite(self) -> Callable[[], tf.Tensor]:
+        """One call: the host would wait for each variable of a GPU by itself."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
-        return bool(all_finite(part for v in numbers for part in blocks(v)))
+        look = tf.function(
+            lambda: all_finite(part for v in numbers for part in blocks(v)), autograph=False
+        )
+        return look.get_concrete_function()
 
     def save(self) -> dict[str, np.ndarray]:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.

@@ -5,7 +5,7 @@ report.
 
 Every part runs in processes of its own, so that a failure does not keep the others from running;
 the report is rewritten after each. `--rehearse` runs all of it on the CPU, to check that it works;
-`--rows 2000` makes it short, on synthetic data.
+`--rows 2000` makes it short, on synthetic data: batches are smaller then, too.
 """
 
 import argparse
@@ -55,6 +55,9 @@ class Machine:
             self.data += [] if rows is None else ["--synthetic-rows", str(rows)]
             self.much_data += ["--synthetic-rows", str(rows or _MANY_ROWS)]
         self.is_rehearsal = is_rehearsal
+        self.is_short = rows is not None
+        small, large = (500, 4096) if rows is None else (max(1, rows // 16), max(2, rows // 4))
+        self.batch_sizes = str(small), str(large)
 
     def run(self, *command: str, environment: dict[str, str] | None = None) -> str:
         """The output of a command, fenced; raises `FailedError` when it fails."""
@@ -76,17 +79,19 @@ class Machine:
 
     def bench(self, *flags: str) -> str:
         """The output of `harness bench`."""
+        repeats = "1" if self.is_short else "3"
         with tempfile.TemporaryDirectory() as folder:
             return self.run(
-                *(*_HARNESS, "bench", *self.much_data, "--repeats", "3", "--plot", "off"),
-                *("--bench-dir", folder, *flags),
+                *(*_HARNESS, "bench", *self.much_data, "--repeats", repeats, "--plot", "off"),
+                *("--bench-dir", folder, "--batch-size", *self.batch_sizes, *flags),
             )
 
     def losses(self, *flags: str, on_cpu: bool = False) -> list[float]:
         """The losses of a run's dispatches and evaluations, in order."""
         with tempfile.TemporaryDirectory() as folder:
             environment = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
-            command = [*_HARNESS, "train", *self.data, "--run-dir", folder, *flags]
+            command = [*_HARNESS, "train", *self.data, "--run-dir", folder]
+            command += ["--batch-size", self.batch_sizes[0], *flags]
             self.run(*command, environment=environment)
             lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
         names = ("loss", "validation_loss")
@@ -102,7 +107,7 @@ def cuda_kernels(machine: Machine) -> str:
     environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every)}
     environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")
     report = machine.run(
-        *(sys.executable, "-m", "pytest", "-q", "-rs", str(where)), environment=environment
+        *(sys.executable, "-m", "pytest", "-rs", str(where)), environment=environment
     )
     if " passed" not in report or " skipped" in report:
         raise FailedError(f"Not every test ran.\n\n{report}")
@@ -156,20 +161,20 @@ def tuning(machine: Machine) -> str:
     """Two trials at once, each on a GPU of its own."""
     with tempfile.TemporaryDirectory() as folder:
         sizes = ("--trials", "2", "--jobs", "2", "--epochs", "1")
+        sizes += ("--batch-size", machine.batch_sizes[0])
         return machine.run(*_HARNESS, "tune", *machine.data, *sizes, "--tune-dir", folder)
 
 
 def two_against_one(machine: Machine) -> str:
-    flags = [*_COMPARABLE, "--precision", "float32", "--batch-size", "1024"]
+    flags = [*_COMPARABLE, "--precision", "float32"]
     one, two = (machine.losses(*flags, "--replicas", count) for count in ("1", "2"))
-    rates = machine.bench("--replicas", "1", "2", "--batch-size", "4096", "16384")
+    rates = machine.bench("--replicas", "1", "2")
     return compared([("two replicas", one, two, _TOLERANCES["float32"])]) + "\n" + rates
 
 
 def throughput(machine: Machine) -> str:
     return machine.bench(
-        *("--replicas", "1", "--batch-size", "500", "4096", "--implementation"),
-        *("gather", "dense", "native"),
+        *("--replicas", "1", "--implementation", "gather", "dense", "native"),
         *("--precision", "float32", "mixed_bfloat16"),
     )
 
@@ -181,6 +186,7 @@ def bytes_to_the_device(machine: Machine) -> str:
         with tempfile.TemporaryDirectory() as folder:
             machine.run(
                 *(*_HARNESS, "profile", *machine.data, "--input", kind),
+                *("--batch-size", machine.batch_sizes[0]),
                 *("--steps", str(_TRAFFIC_STEPS), "--profile-dir", folder),
             )
             copied = [bytes_copied(path) for path in Path(folder).rglob("*.xplane.pb")]
@@ -216,13 +222,14 @@ def kernels(machine: Machine) -> str:
             *("nsys", "profile", "--trace=cuda", "--cuda-graph-trace=node", "--stats=true"),
             *("--output", f"{folder}/trace"),
             *(*_HARNESS, "train", *machine.data, "--epochs", "2", "--replicas", "1"),
-            *("--run-dir", f"{folder}/run"),
+            *("--batch-size", machine.batch_sizes[0], "--run-dir", f"{folder}/run"),
         )
 
 
 def threads(machine: Machine) -> str:
-    """Whether their number stays the same over 20,000 steps of two replicas."""
-    return machine.run(sys.executable, "-m", "benchmarks.threads")
+    """Whether their number stays the same over 20,000 steps of two replicas, or over 400."""
+    steps = ("--steps", "400") if machine.is_short else ()
+    return machine.run(sys.executable, "-m", "benchmarks.threads", *steps)
 
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (
@@ -267,7 +274,7 @@ def main() -> int:
     parser.add_argument(
         "--rows",
         type=int,
-        help=f"of synthetic data; default: as for `train`, and {_MANY_ROWS:,} for rates",
+        help=f"of synthetic data: a short hour; default: as for `train`, {_MANY_ROWS:,} for rates",
     )
     parser.add_argument("--out", type=Path, default=Path("gpu-first-hour.md"), help="the report")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, before the hour")

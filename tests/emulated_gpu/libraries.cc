@@ -123,6 +123,19 @@ API int cublasGemmEx(Handle* handle, int transpose_a, int transpose_b,
   return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type,
                                     ldb, 0, beta, c, c_type, ldc, 0, 1, compute, 0);
 }
+// What TensorFlow's own product calls, outside of XLA.
+API int cublasSgemm_v2(Handle* handle, int transpose_a, int transpose_b, int m, int n, int k, const float* alpha,
+                       const float* a, int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
+  constexpr int kCompute32 = 68;
+  return cublasGemmEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, CUDA_R_32F, lda, b, CUDA_R_32F, ldb, beta,
+                      c, CUDA_R_32F, ldc, kCompute32, 0);
+}
+// As the product of a row, the vector, and the matrix.
+API int cublasSgemv_v2(Handle* handle, int transpose, int m, int n, const float* alpha, const float* a, int lda,
+                       const float* x, int step_x, const float* beta, float* y, int step_y) {
+  return cublasSgemm_v2(handle, 0, !transpose, 1, transpose ? n : m, transpose ? m : n, alpha, x, step_x, a, lda,
+                        beta, y, step_y);
+}
 
 API size_t cudnnGetVersion() { return 91000; }
 API int cudnnGetProperty(int which, int* value) {

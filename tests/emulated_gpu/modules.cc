@@ -136,6 +136,9 @@ CUresult load(CUmodule* module, const void* image) {
   return CUDA_SUCCESS;
 }
 
+// The compute capability that it was compiled for: 90 of `.target sm_90`.
+int target_of(const std::string& ptx) { return std::atoi(&ptx[ptx.find(".target sm_") + 11]); }
+
 }  // namespace
 
 CUresult launch(CUfunction function, Size grid, Size block, uint32_t shared, void** params, void** extra,
@@ -195,6 +198,7 @@ API CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfu
   *value = attribute == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK ? function->kernel->max_threads
            : attribute == CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES   ? function->kernel->shared_bytes
            : attribute == CU_FUNC_ATTRIBUTE_NUM_REGS            ? 32
+           : attribute == CU_FUNC_ATTRIBUTE_PTX_VERSION         ? target_of(function->module->ptx)
                                                                 : 0;
   return CUDA_SUCCESS;
 }

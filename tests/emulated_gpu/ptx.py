@@ -44,7 +44,9 @@ EXPRESSIONS = {
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
     "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
     "prmt": "permuted(a, b, c)",
-    "vote.ballot": "ballot(t, a, b)", "match.any": "matching(t, a, b)",
+    "vote.ballot": "ballot(t, a, b)", "vote.any": "ballot(t, a, b) != 0",
+    "vote.all": "ballot(t, !a, b) == 0",
+    "match.any": "matching(t, a, b)",
     "bar.red.and": "all_agree(t->device->barrier(t, a, 0, b))",
     **{f"shfl.{to}": f"shuffle(t, '{to[0]}', a, b, c, d)" for to in ("up", "down", "bfly", "idx")},
 }  # fmt: skip
@@ -52,7 +54,8 @@ EXPRESSIONS = {
 OPERANDS = {
     "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "bfi": "c:u32",
     "selp": "c:pred", "mad.wide": "c:D",
-    "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32", "match.any": "b:u32",
+    "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32",
+    "vote.any": "a:pred b:u32", "vote.all": "a:pred b:u32", "match.any": "b:u32",
 }  # fmt: skip
 RESULTS = {"mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32"}
 ATOMICS = {

@@ -174,9 +174,11 @@ API int cudaMemsetAsync(void* address, int value, size_t bytes, CUstream stream)
   return remembered(cuMemsetD8Async(reinterpret_cast<CUdeviceptr>(address), value, bytes, stream));
 }
 API int cudaStreamSynchronize(CUstream stream) { return cuStreamSynchronize(stream); }
-API int cudaFuncGetAttributes(char* attributes, const void* host) {  // the threads, where they lie
+// The threads and the version, where they lie. CUB launches as many threads as that version's kernels want.
+API int cudaFuncGetAttributes(char* attributes, const void* host) {
   std::memset(attributes, 0, 144);
   CUfunction function = function_of(host);
+  cuFuncGetAttribute(reinterpret_cast<int*>(attributes + 32), CU_FUNC_ATTRIBUTE_PTX_VERSION, function);
   return cuFuncGetAttribute(reinterpret_cast<int*>(attributes + 24), CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK,
                             function);
 }

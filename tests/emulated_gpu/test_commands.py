@@ -16,6 +16,8 @@ TRAIN = (
     *("--batch-size", "16", "--implementation", "native", "--precision", "float32"),
 )
 
+ON_CPU = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
+
 
 def harness(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -53,31 +55,30 @@ def test_a_slice_of_a_gpu_trains(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, *script) | {"CUDA_VISIBLE_DEVICES": "MIG-0"}
     run = ("--epochs", "1", "--telemetry-hz", "50", "--run-dir", str(tmp_path / "run"))
     assert "/GPU:0" in succeeds(environment, *TRAIN, *run)
-    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
-    succeeds(on_cpu, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "cpu"))
+    succeeds(ON_CPU, *TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "cpu"))
     found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("run", "cpu"))
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_two_jobs_tune(tmp_path: Path) -> None:
-    table = tmp_path / "train.csv"
+def table_of_texts(folder: Path) -> tuple[str, ...]:
+    table = folder / "train.csv"
     rows = [f"good {n % 7},yes\nbad {n % 5},no\n" for n in range(40)]
     table.write_text("text,label\n" + "".join(rows))
+    return ("--data", str(table), "--batch-size", "20", "--epochs", "1")
+
+
+def test_a_saved_model_predicts_as_on_a_cpu(tmp_path: Path) -> None:
+    """By TensorFlow's own kernels, which XLA has no part in."""
+    succeeds(ON_CPU, "train", *table_of_texts(tmp_path), "--run-dir", str(tmp_path / "run"))
+    predict = ("predict", "--model", str(tmp_path / "run"), "--texts", "good 3", "bad 4", "new")
+    assert succeeds(device.environment(tmp_path), *predict) == succeeds(ON_CPU, *predict)
+
+
+def test_two_jobs_tune(tmp_path: Path) -> None:
+    search = ("tune", *table_of_texts(tmp_path), "--trials", "2", "--jobs", "2")
+    layout = ("--implementation", "native", "--precision", "float32")
     environment = device.environment(tmp_path, devices=2)
-    layout = ("--batch-size", "20", "--implementation", "native", "--precision", "float32")
-    search = (
-        "tune",
-        "--data",
-        str(table),
-        "--trials",
-        "2",
-        "--jobs",
-        "2",
-        "--epochs",
-        "1",
-        *layout,
-    )
-    printed = succeeds(environment, *search, "--tune-dir", str(tmp_path / "search"))
+    printed = succeeds(environment, *search, *layout, "--tune-dir", str(tmp_path / "search"))
     assert "2/2" in printed
 
 
@@ -93,8 +94,7 @@ def test_two_workers_of_two_gpus_train_as_one_cpu(kind: str, tmp_path: Path) -> 
     options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
     both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", kind)
     succeeds(environment, *both, "--run-dir", str(tmp_path / "both"))
-    on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}
-    succeeds(on_cpu, *options, "--run-dir", str(tmp_path / "one"))
+    succeeds(ON_CPU, *options, "--run-dir", str(tmp_path / "one"))
     found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))
     assert found == pytest.approx(expected, rel=1e-6)
 

@@ -103,7 +103,9 @@ class Columns(NamedTuple):
         elif labels.dtype.kind == "f":
             dense[LABELS] = labels.astype(np.float32)
         else:
-            dense[LABELS] = labels.astype(wire_type(int(labels.max(initial=0)) + 1))
+            # Not as narrow as could be: where XLA compares few classes with vectors of uint16 on a
+            # CPU that has AVX-512, LLVM aborts ("Cannot select: SUBV_BROADCAST_LOAD").
+            dense[LABELS] = labels.astype(np.uint32)
         if examples.weights is not None:
             dense[WEIGHTS] = examples.weights
         return cls(ragged, dense)

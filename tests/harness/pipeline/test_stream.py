@@ -217,7 +217,7 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
     plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=4)
     for _, batches in check(Examples.of(sets), plan):
         types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
-        assert types == [dtype, tf.uint32, tf.uint16] * len(batches)
+        assert types == [dtype, tf.uint32, tf.uint32] * len(batches)
 
 
 def test_shapes_are_the_same_in_every_dispatch_of_a_capacity() -> None:

@@ -81,8 +81,9 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
     where = "the trainer"
     try:
         try:
-            # Workers of a host need GPUs of their own each.
-            apart = case.several and not tf.config.get_visible_devices("GPU")
+            # Workers of a host need GPUs of their own each; and a GPU adds up in any order.
+            on_cpu = not tf.config.get_visible_devices("GPU")
+            apart, twice = case.several and on_cpu, twice and on_cpu
             ours = by_workers(case) if apart else here(case)
         except harness.InputError as error:
             return Verdict(seed=case.seed, result="refused", reason=str(error))

@@ -99,7 +99,7 @@ class Columns(NamedTuple):
         if isinstance(labels, RaggedSets):
             ragged[LABELS] = labels
         elif labels is None:
-            dense[LABELS] = np.zeros(examples.num_rows, np.uint16)
+            dense[LABELS] = np.zeros(examples.num_rows, np.uint32)
         elif labels.dtype.kind == "f":
             dense[LABELS] = labels.astype(np.float32)
         else:

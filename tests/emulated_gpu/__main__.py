@@ -18,7 +18,10 @@ def run(arguments: list[str]) -> int:
         k.removeprefix(prefix).lower(): v for k, v in os.environ.items() if k.startswith(prefix)
     }
     with tempfile.TemporaryDirectory() as folder:
-        environment = device.environment(Path(folder), **{"devices": 2, **settings})
+        settings = {"devices": "2", **settings}
+        environment = device.environment(Path(folder), **settings)
+        # Programs that are for CPUs unless they are told otherwise are told.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(int(settings["devices"]))))
         return subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
 
 

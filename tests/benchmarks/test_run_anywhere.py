@@ -30,18 +30,6 @@ def run(module: str, *flags: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return 0
 
 
-def test_what_observers_cost(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Turns of one epoch, as longer ones are on a slow machine.
-    flags = ("--data", str(data), "--rounds", "2", "--seconds", "0.001")
-    # Too short to judge by: its verdict is either.
-    assert run("observers_cost", *flags, monkeypatch=monkeypatch) in (0, 1)
-    out = capsys.readouterr().out
-    assert re.search(r"^bar 0\.98: (met|missed)$", out, re.MULTILINE)
-    assert re.search(r"^on: [\d,]+ examples/s", out, re.MULTILINE)
-
-
 def test_what_checkpoints_cost(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -343,8 +343,8 @@ def _is_of_batch(task: SettledTask) -> bool:
     each row."""
     rows, outputs = task.num_outputs + 1, task.num_outputs  # no mean over rows is as long
     is_wide = task.kind in ("multi_label", "regression")
-    targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
     with _computing(f"loss {task.loss.name!r}", task):
+        targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
         losses = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
         if losses.shape.rank > 0 and losses.shape[0] != rows:
             raise ValueError(f"it gives {losses.shape[0]} numbers for {rows} rows")
@@ -353,8 +353,10 @@ def _is_of_batch(task: SettledTask) -> bool:
 
 @contextlib.contextmanager
 def _computing(what: str, task: SettledTask) -> Iterator[None]:
+    """A trial of what Keras has, on few rows, for which no GPU need begin."""
     try:
-        yield
+        with tf.device("/CPU:0"):
+            yield
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise InputError(
             f"the {what} cannot be computed for the task {task.described}: {error}"

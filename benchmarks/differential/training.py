@@ -86,6 +86,8 @@ def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool
         jit_compile=by_xla,
         **case.task.compiled(),
     )
+    for name in ("train_step", "test_step", "predict_step"):
+        setattr(model, name, _on_cpu(getattr(model, name)))
     # `fit` would do so while it traces the first step, where ScheduleFreeAdamW's copies of the
     # weights are lost: Keras 3.15 then trains from zeros.
     model.optimizer.build(model.trainable_variables)
@@ -126,6 +128,16 @@ def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool
             whole.dataset(case.batch_size, 1, lambda _: every), verbose=0, return_dict=True
         ),
     )
+
+
+def _on_cpu(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step, also where it is traced: a graph's operations would go to a GPU that is there."""
+
+    def own(*given: Any) -> Any:
+        with tf.device("/CPU:0"):
+            return step(*given)
+
+    return own
 
 
 def here(case: Case) -> Trained:

@@ -354,7 +354,8 @@ class Engine:
                         own = total if first else np.zeros_like(total)
                         variable.assign(tf.constant(own, variable.dtype))
             held = zip(sums, metric.variables, strict=True)
-            found[metric.name] = float(
-                metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
-            )
+            with tf.device("/CPU:0"):  # of a few numbers
+                found[metric.name] = float(
+                    metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
+                )
         return {name: found[name] for name in self._task.metric_names}

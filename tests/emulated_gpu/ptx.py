@@ -32,6 +32,7 @@ EXPRESSIONS = {
     "mad.lo": "a * b + c", "mad.wide": "(D)a * (D)b + c", "fma": "fma(a, b, c)",
     "fma.rm": "rounded('m', (double)a * b + c)", "add.rz": "rounded('z', (double)a + b)",
     "div": "a / b", "rem": "a % b", "neg": "-a", "not": "~a", "not.pred": "!a",
+    "copysign": "copysign(b, a)",
     "abs": "fabs(a)", "sqrt": "sqrt(a)", "rsqrt": "1 / sqrt(a)", "rcp": "1 / a",
     "ex2": "exp2(a)", "lg2": "log2(a)", "sin": "sin(a)", "cos": "cos(a)", "tanh": "tanh(a)",
     "min": "a < b ? a : b", "max": "a > b ? a : b",
@@ -41,6 +42,8 @@ EXPRESSIONS = {
     "selp": "c ? a : b", "shl": "b >= N ? 0 : a << b",
     "shr": "b >= N ? (a < 0 ? -1 : 0) : a >> b", "bfe": "b >= N ? 0 : a >> b & ((1ull << c) - 1)",
     "bfi": "(b & ~(((1ull << d) - 1) << c)) | (a & ((1ull << d) - 1)) << c",
+    "shf.l": "((uint64_t)b << 32 | a) << (c & 31) >> 32",
+    "shf.r": "((uint64_t)b << 32 | a) >> (c & 31)",
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
     "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
     "prmt": "permuted(a, b, c)",
@@ -53,7 +56,7 @@ EXPRESSIONS = {
 # The types of operands that are not the instruction's.
 OPERANDS = {
     "shl": "b:u32", "shr": "b:u32", "bfe": "b:u32 c:u32", "bfi": "c:u32",
-    "selp": "c:pred", "mad.wide": "c:D",
+    "shf.l": "c:u32", "shf.r": "c:u32", "selp": "c:pred", "mad.wide": "c:D",
     "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32",
     "vote.any": "a:pred b:u32", "vote.all": "a:pred b:u32", "match.any": "b:u32",
 }  # fmt: skip

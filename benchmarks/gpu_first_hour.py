@@ -215,7 +215,7 @@ def bytes_copied(trace: Path) -> int:
 def kernels(machine: Machine) -> str:
     """Launches, counted by NVIDIA's profiler."""
     if shutil.which("nsys") is None:
-        return "left out: no `nsys` on the PATH\n"
+        raise FailedError("no `nsys` on the PATH, which CUDA's toolkit has\n")
     with tempfile.TemporaryDirectory() as folder:
         return machine.run(
             # By node: else a CUDA graph, as a step is, would be one row.

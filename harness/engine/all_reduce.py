@@ -1,12 +1,13 @@
 """How tensors are summed over the devices of all workers.
 
-The operation is the one behind tf.distribute's own all-reduces. In one process XLA compiles it for
-GPUs, by NCCL. Between processes TensorFlow runs it: by NCCL where its hint says so, else by a ring
-over gRPC, through the host's memory.
+On the GPUs of one process a custom call sums, by NCCL (`kernels.all_reduce`). Between processes
+the operation is the one behind tf.distribute's own all-reduces, which TensorFlow runs: by NCCL
+where its hint says so, else by a ring over gRPC, through the host's memory.
 """
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
@@ -14,6 +15,8 @@ import tensorflow as tf
 
 from harness.cluster.cluster import Cluster
 from harness.errors import InputError
+from kernels.all_reduce import all_reduce, group_of
+from kernels.multi_hot.registry import UnavailableError
 
 Kind = Literal["nccl", "hierarchical", "ring"]
 
@@ -83,6 +86,7 @@ class AllReduce:
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
+        self._connected = _connected(names) if cluster.is_alone else None
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Keys for the tensors of a program, in order. All workers ask for programs in one order,
@@ -110,6 +114,9 @@ class AllReduce:
         """
         if self.size == 1:
             return list(tensors)
+        if self._connected is not None:
+            with tf.name_scope("all_reduce"):
+                return all_reduce(tensors, group=self._connected, rank=device)
         tokens = [] if token is None else [token.handle]
         reduced = functools.partial(
             tf.raw_ops.CollectiveReduceV2, ordering_token=tokens, merge_op="Add", final_op="Id"
@@ -148,6 +155,24 @@ class AllReduce:
         else:  # what the first device knows is added to nothing
             tensor = tf.zeros_like(tensor)
         return own(input=tensor, instance_key=key + _SECOND)
+
+
+def _connected(names: tuple[str, ...]) -> int | None:
+    """The number of the group of several GPUs that NCCL connects."""
+    if len(names) == 1 or "GPU" not in names[0]:
+        return None
+    visible = tf.config.get_visible_devices("GPU")
+    # The numbers of TensorFlow's physical devices are CUDA's.
+    physical = [visible[int(name.rpartition(":")[2])].name for name in names]
+    try:
+        return group_of(tuple(int(name.rpartition(":")[2]) for name in physical))
+    except UnavailableError as error:
+        print(
+            "note: TensorFlow's own all-reduce sums over the GPUs, which keeps a thread for 1,000 "
+            f"seconds for each dispatch and GPU: {error}",
+            file=sys.stderr,
+        )
+        return None
 
 
 _SECOND = 5_000

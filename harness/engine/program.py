@@ -155,8 +155,11 @@ class Program:
     def _run(
         self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
     ) -> list[Any]:
+        # On each device: a copy from the first would wait for what it computes, which waits for the
+        # others wherever they sum.
+        firsts = [_number(first, name) for name in self._device_names]
         with tf.device(self._device_names[0]):
-            return loop(batches, _number(first, self._device_names[0]))
+            return loop(batches, firsts)
 
     def on_device(self, device: int, call: Call) -> Any:
         """The tf.function of one device: from its batches and the first step (int64) to what a call
@@ -166,7 +169,8 @@ class Program:
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
         if self._in_two is not None and not self._cluster.is_alone:
-            return tf.function(self._in_two.loop(call), autograph=False)
+            together = tf.function(self._in_two.loop(call), autograph=False)
+            return lambda batches, firsts: together(batches, firsts[0])
         loops = [self.on_device(device, call) for device in range(len(self.states))]
         # Traced here and not under the strategy: there Keras would sum gradients by itself, after
         # clipping them and without regard to the loss scale.
@@ -175,24 +179,25 @@ class Program:
             with tf.device(name):
                 traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
         if len(loops) == 1:
-            return lambda batches, first: [traced[0](batches[0], first)]
+            return lambda batches, firsts: [traced[0](batches[0], firsts[0])]
         strategy = _strategy(self._device_names)
         distribute = strategy.experimental_distribute_values_from_function
         places = distribute(lambda context: context.replica_id_in_sync_group)
 
         @tf.function(autograph=False)
-        def everywhere(batches: Any, first: tf.Tensor) -> list[Any]:
+        def everywhere(batches: Any, firsts: Any) -> list[Any]:
             results = strategy.run(
-                lambda place, own: traced[place](own, first), args=(places, batches)
+                lambda place, own, first: traced[place](own, first),
+                args=(places, batches, firsts),
             )
             leaves = map(strategy.experimental_local_results, tf.nest.flatten(results))
             return [tf.nest.pack_sequence_as(results, own) for own in zip(*leaves, strict=True)]
 
-        return lambda batches, first: everywhere(
-            tf.nest.map_structure(
-                lambda *parts: distribute(lambda c: parts[c.replica_id_in_sync_group]), *batches
-            ),
-            first,
+        def of_all(*parts: Any) -> Any:
+            return distribute(lambda context: parts[context.replica_id_in_sync_group])
+
+        return lambda batches, firsts: everywhere(
+            tf.nest.map_structure(of_all, *batches), of_all(*firsts)
         )
 
     def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:

@@ -1,0 +1,128 @@
+// Sums over the GPUs of a process by NCCL, as a custom call through XLA's foreign function interface.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+// NCCL's functions that are called, as nccl.h declares them.
+struct Nccl {
+  using Communicator = void*;
+  int (*ncclCommInitAll)(Communicator*, int, const int*);
+  int (*ncclGroupStart)();
+  int (*ncclGroupEnd)();
+  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*);
+  const char* (*ncclGetErrorString)(int);
+
+  // Returns what is missing, or an empty string.
+  std::string load(const char* path) {
+    void* const library = dlopen(path, RTLD_NOW);
+    if (library == nullptr) return dlerror();
+    std::string missing;
+    const auto find = [&](auto& function, const char* name) {
+      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+      if (function == nullptr) missing = std::string(path) + " has no " + name;
+    };
+    find(ncclCommInitAll, "ncclCommInitAll");
+    find(ncclGroupStart, "ncclGroupStart");
+    find(ncclGroupEnd, "ncclGroupEnd");
+    find(ncclAllReduce, "ncclAllReduce");
+    find(ncclGetErrorString, "ncclGetErrorString");
+    return missing;
+  }
+};
+
+// Those of all groups, for as long as the process lives: a program may run until its end.
+struct State {
+  std::mutex mutex;
+  Nccl nccl;
+  bool is_loaded = false;
+  std::vector<std::vector<Nccl::Communicator>> groups;
+  std::string fault;
+};
+State& state() {
+  static State* const only = new State;
+  return *only;
+}
+
+// NCCL's number of a type, or -1.
+int number_of(ffi::DataType type) {
+  switch (type) {
+    case ffi::DataType::S32: return 2;
+    case ffi::DataType::S64: return 4;
+    case ffi::DataType::F16: return 6;
+    case ffi::DataType::F32: return 7;
+    case ffi::DataType::F64: return 8;
+    case ffi::DataType::BF16: return 9;
+    default: return -1;
+  }
+}
+
+// (tensors) -> the sum of each over the GPUs of the group
+ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets taken, int64_t group,
+                      int64_t rank) {
+  constexpr int kSum = 0;
+  const Nccl& nccl = state().nccl;
+  Nccl::Communicator communicator;
+  {
+    const std::lock_guard<std::mutex> lock(state().mutex);
+    communicator = state().groups.at(group).at(rank);
+  }
+  int status = nccl.ncclGroupStart();
+  for (std::size_t i = 0; status == 0 && i < given.size(); ++i) {
+    const auto from = given.get<ffi::AnyBuffer>(i);
+    auto to = taken.get<ffi::AnyBuffer>(i);
+    if (!from.has_value() || !to.has_value()) return ffi::Error::InvalidArgument("no buffer");
+    const int type = number_of(from->element_type());
+    if (type < 0) return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
+    if (from->element_count() == 0) continue;
+    status = nccl.ncclAllReduce(from->untyped_data(), (*to)->untyped_data(), from->element_count(),
+                                type, kSum, communicator, stream);
+  }
+  const int ended = nccl.ncclGroupEnd();
+  if (status == 0) status = ended;
+  if (status == 0) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kInternal,
+                    std::string("NCCL cannot sum over the GPUs: ") + nccl.ncclGetErrorString(status));
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gpu_all_reduce, all_reduce,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::PlatformStream<void*>>()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .Attr<int64_t>("group")
+                           .Attr<int64_t>("rank"));
+
+}  // namespace
+
+extern "C" {
+
+// Registers the call with the XLA of this process; returns whether it takes it.
+bool gpu_all_reduce_register(const XLA_FFI_Api* api) {
+  return ffi::Ffi::RegisterStaticHandler(api, "gpu_all_reduce", "CUDA", gpu_all_reduce) == nullptr;
+}
+
+// Makes a group of GPUs, whose number is how many were made before; returns what failed, or null.
+const char* gpu_all_reduce_group(const char* path, int count, const int* devices) {
+  State& all = state();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  all.fault = all.is_loaded ? "" : all.nccl.load(path);
+  all.is_loaded = all.fault.empty();
+  // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
+  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+  std::vector<Nccl::Communicator> made(count);
+  const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
+  if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
+  if (all.fault.empty()) all.groups.push_back(made);
+  return all.fault.empty() ? nullptr : all.fault.c_str();
+}
+}

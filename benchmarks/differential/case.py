@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import harness
 from benchmarks.differential.callbacks import DrawnCallbacks, draw_callbacks
@@ -106,7 +107,9 @@ def draw_case(seed: int) -> Case:
     several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
     if several:
         settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
-    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=several)
+    # A device, too, sees its own rows alone; on a CPU two replicas are one program.
+    shared = several or (settings["replicas"] == 2 and bool(tf.config.get_visible_devices("GPU")))
+    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=shared)
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large
     )

@@ -153,6 +153,8 @@ def _use_one_core() -> None:
 
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    # Each GPU wants one; there are two, or none.
+    has_gpus = bool(tf.config.list_physical_devices("GPU"))
+    tf.config.threading.set_inter_op_parallelism_threads(2 if has_gpus else 1)
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

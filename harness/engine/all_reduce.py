@@ -7,6 +7,7 @@ where its hint says so, else by a ring over gRPC, through the host's memory.
 
 import functools
 import itertools
+import os
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
@@ -161,10 +162,15 @@ def _connected(names: tuple[str, ...]) -> int | None:
     """The number of the group of several GPUs that NCCL connects."""
     if len(names) == 1 or "GPU" not in names[0]:
         return None
+    # A program may wait on the host for what its GPU has computed, and so for the others' programs.
+    num_threads = tf.config.threading.get_inter_op_parallelism_threads()
+    num_threads = num_threads or len(os.sched_getaffinity(0))
     visible = tf.config.get_visible_devices("GPU")
     # The numbers of TensorFlow's physical devices are CUDA's.
     physical = [visible[int(name.rpartition(":")[2])].name for name in names]
     try:
+        if num_threads < len(names):
+            raise UnavailableError(f"TensorFlow has {num_threads} threads for {len(names)} GPUs")
         return group_of(tuple(int(name.rpartition(":")[2]) for name in physical))
     except UnavailableError as error:
         print(

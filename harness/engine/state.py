@@ -109,6 +109,12 @@ class State:
         """Of a batch, over all workers."""
         own = place == 0
         named = variables_by_name(model)
+        for path, variable in named.items() if own else ():
+            if not variable.value.device.endswith(device.rpartition("/")[2]):
+                raise InputError(
+                    f"the model's weight {path} lies on {variable.value.device}, but the model is "
+                    f"to be trained on {device}; make the model there, not inside of tf.device"
+                )
         weights = {n: v for n, v in named.items() if v.trainable}
         seeds = {n: v for n, v in named.items() if is_seed(v)}
         others = {n: v for n, v in named.items() if n not in weights | seeds}

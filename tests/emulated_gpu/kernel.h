@@ -57,6 +57,9 @@ static inline double saturated(double x) { return x > 0 ? x < 1 ? x : 1 : 0; }
 static inline int32_t to_int(double x) {
   return isnan(x) ? 0 : x <= INT32_MIN ? INT32_MIN : x >= INT32_MAX ? INT32_MAX : (int32_t)x;
 }
+static inline int64_t to_long(double x) {
+  return isnan(x) ? 0 : x <= INT64_MIN ? INT64_MIN : x >= 0x1p63 ? INT64_MAX : (int64_t)x;
+}
 static inline uint32_t permuted(uint32_t a, uint32_t b, uint32_t selector) {
   uint64_t bytes = (uint64_t)b << 32 | a;
   uint32_t out = 0;

@@ -435,9 +435,7 @@ class Translator:
             if modifier in modifiers:
                 code = f"{function}({code})"
         if of in FLOATS and to not in FLOATS:
-            if to != "s32":
-                raise ValueError(to)
-            code = f"to_int({code})"
+            code = {"s32": f"to_int({code})", "s64": f"to_long({code})"}[to]
         return self.assign(operands[0], to, code)
 
     def on_bra(self, modifiers: list[str], operands: list[str]) -> str:

@@ -108,7 +108,9 @@ def draw_case(seed: int) -> Case:
     if several:
         settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
     # A device, too, sees its own rows alone; on a CPU two replicas are one program.
-    shared = several or (settings["replicas"] == 2 and bool(tf.config.get_visible_devices("GPU")))
+    shared = several or (
+        settings.get("replicas") == 2 and bool(tf.config.get_visible_devices("GPU"))
+    )
     limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=shared)
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large

@@ -5,7 +5,9 @@ Where the operation will run is not known when a function is traced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,19 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from kernels.multi_hot.native.call import STABLEHLO_VERSION, aliases, attributes, layouts, mlir_type
 
 Tensor = Any
+
+_PLATFORMS = ContextVar("_PLATFORMS", default=("CPU", "CUDA"))
+
+
+@contextlib.contextmanager
+def lowered_as_for_gpu() -> Iterator[None]:
+    """What is traced in the context calls the GPU's kernels on a CPU. It cannot be run: it is for
+    a look at a GPU's program where there is none."""
+    token = _PLATFORMS.set(("other", "CPU"))
+    try:
+        yield
+    finally:
+        _PLATFORMS.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +83,7 @@ def call_on_platform(
         module=module,
         Tout=[result.dtype for result in results],
         Sout=[result.shape for result in results],
-        platforms=("CPU", "CUDA"),
+        platforms=_PLATFORMS.get(),
     )
 
 

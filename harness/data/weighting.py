@@ -32,6 +32,26 @@ def count(sets: RaggedSets) -> RaggedSets:
     return sets.unique()
 
 
+def inverse_document_frequencies(
+    train: RaggedSets, *, unknown_id: int | None = None, reserved: Collection[int] = ()
+) -> Float64Array:
+    """What `tf_idf` multiplies counts by, learnt as `keras.layers.TextVectorization.adapt` does:
+    `log(1 + B / (1 + the rows that hold the id))`.
+
+    Args:
+        train: the rows to learn from; with or without weights, a row holds an id or not.
+        unknown_id: the id of words that are not in the vocabulary. As in Keras, it gets the mean of
+            all others that occur, however often it occurs itself.
+        reserved: ids that are no words, such as one that starts each row; the mean leaves them out.
+
+    Returns:
+        float64 [V].
+    """
+    return frequencies_of(
+        rows_with(train), train.num_rows, unknown_id=unknown_id, reserved=reserved
+    )
+
+
 def rows_with(sets: RaggedSets) -> npt.NDArray[np.int64]:
     """How many rows hold each id, int64 [V]."""
     once = sets.unique()
@@ -46,18 +66,12 @@ def frequencies_of(
     unknown_id: int | None = None,
     reserved: Collection[int] = (),
 ) -> Float64Array:
-    """The inverse document frequencies that `tf_idf` multiplies counts by, learnt as
-    `keras.layers.TextVectorization.adapt` does: `log(1 + B / (1 + the rows that hold the id))`.
+    """As `inverse_document_frequencies`, of rows that were counted in parts.
 
     Args:
-        rows: how many of the train rows hold each id, [V], as of `rows_with`.
-        num_rows: of all train rows, B.
-        unknown_id: the id of words that are not in the vocabulary. As in Keras, it gets the mean of
-            all others that occur, however often it occurs itself.
-        reserved: ids that are no words, such as one that starts each row; the mean leaves them out.
-
-    Returns:
-        float64 [V].
+        rows: that hold each id, [V].
+        num_rows: of all of them, B.
+        unknown_id, reserved: as there.
     """
     found: Float64Array = np.log1p(num_rows / (1 + rows))
     if unknown_id is not None:
@@ -73,7 +87,7 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
 
     Args:
         sets: as for `count`.
-        frequencies: float [V], what `frequencies_of` the train rows gives.
+        frequencies: float [V], what `inverse_document_frequencies` learnt from the train rows.
 
     Raises:
         InputError: as `count`; or there is not one frequency for each id.

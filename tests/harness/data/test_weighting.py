@@ -34,10 +34,6 @@ def matrix_of(sets: RaggedSets) -> np.ndarray:
     return matrix
 
 
-def idf_of(train: RaggedSets, **options: Any) -> Any:
-    return weighting.frequencies_of(weighting.rows_with(train), train.num_rows, **options)
-
-
 @pytest.mark.parametrize("start", [False, True])
 @pytest.mark.parametrize("mode", ["count", "tf_idf"])
 def test_as_keras_vectorizes_texts(mode: str, start: bool) -> None:
@@ -46,7 +42,9 @@ def test_as_keras_vectorizes_texts(mode: str, start: bool) -> None:
     layer.adapt(train)
     columns = [WORDS.get(word, UNKNOWN) for word in layer.get_vocabulary()]
     assert sorted(columns) == [UNKNOWN, 3, 4, 5, 6]
-    idf = idf_of(sets_of(train, start=start), unknown_id=UNKNOWN, reserved=[START])
+    idf = weighting.inverse_document_frequencies(
+        sets_of(train, start=start), unknown_id=UNKNOWN, reserved=[START]
+    )
     for texts in (train, held_out):
         sets = sets_of(texts, start=start)
         found = weighting.count(sets) if mode == "count" else weighting.tf_idf(sets, idf)
@@ -84,19 +82,19 @@ def test_weights_that_are_counts_already() -> None:
     sets = sets_of(TEXTS)
     counted = weighting.count(sets)
     np.testing.assert_array_equal(matrix_of(weighting.count(counted)), matrix_of(counted))
-    idf = idf_of(sets)
-    np.testing.assert_array_equal(idf, idf_of(counted))
+    idf = weighting.inverse_document_frequencies(sets)
+    np.testing.assert_array_equal(idf, weighting.inverse_document_frequencies(counted))
     found, expected = (weighting.tf_idf(given, idf) for given in (counted, sets))
     np.testing.assert_array_equal(matrix_of(found), matrix_of(expected))
     # An id with the weight 0 is not held.
     assert counted.weights is not None
     without = counted.derived(weights=np.where(counted.values == 3, 0, counted.weights))
-    assert idf_of(without)[3] == np.log1p(6)
+    assert weighting.inverse_document_frequencies(without)[3] == np.log1p(6)
 
 
 def test_what_cannot_be_weighted_is_refused() -> None:
     sets = sets_of(TEXTS)
-    idf = idf_of(sets)
+    idf = weighting.inverse_document_frequencies(sets)
     with pytest.raises(InputError, match="texts: its repeated ids were dropped"):
         weighting.count(sets.unique())
     with pytest.raises(InputError, match="texts: its repeated ids were dropped"):

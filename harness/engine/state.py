@@ -151,7 +151,9 @@ class State:
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """Of each metric."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
-        on_host = [v.name for v in self.variables if v.dtype == tf.int32]
+        # Adafactor's are but places of what it keeps of matrices alone.
+        unread = {id(variable.value) for variable in self.optimizer.variables}
+        on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
         if for_gpu and on_host:
             raise InputError(
                 f"the variables {', '.join(on_host)} of the model or its metrics are int32, which "

@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.threads [--steps 20000]
 
 TensorFlow's own all-reduce in compiled functions keeps a thread for each call and GPU
-(tensorflow 56423); `kernels.all_reduce` does not. Threads are counted every few hundred steps; their number must not grow with the
-steps. On two GPUs this is the training step as users run it. Without a GPU the two replicas are
-shares of one program's batches, which no strategy runs.
+(tensorflow 56423); `kernels.all_reduce` does not. Threads are counted every few hundred steps;
+their number must not grow with the steps. On two GPUs this is the training step as users run it.
+Without a GPU the two replicas are shares of one program's batches.
 """
 
 import argparse

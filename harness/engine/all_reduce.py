@@ -17,6 +17,7 @@ import tensorflow as tf
 from harness.cluster.cluster import Cluster
 from harness.errors import InputError
 from kernels.all_reduce import all_reduce, group_of
+from kernels.multi_hot.native.build import REMEDY
 from kernels.multi_hot.registry import UnavailableError
 
 Kind = Literal["nccl", "hierarchical", "ring"]
@@ -59,7 +60,7 @@ def settled_all_reduce(
     elif num_devices * num_workers == 1:
         why = "one device has nothing to sum"
     elif asked == "ring" and num_workers == 1:
-        why = "in one process XLA sums by NCCL"
+        why = "in one process NCCL sums"
     elif asked == "hierarchical" and (num_workers == 1 or num_devices == 1):
         why = "it needs several workers with several GPUs each"
     else:
@@ -87,7 +88,8 @@ class AllReduce:
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
-        self._connected = _connected(names) if cluster.is_alone else None
+        self._last: dict[int, tf.Tensor] = {}
+        """Of each device: the next sum waits for it, so that all devices sum in one order."""
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Keys for the tensors of a program, in order. All workers ask for programs in one order,
@@ -113,11 +115,16 @@ class AllReduce:
             token: of this device, where one graph has the sums of several, each of which
                 TensorFlow would otherwise begin when the one before it has ended.
         """
-        if self.size == 1:
+        if self.size == 1 or not tensors:
             return list(tensors)
-        if self._connected is not None:
+        group = _connected(self._names) if self._cluster.is_alone else None
+        if group is not None:
             with tf.name_scope("all_reduce"):
-                return all_reduce(tensors, group=self._connected, rank=device)
+                last = self._last.get(device)
+                after = last if last is not None and last.graph is _graph() else None
+                sums = all_reduce(tensors, group=group, rank=device, after=after)
+            self._last[device] = sums[0]
+            return sums
         tokens = [] if token is None else [token.handle]
         reduced = functools.partial(
             tf.raw_ops.CollectiveReduceV2, ordering_token=tokens, merge_op="Add", final_op="Id"
@@ -158,6 +165,11 @@ class AllReduce:
         return own(input=tensor, instance_key=key + _SECOND)
 
 
+def _graph() -> tf.Graph:
+    return tf.compat.v1.get_default_graph()
+
+
+@functools.cache
 def _connected(names: tuple[str, ...]) -> int | None:
     """The number of the group of several GPUs that NCCL connects."""
     if len(names) == 1 or "GPU" not in names[0]:
@@ -175,7 +187,7 @@ def _connected(names: tuple[str, ...]) -> int | None:
     except UnavailableError as error:
         print(
             "note: TensorFlow's own all-reduce sums over the GPUs, which keeps a thread for 1,000 "
-            f"seconds for each dispatch and GPU: {error}",
+            f"seconds for each dispatch and GPU: {str(error).replace(f', {REMEDY}', '')}",
             file=sys.stderr,
         )
         return None

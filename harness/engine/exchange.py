@@ -97,7 +97,9 @@ def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
     count = gradient.values.shape[0]
     if count in {values.shape[0] for values in ids} and count % fewest and count % (fewest + 1):
         return True
-    return _follows_from(gradient.indices, ids)
+    # As many as there are ids, or twice as many, say. Rows' numbers are constants, too.
+    of_ids = any(count % values.shape[0] == 0 for values in ids if values.shape[0])
+    return of_ids and _follows_from(gradient.indices, ids)
 
 
 def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:

@@ -40,7 +40,7 @@ def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(names))
 
 
-@functools.lru_cache
+@functools.cache
 def _number(number: int, device: str) -> tf.Tensor:
     """A tensor on purpose: a Python number would be a new program for each value. Kept, since a GPU
     first ends what it is computing before it gets another."""

@@ -152,7 +152,8 @@ class State:
             """Of each metric."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
         # Adafactor's are but places of what it keeps of matrices alone.
-        unread = {id(variable.value) for variable in self.optimizer.variables}
+        is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
+        unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
         on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
         if for_gpu and on_host:
             raise InputError(
@@ -401,10 +402,17 @@ class State:
     def _looks_finite(self) -> Callable[[], tf.Tensor]:
         """One call: the host would wait for each variable of a GPU by itself."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
-        look = tf.function(
-            lambda: all_finite(part for v in numbers for part in blocks(v)), autograph=False
-        )
-        return look.get_concrete_function()
+
+        def look() -> tf.Tensor:
+            found = tf.constant(True)
+            parts = (part for v in numbers for part in blocks(v))
+            while True:  # one after another: together they would take memory
+                with tf.control_dependencies([found]):
+                    if (part := next(parts, None)) is None:
+                        return found
+                    found = tf.logical_and(found, all_finite([part]))
+
+        return tf.function(look, autograph=False).get_concrete_function()
 
     def save(self) -> dict[str, np.ndarray]:
         """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.

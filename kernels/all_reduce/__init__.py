@@ -21,7 +21,6 @@ from kernels.multi_hot.native.library import ffi_api, loaded
 from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 
 SOURCES = Path(__file__).resolve().parent
-_GROUPS: list[tuple[int, ...]] = []
 
 
 @functools.cache
@@ -37,26 +36,35 @@ def group_of(devices: tuple[int, ...]) -> int:
         raise NativeUnavailableError(f"XLA in TensorFlow {tf.__version__} refused the custom call")
     library.gpu_all_reduce_group.restype = ctypes.c_char_p
     given = (ctypes.c_int * len(devices))(*devices)
-    fault = library.gpu_all_reduce_group(_nccl().encode(), len(devices), given)
+    number = ctypes.c_int64()
+    fault = library.gpu_all_reduce_group(
+        _nccl().encode(), len(devices), given, ctypes.byref(number)
+    )
     if fault is not None:
         raise NativeUnavailableError(f"NCCL does not connect the GPUs: {fault.decode()}")
-    _GROUPS.append(devices)
-    return len(_GROUPS) - 1
+    return number.value
 
 
-def all_reduce(tensors: Sequence[Any], *, group: int, rank: int) -> list[Any]:
+def all_reduce(
+    tensors: Sequence[Any], *, group: int, rank: int, after: Any | None = None
+) -> list[Any]:
     """Return the sum of each tensor over the GPUs of a group.
 
     All of them have to call it equally often, with the same shapes, in one order.
 
     Args:
-      tensors: of float16, bfloat16, float32, float64, int32 or int64, of static shapes.
+      tensors: one at least, of float16, bfloat16, float32, float64, int32 or int64, of static
+        shapes.
       group: from `group_of`.
       rank: the place of this GPU in it.
+      after: a tensor to wait for, such as a sum that the other GPUs begin before this one.
     """
     kernel = Kernel(target="gpu_all_reduce", attributes={"group": group, "rank": rank})
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-    return call_on_platform(list(tensors), specs, host=kernel, cuda=kernel, in_place=len(tensors))
+    first = [] if after is None else [after]
+    return call_on_platform(
+        [*first, *tensors], specs, host=kernel, cuda=kernel, in_place=len(tensors)
+    )
 
 
 def _nccl() -> str:

@@ -66,7 +66,7 @@ int number_of(ffi::DataType type) {
   }
 }
 
-// (tensors) -> the sum of each over the GPUs of the group
+// (maybe what is waited for, tensors) -> the sum of each tensor over the GPUs of the group
 ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets taken, int64_t group,
                       int64_t rank) {
   constexpr int kSum = 0;
@@ -76,13 +76,18 @@ ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets
     const std::lock_guard<std::mutex> lock(state().mutex);
     communicator = state().groups.at(group).at(rank);
   }
+  const std::size_t first = given.size() - taken.size();
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    const auto from = given.get<ffi::AnyBuffer>(first + i);
+    if (!from.has_value() || number_of(from->element_type()) < 0) {
+      return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
+    }
+  }
   int status = nccl.ncclGroupStart();
-  for (std::size_t i = 0; status == 0 && i < given.size(); ++i) {
-    const auto from = given.get<ffi::AnyBuffer>(i);
+  for (std::size_t i = 0; status == 0 && i < taken.size(); ++i) {
+    const auto from = given.get<ffi::AnyBuffer>(first + i);
     auto to = taken.get<ffi::AnyBuffer>(i);
-    if (!from.has_value() || !to.has_value()) return ffi::Error::InvalidArgument("no buffer");
     const int type = number_of(from->element_type());
-    if (type < 0) return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
     if (from->element_count() == 0) continue;
     status = nccl.ncclAllReduce(from->untyped_data(), (*to)->untyped_data(), from->element_count(),
                                 type, kSum, communicator, stream);
@@ -111,8 +116,8 @@ bool gpu_all_reduce_register(const XLA_FFI_Api* api) {
   return ffi::Ffi::RegisterStaticHandler(api, "gpu_all_reduce", "CUDA", gpu_all_reduce) == nullptr;
 }
 
-// Makes a group of GPUs, whose number is how many were made before; returns what failed, or null.
-const char* gpu_all_reduce_group(const char* path, int count, const int* devices) {
+// Makes a group of GPUs and gives its number; returns what failed, or null.
+const char* gpu_all_reduce_group(const char* path, int count, const int* devices, int64_t* number) {
   State& all = state();
   const std::lock_guard<std::mutex> lock(all.mutex);
   all.fault = all.is_loaded ? "" : all.nccl.load(path);
@@ -122,6 +127,7 @@ const char* gpu_all_reduce_group(const char* path, int count, const int* devices
   std::vector<Nccl::Communicator> made(count);
   const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
   if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
+  *number = static_cast<int64_t>(all.groups.size());
   if (all.fault.empty()) all.groups.push_back(made);
   return all.fault.empty() ? nullptr : all.fault.c_str();
 }

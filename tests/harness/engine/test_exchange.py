@@ -73,6 +73,21 @@ def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeat
             assert sent.shape == [2, repeated * CAPACITY * (2 + 3)]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("begins", [0, 1])
+def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: int) -> None:
+    """As a bias for each row beside the ids; their number is a constant, as every shape."""
+    with tf.Graph().as_default():
+        own = share(place, 139)
+        rows = own.weights.shape[0]
+        ids = own.inputs["ids"]["values"]
+        ids = tf.concat([ids % 50, tf.fill([rows], 7)], axis=0) if begins else ids[:rows] % 50
+        gradient = by_rows(ids.shape[0], 50)
+        gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
+        with pytest.raises(InputError, match="does not divide"):
+            Exchange(2).packed([], [gradient], own, place)
+
+
 def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
     """As a place within a row does; 128 ids may be twice the 64 rows of the second device."""
     with tf.Graph().as_default():

@@ -122,7 +122,8 @@ class AllReduce:
             with tf.name_scope("all_reduce"):
                 last = self._last.get(device)
                 after = last if last is not None and last.graph is _graph() else None
-                sums = all_reduce(tensors, group=group, rank=device, after=after)
+                call = next(instance_keys)
+                sums = all_reduce(tensors, group=group, rank=device, call=call, after=after)
             self._last[device] = sums[0]
             return sums
         tokens = [] if token is None else [token.handle]

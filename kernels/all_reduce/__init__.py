@@ -46,7 +46,7 @@ def group_of(devices: tuple[int, ...]) -> int:
 
 
 def all_reduce(
-    tensors: Sequence[Any], *, group: int, rank: int, after: Any | None = None
+    tensors: Sequence[Any], *, group: int, rank: int, call: int, after: Any | None = None
 ) -> list[Any]:
     """Return the sum of each tensor over the GPUs of a group.
 
@@ -57,9 +57,11 @@ def all_reduce(
         shapes.
       group: from `group_of`.
       rank: the place of this GPU in it.
+      call: a number that no other call of a program has.
       after: a tensor to wait for, such as a sum that the other GPUs begin before this one.
     """
-    kernel = Kernel(target="gpu_all_reduce", attributes={"group": group, "rank": rank})
+    numbers = {"group": group, "rank": rank, "call": call}
+    kernel = Kernel(target="gpu_all_reduce", attributes=numbers)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
     first = [] if after is None else [after]
     return call_on_platform(

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -21,21 +23,23 @@ struct Nccl {
   int (*ncclGroupEnd)();
   int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*);
   const char* (*ncclGetErrorString)(int);
+  int (*cuStreamSynchronize)(void*);  // of CUDA's driver
 
   // Returns what is missing, or an empty string.
   std::string load(const char* path) {
-    void* const library = dlopen(path, RTLD_NOW);
-    if (library == nullptr) return dlerror();
     std::string missing;
-    const auto find = [&](auto& function, const char* name) {
+    const auto find = [&](auto& function, const char* name, const char* of) {
+      void* const library = dlopen(of, RTLD_NOW);
+      if (library == nullptr) return void(missing = dlerror());
       function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (function == nullptr) missing = std::string(path) + " has no " + name;
+      if (function == nullptr) missing = std::string(of) + " has no " + name;
     };
-    find(ncclCommInitAll, "ncclCommInitAll");
-    find(ncclGroupStart, "ncclGroupStart");
-    find(ncclGroupEnd, "ncclGroupEnd");
-    find(ncclAllReduce, "ncclAllReduce");
-    find(ncclGetErrorString, "ncclGetErrorString");
+    find(ncclCommInitAll, "ncclCommInitAll", path);
+    find(ncclGroupStart, "ncclGroupStart", path);
+    find(ncclGroupEnd, "ncclGroupEnd", path);
+    find(ncclAllReduce, "ncclAllReduce", path);
+    find(ncclGetErrorString, "ncclGetErrorString", path);
+    find(cuStreamSynchronize, "cuStreamSynchronize", "libcuda.so.1");
     return missing;
   }
 };
@@ -46,6 +50,7 @@ struct State {
   Nccl nccl;
   bool is_loaded = false;
   std::vector<std::vector<Nccl::Communicator>> groups;
+  std::set<std::pair<int64_t, int64_t>> begun;  // calls of programs that were run, and by which GPU
   std::string fault;
 };
 State& state() {
@@ -68,13 +73,15 @@ int number_of(ffi::DataType type) {
 
 // (maybe what is waited for, tensors) -> the sum of each tensor over the GPUs of the group
 ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets taken, int64_t group,
-                      int64_t rank) {
+                      int64_t rank, int64_t call) {
   constexpr int kSum = 0;
   const Nccl& nccl = state().nccl;
   Nccl::Communicator communicator;
+  bool is_first;
   {
     const std::lock_guard<std::mutex> lock(state().mutex);
     communicator = state().groups.at(group).at(rank);
+    is_first = state().begun.insert({call, rank}).second;
   }
   const std::size_t first = given.size() - taken.size();
   for (std::size_t i = 0; i < taken.size(); ++i) {
@@ -94,6 +101,11 @@ ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets
   }
   const int ended = nccl.ncclGroupEnd();
   if (status == 0) status = ended;
+  // CUDA loads a kernel when it is first launched, for which it waits until the GPU is idle, and keeps others
+  // from loading theirs. So the first time nothing is launched behind a sum that waits for another GPU.
+  if (status == 0 && is_first && nccl.cuStreamSynchronize(stream) != 0) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "a GPU failed in its first sum");
+  }
   if (status == 0) return ffi::Error::Success();
   return ffi::Error(ffi::ErrorCode::kInternal,
                     std::string("NCCL cannot sum over the GPUs: ") + nccl.ncclGetErrorString(status));
@@ -105,7 +117,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(gpu_all_reduce, all_reduce,
                            .RemainingArgs()
                            .RemainingRets()
                            .Attr<int64_t>("group")
-                           .Attr<int64_t>("rank"));
+                           .Attr<int64_t>("rank")
+                           .Attr<int64_t>("call"));
 
 }  // namespace
 

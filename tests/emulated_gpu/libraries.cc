@@ -219,12 +219,6 @@ API int ncclCommInitRankConfig(Communicator** made, int size, NcclId id, int ran
 API int ncclCommInitRank(Communicator** made, int size, NcclId id, int rank) {
   return ncclCommInitRankConfig(made, size, id, rank, nullptr);
 }
-API int ncclCommInitAll(Communicator** made, int size, const int*) {
-  NcclId id;
-  ncclGetUniqueId(&id);
-  for (int rank = 0; rank < size; ++rank) ncclCommInitRank(&made[rank], size, id, rank);
-  return 0;
-}
 API int ncclCommCount(Communicator* communicator, int* count) {
   *count = communicator->world->size;
   return 0;

@@ -1,13 +1,10 @@
 """The product trains on the emulated device as on a CPU."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.emulated_gpu import device
 from tests.emulated_gpu.matrix import FLOAT32, GROUPS, TOLERANCES, Group, distances
 
 
@@ -32,24 +29,6 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
         distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"]
         < 1e-6
     )
-
-
-def test_the_number_of_threads_does_not_grow_with_the_calls(tmp_path: Path) -> None:
-    """TensorFlow's own all-reduce starts one for each call and GPU, which sleeps 1,000 seconds."""
-    program = (
-        "import os\nfrom tests.emulated_gpu.trainings import train\n"
-        "for epochs in (2, 2, 22):\n"
-        "    train({'replicas': 2, 'epochs': epochs, 'precision': 'float32'})\n"
-        "    print(len(os.listdir('/proc/self/task')))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=device.environment(tmp_path, devices=2), cwd=device.ROOT,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    _, before, after = map(int, done.stdout.split())
-    assert after - before < 20  # of 22 epochs, with two calls each: 80
 
 
 def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:

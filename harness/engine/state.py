@@ -109,12 +109,8 @@ class State:
         """Of a batch, over all workers."""
         own = place == 0
         named = variables_by_name(model)
-        for path, variable in named.items() if own else ():
-            if not variable.value.device.endswith(device.rpartition("/")[2]):
-                raise InputError(
-                    f"the model's weight {path} lies on {variable.value.device}, but the model is "
-                    f"to be trained on {device}; make the model there, not inside of tf.device"
-                )
+        if own:
+            _require_on(device, named)
         weights = {n: v for n, v in named.items() if v.trainable}
         seeds = {n: v for n, v in named.items() if is_seed(v)}
         others = {n: v for n, v in named.items() if n not in weights | seeds}
@@ -498,6 +494,17 @@ def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Index
     mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
     values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
     return tf.IndexedSlices(values, gradient.indices, tf.constant(shape.as_list()))
+
+
+def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
+    """Raises InputError where a weight lies elsewhere; TensorFlow keeps int32 on the host."""
+    for path, variable in named.items():
+        value = variable.value
+        if value.dtype != tf.int32 and not value.device.endswith(device.rpartition("/")[2]):
+            raise InputError(
+                f"the model's weight {path} lies on {value.device}, but the model is to be trained "
+                f"on {device}; make the model there, not inside of tf.device"
+            )
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:

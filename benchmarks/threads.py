@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.threads [--steps 20000]
 
-TensorFlow's all-reduce in compiled functions keeps a thread for each call and GPU for 1,000 seconds
-(tensorflow 56423). Threads are counted every few hundred steps; their number must not grow with the
-steps. On two GPUs this is the training step as users run it, and it does grow.
+TensorFlow's own all-reduce in compiled functions keeps a thread for each call and GPU
+(tensorflow 56423); `kernels.all_reduce` does not. Threads are counted every few hundred steps;
+their number must not grow with the steps. On two GPUs this is the training step as users run it.
 Without a GPU the two replicas are shares of one program's batches.
 """
 

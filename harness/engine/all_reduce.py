@@ -1,12 +1,13 @@
 """How tensors are summed over the devices of all workers.
 
-The operation is the one behind tf.distribute's own all-reduces. In one process XLA compiles it for
-GPUs, by NCCL. Between processes TensorFlow runs it: by NCCL where its hint says so, else by a ring
-over gRPC, through the host's memory.
+On the GPUs of one process a custom call sums, by NCCL (`kernels.all_reduce`). Between processes
+the operation is the one behind tf.distribute's own all-reduces, which TensorFlow runs: by NCCL
+where its hint says so, else by a ring over gRPC, through the host's memory.
 """
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
@@ -14,6 +15,9 @@ import tensorflow as tf
 
 from harness.cluster.cluster import Cluster
 from harness.errors import InputError
+from kernels.all_reduce import all_reduce, end_group, group_of
+from kernels.multi_hot.native.build import REMEDY
+from kernels.multi_hot.registry import UnavailableError
 
 Kind = Literal["nccl", "hierarchical", "ring"]
 
@@ -55,7 +59,7 @@ def settled_all_reduce(
     elif num_devices * num_workers == 1:
         why = "one device has nothing to sum"
     elif asked == "ring" and num_workers == 1:
-        why = "in one process XLA sums by NCCL"
+        why = "in one process NCCL sums"
     elif asked == "hierarchical" and (num_workers == 1 or num_devices == 1):
         why = "it needs several workers with several GPUs each"
     else:
@@ -83,6 +87,8 @@ class AllReduce:
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
+        self._last: dict[int, tf.Tensor] = {}
+        """Of each device: the next sum waits for it, so that all devices sum in one order."""
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Keys for the tensors of a program, in order. All workers ask for programs in one order,
@@ -108,14 +114,30 @@ class AllReduce:
             token: of this device, where one graph has the sums of several, each of which
                 TensorFlow would otherwise begin when the one before it has ended.
         """
-        if self.size == 1:
+        if self.size == 1 or not tensors:
             return list(tensors)
+        group = _connected(self._names) if self._cluster.is_alone else None
+        if group is not None:
+            with tf.name_scope("all_reduce"):
+                last = self._last.get(device)
+                after = last if last is not None and last.graph is _graph() else None
+                call = next(instance_keys)
+                sums = all_reduce(tensors, group=group, rank=device, call=call, after=after)
+            self._last[device] = sums[0]
+            return sums
         tokens = [] if token is None else [token.handle]
         reduced = functools.partial(
             tf.raw_ops.CollectiveReduceV2, ordering_token=tokens, merge_op="Add", final_op="Id"
         )
         with tf.name_scope("all_reduce"):
             return [self._sum(reduced, device, next(instance_keys), tensor) for tensor in tensors]
+
+    def abort(self) -> None:
+        """Ends the sums that GPUs of this process wait in, for one that failed."""
+        group = _connected(self._names) if self._cluster.is_alone else None
+        if group is not None:
+            end_group(group)
+            _connected.cache_clear()  # programs that are traced from now on connect anew
 
     def _sum(
         self, reduced: Callable[..., tf.Tensor], device: int, key: int, tensor: tf.Tensor
@@ -148,6 +170,29 @@ class AllReduce:
         else:  # what the first device knows is added to nothing
             tensor = tf.zeros_like(tensor)
         return own(input=tensor, instance_key=key + _SECOND)
+
+
+def _graph() -> tf.Graph:
+    return tf.compat.v1.get_default_graph()
+
+
+@functools.cache
+def _connected(names: tuple[str, ...]) -> int | None:
+    """The number of the group of several GPUs that NCCL connects."""
+    if len(names) == 1 or "GPU" not in names[0]:
+        return None
+    visible = tf.config.get_visible_devices("GPU")
+    # The numbers of TensorFlow's physical devices are CUDA's.
+    physical = [visible[int(name.rpartition(":")[2])].name for name in names]
+    try:
+        return group_of(tuple(int(name.rpartition(":")[2]) for name in physical))
+    except UnavailableError as error:
+        print(
+            "note: TensorFlow's own all-reduce sums over the GPUs, which keeps a thread for 1,000 "
+            f"seconds for each dispatch and GPU: {str(error).replace(f', {REMEDY}', '')}",
+            file=sys.stderr,
+        )
+        return None
 
 
 _SECOND = 5_000

@@ -1,8 +1,8 @@
 """The devices of a run, and how many replicas each of them trains.
 
-On GPUs each replica has a device of its own, under a tf.distribute.MirroredStrategy. CPU devices
-would share the processor and its memory, so that a second one only costs: on a CPU one program
-trains whole batches, whatever the number of replicas.
+On GPUs each replica has a device of its own, as under tf.distribute.MirroredStrategy, whose `run`
+`harness.engine.program` does without. CPU devices would share the processor and its memory, so that
+a second one only costs: on a CPU one program trains whole batches, whatever the number of replicas.
 """
 
 import functools
@@ -28,8 +28,8 @@ _ROWS_THAT_PAY = 8_192
 """Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
 launches counted in README: an estimate, for no GPU was at hand."""
 _PATIENCE_SECONDS = 300
-"""For the other GPUs of an all-reduce, after which XLA ends the process: one that is lost would
-leave the others waiting for ever."""
+"""For the other GPUs of TensorFlow's own all-reduce, after which XLA ends the process: one that is
+lost would leave the others waiting for ever. So it does in sums of `kernels.all_reduce`."""
 _NCCL_FLAGS = (
     f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
     f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",

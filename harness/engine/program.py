@@ -13,7 +13,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -30,14 +30,17 @@ from harness.pipeline.plan import Call
 from harness.records import Compilation
 
 _Key = tuple[int, int, Capacity, Sizes]
+_GRACE_SECONDS = 5
+"""For the other devices to fail as one has, as they do where XLA cannot compile their loops; one
+that has not waits for it in its sums."""
 _ALONE_TIMES = 3
 """That a call without all-reduces is timed; the shortest counts."""
 
 
-@functools.lru_cache
-def _strategy(names: tuple[str, ...]) -> tf.distribute.Strategy:
-    """One for each set of devices: each that is made starts threads of its own."""
-    return tf.distribute.MirroredStrategy(list(names))
+@functools.cache
+def _threads(num_devices: int) -> ThreadPoolExecutor:
+    """As many as a run has devices. Kept: each that is made starts new ones."""
+    return ThreadPoolExecutor(num_devices, thread_name_prefix="device")
 
 
 @functools.cache
@@ -172,33 +175,39 @@ class Program:
             together = tf.function(self._in_two.loop(call), autograph=False)
             return lambda batches, firsts: together(batches, firsts[0])
         loops = [self.on_device(device, call) for device in range(len(self.states))]
-        # Traced here and not under the strategy: there Keras would sum gradients by itself, after
-        # clipping them and without regard to the loss scale.
         traced = []
         for name, loop, batch in zip(self._device_names, loops, batches, strict=True):
             with tf.device(name):
                 traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
+        return functools.partial(self._on_each, traced)
+
+    def _on_each(
+        self,
+        loops: Sequence[Callable[..., Any]],
+        batches: Sequence[AnyBatches],
+        firsts: Sequence[tf.Tensor],
+    ) -> list[Any]:
+        """Begins each device's loop, of several devices in a thread of its own: what begins one may
+        wait for what it computes, which waits in its sums for the others. `Strategy.run` would make
+        one function of them, which ends when all have: one that failed would keep the others
+        waiting."""
+
         if len(loops) == 1:
-            return lambda batches, firsts: [traced[0](batches[0], firsts[0])]
-        strategy = _strategy(self._device_names)
-        distribute = strategy.experimental_distribute_values_from_function
-        places = distribute(lambda context: context.replica_id_in_sync_group)
+            return [loops[0](batches[0], firsts[0])]
 
-        @tf.function(autograph=False)
-        def everywhere(batches: Any, firsts: Any) -> list[Any]:
-            results = strategy.run(
-                lambda place, own, first: traced[place](own, first),
-                args=(places, batches, firsts),
-            )
-            leaves = map(strategy.experimental_local_results, tf.nest.flatten(results))
-            return [tf.nest.pack_sequence_as(results, own) for own in zip(*leaves, strict=True)]
+        def begin(place: int) -> Any:
+            with tf.device(self._device_names[place]):
+                return loops[place](batches[place], firsts[place])
 
-        def of_all(*parts: Any) -> Any:
-            return distribute(lambda context: parts[context.replica_id_in_sync_group])
-
-        return lambda batches, firsts: everywhere(
-            tf.nest.map_structure(of_all, *batches), of_all(*firsts)
-        )
+        calls = [_threads(len(loops)).submit(begin, place) for place in range(len(loops))]
+        wait(calls, return_when=FIRST_EXCEPTION)
+        failed = next((call for call in calls if call.done() and call.exception()), None)
+        if failed is not None:
+            ended, waiting = wait(calls, timeout=_GRACE_SECONDS)
+            if waiting or not all(call.exception() for call in ended):
+                self._sums.abort()
+            failed.result()
+        return [call.result() for call in calls]
 
     def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
         """Steps [first, first + num_steps) of the batches, traced for one device."""

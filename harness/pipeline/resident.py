@@ -73,7 +73,11 @@ class Resident:
             own = zip(self._devices, self._sets, shares[plan.first_share :], strict=False)
             made = []
             for device, sets, rows in own:
+                # A GPU copies when it has ended what it is computing, and only `tf.identity` lets
+                # other Python threads go on: it may wait for a GPU that one of them has to begin.
+                with tf.device("/CPU:0"):
+                    ids = tf.constant(rows.astype(np.uint32))
                 with tf.device(device):
-                    made.append(ResidentBatches(*sets, rows=tf.constant(rows.astype(np.uint32))))
+                    made.append(ResidentBatches(*sets, rows=tf.identity(ids)))
             batches[num_rows] = tuple(made)
         return planned, step, batches

@@ -160,6 +160,7 @@ struct World {
   std::mutex mutex;
   std::condition_variable changed;
   int size = 0, arrived = 0;
+  bool is_aborted = false;
   uint64_t turn = 0;
   std::vector<Call> calls;
 };
@@ -181,9 +182,15 @@ void sum_up(const std::vector<Call>& calls) {
 
 void meet(World& world, int rank, const Call& call) {
   std::unique_lock<std::mutex> lock(world.mutex);
+  if (world.is_aborted) return;
   const uint64_t turn = world.turn;
   world.calls[rank] = call;
-  if (++world.arrived < world.size) return world.changed.wait(lock, [&] { return world.turn != turn; });
+  if (++world.arrived < world.size) {
+    return world.changed.wait(lock, [&] { return world.turn != turn || world.is_aborted; });
+  }
+  for (const Call& other : world.calls) {
+    if (other.count != call.count || other.type != call.type) emulated::fail("ranks sum different tensors");
+  }
   sum_up(world.calls);
   world.arrived = 0;
   ++world.turn;
@@ -219,6 +226,12 @@ API int ncclCommInitRankConfig(Communicator** made, int size, NcclId id, int ran
 API int ncclCommInitRank(Communicator** made, int size, NcclId id, int rank) {
   return ncclCommInitRankConfig(made, size, id, rank, nullptr);
 }
+API int ncclCommInitAll(Communicator** made, int size, const int*) {
+  NcclId id;
+  ncclGetUniqueId(&id);
+  for (int rank = 0; rank < size; ++rank) ncclCommInitRank(&made[rank], size, id, rank);
+  return 0;
+}
 API int ncclCommCount(Communicator* communicator, int* count) {
   *count = communicator->world->size;
   return 0;
@@ -229,7 +242,12 @@ API int ncclCommGetAsyncError(Communicator*, int* error) {
 }
 API int ncclGroupStart() { return 0; }
 API int ncclGroupEnd() { return 0; }
-API int ncclCommAbort(Communicator*) { return 0; }
+API int ncclCommAbort(Communicator* communicator) {
+  const std::lock_guard<std::mutex> lock(communicator->world->mutex);
+  communicator->world->is_aborted = true;
+  communicator->world->changed.notify_all();
+  return 0;
+}
 API int ncclCommDestroy(Communicator*) { return 0; }
 API int ncclAllReduce(const void* given, void* taken, size_t count, int type, int operation,
                       Communicator* communicator, CUstream stream) {

@@ -1,10 +1,13 @@
 """The product trains on the emulated device as on a CPU."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.emulated_gpu import device
 from tests.emulated_gpu.matrix import FLOAT32, GROUPS, TOLERANCES, Group, distances
 
 
@@ -29,6 +32,59 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
         distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"]
         < 1e-6
     )
+
+
+def _printed(program: str, folder: Path) -> list[str]:
+    """The lines that a program prints with two GPUs."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=device.environment(folder, devices=2), cwd=device.ROOT,
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def test_the_number_of_threads_does_not_grow_with_the_calls(tmp_path: Path) -> None:
+    """TensorFlow's own all-reduce starts one for each call and GPU, which sleeps 1,000 seconds."""
+    program = (
+        "import os\nfrom tests.emulated_gpu.trainings import train\n"
+        "for epochs in (2, 2, 22):\n"
+        "    train({'replicas': 2, 'epochs': epochs, 'precision': 'float32'})\n"
+        "    print(len(os.listdir('/proc/self/task')))"
+    )
+    _, before, after = map(int, _printed(program, tmp_path))
+    assert after - before < 20  # of 22 epochs, with two calls each: 80
+
+
+_ONE_RUNS_OUT_OF_MEMORY = """
+import os, keras, tensorflow as tf
+import harness
+from harness.memory import OutOfMemoryError
+from tests.emulated_gpu import trainings
+rows = trainings.rows_of(weighted=False)
+def wide(inputs):
+    x = harness.MultiHotDense(8, num_tokens=trainings.NUM_TOKENS)(inputs)
+    return keras.layers.Dense(1)(keras.layers.Dense(40_000, activation="gelu")(x))
+trainer = harness.Trainer(wide, batch_size=90, replicas=2, implementation="gather")
+with tf.device("/GPU:1"):
+    kept = [tf.zeros([1 << 18]) for _ in range(362)]  # of 375 MB
+try:
+    trainer.fit(rows, verbose=False)
+except OutOfMemoryError as error:
+    print(error)
+del kept
+again = trainings.train({"replicas": 2, "epochs": 1, "precision": "float32"})
+print(len(again["losses"]), flush=True)
+os._exit(0)  # TensorFlow frees what a failed program was given twice
+"""
+
+
+def test_one_gpu_runs_out_of_memory(tmp_path: Path) -> None:
+    """The other waits for it in a sum, and is told."""
+    error, losses = _printed(_ONE_RUNS_OUT_OF_MEMORY, tmp_path)
+    assert "Out of memory" in error
+    assert losses == "2"
 
 
 def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:

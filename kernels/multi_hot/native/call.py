@@ -15,6 +15,7 @@ Tensor = Any
 
 _MLIR_TYPES = {
     tf.float32: "f32",
+    tf.float64: "f64",
     tf.bfloat16: "bf16",
     tf.float16: "f16",
     tf.uint16: "ui16",

@@ -1,0 +1,89 @@
+"""Sums over the GPUs of a process, by NCCL, inside a program that XLA compiled.
+
+TensorFlow's own `CollectiveReduceV2` does the same, but for each call of such a program it starts
+a thread for each GPU that sleeps 1,000 seconds, to see whether the others came (tensorflow 56423):
+a process that trains for minutes would run out of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from kernels.multi_hot.native.build import NativeUnavailableError, build
+from kernels.multi_hot.native.library import ffi_api, loaded
+from kernels.multi_hot.native.platforms import Kernel, call_on_platform
+
+SOURCES = Path(__file__).resolve().parent
+
+
+def group_of(devices: tuple[int, ...]) -> int:
+    """Connect GPUs, of these numbers of CUDA's; return the number by which `all_reduce` names them.
+
+    Raises:
+      NativeUnavailableError: there is no compiler, or no NCCL.
+    """
+    library = _library()
+    library.gpu_all_reduce_register.restype = ctypes.c_bool
+    if not library.gpu_all_reduce_register(ctypes.c_void_p(ffi_api())):
+        raise NativeUnavailableError(f"XLA in TensorFlow {tf.__version__} refused the custom call")
+    library.gpu_all_reduce_group.restype = ctypes.c_char_p
+    given = (ctypes.c_int * len(devices))(*devices)
+    number = ctypes.c_int64()
+    fault = library.gpu_all_reduce_group(
+        _nccl().encode(), len(devices), given, ctypes.byref(number)
+    )
+    if fault is not None:
+        raise NativeUnavailableError(f"NCCL does not connect the GPUs: {fault.decode()}")
+    return number.value
+
+
+def end_group(number: int) -> None:
+    """End the sums that GPUs of a group wait in; it sums nothing further."""
+    end = _library().gpu_all_reduce_end
+    end.argtypes = [ctypes.c_int64]
+    end(number)
+
+
+def all_reduce(
+    tensors: Sequence[Any], *, group: int, rank: int, call: int, after: Any | None = None
+) -> list[Any]:
+    """Return the sum of each tensor over the GPUs of a group.
+
+    All of them have to call it equally often, with the same shapes, in one order.
+
+    Args:
+      tensors: one at least, of float16, bfloat16, float32, float64, int32 or int64, of static
+        shapes.
+      group: from `group_of`.
+      rank: the place of this GPU in it.
+      call: a number that no other call of a program has.
+      after: a tensor to wait for, such as a sum that the other GPUs begin before this one.
+    """
+    numbers = {"group": group, "rank": rank, "call": call}
+    kernel = Kernel(target="gpu_all_reduce", attributes=numbers)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+    first = [] if after is None else [after]
+    return call_on_platform(
+        [*first, *tensors], specs, host=kernel, cuda=kernel, in_place=len(tensors)
+    )
+
+
+def _library() -> ctypes.CDLL:
+    return loaded(build(Path(tf.sysconfig.get_include()), SOURCES))
+
+
+def _nccl() -> str:
+    """NVIDIA's package, else the system's library."""
+    try:
+        package = importlib.util.find_spec("nvidia.nccl")
+    except ModuleNotFoundError:
+        package = None
+    folders = [] if package is None else list(package.submodule_search_locations or [])
+    found = [path for folder in folders for path in Path(folder).glob("lib/libnccl.so.2")]
+    return str(found[0]) if found else "libnccl.so.2"

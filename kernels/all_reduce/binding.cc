@@ -1,0 +1,162 @@
+// Sums over the GPUs of a process by NCCL, as a custom call through XLA's foreign function interface.
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+// NCCL's functions that are called, as nccl.h declares them.
+struct Nccl {
+  using Communicator = void*;
+  int (*ncclCommInitAll)(Communicator*, int, const int*);
+  int (*ncclCommAbort)(Communicator);
+  int (*ncclGroupStart)();
+  int (*ncclGroupEnd)();
+  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*);
+  const char* (*ncclGetErrorString)(int);
+  int (*cuStreamSynchronize)(void*);  // of CUDA's driver
+
+  // Returns what is missing, or an empty string.
+  std::string load(const char* path) {
+    std::string missing;
+    const auto find = [&](auto& function, const char* name, const char* of) {
+      void* const library = dlopen(of, RTLD_NOW);
+      if (library == nullptr) return void(missing = dlerror());
+      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+      if (function == nullptr) missing = std::string(of) + " has no " + name;
+    };
+    find(ncclCommInitAll, "ncclCommInitAll", path);
+    find(ncclCommAbort, "ncclCommAbort", path);
+    find(ncclGroupStart, "ncclGroupStart", path);
+    find(ncclGroupEnd, "ncclGroupEnd", path);
+    find(ncclAllReduce, "ncclAllReduce", path);
+    find(ncclGetErrorString, "ncclGetErrorString", path);
+    find(cuStreamSynchronize, "cuStreamSynchronize", "libcuda.so.1");
+    return missing;
+  }
+};
+
+// Those of all groups, for as long as the process lives: a program may run until its end.
+struct State {
+  std::mutex mutex;
+  Nccl nccl;
+  bool is_loaded = false;
+  std::vector<std::vector<Nccl::Communicator>> groups;
+  std::set<std::pair<int64_t, int64_t>> begun;  // calls of programs that were run, and by which GPU
+  std::string fault;
+};
+State& state() {
+  static State* const only = new State;
+  return *only;
+}
+
+// NCCL's number of a type, or -1.
+int number_of(ffi::DataType type) {
+  switch (type) {
+    case ffi::DataType::S32: return 2;
+    case ffi::DataType::S64: return 4;
+    case ffi::DataType::F16: return 6;
+    case ffi::DataType::F32: return 7;
+    case ffi::DataType::F64: return 8;
+    case ffi::DataType::BF16: return 9;
+    default: return -1;
+  }
+}
+
+// (maybe what is waited for, tensors) -> the sum of each tensor over the GPUs of the group
+ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets taken, int64_t group,
+                      int64_t rank, int64_t call) {
+  constexpr int kSum = 0;
+  const Nccl& nccl = state().nccl;
+  Nccl::Communicator communicator;
+  bool is_first;
+  {
+    const std::lock_guard<std::mutex> lock(state().mutex);
+    communicator = state().groups.at(group).at(rank);
+    is_first = state().begun.insert({call, rank}).second;
+  }
+  if (communicator == nullptr) {
+    return ffi::Error(ffi::ErrorCode::kAborted, "a GPU failed, and the others ended the sums with it");
+  }
+  const std::size_t first = given.size() - taken.size();
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    const auto from = given.get<ffi::AnyBuffer>(first + i);
+    if (!from.has_value() || number_of(from->element_type()) < 0) {
+      return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
+    }
+  }
+  int status = nccl.ncclGroupStart();
+  for (std::size_t i = 0; status == 0 && i < taken.size(); ++i) {
+    const auto from = given.get<ffi::AnyBuffer>(first + i);
+    auto to = taken.get<ffi::AnyBuffer>(i);
+    const int type = number_of(from->element_type());
+    if (from->element_count() == 0) continue;
+    status = nccl.ncclAllReduce(from->untyped_data(), (*to)->untyped_data(), from->element_count(),
+                                type, kSum, communicator, stream);
+  }
+  const int ended = nccl.ncclGroupEnd();
+  if (status == 0) status = ended;
+  // CUDA loads a kernel when it is first launched, for which it waits until the GPU is idle, and keeps others
+  // from loading theirs. So the first time nothing is launched behind a sum that waits for another GPU.
+  if (status == 0 && is_first && nccl.cuStreamSynchronize(stream) != 0) {
+    return ffi::Error(ffi::ErrorCode::kInternal, "a GPU failed in its first sum");
+  }
+  if (status == 0) return ffi::Error::Success();
+  return ffi::Error(ffi::ErrorCode::kInternal,
+                    std::string("NCCL cannot sum over the GPUs: ") + nccl.ncclGetErrorString(status));
+}
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(gpu_all_reduce, all_reduce,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::PlatformStream<void*>>()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .Attr<int64_t>("group")
+                           .Attr<int64_t>("rank")
+                           .Attr<int64_t>("call"));
+
+}  // namespace
+
+extern "C" {
+
+// Registers the call with the XLA of this process; returns whether it takes it.
+bool gpu_all_reduce_register(const XLA_FFI_Api* api) {
+  return ffi::Ffi::RegisterStaticHandler(api, "gpu_all_reduce", "CUDA", gpu_all_reduce) == nullptr;
+}
+
+// Makes a group of GPUs and gives its number; returns what failed, or null.
+const char* gpu_all_reduce_group(const char* path, int count, const int* devices, int64_t* number) {
+  State& all = state();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  all.fault = all.is_loaded ? "" : all.nccl.load(path);
+  all.is_loaded = all.fault.empty();
+  // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
+  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+  std::vector<Nccl::Communicator> made(count);
+  const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
+  if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
+  *number = static_cast<int64_t>(all.groups.size());
+  if (all.fault.empty()) all.groups.push_back(made);
+  return all.fault.empty() ? nullptr : all.fault.c_str();
+}
+
+// Ends the sums that GPUs of a group wait in.
+void gpu_all_reduce_end(int64_t number) {
+  State& all = state();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  for (Nccl::Communicator& communicator : all.groups.at(number)) {
+    all.nccl.ncclCommAbort(communicator);
+    communicator = nullptr;
+  }
+}
+}

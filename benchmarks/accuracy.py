@@ -8,9 +8,9 @@ import statistics
 from pathlib import Path
 
 from benchmarks.runs import summary_of_run
-from harness.files import write_json
-from harness.observe import host
-from harness.settings import PRECISIONS
+from harness.base.files import write_json
+from harness.run.observers import host
+from harness.trainer.settings import PRECISIONS
 
 
 def accuracy(data: str, precision: str, seed: int) -> float:

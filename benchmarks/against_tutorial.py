@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import summary_of_run
-from harness.files import write_json
-from harness.observe import host
+from harness.base.files import write_json
+from harness.run.observers import host
 from kernels.cache import CACHE_VARIABLE
 
 _TUTORIAL = Path(__file__).parent / "peers" / "tutorial.py"

@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.compare_peers import NUM_THREADS, Start, measure, write_rows
+from harness.base.files import write_json
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
-from harness.files import write_json
-from harness.observe import host
+from harness.run.observers import host
 
 _BATCH_SIZE = 4096
 _MOST_WORDS = 2**20

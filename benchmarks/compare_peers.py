@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import harness
-from harness.files import write_json
-from harness.observe import host
+from harness.base.files import write_json
+from harness.run.observers import host
 
 PEERS = {
     "ours": ("ours", ()),

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.settings import PRECISIONS
+from harness.trainer.settings import PRECISIONS
 from kernels.files import replacing
 
 _HARNESS = (sys.executable, "-m", "harness")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import harness
-from harness.pipeline.batch import Columns
-from harness.pipeline.plan import training_plan
-from harness.pipeline.stream import Stream
+from harness.feed.batch import Columns
+from harness.feed.plan import training_plan
+from harness.feed.stream import Stream
 
 
 @pytest.fixture(scope="module")

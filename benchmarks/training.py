@@ -1,7 +1,7 @@
 """What benchmarks train."""
 
 from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS, NUM_TOKENS
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 with quiet_import():
     from harness.model.network import default_network

@@ -14,35 +14,35 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 if TYPE_CHECKING:
+    from harness.base.errors import DivergenceError as DivergenceError
+    from harness.base.errors import InputError as InputError
     from harness.data.examples import Examples as Examples
     from harness.data.ragged import RaggedSets as RaggedSets
     from harness.data.sources import Dataset as Dataset
     from harness.data.sources import load as load
-    from harness.errors import DivergenceError as DivergenceError
-    from harness.errors import InputError as InputError
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
-    from harness.run_options import RunOptions as RunOptions
-    from harness.settings import Settings as Settings
-    from harness.task import Task as Task
-    from harness.trainer import Trainer as Trainer
+    from harness.task.task import Task as Task
+    from harness.trainer.run_options import RunOptions as RunOptions
+    from harness.trainer.settings import Settings as Settings
+    from harness.trainer.trainer import Trainer as Trainer
 
 _PLACES = {
     "Dataset": "harness.data.sources",
-    "DivergenceError": "harness.errors",
+    "DivergenceError": "harness.base.errors",
     "Examples": "harness.data.examples",
     "HashDropout": "harness.model.layers",
-    "InputError": "harness.errors",
+    "InputError": "harness.base.errors",
     "MultiHotDense": "harness.model.layers",
     "RaggedSets": "harness.data.ragged",
-    "RunOptions": "harness.run_options",
-    "Settings": "harness.settings",
-    "Task": "harness.task",
-    "Trainer": "harness.trainer",
+    "RunOptions": "harness.trainer.run_options",
+    "Settings": "harness.trainer.settings",
+    "Task": "harness.task.task",
+    "Trainer": "harness.trainer.trainer",
     "load": "harness.data.sources",
     "load_model": "harness.model.saved",
 }

@@ -24,7 +24,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 # A shell's background job ignores SIGINT, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,14 +36,14 @@ LONG_FILES = (
     "tests/benchmarks/test_differential.py",
     "tests/emulated_gpu/test_commands.py",
     "tests/test_docs.py",
-    "tests/harness/bench/test_process.py",
+    "tests/harness/tools/bench/test_process.py",
     "tests/browser/test_tensorboard.py",
-    "tests/harness/test_trainer.py",
+    "tests/harness/trainer/test_trainer.py",
     "tests/harness/cli/test_bench.py",
     "tests/scripts/test_environment.py",
     "tests/harness/cli/test_telemetry.py",
     "tests/harness/cli/test_train.py",
-    "tests/harness/engine/test_two_devices.py",
+    "tests/harness/program/test_two_devices.py",
     "tests/harness/cli/test_resume.py",
     "tests/harness/cli/test_profile.py",
     "tests/kernels/multi_hot/native/test_sanitizers.py",

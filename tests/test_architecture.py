@@ -36,45 +36,39 @@ class Room:
     """The only modules of other rooms that it may import; None: every room above it."""
 
 
-GROUND = tuple(
-    f"harness.{name}"
-    for name in (
-        *("errors", "checks", "memory", "files", "reading", "decoding", "records", "quiet"),
-        *("timeline", "background", "child", "interrupt"),
-    )
-)
-TRAINER = tuple(
-    f"harness.{name}"
-    for name in (
-        *("settings", "environment", "run_folder", "callbacks", "setup"),
-        *("resuming", "run_options", "terminal", "start", "fit", "trainer"),
-    )
-)
-# In the order in which data flows. `ground` is what all rooms of the harness share; `harness` alone
-# is its __init__, the public door.
+BASE = ("harness.base", "kernels.cache", "kernels.files")
+# In the order in which data flows: one row for each folder. `door` is the __init__ of `harness`,
+# what is public.
 ROOMS = (
     Room(name="kernels", modules=("kernels",), packages=frozenset({"numpy", "tensorflow"})),
-    Room(name="ground", modules=GROUND),
     Room(
-        name="cluster",
-        modules=("harness.cluster",),
+        name="base",
+        modules=("harness.base",),
+        packages=frozenset({"rich"}),
+        rooms=("kernels.files",),
+    ),
+    Room(
+        name="run",
+        modules=("harness.run",),
+        packages=frozenset({"numpy", "psutil", "pynvml", "rich", "tensorboard", "tensorflow"}),
+        late_packages=frozenset({"duckdb", "xprof"}),  # of the extra `profile`
+        rooms=BASE,
+    ),
+    Room(
+        name="workers",
+        modules=("harness.workers",),
         packages=frozenset({"numpy"}),
         late_packages=frozenset({"tensorflow"}),
-        rooms=GROUND,
+        rooms=BASE,
     ),
     Room(
         name="data",
         modules=("harness.data",),
         packages=frozenset({"numpy", "pyarrow"}),
         late_packages=frozenset({"tensorflow"}),  # hashes words, as exported models do
-        rooms=(*GROUND, "kernels.cache", "kernels.files"),
+        rooms=BASE,
     ),
-    Room(name="measures", modules=("harness.measures",), packages=frozenset({"numpy"})),
-    Room(
-        name="pipeline",
-        modules=("harness.pipeline",),
-        packages=frozenset({"numpy", "tensorflow"}),
-    ),
+    Room(name="feed", modules=("harness.feed",), packages=frozenset({"numpy", "tensorflow"})),
     Room(
         name="model",
         modules=("harness.model",),
@@ -82,45 +76,26 @@ ROOMS = (
     ),
     Room(
         name="task",
-        modules=("harness.task", "harness.losses"),
+        modules=("harness.task",),
         packages=frozenset({"keras", "numpy", "tensorflow"}),
     ),
     Room(
-        name="engine",
-        modules=("harness.engine",),
+        name="program",
+        modules=("harness.program",),
         packages=frozenset({"keras", "numpy", "tensorflow"}),
-    ),
-    Room(
-        name="loop",
-        modules=("harness.loop", "harness.history"),
-    ),
-    Room(
-        name="observe",
-        modules=("harness.observe",),
-        packages=frozenset({"numpy", "psutil", "pynvml", "rich", "tensorboard", "tensorflow"}),
-        late_packages=frozenset({"duckdb", "xprof"}),  # of the extra `profile`
     ),
     Room(
         name="trainer",
-        modules=(*TRAINER, "harness"),
+        modules=("harness.trainer",),
         packages=frozenset({"keras", "numpy", "pynvml", "rich", "tensorflow"}),
     ),
+    Room(name="door", modules=("harness",)),
     Room(
-        name="bench",
-        modules=("harness.bench",),
+        name="tools",
+        modules=("harness.tools",),
         packages=RUNTIME_DEPENDENCIES,
-        late_packages=frozenset({"matplotlib", "scipy"}),  # of the extra `bench`
-    ),
-    Room(
-        name="report",
-        modules=("harness.report",),
-        packages=frozenset({"keras", "numpy", "tensorflow"}),
-        late_packages=frozenset({"jinja2", "matplotlib"}),  # of the extra `report`
-    ),
-    Room(
-        name="tune",
-        modules=("harness.tune",),
-        late_packages=frozenset({"optuna", "sqlalchemy"}),  # of the extra `tune`
+        # Of the extras `bench`, `report` and `tune`.
+        late_packages=frozenset({"jinja2", "matplotlib", "optuna", "scipy", "sqlalchemy"}),
     ),
     Room(
         name="cli",
@@ -159,7 +134,7 @@ def arrows(tree: ast.AST, late: bool = False) -> Iterator[Arrow]:
             case ast.Import(names=names):
                 yield from (Arrow(node.lineno, alias.name, late) for alias in names)
             case ast.ImportFrom(module=str(module), level=0, names=names):
-                # `from harness import loop` names a module, `from harness.loop import run` none.
+                # `from harness import run` names a room, `from harness.trainer import loop` none.
                 for alias in names:
                     member = f"{module}.{alias.name}"
                     is_module = module == "harness" and room_of(member) is not None
@@ -253,15 +228,18 @@ def test_the_table_names_what_is_there() -> None:
     [
         ("kernels/multi_hot/api.py", "import tensorflow as tf, numpy, ctypes"),
         ("harness/__init__.py", "from importlib.metadata import version"),
-        ("harness/settings.py", "def f():\n    from harness.model.network import build_model"),
-        ("harness/data/ragged.py", "import numpy as np\nfrom harness import errors, files"),
-        ("harness/bench/plot.py", "def draw():\n    import scipy"),
-        ("harness/pipeline/stream.py", "import harness.data.ragged"),
+        (
+            "harness/trainer/settings.py",
+            "def f():\n    from harness.model.network import build_model",
+        ),
+        ("harness/data/ragged.py", "import numpy as np\nfrom harness.base import errors, files"),
+        ("harness/tools/bench/plot.py", "def draw():\n    import scipy"),
+        ("harness/feed/stream.py", "import harness.data.ragged"),
         ("harness/model/layers.py", "import keras\nfrom kernels.multi_hot import multi_hot_dense"),
-        ("harness/loop.py", "from harness.records import Window\nimport time"),
-        ("harness/observe/host.py", "def read():\n    import psutil"),
-        ("harness/bench/sweep.py", "from harness.engine import step"),
-        ("harness/cli/main.py", "import tyro\nfrom harness import Trainer, bench, loop"),
+        ("harness/trainer/loop.py", "from harness.run.records import Window\nimport time"),
+        ("harness/run/observers/host.py", "def read():\n    import psutil"),
+        ("harness/tools/bench/sweep.py", "from harness.program import step"),
+        ("harness/cli/main.py", "import tyro\nfrom harness import Trainer, tools, trainer"),
     ],
 )
 def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
@@ -272,36 +250,40 @@ def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
-        ("kernels/multi_hot/api.py", "from harness.errors import InputError", "room below"),
+        ("kernels/multi_hot/api.py", "from harness.base.errors import InputError", "room below"),
         ("kernels/multi_hot/api.py", "import keras", "package keras"),
         ("harness/__init__.py", "import tensorboard", "package tensorboard"),
-        ("harness/files.py", "from harness.data import ragged", "room below"),
-        ("harness/__init__.py", "from harness.bench import sweep", "room below"),
-        ("harness/records.py", "import numpy as np", "package numpy"),
+        ("harness/base/files.py", "from harness.data import ragged", "may not import"),
+        ("harness/__init__.py", "from harness.tools.bench import sweep", "room below"),
+        ("harness/base/errors.py", "import numpy as np", "package numpy"),
         ("harness/data/ragged.py", "import tensorflow", "inside the function"),
         ("harness/data/download.py", "def fetch():\n    import keras", "package keras"),
-        ("harness/bench/plot.py", "import scipy", "inside the function"),
+        ("harness/tools/bench/plot.py", "import scipy", "inside the function"),
         ("harness/data/ragged.py", "from kernels import multi_hot", "may not import kernels"),
         (
             "harness/data/ragged.py",
-            "def f():\n    from harness.engine import step",
+            "def f():\n    from harness.program import step",
             "may not import",
         ),
-        ("harness/pipeline/order.py", "from harness import model", "room below"),
+        ("harness/feed/order.py", "from harness import model", "room below"),
         ("harness/model/layers.py", "import torch", "package torch"),
-        ("harness/engine/step.py", "from harness.loop import run", "room below"),
-        ("harness/loop.py", "import tensorflow", "package tensorflow"),
-        ("harness/loop.py", "from harness.settings import Settings", "harness.settings"),
-        ("harness/loop.py", "from harness.recordset import X", "in no room"),
-        ("harness/observe/console.py", "import harness.trainer", "room below"),
+        ("harness/program/step.py", "from harness.trainer.loop import run", "room below"),
+        ("harness/trainer/loop.py", "import scipy", "package scipy"),
         (
-            "harness/observe/host.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import harness.bench",
-            "room below",
+            "harness/run/history.py",
+            "from harness.trainer.settings import Settings",
+            "may not import harness.trainer.settings",
         ),
-        ("harness/bench/sweep.py", "from harness.cli.main import main", "room below"),
+        ("harness/trainer/loop.py", "from harness.recordset import X", "in no room"),
+        ("harness/run/observers/console.py", "import harness.trainer.trainer", "may not import"),
         (
-            "harness/bench/sweep.py",
+            "harness/run/observers/host.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import harness.tools.bench",
+            "may not import",
+        ),
+        ("harness/tools/bench/sweep.py", "from harness.cli.main import main", "room below"),
+        (
+            "harness/tools/bench/sweep.py",
             "import importlib\nimportlib.import_module('harness.cli')",
             "room below",
         ),

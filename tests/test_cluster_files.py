@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli import main as command_line
 from harness.cli.train import TrainConfig
-from harness.cluster.membership import membership
+from harness.workers.membership import membership
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

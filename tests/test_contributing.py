@@ -22,7 +22,7 @@ SECTION = (
 TRY = """
 import tensorflow as tf
 from harness.model.layers import MultiHotDense
-from harness.settings import Settings
+from harness.trainer.settings import Settings
 from kernels.multi_hot import choose_implementation
 
 def test_auto_and_the_layer_know_cast():

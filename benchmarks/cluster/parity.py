@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cluster.worker import CASES, losses
-from harness.cluster.launcher import local_places, run_job
+from harness.workers.launcher import local_places, run_job
 
 MOST = 1e-5
 """Relative difference in float32."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cluster.launcher import local_places, run_job
+from harness.workers.launcher import local_places, run_job
 
 WORKERS = (2, 4)
 SIZES = (1, 1_000, 50_000, 500_000, 4_000_000)
@@ -32,8 +32,8 @@ def exchange(path: Path) -> None:
     """One worker: seconds of an all-reduce by its number of elements; the chief writes them."""
     import tensorflow as tf
 
-    from harness.cluster.cluster import cluster_of
-    from harness.engine.all_reduce import AllReduce
+    from harness.program.all_reduce import AllReduce
+    from harness.workers.cluster import cluster_of
 
     cluster = cluster_of(os.environ)
     cluster.start(num_gpus=0)

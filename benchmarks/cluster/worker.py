@@ -158,7 +158,7 @@ def losses(folder: Path, case: str) -> np.ndarray:
 def main() -> int:
     """Trains the cases."""
     folder, steps, *cases = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-    from harness.cluster.membership import membership
+    from harness.workers.membership import membership
 
     index = membership(os.environ).index
     found = {case: train(case, folder, steps=steps) for case in cases or CASES}

@@ -15,8 +15,8 @@ from pathlib import Path
 import harness
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.training import Trained, here
-from harness.cluster.cluster import cluster_of
-from harness.cluster.launcher import local_places, run_job
+from harness.workers.cluster import cluster_of
+from harness.workers.launcher import local_places, run_job
 
 WORKERS = 2
 

@@ -15,7 +15,7 @@ import harness
 from benchmarks.differential.callbacks import Recorder
 from benchmarks.differential.case import Case
 from benchmarks.differential.rows import excess_of_first_leaf
-from harness.pipeline.plan import block_order, epoch_order
+from harness.feed.plan import block_order, epoch_order
 
 
 @dataclass(kw_only=True)

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.errors import InputError, LostFolderError
-from harness.files import write_json
-from harness.reading import read_json
-from harness.run_folder import claim, clean_run_folder
+from harness.base.errors import InputError, LostFolderError
+from harness.base.files import write_json
+from harness.base.reading import read_json
+from harness.run.run_folder import claim, clean_run_folder
 from kernels.files import opened_folder, own_file, replacing
 
 SLOWEST_SECONDS = 5.0

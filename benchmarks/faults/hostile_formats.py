@@ -19,7 +19,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from rich.console import Console
 
-from harness.bench.results import read_results
+from harness.base.decoding import from_mapping
+from harness.base.reading import read_toml
 from harness.cli.compare import CompareConfig, compare
 from harness.cli.data import DataInfoConfig, info
 from harness.cli.train import TrainConfig
@@ -28,10 +29,9 @@ from harness.data.options import DataConfig, ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.data.sources import load_configured
 from harness.data.vocabulary import Vocabulary
-from harness.decoding import from_mapping
-from harness.observe.jsonl import kept_bytes, validation_losses
-from harness.reading import read_toml
-from harness.resuming import is_complete
+from harness.run.observers.jsonl import kept_bytes, validation_losses
+from harness.tools.bench.results import read_results
+from harness.trainer.resuming import is_complete
 
 Reader = Callable[[Path], str]
 """Reads a folder as a command does; returns all that the command makes of it, as text."""

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.hostile_formats import Format, Reader, write_store
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 with quiet_import():
     import keras
     import numpy as np
 
-    from harness.background import Background
+    from harness.base.decoding import from_mapping
+    from harness.base.errors import InputError
     from harness.cli.saved_model import load_saved_model
     from harness.cli.train import TrainConfig
     from harness.data.examples import Examples
     from harness.data.ragged import RaggedSets
-    from harness.decoding import from_mapping
-    from harness.engine.checkpoints import Checkpoints, load_weights
-    from harness.engine.state import State
-    from harness.errors import InputError
     from harness.model.network import build_model, default_network
     from harness.model.saved import load_model, save_model
-    from harness.observe.run_files import RESOLVED, read_config
-    from harness.resuming import asked_settings, check_resumable
-    from harness.settings import Settings
+    from harness.program.checkpoints import Checkpoints, load_weights
+    from harness.program.state import State
+    from harness.run.background import Background
+    from harness.run.observers.run_files import RESOLVED, read_config
+    from harness.trainer.resuming import asked_settings, check_resumable
+    from harness.trainer.settings import Settings
 
 _NUM_TOKENS = 301
 

@@ -31,8 +31,8 @@ from benchmarks.faults.hostile_bytes import (
     no_file,
 )
 from benchmarks.faults.hostile_formats import Format, Reader, format_named
+from harness.base.errors import InputError
 from harness.cli.main import main as command_line
-from harness.errors import InputError
 
 MAX_BYTES = 1_050_000_000
 """Beside the 0.45 GB of a process that has imported everything: 1.5 GB in all."""

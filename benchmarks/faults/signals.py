@@ -46,7 +46,7 @@ def multiply(folder: Path, seconds: float, bare: bool) -> None:
     """In a process of its own: products in XLA's loop under alarms that are only counted."""
     import tensorflow as tf
 
-    from harness.engine.devices import start_threads
+    from harness.program.devices import start_threads
 
     if not bare:
         start_threads("/CPU:0")

@@ -10,20 +10,20 @@ _EVERY_SECONDS = 0.001
 _LENGTH = 64
 _STAGES = (
     # By a part of a file's name and a function; "" is any. The first that a thread is in counts.
-    ("checkpoint write", "engine/checkpoints.py", "_write"),
-    ("event write", "observe/event_file.py", ""),
-    ("metrics write", "observe/jsonl.py", "_append"),
+    ("checkpoint write", "program/checkpoints.py", "_write"),
+    ("event write", "run/observers/event_file.py", ""),
+    ("metrics write", "run/observers/jsonl.py", "_append"),
     ("model write", "model/saved.py", "save_model"),
-    ("config or summary write", "observe/run_files.py", "on_"),
-    ("evaluation", "engine/engine.py", "evaluate"),
-    ("compilation", "engine/engine.py", "prepare"),
-    ("training step", "engine/engine.py", "train"),
-    ("restoring", "engine/checkpoints.py", "restore"),
+    ("config or summary write", "run/observers/run_files.py", "on_"),
+    ("evaluation", "program/engine.py", "evaluate"),
+    ("compilation", "program/engine.py", "prepare"),
+    ("training step", "program/engine.py", "train"),
+    ("restoring", "program/checkpoints.py", "restore"),
     ("store build", "data/build/", ""),
     ("loading data", "harness/data/", ""),
-    ("setting up", "harness/setup.py", ""),
-    ("training loop", "harness/loop.py", "train"),
-    ("start or end of the fit", "harness/fit.py", ""),
+    ("setting up", "harness/trainer/setup.py", ""),
+    ("training loop", "harness/trainer/loop.py", "train"),
+    ("start or end of the fit", "harness/trainer/fit.py", ""),
 )
 STAGES = tuple(stage for stage, *_ in _STAGES)
 

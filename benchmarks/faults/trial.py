@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from benchmarks.faults import checks, injector
 from benchmarks.faults.injector import Call, Fault
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 # Two epochs of four steps in dispatches of two: every kind of file and record twice. A network and
 # an optimizer of few variables: a checkpoint takes two writes for each.
@@ -69,9 +69,9 @@ def ready(module: str, arguments: Sequence[str]) -> None:
     with quiet_import():
         import harness.cli.main
         import harness.data.sources
-        import harness.observe.profile_report
-        import harness.observe.tensorboard
-        import harness.trainer  # noqa: F401
+        import harness.run.observers.profile_report
+        import harness.run.observers.tensorboard
+        import harness.trainer.trainer  # noqa: F401
     tasks = Path("/proc/self/task").iterdir()
     # jemalloc, which comes with a package for profiles, handles a fork by itself.
     others = [

@@ -19,18 +19,18 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS, NUM_TOKENS
+from harness.base.files import write_json
 from harness.data.examples import Examples
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
-from harness.engine.devices import Devices
-from harness.engine.engine import Engine
-from harness.engine.table_choice import TablesAsked, plans_of
-from harness.files import write_json
 from harness.model.network import build_model, default_network
-from harness.records import Choice
-from harness.settings import Known, Settings, settle
-from harness.setup import Setup, model_limits
-from harness.task import Task
+from harness.program.devices import Devices
+from harness.program.engine import Engine
+from harness.program.table_choice import TablesAsked, plans_of
+from harness.run.records import Choice
+from harness.task.task import Task
+from harness.trainer.settings import Known, Settings, settle
+from harness.trainer.setup import Setup, model_limits
 from kernels.multi_hot import Implementation
 from kernels.multi_hot.native.platforms import lowered_as_for_gpu
 

@@ -14,7 +14,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
 from benchmarks.training import tutorial_network  # noqa: E402
 from harness.model.network import default_network  # noqa: E402
-from harness.records import Observer, Window  # noqa: E402
+from harness.run.records import Observer, Window  # noqa: E402
 
 _NUM_ORDERS = 10
 """Epochs with an order of their own; after them the orders repeat."""

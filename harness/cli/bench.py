@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from harness.bench.results import (
+from harness.base.checks import parse_share, require, require_count, require_even_shares
+from harness.base.child import OWN_CODE
+from harness.base.decoding import changed, from_mapping
+from harness.base.errors import InputError, as_command, printable
+from harness.base.interrupt import EXIT_INTERRUPTED
+from harness.cli.train import ExperimentConfig, TrainConfig, check_folder
+from harness.tools.bench.results import (
     AXES,
     RESULTS_FILE_NAME,
     Cell,
@@ -27,17 +33,11 @@ from harness.bench.results import (
     varying,
     write_results,
 )
-from harness.checks import parse_share, require, require_count, require_even_shares
-from harness.child import OWN_CODE
-from harness.cli.train import ExperimentConfig, TrainConfig, check_folder
-from harness.decoding import changed, from_mapping
-from harness.errors import InputError, as_command, printable
-from harness.interrupt import EXIT_INTERRUPTED
-from harness.settings import Precision, Settings, TableOptimizer
+from harness.trainer.settings import Precision, Settings, TableOptimizer
 from kernels.multi_hot import Implementation
 
 if TYPE_CHECKING:
-    from harness.bench.process import Side
+    from harness.tools.bench.process import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +188,9 @@ def bench(config: BenchConfig) -> int:
     """Runs the command, and returns its exit code: 1 when a cell failed for another reason than
     memory or --fail-if-slower found one, 3 when --fail-if-inconclusive did, 130 when interrupted.
     """
-    from harness.bench import sweep
-    from harness.bench.process import find_baseline
     from harness.data.sources import load_configured
+    from harness.tools.bench import sweep
+    from harness.tools.bench.process import find_baseline
 
     console = Console()
     with ExitStack() as temporary:
@@ -244,8 +244,8 @@ def bench(config: BenchConfig) -> int:
 def _measured(
     config: BenchConfig, cell: Cell, repeat: int, data: Path, baseline: Side | None
 ) -> Row | Pair:
-    from harness.bench.measure import measure, measure_pair
-    from harness.bench.process import ProcessEndedError, Side, code_state
+    from harness.tools.bench.measure import measure, measure_pair
+    from harness.tools.bench.process import ProcessEndedError, Side, code_state
 
     settings = settings_of(config, cell, data)
     if baseline is None:
@@ -284,8 +284,8 @@ def settings_of(
 
 def _report(config: BenchConfig, results: Results, folder: Path, console: Console) -> int:
     """Prints the tables, writes the plot and the event files, and returns the exit code."""
-    from harness.bench import show, sweep
-    from harness.bench.compare import compare_pairs, judge, print_comparison
+    from harness.tools.bench import show, sweep
+    from harness.tools.bench.compare import compare_pairs, judge, print_comparison
 
     code = 0
     if results.rows:

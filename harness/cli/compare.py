@@ -30,8 +30,8 @@ class CompareConfig:
 def compare(config: CompareConfig, console: Console | None = None) -> int:
     """Runs the command, and returns its exit code: 1 where --fail-if-slower finds a cell, 3 where
     --fail-if-inconclusive does, else 0."""
-    from harness.bench import compare as comparing
-    from harness.bench.results import read_results
+    from harness.tools.bench import compare as comparing
+    from harness.tools.bench.results import read_results
 
     console = console or Console()
     require_package("scipy", "to compare", "compare on a machine that has it")

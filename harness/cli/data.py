@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.checks import require_count
+from harness.base.checks import require_count
+from harness.base.errors import printable
 from harness.data.options import DataConfig
-from harness.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from harness.checks import require_count
+from harness.base.checks import require_count
+from harness.base.errors import printable
+from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.cli.data import facts_table
 from harness.data.options import BuildOptions
-from harness.errors import printable
-from harness.reading import MAX_UNPACKED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

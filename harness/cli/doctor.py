@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
 """What `harness doctor` can be asked for."""

@@ -9,10 +9,15 @@ from pathlib import Path
 import pynvml
 import tensorflow as tf
 
+from harness.base.errors import as_command
 from harness.cli.doctor import Finding
 from harness.data.imdb import cached_file
-from harness.engine.devices import Devices, set_up_devices
-from harness.environment import (
+from harness.model.precision import choose_precision
+from harness.program.devices import Devices, set_up_devices
+from harness.run.observers import host, nvml
+from harness.run.observers.nvml import VISIBLE, Card, hides_all
+from harness.run.observers.trace import INSTALL
+from harness.trainer.environment import (
     CUDA_INSTALL,
     cuda_folders,
     gpu_warnings,
@@ -20,12 +25,7 @@ from harness.environment import (
     missing_libraries,
     missing_tools,
 )
-from harness.errors import as_command
-from harness.model.precision import choose_precision
-from harness.observe import host, nvml
-from harness.observe.nvml import VISIBLE, Card, hides_all
-from harness.observe.trace import INSTALL
-from harness.settings import PRECISIONS, Settings
+from harness.trainer.settings import PRECISIONS, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums

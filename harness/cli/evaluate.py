@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.checks import require, require_count
+from harness.base.checks import require, require_count
+from harness.base.errors import InputError, printable
+from harness.base.files import json_text
+from harness.base.quiet import quiet_import
 from harness.data.options import DataConfig, SourceConfig
-from harness.errors import InputError, printable
-from harness.files import json_text
-from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.sources import Dataset
-    from harness.measures import Quality
+    from harness.task.measures import Quality
 
 OF_RUN = "run"
 """Names the data that the model was trained on."""
@@ -69,9 +69,9 @@ def evaluate(config: EvaluateConfig) -> int:
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.environment import warn_of_gpus
         from harness.model.export import names_of
-        from harness.observe.console import FIGURES
+        from harness.run.observers.console import FIGURES
+        from harness.trainer.environment import warn_of_gpus
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
     data, _ = load_rows(config, saved)

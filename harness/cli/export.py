@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from harness.quiet import quiet_import
+from harness.base.quiet import quiet_import
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import tyro
 
-from harness.checks import require, require_count
+from harness.base.checks import require, require_count
+from harness.base.errors import InputError
+from harness.base.reading import opened
 from harness.cli.train import TrainConfig
-from harness.cluster.launcher import Place, local_places, reachable, remote_places, run_job
-from harness.errors import InputError
-from harness.reading import opened
+from harness.workers.launcher import Place, local_places, reachable, remote_places, run_job
 
 _MAX_BYTES = 1_000_000
 """Of the hosts' file."""

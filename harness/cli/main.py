@@ -16,6 +16,18 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from harness.base.decoding import from_mapping
+from harness.base.errors import InputError, ToldError, printable
+from harness.base.interrupt import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    TerminatedAtOnce,
+    use_signal_stack,
+)
+from harness.base.reading import read_toml
+from harness.base.terminal import prepare_standard_streams
+from harness.base.timeline import Timeline
 from harness.cli.bench import BenchConfig, bench
 from harness.cli.compare import CompareConfig, compare
 from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
@@ -32,18 +44,6 @@ from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import TrainConfig, train
 from harness.cli.tune import TuneConfig, tune
-from harness.decoding import from_mapping
-from harness.errors import InputError, ToldError, printable
-from harness.interrupt import (
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Terminated,
-    TerminatedAtOnce,
-    use_signal_stack,
-)
-from harness.reading import read_toml
-from harness.terminal import prepare_standard_streams
-from harness.timeline import Timeline
 
 _MAX_PATH = 200
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,8 +1,8 @@
 """`python -m harness.cli.measured`: a process that `harness bench` measures.
 
 It reads the settings from standard input, builds and compiles what `harness train` would train with
-them, reports that it is ready, and trains for a turn at each request. harness/bench/process.py has
-the parent's side, and describes the messages.
+them, reports that it is ready, and trains for a turn at each request. The parent's side is
+harness/tools/bench/process.py, which describes the messages.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import sys
 import time
 from typing import Any, TextIO
 
-from harness.bench.process import PROTOCOL_VERSION
-from harness.child import OWN_CODE, end_with_parent
+from harness.base.child import OWN_CODE, end_with_parent
+from harness.base.decoding import from_mapping
+from harness.base.errors import InputError
+from harness.base.files import json_text
+from harness.base.memory import OutOfMemoryError
+from harness.base.quiet import quiet_import
 from harness.cli.train import TrainConfig, trainer_of
-from harness.decoding import from_mapping
-from harness.errors import InputError
-from harness.files import json_text
-from harness.memory import OutOfMemoryError
-from harness.observe import host
-from harness.quiet import quiet_import
-from harness.records import Observer, Window
+from harness.run.observers import host
+from harness.run.records import Observer, Window
+from harness.tools.bench.process import PROTOCOL_VERSION
 
 _EPOCHS = 2
 """Whose orders of rows are repeated."""
@@ -65,7 +65,7 @@ def _serve(channel: TextIO) -> None:
     import tensorflow as tf
 
     from harness.data.sources import load_configured
-    from harness.environment import gpu_warnings
+    from harness.trainer.environment import gpu_warnings
 
     job = json.loads(sys.stdin.readline())
     if job["protocol"] != PROTOCOL_VERSION:

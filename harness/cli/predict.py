@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.checks import require, require_count
+from harness.base.checks import require, require_count
+from harness.base.errors import InputError, printable
+from harness.base.files import json_text
+from harness.base.quiet import quiet_import
 from harness.cli.text_lines import Oddities, blocks_of_texts
 from harness.data.options import WordIds
-from harness.errors import InputError, printable
-from harness.files import json_text
-from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
-    from harness.model.judge import Judge
+    from harness.task.judge import Judge
 
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
@@ -89,9 +89,9 @@ def predict(config: PredictConfig) -> int:
     first = next(blocks, [])  # a missing file is told before TensorFlow is loaded
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.environment import warn_of_gpus
         from harness.model.export import head_of
-        from harness.model.judge import Judge
+        from harness.task.judge import Judge
+        from harness.trainer.environment import warn_of_gpus
     warn_of_gpus(notes)
     saved = load_saved_model(config.model)
     saved.require_classes()

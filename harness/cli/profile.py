@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.checks import require, require_count
+from harness.base.checks import require, require_count
+from harness.base.errors import printable
+from harness.base.interrupt import Interrupt
+from harness.base.quiet import quiet_import
 from harness.cli.train import ExperimentConfig, trainer_of
-from harness.errors import printable
-from harness.interrupt import Interrupt
-from harness.observe.console import compilation_line, starting_rows
-from harness.quiet import quiet_import
-from harness.records import Compilation, Message, Observer, RunStart
-from harness.settings import Settings
+from harness.run.observers.console import compilation_line, starting_rows
+from harness.run.records import Compilation, Message, Observer, RunStart
+from harness.trainer.settings import Settings
 
 _STEPS_PER_DISPATCH = 20
 """Maximum with `auto`: several dispatches show how steady they are."""
@@ -55,9 +55,9 @@ def profile(config: ProfileConfig) -> int:
     """
     with quiet_import():
         from harness.data.sources import load_configured
-        from harness.observe.profile_report import print_profile
-        from harness.observe.profiler import ProfilerObserver
-        from harness.run_folder import claim
+        from harness.run.observers.profile_report import print_profile
+        from harness.run.observers.profiler import ProfilerObserver
+        from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()
     last = config.warm_up + config.steps

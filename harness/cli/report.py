@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
+from harness.base.errors import InputError, printable
+from harness.base.quiet import quiet_import
 from harness.cli.evaluate import HeldOutRows, load_rows
 from harness.data.options import DataConfig
-from harness.errors import InputError, printable
-from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.data.vocabulary import Vocabulary
-    from harness.trainer import Trainer
+    from harness.trainer.trainer import Trainer
 
 _MAX_REREAD = 20_000_000
 """Ids up to which the data is loaded again, so that texts are shown in their own order."""
@@ -44,8 +44,8 @@ def report(config: ReportConfig) -> int:
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.environment import warn_of_gpus
-        from harness.report.page import check_installed
+        from harness.tools.report.page import check_installed
+        from harness.trainer.environment import warn_of_gpus
     check_installed()
     folder = Path(config.run)
     if not folder.is_dir():
@@ -78,7 +78,7 @@ def write_with_texts(
     """
     with quiet_import():
         from harness.data.sources import load_configured
-        from harness.report.page import write_report
+        from harness.tools.report.page import write_report
 
     texts = data.test
     is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.base.decoding import flattened, from_mapping
 from harness.cli.train import TrainConfig
-from harness.decoding import flattened, from_mapping
-from harness.observe.run_files import CONFIG_FILE_NAME
-from harness.resuming import asked_settings, is_begun
+from harness.run.observers.run_files import CONFIG_FILE_NAME
+from harness.trainer.resuming import asked_settings, is_begun
 
 
 def resumed_config(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:

@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from harness.checks import INT32_MAX, require_count
+from harness.base.checks import INT32_MAX, require_count
+from harness.base.decoding import decoded, from_mapping
+from harness.base.errors import InputError
 from harness.cli.train import ModelConfig
-from harness.cluster.membership import require_alone
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.decoding import decoded, from_mapping
-from harness.engine.checkpoints import load_weights
-from harness.errors import InputError
 from harness.model.network import build_model, default_network, multi_hot_layers
 from harness.model.saved import StoredBudget, load_model
-from harness.observe.run_files import (
+from harness.program.checkpoints import load_weights
+from harness.run.observers.run_files import (
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
     MODEL_FILE_NAME,
     RESOLVED,
     read_config,
 )
-from harness.trainer import Trainer
+from harness.trainer.trainer import Trainer
+from harness.workers.membership import require_alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.table import Table
 
-from harness.checks import require, require_count, require_even_shares
+from harness.base.checks import require, require_count, require_even_shares
+from harness.base.errors import DivergenceError, InputError, as_command
+from harness.base.quiet import quiet_import
 from harness.data.options import SyntheticOptions
-from harness.errors import DivergenceError, InputError, as_command
-from harness.quiet import quiet_import
-from harness.settings import PRECISIONS, Precision
+from harness.trainer.settings import PRECISIONS, Precision
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def smoke(config: SmokeConfig) -> int:
         import tensorflow as tf
 
         from harness.data.sources import load
-        from harness.engine.devices import set_up_devices
-        from harness.environment import warn_of_gpus
+        from harness.program.devices import set_up_devices
+        from harness.trainer.environment import warn_of_gpus
     console = Console()
     warn_of_gpus(console)
     if config.devices == "cpu":
@@ -152,7 +152,7 @@ def _try(
 
     from harness.model.network import default_network
     from harness.model.saved import load_model
-    from harness.trainer import Trainer
+    from harness.trainer.trainer import Trainer
 
     network = default_network(
         hidden_units=(16, 16),

@@ -15,10 +15,10 @@ from typing import NoReturn
 import tyro
 from rich.console import Console
 
-from harness.checks import require, require_count
-from harness.errors import InputError
-from harness.observe.trace import INSTALL
-from harness.quiet import quiet_import
+from harness.base.checks import require, require_count
+from harness.base.errors import InputError
+from harness.base.quiet import quiet_import
+from harness.run.observers.trace import INSTALL
 
 _REFRESH_SECONDS = 5.0
 """TensorBoard reloads as often."""

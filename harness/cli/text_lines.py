@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import InputError
-from harness.reading import opened
+from harness.base.errors import InputError
+from harness.base.reading import opened
 
 _BLOCK_BYTES = 1 << 18
 _MAX_LINE_BYTES = 100_000_000

@@ -14,24 +14,24 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from harness.checks import require, require_count
-from harness.cluster.membership import membership
+from harness.base.checks import require, require_count
+from harness.base.errors import DivergenceError
+from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from harness.base.quiet import quiet_import
+from harness.base.timeline import Timeline
 from harness.data.options import DataConfig
-from harness.errors import DivergenceError
-from harness.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
-from harness.quiet import quiet_import
-from harness.resuming import Resume, complete_note, completed_steps
-from harness.run_options import OnNan, Recorded, RunOptions, Telemetry
-from harness.settings import Settings
-from harness.timeline import Timeline
+from harness.trainer.resuming import Resume, complete_note, completed_steps
+from harness.trainer.run_options import OnNan, Recorded, RunOptions, Telemetry
+from harness.trainer.settings import Settings
+from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
 if TYPE_CHECKING:
     import keras
 
     from harness.data.sources import Dataset
-    from harness.fit import Outcome
-    from harness.trainer import Trainer
+    from harness.trainer.fit import Outcome
+    from harness.trainer.trainer import Trainer
 
 
 def _resume_of(words: list[str]) -> Resume:
@@ -257,12 +257,12 @@ def train(
 def _train(config: TrainConfig, console: Console, timeline: Timeline) -> int:
     output = config.output
     with quiet_import():
-        import harness.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
+        import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the devices'
         from harness.data.sources import load_configured
-        from harness.observe.profile_report import print_profile_of_run
+        from harness.run.observers.profile_report import print_profile_of_run
     timeline.mark("imports")
     if output.report == "on":
-        from harness.report.page import check_installed
+        from harness.tools.report.page import check_installed
 
         check_installed()
     data = load_configured(config.data)
@@ -335,10 +335,10 @@ def trainer_of(
 ) -> Trainer:
     """The trainer of the network that the settings describe; `balanced` weighs its classes."""
     with quiet_import():
-        from harness.engine.optimizer import recipe_of
         from harness.model.network import default_network
-        from harness.task import Task
-        from harness.trainer import Trainer
+        from harness.program.optimizer import recipe_of
+        from harness.task.task import Task
+        from harness.trainer.trainer import Trainer
 
     asked = config.optimizer
     steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
@@ -367,7 +367,7 @@ def _report(
 ) -> None:
     """Writes the report, unless it is off, or there already."""
     from harness.cli.report import write_with_texts
-    from harness.observe.run_files import REPORT_FILE_NAME
+    from harness.run.observers.run_files import REPORT_FILE_NAME
 
     folder = Path(outcome.start.run_dir)
     if config.output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
@@ -376,7 +376,7 @@ def _report(
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
     """Keras's callbacks that the settings ask for, if there are rows that may choose an epoch."""
-    from harness.callbacks import BestModel, EarlyStopping
+    from harness.trainer.callbacks import BestModel, EarlyStopping
 
     if config.data.validation_split == 0:
         return []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.checks import require
+from harness.base.checks import require
 from harness.cli.train import check_folder
 from harness.data.options import DataConfig
-from harness.settings import Settings
-from harness.tune.space import SearchConfig, Space
+from harness.tools.tune.space import SearchConfig, Space
+from harness.trainer.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,21 +16,21 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.checks import check_batch
-from harness.child import end_with_parent
+from harness.base.checks import check_batch
+from harness.base.child import end_with_parent
+from harness.base.decoding import changed, differences, flattened, from_mapping
+from harness.base.errors import InputError, LostWorkerError, as_command, printable
+from harness.base.files import json_text, write_json
+from harness.base.interrupt import EXIT_INTERRUPTED
+from harness.base.quiet import quiet_import
+from harness.base.reading import read_json
 from harness.cli.bench import require_package
 from harness.cli.train import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured
-from harness.decoding import changed, differences, flattened, from_mapping
-from harness.errors import InputError, LostWorkerError, as_command, printable
-from harness.files import json_text, write_json
-from harness.interrupt import EXIT_INTERRUPTED
-from harness.observe.nvml import VISIBLE
-from harness.quiet import quiet_import
-from harness.reading import read_json
-from harness.run_folder import claim
-from harness.tune.search import (
+from harness.run.observers.nvml import VISIBLE
+from harness.run.run_folder import claim
+from harness.tools.tune.search import (
     STUDY_FILE_NAME,
     TRIALS_FOLDER_NAME,
     Search,
@@ -38,7 +38,7 @@ from harness.tune.search import (
     best_epoch,
     open_study,
 )
-from harness.tune.space import parameters, settings_of
+from harness.tools.tune.space import parameters, settings_of
 from kernels.files import remove, replacing
 
 CONFIG_FILE_NAME = "config.json"
@@ -121,7 +121,7 @@ def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, A
     with quiet_import():
         import tensorflow as tf
 
-        from harness.environment import hide_too_new_gpus
+        from harness.trainer.environment import hide_too_new_gpus
     build = config.data.build
     for name in ("ngrams", "num_tokens"):
         if choices := getattr(config.space, f"{name}_choices"):

@@ -14,8 +14,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import InputError
-from harness.reading import MAX_UNPACKED_BYTES, damage, opened
+from harness.base.errors import InputError
+from harness.base.reading import MAX_UNPACKED_BYTES, damage, opened
 
 MAX_HEADER_BYTES = 16_384
 """Of an .npy file; NumPy itself refuses to parse one of more than 10,000."""

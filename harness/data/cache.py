@@ -15,9 +15,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from harness.base.errors import InputError
 from harness.data import store
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 from kernels.cache import CACHE_VARIABLE, opened
 from kernels.files import replacing
 

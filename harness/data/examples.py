@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.base.errors import InputError
 from harness.data import validation
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.checks import INT32_MAX, require
+from harness.base.checks import INT32_MAX, require
+from harness.base.errors import InputError
+from harness.base.reading import MAX_UNPACKED_BYTES, bounded_memory, opened
 from harness.data import keras_pickle
 from harness.data.archive import Archive
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
-from harness.reading import MAX_UNPACKED_BYTES, bounded_memory, opened
 from kernels.files import replacing
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.

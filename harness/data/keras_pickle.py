@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
-from harness.errors import InputError
 
 _INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
 _STUBBED = frozenset(

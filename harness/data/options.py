@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.checks import INT32_MAX, require, require_count
-from harness.reading import MAX_UNPACKED_BYTES
+from harness.base.checks import INT32_MAX, require, require_count
+from harness.base.reading import MAX_UNPACKED_BYTES
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn"]
 Weighting = Literal["binary", "count", "tf_idf"]

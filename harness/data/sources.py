@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.base.errors import InputError, in_python, printable
+from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import (
@@ -20,8 +22,6 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError, in_python, printable
-from harness.reading import MAX_UNPACKED_BYTES
 
 if TYPE_CHECKING:
     from harness.data.build.loading import Loaded

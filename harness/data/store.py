@@ -29,12 +29,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from harness.checks import require
+from harness.base.checks import require
+from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import damage, opened, read_json
 from harness.data.archive import MAX_HEADER_BYTES, array_header
 from harness.data.ragged import RaggedSets, fingerprint_of
-from harness.errors import InputError
-from harness.files import write_json
-from harness.reading import damage, opened, read_json
 from kernels.files import replacing
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}

@@ -11,9 +11,9 @@ overlap, so some rows read like the other class: no model can judge them all.
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.memory import free_bytes, require_memory
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.memory import free_bytes, require_memory
 
 START_ID = 1
 UNKNOWN_ID = 2

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness.checks import require, require_count
+from harness.base.checks import require, require_count
+from harness.base.errors import InputError
+from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
-from harness.errors import InputError
-from harness.quiet import quiet_import
 
 if TYPE_CHECKING:
     import pyarrow

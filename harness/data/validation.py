@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.checks import INT32_MAX, require
-from harness.errors import InputError
+from harness.base.checks import INT32_MAX, require
+from harness.base.errors import InputError
 
 
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness.checks import require_count
+from harness.base.checks import require_count
+from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import read_json
 from harness.data.options import MAX_HASH_BITS, Weighting, WordIds
 from harness.data.ragged import Int32Array, RaggedSets
 from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered
 from harness.data.weighting import count, l2_normalized, tf_idf
-from harness.errors import InputError
-from harness.files import write_json
-from harness.reading import read_json
 
 if TYPE_CHECKING:
     import pyarrow

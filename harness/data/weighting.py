@@ -8,8 +8,8 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -16,8 +16,8 @@ import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from harness.errors import InputError
-from harness.memory import free_bytes, require_memory
+from harness.base.errors import InputError
+from harness.base.memory import free_bytes, require_memory
 
 _SMALL = 2**16
 """Bytes of variables that are made before the next check: one takes a millisecond."""

@@ -11,8 +11,8 @@ import keras
 import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
+from harness.base.errors import InputError
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError
 from harness.model.layers import Surroundings, computing
 from harness.model.network import is_functional, multi_hot_layers
 from harness.model.saved import save_model

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import keras
 import tensorflow as tf
 
-from harness.checks import INT32_MAX
+from harness.base.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
 from kernels.multi_hot import (

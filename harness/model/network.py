@@ -13,13 +13,13 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
+from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 from harness.model.budget import Budget, within_memory
 from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense, TableDtype
-from harness.records import LayerInfo
+from harness.run.records import LayerInfo
 
 ModelFunction = Callable[[Any], Any]
 """From a model's inputs, as Keras tensors, to its outputs."""

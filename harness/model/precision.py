@@ -1,6 +1,6 @@
 """Which arithmetic a run uses: the rule behind `--precision auto`."""
 
-from harness.records import Choice
+from harness.run.records import Choice
 
 _BFLOAT16_CAPABILITY = (8, 0)
 """Tensor cores take bfloat16 from Ampere on (NVIDIA CUDA C++ Programming Guide, WMMA types)."""

@@ -13,10 +13,10 @@ import h5py
 import keras
 
 import harness.model.layers  # noqa: F401 - registers its classes with Keras
+from harness.base.errors import InputError
+from harness.base.reading import json_object
 from harness.data.archive import Archive
-from harness.errors import InputError
 from harness.model.budget import Budget, within_memory
-from harness.reading import json_object
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = 32_000_000

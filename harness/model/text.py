@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from harness.base.errors import InputError
 from harness.data.tokens import SEPARATORS
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError
 
 _SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 

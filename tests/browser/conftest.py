@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.bench.show import write_hparams
-from harness.bench.sweep import TENSORBOARD_FOLDER_NAME
+from harness.tools.bench.show import write_hparams
+from harness.tools.bench.sweep import TENSORBOARD_FOLDER_NAME
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
-from tests.harness.bench.samples import CELL, results, row
 from tests.harness.cli.runs import (
     CORPUS,
     LAYOUT,
@@ -25,6 +24,7 @@ from tests.harness.cli.runs import (
     command_line,
     environment,
 )
+from tests.harness.tools.bench.samples import CELL, results, row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.harness.observe.nvml import library as nvml
+from tests.harness.run.observers.nvml import library as nvml
 
 SOURCES = Path(__file__).resolve().parent
 ROOT = SOURCES.parents[1]
@@ -134,7 +134,7 @@ def environment(
 
     Args:
         folder: where the process may keep files.
-        script: more lines for NVML; see tests/harness/observe/nvml/library.py.
+        script: more lines for NVML; see tests/harness/run/observers/nvml/library.py.
         devices: how many.
         settings: of the device: `cc` (its compute capability, as 90), `cc_1` (that of number 1),
             `seed`, `guard` (1: pages behind every buffer that must not be touched), `memory_mb`,

@@ -60,7 +60,7 @@ def test_the_number_of_threads_does_not_grow_with_the_calls(tmp_path: Path) -> N
 _ONE_RUNS_OUT_OF_MEMORY = """
 import os, keras, tensorflow as tf
 import harness
-from harness.memory import OutOfMemoryError
+from harness.base.memory import OutOfMemoryError
 from tests.emulated_gpu import trainings
 rows = trainings.rows_of(weighted=False)
 def wide(inputs):

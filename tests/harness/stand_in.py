@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.history import Counters, Progress
-from harness.loop import train
-from harness.records import (
+from harness.run.history import Counters, Progress
+from harness.run.records import (
     Compilation,
     Epoch,
     Evaluation,
@@ -20,6 +19,7 @@ from harness.records import (
     StepSums,
     Window,
 )
+from harness.trainer.loop import train
 
 NEXT_SECONDS = 3.0
 TRAIN_SECONDS = 10.0

@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow
 from pyarrow.compute import binary_length
 
+from harness.base.reading import damage
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Part, Problems, UnreadBlock
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
-from harness.reading import damage
 from kernels.files import replacing
 
 _PARTS: tuple[Part, ...] = ("", "train", "test")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from harness.base.errors import InputError
 from harness.data import store
 from harness.data.build.blocks import BlockFiles
 from harness.data.build.numbering import numbered_vocabulary
@@ -21,7 +22,6 @@ from harness.data.options import BuildOptions
 from harness.data.readers.records import Block, Kind, Problems, Source, UnreadBlock
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
-from harness.errors import InputError
 
 _ALONE_BYTES = 8_000_000
 """A smaller source is tokenized before another process has started."""

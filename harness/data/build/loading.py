@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import InputError
 from harness.data import cache, store
 from harness.data.build.building import Progress, build
 from harness.data.build.summary import FILE_NAME, Built, notes_in
@@ -19,7 +20,6 @@ from harness.data.readers.frames import source_of
 from harness.data.readers.records import Source
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError
 from kernels.files import own_file, replacing
 
 

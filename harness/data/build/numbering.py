@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.data.build.blocks import BlockFiles, NumberedBlock
 from harness.data.build.counting import Counted, most_frequent
 from harness.data.build.rows import Rows
@@ -13,7 +14,6 @@ from harness.data.options import BuildOptions
 from harness.data.tokens import Tokenizer
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
-from harness.errors import InputError
 
 _NUM_TOKENS = 10_000
 """Unless asked otherwise: the tutorial's."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.errors import InputError
 from harness.data.build.blocks import BlockFacts
 from harness.data.ragged import rarest, stratified
 from harness.data.readers.records import Kind, Part, Problems
 from harness.data.tokens import Places
-from harness.errors import InputError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.files import write_json
-from harness.reading import read_json
+from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import read_json
 
 FILE_NAME = "build.json"
 

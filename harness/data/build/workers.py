@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from harness.base.errors import InputError, LostWorkerError
 from harness.data.build.blocks import BlockFacts, NumberedBlock, in_order, numbered_block
 from harness.data.readers.records import Block, UnreadBlock
 from harness.data.tokens import Tokenization
-from harness.errors import InputError, LostWorkerError
 
 _START = "import sys; from harness.data.build.workers import serve; serve(int(sys.argv[1]))"
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.base.errors import InputError
 from harness.data.readers.lines import decoded
 from harness.data.readers.members import Member, folder_members, tar_members, zip_members
 from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Part, Problems
 from harness.data.readers.rows import Row, RowFormat, blocks_of
-from harness.errors import InputError
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.errors import InputError
 
 # In the order in which they are taken where a table has several.
 _CONTENT_NAMES = (

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.base.errors import InputError
+from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data.options import BuildOptions
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.jsonl import JsonlSource
@@ -11,8 +13,6 @@ from harness.data.readers.parquet import ParquetSource
 from harness.data.readers.records import Source
 from harness.data.readers.svmlight import SvmlightSource, has_id_zero
 from harness.data.readers.table import CsvSource
-from harness.errors import InputError
-from harness.reading import MAX_UNPACKED_BYTES
 
 _TABLES: dict[str, Callable[[Path, BuildOptions], Source]] = {
     ".csv": CsvSource,

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
 from harness.data.readers.columns import choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
 from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
-from harness.errors import InputError
 
 _SAMPLE_ROWS = 200
 

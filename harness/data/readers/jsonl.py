@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose
 from harness.data.readers.lines import Lines
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
 from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
-from harness.errors import InputError
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a JSON object a line."

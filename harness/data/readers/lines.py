@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.base.errors import InputError
+from harness.base.reading import damage, opened
 from harness.data.readers.records import MAX_TEXT_BYTES, Problems
-from harness.errors import InputError
-from harness.reading import damage, opened
 
 UTF8_MARK = b"\xef\xbb\xbf"
 _OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
+from harness.base.errors import InputError
+from harness.base.reading import damage, opened
 from harness.data.archive import Archive
-from harness.errors import InputError
-from harness.reading import damage, opened
 
 Member = tuple[str, int, Callable[[], bytes | bytearray]]
 """Its name, with "/" between folders; its size in bytes; reads it, before the next one is asked

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from harness.base.errors import InputError
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source, UnreadBlock
-from harness.errors import InputError
 
 
 class PairSource:

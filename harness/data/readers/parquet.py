@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.base.reading import damage, opened
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose
 from harness.data.readers.records import BLOCK_BYTES, Block, Kind, Problems
 from harness.data.readers.rows import Row, RowFormat, blocks_of
-from harness.reading import damage, opened
 
 _WHAT = "a Parquet file"
 _REMEDY = "Give a Parquet file."

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 Kind = Literal["texts", "tokens", "sets"]
 """What the rows of a source are."""

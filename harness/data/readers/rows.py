@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.checks import INT32_MAX
+from harness.base.checks import INT32_MAX
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Part, Problems
 

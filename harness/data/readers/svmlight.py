@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.checks import INT32_MAX
+from harness.base.checks import INT32_MAX
+from harness.base.reading import opened
 from harness.data.ragged import RaggedSets
 from harness.data.readers.lines import Lines
 from harness.data.readers.records import BLOCK_BYTES, Block, Problems
-from harness.reading import opened
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.base.errors import InputError
+from harness.base.reading import damage, opened
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose, has_header
 from harness.data.readers.lines import UTF8_MARK, Lines
 from harness.data.readers.plain import cells_of, end_of_rows
 from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Problems, UnreadBlock
 from harness.data.readers.rows import Row, RowFormat, blocks_of
-from harness.errors import InputError
-from harness.reading import damage, opened
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a table in UTF-8 with a row a line."

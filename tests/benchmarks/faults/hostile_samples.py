@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults.hostile_formats import Format, Reader
-from harness.errors import InputError
-from harness.reading import read_json
+from harness.base.errors import InputError
+from harness.base.reading import read_json
 
 _VALID = b'{"a": [1, 2, 3], "b": {"c": "text"}}'
 

@@ -83,7 +83,7 @@ def run(library: Path, place: Path, program: str, fault: Fault) -> Done:
             "os.writev(f, [b'1', b'2']); os.fsync(f); os.fdatasync(f); os.unlink('a')",
             ["create a", "pwrite a", "truncate a", "writev a", "fsync a", "fsync a", "unlink a"],
         ),
-        # As harness/files.py writes.
+        # As harness/base/files.py writes.
         (
             "os.mkdir('p', 0o700); p = os.open('p', os.O_RDONLY); top = os.open('.', os.O_RDONLY)\n"
             "open(f'/proc/self/fd/{p}/new', 'w').close()\n"

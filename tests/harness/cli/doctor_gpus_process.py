@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.doctor_machine import gpus
-from harness.engine.devices import set_up_devices
+from harness.program.devices import set_up_devices
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from harness.cli.main import main
 from harness.data import store
 from harness.data.ragged import RaggedSets
-from harness.observe.run_files import RESOLVED, read_config
+from harness.run.observers.run_files import RESOLVED, read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench.results import (
+from harness.base.errors import InputError
+from harness.cli import main as command_line_module
+from harness.cli.bench import BenchConfig, GridConfig, settings_of
+from harness.cli.train import ModelConfig
+from harness.data.sources import load_configured
+from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Results,
     read_results,
     write_results,
 )
-from harness.bench.sweep import begin, cells
-from harness.cli import main as command_line_module
-from harness.cli.bench import BenchConfig, GridConfig, settings_of
-from harness.cli.train import ModelConfig
-from harness.data.sources import load_configured
-from harness.errors import InputError
-from tests.harness.bench.samples import CELL, pair, results, row
+from harness.tools.bench.sweep import begin, cells
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
+from tests.harness.tools.bench.samples import CELL, pair, results, row
 
 GRID = ("--batch-size", "50", "100", "--implementation", "gather", "--steps-per-dispatch", "2")
 SWEEP = (*CORPUS, *NETWORK, *GRID, "--input", "stream", "--repeats", "1", "--steps", "24")

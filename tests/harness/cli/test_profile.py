@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.observe.breakdown import Breakdown, break_down
-from harness.observe.profile_report import print_profile
-from harness.observe.profiler import STEP_MARKER, Capture
-from harness.observe.trace import ConversionError, Trace, read
+from harness.run.observers.breakdown import Breakdown, break_down
+from harness.run.observers.profile_report import print_profile
+from harness.run.observers.profiler import STEP_MARKER, Capture
+from harness.run.observers.trace import ConversionError, Trace, read
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
 from tests.harness.cli.runs import (
@@ -30,7 +30,7 @@ from tests.harness.cli.runs import (
     environment,
     run,
 )
-from tests.harness.observe.gpu_trace import write_as_of_gpu
+from tests.harness.run.observers.gpu_trace import write_as_of_gpu
 
 STEPS = 20
 OVERVIEW = """

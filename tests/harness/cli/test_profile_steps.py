@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.observe.breakdown import break_down
-from harness.observe.trace import read
+from harness.run.observers.breakdown import break_down
+from harness.run.observers.trace import read
 from tests.harness.cli.runs import SMALL, Result, call, contents, losses, summary
 
 

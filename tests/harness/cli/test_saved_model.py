@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import InputError
 from harness.cli.saved_model import load_saved_model
-from harness.errors import InputError
 
 
 def checkpoint(run: Path) -> str:

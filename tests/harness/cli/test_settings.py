@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checks import parse_share
+from harness.base.checks import parse_share
+from harness.base.errors import InputError
 from harness.cli.bench import BenchConfig, GateConfig, GridConfig
 from harness.cli.data import DataInfoConfig
 from harness.cli.evaluate import EvaluateConfig
 from harness.cli.smoke import SmokeConfig
 from harness.cli.train import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
 from harness.data.options import DataConfig, SourceConfig, SyntheticOptions
-from harness.errors import InputError
 
 
 def test_the_defaults_are_the_tutorials() -> None:

@@ -27,8 +27,8 @@ from tests.harness.cli.runs import (
     run,
     summary,
 )
-from tests.harness.observe.nvml import library
-from tests.harness.observe.nvml.library import Call, Nvml
+from tests.harness.run.observers.nvml import library
+from tests.harness.run.observers.nvml.library import Call, Nvml
 
 PATIENCE_SECONDS = 600.0
 SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from harness.base.decoding import from_mapping
 from harness.cli.train import OutputConfig, TrainConfig, train
-from harness.decoding import from_mapping
 from tests.harness.cli.runs import (
     SMALL,
     Result,
@@ -198,7 +198,7 @@ padded = {**one, "values": np.array([1, 5, 999, 7, 7, 3, 3, 3], np.int32)}
 first, second = model(one).numpy(), model(padded).numpy()
 assert first.shape == (3, 1) and (first > 0).all() and (first < 1).all(), first
 np.testing.assert_array_equal(first, second)
-assert "harness.engine" not in sys.modules and "harness.cli" not in sys.modules
+assert "harness.program" not in sys.modules and "harness.cli" not in sys.modules
 """
 
 

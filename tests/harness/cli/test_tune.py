@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.cli.tune_run import described, toml_text
-from harness.tune.search import STUDY_FILE_NAME
+from harness.tools.tune.search import STUDY_FILE_NAME
 from tests.harness.cli.runs import (
     Result,
     call,
@@ -22,7 +22,7 @@ from tests.harness.cli.runs import (
     records,
     summary,
 )
-from tests.harness.observe.tensorboard_app import TensorBoardApp
+from tests.harness.run.observers.tensorboard_app import TensorBoardApp
 
 SPACE = (
     *("--learning-rates", "0.05", "--widths", "8", "--depths", "1", "--dropouts", "0"),

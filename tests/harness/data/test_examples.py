@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
-from tests.harness.pipeline.rows import random_examples
+from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data import imdb
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 WriteNpz = Callable[..., Path]
 STANDARD = ImdbOptions(split="standard")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data.imdb import load_imdb
 from harness.data.options import ImdbOptions
-from harness.errors import InputError
 
 WriteNpz = Callable[..., Path]
 STANDARD = ImdbOptions(split="standard")

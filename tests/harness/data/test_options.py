@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions, WordIds
-from harness.errors import InputError
 
 
 @pytest.mark.parametrize(

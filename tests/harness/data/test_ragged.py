@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets, rarest
-from harness.errors import InputError
 
 Rows = list[list[int]]
 

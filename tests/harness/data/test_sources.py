@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data import store
 from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.sources import Dataset, load, load_configured
-from harness.errors import InputError
 
 WriteNpz = Callable[..., Path]
 SMALL = SyntheticOptions(synthetic_rows=50, synthetic_tokens=200)

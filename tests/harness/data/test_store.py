@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data import store
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets, mapping_of
-from harness.errors import InputError
 
 
 def some_sets(**changes: Any) -> RaggedSets:

@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
-from harness.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data.tokens import SEPARATORS, Tokenization, hashed, numbered, numbered_rows
 from harness.data.vocabulary import Vocabulary
-from harness.errors import InputError
 
 TOKENIZATIONS = [
     Tokenization(),

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data.imdb import load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
-from harness.errors import InputError
 
 WORDS = {"the": 1, "film": 2, "was": 3, "brilliant": 4, "dull": 5, "don't": 6}
 

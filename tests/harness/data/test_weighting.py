@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data import weighting
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 
 TEXTS = ["b a a c", "", "a", "c c c d a zz", "yy xx", "d d b"]
 WORDS = {"a": 3, "b": 4, "c": 5, "d": 6}

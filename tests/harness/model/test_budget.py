@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import harness
+from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
-from harness.memory import OutOfMemoryError
 from harness.model.budget import Budget, within_memory
 from harness.model.network import build_model, default_network, model_inputs
 from tests.harness.random_sets import random_sets

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.errors import InputError
 from harness.model.layers import MultiHotDense
 from harness.model.network import (
     build_model,
@@ -21,7 +21,7 @@ from harness.model.network import (
     layer_infos,
     multi_hot_layers,
 )
-from tests.harness.pipeline.rows import random_examples
+from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
 
 

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.examples import Examples
-from harness.errors import InputError
 from harness.model.network import build_model, default_network
 from harness.model.saved import load_model, save_model
 from tests.harness.random_sets import random_sets
@@ -31,7 +31,7 @@ import sys
 model = keras.models.load_model(sys.argv[1])
 found = [type(layer).__module__ for layer in model.layers]
 assert "harness.model.layers" in found and "harness.model.dropout" in found, found
-assert not {{"harness.trainer", "harness.engine"}} & set(sys.modules)
+assert not {{"harness.trainer.trainer", "harness.program"}} & set(sys.modules)
 """
 
 

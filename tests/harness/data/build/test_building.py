@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
+from harness.base.errors import InputError
 from harness.data.options import ImdbOptions
 from harness.data.tokens import Tokenization
-from harness.errors import InputError
 
 WORDS = st.lists(st.sampled_from(["good", "Bad", "film,", "it's", "été", "x"]), max_size=6)
 ROWS = st.lists(st.tuples(WORDS.map(" ".join), st.sampled_from("ab")), min_size=6, max_size=30)

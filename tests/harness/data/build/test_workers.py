@@ -9,12 +9,12 @@ import numpy as np
 import psutil
 import pytest
 
+from harness.base.errors import InputError, LostWorkerError
 from harness.data.build.blocks import NumberedBlock, numbered_block
 from harness.data.build.workers import Workers
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import Block, Problems
 from harness.data.tokens import Tokenization
-from harness.errors import InputError, LostWorkerError
 
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.frames import source_of
-from harness.errors import InputError
 
 Reader = Callable[..., Any]
 

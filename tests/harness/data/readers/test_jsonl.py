@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import MAX_TEXT_BYTES
-from harness.errors import InputError
 
 Reader = Callable[..., Any]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
-from harness.errors import InputError
 
 
 def test_two_tables(tmp_path: Path, read: Callable[..., Any]) -> None:

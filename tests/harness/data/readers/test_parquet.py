@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.base.errors import InputError
 from harness.data.readers.formats import open_source
-from harness.errors import InputError
 
 Reader = Callable[..., Any]
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import MAX_TEXT_BYTES
-from harness.errors import InputError
 
 Reader = Callable[..., Any]
 Writer = Callable[..., Path]

@@ -1,0 +1,72 @@
+"""The checks that settings share."""
+
+import math
+import re
+
+from harness.base.errors import InputError
+
+INT32_MAX = 2**31 - 1
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises InputError with the message unless `holds`."""
+    if not holds:
+        raise InputError(message)
+
+
+def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
+    """Raises InputError unless the number is within its limits; "auto" always is.
+
+    Without a limit of its own a count is an int32: the product of two, such as epochs and steps of
+    an epoch, is then an int64, as steps are counted.
+    """
+    if value == "auto":
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; give a whole number")
+    if most is None:
+        require(value >= least, f"{name} is {value}; it must be at least {least}")
+        require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")
+    else:
+        require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
+
+
+def parse_share(flag: str, text: str) -> float:
+    """`5%` or `0.05` as 0.05.
+
+    Raises:
+        InputError: when it is neither, or not in [0, 1).
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
+    share = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
+    if not 0 <= share < 1:
+        raise InputError(f"{flag} is {text!r}; give a share below 1, as in 5% or 0.05")
+    return share
+
+
+def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
+    """Checks what can only be known once the data and the devices are.
+
+    Raises:
+        InputError: when a batch does not fit the data set or does not divide over the replicas.
+    """
+    require(
+        batch_size <= rows,
+        f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "
+        f"set --batch-size to {rows} or less",
+    )
+    require_even_shares(batch_size, replicas, workers=workers)
+
+
+def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> None:
+    """Raises InputError unless every replica of every worker gets as many rows of a batch."""
+    of_workers = f" of each of {workers} workers" if workers > 1 else ""
+    replicas *= workers
+    below = batch_size // replicas * replicas
+    possible = f"{below} or {below + replicas}" if below else f"{below + replicas}"
+    require(
+        batch_size % replicas == 0,
+        f"--batch-size is {batch_size}, which does not divide over {replicas // workers} "
+        f"replicas{of_workers}; "
+        f"set --batch-size to {possible}, or --replicas to a divisor",
+    )

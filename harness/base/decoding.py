@@ -1,0 +1,154 @@
+"""Dataclasses from what TOML and JSON files hold: every value is checked, none is ignored."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from harness.base.errors import InputError
+
+_WORDS: Mapping[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: '"None"',
+}
+
+
+def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
+    """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json.
+
+    Keys are field names with `_` or `-`. As on the command line every field has a name of its own,
+    so it may stand in any group or in none. What is left out keeps its default. TOML has no null:
+    the text "None" stands for it.
+
+    Raises:
+        InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
+            value of a wrong type or out of range.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: {content!r:.100} stands where a table of settings should")
+    flat = flattened(content, where=where)
+    nested = _grouped(kind, flat)
+    for name in flat:
+        raise InputError(f"{where}: unknown setting '{name}'; `--help` lists them all")
+    return decoded(kind, nested, where=where)
+
+
+def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dict[str, Any]:
+    """The settings in nested groups, by their own names.
+
+    Raises:
+        InputError: when two have the same name.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        is_group = isinstance(value, Mapping)
+        inner = flattened(value, where=where) if is_group else {key.replace("-", "_"): value}
+        for name in flat.keys() & inner.keys():
+            raise InputError(f"{where}: '{name}' is set twice; leave one of them out")
+        flat |= inner
+    return flat
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Those of a dataclass of settings that are not at their default, by their own names."""
+    usual = flattened(dataclasses.asdict(type(settings)()))
+    now = flattened(dataclasses.asdict(settings))
+    return {name: value for name, value in now.items() if value != usual[name]}
+
+
+def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
+    """The settings that are not as they were, by their flags; "" where none is. One that is in
+    `are` alone is newer, and no difference."""
+    return "; ".join(
+        f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
+        for name, value in are.items()
+        if name in were and value != were[name]
+    )
+
+
+def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
+    """Takes the settings of the class `kind` out of `flat`, in groups as the class has them."""
+    grouped: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if not dataclasses.is_dataclass(hint):
+            grouped |= {name: flat.pop(name)} if name in flat else {}
+        elif inner := _grouped(hint, flat):
+            grouped[name] = inner
+    return grouped
+
+
+def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
+    """`value` as the type `hint`: a dataclass, a union, a tuple, a mapping, or a plain type.
+
+    Args:
+        hint: the type.
+        value: of mappings, lists and plain values.
+        where: the file that it comes from.
+        place: of the value in the file.
+
+    Raises:
+        InputError: naming the place of a value that is missing, unknown or of another type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+
+    def inner(hint: Any, value: Any, name: str) -> Any:
+        return decoded(hint, value, where=where, place=f"{place}{name}".removeprefix("."))
+
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _dataclass(hint, value, where, place, inner)
+    if origin in (UnionType, Union):
+        if value == "None" and NoneType in arguments:  # though it may be a text as well
+            return None
+        for option in arguments:
+            try:
+                return inner(option, value, "")
+            except InputError:
+                continue
+    elif origin is Literal:
+        # By type too: True == 1, but only one of them was admitted.
+        if any(value == option and type(value) is type(option) for option in arguments):
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(inner(arguments[0], one, f"[{i}]") for i, one in enumerate(value))
+    elif origin is Mapping and isinstance(value, Mapping):
+        return {key: inner(arguments[1], one, f".{key}") for key, one in value.items()}
+    elif hint is Any or type(value) is hint:
+        return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint is NoneType and value == "None":
+        return None
+    raise InputError(f"{where}: {place} is {value!r:.100}; it must be {_in_words(hint)}")
+
+
+def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inner: Any) -> Any:
+    fields, hints = dataclasses.fields(hint), get_type_hints(hint)
+    needed = {
+        field.name
+        for field in fields
+        if (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
+    }
+    within = f"{place}." if place else ""
+    for name in sorted(needed - value.keys()):
+        raise InputError(f"{where}: {within}{name} is missing; it has no default")
+    for name in sorted(value.keys() - hints.keys()):
+        raise InputError(f"{where}: {within}{name} is unknown; leave it out")
+    values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
+    try:
+        return hint(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _in_words(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        return " or ".join(map(_in_words, arguments))
+    if origin is Literal:
+        return " or ".join(f'"{option}"' for option in arguments)
+    if origin is tuple:
+        return f"a list, each item {_in_words(arguments[0])}"
+    return _WORDS.get(hint, "a table")

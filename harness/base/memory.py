@@ -1,0 +1,96 @@
+"""The memory that there is, and the message where something would need more."""
+
+import contextlib
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from harness.base.errors import InputError
+
+
+def free_bytes(root: Path = Path("/")) -> int:
+    """Bytes of host memory that this process can still take before the system ends one.
+
+    Page cache counts as free, because the system gives it back, and so does swap. A control group
+    around the process, as of a container or of Slurm, may leave less than the machine has.
+
+    Args:
+        root: of the file system, where proc and sys are.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # As in `MemAvailable:   23597852 kB`.
+    kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    available = kilobytes.get("MemAvailable", kilobytes["MemTotal"])  # WSL 1 has only the latter
+    return min([1024 * available, *_left_in_groups(root)]) + 1024 * kilobytes["SwapFree"]
+
+
+class OutOfMemoryError(InputError):
+    """What was asked for needs more memory than there is."""
+
+
+def require_memory(
+    needs: Mapping[str, int], *, free: Callable[[], int], place: str, remedy: str
+) -> int:
+    """Refuses what needs more memory than there is.
+
+    Args:
+        needs: the bytes of each part, by its name.
+        free: the bytes that there are. Asked again after a garbage collection, since models that
+            nobody holds any more refer to themselves.
+        place: what memory it is.
+        remedy: what to do about it.
+
+    Returns:
+        The bytes that are left.
+
+    Raises:
+        OutOfMemoryError: with all of this.
+    """
+    total = sum(needs.values())
+    if (left := free() - total) >= 0:
+        return left
+    gc.collect()
+    there = free()
+    if total <= there:
+        return there - total
+    parts = "; ".join(f"{shown(size)} for {name}" for name, size in needs.items() if size)
+    raise OutOfMemoryError(
+        f"{place} has {shown(there)} free, but at least {shown(total)} are needed: {parts}. "
+        f"{remedy}"
+    )
+
+
+def shown(num_bytes: int) -> str:
+    """A size for people."""
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What the limit of each control group around this process leaves."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":  # version 2
+            top, limit, used, prefix = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
+        elif "memory" in kinds.split(","):  # version 1
+            top, prefix = root / "sys/fs/cgroup/memory", "total_"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(top):
+                break
+            # A container may see its own group at the top, and the path is that on the machine.
+            with contextlib.suppress(OSError):
+                most = (folder / limit).read_text().strip()
+                taken = int((folder / used).read_text())
+                stat = (folder / "memory.stat").read_text().splitlines()
+                if most != "max":
+                    kept = {name: int(size) for name, size in map(str.split, stat)}
+                    cache = sum(kept.get(f"{prefix}{n}_file", 0) for n in ("active", "inactive"))
+                    yield int(most) - taken + cache

@@ -1,0 +1,72 @@
+"""Imports TensorFlow without its informational lines on standard error.
+
+TensorFlow's C++ libraries write a few lines at level "info" to standard error before any setting
+for their level is read; whatever is above that level still appears. Their later log is off (what
+fails comes as a Python exception all the same) unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from harness.base.errors import InputError
+
+_INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Holds back what reaches standard error inside, then lets through all but information.
+
+    Raises:
+        InputError: when the environment asks Keras for another backend.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A model that is built before the devices are set up would take all memory of every GPU.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras says
+    if backend != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND is '{backend}', but this harness trains with TensorFlow; unset it"
+        )
+    # With standard error closed by who called us, nothing can reach it.
+    held_back = contextlib.nullcontext() if sys.stderr is None else _information_held_back()
+    with held_back, _without_matplotlib():
+        yield
+
+
+@contextlib.contextmanager
+def _without_matplotlib() -> Iterator[None]:
+    """Keras imports it wherever it is installed, which takes 0.3 s, for galleries of pictures that
+    no command shows. Other programs may show them."""
+    name = "matplotlib"
+    if "harness.cli" not in sys.modules or name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # as Python lets one say: it is missing
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _information_held_back() -> Iterator[None]:
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if not _INFO.match(line):
+                    with contextlib.suppress(OSError):  # its terminal may be gone
+                        os.write(2, line)

@@ -1,0 +1,155 @@
+"""Files that somebody else may have written: checked and bounded before anything believes them.
+
+Every reader of the harness opens its files here, and raises an `InputError` with the file, the fact
+and the remedy where one is damaged, hostile, or no file at all.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import stat
+import threading
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import InputError
+
+MAX_UNPACKED_BYTES = 1_000_000_000
+"""What a compressed file may unpack to, unless the user allows more."""
+_MAX_JSON_BYTES = 32_000_000
+"""A vocabulary of a million words takes as much."""
+_MAX_OPENED = 1_000_000
+"""Tables and lists, each of which takes 24 times its text when it is parsed."""
+_BUFFER_BYTES = 1 << 16
+"""Lines of a kilobyte are read 1.6 times as fast as with Python's own 8 kB."""
+_MAX_TOML_BYTES = 1_000_000
+"""Python's parser reads about as many bytes in a second."""
+_MAX_BITS = 64
+"""Of whole numbers. Longer ones cannot become floats, and very long ones cannot be printed."""
+_MAX_DEPTH = 50
+"""Of tables and lists in one another. Deeper ones could exceed Python's limit of recursion."""
+
+
+@contextlib.contextmanager
+def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
+    """Turns any exception into an InputError about the file at `path`.
+
+    zipfile, NumPy, Keras and the parsers of text raise two dozen types on damaged bytes, and each
+    of them means that the file cannot be believed.
+
+    Args:
+        path: the file.
+        what: it should be, as in "a results file".
+        remedy: ends the message; empty where the caller has one to add.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
+    except MemoryError as error:
+        raise InputError(f"{path} takes more memory than it may. {remedy}") from error
+    except Exception as error:
+        fact = str(error) or type(error).__name__
+        raise InputError(f"{path} is damaged, or not {what}: {fact:.300}. {remedy}") from error
+
+
+_limit_lock = threading.Lock()
+"""The limit is the process's: two readers would restore each other's."""
+
+
+@contextlib.contextmanager
+def bounded_memory(path: str | Path, max_bytes: int, *, remedy: str) -> Iterator[None]:
+    """Lets this process allocate so much more while it reads the file at `path`, and no further.
+
+    No header says how much memory a pickle takes, so the operating system bounds it.
+
+    Raises:
+        InputError: when reading takes more; `remedy` ends the message.
+    """
+    with _limit_lock:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        status = Path("/proc/self/status").read_text().split()
+        used_bytes = 1024 * int(status[status.index("VmData:") + 1])
+        limits = [used_bytes + max_bytes, *(limit for limit in before if limit >= 0)]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+        try:
+            yield
+        except MemoryError as error:
+            raise InputError(
+                f"{path} takes more than {max_bytes:,} bytes of memory to read. {remedy}"
+            ) from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
+    """Opens a regular file to read.
+
+    Raises:
+        InputError: it is missing or may not be read, or it is a folder, a device or a pipe, which
+            might block or never end.
+    """
+    with damage(path, what="a file's name", remedy=remedy):
+        # Without O_NONBLOCK, opening a named pipe waits for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
+    os.close(descriptor)
+    raise InputError(f"{path} is not a regular file. {remedy}")
+
+
+def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object in the file at `path`.
+
+    Raises:
+        InputError: the file cannot be read or does not hold one; `remedy` ends the message.
+    """
+    with opened(path, remedy=remedy) as file, damage(path, what="a JSON object", remedy=remedy):
+        return json_object(file.read(_MAX_JSON_BYTES + 1))
+
+
+def json_object(content: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object in some bytes; any exception where there is none, or it is very large."""
+    return _table(content, json.loads, _MAX_JSON_BYTES)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables in a TOML file.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+    """
+    remedy = "Correct it, or name another."
+    with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
+        return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
+
+
+def _table(
+    content: bytes | bytearray, parse: Callable[[str], Any], max_bytes: int
+) -> dict[str, Any]:
+    if len(content) > max_bytes:
+        raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
+    if content.count(b"{") + content.count(b"[") > _MAX_OPENED:
+        raise ValueError(f"it holds more than {_MAX_OPENED:,} tables and lists")
+    table = parse(content.decode())
+    level: list[Any] = [table] if isinstance(table, dict) else []
+    for _ in range(_MAX_DEPTH):
+        inner = [one for outer in level for one in _inside(outer)]
+        if any(type(one) is int and one.bit_length() > _MAX_BITS for one in inner):
+            raise ValueError(f"it holds a whole number of more than {_MAX_BITS} bits")
+        level = [one for one in inner if isinstance(one, dict | list)]
+    if level:
+        raise ValueError(f"it is nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(table, dict):
+        return table
+    raise ValueError(f"it holds a {type(table).__name__}")
+
+
+def _inside(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer

@@ -1,0 +1,30 @@
+"""What feeds the compiled programs: each dispatch with the batches of all devices, by their rows.
+
+Both kinds have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which gives every dispatch
+of a plan in order:
+
+- `epochs`: passes over the rows, counted from the first.
+- `start_step`: optimizer steps to leave out, as done before.
+- `calls`: asked how many calls the next dispatch makes, up to the epoch's end; None: the whole
+  epoch. A stream's dispatches are prepared ahead, one call each, and the last batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from harness.data.examples import Examples
+from harness.feed.batch import BatchesByRows, Columns
+from harness.feed.plan import Dispatch
+from harness.feed.resident import Resident
+from harness.feed.stream import Stream
+
+Dispatches = Iterator[tuple[Dispatch, BatchesByRows]]
+Feed = Stream | Resident
+
+
+def build_feed(kind: str, examples: Examples, *, devices: Sequence[str]) -> Feed:
+    """The feed that `--input` names, `stream`, `mapped` or `resident`, for devices of these
+    names."""
+    columns = Columns.of(examples)
+    if kind == "resident":
+        return Resident(columns, devices=devices)
+    return Stream(columns, devices=devices, mapped=kind == "mapped")

@@ -1,0 +1,83 @@
+"""The whole data set on the device: a dispatch is handed row ids and reads the rows itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+
+from harness.feed.batch import Arrays, Columns, ResidentBatches
+from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from
+
+_ByRows = dict[int, tuple[ResidentBatches, ...]]
+_Prepared = tuple[EpochPlan, int, _ByRows]
+
+
+class Resident:
+    """Rows that lie on every device, where they are put once, when this is built."""
+
+    def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
+        """Args:
+        columns: of the rows.
+        devices: their names, such as `/GPU:0`, one for each of a plan's replicas.
+        """
+        self._devices = tuple(devices)
+        self._sets: list[Arrays] = []
+        for device in devices:
+            with tf.device(device):
+                self._sets.append(tf.nest.map_structure(tf.constant, columns.arrays()))
+        self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
+
+    def dispatches(
+        self,
+        plan: Plan,
+        *,
+        epochs: int = 1,
+        start_step: int = 0,
+        calls: Callable[[], int] | None = None,
+    ) -> Iterator[tuple[Dispatch, _ByRows]]:
+        """Each dispatch with all batches of its epoch, as row ids, by their rows; see `feed`.
+
+        An epoch's row ids go to the devices once an epoch, prepared while the epoch before is
+        trained; those of the first from the call on, beside whatever else a run starts with.
+        """
+        upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
+
+        def prepare_next() -> Future[_Prepared] | None:
+            following = next(upcoming, None)
+            return following and self._ahead.submit(self._prepare, plan, *following)
+
+        return self._dispatches(plan, prepare_next(), prepare_next, calls)
+
+    def _dispatches(
+        self,
+        plan: Plan,
+        ahead: Future[_Prepared] | None,
+        prepare_next: Callable[[], Future[_Prepared] | None],
+        calls: Callable[[], int] | None,
+    ) -> Iterator[tuple[Dispatch, _ByRows]]:
+        while ahead is not None:
+            planned, step, batches = ahead.result()
+            ahead = prepare_next()
+            while step < plan.steps_per_epoch:
+                num_calls = plan.steps_per_epoch if calls is None else calls()
+                end = plan.dispatch_end(step, calls=num_calls)
+                yield planned.dispatch(step, end), batches
+                step = end
+
+    def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
+        """The epoch's plan, the step to begin at, and its batches on every device."""
+        planned = EpochPlan(plan, epoch)
+        batches = {}
+        for num_rows, shares in planned.batches.items():
+            own = zip(self._devices, self._sets, shares[plan.first_share :], strict=False)
+            made = []
+            for device, sets, rows in own:
+                # A GPU copies when it has ended what it is computing, and only `tf.identity` lets
+                # other Python threads go on: it may wait for a GPU that one of them has to begin.
+                with tf.device("/CPU:0"):
+                    ids = tf.constant(rows.astype(np.uint32))
+                with tf.device(device):
+                    made.append(ResidentBatches(*sets, rows=tf.identity(ids)))
+            batches[num_rows] = tuple(made)
+        return planned, step, batches

@@ -1,0 +1,219 @@
+"""tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
+
+The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
+kernels, but for rows that stay in their files: NumPy takes those of a dispatch from there. A
+dispatch is one call, or an epoch's last two. Letters: S batches of a buffer, of which n are filled,
+b rows of a replica, C capacity.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
+
+from harness.feed.batch import Arrays, Columns, Ragged, StreamBatches
+from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
+
+_ByRows = dict[int, StreamBatches]
+_NUM_PREFETCHED = 2
+"""Dispatches prepared ahead: one to hand over at once, one in the making."""
+
+
+class Stream:
+    """Rows that are gathered on the host and copied to the devices call by call."""
+
+    def __init__(self, columns: Columns, *, devices: Sequence[str], mapped: bool = False) -> None:
+        """Args:
+        columns: of the rows; copied to the host's TensorFlow memory once.
+        devices: their names, one for each of a plan's replicas.
+        mapped: whether the rows stay where they are instead.
+        """
+        self._devices = tuple(devices)
+        self._columns = columns if mapped else None
+        # Traced once for the evaluations of a run, which are all of one plan.
+        self._dataset = functools.lru_cache(maxsize=1)(self._gathered)
+        # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
+        with tf.device("/CPU:0"):
+            sample = columns.take(np.zeros(1, np.int64)) if mapped else columns
+            self._rows: Arrays = tf.nest.map_structure(tf.constant, sample.arrays())
+
+    def dispatches(
+        self,
+        plan: Plan,
+        *,
+        epochs: int = 1,
+        start_step: int = 0,
+        calls: Callable[[], int] | None = None,
+    ) -> Iterator[tuple[Dispatch, dict[int, tuple[StreamBatches, ...]]]]:
+        """Each dispatch with its batches, by their rows; see `feed`."""
+        del calls
+        planned = _planned(plan, epochs, start_step)
+        elements = self._on_devices(self._dataset(plan, epochs, start_step))
+        for (dispatch, _), element in zip(planned, elements, strict=True):
+            yield dispatch, {rows: tuple(own[rows] for own in element) for rows in element[0]}
+
+    def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Sequence[_ByRows]]:
+        """Each dispatch's batches, for every device."""
+        if self._devices == ("/CPU:0",):  # where they are already
+            yield from dataset
+            return
+        # One element for each device in turn, copied there while the one before is trained on.
+        alternating = dataset.flat_map(_one_after_another)
+        iterator = multi_device_iterator_ops.OwnedMultiDeviceIterator(
+            alternating, devices=list(self._devices), source_device="/CPU:0"
+        )
+        try:
+            while True:
+                yield tuple(iterator.get_next())
+        except tf.errors.OutOfRangeError:
+            return
+
+    def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
+        """Elements: the batches of each device, by their rows."""
+        columns = self._columns
+        own = slice(plan.first_share, plan.first_share + len(self._devices))
+        most = {
+            rows: min(plan.steps_per_call, plan.whole_steps) if rows == plan.batch_size else 1
+            for rows in plan.capacities
+        }
+
+        def calls() -> Iterator[tuple[Any, ...]]:
+            for dispatch, every in _planned(plan, epochs, start_step):
+                taken = {rows: tuple(shares[own]) for rows, shares in every.items()}
+                capacities = {rows: np.zeros(len(plan.lengths), np.int64) for rows in taken}
+                for call in dispatch.calls:
+                    capacities[call.rows][:] = call.capacity
+                if columns is None:
+                    yield taken, capacities
+                else:
+                    taken, read = _numbered_anew(taken, columns)
+                    yield taken, capacities, read
+
+        signature: tuple[Any, ...] = (
+            {
+                rows: tuple(
+                    tf.TensorSpec([None, max(share, 1)], tf.int64)
+                    for share in shares_of(rows, plan.replicas)[own]
+                )
+                for rows in most
+            },
+            dict.fromkeys(most, tf.TensorSpec([len(self._rows.ragged)], tf.int64)),
+        )
+        gather: Callable[..., Any] = functools.partial(_gather, most, columns=self._rows)
+        if columns is not None:
+            of_any_length = tf.nest.map_structure(
+                lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), self._rows
+            )
+            signature += (of_any_length,)
+            gather = functools.partial(_gather, most)
+        # AutoGraph would write a temporary file, and has no Python control flow to convert.
+        gather = tf.autograph.experimental.do_not_convert(gather)
+        # Two workers keep one dispatch ready while the next is gathered; more would take the cores
+        # from the training step where that runs on the CPU too.
+        return (
+            tf.data.Dataset.from_generator(calls, output_signature=signature)
+            .map(gather, num_parallel_calls=2, deterministic=True)
+            .prefetch(_NUM_PREFETCHED)
+        )
+
+
+def _numbered_anew(
+    taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
+) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
+    """What `_gather` takes to read from the rows of one dispatch alone: their places among these,
+    and these.
+
+    Args:
+        taken: as of `_gather`.
+        columns: of all rows.
+    """
+    ids = tf.nest.flatten(taken)
+    found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
+    parts = np.split(places, np.cumsum([own.size for own in ids])[:-1])
+    shaped = [part.reshape(own.shape) for part, own in zip(parts, ids, strict=True)]
+    return tf.nest.pack_sequence_as(taken, shaped), columns.take(found).arrays()
+
+
+def _planned(
+    plan: Plan, epochs: int, start_step: int
+) -> Iterator[tuple[Dispatch, dict[int, list[np.ndarray]]]]:
+    """Each dispatch, and the row ids of its batches, by their rows, of each replica [n, b]."""
+    whole, last = plan.whole_steps, plan.last_rows
+    for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
+        planned = EpochPlan(plan, epoch)
+        while step < plan.steps_per_epoch:
+            end = plan.dispatch_end(step)
+            taken = {
+                rows: [own[step:end] if rows > last else own[: end > whole] for own in shares]
+                for rows, shares in planned.batches.items()
+            }
+            yield planned.dispatch(step, end, origin=step), taken
+            step = end
+
+
+@tf.autograph.experimental.do_not_convert
+def _one_after_another(*parts: _ByRows) -> tf.data.Dataset:
+    elements = [tf.data.Dataset.from_tensors(part) for part in parts]
+    return functools.reduce(tf.data.Dataset.concatenate, elements)
+
+
+def _gather(
+    most: dict[int, int],
+    taken: dict[int, tuple[tf.Tensor, ...]],
+    capacities: dict[int, tf.Tensor],
+    columns: Arrays,
+) -> tuple[_ByRows, ...]:
+    """The batches of each device, by the rows of a whole batch.
+
+    Args:
+        most: S, by the rows of a batch.
+        taken: ids of rows of each device, int64 [n, b], by the same.
+        capacities: int64 [columns], by the same.
+        columns: that the ids are of.
+    """
+
+    def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
+        capacity = dict(zip(columns.ragged, tf.unstack(capacities), strict=True))
+        of_weights = {
+            name: columns.ragged[name]._replace(values=weights)
+            for name, weights in columns.id_weights.items()
+        }
+        return StreamBatches(
+            ragged={
+                name: _gather_ragged(sets, rows, S, capacity[name])
+                for name, sets in columns.ragged.items()
+            },
+            dense={n: _filled(tf.gather(array, rows), S) for n, array in columns.dense.items()},
+            id_weights={
+                name: _gather_ragged(sets, rows, S, capacity[name]).values
+                for name, sets in of_weights.items()
+            },
+        )
+
+    return tuple(
+        {n: batches(most[n], rows, capacities[n]) for n, rows in zip(taken, own, strict=True)}
+        for own in zip(*taken.values(), strict=True)
+    )
+
+
+def _filled(array: tf.Tensor, S: int) -> tf.Tensor:
+    """[S, ...] of [n, ...], with zeros."""
+    missing = [[0, S - tf.shape(array)[0]], *[[0, 0]] * (array.shape.rank - 1)]
+    return tf.pad(array, missing)
+
+
+def _gather_ragged(sets: Ragged, rows: tf.Tensor, S: int, capacity: tf.Tensor) -> Ragged:
+    """The values [S, C] and row splits uint32 [S, b + 1] of rows [n, b]."""
+    b = rows.shape[1]
+    ragged = tf.RaggedTensor.from_row_splits(*sets, validate=False)
+    gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
+    by_step = tf.RaggedTensor.from_row_splits(
+        gathered.values, gathered.row_splits[::b], validate=False
+    )
+    values = by_step.to_tensor(shape=tf.stack([tf.constant(S, tf.int64), capacity]))
+    starts = by_step.row_splits[:-1, None]
+    ends = tf.reshape(gathered.row_splits[1:], [-1, b]) - starts
+    return Ragged(values, _filled(tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]]), S))

@@ -1,0 +1,342 @@
+"""Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
+
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, ZipInfo
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.base.files import json_text
+from harness.base.memory import free_bytes
+from harness.data.archive import Archive
+from harness.program.saving import saved_in, step_of
+from harness.program.state import ITERATION, MODEL_PREFIX, State
+from harness.program.stored import as_dtype, portable_dtype, variables_by_name
+from harness.run.background import Background
+from kernels.files import opened_folder, replacing
+
+NUM_KEPT = 2
+"""The last one, and one more, should the last turn out to be damaged."""
+_STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
+_LAST = "/last_step.npy"
+"""Of a table's slot that says up to which step each row has been updated."""
+_METRICS = "metrics/"
+_MAX_ABOUT_BYTES = 1_000_000
+_Kinds = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtypes and shapes, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What was found in a folder of checkpoints."""
+
+    step: int
+    about: Mapping[str, Any]
+    """What `save` was given."""
+    skipped: Sequence[str] = ()
+    """What is wrong with each newer checkpoint."""
+
+
+class Checkpoints:
+    """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
+
+    A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
+    that run over an epoch, `about` as JSON text, and a checksum over all of them. Training goes on
+    while it is written, from a copy of the state in host memory; where memory has no room for one,
+    training waits until all is written. TensorFlow's own take four
+    times the processor's time, which on a CPU is the device's, and its asynchronous ones fail with
+    Keras's variables.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        states: Sequence[State],
+        background: Background,
+        *,
+        keep: int = NUM_KEPT,
+        check: Callable[[], None] = lambda: None,
+        free: Callable[[], int] = free_bytes,
+    ) -> None:
+        """Args:
+        folder: where they live; made at the first save.
+        states: of each device; the first one's stands for all.
+        background: where they are written.
+        keep: how many, the best one not counted.
+        check: called before one is written; raises where that would be in vain.
+        free: the bytes of host memory that are left.
+        """
+        self._folder = folder
+        self._states = states
+        self._background = background
+        self._keep = keep
+        self._check = check
+        self._free = free
+        self._written: Future[None] | None = None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the last one is still being written, so that `save` would wait."""
+        return self._written is not None and not self._written.done()
+
+    def save(
+        self,
+        step: int,
+        about: Mapping[str, Any] | None = None,
+        *,
+        regular: bool = True,
+        best: bool = False,
+    ) -> None:
+        """Saves the state after `step` optimizer steps, which may change as soon as this returns.
+        A copy of it may take half of the memory that is left; else it is written before.
+
+        Args:
+            step: of the state.
+            about: what else to record, as JSON has it.
+            regular: whether to write ckpt-STEP.npz, and remove those beyond the number to keep.
+            best: whether to write best-STEP.npz, in place of the one before.
+
+        Raises:
+            OSError: naming the file, from `background`: it cannot be written, as on a full disk.
+                The folder then holds those before it alone.
+        """
+        # Who saves faster than the disk takes it waits here, with one copy in memory.
+        if self._written is not None:
+            self._written.result()
+        held, sums = self._states[0].held(), self._metric_sums()
+        is_copied = 2 * _num_bytes(self._states[0].kinds) <= self._free()
+        arrays: dict[str, Any] = {
+            name: part.numpy() if is_copied else part for name, part in held.items()
+        }
+        del held  # a variable whose value somebody holds is copied when it changes
+        arrays |= sums
+        arrays[_STEP] = np.asarray(step, np.int64)
+        if about is not None:
+            arrays[_ABOUT] = np.asarray(json_text(about).encode())
+        kinds = [kind for kind, wanted in (("ckpt", regular), ("best", best)) if wanted]
+        self._written = self._background.do(functools.partial(self._write, arrays, step, kinds))
+        if not is_copied:
+            wait([self._written])
+
+    def restore(self) -> Restored:
+        """Restores the newest state that is intact.
+
+        Raises:
+            InputError: when there is no checkpoint, or none is intact, or the newest intact one
+                does not fit the network.
+        """
+        # The best one may be the newest, where others are saved seldom.
+        saved = saved_in(self._folder)
+        if not saved:
+            raise InputError(
+                f"{self._folder} holds no checkpoint to resume from; train with --overwrite to "
+                "start anew"
+            )
+        own = self._states[0].kinds
+        sums = self._metric_sums()
+        skipped: list[str] = []
+        for path in reversed(saved):
+            with ExitStack() as open_:
+                try:
+                    # One of an optimizer with more slots is still read: what does not fit is told.
+                    saved_, about = _opened(path, _num_bytes(own), open_)
+                except InputError as error:
+                    skipped.append(str(error).rstrip())
+                    continue
+                kinds = {name: kind for name, kind in saved_.kinds.items() if name not in sums}
+                if misfit := _misfit(own, kinds):
+                    raise InputError(
+                        f"checkpoint {path} does not fit this network and optimizer: {misfit}; "
+                        "resume with the settings in the run folder's config.json, or train with "
+                        "--overwrite to start anew"
+                    )
+                for state in self._states:
+                    state.restore(saved_)
+                self._restore_sums({name: saved_.get(name, own) for name, own in sums.items()})
+                return Restored(step=int(saved_[_STEP]), about=about, skipped=skipped)
+        others = f", as are all {len(saved) - 1} before it" if len(saved) > 1 else ""
+        raise InputError(
+            f"{skipped[0].removesuffix('.')}{others}. Restore it, or train with --overwrite to "
+            "start anew."
+        )
+
+    def _metric_sums(self) -> dict[str, np.ndarray]:
+        """Of metrics that keep sums of their own over an epoch, over all devices."""
+        return {
+            f"{_METRICS}{place}/{index}": np.sum(
+                [state.sums[place][index].numpy() for state in self._states], axis=0
+            )
+            for place, variables in enumerate(self._states[0].sums)
+            for index in range(len(variables))
+        }
+
+    def _restore_sums(self, sums: Mapping[str, np.ndarray]) -> None:
+        """The first device takes them; they are added up over all."""
+        for number, state in enumerate(self._states):
+            for place, variables in enumerate(state.sums):
+                for index, variable in enumerate(variables):
+                    total = sums[f"{_METRICS}{place}/{index}"]
+                    variable.assign(total if number == 0 else np.zeros_like(total))
+
+    def _saved(self, kind: str = "ckpt") -> list[Path]:
+        """The checkpoints, the last one last."""
+        return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
+
+    def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
+        self._check()
+        try:
+            for kind in kinds:
+                self._replace(arrays, step, kind)
+        except FileNotFoundError:
+            self._check()  # the folder may have been moved just now
+            raise
+
+    def _replace(self, arrays: dict[str, Any], step: int, kind: str) -> None:
+        self._folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
+        path = self._folder / f"{kind}-{step}.npz"
+        with replacing(path) as beside:
+            _write_npz(beside, arrays)
+        # Later ones are from before a resume that found them damaged; they are not to count.
+        own = self._saved(kind)
+        if path not in own:
+            raise FileNotFoundError(path)
+        place = own.index(path) + 1
+        first = max(0, place - (self._keep if kind == "ckpt" else 1))
+        with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
+            for old in [*own[:first], *own[place:]]:
+                os.unlink(old.name, dir_fd=folder)
+
+
+def load_weights(path: Path, model: keras.Model) -> bool:
+    """Gives a model the weights of a checkpoint.
+
+    Returns:
+        Whether rows of a table lag behind, as those of `exact_adam` do in the middle of an epoch.
+
+    Raises:
+        InputError: when it is damaged, or lacks a variable of the model.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
+        for name, variable in variables_by_name(model).items():
+            member = f"{MODEL_PREFIX}{name}"
+            found = {name: archive.read_array(member)} if f"{member}.npy" in archive.names else {}
+            wanted = portable_dtype(variable.dtype), tuple(variable.shape)
+            kind = _kinds(found).get(name)
+            if kind != wanted:
+                raise InputError(
+                    f"checkpoint {path} does not fit the model: of {name} it holds {_shown(kind)}, "
+                    f"and {_shown(wanted)} is wanted. Name another."
+                )
+            arrays |= found
+        steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
+        lags = any(((s > 0) & (s < archive.read_array(ITERATION))).any() for s in steps)
+    for name, variable in variables_by_name(model).items():
+        variable.assign(as_dtype(arrays[name], tf.as_dtype(variable.dtype)))
+    return lags
+
+
+def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As `np.savez`, and a checksum over all: a zip file's own hold for single members."""
+    with ZipFile(path, "w") as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        checksum = np.asarray(_checksum(file.infolist()).encode())
+        with file.open(f"{_CHECKSUM}.npy", "w") as member:
+            np.lib.format.write_array(member, checksum, allow_pickle=False)
+
+
+def _checksum(members: Sequence[ZipInfo]) -> str:
+    """SHA-256 of the names, sizes and CRCs of an archive's members; a CRC is of the content."""
+    known = [(m.filename, m.file_size, m.CRC) for m in members if m.filename != f"{_CHECKSUM}.npy"]
+    return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+class _Saved(Mapping[str, np.ndarray]):
+    """The arrays of a checkpoint, the number of steps included, which are read when they are asked
+    for: a state is large."""
+
+    def __init__(self, archive: Archive) -> None:
+        names = [name.removesuffix(".npy") for name in archive.names]
+        self._archive = archive
+        self.kinds: _Kinds = {}
+        for name in names:
+            dtype, shape = archive.read_kind(name)
+            if name not in (_ABOUT, _CHECKSUM):
+                self.kinds[name] = dtype.name, shape
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.kinds:
+            raise KeyError(name)
+        return self._archive.read_array(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kinds)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+
+def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
+    """The arrays of an intact checkpoint, as long as it is open, and what it says beside.
+
+    Raises:
+        InputError: when it is damaged.
+    """
+    most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
+    archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
+    open_.enter_context(archive)
+    archive.check()
+    saved = _Saved(archive)
+    with archive.damage():
+        if f"{_CHECKSUM}.npy" not in archive.names:
+            raise ValueError("it has no checksum, as those of earlier versions")
+        if archive.read_array(_CHECKSUM).item().decode() != _checksum(archive.members):
+            raise ValueError("its checksum is not that of what it holds")
+        step = int(saved[_STEP]) if _STEP in saved else -1
+        if _STEP in saved and step_of(path) != step:
+            raise ValueError(f"it holds the state after {step} steps")
+        about = {}
+        if f"{_ABOUT}.npy" in archive.names:
+            about = json.loads(archive.read_array(_ABOUT).item().decode())
+        if not isinstance(about, dict):
+            raise ValueError(f"what it says of itself is a {type(about).__name__}")
+    return saved, about
+
+
+def _num_bytes(kinds: _Kinds) -> int:
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in kinds.values())
+
+
+def _misfit(own: _Kinds, found: _Kinds) -> str | None:
+    """The first thing in which a file differs from the state; None where there is none."""
+    expected = {**own, _STEP: ("int64", ())}
+    for name in expected | found:  # the weights first, which say most to a reader
+        if found.get(name) != expected.get(name):
+            is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
+            return f"of {name} it holds {is_}, and {should_be} is wanted"
+    for is_name, name in zip(found, expected, strict=True):
+        if is_name != name:  # the same layers, but another network
+            return f"it holds {is_name} where {name} is wanted"
+    return None
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> _Kinds:
+    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+
+
+def _shown(kind: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if kind is None else f"{kind[0]} {list(kind[1])}"

@@ -1,0 +1,85 @@
+"""Who is to blame when a step cannot be compiled: one message with the name of the layer."""
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.base.memory import OutOfMemoryError
+
+_KINDS = {
+    keras.layers.Layer: "layer",
+    keras.optimizers.Optimizer: "optimizer",
+    keras.losses.Loss: "loss",
+    keras.metrics.Metric: "metric",
+}
+_NODE = re.compile(r"\{\{(?:function_)?node ([^}]+)\}\}")
+_REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tensors of known shapes"
+
+
+@contextlib.contextmanager
+def named_culprit(layers: Collection[str]) -> Iterator[None]:
+    """What fails inside, while a step is traced and compiled, is raised as one message that names
+    the object of Keras whose code failed; what has none is raised as it is.
+
+    Args:
+        layers: the names of the model's.
+
+    Raises:
+        InputError: naming it; an OutOfMemoryError where memory was all that lacked.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except tf.errors.ResourceExhaustedError as error:
+        reason = str(error).partition(" [Op:")[0]
+        raise OutOfMemoryError(
+            f"{reason} Set a smaller --batch-size, or use fewer units"
+        ) from error
+    except (AttributeError, TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
+        culprit = _in_traceback(error) or _in_message(str(error), layers)
+        if culprit is None and "No registered" not in str(error):
+            raise
+        # Keras puts what it was calling before the reason, which it prints in bold.
+        lines = re.sub(r"\x1b\[\d*m|Exception encountered .*", "", str(error)).split("\n")
+        lines = [*filter(str.strip, lines), type(error).__name__]
+        reason = next((line for line in lines if "No registered" in line), lines[0])
+        what = f"the {culprit or 'model'} cannot be compiled"
+        raise InputError(f"{what}: {reason:.300}; {_REMEDY}") from error
+
+
+def _in_traceback(error: BaseException) -> str | None:
+    """The innermost object of Keras whose method was running, but for models."""
+    found = None
+    frame = error.__traceback__
+    while frame is not None:
+        culprit = _described(frame.tb_frame.f_locals.get("self"))
+        found = culprit or found
+        frame = frame.tb_next
+    return found
+
+
+def _described(candidate: Any) -> str | None:
+    if isinstance(candidate, keras.Model):
+        return None
+    for kind, word in _KINDS.items():
+        if isinstance(candidate, kind):
+            name = getattr(candidate, "name", None) or type(candidate).__name__
+            return f"{word} {name!r} ({type(candidate).__name__})"
+    return None
+
+
+def _in_message(message: str, layers: Collection[str]) -> str | None:
+    """XLA names the operation that it cannot compile by its scopes: the layers' names, which
+    TensorFlow numbers where one is entered again."""
+    for path in _NODE.findall(message):
+        for scope in reversed(path.split("/")):
+            for name in (scope, re.sub(r"_\d+$", "", scope)):
+                if name in layers:
+                    return f"layer {name!r}"
+    return None

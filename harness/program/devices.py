@@ -1,0 +1,263 @@
+"""The devices of a run, and how many replicas each of them trains.
+
+On GPUs each replica has a device of its own, as under tf.distribute.MirroredStrategy, whose `run`
+`harness.program.program` does without. CPU devices would share the processor and its memory, so
+that a second one only costs: on a CPU one program trains whole batches, whatever the number of
+replicas.
+"""
+
+import functools
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+import tensorflow as tf
+from tensorflow.python.client import device_lib
+from tensorflow.python.eager import context
+
+from harness.base.errors import InputError
+from harness.base.interrupt import threads_without_signals
+from harness.base.memory import free_bytes
+from harness.program.all_reduce import Kind, settled_all_reduce
+from harness.workers.cluster import ALONE, Cluster
+
+_ROWS_THAT_PAY = 8_192
+"""Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
+launches counted in README: an estimate, for no GPU was at hand."""
+_PATIENCE_SECONDS = 300
+"""For the other GPUs of TensorFlow's own all-reduce, after which XLA ends the process: one that is
+lost would leave the others waiting for ever. So it does in sums of `kernels.all_reduce`."""
+_NCCL_FLAGS = (
+    f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
+    f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",
+    f"--xla_gpu_first_collective_call_terminate_timeout_seconds={_PATIENCE_SECONDS}",
+    "--xla_gpu_nccl_terminate_on_error=true",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Where a run computes."""
+
+    names: tuple[str, ...]
+    """TensorFlow's names, such as `/GPU:0`."""
+    num_replicas: int
+    """Of this process; as many on each device."""
+    device_type: Literal["CPU", "GPU"]
+    descriptions: tuple[str, ...]
+    """For people: the name and, for a GPU, its model."""
+    compute_capability: tuple[int, int] | None = None
+    """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
+    pci_bus_ids: tuple[str, ...] = ()
+    """One for each GPU, such as `0000:17:00.0`, by which NVML knows it too, or `unknown`; none on
+    CPU."""
+    memory_bytes: int
+    """Of one device."""
+    why: str = "asked for"
+    """Why so many replicas."""
+    all_reduce: Kind = "nccl"
+    """How gradients are summed over them, where there are several."""
+    cluster: Cluster = ALONE
+    """The workers that train together, each with as many devices."""
+
+    @property
+    def num_shares(self) -> int:
+        """Shares of a batch: one for each device of each worker."""
+        return len(self.names) * self.cluster.num_workers
+
+    @property
+    def first_share(self) -> int:
+        """Which share the first device of this process trains."""
+        return len(self.names) * self.cluster.index
+
+    def free_bytes(self) -> int:
+        """What is left of the memory of a device, the last one."""
+        if self.device_type == "CPU":
+            return free_bytes()
+        name = self.names[-1].removeprefix("/")
+        return self.memory_bytes - int(tf.config.experimental.get_memory_info(name)["current"])
+
+
+def set_up_devices(
+    replicas: Literal["auto"] | int,
+    *,
+    batch_size: int | None = None,
+    before: int | None = None,
+    all_reduce: Literal["auto"] | Kind = "auto",
+    cluster: Cluster = ALONE,
+) -> Devices:
+    """Chooses the devices, and lets GPU memory grow on demand.
+
+    Call it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
+
+    Args:
+        replicas: a number takes the first so many GPUs; on a CPU only the reason says that it was
+            asked for. `auto` is what `choose_replicas` says.
+        batch_size: rows of a global batch; None where nothing is trained.
+        before: replicas of the run that is resumed; `auto` takes as many, where there are as many
+            GPUs.
+        all_reduce: see `harness.program.all_reduce`.
+        cluster: whose runtime is started as well.
+
+    Raises:
+        InputError: when more replicas are asked for than the machine has GPUs, or than this
+            process was started with; or an all-reduce that does not apply.
+    """
+    gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
+    earlier, here = cluster.member.on_this_host
+    why = "asked for"
+    if replicas == "auto":
+        rows = None if batch_size is None else batch_size // cluster.num_workers
+        # Of what all workers of the host see; or all, where each sees GPUs of its own.
+        replicas, why = choose_replicas(len(gpus) // here or len(gpus), rows)
+        if before is not None and (not gpus or before <= len(gpus)):
+            replicas, why = before, "as in the run resumed"
+    kind = settled_all_reduce(
+        all_reduce,
+        device_type="GPU" if gpus else "CPU",
+        num_devices=replicas if gpus else 1,
+        num_workers=cluster.num_workers,
+    )
+    if gpus:
+        if len(gpus) >= here * replicas:  # else each worker has to see GPUs of its own
+            gpus = gpus[earlier * replicas :]
+        devices = replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
+        _require_own_gpus(devices)
+        return devices
+    cluster.start(num_gpus=0)
+    start_threads("/CPU:0")
+    if replicas > 1:
+        why += "; on a CPU one program trains whole batches, as with 1"
+    return Devices(
+        names=("/CPU:0",),
+        num_replicas=replicas,
+        device_type="CPU",
+        descriptions=("/CPU:0",),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        why=why,
+        all_reduce=kind,
+        cluster=cluster,
+    )
+
+
+@functools.cache
+def start_threads(device: str) -> None:
+    """Runs a first program on `device`, with which TensorFlow starts its pools of threads, so that
+    they handle no signals."""
+    with threads_without_signals(), tf.device(device):
+        tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
+
+
+def be_deterministic() -> None:
+    """Makes later runs of this process's programs on a GPU repeat the first to the last bit, where
+    they would add up numbers in any order; call it before anything is compiled."""
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    _set_xla_flag("--xla_gpu_deterministic_ops=true")
+    # Without it a scatter, as `gather` has two of, becomes a loop of an iteration for each id.
+    _set_xla_flag("--xla_gpu_enable_scatter_determinism_expander=true")
+
+
+def _set_xla_flag(flag: str) -> None:
+    """XLA reads its flags when it first compiles; the last of a name counts, here the user's."""
+    known = os.environ.get("XLA_FLAGS", "")
+    if flag not in known:
+        os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()
+
+
+def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
+    """How many replicas `auto` takes, and why.
+
+    One GPU, unless each of several would have enough rows to be worth the all-reduce; then the most
+    that divide the batch evenly.
+
+    Args:
+        num_gpus: that TensorFlow shows.
+        batch_size: rows of a global batch; None where nothing is trained.
+    """
+    if num_gpus < 2:
+        return 1, "the only GPU" if num_gpus else "no GPU"
+    if batch_size is None:
+        return 1, "nothing is trained"
+    most = min(num_gpus, batch_size // _ROWS_THAT_PAY)
+    taken = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
+    return taken, (
+        f"as many of {num_gpus} GPUs as divide a batch of {batch_size:,} rows into shares of "
+        f"{_ROWS_THAT_PAY:,} or more"
+    )
+
+
+def _on_gpus(
+    gpus: list[tf.config.PhysicalDevice], replicas: int, why: str, cluster: Cluster
+) -> Devices:
+    if replicas > len(gpus):
+        raise InputError(
+            f"--replicas is {replicas} but TensorFlow shows {len(gpus)} GPUs to this process; set "
+            f"--replicas to {len(gpus)} or less, or hide them with CUDA_VISIBLE_DEVICES= to use CPU"
+        )
+    used = gpus[:replicas]
+    try:
+        # In this order: TensorFlow takes nearly all memory of every visible GPU at the first look
+        # at a device that comes before.
+        tf.config.set_visible_devices(used, "GPU")
+        for gpu in used:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:  # TensorFlow runs already: with as many GPUs, as it turns out?
+        if len(tf.config.list_logical_devices("GPU")) < replicas:
+            raise InputError(
+                f"--replicas is {replicas} but this process uses "
+                f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
+                "afterwards; start another process"
+            ) from error
+    for flag in _NCCL_FLAGS:
+        _set_xla_flag(flag)
+    cluster.start(num_gpus=replicas)
+    start_threads("/GPU:0")  # and makes the GPUs, with what was set
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
+    capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
+    names = tuple(f"/GPU:{index}" for index in range(replicas))
+    # Without this configuration it would make a device of every GPU of the machine.
+    listed = device_lib.list_local_devices(context.context().config)
+    local = [device for device in listed if device.device_type == "GPU"][:replicas]
+    return Devices(
+        names=names,
+        num_replicas=replicas,
+        device_type="GPU",
+        descriptions=tuple(
+            f"{name} {d.get('device_name', 'of unknown model')}"
+            for name, d in zip(names, details, strict=True)
+        ),
+        compute_capability=min(capabilities) if len(capabilities) == replicas else None,
+        pci_bus_ids=tuple(map(_pci_bus_id, local)),
+        memory_bytes=min(device.memory_limit for device in local),
+        why=why,
+        cluster=cluster,
+    )
+
+
+def _require_own_gpus(devices: Devices) -> None:
+    """Raises InputError where two workers compute on one GPU."""
+    cluster = devices.cluster
+    if cluster.is_alone:
+        return
+    host = cluster.member.hosts[cluster.index].rpartition(":")[0]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    # Slices of a GPU have its bus id in common.
+    own = [visible] if "MIG-" in visible else devices.pci_bus_ids
+    every = cluster.texts(json.dumps([f"{gpu} of {host}" for gpu in own]))
+    shared = [gpu for gpu, n in Counter(chain(*map(json.loads, every))).items() if n > 1]
+    if shared:
+        raise InputError(
+            f"several workers would train on the GPU {shared[0]}; start no more workers on a host "
+            "than it has GPUs for, or let each see GPUs of its own by CUDA_VISIBLE_DEVICES"
+        )
+
+
+def _pci_bus_id(device: Any) -> str:
+    """From TensorFlow's own description, `device: 0, name: ..., pci bus id: ..., ...`."""
+    match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
+    return "unknown" if match is None else match[1]

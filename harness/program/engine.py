@@ -1,0 +1,361 @@
+"""The engine: what the loop drives. One dispatch in, one small vector out."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.data.examples import Examples
+from harness.feed.batch import BatchesByRows
+from harness.feed.feed import Dispatches, Feed
+from harness.feed.plan import Call, Dispatch, Plan, shares_of
+from harness.program.culprit import named_culprit
+from harness.program.devices import Devices
+from harness.program.inspection import Inspector
+from harness.program.normalization import needs_all_rows
+from harness.program.padding import require_masked
+from harness.program.program import Loop, Program, compile_all
+from harness.program.state import State
+from harness.program.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.program.stored import checksum_of
+from harness.program.tables import TablePlan
+from harness.run.records import Compilation, Evaluation, StepSums
+from harness.task.measures import Measures
+from harness.task.task import SettledTask
+from kernels.multi_hot import Implementation
+
+Watch = Callable[[int, Mapping[str, Any] | None], bool]
+"""Called before a batch with its number and None, and after it with what is known then; returns
+whether it is to be the last."""
+
+
+class Engine:
+    """Trains and evaluates one model on the given devices."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        task: SettledTask,
+        devices: Devices,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        implementation: Implementation,
+        unique: frozenset[str] = frozenset(),
+        tables: Mapping[str, TablePlan] = MappingProxyType({}),
+    ) -> None:
+        """Args:
+        model: gives logits or probabilities, [b, `task.num_outputs`].
+        task: what is asked of it.
+        devices: where it is trained.
+        optimizer: updates its weights.
+        implementation: of the multi-hot products whose layers name none.
+        unique: names of the ragged inputs that hold no id twice in a row.
+        tables: those that are updated by rows, by the paths of their layers' kernels.
+        """
+        in_part = needs_all_rows(model) and not devices.cluster.is_alone
+        # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
+        scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
+        self.states = tuple(
+            State(
+                model,
+                optimizer,
+                device=device,
+                place=place,
+                share=devices.first_share + place,
+                scaled=scaled,
+                metrics=task.stateful,
+                tables=tables,
+                # Whose operations only XLA has.
+                for_gpu=devices.device_type == "GPU" and not in_part,
+            )
+            for place, device in enumerate(devices.names)
+        )
+        self.compiles_in_part = in_part
+        """Whether XLA compiles only a part of a training step."""
+        # Two at once would compete for a GPU's memory and disturb what XLA measures there; several
+        # devices or workers have to begin their all-reduces in one order.
+        is_one = len(devices.names) == 1 and devices.cluster.is_alone
+        self._compiles_beside = is_one and devices.device_type == "CPU"
+        self._steps_per_epoch: int | None = None
+        self._model = model
+        self._task = task
+        self._cluster = devices.cluster
+        self.alone_step_seconds: float | None = None
+        """Of a step without its all-reduce; None before training, and for one worker."""
+        call = Caller(
+            model,
+            implementation=implementation,
+            unique=unique,
+            num_devices=devices.num_shares,
+            num_workers=devices.cluster.num_workers,
+        )
+        program = functools.partial(
+            Program,
+            states=self.states,
+            implementation=implementation,
+            cluster=devices.cluster,
+            all_reduce=devices.all_reduce,
+        )
+        row_sums = 1 + task.with_accuracy
+        self._step = TrainingStep(call, task)
+        self._training = program("training step", self._step, row_sums=row_sums)
+        self._evaluation = program(
+            "evaluation",
+            evaluation_step(call, task),
+            row_sums=row_sums,
+            row_outputs=task.num_outputs,
+        )
+        self._prediction = program(
+            "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
+        )
+        self._call = call
+        self.inspect = Inspector(call, task, self.states[0], program).run
+
+    def require_masked(self, examples: Examples) -> None:
+        """Raises InputError where a layer counts what lies behind a batch's ids."""
+        with named_culprit(self.states[0].layer_names):
+            require_masked(self._call, self.states[0], examples, self._task)
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's, now; as the shortest number that is this float32: 0.001, not
+        0.0010000000474974513."""
+        return float(str(np.float32(self.states[0].optimizer.learning_rate)))
+
+    def take_unused(self) -> tuple[str, ...]:
+        """Names of weights that the loss does not depend on, once; known when a step is traced."""
+        unused, self._step.unused = self._step.unused, ()
+        return unused
+
+    def prepare(
+        self,
+        plan: Plan,
+        dispatch: Dispatch,
+        batches: BatchesByRows,
+        *,
+        start_step: int,
+        evaluation: tuple[Feed, Plan] | None = None,
+    ) -> list[Compilation]:
+        """Compiles every training program of a plan from a step on, and the evaluation of other
+        rows, if that was not yet done: a model that cannot be evaluated fails before the first
+        epoch. At the beginning of an epoch, metrics that keep sums of their own begin anew."""
+        self._steps_per_epoch = plan.steps_per_epoch
+        if dispatch.step % plan.steps_per_epoch == 0:
+            self._reset_metrics()
+        start = time.perf_counter()
+        loops = [
+            Loop(self._training, batches, call) for call in plan.programs(start_step=start_step)
+        ]
+        if evaluation is not None:
+            feed, own_plan = evaluation
+            passes: Dispatches = feed.dispatches(own_plan)
+            _, own = next(passes)
+            loops[:0] = [Loop(self._evaluation, own, call) for call in own_plan.programs()]
+        began = time.perf_counter()
+        compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
+        ended = time.perf_counter()
+        if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
+            self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
+        if compilations:  # what was done for them belongs to no window
+            others = began - start + time.perf_counter() - ended
+            seconds = compilations[-1].seconds + others
+            compilations[-1] = replace(compilations[-1], seconds=seconds)
+        return compilations
+
+    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
+        """Runs a dispatch and waits for it: the one host sync of a window."""
+        calls = [self._training(call, batches) for call in dispatch.calls]
+        for state in self.states:
+            state.tables.was_trained()
+            # At the end of every epoch, whether or not someone looks: so all runs round alike.
+            if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
+                state.tables.settle()
+        by_device = []
+        for own in zip(*calls, strict=True):
+            with tf.device(own[0].device):
+                by_device.append(tf.add_n(own))
+        (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
+        scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
+        skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
+        for scale in scales if skipped else ():
+            scale.skipped_steps.assign(0)
+        return StepSums(
+            loss=float(sums[0]),
+            metrics=self._metrics(sums, dispatch.examples),
+            skipped_steps=skipped,
+            loss_scale=float(scales[0].scale.numpy()) if scales else None,
+        )
+
+    def evaluate(
+        self,
+        feed: Feed,
+        plan: Plan,
+        *,
+        step: int,
+        epoch: int,
+        measures: Measures | None = None,
+        watch: Watch | None = None,
+        with_checksum: bool = False,
+    ) -> tuple[Evaluation, list[Compilation]]:
+        """Evaluates once; changes nothing but the sums that metrics keep.
+
+        Args:
+            feed, plan: one pass over the rows.
+            step, epoch: how far training has come, for the record.
+            measures: of these rows; begins anew and gets their probabilities.
+            watch: called around each batch, with the loss and metrics so far; for calls of one
+                step.
+            with_checksum: whether to note by which weights.
+
+        Returns:
+            The evaluation, whose time excludes compilation, and what was compiled for it, unless
+            `prepare` had done so.
+        """
+        compilations = []
+        start = time.perf_counter()
+        pending: list[Any] = []
+        fetched: tuple[Call, Sequence[tf.Tensor]] | None = None
+        examples = 0
+        self._reset_metrics()
+        self._settle()
+        if measures is not None:
+            measures.reset()
+
+        def measure() -> None:
+            """Adds the last call's probabilities."""
+            if measures is not None and fetched is not None:
+                together = self._gathered(*fetched)
+                measures.add(together.reshape(-1, together.shape[-1]))
+
+        def so_far() -> dict[str, float]:
+            pending[:] = [np.sum([np.asarray(sums) for sums in pending], axis=0)]
+            (sums,) = self._cluster.total(pending[0])
+            return {"loss": float(sums[0]) / examples, **self._metrics(sums, examples)}
+
+        calls = ((call, b) for dispatch, b in feed.dispatches(plan) for call in dispatch.calls)
+        for number, (call, batches) in enumerate(calls):
+            if watch is not None:
+                watch(number, None)
+            loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
+            compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
+            sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
+            pending += sums_of_call
+            measure()  # of the call before, while the device works on this one
+            fetched = call, outputs
+            examples += call.num_steps * call.rows
+            if watch is not None and watch(number, so_far()):
+                break
+        measure()
+        metrics = so_far()
+        seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
+        evaluation = Evaluation(
+            step=step,
+            epoch=epoch,
+            examples=examples,
+            seconds=seconds,
+            loss=metrics.pop("loss"),
+            metrics=metrics,
+            checksum=self.checksum() if with_checksum else None,
+        )
+        return evaluation, compilations
+
+    def checksum(self) -> int:
+        """Of the model's values."""
+        self.states[0].write_to_model()
+        return checksum_of(self._model)
+
+    def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
+        """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`
+        is called around each batch, with its outputs, for calls of one step."""
+        parts: list[np.ndarray] = []
+        self._settle()
+        for dispatch, batches in feed.dispatches(plan):
+            for call in dispatch.calls:
+                if watch is not None:
+                    watch(len(parts), None)
+                self._prediction.compile(batches, call, at_step=0)
+                _, outputs = zip(*self._prediction(call, batches), strict=True)
+                parts += list(self._gathered(call, outputs))
+                if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
+                    return np.concatenate(parts)
+        return np.concatenate(parts)
+
+    def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
+        """The rows of all devices of all workers, [steps, rows, outputs].
+
+        Args:
+            call: that gave them.
+            outputs: of each device of this worker, [steps, its rows, outputs].
+        """
+        shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
+        # Between workers arrays of one shape travel: that of the first share, the largest.
+        parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
+        every = np.concatenate(self._cluster.gather(np.stack(parts)))
+        return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
+
+    def take_from_chief(self) -> None:
+        """Gives every worker the chief's state.
+
+        Raises:
+            InputError: when one has another model or optimizer.
+        """
+        if not self._cluster.is_alone:
+            arrays = self._cluster.arrays_of_chief(self.states[0].save())
+            for state in self.states:
+                state.restore(arrays)
+
+    def finish(self) -> None:
+        """Gives the model the trained weights; an optimizer that averages them, the averages."""
+        self._settle()
+        for state in self.states:
+            state.finalize()
+        self.states[0].write_to_model()
+
+    def read_model(self) -> None:
+        """Takes up the values that someone gave the model."""
+        for state in self.states:
+            state.read_from_model(self.states[0])
+
+    def _settle(self) -> None:
+        """Rows of tables make up for what they missed, before anyone looks at them."""
+        for state in self.states:
+            state.tables.settle()
+
+    def _reset_metrics(self) -> None:
+        """Those that keep sums of their own begin anew."""
+        for state in self.states:
+            for metric, variables in zip(self._task.stateful, state.sums, strict=True):
+                for variable, begin in zip(variables, metric.variables, strict=True):
+                    variable.assign(begin.value)
+
+    def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
+        """Every metric by name.
+
+        Args:
+            row_sums: of the rows at hand, over all devices; see `step.row_sums`.
+            examples: how many rows these are.
+        """
+        found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
+        for place, metric in enumerate(self._task.stateful):
+            devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
+            sums = self._cluster.total(
+                *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
+            )
+            if not self._cluster.is_alone:  # the chief's checkpoint is to have the sums of all
+                for state in self.states:
+                    first = self._cluster.is_chief and state is self.states[0]
+                    for variable, total in zip(state.sums[place], sums, strict=True):
+                        own = total if first else np.zeros_like(total)
+                        variable.assign(tf.constant(own, variable.dtype))
+            held = zip(sums, metric.variables, strict=True)
+            with tf.device("/CPU:0"):  # of a few numbers
+                found[metric.name] = float(
+                    metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
+                )
+        return {name: found[name] for name in self._task.metric_names}

@@ -1,0 +1,204 @@
+"""A step of several workers, cut at its all-reduce.
+
+Between processes XLA has no collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to
+tell other processes NCCL's id. So what comes before a step's all-reduce and what comes after it are
+compiled programs of their own, and TensorFlow's collective runs between them, in a loop that is a
+graph.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from harness.feed.batch import AnyBatches, Share
+from harness.feed.plan import Call
+from harness.program.all_reduce import AllReduce as Sums
+from harness.program.normalization import AllReduce
+from harness.program.state import State
+
+Step = Callable[[State, Share, AllReduce], Any]
+"""What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
+
+
+class StepInTwo(abc.ABC):
+    """A step that sums over all devices once, so that it can be cut there."""
+
+    @property
+    @abc.abstractmethod
+    def sums_early(self) -> bool:
+        """Whether `begin` needs sums over all devices too, as BatchNormalization does."""
+
+    @abc.abstractmethod
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
+        """What is summed over all devices, a list of tensors; and what goes on to `finish`."""
+
+    @abc.abstractmethod
+    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
+        """What the step returns."""
+
+    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
+        to_sum, carried = self.begin(state, share, all_reduce)
+        return self.finish(state, all_reduce(to_sum), carried)
+
+
+class LoopsInTwo:
+    """Loops of such a step, for each kind of call."""
+
+    def __init__(
+        self,
+        step: StepInTwo,
+        states: Sequence[State],
+        sums: Sums,
+        *,
+        implementation: str,
+        row_sums: int | None,
+    ) -> None:
+        """Args:
+        step: what is done with a batch.
+        states: of each device of this worker.
+        sums: over the devices of all workers.
+        implementation, row_sums: of `Program`.
+        """
+        self._step = step
+        self._states = states
+        self._sums = sums
+        self._implementation = implementation
+        self._row_sums = row_sums
+        self._tokens: list[tf.Variable] = []
+        self._parts: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+    def loop(
+        self, call: Call, *, exchanging: bool = True
+    ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
+        """What runs steps on all devices of this worker, from the batches of each and the first
+        step (int64) to the row sums of each.
+
+        It is one loop: TensorFlow tells sums apart by the loop, too, in which they are, so that
+        devices with a loop each would wait for one another for ever.
+
+        Args:
+            call: has the constants of the loop.
+            exchanging: whether all-reduces are done, or left out.
+        """
+        num_steps = call.num_steps
+        compiled = [
+            self._compiled(device, call, exchanging=exchanging)
+            for device in range(len(self._states))
+        ]
+
+        def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
+            def on_device(device: int, state: State) -> Any:
+                begin, finish = compiled[device]
+                with tf.device(state.device):
+                    to_sum, carried = begin(batches[device], number)
+                    # Joined out here: XLA would fuse what computes the tensors into the copy,
+                    # element by element, which takes a hundred times as long as the step
+                    # (measured on a CPU).
+                    joined = _joined(to_sum)
+                    if exchanging:
+                        keys = self._sums.keys((call.capacity, call.rows))
+                        joined = self._sums(device, keys, joined, token=self._token(device))
+                    return finish(joined, carried)
+
+            return [on_device(*own) for own in enumerate(self._states)]
+
+        def loop(batches: Sequence[AnyBatches], first: tf.Tensor) -> list[Any]:
+            if self._row_sums is None:
+                assert num_steps == 1, num_steps
+                return once(batches, first)
+            sums = []
+            for state, own in zip(self._states, batches, strict=True):
+                with tf.device(state.device):
+                    sums.append(tf.zeros([self._row_sums, own.num_rows]))
+
+            def body(done: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                found = once(batches, first + tf.cast(done, tf.int64))
+                return done + 1, [a + b for a, b in zip(sums, found, strict=True)]
+
+            # The steps are counted in int32, which TensorFlow compares on the host: int64 would be
+            # compared on a GPU, and each step would wait for the answer.
+            _, sums = tf.while_loop(
+                lambda done, _: done < num_steps,
+                body,
+                (tf.constant(0), sums),
+                parallel_iterations=1,
+            )
+            return [tf.reduce_sum(tf.cast(own, tf.float64), axis=1) for own in sums]
+
+        return loop
+
+    def _token(self, device: int) -> tf.Variable:
+        """A device's, for the order of its sums."""
+        if not self._tokens:
+            with tf.init_scope():
+                for state in self._states:
+                    with tf.device(state.device):
+                        self._tokens.append(tf.Variable(0.0, trainable=False))
+        return self._tokens[device]
+
+    def _compiled(
+        self, device: int, call: Call, *, exchanging: bool
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What comes before the all-reduce on a device, and what comes after it. The first is no
+        compiled program where it needs sums as well."""
+        key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
+        if key in self._parts:
+            return self._parts[key]
+        state = self._states[device]
+        shapes: list[tuple[tf.DType, tf.TensorShape]] = []
+
+        @tf.function(jit_compile=not self._step.sums_early, autograph=False)
+        def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+            with tf.name_scope("input"):
+                read = batches.reader(
+                    number, 1, capacity=call.capacity, implementation=self._implementation
+                )
+                share = read(tf.constant(0)).within(call.rows, self._sums.size, state.share)
+            early = self._early(device, call) if exchanging else list
+            to_sum, carried = self._step.begin(state, share, early)
+            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
+            return list(to_sum), carried
+
+        @tf.function(jit_compile=True, autograph=False)
+        def finish(joined: list[tf.Tensor], carried: Any) -> Any:
+            return self._step.finish(state, _parted(joined, shapes), carried)
+
+        self._parts[key] = begin, finish
+        return begin, finish
+
+    def _early(self, device: int, call: Call) -> AllReduce:
+        """Sums one after the other: all workers have to begin them in one order."""
+        keys = self._sums.keys((call.capacity, call.rows, "early"))
+        before: list[tf.Tensor] = []
+
+        def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            with tf.control_dependencies(before):
+                joined = _joined([tf.identity(tensor) for tensor in tensors])
+            summed = self._sums(device, keys, joined, token=self._token(device))
+            before[:] = summed
+            return _parted(summed, [(tensor.dtype, tensor.shape) for tensor in tensors])
+
+        return in_order
+
+
+def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """One vector for each type: between processes every all-reduce costs a round trip."""
+    types = sorted({tensor.dtype for tensor in tensors}, key=str)
+    return [
+        tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
+        for kind in types
+    ]
+
+
+def _parted(
+    joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
+) -> list[tf.Tensor]:
+    """The inverse."""
+    types = sorted({dtype for dtype, _ in shapes}, key=str)
+    parts = {
+        kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))
+        for kind, vector in zip(types, joined, strict=True)
+    }
+    return [tf.reshape(next(parts[kind]), shape) for kind, shape in shapes]

@@ -1,0 +1,221 @@
+"""A look at the gradients of one batch: whether they are finite, whether 16 bits lose any, and how
+they and the weights spread. It changes nothing: not the weights, not the dropout seeds.
+
+Underflow is counted against float32: the same batch, weights and dropout masks once more, in a
+network whose layers compute in float32. Of the gradient elements that are not zero there, the share
+that is zero in the run's own precision, with its loss scale, is the share that underflowed (the
+"values that become zero" of Micikevicius et al., "Mixed Precision Training", 2018, section 3.2,
+figure 3, who count activation gradients; these are the weights'). So the rows of a table whose ids
+are not in the batch, and units that no row reaches, count neither way. A unit that rounding moves
+across zero, where a ReLU cuts it off, is counted: its gradient is lost as well.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.feed.batch import BatchesByRows, Share
+from harness.feed.plan import Dispatch
+from harness.model.layers import MultiHotDense
+from harness.model.network import computes_in_16_bits, float32_twin, is_functional
+from harness.program.exchange import Exchange
+from harness.program.in_two import Step, StepInTwo
+from harness.program.normalization import AllReduce
+from harness.program.program import Program
+from harness.program.state import State
+from harness.program.step import Caller, gradients_of
+from harness.program.tables import ProductGradient, RowGradient
+from harness.run.records import Compilation, Distribution, Inspection
+from harness.task.task import SettledTask
+
+NUM_BINS = 30
+"""Of a histogram: TensorBoard's own number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """At the end of which epochs there is a look: every so many; 0 is never."""
+
+    histograms_every: int = 0
+    precision_every: int = 0
+
+
+NO_LOOKS = Looks()
+
+
+class LookAtGradients(StepInTwo):
+    """A step that changes nothing; returns the gradients that an update would get, for
+    `State.weights`, of tables that are updated by rows those of the touched rows; and `_counts`."""
+
+    def __init__(self, call: Caller, task: SettledTask, *, reference: keras.Model | None) -> None:
+        """Args:
+        call, task: what is trained.
+        reference: computes the same in float32; None where nothing is to be compared.
+        """
+        self._call = call
+        self._task = task
+        self._reference = reference
+        self._exchanges = [Exchange(call.num_devices) for _ in range(1 if reference is None else 2)]
+
+    @property
+    def sums_early(self) -> bool:
+        """Of the model's layers."""
+        return self._call.sums_early
+
+    def begin(
+        self, state: State, share: Share, all_reduce: AllReduce
+    ) -> tuple[list[tf.Tensor], None]:
+        """The gradients, and those in float32 if they are to be compared."""
+
+        scale = state.loss_scale.scale if state.loss_scale is not None else None
+        call = functools.partial(gradients_of, self._call, self._task, state, share, all_reduce)
+        own = call(scale=scale)
+        found = [own if scale is None else own.without(scale)]
+        if self._reference is not None:
+            found.append(call(model=self._reference))
+        if self._call.num_devices == 1:
+            return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
+        to_sum = []
+        for exchange, own in zip(self._exchanges, found, strict=True):
+            tables: list[RowGradient | ProductGradient] = [*own.rows, *own.products]
+            to_sum += exchange.packed(tables, own.gradients, share, state.share)
+        return to_sum, None
+
+    def finish(
+        self, state: State, summed: Sequence[tf.Tensor], carried: None
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Counts in the sums."""
+        del carried
+        size = len(summed) // len(self._exchanges)
+        starts = [size * place for place in range(len(self._exchanges))]
+        parts = [list(summed[start : start + size]) for start in starts]
+        if self._call.num_devices > 1:
+            for place, exchange in enumerate(self._exchanges):
+                rows, gradients = exchange.unpacked(parts[place])
+                parts[place] = _with_tables(gradients, rows, state)
+        return parts[0], _counts(parts[0], parts[1] if parts[1:] else [])
+
+
+def _with_tables(
+    gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], state: State
+) -> list[tf.Tensor]:
+    """The dense gradients, then those of the touched rows of every table."""
+    by_name = {row.table.name: row.rows() for row in rows}
+    unused = tf.zeros([1, 1])  # a table that the loss does not depend on
+    return [*gradients, *(by_name.get(table.name, unused) for table in state.tables.all)]
+
+
+class Inspector:
+    """Looks at a network's gradients and weights when it is time to."""
+
+    def __init__(
+        self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
+    ) -> None:
+        """Args:
+        call, task: what is trained.
+        state: of the first device.
+        program: makes one of a step for all devices.
+        """
+        self._state = state
+        model = call.model
+        # Only a functional model says how to make another of the same layers.
+        self._is_comparable = computes_in_16_bits(model) and is_functional(model)
+        self._tables = {
+            layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
+        }
+
+        @functools.cache
+        def looking() -> Program:
+            reference = float32_twin(model) if self._is_comparable else None
+            return program("look at gradients", LookAtGradients(call, task, reference=reference))
+
+        self._program = looking
+
+    def run(
+        self, dispatch: Dispatch, batches: BatchesByRows, looks: Looks
+    ) -> tuple[Inspection | None, list[Compilation]]:
+        """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
+        an epoch that is the same batch however its steps were divided into dispatches.
+
+        Returns:
+            What was seen, None where it is not time to look; and what was compiled for it.
+        """
+        histograms = _is_time(dispatch.epoch, looks.histograms_every)
+        precision = _is_time(dispatch.epoch, looks.precision_every)
+        if not (histograms or precision):
+            return None, []
+        step = dispatch.step + dispatch.num_steps
+        self._state.tables.settle()
+        program = self._program()
+        last = dispatch.calls[-1]
+        call = replace(last, first=last.first + last.num_steps - 1, num_steps=1)
+        compilations = program.compile(batches, call, at_step=step)
+        start = time.perf_counter()
+        gradients, counts = program(call, batches)[0]  # all devices have the same
+        non_finite, lost, comparable = counts.numpy().tolist()
+        weights, spreads = self._histograms(gradients) if histograms else ((), ())
+        inspection = Inspection(
+            step=step,
+            epoch=dispatch.epoch,
+            seconds=time.perf_counter() - start,
+            non_finite_fraction=non_finite / sum(g.shape.num_elements() for g in gradients),
+            underflow_fraction=(
+                lost / max(comparable, 1) if precision and self._is_comparable else None
+            ),
+            weights=weights,
+            gradients=spreads,
+        )
+        return inspection, compilations
+
+    def _histograms(
+        self, gradients: Sequence[tf.Tensor]
+    ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
+        weights = self._state.by_name(self._state.weights)
+        slopes = self._state.by_name(gradients)
+        for name in self._tables & slopes.keys():  # without the rows of other ids
+            slopes[name] = slopes[name][slopes[name].any(axis=1)]
+        return (
+            tuple(distribution(*each) for each in weights.items()),
+            tuple(distribution(*each) for each in slopes.items()),
+        )
+
+
+def distribution(name: str, values: np.ndarray) -> Distribution:
+    """How `values`, in float32 or less, spread over NUM_BINS bins of equal width, from the least to
+    the greatest; what is not finite is counted apart."""
+    finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        # As wide as NumPy has it, unless the value is so large that the edges would coincide.
+        margin = max(0.5, 1e-6 * abs(low))
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(finite, bins=NUM_BINS, range=(low, high))
+    return Distribution(
+        name=name,
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        num_non_finite=values.size - finite.size,
+    )
+
+
+def _is_time(epoch: int, every: int) -> bool:
+    return every > 0 and (epoch + 1) % every == 0
+
+
+def _counts(own: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> tf.Tensor:
+    """int64 [3]: elements of `own` that are not finite; those that are zero but not in `reference`;
+    those that are not zero in `reference`. The latter two are 0 where that is empty."""
+
+    def count(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        return tf.add_n([tf.math.count_nonzero(part, dtype=tf.int64) for part in parts])
+
+    non_finite = count([~tf.math.is_finite(gradient) for gradient in own])
+    if not reference:
+        return tf.stack([non_finite, 0, 0])
+    lost = count([(g == 0) & (r != 0) for g, r in zip(own, reference, strict=True)])
+    return tf.stack([non_finite, lost, count([r != 0 for r in reference])])

@@ -1,0 +1,80 @@
+"""BatchNormalization over the rows of all devices: one batch, one mean and variance."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from harness.feed.batch import Share
+
+AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+"""Sums each tensor over all devices."""
+
+
+def needs_all_rows(model: keras.Model) -> bool:
+    """Whether a training step calls `all_reduce` in the middle of the model."""
+    return any(layer.trainable for layer in _layers(model))
+
+
+@contextlib.contextmanager
+def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> Iterator[None]:
+    """Inside, the model's BatchNormalization layers normalize by all devices' rows.
+
+    Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack.
+
+    Args:
+        model: with any layers.
+        share: of this device.
+        all_reduce: sums over all devices.
+    """
+    layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
+    for layer in layers:
+        layer._moments = functools.partial(_moments, layer, share, all_reduce)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._moments
+
+
+def _layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    layers = model._flatten_layers()
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _moments(
+    layer: keras.layers.BatchNormalization,
+    share: Share,
+    all_reduce: AllReduce,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance [features] of `inputs` [rows, ..., features], of those in the mask if there
+    is one."""
+    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
+
+    def total(values: tf.Tensor) -> tf.Tensor:
+        if mask is not None:
+            values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
+        # A factor, also where it is 0: every device takes part in the sums of what flows back.
+        own = tf.reduce_sum(values, axis=axes, keepdims=True) * (share.num_rows > 0)
+        return _reduced(all_reduce, own)[0]
+
+    count = share.batch_rows * inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
+    if mask is not None:
+        count = total(tf.ones_like(inputs)) + keras.backend.epsilon()
+    means = total(inputs) / count
+    variances = total(tf.square(inputs - means)) / count
+    return tf.reshape(means, [-1]), tf.reshape(variances, [-1])
+
+
+def _reduced(all_reduce: AllReduce, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+    """The tensors' sums over all devices; what flows back is summed as well."""
+
+    @tf.custom_gradient
+    def reduced(*parts: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
+        return all_reduce(parts), lambda *gradients: all_reduce(gradients)
+
+    return reduced(*tensors)

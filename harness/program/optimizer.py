@@ -1,0 +1,229 @@
+"""Any Keras optimizer, by name, and its learning rate over the steps."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+
+from harness.base.errors import InputError
+from harness.model.budget import num_bytes
+
+Schedule = Literal["constant", "cosine", "exponential", "linear"]
+Recipe = partial[keras.optimizers.Optimizer]
+"""An optimizer still to be made: its variables would start TensorFlow, with all memory of every
+GPU, before the devices are chosen."""
+
+
+_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
+"""Keras's base class, and those that wrap others."""
+
+
+def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
+    """Keras's optimizers by lower-case name."""
+    return {
+        name.lower(): kind
+        for name, kind in vars(keras.optimizers).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, keras.optimizers.Optimizer)
+        and name not in _NOT_BY_NAME
+    }
+
+
+_ELEMENTWISE = (
+    keras.optimizers.SGD,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Adamax,
+    keras.optimizers.Nadam,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adadelta,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Lion,
+)
+"""Those that update each element by itself, and leave it as it is where its gradient is 0 from the
+first step on."""
+_MADE_ANEW = {
+    *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
+    *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
+}
+"""Attributes in which an optimizer keeps its variables."""
+
+
+def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it does the same whatever variables the elements lie in, and so to weights that are
+    packed into one: weight decay may leave out some by name, and leaves out those without a
+    gradient; a callback may swap the averages of `use_ema` with the model's variables."""
+    about_variables = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
+    return type(optimizer) in _ELEMENTWISE and about_variables == (None, None, None)
+
+
+def optimizer_of(
+    optimizer: str | Recipe | keras.optimizers.Optimizer,
+) -> Recipe | keras.optimizers.Optimizer:
+    """An optimizer or the recipe for one, or the recipe for Keras's of a name.
+
+    Raises:
+        InputError: when Keras has none of that name, or it is none that a trainer can use.
+    """
+    if isinstance(optimizer, str):
+        return recipe_of(optimizer)
+    if isinstance(optimizer, partial):
+        return optimizer
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise InputError(
+            f"optimizer is {type(optimizer).__name__}; give a keras.optimizers.Optimizer, or a name"
+        )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise InputError(
+            "optimizer is a LossScaleOptimizer, but a trainer scales the loss by itself where the "
+            "precision needs it; give its inner optimizer"
+        )
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise InputError(
+            "optimizer is a MultiOptimizer, which a trainer cannot use; give one of them"
+        )
+    if optimizer.built:
+        raise InputError(
+            f"the optimizer {optimizer.name!r} belongs to the variables of another model, where it "
+            "was used before; give a new one"
+        )
+    return optimizer
+
+
+def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """All that was set on it. Keras's own lists, dicts and sets hold on to their optimizer."""
+    return {
+        name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
+        for name, value in vars(optimizer).items()
+        if name not in _MADE_ANEW and not name.startswith("_self_")
+    }
+
+
+def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Another that does the same by whatever was set on it, which its config need not hold. Its
+    variables are new, on the device at hand."""
+    made = object.__new__(type(optimizer))
+    rate = optimizer._learning_rate
+    rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
+    keras.optimizers.Optimizer.__init__(made, rate, name=optimizer.name)
+    made._iterations.assign(optimizer._iterations)
+    for name, value in attributes_of(optimizer).items():
+        if isinstance(value, keras.Variable):  # of a subclass's own
+            kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
+            value = keras.Variable(value.numpy(), **kind)
+        setattr(made, name, value)
+    return made
+
+
+def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
+    """Bytes that an optimizer keeps for each byte of a large weight: Adam 2, SGD without momentum
+    0. Rounded down, for one that keeps a row and a column of a matrix."""
+    with tf.device("/CPU:0"):
+        trial = copy_of(optimizer)
+        weight = keras.Variable("zeros", shape=(64, 64), name="weight")
+        own = {id(variable) for variable in trial.variables}
+        trial.build([weight])
+        kept = [v for v in trial.variables if id(v) not in own]
+    return sum(map(num_bytes, kept)) // num_bytes(weight)
+
+
+def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
+    """What config.json holds of an optimizer."""
+    if isinstance(optimizer, partial):
+        settings = keras.saving.serialize_keras_object(optimizer.keywords)
+        return {"optimizer": optimizer.func.__name__, **settings}
+    try:
+        settings = optimizer.get_config()
+    except NotImplementedError:  # of a schedule that need not be saved
+        settings = {"learning_rate": type(optimizer._learning_rate).__name__}
+    settings.pop("name", None)  # which counts what the process has made
+    return {"optimizer": type(optimizer).__name__, **settings}
+
+
+def recipe_of(
+    name: str,
+    *,
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    weight_decay: float | None = None,
+    schedule: Schedule = "constant",
+    warmup: int = 0,
+    num_steps: int = 0,
+) -> Recipe:
+    """The recipe for Keras's optimizer of a name, with Keras's defaults for what is left out.
+
+    Args:
+        name: in any case.
+        learning_rate: the highest one; None is the optimizer's default.
+        clip_norm: limit of the global norm of the gradients.
+        weight_decay: what a weight loses in a step, as a share of itself, divided by the learning
+            rate; None is the optimizer's default.
+        schedule: how the learning rate falls after the warm-up.
+        warmup: steps over which the learning rate rises linearly from 0.
+        num_steps: of the training, warm-up included; the end of the schedule.
+
+    Raises:
+        InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
+    """
+    known = _optimizers()
+    kind = known.get(name.lower())
+    if kind is None:
+        raise InputError(
+            f"--optimizer is '{name}', which Keras does not have; "
+            f"choose one of {', '.join(sorted(known))}"
+        )
+    settings: dict[str, Any] = {}
+    if learning_rate is not None:
+        settings["learning_rate"] = learning_rate
+    if schedule != "constant" or warmup:
+        if warmup >= num_steps:
+            raise InputError(
+                f"--warmup is {warmup}, but the training has {num_steps} steps; "
+                f"set --warmup to {max(num_steps - 1, 0)} or less"
+            )
+        default = inspect.signature(kind).parameters["learning_rate"].default
+        peak = default if learning_rate is None else learning_rate
+        settings["learning_rate"] = Scheduled(schedule, peak, warmup=warmup, num_steps=num_steps)
+    if clip_norm is not None:
+        settings["global_clipnorm"] = clip_norm
+    if weight_decay is not None:
+        settings["weight_decay"] = weight_decay
+    return partial(kind, **settings)
+
+
+@keras.saving.register_keras_serializable("harness")
+class Scheduled(LearningRateSchedule):
+    """A linear rise to the peak, then a fall to 0, or to 1 % of the peak for `exponential`."""
+
+    def __init__(self, schedule: Schedule, peak: float, *, warmup: int, num_steps: int) -> None:
+        self._schedule = schedule
+        self._peak = peak
+        self._warmup = warmup
+        self._num_steps = num_steps
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate of a step, counted from 0."""
+        step = keras.ops.cast(step, "float32")
+        done = (step - self._warmup) / (self._num_steps - self._warmup)
+        done = keras.ops.clip(done, 0.0, 1.0)
+        share = {
+            "constant": 1.0,
+            "linear": 1 - done,
+            "cosine": (1 + keras.ops.cos(math.pi * done)) / 2,
+            "exponential": keras.ops.power(0.01, done),
+        }[self._schedule]
+        return self._peak * share * keras.ops.minimum((step + 1) / (self._warmup + 1), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras."""
+        return {
+            "schedule": self._schedule,
+            "peak": self._peak,
+            "warmup": self._warmup,
+            "num_steps": self._num_steps,
+        }

@@ -1,0 +1,95 @@
+"""When a run saves a checkpoint, after every epoch, every so many steps, or every so often; and
+which ones lie in a folder."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.checks import require, require_count
+
+_NAME = re.compile(r"(best|ckpt)-(\d+)\.npz")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every:
+    """What --checkpoint-every asks for; after every epoch where both are None."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, text: int | str) -> "Every":
+        """`epoch`, a number of steps as in 500, or a time as in 30s, 10m or 1h.
+
+        Raises:
+            InputError: when it is something else, or no time at all.
+        """
+        name = "--checkpoint-every"
+        if isinstance(text, int) or text.isdecimal():
+            steps = int(text) if isinstance(text, str) else text
+            require_count(name, steps)
+            return cls(steps=steps)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+        require(
+            text == "epoch" or found is not None,
+            f"{name} is {text!r}; give epoch, a number of steps as in 500, or a time as in 30s, "
+            "10m or 1h",
+        )
+        if found is None:
+            return cls()
+        seconds = float(found[1]) * _UNITS[found[2]]
+        require(seconds > 0, f"{name} is {text!r}; give a time above 0")
+        return cls(seconds=seconds)
+
+
+class Saving:
+    """Says after which dispatches a checkpoint is due."""
+
+    def __init__(
+        self, every: Every, *, start_step: int = 0, is_busy: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Args:
+        every: as asked for.
+        start_step: steps done before.
+        is_busy: whether the last checkpoint is still being written. One that is due by steps or
+            time then waits for the next dispatch, so that the device does not wait for the disk.
+        """
+        self._every = every
+        self._is_busy = is_busy
+        self._last_step = start_step
+        self._last_seconds: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Training begins at `now`, in seconds by the clock of the two below."""
+        self._last_seconds = now
+
+    def is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
+        """Whether to save the state after `step` steps."""
+        every = self._every
+        if every.steps is not None:
+            due = step // every.steps > self._last_step // every.steps
+        elif every.seconds is not None:
+            assert self._last_seconds is not None
+            due = now - self._last_seconds >= every.seconds
+        else:
+            return at_epoch_end
+        return due and not self._is_busy()
+
+    def saved(self, step: int, *, now: float) -> None:
+        """A checkpoint was begun."""
+        self._last_step, self._last_seconds = step, now
+
+
+def saved_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, which may be missing: the newest last, and of one step that of
+    the lowest validation loss first."""
+    named = {path: _NAME.fullmatch(path.name) for path in folder.glob("*.npz")}
+    found = [(int(match[2]), match[1], path) for path, match in named.items() if match]
+    return [path for *_, path in sorted(found)]
+
+
+def step_of(path: Path) -> int:
+    """The steps done in a checkpoint, by its name."""
+    return int(path.stem.partition("-")[2])

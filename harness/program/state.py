@@ -1,0 +1,529 @@
+"""Everything that training changes on one device, by name.
+
+A device has one copy of the weights, the optimizer's slots and the loss scale. All devices begin
+alike and see the same summed gradients, so they stay alike. Each has random seeds of its own, or it
+would drop the same units as its neighbours.
+
+No variable that a program uses is int32: TensorFlow keeps those in host memory, where a program of
+a GPU cannot reach them.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+from harness.base.errors import InputError
+from harness.model.layers import ProductCalls, TableCall
+from harness.model.network import computes_in_16_bits
+from harness.program.finite import all_finite, blocks
+from harness.program.loss_scale import LossScale
+from harness.program.optimizer import copy_of, is_blind
+from harness.program.seeds import Seeds
+from harness.program.small_gradients import by_fewer_kernels
+from harness.program.stored import (
+    Stored,
+    arrays_of,
+    as_dtype,
+    held_together,
+    is_seed,
+    portable,
+    portable_dtype,
+    variables_by_name,
+)
+from harness.program.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
+
+MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
+"""What names begin with."""
+ITERATION = "optimizer/iteration"
+"""The name under which a state has the number of updates."""
+_COMMON = ("iteration", "learning_rate")
+"""Variables that every optimizer has."""
+
+
+class Called(NamedTuple):
+    """What a call of a model gave."""
+
+    outputs: Any
+    changes: dict[str, tf.Tensor]
+    """The next value of each non-trainable variable that the call would have changed, by name; of
+    seeds as `Seeds.together` has them."""
+    weights: list[dict[str, tf.Tensor]]
+    """The values that it was called with, of each of `State.trainable` what it holds."""
+    added_loss: tf.Tensor | None
+    """Sum of what layers and regularizers add to the loss; None where they add nothing."""
+    tables: Mapping[str, TableCall]
+    """Of the tables that are updated by rows, where gradients are wanted; by name."""
+    products: ProductCalls | None
+
+
+class _Scope(keras.StatelessScope):
+    """As an assignment to a variable does, it passes no gradient on."""
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        variable, value = update
+        value = tf.convert_to_tensor(value)
+        super().add_update(
+            (variable, tf.stop_gradient(value) if value.dtype.is_floating else value)
+        )
+
+
+class State:
+    """The state of a model in training on one device."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        device: str,
+        place: int,
+        share: int | None = None,
+        scaled: bool,
+        metrics: Sequence[keras.metrics.Metric] = (),
+        tables: Mapping[str, TablePlan] = MappingProxyType({}),
+        for_gpu: bool = False,
+    ) -> None:
+        """Args:
+        model: starts from its values; `write_to_model` gives it the trained ones.
+        optimizer: updates the weights; a copy of it is used.
+        device: where the state lies, such as `/GPU:0`. The first device shares the model's own
+            variables, but for those that are held together; another has copies.
+        place: of the device among those of this process.
+        share: of a batch that it trains, over all workers; None is `place`.
+        scaled: whether the loss is scaled (float16).
+        metrics: those that keep sums of their own.
+        tables: those that are updated by rows, by the paths of their layers' kernels.
+        for_gpu: whether programs are to be such as suit a GPU, where a kernel costs its launch.
+        """
+        self.device = device
+        self.for_gpu = for_gpu
+        self._model = model
+        self.share = place if share is None else share
+        """Of a batch, over all workers."""
+        own = place == 0
+        named = variables_by_name(model)
+        if own:
+            _require_on(device, named)
+        weights = {n: v for n, v in named.items() if v.trainable}
+        seeds = {n: v for n, v in named.items() if is_seed(v)}
+        others = {n: v for n, v in named.items() if n not in weights | seeds}
+        with tf.device(device):
+            self.optimizer = copy_of(optimizer)
+            by_rows = [Table(n, plan, _held(weights.pop(n), own=own)) for n, plan in tables.items()]
+            self.tables = Tables(by_rows, self.optimizer)
+            """Those that are updated by rows. They are none of `trainable`."""
+            constrained = any(v.constraint is not None for v in weights.values())
+            pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
+            stack = for_gpu and computes_in_16_bits(model)
+            together = held_together(weights, stack=stack) if pack else []
+            names = {name for stored in together for name in stored.shapes}
+            self._weights = [
+                Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in names
+            ]
+            self._weights += together
+            self._others = {name: _held(v, own=own) for name, v in others.items()}
+            self.seeds = Seeds(seeds)
+            # What the optimizer sees: the model's own variables, or others of their names.
+            self._seen = [
+                weights[name] if own and len(stored.shapes) == 1 else _alias(stored, weights[name])
+                for stored in self._weights
+                for name in [next(iter(stored.shapes))]
+            ]
+            if excluded := getattr(self.optimizer, "_exclude_from_weight_decay", None):
+                key = self.optimizer._var_key
+                pairs = zip(self._seen, weights.values(), strict=False)  # none is packed
+                self.optimizer._exclude_from_weight_decay = {
+                    key(seen) for seen, weight in pairs if key(weight) in excluded
+                }
+            self.optimizer.build(self._seen)
+            self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
+            self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
+            """Of each metric."""
+        self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
+        # Adafactor's are but places of what it keeps of matrices alone.
+        is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
+        unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
+        on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
+        if for_gpu and on_host:
+            raise InputError(
+                f"the variables {', '.join(on_host)} of the model or its metrics are int32, which "
+                "TensorFlow keeps in host memory, where a GPU's program cannot reach them; make "
+                "them int64"
+            )
+
+    @property
+    def layer_names(self) -> set[str]:
+        """Of the model's layers at any depth."""
+        return {layer.name for layer in self._model._flatten_layers(include_self=False)}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether other variables of the model are trainable than when this was made."""
+        named = variables_by_name(self._model)
+        held = {name for stored in [*self._weights, *self._tables()] for name in stored.shapes}
+        return held != {name for name, variable in named.items() if variable.trainable}
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        """What gradients are taken for, and what is updated by them: all weights but the tables
+        that are updated by rows."""
+        return [stored.variable for stored in self._weights]
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """Of `trainable` and of the tables, all rows of which have made up for what they missed."""
+        self.tables.settle()
+        return [*self.trainable, *(table.variable for table in self.tables.all)]
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Every variable on this device."""
+        return [*self.without_tables, *self.tables.variables]
+
+    @property
+    def without_tables(self) -> list[tf.Variable]:
+        """Every variable but those of the tables, which a trial run can leave as they are."""
+        sums = [variable for metric in self.sums for variable in metric]
+        return [*(stored.variable for stored in self._stored(tables=False)), *sums]
+
+    def call(
+        self,
+        model: keras.Model,
+        inputs: Any,
+        *,
+        training: bool,
+        tables: Mapping[str, TableCall | None] = MappingProxyType({}),
+        products: ProductCalls | None = None,
+    ) -> Called:
+        """Calls a model with this state's values; changes nothing, but rows that make up for what
+        they missed.
+
+        Args:
+            model: that of the state, or another with variables of the same names.
+            inputs: of the model.
+            training: whether layers such as dropout are active.
+            tables, products: of `Tables.calls` and of `harness.program.exchange`, which the layers
+                know.
+        """
+        values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
+        values |= {table.name: table.variable for table in self.tables.all}
+        weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
+        for held in weights:
+            values |= held
+        named = variables_by_name(model)
+        mapping = [(v, values[name]) for name, v in named.items()]
+        # The scope is what a profile calls it.
+        with _Scope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
+            given = {name: scope.get_current_value(v) for name, v in named.items()}
+            # As Keras, which leaves a model alone that has no such argument.
+            how = {"training": training} if model._call_has_training_arg else {}
+            outputs = model(inputs, **how)
+            losses = [tf.cast(loss, tf.float32) for loss in model.losses]
+            after = {name: scope.get_current_value(v) for name, v in named.items()}
+            shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+        if shared is not None and scope.get_current_value(shared.state) is not None:
+            raise InputError(
+                f"the model {model.name!r} calls keras.random without a seed, which would draw the "
+                "same numbers in every step; make a keras.random.SeedGenerator() in the layer's "
+                "__init__, and pass it as seed"
+            )
+        changes = {name: new for name, new in after.items() if new is not given[name]}
+        changes = self.seeds.together(changes, given, after)
+        called = {name: table for name, table in tables.items() if table is not None}
+        added = tf.add_n(losses) if losses else None
+        return Called(outputs, changes, weights, added, called, products)
+
+    def gradients(
+        self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
+    ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
+        """The gradients of a loss for `trainable`, zeros for what it does not depend on, and None
+        for what the third list alone tells; those of the tables that it depends on; what is to be
+        added to the first list; and the names of the weights that it does not depend on. With
+        `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
+        Keras's optimizers square before they add up repeated rows."""
+        outputs = {name: table.outputs for name, table in called.tables.items()}
+        made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
+        calls = called.products.made if called.products is not None else []
+        found, of_outputs, of_products = tape.gradient(
+            loss, (called.weights, made, [call.outputs for call in calls])
+        )
+        rows = [
+            RowGradient(table, call.touched, tf.cast(dy, tf.float32), call.sets)
+            for table in self.tables.all
+            if (dy := of_outputs.get(table.name)) is not None
+            and (call := called.tables[table.name])
+        ]
+        unused = [name for name in outputs if of_outputs.get(name) is None]
+        places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
+        products = [
+            ProductGradient(
+                place=places[call.layer.kernel.path],
+                num_tokens=call.layer.num_tokens,
+                dtype=tf.as_dtype(call.layer.kernel.dtype),
+                implementation=call.implementation,
+                dy=tf.cast(dy, tf.float32),
+                sets=call.sets,
+            )
+            for call, dy in zip(calls, of_products, strict=True)
+            if dy is not None
+        ]
+        told = {product.place for product in products}
+        joined: list[tf.Tensor | None] = []
+        for place, (stored, held, gradients) in enumerate(
+            zip(self._weights, called.weights, found, strict=True)
+        ):
+            missing = [name for name, gradient in gradients.items() if gradient is None]
+            if place in told and missing:
+                joined.append(None)
+                continue
+            if sparse and len(gradients) == 1:
+                (gradient,) = gradients.values()
+                if isinstance(gradient, tf.IndexedSlices):
+                    joined.append(_of_real_rows(gradient, stored.variable.shape))
+                    continue
+            zeros = {name: tf.zeros_like(held[name]) for name in missing}
+            whole = gradients | zeros
+            joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
+            unused += missing
+        return joined, rows, products, tuple(unused)
+
+    def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
+        """Assigns what `call` would have changed."""
+        for name, value in changes.items():
+            own = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
+            for variable in own or [self._others[name]]:
+                variable.assign(value)
+
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor | tf.IndexedSlices],
+        rows: Sequence[RowGradient] = (),
+        unused: Collection[str] = (),
+    ) -> None:
+        """Updates `trainable` by gradients that were summed over all devices, and the tables by
+        theirs; where the loss is scaled and one is not finite, the update is skipped.
+
+        Args:
+            gradients: for `trainable`.
+            rows: for the tables.
+            unused: names of weights without a gradient, which Keras's optimizers leave alone: not
+                even weight decay changes them.
+        """
+        if not (self._weights or self.tables.all):
+            return  # as Keras, which counts no step then
+        # Not the optimizer's property, which divides it where gradients are accumulated.
+        iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
+
+        def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
+            pairs = [
+                (gradient, seen)
+                for gradient, seen, stored in zip(gradients, self._seen, self._weights, strict=True)
+                if not stored.shapes.keys() <= set(unused)
+            ]
+            if pairs:
+                self.optimizer.apply_gradients(pairs)
+            else:  # all that is trained are tables; then Keras counts no step
+                iterations.assign_add(1)
+
+        with tf.name_scope("optimizer"):  # what a profile calls it
+            if self.loss_scale is None:
+                if self.tables.all:
+                    gradients = self.tables.apply(gradients, rows, True)
+                apply_dense(gradients)
+                return
+
+            def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
+                dense = unscaled[: len(gradients)]
+                if self.tables.all:
+                    dys = unscaled[len(gradients) :]
+                    own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
+                    dense = self.tables.apply(dense, own, counts)
+                # Taken back beforehand, the count is what the update has made of it: on a GPU one
+                # kernel counts and computes what follows from the count, as without a scale.
+                iterations.assign_sub(tf.cast(~counts, iterations.dtype))
+                apply_dense(dense)
+
+            # Adafactor holds int32 numbers in the place of slots that it does not need.
+            slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
+            updated = [*self.trainable, *(slot for slot in slots if slot is not iterations)]
+            self.loss_scale.apply([*gradients, *(row.dy for row in rows)], update, updated)
+
+    def finalize(self) -> None:
+        """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
+        self.optimizer.finalize_variable_values(self._seen)
+
+    def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
+        """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
+        table it may be some rows."""
+        return arrays_of(zip([*self._weights, *self._tables()], values, strict=True))
+
+    def write_to_model(self) -> None:
+        """Gives the model's own variables the values that the first state does not share."""
+        self.tables.settle()
+        named = variables_by_name(self._model)
+        unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
+        for stored in [*unshared, *self.seeds.stored]:
+            for name, value in stored.split(stored.variable).items():
+                named[name].assign(value)
+
+    def read_from_model(self, first: "State") -> None:
+        """Takes up values that someone gave the model.
+
+        Args:
+            first: the state whose optimizer may have been given other values as well.
+        """
+        named = {name: v.value for name, v in variables_by_name(self._model).items()}
+        for stored in [*self._weights, *self._tables()]:
+            stored.variable.assign(stored.join(named))
+        for name, variable in self._others.items():
+            variable.assign(named[name])
+        for stored in self.seeds.stored if self is first else ():
+            stored.variable.assign(stored.join(named))
+        for own, theirs in zip(self.optimizer.variables, first.optimizer.variables, strict=True):
+            if own is not theirs:
+                own.assign(theirs.value)
+
+    def is_finite(self) -> bool:
+        """Whether every number is, slots and averages included."""
+        return bool(self._looks_finite())
+
+    @functools.cached_property
+    def _looks_finite(self) -> Callable[[], tf.Tensor]:
+        """One call: the host would wait for each variable of a GPU by itself."""
+        numbers = [v for v in self.variables if v.dtype.is_floating]
+
+        def look() -> tf.Tensor:
+            found = tf.constant(True)
+            parts = (part for v in numbers for part in blocks(v))
+            while True:  # one after another: together they would take memory
+                with tf.control_dependencies([found]):
+                    if (part := next(parts, None)) is None:
+                        return found
+                    found = tf.logical_and(found, all_finite([part]))
+
+        return tf.function(look, autograph=False).get_concrete_function()
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.
+        So rows of a table that lag behind are saved as they are, with what they have to make up
+        for: settled, they would go on from a sum that was rounded in another order."""
+        return {name: part.numpy() for name, part in self.held().items()}
+
+    def held(self) -> dict[str, tf.Tensor]:
+        """As `save`, but for what is large no copies: they are to be read before the next step."""
+        return {
+            name: portable(tf.convert_to_tensor(part))
+            for stored in self._stored()
+            for name, part in stored.split(stored.variable).items()
+        }
+
+    @property
+    def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and shape of what `save` returns, by name."""
+        return {
+            name: (portable_dtype(stored.variable.dtype.name), shape)
+            for stored in self._stored()
+            for name, shape in stored.shapes.items()
+        }
+
+    def restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Takes up what `save` returned, of the same names, types and shapes; each array is asked
+        for when it is its turn."""
+        for stored in self._stored():
+            stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
+        names = self.seeds.values()
+        self.seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
+        self.tables.was_trained()  # they may have been saved as they were
+
+    def _tables(self) -> list[Stored]:
+        return [Stored.whole(table.name, table.variable) for table in self.tables.all]
+
+    def _stored(self, *, tables: bool = True) -> list[Stored]:
+        """Everything that is saved, with the tables and their slots or without."""
+        by_rows = self.tables.all if tables else ()
+        whole = [*self._weights, *(self._tables() if tables else ())]
+        found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in whole]
+        for table in by_rows:
+            for name, variable in table.slots.items():
+                found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
+        for name, variable in self._others.items():
+            found.append(Stored.whole(MODEL_PREFIX + name, variable))
+        found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self.seeds.stored]
+        paths = [f"{seen.path.replace('/', '_')}_" for seen in self._seen]
+        named = list(zip(paths, self._weights, strict=True))
+        for place, variable in enumerate(self.optimizer.variables):
+            # Keras names a slot by its weight, whose name may be the beginning of another's.
+            of = [(n, held) for n, held in named if variable.name.startswith(n)]
+            if of:
+                name, held = max(of, key=lambda pair: len(pair[0]))
+                slot = variable.name.removeprefix(name)
+                found.append(held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}"))
+            else:
+                # Others have names that count what the process has made, or that are not unique.
+                name = variable.name if variable.name in _COMMON else str(place)
+                found.append(Stored.whole(_OPTIMIZER + name, variable.value))
+        if self.loss_scale is not None:
+            found += [
+                Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
+            ]
+        return found
+
+
+def _is_plain(model: keras.Model) -> bool:
+    """Whether all of it is known not to gather from a weight, whose gradient would be
+    tf.IndexedSlices."""
+    special = keras.layers.Embedding, keras.layers.Lambda
+    return all(
+        type(layer).__module__.partition(".")[0] in ("keras", "harness")
+        and not isinstance(layer, special)
+        for layer in model._flatten_layers()
+    )
+
+
+def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.IndexedSlices:
+    """The same, of a weight of this shape, without what padding has looked up, which XLA drops, but
+    a norm would count."""
+    is_row = gradient.indices < shape[0]
+    mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
+    values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
+    return tf.IndexedSlices(values, gradient.indices, tf.constant(shape.as_list()))
+
+
+def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
+    """Raises InputError where a weight lies elsewhere; TensorFlow keeps int32 on the host."""
+    for path, variable in named.items():
+        value = variable.value
+        if value.dtype != tf.int32 and not value.device.endswith(device.rpartition("/")[2]):
+            raise InputError(
+                f"the model's weight {path} lies on {value.device}, but the model is to be trained "
+                f"on {device}; make the model there, not inside of tf.device"
+            )
+
+
+def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
+    """The model's own variable, or a copy on the device at hand, of its name too."""
+    value = variable.value
+    if own:
+        return value
+    return tf.Variable(value, trainable=variable.trainable, name=value.name.partition(":")[0])
+
+
+def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
+    """What an optimizer is to see of a variable that is none of the model's.
+
+    Args:
+        stored: has the variable.
+        weight: the first of those that it holds.
+    """
+    alias = keras.Variable(stored.variable, name=weight.name)
+    alias._path = weight.path
+    if len(stored.shapes) == 1:
+        alias.constraint = weight.constraint
+    return alias

@@ -1,0 +1,270 @@
+"""What a training step, an evaluation and a prediction do with a batch: functions for `Program`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.feed.batch import Share
+from harness.model.layers import Surroundings, computing, identity
+from harness.program.exchange import Exchange, product_calls
+from harness.program.in_two import Step, StepInTwo
+from harness.program.loss_scale import without
+from harness.program.normalization import AllReduce, needs_all_rows, over_all_rows
+from harness.program.padding import without_padding
+from harness.program.state import Called, State
+from harness.program.tables import ProductGradient, RowGradient
+from harness.task.task import Judgement, SettledTask
+from kernels.multi_hot import Implementation
+
+
+class Caller:
+    """Calls a model on a device's share of a batch, as its layers are to compute."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        implementation: Implementation,
+        unique: frozenset[str] = frozenset(),
+        num_devices: int = 1,
+        num_workers: int = 1,
+    ) -> None:
+        """Args:
+        model: of any inputs.
+        implementation: of the products whose layers name none.
+        unique: names of the ragged inputs that hold no id twice in a row.
+        num_devices: that share a batch.
+        num_workers: that these belong to.
+        """
+        self.model = model
+        self.num_devices = num_devices
+        self._num_workers = num_workers
+        self.implementation = implementation
+        self._unique = unique
+
+    @property
+    def sums_early(self) -> bool:
+        """Whether gradients need sums over all devices on the way."""
+        return needs_all_rows(self.model)
+
+    def __call__(
+        self,
+        state: State,
+        share: Share,
+        all_reduce: AllReduce,
+        *,
+        training: bool,
+        model: keras.Model | None = None,
+        watch: Callable[[Any], None] | None = None,
+        catch_up: bool = False,
+    ) -> Called:
+        """Calls the model, or another with variables of the same names, with a state's values.
+
+        Args:
+            watch, catch_up: of `Tables.calls`.
+        """
+        model = model or self.model
+        given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
+        ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
+        tables = state.tables.calls(watch, catch_up=catch_up)
+        # Within a machine a table's gradient crosses faster than each device finds all of it.
+        several = self._num_workers > 1
+        products = product_calls(watch, self.num_devices, share) if watch and several else None
+        surroundings = Surroundings(
+            implementation=self.implementation,
+            values={id(ragged[name]["values"]): sets["values"] for name, sets in given.items()},
+            rowids={
+                id(ragged[name]["row_splits"]): ids
+                for name, ids in share.rowids.items()
+                if name in ragged
+            },
+            unique=frozenset(id(ragged[name]["values"]) for name in self._unique if name in ragged),
+            among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
+            tables=tables,
+            products=products,
+        )
+        inputs: Any = {**share.inputs, **ragged}
+        inputs = inputs[""] if list(inputs) == [""] else inputs
+        with computing(surroundings), over_all_rows(model, share, all_reduce):
+            called = state.call(model, inputs, training=training, tables=tables, products=products)
+        shape, num_rows = [*getattr(called.outputs, "shape", ())], share.weights.shape[0]
+        if shape and shape[0] not in (None, num_rows):
+            raise InputError(
+                f"the model gives outputs of shape {shape} for {num_rows} rows; give one for each "
+                "row, by pooling what is computed for each of its ids"
+            )
+        return called
+
+
+def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
+    """float32 [1 or 2, rows]: each row's loss with its part of the added losses, and its hit where
+    that is a metric. They are added up over steps and only then over rows, which spares
+    kernels in every step."""
+    loss = judged.losses * share.weights
+    if added is not None:  # as Keras reports it
+        loss += added
+    rows = tf.stack([loss] if judged.hits is None else [loss, judged.hits])
+    return rows if share.num_rows else tf.zeros_like(rows)
+
+
+def count(
+    task: SettledTask, sums: Sequence[Sequence[tf.Variable]], judged: Judgement, share: Share
+) -> None:
+    """Adds a batch to the sums that metrics keep."""
+    of_rows = None if share.num_rows else share.weights
+    for metric, variables in zip(task.stateful, sums, strict=True):
+        values = [tf.convert_to_tensor(variable) for variable in variables]
+        for variable, value in zip(
+            variables, task.updated(metric, values, judged, of_rows), strict=True
+        ):
+            variable.assign(tf.cast(value, variable.dtype))
+
+
+class Gradients(NamedTuple):
+    """A device's part of the gradients of a batch."""
+
+    gradients: list[tf.Tensor | tf.IndexedSlices | None]
+    """For `State.trainable`; None for what `products` alone tell."""
+    rows: list[RowGradient]
+    """For the tables that are updated by rows, likewise."""
+    products: list[ProductGradient]
+    """What is to be added to the gradients; none where there is one worker."""
+    unused: tuple[str, ...]
+    """Names of weights that the loss does not depend on."""
+    judged: Judgement
+    called: Called
+
+    def without(self, scale: tf.Tensor) -> "Gradients":
+        """Those of the loss itself, where it was multiplied by a scale."""
+        return self._replace(
+            gradients=[None if g is None else without(g, scale) for g in self.gradients],
+            rows=[row._replace(dy=row.dy / scale) for row in self.rows],
+            products=[product._replace(dy=product.dy / scale) for product in self.products],
+        )
+
+
+def gradients_of(
+    call: Caller,
+    task: SettledTask,
+    state: State,
+    share: Share,
+    all_reduce: AllReduce,
+    *,
+    scale: tf.Tensor | None = None,
+    model: keras.Model | None = None,
+    catch_up: bool = False,
+    sparse: bool = False,
+) -> Gradients:
+    """This device's part of the gradients of the mean loss over the batch's rows, with the losses
+    that layers add.
+
+    Args:
+        call, task: what is trained.
+        state: of the model; nothing in it is changed, but for what `catch_up` says.
+        share: of this device.
+        all_reduce: for layers that need all rows.
+        scale: what the loss is multiplied by, and so the gradients; None is 1.
+        model: instead of the caller's.
+        catch_up: whether rows of tables may make up for what they missed; else none may have
+            missed anything.
+        sparse: of `State.gradients`.
+    """
+    with tf.GradientTape() as tape:
+        called = call(
+            state, share, all_reduce,
+            training=True, model=model, watch=tape.watch, catch_up=catch_up,
+        )  # fmt: skip
+        with tf.name_scope("loss"):
+            judged = task.judge(share.labels, called.outputs)
+            loss = tf.reduce_sum(judged.losses * share.weights) / share.batch_rows
+            if called.added_loss is not None:  # the mean over rows is that of the whole batch
+                loss += called.added_loss * share.fraction
+            if scale is not None:
+                loss *= scale
+    gradients, rows, products, unused = state.gradients(tape, loss, called, sparse=sparse)
+    return Gradients(gradients, rows, products, unused, judged, called)
+
+
+class TrainingStep(StepInTwo):
+    """Changes the state by one batch; returns its row sums."""
+
+    def __init__(self, call: Caller, task: SettledTask) -> None:
+        self._call = call
+        self._task = task
+        self.unused: tuple[str, ...] = ()
+        """Names of weights that the loss does not depend on, known once the step is traced."""
+        self._kept: list[str] = []
+        self._exchange = Exchange(call.num_devices)
+
+    @property
+    def sums_early(self) -> bool:
+        """Of the model's layers."""
+        return self._call.sums_early
+
+    def begin(
+        self, state: State, share: Share, all_reduce: AllReduce
+    ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
+        """The gradients, the numbers that layers keep, and where there are several devices what
+        they exchange of tables; then the other changes, the gradients of tables of a device that
+        is alone, and the row sums."""
+        scale = state.loss_scale.scale if state.loss_scale is not None else None
+        found = gradients_of(
+            self._call, self._task, state, share, all_reduce,
+            scale=scale, catch_up=True, sparse=True,
+        )  # fmt: skip
+        self.unused, judged, called = found.unused, found.judged, found.called
+        # Numbers that layers keep, such as averages, become the mean over all devices; of anything
+        # else the first device's value is as good as another's.
+        changes = called.changes
+        self._kept = [name for name, value in changes.items() if value.dtype.is_floating]
+        means = [changes.pop(name) * share.fraction for name in self._kept]
+        with tf.name_scope("loss"):
+            count(self._task, state.sums, judged, share)
+            sums = row_sums(judged, share, called.added_loss)
+        if self._call.num_devices == 1:
+            return [*found.gradients, *means], (changes, found.rows, sums)
+        tables: list[RowGradient | ProductGradient] = [*found.rows, *found.products]
+        packed = self._exchange.packed(tables, found.gradients, share, state.share)
+        return [*packed, *means], (changes, [], sums)
+
+    def finish(
+        self,
+        state: State,
+        summed: Sequence[tf.Tensor],
+        carried: tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor],
+    ) -> tf.Tensor:
+        """Updates the state; the row sums."""
+        changes, rows, sums = carried
+        num_sent = len(summed) - len(self._kept)
+        gradients, means = summed[:num_sent], summed[num_sent:]
+        if self._call.num_devices > 1:
+            rows, gradients = self._exchange.unpacked(gradients)
+        state.assign({**changes, **dict(zip(self._kept, means, strict=True))})
+        state.apply(gradients, rows, self.unused)
+        return sums
+
+
+def evaluation_step(call: Caller, task: SettledTask) -> Step:
+    """Changes nothing but the sums of metrics; returns a batch's row sums and probabilities."""
+
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+        called = call(state, share, all_reduce, training=False)
+        # As Keras, which weighs no class in an evaluation.
+        judged = task.judge(share.labels, called.outputs, with_class_weight=False)
+        count(task, state.sums, judged, share)
+        return row_sums(judged, share, called.added_loss), judged.probabilities
+
+    return step
+
+
+def prediction_step(call: Caller) -> Step:
+    """Changes nothing; returns no row sums, and a batch's outputs, float32 [rows, outputs]."""
+
+    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
+        return tf.zeros([0, outputs.shape[0]]), outputs
+
+    return step

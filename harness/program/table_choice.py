@@ -1,0 +1,268 @@
+"""What updates the table of each multi-hot layer: the trainer's optimizer, or one of its rows."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.model.layers import MultiHotDense, Surroundings, TableCall, computing
+from harness.program.culprit import named_culprit
+from harness.program.exchange import MAX_NUMBER
+from harness.program.stored import variables_by_name
+from harness.program.tables import TablePlan, layers_of
+from harness.run.records import Choice
+from harness.task.task import SettledTask
+from kernels.multi_hot import Implementation, RowOptimizer
+from kernels.multi_hot.table_rules import Rule
+
+_LARGE = {"CPU": 2**22, "GPU": 2**24}
+"""Elements of a table below which the whole of it is updated about as fast. For a GPU it is an
+estimate: Adam on 64 MB takes an H100 about 0.2 ms, in which it starts some 20 kernels."""
+_TOUCHED_SHARE = 0.1
+"""Of a table's rows. Where a batch touches a quarter, dense Adam takes as long as `exact_adam`."""
+_OF_ALL_ROWS = ("dense", "adam")
+
+
+class _Looked(TableCall):
+    """Counts the calls of a layer, in a trace of which nobody wants a gradient."""
+
+    num_calls = 0
+
+    @classmethod
+    def of(cls, table: tf.Tensor) -> _Looked:
+        """One that reads zeros in the place of a table."""
+
+        def zeros(_: Any) -> tf.Tensor:
+            return tf.zeros(table.shape, table.dtype)
+
+        return cls(watch=lambda _: None, caught_up=zeros, implementation="gather")
+
+    def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
+        """The product."""
+        self.num_calls += 1
+        self.outputs = compute(self.caught_up(touched))
+        return self.outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesAsked:
+    """What the choice depends on."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    """The trainer's."""
+    device_type: Literal["CPU", "GPU"]
+    num_devices: int
+    """Of all workers."""
+    train: Examples
+    batch_size: int
+    task: SettledTask
+
+    @functools.cached_property
+    def other_uses(self) -> dict[str, str]:
+        """Why a table cannot be updated by rows, by its name: the loss reads it in another way than
+        by one product. Found by tracing a step."""
+        layers = layers_of(self.model)
+        found: dict[str, str] = {}
+
+        def trace(inputs: Any, labels: Any) -> None:
+            graph = tf.compat.v1.get_default_graph()
+            # A product reads `caught_up`; any other use reads one of these.
+            tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
+            calls = {name: _Looked.of(table) for name, table in tables.items()}
+            named = variables_by_name(self.model)
+            mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
+            how = {"training": True} if self.model._call_has_training_arg else {}
+            around = Surroundings(implementation="gather", tables=calls)
+            with keras.StatelessScope(mapping, collect_losses=True), computing(around):
+                outputs = self.model(inputs, **how)
+                _ = self.model.losses, self.task.judge(labels, outputs)
+            for name, call in calls.items():
+                if tables[name].consumers():
+                    found[name] = "the loss depends on its table in another way than by its product"
+                elif call.num_calls > 1:
+                    found[name] = "it is called more than once"
+                elif call.num_calls and call.outputs.graph is not graph:
+                    found[name] = "it is called in a branch or a loop"
+
+        with named_culprit({layer.name for layer in self.model._flatten_layers()}):
+            tf.function(trace, autograph=False).get_concrete_function(*self._example_step())
+        return found
+
+    def _example_step(self) -> tuple[Any, Any]:
+        """What a step is traced with: inputs and labels of a batch without ids."""
+        rows = max(1, self.batch_size // self.num_devices)
+
+        def of(part: Any) -> Any:
+            if not isinstance(part, RaggedSets):
+                return tf.zeros([rows, *part.shape[1:]], tf.as_dtype(part.dtype))
+            sets = {"values": tf.zeros([1], tf.int32), "row_splits": tf.zeros([rows + 1], tf.int32)}
+            return sets if part.weights is None else {**sets, "weights": tf.zeros([1])}
+
+        inputs = {name: of(part) for name, part in self.train.inputs.items()}
+        return inputs.get("", inputs), of(self.train.labels)
+
+
+def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:
+    """One that gives the same as the trainer's on all rows, where the largest table is so large
+    that this is faster; else `dense`."""
+    none = Choice(name="dense", why="no table asks for one")
+    if asked is None:
+        return none
+    layers = [la for la in layers_of(asked.model).values() if la.table_optimizer == "auto"]
+    if not layers or not asked.train.ragged:
+        return none
+    layer = max(layers, key=lambda la: la.num_tokens * la.units)
+    size = f"{layer.num_tokens:,} x {layer.units:,}"
+    if layer.num_tokens * layer.units < _LARGE[asked.device_type]:
+        return Choice(name="dense", why=f"the table is small, {size}")
+    kind = _same_on_touched_rows(asked.optimizer)
+    if kind is None:
+        why = f"of {type(asked.optimizer).__name__}, which changes rows that a batch leaves out"
+        return Choice(name="dense", why=why)
+    for one in layers:
+        if reason := _why_not(one, kind, asked, implementation):
+            return Choice(name="dense", why=reason)
+    touched = _touched_rows(asked)
+    why = f"a batch touches about {touched:,} of {layer.num_tokens:,} rows"
+    if touched > _TOUCHED_SHARE * layer.num_tokens:
+        return Choice(name="dense", why=why)
+    for one in layers:
+        if reason := asked.other_uses.get(one.kernel.path):
+            return Choice(name="dense", why=reason)
+    why = f"{why}; the same as on all rows, up to rounding"
+    if asked.num_devices > 1:
+        sent, table = _exchanged(asked, layers), sum(la.num_tokens * la.units for la in layers)
+        if sent >= table:
+            why = f"devices would exchange {sent:,} numbers a step instead of the table's {table:,}"
+            return Choice(name="dense", why=why)
+        why += f"; devices exchange {sent:,} numbers a step instead of the table's {table:,}"
+    return Choice(name=kind, why=why)
+
+
+def plans_of(
+    asked: TablesAsked, chosen: str, implementation: Implementation
+) -> dict[str, TablePlan]:
+    """How each table that is updated by rows is updated, by its name.
+
+    Args:
+        asked: what they depend on.
+        chosen: for the layers that leave it to the trainer.
+        implementation: of those that name none.
+
+    Raises:
+        InputError: when a table cannot be updated as was asked for.
+    """
+    plans = {}
+    for name, layer in layers_of(asked.model).items():
+        kind = chosen if layer.table_optimizer == "auto" else layer.table_optimizer
+        if kind in _OF_ALL_ROWS and layer.table_dtype == "bfloat16":
+            raise InputError(
+                f"the table of the layer {layer.name!r} is bfloat16, to which a dense optimizer's "
+                "small updates are lost; set --table-optimizer sgd, adagrad or lazy_adam, which "
+                "round by chance, or --table-dtype float32"
+            )
+        reason = _why_not(layer, kind, asked, implementation)
+        if reason is None and kind not in _OF_ALL_ROWS:
+            reason = asked.other_uses.get(name)
+        if reason:
+            raise InputError(
+                f"--table-optimizer {kind} cannot be had for the layer {layer.name!r}: {reason}; "
+                "set --table-optimizer dense, or auto"
+            )
+        if kind not in _OF_ALL_ROWS:
+            is_native = (layer.implementation or implementation) == "native"
+            plans[name] = TablePlan(_rule(kind, asked.optimizer), is_native)
+    return plans
+
+
+def kept_by_rows(kind: str) -> int:
+    """Bytes that an optimizer of touched rows keeps for each byte of a float32 table, rounded
+    down."""
+    slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
+    return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
+
+
+def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The optimizer of touched rows that gives what this one gives on all; None: there is none."""
+    if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
+        return "exact_adam"
+    if type(optimizer) is keras.optimizers.SGD and not optimizer.momentum:
+        return "sgd"
+    return None
+
+
+def _why_not(
+    layer: MultiHotDense, kind: str, asked: TablesAsked, implementation: Implementation
+) -> str | None:
+    """Why a layer's table cannot be updated so; None if it can."""
+    optimizer = asked.optimizer
+    is_adam = isinstance(optimizer, keras.optimizers.Adam)
+    if kind == "adam" and not is_adam:
+        return f"that is the trainer's own optimizer, which is {type(optimizer).__name__}"
+    if kind in _OF_ALL_ROWS:
+        return None
+    if asked.num_devices > 1 and layer.num_tokens > MAX_NUMBER:
+        return f"devices exchange ids below {MAX_NUMBER:,}, and the table has {layer.num_tokens:,}"
+    if layer.kernel_regularizer is not None or layer.kernel.constraint is not None:
+        return "its regularizer or constraint is about all rows"
+    if layer.kernel.dtype not in ("float32", "bfloat16"):
+        return f"its table is {layer.kernel.dtype}, not float32 or bfloat16"
+    if layer.kernel.dtype == "bfloat16" and kind == "exact_adam":
+        return "its table is bfloat16, whose rounding is far above what it makes up for"
+    for name in ("weight_decay", "use_ema", "gradient_accumulation_steps"):
+        if getattr(optimizer, name, None):
+            return f"the optimizer's {name} is about all rows in every step"
+    if kind.endswith("_adam") and is_adam and getattr(optimizer, "amsgrad", False):
+        return "Adam's amsgrad is not built for it"
+    if kind == "exact_adam" and is_adam:
+        betas = optimizer.beta_1, optimizer.beta_2
+        if not all(0 < beta < 1 for beta in betas):
+            return f"its series needs betas between 0 and 1, not {betas[0]:g} and {betas[1]:g}"
+    own = layer.implementation or implementation
+    if kind == "exact_adam" and own != "native":
+        return f"it needs the implementation native; the layer has {own}"
+    return None
+
+
+def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
+    """With the numbers of the trainer's optimizer, if that is of the kind, else with Keras's
+    defaults."""
+    rule = Rule(cast(RowOptimizer, kind))
+    if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
+        return rule._replace(
+            beta_1=optimizer.beta_1, beta_2=optimizer.beta_2, epsilon=optimizer.epsilon
+        )
+    if kind == "adagrad" and isinstance(optimizer, keras.optimizers.Adagrad):
+        initial = optimizer.initial_accumulator_value
+        return rule._replace(epsilon=optimizer.epsilon, initial=initial)
+    return rule
+
+
+def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
+    """Numbers that hold a batch's ids, their weights, and the gradients of the products of some
+    layers."""
+    ids = max(
+        sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)
+        for sets in asked.train.ragged.values()
+    )
+    return round(sum(layer.units + ids for layer in layers) * asked.batch_size)
+
+
+def _touched_rows(asked: TablesAsked) -> int:
+    """Distinct ids of a batch, from rows all over the data set."""
+    sets = max(asked.train.ragged.values(), key=lambda sets: sets.nnz)
+    rows = np.linspace(0, sets.num_rows - 1, asked.batch_size).astype(np.int64)
+    splits = sets.row_splits
+    parts = [sets.values[splits[row] : splits[row + 1]] for row in rows]
+    return len(np.unique(np.concatenate(parts)))

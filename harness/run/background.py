@@ -1,0 +1,140 @@
+"""A background thread that does tasks in order, and observers that are called on it."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent import futures
+
+from harness.run.records import (
+    Compilation,
+    Epoch,
+    Inspection,
+    Message,
+    Observer,
+    RunStart,
+    Summary,
+    Window,
+)
+
+_MAX_WAITING = 16
+"""Tasks. When more are waiting, whoever adds one waits too, so that no output lags far behind."""
+_LEFT_BEHIND_SECONDS = 1.0
+
+Task = Callable[[], None]
+
+
+class Background:
+    """Does one task after another on a thread of its own, which starts with the first task.
+
+    After a task has raised, the remaining ones are skipped, and the next call here raises the same.
+
+    As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
+    them, and leaves a running task behind after one more second.
+    """
+
+    def __init__(self) -> None:
+        self._pool = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
+        self._tasks: deque[futures.Future[None]] = deque()
+        self._has_failed = False
+
+    def do(self, task: Task) -> futures.Future[None]:
+        """Adds a task; blocks only while many are waiting.
+
+        Raises:
+            BaseException: what an earlier task raised.
+            RuntimeError: when the context has ended.
+        """
+        while self._tasks and (self._tasks[0].done() or len(self._tasks) > _MAX_WAITING):
+            self._tasks.popleft().result()
+        self._tasks.append(self._pool.submit(self._run, task))
+        return self._tasks[-1]
+
+    def wait(self) -> None:
+        """Waits until all tasks are done.
+
+        Raises:
+            BaseException: what a task raised.
+        """
+        while self._tasks:
+            self._tasks.popleft().result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            running = [task for task in self._tasks if not task.cancelled()]
+            futures.wait(running, timeout=_LEFT_BEHIND_SECONDS)
+        else:
+            self._pool.shutdown()
+            self.wait()
+
+    def _run(self, task: Task) -> None:
+        if not self._has_failed:
+            try:
+                task()
+            except BaseException:
+                self._has_failed = True
+                raise
+
+
+class BackgroundObserver(Observer):
+    """Passes records on to other observers, in order, on the thread of `background`, so that the
+    device gets its next work meanwhile.
+
+    An exception of theirs ends the run at the next record. `on_start` and `on_end` are passed on at
+    once, on the caller's thread.
+    """
+
+    def __init__(self, observers: Sequence[Observer], background: Background) -> None:
+        """Args:
+        observers: receive the records.
+        background: its context ends before this is closed.
+        """
+        self._observers = observers
+        self._background = background
+
+    def on_start(self, run: RunStart) -> None:
+        """At once, so that what cannot work fails before anything is trained."""
+        for observer in self._observers:
+            observer.on_start(run)
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        """In the background, as the five below."""
+        self._tell(lambda observer: observer.on_compilation(compilation))
+
+    def on_window(self, window: Window) -> None:
+        self._tell(lambda observer: observer.on_window(window))
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._tell(lambda observer: observer.on_epoch(epoch))
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        self._tell(lambda observer: observer.on_inspection(inspection))
+
+    def on_checkpoint(self, step: int) -> None:
+        self._tell(lambda observer: observer.on_checkpoint(step))
+
+    def on_message(self, message: Message) -> None:
+        self._tell(lambda observer: observer.on_message(message))
+
+    def on_end(self, summary: Summary) -> None:
+        """At once, after all other records, in reverse order: what the first observer writes here
+        shows that all others are done."""
+        self._background.wait()
+        for observer in reversed(self._observers):
+            observer.on_end(summary)
+
+    def close(self) -> None:
+        """Closes the others, also after a failure."""
+        with contextlib.ExitStack() as closing:
+            for observer in self._observers:
+                closing.callback(observer.close)
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        def tell_all() -> None:
+            for observer in self._observers:
+                tell(observer)
+
+        self._background.do(tell_all)

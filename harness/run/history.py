@@ -1,0 +1,326 @@
+"""What happened in a run so far: passed on to its observers, summed up, and judged."""
+
+import math
+import statistics
+from array import array
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.run.records import (
+    Compilation,
+    Divergence,
+    Epoch,
+    Evaluation,
+    Inspection,
+    MachineUse,
+    Message,
+    Observer,
+    Spread,
+    Window,
+    WindowStatistics,
+)
+
+_UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
+"""What rates are given of, and the window's field that counts it."""
+_TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """What a checkpoint holds of a run beside the state: as if it had never ended."""
+
+    examples: int = 0
+    """Since the first step, as the seconds below."""
+    train_seconds: float = 0.0
+    epoch_examples: int = 0
+    """Of the epoch so far."""
+    epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
+    """Of the loss and each metric over these examples; a text such as "NaN" is no finite one."""
+    best_loss: float | None = None
+    """The lowest validation loss, and the steps done then."""
+    best_step: int | None = None
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What happened between the first window and the last."""
+
+    windows: WindowStatistics = field(default_factory=WindowStatistics)
+    """At the end."""
+    last_window: Window | None = None
+    """None where no step was trained."""
+    epochs: list[Epoch] = field(default_factory=list)
+    inspections: list[Inspection] = field(default_factory=list)
+    compilations: list[Compilation] = field(default_factory=list)
+    step: int
+    """Optimizer steps done, those before a resume included."""
+    interrupted: bool = False
+    divergence: Divergence | None = None
+    """Of the present state, since it began; None where all is finite."""
+    use: MachineUse = field(default_factory=MachineUse)
+    """At the end."""
+    counters: Counters = Counters()
+    """At the end; those before a resume included."""
+
+
+class Telemetry:
+    """A source of samples that the loop joins with its windows; this one has none."""
+
+    def window(self, start: float, end: float) -> Mapping[str, Spread]:
+        """What was sampled in a window, by TensorBoard tag. Windows come in order.
+
+        Args:
+            start, end: of the window, in seconds by the loop's clock.
+        """
+        return {}
+
+    def messages(self) -> Iterable[Message]:
+        """What there is to tell since the last call."""
+        return ()
+
+    def finish(self) -> MachineUse:
+        """Stops sampling, after the last window."""
+        return MachineUse()
+
+
+class History:
+    """Passes a run's records on to its observers, in order, and keeps what they come to."""
+
+    def __init__(
+        self,
+        observers: Sequence[Observer],
+        telemetry: Telemetry,
+        running: Container[str] = (),
+        *,
+        start_step: int,
+        stop_at_nan: bool,
+        before: Counters,
+    ) -> None:
+        """Args:
+        observers: receive the records.
+        telemetry: its messages are passed on as well.
+        running: metrics whose value is that of the epoch so far, not of the window.
+        start_step: steps that were done before; above 0, a checkpoint holds them.
+        stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
+        before: the counters of the checkpoint that the run goes on from.
+        """
+        self._observers = observers
+        self._telemetry = telemetry
+        self._stop_at_nan = stop_at_nan
+        self.progress = Progress(step=start_step)
+        """So far."""
+        self._statistics = RunningStatistics()
+        self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
+        self._epoch_means = _EpochMeans(running)
+        self._before = before
+        self._epoch_means.examples = before.epoch_examples
+        self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
+        self._best: tuple[float, int] | None = None
+        if before.best_loss is not None and before.best_step is not None:
+            self._best = before.best_loss, before.best_step
+        self.saved_step: int | None = start_step or None
+        """Of the last checkpoint; the best one apart."""
+
+    @property
+    def must_stop(self) -> bool:
+        """Whether the run has diverged and must end."""
+        return self._stop_at_nan and self.progress.divergence is not None
+
+    def waiting(self) -> None:
+        """The loop is about to ask for batches."""
+        self._tell(lambda observer: observer.on_dispatch(self.progress.step))
+
+    def ready(self) -> None:
+        """The batches are there."""
+        self._tell(lambda observer: observer.on_batches(self.progress.step))
+
+    def compiled(self, compilations: Sequence[Compilation]) -> float:
+        """Adds them; returns the time to leave out of the window."""
+        self._pass_on(self._telemetry.messages())
+        for compilation in compilations:
+            self.progress.compilations.append(compilation)
+            for observer in self._observers:
+                observer.on_compilation(compilation)
+        return sum(compilation.seconds for compilation in compilations)
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Passes them on."""
+        self._pass_on(Message(kind="warning", text=text) for text in messages)
+
+    def window(self, window: Window) -> None:
+        """Adds it, and judges its loss."""
+        self._pass_on(self._telemetry.messages())
+        self._statistics.add(window)
+        self._epoch_means.add(window)
+        window = replace(window, so_far=self._epoch_means.so_far())
+        self.progress.last_window = window
+        self.progress.step = window.step
+        self._tell(lambda observer: observer.on_window(window))
+        self._judge("loss", window.loss)
+        if math.isfinite(window.loss):
+            least = self._finite_losses[0] if self._finite_losses else window.loss
+            self._finite_losses = min(least, window.loss), window.loss
+
+    def epoch(
+        self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
+    ) -> bool:
+        """Ends an epoch with its evaluation, and judges the loss on the held-out rows; returns
+        whether that is the lowest so far."""
+        self.compiled(compilations)
+        means = self._epoch_means.take()
+        loss = means.pop("loss", None)
+        epoch = Epoch(
+            epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
+        )
+        self.progress.epochs.append(epoch)
+        self._tell(lambda observer: observer.on_epoch(epoch))
+        if evaluation is None:
+            return False
+        self._judge("validation loss", evaluation.loss)
+        is_best = math.isfinite(evaluation.loss) and (
+            self._best is None or evaluation.loss < self._best[0]
+        )
+        if is_best:
+            self._best = evaluation.loss, evaluation.step
+        return is_best
+
+    def inspection(
+        self, inspection: Inspection | None, compilations: Sequence[Compilation]
+    ) -> None:
+        """Adds it, if there was one."""
+        self.compiled(compilations)
+        if inspection is not None:
+            self.progress.inspections.append(inspection)
+            self._tell(lambda observer: observer.on_inspection(inspection))
+
+    def saving(self) -> Counters:
+        """A checkpoint of the present state is about to be saved: what was recorded so far is
+        written before. Returns the counters that belong into it."""
+        self._tell(lambda observer: observer.on_checkpoint(self.progress.step))
+        return self._counters()
+
+    def saved(self, done: bool, *, regular: bool = True) -> None:
+        """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
+        if not done:
+            self._judge("weights", math.nan)
+        elif regular:
+            self.saved_step = self.progress.step
+
+    def _counters(self) -> Counters:
+        loss, step = self._best or (None, None)
+        return Counters(
+            examples=self._before.examples + self._statistics.examples,
+            train_seconds=self._before.train_seconds + self._statistics.seconds,
+            epoch_examples=self._epoch_means.examples,
+            epoch_sums=dict(self._epoch_means.sums),
+            best_loss=loss,
+            best_step=step,
+        )
+
+    def end(self) -> Progress:
+        """Ends the telemetry, and returns what the run came to."""
+        self.progress.use = self._telemetry.finish()
+        self.progress.windows = self._statistics.result()
+        self.progress.counters = self._counters()
+        self._pass_on(self._telemetry.messages())
+        return self.progress
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            tell(observer)
+
+    def _pass_on(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            for observer in self._observers:
+                observer.on_message(message)
+
+    def _judge(self, what: str, value: float) -> None:
+        if math.isfinite(value):
+            self.progress.divergence = None
+        elif self.progress.divergence is None:
+            least, last = self._finite_losses or (None, None)
+            num_steps = self.progress.last_window.num_steps if self.progress.last_window else 1
+            first_step = self.progress.step - num_steps + 1
+            self.progress.divergence = Divergence(
+                what=what,
+                value=value,
+                first_step=first_step,
+                last_step=self.progress.step,
+                loss_before=last,
+                least_loss_before=least,
+                saved_step=self.saved_step,
+            )
+            if not self._stop_at_nan:
+                self.warn([f"the {what} is {value} from step {first_step} on"])
+
+
+class _EpochMeans:
+    """Loss and metrics over the windows of one epoch."""
+
+    def __init__(self, running: Container[str]) -> None:
+        self._running = running
+        self._last: Mapping[str, float] = {}
+        self.examples = 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, window: Window) -> None:
+        self.examples += window.examples
+        self._last = window.metrics
+        for name, value in {"loss": window.loss, **window.metrics}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + window.examples * value
+
+    def so_far(self) -> dict[str, float]:
+        """The means by name, of what runs over the epoch the last."""
+        means = {name: total / self.examples for name, total in self.sums.items()}
+        return means | {name: value for name, value in self._last.items() if name in self._running}
+
+    def take(self) -> dict[str, float]:
+        """As `so_far`; begins the next epoch."""
+        means = self.so_far()
+        self.examples, self.sums, self._last = 0, {}, {}
+        return means
+
+
+class RunningStatistics:
+    """Adds up windows as they come, and keeps 24 bytes of each for the medians."""
+
+    def __init__(self) -> None:
+        self._rates = {unit: array("d") for unit in _UNITS}
+        self._totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
+        self._most_steps = 0
+
+    @property
+    def examples(self) -> int:
+        """Examples trained on so far."""
+        return int(self._totals["examples"])
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self._totals["seconds"]
+
+    def add(self, window: Window) -> None:
+        """Adds the next window."""
+        for unit, rates in self._rates.items():
+            rates.append(getattr(window, f"{unit}_per_second"))
+        for name in _TOTALS:
+            self._totals[name] += getattr(window, name)
+        self._most_steps = max(self._most_steps, window.num_steps)
+
+    def result(self) -> WindowStatistics:
+        """The statistics so far."""
+        totals, seconds = self._totals, self.seconds
+        if self._most_steps == 0:
+            return WindowStatistics()
+        rates: dict[str, float] = {}
+        for unit, total in _UNITS.items():
+            rates[f"{unit}_per_second"] = statistics.median(self._rates[unit])
+            rates[f"mean_{unit}_per_second"] = totals[total] / seconds
+        return WindowStatistics(
+            **rates,
+            data_wait_fraction=totals["data_wait_seconds"] / seconds,
+            train_seconds=seconds,
+            examples=self.examples,
+            skipped_steps=int(totals["skipped_steps"]),
+            most_steps=self._most_steps,
+        )

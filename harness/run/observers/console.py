@@ -1,0 +1,290 @@
+"""What a run prints: a progress bar in a terminal, an updating line in a notebook, else lines."""
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
+from rich.text import Text
+
+from harness.base.errors import as_command, printable
+from harness.run.records import (
+    Choice,
+    Compilation,
+    Epoch,
+    Message,
+    Observer,
+    RunStart,
+    Summary,
+    Window,
+)
+
+Rows = list[tuple[str, str]]
+
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_REDRAWS = 0.1
+FIGURES = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "roc_auc": "ROC-AUC",
+}
+"""What people read for the measures of held-out rows in summary.json."""
+_SHOWN_FIGURES = ("f1_macro", "roc_auc")
+"""Those in the closing report."""
+NOTEWORTHY_UNDERFLOW = 0.01
+"""The closing report mentions gradients that 16 bits lost from this share on."""
+
+
+class ConsoleObserver(Observer):
+    """Prints what is trained, its progress and its results.
+
+    In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
+    the remaining time. It is redrawn with a window, at most ten times a second. In a notebook one
+    line shows the same. Elsewhere a window becomes a line if the last such line is
+    `SECONDS_BETWEEN_LINES` old, without control codes. Every epoch gets a line with its training
+    and validation loss and metrics; compilations, warnings and notes get one each.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        tensorboard_dir: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        console: where to print.
+        tensorboard_dir: where event files go, if anywhere.
+        clock: seconds, rising.
+        """
+        self._in_notebook = console.is_jupyter
+        if self._in_notebook:
+            # As a stream: rich would display a block of its own for every line.
+            console = Console(file=console.file, force_jupyter=False, force_terminal=False)
+        self._console = console
+        self._tensorboard_dir = tensorboard_dir
+        self._clock = clock
+        self._run: RunStart  # from `on_start` on
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._shown_at = 0.0
+        self._line_width = 0
+        """Of the notebook's updating line; 0 while there is none."""
+
+    def on_start(self, run: RunStart) -> None:
+        self._run = run
+        self._print_rows(starting_rows(run))
+        self._shown_at = self._clock()
+        if self._console.is_interactive:
+            self._progress = Progress(
+                "{task.description}",
+                BarColumn(bar_width=None),
+                "{task.completed:,}/{task.total:,}",
+                "{task.fields[values]}",
+                TimeRemainingColumn(),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                expand=True,
+                get_time=self._clock,
+            )
+            epoch = min(run.start_step // run.steps_per_epoch + 1, run.epochs)
+            description, total = f"epoch {epoch}/{run.epochs}", run.total_steps
+            self._task = self._progress.add_task(
+                description, total=total, completed=run.start_step, values=""
+            )
+            self._progress.start()
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        self._print(compilation_line(compilation))
+
+    def on_window(self, window: Window) -> None:
+        """Moves the bar, or prints a line when it is time for one."""
+        now = self._clock()
+        in_place = self._progress is not None or self._in_notebook
+        every_seconds = SECONDS_BETWEEN_REDRAWS if in_place else SECONDS_BETWEEN_LINES
+        if due := now - self._shown_at >= every_seconds:
+            self._shown_at = now
+        values = _values({"loss": window.loss, **window.metrics})
+        values += f"  {window.examples_per_second:,.0f} examples/s"
+        if self._progress is not None:
+            # Every window is needed to estimate the remaining time; drawing costs more.
+            self._progress.update(
+                self._task,
+                completed=window.step,
+                description=f"epoch {window.epoch + 1}/{self._run.epochs}",
+                values=values,
+                refresh=due,
+            )
+        elif due:
+            show = self._update_line if self._in_notebook else self._print
+            show(f"{self._place(window.epoch, window.step)}  {values}")
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
+        parts = [self._place(epoch.epoch, epoch.step), _values(values)]
+        if (found := epoch.evaluation) is not None:
+            parts.append(_values({"loss": found.loss, **found.metrics}, prefix="validation "))
+            parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
+        self._print("  ".join(filter(None, parts)))
+        self._shown_at = self._clock()
+
+    def on_message(self, message: Message) -> None:
+        style = "yellow" if message.kind == "warning" else None
+        self._print(f"{message.kind}: {message.text}", style)
+
+    def on_end(self, summary: Summary) -> None:
+        """Removes the bar and prints the results."""
+        self.close()
+        self._print("")
+        if summary.interrupted:
+            of = f"{summary.steps:,} of {self._run.total_steps:,}"
+            self._print(f"interrupted after step {of}", "yellow")
+        if summary.diverged:
+            self._print(f"diverged: the loss is not finite at step {summary.steps:,}", "yellow")
+        rows = [*closing_rows(summary, self._run), *_folder_row(self._run)]
+        if self._tensorboard_dir is not None:
+            command = as_command(f"tensorboard {shlex.quote(str(self._tensorboard_dir))}")
+            rows.append(("curves", command))
+        self._print_rows(rows)
+
+    def close(self) -> None:
+        """Restores the terminal."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _place(self, epoch: int, step: int) -> str:
+        return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
+
+    def _print_rows(self, rows: Rows) -> None:
+        width = max(len(name) for name, _ in rows) + 2
+        for name, value in rows:
+            value = printable(value, one_line=True)
+            self._print(Text.assemble((name.ljust(width), "bold"), value))
+
+    def _print(self, text: str | Text, style: str | None = None) -> None:
+        if self._line_width:
+            self._update_line("")
+        if isinstance(text, str):
+            text = printable(text)
+        # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
+        # since a path may hold brackets.
+        self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+    def _update_line(self, text: str) -> None:
+        """Writes over the notebook's updating line; no text removes it."""
+        removed = "" if text else "\r"
+        self._console.file.write(f"\r{text.ljust(self._line_width)}{removed}")
+        self._console.file.flush()
+        self._line_width = len(text)
+
+
+def starting_rows(run: RunStart) -> Rows:
+    """What will be trained, on what, and what every `auto` was resolved to."""
+    data = run.dataset
+    parts = [f"{data.rows:,} rows for training"]
+    held_out = {"validation": data.validation_rows, "testing": data.test_rows}
+    parts += [f"{number:,} for {use}" for use, number in held_out.items() if number]
+    classes = "targets" if run.task.name == "regression" else "classes"
+    parts.append(f"{data.num_classes} {classes}")
+    repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
+    if data.weighted:  # they add up either way
+        repeated = "with weights"
+    steps = f"{run.total_steps:,} of {run.batch_size:,} rows: "
+    steps += f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
+    if run.start_step:
+        steps += f"; resumed after step {run.start_step:,}"
+    return [
+        ("data set", f"{data.name}: {', '.join(parts)}"),
+        (
+            "token ids",
+            f"{data.nnz / data.rows:.1f} per row ({repeated}), below {data.num_tokens:,}",
+        ),
+        ("task", _choice(run.task)),
+        ("devices", ", ".join(run.devices)),
+        *((_words(name), _choice(choice)) for name, choice in run.choices.items()),
+        ("parameters", f"{run.num_parameters:,}"),
+        ("steps", steps),
+        *_folder_row(run),
+    ]
+
+
+def _folder_row(run: RunStart) -> Rows:
+    return [("run folder", run.run_dir)] if run.run_dir else []
+
+
+def closing_rows(summary: Summary, run: RunStart) -> Rows:
+    """The results; a dash stands for what there is none of."""
+    tested: dict[str, float | None] = {}
+    what = "test" if run.dataset.test_rows else "validation"
+    if run.dataset.test_rows or run.dataset.validation_rows:
+        known = getattr(summary, f"{what}_figures")
+        figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
+        tested = {**getattr(summary, f"{what}_metrics"), **figures}
+        tested["loss"] = getattr(summary, f"{what}_loss")
+    programs = _count(summary.compilations, "training program")
+    rows = [
+        *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
+        ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
+        ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
+        ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),
+        ("data wait", _number(summary.data_wait_fraction, "{:.1%}")),
+        ("training", f"{summary.train_seconds:.2f} s"),
+        ("compilation", f"{summary.compile_seconds:.2f} s ({programs})"),
+        ("wall time", f"{summary.wall_seconds:.2f} s"),
+        ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
+    ]
+    most, at_first = summary.choices["steps_per_dispatch"], run.choices["steps_per_dispatch"].value
+    if most != at_first:
+        rows.append(("steps/dispatch", f"up to {most} ({at_first} at the start)"))
+    if summary.gpu_hours is not None:
+        joules = summary.joules_per_1000_examples
+        energy = "energy not known" if joules is None else f"{joules:,.3g} J per 1,000 examples"
+        rows.append(("GPUs", f"{summary.gpu_hours:.4f} GPU-hours, {energy}"))
+    if summary.skipped_steps:
+        rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))
+    if share := summary.non_finite_gradient_fraction:
+        rows.append(("gradients", f"{share:.2%} not finite at the end of an epoch"))
+    if (share := summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
+        precision = summary.choices["precision"]
+        rows.append(("underflow", f"{share:.2%} of the gradients are zero only in {precision}"))
+    return rows
+
+
+def compilation_line(compilation: Compilation) -> str:
+    """One compiled program."""
+    return (
+        f"compiled {compilation.program} for {compilation.capacity:,} ids per batch and replica "
+        f"in {compilation.seconds:.2f} s"
+    )
+
+
+def _values(values: Mapping[str, float], prefix: str = "") -> str:
+    return "  ".join(f"{prefix}{_words(name)} {value:.4f}" for name, value in values.items())
+
+
+def _words(name: str) -> str:
+    return name.replace("_per_", "/").replace("_", " ")
+
+
+def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:
+    if median is None or mean is None:
+        return "-"
+    return f"{median:,.{digits}f} in the median window, {mean:,.{digits}f} on average"
+
+
+def _choice(choice: Choice) -> str:
+    return f"{choice.name} ({choice.why})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _number(value: float | None, shape: str) -> str:
+    return "-" if value is None else shape.format(value)

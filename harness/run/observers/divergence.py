@@ -1,0 +1,58 @@
+"""The message of a run whose loss is no longer finite: where, the likely cause, what is saved."""
+
+from pathlib import Path
+
+from harness.run.history import Progress
+from harness.run.observers.run_files import CHECKPOINT_FOLDER_NAME, MODEL_FILE_NAME
+from harness.run.records import Divergence, RunStart
+
+_RISE = 2.0
+"""A loss that ended at this many times its minimum was rising."""
+
+
+def divergence_message(divergence: Divergence, start: RunStart, progress: Progress) -> str:
+    """One message: the fact with its step, the likely cause with its remedy, and what is saved."""
+    first, last = divergence.first_step, divergence.last_step
+    where = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
+    what = (
+        "weights are not finite"
+        if divergence.what == "weights"
+        else f"the {divergence.what} became {divergence.value}"
+    )
+    before = "" if divergence.loss_before is None else f" ({divergence.loss_before:.4g} before)"
+    folder, saved = Path(start.run_dir, CHECKPOINT_FOLDER_NAME), divergence.saved_step
+    checkpoint = (
+        "no checkpoint had been saved"
+        if saved is None
+        else f"the last good checkpoint is {folder}/ckpt-{saved}.npz: --resume repeats the run "
+        "from there, with --on-nan continue past this"
+    )
+    return (
+        f"{what} in {where} of {start.total_steps:,}{before}; likely cause: "
+        f"{likely_cause(divergence, start, progress)}; {checkpoint}; no {MODEL_FILE_NAME} was saved"
+    )
+
+
+def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) -> str:
+    """The cause that the losses before, the precision and the skipped steps suggest.
+
+    A loss that rose, or was never finite, points to the learning rate in any precision. One that
+    did not rise, in float16, points to activations above its largest number, 65,504: loss scaling
+    skips the steps whose gradients overflow, but cannot mend a loss.
+    """
+    least, last = divergence.least_loss_before, divergence.loss_before
+    rate = "the learning rate is too high"
+    remedy = f"lower --learning-rate (now {start.learning_rate:g})"
+    if last is not None and least is not None and last > _RISE * least:
+        return f"{rate}: the loss had risen from {least:.4g} to {last:.4g}; {remedy}"
+    skipped = progress.windows.skipped_steps
+    window = progress.last_window
+    scale = window.loss_scale if window is not None else None
+    if scale is not None and (last is not None or skipped):
+        return (
+            f"float16 overflowed: gradients were not finite in {skipped:,} of the steps, and the "
+            f"loss scale is {scale:g}; set --precision to mixed_bfloat16 or float32, or {remedy}"
+        )
+    if last is None:
+        return f"{rate}: there was no finite loss before; {remedy}"
+    return f"{rate} for this network, or a batch is unlike the others; {remedy}"

@@ -1,0 +1,93 @@
+"""The host: facts about it and about installed versions, and samples of it while a run trains."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.run.observers.sampler import Read
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "tensorboard")
+_MIN_CPU_SECONDS = 0.1
+"""psutil documents CPU percentages over a shorter time as meaningless."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the harness and the packages that decide its speed."""
+    return {
+        "python": platform.python_version(),
+        "harness": importlib.metadata.version("multi-hot-harness"),
+        **{package: installed_version(package) for package in _PACKAGES},
+    }
+
+
+def installed_version(package: str) -> str:
+    """The version of an importable package, whatever distribution provides it.
+
+    `tensorflow` may come from tensorflow-cpu or tf-nightly.
+
+    Raises:
+      importlib.metadata.PackageNotFoundError: when it is not installed.
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Slow (0.1 s): it reads the file lists of all distributions.
+        for distribution in importlib.metadata.packages_distributions().get(package, ()):
+            return importlib.metadata.version(distribution)
+        raise
+
+
+def host() -> dict[str, Any]:
+    """The machine: system, processor, the cores that this process may use, memory."""
+    return {
+        "system": platform.platform(),
+        "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def peak_rss_bytes() -> int:
+    """The peak resident memory of this process.
+
+    Linux's VmHWM is preferred: getrusage also counts the parent before exec.
+    """
+    if known := _line_after("/proc/self/status", "VmHWM:"):
+        return int(known.split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def host_reader() -> Read:
+    """Reads `host/cpu_percent`, of the whole machine from 0 to 100, since the reading before, and
+    `host/rss_bytes`, of this process."""
+    process = psutil.Process()
+    psutil.cpu_percent()  # the next call reports the time since this one
+    asked_at = time.monotonic()
+
+    def read() -> dict[str, float]:
+        nonlocal asked_at
+        values = {"host/rss_bytes": float(process.memory_info().rss)}
+        if time.monotonic() - asked_at >= _MIN_CPU_SECONDS:
+            values["host/cpu_percent"] = psutil.cpu_percent()
+            asked_at = time.monotonic()
+        return values
+
+    return read
+
+
+def _line_after(path: str, start: str) -> str | None:
+    """The rest of the first line that begins so, in a file that only Linux has."""
+    if not Path(path).exists():
+        return None
+    lines = Path(path).read_text().splitlines()
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), None)

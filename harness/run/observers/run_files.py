@@ -1,0 +1,172 @@
+"""The files of a run folder; config.json and summary.json, written and read back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import read_json
+from harness.run.history import Progress
+from harness.run.observers.host import peak_rss_bytes
+from harness.run.records import Choice, Evaluation, Observer, RunStart, Summary
+
+CONFIG_FILE_NAME = "config.json"
+SUMMARY_FILE_NAME = "summary.json"
+MODEL_FILE_NAME = "model.keras"
+REPORT_FILE_NAME = "report.html"
+BEST_FILE_NAME = "best.keras"
+"""The model of the epoch with the lowest validation loss."""
+CHECKPOINT_FOLDER_NAME = "checkpoints"
+TENSORBOARD_FOLDER_NAME = "tensorboard"
+EVENT_FILES = "events.out.tfevents.*"
+"""Names of the files that TensorBoard reads."""
+RESOLVED = "resolved"
+
+
+class SummaryObserver(Observer):
+    """Writes the settings and the results of a run into its run folder."""
+
+    _run: RunStart
+
+    def on_start(self, run: RunStart) -> None:
+        """Writes config.json; removes the summary.json and the report of an earlier run."""
+        self._run = run
+        write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
+        for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
+            Path(run.run_dir, name).unlink(missing_ok=True)
+
+    def on_end(self, summary: Summary) -> None:
+        """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
+        run, content = self._run, dataclasses.asdict(summary)
+        del content["most_steps"]  # one of the choices says it
+        choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
+        shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
+        for rows, is_shown in shown.items():
+            found = content.pop(f"{rows}_figures") | content.pop(f"{rows}_metrics")
+            found["loss"] = content.pop(f"{rows}_loss")
+            content |= {f"{rows}_{n}": value for n, value in found.items() if is_shown}
+        content |= {"batch_size": run.batch_size, "devices": run.devices}
+        content |= {"versions": run.versions, "host": run.host}
+        content["dataset"] = dataclasses.asdict(run.dataset)
+        write_json(Path(run.run_dir, SUMMARY_FILE_NAME), content | choices)
+
+
+def summarize(
+    start: RunStart,
+    progress: Progress,
+    *,
+    test: Evaluation | None,
+    validation: Evaluation | None,
+    figures: Mapping[str, float],
+    wall_seconds: float,
+    workers: int = 1,
+    alone_step_seconds: float | None = None,
+) -> Summary:
+    """The summary of a run that has ended or was interrupted.
+
+    Args:
+        start: the run as it was started.
+        progress: what happened in the loop.
+        test, validation: of the model that is saved, on these rows; None: there is no such.
+        figures: of the test rows, or where there are none, of the validation rows.
+        wall_seconds: since the command began.
+        workers: that trained together.
+        alone_step_seconds: of a step without its all-reduce; None: not measured.
+    """
+    windows, use = progress.windows, progress.use
+    unknown = dict.fromkeys(start.metrics)
+    is_tested = start.dataset.test_rows > 0
+    choices = {name: choice.value for name, choice in start.choices.items()}
+    choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
+    underflow = [i.underflow_fraction for i in progress.inspections]
+    return Summary(
+        **dataclasses.asdict(windows),
+        test_metrics=test.metrics if test else unknown,
+        test_loss=test.loss if test else None,
+        test_figures=figures if is_tested else {},
+        validation_metrics=validation.metrics if validation else unknown,
+        validation_loss=validation.loss if validation else None,
+        validation_figures={} if is_tested else figures,
+        compile_seconds=sum(c.seconds for c in progress.compilations),
+        wall_seconds=wall_seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        epochs=(progress.step - start.start_step) / start.steps_per_epoch,
+        steps=progress.step,
+        choices=choices,
+        compilations=sum(c.program == "training step" for c in progress.compilations),
+        non_finite_gradient_fraction=max(
+            (i.non_finite_fraction for i in progress.inspections), default=None
+        ),
+        underflow_fraction=max((u for u in underflow if u is not None), default=None),
+        interrupted=progress.interrupted,
+        total_examples=progress.counters.examples,
+        total_train_seconds=progress.counters.train_seconds,
+        resumes=len(start.resumed),
+        diverged=progress.divergence is not None,
+        joules_per_1000_examples=(
+            1000 * use.joules / windows.examples if windows.examples and use.joules else None
+        ),
+        gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
+        workers=workers,
+        scaling_efficiency=(
+            alone_step_seconds * windows.mean_steps_per_second
+            if alone_step_seconds and windows.mean_steps_per_second
+            else None
+        ),
+    )
+
+
+def resolved_config(run: RunStart) -> dict[str, Any]:
+    """The settings with every `auto` resolved, and under `resolved` what they were resolved to and
+    why, with the data set, the devices, the versions and the host.
+
+    Without `resolved`, the content gives the same run again by `from_mapping(TrainConfig, ...)`.
+    """
+    choices = run.choices
+    return {
+        **_settled(run.config, choices),
+        RESOLVED: {
+            "task": dataclasses.asdict(run.task),
+            **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
+            "devices": run.devices,
+            "replicas": choices["replicas"].value,
+            "replicas_why": choices["replicas"].why,
+            "num_parameters": run.num_parameters,
+            "steps_per_epoch": run.steps_per_epoch,
+            "start_step": run.start_step,
+            "resumed": list(run.resumed),
+            "dataset": dataclasses.asdict(run.dataset),
+            "versions": dict(run.versions),
+            "host": dict(run.host),
+        },
+    }
+
+
+def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """The settings and those in groups of them, with the values that were chosen."""
+    settled: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            settled[name] = _settled(value, choices)
+        else:
+            settled[name] = choices[name].value if name in choices else value
+    return settled
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """All that a run's config.json holds.
+
+    Raises:
+        InputError: when the run folder has no config.json, or it was not written by a run.
+    """
+    path = run_dir / CONFIG_FILE_NAME
+    content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
+    resolved = content.get(RESOLVED)
+    if not isinstance(resolved, dict) or not isinstance(resolved.get("dataset", {}), dict):
+        raise InputError(
+            f"{path} is damaged, or was not written by a run: it has no '{RESOLVED}' with the data "
+            "set. Restore it, or name another folder."
+        )
+    return content

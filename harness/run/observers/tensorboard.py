@@ -1,0 +1,126 @@
+"""A run's curves, settings and network for TensorBoard."""
+
+import contextlib
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+from harness.run.observers.event_file import EventFile, drop_events_after
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.run.observers.jsonl import records
+from harness.run.observers.run_files import EVENT_FILES
+from harness.run.observers.tensorboard_pages import (
+    graph,
+    histogram,
+    run_pages,
+    scalars,
+    session_end,
+)
+from harness.run.records import Epoch, Inspection, Observer, RunStart, Summary, Window
+
+RECENT_WINDOWS = 50
+"""`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
+
+
+class TensorBoardObserver(Observer):
+    """Writes an event file into a folder, in place of those that are there. A resumed run keeps
+    those up to its first step and adds one for what comes after.
+
+    Pages: Scalars; Custom Scalars with four charts; Text with `run/settings` and `run/environment`;
+    Graphs with the network's layers; HParams with a row for the run; Histograms.
+
+    The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
+
+    Raises:
+        OSError: naming the file, when it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Args:
+        folder: belongs to the run alone.
+        """
+        self._folder = folder
+        self._file: EventFile  # from `on_start` on
+        self._closing = contextlib.ExitStack()
+        self._start_step = 0
+        self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
+        self._skipped_steps = 0
+        self._evaluated: dict[str, float] = {}
+        """The values of the last evaluation, by tag."""
+
+    def on_start(self, run: RunStart) -> None:
+        self._start_step = run.start_step
+        if run.start_step > 0:
+            drop_events_after(self._folder, run.start_step)
+            self._take_up(run)
+        else:
+            for path in self._folder.glob(EVENT_FILES):
+                path.unlink()
+        self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
+        self._file.write(run.start_step, *run_pages(run))
+        self._file.graph(run.start_step, graph(run.layers))
+
+    def _take_up(self, run: RunStart) -> None:
+        """What was before a resume, so that no curve begins anew."""
+        for record in records(Path(run.run_dir, METRICS_FILE_NAME)) if run.run_dir else ():
+            num_steps, step = record.get("num_steps", 0), record["step"]
+            if num_steps > 0 and step <= run.start_step and "seconds" in record:
+                self._recent_step_times_ms.append(1e3 * float(record["seconds"]) / num_steps)
+                self._skipped_steps += int(record.get("skipped_steps", 0))
+
+    def on_window(self, window: Window) -> None:
+        self._recent_step_times_ms.append(window.step_time_ms)
+        p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
+        values = {
+            "train/loss": window.loss,
+            **{f"train/{name}": value for name, value in window.metrics.items()},
+            "throughput/steps_per_second": window.steps_per_second,
+            "throughput/examples_per_second": window.examples_per_second,
+            "throughput/tokens_per_second": window.tokens_per_second,
+            "throughput/step_time_ms_p50": p50,
+            "throughput/step_time_ms_p95": p95,
+            "throughput/data_wait_fraction": window.data_wait_fraction,
+            **{tag: spread.value for tag, spread in window.telemetry.items()},
+        }
+        if window.loss_scale is not None:
+            self._skipped_steps += window.skipped_steps
+            values["precision/loss_scale"] = window.loss_scale
+            values["precision/skipped_steps"] = self._skipped_steps
+        self._file.write(window.step, scalars(values))
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Adds an evaluation's scalars, unless they are from before the run was resumed."""
+        evaluation = epoch.evaluation
+        if evaluation is None:
+            return
+        values = {"loss": evaluation.loss, **evaluation.metrics}
+        self._evaluated = {f"validation/{name}": value for name, value in values.items()}
+        if evaluation.step > self._start_step:
+            self._file.write(evaluation.step, scalars(self._evaluated))
+
+    def on_inspection(self, inspection: Inspection) -> None:
+        values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
+        if inspection.underflow_fraction is not None:
+            values["precision/underflow_fraction"] = inspection.underflow_fraction
+        histograms = [
+            *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
+            *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
+        ]
+        self._file.write(inspection.step, scalars(values), *histograms)
+
+    def on_end(self, summary: Summary) -> None:
+        """Adds what is new of the model that is saved, and marks the run's row of the HParams page
+        as ended."""
+        new: dict[str, float] = {}
+        for rows in ("test", "validation"):
+            values = {"loss": getattr(summary, f"{rows}_loss")}
+            values |= getattr(summary, f"{rows}_metrics")
+            found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
+            if found != self._evaluated:
+                new |= found
+        done = not (summary.interrupted or summary.diverged)
+        self._file.write(summary.steps, scalars(new), session_end(done=done))
+
+    def close(self) -> None:
+        self._closing.close()

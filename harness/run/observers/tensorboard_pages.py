@@ -1,0 +1,176 @@
+"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
+
+import contextlib
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import api_pb2, summary_v2
+from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from harness.base.files import json_text
+from harness.run.observers.event_file import EventFile
+from harness.run.observers.run_files import RESOLVED, resolved_config
+from harness.run.records import Distribution, LayerInfo, RunStart
+
+CHARTS = {
+    "throughput, examples/s": (r"throughput/examples_per_second$",),
+    "data wait, share of the time": (r"throughput/data_wait_fraction$",),
+    "GPU utilization, %": (r"gpu/\d+/utilization_percent$",),
+    "loss": (r"train/loss$", r"validation/loss$"),
+}
+"""The charts of the Custom Scalars page: title, and patterns of the tags, from their start."""
+
+FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
+"""Settings that are columns by default: the HParams page shows five, and sorts those that are
+marked as differing between runs before the others."""
+
+_SCALAR = scalar_metadata.create_summary_metadata(display_name=None, description=None)
+
+Setting = bool | int | float | str
+
+
+def run_pages(run: RunStart) -> list[Summary]:
+    """The pages of a run that starts now, but for the graph."""
+    config = resolved_config(run)
+    environment = config.pop(RESOLVED)
+    charts = [
+        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
+        for title, patterns in CHARTS.items()
+    ]
+    category = layout_pb2.Category(title="What the machine does", chart=charts)
+    settings, folder = _settings(run), Path(run.run_dir)
+    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
+    return [
+        custom_scalar.pb(layout_pb2.Layout(category=[category])),
+        _text("run/settings", config),
+        _text("run/environment", environment),
+        _columns(run, settings),
+        summary_v2.hparams_pb(settings, trial_id=name),
+    ]
+
+
+def _text(tag: str, content: Mapping[str, Any]) -> Summary:
+    """JSON on the Text page."""
+    return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
+
+
+def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
+    """The layers as nodes, each with an edge from every layer that it takes its input from.
+
+    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
+    """
+    nodes = tf.compat.v1.GraphDef()
+    for layer in layers:
+        node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
+        node.attr["dtype"].type = tf.as_dtype(layer.dtype).as_datatype_enum
+        node.attr["parameters"].i = layer.num_parameters
+        shape = tf.TensorShape(layer.output_shape).as_proto()
+        node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
+    return nodes
+
+
+def _settings(run: RunStart) -> dict[str, Setting]:
+    """The settings of a run's row on the HParams page, every `auto` resolved."""
+    groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
+    built = run.config.get("data", {}).get("build", {})
+    settings: dict[str, Any] = {
+        **{name: value for group in groups for name, value in group.items()},
+        **({"ngrams": built["ngrams"]} if "ngrams" in built else {}),
+        "num_tokens": run.dataset.num_tokens,
+        **{name: choice.value for name, choice in run.choices.items()},
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "epochs": run.epochs,
+        "task": run.task.name,
+        "dataset": run.dataset.name,
+    }
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            settings[name] = " ".join(map(str, value))
+        elif not isinstance(value, Setting):
+            settings[name] = str(value)
+    return settings
+
+
+def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
+    """The columns of the HParams page, which it reads from any one run; a metric's value is
+    the last one of its tag."""
+    held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
+    metrics = {
+        **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
+        "throughput/examples_per_second": "examples/s",
+        **{f"{rows}/loss": f"{rows} loss" for rows in held_out},
+        "throughput/data_wait_fraction": "data wait",
+    }
+    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}  # others are numbers
+    # No domains: the page would filter by them and hide runs with other values than this one's.
+    columns = [
+        api_pb2.HParamInfo(
+            name=name,
+            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            differs=name in FIRST,
+        )
+        for name, value in settings.items()
+    ]
+    shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
+    return hparams_summary.experiment_pb(columns, shown)
+
+
+def session_end(*, done: bool) -> Summary:
+    """The end of a row's run on the HParams page, now: `done`, or failed."""
+    return hparams_summary.session_end_pb(
+        api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    )
+
+
+def scalars(values: Mapping[str, float]) -> Summary:
+    """A point, in float32, of each tag's curve; TensorBoard's `scalar_pb` takes 10 us for each."""
+    point = {"dtype": "DT_FLOAT", "tensor_shape": {}}
+    return Summary(
+        value=[
+            Summary.Value(tag=tag, metadata=_SCALAR, tensor={**point, "float_val": [value]})
+            for tag, value in values.items()
+        ]
+    )
+
+
+def histogram(tag: str, distribution: Distribution) -> Summary:
+    """A histogram with the bins of `distribution`, which `tf.summary.histogram` would count anew:
+    float64 [bins, 3] of left edge, right edge and count."""
+    edges, counts = distribution.edges, distribution.counts
+    bins = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1), np.float64)
+    metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
+    return Summary(value=[Summary.Value(tag=tag, tensor=bins, metadata=metadata)])
+
+
+def write_hparams_row(
+    folder: Path,
+    settings: Mapping[str, Setting],
+    curves: Iterable[tuple[int, Mapping[str, float]]],
+    *,
+    done: bool = True,
+) -> None:
+    """Writes one row of an HParams page, named after `folder`: its settings, and values by tag at
+    some steps, of which the page shows each tag's last one.
+
+    TensorBoard makes the columns from the rows, those that differ first.
+
+    Raises:
+        OSError: naming the file, when it cannot be written.
+    """
+    with contextlib.closing(EventFile(folder)) as file:
+        start = summary_v2.hparams_pb(dict(settings), trial_id=folder.name)
+        file.write(0, start, session_end(done=done))
+        for step, values in curves:
+            file.write(step, scalars(values))

@@ -1,0 +1,207 @@
+"""The folder of a run: whose it is, what may stand in it before the run starts, what is cleared."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from harness.base.errors import InputError, LostFolderError
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.run.observers.run_files import (
+    BEST_FILE_NAME,
+    CHECKPOINT_FOLDER_NAME,
+    CONFIG_FILE_NAME,
+    EVENT_FILES,
+    MODEL_FILE_NAME,
+    REPORT_FILE_NAME,
+    SUMMARY_FILE_NAME,
+    TENSORBOARD_FOLDER_NAME,
+)
+from kernels.files import opened_folder, remove, remove_partial_files
+
+WRITTEN = (
+    CONFIG_FILE_NAME,
+    SUMMARY_FILE_NAME,
+    METRICS_FILE_NAME,
+    MODEL_FILE_NAME,
+    BEST_FILE_NAME,
+    REPORT_FILE_NAME,
+    CHECKPOINT_FOLDER_NAME,
+    TENSORBOARD_FOLDER_NAME,
+)
+"""Everything that a run writes, and so everything that --overwrite removes."""
+
+
+_LOCK_FILE_NAME = ".harness-lock"
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_TRIES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A folder that belongs to one run while that lasts."""
+
+    path: Path
+    """Absolute."""
+    descriptor: int
+    """Of the open folder."""
+
+    def check(self) -> None:
+        """Raises LostFolderError when the folder is not where it was claimed."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+                return
+        raise LostFolderError(
+            f"{self.path} was moved or removed while a run was using it; nothing more is written. "
+            "If it was moved, go on from its last checkpoint with --resume and its new path."
+        )
+
+
+def claim_run_folder(
+    named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
+) -> Claim:
+    """The run's folder, claimed for this run until `claims` closes.
+
+    Args:
+        named: the folder, or `auto`: a new one in runs/, named by the time of day.
+        claims: closed when the run is over.
+        resume, overwrite: what may stand there before: a run to go on with, or one to replace;
+            with `auto`, also nothing.
+
+    Raises:
+        InputError: when it cannot be written to or another run is using it, when it holds a run and
+            neither --overwrite nor --resume was given, or when it holds none and --resume was.
+    """
+    if named == "auto":
+        named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
+    folder = Path(named).absolute()
+    claimed = claim(folder, claims, what="run folder")
+    present = [name for name in WRITTEN if (folder / name).exists()]
+    if present and not (overwrite or resume):
+        raise InputError(
+            f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
+            "--resume to go on with it, or another --run-dir"
+        )
+    if resume is True and not present:
+        raise InputError(f"{folder} holds no run to resume; leave out --resume to start one there")
+    return claimed
+
+
+def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
+    """Makes `folder` where it is missing, and locks it until `claims` closes.
+
+    The operating system releases the lock when the process ends, also when it is killed. When
+    `claims` closes, the lock file and every folder made here that is still empty are removed: a run
+    that is refused leaves nothing behind.
+
+    Args:
+        folder: absolute.
+        claims: closed when the run is over.
+        what: what messages call the folder.
+
+    Raises:
+        InputError: when it cannot be written to, or another run has claimed it.
+    """
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            claims.callback(_remove_if_empty, place)
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = claims.enter_context(opened_folder(folder))
+        claims.enter_context(_locked(descriptor))
+        return Claim(path=folder, descriptor=descriptor)
+    except BlockingIOError as error:
+        raise InputError(
+            f"{what} {folder} is in use by another run; wait until that has ended, or name another"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{what} {folder} cannot be written to ({error.strerror}); name another"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: int) -> Iterator[None]:
+    """Holds a lock on a file in an open folder, which is made for it and removed afterwards.
+
+    Raises:
+        BlockingIOError: when another run holds the lock, in this process or another.
+        OSError: when the file cannot be made, or is something else than a file.
+    """
+
+    def is_still(file: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            named = os.stat(_LOCK_FILE_NAME, dir_fd=folder, follow_symlinks=False)
+            return os.path.samestat(named, os.fstat(file))
+        return False
+
+    for _ in range(_MAX_TRIES):
+        file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_still(file):
+                continue  # the run that held it ended, and removed it, after it was opened here
+            try:
+                yield
+            finally:
+                if is_still(file):
+                    os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
+            return
+        finally:
+            os.close(file)
+    raise OSError(errno.EAGAIN, f"somebody keeps replacing {_LOCK_FILE_NAME}")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def event_folder_of(
+    setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
+) -> Path | None:
+    """Where a run's event files go; None: nowhere.
+
+    Args:
+        setting: `on`, `off`, or a folder, which is used as it is and claimed.
+        folder: of the run; None where nothing is written.
+        claims: closed when the run is over.
+        may_hold_events: whether the run replaces event files in a folder that was named, or adds
+            to them.
+
+    Raises:
+        InputError: when it cannot be written to, or a folder that was named holds event files or
+            is in use by another run.
+    """
+    if setting == "off":
+        return None
+    if setting == "on":
+        return None if folder is None else folder / TENSORBOARD_FOLDER_NAME
+    events = Path(setting).absolute()
+    if events != folder:
+        claim(events, claims, what="TensorBoard folder")
+    present = next(events.glob(EVENT_FILES), None)
+    if present is not None and not may_hold_events:
+        raise InputError(
+            f"TensorBoard folder {events} already holds event files ({present.name}), which "
+            "TensorBoard would draw as one run with this; give --overwrite to replace them, or "
+            "name another"
+        )
+    return events
+
+
+def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
+    """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
+    to `folder`, and nothing else."""
+    for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
+        remove_partial_files(place)
+    # A run that is killed in between is none that could be resumed, but still known to be a run.
+    ordered = sorted(WRITTEN, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
+    for name in ordered if clear else ():
+        remove(folder / name)

@@ -1,0 +1,1 @@
+"""What labels mean: loss, activation of the output, metrics and measures."""

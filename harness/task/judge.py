@@ -1,0 +1,130 @@
+"""A trained model that judges texts: its probabilities, and the words that decided.
+
+Letters: B texts, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
+from harness.model.export import Head, check_vocabulary, names_of
+from harness.model.layers import Surroundings, computing
+from harness.model.network import takes_weights
+
+_MOST_EXPLAINED = 2_000
+"""Distinct words of a text that are left out in turn."""
+_ROWS_AT_ONCE = 256
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+
+
+class Judge:
+    """Judges texts in TensorFlow's own operations: nothing is compiled, so that a few texts need
+    not wait, and batches may have any shape."""
+
+    def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
+        """Raises InputError when the vocabulary has ids that the model does not know, or no words;
+        or when only one of the two has weights of ids."""
+        check_vocabulary(vocabulary, model)
+        if not vocabulary.takes_texts:
+            raise InputError(
+                "the model was trained on ids that stand for no words, so it cannot judge texts; "
+                "use Trainer.predict on ids"
+            )
+        if bool(takes_weights(model)) != vocabulary.is_weighted:
+            have, takes = ("no weights", "some") if takes_weights(model) else ("weights", "none")
+            raise InputError(
+                f"the vocabulary gives ids {have}, but the model takes {takes}; name the model's "
+                "own vocabulary, or use Trainer.predict on its rows"
+            )
+        self._vocabulary, self._head = vocabulary, head
+        self._reserved = {vocabulary.start_id, vocabulary.unknown_id}
+        ids = tf.TensorSpec([None], tf.int32)
+        inputs = {"values": ids, "row_splits": ids}
+        if vocabulary.is_weighted:
+            inputs["weights"] = tf.TensorSpec([None], tf.float32)
+
+        @tf.function(input_signature=[inputs], autograph=False)
+        def logits(rows: dict[str, tf.Tensor]) -> tf.Tensor:
+            with computing(Surroundings(implementation="gather", export=True)):
+                outputs = model(rows, training=False)
+            return tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+
+        self._logits = logits
+        self._activation = keras.activations.get(head)
+        num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
+        self.is_multi_label = head == "sigmoid" and num_outputs > 1
+        self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
+        """K."""
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each text."""
+        return self._vocabulary.encode_all(texts)
+
+    def known(self, ids: Ids) -> tuple[int, int]:
+        """How many words of a text the model knows, and how many words it has."""
+        known = sum(token not in self._reserved for token in ids.tolist())
+        return known, len(ids) - (self._vocabulary.start_id is not None)
+
+    def logits(self, rows: Sequence[Ids]) -> Floats:
+        """[B, K], or [B, 1] where there are two classes."""
+        splits = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum([len(row) for row in rows], out=splits[1:])
+        inputs: dict[str, Any] = {"values": np.concatenate(rows), "row_splits": splits}
+        if self._vocabulary.is_weighted:
+            sets = self._vocabulary.weighted(
+                RaggedSets(**inputs, num_tokens=self._vocabulary.num_tokens)
+            )
+            inputs = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
+            inputs["weights"] = sets.weights
+        found: Floats = self._logits(inputs).numpy()
+        return found
+
+    def probabilities(self, rows: Sequence[Ids]) -> Floats:
+        """Of all classes, [B, K]."""
+        logits = self.logits(rows)
+        if logits.shape[1] == 1:
+            logits = np.concatenate([-logits, logits], axis=1)
+        found: Floats = np.asarray(self._activation(logits))
+        return found
+
+    def explain(self, text: str, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
+        """The words that weigh most for or against a class.
+
+        A word's weight is how much the class's log-odds fall when all of its occurrences are left
+        out; for two classes, and for labels that exclude nothing, that is the change of the logit.
+
+        Args:
+            text: one of those judged.
+            ids: of the text.
+            number: of the class.
+            most: words to return, the heaviest first.
+        """
+        candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
+        candidates = candidates[:_MOST_EXPLAINED]
+        rows = [ids, *(ids[ids != token] for token in candidates)]
+        parts = [
+            self._log_odds(self.logits(rows[start : start + _ROWS_AT_ONCE]), number)
+            for start in range(0, len(rows), _ROWS_AT_ONCE)
+        ]
+        whole, *without = np.concatenate(parts).tolist()
+        weights = {token: whole - left for token, left in zip(candidates, without, strict=True)}
+        heaviest = sorted(weights.items(), key=lambda pair: -abs(pair[1]))[:most]
+        words = self._vocabulary.words_of(text)
+        return [(words[token], weight) for token, weight in heaviest]
+
+    def _log_odds(self, logits: Floats, number: int) -> Any:
+        if logits.shape[1] == 1:
+            return logits[:, 0] if number == 1 else -logits[:, 0]
+        own = logits[:, number]
+        if self._head == "sigmoid":
+            return own
+        return own - np.logaddexp.reduce(np.delete(logits, number, axis=1), axis=1)

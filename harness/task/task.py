@@ -1,0 +1,405 @@
+"""What labels mean: their type and shape, the loss, what a model's outputs say, and the metrics.
+
+Letters: B rows, K classes.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.task.losses import ACCURACY, AnyLoss, applied, is_sparse, loss_of, metrics_of, read
+from kernels.multi_hot import multi_hot
+
+Kind = Literal["binary", "multi_class", "multi_label", "regression"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a model: how its labels are read, its loss and its metrics."""
+
+    kind: Literal["auto"] | Kind = "auto"
+    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K;
+    `regression`: numbers, one a row or K. `auto`: as the labels look."""
+    loss: AnyLoss | None = None
+    """By Keras's name, or one of Keras's objects. It gets probabilities, or logits if its attribute
+    `from_logits` is true; class numbers if its name begins with Sparse, else one number for each
+    class. A function of your own gets labels and outputs as they are, as from Keras's `compile`,
+    and so does any loss of a regression. None: cross-entropy, or the mean squared error."""
+    metrics: Sequence[str | keras.metrics.Metric] | None = None
+    """By Keras's names, or Keras's objects; they get what a loss gets, but never logits. None:
+    `accuracy`, or `mae` for a regression."""
+    class_weight: Literal["balanced"] | Mapping[int, float] | None = None
+    """Of each class, on its rows' losses in training; 1 where it is left out. `balanced`: rows /
+    (classes * rows of the class), by the rows that are trained on first."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("auto", *KINDS):
+            raise InputError(f"task is {self.kind!r}; choose auto or one of {', '.join(KINDS)}")
+        weights = self.class_weight
+        if weights not in (None, "balanced") and not isinstance(weights, Mapping):
+            raise InputError(
+                f"class_weight is {weights!r}; give 'balanced', or a weight by class number"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """What decides the losses, as config.json holds it."""
+        loss = self.loss
+        if isinstance(loss, keras.losses.Loss):
+            loss = json.dumps(keras.saving.serialize_keras_object(loss), default=str)
+        elif loss is not None and not isinstance(loss, str):
+            loss = getattr(loss, "__qualname__", type(loss).__qualname__)
+        weights: Any = self.class_weight
+        if isinstance(weights, Mapping):
+            weights = sorted(weights.items())
+        return {"task": self.kind, "loss": loss, "class_weight": str(weights)}
+
+    def settled(self, examples: Examples) -> "SettledTask":
+        """The task for rows with labels like those of `examples`.
+
+        Raises:
+            InputError: when the labels are none of this task's, or Keras has no such loss or
+                metric.
+        """
+        kind, why = _look(examples)
+        if self.kind != "auto":
+            kind, why = self.kind, "asked for"
+        num_classes = _num_classes(examples, kind)
+        if kind == "binary" and num_classes > 2:
+            raise InputError(
+                f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
+                f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
+            )
+        task = SettledTask(
+            kind=kind,
+            num_classes=num_classes,
+            why=why,
+            loss=loss_of(self.loss, kind),
+            metrics=metrics_of(self.metrics, kind),
+            class_weight=None,
+        )
+        task.check_labels(examples)
+        task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
+        if self.loss is not None:
+            task = replace(task, loss_is_of_batch=_is_of_batch(task))
+        for metric in task.stateful:
+            _build_metric(metric, task)
+        return task
+
+
+def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
+    """A task for a model that is only asked for its outputs."""
+    num_outputs = (shape[-1] if shape else None) or 1
+    kind: Kind = "binary" if num_outputs == 1 else "multi_label"
+    return SettledTask(
+        kind=kind,
+        num_classes=max(2, num_outputs),
+        why="by the outputs",
+        loss=loss_of(None, kind),
+        metrics=(),
+        class_weight=None,
+        is_known=False,
+    )
+
+
+class Judgement(NamedTuple):
+    """What rows come to, by a task."""
+
+    losses: tf.Tensor
+    """float32 [B], times the class weights."""
+    hits: tf.Tensor | None
+    """float32 [B]: the share of a row's answers that are right; None where nobody asks."""
+    targets: dict[bool, Any]
+    """What sparse metrics compare with, and others."""
+    probabilities: Any
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SettledTask:
+    """A task for certain labels."""
+
+    kind: Kind
+    num_classes: int
+    """K; of a regression the numbers of a row."""
+    why: str
+    loss: keras.losses.Loss
+    metrics: tuple[str | keras.metrics.Metric, ...]
+    """`accuracy` is computed row by row; others keep sums of their own."""
+    class_weight: np.ndarray | None
+    """float32 [K]."""
+    is_known: bool = True
+    """False where no labels were seen."""
+    loss_is_of_batch: bool = False
+    """Whether the loss is one number for a batch, not one for each row."""
+
+    def settled(self, examples: Examples) -> "SettledTask":
+        """Itself: in a copy of a trainer it stands in the place of a `Task`."""
+        return self
+
+    @property
+    def num_outputs(self) -> int:
+        """Of a model: K, or 1 where there are two classes."""
+        return 1 if self.kind == "binary" else self.num_classes
+
+    @property
+    def head(self) -> str:
+        """The activation that makes probabilities of logits; `linear` for a regression."""
+        if self.kind == "regression":
+            return "linear"
+        return "softmax" if self.kind == "multi_class" else "sigmoid"
+
+    @property
+    def described(self) -> str:
+        """For messages."""
+        what = "targets" if self.kind == "regression" else "classes"
+        return f"{self.kind} with {self.num_classes} {what} ({self.why})"
+
+    @property
+    def with_accuracy(self) -> bool:
+        """Whether `accuracy` is among the metrics."""
+        return ACCURACY in self.metrics
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Of all metrics, in order."""
+        return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
+
+    @property
+    def stateful(self) -> tuple[keras.metrics.Metric, ...]:
+        """The metrics that keep sums of their own."""
+        return tuple(m for m in self.metrics if isinstance(m, keras.metrics.Metric))
+
+    def check_outputs(self, model: keras.Model, shape: Sequence[int | None]) -> None:
+        """Raises InputError unless outputs of this shape fit the task."""
+        if len(shape) != 2 or shape[-1] != self.num_outputs:
+            raise InputError(
+                f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
+                f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
+                f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
+                "give num_classes where the rows lack a class"
+            )
+
+    def check_labels(self, examples: Examples) -> None:
+        """Raises InputError unless the labels of `examples` are this task's."""
+        labels = _labels(examples)
+        known, wide = _num_classes(examples, self.kind), self.kind == "multi_label"
+        if isinstance(labels, RaggedSets):
+            shown, fits = f"sets of {known} classes", wide and known <= self.num_classes
+        else:
+            low, high = labels.min(), labels.max()
+            shown = f"{labels.dtype} {list(labels.shape)} from {low} to {high}"
+            is_flat = labels.ndim == 1 or labels.shape[1] == 1
+            fits = known == self.num_classes if wide else known <= self.num_classes
+            fits = fits and wide != is_flat and low >= 0
+            if self.kind == "regression":
+                fits = known == self.num_classes
+            elif self.kind == "multi_class":
+                fits = fits and bool((labels == np.floor(labels)).all())
+            else:
+                fits = fits and high <= 1
+        if not fits:
+            several = wide or self.kind == "regression"
+            shape = f"[rows, {self.num_classes}]" if several else "[rows]"
+            limits = {"multi_class": ", a class below that", "regression": ""}
+            raise InputError(
+                f"the labels of {examples.name} are {shown}, but the task is {self.described}; "
+                f"give labels {shape}{limits.get(self.kind, ' from 0 to 1')}, or set task"
+            )
+
+    def check_gradient(self, examples: Examples) -> None:
+        """Raises InputError where TensorFlow's gradient of the loss is wrong for these labels: that
+        of the softmax cross-entropy takes each row's labels to sum to 1."""
+        labels = _labels(examples)
+        fused = getattr(self.loss, "fn", None) is keras.losses.categorical_crossentropy
+        if not fused or self.kind not in ("multi_label", "regression"):
+            return
+        if isinstance(labels, RaggedSets):
+            sums = labels.unique().lengths
+        else:
+            sums = labels.reshape(len(labels), -1).sum(axis=1)
+        row = int(np.abs(sums - 1).argmax())
+        if abs(sums[row] - 1) > 1e-3:
+            raise InputError(
+                f"row {row} of {examples.name} has labels with the sum {sums[row]}, but "
+                "TensorFlow's gradient of CategoricalCrossentropy is right only for a sum of 1; "
+                "divide labels by their sum, or give a loss of logits, as lambda y, z: "
+                "-keras.ops.sum(y * keras.ops.log_softmax(z), axis=-1)"
+            )
+
+    def check_devices(self, num_devices: int) -> None:
+        """Raises InputError when a batch is divided, but its loss needs all of it."""
+        if self.loss_is_of_batch and num_devices > 1:
+            raise InputError(
+                f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} "
+                "devices divide; set replicas=1, or return a number for each row"
+            )
+
+    def judge(
+        self, labels: Any, outputs: tf.Tensor, *, with_class_weight: bool = True
+    ) -> Judgement:
+        """The loss of each row, and what metrics need.
+
+        Args:
+            labels: [B], [B, K], or the `values` and `row_splits` of ragged sets.
+            outputs: of the model, [B, `num_outputs`].
+            with_class_weight: whether losses are weighed by class.
+        """
+        targets = self._targets(labels)
+        given = read(outputs, self.head)
+        losses = applied(self.loss, targets, given)
+        if losses.shape.rank == 0:  # of the batch, whose mean over rows it stays
+            losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
+        if losses.shape.rank > 1:
+            losses = tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
+        losses = tf.cast(losses, tf.float32)
+        if self.class_weight is not None and with_class_weight:
+            numbers = tf.cast(tf.reshape(labels, [-1]), tf.float32)
+            classes = tf.cast(tf.round(numbers), tf.int32)
+            losses *= tf.gather(tf.constant(self.class_weight), classes)
+        scores = given.logits
+        if given.ends_in_head and outputs.dtype.size < 4:  # rounded, they may be an even chance
+            scores = given.probabilities - 0.5
+        hits = self._hits(targets, scores) if self.with_accuracy else None
+        return Judgement(losses, hits, targets, given.probabilities)
+
+    def _targets(self, labels: Any) -> dict[bool, Any]:
+        """What a sparse loss or metric compares with, and what another does."""
+        if isinstance(labels, Mapping):
+            many = multi_hot(**labels, num_tokens=self.num_classes, dtype=tf.float32)
+            return {False: many, True: many}
+        if self.kind == "multi_class":
+            classes = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+            return {True: classes, False: tf.one_hot(classes, self.num_classes)}
+        numbers = tf.reshape(tf.cast(labels, tf.float32), [-1, self.num_outputs])
+        return {False: numbers, True: numbers}
+
+    def _hits(self, targets: Mapping[bool, Any], scores: tf.Tensor) -> tf.Tensor:
+        """As Keras's accuracies: a probability above 0.5, the likeliest class, or the share of the
+        K answers."""
+        if self.kind == "multi_class":
+            taken = tf.argmax(scores, axis=1, output_type=tf.int32)
+            return tf.cast(taken == targets[True], tf.float32)
+        right = tf.cast(tf.cast(scores > 0, tf.float32) == targets[False], tf.float32)
+        return tf.reduce_mean(right, axis=1)
+
+    def updated(
+        self, metric: keras.metrics.Metric, values: Sequence[Any], rows: Judgement, real: tf.Tensor
+    ) -> Sequence[tf.Tensor]:
+        """The next values of a metric's variables."""
+        after: Sequence[tf.Tensor] = metric.stateless_update_state(
+            values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
+        )
+        return after
+
+
+def _labels(examples: Examples) -> np.ndarray | RaggedSets:
+    if examples.labels is None:
+        raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
+    return examples.labels
+
+
+def _look(examples: Examples) -> tuple[Kind, str]:
+    """The task that labels look like, and why."""
+    labels = _labels(examples)
+    if isinstance(labels, RaggedSets):
+        return "multi_label", "sets of class numbers as labels"
+    is_wide = labels.ndim == 2 and labels.shape[1] > 1
+    is_whole = labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
+    low, high = labels.min(), labels.max()
+    # Whole numbers may be classes, even -1 and 1.
+    if (is_wide and high > 1) or (not is_whole and not 0 <= low <= high <= 1):
+        return "regression", f"numbers from {low:g} to {high:g}"
+    if is_wide:
+        return "multi_label", f"labels [rows, {labels.shape[1]}]"
+    if not is_whole:
+        return "binary", "labels between 0 and 1"
+    num_classes = _num_classes(examples, "multi_class")
+    return ("binary" if num_classes == 2 else "multi_class"), f"{num_classes} classes"
+
+
+def _num_classes(examples: Examples, kind: Kind) -> int:
+    labels = _labels(examples)
+    if isinstance(labels, RaggedSets):
+        return labels.num_tokens
+    if kind == "regression" or (kind == "multi_label" and labels.ndim == 2):
+        return int(labels.shape[1]) if labels.ndim == 2 else 1
+    known = max(2, examples.num_classes or 0)
+    if examples.num_classes is None or labels.dtype.kind == "f":
+        known = max(known, int(np.ceil(labels.max(initial=0))) + 1)
+    return known
+
+
+def _is_of_batch(task: SettledTask) -> bool:
+    """Whether the loss is one number for a batch; raises InputError unless it is that, or one for
+    each row."""
+    rows, outputs = task.num_outputs + 1, task.num_outputs  # no mean over rows is as long
+    is_wide = task.kind in ("multi_label", "regression")
+    with _computing(f"loss {task.loss.name!r}", task):
+        targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
+        losses = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+        if losses.shape.rank > 0 and losses.shape[0] != rows:
+            raise ValueError(f"it gives {losses.shape[0]} numbers for {rows} rows")
+    return bool(losses.shape.rank == 0)
+
+
+@contextlib.contextmanager
+def _computing(what: str, task: SettledTask) -> Iterator[None]:
+    """A trial of what Keras has, on few rows, for which no GPU need begin."""
+    try:
+        with tf.device("/CPU:0"):
+            yield
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise InputError(
+            f"the {what} cannot be computed for the task {task.described}: {error}"
+        ) from error
+
+
+def _class_weight(
+    asked: Literal["balanced"] | Mapping[int, float] | None, task: "SettledTask", examples: Examples
+) -> np.ndarray | None:
+    """float32 [K]."""
+    if asked is None:
+        return None
+    if task.kind in ("multi_label", "regression"):
+        raise InputError(
+            f"class_weight is for rows of one class each, not for {task.kind}; leave it out"
+        )
+    if isinstance(asked, Mapping):
+        wrong = [c for c in asked if not 0 <= c < task.num_classes]
+        if wrong or not np.isfinite(list(asked.values())).all():
+            raise InputError(
+                f"class_weight is {dict(asked)}; give a finite weight for classes below "
+                f"{task.num_classes}"
+            )
+        return np.array([asked.get(c, 1.0) for c in range(task.num_classes)], np.float32)
+    labels = _labels(examples)
+    assert not isinstance(labels, RaggedSets)
+    classes = np.rint(labels).astype(np.int64).reshape(-1)
+    counts = np.bincount(classes, minlength=task.num_classes)
+    # As scikit-learn, for which a class without rows is none.
+    shares = np.count_nonzero(counts) * np.maximum(counts, 1)
+    return np.where(counts > 0, len(classes) / shares, 1).astype(np.float32)
+
+
+def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
+    """Lets a metric make its variables, some of which depend on the number of classes."""
+    rows = np.zeros([1, task.num_outputs], np.float32)
+    targets = np.zeros([1], np.int32) if is_sparse(metric) and task.num_outputs > 1 else rows
+    with _computing(f"metric {metric.name!r}", task):
+        metric.update_state(targets, rows)
+        result = metric.result()
+        metric.reset_state()
+    if isinstance(result, Mapping) or np.ndim(result):
+        raise InputError(
+            f"the metric {metric.name!r} is not one number but {np.shape(result)}; average it over "
+            "the classes"
+        )

@@ -1,0 +1,278 @@
+"""The search: Optuna proposes trials, each a process of `harness train` whose metrics are followed.
+
+What Optuna proposes for a trial depends on the seed, the trial's number and the trials before it.
+So a search of one job that was interrupted and resumed tries what it would have tried anyway.
+"""
+
+import errno
+import functools
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.base.checks import require
+from harness.base.child import OWN_CODE, end_with_parent
+from harness.base.errors import InputError
+from harness.base.reading import read_json
+from harness.run.observers import run_files
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.run.observers.jsonl import records
+from harness.run.observers.nvml import VISIBLE
+from harness.tools.tune.space import Pruner, SearchConfig
+from kernels.files import remove, replacing
+
+STUDY_FILE_NAME = "study.db"
+TRIALS_FOLDER_NAME = "trials"
+_SEEDS_APART = 1_000_003
+"""Between the sampler's seeds of two trials, so that searches of different seeds differ."""
+_STARTUP_TRIALS = 5
+"""Trials that the median pruner never prunes."""
+_MOST_FAILURES = 3
+"""The search gives up after so many trials, all of which failed."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at the processes and their files."""
+
+
+def open_study(folder: Path, config: SearchConfig) -> Any:
+    """Optuna's study in `folder`, which is begun there if there is none.
+
+    Raises:
+        InputError: when its file is damaged.
+    """
+    import optuna
+    from sqlalchemy.exc import DBAPIError
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruners: dict[Pruner, Any] = {
+        "median": optuna.pruners.MedianPruner(_STARTUP_TRIALS, n_warmup_steps=2),
+        "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1),
+        "none": optuna.pruners.NopPruner(),
+    }
+    path = folder / STUDY_FILE_NAME
+    # By a connection of ours: a path may hold what has a meaning in a URL.
+    connect = {"creator": lambda: sqlite3.connect(path)}
+    try:
+        return optuna.create_study(
+            storage=optuna.storages.RDBStorage("sqlite:///tune", engine_kwargs=connect),
+            study_name="tune",
+            direction="maximize" if config.objective == "accuracy" else "minimize",
+            pruner=pruners[config.pruner],
+            load_if_exists=True,
+        )
+    except DBAPIError as error:
+        raise InputError(
+            f"{path} is damaged, or not a study of Optuna: {error.orig}. Restore it, or name "
+            "another --tune-dir."
+        ) from error
+
+
+def best_epoch(study: Any, values: Mapping[int, float]) -> int | None:
+    """The first epoch with the best finite objective; None where there is none."""
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    finite = [(sign * value, epoch) for epoch, value in values.items() if math.isfinite(value)]
+    return min(finite)[1] if finite else None
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """A trial that was begun."""
+
+    asked: Any
+    """Optuna's trial, whose number counts from 0."""
+    folder: Path
+    process: subprocess.Popen[bytes]
+    values: dict[int, float] = field(default_factory=dict)
+    """The objective after each epoch that was judged, counted from 1."""
+    status: Literal["complete", "pruned", "diverged", "failed"] | None = None
+    """None until the study knows what came of it."""
+    note: str = ""
+    """Why it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Runs the trials of a study, several at the same time, until there are enough."""
+
+    study: Any
+    """Optuna's."""
+    searched: Mapping[str, Any]
+    """Optuna's distributions."""
+    config: SearchConfig
+    seed: int
+    folder: Path
+    """Of the study and the trials' folders."""
+    gpus: Sequence[str]
+    """That the jobs take turns in, as CUDA_VISIBLE_DEVICES names them."""
+    num_jobs: int
+    settings_of: Callable[[Mapping[str, Any]], str]
+    """A trial's settings as TOML, by what Optuna proposes."""
+    ended: Callable[[Trial], None]
+    """Called with each trial once its process has ended and the study knows what came of it."""
+
+    def run(self) -> None:
+        """Runs the trials.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C. The trials that ran then have saved a checkpoint.
+            InputError: the task does not measure the objective.
+            OSError: the study cannot be written, naming its file.
+        """
+        from optuna.exceptions import StorageInternalError
+
+        deadline = time.monotonic() + (self.config.timeout or math.inf)
+        left = [t for t in self._trials() if t.state.name == "RUNNING"]  # they were interrupted
+        running: dict[int, Trial] = {}
+
+        def may_begin() -> bool:
+            states = [trial.state.name for trial in self._trials()]
+            has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
+            is_short = bool(left) or len(states) < self.config.trials
+            return is_short and not has_failed and time.monotonic() < deadline
+
+        try:
+            while True:
+                for job in range(self.num_jobs):
+                    if job not in running and may_begin():
+                        running[job] = self._begin(self._ask(left), job)
+                if not running:
+                    return
+                time.sleep(_LOOK_SECONDS)
+                for job in [job for job, trial in running.items() if self._has_ended(trial)]:
+                    del running[job]
+        except StorageInternalError as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            number = errno.ENOSPC if "full" in reason else errno.EIO
+            raise OSError(number, reason, str(self.folder / STUDY_FILE_NAME)) from error
+        finally:
+            for trial in running.values():
+                trial.process.terminate()
+            for trial in running.values():
+                trial.process.wait()
+                if trial.status is not None:
+                    self._has_ended(trial)
+
+    def _trials(self) -> list[Any]:
+        return list(self.study.get_trials(deepcopy=False))
+
+    def _ask(self, interrupted: list[Any]) -> Any:
+        """Takes an interrupted trial, or else a new one. That is proposed in memory and written as
+        a whole, so that a search that is killed meanwhile proposes it again."""
+        import optuna
+
+        if interrupted:
+            return optuna.trial.Trial(self.study, interrupted.pop(0)._trial_id)
+        trials = self._trials()
+        seed = (self.seed + (len(trials) + 1) * _SEEDS_APART) % 2**32
+        with warnings.catch_warnings():
+            # That `constant_liar`, for trials that run at the same time, may change one day.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
+        memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
+        memory.add_trials(trials)
+        params = memory.ask(fixed_distributions=dict(self.searched)).params
+        asked = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
+        )
+        self.study.add_trial(asked)
+        return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
+
+    def _begin(self, asked: Any, job: int) -> Trial:
+        """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""
+        folder = self.folder / TRIALS_FOLDER_NAME / f"{asked.number + 1:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "trial.toml"
+        with replacing(settings) as beside:
+            beside.write_text(self.settings_of(asked.params), encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
+        path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
+        own = {"PYTHONPATH": path}
+        if self.gpus:
+            own[VISIBLE] = self.gpus[job % len(self.gpus)]
+        cores = sorted(os.sched_getaffinity(0))
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, "--config", settings, "--run-dir", folder],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | own,
+                start_new_session=True,  # Ctrl-C reaches this process alone
+                preexec_fn=functools.partial(
+                    _become_trial, cores[job % len(cores) :: self.num_jobs]
+                ),
+            )
+        return Trial(asked=asked, folder=folder, process=process)
+
+    def _has_ended(self, trial: Trial) -> bool:
+        """Judges the epochs that are new, and the end; returns whether the process has ended."""
+        code = trial.process.poll()  # first: what it wrote until then is read below
+        found = records(trial.folder / METRICS_FILE_NAME) if trial.status is None else ()
+        for epoch, figures in enumerate((r for r in found if "validation_loss" in r), 1):
+            if epoch > len(trial.values) and trial.status is None:
+                self._judge(trial, epoch, figures)
+        if code is None:
+            return False
+        if trial.status is None:
+            self._judge_end(trial, code)
+        # With best.toml the best trial can be repeated; what is large is removed.
+        for name in ("CHECKPOINT_FOLDER", "BEST_FILE", "MODEL_FILE"):
+            remove(trial.folder / getattr(run_files, f"{name}_NAME"))
+        self.ended(trial)
+        return True
+
+    def _judge(self, trial: Trial, epoch: int, figures: Mapping[str, Any]) -> None:
+        name = f"validation_{self.config.objective}"
+        require(
+            name in figures,
+            f"--objective is {self.config.objective}, which this task does not measure; set "
+            "--objective loss",
+        )
+        value = trial.values[epoch] = float(figures[name])
+        # An interrupted trial repeats epochs, of which all but the last were judged before.
+        known = max(self._trials()[trial.asked.number].intermediate_values, default=0)
+        if math.isfinite(value) and epoch > known:
+            trial.asked.report(value, step=epoch)
+        best, patience = best_epoch(self.study, trial.values) or 0, self.config.early_stopping
+        if math.isfinite(value) and epoch >= known and trial.asked.should_prune():
+            self._end(trial, "pruned")
+        elif patience is not None and epoch - best >= patience:
+            self._end(trial, "complete" if best else "diverged")
+
+    def _judge_end(self, trial: Trial, code: int) -> None:
+        summary, log = trial.folder / run_files.SUMMARY_FILE_NAME, trial.folder / "log.txt"
+        if code == 0 and best_epoch(self.study, trial.values):
+            self._end(trial, "complete")
+        elif code == 0 or (summary.exists() and read_json(summary, remedy="").get("diverged")):
+            self._end(trial, "diverged")
+        else:
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            how = f"{signal.Signals(-code).name} ended it; see {log}: " if code < 0 else ""
+            self._end(trial, "failed", f"{how}{last.removeprefix('error: ')}")
+
+    def _end(self, trial: Trial, status: Any, note: str = "") -> None:
+        from optuna.trial import TrialState
+
+        trial.status, trial.note = status, note
+        best = best_epoch(self.study, trial.values)
+        if status == "complete" and best is not None:
+            self.study.tell(trial.asked, trial.values[best])
+        else:
+            # A trial that diverged counts as one that was pruned: it tells the sampler where not to
+            # look. One that failed tells nothing.
+            state = TrialState.FAIL if status == "failed" else TrialState.PRUNED
+            self.study.tell(trial.asked, state=state)
+        trial.process.terminate()
+
+
+def _become_trial(cores: Sequence[int]) -> None:
+    end_with_parent(signal.SIGKILL)
+    os.sched_setaffinity(0, cores)

@@ -1,0 +1,195 @@
+"""What a search varies, a range or a list of choices for each setting, and how long it goes on."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.base.checks import require, require_count
+from harness.data.options import MAX_NGRAMS, BuildOptions
+
+Pruner = Literal["median", "halving", "none"]
+_NGRAMS = (1, 2)
+_NUM_TOKENS = (10_000, 30_000, 100_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What is searched. Two values are the ends of a range; a single one fixes the setting."""
+
+    learning_rates: tuple[float, ...] = (1e-4, 3e-2)
+    """Range of the learning rate, on a logarithmic scale."""
+
+    widths: tuple[int, ...] = (16, 256)
+    """Range of the units of each hidden layer, on a logarithmic scale."""
+
+    depths: tuple[int, ...] = (1, 3)
+    """Range of the number of hidden layers."""
+
+    dropouts: tuple[float, ...] = (0.0, 0.7)
+    """Range of the dropout rate, the same after each hidden layer."""
+
+    weight_decays: tuple[float, ...] = (1e-4, 1.0)
+    """Range of the weight decay, on a logarithmic scale; 0 alone: none."""
+
+    ngrams_choices: tuple[int, ...] = ()
+    """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
+
+    num_tokens_choices: tuple[int, ...] = ()
+    """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 100000, unless
+    --num-tokens is given."""
+
+    optimizer: str = "adamw"
+    """Any Keras optimizer, by name."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the multi-hot layer's table, as of `harness train`."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
+            flag, values = _flag(name), getattr(self, name)
+            shown = " ".join(map(str, values)) or "empty"
+            require(
+                len(values) in (1, 2),
+                f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
+            )
+            require(
+                values[0] <= values[-1],
+                f"{flag} is {shown}; the first must not be above the second",
+            )
+            for value in values:
+                if name in ("widths", "depths"):
+                    require_count(flag, value)
+                    continue
+                ok = math.isfinite(value) and 0 <= value < (1 if name == "dropouts" else math.inf)
+                limits = "in [0, 1)" if name == "dropouts" else "0 or above"
+                require(ok, f"{flag} holds {value}; give numbers {limits}")
+            is_fixed_at_0 = name == "weight_decays" and values[-1] == 0
+            require(
+                name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,
+                f"{flag} begins at 0, which has no place on a logarithmic scale; begin above 0",
+            )
+        for name, least, limit in (
+            ("ngrams_choices", 1, MAX_NGRAMS),
+            ("num_tokens_choices", 5, None),
+        ):
+            choices = getattr(self, name)
+            for value in choices:
+                require_count(_flag(name), value, least=least, most=limit)
+            shown = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
+            require(not shown, f"{_flag(name)} names {shown} more than once; name each value once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How many trials, how long, and what is best."""
+
+    trials: int = 30
+    """Settings to try, in all; with --resume, those that were tried before included."""
+
+    epochs: int = 10
+    """The most passes over the training rows in a trial; the best one counts."""
+
+    early_stopping: int | None = 2
+    """End a trial after so many epochs without a better one. None: never."""
+
+    objective: Literal["accuracy", "loss"] = "accuracy"
+    """What to search the best of, on the validation rows: the highest accuracy or the lowest
+    loss."""
+
+    pruner: Pruner = "median"
+    """Ends trials early. `median`: those that after an epoch have done worse than the median of the
+    others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
+
+    timeout: float | None = None
+    """Start no trial after so many seconds."""
+
+    jobs: Literal["auto"] | int = "auto"
+    """Trials at the same time, each in a process of its own on its own GPU, or with its share of
+    the CPU's cores. `auto`: one for each GPU; on a CPU one."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "jobs", "early_stopping"):
+            if getattr(self, name) is not None:
+                require_count(_flag(name), getattr(self, name))
+        ok = self.timeout is None or 0 < self.timeout < math.inf
+        require(ok, f"--timeout is {self.timeout}; it must be above 0")
+
+
+def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Any]:
+    """Optuna's distribution of each setting, by its name.
+
+    Args:
+        space: what was asked for.
+        build: how texts become ids; what is given there is fixed.
+        takes_texts: whether the data is built from texts, whose words become ids.
+
+    Raises:
+        InputError: when choices for texts were asked for, and the data has none, or they are fixed
+            by `build` as well.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    decays = space.weight_decays
+    found: dict[str, Any] = {
+        "learning_rate": FloatDistribution(*_ends(space.learning_rates), log=True),
+        "width": IntDistribution(*_ends(space.widths), log=True),
+        "depth": IntDistribution(*_ends(space.depths)),
+        "dropout": FloatDistribution(*_ends(space.dropouts)),
+        "weight_decay": FloatDistribution(*_ends(decays), log=decays[0] > 0),
+    }
+    is_hashed = build.hash_bits is not None
+    for name, given, usual, applies in (
+        ("ngrams", None if build.ngrams == 1 else build.ngrams, _NGRAMS, takes_texts),
+        ("num_tokens", build.num_tokens, _NUM_TOKENS, takes_texts and not is_hashed),
+    ):
+        choices: tuple[int, ...] = getattr(space, f"{name}_choices")
+        flag = _flag(f"{name}_choices")
+        why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
+        require(
+            applies or not choices,
+            f"{flag} chooses how texts become ids, but {why}; leave it out",
+        )
+        require(
+            given is None or not choices,
+            f"{_flag(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
+            "one of the two",
+        )
+        if applies:
+            found[name] = CategoricalDistribution(
+                choices or ((given,) if given is not None else usual)
+            )
+    return found
+
+
+def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's settings of `harness train`, by their bare names.
+
+    Args:
+        space: of the search.
+        values: of its parameters.
+    """
+    depth = values["depth"]
+    decay = values["weight_decay"]
+    return {
+        "optimizer": space.optimizer,
+        "learning_rate": values["learning_rate"],
+        # None is the optimizer's default, which is another number for AdamW.
+        "weight_decay": decay if decay > 0 or space.optimizer.lower() != "adam" else None,
+        "hidden_units": [values["width"]] * depth,
+        "dropout": [values["dropout"]] * depth,
+        "activation": space.activation,
+        "table_dtype": space.table_dtype,
+        **{name: values[name] for name in ("ngrams", "num_tokens") if name in values},
+    }
+
+
+def _ends(values: tuple[Any, ...]) -> tuple[Any, Any]:
+    return values[0], values[-1]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,1 @@
+"""The trainer: settles every `auto`, builds model, feed and programs, and runs the loop."""

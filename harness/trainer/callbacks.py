@@ -1,0 +1,292 @@
+"""Keras's callbacks, called where `keras.Model.fit` calls them."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.trainers.compile_utils import MetricsList
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.feed.feed import Feed
+from harness.feed.plan import Plan
+from harness.model.saved import load_model, save_model
+from harness.program.engine import Watch
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.run.observers.jsonl import validation_losses
+from harness.run.observers.run_files import BEST_FILE_NAME
+from harness.run.records import Compilation, Epoch, Evaluation, Observer, RunStart, Window
+from harness.task.losses import ACCURACY
+from harness.trainer.loop import Rows
+from harness.trainer.setup import Setup
+from kernels.files import replacing
+
+
+def checked(callbacks: Any, *, run_dir: object = None) -> list[keras.callbacks.Callback]:
+    """Callbacks as Keras takes them, one or nested lists of them, as a list.
+
+    Raises:
+        InputError: when something else is among them, or one that the run folder replaces.
+    """
+    found = keras.tree.flatten(callbacks) if callbacks else []
+    for callback in found:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise InputError(
+                f"callbacks has {callback!r:.80} in it, which is no keras.callbacks.Callback; give "
+                "an object of such a class, such as a LambdaCallback with a function"
+            )
+        if run_dir is not None and isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise InputError(
+                f"callbacks has a BackupAndRestore, but the run_dir {run_dir} has checkpoints of "
+                "its own; leave the callback out, and go on with resume='auto'"
+            )
+    return found
+
+
+def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> tuple[str, ...]:
+    """The names of those that do something in one of the hooks."""
+    # Keras's own hooks of a training batch call `on_batch_begin` and `on_batch_end`.
+    names = {*hooks, *(hook.replace("train_batch", "batch") for hook in hooks)}
+    own = {name: getattr(keras.callbacks.Callback, name) for name in names}
+    return tuple(
+        type(callback).__name__
+        for callback in callbacks
+        # A LambdaCallback's hooks are the object's, not its class's.
+        if any(getattr(getattr(callback, n), "__func__", None) is not own[n] for n in names)
+    )
+
+
+def with_batch_hooks(
+    callbacks: Sequence[keras.callbacks.Callback], stage: str = "train"
+) -> tuple[str, ...]:
+    """The names of those that want to be called for every batch of `train`, `test` or `predict`."""
+    # Keras's checkpoints look at every batch, but do nothing unless they were asked to.
+    asked = [c for c in callbacks if getattr(c, "save_freq", None) != "epoch"]
+    return _overriding(asked, f"on_{stage}_batch_begin", f"on_{stage}_batch_end")
+
+
+@contextlib.contextmanager
+def as_compiled(setup: Setup) -> Iterator[None]:
+    """Gives the model what callbacks look for in a compiled one: the optimizer, and the metrics,
+    which say whether they are to rise or to fall; takes them back in the end."""
+    model, metrics = setup.model, list(setup.task.stateful)
+    if setup.task.with_accuracy:
+        metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
+    added, optimizer = MetricsList(metrics), getattr(model, "optimizer", None)
+    model._metrics.append(added)
+    model.optimizer = setup.engine.states[0].optimizer
+    try:
+        yield
+    finally:
+        model._metrics.remove(added)
+        model.optimizer = optimizer
+
+
+@contextlib.contextmanager
+def outside_fit(
+    callbacks: Any, setup: Setup, examples: Examples, stage: str
+) -> Iterator[tuple["KerasCallbacks", Rows]]:
+    """Callbacks of `test` or `predict`, and the rows."""
+    callbacks = checked(callbacks)
+    # On a CPU nothing is gained by more steps of a prediction, and each number has a program.
+    one = stage == "predict" and setup.devices.device_type == "CPU"
+    by_step = one or bool(with_batch_hooks(callbacks, stage))
+    rows = setup.rows_to_evaluate(examples, by_step=by_step)
+    with setup.devices.cluster.watched(), as_compiled(setup):
+        yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows
+
+
+class KerasCallbacks(Observer):
+    """Calls a list of callbacks where Keras does, and keeps Keras's history of the epochs.
+
+    Before one is called the model gets the trained weights, and afterwards its weights and the
+    optimizer's values are taken up, as it may have changed them.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        setup: Setup,
+        *,
+        validation_freq: int | list[int] = 1,
+        **params: Any,
+    ) -> None:
+        """Args:
+        callbacks: in order.
+        setup: of the model that they see; see `as_compiled`.
+        validation_freq: every how many epochs to evaluate, or after which, counted from 1.
+        **params: that they see: `epochs` and `steps` of each, and the run's.
+
+        Raises:
+            InputError: when one cannot restore all that training keeps.
+        """
+        own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
+        self.history = own[-1] if own else keras.callbacks.History()
+        self._changing = [c for c in callbacks if c not in own]
+        self._by_batch = bool(with_batch_hooks(callbacks))
+        self._model, self._engine = setup.model, setup.engine
+        self._validation_freq = validation_freq
+        self._run: RunStart  # from `on_start` on
+        self._epoch: int | None = None
+        """As callbacks count, while one is trained."""
+        self._logs: Mapping[str, float] | None = None
+        """Of the last epoch."""
+        every = callbacks if own else [*callbacks, self.history]
+        self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
+        state = setup.engine.states[0]
+        beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
+        if beside and any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
+            raise InputError(
+                "a BackupAndRestore saves the model and its optimizer, but no loss scale, and what "
+                "tables keep that are updated by rows; give a run_dir and resume='auto' instead"
+            )
+
+    @property
+    def wants_to_stop(self) -> bool:
+        """Whether a callback has set `model.stop_training`."""
+        return bool(self._model.stop_training)
+
+    def begin(self) -> int | None:
+        """`on_train_begin`; returns the epoch to begin with, where one has restored it."""
+        self._model.stop_training = False
+        self._call("on_train_begin")
+        epoch: int | None = self._model._initial_epoch
+        return epoch
+
+    def on_start(self, run: RunStart) -> None:
+        self._run = run
+
+    def on_dispatch(self, step: int) -> None:
+        """`on_epoch_begin`, where one begins."""
+        if self._epoch is None and step < self._run.total_steps:
+            # Callbacks count the epochs of this fit, to the same end.
+            before = self._run.epochs - self._list.params["epochs"]
+            self._epoch = step // self._run.steps_per_epoch - before
+            self._call("on_epoch_begin", self._epoch)
+
+    def on_batches(self, step: int) -> None:
+        """`on_train_batch_begin`, where someone wants it."""
+        if self._by_batch:
+            self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
+
+    def on_window(self, window: Window) -> None:
+        """`on_train_batch_end`, where someone wants it."""
+        if self._by_batch:
+            batch = (window.step - 1) % self._run.steps_per_epoch
+            self._call("on_train_batch_end", batch, window.so_far)
+
+    def validate(
+        self, feed: Feed, plan: Plan, **how: Any
+    ) -> tuple[Evaluation | None, Sequence[Compilation]]:
+        """As `evaluate`, after the epochs for which `validation_freq` wants it."""
+        if self._epoch is None:  # none was trained
+            return self._engine.evaluate(feed, plan, **how)
+        freq, number = self._validation_freq, self._epoch + 1
+        due = number in freq if isinstance(freq, list) else number % freq == 0
+        return self.evaluate(feed, plan, **how) if due else (None, ())
+
+    def evaluate(
+        self, feed: Feed, plan: Plan, **how: Any
+    ) -> tuple[Evaluation, Sequence[Compilation]]:
+        """As `Engine.evaluate`, with `on_test_begin` and those that follow."""
+        self._call("on_test_begin")
+        watch = self._watch("test", "stop_evaluating")
+        evaluation, compilations = self._engine.evaluate(feed, plan, watch=watch, **how)
+        self._call("on_test_end", {"loss": evaluation.loss, **evaluation.metrics})
+        return evaluation, compilations
+
+    def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
+        """As `Engine.predict`, with `on_predict_begin` and those that follow."""
+        self._call("on_predict_begin")
+        outputs = self._engine.predict(feed, plan, watch=self._watch("predict", "stop_predicting"))
+        self._call("on_predict_end")
+        return outputs
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """`on_epoch_end`, with what Keras calls the logs."""
+        if epoch.loss is None or self._epoch is None:
+            return
+        logs = {"loss": epoch.loss, **epoch.metrics}
+        if found := epoch.evaluation:
+            logs |= {"val_loss": found.loss, **{f"val_{n}": v for n, v in found.metrics.items()}}
+        ended, self._epoch, self._logs = self._epoch, None, logs
+        self._call("on_epoch_end", ended, logs)
+
+    def finish(self) -> None:
+        """`on_train_end`, before the model is saved."""
+        self._call("on_train_end", self._logs)
+
+    def _watch(self, stage: str, stop: str) -> Watch | None:
+        if not with_batch_hooks(self._changing, stage):
+            return None
+        setattr(self._model, stop, False)
+
+        def watch(batch: int, logs: Mapping[str, Any] | None) -> bool:
+            self._call(f"on_{stage}_batch_{'begin' if logs is None else 'end'}", batch, logs)
+            return bool(getattr(self._model, stop))
+
+        return watch
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        may_change = _overriding(self._changing, hook)
+        if may_change:
+            self._engine.states[0].write_to_model()
+        getattr(self._list, hook)(*arguments)
+        if may_change:
+            self._engine.read_model()
+
+
+class BestModel(keras.callbacks.Callback):
+    """Saves the model of the epoch with the lowest validation loss as best.keras in the run folder.
+
+    Unlike `keras.callbacks.ModelCheckpoint` it replaces the file as a whole, finds the run folder
+    by itself, and knows the epochs before a resume.
+    """
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Looks up the best epoch so far."""
+        self._folder = Path(self.params["run_dir"])
+        self._writes = bool(self.params["run_dir"])  # of several workers the chief alone
+        self._best = math.inf
+        if self._writes:
+            done = self.params["start_step"]
+            before = validation_losses(self._folder / METRICS_FILE_NAME, up_to_step=done)
+            self._best = min(before, default=math.inf)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Saves the model if this epoch is the best."""
+        if self._writes and logs.get("val_loss", math.inf) < self._best:
+            self._best = logs["val_loss"]
+            with replacing(self._folder / BEST_FILE_NAME) as beside:
+                save_model(self.model, beside)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Stops after some epochs without a lower validation loss, and restores the weights of the best
+    one. In a resumed run the epochs before count too; `BestModel`, which comes before it, has saved
+    the best of them.
+    """
+
+    def __init__(self, *, patience: int) -> None:
+        """Args:
+        patience: how many epochs.
+        """
+        super().__init__(patience=patience, restore_best_weights=True)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Goes through the epochs so far."""
+        super().on_train_begin(logs)
+        if not self.params["run_dir"]:  # of several workers the chief alone; it says when to stop
+            return
+        folder, done = Path(self.params["run_dir"]), self.params["start_step"]
+        losses = validation_losses(folder / METRICS_FILE_NAME, up_to_step=done)
+        if losses:
+            self.best = min(losses)
+            self.best_epoch = losses.index(self.best)
+            self.wait = len(losses) - 1 - self.best_epoch
+            self.best_weights = load_model(folder / BEST_FILE_NAME).get_weights()
+            self.model.stop_training = self.wait >= self.patience

@@ -1,0 +1,194 @@
+"""What is checked before TensorFlow computes: which GPUs a run can use, and which of CUDA's
+libraries are missing."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import tensorflow as tf
+from rich.console import Console
+from rich.text import Text
+
+from harness.base.errors import InputError, as_command
+from harness.run.observers import nvml
+from harness.run.observers.nvml import VISIBLE, Card, hides_all, visible_cards
+
+Gpu = tuple[str, tuple[int, int] | None]
+"""Name and compute capability, None where it is not known."""
+CUDA_INSTALL = f"{sys.executable} -m pip install 'tensorflow[and-cuda]'"
+_ON_CPU = f"The CPU computes instead; {VISIBLE}=-1 chooses it without this warning."
+
+_LIBRARIES = (
+    *("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11"),
+    *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
+    *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
+)
+"""What TensorFlow needs of CUDA 12; its extra `and-cuda` brings it."""
+_TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
+"""What XLA compiles with, and its place in a CUDA folder."""
+
+
+def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
+    """Whether XLA would abort the process when it first compiles for this GPU (tensorflow 111958):
+    it uses no later PTX version than that of the CUDA it was built with.
+
+    Args:
+        gpu: as TensorFlow or NVML knows it.
+        build: `tf.sysconfig.get_build_info()`.
+    """
+    if gpu[1] is None or not build["is_cuda_build"]:
+        return False
+    return gpu[1] >= (10, 0) and tuple(map(int, build["cuda_version"].split("."))) < (12, 8)
+
+
+def unusable_gpus(
+    *,
+    listed: Sequence[Gpu],
+    cards: Sequence[Card],
+    build: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> tuple[str, ...]:
+    """A warning of the visible GPUs that a run cannot use, with the reason and the remedy, if there
+    are any.
+
+    Args:
+        listed: by TensorFlow.
+        cards: those that answer NVML.
+        build: `tf.sysconfig.get_build_info()`.
+        environment: the process's. One that hides all GPUs on purpose is no reason for a warning.
+    """
+    if hides_all(environment):
+        return ()
+    visible = visible_cards(cards, environment)
+    if cards and not visible:
+        why = "the GPUs are in MIG mode and have no slice; nvidia-smi mig -cgi makes one"
+        if VISIBLE in environment:
+            why = f"{VISIBLE} is '{environment[VISIBLE]}', which names no GPU of this machine"
+        return (f"{why}. {_ON_CPU}",)
+    present = [(card.name, card.compute_capability) for card in visible] or listed
+    too_new = [gpu for gpu in present if is_too_new(gpu, build)]
+    num_usable = sum(not is_too_new(gpu, build) for gpu in listed)
+    if num_usable >= len(present):
+        return ()
+    warning = (
+        f"TensorFlow can use {num_usable} of {len(present)} GPUs "
+        f"({', '.join(map(_in_words, too_new or present))}): {_why(build, too_new)}."
+    )
+    return (warning if num_usable else f"{warning} {_ON_CPU}",)
+
+
+def _why(build: Mapping[str, Any], too_new: Sequence[Gpu]) -> str:
+    if not build["is_cuda_build"]:
+        return f"it is built without CUDA; {CUDA_INSTALL}"
+    if too_new:
+        return (
+            f"it is built with CUDA {build['cuda_version']}, which compiles for compute capability "
+            "9.x and below, and would abort; install one that is built with CUDA 12.8 or later"
+        )
+    if libraries := missing_libraries():
+        names = ", ".join(libraries[:2]) + (", ..." if len(libraries) > 2 else "")
+        return f"CUDA libraries are missing ({names}); {CUDA_INSTALL}"
+    return f"its log has the reason: TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
+
+
+def _in_words(gpu: Gpu) -> str:
+    name, capability = gpu
+    known = "unknown" if capability is None else f"{capability[0]}.{capability[1]}"
+    return f"{name}, compute capability {known}"
+
+
+def _described(device: Any) -> Gpu:
+    details = tf.config.experimental.get_device_details(device)
+    return details.get("device_name", device.name), details.get("compute_capability")
+
+
+def hide_too_new_gpus() -> None:
+    """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts.
+
+    Raises:
+        InputError: TensorFlow runs already, with such a GPU.
+    """
+    build, gpus = tf.sysconfig.get_build_info(), tf.config.get_visible_devices("GPU")
+    too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
+    if not too_new:
+        return
+    try:
+        tf.config.set_visible_devices([gpu for gpu in gpus if gpu not in too_new], "GPU")
+    except RuntimeError as error:
+        names = ", ".join(_in_words(_described(gpu)) for gpu in too_new)
+        raise InputError(
+            f"TensorFlow has begun to compute in this process with GPUs that are too new for it "
+            f"({names}); hide them by {VISIBLE} before the program starts, or give the trainer a "
+            "function that makes the model, and the optimizer and metrics by name"
+        ) from error
+
+
+def gpu_warnings() -> tuple[str, ...]:
+    """The warnings of `unusable_gpus` about this machine, once `hide_too_new_gpus` was called."""
+    hide_too_new_gpus()
+    listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
+    cards: tuple[Card, ...] = ()
+    trouble = ""
+    try:
+        with nvml.opened():
+            cards = nvml.cards()
+            if not cards and nvml.lost():
+                trouble = "No GPU answers NVML; the kernel's log has the reason, a line with Xid"
+    except pynvml.NVMLError as error:
+        if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:  # as on most CPU-only machines
+            trouble = nvml.words(error)
+    if trouble and not (listed or hides_all(os.environ)):
+        return (f"{trouble}. {_ON_CPU}",)
+    return unusable_gpus(
+        listed=listed,
+        cards=cards,
+        build=tf.sysconfig.get_build_info(),
+        environment=os.environ,
+    )
+
+
+def warn_of_gpus(console: Console) -> None:
+    """Prints `gpu_warnings`; call it before TensorFlow starts."""
+    for text in gpu_warnings():
+        console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
+
+
+def missing_libraries() -> tuple[str, ...]:
+    """CUDA's libraries that neither the packages beside TensorFlow nor the system's loader have."""
+    packaged = {path.name for folder in _packages() for path in folder.glob("*/lib/*.so.*")}
+    return tuple(name for name in _LIBRARIES if name not in packaged and not _loads(name))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def missing_tools(folders: Iterable[Path]) -> tuple[str, ...]:
+    """XLA's tools that are in none of the CUDA folders; `ptxas` may be on the PATH instead."""
+    places = [(name, folder / path) for folder in folders for name, path in _TOOLS.items()]
+    found = {name for name, place in places if place.is_file()}
+    if shutil.which("ptxas"):
+        found.add("ptxas")
+    return tuple(name for name in _TOOLS if name not in found)
+
+
+def cuda_folders(version: str) -> list[Path]:
+    """Where XLA looks for its tools (tsl/platform/default/cuda_root_path.cc)."""
+    major_minor = ".".join(version.split(".")[:2])
+    system = (f"/usr/local/cuda-{major_minor}", "/usr/local/cuda", "/opt/cuda", sys.prefix)
+    return [*(folder / "cuda_nvcc" for folder in _packages()), *map(Path, system)]
+
+
+def _packages() -> list[Path]:
+    spec = importlib.util.find_spec("nvidia")
+    return [] if spec is None else list(map(Path, spec.submodule_search_locations or []))

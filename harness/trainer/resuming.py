@@ -1,0 +1,235 @@
+"""What --resume goes on with: whether there is a run, whether it may be resumed, and how."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.base.decoding import differences, flattened
+from harness.base.errors import InputError
+from harness.base.files import json_text
+from harness.base.reading import read_json
+from harness.program.saving import saved_in
+from harness.run.observers.run_files import (
+    CHECKPOINT_FOLDER_NAME,
+    CONFIG_FILE_NAME,
+    MODEL_FILE_NAME,
+    RESOLVED,
+    SUMMARY_FILE_NAME,
+    read_config,
+)
+from harness.run.records import DatasetInfo, RunStart
+from harness.run.run_folder import WRITTEN
+from harness.trainer.settings import WITH_MODEL
+
+Resume = bool | Literal["auto"]
+"""Whether to go on with a run; `auto` does if there is one, and starts one otherwise."""
+
+
+def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, bool]:
+    """What `auto` comes to: whether to resume the run in a folder, and whether to replace it.
+
+    A run is gone on with from its first checkpoint on; what was killed before is replaced.
+
+    Raises:
+        InputError: when what stands there was not written by a run.
+    """
+    if resume != "auto":
+        return resume, overwrite
+    if is_begun(folder):
+        return True, False
+    present = any((folder / name).exists() for name in WRITTEN)
+    if present:
+        read_config(folder)  # it is written first and removed last
+    return False, present
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run there has come so far that --resume auto goes on with it."""
+    return bool(saved_in(folder / CHECKPOINT_FOLDER_NAME)) or (folder / MODEL_FILE_NAME).exists()
+
+
+def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks that resuming would repeat the run: what decides its losses must be as it was. Whether
+    the data are the same is seen once they are loaded.
+
+    Args:
+        folder: of the run.
+        config: what is asked for now, as config.json holds it.
+
+    Returns:
+        All that config.json holds of the run.
+
+    Raises:
+        InputError: naming each setting that differs and both its values.
+    """
+    before = read_config(folder)
+    if not isinstance(before.get("execution"), dict):
+        raise InputError(
+            f"{folder / CONFIG_FILE_NAME} has lost execution: whether the settings are the same "
+            "cannot be told; restore the file, or name another --run-dir"
+        )
+    asked = json.loads(json_text(config))
+    were, are = _deciding(before), _deciding(asked)
+    if differing := differences(were, {n: value for n, value in are.items() if value != "auto"}):
+        raise InputError(
+            f"{folder} cannot be resumed with other settings: {differing}; give the "
+            f"run's own ({folder / CONFIG_FILE_NAME} holds them), or another --run-dir"
+        )
+    return before
+
+
+_DECIDES_NOTHING = {
+    *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
+    *("max_data_bytes", RESOLVED),
+    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
+    "all_reduce",
+}
+"""Settings, and groups of them, that do not decide a run's losses."""
+_PATHS = {"data", "test_data"}
+"""Of the data, whose fingerprint decides."""
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a run's losses, by their own names, as the flags have them."""
+    groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
+    flat = flattened(groups)
+    deciding = {n: v for n, v in flat.items() if n not in _DECIDES_NOTHING | _PATHS}
+    if flat.get("learning_rate_schedule", "constant") != "constant":
+        deciding["epochs"] = config.get("epochs")  # it falls over the steps of all of them
+    execution = config.get("execution")
+    way = execution.get("input") if isinstance(execution, Mapping) else None
+    if way is not None and way != "auto":
+        deciding["input"] = "mapped" if way == "mapped" else "stream or resident"  # the order
+    return deciding
+
+
+def device_type(recorded: Mapping[str, Any]) -> str:
+    """The kind of device, `CPU` or `GPU`, of the run whose config.json this is; "" where it does
+    not say."""
+    devices = recorded[RESOLVED].get("devices")
+    name = str(devices[0]) if isinstance(devices, list) and devices else ""
+    return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")
+
+
+def asked_settings(folder: Path) -> dict[str, Any]:
+    """The settings that a run of `harness train` was started with, by their own names, for
+    `from_mapping(TrainConfig, ...)`. What was `auto` is so again; what is about the folder itself
+    is left out.
+
+    Raises:
+        InputError: when config.json is missing or damaged, or of a run that was started otherwise.
+    """
+    recorded = read_config(folder)
+    resolved = recorded.pop(RESOLVED)
+    if not isinstance(recorded.get("data"), Mapping):
+        raise InputError(
+            f"the run in {folder} was started from Python: its config.json does not name the data; "
+            "go on with it by Trainer.fit(..., resume=True)"
+        )
+    flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
+    for name in ("precision", *WITH_MODEL, "precision_watch", "all_reduce"):
+        choice = resolved.get(name)
+        why = choice.get("why") if isinstance(choice, Mapping) else ""
+        if name in flat and "asked for" not in str(why):
+            flat[name] = "auto"
+    if "replicas" in flat and not str(resolved.get("replicas_why")).startswith("asked for"):
+        flat["replicas"] = "auto"
+    return {n: v for n, v in flat.items() if n not in ("run_dir", "overwrite", "resume")}
+
+
+def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What may change the last bits of the losses, and is not as it was in the run resumed.
+
+    Args:
+        recorded: all that its config.json holds.
+        now: the values of `implementation`, `replicas`, `deterministic`, `devices` and
+            `tensorflow`.
+    """
+    resolved, execution = recorded[RESOLVED], recorded["execution"]
+    versions = resolved.get("versions")
+    found = {**execution, "devices": resolved.get("devices")}
+    found["tensorflow"] = versions.get("tensorflow") if isinstance(versions, Mapping) else None
+    return {
+        name: {"was": found[name], "is": value}
+        for name, value in now.items()
+        if found.get(name) is not None and found[name] != value
+    }
+
+
+def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a resumed run prints of `changes`."""
+    shown = ", ".join(f"{name} {one['is']} (was {one['was']})" for name, one in changed.items())
+    return (
+        f"note: the run goes on with {shown}: from here on its losses may differ in their last bits"
+        " from those of an uninterrupted run"
+    )
+
+
+def complete_note(folder: Path, num_steps: int) -> str:
+    """What a complete run that is resumed prints."""
+    return (
+        f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
+        "nothing is left to do. Set --epochs to more to train on."
+    )
+
+
+def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
+    """The steps of the complete run in a folder, if no more are asked for; else None. The data are
+    not looked at.
+
+    Raises:
+        InputError: when it was run with other settings than `config`, as config.json holds it.
+    """
+    if not (folder / CONFIG_FILE_NAME).exists() or not (folder / SUMMARY_FILE_NAME).exists():
+        return None
+    recorded = check_resumable(folder, config)
+    per_epoch = recorded[RESOLVED].get("steps_per_epoch")
+    done = read_json(folder / SUMMARY_FILE_NAME, remedy="").get("steps")
+    wanted = config["epochs"] * per_epoch if isinstance(per_epoch, int) else None
+    as_before = recorded.get("epochs") == config["epochs"]
+    if not isinstance(done, int) or not (done == wanted or as_before):
+        return None
+    return done if is_complete(folder, num_steps=done) else None
+
+
+def is_complete(folder: Path, *, num_steps: int) -> bool:
+    """Whether a run of so many steps ended there, and left its network and its summary."""
+    try:
+        summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
+    except InputError:
+        return False  # none, or none of a run: it is written anew
+    ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
+    return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
+
+
+def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
+    """Checks what config.json, or a checkpoint, which may be another run's, says of the data.
+
+    Raises:
+        InputError: when these are others.
+    """
+    resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
+    dataset = resolved.get("dataset") if isinstance(resolved, dict) else None
+    trained_on = str(dataset.get("fingerprint", "-")) if isinstance(dataset, dict) else "-"
+    if trained_on != info.fingerprint:
+        raise InputError(
+            f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "
+            f"{info.fingerprint[:12]}, the run was trained on {trained_on:.12}; restore "
+            "the data that it was trained on, or start a new run in another --run-dir"
+        )
+
+
+def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] | None) -> bool:
+    if folder is None or recorded is None:
+        return False
+    if start.start_step > start.total_steps:
+        raise InputError(
+            f"the run has done {start.start_step} steps, which is more than --epochs "
+            f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
+            "with it"
+        )
+    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
+    as_before = recorded.get("epochs") == start.epochs
+    done = start.start_step == start.total_steps or as_before
+    return done and is_complete(folder, num_steps=start.start_step)

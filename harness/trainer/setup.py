@@ -1,0 +1,426 @@
+"""What a trainer settles and builds from the first rows that it sees."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, cast
+
+import keras
+from rich.console import Console
+
+from harness.base.checks import check_batch
+from harness.base.errors import InputError
+from harness.base.timeline import Timeline
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.feed.batch import Columns
+from harness.feed.cadence import Cadence
+from harness.feed.feed import Feed, build_feed
+from harness.feed.plan import evaluation_plan, training_plan
+from harness.model.budget import Budget
+from harness.model.network import (
+    ModelFunction,
+    build_model,
+    called,
+    input_names,
+    model_inputs,
+    multi_hot_layers,
+    require_weights,
+    weighted_inputs,
+)
+from harness.program.devices import Devices, be_deterministic, set_up_devices
+from harness.program.engine import Engine
+from harness.program.optimizer import Recipe, kept_bytes
+from harness.program.state import MODEL_PREFIX
+from harness.program.stored import is_seed, variables_by_name
+from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
+from harness.run.records import Choice
+from harness.task.measures import Measures, are_classes
+from harness.task.task import SettledTask, Task, task_of_outputs
+from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
+from harness.trainer.loop import Rows
+from harness.trainer.settings import WITH_MODEL, Known, Settings, settings_before, settle
+from harness.workers.cluster import ALONE, Cluster
+from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
+
+_MAX_OUTPUTS = 2**24
+"""Of one call of an evaluation, unless a step has more: a device keeps them, 64 MB in float32."""
+_EVALUATION_STEPS = 20
+"""Of a call, where nothing was trained."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Setup:
+    """Everything that training needs; nothing has been compiled or written."""
+
+    settings: Settings
+    devices: Devices
+    model: keras.Model
+    task: SettledTask
+    engine: Engine
+    choices: dict[str, Choice]
+    """Every setting that may be `auto`, settled."""
+    unique: frozenset[str]
+    """Names of the ragged inputs of which no row holds an id twice."""
+    weighted: frozenset[str]
+    """Names of the ragged inputs whose ids have weights."""
+    limits: dict[str, int]
+    """Of each input, the limit of its ids or the number of its features."""
+    feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
+    """The rows that lie ready."""
+
+    def rows_to_train(
+        self,
+        examples: Examples,
+        *,
+        epochs: int,
+        by_step: bool = False,
+        repeating: bool = False,
+        shuffle: bool = True,
+    ) -> Rows:
+        """Rows and their order.
+
+        Args:
+            examples: with labels.
+            epochs: whose orders are known before.
+            by_step: whether a call is one step.
+            repeating: whether the first epoch follows the last.
+            shuffle: whether every epoch has an order of its own.
+
+        Raises:
+            InputError: when the batch does not fit them.
+        """
+        check_batch(
+            batch_size=self.settings.batch_size,
+            rows=examples.num_rows,
+            replicas=self.devices.num_replicas,
+            workers=self.devices.cluster.num_workers,
+        )
+        examples = self.checked(examples)
+        self.task.check_gradient(examples)
+        plan = training_plan(
+            Columns.of(examples).lengths,
+            batch_size=self.settings.batch_size,
+            replicas=self.devices.num_shares,
+            first_share=self.devices.first_share,
+            steps_per_call=1 if by_step else int(self.choices["steps_per_dispatch"].name),
+            seed=self.settings.seed if shuffle else None,
+            epochs=epochs,
+            in_blocks=self.choices["input"].name == "mapped",
+            repeating=repeating,
+        )
+        return Rows(feed=self._feed(examples), plan=plan)
+
+    def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
+        """Rows in their own order, with or without labels; by step as of `rows_to_train`."""
+        examples = self.checked(examples)
+        batch_size = min(self.settings.batch_size, examples.num_rows)
+        replicas = self.devices.num_shares
+        batch_size = -(-batch_size // replicas) * replicas
+        choice = self.choices.get("steps_per_dispatch")
+        steps = int(choice.name) if choice else _EVALUATION_STEPS
+        steps = min(steps, max(1, _MAX_OUTPUTS // (batch_size * self.task.num_outputs)))
+        plan = evaluation_plan(
+            Columns.of(examples).lengths,
+            batch_size=batch_size,
+            replicas=replicas,
+            first_share=self.devices.first_share,
+            steps_per_call=1 if by_step else steps,
+        )
+        return Rows(feed=self._feed(examples), plan=plan)
+
+    def measures(self, examples: Examples) -> Measures | None:
+        """For predictions of rows with labels; None where a label is no class."""
+        if self.task.kind == "regression" or not are_classes(examples):
+            return None
+        return Measures(examples, kind=self.task.kind, num_classes=self.task.num_classes)
+
+    def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
+        """Of the dispatches of rows to train."""
+        fixed = by_step or self.settings.steps_per_dispatch != "auto"
+        return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
+
+    def checked(self, examples: Examples) -> Examples:
+        """Rows of the same inputs as the first ones, each id once where those held each once.
+
+        Raises:
+            InputError: when they have other inputs, or ids that the model does not know.
+        """
+        limits = _limits(examples)
+        if limits.keys() != self.limits.keys():
+            raise InputError(
+                f"{examples.name} has the inputs {sorted(limits)}, but the model was built for "
+                f"{sorted(self.limits)}"
+            )
+        for name, limit in limits.items():
+            ragged = isinstance(examples.inputs[name], RaggedSets)
+            if limit > self.limits[name] if ragged else limit != self.limits[name]:
+                what = "ids below" if ragged else "features:"
+                where = f"the input {name!r} of " if name else ""
+                raise InputError(
+                    f"{where}{examples.name} has {what} {limit}, but the model knows "
+                    f"{self.limits[name]}; give rows of the vocabulary that it was trained with"
+                )
+            if ragged:
+                wanted = name in self.weighted
+                require_weights(examples, name, wanted=wanted, by=f"the model {self.model.name!r}")
+        repeating = {
+            n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
+        }
+        if not repeating:
+            return examples
+        inputs = {
+            name: part.unique() if name in repeating and isinstance(part, RaggedSets) else part
+            for name, part in examples.inputs.items()
+        }
+        return replace(examples, inputs=inputs)
+
+    def kept(self) -> dict[str, Any]:
+        """What another trainer needs beside the model to go on as this one: how it was set up, and
+        the state where it was trained."""
+        chosen = {name: choice.value for name, choice in self.choices.items()}
+        named = variables_by_name(self.model)
+        weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
+        state = self.engine.states[0].save() if "input" in self.choices else {}
+        return {
+            "before": {
+                **asdict(self.settings),
+                **{name: chosen[name] for name in asdict(self.settings).keys() & chosen.keys()},
+                "device_type": self.devices.device_type,
+                "unique": self.unique,
+                "limits": self.limits,
+            },
+            "task": self.task,
+            "names": list(named),
+            "state": {name: value for name, value in state.items() if name not in weights},
+        }
+
+    def take_up(self, kept: Mapping[str, Any]) -> None:
+        """Takes up the state that `kept` returned, for a copy of the model with its weights."""
+        # Layers that a model makes without names have others in each copy of it.
+        names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
+        state = self.engine.states[0].save()
+        for name, value in kept["state"].items():
+            group, _, rest = name.partition("/")
+            path, _, slot = rest.rpartition("/")
+            own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
+            state[f"{group}/{own}"] = value
+        for each in self.engine.states:
+            each.restore(state)
+
+    def _feed(self, examples: Examples) -> Feed:
+        for known, feed in self.feeds:
+            if known.is_same(examples):
+                return feed
+        kind = self.choices["input"].name if "input" in self.choices else "stream"
+        feed = build_feed(kind, examples, devices=self.devices.names)
+        self.feeds = [*self.feeds[-1:], (examples, feed)]  # train and validation rows
+        return feed
+
+
+def set_up(
+    given: ModelFunction | keras.Model,
+    task: Task,
+    optimizer: Recipe | keras.optimizers.Optimizer,
+    settings: Settings,
+    *parts: Examples,
+    training: bool,
+    before: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+    timeline: Timeline | None = None,
+    cluster: Cluster = ALONE,
+) -> Setup:
+    """Sets up the devices, settles every `auto`, and builds the model and its engine.
+
+    Args:
+        given: what the user gave as a model.
+        task, optimizer, settings: what was asked for.
+        *parts: the rows to train on, and those to evaluate on.
+        training: whether they are to be trained on, so that all settings matter.
+        before: of the run that is resumed: its settings, every `auto` settled, by name, and the
+            `device_type` that they were settled for; of a trainer that was copied `unique` and
+            `limits`, too.
+        console: where to warn of GPUs that cannot be used.
+        timeline: to mark the stages on.
+        cluster: of the workers that train together.
+
+    Raises:
+        InputError: when the settings do not fit the rows, the model or the devices.
+    """
+    timeline = timeline or Timeline()
+    train = parts[0]
+    hide_too_new_gpus()
+    if console is not None:
+        warn_of_gpus(console)
+    if settings.deterministic:
+        be_deterministic()
+    devices = set_up_devices(
+        settings.replicas,
+        batch_size=settings.batch_size if training else None,
+        before=int(Settings.of(before).replicas) if before else None,
+        all_reduce=settings.all_reduce,
+        cluster=cluster,
+    )
+    cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
+    if training:
+        check_batch(
+            batch_size=settings.batch_size,
+            rows=train.num_rows,
+            replicas=devices.num_replicas,
+            workers=cluster.num_workers,
+        )
+    timeline.mark("devices")
+    made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
+    resident_bytes = sum(Columns.of(part).num_bytes for part in parts)
+    # Of tables that are updated by rows there is no gradient, and no copy while programs compile.
+    by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
+    budget = Budget(
+        device="" if devices.device_type == "CPU" else devices.names[-1],
+        device_free=devices.free_bytes,
+        optimizer=kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(made_optimizer),
+        gradients=training and not by_rows,
+        copies=0 if by_rows else len(devices.names),
+        data_bytes=resident_bytes if settings.input == "resident" else 0,
+    )
+    known = Known(
+        settings=settings,
+        devices=devices,
+        train=train,
+        resident_bytes=resident_bytes,
+        before=None if before is None else settings_before(before, devices.device_type),
+        chosen={
+            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
+            "all_reduce": Choice(
+                name=devices.all_reduce,
+                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
+            ),
+        },
+    )
+    known.chosen["precision"] = _settled("precision", known, cluster)
+    model = build_model(
+        given,
+        train,
+        dtype=known.chosen["precision"].name,
+        device=devices.names[0],
+        seed=settings.seed,
+        budget=budget,
+    )
+    left_bytes = budget.require_rest(model, devices=len(devices.names))
+    if isinstance(given, keras.Model):
+        known.chosen["precision"] = own_precision(model, settings)
+    timeline.mark("model")
+    outputs = called(model.compute_output_spec, model_inputs(train), train)
+    if not isinstance(outputs, keras.KerasTensor):
+        raise InputError(
+            f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
+            "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
+        )
+    shape = outputs.shape
+    settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
+    if settled.is_known:
+        settled.check_outputs(model, shape)
+        settled.check_devices(devices.num_shares)
+    asked = TablesAsked(
+        model=model,
+        optimizer=made_optimizer,
+        device_type=devices.device_type,
+        num_devices=devices.num_shares,
+        train=train,
+        batch_size=settings.batch_size,
+        task=settled,
+    )
+    known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
+    for name in WITH_MODEL if training else ("implementation",):
+        known.chosen[name] = _settled(name, known, cluster)
+    implementation = cast(Implementation, known.chosen["implementation"].name)
+    tables = {}
+    if training:
+        tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
+    timeline.mark("settling what is auto")
+    unique = (before or {}).get("unique")
+    if unique is None:
+        unique = frozenset(
+            name
+            for name in train.ragged
+            if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
+        )
+    setup = Setup(
+        settings=settings,
+        devices=devices,
+        model=model,
+        task=settled,
+        engine=Engine(
+            model,
+            settled,
+            devices,
+            made_optimizer,
+            implementation=implementation,
+            unique=unique,
+            tables=tables,
+        ),
+        choices=known.chosen,
+        unique=unique,
+        weighted=weighted_inputs(train),
+        limits=(before or {}).get("limits") or model_limits(model, train),
+    )
+    if training:
+        setup.engine.require_masked(train)
+    timeline.mark("engine")
+    return setup
+
+
+def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
+    """What a setting comes to; with several workers the chief chooses, and each checks that it can
+    be had there."""
+    if cluster.is_alone:
+        return settle(name, known)
+    choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
+    if not cluster.is_chief:
+        settle(name, replace(known, settings=known.settings.with_chosen(name, choice.name)))
+    return choice
+
+
+def own_precision(model: keras.Model, settings: Settings) -> Choice:
+    """That of a model's layers.
+
+    Raises:
+        InputError: when another was asked for.
+    """
+    policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
+    mixed = sorted(name for name in policies if name != "float32")
+    name = mixed[0] if mixed else "float32"
+    if settings.precision not in ("auto", name):
+        raise InputError(
+            f"--precision is {settings.precision}, but the layers of {model.name!r} were built in "
+            f"{name}; leave it at auto, build the model under keras.config.set_dtype_policy("
+            f"'{settings.precision}'), or give a function that builds it"
+        )
+    return Choice(name=name, why="the model's own")
+
+
+def _limits(examples: Examples) -> dict[str, int]:
+    return {
+        name: part.num_tokens if isinstance(part, RaggedSets) else part.shape[1]
+        for name, part in examples.inputs.items()
+    }
+
+
+def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
+    """The limit of each input's ids that the model's layers have, or else the rows.
+
+    Raises:
+        InputError: when the rows have ids that a layer does not know.
+    """
+    given, known = _limits(train), dict[str, int]()
+    for layer in multi_hot_layers(model):
+        names = input_names(layer)
+        if not names and len(train.ragged) == 1:
+            names = set(train.ragged)
+        for name in names & train.ragged.keys():
+            if given[name] > layer.num_tokens:
+                raise InputError(
+                    f"{train.name} has ids below {given[name]}, but the layer {layer.name!r} knows "
+                    f"those below {layer.num_tokens}; give it num_tokens={given[name]}"
+                )
+            known[name] = min(known.get(name, layer.num_tokens), layer.num_tokens)
+    return given | known

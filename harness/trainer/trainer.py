@@ -1,0 +1,465 @@
+"""The trainer: what users hold. A model, a task and settings, with fit, evaluate, predict, save."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from harness.base.checks import require, require_count
+from harness.base.errors import DivergenceError, InputError
+from harness.base.interrupt import Terminated
+from harness.base.terminal import lasting
+from harness.base.timeline import Timeline
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
+from harness.model.export import Format, export_model, head_of
+from harness.model.network import ModelFunction
+from harness.model.saved import save_model
+from harness.program.devices import Devices
+from harness.program.optimizer import Recipe, attributes_of, config_of, optimizer_of
+from harness.program.stored import checksum_of
+from harness.run.observers.divergence import divergence_message
+from harness.run.run_folder import claim_run_folder, event_folder_of
+from harness.task.measures import Quality
+from harness.task.task import Kind, Task
+from harness.trainer.callbacks import as_compiled, checked, outside_fit
+from harness.trainer.fit import Outcome, fit
+from harness.trainer.loop import Run, Steps
+from harness.trainer.resuming import Resume, check_resumable, device_type, settled
+from harness.trainer.run_options import RunOptions
+from harness.trainer.settings import Settings, for_python
+from harness.trainer.setup import Setup, set_up
+from harness.trainer.start import dataset_info, facts_of, run_start
+from harness.workers.cluster import cluster_of
+from harness.workers.membership import require_alone
+from kernels.files import replacing
+
+AnyRows = RaggedSets | Examples
+Callbacks = Sequence[keras.callbacks.Callback]
+
+
+class Trainer:
+    """Trains, evaluates and saves one Keras model."""
+
+    @for_python(Settings)
+    def __init__(
+        self,
+        model: ModelFunction | keras.Model,
+        *,
+        task: Kind | Literal["auto"] | Task = "auto",
+        optimizer: str | Recipe | keras.optimizers.Optimizer = "adam",
+        **settings: Any,
+    ) -> None:
+        """Args:
+        model: a function from Keras inputs to logits (or to probabilities, by Keras's sigmoid or
+            softmax); or a `keras.Model` of that form, built or not, which starts from its weights.
+            The inputs are `{"values", "row_splits"}`, and `"weights"` where ids have some; for
+            `Examples` with names, one such or one [rows, features] for each name.
+        task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
+        optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
+            once the GPUs are set up; or one, of which a copy is used.
+        **settings: of `harness.Settings`: batch_size, precision, implementation, replicas, ...
+
+        Raises:
+            InputError: a ValueError, for wrong arguments; likewise from every method.
+        """
+        if not callable(model):
+            raise InputError(
+                f"model is {type(model).__name__}; give a keras.Model, or a function from Keras "
+                "inputs to logits"
+            )
+        self.settings = Settings(**settings)
+        self._given = model
+        self._task = task if isinstance(task, Task) else Task(task)
+        self._optimizer = optimizer_of(optimizer)
+        self._setup: Setup | None = None
+        self._steps_per_epoch = 0
+        self._folder: Path | None = None
+        self._vocabulary: Vocabulary | None = None
+        """Of the rows of the last fit."""
+        self._is_exposed = False
+        """Whether the model was handed out since its values were last taken up."""
+        self._kept: dict[str, Any] = {}
+        """Of the trainer that this one is a copy of; see `Setup.kept`."""
+        self.step = 0
+        """Optimizer steps done."""
+        self.last: Outcome | None = None
+        """What the last fit came to."""
+
+    def __repr__(self) -> str:
+        name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
+        return f"<harness.Trainer of {name}, step {self.step}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle, joblib and `copy.deepcopy`: a copy predicts, evaluates and goes on training
+        as this trainer would, on devices that it chooses itself. It has no run folder, and `last`
+        is None."""
+        optimizer = self._optimizer
+        if getattr(optimizer, "_exclude_from_weight_decay", None):
+            raise InputError(
+                "the optimizer leaves out variables of weight decay by var_list, which no copy of "
+                "the trainer has; name them by var_names"
+            )
+        kept = {**vars(self), "_setup": None, "_folder": None, "last": None}
+        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps its config alone
+            kept["attributes"] = attributes_of(optimizer)
+        if self._setup is not None:
+            kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
+        if kept["_kept"]:
+            kept["checksum"] = checksum_of(kept["_given"])
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        for name, value in kept.pop("attributes", {}).items():
+            setattr(kept["_optimizer"], name, value)
+        model: Any = kept["_given"]
+        if "checksum" in kept and checksum_of(model) != kept.pop("checksum"):
+            raise InputError(
+                f"Keras cannot copy the weights of the model {model.name!r}; give the class "
+                f"{type(model).__name__} a method build that builds its layers"
+            )
+        vars(self).update(kept)
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model with its present weights.
+
+        Raises:
+            InputError: when the model is a function that has seen no rows yet.
+        """
+        if self._setup is None:
+            if isinstance(self._given, keras.Model):
+                return self._given
+            raise InputError("the model is built from the first rows that it sees; call fit before")
+        self._setup.engine.states[0].write_to_model()
+        self._is_exposed = True
+        return self._setup.model
+
+    @property
+    def devices(self) -> Devices:
+        """Where it computes.
+
+        Raises:
+            InputError: when it has seen no rows yet.
+        """
+        if self._setup is None:
+            raise InputError("the devices are chosen for the first rows that it sees")
+        return self._setup.devices
+
+    @for_python(RunOptions)
+    def fit(
+        self,
+        train: AnyRows,
+        *,
+        validation: AnyRows | None = None,
+        test: AnyRows | None = None,
+        epochs: int = 1,
+        initial_epoch: int = 0,
+        validation_freq: int | list[int] = 1,
+        shuffle: bool = True,
+        callbacks: Callbacks = (),
+        run_dir: str | Path | None = None,
+        resume: Resume = False,
+        overwrite: bool = False,
+        verbose: bool = True,
+        console: Console | None = None,
+        summary: bool = False,
+        config: Mapping[str, Any] | None = None,
+        vocabulary: Vocabulary | None = None,
+        timeline: Timeline | None = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Trains for some epochs. Called again, it goes on from there.
+
+        In the main thread, Ctrl-C ends it after the dispatch at hand, with a checkpoint where there
+        is a `run_dir`. So do SIGTERM and SIGUSR1; the program then ends too, unless it catches
+        `harness.base.interrupt.Terminated`. A second Ctrl-C or SIGTERM ends it at once.
+
+        Where TF_CONFIG or SLURM names several workers, call it in all of them, with the same rows
+        and settings: they train one model, and the first of them prints and writes.
+
+        Args:
+            train: rows with labels.
+            validation: rows to evaluate after epochs, and once more at the end where a callback has
+                changed the weights since.
+            test: rows to evaluate once, at the end; may be those of `validation`.
+            epochs: so many more, `initial_epoch` included; with `resume`, so many in all.
+            initial_epoch: number of the first; a resumed run goes on from its checkpoint instead.
+            validation_freq: every how many epochs to evaluate; or after which, counted from 1.
+            shuffle: whether every epoch has an order of its own, or the rows' own.
+            callbacks: Keras's; one that wants every batch makes dispatches of one step.
+            run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
+                in runs/. None: nothing is written.
+            resume: go on from the newest intact checkpoint there; `auto` does so if there is one,
+                and starts a run otherwise.
+            overwrite: replace the run there.
+            verbose: whether to print what is trained, and the progress.
+            console: where to print; None is standard output.
+            summary: whether to print the model's layers before.
+            config: recorded instead of what was given here, as the command line does.
+            vocabulary: of the rows, kept in `run_dir` for predictions.
+            timeline: with what has passed already; gets the stages of this fit.
+            **options: of `harness.RunOptions`: tensorboard, profile_steps, telemetry_hz, ...
+
+        Returns:
+            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, one number an epoch.
+
+        Raises:
+            InputError: when the settings do not fit the rows, the devices or the run folder.
+                Nothing has been written or removed then.
+            OSError: when a file cannot be written, naming it.
+            DivergenceError: when the loss was not finite at the end, after all else.
+            LostWorkerError: when another worker ended or cannot be reached any more.
+            Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
+        """
+        require_count("epochs", epochs)
+        require_count("initial_epoch", initial_epoch, least=0)
+        if not isinstance(validation_freq, list):
+            require_count("validation_freq", validation_freq)
+        require(
+            initial_epoch < epochs,
+            f"initial_epoch is {initial_epoch} and epochs is {epochs}, so that none is left to "
+            "train; set epochs to where the last one ends",
+        )
+        if (resume or overwrite) and run_dir is None:
+            raise InputError("resume and overwrite are about a run_dir; give it")
+        callbacks = checked(callbacks, run_dir=run_dir)
+        asked = RunOptions(**options)
+        timeline = timeline or Timeline()
+        cluster = cluster_of(os.environ)
+        if not cluster.is_chief:
+            verbose, run_dir, overwrite = False, None, False
+            asked = replace(asked, profile_steps=None, telemetry_hz=0)
+        shown = lasting(console or Console()) if verbose else None
+        parts = [Examples.of(train), *(Examples.of(v) for v in [validation] if v is not None)]
+        held_out = parts[1] if len(parts) > 1 else None
+        tested = held_out if test is validation else test
+        tested = None if tested is None else Examples.of(tested)
+        how = {"validation_freq": validation_freq, "shuffle": shuffle}
+        config = config or {**self._config(asked, epochs), **how}
+        with ExitStack() as claims, cluster.watched():
+            # The folders are locked first; a run that is refused leaves them as they were.
+            claim = recorded = event_folder = None
+
+            def opened() -> dict[str, Any] | None:
+                """Returns the settings of the run that is resumed."""
+                nonlocal claim, recorded, event_folder, overwrite
+                if run_dir is not None:
+                    is_own = self._folder is not None and Path(run_dir).absolute() == self._folder
+                    claim = claim_run_folder(
+                        run_dir, claims, resume=resume or is_own, overwrite=overwrite
+                    )
+                    goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+                    if goes_on:
+                        recorded = check_resumable(claim.path, config)
+                event_folder = event_folder_of(
+                    asked.tensorboard,
+                    None if claim is None else claim.path,
+                    claims,
+                    may_hold_events=recorded is not None or overwrite or self.step > 0,
+                )
+                if recorded is None:
+                    return None
+                return {**recorded["execution"], "device_type": device_type(recorded)}
+
+            execution = cluster.from_chief(opened)
+            before_it = self._setup
+            claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
+            setup = self._set_up(
+                *parts, training=True, before=execution, console=shown, timeline=timeline
+            )
+            claims.enter_context(as_compiled(setup))
+            facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
+            facts |= {"initial epoch": initial_epoch, **how}
+            facts["callbacks"] = [type(callback).__name__ for callback in callbacks]
+            cluster.require_same(facts_of(self.settings, asked, facts, *parts, tested))
+            steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
+            epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
+            before = None if self.last is None else self.last.progress
+            goes_on = before is not None and before.interrupted
+            step = self.step
+            if steps_per_epoch != self._steps_per_epoch or not goes_on:
+                # The epochs of other rows begin anew, and a callback may have ended one early.
+                step = (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
+            self.last = fit(
+                setup,
+                parts[0],
+                held_out,
+                tested,
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                validation_freq=validation_freq,
+                shuffle=shuffle,
+                steps_done=0 if execution is not None else step,
+                callbacks=callbacks,
+                claim=claim,
+                event_folder=event_folder,
+                last=self.last,
+                recorded=recorded,
+                overwrite=overwrite,
+                keep_best=held_out is not None and validation is not test,
+                options=asked,
+                config=config,
+                vocabulary=vocabulary,
+                console=shown,
+                summary=summary,
+                timeline=timeline,
+            )
+            cluster.wait_for_all()  # until the chief has written everything
+        self._vocabulary = vocabulary or self._vocabulary
+        progress = self.last.progress
+        self.step = progress.step if progress else self.last.start.start_step
+        self._steps_per_epoch = steps_per_epoch
+        self._folder = None if claim is None else claim.path
+        if progress is not None and progress.divergence is not None:
+            message = divergence_message(progress.divergence, self.last.start, progress)
+            raise DivergenceError(message)
+        if self.last.terminated:
+            raise Terminated
+        return self.last.history
+
+    @for_python()
+    def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
+        """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
+        return self.evaluate_and_measure(rows, callbacks=callbacks)[0]
+
+    @for_python()
+    def measure(self, rows: AnyRows) -> Quality:
+        """Precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for all rows.
+
+        Raises:
+            InputError: when a label is no class but a number.
+        """
+        examples = Examples.of(rows)
+        quality = self.evaluate_and_measure(examples)[1]
+        if quality is None:
+            raise InputError(
+                f"{examples.name} has labels between 0 and 1 or of a regression, no classes to "
+                "measure predictions by; use evaluate, with metrics such as keras.metrics.R2Score()"
+            )
+        return quality
+
+    def evaluate_and_measure(
+        self, rows: AnyRows, *, callbacks: Callbacks = ()
+    ) -> tuple[dict[str, float], Quality | None]:
+        """What `evaluate` and `measure` return, in one pass; no quality where a label is no
+        class."""
+        examples = Examples.of(rows)
+        setup = self._set_up(examples)
+        setup.task.check_labels(examples)
+        measures = setup.measures(examples)
+        with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
+            evaluation, _ = hooks.evaluate(
+                ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
+            )
+        found = {"loss": evaluation.loss, **evaluation.metrics}
+        return found, None if measures is None else measures.quality()
+
+    @for_python()
+    def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
+        """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
+        looked at."""
+        examples = Examples.of(rows)
+        setup = self._set_up(examples)
+        with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
+            return hooks.predict(ready.feed, ready.plan)
+
+    def save(self, path: str | Path) -> None:
+        """Saves `model` as a .keras file, whole or not at all."""
+        with replacing(Path(path)) as beside:
+            save_model(self.model, beside)
+
+    @for_python()
+    def export(self, path: str | Path, *, format: Format = "saved_model") -> None:
+        """Exports `model` for other programs, whole or not at all.
+
+        Args:
+            path: a new file, or for a SavedModel a new folder.
+            format: `saved_model`, which TensorFlow runs without this package, and without Keras. It
+                takes ids, and texts where `fit` was given a vocabulary. `onnx`: from ids to
+                outputs; needs the extra `onnx`. `keras`: as `save`.
+
+        Raises:
+            InputError: when there is something at `path`, or the model cannot be exported to it.
+        """
+        task = self._kept.get("task") if self._setup is None else self._setup.task
+        kind = task.kind if task is not None and task.is_known else self._task.kind
+        model = self.model
+        export_model(
+            model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
+        )
+
+    @for_python()
+    def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
+        """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.
+
+        Args:
+            train: rows with labels.
+            epochs: whose orders are drawn; the first follows the last.
+            console: where to warn of GPUs that cannot be used; None: nowhere.
+        """
+        require_alone(os.environ)
+        examples = Examples.of(train)
+        setup = self._set_up(examples, training=True, console=console)
+        setup.task.check_labels(examples)
+        rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
+        run = Run(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
+        info = dataset_info(examples, num_classes=setup.task.num_classes)
+        options = RunOptions()
+        config = self._config(options, epochs)
+        start = run_start(setup, rows, info, options=options, config=config, epochs=epochs)
+        return Steps(run, start)
+
+    def _forget(self, setup: Setup | None) -> None:
+        """Goes back to the setup before a fit that was refused."""
+        if self.step == 0:
+            self._setup = setup
+
+    def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
+        """The setup, made for the first rows that are seen; for labelled ones once more if those
+        had none, and likewise for the first that are trained on."""
+        given, made = self._given, self._setup
+        if made is not None:
+            if self._is_exposed:  # someone may have changed it since
+                made.engine.read_model()
+                self._is_exposed = False
+            lacks_task = not made.task.is_known and parts[0].labels is not None
+            lacks_choices = training and "input" not in made.choices
+            if not (lacks_task or lacks_choices or made.engine.states[0].is_outdated):
+                return made
+            made.engine.states[0].write_to_model()
+            given = made.model
+        how["cluster"] = cluster_of(os.environ)
+        task, kept = self._task, self._kept
+        if kept:
+            how["before"] = how.get("before") or kept["before"]
+            task = kept["task"] if kept["task"].is_known else task
+        self._setup = set_up(
+            given, task, self._optimizer, self.settings, *parts, training=training, **how
+        )
+        if kept and training:
+            self._setup.take_up(kept)
+            self._kept = {}
+        return self._setup
+
+    def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:
+        """What config.json holds of a fit from Python."""
+        output = asdict(options)
+        telemetry = {"telemetry_hz": output.pop("telemetry_hz")}
+        on_nan = output.pop("on_nan")
+        return {
+            "execution": asdict(self.settings),
+            "optimizer": config_of(self._optimizer),
+            "task": self._task.config(),
+            "output": output,
+            "telemetry": telemetry,
+            "epochs": epochs,
+            "on_nan": on_nan,
+        }

@@ -1,0 +1,393 @@
+"""The workers of a cluster as one of them sees it: their start, and how they agree on numbers.
+
+What is trained goes through `harness.program.program`. Here are the small things: who is chief,
+what the chief has decided, whether one wants to stop.
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from harness.base.errors import InputError, LostWorkerError
+from harness.base.interrupt import threads_without_signals
+from harness.workers.meeting import difference, meet, unreachable
+from harness.workers.membership import Membership, membership
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 120.0
+"""For workers that have not started yet; HARNESS_CLUSTER_WAIT sets another."""
+_HEARTBEAT_SECONDS = 20
+"""Without a sign of life a worker counts as lost."""
+_START_SECONDS = 60
+"""For TensorFlow's runtime, once all workers are there."""
+_SHUTDOWN_SECONDS = 5
+_LINGER_SECONDS = 0.3
+"""At the end, in which the others get the rest of a sum."""
+_GROUP_KEY = 900_000
+"""Of the workers' CPUs; `harness.program.program` has those of devices that train."""
+_MAX_NUMBERS = 2**24
+"""In one collective of a broadcast."""
+
+
+class Cluster:
+    """One worker's view. A process alone is a cluster of one: nothing is asked or started then."""
+
+    def __init__(self, member: Membership) -> None:
+        """Args:
+        member: of which cluster, and which of its workers.
+        """
+        self.member = member
+        self._has_met = False
+        self._has_started = False
+        self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._next_key = itertools.count(1)
+
+    @property
+    def num_workers(self) -> int:
+        """Processes of the cluster."""
+        return self.member.num_workers
+
+    @property
+    def index(self) -> int:
+        """Of this worker; 0 is the chief."""
+        return self.member.index
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the worker that prints and writes."""
+        return self.member.is_chief
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self.num_workers == 1
+
+    def from_chief(self, make: Callable[[], T]) -> T:
+        """What the chief makes, in every worker. The first call waits for all workers.
+
+        Args:
+            make: called on the chief only; returns what JSON can hold.
+
+        Raises:
+            InputError: in all workers, when it was raised on the chief, and when a worker is of
+                another version.
+            LostWorkerError: in all others, when a worker does not come to the first meeting.
+        """
+        if self.is_alone:
+            return make()
+        made: dict[str, Any] = {}
+        if self.is_chief:
+            try:
+                made = {"value": make()}
+            except InputError as error:
+                made = {"refusal": str(error)}
+        if self._has_started:
+            made = json.loads(self.texts(json.dumps(made))[0])
+        else:
+            assert not self._has_met
+            made = meet(self.member, _hello(), made, wait_seconds=_wait_seconds())
+            self._has_met = True
+        if "refusal" in made:
+            raise InputError(made["refusal"])
+        value: T = made["value"]
+        return value
+
+    def start(self, *, num_gpus: int) -> None:
+        """Starts TensorFlow's runtime of collectives, if that was not yet done.
+
+        Args:
+            num_gpus: that this process uses.
+
+        Raises:
+            InputError: when TensorFlow has computed something in this process before.
+            LostWorkerError: when one of the others has gone since.
+        """
+        if self.is_alone or self._has_started:
+            return
+        if not self._has_met:
+            self.from_chief(lambda: None)
+        import tensorflow as tf
+        from tensorflow.python.distribute.collective_all_reduce_strategy import (
+            coordination_config_pb2,
+        )
+        from tensorflow.python.eager import context
+
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({"worker": list(self.member.hosts)}),
+            task_type="worker",
+            task_id=self.index,
+            num_accelerators={"GPU": num_gpus},
+            rpc_layer="grpc",
+        )
+        # Its own timeouts are an hour and more.
+        context.context().configure_coordination_service(
+            "standalone",
+            service_leader="/job:worker/replica:0/task:0",
+            cluster_register_timeout_in_ms=_START_SECONDS * 1000,
+            heartbeat_timeout_in_ms=_HEARTBEAT_SECONDS * 1000,
+            shutdown_barrier_timeout_in_ms=_SHUTDOWN_SECONDS * 1000,
+            coordinated_jobs=[
+                coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=self.num_workers)
+            ],
+        )
+        # The C++ side waits with Python's signals blocked, so nothing less than this ends it.
+        watchdog = threading.Timer(_START_SECONDS, functools.partial(_give_up, self.member))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            with threads_without_signals():
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        except RuntimeError as error:
+            raise InputError(
+                "TensorFlow has computed in this process before the trainer could join the other "
+                f"workers ({error}); give the trainer a function that builds the model, and "
+                "metrics and optimizer by name, and call it before anything else"
+            ) from error
+        except tf.errors.OpError as error:
+            raise self._lost(error) from error
+        finally:
+            watchdog.cancel()
+        self._has_started = True
+        atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
+
+    def require_same(self, facts: Mapping[str, Any]) -> None:
+        """Compares facts of all workers with the chief's.
+
+        Args:
+            facts: by what a message calls them; values that JSON can hold.
+
+        Raises:
+            InputError: in all workers, naming the first that differs.
+        """
+        if self.is_alone:
+            return
+        found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
+        if refusal := difference(self.member, found):
+            raise InputError(refusal)
+
+    def any(self, wish: bool) -> bool:
+        """Whether one of the workers says yes."""
+        return bool(self.most([wish])[0]) if not self.is_alone else wish
+
+    def wait_for_all(self) -> None:
+        """Waits until all workers are here, and lets none of them fail because another ends right
+        afterwards.
+
+        Raises:
+            LostWorkerError: when one ended before it came here.
+        """
+        if self.is_alone:
+            return
+        self.any(False)
+        # Whoever is through a sum may still owe others a part of it. So all meet once more, when
+        # nothing depends on it, and nobody leaves at once.
+        with contextlib.suppress(LostWorkerError):
+            self.any(False)
+        time.sleep(_LINGER_SECONDS)
+
+    def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
+        """The chief's wishes."""
+        if self.is_alone:
+            return list(wishes)
+        return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
+
+    def most(self, numbers: Sequence[int]) -> list[int]:
+        """The highest of each number, over all workers."""
+        if self.is_alone:
+            return list(numbers)
+        found = self._reduce(np.array(numbers, np.int64), merge_op="Max")
+        return [int(number) for number in found]
+
+    def total(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """The sums of arrays over all workers, as float64 where there are several."""
+        if self.is_alone or not arrays:
+            return list(arrays)
+        flat = np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays])
+        parts = np.split(self._reduce(flat), np.cumsum([a.size for a in arrays])[:-1])
+        return [part.reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
+
+    def gather(self, array: np.ndarray) -> np.ndarray:
+        """Arrays of one shape and type of all workers, [workers, ...]."""
+        if self.is_alone:
+            return array[None]
+        # Bits, so that any type goes through.
+        bits = _bits(array.tobytes())
+        together = np.zeros([self.num_workers, len(bits)], np.int32)
+        together[self.index] = bits
+        found = self._reduce(together)
+        rows = [row.tobytes()[: array.nbytes] for row in found]
+        return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
+
+    def texts(self, text: str) -> list[str]:
+        """Those of all workers."""
+        data = text.encode()
+        sizes = self.gather(np.array([len(data)]))[:, 0]
+        padded = np.zeros(sizes.max(), np.uint8)
+        padded[: len(data)] = np.frombuffer(data, np.uint8)
+        rows = self.gather(padded)
+        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+    def arrays_of_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The chief's values of arrays that all workers have, of the same names and types, in the
+        place of these, one after the other.
+
+        Raises:
+            InputError: in all workers, when one has others.
+        """
+        if self.is_alone:
+            return arrays
+        kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+        self.require_same({"model or optimizer": kinds})
+        for name, array in arrays.items():
+            bits = _bits(array.tobytes())
+            if not self.is_chief:
+                bits = np.zeros_like(bits)
+            parts = [
+                self._reduce(bits[first : first + _MAX_NUMBERS])
+                for first in range(0, len(bits), _MAX_NUMBERS)
+            ]
+            data = np.concatenate(parts or [bits]).tobytes()[: array.nbytes]
+            arrays[name] = np.frombuffer(data, array.dtype).reshape(array.shape)
+        return arrays
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, the end of another worker is told as such.
+
+        Raises:
+            LostWorkerError: instead of TensorFlow's error.
+        """
+        if self.is_alone:
+            yield
+            return
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self._has_started and _is_of_collectives(error):
+                raise self._lost(error) from error
+            raise
+
+    def _lost(self, error: Exception) -> LostWorkerError:
+        others = [host for i, host in enumerate(self.member.hosts) if i != self.index]
+        lost = unreachable(others)
+        named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]
+        # A machine that hangs may still take connections; TensorFlow knows which it is.
+        tasks = {int(task) for task in re.findall(r"/job:worker\S*/task:(\d+)", str(error))}
+        named = named or [f"worker {i}" for i in sorted(tasks - {self.index})]
+        who = ", ".join(named) or "a worker"
+        found = re.search(r"Collective ops is aborted by: ([^\n]+)", str(error))
+        return LostWorkerError(
+            f"{who} ended or cannot be reached any more, so the training cannot go on; its own "
+            "output says why. Start all workers again with --resume to go on from the last "
+            f"checkpoint. (TensorFlow: {found[1] if found else str(error):.200})"
+        )
+
+    def _reduce(self, array: np.ndarray, *, merge_op: str = "Add") -> np.ndarray:
+        import tensorflow as tf
+
+        assert self._has_started
+        # TensorFlow wants one shape and one operation of a key, whenever it is used.
+        kind = f"{merge_op} {array.dtype.name}", array.shape
+        if kind not in self._keys:
+            self._keys[kind] = next(self._next_key)
+        with self.watched(), tf.device(f"/job:worker/replica:0/task:{self.index}/device:CPU:0"):
+            reduced: np.ndarray = tf.raw_ops.CollectiveReduceV2(
+                input=tf.constant(array),
+                group_size=self.num_workers,
+                group_key=_GROUP_KEY,
+                instance_key=self._keys[kind],
+                ordering_token=[],
+                merge_op=merge_op,
+                final_op="Id",
+                communication_hint="ring",
+            ).numpy()
+        return reduced
+
+
+ALONE = Cluster(Membership())
+"""Of a process without others."""
+
+
+@functools.lru_cache(maxsize=1)
+def _joined(member: Membership) -> Cluster:
+    return Cluster(member)
+
+
+def cluster_of(environment: Mapping[str, str]) -> Cluster:
+    """The cluster that the environment names; in one process always the same.
+
+    Raises:
+        InputError: when the environment describes none.
+    """
+    member = membership(environment)
+    return ALONE if member.num_workers == 1 else _joined(member)
+
+
+def _hello() -> dict[str, Any]:
+    import importlib.metadata
+
+    import tensorflow as tf
+
+    return {
+        "version of harness": importlib.metadata.version("multi-hot-harness"),
+        "version of TensorFlow": tf.__version__,
+    }
+
+
+def _wait_seconds() -> float:
+    given = os.environ.get("HARNESS_CLUSTER_WAIT", str(WAIT_SECONDS))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < 1e6:
+        raise InputError(f"HARNESS_CLUSTER_WAIT is '{given:.50}'; give a number of seconds above 0")
+    return seconds
+
+
+def _give_up(member: Membership) -> None:
+    lost = unreachable([host for i, host in enumerate(member.hosts) if i != member.index])
+    print(
+        f"error: TensorFlow's start on {member.num_workers} workers took more than "
+        f"{_START_SECONDS} s; {', '.join(lost) or 'none'} cannot be reached",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
+def _bits(data: bytes) -> np.ndarray:
+    return np.frombuffer(data + bytes(-len(data) % 4), np.int32)
+
+
+def _is_of_collectives(error: Any) -> bool:
+    """Whether a worker that is gone may be the reason."""
+    import tensorflow as tf
+
+    kinds = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    if isinstance(error, kinds):
+        return True
+    # Of these there are others too, such as XLA's own.
+    mixed = (tf.errors.FailedPreconditionError, tf.errors.InternalError)
+    return isinstance(error, mixed) and bool(
+        re.search(r"[Cc]ollective|[Cc]oordination|/job:worker", str(error))
+    )

@@ -1,0 +1,91 @@
+"""Text that is safe to print; commands in messages, by the name that the user called them by."""
+
+import itertools
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from harness.base.errors import DivergenceError, InputError, as_command, in_python, printable
+from harness.trainer.run_options import RunOptions
+from harness.trainer.settings import Settings
+
+
+def test_through_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_COMMAND", "./scripts/harness")
+    assert as_command("doctor") == "./scripts/harness doctor"
+    monkeypatch.setenv("HARNESS_COMMAND", "/my projects/scripts/harness")
+    assert shlex.split(as_command("doctor")) == ["/my projects/scripts/harness", "doctor"]
+
+
+def test_on_the_path_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HARNESS_COMMAND", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = shlex.split(as_command("--version"))
+    assert words == [sys.executable, "-m", "harness", "--version"]
+    assert subprocess.run(words, capture_output=True, check=True).stdout.startswith(b"harness ")
+    (tmp_path / "harness").touch(mode=0o755)
+    assert as_command("doctor") == "harness doctor"
+
+
+def test_what_would_steer_a_terminal_is_escaped() -> None:
+    assert printable("\x1b[31mred\x07\r\x7f\x9b0m") == "\\x1b[31mred\\x07\\r\\x7f\\x9b0m"
+    assert printable("\ud800 and \udcff") == "\\ud800 and \\udcff"
+    letters = "plain, ö, 漢字, 🙂, \xa0, two\n\tlines"
+    assert printable(letters) == letters
+    assert printable("two\n\tlines", one_line=True) == "two\\n\\tlines"
+
+
+@pytest.mark.parametrize("size", [20, 21, 39, 10**7])
+def test_the_middle_of_a_long_text_is_cut_out(size: int) -> None:
+    assert printable("x" * size, most=20) == ("x" * 20 if size == 20 else "xxxxxxxxx...xxxxxxxx")
+    shown = printable("a" + "\x1b" * size + "z", most=20)
+    assert len(shown) == 20
+    assert shown.startswith("a\\x1b")
+    assert shown.endswith("1bz")
+
+
+def test_every_message_is_safe_and_bounded() -> None:
+    message = str(InputError(f"FILE holds \x1b[2J{'9' * 10**6}\ud800; name another"))
+    assert message.startswith("FILE holds \\x1b[2J99")
+    assert message.endswith("99\\ud800; name another")
+    assert len(message) == 2000
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ("--batch-size is 0; set --batch-size to 5", "batch_size is 0; set batch_size to 5"),
+        ("set --table-optimizer dense, or auto", 'set table_optimizer="dense", or auto'),
+        ("--precision float32, or --epochs", 'precision="float32", or epochs'),
+        ("--implementation native cannot be had", 'implementation="native" cannot be had'),
+        ("train with --overwrite to start", "train with overwrite=True to start"),
+        ("--all-reduce on is not --xla_gpu_x=1", 'all_reduce="on" is not --xla_gpu_x=1'),
+        ("a -- b, a--b, --cap-add=SYS", "a -- b, a--b, --cap-add=SYS"),
+    ],
+)
+def test_python_is_told_of_arguments(flags: str, arguments: str) -> None:
+    for kind in (InputError, DivergenceError):
+        assert str(kind(flags)) == flags
+        with pytest.raises(kind) as raised, in_python():
+            raise kind(flags)
+        assert str(raised.value) == arguments
+        assert raised.value.args == (flags,), "what the command line prints"
+
+
+def test_every_value_that_a_setting_names_is_known_as_one() -> None:
+    def values(hint: Any) -> list[str]:
+        inner = get_args(hint)
+        return list(itertools.chain.from_iterable(map(values, inner))) if inner else [hint]
+
+    hints = {**get_type_hints(Settings), **get_type_hints(RunOptions)}
+    named = [(n, v) for n, hint in hints.items() for v in values(hint) if isinstance(v, str)]
+    assert ("table_optimizer", "lazy_adam") in named
+    for name, value in named:
+        error = InputError(f"set --{name.replace('_', '-')} {value}, or not")
+        error.in_python = True
+        assert str(error) == f'set {name}="{value}", or not'

@@ -1,0 +1,263 @@
+"""Ctrl-C and SIGTERM: a wish at first, an order the second time."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.base.interrupt import (
+    Interrupt,
+    Terminated,
+    TerminatedAtOnce,
+    threads_without_signals,
+)
+from tests.harness.cli.runs import (
+    REPOSITORY,
+    SMALL,
+    Result,
+    command_line,
+    environment,
+    run,
+    summary,
+)
+
+
+def test_the_first_is_a_wish_and_the_second_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        assert not interrupt.requested
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_machine_that_ends_is_a_wish_too(first: signal.Signals) -> None:
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGUSR1)}
+    with Interrupt() as interrupt:
+        signal.raise_signal(first)
+        assert (interrupt.requested, interrupt.exit_code) == (True, 143)
+        signal.raise_signal(signal.SIGUSR1)  # a scheduler may repeat it
+        with pytest.raises(TerminatedAtOnce):
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.by is first
+    assert {kind: signal.getsignal(kind) for kind in before} == before
+    assert Terminated().code == 143
+
+
+def test_what_another_worker_was_told_counts_too() -> None:
+    with Interrupt() as interrupt:
+        assert not interrupt.told(0)
+        assert interrupt.told(signal.SIGINT)
+        assert interrupt.exit_code == 130
+        assert interrupt.told(signal.SIGTERM)
+        assert interrupt.told(signal.SIGINT)
+        assert interrupt.exit_code == 143
+
+
+def test_the_first_signal_of_a_worker_that_was_told_is_no_second_one() -> None:
+    with Interrupt() as interrupt:
+        assert interrupt.told(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.by is signal.SIGTERM
+        with pytest.raises(TerminatedAtOnce):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_program_that_handles_sigterm_still_does() -> None:
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+        assert (calls, interrupt.requested) == ([signal.SIGTERM], False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_afterwards_everything_is_as_before() -> None:
+    with Interrupt():
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Puts back what SIGHUP did before."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
+def test_a_closed_terminal_is_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which would end this process
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+    assert not interrupt.requested
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("hangup")
+def test_a_program_that_handles_a_closed_terminal_still_does() -> None:
+    calls = []
+    signal.signal(signal.SIGHUP, lambda number, _: calls.append(number))
+    with Interrupt():
+        signal.raise_signal(signal.SIGHUP)
+    assert calls == [signal.SIGHUP]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt():
+        pass
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_outside_of_the_main_thread_no_signal_is_touched() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP)
+
+    def within() -> tuple[Any, Any]:
+        with Interrupt():
+            return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGHUP)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(within).result() == before
+
+
+def test_threads_that_start_without_signals_leave_them_to_the_main_thread() -> None:
+    with Interrupt() as interrupt:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with threads_without_signals(), ThreadPoolExecutor(1) as pool:
+            blocked = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
+            signal.raise_signal(signal.SIGTERM)
+            assert not interrupt.requested
+        assert interrupt.by is signal.SIGTERM  # it has waited
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP} <= blocked
+    assert signal.SIGSEGV not in blocked
+
+
+def num_evaluations(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("validation_loss") if path.exists() else 0
+
+
+def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None:
+    """Nor does it wait for the thread that writes to the pipe in vain."""
+    flags = ("--epochs", "100000", "--run-dir", tmp_path)
+    reader, writer = os.pipe()
+    # Opened anew, so that only this process does not wait for room.
+    filling = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
+    with subprocess.Popen(
+        command_line("train", *SMALL, *flags),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment(),
+    ) as process:
+        os.close(writer)
+
+        def comes_an_evaluation(seconds: float) -> bool:
+            before, end = num_evaluations(tmp_path), time.monotonic() + seconds
+            while num_evaluations(tmp_path) == before and time.monotonic() < end:
+                time.sleep(0.1)
+                assert process.poll() is None, "it ended before"
+            return num_evaluations(tmp_path) > before
+
+        assert comes_an_evaluation(600)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(filling, b".")
+        # It is printed after it is written, and finds no room. None is written where there was
+        # none for the one before.
+        comes_an_evaluation(20)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(600) == 143
+        assert process.stderr is not None
+        assert process.stderr.read() == "interrupted\n"
+    os.close(filling)
+    os.close(reader)
+
+
+# A program that trains in Python, is told to end, and cleans up.
+FITS = """
+import ctypes, json, os, pathlib, signal, sys, threading, time
+import keras, numpy as np
+import harness
+rng = np.random.default_rng(0)
+sets = harness.RaggedSets(
+    values=rng.integers(0, 50, 2000, dtype=np.int32),
+    row_splits=np.arange(0, 2001, 10),
+    labels=rng.integers(0, 2, 200, dtype=np.int32),
+    num_tokens=50,
+)
+def model(inputs):
+    return keras.layers.Dense(1)(harness.MultiHotDense(4, num_tokens=50)(inputs))
+class Ends(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+trainer = harness.Trainer(model, batch_size=50, implementation="gather")
+try:
+    trainer.fit(sets, epochs=10**6, callbacks=[Ends()], run_dir=sys.argv[1], tensorboard="off")
+finally:
+    stack = (ctypes.c_size_t * 3)()  # stack_t, whose second field is an int
+    ctypes.CDLL(None).sigaltstack(None, stack)
+    time.sleep(1)  # those that Python no longer lists are about to end
+    of_python = {str(thread.native_id) for thread in threading.enumerate()}
+    status = {
+        task.name: dict(line.split(":\\t", 1) for line in (task / "status").open())
+        for task in pathlib.Path("/proc/self/task").iterdir()
+    }
+    print(json.dumps({
+        "flags": stack[1] & 0xFFFFFFFF,
+        "num_bytes": stack[2],
+        "of_python": [int(status[n]["SigBlk"], 16) for n in status if n in of_python],
+        "others": [int(status[n]["SigBlk"], 16) for n in status if n not in of_python],
+    }))
+    print("cleaned up after step", trainer.step)
+print("never")
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """How that program ended, and its run folder."""
+    folder = tmp_path_factory.mktemp("told") / "run"
+    env = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's threads multiply otherwise
+    return run([sys.executable, "-c", FITS, str(folder)], env=env), folder
+
+
+def test_a_program_that_is_told_to_end_saves_and_ends(told: tuple[Result, Path]) -> None:
+    ended, folder = told
+    assert ended.code == 143, ended
+    step = summary(folder)["steps"]
+    assert step in (12, 16)  # the epoch's end, or the dispatch after
+    assert f"interrupted after step {step} of 4,000,000" in ended.out
+    assert "note: SIGUSR1: the training stops, the state is saved; --resume goes on" in ended.out
+    assert ended.out.endswith(f"cleaned up after step {step}\n")
+    assert (folder / "checkpoints" / f"ckpt-{step}.npz").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
+def test_signals_have_a_stack_and_the_main_thread_to_go_to(told: tuple[Result, Path]) -> None:
+    found = json.loads(told[0].out.splitlines()[-2])
+    assert (found["flags"], found["num_bytes"]) == (0, 256 * 1024)
+    assert 0 in found["of_python"]  # the main thread blocks none
+    assert len(found["others"]) > 5  # TensorFlow's
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        assert all(mask >> (kind - 1) & 1 for mask in found["others"]), kind

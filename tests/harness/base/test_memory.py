@@ -1,0 +1,108 @@
+"""How much memory there is, by what the kernel says of the machine and of control groups."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import InputError
+from harness.base.memory import OutOfMemoryError, free_bytes, require_memory
+
+GB = 10**9
+# Page cache fills the memory: 0.4 GB are free, but 20 GB can be had.
+MEMINFO = """MemTotal:       24000000 kB
+MemFree:          400000 kB
+MemAvailable:   20000000 kB
+Cached:         21000000 kB
+SwapFree:        1000000 kB
+HugePages_Total:       0
+"""
+AVAILABLE, SWAP = 20_000_000 * 1024, 1_000_000 * 1024
+
+
+def machine(root: Path, groups: str, **files: str) -> Path:
+    """A file system with what Linux says of memory; of names, `__` is a slash."""
+    named = {"proc/meminfo": MEMINFO, "proc/self/cgroup": groups}
+    named |= {f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in files.items()}
+    for name, text in named.items():
+        path = root / name.replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def version_2(group: str, *, most: str, used: int, cache: int) -> dict[str, str]:
+    stat = f"anon {used - cache}\nactive_file {cache // 2}\ninactive_file {cache - cache // 2}\n"
+    return {
+        f"{group}memory_dot_max": most,
+        f"{group}memory_dot_current": str(used),
+        f"{group}memory_dot_stat": stat,
+    }
+
+
+def test_page_cache_and_swap_are_free(tmp_path: Path) -> None:
+    assert free_bytes(machine(tmp_path, "0::/\n")) == AVAILABLE + SWAP
+
+
+def test_a_machine_without_control_groups(tmp_path: Path) -> None:
+    root = machine(tmp_path, "")
+    (root / "proc/self/cgroup").unlink()
+    assert free_bytes(root) == AVAILABLE + SWAP
+
+
+def test_a_kernel_that_is_no_linux_has_its_physical_memory(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path) > GB // 4
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        (version_2("", most="max", used=9 * GB, cache=0), AVAILABLE),
+        (version_2("", most=str(4 * GB), used=GB, cache=0), 3 * GB),
+        # Full of page cache, which the kernel gives back.
+        (version_2("jobs__7__", most=str(4 * GB), used=4 * GB, cache=3 * GB), 3 * GB),
+        # A group around the process's own has the tighter limit.
+        (
+            version_2("jobs__7__", most=str(4 * GB), used=GB, cache=0)
+            | version_2("jobs__", most=str(4 * GB), used=2 * GB, cache=0),
+            2 * GB,
+        ),
+        (version_2("jobs__8__", most="1", used=0, cache=0), AVAILABLE),
+    ],
+)
+def test_limits_of_control_groups(files: dict[str, str], left: int, tmp_path: Path) -> None:
+    assert free_bytes(machine(tmp_path, "0::/jobs/7\n", **files)) == left + SWAP
+
+
+def test_limits_of_control_groups_of_version_1(tmp_path: Path) -> None:
+    """As in a container, which sees its own group at the top, under the name of the machine's."""
+    files = {
+        "memory__memory_dot_limit_in_bytes": str(4 * GB),
+        "memory__memory_dot_usage_in_bytes": str(3 * GB),
+        "memory__memory_dot_stat": f"active_file 1\ntotal_active_file {GB}\ntotal_inactive_file 0",
+    }
+    groups = "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/\n0::/\n"
+    assert free_bytes(machine(tmp_path, groups, **files)) == 2 * GB + SWAP
+
+
+def test_what_fits_is_not_refused() -> None:
+    needs = {"a": GB, "b": 2 * GB}
+    assert require_memory(needs, free=lambda: 3 * GB, place="it", remedy="") == 0
+    assert require_memory({}, free=free_bytes, place="it", remedy="") > 0
+
+
+def test_garbage_is_collected_before_anything_is_refused() -> None:
+    answers: Iterator[int] = iter([GB, 5 * GB])
+    left = require_memory({"a": 2 * GB}, free=lambda: next(answers), place="it", remedy="")
+    assert left == 3 * GB
+
+
+def test_what_does_not_fit_is_refused_with_all_numbers() -> None:
+    needs = {"the table": 2 * GB, "gradients": 0, "rows": 5 * 10**6}
+    with pytest.raises(OutOfMemoryError) as caught:
+        require_memory(needs, free=lambda: GB, place="the host's memory", remedy="Buy more")
+    assert str(caught.value) == (
+        "the host's memory has 1.0 GB free, but at least 2.0 GB are needed: 2.0 GB for the table; "
+        "5.0 MB for rows. Buy more"
+    )
+    assert isinstance(caught.value, InputError)

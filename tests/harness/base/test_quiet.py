@@ -1,0 +1,83 @@
+"""Information stays off the terminal; errors come through, also when the import fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def stderr_of(inside: str, *, code: int = 0) -> str:
+    script = (
+        "import os, sys\nfrom harness.base.quiet import quiet_import\n"
+        f"with quiet_import():\n    {inside}\n"
+        "os.write(2, b'after\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_information_of_the_libraries_is_held_back() -> None:
+    lines = (
+        b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        b"I0000 00:00:1700000000.000000 1 port.cc:153] oneDNN custom operations are on.\n"
+        b"I1124 23:40:00.000000 1 cpu_feature_guard.cc:227] This binary is optimized.\n"
+    )
+    assert stderr_of(f"os.write(2, {lines!r})") == "after\n"
+
+
+def test_errors_come_through_in_order() -> None:
+    inside = (
+        "os.write(2, b'E0000 00:00:1 1 cuda.cc:1] no driver\\nI0000 info\\n');"
+        " print('from Python', file=sys.stderr); os.write(2, b'no newline')"
+    )
+    expected = "E0000 00:00:1 1 cuda.cc:1] no driver\nfrom Python\nno newlineafter\n"
+    assert stderr_of(inside) == expected
+
+
+def test_a_failed_import_shows_its_traceback_and_what_was_written() -> None:
+    shown = stderr_of("os.write(2, b'F0000 fatal\\n'); import no_such_module", code=1)
+    assert shown.startswith("F0000 fatal\nTraceback")
+    assert "No module named 'no_such_module'" in shown
+
+
+def test_a_standard_error_that_is_closed() -> None:
+    script = (
+        "from harness.base.quiet import quiet_import\nwith quiet_import():\n    print('inside')"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "inside\n")
+
+
+def test_another_keras_backend_is_refused() -> None:
+    script = "from harness.cli.main import main; raise SystemExit(main(['doctor']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: KERAS_BACKEND is 'jax', but this harness trains with TensorFlow; unset it\n"
+    )
+
+
+def test_a_command_starts_without_matplotlib_and_a_users_file_may_import_it() -> None:
+    pytest.importorskip("matplotlib")
+    script = (
+        "import sys, harness.cli.main\nfrom harness.base.quiet import quiet_import\n"
+        "with quiet_import():\n    import keras\n"
+        "assert 'matplotlib' not in sys.modules\nimport matplotlib.pyplot"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

@@ -1,0 +1,113 @@
+"""Files that somebody else may have written: what is read of them, and what is refused."""
+
+import os
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.base.errors import InputError
+from harness.base.reading import bounded_memory, damage, opened, read_json, read_toml
+
+
+def read(path: Path) -> object:
+    return read_toml(path) if path.suffix == ".toml" else read_json(path, remedy="Name another.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fact"),
+    [
+        ("a.json", b"", "Expecting value"),
+        ("a.json", b"[1]", "it holds a list"),
+        ("a.json", b"1", "it holds a int"),
+        ("a.json", b"\xff{}", "can't decode"),
+        ("a.json", b'{"a": 1' + b"0" * 10_000 + b"}", "integer string conversion"),
+        ("a.json", b'{"a": [{"b": 1' + b"0" * 400 + b"}]}", "more than 64 bits"),
+        ("a.toml", b"a = 0x" + b"f" * 10_000, "more than 64 bits"),
+        ("a.json", b'{"a":' * 60 + b"1" + b"}" * 60, "nested deeper than 50 levels"),
+        ("a.json", b"[" * 100_000, "recursion"),
+        ("a.json", b"[" * 100_000 + b"]" * 100_000, "recursion"),
+        ("a.json", b" " * 32_000_001, "longer than 32 MB"),
+        ("a.json", b'{"a": [' + b"[]," * 1_000_000 + b"1]}", "more than 1,000,000 tables"),
+        ("a.toml", b"a = 1\na = 2", "overwrite"),
+        ("a.toml", b"a = " + b"[" * 60 + b"]" * 60, "nested deeper than 50 levels"),
+        ("a.toml", b"a = " + b"[" * 10_000, "recursion"),
+        ("a.toml", b"a" + b".a" * 60 + b" = 1", "nested deeper than 50 levels"),
+        ("a.toml", b"a = 1" + b"0" * 10_000, "integer string conversion"),
+        ("a.toml", b"#" * 1_000_001, "longer than 1 MB"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_content_that_is_refused(tmp_path: Path, name: str, content: bytes, fact: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"(?s)^{path} is damaged, or not a .*{fact}.*\\."):
+        read(path)
+
+
+def test_nesting_that_is_usual(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a":' * 50 + "1" + "}" * 50)
+    assert read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.symlink(os.path.basename(path), path),
+        lambda path: os.symlink("nowhere", path),
+        lambda path: os.symlink("n" * 300, path),
+        lambda path: None,
+    ],
+    ids=["pipe", "folder", "zeros", "loop", "dangling", "long name", "nothing"],
+)
+def test_what_is_no_file_is_neither_read_nor_waited_for(
+    tmp_path: Path, make: Callable[[str], None]
+) -> None:
+    make(str(tmp_path / "a"))
+    with pytest.raises(InputError, match=r"/a (is not a regular file|cannot be read: .*)\. Go\."):
+        opened(tmp_path / "a", remedy="Go.")
+
+
+def test_a_message_keeps_the_fact_and_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught, damage("a", what="a b", remedy="Go."):
+        raise ValueError("\x1b[31m" + "long" * 100_000)
+    message = str(caught.value)
+    assert len(message) < 500
+    assert message.startswith("a is damaged, or not a b: \\x1b[31mlong")
+    assert message.endswith("Go.")
+
+
+def test_memory_is_bounded_while_a_file_is_read_and_no_longer() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    refusal = r"^a takes more than 50,000,000 bytes of memory to read\. Go\."
+    with (
+        pytest.raises(InputError, match=refusal),
+        bounded_memory("a", 50_000_000, remedy="Go."),
+    ):
+        np.ones(100_000_000)  # much more, since garbage may be collected meanwhile
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    np.ones(10_000_000)
+
+
+def test_one_limit_at_a_time() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    inside, entered = threading.Event(), threading.Event()
+
+    def other() -> None:
+        inside.wait()
+        with bounded_memory("b", 10**9, remedy=""):
+            entered.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with bounded_memory("a", 10**9, remedy=""):
+        inside.set()
+        assert not entered.wait(0.1)
+    thread.join()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

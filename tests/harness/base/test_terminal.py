@@ -1,0 +1,131 @@
+"""Terminals and pipes that go away under a command, streams that are closed, odd characters."""
+
+import fcntl
+import io
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.base.terminal import LastingStream, lasting
+from tests.harness.cli.runs import SMALL, command_line, environment, losses, run
+
+COMPLETE = {
+    *("config.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras", "summary.json"),
+}
+
+
+def check_complete(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == COMPLETE
+    assert [step for step, _ in losses(folder)] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
+
+
+def own_terminal() -> None:
+    """Makes standard input the terminal of this process, which is told when it is closed."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """The run gets SIGHUP, and EIO from each write; and the terminal cannot show every letter."""
+    folder = tmp_path / "läufe"
+    mine, its = pty.openpty()
+    with subprocess.Popen(
+        command_line("train", *SMALL, "--run-dir", folder),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=environment() | {"PYTHONIOENCODING": "ascii"},
+        start_new_session=True,
+        preexec_fn=own_terminal,
+    ) as process:
+        os.close(its)
+        shown = b""
+        while b"run folder" not in shown:  # the last line before the training
+            shown += os.read(mine, 4096)
+        os.close(mine)
+        assert process.wait(600) == 0
+    assert rb"l\xe4ufe" in shown
+    check_complete(folder)
+
+
+def test_a_reader_that_ends(tmp_path: Path) -> None:
+    """And neither standard input nor standard error is open."""
+    with subprocess.Popen(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command_line("train", *SMALL)],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"data set")
+        process.stdout.close()
+        assert process.wait(600) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    check_complete(folder)
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_results_that_cannot_be_printed(redirection: str) -> None:
+    command = command_line("data", "info", "--synthetic-rows", "100")
+    result = run(["sh", "-c", f'exec "$@" {redirection}', "sh", *command])
+    assert (result.code, result.out, result.err) == (0, "", "")
+
+
+def test_files_never_get_the_numbers_of_standard_streams() -> None:
+    script = (
+        "import os, sys; from harness.base.terminal import prepare_standard_streams;"
+        "prepare_standard_streams(); print('lost'); print('lost', file=sys.stderr);"
+        "assert sys.stdin.read() == ''; sys.exit(os.open(os.devnull, os.O_RDONLY))"
+    )
+    result = run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, script])
+    assert result.code > 2
+
+
+def test_text_in_no_known_encoding() -> None:
+    script = (
+        "import sys; from harness.base.terminal import prepare_standard_streams;"
+        "prepare_standard_streams(); print(ascii(sys.stdin.read()), '\\udc80\\u2588')"
+    )
+    result = run(
+        ["sh", "-c", 'printf "a\\377b" | "$0" -c "$1"', sys.executable, script],
+        env=environment() | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert (result.code, result.out, result.err) == (0, "'a\\ufffdb' \\udc80█\n", "")
+
+
+class Failing(io.StringIO):
+    """A stream that is full after some writes, once."""
+
+    def __init__(self, num_writes: int) -> None:
+        super().__init__()
+        self.left = num_writes
+
+    def write(self, text: str) -> int:
+        self.left -= 1
+        if self.left == -1:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+def test_what_follows_a_failure_is_dropped() -> None:
+    stream = Failing(1)
+    passed_on = LastingStream(stream)
+    assert [passed_on.write(text) for text in ("one\n", "two\n", "three\n")] == [4, 4, 6]
+    passed_on.flush()
+    assert stream.getvalue() == "one\n"
+    assert not passed_on.isatty()
+
+
+def test_a_console_of_the_users() -> None:
+    stream = Failing(1)
+    console = Console(file=stream)
+    quiet = lasting(console)
+    quiet.print("one")
+    quiet.print("two")
+    console.print("three")
+    assert stream.getvalue() == "one\nthree\n"

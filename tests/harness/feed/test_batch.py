@@ -1,0 +1,269 @@
+"""Inside a compiled program both feeds read the same shares, for every implementation."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.feed.batch import (
+    LABELS,
+    WEIGHTS,
+    AnyBatches,
+    BatchesByRows,
+    Columns,
+    Share,
+    wire_type,
+)
+from harness.feed.capacity import Capacity
+from harness.feed.feed import build_feed
+from harness.feed.plan import Call, Plan, evaluation_plan, shares_of, training_plan
+from kernels.multi_hot.native.build import find_compiler
+from tests.harness.feed.rows import Labels, expected_share, random_examples
+from tests.harness.random_sets import random_sets
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+KINDS = ("stream", "resident")
+IMPLEMENTATIONS = ("gather", pytest.param("native", marks=needs_compiler))  # dense reads as gather
+FOR_GPU = pytest.param("native on a GPU", marks=needs_compiler)
+CPU = ("/CPU:0",)
+
+
+def _array(tensor: tf.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.numpy()
+
+
+class _Among(NamedTuple):
+    """A lot and its step, as tensors."""
+
+    values: Any
+    row_splits: Any
+    weights: Any
+    step: Any
+
+
+class Reading:
+    """Reads whole calls in compiled programs, as `Program` does, one for each kind of call."""
+
+    def __init__(self, implementation: str, *, for_gpu: bool = False) -> None:
+        self._options: Any = {"implementation": implementation, "for_gpu": for_gpu}
+        self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
+
+    def __call__(self, batches: BatchesByRows, call: Call) -> list[Share]:
+        """The share of each of the call's steps, as NumPy arrays, of a device that is alone."""
+        key = call.num_steps, call.capacity
+        program = self._programs.setdefault(key, self._program(*key))
+        first = tf.constant(call.first, tf.int64)
+        (own,) = batches[call.rows]
+        steps = [program(own, first, tf.constant(step)) for step in range(call.num_steps)]
+        as_arrays: list[Share] = tf.nest.map_structure(_array, steps)
+        return [share.within(call.rows, 1, 0) for share in as_arrays]
+
+    def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
+        @tf.function(jit_compile=True, autograph=False)
+        def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
+            share = batches.reader(first, num_steps, capacity=capacity, **self._options)(step)
+            lots = {name: (own.lot, own.step) for name, own in share.among.items()}
+            among: Any = {
+                name: _Among(lot.values, lot.row_splits, lot.weights, at)
+                for name, (lot, at) in lots.items()
+            }
+            return share._replace(among=among)
+
+        return read
+
+
+def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
+    """Holds a share against the rows."""
+    expected = expected_share(columns, plan, replica=0, **place)
+    num_rows = share.num_rows
+    for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
+        read = share.labels if name == LABELS else share.inputs[name]
+        values, splits = read["values"], read["row_splits"]
+        assert (values.shape, splits.shape) == ((length,), (num_rows + 1,))
+        *rows, _ = np.split(values, splits[1:])
+        assert [row.tolist() for row in rows] == expected.ragged[name]
+        assert (values < sets.num_tokens).all(), "also what pads"
+        assert ("weights" in read) == (name in expected.id_weights)
+        if "weights" in read:
+            assert read["weights"].shape == (length,)
+            np.testing.assert_array_equal(
+                read["weights"][: splits[-1]], np.float32(expected.id_weights[name])
+            )
+        if name in share.rowids:
+            counts = [*np.diff(splits), len(values) - splits[-1]]
+            np.testing.assert_array_equal(
+                share.rowids[name], np.arange(num_rows + 1).repeat(counts)
+            )
+        for lot in [share.among[name]] if name in share.among else []:
+            assert lot.values.dtype == wire_type(sets.num_tokens), "as it lies on the device"
+            held = {name: getattr(lot, name) for name in read}
+            for part, array in held.items():
+                np.testing.assert_array_equal(array[lot.step], read[part], err_msg=part)
+    weights = expected.dense.get(WEIGHTS, np.ones(num_rows))
+    read = {**share.inputs, LABELS: share.labels, WEIGHTS: share.weights}
+    for name, array in {**expected.dense, WEIGHTS: weights}.items():
+        np.testing.assert_array_equal(read[name], array, err_msg=name)
+
+
+def plan_of(columns: Columns, **changes: int) -> Plan:
+    settings = {"batch_size": 8, "replicas": 1, "steps_per_call": 3, "seed": 5, "epochs": 2}
+    return training_plan(columns.lengths, **(settings | changes))
+
+
+@pytest.mark.parametrize("labels", get_args(Labels))
+@pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, FOR_GPU])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
+    """Several inputs, an epoch that ends in a shorter call and a smaller batch."""
+    rows = 53 if labels == "classes" else 21
+    examples = random_examples(
+        np.random.default_rng(),
+        rows=rows,
+        labels=labels,
+        weights=labels != "matrix",
+        id_weights=labels != "classes",
+    )
+    columns = Columns.of(examples)
+    plan = plan_of(columns)
+    for_gpu = implementation.endswith("GPU")
+    reading = Reading(implementation.split()[0], for_gpu=for_gpu)
+    feed = build_feed(kind, examples, devices=CPU)
+    steps_done = 0
+    for dispatch, batches in feed.dispatches(plan, epochs=2):
+        step = dispatch.step % plan.steps_per_epoch
+        for call in dispatch.calls:
+            for share in reading(batches, call):
+                assert set(share.rowids) == set(
+                    columns.ragged if implementation == "gather" else ()
+                )
+                assert set(share.among) == set(columns.ragged if for_gpu else ())
+                check(share, columns, plan, call.capacity, epoch=dispatch.epoch, step=step)
+                step += 1
+                steps_done += 1
+    assert steps_done == 2 * plan.steps_per_epoch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_ids(kind: str) -> None:
+    """A model of numbers alone is no use case, but nothing to fail at either."""
+    rng = np.random.default_rng()
+    numbers = rng.normal(size=[10, 3]).astype(np.float32)
+    examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
+    columns = Columns.of(examples)
+    plan = plan_of(columns, batch_size=4, epochs=1)
+    (dispatch, batches), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    shares = [share for call in dispatch.calls for share in Reading("gather")(batches, call)]
+    assert [share.num_rows for share in shares] == [4, 4, 2]
+    for step, share in enumerate(shares):
+        check(share, columns, plan, (), epoch=0, step=step)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> None:
+    rng = np.random.default_rng()
+    sets = random_sets(rng, rows=20, num_tokens=2**31 - 1, num_classes=2**17)
+    columns = Columns.of(Examples.of(sets))
+    plan = evaluation_plan(columns.lengths, batch_size=7, replicas=1, steps_per_call=3)
+    dispatch, batches = next(build_feed(kind, Examples.of(sets), devices=CPU).dispatches(plan))
+    call = dispatch.calls[0]
+    for step, share in enumerate(Reading(implementation)(batches, call)):
+        check(share, columns, plan, call.capacity, epoch=0, step=step)
+
+
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) -> None:
+    """A device without a row computes on one that counts for nothing, whatever it weighs."""
+    sizes = shares_of(batch_rows, num_devices)
+    shares = [
+        Share({}, {}, None, tf.fill([max(size, 1)], float("nan")), {}).within(
+            batch_rows, num_devices, place
+        )
+        for place, size in enumerate(sizes)
+    ]
+    assert [share.num_rows for share in shares] == sizes
+    assert {(share.batch_rows, share.most_rows) for share in shares} == {(batch_rows, max(sizes))}
+    assert sum(share.fraction for share in shares) == pytest.approx(1)
+    for share, size in zip(shares, sizes, strict=True):
+        assert bool(tf.reduce_all(tf.math.is_nan(share.weights))) == (size > 0)
+        assert size or not np.any(share.weights)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
+    implementation: str,
+) -> None:
+    sets = RaggedSets(
+        values=np.arange(15, dtype=np.int32),
+        row_splits=np.cumsum([0, 3, 2, 9, 1]),
+        labels=np.array([0, 1, 0, 1], np.int32),
+        num_tokens=15,
+        name="long",
+    )
+    plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=2)
+    feed = build_feed("resident", Examples.of(sets), devices=CPU)
+    ((_, batches),) = feed.dispatches(plan)
+    call = Call(first=0, num_steps=2, capacity=(8,), rows=2)
+    if implementation == "native":
+        with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
+            Reading(implementation)(batches, call)
+        return
+    weights = [share.weights for share in Reading(implementation)(batches, call)]
+    np.testing.assert_array_equal(weights, [[1, 1], [np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementation: str) -> None:
+    examples = random_examples(np.random.default_rng(), rows=20, id_weights=True)
+    columns = Columns.of(examples)
+    plan = plan_of(columns, batch_size=4, steps_per_call=5, epochs=1)
+    ((_, by_rows),) = build_feed(kind, examples, devices=CPU).dispatches(plan)
+    (batches,) = by_rows[4]
+    resized = batches.resized((640, 256))
+    assert resized.num_rows == batches.num_rows == 4
+    specs = [
+        [(field.dtype, field.shape) for field in tf.nest.flatten(each)]
+        for each in (batches.resized(plan.capacities[4].largest), batches)
+    ]
+    assert specs[0] == specs[1], "what was compiled is what runs"
+    call = Call(first=0, num_steps=2, capacity=(640, 256), rows=4)
+    for share in Reading(implementation)({4: (resized,)}, call):
+        for name, length in (("words", 640), ("tags", 256)):
+            assert share.inputs[name]["values"].shape == (length,)
+            assert share.inputs[name]["row_splits"].tolist() == [0] * 5
+        assert share.inputs["tags"]["weights"].shape == (256,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_tokens", [50, 100_000])
+def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
+    """TensorFlow keeps int32 arrays of a GPU on the host and uploads them at every call."""
+    examples = random_examples(
+        np.random.default_rng(),
+        rows=20,
+        num_tokens=num_tokens,
+        labels="ragged",
+        id_weights=True,
+    )
+    plan = plan_of(Columns.of(examples), batch_size=4, epochs=1)
+    for _, batches in build_feed(kind, examples, devices=CPU).dispatches(plan):
+        (own,) = batches[4]
+        for each in (own, own.resized((256, 256, 256))):
+            types = {tensor.dtype for tensor in tf.nest.flatten(each)}
+            assert types <= {tf.uint16, tf.uint32, tf.int64, tf.float32}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(1, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32), (2**31 - 1, np.uint32)],
+)
+def test_sixteen_bits_where_they_suffice(limit: int, expected: type) -> None:
+    assert wire_type(limit) is expected
+    assert limit - 1 <= np.iinfo(expected).max

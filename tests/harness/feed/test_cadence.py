@@ -1,0 +1,142 @@
+"""How many steps a call runs, how many calls a dispatch makes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.feed.cadence import Cadence, steps_per_call
+from harness.run.records import Window
+
+RATES = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
+"""Bytes and operations in a second of the slowest device that the estimate is to hold for."""
+MAX_PREPARED_BYTES = 2**28
+
+amounts = st.floats(1e3, 1e12)
+works = st.fixed_dictionaries(
+    {
+        "bytes_moved": amounts,
+        "flops": amounts,
+        "prepared_bytes": st.floats(0, 1e10),
+        "device_type": st.sampled_from(sorted(RATES)),
+        "steps_per_epoch": st.integers(1, 100_000),
+    }
+)
+
+
+def most_steps(work: dict[str, Any]) -> float:
+    """What a second and the memory allow."""
+    bytes_rate, flops_rate = RATES[work["device_type"]]
+    seconds = work["bytes_moved"] / bytes_rate + work["flops"] / flops_rate
+    return min(
+        1 / seconds,
+        MAX_PREPARED_BYTES / max(work["prepared_bytes"], 1),
+        work["steps_per_epoch"],
+    )
+
+
+@given(works)
+def test_a_call_is_at_most_a_seconds_work_and_no_longer_than_an_epoch(work: dict[str, Any]) -> None:
+    steps = steps_per_call(**work)
+    assert 1 <= steps <= max(1, most_steps(work))
+
+
+@given(works)
+def test_a_call_uses_half_of_what_is_allowed_or_more(work: dict[str, Any]) -> None:
+    """Less where that divides an epoch, so that its last call needs no program of its own."""
+    steps = steps_per_call(**work)
+    most = max(1, int(most_steps(work)))
+    assert 2 * steps >= most
+    divisors = [n for n in range(1, most + 1) if work["steps_per_epoch"] % n == 0]
+    if 2 * divisors[-1] >= most:
+        assert steps == divisors[-1]
+    else:
+        assert steps == most
+
+
+@given(works, st.sampled_from(["bytes_moved", "flops", "prepared_bytes"]), st.floats(1, 1e6))
+def test_larger_steps_get_no_longer_calls(work: dict[str, Any], part: str, factor: float) -> None:
+    larger = work | {part: factor * work[part]}
+    assert steps_per_call(**larger) <= steps_per_call(**work)
+
+
+@pytest.mark.parametrize(
+    ("most", "steps_per_epoch", "expected"),
+    [(49, 50, 25), (60, 50, 50), (10, 53, 10), (7, 15, 5), (11, 15, 11), (1, 1, 1)],
+)
+def test_divisors(most: int, steps_per_epoch: int, expected: int) -> None:
+    steps = steps_per_call(
+        bytes_moved=RATES["CPU"][0] / (most + 0.5),
+        flops=0,
+        prepared_bytes=0,
+        device_type="CPU",
+        steps_per_epoch=steps_per_epoch,
+    )
+    assert steps == expected
+
+
+def window(num_steps: int, seconds: float) -> Window:
+    return Window(
+        step=num_steps,
+        epoch=0,
+        num_steps=num_steps,
+        examples=1,
+        tokens=1,
+        seconds=seconds,
+        data_wait_seconds=0.0,
+        loss=0.0,
+        metrics={},
+    )
+
+
+def test_a_dispatch_begins_with_one_call() -> None:
+    assert Cadence(steps_per_call=10, fixed=False).num_calls == 1
+
+
+def test_it_halves_after_half_a_second_down_to_one_call() -> None:
+    cadence = Cadence(steps_per_call=10, fixed=False)
+    cadence.num_calls = 8
+    lengths = []
+    for seconds in (0.4, 0.6, 0.5, 9.0, 9.0, 9.0):
+        cadence.after(window(10 * cadence.num_calls, seconds))
+        lengths.append(cadence.num_calls)
+    assert lengths == [8, 4, 4, 2, 1, 1]
+
+
+def test_it_halves_also_after_the_rest_of_an_epoch() -> None:
+    cadence = Cadence(steps_per_call=10, fixed=False)
+    cadence.num_calls = 8
+    cadence.after(window(3, 0.6))
+    assert cadence.num_calls == 4
+
+
+def test_it_grows_by_whole_dispatches_alone_and_at_most_fourfold() -> None:
+    cadence = Cadence(steps_per_call=10, fixed=False)
+    cadence.after(window(9, 1e-6))  # the rest of an epoch
+    assert cadence.num_calls == 1
+    cadence.after(window(10, 1e-6))
+    assert cadence.num_calls == 4
+    cadence.after(window(40, 0.08))
+    assert cadence.num_calls == 10
+
+
+@given(st.floats(1e-5, 5), st.integers(1, 1000))
+def test_it_settles_where_a_dispatch_lasts_as_long_as_it_should(
+    seconds_per_call: float, steps: int
+) -> None:
+    cadence = Cadence(steps_per_call=steps, fixed=False)
+    for _ in range(20):
+        cadence.after(window(steps * cadence.num_calls, seconds_per_call * cadence.num_calls))
+    settled = cadence.num_calls
+    assert settled * seconds_per_call >= 0.1 * (1 - 1e-9)
+    assert settled == 1 or settled * seconds_per_call <= 0.2 * (1 + 1e-9)
+    cadence.after(window(steps * settled, seconds_per_call * settled))
+    assert cadence.num_calls == settled
+
+
+@pytest.mark.parametrize("seconds", [9.0, 1e-6])
+def test_what_was_asked_for_stays(seconds: float) -> None:
+    cadence = Cadence(steps_per_call=10, fixed=True)
+    cadence.after(window(10, seconds))
+    assert cadence.num_calls == 1

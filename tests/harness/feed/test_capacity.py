@@ -1,0 +1,82 @@
+"""Capacities: any batch fits the larger one, and almost every batch the smaller."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from harness.feed.capacity import capacities_for_any_order, capacity_for_batches
+
+
+@st.composite
+def row_lengths(draw: st.DrawFn) -> np.ndarray:
+    """Of 0 to 3 ragged columns, [columns, rows]."""
+    shape = draw(st.integers(0, 3)), draw(st.integers(1, 60))
+    return draw(arrays.arrays(np.int64, shape, elements=st.integers(0, 3000)))
+
+
+@given(row_lengths(), st.integers(1, 80))
+def test_any_batch_fits_the_largest(lengths: np.ndarray, rows: int) -> None:
+    capacities = capacities_for_any_order(lengths, rows=rows)
+    worst = np.sort(lengths)[:, ::-1][:, :rows].sum(axis=1)
+    for typical, largest, own in zip(capacities.typical, capacities.largest, worst, strict=True):
+        assert 0 < typical <= largest
+        assert own <= largest < own + 128 or largest == 128
+    assert all(np.array(capacities.holding(worst)) >= worst)
+
+
+@given(row_lengths(), st.integers(1, 80), st.data())
+def test_a_batch_gets_the_smaller_capacity_that_holds_every_column(
+    lengths: np.ndarray, rows: int, data: st.DataObject
+) -> None:
+    capacities = capacities_for_any_order(lengths, rows=rows)
+    nnz = [data.draw(st.integers(0, largest)) for largest in capacities.largest]
+    fits = all(own <= typical for own, typical in zip(nnz, capacities.typical, strict=True))
+    assert capacities.holding(nnz) == (capacities.typical if fits else capacities.largest)
+
+
+def test_almost_every_shuffled_batch_is_typical() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.gamma(1.8, 130.0, 20_000).astype(np.int64)
+    capacities = capacities_for_any_order(lengths[None], rows=500)
+    batches = [lengths[rng.permutation(len(lengths))[:500]].sum() for _ in range(2000)]
+    assert max(batches) <= capacities.typical[0]
+    assert capacities.typical[0] < 0.4 * capacities.largest[0]
+
+
+def test_an_outlier_in_one_column_falls_to_the_largest_of_all() -> None:
+    lengths = np.full([2, 1000], 10)
+    lengths[0, 500:504] = 40_000
+    capacities = capacities_for_any_order(lengths, rows=10)
+    assert capacities.holding([100, 100]) == capacities.typical < capacities.largest
+    assert capacities.holding([4 * 40_000 + 60, 100]) == capacities.largest
+
+
+def test_padding_that_is_cheaper_than_a_program_merges_both() -> None:
+    capacities = capacities_for_any_order(np.full([1, 1000], 100), rows=64)
+    assert capacities.typical == capacities.largest == (6400,)
+
+
+def test_more_than_the_largest_is_refused() -> None:
+    capacities = capacities_for_any_order(np.full([1, 10], 3), rows=5)
+    with pytest.raises(AssertionError):
+        capacities.holding([capacities.largest[0] + 1])
+
+
+@given(st.integers(0, 3), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
+def test_known_batches_get_one_capacity(
+    columns: int, steps: list[int], data: st.DataObject
+) -> None:
+    """Of the largest of them in each column; an epoch's are [columns, steps, R]."""
+    epochs = [
+        data.draw(arrays.arrays(np.int64, (columns, n, 2), elements=st.integers(0, 5000)))
+        for n in steps
+    ]
+    capacities = capacity_for_batches(iter(epochs))
+    assert capacities.typical == capacities.largest
+    assert capacities.all == (capacities.largest,)
+    for column, capacity in enumerate(capacities.largest):
+        most = max(int(epoch[column].max()) for epoch in epochs)
+        assert most <= capacity < most + 128 or capacity == 128
+    assert len(capacities.largest) == columns

@@ -1,0 +1,89 @@
+"""The order is a permutation that depends on (seed, epoch) and on nothing else."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.feed.plan import BLOCK_ROWS, WINDOW_BLOCKS, block_order, epoch_order
+
+seeds = st.integers(0, 2**31 - 1)
+epochs = st.integers(0, 10_000)
+
+
+@given(rows=st.integers(1, 500), seed=seeds, epoch=epochs)
+def test_is_a_permutation(rows: int, seed: int, epoch: int) -> None:
+    order = epoch_order(rows, seed=seed, epoch=epoch)
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == list(range(rows))
+
+
+@given(rows=st.integers(1, 500), seed=seeds, epoch=epochs)
+def test_same_arguments_same_order(rows: int, seed: int, epoch: int) -> None:
+    first = epoch_order(rows, seed=seed, epoch=epoch).copy()
+    epoch_order.cache_clear()
+    np.random.default_rng().permutation(3)  # someone else's random numbers must not matter
+    np.testing.assert_array_equal(epoch_order(rows, seed=seed, epoch=epoch), first)
+
+
+@given(st.lists(st.tuples(seeds, epochs), min_size=2, max_size=5, unique=True))
+def test_other_arguments_other_order(pairs: list[tuple[int, int]]) -> None:
+    orders = {tuple(epoch_order(100, seed=seed, epoch=epoch)) for seed, epoch in pairs}
+    assert len(orders) == len(pairs)
+
+
+def test_seed_and_epoch_are_not_exchangeable() -> None:
+    assert epoch_order(100, seed=1, epoch=2).tolist() != epoch_order(100, seed=2, epoch=1).tolist()
+
+
+def test_is_the_same_in_every_process_and_version() -> None:
+    # Written down, since a resumed run may meet another NumPy.
+    expected = [9, 7, 8, 3, 5, 6, 4, 0, 2, 1]
+    assert epoch_order(10, seed=3, epoch=1).tolist() == expected
+    code = (
+        "from harness.feed.plan import epoch_order;print(epoch_order(10, seed=3, epoch=1).tolist())"
+    )
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(expected)
+
+
+def test_no_place_is_preferred() -> None:
+    # Row i lands on every place equally often: chi-squared with 19 degrees of freedom per row.
+    rows, draws = 20, 4000
+    counts = np.zeros((rows, rows))
+    for epoch in range(draws):
+        counts[np.arange(rows), epoch_order(rows, seed=5, epoch=epoch)] += 1
+    chi_squared = ((counts - draws / rows) ** 2 / (draws / rows)).sum(axis=1)
+    assert chi_squared.max() < 60  # beyond one in a hundred thousand; the draws are fixed
+
+
+def test_cannot_be_changed_by_who_asked_for_it() -> None:
+    order = epoch_order(10, seed=0, epoch=0)
+    with pytest.raises(ValueError, match="read-only"):
+        order[0] = 3
+
+
+def test_blocks_are_read_a_window_at_a_time() -> None:
+    """Each row once; a window of rows from so many blocks, mixed; other epochs, other windows."""
+    rows = 3 * WINDOW_BLOCKS * BLOCK_ROWS - 500  # the last block is not full
+    windows = []
+    for epoch in (0, 1):
+        order = block_order(rows, seed=3, epoch=epoch)
+        np.testing.assert_array_equal(np.sort(order), np.arange(rows))
+        with pytest.raises(ValueError, match="read-only"):
+            order[0] = 3
+        (first, *_) = np.array_split(order, 3)
+        blocks = np.unique(first[: (WINDOW_BLOCKS - 1) * BLOCK_ROWS] // BLOCK_ROWS)
+        assert len(blocks) in (WINDOW_BLOCKS, WINDOW_BLOCKS + 1)  # where a window has the short one
+        windows.append(set(blocks.tolist()))
+        batch = first[:500] // BLOCK_ROWS
+        assert len(np.unique(batch)) > WINDOW_BLOCKS / 2
+    assert windows[0] != windows[1]
+    small = block_order(100, seed=3, epoch=0)
+    assert small.tolist() != block_order(100, seed=3, epoch=1).tolist()
+    # Written down, as above.
+    assert block_order(10, seed=3, epoch=1).tolist() == [8, 0, 1, 3, 9, 6, 7, 4, 2, 5]

@@ -1,0 +1,129 @@
+"""The resident feed: row ids of the plan, dispatches of the cadence, sets that stay where they are.
+
+What a program reads from it is tested in `test_batch`.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.examples import Examples
+from harness.feed.batch import Columns
+from harness.feed.cadence import Cadence
+from harness.feed.plan import EpochPlan, Plan, training_plan
+from harness.feed.resident import Resident
+from tests.harness.feed.rows import random_examples
+
+EPOCHS = 3
+CPU = ("/CPU:0",)
+
+
+@pytest.fixture
+def examples() -> Examples:
+    return random_examples(np.random.default_rng(), rows=53)
+
+
+def plan_of(examples: Examples, *, replicas: int = 1) -> Plan:
+    """7 steps an epoch, in calls of 3, 3 and 1, whose batch has 5 rows."""
+    lengths = Columns.of(examples).lengths
+    return training_plan(
+        lengths, batch_size=8, replicas=replicas, steps_per_call=3, seed=5, epochs=EPOCHS
+    )
+
+
+def test_every_device_gets_the_rows_of_its_replica(
+    examples: Examples, logical_devices: list[str]
+) -> None:
+    plan = plan_of(examples, replicas=2)
+    feed = Resident(Columns.of(examples), devices=logical_devices)
+    epochs = []
+    for dispatch, batches in feed.dispatches(plan, epochs=EPOCHS):
+        shares = EpochPlan(plan, dispatch.epoch).batches
+        assert batches.keys() == shares.keys() == {8, 5}
+        for rows, of_devices in batches.items():
+            for share, own, device in zip(shares[rows], of_devices, logical_devices, strict=True):
+                np.testing.assert_array_equal(own.rows, share)
+                assert all(t.device.endswith(device) for t in tf.nest.flatten(own))
+        epochs.append(dispatch.epoch)
+    assert epochs == [0, 1, 2], "left to itself, a dispatch is a whole epoch"
+
+
+def test_the_rows_lie_there_once(examples: Examples) -> None:
+    columns = Columns.of(examples)
+    feed = Resident(columns, devices=CPU)
+    plans = (plan_of(examples), plan_of(examples))
+    first, *others = (
+        own
+        for plan in plans
+        for _, batches in feed.dispatches(plan, epochs=EPOCHS)
+        for (own,) in batches.values()
+    )
+    assert len(others) == 4 * EPOCHS - 1
+    for other in others:
+        pairs = zip(tf.nest.flatten(first[:2]), tf.nest.flatten(other[:2]), strict=True)
+        assert all(a is b for a, b in pairs)
+    for name, sets in columns.ragged.items():
+        np.testing.assert_array_equal(first.ragged[name].values, sets.values)
+        np.testing.assert_array_equal(first.ragged[name].row_splits, sets.row_splits)
+    for name, array in columns.dense.items():
+        np.testing.assert_array_equal(first.dense[name], array)
+
+
+@pytest.mark.parametrize("num_tokens", [50, 100_000])
+def test_its_memory_is_told_beforehand(num_tokens: int) -> None:
+    examples = random_examples(np.random.default_rng(), rows=53, num_tokens=num_tokens)
+    columns = Columns.of(examples)
+    _, batches = next(Resident(columns, devices=CPU).dispatches(plan_of(examples)))
+    taken = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(batches[8][0][:2]))
+    assert taken == columns.num_bytes
+
+
+def test_dispatches_follow_the_cadence_and_end_with_the_epoch(examples: Examples) -> None:
+    feed = Resident(Columns.of(examples), devices=CPU)
+    cadence = Cadence(steps_per_call=3, fixed=True)
+    lengths = []
+    for dispatch, _ in feed.dispatches(
+        plan_of(examples), epochs=EPOCHS, calls=lambda: cadence.num_calls
+    ):
+        lengths.append([(call.first, call.num_steps) for call in dispatch.calls])
+        cadence.num_calls += 1
+    assert lengths == [
+        [(0, 3)],
+        [(3, 3), (0, 1)],
+        [(0, 3), (3, 3), (0, 1)],
+        [(0, 3), (3, 3), (0, 1)],
+    ]
+
+
+@pytest.mark.parametrize("start_step", [0, 4, 6, 7, 11, 20, 21])
+def test_it_resumes_at_any_step(start_step: int, examples: Examples) -> None:
+    plan = plan_of(examples)
+    feed = Resident(Columns.of(examples), devices=CPU)
+    step = start_step
+    for dispatch, batches in feed.dispatches(
+        plan, epochs=EPOCHS, start_step=start_step, calls=lambda: 1
+    ):
+        epoch, first = divmod(step, plan.steps_per_epoch)
+        assert (dispatch.step, dispatch.epoch) == (step, epoch)
+        assert dispatch == EpochPlan(plan, epoch).dispatch(first, first + dispatch.num_steps)
+        assert batches[8][0].rows.shape == (6, 8)  # of the whole epoch all the same
+        assert batches[5][0].rows.shape == (1, 5)
+        step += dispatch.num_steps
+    assert step == EPOCHS * plan.steps_per_epoch
+
+
+def test_it_can_be_asked_again_also_after_it_was_left(examples: Examples) -> None:
+    plan = plan_of(examples)
+    feed = Resident(Columns.of(examples), devices=CPU)
+
+    def rows() -> list[Any]:
+        return [
+            (dispatch, [own.rows.numpy().tolist() for (own,) in batches.values()])
+            for dispatch, batches in feed.dispatches(plan, epochs=EPOCHS, calls=lambda: 1)
+        ]
+
+    whole = rows()
+    next(feed.dispatches(plan, epochs=EPOCHS))
+    assert rows() == whole

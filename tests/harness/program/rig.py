@@ -1,0 +1,201 @@
+"""A small model with a real feed: what the engine's tests drive."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.feed.batch import BatchesByRows, Columns
+from harness.feed.feed import Feed, build_feed
+from harness.feed.plan import Call, Dispatch, Plan, training_plan
+from harness.model.network import ModelFunction, build_model, default_network
+from harness.program.devices import Devices, set_up_devices
+from harness.program.engine import Engine
+from harness.program.optimizer import recipe_of
+from harness.program.program import Program
+from harness.program.state import State
+from harness.program.step import Caller
+from harness.program.tables import TablePlan, layers_of
+from harness.task.task import SettledTask, Task
+from kernels.multi_hot.table_rules import Rule
+
+Batches = BatchesByRows
+Values = list[list[np.ndarray]]
+"""Of every variable of each device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """One model, ready to train on one feed."""
+
+    examples: Examples
+    devices: Devices
+    model: keras.Model
+    task: SettledTask
+    engine: Engine
+    implementation: str
+    feed: Feed
+    plan: Plan
+    epochs: int
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        return self.engine.states
+
+    @property
+    def training(self) -> Program:
+        """The engine's, to drive it call by call."""
+        return self.engine._training
+
+    @property
+    def call(self) -> Caller:
+        num_devices = len(self.states)
+        return Caller(self.model, implementation=self.implementation, num_devices=num_devices)
+
+    def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, Batches]]:
+        return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)
+
+    def run(self, call: Call, batches: Batches) -> np.ndarray:
+        """The sums of a call, float64 [row sums], compiled when it is the first of its kind."""
+        self.training.compile(batches, call, at_step=0)
+        return np.sum([sums.numpy() for sums in self.training(call, batches)], axis=0)
+
+    def train(self, *, start_step: int = 0, num_calls: int | None = None) -> np.ndarray:
+        """The sums of each call, float64 [calls, row sums]."""
+        sums: list[np.ndarray] = []
+        for dispatch, batches in self.dispatches(start_step=start_step):
+            for call in dispatch.calls:
+                if len(sums) == num_calls:
+                    return np.array(sums)
+                sums.append(self.run(call, batches))
+        return np.array(sums)
+
+    def values(self) -> Values:
+        """Of everything that training changes."""
+        return [[variable.numpy() for variable in state.variables] for state in self.states]
+
+    def set_values(self, values: Values) -> None:
+        for state, own in zip(self.states, values, strict=True):
+            for variable, value in zip(state.variables, own, strict=True):
+                variable.assign(value)
+
+    @property
+    def weight_names(self) -> list[str]:
+        """In the order of the layers: kernel, bias, kernel, bias ..."""
+        return [variable.path for variable in self.model.trainable_variables]
+
+    def weights(self) -> list[np.ndarray]:
+        """In the order of the names."""
+        named = self.states[0].by_name(self.states[0].trainable)
+        return [named[name] for name in self.weight_names]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """The same on all devices."""
+        named = {f"model/{n}": w for n, w in zip(self.weight_names, weights, strict=True)}
+        for state in self.states:
+            state.restore({**self.states[0].save(), **named})
+
+    def randomize(self, rng: np.random.Generator) -> None:
+        """New weights and biases."""
+        self.set_weights(
+            [rng.normal(scale=0.7, size=w.shape).astype(np.float32) for w in self.weights()]
+        )
+
+
+def build_rig(
+    rows: RaggedSets | Examples,
+    *,
+    model: ModelFunction | keras.Model | None = None,
+    task: Task | None = None,
+    devices: Devices | None = None,
+    batch_size: int = 8,
+    steps_per_call: int = 4,
+    epochs: int = 1,
+    hidden_units: tuple[int, ...] = (6, 4),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    implementation: str = "gather",
+    precision: str = "float32",
+    seed: int = 0,
+    input: str = "stream",
+    rule: Rule | None = None,
+) -> Rig:
+    """A rig of the model, or of the default network for ragged sets; its tables are updated by
+    `rule`, if there is one."""
+    examples = Examples.of(rows)
+    devices = devices or set_up_devices(1)
+    settled = (task or Task()).settled(examples)
+    if model is None:
+        model = default_network(
+            hidden_units=hidden_units,
+            dropout=[dropout] * len(hidden_units),
+            activation=activation,
+            num_tokens=examples.ragged[""].num_tokens,
+            num_classes=settled.num_classes,
+            seed=seed,
+        )
+    built = build_model(model, examples, dtype=precision, device=devices.names[0], seed=seed)
+    plan = rule and TablePlan(rule, is_native=implementation == "native")
+    if isinstance(optimizer, str):
+        optimizer = recipe_of(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()
+    return Rig(
+        examples=examples,
+        devices=devices,
+        model=built,
+        task=settled,
+        engine=Engine(
+            built,
+            settled,
+            devices,
+            optimizer,
+            implementation=implementation,
+            unique=frozenset(n for n, sets in examples.ragged.items() if sets.is_unique),
+            tables=dict.fromkeys(layers_of(built), plan) if plan else {},
+        ),
+        implementation=implementation,
+        feed=build_feed(input, examples, devices=devices.names),
+        plan=training_plan(
+            Columns.of(examples).lengths,
+            batch_size=batch_size,
+            replicas=len(devices.names),
+            steps_per_call=steps_per_call,
+            seed=seed,
+            epochs=epochs,
+        ),
+        epochs=epochs,
+    )
+
+
+def sets_with_outliers(rng: np.random.Generator, rows: int = 320) -> RaggedSets:
+    """Rows of 5 ids, but one of 3,000."""
+    lengths = np.full(rows, 5)
+    lengths[rng.integers(rows)] = 3_000
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    return RaggedSets(
+        values=rng.integers(0, 40, splits[-1]),
+        row_splits=splits,
+        labels=rng.integers(0, 2, rows),
+        num_tokens=40,
+        name="outliers",
+    )
+
+
+def step_of(call: Call, step: int) -> Call:
+    """One step of a call, as a call of its own."""
+    return replace(call, first=call.first + step, num_steps=1)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Every variable is bit-identical: `Values`, or those of one device."""
+    for index, (x, y) in enumerate(zip(left, right, strict=True)):
+        if isinstance(x, list):
+            assert_same(x, y)
+        else:
+            np.testing.assert_array_equal(x, y, err_msg=f"variable {index}")

@@ -1,0 +1,42 @@
+"""How gradients are summed, by what was asked for and where it runs."""
+
+from typing import Any
+
+import pytest
+
+from harness.base.errors import InputError
+from harness.program.all_reduce import settled_all_reduce
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "devices", "workers", "settled"),
+    [
+        ("auto", "CPU", 1, 1, "ring"),
+        ("ring", "CPU", 1, 1, "ring"),
+        ("auto", "CPU", 1, 3, "ring"),
+        ("auto", "GPU", 4, 1, "nccl"),
+        ("nccl", "GPU", 4, 1, "nccl"),
+        ("nccl", "GPU", 1, 2, "nccl"),
+        ("ring", "GPU", 1, 2, "ring"),
+        ("ring", "CPU", 1, 2, "ring"),
+        ("hierarchical", "GPU", 2, 2, "hierarchical"),
+    ],
+)
+def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled: str) -> None:
+    found = settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
+    assert found == settled
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "devices", "workers", "why"),
+    [
+        ("nccl", "CPU", 1, 2, "2 x 1 CPU: NCCL is for GPUs"),
+        ("ring", "GPU", 1, 1, "one device has nothing to sum"),
+        ("ring", "GPU", 2, 1, "in one process XLA sums by NCCL"),
+        ("hierarchical", "GPU", 2, 1, "several workers with several GPUs each"),
+        ("hierarchical", "CPU", 1, 2, "several workers with several GPUs each"),
+    ],
+)
+def test_what_does_not_apply(asked: Any, kind: str, devices: int, workers: int, why: str) -> None:
+    with pytest.raises(InputError, match=f"--all-reduce {asked} does not apply .*{why}"):
+        settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)

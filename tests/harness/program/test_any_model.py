@@ -1,0 +1,210 @@
+"""Steps of a user's own model against Keras, eager, on the same rows: several inputs, labels of
+any kind, weights, BatchNormalization, added losses, frozen and unused layers.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.feed.plan import evaluation_plan
+from harness.model.layers import MultiHotDense
+from harness.program.stored import variables_by_name
+from harness.task.task import Task
+from tests.harness.feed.rows import Labels, random_examples
+from tests.harness.program.rig import Batches, Rig, build_rig
+
+RATE = 0.5
+
+
+class Own(keras.Model):
+    """Has one of everything."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__(name="own")
+        decay = keras.regularizers.L2(0.01)
+        self.words = MultiHotDense(6, 50, kernel_regularizer=decay, name="words")
+        self.tags = MultiHotDense(4, 7, activation="tanh", name="tags")
+        self.norm = keras.layers.BatchNormalization(momentum=0.7, name="norm")
+        self.frozen = keras.layers.Dense(5, trainable=False, name="frozen")
+        self.unused = keras.layers.Dense(2, name="unused")
+        self.head = keras.layers.Dense(
+            num_outputs, kernel_regularizer=decay, activity_regularizer=decay, name="head"
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        x = keras.ops.concatenate(
+            [self.words(inputs["words"]), self.tags(inputs["tags"]), inputs["numbers"]], axis=1
+        )
+        x = keras.ops.gelu(self.frozen(self.norm(x, training=training)))
+        if training:  # an evaluation is compared with all rows at once
+            self.add_loss(0.1 * keras.ops.mean(keras.ops.square(x)))
+            x = (x - keras.ops.mean(x, axis=0)) * (keras.ops.shape(x)[0] / 8)
+        self.unused(x)
+        return self.head(x)
+
+
+def taken(examples: Examples, rows: np.ndarray) -> Examples:
+    """Some of the rows."""
+
+    def of(part: Any) -> Any:
+        if part is None:
+            return None
+        return part.take(rows) if isinstance(part, RaggedSets) else part[rows]
+
+    return Examples(
+        inputs={name: of(part) for name, part in examples.inputs.items()},
+        labels=of(examples.labels),
+        weights=of(examples.weights),
+    )
+
+
+def inputs_of(examples: Examples) -> dict[str, Any]:
+    """As a model takes them."""
+    return {
+        name: {"values": part.values, "row_splits": part.row_splits}
+        if isinstance(part, RaggedSets)
+        else part
+        for name, part in examples.inputs.items()
+    }
+
+
+def targets(examples: Examples, num_outputs: int) -> np.ndarray:
+    """[rows, outputs], as Keras takes them."""
+    if isinstance(examples.labels, RaggedSets):
+        matrix = np.zeros([examples.num_rows, num_outputs], np.float32)
+        for row in range(examples.num_rows):
+            matrix[row, examples.labels.row(row)] = 1
+        return matrix
+    assert examples.labels is not None
+    return examples.labels.reshape([-1, num_outputs]).astype(np.float32)
+
+
+def keras_step(
+    model: keras.Model, examples: Examples, weights: np.ndarray | None
+) -> tuple[float, float]:
+    """One step of plain descent; the loss of the rows and the added losses."""
+    with tf.GradientTape() as tape:
+        outputs = model(inputs_of(examples), training=True)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)(
+            targets(examples, outputs.shape[1]), outputs, sample_weight=weights
+        )
+        added = tf.add_n(model.losses)
+        total = loss + added
+    variables = [v.value for v in model.trainable_variables]
+    gradients = tape.gradient(total, variables, unconnected_gradients="zero")
+    for variable, gradient in zip(variables, gradients, strict=True):
+        variable.assign_sub(RATE * tf.convert_to_tensor(gradient))
+    return float(loss), float(added)
+
+
+def steps_of(rig: Rig) -> Iterator[tuple[Any, Batches, np.ndarray]]:
+    """Each call of one step, and the rows that it trains on."""
+    order = rig.plan.order(0)
+    size = rig.plan.batch_size
+    step = 0
+    for dispatch, batches in rig.dispatches():
+        for call in dispatch.calls:
+            assert call.num_steps == 1
+            yield call, batches, order[step * size : (step + 1) * size]
+            step += 1
+
+
+def own_model(examples: Examples, num_outputs: int, seed: int = 3) -> keras.Model:
+    """Built, with weights that are no zeros."""
+    model = Own(num_outputs)
+    model(inputs_of(examples))
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.1, 0.9, size=w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("labels", "input_"),
+    [
+        ("classes", "resident"),
+        ("numbers", "stream"),
+        ("matrix", "resident"),
+        ("ragged", "stream"),
+    ],
+)
+def test_a_step_is_keras_own(labels: Labels, input_: str) -> None:
+    """21 rows in batches of 8: the last has 5. What is computed over the rows of a batch is over
+    these, a frozen layer stays, and the loss has the added losses once."""
+    examples = random_examples(np.random.default_rng(), rows=21, labels=labels)
+    num_outputs = 5 if labels in ("matrix", "ragged") else 1
+    class_weight = {1: 3.0} if labels == "classes" else None
+    rig = build_rig(
+        examples,
+        model=own_model(examples, num_outputs),
+        task=Task(class_weight=class_weight),
+        steps_per_call=1,
+        optimizer=keras.optimizers.SGD(RATE),
+        input=input_,
+    )
+    twin = own_model(examples, num_outputs)
+    frozen = twin.frozen.get_weights()
+    steps = 0
+    for call, batches, rows in steps_of(rig):
+        real = taken(examples, rows)
+        weights = real.weights
+        assert weights is not None
+        if class_weight is not None:
+            weights = weights * np.where(real.labels == 1, 3.0, 1.0)
+        loss, added = keras_step(twin, real, weights)
+        sums = rig.run(call, batches)
+        np.testing.assert_allclose(sums[0] / len(rows), loss + added, rtol=1e-5)
+        assert added > 0.05 * loss
+        rig.states[0].write_to_model()
+        for (name, own), expected in zip(
+            variables_by_name(rig.model).items(), variables_by_name(twin).values(), strict=True
+        ):
+            np.testing.assert_allclose(
+                own.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5, err_msg=name
+            )
+        steps += 1
+    assert steps == 3
+    for own, expected in zip(rig.model.frozen.get_weights(), frozen, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert set(rig.engine.take_unused()) == {"own/unused/kernel", "own/unused/bias"}
+    assert rig.engine.take_unused() == (), "once"
+    assert not [name for name in rig.states[0].save() if name.startswith("optimizer/own/frozen")]
+
+
+def test_an_evaluation_has_the_averages_and_the_added_losses() -> None:
+    examples = random_examples(np.random.default_rng(), rows=21)
+    rig = build_rig(examples, model=own_model(examples, 1))
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
+    evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
+    outputs = rig.model(inputs_of(examples), training=False)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)(
+        targets(examples, 1), outputs, sample_weight=examples.weights
+    )
+    np.testing.assert_allclose(evaluation.loss, loss + tf.add_n(rig.model.losses), rtol=1e-5)
+    by_step = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=1)
+    predicted = rig.engine.predict(rig.feed, by_step)
+    np.testing.assert_allclose(predicted, outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_metrics_are_those_of_the_epoch_and_begin_anew() -> None:
+    examples = random_examples(np.random.default_rng(), rows=21, labels="matrix")
+    metrics = [keras.metrics.AUC(multi_label=True, num_labels=5, name="auc"), "Precision"]
+    rig = build_rig(examples, model=own_model(examples, 5), task=Task(metrics=metrics))
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
+    outputs = keras.ops.sigmoid(rig.model(inputs_of(examples), training=False))
+    rig.train()  # uses sums of its own
+    rig.model.set_weights(own_model(examples, 5).get_weights())
+    rig.states[0].read_from_model(rig.states[0])
+    expected = {}
+    for metric in rig.task.stateful:
+        own = type(metric).from_config(metric.get_config())
+        own.update_state(targets(examples, 5), outputs)
+        expected[metric.name] = float(own.result())
+    for _ in range(2):
+        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
+        assert evaluation.metrics == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,291 @@
+"""Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from harness.base.errors import InputError
+from harness.data.ragged import RaggedSets
+from harness.program.checkpoints import Checkpoints, load_weights
+from harness.program.state import State
+from harness.run.background import Background, Task
+from tests.harness.program import saving_process
+from tests.harness.program.rig import Rig, assert_same, build_rig
+from tests.harness.random_sets import random_sets
+
+
+class Held(Background):
+    """Does nothing before it may, and counts what it was given."""
+
+    def __init__(self, may_begin: threading.Event) -> None:
+        super().__init__()
+        self._may_begin = may_begin
+        self.num_given = 0
+
+    def do(self, task: Task) -> Future[None]:
+        self.num_given += 1
+        return super().do(lambda: task() if self._may_begin.wait(60) else pytest.fail("held up"))
+
+
+@pytest.fixture(scope="module")
+def sets() -> RaggedSets:
+    return random_sets(np.random.default_rng(), rows=77)
+
+
+def checkpoints(rig: Rig, folder: Path, *, background: Background | None = None) -> Checkpoints:
+    return Checkpoints(folder, rig.states, background or Background())
+
+
+def save(rig: Rig, folder: Path, *steps: int) -> None:
+    with Background() as background:
+        saver = Checkpoints(folder, rig.states, background)
+        for step in steps:
+            saver.save(step)
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
+    # 10 steps in calls of 5. Adam, dropout and loss scale have a state of their own.
+    def rig() -> Rig:
+        return build_rig(sets, precision="mixed_float16", dropout=0.3, steps_per_call=5)
+
+    first = rig()
+    first.train(num_calls=1)
+    assert first.states[0].loss_scale is not None
+    first.states[0].loss_scale.scale.assign(2.0**12)  # not where it began
+    save(first, tmp_path, 5)
+    sums, end = first.train(start_step=5), first.values()
+
+    resumed = rig()
+    assert checkpoints(resumed, tmp_path).restore().step == 5
+    again = resumed.train(start_step=5)
+    np.testing.assert_array_equal(again, sums)
+    assert_same(resumed.values(), end)
+
+
+def test_holds_the_state_as_it_was_though_it_is_written_later(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
+    rig.train(num_calls=1)
+    before = rig.values()
+    trained = threading.Event()
+    with Held(trained) as background:
+        background.do(lambda: None)  # as a record that is still to be told: nobody waits for it
+        checkpoints(rig, tmp_path, background=background).save(4)
+        rig.train(start_step=4)
+        assert not list(tmp_path.iterdir()), "nothing is written yet"
+        trained.set()
+
+    other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
+    assert checkpoints(other, tmp_path).restore().step == 4
+    assert_same(other.values(), before)
+
+
+def test_where_memory_has_no_room_for_a_copy_training_waits(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
+    rig.train(num_calls=1)
+    save(rig, tmp_path / "copied", 4)
+    before = rig.values()
+    with Background() as background:
+        saver = Checkpoints(tmp_path / "own", rig.states, background, free=lambda: 0)
+        saver.save(4)
+        assert not saver.is_writing
+        rig.train(start_step=4)
+        content = (tmp_path / "own" / "ckpt-4.npz").read_bytes()
+    assert content == (tmp_path / "copied" / "ckpt-4.npz").read_bytes()
+    other = build_rig(sets, precision="mixed_float16", dropout=0.3, seed=1)
+    assert checkpoints(other, tmp_path / "own").restore().step == 4
+    assert_same(other.values(), before)
+
+
+def test_one_copy_waits_to_be_written_and_no_more(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets)
+    may_begin = threading.Event()
+    with Held(may_begin) as background:
+        saver = checkpoints(rig, tmp_path, background=background)
+        saver.save(1)
+        others = threading.Thread(target=lambda: [saver.save(step) for step in (2, 3)])
+        others.start()
+        others.join(0.5)
+        assert background.num_given == 1
+        may_begin.set()
+        others.join(60)
+        assert background.num_given == 3
+    assert checkpoints(rig, tmp_path).restore().step == 3
+
+
+def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3)
+    rig.train(num_calls=1)
+    save(rig, tmp_path, 4)
+    with np.load(tmp_path / "ckpt-4.npz") as file:
+        assert file["step"] == 4
+        kernel = file["model/multi_hot_dense/kernel"]
+        assert {name.partition("/")[0] for name in file.files} == {
+            *("step", "model", "optimizer", "loss_scale", "checksum")
+        }
+    np.testing.assert_array_equal(kernel, rig.weights()[0])
+
+
+def test_swapped_layers_of_one_shape_are_not_restored(tmp_path: Path) -> None:
+    def state_of(*names: str) -> State:
+        layers = [keras.layers.Dense(3, name=name) for name in names]
+        model = keras.Sequential([keras.Input((3,)), *layers], name="net")
+        return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, scaled=False)
+
+    first = state_of("one", "two")
+    with Background() as background:
+        Checkpoints(tmp_path, [first], background).save(1)
+    for names, misfit in [
+        (("two", "one"), "holds model/net/one/kernel where model/net/two/kernel is wanted"),
+        (("one", "three"), "of model/net/three/kernel it holds nothing"),
+    ]:
+        other = state_of(*names)
+        before = other.save()
+        with pytest.raises(InputError, match=misfit):
+            Checkpoints(tmp_path, [other], background).restore()
+        for name, array in other.save().items():
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_keeps_the_last_two(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets)
+    (tmp_path / "mine.npz").write_bytes(b"of somebody else")
+    save(rig, tmp_path, 3, 7, 11)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["ckpt-11.npz", "ckpt-7.npz", "mine.npz"]
+    assert checkpoints(rig, tmp_path).restore().step == 11
+
+
+def test_the_best_is_kept_apart_and_later_ones_of_before_a_resume_are_removed(
+    tmp_path: Path, sets: RaggedSets
+) -> None:
+    rig = build_rig(sets)
+    (tmp_path / "ckpt-9.npz").write_bytes(b"damaged")
+    with Background() as background:
+        saver = Checkpoints(tmp_path, rig.states, background, keep=1)
+        for step, best in [(1, True), (2, False), (3, False), (4, True), (5, False)]:
+            saver.save(step, {"seconds": 0.1 * step}, regular=step != 4, best=best)
+            background.wait()
+            assert saver.is_writing is False
+        assert {path.name for path in tmp_path.iterdir()} == {"ckpt-5.npz", "best-4.npz"}
+    assert saver.restore().about == {"seconds": 0.5}
+    with np.load(tmp_path / "best-4.npz") as best:
+        assert json.loads(best["about"].item()) == {"seconds": 0.4}
+
+
+def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: RaggedSets) -> None:
+    def states(count: int) -> list[State]:
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="a")], name="net")
+        metrics = [keras.metrics.Mean(name="own")]
+        return [
+            State(
+                model,
+                keras.optimizers.SGD(),
+                device="/CPU:0",
+                place=place,
+                scaled=False,
+                metrics=metrics,
+            )
+            for place in range(count)
+        ]
+
+    two = states(2)
+    for place, state in enumerate(two):
+        for variable in state.sums[0]:
+            variable.assign(place + 1.0)
+    with Background() as background:
+        Checkpoints(tmp_path, two, background).save(1)
+    again = states(3)
+    assert Checkpoints(tmp_path, again, Background()).restore().step == 1
+    assert [[float(v) for v in state.sums[0]] for state in again] == [[3, 3], [0, 0], [0, 0]]
+
+
+def test_nothing_to_restore(tmp_path: Path, sets: RaggedSets) -> None:
+    saver = checkpoints(build_rig(sets), tmp_path / "none")
+    with pytest.raises(InputError, match="holds no checkpoint to resume from"):
+        saver.restore()
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "misfit"),
+    [
+        (
+            {"hidden_units": (6, 5)},
+            "of model/dense_1/kernel it holds float32 [6, 4], and float32 [6, 5]",
+        ),
+        (
+            {"hidden_units": (6,)},
+            "of model/logits/kernel it holds float32 [4, 1], and float32 [6, 1]",
+        ),
+        (
+            {"hidden_units": (6, 4, 4)},
+            "of model/dense_2/kernel it holds nothing, and float32 [4, 4]",
+        ),
+        (
+            {"optimizer": "sgd"},
+            "of optimizer/multi_hot_dense/kernel/momentum it holds float32 [50, 6], and nothing",
+        ),
+        ({"precision": "float32"}, "of loss_scale/scale it holds float32 [], and nothing"),
+        (
+            {"dropout": 0.0},
+            "of model/dropout_0/seed_generator_state/0 it holds int64 [2], and nothing",
+        ),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_settings_is_refused(
+    tmp_path: Path, sets: RaggedSets, changed: dict, misfit: str
+) -> None:
+    settings = {"hidden_units": (6, 4), "precision": "mixed_float16", "dropout": 0.1}
+    save(build_rig(sets, **settings), tmp_path, 1)
+    other = build_rig(sets, **(settings | changed))
+    before = other.values()
+    with pytest.raises(InputError, match=r"does not fit .*; resume with the settings") as refused:
+        checkpoints(other, tmp_path).restore()
+    assert f": {misfit} is wanted;" in str(refused.value)
+    assert_same(other.values(), before)
+
+
+def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", saving_process.__name__, str(tmp_path)]
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        saved = [process.stdout.readline() for _ in range(2)]
+        time.sleep(np.random.default_rng().uniform(0, 0.1))
+        process.kill()
+        saved += process.stdout.readlines()
+    last = int([line for line in saved if line.endswith("\n")][-1])
+    rig = saving_process.build()
+    step = checkpoints(rig, tmp_path).restore().step
+    assert step in (last, last + 1)
+    for weights in rig.weights():
+        assert (weights == step).all()
+
+
+def test_a_model_takes_the_weights_of_a_checkpoint(tmp_path: Path, sets: RaggedSets) -> None:
+    rig = build_rig(sets, dropout=0.3)
+    rig.randomize(np.random.default_rng())
+    save(rig, tmp_path, 3)
+    other = build_rig(sets, dropout=0.3, seed=1)
+    load_weights(tmp_path / "ckpt-3.npz", other.model)
+    for weights, expected in zip(other.model.trainable_variables, rig.weights(), strict=True):
+        np.testing.assert_array_equal(weights.numpy(), expected)
+    misfit = r"of dense_1/kernel it holds .*\[6, 4\], and float32 \[6, 5\] is wanted"
+    with pytest.raises(InputError, match=f"does not fit the model: {misfit}"):
+        load_weights(tmp_path / "ckpt-3.npz", build_rig(sets, hidden_units=(6, 5)).model)
+    (tmp_path / "ckpt-3.npz").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"ckpt-3\.npz is damaged.*Name another"):
+        load_weights(tmp_path / "ckpt-3.npz", other.model)

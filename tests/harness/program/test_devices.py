@@ -1,0 +1,98 @@
+"""Which devices a run takes. No GPU is needed: the choice is a pure function of their number."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.program.devices import choose_replicas, set_up_devices
+
+
+@pytest.mark.parametrize("replicas", ["auto", 1, 3])
+def test_a_cpu_trains_all_replicas(replicas: str | int) -> None:
+    devices = set_up_devices(replicas, batch_size=12)  # type: ignore[arg-type]
+    assert devices.names == devices.descriptions == ("/CPU:0",)
+    assert devices.device_type == "CPU"
+    assert devices.num_replicas == (1 if replicas == "auto" else replicas)
+    assert devices.why.startswith("no GPU" if replicas == "auto" else "asked for")
+    assert ("one program" in devices.why) == (replicas == 3)
+    assert devices.compute_capability is None
+    assert 2**28 < devices.free_bytes() <= 2 * devices.memory_bytes
+
+
+def test_many_replicas_cost_a_cpu_nothing() -> None:
+    """Each would be a logical device with threads of its own, but none is made."""
+    assert set_up_devices(10_000, batch_size=10_000).names == ("/CPU:0",)
+
+
+@pytest.mark.parametrize(("before", "replicas"), [(3, 3), (None, 1)])
+def test_auto_is_as_in_the_run_resumed(before: int | None, replicas: int) -> None:
+    devices = set_up_devices("auto", batch_size=12, before=before)
+    assert devices.num_replicas == replicas
+    assert devices.why.startswith("as in the run resumed" if before else "no GPU")
+    assert set_up_devices(2, batch_size=12, before=before).why.startswith("asked for")
+
+
+@given(num_gpus=st.integers(0, 16), batch_size=st.integers(1, 10**6))
+def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size: int) -> None:
+    replicas, why = choose_replicas(num_gpus, batch_size)
+    assert 1 <= replicas <= max(1, num_gpus)
+    assert batch_size % replicas == 0
+    assert replicas == 1 or batch_size // replicas >= 8_192
+    assert why
+    if num_gpus > 1:  # and no larger one would do
+        better = range(replicas + 1, num_gpus + 1)
+        assert not [n for n in better if batch_size % n == 0 and batch_size // n >= 8_192]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "batch_size", "replicas", "why"),
+    [
+        (0, 500, 1, "no GPU"),
+        (1, 500, 1, "the only GPU"),
+        (3, 500, 1, "of 3 GPUs as divide a batch of 500 rows into shares of 8,192 or more"),
+        (8, 4_096, 1, "of 8 GPUs"),
+        (8, 65_536, 8, "of 8 GPUs"),
+        (6, 65_536, 4, "of 6 GPUs as divide a batch of 65,536 rows"),
+        (8, None, 1, "nothing is trained"),
+    ],
+)
+def test_auto_says_why(num_gpus: int, batch_size: int | None, replicas: int, why: str) -> None:
+    chosen, said = choose_replicas(num_gpus, batch_size)
+    assert chosen == replicas
+    assert why in said
+
+
+def test_deterministic_sets_what_it_says() -> None:
+    printed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os\n"
+            "import tensorflow as tf\n"
+            "from harness.program.devices import be_deterministic\n"
+            "be_deterministic()\n"
+            "from tensorflow.python.framework import config\n"
+            "print(config.is_op_determinism_enabled())\n"
+            "print(tf.config.experimental.tensor_float_32_execution_enabled())\n"
+            "print(os.environ['XLA_FLAGS'])\n",
+        ],
+        env={
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XLA_FLAGS": "--xla_gpu_deterministic_ops=false",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert printed[-3:] == [
+        "True",
+        "False",
+        # The last of a name counts: what the user set.
+        "--xla_gpu_enable_scatter_determinism_expander=true --xla_gpu_deterministic_ops=true "
+        "--xla_gpu_deterministic_ops=false",
+    ]

@@ -1,0 +1,263 @@
+"""The engine under the real loop: its records, and what a window costs in host syncs."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.feed.cadence import Cadence
+from harness.feed.feed import build_feed
+from harness.feed.plan import evaluation_plan
+from harness.model.layers import MultiHotDense
+from harness.program.checkpoints import Checkpoints
+from harness.program.devices import Devices
+from harness.run.background import Background
+from harness.run.records import Compilation, Observer, Window
+from harness.task.task import Task
+from harness.trainer.loop import Rows, Run, train
+from tests.harness.program.rig import Rig, assert_same, build_rig, sets_with_outliers
+from tests.harness.random_sets import random_sets
+
+
+def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int = 0) -> Run:
+    """Of a rig's engine, with an evaluation on the rows that it trains on."""
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=4)
+    return Run(
+        engine=rig.engine,
+        rows=Rows(feed=rig.feed, plan=rig.plan),
+        validation=Rows(feed=rig.feed, plan=plan),
+        cadence=Cadence(steps_per_call=rig.plan.steps_per_call, fixed=True),
+        checkpoints=checkpoints,
+        start_step=start_step,
+    )
+
+
+@contextmanager
+def host_reads() -> Iterator[list[str]]:
+    """The reads of device values by the host, by the name of what read.
+
+    TensorFlow's eager tensor hands its content out through these methods alone (beside the buffer
+    protocol, which NumPy uses where it is given a tensor).
+    """
+    kind = type(tf.constant(0))
+    reads: list[str] = []
+    own = kind._numpy_internal
+
+    def counted(tensor: tf.Tensor) -> Any:
+        reads.append(f"{tensor.dtype.name} {tensor.shape}")
+        return own(tensor)
+
+    kind._numpy_internal = counted
+    try:
+        yield reads
+    finally:
+        kind._numpy_internal = own
+
+
+def test_every_way_to_read_a_tensor_is_counted() -> None:
+    tensor = tf.constant(3.0)
+    ways: list[Callable] = [bool, int, float, str, repr, tf.get_static_value, "{:.1f}".format]
+    for way in [lambda tensor: tensor.numpy(), *ways]:
+        with host_reads() as reads:
+            way(tensor)
+        assert reads == ["float32 ()"], way
+    variable = tf.Variable(tensor)
+    with host_reads() as reads:
+        float(variable.numpy())
+        float(variable)
+    assert len(reads) == 2
+
+
+@dataclass
+class Reads(Observer):
+    """How many reads had been made at each window."""
+
+    reads: list[str]
+    at_windows: list[int] = field(default_factory=list)
+
+    def on_window(self, window: Window) -> None:
+        self.at_windows.append(len(self.reads))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_window_costs_one_host_sync(precision: str) -> None:
+    # 12 steps in 6 dispatches, stopped before the epoch's evaluation.
+    sets = random_sets(np.random.default_rng(), rows=96)
+    rig = build_rig(sets, precision=precision, dropout=0.2, steps_per_call=2)
+    run = run_of(rig)
+    dispatches = run.dispatches(epochs=1)
+    with host_reads() as reads:
+        first = next(dispatches)
+        run.prepare(*first)
+        reads.clear()
+        observer = Reads(reads)
+        progress = train(
+            itertools.chain([first], dispatches),
+            run,
+            [observer],
+            steps_per_epoch=rig.plan.steps_per_epoch,
+            should_stop=lambda: len(observer.at_windows) == 5,
+        )
+    assert progress.step == 10
+    # The sums, for which it waits; the loss scale and the count of skipped steps are there then.
+    each = ["float64 (2,)", *(["int64 ()", "float32 ()"] if precision == "mixed_float16" else [])]
+    assert observer.at_windows == [len(each) * window for window in range(1, 6)]
+    assert reads[: 5 * len(each)] == 5 * each
+
+
+class Told(Observer):
+    def __init__(self) -> None:
+        self.compilations: list[Compilation] = []
+        self.windows: list[Window] = []
+
+    def on_compilation(self, compilation: Compilation) -> None:
+        self.compilations.append(compilation)
+
+    def on_window(self, window: Window) -> None:
+        self.windows.append(window)
+
+
+def test_the_records_of_a_run(tmp_path: Path) -> None:
+    sets = sets_with_outliers(np.random.default_rng())
+    rig = build_rig(sets, steps_per_call=16, epochs=2)
+    observer = Told()
+    with Background() as background:
+        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
+        progress = train(
+            run.dispatches(epochs=2),
+            run,
+            [observer],
+            steps_per_epoch=rig.plan.steps_per_epoch,
+        )
+    windows = observer.windows
+    assert [window.step for window in windows] == [16, 32, 40, 56, 72, 80]
+    assert [epoch.step for epoch in progress.epochs] == [40, 80]
+    assert all(epoch.evaluation is not None for epoch in progress.epochs)
+    assert sum(window.examples for window in windows) == 2 * 320
+    assert sum(window.tokens for window in windows) == 2 * sets.nnz
+    assert all(0 <= window.metrics["accuracy"] <= 1 for window in windows)
+    assert all(window.loss_scale is None for window in windows)
+    assert all(0 <= w.data_wait_seconds <= w.seconds for w in windows)
+    assert list(progress.compilations) == observer.compilations
+    # The evaluation, whole calls and an epoch's last one, compiled before the first step.
+    assert [made.program for made in progress.compilations] == [
+        "evaluation",
+        *2 * ["training step"],
+    ]
+    assert {made.step for made in progress.compilations} == {0}
+    assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
+
+
+def test_programs_that_are_compiled_together_change_nothing() -> None:
+    sets = sets_with_outliers(np.random.default_rng())
+    task = Task(metrics=[keras.metrics.Recall()])
+    rig = build_rig(sets, steps_per_call=16, precision="mixed_float16", dropout=0.2, task=task)
+    run = run_of(rig)
+    before = rig.values()
+    first = next(rig.dispatches())
+    start = time.perf_counter()
+    compilations = run.prepare(*first)
+    seconds = time.perf_counter() - start
+    assert [c.program for c in compilations] == ["evaluation", *2 * ["training step"]]
+    assert all(c.seconds > 0 for c in compilations)
+    assert sum(c.seconds for c in compilations) <= seconds
+    assert_same(rig.values(), before)
+    assert not run.prepare(*first)
+
+
+class Leaving(keras.layers.Layer):
+    """Leaves TensorFlow where it is not in training."""
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if training:
+            return x
+        return tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), tf.shape(x))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def test_a_compilation_that_fails_changes_nothing_either() -> None:
+    sets = random_sets(np.random.default_rng(), rows=64)
+
+    def model(inputs: Any) -> Any:
+        x = MultiHotDense(4, sets.num_tokens, activation="gelu")(inputs)
+        return Leaving(name="leaving")(keras.layers.Dense(1)(x))
+
+    rig = build_rig(sets, model=model)
+    before = rig.values()
+    with pytest.raises(InputError, match="'leaving' cannot be compiled"):
+        run_of(rig).prepare(*next(rig.dispatches()))
+    assert_same(rig.values(), before)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_rows_of_other_sizes_have_a_program_of_their_own(
+    logical_devices: list[str], num_devices: int
+) -> None:
+    rng = np.random.default_rng()
+    names = ("/CPU:0", "/CPU:1")[:num_devices]
+    devices = Devices(
+        names=names,
+        num_replicas=num_devices,
+        device_type="CPU",
+        descriptions=names,
+        memory_bytes=2**30,
+    )
+    sets = random_sets(rng, rows=48)
+    rig = build_rig(sets, devices=devices, input="resident")
+    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=num_devices, steps_per_call=4)
+    compiled = []
+    for rows in (sets, sets.take(np.append(np.arange(47), np.argmax(sets.lengths))), sets):
+        feed = build_feed("resident", Examples.of(rows), devices=names)
+        evaluation, compilations = rig.engine.evaluate(feed, plan, step=0, epoch=0)
+        assert np.isfinite(evaluation.loss)
+        compiled.append(len(compilations))
+    assert compiled == [1, int(sets.lengths[47] < sets.lengths.max()), 0]
+
+
+def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:
+    sets = random_sets(np.random.default_rng(), rows=64)
+    skipped = []
+    for resumed in (False, True):
+        rig = build_rig(sets, precision="mixed_float16")
+        with Background() as background:
+            engine = rig.engine
+            checkpoints = Checkpoints(tmp_path, engine.states, background)
+            if resumed:
+                checkpoints.restore()
+            dispatch, batches = next(rig.dispatches())
+            engine.prepare(rig.plan, dispatch, batches, start_step=0)
+            for scale in (2.0**15, 2.0**120):  # the larger overflows, whatever the gradients
+                (state,) = engine.states
+                assert state.loss_scale is not None
+                state.loss_scale.scale.assign(scale)
+                sums = engine.train(dispatch, batches)
+                skipped.append(sums.skipped_steps)
+                assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
+            checkpoints.save(8)
+    assert skipped == [0, 4, 0, 4]
+
+
+def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
+    """As Adam's of a huge gradient, whose square overflows: weights and losses stay finite."""
+    rig = build_rig(random_sets(np.random.default_rng(), rows=16))
+    slots = rig.states[0].optimizer.variables
+    velocity = next(slot for slot in slots if "velocity" in slot.name)
+    with Background() as background:
+        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
+        velocity.assign(np.full(velocity.shape, np.inf))
+        assert not run.save(1)
+        velocity.assign(np.zeros(velocity.shape))
+        assert run.save(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt-2.npz"]

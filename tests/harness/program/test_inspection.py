@@ -1,0 +1,201 @@
+"""The look at gradients: those of the training itself, which it leaves as it is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from harness.data.ragged import RaggedSets
+from harness.program.inspection import NUM_BINS, Looks, distribution
+from tests.harness.program.rig import assert_same, build_rig, step_of
+from tests.harness.random_sets import random_sets
+
+EVERY = Looks(histograms_every=1, precision_every=1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_it_changes_nothing(precision: str) -> None:
+    sets = random_sets(np.random.default_rng(), rows=64)
+    rig = build_rig(sets, precision=precision, dropout=0.3, steps_per_call=2)
+    start = rig.values()
+    plain = rig.train()
+    end = rig.values()
+    rig.set_values(start)
+    sums = []
+    for dispatch, batches in rig.dispatches():
+        sums += [rig.run(call, batches) for call in dispatch.calls]
+        before = rig.values()
+        inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+        assert inspection is not None
+        assert_same(before, rig.values())
+    np.testing.assert_array_equal(plain, sums)
+    assert_same(end, rig.values())
+
+
+def test_it_is_the_same_however_an_epoch_was_divided() -> None:
+    rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_call=4)
+    whole, batches = next(rig.dispatches())
+    rest = dataclasses.replace(whole, step=3, num_steps=1, calls=(step_of(whole.calls[0], 3),))
+    seen, of_rest = (rig.engine.inspect(dispatch, batches, EVERY)[0] for dispatch in (whole, rest))
+    assert seen is not None
+    assert of_rest is not None
+    assert dataclasses.replace(seen, seconds=0.0) == dataclasses.replace(of_rest, seconds=0.0)
+
+
+def test_the_gradients_are_those_of_training() -> None:
+    """With plain descent and a rate of 1, a step moves each weight by its gradient."""
+    sets = random_sets(np.random.default_rng(), rows=64)
+    rig = build_rig(sets, dropout=0.3, optimizer="sgd", learning_rate=1.0, hidden_units=(6,))
+    rig.randomize(np.random.default_rng())
+    # Small ones: the gradient of a row that the model is sure of would be lost in the difference
+    # of its weights before and after, by which the rows of ids that are in the batch are found.
+    rig.set_weights([0.2 * weights for weights in rig.weights()])
+    dispatch, batches = next(rig.dispatches())
+    inspection, compilations = rig.engine.inspect(dispatch, batches, EVERY)
+    assert inspection is not None
+    assert [made.program for made in compilations] == ["look at gradients"]
+    assert not rig.engine.inspect(dispatch, batches, EVERY)[1], "compiled once"
+    assert inspection.step == dispatch.num_steps
+    assert (inspection.non_finite_fraction, inspection.underflow_fraction) == (0.0, None)
+    before = rig.weights()
+    rig.run(step_of(dispatch.calls[0], dispatch.num_steps - 1), batches)
+    spreads = {spread.name: spread for spread in inspection.gradients}
+    seen = {weights.name: weights for weights in inspection.weights}
+    assert set(spreads) == set(seen) == set(rig.weight_names)
+    for name, old, new in zip(rig.weight_names, before, rig.weights(), strict=True):
+        gradient = old.astype(np.float64) - new
+        if name == "multi_hot_dense/kernel":  # without the rows of other ids
+            gradient = gradient[np.abs(gradient).max(axis=1) > 1e-7]
+        assert sum(spreads[name].counts) == gradient.size
+        assert sum(seen[name].counts) == old.size
+        for spread, values in ((spreads[name], gradient), (seen[name], old)):
+            if values.size > 1:  # NumPy puts a bin of width 1 around a single value
+                ends = [spread.edges[0], spread.edges[-1]]
+                np.testing.assert_allclose(ends, [values.min(), values.max()], atol=2e-6)
+
+
+def test_a_gradient_that_is_not_finite_is_counted() -> None:
+    sets = random_sets(np.random.default_rng(), rows=32)
+    rig = build_rig(sets, hidden_units=(6,))
+    dispatch, batches = next(rig.dispatches())
+    weights = [w.copy() for w in rig.weights()]
+    weights[-1][:] = np.nan  # the bias of the logits: every gradient passes it
+    rig.set_weights(weights)
+    inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+    assert inspection is not None
+    (bias,) = (spread for spread in inspection.gradients if spread.name == "logits/bias")
+    assert (sum(bias.counts), bias.num_non_finite) == (0, 1)
+    num_elements = sum(w.size for w in weights)
+    # The rows of ids that are not in the batch stay 0.
+    assert 0 < inspection.non_finite_fraction < 1
+    counted = sum(g.num_non_finite for g in inspection.gradients)
+    assert inspection.non_finite_fraction == pytest.approx(counted / num_elements)
+
+
+def one_id_a_row(rows: int, num_tokens: int) -> RaggedSets:
+    return RaggedSets(
+        values=np.arange(rows),
+        row_splits=np.arange(rows + 1),
+        labels=np.arange(rows) % 2,
+        num_tokens=num_tokens,
+        name="ids",
+    )
+
+
+def test_underflow_is_what_16_bits_lose_against_float32() -> None:
+    """Rows of one id each, so that a row's gradient is one row of the table; the loss scale decides
+    whether it is below the least number of float16. Ids that no row holds do not count."""
+    rows = 8
+    rig = build_rig(
+        one_id_a_row(rows, num_tokens=1000),
+        precision="mixed_float16",
+        hidden_units=(4,),
+        steps_per_call=1,
+    )
+    # All units are active, and pass a gradient of half their weight times 1/8.
+    table, bias, kernel, last = (w.copy() for w in rig.weights())
+    table[:], bias[:], last[:] = 1.0, 0.0, 0.0
+    kernel[:, 0] = [1e-2, -1e-3, 1e-7, -1e-8]
+    rig.set_weights([table, bias, kernel, last])
+    dispatch, batches = next(rig.dispatches())
+
+    def underflow(scale: float) -> float:
+        assert rig.states[0].loss_scale is not None
+        rig.states[0].loss_scale.scale.assign(scale)
+        inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+        assert inspection is not None
+        assert inspection.underflow_fraction is not None
+        return inspection.underflow_fraction
+
+    # Not zero in float32: 8 rows of the table and the bias of 4 units, 4 + 1 of the logits.
+    comparable = rows * 4 + 4 + 4 + 1
+    assert underflow(2.0**15) == 0
+    # 1e-7 / 16 and 1e-8 / 16 round to 0, whose least number is 6e-8: in 8 rows and the bias.
+    assert underflow(1.0) == pytest.approx((rows + 1) * 2 / comparable)
+
+
+def test_bfloat16_hardly_loses_any() -> None:
+    # A smooth activation: rounding may move a unit of a ReLU across zero, and all its gradients.
+    rig = build_rig(
+        random_sets(np.random.default_rng(), rows=64),
+        precision="mixed_bfloat16",
+        activation="gelu",
+    )
+    dispatch, batches = next(rig.dispatches())
+    inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+    assert inspection is not None
+    assert inspection.underflow_fraction is not None
+    assert inspection.underflow_fraction < 0.1
+
+
+@pytest.mark.parametrize(
+    ("looks", "epochs", "with_histograms", "with_underflow"),
+    [
+        (Looks(), [], [], []),
+        (Looks(histograms_every=2), [1, 3], [1, 3], []),
+        (Looks(precision_every=3), [2], [], [2]),
+        (Looks(histograms_every=2, precision_every=3), [1, 2, 3], [1, 3], [2]),
+    ],
+)
+def test_when_it_is_time(
+    looks: Looks, epochs: list[int], with_histograms: list[int], with_underflow: list[int]
+) -> None:
+    rig = build_rig(
+        random_sets(np.random.default_rng(), rows=16), precision="mixed_float16", hidden_units=(4,)
+    )
+    dispatch, batches = next(rig.dispatches())
+    seen = [
+        inspection
+        for epoch in range(4)
+        if (
+            inspection := rig.engine.inspect(
+                dataclasses.replace(dispatch, epoch=epoch), batches, looks
+            )[0]
+        )
+    ]
+    assert [i.epoch for i in seen] == epochs
+    assert [i.epoch for i in seen if i.weights and i.gradients] == with_histograms
+    assert [i.epoch for i in seen if i.underflow_fraction is not None] == with_underflow
+
+
+@given(arrays.arrays(np.float32, st.integers(0, 200), elements=st.floats(width=32)))
+def test_every_element_is_in_a_bin_or_not_finite(values: np.ndarray) -> None:
+    spread = distribution("name", values)
+    finite = values[np.isfinite(values)]
+    assert sum(spread.counts) == finite.size
+    assert sum(spread.counts) + spread.num_non_finite == values.size
+    assert len(spread.edges) == len(spread.counts) + 1 == NUM_BINS + 1
+    assert list(spread.edges) == sorted(spread.edges)
+    if finite.size:
+        assert spread.edges[0] <= finite.min()
+        assert spread.edges[-1] >= finite.max()
+
+
+def test_counts_are_where_the_values_are() -> None:
+    spread = distribution("name", np.array([[0.0, 0.05], [2.9, 3.0]], np.float32))
+    assert (spread.name, spread.num_non_finite) == ("name", 0)
+    assert spread.edges == pytest.approx(np.linspace(0, 3, NUM_BINS + 1))
+    assert spread.counts == (2, *[0] * (NUM_BINS - 3), 0, 2)

@@ -1,0 +1,155 @@
+"""The rule of loss scaling; test_two_devices.py has it in a step of two devices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.model.layers import MultiHotDense, TableDtype
+from harness.model.network import default_network
+from harness.program.devices import Devices
+from harness.program.loss_scale import LossScale
+from kernels.multi_hot.table_rules import Rule
+from tests.harness.program.rig import build_rig
+from tests.harness.random_sets import random_sets
+
+FINITE = [1.0, -2.0]
+
+
+def apply(scale: LossScale, *gradients: list[float]) -> tuple[int, bool]:
+    """Steps skipped in all, and whether the update counts."""
+    weight, told = tf.Variable(0.0), tf.Variable(False)
+
+    def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
+        weight.assign(unscaled[0][0])
+        told.assign(counts)
+
+    tf.function(
+        lambda: scale.apply([tf.constant(g) for g in gradients], update, [weight]),
+        jit_compile=True,
+    )()
+    assert bool(told) is bool(weight != 0.0)
+    return int(scale.skipped_steps), bool(told)
+
+
+@pytest.mark.parametrize("for_gpu", [False, True])
+def test_a_finite_step_updates_without_the_scale_and_keeps_it(for_gpu: bool) -> None:
+    scale = LossScale(for_gpu=for_gpu)
+    weight = tf.Variable(0.0)
+    scale.apply([tf.constant(FINITE)], lambda g, _: weight.assign(g[0][1]), [weight])
+    assert float(weight) == -2.0 / 2.0**15
+    assert (float(scale.scale), int(scale.finite_steps)) == (2.0**15, 1)
+    assert apply(scale, FINITE, FINITE) == (0, True)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(("place", "for_gpu"), [(0, False), (1, False), (1, True)])
+def test_any_gradient_that_is_not_finite_skips_and_halves(
+    wrong: float, place: int, for_gpu: bool
+) -> None:
+    scale = LossScale(for_gpu=for_gpu)
+    scale.finite_steps.assign(7)
+    gradients = [FINITE, FINITE]
+    gradients[place] = [0.0, wrong]
+    assert apply(scale, *gradients) == (1, False)
+    assert (float(scale.scale), int(scale.finite_steps)) == (2.0**14, 0)
+
+
+def test_doubles_after_2000_finite_steps_in_a_row() -> None:
+    scale = LossScale()
+
+    @tf.function(jit_compile=True)
+    def many(steps: tf.Tensor) -> tf.Tensor:
+        def body(step: tf.Tensor) -> tf.Tensor:
+            scale.apply([tf.ones(2)], lambda *_: None, [])
+            return step + 1
+
+        return tf.while_loop(lambda step: step < steps, lambda step: [body(step)], [0])
+
+    many(tf.constant(1999))
+    assert (float(scale.scale), int(scale.finite_steps)) == (2.0**15, 1999)
+    many(tf.constant(1))
+    assert (float(scale.scale), int(scale.finite_steps)) == (2.0**16, 0)
+    many(tf.constant(2000))
+    assert (float(scale.scale), int(scale.finite_steps)) == (2.0**17, 0)
+
+
+def test_never_falls_below_1() -> None:
+    scale = LossScale()
+    scale.scale.assign(1.5)
+    for _ in range(2):
+        apply(scale, [float("nan")])
+        assert float(scale.scale) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "table_dtype"),
+    [
+        ("CPU", {}, "bfloat16"),
+        ("GPU", {"gradient_accumulation_steps": 2}, "float32"),
+    ],
+)
+def test_the_optimizer_knows_nothing_of_skipped_steps(
+    kind: str, settings: dict[str, Any], table_dtype: TableDtype
+) -> None:
+    """Nor in a GPU's program, or its structure, that is: here a CPU runs it."""
+    devices = Devices(
+        names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",), memory_bytes=2**30
+    )
+    sets = random_sets(np.random.default_rng(3), rows=32)
+    rig = build_rig(
+        sets,
+        devices=devices,
+        precision="mixed_float16",
+        model=default_network(
+            hidden_units=(40, 40),
+            dropout=(0.0, 0.0),
+            table_dtype=table_dtype,
+            num_tokens=sets.num_tokens,
+            num_classes=2,
+        ),
+        optimizer=keras.optimizers.Adam(**settings),
+    )
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    (state,) = rig.states
+    assert state.loss_scale is not None
+    start = rig.values()
+    sums = rig.run(call, batches)
+    after = {name: value for name, value in state.save().items() if "loss_scale" not in name}
+    assert after["optimizer/iteration"] == 4
+    rig.set_values(start)
+    state.loss_scale.scale.assign(2.0**120)
+    rig.run(call, batches)
+    assert int(state.loss_scale.skipped_steps) == 4
+    state.loss_scale.scale.assign(2.0**15)
+    np.testing.assert_array_equal(rig.run(call, batches), sums)
+    for name, value in after.items():
+        np.testing.assert_array_equal(state.save()[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_model_of_a_table_alone_counts_its_steps(precision: str) -> None:
+    """Keras counts none where it has no dense gradient to apply."""
+    sets = random_sets(np.random.default_rng(3), rows=32)
+
+    def table(inputs: Any) -> Any:
+        return MultiHotDense(1, sets.num_tokens, use_bias=False, dtype=precision)(inputs)
+
+    rig = build_rig(
+        sets, model=table, precision=precision, rule=Rule("lazy_adam"), optimizer="adam"
+    )
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    (state,) = rig.states
+    rig.run(call, batches)
+    assert state.save()["optimizer/iteration"] == 4
+    if state.loss_scale is not None:
+        state.loss_scale.scale.assign(2.0**120)
+        rig.run(call, batches)
+        assert int(state.loss_scale.skipped_steps) == 4
+        assert state.save()["optimizer/iteration"] == 4
+    assert all(np.isfinite(value).all() for value in state.save().values())

@@ -1,0 +1,51 @@
+"""When a checkpoint is due."""
+
+import pytest
+
+from harness.base.errors import InputError
+from harness.program.saving import Every, Saving
+from harness.trainer.run_options import RunOptions
+
+
+def test_what_may_be_asked_for() -> None:
+    assert Every.of("epoch") == Every()
+    assert Every.of(500) == Every.of("500") == Every(steps=500)
+    for text, seconds in (("5s", 5.0), ("1.5m", 90.0), ("2h", 7200.0)):
+        assert Every.of(text) == Every(seconds=seconds)
+    for wrong in ("", "0", "-1", "0s", "often", "5d", "m", "epochs", "1e3", True):
+        with pytest.raises(InputError, match="--checkpoint-every is"):
+            RunOptions(checkpoint_every=wrong)
+    with pytest.raises(InputError, match="--keep is 0; it must be at least 1"):
+        RunOptions(keep=0)
+
+
+def saved(saving: Saving, *, steps: int, every_seconds: float = 0.0, epoch: int = 10) -> list[int]:
+    """The steps after which one is saved, of dispatches of 3 steps."""
+    saving.begin(now := 100.0)
+    found = []
+    for step in range(3, steps + 1, 3):
+        now += every_seconds
+        if saving.is_due(step, at_epoch_end=step % epoch == 0, now=now):
+            saving.saved(step, now=now)
+            found.append(step)
+    return found
+
+
+def test_by_epochs_steps_and_time() -> None:
+    assert saved(Saving(Every()), steps=60) == [30, 60]
+    # After the dispatch in which the 10th, 20th ... step is done; counted from the first step.
+    assert saved(Saving(Every(steps=10)), steps=42) == [12, 21, 30, 42]
+    assert saved(Saving(Every(steps=10), start_step=9), steps=9) == []
+    assert saved(Saving(Every(steps=2)), steps=9) == [3, 6, 9]
+    assert saved(Saving(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
+
+
+def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None:
+    for every, expected in (
+        (Every(steps=3), [9, 12]),
+        (Every(seconds=1), [9, 12]),
+        (Every(), [6, 12]),
+    ):
+        answers = iter([True, True, False, False])
+        saving = Saving(every, is_busy=answers.__next__)
+        assert saved(saving, steps=12, every_seconds=1.0, epoch=6) == expected

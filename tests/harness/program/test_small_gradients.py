@@ -1,0 +1,91 @@
+"""The gradients of small weights, as a GPU is to compute them: the same numbers by fewer sums."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.program.devices import Devices
+from harness.program.small_gradients import by_fewer_kernels
+from tests.harness.program.rig import build_rig
+from tests.harness.random_sets import random_sets
+
+_NUM_LAYERS = 10
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gradients(x: tf.Tensor, labels: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> Any:
+    """Of a network, as they are, and by fewer kernels."""
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        for layer in range(_NUM_LAYERS):
+            x = tf.nn.bias_add(x @ weights["shared"], weights[f"bias_{layer}"])
+            x = tf.nn.gelu(x) + tf.cast(tf.cast(weights["shift"], tf.bfloat16), tf.float32)
+        x = tf.cast(x, tf.bfloat16) @ tf.cast(weights["kernel"], tf.bfloat16)
+        outputs = tf.cast(x, tf.float32) @ weights["head"] + weights["offset"]
+        loss = tf.reduce_sum(tf.square(outputs - labels)) + weights["scalar"]
+    found = tape.gradient(loss, weights)
+    return found, by_fewer_kernels(found)
+
+
+def _operations(rows: int) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {f"bias_{i}": (5,) for i in range(_NUM_LAYERS)}
+    shapes |= {"shared": (5, 5), "shift": (5,), "kernel": (5, 7), "head": (7, 1), "offset": (1,)}
+    shapes |= {"scalar": ()}
+    weights = {n: tf.constant(rng.normal(size=s), tf.float32) for n, s in shapes.items()}
+    x, labels = (tf.constant(rng.normal(size=(rows, n)), tf.float32) for n in (5, 1))
+    expected, found = _gradients(x, labels, weights)
+    graph = _gradients.get_concrete_function(x, labels, weights).graph
+    return expected, found, graph.get_operations()
+
+
+def test_the_same_gradients_by_fewer_reductions() -> None:
+    expected, found, operations = _operations(rows=120)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert found[name].shape == gradient.shape
+        # A weight that is used in many places is left as it was: its gradient is no one sum.
+        rounding = {"shared": 0, "shift": 0, "scalar": 0, "kernel": 2**-8}.get(name, 2e-6)
+        error = np.abs(found[name] - gradient).max()
+        assert error <= rounding * np.abs(gradient).max(), name
+    joined = [op for op in operations if op.type == "XlaVariadicReduceV2"]
+    assert [len(op.inputs) // 2 for op in joined] == [8, 4]
+    (divided,) = (op for op in operations if op.type == "XlaDotV2")
+    assert divided.inputs[0].shape == (15, 8, 5), "the most parts of 8 rows or more"
+    assert divided.outputs[0].dtype == tf.float32
+
+
+@pytest.mark.parametrize("rows", [31 * 257, 127])
+def test_products_that_xla_divides_better_or_not_at_all(rows: int) -> None:
+    _, _, operations = _operations(rows)
+    assert not [op for op in operations if op.type == "XlaDotV2"]
+
+
+@pytest.mark.parametrize(
+    ("implementation", "precision", "input_"),
+    [
+        ("native", "float32", "resident"),
+        ("native", "mixed_float16", "stream"),
+        ("gather", "float32", "resident"),
+    ],
+)
+def test_a_gpus_program_trains_as_a_cpus(implementation: str, precision: str, input_: str) -> None:
+    """Its structure, that is: here a CPU runs both."""
+    sets = random_sets(np.random.default_rng(3), rows=128)
+    sums = []
+    for kind in ("CPU", "GPU"):
+        devices = Devices(
+            names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",),
+            memory_bytes=2**30,
+        )  # fmt: skip
+        rig = build_rig(
+            sets, devices=devices, batch_size=32, dropout=0.3, activation="gelu",
+            hidden_units=(40, 40, 40), precision=precision, implementation=implementation,
+            input=input_,
+        )  # fmt: skip
+        assert rig.states[0].for_gpu is (kind == "GPU")
+        sums.append(rig.train())
+    np.testing.assert_allclose(*sums, rtol=1e-5 if precision == "float32" else 1e-2)

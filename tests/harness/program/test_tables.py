@@ -1,0 +1,385 @@
+"""Tables of which a step updates only the touched rows, in whole training steps."""
+
+import re
+import secrets
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.model.layers import MultiHotDense
+from harness.program.checkpoints import load_weights
+from harness.program.table_choice import (
+    TablesAsked,
+    choose_table_optimizer,
+    kept_by_rows,
+    plans_of,
+)
+from harness.program.tables import Clipping, layers_of
+from harness.run.records import Observer, Window
+from harness.task.task import Task
+from harness.trainer.loop import Steps
+from kernels.multi_hot import ROW_OPTIMIZERS
+from kernels.multi_hot.native.build import find_compiler
+
+pytestmark = [
+    pytest.mark.usefixtures("logical_devices"),
+    pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler"),
+]
+NUM_TOKENS, NUM_ROWS = 1_500, 400
+
+
+def drawn(*, weighted: bool = False) -> RaggedSets:
+    """Rows of ids with the frequencies of words: most come in few batches."""
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 30, NUM_ROWS)
+    frequency = 1 / (np.arange(NUM_TOKENS) + 3)
+    return RaggedSets(
+        values=rng.choice(NUM_TOKENS, lengths.sum(), p=frequency / frequency.sum()),
+        row_splits=np.cumsum([0, *lengths]),
+        labels=rng.integers(0, 2, NUM_ROWS),
+        num_tokens=NUM_TOKENS,
+        weights=rng.normal(size=lengths.sum()).astype(np.float32) if weighted else None,
+        name="drawn",
+    )
+
+
+def network(inputs: Any, **options: Any) -> Any:
+    """Two products of the same rows, and a smooth activation."""
+    first, second = (
+        MultiHotDense(
+            units,
+            NUM_TOKENS,
+            activation="gelu",
+            kernel_initializer=keras.initializers.GlorotUniform(seed=units),
+            name=f"products_{units}",
+            **options,
+        )(inputs)
+        for units in (12, 5)
+    )
+    both = keras.layers.Concatenate()([first, second])
+    initializer = keras.initializers.GlorotUniform(seed=1)
+    return keras.layers.Dense(1, kernel_initializer=initializer, dtype="float32")(both)
+
+
+class Losses(Observer):
+    def __init__(self) -> None:
+        self.all: list[float] = []
+
+    def on_window(self, window: Window) -> None:
+        self.all.append(window.loss)
+
+
+def trained(
+    rows: RaggedSets,
+    table_optimizer: str,
+    *,
+    num_steps: int = 40,
+    optimizer: Any = "adam",
+    **how: Any,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The loss of each step, and the weights after the last."""
+    settings = {"implementation": "native", "batch_size": 40, **how}
+    trainer = harness.Trainer(
+        network,
+        optimizer=optimizer,
+        table_optimizer=table_optimizer,
+        steps_per_dispatch=1,
+        **settings,
+    )
+    losses = Losses()
+    trainer.steps(rows, epochs=10).run(num_steps=num_steps, observers=[losses])
+    return np.array(losses.all), {v.path: v.numpy() for v in trainer.model.weights}
+
+
+def adam(**options: Any) -> keras.optimizers.Adam:
+    return keras.optimizers.Adam(0.01, **options)
+
+
+@pytest.mark.parametrize(
+    ("weighted", "options", "how"),
+    [
+        (False, {}, {}),
+        (True, {"global_clipnorm": 0.02}, {}),
+        (False, {"epsilon": 1e-3, "beta_2": 0.98}, {"precision": "mixed_float16"}),
+    ],
+    ids=["plain", "weights and clip norm", "float16"],
+)
+def test_exact_adam_is_adam(weighted: bool, options: Any, how: Any) -> None:
+    """In the losses of 40 steps and the weights after them, rows that no batch touched for long
+    included. In float16 sums differ by its precision."""
+    rows = drawn(weighted=weighted)
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, 50)
+    dense, exact = (
+        trained(
+            rows,
+            name,
+            optimizer=keras.optimizers.Adam(schedule, **options),
+            **how,
+        )
+        for name in ("adam", "exact_adam")
+    )
+    tolerance = 0.02 if how else 1e-4
+    assert dense[0][-1] < dense[0][0]
+    np.testing.assert_allclose(exact[0], dense[0], atol=tolerance)
+    for path, weights in dense[1].items():
+        if not how:
+            np.testing.assert_allclose(exact[1][path], weights, atol=1e-4, err_msg=path)
+
+
+def test_what_each_optimizer_leaves_alone() -> None:
+    """`sgd` is SGD to the bit; the others change touched rows alone, `native` as XLA's operations
+    do."""
+    rows = drawn()
+    sgd = keras.optimizers.SGD(0.5)
+    dense = trained(rows, "dense", optimizer=sgd, num_steps=10)
+    same = trained(rows, "sgd", optimizer=sgd, num_steps=10)
+    np.testing.assert_array_equal(same[0], dense[0])
+    native, xla = (
+        trained(rows, "lazy_adam", optimizer=adam(), num_steps=10, implementation=name)
+        for name in ("native", "gather")
+    )
+    np.testing.assert_allclose(native[0], xla[0], rtol=1e-5)
+    untouched = np.setdiff1d(np.arange(NUM_TOKENS), rows.values)
+    initial = keras.initializers.GlorotUniform(seed=12)((NUM_TOKENS, 12)).numpy()
+    table = native[1]["products_12/kernel"]
+    np.testing.assert_array_equal(table[untouched], initial[untouched])
+    assert (np.delete(table, untouched, axis=0) != np.delete(initial, untouched, axis=0)).any()
+
+
+@pytest.mark.parametrize("kind", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -> None:
+    dense, rows = np.full((3, 2), 0.3, np.float32), np.full((4, 5), -0.2, np.float32)
+    limit = 0.1 if kind == "clipvalue" else 0.5
+    clipping = Clipping(keras.optimizers.SGD(**{kind: limit}))
+    gradients, [(clipped, factor)] = clipping(
+        [tf.constant(dense)], [(tf.constant(rows), tf.reduce_sum(tf.square(rows))[None])]
+    )
+    theirs = keras.optimizers.SGD(**{kind: limit})._clip_gradients([dense, rows])
+    np.testing.assert_allclose(factor * clipped, theirs[1], rtol=1e-6)
+    if kind == "global_clipnorm":  # the optimizer clips by the others itself
+        np.testing.assert_allclose(gradients[0], theirs[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
+def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
+    """Saved in the middle of its second epoch, while rows lag behind; and once more when none
+    does, since all of them have been looked at."""
+    rows = drawn()
+
+    def made() -> Steps:
+        trainer = harness.Trainer(
+            network, optimizer=adam(), table_optimizer=kind, batch_size=40, steps_per_dispatch=1,
+            implementation="native",
+        )  # fmt: skip
+        return trainer.steps(rows, epochs=4)
+
+    whole, parts = made(), made()
+    state = whole._run.engine.states[0]
+    whole.run(num_steps=14)
+    saved = state.save()
+    np.savez(tmp_path / "ckpt-14.npz", **saved)
+    assert load_weights(tmp_path / "ckpt-14.npz", state._model) == (kind == "exact_adam")
+    whole.run(num_steps=12)
+    parts._run.engine.states[0].restore(saved)
+    parts = Steps(replace(parts._run, start_step=14), parts.start)
+    parts.run(num_steps=12)
+    assert_same_arrays(parts._run.engine.states[0].save(), state.save())
+    lagging = state.save()
+    looked_at = state.by_name(state.weights)
+    settled = state.save()
+    assert_same_arrays(looked_at, {name: settled[f"model/{name}"] for name in looked_at})
+    table = "model/products_12/kernel"
+    assert (lagging[table] == settled[table]).all() == (kind != "exact_adam")
+
+
+def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("how", "optimizer", "options", "message"),
+    [
+        ({"table_optimizer": "adam"}, "sgd", {}, "own optimizer, which is SGD"),
+        ({"table_optimizer": "exact_adam", "implementation": "gather"}, "adam", {}, "native"),
+        ({"table_optimizer": "lazy_adam"}, "adamw", {}, "weight_decay"),
+        (
+            {"table_optimizer": "sgd"},
+            partial(keras.optimizers.SGD, gradient_accumulation_steps=2),
+            {},
+            "gradient_accumulation_steps",
+        ),
+        (
+            {"table_optimizer": "exact_adam"},
+            partial(keras.optimizers.Adam, beta_1=0.0),
+            {},
+            "betas between 0 and 1, not 0 and 0.999",
+        ),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
+        ({}, "adam", {"table_optimizer": "sgd", "kernel_constraint": "non_neg"}, "constraint"),
+    ],
+    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer", "constraint"],
+)
+def test_what_cannot_be_had_is_refused(
+    how: Any, optimizer: Any, options: Any, message: str
+) -> None:
+    settings = {"implementation": "native", **how}
+    trainer = harness.Trainer(
+        lambda inputs: network(inputs, **options), optimizer=optimizer, batch_size=40, **settings
+    )
+    with pytest.raises(InputError, match=f"table_optimizer.*{message}.*dense"):
+        trainer.steps(drawn())
+
+
+@pytest.mark.parametrize("implementation", ["native", "gather"])
+def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
+    """It learns as one of float32, is resumed from its checkpoint, and saved and loaded with the
+    same predictions; an optimizer of all rows is refused."""
+    rows = drawn(weighted=implementation == "gather")
+
+    def fitted(dtype: str, *, epochs: int, **options: Any) -> tuple[harness.Trainer, list[float]]:
+        trainer = harness.Trainer(
+            partial(network, table_dtype=dtype), optimizer=adam(), table_optimizer="lazy_adam",
+            batch_size=40, implementation=implementation,
+        )  # fmt: skip
+        history = trainer.fit(rows, epochs=epochs, verbose=False, **options)
+        return trainer, history.history["loss"]
+
+    _, expected = fitted("float32", epochs=3)
+    whole, losses = fitted("bfloat16", epochs=3)
+    # Rounding by chance parts them by 0.3, 0.9 and 1.7 % (standard deviations of 25 draws).
+    np.testing.assert_allclose(losses, expected, rtol=0.12)
+    fitted("bfloat16", epochs=2, run_dir=tmp_path / "run")
+    resumed, _ = fitted("bfloat16", epochs=3, run_dir=tmp_path / "run", resume=True)
+    assert resumed.model.get_layer("products_12").kernel.dtype == "bfloat16"
+    np.testing.assert_array_equal(resumed.predict(rows), whole.predict(rows))
+    whole.save(tmp_path / "own.keras")
+    loaded = harness.Trainer(keras.models.load_model(tmp_path / "own.keras"), batch_size=40)
+    np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-5, atol=1e-5)
+    for name in ("dense", "exact_adam"):
+        with pytest.raises(InputError, match=r"table.* bfloat16.*set table_optimizer="):
+            harness.Trainer(
+                partial(network, table_dtype="bfloat16"), table_optimizer=name, batch_size=40
+            ).steps(rows)
+
+
+def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
+    """And says why; a small table is updated as before."""
+    rows = drawn()
+
+    def large(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(MultiHotDense(8, 2**19, name="products")(inputs))
+
+    def choice(model: Any, optimizer: Any = "adam", **how: Any) -> tuple[str, str]:
+        settings = {"implementation": "native", "batch_size": 40, **how}
+        trainer = harness.Trainer(model, optimizer=optimizer, **settings)
+        found = trainer.steps(rows).start.choices["table_optimizer"]
+        return found.name, found.why
+
+    name, why = choice(large)
+    assert name == "exact_adam"
+    assert "of 524,288 rows" in why
+    assert choice(network)[0] == "dense"
+    assert choice(large, "rmsprop")[0] == "dense"
+    assert choice(large, partial(keras.optimizers.Adam, beta_1=0.0))[0] == "dense"
+    assert choice(large, implementation="gather")[0] == "dense"
+    trainer = harness.Trainer(large, batch_size=40, implementation="native")
+    trainer.steps(rows)
+    asked = TablesAsked(
+        model=trainer.model,
+        optimizer=keras.optimizers.Adam(),
+        device_type="CPU",
+        num_devices=4,
+        train=Examples.of(rows),
+        batch_size=40,
+        task=Task().settled(Examples.of(rows)),
+    )
+    found = choose_table_optimizer(asked, "native")
+    assert found.name == "exact_adam"
+    assert "devices exchange" in found.why
+    found = choose_table_optimizer(replace(asked, batch_size=300_000), "native")
+    assert found.name == "dense"
+    assert "instead of the table's 4,194,304" in found.why
+    on_gpu = replace(asked, device_type="GPU")
+    assert choose_table_optimizer(on_gpu, "native").name == "dense", "small for a GPU"
+    (path,) = layers_of(on_gpu.model)
+    assert plans_of(on_gpu, "exact_adam", "native")[path].is_native
+    assert not plans_of(on_gpu, "lazy_adam", "gather")[path].is_native
+    with pytest.raises(InputError, match=r"needs the implementation native.*has gather"):
+        plans_of(on_gpu, "exact_adam", "gather")
+
+
+def test_what_is_kept_of_a_table() -> None:
+    kept = {kind: kept_by_rows(kind) for kind in ROW_OPTIMIZERS}
+    assert kept == {"sgd": 0, "adagrad": 0, "lazy_adam": 2, "exact_adam": 2}
+
+
+class Tied(keras.layers.Layer):
+    """Reads the table of another layer, as a gradient sees it or as none does."""
+
+    def __init__(self, of: MultiHotDense, *, stopped: bool = False) -> None:
+        super().__init__()
+        self.of, self.stopped = of, stopped
+
+    def call(self, x: Any) -> Any:
+        kernel = tf.convert_to_tensor(self.of.kernel)[:3]
+        return tf.matmul(x, tf.stop_gradient(kernel) if self.stopped else kernel, transpose_b=True)
+
+
+class Penalty(keras.layers.Layer):
+    def __init__(self, of: MultiHotDense) -> None:
+        super().__init__()
+        self.of = of
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(1e-2 * keras.ops.sum(self.of.kernel**2))
+        return x
+
+
+class Sharing(MultiHotDense):
+    """Has the table of another layer."""
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel, self.bias = layer_of_sharing.kernel, layer_of_sharing.bias
+
+
+def used_twice(how: str, inputs: Any) -> Any:
+    layer = MultiHotDense(8, 2**19, name="products")
+    x = layer(inputs)
+    if how == "shared layer":
+        x = x + layer(inputs)
+    elif how == "shared table":
+        global layer_of_sharing
+        layer_of_sharing = layer
+        x = x + Sharing(8, 2**19, name="other")(inputs)
+    elif how == "added loss":
+        x = Penalty(layer)(x)
+    else:
+        x = Tied(layer, stopped=how == "stopped")(x)
+    return keras.layers.Dense(1)(x)
+
+
+@pytest.mark.parametrize("how", ["tied", "stopped", "added loss", "shared layer", "shared table"])
+def test_a_table_with_a_second_use_is_updated_as_a_whole(how: str) -> None:
+    model = partial(used_twice, how)
+    steps = harness.Trainer(model, optimizer="sgd", batch_size=40).steps(drawn())
+    found = steps.start.choices["table_optimizer"]
+    assert found.name == "dense"
+    assert ("more than once" if "shared" in how else "another way") in found.why
+    with pytest.raises(
+        InputError, match=f"the layer '(products|other)': {re.escape(found.why)}; set"
+    ):
+        harness.Trainer(model, batch_size=40, table_optimizer="sgd").steps(drawn())

@@ -1,0 +1,425 @@
+"""Two devices with a state each. XLA compiles an all-reduce for GPUs alone: here the same functions
+run uncompiled on two logical CPU devices, and are lowered to what a GPU would be given.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.ragged import RaggedSets
+from harness.feed.plan import Call, evaluation_plan
+from harness.model.layers import MultiHotDense
+from harness.model.network import ModelFunction, float32_twin
+from harness.program.devices import Devices
+from harness.program.inspection import LookAtGradients
+from harness.program.program import Program
+from harness.program.step import Caller, TrainingStep
+from harness.task.measures import Measures
+from harness.task.task import Task
+from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.table_rules import Rule
+from tests.harness.feed.rows import random_examples
+from tests.harness.program.rig import Batches, Rig, assert_same, build_rig
+from tests.harness.random_sets import random_sets
+
+
+@pytest.fixture(scope="module")
+def two(logical_devices: list[str]) -> Devices:
+    names = ("/CPU:0", "/CPU:1")
+    assert len(logical_devices) == 2
+    return Devices(
+        names=names, num_replicas=2, device_type="CPU", descriptions=names, memory_bytes=2**30
+    )
+
+
+@pytest.fixture(scope="module")
+def sets() -> RaggedSets:
+    return random_sets(np.random.default_rng(), rows=45, unique=True)
+
+
+last_rows = pytest.mark.parametrize("last", [5, 1])
+"""Of an epoch's last batch: shares of 3 and 2 rows, or a device without any."""
+
+
+def run(program: Program, call: Call, batches: Batches) -> list[Any]:
+    """A call on both devices at once, uncompiled."""
+    return uncompiled(program, call, batches)(call, batches)
+
+
+def uncompiled(
+    program: Program, call: Call, batches: Batches, *, in_two: bool = False
+) -> Callable[[Call, Batches], Any]:
+    """What runs a call like this one on both devices at once; with `in_two`, all but the all-reduce
+    is compiled, as between workers."""
+    if in_two:
+        assert program._in_two is not None
+        together = tf.function(program._in_two.loop(call), autograph=False)
+        return lambda call, batches: together(batches[call.rows], tf.constant(call.first, tf.int64))
+    functions = []
+    for device, own in enumerate(batches[call.rows]):
+        loop = program.on_device(device, call).python_function
+        with tf.device(f"/CPU:{device}"):
+            plain = tf.function(loop, autograph=False)
+            functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))
+
+    def run(call: Call, batches: Batches) -> Any:
+        def on(device: int) -> Any:
+            with tf.device(f"/CPU:{device}"):
+                own = batches[call.rows][device]
+                return functions[device](own, tf.constant(call.first, tf.int64))
+
+        with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
+            return list(pool.map(on, range(2)))
+
+    return run
+
+
+def train(rig: Rig, *, in_two: bool = False, program: Program | None = None) -> np.ndarray:
+    """The sums of each call, as those of `Rig.train`, by the engine's program or another."""
+    loops: dict[Any, Any] = {}
+
+    def loop(call: Call, batches: Batches) -> Any:
+        kind = replace(call, first=0)
+        if kind not in loops:
+            loops[kind] = uncompiled(program or rig.training, call, batches, in_two=in_two)
+        return loops[kind](call, batches)
+
+    return np.array(
+        [
+            np.sum([sums.numpy() for sums in loop(call, batches)], axis=0)
+            for dispatch, batches in rig.dispatches()
+            for call in dispatch.calls
+        ]
+    )
+
+
+@pytest.mark.parametrize(("input_", "last", "epochs"), [("resident", 5, 34), ("stream", 1, 1)])
+def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: int) -> None:
+    """Over 200 steps: a ReLU that a rounding moves across zero would part them, so gelu."""
+    sets = random_sets(np.random.default_rng(), rows=40 + last, unique=True)
+    settings: dict[str, Any] = {"activation": "gelu", "input": input_, "epochs": epochs}
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    for state, name in zip(both.states, two.names, strict=True):
+        assert all(variable.device.endswith(name[1:]) for variable in state.variables)
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
+    assert_same(*both.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"), [("sgd", 5), ("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)]
+)
+def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
+    """As by one device, with weights of ids and a clip norm too; what devices exchange is not of
+    the table's size."""
+    rng = np.random.default_rng()
+    weighted = kind == "adagrad"
+    sets = random_sets(
+        rng, rows=40 + last, num_tokens=4_000, unique=not weighted, weighted=weighted
+    )
+    native = kind == "exact_adam"
+    if native and find_compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    settings: dict[str, Any] = {"activation": "gelu", "rule": Rule(kind), "epochs": 3}
+    settings["implementation"] = "native" if native else "gather"
+    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "sgd" else None}
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    expected = alone.train()
+    np.testing.assert_allclose(train(both, in_two=True), expected, rtol=1e-5)
+    assert_same(*both.values())
+    for own, others in zip(both.values()[0], alone.values()[0], strict=True):
+        np.testing.assert_allclose(own, others, rtol=1e-3, atol=1e-4)
+    if native:  # a custom call that only a CPU has
+        return
+    dispatch, batches = next(both.dispatches())
+    reduced = all_reduces(lowered(both.training, dispatch.calls[0], batches))
+    shapes = [re.findall(r"f32\[([\d,]*)\]", line)[0] for line in reduced]
+    assert max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes) < 4_000
+
+
+class Large(keras.Model):
+    """With a table that is called twice, and used by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = MultiHotDense(16, 5_000, name="table")
+        self.out = keras.layers.Dense(1)
+
+    def call(self, inputs: Any) -> Any:
+        products = self.table(inputs) * self.table(inputs)
+        return self.out(keras.ops.gelu(products) * (1 + self.table.kernel[0, 0]))
+
+
+@last_rows
+def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: int) -> None:
+    """And as one device: of a layer that is called twice, and of another use of its table."""
+    rng = np.random.default_rng()
+    sets = random_sets(rng, rows=40 + last, num_tokens=5_000, unique=False, weighted=True)
+    both = build_rig(sets, model=Large(), devices=two, epochs=2)
+    alone = build_rig(sets, model=Large(), epochs=2)
+    alone.set_weights(both.weights())
+    call = Caller(both.model, implementation="gather", num_devices=2, num_workers=2)
+    program = Program(
+        "training", TrainingStep(call, both.task),
+        states=both.states, implementation="gather", row_sums=2,
+    )  # fmt: skip
+    np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
+    assert_same(*both.values())
+    dispatch, batches = next(both.dispatches())
+    reduced = all_reduces(lowered(program, dispatch.calls[0], batches))
+    assert len(reduced) == len(both.states[0].trainable) + 2
+
+
+class Lookup(keras.layers.Layer):
+    """The sum of the vectors that belong to a row's ids."""
+
+    def build(self, input_shape: Any) -> None:
+        self.vectors = self.add_weight(name="vectors", shape=(40, 6))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, 6))
+
+    def call(self, inputs: Any) -> Any:
+        ids = inputs["values"] % 40  # padding has others, which XLA alone may look up
+        rows = tf.searchsorted(inputs["row_splits"], tf.range(tf.shape(ids)[0]), side="right") - 1
+        vectors = tf.gather(tf.convert_to_tensor(self.vectors), ids)
+        return tf.math.unsorted_segment_sum(vectors, rows, tf.shape(inputs["row_splits"])[0])[:-1]
+
+
+class Places(Lookup):
+    """The sum of those that belong to the places of a row's first 8 ids, whatever the ids are."""
+
+    def call(self, inputs: Any) -> Any:
+        splits = inputs["row_splits"]
+        lengths = tf.minimum(splits[1:] - splits[:-1], 8)
+        places = tf.tile(tf.range(8)[None], [tf.shape(lengths)[0], 1])
+        vectors = tf.gather(tf.convert_to_tensor(self.vectors), places)
+        return tf.reduce_sum(vectors * tf.sequence_mask(lengths, 8, vectors.dtype)[..., None], 1)
+
+
+def with_own_lookup(layer: keras.layers.Layer) -> ModelFunction:
+    return lambda inputs: keras.layers.Dense(1)(layer(inputs))
+
+
+@pytest.mark.parametrize(("layer", "last"), [(Lookup, 5), (Lookup, 1), (Places, 6)])
+def test_an_own_lookup_trains_as_on_one_device(
+    two: Devices, layer: Callable[[], keras.layers.Layer], last: int
+) -> None:
+    """With Adam, whose squares are those of each occurrence of an id."""
+    sets = random_sets(np.random.default_rng(), rows=40 + last, num_tokens=40)
+    both = build_rig(sets, model=with_own_lookup(layer()), devices=two, epochs=3)
+    alone = build_rig(sets, model=with_own_lookup(layer()), epochs=3)
+    alone.set_weights(both.weights())
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
+    assert_same(*both.values())
+
+
+def test_a_lookup_of_places_is_refused_where_shares_are_unequal(two: Devices) -> None:
+    sets = random_sets(np.random.default_rng(), rows=45, num_tokens=40)
+    both = build_rig(sets, model=with_own_lookup(Places()), devices=two)
+    with pytest.raises(InputError, match=r"5 rows does not divide among 2 devices.* one device"):
+        train(both)
+
+
+def test_no_two_states_share_a_variable(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.2, precision="mixed_float16")
+    held = [id(variable) for state in rig.states for variable in state.variables]
+    assert len(held) == len(set(held))
+
+
+def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16")
+    train(rig)
+    first, second = (state.save() for state in rig.states)
+    differing = {name for name in first if not np.array_equal(first[name], second[name])}
+    seeds = {name for name in first if "seed_generator" in name}
+    assert differing == seeds
+    for name in seeds:  # the same number of draws: only where they began differs
+        assert first[name][1] == second[name][1] > 0
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> None:
+    rows = 8  # row i holds the id i alone
+    ids = RaggedSets(
+        values=np.arange(rows),
+        row_splits=np.arange(rows + 1),
+        labels=np.arange(rows) % 2,
+        num_tokens=rows,
+        name="ids",
+    )
+    rig = build_rig(ids, devices=two, precision="mixed_float16", steps_per_call=1)
+    ((dispatch, batches),) = rig.dispatches()
+    (call,) = dispatch.calls
+    weights = rig.weights()
+    poisoned = [w.copy() for w in weights]
+    poisoned[0][batches[8][device].ragged[""].values.numpy()[0, 1]] = np.inf
+    rig.set_weights(poisoned)
+    sums = run(rig.training, call, batches)
+    assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [device == 1, device == 0]
+    for state in rig.states:
+        assert state.loss_scale is not None
+        assert float(state.loss_scale.scale) == 2.0**14
+        assert int(state.loss_scale.skipped_steps) == 1
+    assert_same(rig.weights(), poisoned)
+    rig.set_weights(weights)  # the next one, with finite weights, is taken again
+    run(rig.training, call, batches)
+    assert int(rig.states[1].loss_scale.skipped_steps) == 1  # type: ignore[union-attr]
+    assert not np.array_equal(rig.weights()[0], weights[0])
+
+
+def lowered(program: Program, call: Call, batches: Batches) -> str:
+    """What the first GPU would be given, before XLA optimizes it."""
+    loop = program.on_device(0, call)
+    batch = batches[call.rows][0]
+    leaves = [*tf.nest.flatten(batch), tf.constant(call.first, tf.int64)]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def flat(*leaves: tf.Tensor) -> Any:
+        own = tf.nest.pack_sequence_as(batch, leaves[:-1])
+        return tf.nest.flatten(loop.python_function(own, leaves[-1]))
+
+    return flat.experimental_get_compiler_ir(*leaves)(stage="hlo")
+
+
+def all_reduces(program: str) -> list[str]:
+    return re.findall(r"= .* all-reduce\(.*", program)
+
+
+def test_only_gradients_cross_devices(two: Devices, sets: RaggedSets) -> None:
+    rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16", input="resident")
+    dispatch, batches = next(rig.dispatches())
+    reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
+    assert len(reduced) == len(rig.states[0].trainable)  # XLA makes one of them
+    assert not [line for line in reduced if not line.lstrip("= ").startswith("f32")]
+
+
+@pytest.mark.parametrize("rule", [None, Rule("sgd")], ids=["dense", "rows"])
+def test_a_look_at_gradients_reduces_both_kinds(
+    two: Devices, sets: RaggedSets, rule: Rule | None
+) -> None:
+    rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=rule)
+    looking = Program(
+        "look",
+        LookAtGradients(rig.call, rig.task, reference=float32_twin(rig.model)),
+        states=rig.states,
+        implementation="gather",
+    )
+    dispatch, batches = next(rig.dispatches())
+    call = replace(dispatch.calls[0], num_steps=1)
+    reduced = all_reduces(lowered(looking, call, batches))
+    assert len(reduced) == 2 * len([*rig.states[0].trainable, *rig.states[0].tables.all])
+    (gradients, _), (others, _) = run(looking, call, batches)
+    assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
+    assert all(np.any(g.numpy()) for g in gradients)
+
+
+class Counted(keras.layers.Layer):
+    """Keeps the mean of its inputs, as a user's own layer may."""
+
+    def build(self, _: Any) -> None:
+        self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self.mean.assign(keras.ops.mean(inputs))
+        return inputs
+
+
+def averaging(inputs: Any) -> Any:
+    x = MultiHotDense(4, 50, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.5, name="norm")(x)
+    x = Counted(name="counted", activity_regularizer=keras.regularizers.L2(0.1))(keras.ops.gelu(x))
+    return keras.layers.Dense(1)(x)
+
+
+@last_rows
+def test_averages_and_added_losses_are_those_of_one_device(two: Devices, last: int) -> None:
+    """Also where a device's share is smaller than the other's, or empty."""
+    sets = random_sets(np.random.default_rng(), rows=40 + last)
+    settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
+    settings["task"] = Task(metrics=["accuracy", keras.metrics.Recall()])
+    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    counted = [
+        np.sum([own.numpy() for state in rig.states for own in state.sums[0]])
+        for rig in (both, alone)
+    ]
+    assert counted[0] == counted[1] > 0
+    for state in both.states:
+        for sums in state.sums[0]:
+            sums.assign(tf.zeros_like(sums))
+    assert_same(*both.values())
+    saved, expected = both.states[0].save(), alone.states[0].save()
+    kept = [f"norm/{name}" for name in ("moving_mean", "moving_variance", "gamma", "beta")]
+    for name in [*kept, "counted/mean"]:
+        path = f"model/{name}"
+        np.testing.assert_allclose(saved[path], expected[path], rtol=1e-4, atol=1e-6)
+
+
+@last_rows
+@pytest.mark.parametrize("input_", ["stream", "resident"])
+def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, last: int) -> None:
+    examples = random_examples(np.random.default_rng(), rows=40 + last)
+
+    def model(inputs: Any) -> Any:
+        x = keras.layers.Concatenate()([MultiHotDense(4, 50)(inputs["words"]), inputs["numbers"]])
+        return keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))
+
+    found = []
+    for devices in (two, None):
+        rig = build_rig(examples, model=model, devices=devices, input=input_)
+        plan = evaluation_plan(
+            rig.plan.lengths, batch_size=8, replicas=len(rig.states), steps_per_call=3
+        )
+        measures = Measures(examples, kind="binary", num_classes=2)
+        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0, measures=measures)
+        assert measures.num_rows == examples.num_rows
+        found.append(
+            (evaluation.loss, evaluation.metrics["accuracy"], rig.engine.predict(rig.feed, plan))
+        )
+    (loss, accuracy, outputs), (expected_loss, expected_accuracy, expected) = found
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert accuracy == pytest.approx(expected_accuracy)
+    assert outputs.shape == (examples.num_rows, 1)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [8, 5, 1])
+def test_what_a_layer_keeps_is_the_mean_over_all_rows(two: Devices, rows: int) -> None:
+    def model(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(Counted(name="counted")(inputs["numbers"]))
+
+    examples = random_examples(np.random.default_rng(), rows=rows)
+    rig = build_rig(examples, model=model, devices=two, steps_per_call=1)
+    dispatch, batches = next(rig.dispatches())
+    run(rig.training, dispatch.calls[0], batches)
+    expected = examples.dense["numbers"].mean()
+    for state in rig.states:
+        # The mean may be near 0: of 24 numbers of size 1 it is off by 24 roundings at most.
+        np.testing.assert_allclose(
+            state.save()["model/counted/mean"], expected, rtol=1e-5, atol=24 * 2**-24
+        )
+
+
+def test_the_moments_of_a_batch_cross_devices_inside_the_step(
+    two: Devices, sets: RaggedSets
+) -> None:
+    """Sums, then squares, and the same back; the rest as without."""
+    rig = build_rig(sets, model=averaging, devices=two, input="resident")
+    dispatch, batches = next(rig.dispatches())
+    reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
+    kept = ("norm/moving_mean", "norm/moving_variance", "counted/mean")
+    assert len(reduced) == 2 * 2 + len(rig.states[0].trainable) + len(kept)

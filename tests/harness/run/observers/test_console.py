@@ -1,0 +1,329 @@
+"""What the console shows: through rich as it is, on text streams and on a real terminal."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.base.errors import as_command
+from harness.run.observers.console import ConsoleObserver
+from harness.run.records import Choice, Compilation, Message
+from tests.harness.run.observers.samples import (
+    DATASET,
+    REPOSITORY,
+    choices,
+    epoch,
+    run_start,
+    summary,
+    window,
+)
+
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen:
+    """A console on a text stream, and an observer that writes to it."""
+
+    def __init__(self, *, terminal: bool, tensorboard_dir: Path | None = None) -> None:
+        self.stream = io.StringIO()
+        self.clock = Clock()
+        console = Console(
+            file=self.stream, force_terminal=terminal, force_interactive=terminal, width=100
+        )
+        self.observer = ConsoleObserver(console, tensorboard_dir=tensorboard_dir, clock=self.clock)
+
+    def lines(self) -> list[str]:
+        """What was written since the last call, without control codes."""
+        text = CONTROL_CODES.sub("", self.stream.getvalue())
+        self.stream.truncate(0)
+        self.stream.seek(0)
+        return re.split(r"[\r\n]+", text.strip())
+
+    def rows(self) -> dict[str, str]:
+        """The lines since the last call as a table of two columns."""
+        return dict(re.split(r" {2,}", line, maxsplit=1) for line in self.lines() if "  " in line)
+
+
+@pytest.fixture
+def plain() -> Screen:
+    return Screen(terminal=False)
+
+
+def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("runs/[bold]a b")))
+    rows = plain.rows()
+    data = "synthetic: 40,000 rows for training, 10,000 for testing, 2 classes"
+    assert next(iter(rows.items())) == ("data set", data)
+    assert rows["token ids"] == "130.2 per row (repeated ids dropped), below 10,000"
+    assert rows["steps"] == "160 of 500 rows: 2 epochs of 80"
+    assert rows["run folder"] == "runs/[bold]a b"
+    for name, choice in choices().items():
+        shown = name.replace("_per_", "/").replace("_", " ")
+        assert rows[shown] == f"{choice.name} ({choice.why})"
+
+
+def test_a_resumed_run_says_so(plain: Screen) -> None:
+    plain.observer.on_start(
+        run_start(
+            Path("r"),
+            start_step=80,
+            devices=("a", "b"),
+            choices=choices(replicas=Choice(name="2", why="all GPUs")),
+            dataset=replace(DATASET, weighted=True),
+        )
+    )
+    rows = plain.rows()
+    assert "(with weights)" in rows["token ids"]
+    assert (rows["devices"], rows["replicas"]) == ("a, b", "2 (all GPUs)")
+    assert rows["steps"].endswith("; resumed after step 80")
+
+
+def test_windows_become_lines_in_measure(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    for number in range(8):
+        plain.clock.now += 2
+        plain.observer.on_window(window(20 * (number + 1)))
+    assert plain.lines() == [
+        "epoch 1/2  step 60/160  loss 0.4400  accuracy 0.8000  62,500 examples/s",
+        "epoch 2/2  step 120/160  loss 0.3800  accuracy 0.8000  62,500 examples/s",
+    ]
+
+
+def test_epochs_compilations_and_warnings_are_always_lines(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    plain.observer.on_compilation(
+        Compilation(program="train_steps", capacity=70_000, seconds=1.254, step=0)
+    )
+    plain.observer.on_epoch(epoch(80))
+    plain.observer.on_epoch(epoch(160, evaluation=None))
+    plain.observer.on_epoch(epoch(160, loss=None, metrics={}))
+    plain.observer.on_message(Message(kind="warning", text="[red]compiled again"))
+    plain.observer.on_message(Message(kind="note", text="[red]no such figure"))
+    assert plain.lines() == [
+        "compiled train_steps for 70,000 ids per batch and replica in 1.25 s",
+        "epoch 1/2  step 80/160  loss 0.4400  accuracy 0.8000  validation loss 0.2900  "
+        "validation accuracy 0.8850  (10,000 rows in 0.30 s)",
+        "epoch 2/2  step 160/160  loss 0.4400  accuracy 0.8000",
+        "epoch 2/2  step 160/160  validation loss 0.2900  validation accuracy 0.8850  "
+        "(10,000 rows in 0.30 s)",
+        "warning: [red]compiled again",
+        "note: [red]no such figure",
+    ]
+
+
+def test_the_end_is_a_table() -> None:
+    screen = Screen(terminal=False, tensorboard_dir=Path("runs/a b/tensorboard"))
+    screen.observer.on_start(run_start(Path("runs/a b")))
+    screen.lines()
+    screen.observer.on_end(summary(skipped_steps=2))
+    rows = screen.rows()
+    assert list(rows)[:4] == ["test accuracy", "test macro F1", "test ROC-AUC", "test loss"]
+    assert (rows["test accuracy"], rows["data wait"]) == ("0.8850", "2.5%")
+    assert rows["steps/s"] == "125.0 in the median window, 120.0 on average"
+    assert rows["compilation"] == "1.50 s (1 training program)"
+    assert rows["skipped steps"] == "2 (a gradient was not finite)"
+    assert rows["curves"] == as_command("tensorboard 'runs/a b/tensorboard'")
+
+
+def test_figures_of_validation_rows_are_not_called_test(plain: Screen) -> None:
+    data = replace(DATASET, test_rows=0, validation_rows=8_000)
+    plain.observer.on_start(run_start(Path("r"), dataset=data))
+    assert plain.rows()["data set"].endswith(
+        "40,000 rows for training, 8,000 for validation, 2 classes"
+    )
+    found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
+    plain.observer.on_end(summary(**found, validation_figures={"roc_auc": 0.95}))
+    rows = plain.rows()
+    assert rows["validation ROC-AUC"] == "0.9500"
+    assert not any("test" in name for name in rows)
+
+
+def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    lacking = ("test_loss", "examples_per_second", "mean_examples_per_second")
+    none: dict[str, Any] = dict.fromkeys(lacking)
+    plain.observer.on_end(
+        summary(
+            **none, test_metrics={"accuracy": None}, test_figures={}, interrupted=True, steps=60
+        )
+    )
+    first, *lines = plain.lines()
+    assert first == "interrupted after step 60 of 160"
+    rows = dict(line.split(maxsplit=1) for line in lines[2:])
+    assert rows["examples/s"] == "-"
+    assert [line.split()[-1] for line in lines[:2]] == ["-", "-"]
+    assert "curves" not in rows, "there are no event files"
+
+
+def test_what_is_noteworthy_is_told(plain: Screen) -> None:
+    plain.observer.on_start(run_start(Path("r")))
+    plain.lines()
+    plain.observer.on_end(summary(underflow_fraction=0.009, non_finite_gradient_fraction=0.0))
+    assert not {"gradients", "underflow", "steps/dispatch"} & set(plain.rows())
+    plain.observer.on_end(
+        summary(
+            choices={"steps_per_dispatch": 64, "precision": "mixed_float16"},
+            underflow_fraction=0.31,
+            non_finite_gradient_fraction=0.002,
+            diverged=True,
+        )
+    )
+    text = plain.stream.getvalue()
+    assert "diverged: the loss is not finite at step 160" in text
+    rows = plain.rows()
+    assert rows["steps/dispatch"] == "up to 64 (20 at the start)"
+    assert rows["gradients"] == "0.20% not finite at the end of an epoch"
+    assert rows["underflow"] == "31.00% of the gradients are zero only in mixed_float16"
+
+
+class TestTerminal:
+    def test_the_bar_shows_where_the_run_is(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        assert re.fullmatch(r"epoch 1/2 .* 0/160 +-:--:--", screen.lines()[-1])
+        for step in (20, 40):
+            screen.clock.now += 3
+            screen.observer.on_window(window(step))
+        drawn = screen.lines()[-1]
+        assert re.fullmatch(
+            r"epoch 1/2 \S+ +40/160 +loss 0\.4600  accuracy 0\.8000  62,500 examples/s 0:00:18",
+            drawn,
+        )
+        screen.observer.on_epoch(epoch(80))
+        assert any(line.startswith("epoch 1/2  step 80/160  loss") for line in screen.lines())
+        screen.observer.on_end(summary())
+        assert screen.lines()[-1] == "run folder     r"
+
+    def test_it_is_redrawn_in_measure(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        screen.lines()
+        screen.clock.now += 0.0625
+        screen.observer.on_window(window(20))
+        assert screen.lines() == [""]
+        screen.clock.now += 0.0625
+        screen.observer.on_window(window(40))
+        assert "40/160" in screen.lines()[-1]
+
+    def test_a_resumed_run_begins_where_it_was(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r"), start_step=80))
+        assert re.match(r"epoch 2/2 .* 80/160", screen.lines()[-1])
+
+    def test_a_failed_run_gives_the_terminal_back(self) -> None:
+        screen = Screen(terminal=True)
+        screen.observer.on_start(run_start(Path("r")))
+        assert "\x1b[?25l" in screen.stream.getvalue(), "the cursor is hidden while the bar is on"
+        screen.observer.close()
+        assert screen.stream.getvalue().rpartition("\x1b[?25")[2][0] == "h"
+        screen.observer.close()
+
+
+def test_a_notebook_has_one_updating_line() -> None:
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, force_jupyter=True)
+    observer = ConsoleObserver(console, tensorboard_dir=None, clock=clock)
+    observer.on_start(run_start(Path("r")))
+    stream.truncate(0)
+    stream.seek(0)
+    for step in (20, 40, 60, 80):
+        clock.now += 1
+        observer.on_window(window(step))
+    observer.on_epoch(epoch(80))
+    observer.on_window(window(100))
+    observer.on_message(Message(kind="warning", text="hot"))
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    # What a notebook shows: each line from its last carriage return on, over what was before it.
+    shown = []
+    for line in text.split("\n"):
+        cells = ""
+        for part in line.split("\r"):
+            cells = part + cells[len(part) :]
+        shown.append(cells.rstrip())
+    assert shown == [
+        "epoch 1/2  step 80/160  loss 0.4400  accuracy 0.8000  validation loss 0.2900  "
+        "validation accuracy 0.8850  (10,000 rows in 0.30 s)",
+        "warning: hot",
+        "",
+    ]
+    assert "\repoch 1/2  step 60/160  loss 0.4400  accuracy 0.8000  62,500 examples/s" in text
+
+
+SHOWING = """
+from pathlib import Path
+from rich.console import Console
+from harness.run.observers.console import ConsoleObserver
+from harness.run.records import Message
+from tests.harness.run.observers.samples import epoch, run_start, summary, window
+observer = ConsoleObserver(Console(), tensorboard_dir=None)
+observer.on_start(run_start(Path("r")))
+observer.on_window(window(80))
+observer.on_epoch(epoch(80))
+observer.on_message(Message(kind="warning", text="w"))
+observer.on_end(summary())
+observer.close()
+"""
+# What rich takes from the environment is left out, so that the stream alone decides.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+} | {"TERM": "xterm-256color"}
+
+
+def test_a_pipe_gets_no_control_code() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", SHOWING],
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        check=True,
+        cwd=REPOSITORY,
+    ).stdout
+    assert b"\x1b" not in output
+    assert b"\r" not in output
+    assert max(len(line) for line in output.splitlines()) > 80, "lines are not folded"
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWING],
+        stdout=theirs,
+        stderr=theirs,
+        env=ENVIRONMENT,
+        cwd=REPOSITORY,
+    ) as process:
+        os.close(theirs)
+        output = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                output += chunk
+        except OSError:
+            pass  # Linux says EIO when the last process has left the terminal
+        os.close(ours)
+    assert process.returncode == 0, output
+    assert b"0/160" in output
+    assert b"\x1b[?25l" in output
+    assert b"run folder" in output

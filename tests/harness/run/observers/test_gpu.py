@@ -1,0 +1,237 @@
+"""What is read of GPUs and told of them, by the unmodified nvidia-ml-py from a scripted library."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.harness.run.observers.nvml import library
+from tests.harness.run.observers.nvml.library import Nvml
+from tests.harness.run.observers.reading import Told, read_gpus
+
+ON_CPU = "TensorFlow computes on the CPU; gpu/* are the GPUs that CUDA would show this process"
+LOST = f"error {library.ERROR_GPU_IS_LOST}"
+
+
+def indices(told: Told) -> set[str]:
+    return {tag.split("/")[1] for tag in told.first}
+
+
+def test_every_figure_of_a_modern_card(nvml: Nvml) -> None:
+    nvml.write(library.system(), library.modern(0, energy_millijoules="70000 until 1 95000"))
+    told = read_gpus(nvml, "0000:17:00.0", times=2)
+    expected = {
+        "utilization_percent": 50.0,
+        "memory_utilization_percent": 20.0,
+        "memory_used_bytes": 1e9,
+        "power_watts": 250.0,
+        "energy_joules": 0.0,
+        "temperature_celsius": 40.0,
+        "sm_clock_mhz": 1980.0,
+        "memory_clock_mhz": 2619.0,
+        "pcie_rx_bytes_per_second": 2e6,
+        "pcie_tx_bytes_per_second": 1e6,
+        "ecc_corrected_errors": 0.0,
+        "ecc_uncorrected_errors": 0.0,
+    }
+    assert told.first == {f"gpu/0/{name}": value for name, value in expected.items()}
+    assert told.readings[1] == told.first | {"gpu/0/energy_joules": 25.0}
+    assert told.notes == told.warnings == []
+
+
+def test_pcie_traffic_is_asked_of_one_gpu_in_each_turn(nvml: Nvml) -> None:
+    # NVML counts for 20 ms in each of these calls: on eight GPUs a turn would last 0.3 s.
+    nvml.write(library.system(), *(library.modern(index) for index in range(3)))
+    told = read_gpus(nvml, times=6)
+    with_pcie = [
+        sorted(tag.split("/")[1] for tag in reading if "pcie_rx" in tag)
+        for reading in told.readings
+    ]
+    assert with_pcie == [["0", "1", "2"], ["0"], ["1"], ["2"], ["0"], ["1"]]
+    assert all(len([t for t in reading if "power" in t]) == 3 for reading in told.readings)
+
+
+def test_an_old_card_leaves_out_what_it_lacks_and_is_not_asked_again(nvml: Nvml) -> None:
+    nvml.write(library.system(), library.old(0))
+    told = read_gpus(nvml, "0000:17:00.0", times=5)
+    names = {tag.removeprefix("gpu/0/") for tag in told.first}
+    assert names == {
+        *("memory_used_bytes", "temperature_celsius", "sm_clock_mhz", "memory_clock_mhz"),
+    }
+    assert told.readings == [told.first] * 5
+    (note,) = told.notes
+    assert note.startswith("GPU 0 (NVIDIA Old 10) does not support these metrics: ")
+    assert {"utilization_percent", "power_watts", "energy_joules"} <= set(
+        note.partition(": ")[2].split(", ")
+    )
+    functions = [call.function for call in nvml.calls()]
+    assert functions.count("nvmlDeviceGetPowerUsage") == 1
+    assert functions.count("nvmlDeviceGetTemperature") == 5
+
+
+def test_a_slice(nvml: Nvml) -> None:
+    nvml.write(
+        library.system(),
+        library.modern(0),
+        library.modern(1, mig_mode=1, power_milliwatts=300_000),
+        library.slice_of(1, 0),
+        library.slice_of(1, 2),
+    )
+    wanted = "MIG-25c0ffee-0000-5000-8000-000000001002"
+    for told in (
+        read_gpus(nvml, CUDA_VISIBLE_DEVICES=wanted),
+        read_gpus(nvml, CUDA_VISIBLE_DEVICES=wanted[:9]),
+        read_gpus(nvml, "0000:18:00.0", CUDA_VISIBLE_DEVICES=wanted),
+    ):
+        assert indices(told) == {"0"}
+        assert told.first["gpu/0/memory_used_bytes"] == 300e6
+        assert told.first["gpu/0/power_watts"] == 300.0
+        assert "gpu/0/utilization_percent" not in told.first
+        assert "gpu/0/energy_joules" not in told.first
+        assert told.notes[-2:] == [
+            "GPU 0 (NVIDIA Fake 100) does not support these metrics: utilization_percent, "
+            "memory_utilization_percent, energy_joules",
+            "GPU 0 (NVIDIA Fake 100) is a slice: power, temperature, clocks, PCIe traffic and ECC "
+            "errors are the whole card's",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("visible", "powers"),
+    [
+        (None, [100.0, 101.0, 102.0]),
+        ("2,0", [102.0, 100.0]),
+        ("1,-1,0", [101.0]),
+        ("GPU-2f2c9b1e,GPU-0f2c9b1e-0000-4000-8000-000000000000", [102.0, 100.0]),
+    ],
+)
+def test_on_the_cpu_it_is_the_gpus_that_the_process_may_use(
+    nvml: Nvml, visible: str | None, powers: list[float]
+) -> None:
+    cards = (library.modern(i, power_milliwatts=100_000 + 1000 * i) for i in range(3))
+    nvml.write(library.system(), *cards)
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    told = read_gpus(nvml, times=1, **environment)
+    assert [told.first[f"gpu/{i}/power_watts"] for i in range(len(powers))] == powers
+    assert len(indices(told)) == len(powers)
+    assert told.notes == [ON_CPU]
+
+
+def test_tensorflows_gpus_are_told_by_their_address_whatever_their_order(nvml: Nvml) -> None:
+    cards = (library.modern(i, power_milliwatts=100_000 + 1000 * i) for i in range(3))
+    nvml.write(library.system(), *cards)
+    told = read_gpus(nvml, "0000:19:00.0", "0000:99:00.0", "0000:17:00.0")
+    assert told.first["gpu/0/power_watts"] == 102.0
+    assert told.first["gpu/2/power_watts"] == 100.0
+    assert indices(told) == {"0", "2"}
+    assert told.warnings == [
+        "NVML knows no GPU at 0000:99:00.0, which TensorFlow uses: it is not sampled"
+    ]
+
+
+def test_other_processes_are_named(nvml: Nvml) -> None:
+    # In a container the run's own process has another id, which is the host's.
+    for processes, bus_ids, ids in (
+        ("4711:1500000000 999999999:100", (), "4711, 999999999"),
+        ("4711:5 999999999:7", ("0000:17:00.0",), "4711, 999999999; one of them is this run"),
+        ("4711:5", ("0000:17:00.0",), None),
+    ):
+        nvml.write(library.system(), library.modern(0, processes=processes))
+        assert read_gpus(nvml, *bus_ids).warnings == (
+            []
+            if ids is None
+            else [
+                f"GPU 0 (NVIDIA Fake 100) is also used by other processes ({ids}): its metrics "
+                "include them"
+            ]
+        )
+
+
+def test_memory_errors_that_were_not_corrected(nvml: Nvml) -> None:
+    cards = library.modern(
+        0, ecc_corrected_errors="5 until 1 9", ecc_uncorrected_errors="7 until 2 8"
+    )
+    nvml.write(library.system(), cards)
+    told = read_gpus(nvml, "0000:17:00.0", times=4)
+    read = [
+        (r["gpu/0/ecc_corrected_errors"], r["gpu/0/ecc_uncorrected_errors"]) for r in told.readings
+    ]
+    assert read == [(0.0, 0.0), (4.0, 0.0), (4.0, 1.0), (4.0, 1.0)]
+    (warning,) = told.warnings
+    assert "could not correct (1 since the start)" in warning
+
+
+def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
+    nvml.write(
+        library.system(),
+        [line + f" until 2 {LOST}" for line in library.modern(0)],
+        library.modern(1),
+    )
+    told = read_gpus(nvml, times=5)
+    present = [{tag.split("/")[1] for tag in reading} for reading in told.readings]
+    assert present == [{"0", "1"}, {"0", "1"}, {"1"}, {"1"}, {"1"}]
+    (warning,) = told.warnings
+    assert warning.startswith("GPU 0 failed to report ")
+    assert warning.endswith(
+        "NVML says: GPU is lost; the kernel's log has the reason, a line with Xid"
+    )
+
+
+def test_a_gpu_that_was_lost_before(nvml: Nvml) -> None:
+    nvml.write(library.system(), library.modern(0), [f"gpu0.* = {LOST}"], library.modern(1))
+    told = read_gpus(nvml)
+    assert told.first["gpu/0/temperature_celsius"] == 41.0
+    assert told.warnings == ["NVML's GPU 0 does not answer and is not sampled"]
+
+
+def test_a_failure_now_and_then_costs_one_value(nvml: Nvml) -> None:
+    failing = f"1000 until 2 error {library.ERROR_UNKNOWN}"
+    nvml.write(library.system(), library.modern(0, power_milliwatts=failing))
+    told = read_gpus(nvml, "0000:17:00.0", times=5)
+    has_power = ["gpu/0/power_watts" in (reading) for reading in told.readings]
+    assert has_power == [True, True, False, False, False]
+    (warning,) = told.warnings
+    assert warning.startswith("GPU 0 failed to report power_watts, training continues. NVML says: ")
+
+
+def test_clocks_that_are_held_down(nvml: Nvml) -> None:
+    idle, power_cap, hot = 0x1, 0x4, 0x40
+    nvml.write(
+        library.system(),
+        library.modern(0, clocks_event_reasons=f"{idle} until 2 {power_cap | hot}"),
+    )
+    told = read_gpus(nvml, "0000:17:00.0", times=3)
+    tags = ["gpu/0/throttle_sw_power_cap_fraction", "gpu/0/throttle_hw_thermal_fraction"]
+    assert not [tag for tag in told.first if "throttle" in tag]
+    assert [told.readings[2][tag] for tag in tags] == [1.0, 1.0]
+    (warning,) = told.warnings
+    assert warning.startswith("GPU 0 throttles its clocks (hw_thermal)")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (library.ERROR_LIB_RM_VERSION_MISMATCH, "are of two drivers, as after an update; reboot"),
+        (library.ERROR_DRIVER_NOT_LOADED, "Driver Not Loaded; load the kernel's module nvidia"),
+    ],
+)
+@pytest.mark.parametrize("bus_ids", [(), ("0000:17:00.0",)])
+def test_a_driver_that_does_not_work(
+    nvml: Nvml, error: int, words: str, bus_ids: tuple[str, ...]
+) -> None:
+    nvml.write(library.system(init=f"error {error}"), library.modern(0))
+    told = read_gpus(nvml, *bus_ids)
+    assert told.readings == [{}]
+    (warning,) = told.warnings
+    assert warning.startswith("no GPU is sampled, training continues. NVML says: ")
+    assert words in warning
+
+
+def test_no_library_is_worth_a_word_only_where_tensorflow_has_gpus(
+    nvml: Nvml, tmp_path: Path
+) -> None:
+    # The loader stops at a file that is no library: none of the machine's own is found behind it.
+    (tmp_path / nvml.library.name).write_bytes(b"no library")
+    elsewhere = {"LD_LIBRARY_PATH": str(tmp_path)}
+    assert read_gpus(nvml, times=1, **elsewhere) == Told(readings=[{}], notes=[], warnings=[])
+    (warning,) = read_gpus(nvml, "0000:17:00.0", times=1, **elsewhere).warnings
+    assert "libnvidia-ml.so.1 comes with NVIDIA's driver" in warning

@@ -1,0 +1,345 @@
+"""metrics.jsonl as other programs meet it, also after a crash and on a full disk."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.faults import injector
+from harness.base.errors import InputError
+from harness.run.observers.jsonl import JsonlObserver, kept_bytes
+from harness.run.records import Spread
+from tests.harness.run.observers.samples import REPOSITORY, epoch, inspection, run_start, window
+
+# Writes windows until the disk is full, in a process of its own; argument 2 is a file size limit.
+FILLING = """
+import resource, sys
+from pathlib import Path
+from harness.run.observers.jsonl import JsonlObserver, kept_bytes
+from tests.harness.run.observers.samples import run_start, window
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+observer = JsonlObserver()
+observer.on_start(run_start(Path(sys.argv[1])))
+for number in range(10_000):
+    try:
+        observer.on_window(window(20 * (number + 1)))
+    except OSError as error:
+        print(number, error)
+        break
+observer.close()
+"""
+
+
+# Starts a run in a process of its own, on a disk that fails at the second call: the file is open.
+BREAKING = """
+import sys
+from pathlib import Path
+from benchmarks.faults.injector import Fault, arm
+from harness.run.observers.jsonl import JsonlObserver
+from tests.harness.run.observers.samples import run_start
+folder = Path(sys.argv[1])
+arm(folder, folder.parent / "log", Fault(action="fail", at=2))
+try:
+    JsonlObserver().on_start(run_start(folder))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, to build what makes faults")
+def test_a_disk_that_breaks_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", BREAKING, str(folder)],
+        cwd=REPOSITORY,
+        env=os.environ | injector.loading(injector.build(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"[Errno 5] Input/output error: '{folder / 'metrics.jsonl'}'\n", done
+    made = [str(call) for call in injector.calls(tmp_path / "log")]
+    assert made == ["create metrics.jsonl", "truncate metrics.jsonl"]
+
+
+def lines(run_dir: Path) -> list[dict[str, Any]]:
+    content = (run_dir / "metrics.jsonl").read_text()
+    assert content == "" or content.endswith("\n")
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def write(run_dir: Path, *steps: int, start_step: int = 0) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(run_dir, start_step=start_step))
+    for step in steps:
+        observer.on_window(window(step))
+    observer.close()
+
+
+def write_two_epochs(run_dir: Path) -> Path:
+    """Four windows and an evaluation in each; returns the file."""
+    observer = JsonlObserver()
+    observer.on_start(run_start(run_dir))
+    for step in range(20, 180, 20):
+        observer.on_window(window(step))
+        if step % 80 == 0:
+            observer.on_epoch(epoch(step))
+    observer.close()
+    return run_dir / "metrics.jsonl"
+
+
+def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    power = Spread(mean=250.5, min=200.0, max=300.0, num_samples=2)
+    observer.on_window(window(20, telemetry={"gpu/0/power_watts": power}))
+    observer.on_window(window(40))
+    observer.close()
+    first, second = lines(tmp_path)
+    assert first["telemetry"] == {
+        "gpu/0/power_watts": {"mean": 250.5, "min": 200.0, "max": 300.0, "samples": 2}
+    }
+    assert "telemetry" not in second
+
+
+def test_an_inspection_is_a_line(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_inspection(inspection(80, non_finite_fraction=0.1))
+    observer.on_inspection(inspection(160, underflow_fraction=None))
+    observer.close()
+    assert lines(tmp_path) == [
+        {
+            "step": 80,
+            "epoch": 0,
+            "non_finite_gradient_fraction": 0.1,
+            "inspection_seconds": 0.01,
+            "underflow_fraction": 0.125,
+        },
+        {
+            "step": 160,
+            "epoch": 1,
+            "non_finite_gradient_fraction": 0.0,
+            "inspection_seconds": 0.01,
+        },
+    ]
+
+
+def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_window(window(80))
+    assert len(lines(tmp_path)) == 1, "a line is there as soon as its window is"
+    observer.on_epoch(epoch(80))
+    observer.close()
+    assert lines(tmp_path) == [
+        {
+            "step": 80,
+            "epoch": 0,
+            "num_steps": 20,
+            "examples": 10_000,
+            "tokens": 1_302_000,
+            "seconds": 0.16,
+            "data_wait_seconds": 0.004,
+            "loss": 0.42,
+            "accuracy": 0.8,
+            "steps_per_second": 125.0,
+            "examples_per_second": 62_500.0,
+            "skipped_steps": 0,
+        },
+        {
+            "step": 80,
+            "epoch": 0,
+            "validation_loss": 0.29,
+            "validation_accuracy": 0.885,
+            "examples": 10_000,
+            "seconds": 0.3,
+        },
+    ]
+
+
+def test_the_loss_scale_is_there_where_there_is_one(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_window(window(20, loss_scale=32768.0, skipped_steps=3))
+    observer.close()
+    (line,) = lines(tmp_path)
+    assert (line["loss_scale"], line["skipped_steps"]) == (32768.0, 3)
+
+
+@given(losses=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
+def test_floats_read_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, losses: list[float]
+) -> None:
+    run_dir = tmp_path_factory.mktemp("run")
+    observer = JsonlObserver()
+    observer.on_start(run_start(run_dir))
+    for number, loss in enumerate(losses):
+        observer.on_window(window(20 * (number + 1), loss=loss))
+    observer.close()
+    assert [line["loss"].hex() for line in lines(run_dir)] == [loss.hex() for loss in losses]
+
+
+def test_a_loss_that_is_not_finite_stays_json_and_stays_known(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.on_start(run_start(tmp_path))
+    observer.on_window(window(20, loss=math.nan))
+    observer.on_window(window(40, loss=math.inf))
+    observer.close()
+    assert [line["loss"] for line in lines(tmp_path)] == ["NaN", "Infinity"]
+
+
+def test_a_new_run_starts_empty(tmp_path: Path) -> None:
+    write(tmp_path, 20, 40)
+    write(tmp_path, 20)
+    assert [line["step"] for line in lines(tmp_path)] == [20]
+
+
+class TestResume:
+    def test_goes_on_after_the_step_it_starts_from(self, tmp_path: Path) -> None:
+        write(tmp_path, 20, 40, 60, 80)
+        write(tmp_path, 60, 80, 100, start_step=40)
+        assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60, 80, 100]
+
+    def test_drops_a_torn_last_line(self, tmp_path: Path) -> None:
+        write(tmp_path, 20, 40)
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 60, "epo')
+        write(tmp_path, 60, start_step=40)
+        assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60]
+
+    def test_without_a_file_begins_one(self, tmp_path: Path) -> None:
+        write(tmp_path, 60, start_step=40)
+        assert [line["step"] for line in lines(tmp_path)] == [60]
+
+    @pytest.mark.parametrize(
+        ("without", "gap"),
+        [
+            (1, "step 20 is followed by step 41"),
+            (3, "step 60 is followed by step 81"),
+            (4, "there is no evaluation after step 80"),
+            (5, "step 80 is followed by step 101"),
+            (8, "step 140 is followed by step 161"),
+            (9, "there is no evaluation after step 160"),
+        ],
+    )
+    def test_a_line_that_is_lost_is_missed(self, tmp_path: Path, without: int, gap: str) -> None:
+        path = write_two_epochs(tmp_path)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:without] + lines[without + 1 :]))
+        before = path.read_bytes()
+        with pytest.raises(InputError, match=f"metrics.jsonl has lost records: {gap}; restore"):
+            write(tmp_path, start_step=160)
+        assert path.read_bytes() == before
+
+    def test_lost_lines_that_it_would_drop_are_not_missed(self, tmp_path: Path) -> None:
+        path = write_two_epochs(tmp_path)
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:5] + lines[7:]))
+        write(tmp_path, start_step=80)
+        assert path.read_bytes() == b"".join(lines[:5])
+
+    def test_an_end_that_is_lost_and_lines_that_are_there_twice(self, tmp_path: Path) -> None:
+        path = write_two_epochs(tmp_path)
+        lines = path.read_bytes().splitlines(keepends=True)
+        for content, gap in (
+            (lines[:2], "step 40 is followed by step 81"),
+            ([], "step 0 is followed by step 81"),
+            (lines[:2] + lines, "step 40 is followed by step 1"),
+        ):
+            path.write_bytes(b"".join(content))
+            with pytest.raises(InputError, match=gap):
+                write(tmp_path, start_step=80)
+
+    def test_a_file_that_was_removed_is_begun_again(self, tmp_path: Path) -> None:
+        write(tmp_path, 100, 120, start_step=80)
+        write(tmp_path, 100, start_step=80)  # as it was killed before the next checkpoint
+        write(tmp_path, 120, 140, start_step=100)
+        assert [line["step"] for line in lines(tmp_path)] == [100, 120, 140]
+
+    def test_the_evaluation_of_the_step_it_starts_from_is_there_already(
+        self, tmp_path: Path
+    ) -> None:
+        before = write_two_epochs(tmp_path).read_bytes()
+        observer = JsonlObserver()
+        observer.on_start(run_start(tmp_path, start_step=160))
+        observer.on_epoch(epoch(160))
+        observer.close()
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+    @pytest.mark.parametrize("foreign", ["hello\n", "[1]\n", "{}\n", '{"step": "x"}\n'])
+    def test_refuses_a_file_that_no_run_wrote_and_leaves_it(
+        self, tmp_path: Path, foreign: str
+    ) -> None:
+        write(tmp_path, 20)
+        path = tmp_path / "metrics.jsonl"
+        with path.open("a") as file:
+            file.write(foreign)
+        before = path.read_bytes()
+        observer = JsonlObserver()
+        with pytest.raises(
+            InputError, match=r"metrics\.jsonl: line 2 is damaged, or not a record of a run"
+        ):
+            observer.on_start(run_start(tmp_path, start_step=40))
+        observer.close()
+        assert path.read_bytes() == before
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("limit_bytes", [100, 1000, 1001, 5000])
+    def test_a_line_that_does_not_fit_leaves_nothing(
+        self, tmp_path: Path, limit_bytes: int
+    ) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", FILLING, str(tmp_path), str(limit_bytes)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=REPOSITORY,
+        )
+        number, message = done.stdout.split(" ", maxsplit=1)
+        path = tmp_path / "metrics.jsonl"
+        assert message == f"[Errno 27] File too large: '{path}'\n"
+        assert len(lines(tmp_path)) == int(number)
+
+    def test_a_full_file_system_does_the_same(self, tmp_path: Path) -> None:
+        if shutil.which("unshare") is None:
+            pytest.skip("no unshare on this machine to mount a small file system with")
+        mount = f"mount -t tmpfs -o size=16k small {tmp_path}"
+        own = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+        if subprocess.run([*own, mount], capture_output=True).returncode != 0:
+            pytest.skip("this machine does not let its users mount a small file system")
+        # The mount ends with the process, so the file is looked at from inside.
+        command = f"{mount} && {sys.executable} -c '{FILLING}' {tmp_path} && cat {tmp_path}/*"
+        done = subprocess.run(
+            [*own, command], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        )
+        first, *written = done.stdout.splitlines()
+        number, message = first.split(" ", maxsplit=1)
+        assert message == f"[Errno 28] No space left on device: '{tmp_path}/metrics.jsonl'"
+        assert [json.loads(line)["step"] for line in written] == [
+            20 * (n + 1) for n in range(int(number))
+        ]
+
+
+def test_a_link_to_what_no_file_can_be_called_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("n" * 300)
+    assert kept_bytes(tmp_path / "metrics.jsonl", 40) == 0
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", '"\\ud800"', "[" * 60 + "]" * 60])
+def test_a_number_that_is_none_is_one_message(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": {number}, "epoch": 0}}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is damaged, or not a record"):
+        kept_bytes(path, 40)

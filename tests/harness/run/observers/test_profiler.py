@@ -1,0 +1,134 @@
+"""The profiler's observer with TensorFlow's own profiler, and records in place of a run."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from harness.run.observers.profiler import ProfilerObserver
+from harness.run.records import Choice, Compilation
+from tests.harness.run.observers.samples import choices, run_start, summary, window
+
+COMPILATION = Compilation(program="training step", capacity=64, seconds=1.0, step=0)
+
+
+def captured(profiler: ProfilerObserver) -> list[tuple[int, int]]:
+    assert profiler.capture is not None
+    sizes = profiler.capture.dispatches
+    starts = itertools.accumulate(sizes, initial=profiler.capture.first_step)
+    return list(zip(starts, sizes, strict=False))
+
+
+def profiles(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.xplane.pb"))
+
+
+def drive(
+    profiler: ProfilerObserver,
+    folder: Path,
+    sizes: list[int],
+    *,
+    start_step: int = 0,
+    compiled_at: tuple[int, ...] = (0,),
+) -> None:
+    """A run whose dispatches hold that many steps each, as the loop would tell of it."""
+    most = Choice(name=str(max(sizes)), why="")
+    settled = choices(steps_per_dispatch=most)
+    profiler.on_start(run_start(folder, start_step=start_step, choices=settled))
+
+    step = start_step
+    for num_steps in sizes:
+        profiler.on_dispatch(step)
+        profiler.on_batches(step)
+        if step in compiled_at:
+            profiler.on_compilation(COMPILATION)
+        tf.reduce_sum(tf.ones([10])).numpy()
+        step += num_steps
+        profiler.on_window(window(step, num_steps=num_steps, seconds=0.001 * step))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "sizes", "expected"),
+    [
+        (0, 5, [5, 5, 5], [(0, 5)]),
+        (5, 10, [5, 5, 5], [(5, 5)]),
+        (4, 11, [5, 5, 5], [(0, 5), (5, 5), (10, 5)]),
+        (6, 7, [5, 5, 5], [(5, 5)]),
+        # Shorter than they might have been, as at the end of an epoch: begun, and given up.
+        (6, 9, [5, 1, 1, 1, 5], [(6, 1), (7, 1), (8, 5)]),
+        (14, 15, [5, 5, 5], [(10, 5)]),
+    ],
+)
+def test_the_dispatches_that_hold_the_steps(
+    first: int, last: int, sizes: list[int], expected: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    profiler = ProfilerObserver(tmp_path / "new", first=first, last=last)
+    drive(profiler, tmp_path, sizes)
+    profiler.on_end(summary())
+    profiler.close()
+    assert captured(profiler) == expected
+    assert profiler.capture is not None
+    (path,) = profiles(tmp_path)
+    assert profiler.capture.path == path
+    assert path.parents[3] == tmp_path / "new"
+    assert profiler.capture.num_steps == sum(n for _, n in expected)
+
+
+def test_the_time_without_the_profiler(tmp_path: Path) -> None:
+    profiler = ProfilerObserver(tmp_path, first=15, last=20)
+    assert profiler.ms_without is None
+    drive(profiler, tmp_path, [5] * 6)
+    profiler.close()
+    # The median of 2, 3, 5 and 6 ms: the first starts cold, and the fourth is profiled.
+    assert profiler.ms_without == pytest.approx(4.0)
+
+
+def test_a_resumed_run(tmp_path: Path) -> None:
+    profiler = ProfilerObserver(tmp_path, first=8, last=12)
+    drive(profiler, tmp_path, [4, 4], start_step=8, compiled_at=(8,))
+    assert captured(profiler) == [(8, 4)]
+    profiler.close()
+
+
+def test_a_compilation_in_the_middle_stays_in(tmp_path: Path) -> None:
+    profiler = ProfilerObserver(tmp_path, first=4, last=12)
+    drive(profiler, tmp_path, [4, 4, 4], compiled_at=(0, 8))
+    assert captured(profiler) == [(4, 4), (8, 4)]
+    profiler.close()
+
+
+def test_an_interrupted_run_keeps_what_was_captured(tmp_path: Path) -> None:
+    profiler = ProfilerObserver(tmp_path, first=4, last=100)
+    drive(profiler, tmp_path, [4, 4])
+    assert profiler.capture is None
+    profiler.on_end(summary())
+    profiler.close()
+    assert captured(profiler) == [(4, 4)]
+
+
+def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> None:
+    for _ in range(2):  # it could not start a second time otherwise
+        profiler = ProfilerObserver(tmp_path, first=0, last=100)
+        drive(profiler, tmp_path, [4, 4])
+        profiler.close()
+    assert profiler.capture is None
+    assert profiles(tmp_path) == []
+
+
+def test_a_run_that_ends_before_leaves_none(tmp_path: Path) -> None:
+    profiler = ProfilerObserver(tmp_path, first=50, last=60)
+    drive(profiler, tmp_path, [4, 4])
+    profiler.on_end(summary())
+    profiler.close()
+    assert profiler.capture is None
+    assert profiles(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    profiler = ProfilerObserver(tmp_path / "file" / "below", first=0, last=4)
+    profiler.on_start(run_start(tmp_path))
+    with pytest.raises(NotADirectoryError, match="below"):
+        profiler.on_dispatch(0)
+    profiler.close()

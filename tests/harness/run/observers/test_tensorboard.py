@@ -1,0 +1,257 @@
+"""The event files, read with TensorBoard's own reader."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from harness.run.observers.jsonl import JsonlObserver
+from harness.run.observers.tensorboard import RECENT_WINDOWS, TensorBoardObserver
+from harness.run.records import Distribution, Spread
+from tests.harness.run.observers.samples import (
+    REPOSITORY,
+    epoch,
+    inspection,
+    run_start,
+    summary,
+    window,
+)
+from tests.harness.run.observers.tensorboard_app import TensorBoardApp
+
+THROUGHPUT = {
+    "throughput/steps_per_second",
+    "throughput/examples_per_second",
+    "throughput/tokens_per_second",
+    "throughput/step_time_ms_p50",
+    "throughput/step_time_ms_p95",
+    "throughput/data_wait_fraction",
+}
+ALWAYS = {"train/loss", "train/accuracy"} | THROUGHPUT
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every tag's (step, value)s, as TensorBoard sees them."""
+    reader = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag: [
+            (e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in reader.Tensors(tag)
+        ]
+        for tag in reader.Tags()["tensors"]
+        if reader.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
+    }
+
+
+def test_tags_steps_and_values(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    for step in (20, 40, 60, 80):
+        observer.on_window(window(step))
+    observer.on_epoch(epoch(80))
+    observer.on_end(summary())
+    observer.close()
+
+    read = curves(tmp_path)
+    held_out = {
+        f"{rows}/{name}" for rows in ("test", "validation") for name in ("loss", "accuracy")
+    }
+    assert set(read) == ALWAYS | held_out
+    assert read["test/accuracy"] == [(160, float(np.float32(0.885)))]
+    assert read["train/loss"] == [
+        (step, float(np.float32(0.5 - step / 1000))) for step in (20, 40, 60, 80)
+    ]
+    assert read["throughput/steps_per_second"] == [(step, 125.0) for step in (20, 40, 60, 80)]
+    assert read["throughput/examples_per_second"][0] == (20, 62_500.0)
+    assert read["throughput/tokens_per_second"][0] == (20, 8_137_500.0)
+    assert read["throughput/data_wait_fraction"][0][1] == pytest.approx(0.025)
+    assert read["validation/accuracy"] == [(80, float(np.float32(0.885)))]
+    assert read["validation/loss"] == [(80, float(np.float32(0.29)))]
+
+
+def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
+    for found in ({"loss": 0.29, "accuracy": 0.885}, {"loss": 0.25, "accuracy": 0.9}):
+        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer.on_start(run_start(tmp_path))
+        observer.on_epoch(epoch(160))
+        loss, metrics = found["loss"], {"accuracy": found["accuracy"]}
+        observer.on_end(summary(validation_loss=loss, validation_metrics=metrics))
+        observer.close()
+        values = [0.885] if loss == 0.29 else [0.885, 0.9]
+        expected = [(160, float(np.float32(value))) for value in values]
+        assert curves(tmp_path)["validation/accuracy"] == expected
+
+
+def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> None:
+    seconds = np.random.default_rng().uniform(0.1, 1.0, RECENT_WINDOWS + 10)
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    for number, taken in enumerate(seconds):
+        observer.on_window(window(20 * (number + 1), seconds=float(taken)))
+    observer.close()
+
+    read = curves(tmp_path)
+    for percent in (50, 95):
+        values = [value for _, value in read[f"throughput/step_time_ms_p{percent}"]]
+        for number in (0, 1, 20, RECENT_WINDOWS + 9):
+            recent = seconds[max(0, number + 1 - RECENT_WINDOWS) : number + 1]
+            expected = np.percentile(recent * 1e3 / 20, percent)
+            assert values[number] == pytest.approx(expected, rel=1e-6)
+
+
+def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    observer.on_window(window(20, loss_scale=32768.0, skipped_steps=2))
+    observer.on_window(window(40, loss_scale=16384.0))
+    observer.on_window(window(60, loss_scale=8192.0, skipped_steps=1))
+    observer.close()
+    read = curves(tmp_path)
+    assert read["precision/loss_scale"] == [(20, 32768.0), (40, 16384.0), (60, 8192.0)]
+    assert read["precision/skipped_steps"] == [(20, 2.0), (40, 2.0), (60, 3.0)]
+
+
+def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    telemetry = {
+        "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
+        "gpu/0/energy_joules": Spread(
+            mean=15.0, min=10.0, max=20.0, num_samples=2, is_counter=True
+        ),
+    }
+    observer.on_window(window(20, telemetry=telemetry))
+    observer.on_window(window(40))
+    observer.close()
+    read = curves(tmp_path)
+    assert read["gpu/0/power_watts"] == [(20, 250.0)]
+    assert read["gpu/0/energy_joules"] == [(20, 20.0)]
+
+
+def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
+    before = time.time()
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    for step in (20, 40):
+        observer.on_window(window(step))
+        assert curves(tmp_path)["train/loss"][-1][0] == step
+    observer.on_epoch(epoch(40))
+    assert [step for step, _ in curves(tmp_path)["validation/loss"]] == [40]
+    reader = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    times = [e.wall_time for e in reader.Tensors("train/loss")]
+    ordered = [before, *times, time.time()]
+    assert ordered == sorted(ordered)
+
+
+def test_a_run_afresh_replaces_the_curves_of_the_one_before(tmp_path: Path) -> None:
+    for steps in ((20, 40, 60), (20,)):
+        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer.on_start(run_start(tmp_path))
+        for step in steps:
+            observer.on_window(window(step))
+        observer.close()
+    assert [step for step, _ in curves(tmp_path)["train/loss"]] == [20]
+
+
+def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:
+    for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
+        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer.on_start(run_start(tmp_path, start_step=start_step))
+        for step in steps:
+            observer.on_window(window(step, loss=start_step + step / 10))
+        observer.on_epoch(epoch(steps[-1]))
+        observer.close()
+        if start_step == 0:
+            (first,) = (tmp_path / "tensorboard").iterdir()
+            os.truncate(first, first.stat().st_size - 5)  # as if killed in the midst of a write
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    read = curves(tmp_path)
+    assert read["train/loss"] == [(20, 2.0), (40, 4.0), (60, 46.0), (80, 48.0)]
+    assert [step for step, _ in read["validation/loss"]] == [80]
+
+
+def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
+    for start_step, windows in (
+        (0, [window(20, loss_scale=8.0, skipped_steps=2), window(40, seconds=9.0)]),
+        (20, [window(40, seconds=0.32, loss_scale=4.0, skipped_steps=1)]),
+    ):
+        observers = [JsonlObserver(), TensorBoardObserver(tmp_path / "tensorboard")]
+        for observer in observers:
+            observer.on_start(run_start(tmp_path, start_step=start_step))
+            for one in windows:
+                observer.on_window(one)
+            observer.on_checkpoint(windows[-1].step)
+        for observer in observers:
+            observer.close()
+    read = curves(tmp_path)
+    assert read["precision/skipped_steps"] == [(20, 2.0), (40, 3.0)]
+    assert read["throughput/step_time_ms_p50"] == [(20, 8.0), (40, 12.0)]
+
+
+FILLING = """
+import resource, sys
+from pathlib import Path
+from harness.run.observers.tensorboard import TensorBoardObserver
+from tests.harness.run.observers.samples import epoch, run_start, window
+observer = TensorBoardObserver(Path(sys.argv[1]) / "tensorboard")
+observer.on_start(run_start(Path(sys.argv[1])))
+observer.on_window(window(20))
+observer.on_epoch(epoch(20))
+(path,) = (Path(sys.argv[1]) / "tensorboard").iterdir()
+limit_bytes = path.stat().st_size + 4096
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+try:
+    for number in range(100):
+        observer.on_window(window(20 * (number + 2)))
+    observer.on_epoch(epoch(2020))
+except OSError as error:
+    print(error)
+observer.close()
+"""
+
+
+def test_a_full_disk_ends_the_run_and_leaves_a_file_that_can_be_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
+    steps = [step for step, _ in curves(tmp_path)["train/loss"]]
+    assert steps == [20 * (n + 1) for n in range(len(steps))]
+    assert len(steps) > 1
+
+
+def test_importing_the_observers_imports_no_tensorflow() -> None:
+    code = (
+        "import sys; from harness.run.observers import console, jsonl, run_files; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer.on_start(run_start(tmp_path))
+    observer.on_inspection(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
+    spread = Distribution(
+        name="first/kernel", edges=(-1.0, 0.5, 2.0), counts=(3, 7), num_non_finite=1
+    )
+    observer.on_inspection(inspection(160, weights=(spread,), gradients=(spread,)))
+    observer.close()
+    read = curves(tmp_path)
+    assert read["precision/non_finite_gradient_fraction"] == [(80, 0.5), (160, 0.0)]
+    assert read["precision/underflow_fraction"] == [(160, 0.125)]
+    app = TensorBoardApp(tmp_path)
+    tags = {"weights/first/kernel", "gradients/first/kernel"}
+    assert set(app.get("histograms/tags")["tensorboard"]) == tags
+    for tag in tags:
+        ((_, step, bins),) = app.get("histograms/histograms", run="tensorboard", tag=tag)
+        assert (step, bins) == (160, [[-1.0, 0.5, 3.0], [0.5, 2.0, 7.0]])

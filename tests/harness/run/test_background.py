@@ -1,0 +1,283 @@
+"""The background thread, and observers on it: everything in order, and no failure is lost."""
+
+import functools
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import background as module
+from harness.run.background import Background, BackgroundObserver
+from harness.run.records import Observer, Window
+from harness.trainer.loop import train
+from tests.harness.run.observers.samples import run_start, window
+from tests.harness.stand_in import Clock, StandIn, planned
+
+
+def expect(event: threading.Event) -> None:
+    assert event.wait(120), "the test hangs"
+
+
+@pytest.fixture(autouse=True)
+def _none_before() -> None:
+    """A test elsewhere that left one would be taken for one that fails here."""
+    assert not threads()
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "background" in thread.name]
+
+
+def test_in_order_on_one_thread_of_its_own() -> None:
+    done: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        done.append((number, threading.get_ident()))
+
+    with Background() as background:
+        for number in range(1000):
+            background.do(functools.partial(note, number))
+        background.wait()
+        assert [number for number, _ in done] == list(range(1000))
+        assert len({thread for _, thread in done} | {threading.get_ident()}) == 2
+    assert not threads()
+
+
+def test_who_hands_a_task_over_goes_on_at_once_and_the_end_waits_for_it() -> None:
+    go_on, done = threading.Event(), threading.Event()
+    with Background() as background:
+        background.do(lambda: expect(go_on))
+        background.do(done.set)
+        assert not done.is_set()
+        go_on.set()
+    assert done.is_set()
+
+
+def test_no_more_than_so_many_wait() -> None:
+    go_on = threading.Event()
+    handed_over: list[int] = []
+    with Background() as background:
+
+        def hand_over() -> None:
+            for number in range(2 * module._MAX_WAITING):
+                background.do(lambda: expect(go_on))
+                handed_over.append(number)
+
+        thread = threading.Thread(target=hand_over)
+        thread.start()
+        while len(handed_over) < module._MAX_WAITING + 1:  # one is being done
+            time.sleep(0.001)
+        thread.join(0.1)
+        assert len(handed_over) == module._MAX_WAITING + 1
+        go_on.set()
+        thread.join(120)
+        assert len(handed_over) == 2 * module._MAX_WAITING
+
+
+def fail() -> None:
+    raise OSError("disk full")
+
+
+def test_a_failure_comes_out_of_the_next_call_and_nothing_is_done_after_it() -> None:
+    done: list[str] = []
+    with Background() as background:
+        background.do(fail)
+
+        def until_it_has_happened() -> None:
+            while True:
+                background.do(lambda: done.append("after it"))
+
+        with pytest.raises(OSError, match="disk full"):
+            until_it_has_happened()
+        background.do(lambda: done.append("one more"))
+    assert done == []
+
+
+def test_a_failure_comes_out_of_wait_once() -> None:
+    done: list[str] = []
+    go_on = threading.Event()
+    with Background() as background:
+        background.do(lambda: expect(go_on))
+        background.do(fail)
+        background.do(lambda: done.append("after it"))
+        go_on.set()
+        with pytest.raises(OSError, match="disk full"):
+            background.wait()
+        background.wait()
+        background.do(lambda: done.append("dropped")).result(120)  # who waits is not held up
+    assert done == []
+
+
+@pytest.mark.parametrize("other", [None, RuntimeError("of the training")])
+def test_the_end_does_what_is_left_and_tells_a_failure_that_nobody_saw(
+    other: Exception | None,
+) -> None:
+    done: list[str] = []
+    go_on = threading.Event()
+
+    def run() -> None:
+        with Background() as background:
+            background.do(lambda: expect(go_on))
+            background.do(lambda: done.append("first"))
+            background.do(fail)
+            go_on.set()
+            if other is not None:
+                raise other
+
+    with pytest.raises(OSError, match="disk full"):
+        run()
+    assert done == ["first"]
+    assert not threads()
+
+
+def interrupted(*tasks: Callable[[], None]) -> None:
+    """Hands tasks over and, when the first has begun, is interrupted."""
+    begun = threading.Event()
+
+    def first() -> None:
+        begun.set()
+        tasks[0]()
+
+    def run() -> None:
+        with Background() as background:
+            background.do(first)
+            for task in tasks[1:]:
+                background.do(task)
+            expect(begun)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
+def test_an_interrupt_drops_what_waits_and_lets_what_is_under_way_end() -> None:
+    done: list[str] = []
+
+    def write() -> None:
+        time.sleep(0.2)
+        done.append("under way")
+
+    interrupted(write, lambda: done.append("waiting"))
+    assert done == ["under way"]
+    assert not threads()
+
+
+def test_an_interrupt_leaves_behind_what_does_not_end() -> None:
+    go_on = threading.Event()
+    done: list[str] = []
+    tasks = [lambda: expect(go_on)] * 5
+    interrupted(*tasks, lambda: done.append("after it"))
+    assert threads(), "the task still hangs"
+    go_on.set()
+    deadline = time.perf_counter() + 120
+    while threads() and time.perf_counter() < deadline:
+        time.sleep(0.01)
+    assert not threads()
+    assert done == []
+
+
+def test_unused_it_has_no_thread() -> None:
+    with Background() as background:
+        background.wait()
+        assert not threads()
+
+
+UNUSED = {"on_dispatch", "on_batches"}
+"""Called on the training thread alone, and cheap where nobody needs them."""
+RECORDS = [name for name in vars(Observer) if name.startswith("on_") and name not in UNUSED]
+
+
+class Recorder(Observer):
+    """Writes down whatever it is passed, and by which thread."""
+
+    def __init__(self, name: str, log: list[tuple[str, str, Any, int]]) -> None:
+        for method in [*RECORDS, "close"]:
+            setattr(self, method, self._recording(method))
+        self._name = name
+        self._log = log
+
+    def _recording(self, method: str) -> Any:
+        return lambda record=None: self._log.append(
+            (self._name, method, record, threading.get_ident())
+        )
+
+
+def test_every_record_arrives_in_order() -> None:
+    log: list[tuple[str, str, Any, int]] = []
+    background = Background()
+    observer = BackgroundObserver([Recorder("one", log), Recorder("other", log)], background)
+    passed = [
+        "on_start",
+        *(name for name in RECORDS if name not in ("on_start", "on_end")),
+        "on_end",
+    ]
+    with background:
+        for method in passed:
+            getattr(observer, method)(f"a record for {method}")
+    observer.close()
+    assert [entry[:3] for entry in log] == [
+        *((name, m, f"a record for {m}") for m in passed[:-1] for name in ("one", "other")),
+        ("other", "on_end", "a record for on_end"),
+        ("one", "on_end", "a record for on_end"),
+        ("other", "close", None),
+        ("one", "close", None),
+    ]
+    own = {"on_start", "on_end", "close"}
+    here = {method for _, method, _, thread in log if thread == threading.get_ident()}
+    assert here == own
+    assert len({thread for *_, thread in log}) == 2
+
+
+def test_no_kind_of_record_is_forgotten() -> None:
+    public = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
+    own = {name for name in vars(BackgroundObserver) if not name.startswith("_")}
+    assert own == {name for name in public if not name.startswith("_")} - UNUSED
+
+
+def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
+    """The observer of the first window waits until the second has been trained."""
+    trained = threading.Event()
+    passed: list[int] = []
+
+    class Engine(StandIn):
+        def train(self, dispatch: Any, batches: Any) -> Any:
+            if dispatch.step == 2:
+                trained.set()
+            return super().train(dispatch, batches)
+
+    class Slow(Observer):
+        def on_window(self, window: Window) -> None:
+            assert trained.wait(120), "the loop waited for its observer"
+            passed.append(window.step)
+
+    clock = Clock()
+    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
+    with Background() as background:
+        train(
+            [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
+            Engine(clock, []),
+            [BackgroundObserver([Slow()], background)],
+            steps_per_epoch=4,
+            clock=clock,
+        )
+    assert passed == [2, 4]
+
+
+def test_what_one_raises_ends_the_run_and_closes_all(tmp_path: Path) -> None:
+    class Full(Observer):
+        def on_window(self, window: Window) -> None:
+            raise OSError("disk full")
+
+    log: list[tuple[str, str, Any, int]] = []
+    with Background() as background:
+        observer = BackgroundObserver([Full(), Recorder("other", log)], background)
+        observer.on_start(run_start(tmp_path))
+        observer.on_window(window(20))
+        with pytest.raises(OSError, match="disk full"):
+            background.wait()
+    observer.close()
+    assert [entry[:2] for entry in log] == [("other", "on_start"), ("other", "close")]

@@ -1,0 +1,213 @@
+"""Divergences, epochs and telemetry, as the loop reports them."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import pytest
+
+from harness.run.history import RunningStatistics, Telemetry
+from harness.run.records import (
+    Divergence,
+    MachineUse,
+    Message,
+    Spread,
+    StepSums,
+    Window,
+    WindowStatistics,
+)
+from harness.trainer.loop import train
+from tests.harness.run.observers.samples import window
+from tests.harness.stand_in import Clock, StandIn, planned, run
+
+
+def losses_are(*steps: int) -> dict[str, Any]:
+    """An engine whose loss is no number in the dispatches that begin with these steps."""
+    return {"lost": lambda step: step in steps}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> None:
+    dispatches = planned(epochs=3, steps=4, per_dispatch=2)
+    done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, engine=losses_are(6))
+    assert done.log[-2:] == ["train 6", "observer 0 told of window 8"]
+    assert done.progress.step == 8
+    assert not done.progress.interrupted
+    assert done.progress.divergence is not None
+    assert math.isnan(done.progress.divergence.value)
+    assert dataclasses.replace(done.progress.divergence, value=0.0) == Divergence(
+        what="loss",
+        value=0.0,
+        first_step=7,
+        last_step=8,
+        loss_before=0.25,
+        least_loss_before=0.25,
+        saved_step=4,
+    )
+
+
+@pytest.mark.parametrize(("start_step", "saved_step"), [(0, None), (4, 4)])
+def test_in_the_first_window_there_is_nothing_before(
+    start_step: int, saved_step: int | None
+) -> None:
+    dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= start_step]
+    done = run(
+        dispatches,
+        steps_per_epoch=4,
+        start_step=start_step,
+        stop_at_nan=True,
+        engine=losses_are(start_step),
+    )
+    progress = done.progress
+    assert progress.divergence is not None
+    assert progress.divergence.loss_before is None
+    assert progress.divergence.saved_step == saved_step
+    assert len(done.windows) == 1
+
+
+def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
+    done = run(
+        planned(epochs=3, steps=2, per_dispatch=1),
+        steps_per_epoch=2,
+        engine={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
+    )
+    assert [entry for entry in done.log if "told: " in entry] == [
+        "observer 0 told: the loss is nan from step 4 on"
+    ]
+    assert [entry for entry in done.log if entry.startswith(("save", "not"))] == ["save 2"]
+    assert done.progress.step == 6
+    assert done.progress.divergence is not None
+    assert (done.progress.divergence.first_step, done.progress.divergence.saved_step) == (4, 2)
+
+
+def test_a_loss_that_recovers_is_no_divergence() -> None:
+    # Overflow in float16, whose step was skipped: the weights are good, as the evaluation tells.
+    done = run(planned(epochs=2, steps=2, per_dispatch=1), steps_per_epoch=2, engine=losses_are(1))
+    assert [entry for entry in done.log if entry.startswith("save")] == ["save 2", "save 4"]
+    assert len([entry for entry in done.log if "told: " in entry]) == 1
+    assert done.progress.divergence is None
+
+
+@pytest.mark.parametrize("stop_at_nan", [True, False])
+def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
+    # The last update of the epoch spoiled the weights: no window knows yet.
+    done = run(
+        planned(epochs=2, steps=2, per_dispatch=1),
+        steps_per_epoch=2,
+        stop_at_nan=stop_at_nan,
+        engine={"spoiled": lambda step: step == 2},
+    )
+    assert "save 2" not in done.log
+    if stop_at_nan:
+        assert done.progress.step == 2
+        assert done.progress.divergence is not None
+        assert done.progress.divergence.what == "validation loss"
+    else:
+        assert "observer 0 told: the validation loss is inf from step 2 on" in done.log
+        assert done.progress.divergence is None, "the next window was finite"
+
+
+def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
+    done = run(
+        planned(epochs=1, steps=4, per_dispatch=1),
+        steps_per_epoch=4,
+        should_stop=lambda: True,
+        stop_at_nan=True,
+        engine={"spoiled": lambda step: True},
+    )
+    assert done.log[-1] == "not saved 1"
+    assert done.progress.interrupted
+    assert done.progress.divergence is not None
+    assert done.progress.divergence.what == "weights"
+
+
+def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
+    done = run([], steps_per_epoch=4, start_step=8, engine={"spoiled": lambda step: True})
+    assert done.progress.divergence == Divergence(
+        what="validation loss",
+        value=math.inf,
+        first_step=8,
+        last_step=8,
+        loss_before=None,
+        least_loss_before=None,
+        saved_step=8,
+    )
+
+
+def test_epochs_have_means_over_their_rows() -> None:
+    # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
+    class Engine(StandIn):
+        def train(self, dispatch: Any, batches: str) -> StepSums:
+            loss = dispatch.examples * dispatch.step / 10
+            return dataclasses.replace(super().train(dispatch, batches), loss=loss)
+
+    clock = Clock()
+    dispatches = planned(epochs=2, steps=5, per_dispatch=2)
+    progress = train(
+        [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
+        Engine(clock, []),
+        [],
+        steps_per_epoch=5,
+        clock=clock,
+    )
+    first, second = progress.epochs
+    assert (first.epoch, first.step, first.metrics) == (0, 5, {"accuracy": 0.5})
+    assert first.loss == pytest.approx((2 * 0.0 + 2 * 0.2 + 1 * 0.4) / 5)
+    assert second.loss == pytest.approx((2 * 0.5 + 2 * 0.7 + 1 * 0.9) / 5)
+    assert second.evaluation is not None
+    assert (second.evaluation.step, second.evaluation.loss) == (10, 0.5)
+
+
+def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> None:
+    spread = Spread(mean=1.0, min=1.0, max=1.0, num_samples=1)
+
+    class Scripted(Telemetry):
+        asked: ClassVar[list[tuple[float, float]]] = []
+        pending: ClassVar = [Message(kind="warning", text="hot")]
+
+        def window(self, start: float, end: float) -> dict[str, Spread]:
+            self.asked.append((start, end))
+            return {"host/cpu_percent": spread} if len(self.asked) == 2 else {}
+
+        def messages(self) -> list[Message]:
+            taken = list(self.pending)
+            self.pending.clear()
+            return taken
+
+        def finish(self) -> MachineUse:
+            self.pending.append(Message(kind="warning", text="left behind"))
+            return MachineUse(num_gpus=2, joules=3.0)
+
+    telemetry = Scripted()
+    done = run(planned(epochs=1, steps=4, per_dispatch=2), steps_per_epoch=4, telemetry=telemetry)
+    assert [window.telemetry for window in done.windows] == [{}, {"host/cpu_percent": spread}]
+    ends = [window.ended_at_seconds for window in done.windows]
+    seconds = [window.seconds for window in done.windows]
+    assert telemetry.asked == [(end - s, end) for end, s in zip(ends, seconds, strict=True)]
+    assert done.log[:2] == ["observer 0 told: hot", "compile training step 0"]
+    assert done.log[-1] == "observer 0 told: left behind"
+    assert done.progress.use == MachineUse(num_gpus=2, joules=3.0)
+
+
+def over(windows: list[Window]) -> WindowStatistics:
+    running = RunningStatistics()
+    for one in windows:
+        running.add(one)
+    return running.result()
+
+
+def test_rates_are_medians_and_means_and_waits_are_of_all_time() -> None:
+    slow = window(20, seconds=2.0, data_wait_seconds=1.9, skipped_steps=2)
+    taken = over([slow, window(40), window(60, seconds=0.2, skipped_steps=1)])
+    assert taken.examples_per_second == 10_000 / 0.2
+    assert taken.steps_per_second == 20 / 0.2
+    assert taken.tokens_per_second == 1_302_000 / 0.2
+    assert taken.mean_examples_per_second == pytest.approx(30_000 / 2.36)
+    assert taken.mean_steps_per_second == pytest.approx(60 / 2.36)
+    assert taken.mean_tokens_per_second == pytest.approx(3_906_000 / 2.36)
+    assert taken.train_seconds == pytest.approx(2.36)
+    assert taken.data_wait_fraction == pytest.approx(1.908 / 2.36)
+    assert (taken.examples, taken.skipped_steps, taken.most_steps) == (30_000, 3, 20)
+
+
+def test_without_a_window_there_are_none() -> None:
+    assert RunningStatistics().result() == WindowStatistics()

@@ -1,0 +1,136 @@
+"""A run folder is one run's alone: it is claimed before anything is written, until the run ends."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.base.errors import InputError, LostFolderError
+from harness.run.run_folder import claim, claim_run_folder
+from tests.harness.cli.runs import REPOSITORY, SMALL, call, contents
+
+# Claims a new folder, says which, and holds it until its standard input is closed.
+CLAIMING = """
+import sys
+from contextlib import ExitStack
+from harness.run.run_folder import claim_run_folder
+with ExitStack() as claims:
+    named = sys.argv[1] if sys.argv[1:] else "auto"
+    folder = claim_run_folder(named, claims, resume=False, overwrite=False)
+    print(folder.path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def claiming(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIMING, *arguments],
+        cwd=place,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def claimed_by(process: subprocess.Popen[str]) -> Path:
+    assert process.stdout is not None
+    return Path(process.stdout.readline().rstrip("\n"))
+
+
+def test_runs_that_start_at_once_get_a_folder_each(tmp_path: Path) -> None:
+    processes = [claiming(tmp_path) for _ in range(4)]
+    folders = {claimed_by(process) for process in processes}
+    assert len(folders) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "runs"}
+    for process in processes:
+        process.communicate("")
+        assert process.returncode == 0
+    assert not any(folder.exists() for folder in folders), "nothing was written to them"
+
+
+def test_a_second_run_is_refused_and_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    folder, board = tmp_path / "run", tmp_path / "board"
+    with ExitStack() as claims:
+        for place in (folder, board):
+            claim(place, claims, what="folder")
+        before = contents(tmp_path)
+        for flags in ((), ("--overwrite",), ("--resume",)):
+            refused = call("train", *SMALL, "--run-dir", folder, *flags)
+            assert (refused.code, refused.out, refused.err) == (
+                2,
+                "",
+                f"error: run folder {folder} is in use by another run; wait until that has ended, "
+                "or name another\n",
+            )
+        refused = call("train", *SMALL, "--run-dir", tmp_path / "other", "--tensorboard", board)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err.startswith(f"error: TensorBoard folder {board} is in use by another run")
+        assert contents(tmp_path) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_folder_for_the_run_and_its_event_files(tmp_path: Path) -> None:
+    flags = ("--epochs", "1", "--run-dir", tmp_path, "--tensorboard", tmp_path)
+    result = call("train", *SMALL, *flags)
+    assert (result.code, result.err) == (0, "")
+    assert ".harness-lock" not in contents(tmp_path)
+
+
+def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = claiming(tmp_path, str(folder))
+    assert claimed_by(process) == folder
+    anew = {"resume": False, "overwrite": False}
+    with ExitStack() as claims:
+        with pytest.raises(InputError, match="in use by another run"):
+            claim_run_folder(folder, claims, **anew)
+        process.kill()
+        process.communicate()
+        assert [path.name for path in folder.iterdir()] == [".harness-lock"]
+        assert claim_run_folder(folder, claims, **anew).path == folder
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_was_removed_and_made_again_is_the_others(tmp_path: Path) -> None:
+    """Whoever had it before does not take its lock away."""
+    folder = tmp_path / "run"
+    with ExitStack() as later:
+        with ExitStack() as before:
+            claim(folder, before, what="folder")
+            folder.rename(tmp_path / "moved")
+            claim(folder, later, what="folder")
+        assert (folder / ".harness-lock").exists()
+        with ExitStack() as third, pytest.raises(InputError):
+            claim(folder, third, what="folder")
+
+
+def test_a_folder_that_was_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
+    with ExitStack() as claims:
+        claimed = claim(tmp_path / "run", claims, what="run folder")
+        claimed.check()
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        with pytest.raises(LostFolderError, match="was moved or removed"):
+            claimed.check()
+        (tmp_path / "run").mkdir()
+        with pytest.raises(LostFolderError, match="was moved or removed"):
+            claimed.check()
+    assert list((tmp_path / "elsewhere").iterdir()) == [], "the lock went along, and is removed"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / ".harness-lock"
+    (tmp_path / "mine").write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(lock)
+    elif kind == "link":
+        lock.symlink_to(tmp_path / "mine")
+    else:
+        lock.mkdir()
+    with ExitStack() as claims, pytest.raises(InputError, match="cannot be written to"):
+        claim(tmp_path, claims, what="run folder")
+    assert (tmp_path / "mine").read_text() == "mine"

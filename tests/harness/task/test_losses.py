@@ -1,0 +1,193 @@
+"""What losses and metrics are given: the same as from Keras's `compile`, or it is refused."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from tests.harness.task.test_task import ragged, rows, settled
+
+pytestmark = pytest.mark.usefixtures("logical_devices")
+
+
+class Subclass(keras.Model):
+    """Ends in an activation that Keras notes, in TensorFlow's own, or in none."""
+
+    def __init__(self, units: int, end: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(units, kernel_initializer="ones")
+        self.end = end
+
+    def call(self, inputs: Any) -> Any:
+        return self.end(self.dense(inputs))
+
+
+def functional(units: int, head: str, dtype: str = "float32") -> keras.Model:
+    inputs = keras.Input([units])
+    x = keras.layers.Dense(units, dtype=dtype, activation=head)(inputs)
+    return keras.Model(inputs, x)
+
+
+FORMS: dict[str, Callable[[int, str], keras.Model]] = {
+    "functional": functional,
+    "bfloat16": lambda units, head: functional(units, head, "mixed_bfloat16"),
+    "subclass": lambda units, head: Subclass(units, keras.activations.get(head)),
+    "tf": lambda units, head: Subclass(units, getattr(tf.nn, head)),
+    "linear": lambda units, head: functional(units, "linear"),
+}
+
+
+def by_sum(y: Any, p: Any) -> Any:
+    return keras.ops.max(keras.ops.square(y - p))
+
+
+def of_logits(y: Any, z: Any) -> Any:
+    return keras.losses.binary_crossentropy(y, z, from_logits=True)
+
+
+def of_classes(y: Any, p: Any) -> Any:
+    return keras.losses.sparse_categorical_crossentropy(y, p) ** 2
+
+
+EVERY = ("functional", "bfloat16", "subclass", "tf")
+BINARY: list[Any] = [
+    "binary_crossentropy",
+    keras.losses.BinaryCrossentropy(label_smoothing=0.2),
+    keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True),
+    *("hinge", "poisson", "mae", "dice", keras.losses.Huber, by_sum),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "loss"),
+    [
+        *(("binary", form, loss) for form in EVERY for loss in BINARY),
+        *(("multi_label", form, BINARY[0]) for form in EVERY),
+        *(("multi_label", "functional", loss) for loss in BINARY[1:]),
+        *(("multi_class", form, "sparse_categorical_crossentropy") for form in EVERY),
+        ("multi_class", "functional", of_classes),
+        ("binary", "linear", keras.losses.BinaryCrossentropy(from_logits=True)),
+        ("binary", "linear", of_logits),
+        ("binary", "linear", functools.partial(of_logits)),
+        ("binary", "linear", lambda y, p: keras.ops.square(y - p)),
+        ("multi_class", "linear", keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+        *(("regression", "linear", x) for x in ("mse", "mae", "huber", "log_cosh", "msle", "mape")),
+        *(("regression", "functional", x) for x in ("cosine_similarity", "poisson", by_sum)),
+    ],
+)
+def test_losses_are_those_of_keras_compile(kind: str, form: str, loss: Any) -> None:
+    units = 1 if kind == "binary" else 4
+    rng = np.random.default_rng()
+    task = settled(kind, 4, loss=loss)
+    model = FORMS[form](units, "softmax" if kind == "multi_class" else "sigmoid")
+    model.compile(loss=loss() if isinstance(loss, type) else loss)
+    x = rng.normal(scale=2, size=[30, units]).astype(np.float32)
+    labels = {
+        "binary": rng.integers(0, 2, [30, 1]),
+        "multi_class": rng.integers(0, 4, 30),
+        "multi_label": rng.integers(0, 2, [30, 4]),
+        "regression": rng.normal(size=[30, 4]),
+    }[kind].astype(np.float32)
+    weights = rng.uniform(0, 2, 30).astype(np.float32)
+
+    @tf.function(autograph=False)
+    def losses() -> tuple[Any, ...]:
+        outputs = model(x, training=True)
+        judged = task.judge(labels, outputs)
+        keras_of = functools.partial(model.compute_loss, y=labels, y_pred=outputs)
+        theirs = keras_of(), keras_of(sample_weight=weights)
+        return judged.losses, judged.probabilities, outputs, theirs
+
+    own, given, outputs, (plain, weighted) = losses()
+    assert own.shape == (30,)
+    np.testing.assert_allclose(tf.reduce_mean(own), plain, rtol=2e-5)
+    np.testing.assert_allclose(tf.reduce_mean(own * weights), weighted, rtol=2e-5)
+    if form != "linear" or kind == "regression":
+        np.testing.assert_array_equal(given, tf.cast(outputs, tf.float32))
+    assert task.loss_is_of_batch == (loss in ("dice", by_sum))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi_class"])
+def test_probabilities_of_16_bits_are_right_as_in_keras(kind: str) -> None:
+    units = 1 if kind == "binary" else 3
+    model = FORMS["bfloat16"](units, "sigmoid" if kind == "binary" else "softmax")
+    x = np.random.default_rng().normal(scale=0.01, size=[200, units]).astype(np.float32)
+    labels = np.arange(200) % 2
+    outputs = tf.function(lambda: model(x), autograph=False)
+    task = settled(kind, 3)
+    hits = tf.function(lambda: task.judge(labels, model(x)).hits, autograph=False)()
+    accuracy = keras.metrics.BinaryAccuracy if kind == "binary" else None
+    metric = (accuracy or keras.metrics.SparseCategoricalAccuracy)()
+    metric.update_state(labels[:, None], outputs())
+    assert float(tf.reduce_mean(hits)) == pytest.approx(float(metric.result()))
+
+
+def hidden(x: Any) -> Any:
+    return tf.function(tf.nn.sigmoid)(x)
+
+
+def masked(units: int) -> keras.Model:
+    inputs = keras.Input([units])
+    return keras.Model(inputs, keras.layers.Dense(units)(keras.layers.Masking()(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "message"),
+    [
+        (
+            lambda: Subclass(1, keras.activations.tanh),
+            None,
+            "ends in a tanh, .* regression takes outputs",
+        ),
+        (
+            lambda: Subclass(1, tf.nn.relu),
+            None,
+            "ends in a relu, .*logits, or a sigmoid of them",
+        ),
+        (lambda: Subclass(1, hidden), None, "ends in a .*partitionedcall.*no tf.function hides"),
+        (lambda: masked(1), None, "outputs have a mask.*the weight 0"),
+        (
+            lambda: functional(1, "sigmoid"),
+            keras.losses.BinaryFocalCrossentropy(from_logits=True),
+            "'binary_focal_crossentropy' takes logits, but the model gives probabilities",
+        ),
+    ],
+)
+def test_outputs_that_keras_reads_in_another_way_are_refused(
+    model: Callable[[], keras.Model], loss: Any, message: str
+) -> None:
+    task, own = settled("binary", loss=loss), model()
+    x, labels = np.ones([2, 1], np.float32), np.array([0, 1])
+    with pytest.raises(InputError, match=message):
+        tf.function(lambda: task.judge(labels, own(x)).losses, autograph=False)()
+
+
+def test_the_softmax_cross_entropy_wants_labels_that_sum_to_1() -> None:
+    labels = np.array([[0.0, 1.0, 0.0], [0.5, 0.25, 0.25], [1.0, 1.0, 0.0]], np.float32)
+    logits = tf.Variable(np.random.default_rng().normal(size=[3, 3]).astype(np.float32))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+    def likelihood(y: Any, z: Any) -> Any:
+        return -keras.ops.sum(y * keras.ops.log_softmax(z), axis=-1)
+
+    gradients = []
+    for function in (loss.call, likelihood):
+        with tf.GradientTape() as tape:
+            value = function(labels, tf.convert_to_tensor(logits))
+        gradients.append(tape.gradient(value, logits).numpy())
+    wrong = np.abs(gradients[0] - gradients[1]).max(axis=1)
+    assert (wrong[:2] < 1e-6).all()
+    assert wrong[2] > 0.01, "TensorFlow is right now: drop the check"
+    for asked in (loss, "categorical_crossentropy"):
+        task = settled("multi_label", 3, loss=asked)
+        task.check_gradient(rows(labels[:2]))
+        task.check_gradient(rows(ragged([0], [2, 2], num_tokens=3)))
+        for bad in (rows(labels), rows(ragged([0], [2], [0, 1], num_tokens=3))):
+            with pytest.raises(InputError, match=r"row 2 of rows .* sum 2.*log_softmax"):
+                task.check_gradient(bad)
+    settled("multi_label", 3, loss=likelihood).check_gradient(rows(labels))

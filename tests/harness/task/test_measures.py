@@ -1,0 +1,209 @@
+"""Measures against scikit-learn, and against loops that say what each one means."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from harness import measures
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.task.measures import Measures, Quality, measured, roc_auc
+
+KINDS = ("binary", "multi_class", "multi_label")
+
+
+SCIKIT_LEARN = Path(__file__).with_name("measures_of_scikit_learn.json")
+"""What scikit-learn 1.9.1 says of `case`, as this file writes it when it is run as a program. It is
+no package of the tests: Keras would import it in every process that they start."""
+
+
+def case(kind: str, num_rows: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, some of whose classes are rare, and probabilities of which many are equal."""
+    rng = np.random.RandomState(seed)  # its streams never change (NEP 19)
+    if kind == "binary":
+        return rng.randint(0, 2, num_rows), rng.randint(0, 9, [num_rows, 1]).astype("f4") / 8
+    probabilities = rng.randint(0, 9, [num_rows, num_classes]).astype("f4") / 8
+    if kind == "multi_label":
+        return (rng.random_sample([num_rows, num_classes]) < 0.2).astype(np.int64), probabilities
+    probabilities += np.float32(0.01)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return rng.randint(0, max(2, num_classes - 1), num_rows), probabilities
+
+
+def ranked(kind: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A case for ROC-AUC, of which scikit-learn wants every class among the labels."""
+    if kind != "multi_class":
+        return labels, probabilities
+    return np.append(labels, 6), np.concatenate([probabilities, probabilities[:1]])
+
+
+def examples(labels: Any) -> Examples:
+    num_rows = labels.num_rows if isinstance(labels, RaggedSets) else len(labels)
+    splits = np.zeros(num_rows + 1, np.int64)
+    rows = RaggedSets(values=np.zeros(0, np.int32), row_splits=splits, num_tokens=1)
+    return Examples(inputs={"": rows}, labels=labels)
+
+
+def quality(kind: str, labels: Any, probabilities: np.ndarray) -> Quality:
+    num_classes = max(2, probabilities.shape[1])
+    return measured(probabilities, examples(labels), kind=kind, num_classes=num_classes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scikit_learn_agrees(kind: str) -> None:
+    for seed, theirs in enumerate(json.loads(SCIKIT_LEARN.read_text())[kind]):
+        labels, probabilities = case(kind, 300, 7, seed)
+        found = quality(kind, labels, probabilities)
+        assert found.accuracy == pytest.approx(theirs["accuracy"])
+        if kind == "multi_label":
+            assert found.confusion is None
+        else:
+            np.testing.assert_array_equal(found.confusion, theirs["confusion"])
+        for name in ("precision", "recall", "f1"):
+            np.testing.assert_allclose(getattr(found, name), theirs[name])
+        figures = found.figures()
+        figures["roc_auc"] = quality(kind, *ranked(kind, labels, probabilities)).roc_auc
+        assert figures == pytest.approx({name: theirs[name] for name in figures})
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))
+def test_roc_auc_is_the_share_of_pairs_in_order(pairs: list[tuple[int, bool]]) -> None:
+    scores, among = np.array([s for s, _ in pairs], "f4"), np.array([a for _, a in pairs])
+    shares = [
+        1.0 if inside > outside else 0.5 if inside == outside else 0.0
+        for inside in scores[among]
+        for outside in scores[~among]
+    ]
+    expected = np.mean(shares) if shares else np.nan
+    np.testing.assert_allclose(roc_auc(scores, among), expected)
+
+
+@settings(max_examples=50)
+@given(
+    st.sampled_from(KINDS), st.integers(1, 20), st.integers(2, 5), st.integers(0, 10**6), st.data()
+)
+def test_counts_are_those_of_a_loop_however_the_rows_come(
+    kind: str, num_rows: int, num_classes: int, seed: int, data: st.DataObject
+) -> None:
+    labels, probabilities = case(kind, num_rows, num_classes, seed)
+    num_classes = max(2, probabilities.shape[1])
+    measures = Measures(examples(labels), kind=kind, num_classes=num_classes)
+    begin = 0
+    while begin < num_rows:
+        end = data.draw(st.integers(begin + 1, num_rows))
+        measures.add(probabilities[begin:end])
+        begin = end
+    found = measures.quality()
+    right, predicted, support = np.zeros([3, num_classes], int)
+    for label, row in zip(labels, probabilities, strict=True):
+        for k in range(num_classes):
+            if kind == "multi_label":
+                is_k, says_k = label[k] == 1, row[k] > 0.5
+            else:
+                taken = int(row[0] > 0.5) if kind == "binary" else int(np.argmax(row))
+                is_k, says_k = label == k, taken == k
+            support[k] += is_k
+            predicted[k] += says_k
+            right[k] += is_k and says_k
+    np.testing.assert_array_equal(found.right, right)
+    np.testing.assert_array_equal(found.predicted, predicted)
+    np.testing.assert_array_equal(found.support, support)
+    whole = quality(kind, labels, probabilities)
+    assert found.figures() == whole.figures()
+
+
+def test_sets_of_classes_are_the_matrix() -> None:
+    labels, probabilities = case("multi_label", 50, 6, 0)
+    sets = RaggedSets(
+        values=np.nonzero(labels)[1],
+        row_splits=np.concatenate([[0], labels.sum(axis=1).cumsum()]),
+        num_tokens=6,
+    )
+    first = quality("multi_label", labels, probabilities)
+    second = quality("multi_label", sets, probabilities)
+    assert first.figures() == second.figures()
+    assert first.accuracy == second.accuracy
+
+
+def test_what_is_left_out_where_it_would_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "MAX_RANKED", 2099)
+    monkeypatch.setattr(measures, "MAX_CONFUSED", 6)
+    labels, probabilities = case("multi_class", 300, 7, 0)
+    found = quality("multi_class", labels, probabilities)
+    assert found.roc_auc is None
+    assert found.confusion is None
+    assert found.figures()["f1_macro"] is not None
+
+
+def test_a_class_without_rows_has_no_roc_auc() -> None:
+    found = quality("binary", np.ones(3, int), np.array([[0.1], [0.6], [0.7]], "f4"))
+    assert found.roc_auc is None
+    assert found.figures()["recall_macro"] == pytest.approx(1 / 3)
+    found = quality("binary", np.array([0, 1]), np.array([[np.nan], [0.6]], "f4"))
+    assert found.roc_auc is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "probabilities", "trivial"),
+    [
+        ("binary", [0, 0, 1], [[0.1], [0.2], [0.3]], True),
+        ("binary", [0, 0, 1], [[0.1], [0.2], [0.7]], False),
+        ("binary", [1, 1], [[0.6], [0.7]], False),
+        ("multi_class", [0, 1, 2, 2], [[0, 0, 1]] * 4, True),
+        ("multi_class", [0, 1, 2, 2], [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], False),
+        ("multi_label", [[1, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 0, 0]] * 3, True),
+        ("multi_label", [[1, 0, 0], [1, 0, 0], [0, 1, 0]], [[1, 0, 0]] * 3, True),
+        ("multi_label", [[1, 0, 0], [1, 0, 0], [0, 1, 0]], [[1, 0, 0]] * 2 + [[0, 1, 0]], False),
+    ],
+)
+def test_whether_it_beats_the_commonest_class(
+    kind: str, labels: Any, probabilities: Any, trivial: bool
+) -> None:
+    found = quality(kind, np.array(labels), np.array(probabilities, "f4"))
+    assert found.is_trivial is trivial
+    hint = found.hint(["good", "bad", "odd"][: len(found.support)])
+    assert (hint is not None) == trivial
+    assert hint is None or ("no better than" in hint and f"of {len(labels)} rows" in hint)
+
+
+@pytest.mark.parametrize(
+    ("labels", "are"),
+    [([0, 1], True), ([0.0, 1.0], True), ([0.5, 1.0], False), ([[0.2, 1.0], [0, 0]], False)],
+)
+def test_only_classes_are_measured(labels: Any, are: bool) -> None:
+    assert measures.are_classes(examples(np.array(labels))) is are
+
+
+def values_of_scikit_learn(kind: str, seed: int) -> dict[str, Any]:
+    from sklearn import metrics
+
+    labels, probabilities = case(kind, 300, 7, seed)
+    taken = probabilities > 0.5
+    every = range(2 if kind == "binary" else 7)
+    found: dict[str, Any] = {}
+    if kind == "multi_label":
+        found["accuracy"] = 1 - metrics.hamming_loss(labels, taken)
+    else:
+        taken = taken[:, 0] if kind == "binary" else probabilities.argmax(axis=1)
+        found["accuracy"] = metrics.accuracy_score(labels, taken)
+        found["confusion"] = metrics.confusion_matrix(labels, taken, labels=every).tolist()
+    for name in ("precision", "recall", "f1"):
+        score = getattr(metrics, f"{name}_score")
+        by_class = score(labels, taken, average=None, labels=every, zero_division=0)
+        found[name] = by_class.tolist()
+        found[f"{name}_macro"] = score(labels, taken, average="macro", zero_division=0)
+    found["f1_micro"] = metrics.f1_score(labels, taken, average="micro", zero_division=0)
+    labels, scores = ranked(kind, labels, probabilities)
+    scores = scores[:, 0] if kind == "binary" else scores
+    found["roc_auc"] = metrics.roc_auc_score(labels, scores, multi_class="ovr", average="macro")
+    return found
+
+
+if __name__ == "__main__":
+    every_case = {kind: [values_of_scikit_learn(kind, seed) for seed in range(5)] for kind in KINDS}
+    SCIKIT_LEARN.write_text(json.dumps(every_case, indent=1) + "\n")

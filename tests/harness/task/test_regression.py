@@ -1,0 +1,65 @@
+"""A regression, as a user drives it, and models of several outputs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import harness
+from harness.base.errors import InputError
+from harness.cli.saved_model import load_saved_model
+from tests.harness.trainer.test_trainer import TOKENS, single, trainer
+
+
+def test_a_regression_leaves_a_run_and_goes_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    sets = single()
+    numbers = np.stack([sets.labels, 2 * sets.labels], axis=1) + rng.normal(size=[330, 2])
+    train = harness.Examples(inputs={"": sets}, labels=numbers)
+
+    def two(inputs: Any) -> Any:
+        return keras.layers.Dense(2)(harness.MultiHotDense(4, TOKENS)(inputs))
+
+    task = harness.Task(metrics=["mae", keras.metrics.R2Score()])
+    options: dict[str, Any] = {"run_dir": tmp_path / "run", "verbose": False}
+    first = trainer(two, task=task, seed=1)
+    history = first.fit(train, test=train, epochs=1, **options).history
+    assert set(history) == {"loss", "mae", "r2_score"}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {name for name in summary if name.startswith("test_")} == {
+        *("test_loss", "test_mae", "test_r2_score")
+    }
+    found = first.evaluate(train)
+    errors = first.predict(train) - numbers
+    assert found["loss"] == pytest.approx((errors**2).mean(), rel=1e-5)
+    assert found["mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    variance = ((numbers - numbers.mean(axis=0)) ** 2).sum(axis=0)
+    shares = 1 - (errors**2).sum(axis=0) / variance
+    assert found["r2_score"] == pytest.approx(shares.mean(), abs=1e-4)
+    with pytest.raises(InputError, match=r"of a regression, no classes to measure.*R2Score"):
+        first.measure(train)
+    task = harness.Task(metrics=["mae", keras.metrics.R2Score()])
+    second = trainer(two, task=task, seed=1)
+    second.fit(train, test=train, epochs=2, resume=True, **options)
+    whole = trainer(two, task=task, seed=1)
+    whole.fit(train, epochs=2, verbose=False)
+    np.testing.assert_allclose(second.predict(train), whole.predict(train), rtol=1e-6)
+    loaded = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=60)
+    assert loaded.evaluate(train)["loss"] == pytest.approx(second.evaluate(train)["loss"])
+    saved = load_saved_model(str(tmp_path / "run"))
+    with pytest.raises(InputError, match=r"trained for a regression.*this command knows classes"):
+        saved.require_classes()
+
+
+def test_one_output_only() -> None:
+    def two(inputs: Any) -> Any:
+        x = harness.MultiHotDense(4, TOKENS)(inputs)
+        return {"a": keras.layers.Dense(1)(x), "b": keras.layers.Dense(1)(x)}
+
+    with pytest.raises(InputError, match=r"gives a dict of outputs.*one only.*multi_label, reg"):
+        trainer(two).fit(single(), verbose=False)
+    with pytest.raises(InputError, match="of several outputs concatenate"):
+        harness.Examples(inputs={"": single()}, labels={"a": np.zeros(330)})  # type: ignore[arg-type]

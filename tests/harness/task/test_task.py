@@ -1,0 +1,352 @@
+"""What labels mean: looked at, judged as NumPy and Keras judge them, refused in one message."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.task.task import SettledTask, Task, task_of_outputs
+
+pytestmark = pytest.mark.usefixtures("logical_devices")
+
+
+def rows(labels: Any, **parts: Any) -> Examples:
+    count = labels.num_rows if isinstance(labels, RaggedSets) else len(labels)
+    return Examples(inputs={"": np.zeros([count, 1])}, labels=labels, name="rows", **parts)
+
+
+def ragged(*sets: list[int], num_tokens: int = 4) -> RaggedSets:
+    return RaggedSets(
+        values=np.array([label for row in sets for label in row], np.int32),
+        row_splits=np.cumsum([0, *map(len, sets)]),
+        num_tokens=num_tokens,
+        name="labels",
+    )
+
+
+def numbered(labels: list[float]) -> RaggedSets:
+    splits = np.arange(len(labels) + 1)
+    return RaggedSets(values=splits[1:], row_splits=splits, labels=np.array(labels), num_tokens=9)
+
+
+def settled(kind: str, num_classes: int = 2, **task: Any) -> SettledTask:
+    labels: dict[str, Any] = {
+        "regression": np.linspace(-3, 5, 4 * num_classes).reshape(4, -1),
+        "binary": np.arange(2),
+        "multi_class": np.arange(num_classes),
+        "multi_label": np.eye(num_classes, dtype=np.int32),
+    }
+    return Task(kind, **task).settled(rows(labels[kind]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("examples", "kind", "num_classes", "num_outputs", "why"),
+    [
+        (rows(np.array([0, 1, 1])), "binary", 2, 1, "2 classes"),
+        (rows(np.array([0, 0])), "binary", 2, 1, "2 classes"),
+        (rows(np.array([[0], [1]])), "binary", 2, 1, "2 classes"),
+        (rows(np.array([0.0, 0.25])), "binary", 2, 1, "between 0 and 1"),
+        (rows(np.array([0.0, 1.0])), "binary", 2, 1, "2 classes"),
+        (rows(np.array([0, 4, 1])), "multi_class", 5, 5, "5 classes"),
+        (rows(np.array([1.0, 5.0, 2.0])), "multi_class", 6, 6, "6 classes"),
+        (rows(np.array([0, 1]), num_classes=3), "multi_class", 3, 3, "3 classes"),
+        (rows(np.array([[0, 1, 0], [1, 1, 0]])), "multi_label", 3, 3, "[rows, 3]"),
+        (rows(np.array([[0, 0.2], [1, 0.8]])), "multi_label", 2, 2, "[rows, 2]"),
+        (rows(ragged([1, 3], [])), "multi_label", 4, 4, "sets of class numbers"),
+        (rows(np.array([0.5, 3.2])), "regression", 1, 1, "numbers from 0.5 to 3.2"),
+        (rows(np.array([[-0.5], [0.2]])), "regression", 1, 1, "numbers from -0.5 to 0.2"),
+        (rows(np.array([[2.0, 0.0], [1.0, 3.0]])), "regression", 2, 2, "numbers from 0 to 3"),
+        (Examples.of(numbered([0.5, 3.0, -1.5])), "regression", 1, 1, "numbers from -1.5 to 3"),
+    ],
+)
+def test_auto_looks_at_the_labels(
+    examples: Examples, kind: str, num_classes: int, num_outputs: int, why: str
+) -> None:
+    task = Task().settled(examples)
+    assert (task.kind, task.num_classes, task.num_outputs) == (kind, num_classes, num_outputs)
+    assert why in task.why
+    heads = {"multi_class": "softmax", "regression": "linear"}
+    assert task.head == heads.get(kind, "sigmoid")
+    assert task.metric_names == (("mae",) if kind == "regression" else ("accuracy",))
+    assert task.with_accuracy == (not task.stateful) == (kind != "regression")
+    assert Task(task.kind).settled(examples).why == "asked for"
+
+
+def test_a_model_that_is_only_asked_needs_no_labels() -> None:
+    for shape, kind, num_outputs in [((None, 1), "binary", 1), ((None, 7), "multi_label", 7)]:
+        task = task_of_outputs(shape)
+        assert (task.kind, task.num_outputs, task.is_known) == (kind, num_outputs, False)
+
+
+def test_two_classes() -> None:
+    rng = np.random.default_rng()
+    logits = rng.normal(scale=8, size=[50, 1]).astype(np.float32)
+    labels = rng.integers(0, 2, 50).astype(np.uint16)
+    judged = settled("binary").judge(labels, logits)
+    z = logits[:, 0].astype(np.float64)
+    truth = np.logaddexp(0, z) - labels * z
+    np.testing.assert_allclose(judged.losses, truth, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(judged.hits, (z > 0) == (labels == 1))
+    np.testing.assert_allclose(judged.probabilities[:, 0], 1 / (1 + np.exp(-z)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [3, 11])
+def test_more_classes(num_classes: int) -> None:
+    rng = np.random.default_rng()
+    logits = rng.normal(scale=8, size=[50, num_classes]).astype(np.float32)
+    labels = rng.integers(0, num_classes, 50).astype(np.uint16)
+    judged = settled("multi_class", num_classes).judge(labels, logits)
+    z = logits.astype(np.float64)
+    truth = np.logaddexp.reduce(z, axis=1) - z[np.arange(50), labels]
+    np.testing.assert_allclose(judged.losses, truth, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(judged.hits, z.argmax(axis=1) == labels)
+
+
+def test_any_of_several_classes_as_a_matrix_or_as_sets() -> None:
+    rng = np.random.default_rng()
+    logits = rng.normal(scale=3, size=[3, 4]).astype(np.float32)
+    sets = ragged([3, 0], [], [2, 2])
+    matrix = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 0]])
+    task = settled("multi_label", 4)
+    z = logits.astype(np.float64)
+    truth = (np.logaddexp(0, z) - matrix * z).mean(axis=1)
+    padded = np.append(sets.values, 3).astype(np.int32)
+    ids = {"values": tf.constant(padded), "row_splits": tf.constant(sets.row_splits)}
+    for labels in (matrix, ids):
+        judged = task.judge(labels, logits)
+        np.testing.assert_allclose(judged.losses, truth, rtol=1e-5)
+        np.testing.assert_allclose(judged.hits, ((z > 0) == matrix).mean(axis=1), rtol=1e-6)
+
+
+def test_sure_and_wrong_is_costly_but_finite() -> None:
+    logits = np.array([[200.0], [-200.0], [200.0], [-200.0]], np.float32)
+    labels = np.array([1, 0, 0, 1])
+    task = settled("binary")
+    np.testing.assert_allclose(task.judge(labels, logits).losses, [0, 0, 200, 200], atol=1e-6)
+    # Also of probabilities, where Keras notes the logits that they were made of.
+    probabilities = keras.activations.sigmoid(tf.constant(logits))
+    np.testing.assert_allclose(
+        task.judge(labels, probabilities).losses, [0, 0, 200, 200], atol=1e-6
+    )
+
+
+def test_an_even_chance_is_class_0_as_in_keras() -> None:
+    logits = np.zeros([2, 1], np.float32)
+    hits = settled("binary").judge(np.array([0, 1]), logits).hits
+    np.testing.assert_array_equal(hits, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("binary", "binary_crossentropy"),
+        ("binary", "mse"),
+        ("binary", keras.losses.BinaryFocalCrossentropy()),
+        ("binary", keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1)),
+        ("multi_class", "SparseCategoricalCrossentropy"),
+        ("multi_class", "kl_divergence"),
+        ("multi_class", keras.losses.CategoricalCrossentropy(label_smoothing=0.1)),
+        ("multi_label", "BinaryCrossentropy"),
+        ("multi_label", "huber"),
+    ],
+)
+def test_any_loss_is_keras_own(kind: str, loss: Any) -> None:
+    rng = np.random.default_rng()
+    task = settled(kind, 4, loss=loss)
+    logits = rng.normal(size=[20, task.num_outputs]).astype(np.float32)
+    labels = {
+        "binary": rng.integers(0, 2, 20),
+        "multi_class": rng.integers(0, 4, 20),
+        "multi_label": rng.integers(0, 2, [20, 4]),
+    }[kind]
+    sparse = "Sparse" in type(task.loss).__name__
+    targets = labels
+    if kind == "multi_class" and not sparse:
+        targets = np.eye(4)[labels]
+    elif kind == "binary":
+        targets = labels[:, None]
+    activation = keras.activations.get(task.head)
+    from_logits = isinstance(loss, keras.losses.Loss) and getattr(loss, "from_logits", False)
+    given = tf.constant(logits) if from_logits else activation(tf.constant(logits))
+    keras_loss = keras.losses.get(loss)
+    expected = float(tf.reduce_mean(keras_loss(targets.astype(np.float32), given)))
+    judged = task.judge(labels, logits)
+    assert judged.losses.shape == (20,)
+    np.testing.assert_allclose(tf.reduce_mean(judged.losses), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi_class"])
+def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
+    rng = np.random.default_rng()
+    labels = rng.integers(0, 2, 20)
+    plain, weighted = (settled(kind, 3, class_weight=w) for w in (None, {1: 2.5}))
+    logits = rng.normal(size=[20, plain.num_outputs]).astype(np.float32)
+    expected = plain.judge(labels, logits).losses * np.where(labels == 1, 2.5, 1.0)
+    judged = weighted.judge(labels, logits)
+    np.testing.assert_allclose(judged.losses, expected, rtol=1e-6)
+    np.testing.assert_array_equal(judged.hits, plain.judge(labels, logits).hits)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi_class"])
+def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
+    # Class 2 has no rows, as 0.5 and 0.6 of two classes are rounded to the nearest, 0.5 to 0.
+    labels = np.array([0, 0, 0, 0.5, 0.6, 1]) if kind == "binary" else np.array([0, 0, 0, 0, 1, 1])
+    examples = Examples(inputs={"a": np.zeros([6, 1])}, labels=labels, num_classes=3)
+    if kind == "binary":
+        examples = dataclasses.replace(examples, num_classes=2)
+    task = Task(kind, class_weight="balanced").settled(examples)
+    assert task.class_weight is not None
+    np.testing.assert_allclose(task.class_weight[:2], [6 / (2 * 4), 6 / (2 * 2)])
+    assert Task(class_weight="balanced").config()["class_weight"] == "balanced"
+
+
+METRICS: dict[str, Callable[[], list[Any]]] = {
+    "binary": lambda: ["AUC", keras.metrics.Precision(thresholds=0.3), "binary_accuracy"],
+    "multi_class": lambda: [
+        "sparse_top_k_categorical_accuracy",
+        keras.metrics.AUC(name="area"),
+    ],
+    "multi_label": lambda: [
+        keras.metrics.AUC(multi_label=True, num_labels=4),
+        "Recall",
+        "accuracy",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", METRICS)
+def test_metrics_are_keras_own_over_real_rows(kind: str) -> None:
+    rng = np.random.default_rng()
+    task = settled(kind, 4, metrics=METRICS[kind]())
+    sums = [[v.numpy() for v in metric.variables] for metric in task.stateful]
+    reference = [type(m).from_config(m.get_config()) for m in task.stateful]
+    for _ in range(3):
+        logits = rng.normal(size=[20, task.num_outputs]).astype(np.float32)
+        shape = [20, 4] if kind == "multi_label" else [20]
+        labels = rng.integers(0, 4 if kind == "multi_class" else 2, shape)
+        real = np.arange(20) < 13
+        judged = task.judge(labels, logits)
+        for place, (metric, own) in enumerate(zip(task.stateful, reference, strict=True)):
+            values = task.updated(metric, sums[place], judged, tf.cast(real, tf.float32))
+            sums[place] = [value.numpy() for value in values]
+            sparse = type(metric).__name__.startswith("Sparse")
+            targets = labels.reshape([20, -1])
+            if kind == "multi_class":
+                targets = labels if sparse else np.eye(4)[labels]
+            own.update_state(targets[real], judged.probabilities.numpy()[real])
+    for metric, values, own in zip(task.stateful, sums, reference, strict=True):
+        np.testing.assert_allclose(
+            metric.stateless_result(values), own.result(), rtol=1e-5, err_msg=metric.name
+        )
+
+
+def test_metrics_keep_their_names_however_many_were_made() -> None:
+    for _ in range(2):
+        task = settled("binary", metrics=["accuracy", "AUC", "Precision", "binary_accuracy"])
+        assert task.metric_names == ("accuracy", "AUC", "Precision", "binary_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: Task("both"), "task is 'both'; choose auto or one of binary"),
+        (lambda: settled("binary", loss="hing"), "loss is 'hing', which Keras does not have"),
+        (lambda: settled("binary", loss=3), "loss is 3; give a keras.losses.Loss"),
+        (
+            lambda: settled("binary", loss=keras.losses.Hinge(reduction="sum")),
+            "reduction 'sum'.*give reduction='sum_over_batch_size'",
+        ),
+        (
+            lambda: settled("multi_label", 3, loss=lambda y, p: keras.ops.mean(p, axis=0)),
+            "loss '<lambda>' cannot be computed for .*3 classes.*: it gives 3 numbers for 4 rows",
+        ),
+        (
+            lambda: settled("binary", loss="dice").check_devices(2),
+            "'dice' is one number for a batch, which 2 devices divide; set replicas=1",
+        ),
+        (lambda: settled("regression", metrics=["accuracy"]), "a regression has no accuracy"),
+        (lambda: settled("regression", class_weight="balanced"), "not for regression; leave it"),
+        (lambda: settled("binary", metrics=["acc_uracy"]), "metric 'acc_uracy': Keras has none"),
+        (lambda: settled("binary", metrics=[3]), r"metric 3 is no keras\.metrics\.Metric"),
+        (
+            lambda: settled("binary", metrics=["auc", keras.metrics.AUC(name="auc")]),
+            "a metric is called 'auc', a name that",
+        ),
+        (
+            lambda: settled("multi_label", 3, metrics=[keras.metrics.F1Score()]),
+            r"metric 'f1_score' is not one number but \(3,\); average it",
+        ),
+        (
+            lambda: settled(
+                "multi_label", 3, metrics=[keras.metrics.AUC(multi_label=True, num_labels=5)]
+            ),
+            r"metric 'auc.*' cannot be computed for the task multi_label with 3 classes",
+        ),
+        (
+            lambda: settled("multi_label", 3, class_weight={0: 2.0}),
+            "class_weight is for rows of one class each",
+        ),
+        (
+            lambda: settled("multi_label", 3, class_weight="balanced"),
+            "not for multi_label; leave it out",
+        ),
+        (lambda: Task(class_weight=cast(Any, "even")), "class_weight is 'even'; give 'balanced'"),
+        (
+            lambda: settled("binary", class_weight={2: 2.0}),
+            r"class_weight is \{2: 2.0\}; give a finite weight for classes below 2",
+        ),
+        (lambda: settled("binary", class_weight={0: np.inf}), "give a finite weight"),
+        (lambda: Task().settled(Examples(inputs={"a": np.zeros([2, 1])})), "has no labels"),
+    ],
+)
+def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        act()
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "shown"),
+    [
+        (settled, np.array([0, 1, 2]), r"int64 \[3\] from 0 to 2, but the task is binary with 2"),
+        (settled, np.array([[0, 1]]), r"int64 \[1, 2\] from 0 to 1.*give labels \[rows\]"),
+        (settled, np.array([-1.0, 1.0]), r"float64 \[2\] from -1.0 to 1.0.*from 0 to 1"),
+        (settled, ragged([1]), r"sets of 4 classes, but the task is binary"),
+        (
+            lambda kind: settled("multi_class", 3),
+            np.array([0.5, 1.0]),
+            r"float64 \[2\].*but the task is multi_class with 3 classes",
+        ),
+        (
+            lambda kind: settled("multi_label", 3),
+            np.array([0, 1]),
+            r"int64 \[2\].*multi_label with 3 classes.*give labels \[rows, 3\] from 0 to 1",
+        ),
+        (lambda kind: settled("multi_label", 3), ragged([1]), "sets of 4 classes"),
+        (
+            lambda kind: settled("regression", 3),
+            np.array([0.5, 1.0]),
+            r"float64 \[2\].*regression with 3 targets.*give labels \[rows, 3\]",
+        ),
+    ],
+)
+def test_labels_of_another_task_are_refused(
+    task: Callable[[str], SettledTask], labels: Any, shown: str
+) -> None:
+    with pytest.raises(InputError, match=f"labels of rows are {shown}.*or set task"):
+        task("binary").check_labels(rows(labels))
+
+
+@pytest.mark.parametrize("shape", [(None, 2), (None,), (None, 1, 1), (None, None)])
+def test_outputs_of_another_shape_are_refused(shape: tuple[int | None, ...]) -> None:
+    model = keras.Sequential([keras.layers.Dense(1)], name="net")
+    task = settled("binary")
+    task.check_outputs(model, (None, 1))
+    with pytest.raises(InputError, match=r"'net' gives .*wants \[rows, 1\]: end .* Dense\(1\)"):
+        task.check_outputs(model, shape)

@@ -1,0 +1,46 @@
+"""Curves against loops over thresholds and bins."""
+
+import itertools
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given
+
+from harness.task.measures import roc_auc
+from harness.tools.report.curves import calibration, ranking
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))
+def test_every_threshold_has_its_point(pairs: list[tuple[int, bool]]) -> None:
+    scores, among = np.array([s for s, _ in pairs], "f4"), np.array([a for _, a in pairs])
+    found = ranking(scores, among)
+    if among.all() or not among.any():
+        assert found is None
+        return
+    assert found is not None
+    thresholds = sorted(set(scores.tolist()), reverse=True)
+    points = [(0.0, 0.0, 1.0)]
+    for threshold in thresholds:
+        taken = scores >= threshold
+        hits = (taken & among).sum()
+        false = (taken & ~among).sum() / (~among).sum()
+        points.append((false, hits / among.sum(), hits / taken.sum()))
+    own = (found.false_positive_rate, found.recall, found.precision)
+    np.testing.assert_allclose(np.array(own).T, points)
+    area = np.trapezoid(found.recall, found.false_positive_rate)
+    np.testing.assert_allclose(area, roc_auc(scores, among))
+    steps = [(b[1] - a[1]) * b[2] for a, b in itertools.pairwise(points)]
+    np.testing.assert_allclose(found.average_precision, sum(steps))
+    thin = found.thinned(3)
+    assert len(thin.recall) <= 3
+    assert (thin.recall[0], thin.recall[-1]) == (0, 1)
+
+
+def test_calibration_is_the_mean_of_each_bin() -> None:
+    probabilities = np.array([0.0, 0.05, 0.31, 0.39, 0.97, 1.0], "f4")
+    right = np.array([False, True, False, True, True, True])
+    found = calibration(probabilities, right)
+    np.testing.assert_allclose(found.probability, [0.025, 0.35, 0.985])
+    np.testing.assert_allclose(found.share, [0.5, 0.5, 1.0])
+    assert found.counts.tolist() == [2, 2, 2]
+    np.testing.assert_allclose(found.error, (0.475 + 0.15 + 0.015) / 3)

@@ -1,0 +1,101 @@
+"""The page of each kind of task, with hostile texts, and of a folder that holds nothing."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import harness
+from harness.base.errors import InputError
+from harness.data.vocabulary import Vocabulary
+from harness.tools.report.data import collect
+from harness.tools.report.page import html, write_report
+from tests.harness.random_sets import random_sets
+
+EVIL = "<script>alert(1)</script>"
+SECTIONS = ("run", "curves", "ranking", "calibration", "confusion", "throughput", "words")
+
+
+def trainer(num_outputs: int, num_tokens: int) -> harness.Trainer:
+    def network(inputs: Any) -> Any:
+        return keras.layers.Dense(num_outputs)(harness.MultiHotDense(4, num_tokens)(inputs))
+
+    return harness.Trainer(network, batch_size=50, implementation="gather")
+
+
+def labelled(kind: str, num_classes: int) -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    rows = random_sets(rng, rows=120, num_classes=num_classes)
+    if kind != "multi_label":
+        return rows
+    sets = random_sets(rng, rows=120, num_tokens=num_classes).unique()
+    return harness.RaggedSets(
+        values=rows.values,
+        row_splits=rows.row_splits,
+        num_tokens=rows.num_tokens,
+        num_classes=num_classes,
+        label_sets=sets,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_classes"), [("binary", 2), ("multi_class", 35), ("multi_label", 4)]
+)
+def test_all_sections_and_every_text_escaped(kind: str, num_classes: int, tmp_path: Path) -> None:
+    rows = labelled(kind, num_classes)
+    names = [f"{EVIL}{n}$x$ _{{" for n in range(num_classes)]
+    words = Vocabulary(
+        ids={f"<img src=x onerror=alert({t})>": t for t in range(rows.num_tokens)},
+        num_tokens=rows.num_tokens,
+        class_names=["_$", *names[1:]],
+    )
+    own = trainer(1 if kind == "binary" else num_classes, rows.num_tokens)
+    report = collect(tmp_path, own, rows, vocabulary=words, texts=None)
+    page = html(report)
+    assert re.findall(r'<section id="(\w+)">', page) == [*SECTIONS, "mistakes"]
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;1$x$ _{" in page
+    assert "&lt;img src=x onerror=alert(" in page
+    assert page.count('src="data:image/svg+xml;base64,') == (3 if kind == "binary" else 2)
+    assert len(page) < 1_000_000
+    quality = own.measure(rows)
+    assert f"{quality.accuracy:.4g}" in page
+    assert ("taken for one another" in page) == (kind == "multi_class")
+    for one in report.mistakes:
+        if kind != "multi_label":
+            assert one.truth == report.class_names[rows.labels[one.row]]
+            assert one.truth != one.predicted
+        assert one.text == words.decode(rows.row(one.row))[: len(one.text)] or "..." in one.text
+    probabilities = [one.probability for one in report.mistakes]
+    assert probabilities == sorted(probabilities)
+
+
+def test_a_folder_without_a_run_and_rows_without_labels(tmp_path: Path) -> None:
+    rows = labelled("binary", 2)
+    own = trainer(1, rows.num_tokens)
+    path = write_report(tmp_path, own, rows)
+    page = path.read_text()
+    assert page.count("no metrics.jsonl") == 2
+    assert "ids " in page
+    assert "its distinct tokens" not in page
+    assert "its distinct tokens" in write_report(tmp_path, own, rows.unique()).read_text()
+    write_report(tmp_path, own, rows)
+    assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+    bare = harness.RaggedSets(
+        values=rows.values, row_splits=rows.row_splits, num_tokens=rows.num_tokens
+    )
+    with pytest.raises(InputError, match="has no labels"):
+        write_report(tmp_path, own, bare)
+    with pytest.raises(InputError, match="texts are 60 rows for 120"):
+        write_report(tmp_path, own, rows, texts=rows.split(60)[0])
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"step": 1, "epoch": 0, "num_steps": 1, "loss": "NaN", "seconds": []}) + "\n"
+    )
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged"):
+        write_report(tmp_path, own, rows)
+    assert path.read_text() == page

@@ -1,0 +1,65 @@
+"""Words' weights against the gradient by the multi-hot matrix itself."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from harness.data.vocabulary import Vocabulary
+from harness.model.layers import MultiHotDense
+from harness.tools.report.words import heaviest_words, word_weights
+from tests.harness.random_sets import random_sets
+
+
+@pytest.mark.parametrize(("num_outputs", "weighted"), [(1, True), (3, False)])
+def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
+    rows = random_sets(
+        np.random.default_rng(), rows=1_100, num_classes=max(2, num_outputs), weighted=weighted
+    )
+    dtypes = {"values": "int32", "row_splits": "int32"} | (
+        {"weights": "float32"} if weighted else {}
+    )
+    inputs = {name: keras.Input([], dtype=dtype, name=name) for name, dtype in dtypes.items()}
+    first = MultiHotDense(6, rows.num_tokens, activation="tanh")
+    last = keras.layers.Dense(num_outputs)
+    model = keras.Model(inputs, last(first(inputs)))
+    classes = range(max(2, num_outputs))
+    found = word_weights(
+        model,
+        rows,
+        head="sigmoid" if num_outputs == 1 else "softmax",
+        classes=classes,
+        is_binary=num_outputs == 1,
+    )
+    matrix = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
+    sets = rows.with_weights()
+    places = np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values
+    np.add.at(matrix, places, sets.weights)
+    x = tf.constant(matrix)
+    for number in classes:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            logits = last(tf.tanh(x @ first.kernel.value + first.bias.value))
+            if num_outputs == 1:
+                own = logits[:, 0] if number else -logits[:, 0]
+            else:
+                own = logits[:, number] - tf.reduce_mean(logits, axis=1)
+        expected = (tape.gradient(own, x).numpy() * matrix).mean(axis=0)
+        np.testing.assert_allclose(found[number], expected, atol=1e-6)
+    if weighted:  # rows without weights are given those of 1, as to fit and evaluate
+        how = {"head": "sigmoid", "classes": classes, "is_binary": True}
+        bare = rows.derived(weights=None)
+        plain, ones = (word_weights(model, one, **how) for one in (bare, bare.with_weights()))
+        np.testing.assert_array_equal(plain, ones)
+
+
+def test_words_in_order_and_without_what_is_no_word() -> None:
+    rows = random_sets(np.random.default_rng(), rows=50)
+    weights = np.zeros([1, rows.num_tokens])
+    weights[0, :5] = [9.0, 1.0, 3.0, -2.0, 2.0]
+    words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3}, start_id=0, num_tokens=rows.num_tokens)
+    (found,) = heaviest_words(weights, rows, words, most=5)
+    assert [(one.text, one.weight) for one in found] == [("good", 3.0), ("#", 1.0)]
+    assert found[0].num_rows == sum(2 in rows.row(i) for i in range(50))
+    (found,) = heaviest_words(weights, rows, None, most=2)
+    assert [one.text for one in found] == ["id 0", "id 2"]

@@ -1,0 +1,106 @@
+"""What is searched, for each kind of data, and what a trial's values come to."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from optuna.distributions import IntDistribution
+
+from harness.base.errors import InputError
+from harness.data.options import BuildOptions
+from harness.tools.tune.space import SearchConfig, Space, parameters, settings_of
+
+
+def test_texts_have_choices_of_their_own() -> None:
+    asked = parameters(Space(), BuildOptions(), takes_texts=False)
+    assert list(asked) == ["learning_rate", "width", "depth", "dropout", "weight_decay"]
+    assert asked["width"] == IntDistribution(16, 256, log=True)
+    asked = parameters(Space(), BuildOptions(), takes_texts=True)
+    assert asked["ngrams"].choices == (1, 2)
+    assert asked["num_tokens"].choices == (10_000, 30_000, 100_000)
+    fixed = BuildOptions(ngrams=3, num_tokens=500)
+    asked = parameters(Space(), fixed, takes_texts=True)
+    assert (asked["ngrams"].choices, asked["num_tokens"].choices) == ((3,), (500,))
+    asked = parameters(Space(), BuildOptions(hash_bits=8), takes_texts=True)
+    assert "num_tokens" not in asked
+    asked = parameters(Space(num_tokens_choices=(7, 9)), BuildOptions(), takes_texts=True)
+    assert asked["num_tokens"].choices == (7, 9)
+
+
+def test_one_value_fixes_a_setting() -> None:
+    space = Space(depths=(2,), widths=(8, 8), dropouts=(0.0,), ngrams_choices=(2,))
+    asked = parameters(space, BuildOptions(), takes_texts=True)
+    fixed = {name for name, distribution in asked.items() if distribution.single()}
+    assert fixed == {"depth", "width", "dropout", "ngrams"}
+
+
+@pytest.mark.parametrize(
+    ("space", "decay"),
+    [
+        ({}, 1e-4),
+        ({"weight_decays": (0.0,)}, 0.0),
+        ({"weight_decays": (0.0,), "optimizer": "adam"}, None),
+    ],
+)
+def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None:
+    asked = Space(**space)
+    values = {"learning_rate": 1e-4, "width": 16, "depth": 2, "dropout": 0.0, "ngrams": 1}
+    values |= {"weight_decay": asked.weight_decays[0], "num_tokens": 10_000}
+    assert settings_of(asked, values) == {
+        "optimizer": asked.optimizer,
+        "learning_rate": 1e-4,
+        "weight_decay": decay,
+        "hidden_units": [16, 16],
+        "dropout": [0.0, 0.0],
+        "activation": "relu",
+        "table_dtype": "float32",
+        "ngrams": 1,
+        "num_tokens": 10_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rates": ()}, "--learning-rates is empty; give the two ends of a range, or"),
+        ({"widths": (1, 2, 3)}, "--widths is 1 2 3; give the two ends"),
+        ({"widths": (9, 3)}, "--widths is 9 3; the first must not be above the second"),
+        ({"depths": (0, 2)}, "--depths is 0; it must be at least 1"),
+        ({"dropouts": (0.0, 1.0)}, r"--dropouts holds 1.0; give numbers in \[0, 1\)"),
+        ({"weight_decays": (-1.0, 1.0)}, "--weight-decays holds -1.0; give numbers 0 or above"),
+        ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),
+        ({"learning_rates": (0.0,)}, "--learning-rates begins at 0"),
+        ({"learning_rates": (float("nan"),)}, "--learning-rates"),
+        ({"ngrams_choices": (1, 9)}, "--ngrams-choices is 9; choose from 1 to 8"),
+        ({"num_tokens_choices": (4,)}, "--num-tokens-choices is 4; it must be at least 5"),
+        ({"num_tokens_choices": (9, 9)}, "--num-tokens-choices names 9 more than once"),
+        ({"trials": 0}, "--trials is 0; it must be at least 1"),
+        ({"jobs": 0}, "--jobs is 0"),
+        ({"timeout": 0.0}, "--timeout is 0.0; it must be above 0"),
+        ({"early_stopping": 0}, "--early-stopping is 0"),
+    ],
+)
+def test_wrong_ranges(given: dict[str, Any], message: str) -> None:
+    is_search = given.keys() <= {field.name for field in fields(SearchConfig)}
+    with pytest.raises(InputError, match=message):
+        (SearchConfig if is_search else Space)(**given)
+
+
+@pytest.mark.parametrize(
+    ("space", "build", "takes_texts", "message"),
+    [
+        ({"ngrams_choices": (1, 2)}, {}, False, "the data is not built from texts; leave it out"),
+        ({"num_tokens_choices": (9,)}, {"hash_bits": 8}, True, "but --hash-bits does that here"),
+        (
+            {"ngrams_choices": (1, 2)},
+            {"ngrams": 3},
+            True,
+            "--ngrams is 3, and --ngrams-choices names 1 2; leave out one of the two",
+        ),
+    ],
+)
+def test_choices_that_do_not_apply(
+    space: dict[str, Any], build: dict[str, Any], takes_texts: bool, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        parameters(Space(**space), BuildOptions(**build), takes_texts=takes_texts)

@@ -1,0 +1,212 @@
+"""Keras's callbacks are called where `fit` calls them, and what they change is taken up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import harness
+from harness.base.errors import InputError
+from harness.trainer.callbacks import EarlyStopping
+
+TOKENS = 40
+
+
+def rows(count: int = 200, name: str = "rows") -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    values = rng.integers(0, TOKENS, 5 * count)
+    labels = (values.reshape(count, 5).mean(axis=1) > TOKENS / 2).astype(int)
+    return harness.RaggedSets(
+        values=values,
+        row_splits=np.arange(0, 5 * count + 1, 5),
+        labels=labels,
+        num_tokens=TOKENS,
+        name=name,
+    ).unique()
+
+
+def small(inputs: Any) -> Any:
+    x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
+    return keras.layers.Dense(1)(x)
+
+
+def trainer(**settings: Any) -> harness.Trainer:
+    given = {"batch_size": 40, "implementation": "gather", "optimizer": "sgd", **settings}
+    return harness.Trainer(small, **given)
+
+
+def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no keras"):
+        trainer().fit(rows(), callbacks=[keras.callbacks.EarlyStopping])
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(InputError, match="go on with resume='auto'"):
+        trainer().fit(rows(), callbacks=[backup], run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match="no loss scale"):
+        trainer(precision="mixed_float16").fit(rows(), callbacks=[backup], verbose=False)
+    for wrong in ({"initial_epoch": 2, "epochs": 2}, {"validation_freq": 0}, {"initial_epoch": -1}):
+        with pytest.raises(InputError, match=r"is -?\d"):
+            trainer().fit(rows(), **wrong)
+
+
+def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
+    train, test = rows(), rows(80)
+    how: dict[str, Any] = {"validation_freq": 2, "shuffle": False, "tensorboard": "off"}
+    whole, begun, resumed = (trainer(seed=1) for _ in range(3))
+    wanted = whole.fit(train, validation=test, epochs=4, **how, verbose=False)
+    how |= {"run_dir": tmp_path, "verbose": False}
+    begun.fit(train, validation=test, epochs=3, **how)
+    with pytest.raises(InputError, match="shuffle was False and is now True"):
+        resumed.fit(train, validation=test, epochs=4, resume=True, **{**how, "shuffle": True})
+    rest = resumed.fit(train, validation=test, epochs=4, resume=True, **how)
+    assert rest.epoch == [3]
+    assert rest.history["loss"] == wanted.history["loss"][3:]
+    assert rest.history["val_loss"] == wanted.history["val_loss"][1:]
+
+
+def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    own = trainer()
+    own.fit(rows(), callbacks=[keras.callbacks.EarlyStopping("loss")])
+    assert "every batch" not in capsys.readouterr().out
+    assert own.last is not None
+    assert own.last.summary is not None
+    assert own.last.summary.choices["steps_per_dispatch"] == 5
+    with_batches = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    trainer().fit(rows(), callbacks=[with_batches])
+    assert "LambdaCallback wants every batch" in capsys.readouterr().out
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    """With a rate that makes every epoch worse, the first is the best."""
+    train = rows()
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=2, restore_best_weights=True
+    )
+    own = trainer(optimizer=keras.optimizers.SGD(-0.5))
+    history = own.fit(
+        train, validation=train, epochs=20, callbacks=[stopping], verbose=False
+    ).history
+    assert len(history["loss"]) == 3
+    assert own.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-6)
+
+
+class Halved(keras.callbacks.Callback):
+    """Changes the weights after the last evaluation."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.set_weights([value / 2 for value in self.model.get_weights()])
+
+
+@pytest.mark.parametrize("how", ["restored", "average", "average, swapped", "halved", "as it is"])
+def test_figures_are_of_the_model_that_is_saved(how: str, tmp_path: Path) -> None:
+    train, validation = rows(), rows()
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
+    optimizer = keras.optimizers.SGD(-0.5)
+    if how == "restored":
+        callbacks = [keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)]
+    if how == "halved":
+        callbacks = [Halved()]
+    if how.startswith("average"):
+        optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
+        callbacks = [keras.callbacks.SwapEMAWeights()] if how.endswith("swapped") else []
+    own = trainer(optimizer=optimizer)
+    own.fit(
+        train,
+        validation=validation,
+        epochs=3,
+        callbacks=callbacks,
+        run_dir=tmp_path / "run",
+        verbose=False,
+    )
+    saved = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=40)
+    found, quality = saved.evaluate_and_measure(validation)
+    assert quality is not None
+    wanted = {**found, **quality.figures()}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {n: summary[f"validation_{n}"] for n in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert not any(key.startswith("test_") for key in summary)
+    assert own.last is not None
+    assert own.last.summary.validation_loss == summary["validation_loss"]
+    assert own.last.quality.figures() == quality.figures()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    points = events.Tensors("validation/loss")
+    assert float(tf.make_ndarray(points[-1].tensor_proto)) == pytest.approx(found["loss"], rel=1e-5)
+    epochs = len(own.last.history.epoch)
+    assert len(points) == epochs + (how not in ("as it is", "average, swapped"))
+
+
+def test_the_best_model_is_kept(tmp_path: Path) -> None:
+    train = rows()
+    path = tmp_path / "best.keras"
+    best = keras.callbacks.ModelCheckpoint(path, monitor="val_loss", save_best_only=True)
+    own = trainer(optimizer=keras.optimizers.SGD(-0.5))
+    history = own.fit(train, validation=train, epochs=3, callbacks=[best], verbose=False).history
+    kept = harness.Trainer(keras.saving.load_model(path, compile=False), batch_size=40)
+    assert kept.evaluate(train)["loss"] == pytest.approx(history["val_loss"][0], rel=1e-5)
+
+
+def test_a_learning_rate_that_a_callback_sets_counts() -> None:
+    def to_zero(epoch: int, rate: float) -> float:
+        return rate if epoch == 0 else 0.0
+
+    train = rows()
+    scheduler = keras.callbacks.LearningRateScheduler(to_zero)
+    history = (
+        trainer()
+        .fit(train, validation=train, epochs=3, callbacks=[scheduler], verbose=False)
+        .history
+    )
+    assert history["val_loss"][0] == history["val_loss"][1] == history["val_loss"][2]
+    assert history["learning_rate"][1:] == [0.0, 0.0]
+
+
+def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
+    class Zero(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.set_weights([np.zeros_like(w) for w in self.model.get_weights()])
+
+    train = rows()
+    own = trainer()
+    own.fit(train, callbacks=[Zero()], run_dir=tmp_path / "run", verbose=False)
+    assert not own.predict(train).any()
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert not any(weights.any() for weights in saved.get_weights())
+    resumed = trainer()
+    resumed.fit(train, epochs=1, run_dir=tmp_path / "run", resume=True, verbose=False)
+    assert resumed.step == 5
+
+
+def test_a_fit_that_goes_on_keeps_the_best_checkpoint_and_counts_on(tmp_path: Path) -> None:
+    train = rows()
+    own = trainer(optimizer=keras.optimizers.SGD(-0.5))  # away from the minimum
+    for _ in range(2):
+        own.fit(train, validation=train, run_dir=tmp_path, verbose=False, tensorboard="off")
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"best-5.npz", "ckpt-5.npz", "ckpt-10.npz"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["examples"], summary["total_examples"]) == (200, 400)
+
+
+@pytest.mark.parametrize(("done", "wait", "stops"), [(0, 0, False), (10, 1, False), (15, 2, True)])
+def test_early_stopping_counts_the_epochs_before_a_resume(
+    tmp_path: Path, done: int, wait: int, stops: bool
+) -> None:
+    lines = [
+        json.dumps({"step": 5 * epoch + 5, "epoch": epoch, "validation_loss": loss})
+        for epoch, loss in enumerate((0.5, 0.6, 0.7, 0.1))  # the last is to be repeated
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, ""]))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.save(tmp_path / "best.keras")
+    stopping = EarlyStopping(patience=2)
+    stopping.set_params({"run_dir": str(tmp_path), "start_step": done})
+    stopping.set_model(model)
+    stopping.on_train_begin()
+    assert (stopping.wait, stopping.best) == (wait, 0.5 if done else None)
+    assert bool(getattr(model, "stop_training", False)) is stops
+    if done:
+        np.testing.assert_array_equal(stopping.best_weights[0], model.get_weights()[0])

@@ -1,0 +1,141 @@
+"""What is checked before TensorFlow computes, on machines of every kind."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import tensorflow as tf
+
+import harness.trainer.environment
+from harness.run.observers.nvml import Card
+from harness.trainer.environment import is_too_new, missing_tools, unusable_gpus
+from tests.harness.cli.runs import SMALL, call
+
+BUILD = {
+    "is_cuda_build": True,
+    "cuda_version": "12.5.1",
+    "cuda_compute_capabilities": ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"],
+}
+OLD = ("Tesla M40", (5, 2))
+H100 = ("NVIDIA H100", (9, 0))
+RTX_50 = ("NVIDIA GeForce RTX 5090", (12, 0))
+
+
+def test_one_of_several_workers_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    folder = tmp_path / "new"
+    result = call("profile", *SMALL, "--profile-dir", folder)
+    assert (result.code, result.out, folder.exists()) == (2, "", False)
+    assert "names 2 workers, which only train together" in result.err
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "too_new"),
+    [
+        ((9, 0), "12.5.1", False),
+        ((10, 0), "12.5.1", True),
+        ((12, 0), "12.5.1", True),
+        ((12, 0), "12.8", False),
+        ((12, 0), "13.0.2", False),
+        (None, "12.5.1", False),
+    ],
+)
+def test_which_gpus_are_too_new(
+    capability: tuple[int, int] | None, cuda: str, too_new: bool
+) -> None:
+    assert is_too_new(("a GPU", capability), BUILD | {"cuda_version": cuda}) == too_new
+    assert not is_too_new(("a GPU", capability), {"is_cuda_build": False})
+
+
+def test_the_installed_tensorflow() -> None:
+    build = tf.sysconfig.get_build_info()
+    if not build["is_cuda_build"]:
+        pytest.skip("TensorFlow is built without CUDA")
+    assert is_too_new(RTX_50, build)
+    assert not is_too_new(H100, build)
+
+
+def test_the_tools_of_xla(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing_tools([tmp_path]) == ("ptxas", "libdevice.10.bc")
+    (tmp_path / "nvvm" / "libdevice").mkdir(parents=True)
+    (tmp_path / "nvvm" / "libdevice" / "libdevice.10.bc").touch()
+    assert missing_tools([tmp_path / "empty", tmp_path]) == ("ptxas",)
+    (tmp_path / "ptxas").touch(mode=0o755)  # on the PATH
+    assert missing_tools([tmp_path]) == ()
+
+
+def warnings_of(
+    *gpus: tuple[str, tuple[int, int]],
+    listed: Sequence[tuple[str, tuple[int, int]]] = (),
+    build: Mapping[str, Any] = BUILD,
+    missing: Sequence[str] = (),
+    **environment: str,
+) -> tuple[str, ...]:
+    """On a machine with these GPUs, of which TensorFlow lists some."""
+    cards = [
+        Card(uuid=f"GPU-{i}", bus=f"00000000:{i:02X}:00.0", name=name, compute_capability=known)
+        for i, (name, known) in enumerate(gpus)
+    ]
+    with patch.object(harness.trainer.environment, "missing_libraries", lambda: missing):
+        return unusable_gpus(
+            listed=listed,
+            cards=cards,
+            build=build,
+            environment=environment,
+        )
+
+
+def test_no_warning_where_all_is_well_or_hidden_on_purpose() -> None:
+    assert warnings_of() == ()
+    assert warnings_of(H100, H100, listed=[H100, H100]) == ()
+    assert warnings_of(H100, H100, listed=[H100], CUDA_VISIBLE_DEVICES="1") == ()
+    assert warnings_of(H100, RTX_50, listed=[H100], CUDA_VISIBLE_DEVICES="0") == ()
+    for hidden in ("", "-1"):
+        assert (
+            warnings_of(H100, RTX_50, missing=["libcudnn.so.9"], CUDA_VISIBLE_DEVICES=hidden) == ()
+        )
+
+
+def test_too_new_beside_others_is_named_and_the_run_goes_on_with_those() -> None:
+    (warning,) = warnings_of(H100, RTX_50, listed=[RTX_50, H100])
+    assert warning == (
+        "TensorFlow can use 1 of 2 GPUs (NVIDIA GeForce RTX 5090, compute capability 12.0): it is "
+        "built with CUDA 12.5.1, which compiles for compute capability 9.x and below, and would "
+        "abort; install one that is built with CUDA 12.8 or later."
+    )
+
+
+def test_too_new_alone_leaves_the_cpu() -> None:
+    # Whether TensorFlow lists it, or lacks its libraries as well: they would not help.
+    for listed in ([RTX_50], []):
+        (warning,) = warnings_of(RTX_50, listed=listed, missing=["libcudnn.so.9"])
+        assert "CUDA 12.8 or later" in warning
+        assert "libcudnn" not in warning
+        assert "The CPU computes instead; CUDA_VISIBLE_DEVICES=-1 chooses it" in warning
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"missing": ["a", "b", "c"]}, "-m pip install 'tensorflow[and-cuda]'"),
+        ({"build": {"is_cuda_build": False}}, "is built without CUDA; "),
+        ({}, "TF_CPP_MIN_LOG_LEVEL=0 "),
+        ({"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES is '7', which names no GPU"),
+    ],
+)
+def test_why_the_cpu_computes(settings: dict[str, Any], words: str) -> None:
+    (warning,) = warnings_of(H100, H100, **settings)
+    assert words in warning
+    assert "The CPU computes instead" in warning
+
+
+def test_one_of_two_is_not_listed() -> None:
+    (warning,) = warnings_of(H100, OLD, listed=[H100])
+    assert warning.startswith("TensorFlow can use 1 of 2 GPUs (NVIDIA H100, compute capability 9.0")
+    assert "its log has the reason" in warning

@@ -1,0 +1,235 @@
+"""The loop with a stand-in for the engine and a clock that the test turns."""
+
+from typing import Any
+
+import pytest
+
+from harness.program.saving import Every, Saving
+from harness.run.history import Counters
+from harness.run.records import Observer, Window
+from harness.trainer.loop import train
+from tests.harness.stand_in import (
+    COMPILE_SECONDS,
+    NEXT_SECONDS,
+    OBSERVER_SECONDS,
+    TRAIN_SECONDS,
+    Clock,
+    StandIn,
+    planned,
+    run,
+)
+
+
+def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
+    (window,) = run(planned(epochs=1, steps=3, per_dispatch=4), steps_per_epoch=3).windows
+    assert window == Window(
+        step=3,
+        epoch=0,
+        num_steps=3,
+        examples=24,
+        tokens=300,
+        seconds=NEXT_SECONDS + TRAIN_SECONDS,
+        data_wait_seconds=NEXT_SECONDS,
+        loss=0.25,
+        metrics={"accuracy": 0.5},
+        so_far={"loss": 0.25, "accuracy": 0.5},
+        loss_scale=8.0,
+        skipped_steps=1,
+        ended_at_seconds=500.0 + NEXT_SECONDS + COMPILE_SECONDS + TRAIN_SECONDS,
+    )
+
+
+def test_windows_last_from_sync_to_sync_without_compilation_evaluation_and_saving() -> None:
+    # Two epochs of two windows; the first dispatch needs two programs, the fourth another one.
+    dispatches = planned(
+        epochs=2, steps=4, per_dispatch=2, capacities=lambda step: {256} if step == 6 else {64, 128}
+    )
+    done = run(dispatches, observers=2, steps_per_epoch=4)
+    alone = NEXT_SECONDS + TRAIN_SECONDS
+    observed = alone + 2 * OBSERVER_SECONDS  # what observers take is part of the next window
+    assert [window.seconds for window in done.windows] == [alone, observed, observed, observed]
+    assert [window.data_wait_seconds for window in done.windows] == [NEXT_SECONDS] * 4
+    assert sum(made.seconds for made in done.progress.compilations) == 4 * COMPILE_SECONDS
+
+
+def test_everyone_is_told_in_order() -> None:
+    dispatches = planned(epochs=1, steps=3, per_dispatch=2)
+    assert run(dispatches, observers=2, steps_per_epoch=3).log == [
+        "compile training step 0",
+        "observer 0 told of training step",
+        "observer 1 told of training step",
+        "train 0",
+        "observer 0 told of window 2",
+        "observer 1 told of window 2",
+        "train 2",
+        "observer 0 told of window 3",
+        "observer 1 told of window 3",
+        "evaluate 3",
+        "compile evaluation 3",
+        "observer 0 told of evaluation",
+        "observer 1 told of evaluation",
+        "observer 0 told of epoch 0",
+        "observer 1 told of epoch 0",
+        "save 3",
+    ]
+
+
+def test_evaluates_and_saves_at_the_end_of_every_epoch_alone() -> None:
+    done = run(planned(epochs=3, steps=5, per_dispatch=2), steps_per_epoch=5)
+    asked = [entry for entry in done.log if entry.startswith(("evaluate", "save"))]
+    assert asked == [f"{what} {step}" for step in (5, 10, 15) for what in ("evaluate", "save")]
+    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(5, 0), (10, 1), (15, 2)]
+    assert [w.step for w in done.windows] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
+    assert (done.progress.step, done.progress.interrupted) == (15, False)
+
+
+def test_progress_holds_all_that_was_told() -> None:
+    done = run(planned(epochs=1, steps=2, per_dispatch=1), steps_per_epoch=2)
+    progress = done.progress
+    assert [c.program for c in progress.compilations] == ["training step", "evaluation"]
+    assert progress.windows.examples == 16
+    assert progress.last_window == done.windows[-1]
+    assert len(progress.epochs) == 1
+
+
+def test_saves_within_epochs_and_once_after_the_last_step() -> None:
+    done = run(
+        planned(epochs=2, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        saving=Saving(Every(steps=4)),
+    )
+    saves = [entry for entry in done.log if entry.startswith("save")]
+    assert saves == ["save 4", "save 9", "save 10"]
+    epoch_end = run(
+        planned(epochs=2, steps=5, per_dispatch=2), steps_per_epoch=5, saving=Saving(Every())
+    )
+    assert [e for e in epoch_end.log if e.startswith("save")] == ["save 5", "save 10"]
+    # Saving takes 10,000 s here, which no window contains.
+    assert max(window.seconds for window in done.windows) < 20
+    by_time = run(
+        planned(epochs=2, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        saving=Saving(Every(seconds=120.0)),  # compiling takes 100 s
+    )
+    assert next(entry for entry in by_time.log if entry.startswith("save")) == "save 4"
+
+
+def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
+    losses = {5: 0.5, 10: 0.4, 15: 0.45, 20: 0.3}
+    settings: dict[str, Any] = {
+        "steps_per_epoch": 5,
+        "saving": Saving(Every(seconds=1e9)),
+        "keep_best": True,
+        "engine": {"validation_loss": losses.__getitem__},
+    }
+    dispatches = planned(epochs=4, steps=5, per_dispatch=2)
+    done = run(dispatches, **settings)
+    saves = [entry for entry in done.log if entry.startswith("save")]
+    assert saves == ["save best 5", "save best 10", "save best 20", "save 20"]
+    before = Counters(best_loss=0.35, best_step=10, examples=80, train_seconds=7.0)
+    resumed = run([d for d in dispatches if d.step >= 10], start_step=10, before=before, **settings)
+    saves = [entry for entry in resumed.log if entry.startswith("save")]
+    assert saves == ["save best 20", "save 20"]
+    assert resumed.progress.counters.examples == 80 + 80
+    assert resumed.progress.counters.train_seconds == 7.0 + resumed.progress.windows.train_seconds
+
+
+def test_the_means_of_an_epoch_go_on_within_it() -> None:
+    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
+    before = Counters(epoch_examples=16, epoch_sums={"loss": 16 * 0.75, "accuracy": 16.0})
+    resumed = run(dispatches[1:], steps_per_epoch=4, start_step=2, before=before)
+    (epoch,) = resumed.progress.epochs
+    assert (epoch.loss, epoch.metrics) == (0.5, {"accuracy": 0.75})
+
+
+@pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
+def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
+    answers = iter([*[False] * (windows - 1), True])
+    done = run(
+        planned(epochs=3, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        should_stop=answers.__next__,
+    )
+    assert done.log[-1] == f"save {step}"
+    assert (done.progress.step, done.progress.interrupted) == (step, True)
+    assert len(done.windows) == windows
+    assert next(answers, "none left") == "none left"
+
+
+def test_interrupted_at_an_epochs_end_it_still_evaluates_and_saves_once() -> None:
+    answers = iter([False, False, True])
+    done = run(
+        planned(epochs=3, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        should_stop=answers.__next__,
+    )
+    assert [e.step for e in done.progress.epochs] == [5]
+    assert [entry for entry in done.log if entry.startswith("save")] == ["save 5"]
+    assert done.progress.interrupted
+
+
+def test_resumed_it_counts_on() -> None:
+    dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= 2]
+    done = run(dispatches, steps_per_epoch=4, start_step=2)
+    assert [window.step for window in done.windows] == [4, 6, 8]
+    assert [epoch.step for epoch in done.progress.epochs] == [4, 8]
+
+
+def test_resumed_after_the_last_step_it_only_evaluates() -> None:
+    done = run([], steps_per_epoch=4, start_step=8)
+    assert done.log == [
+        "evaluate 8",
+        "compile evaluation 8",
+        "observer 0 told of evaluation",
+        "observer 0 told of epoch 1",
+    ]
+    assert (done.progress.windows.examples, done.progress.step) == (0, 8)
+    assert done.progress.epochs[0].loss is None
+    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(8, 1)]
+    assert not done.progress.interrupted
+
+
+def test_what_an_observer_raises_ends_the_run() -> None:
+    class Broken(Observer):
+        def on_window(self, window: Window) -> None:
+            raise OSError("disk full")
+
+    clock = Clock()
+    log: list[str] = []
+    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
+    with pytest.raises(OSError, match="disk full"):
+        train(
+            [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
+            StandIn(clock, log),
+            [Broken()],
+            steps_per_epoch=4,
+            clock=clock,
+        )
+    assert log == ["compile training step 0", "train 0"]
+
+
+def test_an_inspection_costs_no_window_any_time() -> None:
+    done = run(
+        planned(epochs=3, steps=2, per_dispatch=1), steps_per_epoch=2, engine={"inspects": (1,)}
+    )
+    assert [i.step for i in done.progress.inspections] == [4]
+    after = done.log[done.log.index("observer 0 told of epoch 1") + 1 :]
+    assert after[:5] == [
+        "inspect 4",
+        "compile look at gradients 4",
+        "observer 0 told of look at gradients",
+        "observer 0 told of inspection 4",
+        "save 4",
+    ]
+    assert max(window.seconds for window in done.windows) < 20
+
+
+def test_it_ends_after_some_steps_or_when_told_to() -> None:
+    dispatches = planned(epochs=2, steps=5, per_dispatch=2)
+    assert [w.step for w in run(dispatches, steps_per_epoch=5, num_steps=4).windows] == [2, 4]
+    for asked, steps in ((2, [2, 4]), (5, [2, 4, 5])):  # twice a dispatch; in an epoch, at its end
+        answers = iter([False] * asked + [True])
+        done = run(dispatches, steps_per_epoch=5, is_done=answers.__next__)
+        assert [w.step for w in done.windows] == steps
+        assert not done.progress.interrupted
+        assert [epoch.step for epoch in done.progress.epochs] == [steps[-1]]

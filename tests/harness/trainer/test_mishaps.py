@@ -1,0 +1,235 @@
+"""What a user may do between and around fits: nothing is lost, mixed up, or silently wrong."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.base.errors import LostFolderError
+
+TOKENS = 40
+
+
+def rows(count: int = 100, *, labels: Any = None, name: str = "rows") -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    values = rng.integers(0, TOKENS, 5 * count)
+    found = (values.reshape(count, 5).mean(axis=1) > TOKENS / 2).astype(int)
+    return harness.RaggedSets(
+        values=values,
+        row_splits=np.arange(0, 5 * count + 1, 5),
+        labels=found if labels is None else labels,
+        num_tokens=TOKENS,
+        name=name,
+    ).unique()
+
+
+def small(inputs: Any) -> Any:
+    x = harness.MultiHotDense(4, TOKENS, activation="gelu", name="a")(inputs)
+    return keras.layers.Dense(1, name="b")(x)
+
+
+def trainer(model: Any = small, **settings: Any) -> harness.Trainer:
+    return harness.Trainer(model, **{"batch_size": 20, "implementation": "gather", **settings})
+
+
+def with_(labels: Any, **more: Any) -> harness.Examples:
+    return harness.Examples(inputs={"": rows()}, labels=labels, **more)
+
+
+def test_a_run_is_replaced_only_by_one_that_compiles(tmp_path: Path) -> None:
+    def leaves(inputs: Any) -> Any:
+        x = harness.MultiHotDense(4, TOKENS)(inputs)
+        out = keras.layers.Lambda(
+            lambda x: tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), tf.shape(x)),
+            output_shape=(4,),
+        )(x)
+        return keras.layers.Dense(1)(out)
+
+    train = rows()
+    trainer().fit(train, run_dir=tmp_path / "run", verbose=False)
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        trainer(leaves).fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+    trainer().fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
+
+
+def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: Path) -> None:
+    class Mover(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                while not (tmp_path / "run" / "checkpoints" / "ckpt-5.npz").exists():
+                    time.sleep(0.01)  # it is written in the background
+                (tmp_path / "run").rename(tmp_path / "moved")
+
+    own = trainer()
+    with pytest.raises(LostFolderError, match="run was moved or removed while a run was using it"):
+        own.fit(rows(), epochs=5, run_dir=tmp_path / "run", callbacks=[Mover()], verbose=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+    left = {path.name for path in (tmp_path / "moved").iterdir()}
+    assert left == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    assert [path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()] == ["ckpt-5.npz"]
+
+
+def test_layers_are_frozen_and_thawed_between_fits() -> None:
+    train = rows()
+    own = trainer()
+    own.fit(train, verbose=False)
+    layer = own.model.get_layer("a")
+    layer.trainable = False
+    frozen = layer.kernel.numpy()
+    own.fit(train, epochs=2, verbose=False)
+    np.testing.assert_array_equal(own.model.get_layer("a").kernel.numpy(), frozen)
+    layer.trainable = True
+    own.fit(train, verbose=False)
+    assert not np.array_equal(own.model.get_layer("a").kernel.numpy(), frozen)
+    given = {"values": train.values, "row_splits": train.row_splits.astype(np.int32)}
+    np.testing.assert_allclose(own.predict(train), own.model(given), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_are_set_between_fits_count() -> None:
+    train = rows()
+    own = trainer()
+    own.fit(train, verbose=False)
+    own.model.set_weights([np.zeros_like(w) for w in own.model.get_weights()])
+    assert not own.predict(train).any()
+
+
+def test_a_complete_run_gives_its_final_weights(tmp_path: Path) -> None:
+    train = rows()
+    averaged = keras.optimizers.SGD(0.5, use_ema=True)
+    first = trainer(optimizer=averaged)
+    first.fit(train, epochs=2, run_dir=tmp_path / "run", verbose=False)
+    resumed = trainer(optimizer=averaged)
+    resumed.fit(train, epochs=2, run_dir=tmp_path / "run", resume=True, verbose=False)
+    np.testing.assert_allclose(resumed.predict(train), first.predict(train), rtol=1e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_padding_spoils_nothing(replicas: int) -> None:
+    """A logarithm of a padding row's zeros would."""
+
+    def logarithm(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(keras.ops.log(inputs["x"]))
+
+    rng = np.random.default_rng()
+    inputs = {"x": rng.uniform(1, 2, [100, 3])}
+    examples = harness.Examples(inputs=inputs, labels=np.arange(100) % 2)
+    own = trainer(logarithm, batch_size=32, replicas=replicas)
+    history = own.fit(examples, validation=examples, epochs=2, verbose=False).history
+    assert np.isfinite([*history["loss"], *history["val_loss"]]).all()
+    assert np.isfinite(own.predict(examples)).all()
+
+
+def test_a_divergence_is_raised() -> None:
+    own = trainer(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.raises(harness.DivergenceError, match="learning rate"):
+        own.fit(rows(), epochs=5, verbose=False)
+
+
+def test_a_refused_fit_changes_nothing() -> None:
+    own = trainer()
+    wide = harness.Examples(inputs={"x": np.ones([100, 4])}, labels=np.arange(100) % 2)
+    with pytest.raises(ValueError, match="inputs"):
+        own.fit(rows(), validation=wide, verbose=False)
+    train = rows()
+    own.fit(train, verbose=False)
+    with pytest.raises(ValueError, match="batch"):
+        own.fit(rows(5), verbose=False)
+    own.fit(train, verbose=False)
+    assert own.step == 10
+
+
+@pytest.mark.parametrize(
+    ("examples", "task", "message"),
+    [
+        (lambda: with_(np.linspace(0, 100, 100)), "binary", "101 classes.*binary"),
+        (lambda: with_(np.arange(100) % 3), "binary", "3 classes.*binary"),
+    ],
+)
+def test_labels_that_do_not_fit(examples: Any, task: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(task=task).fit(examples(), verbose=False)
+
+
+def test_a_softmax_does_not_go_with_many_labels_a_row() -> None:
+    def classes(inputs: Any) -> Any:
+        x = harness.MultiHotDense(4, TOKENS)(inputs)
+        return keras.layers.Dense(3, activation="softmax")(x)
+
+    one_hot = np.eye(3)[np.arange(100) % 3]
+    with pytest.raises(ValueError, match=r"ends in a softmax.*class numbers"):
+        trainer(classes).fit(with_(one_hot), verbose=False)
+    trainer(classes).fit(with_(np.arange(100) % 3), verbose=False)
+
+
+def test_an_evaluation_weighs_no_class() -> None:
+    train = rows()
+    plain, weighted = trainer(seed=1), trainer(seed=1, task=harness.Task(class_weight={1: 9.0}))
+    assert plain.evaluate(train) == weighted.evaluate(train)
+
+
+def test_another_loss_is_not_resumed_with(tmp_path: Path) -> None:
+    train = rows()
+    trainer().fit(train, run_dir=tmp_path / "run", verbose=False)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 1
+    other = trainer(task=harness.Task(loss="mse"))
+    with pytest.raises(ValueError, match="loss was None and is now mse"):
+        other.fit(train, epochs=2, run_dir=tmp_path / "run", resume=True, verbose=False)
+    with pytest.raises(ValueError, match="run_dir"):
+        trainer().fit(train, resume=True, verbose=False)
+
+
+def test_a_run_that_replaces_another_is_timed_like_any(tmp_path: Path) -> None:
+    """What was compiled before is told, and is no part of the first window's time."""
+    train = rows(400)
+    for _ in range(2):
+        own = trainer(steps_per_dispatch=5)
+        own.fit(train, epochs=3, run_dir=tmp_path / "run", overwrite=True, verbose=False)
+        assert own.last is not None
+        summary = own.last.summary
+        assert summary is not None
+        assert summary.compilations == 1
+        assert summary.compile_seconds > 0
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        seconds = [json.loads(line)["seconds"] for line in lines if "num_steps" in line]
+        assert len(seconds) >= 3
+        assert all(0 < taken < 60 for taken in seconds)
+
+
+def test_a_complete_run_needs_no_class_of_a_layer(tmp_path: Path) -> None:
+    class Scaled(keras.layers.Layer):
+        """Unknown to Keras by name."""
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    def scaled(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(Scaled()(harness.MultiHotDense(4, TOKENS)(inputs)))
+
+    train = rows()
+    first = trainer(scaled)
+    first.fit(train, run_dir=tmp_path / "run", verbose=False)
+    resumed = trainer(scaled)
+    resumed.fit(train, epochs=1, run_dir=tmp_path / "run", resume=True, verbose=False)
+    np.testing.assert_allclose(resumed.predict(train), first.predict(train), rtol=1e-6)
+
+
+def test_rows_are_put_on_the_device_once() -> None:
+    train = rows()
+    own = trainer()
+    own.fit(train, verbose=False)
+    assert own._setup is not None
+    (_, feed), *_ = own._setup.feeds
+    own.fit(train, verbose=False)
+    own.evaluate(train)
+    assert [known for _, known in own._setup.feeds] == [feed]

@@ -1,0 +1,214 @@
+"""What `auto` comes to: chosen, asked for, or as in the run that is resumed."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.base.checks import check_batch
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.feed.batch import Columns
+from harness.model.layers import MultiHotDense
+from harness.model.network import build_model, default_network
+from harness.program.devices import Devices, set_up_devices
+from harness.run.records import Choice
+from harness.trainer.run_options import RunOptions
+from harness.trainer.settings import WITH_MODEL, Known, Settings, settings_before, settle
+from kernels.multi_hot import IMPLEMENTATIONS
+from tests.harness.random_sets import random_sets
+
+GPU = Devices(
+    names=("/GPU:0",),
+    num_replicas=1,
+    device_type="GPU",
+    descriptions=("/GPU:0",),
+    memory_bytes=2**36,
+)
+AS_BEFORE = "as in the run resumed"
+
+
+@pytest.fixture(scope="module")
+def rows() -> Examples:
+    return Examples.of(random_sets(np.random.default_rng(), rows=800, num_tokens=200))
+
+
+@pytest.fixture(scope="module")
+def cpu(logical_devices: list[str]) -> Devices:
+    return set_up_devices(1)
+
+
+def known(
+    rows: Examples, devices: Devices, *, hidden_units: tuple[int, ...] = (8, 8), **settings: Any
+) -> Known:
+    """With a model, and the implementation that the steps of a call depend on."""
+    given = {"batch_size": 10, **settings}
+    return Known(
+        settings=Settings(**given),
+        devices=devices,
+        train=rows,
+        resident_bytes=Columns.of(rows).num_bytes,
+        model=build_model(
+            default_network(
+                hidden_units=hidden_units, dropout=(0.0, 0.0), num_tokens=200, num_classes=2
+            ),
+            rows,
+            dtype="float32",
+            device="/CPU:0",
+            seed=0,
+        ),
+        left_bytes=2**36,
+        chosen={"implementation": Choice(name="gather", why="asked for")},
+    )
+
+
+def test_everything_left_to_the_harness(rows: Examples, cpu: Devices) -> None:
+    everything = known(rows, cpu)
+    choices = {name: settle(name, everything) for name in ("precision", *WITH_MODEL)}
+    assert choices["precision"].name == "float32"
+    assert choices["implementation"].name in IMPLEMENTATIONS
+    assert choices["input"].name == "resident"  # it takes next to none of the memory
+    assert 1 <= int(choices["steps_per_dispatch"].name) <= 80
+    assert "asked" not in repr(choices)
+
+
+def test_rows_that_take_much_of_the_memory_are_streamed(rows: Examples, cpu: Devices) -> None:
+    small = replace(cpu, memory_bytes=4_000)
+    for taken, kind in [(1_000, "resident"), (1_001, "stream")]:
+        choice = settle("input", replace(known(rows, small), resident_bytes=taken))
+        assert choice.name == kind
+        assert "the data set takes 0.0 MB, 25.0% of a device's memory" in choice.why
+    choice = settle("input", replace(known(rows, cpu), resident_bytes=1_001, left_bytes=1_000))
+    assert choice.name == "stream"
+    assert choice.why.endswith("of a device's memory, more than the model leaves")
+
+
+@pytest.mark.parametrize(
+    ("asked", "batch_size", "expected"),
+    [
+        ("auto", 10, Choice(name="80", why="a whole epoch")),
+        ("auto", 300, Choice(name="3", why="a whole epoch")),
+        (7, 10, Choice(name="7", why="asked for")),
+        # A dispatch never spans epochs, and has room in memory for all its steps.
+        (1_000_000, 10, Choice(name="80", why="a whole epoch; 1000000 asked for")),
+        (81, 10, Choice(name="80", why="a whole epoch; 81 asked for")),
+    ],
+)
+def test_steps_per_dispatch(
+    asked: Any, batch_size: int, expected: Choice, rows: Examples, cpu: Devices
+) -> None:
+    asking = known(rows, cpu, steps_per_dispatch=asked, batch_size=batch_size)
+    assert settle("steps_per_dispatch", asking) == expected
+
+
+def test_a_call_is_shorter_the_more_a_step_has_to_do(rows: Examples, cpu: Devices) -> None:
+    """Before anything is measured; the optimizer's part is most of it where layers are large."""
+    assert settle("steps_per_dispatch", known(rows, cpu)).name == "80"
+    choice = settle("steps_per_dispatch", known(rows, cpu, hidden_units=(2000, 2000)))
+    assert int(choice.name) < 40
+    assert 80 % int(choice.name) == 0, "an epoch's last call would be a program of its own"
+    assert choice.why.startswith("in one call; a dispatch makes as many calls as fit into 0.2 s")
+
+
+def test_native_of_a_run_begun_on_a_cpu_is_chosen_anew_on_a_gpu(rows: Examples) -> None:
+    before = Settings(implementation="native")
+    # Deterministic: with no GPU at hand nothing can be measured on one.
+    anew = replace(known(rows, GPU, deterministic=True), before=before)
+    choice = settle("implementation", anew)
+    assert choice.name in ("dense", "gather")
+    assert choice.why != AS_BEFORE
+    with pytest.raises(InputError, match=r"the CUDA kernels need a GPU.*set --implementation auto"):
+        settle("implementation", known(rows, GPU, implementation="native"))
+
+
+def test_an_implementation_that_a_layer_names_must_run_there(rows: Examples) -> None:
+    layer = MultiHotDense(3, 200, implementation="native")
+    asking = replace(
+        known(rows, GPU), model=build_model(layer, rows, dtype="float32", device="/CPU:0", seed=0)
+    )
+    with pytest.raises(InputError, match="--implementation native cannot be had on /GPU:0"):
+        settle("implementation", asking)
+
+
+def test_a_model_whose_layers_name_theirs_leaves_nothing_to_choose(
+    rows: Examples, cpu: Devices
+) -> None:
+    layer = MultiHotDense(3, 200, implementation="dense")
+    model = build_model(layer, rows, dtype="float32", device="/CPU:0", seed=0)
+    choice = settle("implementation", replace(known(rows, cpu), model=model))
+    assert choice == Choice(name="gather", why="the model has no MultiHotDense that asks for one")
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("precision", "mixed_bfloat16"),
+        ("implementation", "dense"),
+        ("input", "stream"),
+        ("steps_per_dispatch", 7),
+    ],
+)
+def test_a_resumed_run_takes_what_was_taken_before(
+    name: str, before: Any, rows: Examples, cpu: Devices
+) -> None:
+    resumed = replace(known(rows, cpu), before=Settings(**{name: before}))
+    assert settle(name, resumed) == Choice(name=str(before), why=AS_BEFORE)
+    other = {"precision": "float32", "implementation": "gather", "input": "resident"}.get(name, 5)
+    asking = replace(resumed, settings=replace(resumed.settings, **{name: other}))
+    assert settle(name, asking) == Choice(name=str(other), why="asked for")
+
+
+def test_settings_are_read_from_what_a_run_recorded() -> None:
+    settings = Settings(batch_size=7, precision="mixed_bfloat16", steps_per_dispatch=3)
+    assert Settings.of({**asdict(settings), "of_a_later_version": 1}) == settings
+    for wrong in ("7", None, 7.5, [7]):
+        with pytest.raises(
+            InputError, match=r"config\.json: seed is .*; it must be a whole number"
+        ):
+            Settings.of({"seed": wrong})
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "message"),
+    [
+        (Settings, {"batch_size": 0}, "--batch-size is 0; it must be at least 1"),
+        (Settings, {"batch_size": 2**31}, "--batch-size is 2147483648; it must be at most"),
+        (Settings, {"steps_per_dispatch": -1}, "--steps-per-dispatch is -1"),
+        (Settings, {"steps_per_dispatch": 2**63}, "--steps-per-dispatch is 9223372036854775808"),
+        (Settings, {"replicas": 0}, "--replicas is 0"),
+        (Settings, {"replicas": 2**63}, "--replicas is 9223372036854775808"),
+        (Settings, {"seed": 2**31}, r"--seed is 2147483648; it must be in \[0, 2\*\*31\)"),
+        (RunOptions, {"on_nan": "ignore"}, "on.nan is 'ignore'; .* stop or continue"),
+        (RunOptions, {"telemetry_hz": -1.0}, "telemetry"),
+        (RunOptions, {"profile_steps": "7"}, "profile"),
+    ],
+)
+def test_what_no_run_can_have_is_refused(kind: type, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        kind(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "message"),
+    [
+        (81, 1, "--batch-size is 81 but the data set has 80 rows.*set --batch-size to 80 or less"),
+        (7, 2, "does not divide over 2 replicas; set --batch-size to 6 or 8"),
+        (1, 2, "set --batch-size to 2, or --replicas to a divisor"),
+    ],
+)
+def test_batches_that_do_not_fit(batch_size: int, replicas: int, message: str) -> None:
+    check_batch(batch_size=80, rows=80, replicas=replicas)
+    with pytest.raises(InputError, match=message):
+        check_batch(batch_size=batch_size, rows=80, replicas=replicas)
+
+
+def test_on_another_kind_of_device_what_only_changes_the_speed_is_chosen_anew(
+    rows: Examples, cpu: Devices
+) -> None:
+    recorded = {"implementation": "dense", "steps_per_dispatch": 7, "precision": "float32"}
+    for kind, is_anew in (("CPU", False), ("", False), ("GPU", True)):
+        before = settings_before({**recorded, "device_type": kind}, cpu.device_type)
+        assert before.precision == "float32"
+        choice = settle("steps_per_dispatch", replace(known(rows, cpu), before=before))
+        assert (choice.why != AS_BEFORE) is is_anew

@@ -1,0 +1,87 @@
+"""Sizes beyond any machine, from Python: one message, and the trainer can be used afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.base.memory import OutOfMemoryError
+from harness.program.culprit import named_culprit
+
+TOKENS = 100
+
+
+def rows(count: int = 40, num_tokens: int = TOKENS) -> harness.RaggedSets:
+    rng = np.random.default_rng()
+    return harness.RaggedSets(
+        values=rng.integers(0, num_tokens, count),
+        row_splits=np.arange(count + 1),
+        labels=rng.integers(0, 2, count),
+        num_tokens=num_tokens,
+    )
+
+
+def table(units: int, num_tokens: int = TOKENS, **how: Any) -> Callable[[Any], Any]:
+    def model(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(harness.MultiHotDense(units, num_tokens, **how)(inputs))
+
+    return model
+
+
+def trainer(model: Any, **settings: Any) -> harness.Trainer:
+    return harness.Trainer(model, **{"batch_size": 10, "implementation": "gather", **settings})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            table(5000, 2**31 - 1),
+            r"at least 85,899.3 GB are needed: 42,949.7 GB for the variable",
+        ),
+        (table(50, 2**31), "num_tokens is 2147483648; both must be at least 1 and at most 2147483"),
+        (table(2**40), "units is 1099511627776 .* at most 2147483647"),
+        (table(-3), "units is -3 .* both must be at least 1"),
+        (lambda inputs: keras.layers.Dense(2**70)(table(3)(inputs)), "GB for the variable dense"),
+        (
+            lambda inputs: keras.layers.Dense(10**400)(table(3)(inputs)),
+            "the model cannot be called",
+        ),
+    ],
+)
+def test_a_model(model: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(model).fit(rows(), verbose=False)
+
+
+@pytest.mark.parametrize("epochs", [2**31, 2**63])
+def test_epochs(epochs: int) -> None:
+    with pytest.raises(ValueError, match=f"epochs is {epochs}; it must be at most 2147483647"):
+        trainer(table(3)).fit(rows(), epochs=epochs)
+
+
+def test_a_trainer_goes_on_after_what_did_not_fit() -> None:
+    sizes = [2**31 - 1, 3]
+    own = trainer(lambda inputs: table(sizes.pop(0))(inputs))
+    with pytest.raises(OutOfMemoryError):
+        own.steps(rows())
+    assert own.steps(rows()).start.batch_size == 10
+
+
+def test_a_program_that_does_not_fit() -> None:
+    """As when a batch is too large. TensorFlow waits ten seconds for memory before it says so."""
+    message = "Out of memory while trying to allocate 1.46TiB. [Op:__inference_function_641]"
+    with (
+        pytest.raises(OutOfMemoryError, match=r"allocate 1\.46TiB\. Set a smaller --batch-size"),
+        named_culprit(set()),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+
+def test_a_model_of_moderate_size_is_not_refused() -> None:
+    """Its variables, slots, gradients and copies take 280 MB."""
+    assert trainer(table(100, 10**5)).steps(rows(num_tokens=10**5)).start.batch_size == 10

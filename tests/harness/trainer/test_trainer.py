@@ -1,0 +1,498 @@
+"""The trainer, as a user drives it: fit, fit again, resume, evaluate, predict, save, export."""
+
+import copy
+import dataclasses
+import inspect
+import json
+import pickle
+import pydoc
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import harness
+from harness.base.errors import InputError
+from harness.task.measures import measured
+
+TOKENS, TAGS = 200, 30
+
+
+def ragged(rng: np.random.Generator, rows: int, tokens: int, name: str) -> harness.RaggedSets:
+    splits = np.concatenate([[0], np.cumsum(rng.integers(0, 20, rows))])
+    values = rng.integers(0, tokens, splits[-1])
+    return harness.RaggedSets(
+        values=values, row_splits=splits, num_tokens=tokens, name=name
+    ).unique()
+
+
+def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
+    """Rows whose class depends on their ids."""
+    rng = np.random.default_rng()
+    sets = ragged(rng, rows, TOKENS, name)
+    labels = [int(np.sin(sets.row(i)).sum() > 0) for i in range(rows)]
+    return harness.RaggedSets(
+        values=sets.values,
+        row_splits=sets.row_splits,
+        labels=np.array(labels),
+        num_tokens=TOKENS,
+        name=name,
+    ).unique()
+
+
+def several(rows: int = 330, *, ragged_labels: bool = False) -> harness.Examples:
+    """Two ragged inputs and a dense one; any of three labels."""
+    rng = np.random.default_rng()
+    words, tags = ragged(rng, rows, TOKENS, "words"), ragged(rng, rows, TAGS, "tags")
+    numbers = rng.normal(size=[rows, 4])
+    shown = np.stack([words.lengths > 9, tags.lengths > 9, numbers[:, 0] > 0], axis=1)
+    labels: Any = shown.astype(np.uint8)
+    if ragged_labels:
+        row, which = np.nonzero(shown)
+        splits = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
+        labels = harness.RaggedSets(values=which, row_splits=splits, num_tokens=3, name="labels")
+    inputs = {"words": words, "tags": tags, "numbers": numbers}
+    return harness.Examples(inputs=inputs, labels=labels, name="several")
+
+
+def small(inputs: Any) -> Any:
+    x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
+    return keras.layers.Dense(1)(keras.layers.Dropout(0.2)(x))
+
+
+def wide(inputs: Any) -> Any:
+    words = harness.MultiHotDense(8, TOKENS, activation="gelu", name="words_table")(inputs["words"])
+    tags = harness.MultiHotDense(8, TAGS, activation="gelu", name="tags_table")(inputs["tags"])
+    numbers = keras.layers.Dense(8, activation="tanh")(inputs["numbers"])
+    x = keras.layers.Concatenate()([words, tags, numbers])
+    return keras.layers.Dense(3)(keras.layers.BatchNormalization()(x))
+
+
+def trainer(model: Any = small, **settings: Any) -> harness.Trainer:
+    return harness.Trainer(model, **{"batch_size": 50, "implementation": "gather", **settings})
+
+
+def test_fit_returns_what_keras_returns_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train, test = single(), single(70)
+    own = trainer(optimizer=keras.optimizers.Adam(1e-2))
+    history = own.fit(train, validation=test, epochs=3)
+    assert isinstance(history, keras.callbacks.History)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert all(len(values) == 3 for values in history.history.values())
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    found = own.evaluate(test)
+    assert found["loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
+    assert found["accuracy"] == history.history["val_accuracy"][-1]
+    outputs = own.predict(test)
+    assert outputs.shape == (70, 1)
+    assert np.mean((outputs[:, 0] > 0) == test.labels) == pytest.approx(found["accuracy"])
+    assert list(tmp_path.iterdir()) == []
+    assert "epoch 3/3" in capsys.readouterr().out
+
+
+def test_the_model_has_the_present_weights() -> None:
+    train = single()
+    own = trainer()
+    with pytest.raises(ValueError, match="call fit before"):
+        own.model  # noqa: B018
+    own.fit(train, verbose=False)
+    inputs = {"values": train.values, "row_splits": train.row_splits.astype(np.int32)}
+    np.testing.assert_allclose(own.model(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
+
+
+def test_fit_again_goes_on() -> None:
+    """Also where another trainer has trained in between."""
+    train = single()
+    once, twice, other = trainer(seed=3), trainer(seed=3), trainer(seed=2)
+    together = once.fit(train, epochs=4, verbose=False).history["loss"]
+    first = twice.fit(train, epochs=1, verbose=False).history["loss"]
+    other.fit(train, epochs=2, verbose=False)
+    then = twice.fit(train, epochs=3, verbose=False).history["loss"]
+    assert first + then == together
+    assert once.step == twice.step == 28
+
+
+def test_a_copy_goes_on_as_the_original() -> None:
+    """With what was set on the optimizer after it was made, and with rows that repeat ids, which
+    the original drops."""
+    train, test = single(), single(70)
+    again = np.repeat(test.values, 2)
+    test = harness.RaggedSets(
+        values=again, row_splits=2 * test.row_splits, labels=test.labels, num_tokens=TOKENS
+    )
+    optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    task = harness.Task(metrics=["accuracy", keras.metrics.AUC(name="auc")])
+    own = trainer(optimizer=optimizer, task=task, implementation="auto")
+    own.fit(train, epochs=2, verbose=False)
+    copies = [pickle.loads(pickle.dumps(own)), copy.deepcopy(own)]
+    outputs, found = own.predict(test), own.evaluate(test)
+    for other in copies:
+        np.testing.assert_array_equal(other.predict(test), outputs)
+        assert other.evaluate(test) == found
+    copies[1] = pickle.loads(pickle.dumps(copies[1]))  # of one that has evaluated alone
+    changed = copy.deepcopy(copies[1])
+    changed.model.set_weights([0.5 * value for value in own.model.get_weights()])
+    for value, same in zip(
+        copy.deepcopy(changed).model.get_weights(), own.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(value, 0.5 * same)
+    wanted = own.fit(train, epochs=2, verbose=False).history
+    np.testing.assert_array_equal(copies[0].predict(test), outputs)
+    for other in copies:
+        assert other.fit(train, epochs=2, verbose=False).history == wanted
+        assert other.step == own.step == 28
+        for value, same in zip(other.model.get_weights(), own.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(value, same)
+
+
+@keras.saving.register_keras_serializable()
+class Unbuilt(keras.Model):  # type: ignore[misc]
+    """Makes its layers without names, and lets Keras build them by a call."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = harness.MultiHotDense(8, TOKENS)
+        self.drop = keras.layers.Dropout(0.2)
+        self.head = keras.layers.Dense(1)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return self.head(self.drop(self.table(inputs), training=training))
+
+
+@keras.saving.register_keras_serializable()
+class Built(Unbuilt):
+    """Can be built without a call."""
+
+    def build(self, shapes: Any) -> None:
+        self.table.build(shapes)
+        self.head.build((None, 8))
+        self.built = True
+
+
+@pytest.mark.filterwarnings("ignore:Model .* cannot be built automatically")
+def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
+    train = single()
+    own = trainer(Built(), optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    own.fit(train, verbose=False)
+    other = pickle.loads(pickle.dumps(own))
+    wanted = own.fit(train, epochs=2, verbose=False).history
+    assert other.fit(train, epochs=2, verbose=False).history == wanted
+    refused = trainer(Unbuilt())
+    refused.predict(train)
+    with pytest.raises(InputError, match="give the class Unbuilt a method build"):
+        pickle.loads(pickle.dumps(refused))
+
+
+def test_a_copy_cannot_leave_out_variables_of_another_model() -> None:
+    optimizer = keras.optimizers.AdamW()
+    optimizer.exclude_from_weight_decay(var_list=[keras.Variable(1.0)])
+    with pytest.raises(InputError, match="name them by var_names"):
+        pickle.dumps(trainer(optimizer=optimizer))
+
+
+def test_two_threads_give_what_each_trainer_gives_alone() -> None:
+    """And nothing but the trainer's seed decides what its layers draw."""
+
+    def drawn(inputs: Any) -> Any:
+        def normal(shape: Any, dtype: Any = None) -> Any:
+            return 0.1 * keras.random.normal(shape, dtype=dtype)
+
+        x = harness.MultiHotDense(8, TOKENS, kernel_initializer=normal)(inputs)
+        return keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))
+
+    train = single()
+
+    def trained(model: Any) -> tuple[Any, list[np.ndarray]]:
+        own = trainer(model)
+        history = own.fit(train, epochs=3, verbose=False).history
+        return history, own.model.get_weights()
+
+    before = random.getstate()
+    alone = [trained(model) for model in (small, drawn)]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(trained, (small, drawn)))
+    assert random.getstate() == before
+    for (history, weights), (same_history, same_weights) in zip(alone, together, strict=True):
+        assert history == same_history
+        for value, same in zip(weights, same_weights, strict=True):
+            np.testing.assert_array_equal(value, same)
+
+
+def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
+    noisy = keras.layers.Lambda(lambda x: x + keras.random.normal((1,)))
+    own = trainer(
+        lambda inputs: keras.layers.Dense(1)(noisy(harness.MultiHotDense(8, TOKENS)(inputs)))
+    )
+    with pytest.raises(InputError, match=r"make a keras\.random\.SeedGenerator\(\)"):
+        own.fit(single(), verbose=False)
+
+
+def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
+    """With dropout, BatchNormalization, several inputs and labels of each kind."""
+    ways: list[tuple[Any, Any, str]] = [
+        (single(), small, "stream"),
+        (several(ragged_labels=True), wide, "resident"),
+    ]
+    for train, model, how in ways:
+        folder = tmp_path / how
+        settings = {"seed": 5, "input": how}
+        begun, resumed = (trainer(model, **settings) for _ in range(2))
+        begun.fit(train, validation=train, epochs=2, run_dir=folder / "run", verbose=False)
+        # Goes on as if it had never stopped: `test_fit_again_goes_on`.
+        wanted = begun.fit(train, validation=train, verbose=False).history
+        rest = resumed.fit(
+            train, validation=train, epochs=3, run_dir=folder / "run", resume=True, verbose=False
+        )
+        assert rest.epoch == [2]
+        assert rest.history == wanted
+        summary = json.loads((folder / "run" / "summary.json").read_text())
+        assert summary["validation_loss"] == wanted["val_loss"][-1]
+        outputs = resumed.predict(train)
+        resumed.save(folder / "mine.keras")
+        np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
+    folders = [str(tmp_path / how) for *_, how in ways]
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *folders], check=True)
+
+
+def as_killed_before_the_last_epoch(folder: Path) -> None:
+    """Removes from the folder of a run what it wrote after the checkpoint before its last."""
+    for name in ("model.keras", "summary.json"):
+        (folder / name).unlink()
+    max(folder.glob("checkpoints/ckpt-*"), key=lambda path: int(path.stem[5:])).unlink()
+
+
+def arrays(rows: Any) -> dict[str, np.ndarray]:
+    """The inputs of rows, for another process."""
+    found = {}
+    for name, part in harness.Examples.of(rows).inputs.items():
+        if isinstance(part, harness.RaggedSets):
+            found |= {f"{name}|values": part.values, f"{name}|row_splits": part.row_splits}
+            found[f"{name}|num_tokens"] = np.array(part.num_tokens)
+        else:
+            found[name] = part
+    return found
+
+
+ELSEWHERE = """
+import sys, numpy as np, harness
+for folder in sys.argv[1:]:
+    stored = dict(np.load(folder + "/rows.npz"))
+    expected = stored.pop("outputs")
+    parts = {}
+    for name, array in stored.items():
+        name, bar, field = name.partition("|")
+        if bar:
+            parts.setdefault(name, {})[field] = array if array.ndim else int(array)
+        else:
+            parts[name] = array
+    inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
+    names = ("/mine.keras", "/run/model.keras")
+    saved, of_run = (harness.load_model(folder + name) for name in names)
+    outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
+        np.testing.assert_array_equal(*pair)
+"""
+
+
+def schedule() -> keras.optimizers.Optimizer:
+    decay = keras.optimizers.schedules.CosineDecay(1e-2, 30, warmup_target=3e-2, warmup_steps=5)
+    return keras.optimizers.AdamW(decay, weight_decay=1e-2, global_clipnorm=0.5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        schedule,
+        lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4),
+        lambda: keras.optimizers.SGD(1e-2, momentum=0.9, use_ema=True, ema_overwrite_frequency=3),
+        lambda: keras.optimizers.Adafactor(1e-2),
+    ],
+)
+def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
+    train = single()
+
+    flags: dict[str, Any] = {"run_dir": tmp_path, "tensorboard": "off", "verbose": False}
+    whole, resumed = (trainer(seed=1, optimizer=optimizer()) for _ in range(2))
+    wanted = whole.fit(train, epochs=2, **flags).history["loss"]
+    as_killed_before_the_last_epoch(tmp_path)
+    assert resumed.fit(train, epochs=2, resume=True, **flags).history["loss"] == wanted[1:]
+
+
+def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
+    train = single()
+    own = trainer(implementation="auto")
+    own.fit(train, verbose=False)
+    own.export(tmp_path / "exported")
+    with pytest.raises(InputError, match="exists already; name another folder"):
+        own.export(tmp_path / "exported")
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    inputs = {
+        "values": tf.constant(train.values),
+        "row_splits": tf.constant(train.row_splits, tf.int32),
+    }
+    np.testing.assert_allclose(served.serve(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_take_the_same_steps() -> None:
+    train = several(300)
+    losses = [
+        trainer(wide, optimizer=schedule(), replicas=replicas, seed=1, batch_size=60)
+        .fit(train, epochs=3, verbose=False)
+        .history["loss"]
+        for replicas in (1, 4)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_metrics_weights_and_losses_of_keras() -> None:
+    rng = np.random.default_rng()
+    train = single()
+    weights = rng.uniform(0, 2, train.num_rows).astype(np.float32)
+    examples = harness.Examples(inputs={"": train}, labels=train.labels, weights=weights)
+    task = harness.Task(
+        "binary",
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=0.1),
+        metrics=["accuracy", keras.metrics.AUC(name="auc"), "precision"],
+        class_weight={1: 3.0},
+    )
+    own = trainer(task=task)
+    history = own.fit(examples, epochs=2, verbose=False).history
+    assert set(history) == {"loss", "accuracy", "auc", "precision"}
+    found = own.evaluate(examples)
+    probabilities = 1 / (1 + np.exp(-own.predict(train).astype(np.float64)))
+    smooth = 0.9 * train.labels + 0.05
+    losses = -smooth * np.log(probabilities[:, 0]) - (1 - smooth) * np.log1p(-probabilities[:, 0])
+    # Class weights count in training alone, as Keras's.
+    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-5)
+    auc = keras.metrics.AUC()
+    auc.update_state(train.labels[:, None], probabilities)
+    assert found["auc"] == pytest.approx(float(auc.result()), abs=1e-6)
+    precision = keras.metrics.Precision()
+    precision.update_state(train.labels[:, None], probabilities)
+    assert found["precision"] == pytest.approx(float(precision.result()), abs=1e-6)
+
+
+def test_rows_kept_for_the_end(tmp_path: Path) -> None:
+    train, validation, test = single(), single(80), single(60)
+    own = trainer()
+    own.fit(train, validation=validation, test=test, run_dir=tmp_path / "run", verbose=False)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_loss"] == own.evaluate(test)["loss"]
+    assert own.last is not None
+    assert own.last.quality is not None
+    assert own.last.quality.num_rows == 60
+    assert summary["test_f1_macro"] == own.measure(test).figures()["f1_macro"]
+    assert summary["dataset"]["test_rows"] == 60
+    assert summary["validation_loss"] == own.evaluate(validation)["loss"]
+    assert summary["dataset"]["validation_rows"] == 80
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
+    assert found == own.evaluate(validation)["loss"]
+
+
+@pytest.mark.parametrize("kind", ["multi_class", "multi_label"])
+def test_measures_come_from_the_evaluation_itself(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With padding in the last batch and, for one kind, over two devices; the same after a fit, by
+    `measure`, and from the predictions."""
+    if kind == "multi_label":
+        train, test = several(), several(75)
+        own = trainer(wide)
+    else:
+        train, test = harness.Examples.of(single()), harness.Examples.of(single(75))
+        head = keras.layers.Dense(3)
+        own = trainer(lambda inputs: head(harness.MultiHotDense(8, TOKENS)(inputs)), replicas=2)
+        train, test = (
+            dataclasses.replace(rows, labels=3 * rows.labels // 2, num_classes=3)
+            for rows in (train, test)
+        )
+    own.fit(train, validation=test, epochs=2, run_dir=tmp_path, tensorboard="off")
+    assert own.last is not None
+    quality = own.last.quality
+    assert quality is not None
+    assert quality.figures() == own.measure(test).figures()
+    outputs = own.predict(test)
+    sizes = {"kind": kind, "num_classes": max(2, outputs.shape[1])}
+    probabilities = keras.activations.get("softmax" if kind == "multi_class" else "sigmoid")
+    again = measured(np.asarray(probabilities(outputs)), test, **sizes)
+    assert again.figures() == pytest.approx(quality.figures())
+    np.testing.assert_array_equal(again.support, quality.support)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["validation_accuracy"] == pytest.approx(quality.accuracy)
+    for name, value in quality.figures().items():
+        assert summary[f"validation_{name}"] == value
+    assert not any(key.startswith("test_") for key in summary)
+    assert ("no better than predicting" in capsys.readouterr().out) == quality.is_trivial
+
+
+def test_labels_between_classes_are_not_measured() -> None:
+    rows = harness.Examples.of(single(60))
+    soft = dataclasses.replace(rows, labels=np.full(60, 0.25))
+    own = trainer()
+    assert own.evaluate_and_measure(soft)[1] is None
+    with pytest.raises(InputError, match="no classes to measure"):
+        own.measure(soft)
+    ones = dataclasses.replace(rows, labels=np.ones(60, int), num_classes=2)
+    assert "roc_auc" not in own.measure(ones).figures()
+
+
+def test_help_and_reprs_fit_a_notebook() -> None:
+    shown = pydoc.plain(pydoc.render_doc(harness.Trainer))
+    for field in dataclasses.fields(harness.Settings):
+        assert f"{field.name}: " in shown
+        assert f"= {field.default!r}\n" in shown.replace('"', "'")
+    assert "Rows per optimizer step, over all replicas." in shown
+    signature = inspect.signature(harness.Trainer.fit)
+    assert signature.parameters["telemetry_hz"].default == harness.RunOptions().telemetry_hz
+    assert dir(harness) == sorted(harness.__all__)
+
+    rows = single()
+    trainer = harness.Trainer(small, batch_size=30, implementation="gather")
+    trainer.fit(rows, test=rows, verbose=False)
+    examples = harness.Examples.of(rows)
+    things = [trainer, rows, examples, trainer.last, trainer.measure(rows)]
+    things.append(harness.Dataset(train=rows, test=rows, name="own"))
+    assert repr(trainer) == "<harness.Trainer of small, step 11>"
+    assert repr(rows) == f"<harness.RaggedSets 'single': 330 rows, {rows.nnz:,} ids below 200>"
+    for thing in things:
+        assert len(repr(thing)) < 250, repr(thing)
+        assert "\n" not in repr(thing)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(policy: str, tmp_path: Path) -> None:
+    """Also when the run is resumed; what is asked for by name stands."""
+    rows = single()
+
+    def fitted(**settings: Any) -> harness.Trainer:
+        trainer = harness.Trainer(small, batch_size=30, implementation="gather", **settings)
+        trainer.fit(
+            rows, epochs=2 if settings else 1, run_dir=tmp_path, resume="auto",
+            verbose=False, precision_watch=0,
+        )  # fmt: skip
+        return trainer
+
+    keras.config.set_dtype_policy(policy)
+    try:
+        trainer = fitted()
+        assert trainer.model.layers[-1].dtype_policy.name == policy
+        assert trainer.last is not None
+        why = trainer.last.start.choices["precision"].why
+        assert why == "as keras.config.set_dtype_policy says"
+        resumed = fitted(seed=0)
+        assert (resumed.step, resumed.model.layers[-1].dtype_policy.name) == (22, policy)
+    finally:
+        keras.config.set_dtype_policy("float32")

@@ -14,7 +14,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
 from benchmarks.training import tutorial_network  # noqa: E402
 from harness.model.network import default_network  # noqa: E402
-from harness.run.records import Observer, Window  # noqa: E402
+from harness.run.records import Observer, Record, Window  # noqa: E402
 
 _NUM_ORDERS = 10
 """Epochs with an order of their own; after them the orders repeat."""
@@ -26,8 +26,9 @@ class Losses(Observer):
     def __init__(self) -> None:
         self.total = 0.0
 
-    def on_window(self, window: Window) -> None:
-        self.total += window.loss * window.examples
+    def tell(self, record: Record) -> None:
+        if isinstance(record, Window):
+            self.total += record.loss * record.examples
 
 
 def main() -> None:

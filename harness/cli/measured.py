@@ -23,7 +23,7 @@ from harness.base.memory import OutOfMemoryError
 from harness.base.quiet import quiet_import
 from harness.cli.train import TrainConfig, trainer_of
 from harness.run.observers import host
-from harness.run.records import Observer, Window
+from harness.run.records import Observer, Record, Window
 from harness.tools.bench.process import PROTOCOL_VERSION
 
 _EPOCHS = 2
@@ -36,8 +36,9 @@ class _Windows(Observer):
     def __init__(self) -> None:
         self.taken: list[Window] = []
 
-    def on_window(self, window: Window) -> None:
-        self.taken.append(window)
+    def tell(self, record: Record) -> None:
+        if isinstance(record, Window):
+            self.taken.append(record)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
 from harness.cli.train import ExperimentConfig, trainer_of
 from harness.run.observers.console import compilation_line, starting_rows
-from harness.run.records import Compilation, Message, Observer, RunStart
+from harness.run.records import Compilation, Message, Observer, Record, RunStart
 from harness.trainer.settings import Settings
 
 _STEPS_PER_DISPATCH = 20
@@ -79,7 +79,7 @@ def profile(config: ProfileConfig) -> int:
         for observer in observers:
             closing.callback(observer.close)
         for observer in observers:
-            observer.on_start(start)
+            observer.tell(start)
         steps.run(
             until=lambda: profiler.capture is not None or interrupt.requested, observers=observers
         )
@@ -105,13 +105,16 @@ class _Lines(Observer):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def on_start(self, run: RunStart) -> None:
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._start(record)
+            case Compilation():
+                self._console.out(compilation_line(record))
+            case Message():
+                self._console.out(printable(f"{record.kind}: {record.text}"))
+
+    def _start(self, run: RunStart) -> None:
         for name, value in starting_rows(run):
             if name not in ("steps", "steps/dispatch", "run folder"):
                 self._console.out(printable(f"{name:<15}{value}", one_line=True))
-
-    def on_compilation(self, compilation: Compilation) -> None:
-        self._console.out(compilation_line(compilation))
-
-    def on_message(self, message: Message) -> None:
-        self._console.out(printable(f"{message.kind}: {message.text}"))

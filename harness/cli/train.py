@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
     from harness.data.sources import Dataset
-    from harness.trainer.fit import Outcome
+    from harness.trainer.run import Outcome
     from harness.trainer.trainer import Trainer
 
 

@@ -2,7 +2,7 @@
 which ones lie in a folder."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,25 +48,51 @@ class Saving:
     """Says after which dispatches a checkpoint is due."""
 
     def __init__(
-        self, every: Every, *, start_step: int = 0, is_busy: Callable[[], bool] = lambda: False
+        self,
+        every: Every,
+        *,
+        start_step: int = 0,
+        is_busy: Callable[[], bool] = lambda: False,
+        keep_best: bool = False,
+        decided: Callable[[Sequence[bool]], Sequence[bool]] = list,
     ) -> None:
         """Args:
         every: as asked for.
         start_step: steps done before.
         is_busy: whether the last checkpoint is still being written. One that is due by steps or
             time then waits for the next dispatch, so that the device does not wait for the disk.
+        keep_best: whether to save the state with the lowest validation loss as well.
+        decided: turns this worker's decisions into the chief's, so that all workers check together
+            that every weight is finite.
         """
         self._every = every
         self._is_busy = is_busy
+        self._keep_best = keep_best
+        self._decided = decided
         self._last_step = start_step
         self._last_seconds: float | None = None
 
     def begin(self, now: float) -> None:
-        """Training begins at `now`, in seconds by the clock of the two below."""
+        """Training begins at `now`, in seconds by the loop's clock."""
         self._last_seconds = now
 
-    def is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
-        """Whether to save the state after `step` steps."""
+    def decide(
+        self, step: int, *, now: float, at_epoch_end: bool, at_once: bool, is_best: bool
+    ) -> tuple[bool, bool]:
+        """Returns whether to save the state after `step` steps, and whether to save it as the best.
+
+        Args:
+            step: optimizer steps done.
+            now: seconds.
+            at_epoch_end: whether an epoch ends here.
+            at_once: whether it is due anyway, since the run is to stop.
+            is_best: whether its validation loss is the lowest so far.
+        """
+        due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
+        due, best = self._decided([due, is_best and self._keep_best])
+        return due, best
+
+    def _is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
         every = self._every
         if every.steps is not None:
             due = step // every.steps > self._last_step // every.steps

@@ -4,16 +4,15 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent import futures
+from functools import partial
 
 from harness.run.records import (
-    Compilation,
-    Epoch,
-    Inspection,
-    Message,
+    BatchesAwaited,
+    BatchesReady,
     Observer,
+    Record,
     RunStart,
     Summary,
-    Window,
 )
 
 _MAX_WAITING = 16
@@ -83,8 +82,8 @@ class BackgroundObserver(Observer):
     """Passes records on to other observers, in order, on the thread of `background`, so that the
     device gets its next work meanwhile.
 
-    An exception of theirs ends the run at the next record. `on_start` and `on_end` are passed on at
-    once, on the caller's thread.
+    An exception of theirs ends the run at the next record. `RunStart` and `Summary` are passed on
+    at once, on the caller's thread, the latter in reverse order.
     """
 
     def __init__(self, observers: Sequence[Observer], background: Background) -> None:
@@ -95,36 +94,17 @@ class BackgroundObserver(Observer):
         self._observers = observers
         self._background = background
 
-    def on_start(self, run: RunStart) -> None:
-        """At once, so that what cannot work fails before anything is trained."""
-        for observer in self._observers:
-            observer.on_start(run)
-
-    def on_compilation(self, compilation: Compilation) -> None:
-        """In the background, as the five below."""
-        self._tell(lambda observer: observer.on_compilation(compilation))
-
-    def on_window(self, window: Window) -> None:
-        self._tell(lambda observer: observer.on_window(window))
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self._tell(lambda observer: observer.on_epoch(epoch))
-
-    def on_inspection(self, inspection: Inspection) -> None:
-        self._tell(lambda observer: observer.on_inspection(inspection))
-
-    def on_checkpoint(self, step: int) -> None:
-        self._tell(lambda observer: observer.on_checkpoint(step))
-
-    def on_message(self, message: Message) -> None:
-        self._tell(lambda observer: observer.on_message(message))
-
-    def on_end(self, summary: Summary) -> None:
-        """At once, after all other records, in reverse order: what the first observer writes here
-        shows that all others are done."""
-        self._background.wait()
-        for observer in reversed(self._observers):
-            observer.on_end(summary)
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():  # at once, so that what cannot work fails before anything is trained
+                self._tell_all(record, self._observers)
+            case Summary():  # what the first observer writes shows that all others are done
+                self._background.wait()
+                self._tell_all(record, self._observers[::-1])
+            case BatchesAwaited() | BatchesReady():
+                pass  # what happens between them is a matter of the training thread
+            case _:
+                self._background.do(partial(self._tell_all, record, self._observers))
 
     def close(self) -> None:
         """Closes the others, also after a failure."""
@@ -132,9 +112,6 @@ class BackgroundObserver(Observer):
             for observer in self._observers:
                 closing.callback(observer.close)
 
-    def _tell(self, tell: Callable[[Observer], None]) -> None:
-        def tell_all() -> None:
-            for observer in self._observers:
-                tell(observer)
-
-        self._background.do(tell_all)
+    def _tell_all(self, record: Record, observers: Sequence[Observer]) -> None:
+        for observer in observers:
+            observer.tell(record)

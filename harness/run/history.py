@@ -3,10 +3,13 @@
 import math
 import statistics
 from array import array
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    CheckpointDue,
     Compilation,
     Divergence,
     Epoch,
@@ -15,6 +18,7 @@ from harness.run.records import (
     MachineUse,
     Message,
     Observer,
+    Record,
     Spread,
     Window,
     WindowStatistics,
@@ -83,22 +87,26 @@ class Telemetry:
         return MachineUse()
 
 
+_NO_TELEMETRY = Telemetry()
+_NO_COUNTERS = Counters()
+
+
 class History:
     """Passes a run's records on to its observers, in order, and keeps what they come to."""
 
     def __init__(
         self,
         observers: Sequence[Observer],
-        telemetry: Telemetry,
-        running: Container[str] = (),
         *,
-        start_step: int,
-        stop_at_nan: bool,
-        before: Counters,
+        telemetry: Telemetry = _NO_TELEMETRY,
+        running: Container[str] = (),
+        start_step: int = 0,
+        stop_at_nan: bool = False,
+        before: Counters = _NO_COUNTERS,
     ) -> None:
         """Args:
         observers: receive the records.
-        telemetry: its messages are passed on as well.
+        telemetry: sampled beside the run; joined with the windows, and its messages passed on.
         running: metrics whose value is that of the epoch so far, not of the window.
         start_step: steps that were done before; above 0, a checkpoint holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
@@ -128,19 +136,18 @@ class History:
 
     def waiting(self) -> None:
         """The loop is about to ask for batches."""
-        self._tell(lambda observer: observer.on_dispatch(self.progress.step))
+        self._tell(BatchesAwaited(step=self.progress.step))
 
     def ready(self) -> None:
         """The batches are there."""
-        self._tell(lambda observer: observer.on_batches(self.progress.step))
+        self._tell(BatchesReady(step=self.progress.step))
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
         """Adds them; returns the time to leave out of the window."""
         self._pass_on(self._telemetry.messages())
         for compilation in compilations:
             self.progress.compilations.append(compilation)
-            for observer in self._observers:
-                observer.on_compilation(compilation)
+            self._tell(compilation)
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
@@ -152,10 +159,15 @@ class History:
         self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
-        window = replace(window, so_far=self._epoch_means.so_far())
+        ended_at = window.ended_at_seconds
+        window = replace(
+            window,
+            so_far=self._epoch_means.so_far(),
+            telemetry=self._telemetry.window(ended_at - window.seconds, ended_at),
+        )
         self.progress.last_window = window
         self.progress.step = window.step
-        self._tell(lambda observer: observer.on_window(window))
+        self._tell(window)
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
             least = self._finite_losses[0] if self._finite_losses else window.loss
@@ -173,7 +185,7 @@ class History:
             epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
         )
         self.progress.epochs.append(epoch)
-        self._tell(lambda observer: observer.on_epoch(epoch))
+        self._tell(epoch)
         if evaluation is None:
             return False
         self._judge("validation loss", evaluation.loss)
@@ -191,12 +203,12 @@ class History:
         self.compiled(compilations)
         if inspection is not None:
             self.progress.inspections.append(inspection)
-            self._tell(lambda observer: observer.on_inspection(inspection))
+            self._tell(inspection)
 
     def saving(self) -> Counters:
         """A checkpoint of the present state is about to be saved: what was recorded so far is
         written before. Returns the counters that belong into it."""
-        self._tell(lambda observer: observer.on_checkpoint(self.progress.step))
+        self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
@@ -225,14 +237,13 @@ class History:
         self._pass_on(self._telemetry.messages())
         return self.progress
 
-    def _tell(self, tell: Callable[[Observer], None]) -> None:
+    def _tell(self, record: Record) -> None:
         for observer in self._observers:
-            tell(observer)
+            observer.tell(record)
 
     def _pass_on(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            for observer in self._observers:
-                observer.on_message(message)
+            self._tell(message)
 
     def _judge(self, what: str, value: float) -> None:
         if math.isfinite(value):

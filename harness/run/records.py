@@ -360,43 +360,56 @@ class Message:
     text: str
 
 
-class Observer:
-    """Receives a run's records, in order.
+@dataclass(frozen=True, kw_only=True)
+class BatchesAwaited:
+    """The loop is about to ask for the next dispatch's batches; the device idles meanwhile."""
 
-    Every method does nothing here; an observer overrides those that it needs. An exception that it
-    raises ends the run. `close` is called once, also after a failure.
+    step: int
+    """Optimizer steps done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchesReady:
+    """The batches have arrived; nothing has been compiled or run for them yet."""
+
+    step: int
+    """Optimizer steps done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointDue:
+    """A checkpoint is about to be written: no record up to its step may be lost."""
+
+    step: int
+    """Optimizer steps done."""
+
+
+Record = (
+    RunStart
+    | BatchesAwaited
+    | BatchesReady
+    | Compilation
+    | Window
+    | Epoch
+    | Inspection
+    | CheckpointDue
+    | Message
+    | Summary
+)
+"""What a run tells its observers. `RunStart` comes first, before anything is compiled, and
+`Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps, an
+`Epoch` the last window of an epoch and its evaluation."""
+
+
+class Observer:
+    """Receives a run's records in order.
+
+    An observer matches those that it needs on their type. An exception that it raises ends the run.
+    `close` is called once, also after a failure.
     """
 
-    def on_start(self, run: RunStart) -> None:
-        """Before anything is compiled."""
-
-    def on_compilation(self, compilation: Compilation) -> None:
-        """After an XLA program was compiled."""
-
-    def on_dispatch(self, step: int) -> None:
-        """Before the loop asks for the next dispatch's batches, after `step` optimizer steps. The
-        device idles meanwhile."""
-
-    def on_batches(self, step: int) -> None:
-        """When the batches are there, before anything is compiled or run for them."""
-
-    def on_window(self, window: Window) -> None:
-        """After each dispatch of training steps."""
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """After the last window of an epoch and its evaluation."""
-
-    def on_inspection(self, inspection: Inspection) -> None:
-        """After the end of an epoch whose gradients were inspected."""
-
-    def on_checkpoint(self, step: int) -> None:
-        """Before a checkpoint is written: what was recorded up to its step must not be lost."""
-
-    def on_message(self, message: Message) -> None:
-        """When there is something that the run's user should read."""
-
-    def on_end(self, summary: Summary) -> None:
-        """After the last window and evaluation, also of an interrupted run."""
+    def tell(self, record: Record) -> None:
+        """Takes a record."""
 
     def close(self) -> None:
-        """Release files and threads."""
+        """Releases files and threads."""

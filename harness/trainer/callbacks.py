@@ -19,7 +19,17 @@ from harness.program.engine import Watch
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import validation_losses
 from harness.run.observers.run_files import BEST_FILE_NAME
-from harness.run.records import Compilation, Epoch, Evaluation, Observer, RunStart, Window
+from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    Compilation,
+    Epoch,
+    Evaluation,
+    Observer,
+    Record,
+    RunStart,
+    Window,
+)
 from harness.task.losses import ACCURACY
 from harness.trainer.loop import Rows
 from harness.trainer.setup import Setup
@@ -130,7 +140,7 @@ class KerasCallbacks(Observer):
         self._by_batch = bool(with_batch_hooks(callbacks))
         self._model, self._engine = setup.model, setup.engine
         self._validation_freq = validation_freq
-        self._run: RunStart  # from `on_start` on
+        self._run: RunStart  # from `RunStart` on
         self._epoch: int | None = None
         """As callbacks count, while one is trained."""
         self._logs: Mapping[str, float] | None = None
@@ -157,10 +167,20 @@ class KerasCallbacks(Observer):
         epoch: int | None = self._model._initial_epoch
         return epoch
 
-    def on_start(self, run: RunStart) -> None:
-        self._run = run
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._run = record
+            case BatchesAwaited():
+                self._dispatch(record.step)
+            case BatchesReady():
+                self._batches(record.step)
+            case Window():
+                self._window(record)
+            case Epoch():
+                self._epoch_ended(record)
 
-    def on_dispatch(self, step: int) -> None:
+    def _dispatch(self, step: int) -> None:
         """`on_epoch_begin`, where one begins."""
         if self._epoch is None and step < self._run.total_steps:
             # Callbacks count the epochs of this fit, to the same end.
@@ -168,12 +188,12 @@ class KerasCallbacks(Observer):
             self._epoch = step // self._run.steps_per_epoch - before
             self._call("on_epoch_begin", self._epoch)
 
-    def on_batches(self, step: int) -> None:
+    def _batches(self, step: int) -> None:
         """`on_train_batch_begin`, where someone wants it."""
         if self._by_batch:
             self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
 
-    def on_window(self, window: Window) -> None:
+    def _window(self, window: Window) -> None:
         """`on_train_batch_end`, where someone wants it."""
         if self._by_batch:
             batch = (window.step - 1) % self._run.steps_per_epoch
@@ -206,7 +226,7 @@ class KerasCallbacks(Observer):
         self._call("on_predict_end")
         return outputs
 
-    def on_epoch(self, epoch: Epoch) -> None:
+    def _epoch_ended(self, epoch: Epoch) -> None:
         """`on_epoch_end`, with what Keras calls the logs."""
         if epoch.loss is None or self._epoch is None:
             return

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.program.checkpoints import Checkpoints
 from harness.program.engine import Engine
 from harness.program.inspection import NO_LOOKS, Looks
 from harness.program.saving import Every, Saving
-from harness.run.history import Counters, History, Progress, Telemetry
+from harness.run.history import Counters, History, Progress
 from harness.run.records import (
     Compilation,
     Evaluation,
@@ -27,7 +27,6 @@ from harness.run.records import (
 from harness.task.measures import Measures
 from harness.workers.cluster import Cluster
 
-_NO_TELEMETRY = Telemetry()
 _NO_COUNTERS = Counters()
 _ENDLESS = 2**40
 """Epochs, and steps of one that never ends."""
@@ -42,7 +41,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Training:
     """What the loop drives: an engine with the rows of one training, and its checkpoints."""
 
     engine: Engine
@@ -163,80 +162,41 @@ class Run:
 
 def train(
     dispatches: Iterable[tuple[Dispatch, BatchesByRows]],
-    run: Run,
-    observers: Sequence[Observer],
+    training: Training,
+    history: History,
     *,
     steps_per_epoch: int,
-    telemetry: Telemetry = _NO_TELEMETRY,
-    running: Container[str] = (),
-    compiled: Sequence[Compilation] = (),
-    start_step: int = 0,
     num_steps: int | None = None,
     is_done: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
-    stop_at_nan: bool = False,
     saving: Saving | None = None,
-    keep_best: bool = False,
-    decided: Callable[[Sequence[bool]], Sequence[bool]] = list,
-    before: Counters = _NO_COUNTERS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
-    checkpoints.
+    checkpoints. A state whose loss is not finite is never saved, so that the last checkpoint stays
+    a good one.
 
-    A run that is resumed after its last step has no dispatch; it only evaluates.
-
-    A state whose loss is not finite is never saved, so that the last checkpoint stays a good one.
+    A window lasts from the host sync before it to its own. It includes the time of observers, but
+    no compilation, no evaluation, and no time for which a checkpoint holds up the loop.
 
     Args:
         dispatches: each with its batches, in order; asking for the next one may block.
-        run: runs them.
-        observers: receive every record, in order.
-        telemetry: joined with the windows.
-        running: metrics whose value is that of the epoch so far, not of the window.
-        compiled: what was compiled before, to be told first.
+        training: runs them.
+        history: gets every record.
         steps_per_epoch: to know where an epoch ends.
-        start_step: steps that were done before.
         num_steps: ends after the dispatch in which so many steps are done; None: after the last.
         is_done: asked after every dispatch and every epoch; ends the epoch, evaluated as always,
             and the run.
         should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
-        stop_at_nan: whether a loss that is not finite ends the run; else it is a warning.
         saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
             at the end of every epoch alone.
-        keep_best: whether to save one of the lowest validation loss as well.
-        decided: from whether a checkpoint is due, and whether it is the best, to what the chief
-            says of both. All workers look then whether every weight is finite.
-        before: the counters of the checkpoint that the run goes on from.
         clock: seconds; handed in so that tests need no sleep.
     """
-    history = History(
-        observers,
-        telemetry,
-        running,
-        start_step=start_step,
-        stop_at_nan=stop_at_nan,
-        before=before,
-    )
-    progress = history.progress
-    history.compiled(compiled)
-    steps_done = 0
-    # A window lasts from the sync before it to its own. It includes the time of observers, but no
-    # compilation, no evaluation, and no time for which a checkpoint holds up the loop. The rest of
-    # a checkpoint is written while training goes on, and takes its share of the processor.
+    progress, start_step, steps_done = history.progress, history.progress.step, 0
+    when = saving or Saving(Every(), start_step=start_step)
     remaining = iter(dispatches)
     window_start = clock()
-    when = saving or Saving(Every(), start_step=start_step)
     when.begin(window_start)
-
-    def save(*, regular: bool = True, best: bool = False) -> None:
-        counters = history.saving()
-        history.saved(
-            run.save(progress.step, counters, regular=regular, best=best), regular=regular
-        )
-        if regular:
-            when.saved(progress.step, now=clock())
-
     while not progress.interrupted and not history.must_stop:
         history.waiting()
         wait_start = clock()
@@ -246,76 +206,98 @@ def train(
             break
         history.ready()
         dispatch, batches = ready
-        window_start += history.compiled(run.prepare(dispatch, batches))
-        history.warn(run.warnings())
+        window_start += history.compiled(training.prepare(dispatch, batches))
+        history.warn(training.warnings())
 
-        sums = run.train(dispatch, batches)  # the window's one host sync
+        sums = training.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
-        step = dispatch.step + dispatch.num_steps
-        window = Window(
-            step=step,
-            epoch=dispatch.epoch,
-            num_steps=dispatch.num_steps,
-            examples=dispatch.examples,
-            tokens=dispatch.tokens,
-            seconds=window_end - window_start,
-            data_wait_seconds=data_wait,
-            loss=sums.loss / dispatch.examples,
-            metrics=sums.metrics,
-            loss_scale=sums.loss_scale,
-            skipped_steps=sums.skipped_steps,
-            ended_at_seconds=window_end,
-            telemetry=telemetry.window(window_start, window_end),
-        )
+        seconds = window_end - window_start
+        window = _window(dispatch, sums, seconds, data_wait=data_wait, ended_at=window_end)
         history.window(window)
-        run.ended(window)
+        training.ended(window)
         window_start = window_end
-        steps_done += dispatch.num_steps
         if history.must_stop:
             break
 
         progress.interrupted = should_stop()
         pause_start = clock()
         ends_early = steps_per_epoch < _ENDLESS and is_done()
-        at_epoch_end, best = ends_early or step % steps_per_epoch == 0, False
+        at_epoch_end, is_best = ends_early or window.step % steps_per_epoch == 0, False
         if at_epoch_end:
-            found = run.evaluate(step=step, epoch=dispatch.epoch)
-            best = history.epoch(dispatch.epoch, *found) and keep_best
-            history.inspection(*run.inspect(dispatch, batches))
-        due = progress.interrupted or when.is_due(step, at_epoch_end=at_epoch_end, now=pause_start)
-        due, best = decided([due, best])
+            found = training.evaluate(step=window.step, epoch=dispatch.epoch)
+            is_best = history.epoch(dispatch.epoch, *found)
+            history.inspection(*training.inspect(dispatch, batches))
+        due, best = when.decide(
+            window.step,
+            now=pause_start,
+            at_epoch_end=at_epoch_end,
+            at_once=progress.interrupted,
+            is_best=is_best,
+        )
         if (due or best) and progress.divergence is None:
-            save(regular=due, best=best)
+            _save(training, history, regular=due, best=best)
+            if due:
+                when.saved(window.step, now=clock())
         window_start += clock() - pause_start
+        steps_done += dispatch.num_steps
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
     is_saved = progress.last_window is None or history.saved_step == progress.step
     if saving is not None and not is_saved and progress.divergence is None:
-        save()
+        _save(training, history)
     if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
+        # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
-        history.epoch(epoch, *run.evaluate(step=start_step, epoch=epoch))
+        history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
     return history.end()
+
+
+def _window(
+    dispatch: Dispatch, sums: StepSums, seconds: float, *, data_wait: float, ended_at: float
+) -> Window:
+    return Window(
+        step=dispatch.step + dispatch.num_steps,
+        epoch=dispatch.epoch,
+        num_steps=dispatch.num_steps,
+        examples=dispatch.examples,
+        tokens=dispatch.tokens,
+        seconds=seconds,
+        data_wait_seconds=data_wait,
+        loss=sums.loss / dispatch.examples,
+        metrics=sums.metrics,
+        loss_scale=sums.loss_scale,
+        skipped_steps=sums.skipped_steps,
+        ended_at_seconds=ended_at,
+    )
+
+
+def _save(
+    training: Training, history: History, *, regular: bool = True, best: bool = False
+) -> None:
+    """Begins to save the state; most of a checkpoint is written while training goes on."""
+    counters = history.saving()
+    done = training.save(history.progress.step, counters, regular=regular, best=best)
+    history.saved(done, regular=regular)
 
 
 class Steps:
     """Training by the step, as benchmarks and profiles want it."""
 
-    def __init__(self, run: Run, start: RunStart) -> None:
+    def __init__(self, training: Training, start: RunStart) -> None:
         """Args:
-        run: whose dispatches are of many epochs, without validation and checkpoints.
+        training: whose dispatches are of many epochs, without validation and checkpoints.
         start: what is trained.
         """
         self.start = start
-        self._run = run
-        self._dispatches = run.dispatches(epochs=_ENDLESS)
+        self._training = training
+        self._dispatches = training.dispatches(epochs=_ENDLESS)
 
     def compile(self) -> Sequence[Compilation]:
         """Compiles every program of the training, if that was not yet done."""
         first = next(self._dispatches)
         self._dispatches = itertools.chain([first], self._dispatches)
-        return self._run.prepare(*first)
+        return self._training.prepare(*first)
 
     def run(
         self,
@@ -333,8 +315,8 @@ class Steps:
         """
         return train(
             self._dispatches,
-            self._run,
-            observers,
+            self._training,
+            History(observers),
             steps_per_epoch=_ENDLESS,
             num_steps=num_steps,
             is_done=until,

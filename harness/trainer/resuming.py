@@ -1,7 +1,10 @@
-"""What --resume goes on with: whether there is a run, whether it may be resumed, and how."""
+"""A run's folder as it is opened: a new run, one to replace, or one to resume, and whether it may
+be resumed."""
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +22,77 @@ from harness.run.observers.run_files import (
     read_config,
 )
 from harness.run.records import DatasetInfo, RunStart
-from harness.run.run_folder import WRITTEN
+from harness.run.run_folder import WRITTEN, Claim, claim_run_folder, event_folder_of
 from harness.trainer.settings import WITH_MODEL
 
 Resume = bool | Literal["auto"]
 """Whether to go on with a run; `auto` does if there is one, and starts one otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """Where a run writes, and the run that it resumes; empty on workers that are not the chief."""
+
+    claim: Claim | None = None
+    event_folder: Path | None = None
+    """The folder of the event files; None: there are none."""
+    recorded: Mapping[str, Any] | None = None
+    """The content of config.json of the run that is resumed."""
+    overwrite: bool = False
+    """Whether the run in the folder is to be replaced."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder; None: nothing is written."""
+        return None if self.claim is None else self.claim.path
+
+    @property
+    def execution(self) -> dict[str, Any] | None:
+        """The settings of the run that is resumed, and the type of its devices."""
+        if self.recorded is None:
+            return None
+        return {**self.recorded["execution"], "device_type": device_type(self.recorded)}
+
+
+def open_run(
+    named: str | Path | None,
+    config: Mapping[str, Any],
+    claims: ExitStack,
+    *,
+    resume: Resume,
+    overwrite: bool,
+    tensorboard: str,
+    own_folder: Path | None,
+    has_trained: bool,
+) -> Opened:
+    """Locks the folders of a run, and leaves them as they are.
+
+    Args:
+        named: the run's folder, `auto` for a new one, or None for none.
+        config: what is asked for now, as config.json holds it.
+        claims: holds the locks.
+        resume, overwrite: what may be done with a run in the folder.
+        tensorboard: where the event files go, as `Recorded.tensorboard` says.
+        own_folder: the folder of the trainer's last fit, with which it may go on.
+        has_trained: whether the trainer has trained before.
+
+    Raises:
+        InputError: when a folder is in use, or holds what the run must neither replace nor resume.
+    """
+    claim, recorded = None, None
+    if named is not None:
+        is_own = own_folder is not None and Path(named).absolute() == own_folder
+        claim = claim_run_folder(named, claims, resume=resume or is_own, overwrite=overwrite)
+        goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+        if goes_on:
+            recorded = check_resumable(claim.path, config)
+    event_folder = event_folder_of(
+        tensorboard,
+        None if claim is None else claim.path,
+        claims,
+        may_hold_events=recorded is not None or overwrite or has_trained,
+    )
+    return Opened(claim=claim, event_folder=event_folder, recorded=recorded, overwrite=overwrite)
 
 
 def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, bool]:

@@ -1,6 +1,6 @@
 """What a trainer settles and builds from the first rows that it sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -247,11 +247,68 @@ def set_up(
     Raises:
         InputError: when the settings do not fit the rows, the model or the devices.
     """
-    timeline = timeline or Timeline()
-    train = parts[0]
+    timeline, train = timeline or Timeline(), parts[0]
     hide_too_new_gpus()
     if console is not None:
         warn_of_gpus(console)
+    devices = _devices(settings, train, training=training, before=before, cluster=cluster)
+    timeline.mark("devices")
+    made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
+    known = Known(
+        settings=settings,
+        devices=devices,
+        train=train,
+        resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
+        before=None if before is None else settings_before(before, devices.device_type),
+        chosen={
+            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
+            "all_reduce": Choice(
+                name=devices.all_reduce,
+                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
+            ),
+        },
+    )
+    known.chosen["precision"] = _settled("precision", known, cluster)
+    budget = _budget(known, made_optimizer, training=training)
+    model = build_model(
+        given,
+        train,
+        dtype=known.chosen["precision"].name,
+        device=devices.names[0],
+        seed=settings.seed,
+        budget=budget,
+    )
+    left_bytes = budget.require_rest(model, devices=len(devices.names))
+    if isinstance(given, keras.Model):
+        known.chosen["precision"] = own_precision(model, settings)
+    timeline.mark("model")
+    settled = _settled_task(task, model, train, devices)
+    asked = TablesAsked(
+        model=model,
+        optimizer=made_optimizer,
+        device_type=devices.device_type,
+        num_devices=devices.num_shares,
+        train=train,
+        batch_size=settings.batch_size,
+        task=settled,
+    )
+    known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
+    for name in WITH_MODEL if training else ("implementation",):
+        known.chosen[name] = _settled(name, known, cluster)
+    timeline.mark("settling what is auto")
+    setup = _built(known, made_optimizer, parts, training=training, before=before or {})
+    timeline.mark("engine")
+    return setup
+
+
+def _devices(
+    settings: Settings,
+    train: Examples,
+    *,
+    training: bool,
+    before: Mapping[str, Any] | None,
+    cluster: Cluster,
+) -> Devices:
     if settings.deterministic:
         be_deterministic()
     devices = set_up_devices(
@@ -269,103 +326,85 @@ def set_up(
             replicas=devices.num_replicas,
             workers=cluster.num_workers,
         )
-    timeline.mark("devices")
-    made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
-    resident_bytes = sum(Columns.of(part).num_bytes for part in parts)
+    return devices
+
+
+def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bool) -> Budget:
+    """The memory for the model and what goes with it."""
+    settings, devices = known.settings, known.devices
     # Of tables that are updated by rows there is no gradient, and no copy while programs compile.
     by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
-    budget = Budget(
+    return Budget(
         device="" if devices.device_type == "CPU" else devices.names[-1],
         device_free=devices.free_bytes,
-        optimizer=kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(made_optimizer),
+        optimizer=kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(optimizer),
         gradients=training and not by_rows,
         copies=0 if by_rows else len(devices.names),
-        data_bytes=resident_bytes if settings.input == "resident" else 0,
+        data_bytes=known.resident_bytes if settings.input == "resident" else 0,
     )
-    known = Known(
-        settings=settings,
-        devices=devices,
-        train=train,
-        resident_bytes=resident_bytes,
-        before=None if before is None else settings_before(before, devices.device_type),
-        chosen={
-            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
-            "all_reduce": Choice(
-                name=devices.all_reduce,
-                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
-            ),
-        },
-    )
-    known.chosen["precision"] = _settled("precision", known, cluster)
-    model = build_model(
-        given,
-        train,
-        dtype=known.chosen["precision"].name,
-        device=devices.names[0],
-        seed=settings.seed,
-        budget=budget,
-    )
-    left_bytes = budget.require_rest(model, devices=len(devices.names))
-    if isinstance(given, keras.Model):
-        known.chosen["precision"] = own_precision(model, settings)
-    timeline.mark("model")
+
+
+def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
+    """The task that the rows' labels and the model's outputs make of what was asked for."""
     outputs = called(model.compute_output_spec, model_inputs(train), train)
     if not isinstance(outputs, keras.KerasTensor):
         raise InputError(
             f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
             "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
         )
-    shape = outputs.shape
-    settled = task.settled(train) if train.labels is not None else task_of_outputs(shape)
+    labelled = train.labels is not None
+    settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
     if settled.is_known:
-        settled.check_outputs(model, shape)
+        settled.check_outputs(model, outputs.shape)
         settled.check_devices(devices.num_shares)
-    asked = TablesAsked(
-        model=model,
-        optimizer=made_optimizer,
-        device_type=devices.device_type,
-        num_devices=devices.num_shares,
-        train=train,
-        batch_size=settings.batch_size,
-        task=settled,
-    )
-    known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
-    for name in WITH_MODEL if training else ("implementation",):
-        known.chosen[name] = _settled(name, known, cluster)
+    return settled
+
+
+def _built(
+    known: Known,
+    optimizer: keras.optimizers.Optimizer,
+    parts: Sequence[Examples],
+    *,
+    training: bool,
+    before: Mapping[str, Any],
+) -> Setup:
+    """The setup, once everything is chosen."""
+    model, asked, train = known.model, known.tables, known.train
+    assert model is not None
+    assert asked is not None
     implementation = cast(Implementation, known.chosen["implementation"].name)
     tables = {}
     if training:
         tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
-    timeline.mark("settling what is auto")
-    unique = (before or {}).get("unique")
+    unique = before.get("unique")
     if unique is None:
         unique = frozenset(
             name
             for name in train.ragged
             if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
         )
+    engine = Engine(
+        model,
+        asked.task,
+        known.devices,
+        optimizer,
+        implementation=implementation,
+        unique=unique,
+        tables=tables,
+    )
     setup = Setup(
-        settings=settings,
-        devices=devices,
+        settings=known.settings,
+        devices=known.devices,
         model=model,
-        task=settled,
-        engine=Engine(
-            model,
-            settled,
-            devices,
-            made_optimizer,
-            implementation=implementation,
-            unique=unique,
-            tables=tables,
-        ),
+        task=asked.task,
+        engine=engine,
         choices=known.chosen,
         unique=unique,
         weighted=weighted_inputs(train),
-        limits=(before or {}).get("limits") or model_limits(model, train),
+        limits=before.get("limits") or model_limits(model, train),
     )
     if training:
-        setup.engine.require_masked(train)
-    timeline.mark("engine")
+        engine.require_masked(train)
     return setup
 
 

@@ -26,18 +26,16 @@ from harness.program.devices import Devices
 from harness.program.optimizer import Recipe, attributes_of, config_of, optimizer_of
 from harness.program.stored import checksum_of
 from harness.run.observers.divergence import divergence_message
-from harness.run.run_folder import claim_run_folder, event_folder_of
 from harness.task.measures import Quality
 from harness.task.task import Kind, Task
 from harness.trainer.callbacks import as_compiled, checked, outside_fit
-from harness.trainer.fit import Outcome, fit
-from harness.trainer.loop import Run, Steps
-from harness.trainer.resuming import Resume, check_resumable, device_type, settled
+from harness.trainer.loop import Steps, Training
+from harness.trainer.resuming import Opened, Resume, open_run
+from harness.trainer.run import Asked, Outcome, Run, dataset_info, facts_of, run_start
 from harness.trainer.run_options import RunOptions
 from harness.trainer.settings import Settings, for_python
 from harness.trainer.setup import Setup, set_up
-from harness.trainer.start import dataset_info, facts_of, run_start
-from harness.workers.cluster import cluster_of
+from harness.workers.cluster import Cluster, cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
 
@@ -230,100 +228,99 @@ class Trainer:
         )
         if (resume or overwrite) and run_dir is None:
             raise InputError("resume and overwrite are about a run_dir; give it")
-        callbacks = checked(callbacks, run_dir=run_dir)
-        asked = RunOptions(**options)
-        timeline = timeline or Timeline()
-        cluster = cluster_of(os.environ)
+        timeline, cluster = timeline or Timeline(), cluster_of(os.environ)
+        callbacks, wanted = checked(callbacks, run_dir=run_dir), RunOptions(**options)
         if not cluster.is_chief:
             verbose, run_dir, overwrite = False, None, False
-            asked = replace(asked, profile_steps=None, telemetry_hz=0)
-        shown = lasting(console or Console()) if verbose else None
-        parts = [Examples.of(train), *(Examples.of(v) for v in [validation] if v is not None)]
-        held_out = parts[1] if len(parts) > 1 else None
+            wanted = replace(wanted, profile_steps=None, telemetry_hz=0)
+        held_out = None if validation is None else Examples.of(validation)
         tested = held_out if test is validation else test
-        tested = None if tested is None else Examples.of(tested)
-        how = {"validation_freq": validation_freq, "shuffle": shuffle}
-        config = config or {**self._config(asked, epochs), **how}
+        asked = Asked(
+            train=Examples.of(train),
+            validation=held_out,
+            test=None if tested is None else Examples.of(tested),
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            validation_freq=validation_freq,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            run_dir=run_dir,
+            resume=resume,
+            overwrite=overwrite,
+            options=wanted,
+            config=config
+            or {
+                **self._config(wanted, epochs),
+                "validation_freq": validation_freq,
+                "shuffle": shuffle,
+            },
+            vocabulary=vocabulary,
+            console=lasting(console or Console()) if verbose else None,
+            summary=summary,
+            timeline=timeline,
+        )
+        return self._fit(asked, cluster)
+
+    def _fit(self, asked: Asked, cluster: Cluster) -> keras.callbacks.History:
+        """`fit`, of checked arguments."""
+        steps_per_epoch = -(-asked.train.num_rows // self.settings.batch_size)
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
-            claim = recorded = event_folder = None
+            opened = Opened()
 
-            def opened() -> dict[str, Any] | None:
-                """Returns the settings of the run that is resumed."""
-                nonlocal claim, recorded, event_folder, overwrite
-                if run_dir is not None:
-                    is_own = self._folder is not None and Path(run_dir).absolute() == self._folder
-                    claim = claim_run_folder(
-                        run_dir, claims, resume=resume or is_own, overwrite=overwrite
-                    )
-                    goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
-                    if goes_on:
-                        recorded = check_resumable(claim.path, config)
-                event_folder = event_folder_of(
-                    asked.tensorboard,
-                    None if claim is None else claim.path,
+            def execution() -> dict[str, Any] | None:
+                nonlocal opened
+                opened = open_run(
+                    asked.run_dir,
+                    asked.config,
                     claims,
-                    may_hold_events=recorded is not None or overwrite or self.step > 0,
+                    resume=asked.resume,
+                    overwrite=asked.overwrite,
+                    tensorboard=asked.options.tensorboard,
+                    own_folder=self._folder,
+                    has_trained=self.step > 0,
                 )
-                if recorded is None:
-                    return None
-                return {**recorded["execution"], "device_type": device_type(recorded)}
+                return opened.execution
 
-            execution = cluster.from_chief(opened)
-            before_it = self._setup
-            claims.push(lambda kind, *_: self._forget(before_it) if kind is not None else None)
+            before = cluster.from_chief(execution)
+            setup_before = self._setup
+            claims.push(lambda kind, *_: self._forget(setup_before) if kind is not None else None)
+            parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
             setup = self._set_up(
-                *parts, training=True, before=execution, console=shown, timeline=timeline
+                *parts,
+                training=True,
+                before=before,
+                console=asked.console,
+                timeline=asked.timeline,
             )
             claims.enter_context(as_compiled(setup))
-            facts = {"epochs": epochs, "steps before": self.step, **config_of(self._optimizer)}
-            facts |= {"initial epoch": initial_epoch, **how}
-            facts["callbacks"] = [type(callback).__name__ for callback in callbacks]
-            cluster.require_same(facts_of(self.settings, asked, facts, *parts, tested))
-            steps_per_epoch = -(-parts[0].num_rows // self.settings.batch_size)
-            epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
-            before = None if self.last is None else self.last.progress
-            goes_on = before is not None and before.interrupted
-            step = self.step
-            if steps_per_epoch != self._steps_per_epoch or not goes_on:
-                # The epochs of other rows begin anew, and a callback may have ended one early.
-                step = (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
-            self.last = fit(
-                setup,
-                parts[0],
-                held_out,
-                tested,
-                epochs=epochs,
-                initial_epoch=initial_epoch,
-                validation_freq=validation_freq,
-                shuffle=shuffle,
-                steps_done=0 if execution is not None else step,
-                callbacks=callbacks,
-                claim=claim,
-                event_folder=event_folder,
-                last=self.last,
-                recorded=recorded,
-                overwrite=overwrite,
-                keep_best=held_out is not None and validation is not test,
-                options=asked,
-                config=config,
-                vocabulary=vocabulary,
-                console=shown,
-                summary=summary,
-                timeline=timeline,
-            )
+            facts = {"steps before": self.step, **config_of(self._optimizer)}
+            cluster.require_same(facts_of(self.settings, asked, facts))
+            steps_done = 0 if before is not None else self._steps_done(steps_per_epoch)
+            run = Run(asked, opened, setup, last=self.last, steps_done=steps_done)
+            self.last = run.run()
             cluster.wait_for_all()  # until the chief has written everything
-        self._vocabulary = vocabulary or self._vocabulary
+        self._vocabulary = asked.vocabulary or self._vocabulary
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
         self._steps_per_epoch = steps_per_epoch
-        self._folder = None if claim is None else claim.path
+        self._folder = opened.folder
         if progress is not None and progress.divergence is not None:
             message = divergence_message(progress.divergence, self.last.start, progress)
             raise DivergenceError(message)
         if self.last.terminated:
             raise Terminated
         return self.last.history
+
+    def _steps_done(self, steps_per_epoch: int) -> int:
+        """The step that the next fit starts from."""
+        epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
+        before = None if self.last is None else self.last.progress
+        goes_on = before is not None and before.interrupted
+        if steps_per_epoch == self._steps_per_epoch and goes_on:
+            return self.step
+        # The epochs of other rows begin anew, and a callback may have ended one early.
+        return (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
 
     @for_python()
     def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
@@ -410,12 +407,12 @@ class Trainer:
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
-        run = Run(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
+        training = Training(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
         info = dataset_info(examples, num_classes=setup.task.num_classes)
         options = RunOptions()
         config = self._config(options, epochs)
         start = run_start(setup, rows, info, options=options, config=config, epochs=epochs)
-        return Steps(run, start)
+        return Steps(training, start)
 
     def _forget(self, setup: Setup | None) -> None:
         """Goes back to the setup before a fit that was refused."""

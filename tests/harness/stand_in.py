@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.run.history import Counters, Progress
+from harness.run.history import Counters, History, Progress
 from harness.run.records import (
     Compilation,
     Epoch,
@@ -16,6 +16,7 @@ from harness.run.records import (
     Inspection,
     Message,
     Observer,
+    Record,
     StepSums,
     Window,
 )
@@ -29,6 +30,8 @@ EVALUATE_SECONDS = 1_000.0
 SAVE_SECONDS = 10_000.0
 INSPECT_SECONDS = 100_000.0
 OBSERVER_SECONDS = 0.5
+_OF_HISTORY = {"telemetry", "running", "start_step", "stop_at_nan", "before"}
+"""Settings of a run that its `History` takes."""
 
 
 class Clock:
@@ -179,22 +182,20 @@ class Listener(Observer):
     log: list[str]
     windows: list[Window] = field(default_factory=list)
 
-    def on_compilation(self, compilation: Compilation) -> None:
-        self.log.append(f"{self.name} told of {compilation.program}")
-
-    def on_window(self, window: Window) -> None:
-        self.windows.append(window)
-        self.log.append(f"{self.name} told of window {window.step}")
-        self.clock.pass_seconds(OBSERVER_SECONDS)
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self.log.append(f"{self.name} told of epoch {epoch.epoch}")
-
-    def on_inspection(self, inspection: Inspection) -> None:
-        self.log.append(f"{self.name} told of inspection {inspection.step}")
-
-    def on_message(self, message: Message) -> None:
-        self.log.append(f"{self.name} told: {message.text}")
+    def tell(self, record: Record) -> None:
+        match record:
+            case Compilation(program=program):
+                self.log.append(f"{self.name} told of {program}")
+            case Window(step=step):
+                self.windows.append(record)
+                self.log.append(f"{self.name} told of window {step}")
+                self.clock.pass_seconds(OBSERVER_SECONDS)
+            case Epoch(epoch=number):
+                self.log.append(f"{self.name} told of epoch {number}")
+            case Inspection(step=step):
+                self.log.append(f"{self.name} told of inspection {step}")
+            case Message(text=text):
+                self.log.append(f"{self.name} told: {text}")
 
 
 @dataclass
@@ -221,5 +222,7 @@ def run(
 
     listeners = [Listener(f"observer {index}", clock, log) for index in range(observers)]
     stand_in = StandIn(clock, log, **(engine or {}))
-    progress = train(stream(), stand_in, listeners, clock=clock, **settings)
+    of_history = {name: settings.pop(name) for name in _OF_HISTORY & settings.keys()}
+    history = History(listeners, **of_history)
+    progress = train(stream(), stand_in, history, clock=clock, **settings)
     return Run(progress=progress, windows=listeners[0].windows, log=log)

@@ -16,6 +16,7 @@ from harness.run.records import (
     Epoch,
     Message,
     Observer,
+    Record,
     RunStart,
     Summary,
     Window,
@@ -68,14 +69,29 @@ class ConsoleObserver(Observer):
         self._console = console
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
-        self._run: RunStart  # from `on_start` on
+        self._run: RunStart  # from `RunStart` on
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = 0.0
         self._line_width = 0
         """Of the notebook's updating line; 0 while there is none."""
 
-    def on_start(self, run: RunStart) -> None:
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._start(record)
+            case Compilation():
+                self._compilation(record)
+            case Window():
+                self._window(record)
+            case Epoch():
+                self._epoch(record)
+            case Message():
+                self._message(record)
+            case Summary():
+                self._end(record)
+
+    def _start(self, run: RunStart) -> None:
         self._run = run
         self._print_rows(starting_rows(run))
         self._shown_at = self._clock()
@@ -99,10 +115,10 @@ class ConsoleObserver(Observer):
             )
             self._progress.start()
 
-    def on_compilation(self, compilation: Compilation) -> None:
+    def _compilation(self, compilation: Compilation) -> None:
         self._print(compilation_line(compilation))
 
-    def on_window(self, window: Window) -> None:
+    def _window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
         in_place = self._progress is not None or self._in_notebook
@@ -124,7 +140,7 @@ class ConsoleObserver(Observer):
             show = self._update_line if self._in_notebook else self._print
             show(f"{self._place(window.epoch, window.step)}  {values}")
 
-    def on_epoch(self, epoch: Epoch) -> None:
+    def _epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
         parts = [self._place(epoch.epoch, epoch.step), _values(values)]
         if (found := epoch.evaluation) is not None:
@@ -133,11 +149,11 @@ class ConsoleObserver(Observer):
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()
 
-    def on_message(self, message: Message) -> None:
+    def _message(self, message: Message) -> None:
         style = "yellow" if message.kind == "warning" else None
         self._print(f"{message.kind}: {message.text}", style)
 
-    def on_end(self, summary: Summary) -> None:
+    def _end(self, summary: Summary) -> None:
         """Removes the bar and prints the results."""
         self.close()
         self._print("")

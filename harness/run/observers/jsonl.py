@@ -10,7 +10,7 @@ from typing import Any
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import damage, json_object, opened
-from harness.run.records import Epoch, Inspection, Observer, RunStart, Window
+from harness.run.records import CheckpointDue, Epoch, Inspection, Observer, Record, RunStart, Window
 from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
@@ -33,12 +33,25 @@ class JsonlObserver(Observer):
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
-        self._path: Path  # from `on_start` on, as the three below
+        self._path: Path  # from `RunStart` on, as the three below
         self._file: int
         self._size_bytes: int
         self._start_step: int
 
-    def on_start(self, run: RunStart) -> None:
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._start(record)
+            case Window():
+                self._window(record)
+            case Epoch():
+                self._epoch(record)
+            case Inspection():
+                self._inspection(record)
+            case CheckpointDue():
+                self._checkpoint()
+
+    def _start(self, run: RunStart) -> None:
         """Opens the file: empty, or in a resumed run with the lines up to `start_step`.
 
         Raises:
@@ -52,7 +65,7 @@ class JsonlObserver(Observer):
         self._closing.callback(os.close, self._file)
         self._cut()
 
-    def on_window(self, window: Window) -> None:
+    def _window(self, window: Window) -> None:
         content: dict[str, Any] = {
             "step": window.step,
             "epoch": window.epoch,
@@ -81,7 +94,7 @@ class JsonlObserver(Observer):
             }
         self._append(content)
 
-    def on_epoch(self, epoch: Epoch) -> None:
+    def _epoch(self, epoch: Epoch) -> None:
         """Writes the evaluation's line, unless it is there from before the run was resumed."""
         evaluation = epoch.evaluation
         if evaluation is None or evaluation.step <= self._start_step:
@@ -97,7 +110,7 @@ class JsonlObserver(Observer):
             }
         )
 
-    def on_inspection(self, inspection: Inspection) -> None:
+    def _inspection(self, inspection: Inspection) -> None:
         content: dict[str, Any] = {
             "step": inspection.step,
             "epoch": inspection.epoch,
@@ -108,7 +121,7 @@ class JsonlObserver(Observer):
             content["underflow_fraction"] = inspection.underflow_fraction
         self._append(content)
 
-    def on_checkpoint(self, step: int) -> None:
+    def _checkpoint(self) -> None:
         """Onto the disk: a checkpoint whose records are lost could not be resumed from."""
         try:
             os.fsync(self._file)

@@ -11,7 +11,16 @@ from pathlib import Path
 import tensorflow as tf
 
 from harness.run.observers.event_file import os_errors
-from harness.run.records import Compilation, Observer, RunStart, Summary, Window
+from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    Compilation,
+    Observer,
+    Record,
+    RunStart,
+    Summary,
+    Window,
+)
 
 STEP_MARKER = "train"
 """The name of a dispatch in the trace."""
@@ -80,14 +89,25 @@ class ProfilerObserver(Observer):
         warm = list(self._step_times_ms)[1:]
         return statistics.median(warm) if warm else None
 
-    def on_start(self, run: RunStart) -> None:
-        """Learns how long dispatches may be."""
-        self._steps_per_dispatch = int(run.choices["steps_per_dispatch"].value)
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._steps_per_dispatch = int(record.choices["steps_per_dispatch"].value)
+            case BatchesAwaited():
+                self._dispatch(record.step)
+            case BatchesReady():
+                self._input_marker.close()
+            case Compilation():
+                self._compilation()
+            case Window():
+                self._window(record)
+            case Summary():
+                self.finish()
 
-    def on_dispatch(self, step: int) -> None:
+    def _dispatch(self, step: int) -> None:
         """Starts the profiler if the dispatch may be of interest; opens the markers."""
         self._step = step
-        # A dispatch may hold fewer steps than these: see `on_window`.
+        # A dispatch may hold fewer steps than these: see `_window`.
         due = self.capture is None and step + self._steps_per_dispatch > self.asked_for[0]
         if due and not self._running:
             self._start()
@@ -95,17 +115,14 @@ class ProfilerObserver(Observer):
             self._open_step_marker()
             self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
 
-    def on_batches(self, step: int) -> None:
-        self._input_marker.close()
-
-    def on_compilation(self, compilation: Compilation) -> None:
+    def _compilation(self) -> None:
         """Starts again, unless a dispatch was captured already."""
         if self._step_marker is not None and not self._dispatches:
             self.close()
             self._start()
             self._open_step_marker()
 
-    def on_window(self, window: Window) -> None:
+    def _window(self, window: Window) -> None:
         """Closes the dispatch's marker; writes the profile after the last dispatch."""
         if not self._running:
             self._step_times_ms.append(window.step_time_ms)
@@ -119,9 +136,6 @@ class ProfilerObserver(Observer):
         self._dispatches.append(window.num_steps)
         if window.step >= self.asked_for[1]:
             self._write()
-
-    def on_end(self, summary: Summary) -> None:
-        self.finish()
 
     def finish(self) -> None:
         """Writes what an interrupted run has captured."""

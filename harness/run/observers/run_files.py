@@ -10,7 +10,7 @@ from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.run.history import Progress
 from harness.run.observers.host import peak_rss_bytes
-from harness.run.records import Choice, Evaluation, Observer, RunStart, Summary
+from harness.run.records import Choice, Evaluation, Observer, Record, RunStart, Summary
 
 CONFIG_FILE_NAME = "config.json"
 SUMMARY_FILE_NAME = "summary.json"
@@ -30,14 +30,21 @@ class SummaryObserver(Observer):
 
     _run: RunStart
 
-    def on_start(self, run: RunStart) -> None:
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._start(record)
+            case Summary():
+                self._end(record)
+
+    def _start(self, run: RunStart) -> None:
         """Writes config.json; removes the summary.json and the report of an earlier run."""
         self._run = run
         write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
         for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
             Path(run.run_dir, name).unlink(missing_ok=True)
 
-    def on_end(self, summary: Summary) -> None:
+    def _end(self, summary: Summary) -> None:
         """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it

@@ -17,7 +17,7 @@ from harness.run.observers.tensorboard_pages import (
     scalars,
     session_end,
 )
-from harness.run.records import Epoch, Inspection, Observer, RunStart, Summary, Window
+from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
 
 RECENT_WINDOWS = 50
 """`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
@@ -41,7 +41,7 @@ class TensorBoardObserver(Observer):
         folder: belongs to the run alone.
         """
         self._folder = folder
-        self._file: EventFile  # from `on_start` on
+        self._file: EventFile  # from `RunStart` on
         self._closing = contextlib.ExitStack()
         self._start_step = 0
         self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
@@ -49,7 +49,20 @@ class TensorBoardObserver(Observer):
         self._evaluated: dict[str, float] = {}
         """The values of the last evaluation, by tag."""
 
-    def on_start(self, run: RunStart) -> None:
+    def tell(self, record: Record) -> None:
+        match record:
+            case RunStart():
+                self._start(record)
+            case Window():
+                self._window(record)
+            case Epoch():
+                self._epoch(record)
+            case Inspection():
+                self._inspection(record)
+            case Summary():
+                self._end(record)
+
+    def _start(self, run: RunStart) -> None:
         self._start_step = run.start_step
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
@@ -69,7 +82,7 @@ class TensorBoardObserver(Observer):
                 self._recent_step_times_ms.append(1e3 * float(record["seconds"]) / num_steps)
                 self._skipped_steps += int(record.get("skipped_steps", 0))
 
-    def on_window(self, window: Window) -> None:
+    def _window(self, window: Window) -> None:
         self._recent_step_times_ms.append(window.step_time_ms)
         p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
         values = {
@@ -89,7 +102,7 @@ class TensorBoardObserver(Observer):
             values["precision/skipped_steps"] = self._skipped_steps
         self._file.write(window.step, scalars(values))
 
-    def on_epoch(self, epoch: Epoch) -> None:
+    def _epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless they are from before the run was resumed."""
         evaluation = epoch.evaluation
         if evaluation is None:
@@ -99,7 +112,7 @@ class TensorBoardObserver(Observer):
         if evaluation.step > self._start_step:
             self._file.write(evaluation.step, scalars(self._evaluated))
 
-    def on_inspection(self, inspection: Inspection) -> None:
+    def _inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
@@ -109,7 +122,7 @@ class TensorBoardObserver(Observer):
         ]
         self._file.write(inspection.step, scalars(values), *histograms)
 
-    def on_end(self, summary: Summary) -> None:
+    def _end(self, summary: Summary) -> None:
         """Adds what is new of the model that is saved, and marks the run's row of the HParams page
         as ended."""
         new: dict[str, float] = {}

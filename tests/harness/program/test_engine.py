@@ -22,17 +22,18 @@ from harness.model.layers import MultiHotDense
 from harness.program.checkpoints import Checkpoints
 from harness.program.devices import Devices
 from harness.run.background import Background
-from harness.run.records import Compilation, Observer, Window
+from harness.run.history import History
+from harness.run.records import Compilation, Observer, Record, Window
 from harness.task.task import Task
-from harness.trainer.loop import Rows, Run, train
+from harness.trainer.loop import Rows, Training, train
 from tests.harness.program.rig import Rig, assert_same, build_rig, sets_with_outliers
 from tests.harness.random_sets import random_sets
 
 
-def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int = 0) -> Run:
+def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int = 0) -> Training:
     """Of a rig's engine, with an evaluation on the rows that it trains on."""
     plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=4)
-    return Run(
+    return Training(
         engine=rig.engine,
         rows=Rows(feed=rig.feed, plan=rig.plan),
         validation=Rows(feed=rig.feed, plan=plan),
@@ -85,8 +86,9 @@ class Reads(Observer):
     reads: list[str]
     at_windows: list[int] = field(default_factory=list)
 
-    def on_window(self, window: Window) -> None:
-        self.at_windows.append(len(self.reads))
+    def tell(self, record: Record) -> None:
+        if isinstance(record, Window):
+            self.at_windows.append(len(self.reads))
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
@@ -104,7 +106,7 @@ def test_a_window_costs_one_host_sync(precision: str) -> None:
         progress = train(
             itertools.chain([first], dispatches),
             run,
-            [observer],
+            History([observer]),
             steps_per_epoch=rig.plan.steps_per_epoch,
             should_stop=lambda: len(observer.at_windows) == 5,
         )
@@ -120,11 +122,12 @@ class Told(Observer):
         self.compilations: list[Compilation] = []
         self.windows: list[Window] = []
 
-    def on_compilation(self, compilation: Compilation) -> None:
-        self.compilations.append(compilation)
-
-    def on_window(self, window: Window) -> None:
-        self.windows.append(window)
+    def tell(self, record: Record) -> None:
+        match record:
+            case Compilation():
+                self.compilations.append(record)
+            case Window():
+                self.windows.append(record)
 
 
 def test_the_records_of_a_run(tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_the_records_of_a_run(tmp_path: Path) -> None:
         progress = train(
             run.dispatches(epochs=2),
             run,
-            [observer],
+            History([observer]),
             steps_per_epoch=rig.plan.steps_per_epoch,
         )
     windows = observer.windows

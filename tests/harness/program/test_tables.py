@@ -25,7 +25,7 @@ from harness.program.table_choice import (
     plans_of,
 )
 from harness.program.tables import Clipping, layers_of
-from harness.run.records import Observer, Window
+from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
 from harness.trainer.loop import Steps
 from kernels.multi_hot import ROW_OPTIMIZERS
@@ -77,8 +77,9 @@ class Losses(Observer):
     def __init__(self) -> None:
         self.all: list[float] = []
 
-    def on_window(self, window: Window) -> None:
-        self.all.append(window.loss)
+    def tell(self, record: Record) -> None:
+        if isinstance(record, Window):
+            self.all.append(record.loss)
 
 
 def trained(
@@ -186,16 +187,16 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) 
         return trainer.steps(rows, epochs=4)
 
     whole, parts = made(), made()
-    state = whole._run.engine.states[0]
+    state = whole._training.engine.states[0]
     whole.run(num_steps=14)
     saved = state.save()
     np.savez(tmp_path / "ckpt-14.npz", **saved)
     assert load_weights(tmp_path / "ckpt-14.npz", state._model) == (kind == "exact_adam")
     whole.run(num_steps=12)
-    parts._run.engine.states[0].restore(saved)
-    parts = Steps(replace(parts._run, start_step=14), parts.start)
+    parts._training.engine.states[0].restore(saved)
+    parts = Steps(replace(parts._training, start_step=14), parts.start)
     parts.run(num_steps=12)
-    assert_same_arrays(parts._run.engine.states[0].save(), state.save())
+    assert_same_arrays(parts._training.engine.states[0].save(), state.save())
     lagging = state.save()
     looked_at = state.by_name(state.weights)
     settled = state.save()

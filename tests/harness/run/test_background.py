@@ -1,7 +1,6 @@
 """The background thread, and observers on it: everything in order, and no failure is lost."""
 
 import functools
-import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +9,21 @@ from typing import Any
 
 import pytest
 
-from harness import background as module
+from harness.run import background as module
 from harness.run.background import Background, BackgroundObserver
-from harness.run.records import Observer, Window
+from harness.run.history import History
+from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    CheckpointDue,
+    Compilation,
+    Message,
+    Observer,
+    Record,
+    Window,
+)
 from harness.trainer.loop import train
-from tests.harness.run.observers.samples import run_start, window
+from tests.harness.run.observers.samples import run_start, summary, window
 from tests.harness.stand_in import Clock, StandIn, planned
 
 
@@ -186,56 +195,45 @@ def test_unused_it_has_no_thread() -> None:
         assert not threads()
 
 
-UNUSED = {"on_dispatch", "on_batches"}
-"""Called on the training thread alone, and cheap where nobody needs them."""
-RECORDS = [name for name in vars(Observer) if name.startswith("on_") and name not in UNUSED]
-
-
 class Recorder(Observer):
-    """Writes down whatever it is passed, and by which thread."""
+    """Writes down whatever it is told, and by which thread."""
 
-    def __init__(self, name: str, log: list[tuple[str, str, Any, int]]) -> None:
-        for method in [*RECORDS, "close"]:
-            setattr(self, method, self._recording(method))
+    def __init__(self, name: str, log: list[tuple[str, Any, int]]) -> None:
         self._name = name
         self._log = log
 
-    def _recording(self, method: str) -> Any:
-        return lambda record=None: self._log.append(
-            (self._name, method, record, threading.get_ident())
-        )
+    def tell(self, record: Record) -> None:
+        self._log.append((self._name, record, threading.get_ident()))
+
+    def close(self) -> None:
+        self._log.append((self._name, "closed", threading.get_ident()))
 
 
-def test_every_record_arrives_in_order() -> None:
-    log: list[tuple[str, str, Any, int]] = []
+def test_every_record_arrives_in_order(tmp_path: Path) -> None:
+    log: list[tuple[str, Any, int]] = []
     background = Background()
     observer = BackgroundObserver([Recorder("one", log), Recorder("other", log)], background)
-    passed = [
-        "on_start",
-        *(name for name in RECORDS if name not in ("on_start", "on_end")),
-        "on_end",
+    start, end = run_start(tmp_path), summary()
+    between: list[Record] = [
+        Compilation(program="training step", capacity=64, seconds=1.0, step=0),
+        window(20),
+        Message(kind="note", text="a note"),
+        CheckpointDue(step=20),
     ]
     with background:
-        for method in passed:
-            getattr(observer, method)(f"a record for {method}")
+        for record in (start, BatchesAwaited(step=0), BatchesReady(step=0), *between, end):
+            observer.tell(record)
     observer.close()
-    assert [entry[:3] for entry in log] == [
-        *((name, m, f"a record for {m}") for m in passed[:-1] for name in ("one", "other")),
-        ("other", "on_end", "a record for on_end"),
-        ("one", "on_end", "a record for on_end"),
-        ("other", "close", None),
-        ("one", "close", None),
+    assert [entry[:2] for entry in log] == [
+        *((name, record) for record in (start, *between) for name in ("one", "other")),
+        ("other", end),
+        ("one", end),
+        ("other", "closed"),
+        ("one", "closed"),
     ]
-    own = {"on_start", "on_end", "close"}
-    here = {method for _, method, _, thread in log if thread == threading.get_ident()}
-    assert here == own
+    here = [record for _, record, thread in log if thread == threading.get_ident()]
+    assert here == [start, start, end, end, "closed", "closed"]
     assert len({thread for *_, thread in log}) == 2
-
-
-def test_no_kind_of_record_is_forgotten() -> None:
-    public = {name for name, _ in inspect.getmembers(Observer, inspect.isfunction)}
-    own = {name for name in vars(BackgroundObserver) if not name.startswith("_")}
-    assert own == {name for name in public if not name.startswith("_")} - UNUSED
 
 
 def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
@@ -250,9 +248,10 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
             return super().train(dispatch, batches)
 
     class Slow(Observer):
-        def on_window(self, window: Window) -> None:
-            assert trained.wait(120), "the loop waited for its observer"
-            passed.append(window.step)
+        def tell(self, record: Record) -> None:
+            if isinstance(record, Window):
+                assert trained.wait(120), "the loop waited for its observer"
+                passed.append(record.step)
 
     clock = Clock()
     dispatches = planned(epochs=1, steps=4, per_dispatch=2)
@@ -260,7 +259,7 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
         train(
             [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
             Engine(clock, []),
-            [BackgroundObserver([Slow()], background)],
+            History([BackgroundObserver([Slow()], background)]),
             steps_per_epoch=4,
             clock=clock,
         )
@@ -269,15 +268,17 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
 
 def test_what_one_raises_ends_the_run_and_closes_all(tmp_path: Path) -> None:
     class Full(Observer):
-        def on_window(self, window: Window) -> None:
-            raise OSError("disk full")
+        def tell(self, record: Record) -> None:
+            if isinstance(record, Window):
+                raise OSError("disk full")
 
-    log: list[tuple[str, str, Any, int]] = []
+    log: list[tuple[str, Any, int]] = []
     with Background() as background:
         observer = BackgroundObserver([Full(), Recorder("other", log)], background)
-        observer.on_start(run_start(tmp_path))
-        observer.on_window(window(20))
+        start = run_start(tmp_path)
+        observer.tell(start)
+        observer.tell(window(20))
         with pytest.raises(OSError, match="disk full"):
             background.wait()
     observer.close()
-    assert [entry[:2] for entry in log] == [("other", "on_start"), ("other", "close")]
+    assert [entry[:2] for entry in log] == [("other", start), ("other", "closed")]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.run.history import RunningStatistics, Telemetry
+from harness.run.history import History, RunningStatistics, Telemetry
 from harness.run.records import (
     Divergence,
     MachineUse,
@@ -145,7 +145,7 @@ def test_epochs_have_means_over_their_rows() -> None:
     progress = train(
         [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
         Engine(clock, []),
-        [],
+        History([]),
         steps_per_epoch=5,
         clock=clock,
     )
@@ -183,7 +183,7 @@ def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> No
     ends = [window.ended_at_seconds for window in done.windows]
     seconds = [window.seconds for window in done.windows]
     assert telemetry.asked == [(end - s, end) for end, s in zip(ends, seconds, strict=True)]
-    assert done.log[:2] == ["observer 0 told: hot", "compile training step 0"]
+    assert done.log[:2] == ["compile training step 0", "observer 0 told: hot"]
     assert done.log[-1] == "observer 0 told: left behind"
     assert done.progress.use == MachineUse(num_gpus=2, joules=3.0)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from harness import measures
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
+from harness.task import measures
 from harness.task.measures import Measures, Quality, measured, roc_auc
 
 KINDS = ("binary", "multi_class", "multi_label")

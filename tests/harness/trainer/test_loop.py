@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from harness.program.saving import Every, Saving
-from harness.run.history import Counters
-from harness.run.records import Observer, Window
+from harness.run.history import Counters, History
+from harness.run.records import Observer, Record, Window
 from harness.trainer.loop import train
 from tests.harness.stand_in import (
     COMPILE_SECONDS,
@@ -118,16 +118,19 @@ def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
     losses = {5: 0.5, 10: 0.4, 15: 0.45, 20: 0.3}
     settings: dict[str, Any] = {
         "steps_per_epoch": 5,
-        "saving": Saving(Every(seconds=1e9)),
-        "keep_best": True,
         "engine": {"validation_loss": losses.__getitem__},
     }
+
+    def saving() -> Saving:
+        return Saving(Every(seconds=1e9), keep_best=True)
+
     dispatches = planned(epochs=4, steps=5, per_dispatch=2)
-    done = run(dispatches, **settings)
+    done = run(dispatches, saving=saving(), **settings)
     saves = [entry for entry in done.log if entry.startswith("save")]
     assert saves == ["save best 5", "save best 10", "save best 20", "save 20"]
     before = Counters(best_loss=0.35, best_step=10, examples=80, train_seconds=7.0)
-    resumed = run([d for d in dispatches if d.step >= 10], start_step=10, before=before, **settings)
+    rest = [d for d in dispatches if d.step >= 10]
+    resumed = run(rest, start_step=10, before=before, saving=saving(), **settings)
     saves = [entry for entry in resumed.log if entry.startswith("save")]
     assert saves == ["save best 20", "save 20"]
     assert resumed.progress.counters.examples == 80 + 80
@@ -191,8 +194,9 @@ def test_resumed_after_the_last_step_it_only_evaluates() -> None:
 
 def test_what_an_observer_raises_ends_the_run() -> None:
     class Broken(Observer):
-        def on_window(self, window: Window) -> None:
-            raise OSError("disk full")
+        def tell(self, record: Record) -> None:
+            if isinstance(record, Window):
+                raise OSError("disk full")
 
     clock = Clock()
     log: list[str] = []
@@ -201,7 +205,7 @@ def test_what_an_observer_raises_ends_the_run() -> None:
         train(
             [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
             StandIn(clock, log),
-            [Broken()],
+            History([Broken()]),
             steps_per_epoch=4,
             clock=clock,
         )

@@ -68,7 +68,7 @@ def plain() -> Screen:
 
 
 def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
-    plain.observer.on_start(run_start(Path("runs/[bold]a b")))
+    plain.observer.tell(run_start(Path("runs/[bold]a b")))
     rows = plain.rows()
     data = "synthetic: 40,000 rows for training, 10,000 for testing, 2 classes"
     assert next(iter(rows.items())) == ("data set", data)
@@ -81,7 +81,7 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
 
 
 def test_a_resumed_run_says_so(plain: Screen) -> None:
-    plain.observer.on_start(
+    plain.observer.tell(
         run_start(
             Path("r"),
             start_step=80,
@@ -97,11 +97,11 @@ def test_a_resumed_run_says_so(plain: Screen) -> None:
 
 
 def test_windows_become_lines_in_measure(plain: Screen) -> None:
-    plain.observer.on_start(run_start(Path("r")))
+    plain.observer.tell(run_start(Path("r")))
     plain.lines()
     for number in range(8):
         plain.clock.now += 2
-        plain.observer.on_window(window(20 * (number + 1)))
+        plain.observer.tell(window(20 * (number + 1)))
     assert plain.lines() == [
         "epoch 1/2  step 60/160  loss 0.4400  accuracy 0.8000  62,500 examples/s",
         "epoch 2/2  step 120/160  loss 0.3800  accuracy 0.8000  62,500 examples/s",
@@ -109,16 +109,14 @@ def test_windows_become_lines_in_measure(plain: Screen) -> None:
 
 
 def test_epochs_compilations_and_warnings_are_always_lines(plain: Screen) -> None:
-    plain.observer.on_start(run_start(Path("r")))
+    plain.observer.tell(run_start(Path("r")))
     plain.lines()
-    plain.observer.on_compilation(
-        Compilation(program="train_steps", capacity=70_000, seconds=1.254, step=0)
-    )
-    plain.observer.on_epoch(epoch(80))
-    plain.observer.on_epoch(epoch(160, evaluation=None))
-    plain.observer.on_epoch(epoch(160, loss=None, metrics={}))
-    plain.observer.on_message(Message(kind="warning", text="[red]compiled again"))
-    plain.observer.on_message(Message(kind="note", text="[red]no such figure"))
+    plain.observer.tell(Compilation(program="train_steps", capacity=70_000, seconds=1.254, step=0))
+    plain.observer.tell(epoch(80))
+    plain.observer.tell(epoch(160, evaluation=None))
+    plain.observer.tell(epoch(160, loss=None, metrics={}))
+    plain.observer.tell(Message(kind="warning", text="[red]compiled again"))
+    plain.observer.tell(Message(kind="note", text="[red]no such figure"))
     assert plain.lines() == [
         "compiled train_steps for 70,000 ids per batch and replica in 1.25 s",
         "epoch 1/2  step 80/160  loss 0.4400  accuracy 0.8000  validation loss 0.2900  "
@@ -133,9 +131,9 @@ def test_epochs_compilations_and_warnings_are_always_lines(plain: Screen) -> Non
 
 def test_the_end_is_a_table() -> None:
     screen = Screen(terminal=False, tensorboard_dir=Path("runs/a b/tensorboard"))
-    screen.observer.on_start(run_start(Path("runs/a b")))
+    screen.observer.tell(run_start(Path("runs/a b")))
     screen.lines()
-    screen.observer.on_end(summary(skipped_steps=2))
+    screen.observer.tell(summary(skipped_steps=2))
     rows = screen.rows()
     assert list(rows)[:4] == ["test accuracy", "test macro F1", "test ROC-AUC", "test loss"]
     assert (rows["test accuracy"], rows["data wait"]) == ("0.8850", "2.5%")
@@ -147,23 +145,23 @@ def test_the_end_is_a_table() -> None:
 
 def test_figures_of_validation_rows_are_not_called_test(plain: Screen) -> None:
     data = replace(DATASET, test_rows=0, validation_rows=8_000)
-    plain.observer.on_start(run_start(Path("r"), dataset=data))
+    plain.observer.tell(run_start(Path("r"), dataset=data))
     assert plain.rows()["data set"].endswith(
         "40,000 rows for training, 8,000 for validation, 2 classes"
     )
     found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
-    plain.observer.on_end(summary(**found, validation_figures={"roc_auc": 0.95}))
+    plain.observer.tell(summary(**found, validation_figures={"roc_auc": 0.95}))
     rows = plain.rows()
     assert rows["validation ROC-AUC"] == "0.9500"
     assert not any("test" in name for name in rows)
 
 
 def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
-    plain.observer.on_start(run_start(Path("r")))
+    plain.observer.tell(run_start(Path("r")))
     plain.lines()
     lacking = ("test_loss", "examples_per_second", "mean_examples_per_second")
     none: dict[str, Any] = dict.fromkeys(lacking)
-    plain.observer.on_end(
+    plain.observer.tell(
         summary(
             **none, test_metrics={"accuracy": None}, test_figures={}, interrupted=True, steps=60
         )
@@ -177,11 +175,11 @@ def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> Non
 
 
 def test_what_is_noteworthy_is_told(plain: Screen) -> None:
-    plain.observer.on_start(run_start(Path("r")))
+    plain.observer.tell(run_start(Path("r")))
     plain.lines()
-    plain.observer.on_end(summary(underflow_fraction=0.009, non_finite_gradient_fraction=0.0))
+    plain.observer.tell(summary(underflow_fraction=0.009, non_finite_gradient_fraction=0.0))
     assert not {"gradients", "underflow", "steps/dispatch"} & set(plain.rows())
-    plain.observer.on_end(
+    plain.observer.tell(
         summary(
             choices={"steps_per_dispatch": 64, "precision": "mixed_float16"},
             underflow_fraction=0.31,
@@ -200,40 +198,40 @@ def test_what_is_noteworthy_is_told(plain: Screen) -> None:
 class TestTerminal:
     def test_the_bar_shows_where_the_run_is(self) -> None:
         screen = Screen(terminal=True)
-        screen.observer.on_start(run_start(Path("r")))
+        screen.observer.tell(run_start(Path("r")))
         assert re.fullmatch(r"epoch 1/2 .* 0/160 +-:--:--", screen.lines()[-1])
         for step in (20, 40):
             screen.clock.now += 3
-            screen.observer.on_window(window(step))
+            screen.observer.tell(window(step))
         drawn = screen.lines()[-1]
         assert re.fullmatch(
             r"epoch 1/2 \S+ +40/160 +loss 0\.4600  accuracy 0\.8000  62,500 examples/s 0:00:18",
             drawn,
         )
-        screen.observer.on_epoch(epoch(80))
+        screen.observer.tell(epoch(80))
         assert any(line.startswith("epoch 1/2  step 80/160  loss") for line in screen.lines())
-        screen.observer.on_end(summary())
+        screen.observer.tell(summary())
         assert screen.lines()[-1] == "run folder     r"
 
     def test_it_is_redrawn_in_measure(self) -> None:
         screen = Screen(terminal=True)
-        screen.observer.on_start(run_start(Path("r")))
+        screen.observer.tell(run_start(Path("r")))
         screen.lines()
         screen.clock.now += 0.0625
-        screen.observer.on_window(window(20))
+        screen.observer.tell(window(20))
         assert screen.lines() == [""]
         screen.clock.now += 0.0625
-        screen.observer.on_window(window(40))
+        screen.observer.tell(window(40))
         assert "40/160" in screen.lines()[-1]
 
     def test_a_resumed_run_begins_where_it_was(self) -> None:
         screen = Screen(terminal=True)
-        screen.observer.on_start(run_start(Path("r"), start_step=80))
+        screen.observer.tell(run_start(Path("r"), start_step=80))
         assert re.match(r"epoch 2/2 .* 80/160", screen.lines()[-1])
 
     def test_a_failed_run_gives_the_terminal_back(self) -> None:
         screen = Screen(terminal=True)
-        screen.observer.on_start(run_start(Path("r")))
+        screen.observer.tell(run_start(Path("r")))
         assert "\x1b[?25l" in screen.stream.getvalue(), "the cursor is hidden while the bar is on"
         screen.observer.close()
         assert screen.stream.getvalue().rpartition("\x1b[?25")[2][0] == "h"
@@ -244,15 +242,15 @@ def test_a_notebook_has_one_updating_line() -> None:
     stream, clock = io.StringIO(), Clock()
     console = Console(file=stream, force_jupyter=True)
     observer = ConsoleObserver(console, tensorboard_dir=None, clock=clock)
-    observer.on_start(run_start(Path("r")))
+    observer.tell(run_start(Path("r")))
     stream.truncate(0)
     stream.seek(0)
     for step in (20, 40, 60, 80):
         clock.now += 1
-        observer.on_window(window(step))
-    observer.on_epoch(epoch(80))
-    observer.on_window(window(100))
-    observer.on_message(Message(kind="warning", text="hot"))
+        observer.tell(window(step))
+    observer.tell(epoch(80))
+    observer.tell(window(100))
+    observer.tell(Message(kind="warning", text="hot"))
     text = stream.getvalue()
     assert "\x1b" not in text
     # What a notebook shows: each line from its last carriage return on, over what was before it.
@@ -278,11 +276,11 @@ from harness.run.observers.console import ConsoleObserver
 from harness.run.records import Message
 from tests.harness.run.observers.samples import epoch, run_start, summary, window
 observer = ConsoleObserver(Console(), tensorboard_dir=None)
-observer.on_start(run_start(Path("r")))
-observer.on_window(window(80))
-observer.on_epoch(epoch(80))
-observer.on_message(Message(kind="warning", text="w"))
-observer.on_end(summary())
+observer.tell(run_start(Path("r")))
+observer.tell(window(80))
+observer.tell(epoch(80))
+observer.tell(Message(kind="warning", text="w"))
+observer.tell(summary())
 observer.close()
 """
 # What rich takes from the environment is left out, so that the stream alone decides.

@@ -28,10 +28,10 @@ from tests.harness.run.observers.samples import run_start, window
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 observer = JsonlObserver()
-observer.on_start(run_start(Path(sys.argv[1])))
+observer.tell(run_start(Path(sys.argv[1])))
 for number in range(10_000):
     try:
-        observer.on_window(window(20 * (number + 1)))
+        observer.tell(window(20 * (number + 1)))
     except OSError as error:
         print(number, error)
         break
@@ -49,7 +49,7 @@ from tests.harness.run.observers.samples import run_start
 folder = Path(sys.argv[1])
 arm(folder, folder.parent / "log", Fault(action="fail", at=2))
 try:
-    JsonlObserver().on_start(run_start(folder))
+    JsonlObserver().tell(run_start(folder))
 except OSError as error:
     print(error)
 """
@@ -80,30 +80,30 @@ def lines(run_dir: Path) -> list[dict[str, Any]]:
 
 def write(run_dir: Path, *steps: int, start_step: int = 0) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(run_dir, start_step=start_step))
+    observer.tell(run_start(run_dir, start_step=start_step))
     for step in steps:
-        observer.on_window(window(step))
+        observer.tell(window(step))
     observer.close()
 
 
 def write_two_epochs(run_dir: Path) -> Path:
     """Four windows and an evaluation in each; returns the file."""
     observer = JsonlObserver()
-    observer.on_start(run_start(run_dir))
+    observer.tell(run_start(run_dir))
     for step in range(20, 180, 20):
-        observer.on_window(window(step))
+        observer.tell(window(step))
         if step % 80 == 0:
-            observer.on_epoch(epoch(step))
+            observer.tell(epoch(step))
     observer.close()
     return run_dir / "metrics.jsonl"
 
 
 def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     power = Spread(mean=250.5, min=200.0, max=300.0, num_samples=2)
-    observer.on_window(window(20, telemetry={"gpu/0/power_watts": power}))
-    observer.on_window(window(40))
+    observer.tell(window(20, telemetry={"gpu/0/power_watts": power}))
+    observer.tell(window(40))
     observer.close()
     first, second = lines(tmp_path)
     assert first["telemetry"] == {
@@ -114,9 +114,9 @@ def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> No
 
 def test_an_inspection_is_a_line(tmp_path: Path) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(tmp_path))
-    observer.on_inspection(inspection(80, non_finite_fraction=0.1))
-    observer.on_inspection(inspection(160, underflow_fraction=None))
+    observer.tell(run_start(tmp_path))
+    observer.tell(inspection(80, non_finite_fraction=0.1))
+    observer.tell(inspection(160, underflow_fraction=None))
     observer.close()
     assert lines(tmp_path) == [
         {
@@ -137,10 +137,10 @@ def test_an_inspection_is_a_line(tmp_path: Path) -> None:
 
 def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(tmp_path))
-    observer.on_window(window(80))
+    observer.tell(run_start(tmp_path))
+    observer.tell(window(80))
     assert len(lines(tmp_path)) == 1, "a line is there as soon as its window is"
-    observer.on_epoch(epoch(80))
+    observer.tell(epoch(80))
     observer.close()
     assert lines(tmp_path) == [
         {
@@ -170,8 +170,8 @@ def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
 
 def test_the_loss_scale_is_there_where_there_is_one(tmp_path: Path) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(tmp_path))
-    observer.on_window(window(20, loss_scale=32768.0, skipped_steps=3))
+    observer.tell(run_start(tmp_path))
+    observer.tell(window(20, loss_scale=32768.0, skipped_steps=3))
     observer.close()
     (line,) = lines(tmp_path)
     assert (line["loss_scale"], line["skipped_steps"]) == (32768.0, 3)
@@ -183,18 +183,18 @@ def test_floats_read_back_exactly(
 ) -> None:
     run_dir = tmp_path_factory.mktemp("run")
     observer = JsonlObserver()
-    observer.on_start(run_start(run_dir))
+    observer.tell(run_start(run_dir))
     for number, loss in enumerate(losses):
-        observer.on_window(window(20 * (number + 1), loss=loss))
+        observer.tell(window(20 * (number + 1), loss=loss))
     observer.close()
     assert [line["loss"].hex() for line in lines(run_dir)] == [loss.hex() for loss in losses]
 
 
 def test_a_loss_that_is_not_finite_stays_json_and_stays_known(tmp_path: Path) -> None:
     observer = JsonlObserver()
-    observer.on_start(run_start(tmp_path))
-    observer.on_window(window(20, loss=math.nan))
-    observer.on_window(window(40, loss=math.inf))
+    observer.tell(run_start(tmp_path))
+    observer.tell(window(20, loss=math.nan))
+    observer.tell(window(40, loss=math.inf))
     observer.close()
     assert [line["loss"] for line in lines(tmp_path)] == ["NaN", "Infinity"]
 
@@ -272,8 +272,8 @@ class TestResume:
     ) -> None:
         before = write_two_epochs(tmp_path).read_bytes()
         observer = JsonlObserver()
-        observer.on_start(run_start(tmp_path, start_step=160))
-        observer.on_epoch(epoch(160))
+        observer.tell(run_start(tmp_path, start_step=160))
+        observer.tell(epoch(160))
         observer.close()
         assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
@@ -290,7 +290,7 @@ class TestResume:
         with pytest.raises(
             InputError, match=r"metrics\.jsonl: line 2 is damaged, or not a record of a run"
         ):
-            observer.on_start(run_start(tmp_path, start_step=40))
+            observer.tell(run_start(tmp_path, start_step=40))
         observer.close()
         assert path.read_bytes() == before
 

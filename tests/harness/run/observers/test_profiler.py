@@ -7,7 +7,12 @@ import pytest
 import tensorflow as tf
 
 from harness.run.observers.profiler import ProfilerObserver
-from harness.run.records import Choice, Compilation
+from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    Choice,
+    Compilation,
+)
 from tests.harness.run.observers.samples import choices, run_start, summary, window
 
 COMPILATION = Compilation(program="training step", capacity=64, seconds=1.0, step=0)
@@ -35,17 +40,17 @@ def drive(
     """A run whose dispatches hold that many steps each, as the loop would tell of it."""
     most = Choice(name=str(max(sizes)), why="")
     settled = choices(steps_per_dispatch=most)
-    profiler.on_start(run_start(folder, start_step=start_step, choices=settled))
+    profiler.tell(run_start(folder, start_step=start_step, choices=settled))
 
     step = start_step
     for num_steps in sizes:
-        profiler.on_dispatch(step)
-        profiler.on_batches(step)
+        profiler.tell(BatchesAwaited(step=step))
+        profiler.tell(BatchesReady(step=step))
         if step in compiled_at:
-            profiler.on_compilation(COMPILATION)
+            profiler.tell(COMPILATION)
         tf.reduce_sum(tf.ones([10])).numpy()
         step += num_steps
-        profiler.on_window(window(step, num_steps=num_steps, seconds=0.001 * step))
+        profiler.tell(window(step, num_steps=num_steps, seconds=0.001 * step))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_the_dispatches_that_hold_the_steps(
 ) -> None:
     profiler = ProfilerObserver(tmp_path / "new", first=first, last=last)
     drive(profiler, tmp_path, sizes)
-    profiler.on_end(summary())
+    profiler.tell(summary())
     profiler.close()
     assert captured(profiler) == expected
     assert profiler.capture is not None
@@ -102,7 +107,7 @@ def test_an_interrupted_run_keeps_what_was_captured(tmp_path: Path) -> None:
     profiler = ProfilerObserver(tmp_path, first=4, last=100)
     drive(profiler, tmp_path, [4, 4])
     assert profiler.capture is None
-    profiler.on_end(summary())
+    profiler.tell(summary())
     profiler.close()
     assert captured(profiler) == [(4, 4)]
 
@@ -119,7 +124,7 @@ def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> 
 def test_a_run_that_ends_before_leaves_none(tmp_path: Path) -> None:
     profiler = ProfilerObserver(tmp_path, first=50, last=60)
     drive(profiler, tmp_path, [4, 4])
-    profiler.on_end(summary())
+    profiler.tell(summary())
     profiler.close()
     assert profiler.capture is None
     assert profiles(tmp_path) == []
@@ -128,7 +133,7 @@ def test_a_run_that_ends_before_leaves_none(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     profiler = ProfilerObserver(tmp_path / "file" / "below", first=0, last=4)
-    profiler.on_start(run_start(tmp_path))
+    profiler.tell(run_start(tmp_path))
     with pytest.raises(NotADirectoryError, match="below"):
-        profiler.on_dispatch(0)
+        profiler.tell(BatchesAwaited(step=0))
     profiler.close()

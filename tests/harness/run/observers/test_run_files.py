@@ -50,9 +50,9 @@ def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
     observer = SummaryObserver()
     for name in ("summary.json", "report.html"):
         (tmp_path / name).write_text("of the run before")
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     assert os.listdir(tmp_path) == ["config.json"], "a run that fails has no summary"
-    observer.on_end(summary())
+    observer.tell(summary())
     content = json.loads((tmp_path / "summary.json").read_text())
     assert set(content) == SUMMARY_KEYS
     assert {"name", "rows", "num_tokens", "nnz"} <= set(content["dataset"])
@@ -62,9 +62,9 @@ def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
 
 def test_figures_that_there_are_none_of_are_null(tmp_path: Path) -> None:
     observer = SummaryObserver()
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     lacking = {"test_metrics": {"accuracy": None}, "test_figures": {}, "test_loss": math.nan}
-    observer.on_end(summary(**lacking, interrupted=True))
+    observer.tell(summary(**lacking, interrupted=True))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["test_accuracy"] is None
     assert content["test_loss"] == "NaN"
@@ -76,9 +76,9 @@ def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:
     both = {"validation_rows": 8_000, "test_rows": 10_000}
     for rows, kinds in ((alone, {"validation"}), (both, {"validation", "test"})):
         observer = SummaryObserver()
-        observer.on_start(run_start(tmp_path, dataset=dataclasses.replace(DATASET, **rows)))
+        observer.tell(run_start(tmp_path, dataset=dataclasses.replace(DATASET, **rows)))
         found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
-        observer.on_end(summary(**found))
+        observer.tell(summary(**found))
         content = json.loads((tmp_path / "summary.json").read_text())
         assert (content["validation_accuracy"], content["validation_loss"]) == (0.9, 0.25)
         shown = {key.partition("_")[0] for key in content if key.endswith(("_loss", "_accuracy"))}
@@ -87,14 +87,14 @@ def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:
 
 def test_a_metric_keeps_its_name_from_a_measure(tmp_path: Path) -> None:
     observer = SummaryObserver()
-    observer.on_start(run_start(tmp_path))
-    observer.on_end(summary(test_metrics={"roc_auc": 0.5}))
+    observer.tell(run_start(tmp_path))
+    observer.tell(summary(test_metrics={"roc_auc": 0.5}))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert (content["test_roc_auc"], content["test_f1_macro"]) == (0.5, 0.884)
 
 
 def test_config_json_says_what_every_auto_came_to(tmp_path: Path) -> None:
-    SummaryObserver().on_start(run_start(tmp_path, choices=choices(replicas=TWO)))
+    SummaryObserver().tell(run_start(tmp_path, choices=choices(replicas=TWO)))
     content = json.loads((tmp_path / "config.json").read_text())
     assert "auto" not in json.dumps(content)
     assert content["execution"]["precision"] == "float32"
@@ -112,7 +112,7 @@ def test_config_json_says_what_every_auto_came_to(tmp_path: Path) -> None:
 def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     asked = TrainConfig(epochs=3, data=DataConfig(data="imdb"))
     start = run_start(tmp_path, config=asdict(asked), choices=choices(replicas=TWO))
-    SummaryObserver().on_start(start)
+    SummaryObserver().tell(start)
     settings = from_mapping(TrainConfig, settings_of(tmp_path), where="config.json")
     resolved = Settings(
         precision="float32",

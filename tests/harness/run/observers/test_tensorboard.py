@@ -13,7 +13,11 @@ from tensorboard.util import tensor_util
 
 from harness.run.observers.jsonl import JsonlObserver
 from harness.run.observers.tensorboard import RECENT_WINDOWS, TensorBoardObserver
-from harness.run.records import Distribution, Spread
+from harness.run.records import (
+    CheckpointDue,
+    Distribution,
+    Spread,
+)
 from tests.harness.run.observers.samples import (
     REPOSITORY,
     epoch,
@@ -49,11 +53,11 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_tags_steps_and_values(tmp_path: Path) -> None:
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     for step in (20, 40, 60, 80):
-        observer.on_window(window(step))
-    observer.on_epoch(epoch(80))
-    observer.on_end(summary())
+        observer.tell(window(step))
+    observer.tell(epoch(80))
+    observer.tell(summary())
     observer.close()
 
     read = curves(tmp_path)
@@ -76,10 +80,10 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
 def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
     for found in ({"loss": 0.29, "accuracy": 0.885}, {"loss": 0.25, "accuracy": 0.9}):
         observer = TensorBoardObserver(tmp_path / "tensorboard")
-        observer.on_start(run_start(tmp_path))
-        observer.on_epoch(epoch(160))
+        observer.tell(run_start(tmp_path))
+        observer.tell(epoch(160))
         loss, metrics = found["loss"], {"accuracy": found["accuracy"]}
-        observer.on_end(summary(validation_loss=loss, validation_metrics=metrics))
+        observer.tell(summary(validation_loss=loss, validation_metrics=metrics))
         observer.close()
         values = [0.885] if loss == 0.29 else [0.885, 0.9]
         expected = [(160, float(np.float32(value))) for value in values]
@@ -89,9 +93,9 @@ def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
 def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> None:
     seconds = np.random.default_rng().uniform(0.1, 1.0, RECENT_WINDOWS + 10)
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     for number, taken in enumerate(seconds):
-        observer.on_window(window(20 * (number + 1), seconds=float(taken)))
+        observer.tell(window(20 * (number + 1), seconds=float(taken)))
     observer.close()
 
     read = curves(tmp_path)
@@ -105,10 +109,10 @@ def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> No
 
 def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
-    observer.on_window(window(20, loss_scale=32768.0, skipped_steps=2))
-    observer.on_window(window(40, loss_scale=16384.0))
-    observer.on_window(window(60, loss_scale=8192.0, skipped_steps=1))
+    observer.tell(run_start(tmp_path))
+    observer.tell(window(20, loss_scale=32768.0, skipped_steps=2))
+    observer.tell(window(40, loss_scale=16384.0))
+    observer.tell(window(60, loss_scale=8192.0, skipped_steps=1))
     observer.close()
     read = curves(tmp_path)
     assert read["precision/loss_scale"] == [(20, 32768.0), (40, 16384.0), (60, 8192.0)]
@@ -117,15 +121,15 @@ def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
 
 def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     telemetry = {
         "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
         "gpu/0/energy_joules": Spread(
             mean=15.0, min=10.0, max=20.0, num_samples=2, is_counter=True
         ),
     }
-    observer.on_window(window(20, telemetry=telemetry))
-    observer.on_window(window(40))
+    observer.tell(window(20, telemetry=telemetry))
+    observer.tell(window(40))
     observer.close()
     read = curves(tmp_path)
     assert read["gpu/0/power_watts"] == [(20, 250.0)]
@@ -135,11 +139,11 @@ def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None
 def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
     before = time.time()
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
+    observer.tell(run_start(tmp_path))
     for step in (20, 40):
-        observer.on_window(window(step))
+        observer.tell(window(step))
         assert curves(tmp_path)["train/loss"][-1][0] == step
-    observer.on_epoch(epoch(40))
+    observer.tell(epoch(40))
     assert [step for step, _ in curves(tmp_path)["validation/loss"]] == [40]
     reader = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     times = [e.wall_time for e in reader.Tensors("train/loss")]
@@ -150,9 +154,9 @@ def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
 def test_a_run_afresh_replaces_the_curves_of_the_one_before(tmp_path: Path) -> None:
     for steps in ((20, 40, 60), (20,)):
         observer = TensorBoardObserver(tmp_path / "tensorboard")
-        observer.on_start(run_start(tmp_path))
+        observer.tell(run_start(tmp_path))
         for step in steps:
-            observer.on_window(window(step))
+            observer.tell(window(step))
         observer.close()
     assert [step for step, _ in curves(tmp_path)["train/loss"]] == [20]
 
@@ -160,10 +164,10 @@ def test_a_run_afresh_replaces_the_curves_of_the_one_before(tmp_path: Path) -> N
 def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:
     for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
         observer = TensorBoardObserver(tmp_path / "tensorboard")
-        observer.on_start(run_start(tmp_path, start_step=start_step))
+        observer.tell(run_start(tmp_path, start_step=start_step))
         for step in steps:
-            observer.on_window(window(step, loss=start_step + step / 10))
-        observer.on_epoch(epoch(steps[-1]))
+            observer.tell(window(step, loss=start_step + step / 10))
+        observer.tell(epoch(steps[-1]))
         observer.close()
         if start_step == 0:
             (first,) = (tmp_path / "tensorboard").iterdir()
@@ -181,10 +185,10 @@ def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
     ):
         observers = [JsonlObserver(), TensorBoardObserver(tmp_path / "tensorboard")]
         for observer in observers:
-            observer.on_start(run_start(tmp_path, start_step=start_step))
+            observer.tell(run_start(tmp_path, start_step=start_step))
             for one in windows:
-                observer.on_window(one)
-            observer.on_checkpoint(windows[-1].step)
+                observer.tell(one)
+            observer.tell(CheckpointDue(step=windows[-1].step))
         for observer in observers:
             observer.close()
     read = curves(tmp_path)
@@ -198,16 +202,16 @@ from pathlib import Path
 from harness.run.observers.tensorboard import TensorBoardObserver
 from tests.harness.run.observers.samples import epoch, run_start, window
 observer = TensorBoardObserver(Path(sys.argv[1]) / "tensorboard")
-observer.on_start(run_start(Path(sys.argv[1])))
-observer.on_window(window(20))
-observer.on_epoch(epoch(20))
+observer.tell(run_start(Path(sys.argv[1])))
+observer.tell(window(20))
+observer.tell(epoch(20))
 (path,) = (Path(sys.argv[1]) / "tensorboard").iterdir()
 limit_bytes = path.stat().st_size + 4096
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 try:
     for number in range(100):
-        observer.on_window(window(20 * (number + 2)))
-    observer.on_epoch(epoch(2020))
+        observer.tell(window(20 * (number + 2)))
+    observer.tell(epoch(2020))
 except OSError as error:
     print(error)
 observer.close()
@@ -239,12 +243,12 @@ def test_importing_the_observers_imports_no_tensorflow() -> None:
 
 def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     observer = TensorBoardObserver(tmp_path / "tensorboard")
-    observer.on_start(run_start(tmp_path))
-    observer.on_inspection(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
+    observer.tell(run_start(tmp_path))
+    observer.tell(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
     spread = Distribution(
         name="first/kernel", edges=(-1.0, 0.5, 2.0), counts=(3, 7), num_non_finite=1
     )
-    observer.on_inspection(inspection(160, weights=(spread,), gradients=(spread,)))
+    observer.tell(inspection(160, weights=(spread,), gradients=(spread,)))
     observer.close()
     read = curves(tmp_path)
     assert read["precision/non_finite_gradient_fraction"] == [(80, 0.5), (160, 0.0)]

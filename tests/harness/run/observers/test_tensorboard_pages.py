@@ -19,12 +19,12 @@ from tests.harness.run.observers.tensorboard_app import TensorBoardApp
 
 def write_run(folder: Path, **changes: object) -> None:
     observer = TensorBoardObserver(folder / "tensorboard")
-    observer.on_start(run_start(folder, **changes))
+    observer.tell(run_start(folder, **changes))
     spread = Spread(mean=55.0, min=10.0, max=90.0, num_samples=3)
     telemetry = {f"gpu/{index}/utilization_percent": spread for index in (0, 11)}
-    observer.on_window(window(80, telemetry=telemetry))
-    observer.on_epoch(epoch(80))
-    observer.on_end(summary())
+    observer.tell(window(80, telemetry=telemetry))
+    observer.tell(epoch(80))
+    observer.tell(summary())
     observer.close()
 
 
@@ -113,10 +113,10 @@ def test_a_resumed_runs_row_is_the_resumed_one(tmp_path: Path) -> None:
     for start_step, epochs in ((0, 2), (160, 3)):
         observer = TensorBoardObserver(folder)
         start = run_start(tmp_path, start_step=start_step)
-        observer.on_start(dataclasses.replace(start, epochs=epochs))
-        observer.on_window(window(start_step + 20))
-        observer.on_epoch(epoch(start_step + 20))
-        observer.on_end(summary(steps=start_step + 160, interrupted=start_step > 0))
+        observer.tell(dataclasses.replace(start, epochs=epochs))
+        observer.tell(window(start_step + 20))
+        observer.tell(epoch(start_step + 20))
+        observer.tell(summary(steps=start_step + 160, interrupted=start_step > 0))
         observer.close()
     _, (row,) = TensorBoardApp(tmp_path).hparams("STATUS_FAILURE")
     assert row["hparams"]["epochs"] == 3

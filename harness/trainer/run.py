@@ -1,0 +1,659 @@
+"""A run from its start to its end: it builds what it needs, restores a checkpoint, trains, and
+writes what it leaves. `harness.trainer.resuming` opens its folder before."""
+
+import hashlib
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+
+from harness.base.decoding import decoded
+from harness.base.errors import InputError, printable
+from harness.base.interrupt import Interrupt
+from harness.base.timeline import Timeline
+from harness.data.examples import Examples
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.data.vocabulary import Vocabulary
+from harness.model.export import names_of
+from harness.model.network import layer_infos
+from harness.model.saved import save_model
+from harness.program.checkpoints import Checkpoints
+from harness.program.inspection import Looks
+from harness.program.saving import Every, Saving
+from harness.run.background import Background, BackgroundObserver
+from harness.run.history import Counters, History, Progress
+from harness.run.observers import host
+from harness.run.observers.console import ConsoleObserver
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
+from harness.run.observers.jsonl import JsonlObserver, kept_bytes
+from harness.run.observers.profiler import ProfilerObserver
+from harness.run.observers.run_files import (
+    CHECKPOINT_FOLDER_NAME,
+    MODEL_FILE_NAME,
+    RESOLVED,
+    TENSORBOARD_FOLDER_NAME,
+    SummaryObserver,
+    resolved_config,
+    summarize,
+)
+from harness.run.observers.telemetry import MachineTelemetry
+from harness.run.records import (
+    Choice,
+    Compilation,
+    DatasetInfo,
+    Evaluation,
+    Message,
+    Observer,
+    Record,
+    RunStart,
+    Summary,
+)
+from harness.run.run_folder import clean_run_folder
+from harness.task.measures import Quality
+from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
+from harness.trainer.loop import Rows, Training, train
+from harness.trainer.resuming import (
+    Opened,
+    Resume,
+    changed_note,
+    changes,
+    check_same_data,
+    complete_note,
+    has_ended,
+)
+from harness.trainer.run_options import RunOptions, step_range
+from harness.trainer.settings import Settings
+from harness.trainer.setup import Setup
+from harness.workers.cluster import Cluster
+from kernels.files import replacing
+
+_MAX_NAME = 100
+"""Characters of a data set's name in what a run prints and writes."""
+_IN_PART = (
+    "the model's BatchNormalization layers need sums over all workers in the middle of a step: "
+    "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
+    "what comes after it"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `Trainer.fit` was asked for; see there."""
+
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
+    """May be those of `validation`."""
+    epochs: int
+    initial_epoch: int
+    validation_freq: int | list[int]
+    shuffle: bool
+    callbacks: Sequence[keras.callbacks.Callback]
+    run_dir: str | Path | None
+    resume: Resume
+    overwrite: bool
+    options: RunOptions
+    config: Mapping[str, Any]
+    vocabulary: Vocabulary | None
+    console: Console | None
+    """Where to print; None: nowhere."""
+    summary: bool
+    timeline: Timeline
+
+    @property
+    def own_validation(self) -> Examples | None:
+        """Validation rows that are not also the test rows."""
+        return None if self.validation is self.test else self.validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a fit came to."""
+
+    start: RunStart = field(repr=False)
+    history: keras.callbacks.History = field(repr=False)
+    progress: Progress | None = field(repr=False, default=None)
+    """None, as the summary, where all had been done before."""
+    summary: Summary | None = field(repr=False, default=None)
+    quality: Quality | None = None
+    """Of the predictions for the test rows; None where there are none, and where their labels are
+    no classes."""
+    profiler: ProfilerObserver | None = None
+    terminated: bool = False
+    """Whether SIGTERM or SIGUSR1 interrupted it."""
+
+
+class Run:
+    """One call of `Trainer.fit`, from what is built to what is left."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        opened: Opened,
+        setup: Setup,
+        *,
+        last: Outcome | None,
+        steps_done: int,
+    ) -> None:
+        """Builds what the run needs of the rows; nothing is written.
+
+        Args:
+            asked: by the user.
+            opened: the run's folder.
+            setup: what trains.
+            last: the outcome of the trainer's fit before.
+            steps_done: by it; a run that is resumed learns its own from the checkpoint.
+
+        Raises:
+            InputError: when the rows do not fit.
+        """
+        self._asked, self._opened, self._setup, self._last = asked, opened, setup, last
+        self._cluster: Cluster = setup.devices.cluster
+        self._steps_done = steps_done
+        for examples in filter(None, (asked.train, asked.validation, asked.test)):
+            setup.task.check_labels(examples)
+        if batched := with_batch_hooks(asked.callbacks):
+            self._print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
+        self._by_step = bool(batched)
+        self._steps_per_epoch = -(-asked.train.num_rows // setup.settings.batch_size)
+        self._epochs_done = steps_done // self._steps_per_epoch
+        self._rows = setup.rows_to_train(
+            asked.train,
+            epochs=self._epochs_done + asked.epochs,
+            by_step=self._by_step,
+            shuffle=asked.shuffle,
+        )
+        by_batch = bool(with_batch_hooks(asked.callbacks, "test"))
+        validation, test = asked.validation, asked.test
+        self._validation = self._test = self._measures = None
+        if validation is not None:
+            self._validation = setup.rows_to_evaluate(validation, by_step=by_batch)
+        if test is not None and test is not validation:
+            self._test = setup.rows_to_evaluate(test)
+        self._measured = validation if test is None else test
+        if self._measured is not None:
+            self._measures = setup.measures(self._measured)
+        self._info = dataset_info(
+            asked.train, asked.own_validation, test, num_classes=setup.task.num_classes
+        )
+        self._background = Background()
+        self._checkpoints: Checkpoints | None = None
+        if opened.claim is not None:
+            self._checkpoints = Checkpoints(
+                opened.claim.path / CHECKPOINT_FOLDER_NAME,
+                setup.engine.states,
+                self._background,
+                keep=asked.options.keep,
+                check=opened.claim.check,
+            )
+        self._before = Counters()
+        """The counters of the state that the run starts from."""
+        self._resumed: list[Mapping[str, Any]] = []
+        self._skipped: list[str] = []
+        """Why checkpoints were left out."""
+        self._observers: list[Observer] = []
+
+    def run(self) -> Outcome:
+        """Restores, trains and finishes.
+
+        Raises:
+            InputError: when the run in the folder cannot be resumed.
+            OSError: when a file cannot be written, naming it.
+            LostFolderError: when the run's folder was moved or removed meanwhile.
+        """
+        start = self._restore()
+        callbacks = KerasCallbacks(
+            self._asked.callbacks,
+            self._setup,
+            validation_freq=self._asked.validation_freq,
+            epochs=self._asked.epochs,
+            steps=self._steps_per_epoch,
+            run_dir=start.run_dir,
+            start_step=start.start_step,
+        )
+        opened = self._opened
+        if self._cluster.from_chief(lambda: has_ended(start, opened.folder, opened.recorded)):
+            return self._left_as_it_is(start, callbacks)
+        profiler = self._profiler(start)
+        training = self._training(start, callbacks)
+        compiled = self._make_room(start, training)
+        start, training = self._begin(start, training, callbacks)
+        # Signals stop the training; what follows is short, and comes to its end.
+        with Interrupt() as interrupt, ExitStack() as closing:
+            self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
+            progress = self._train(start, training, callbacks, interrupt, closing, compiled)
+            terminated = self._write_model(progress, callbacks, interrupt)
+            summary, quality = self._finish(start, training, progress, terminated=terminated)
+        return Outcome(
+            start=start,
+            history=callbacks.history,
+            progress=progress,
+            summary=summary,
+            quality=quality,
+            profiler=profiler,
+            terminated=terminated,
+        )
+
+    # Restoring: which step the run starts from.
+
+    def _restore(self) -> RunStart:
+        """Takes up the checkpoint of a run that is resumed; all workers start from the chief's."""
+        asked, opened, last = self._asked, self._opened, self._last
+        goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
+        if last is not None and last.progress is not None and goes_on and not opened.overwrite:
+            self._before = last.progress.counters
+        step, epochs = self._span(asked.initial_epoch)
+        is_resumed = opened.recorded is not None
+        start_step = self._cluster.from_chief(
+            self._restore_checkpoint if is_resumed else lambda: step
+        )
+        self._setup.engine.take_from_chief()
+        return run_start(
+            self._setup,
+            self._rows,
+            self._info,
+            folder=opened.folder,
+            options=asked.options,
+            config={**asked.config, "epochs": epochs},
+            epochs=epochs,
+            start_step=start_step,
+            resumed=self._resumed,
+        )
+
+    def _span(self, first: int) -> tuple[int, int]:
+        """The step to start from and the epochs in all, by the number of the first epoch: orders
+        and records count the epochs of all fits."""
+        total = max(self._epochs_done, first) + max(self._asked.epochs - first, 0)
+        return max(self._steps_done, first * self._steps_per_epoch), total
+
+    def _restore_checkpoint(self) -> int:
+        folder, recorded = self._opened.folder, self._opened.recorded
+        assert folder is not None
+        assert recorded is not None
+        assert self._checkpoints is not None
+        check_same_data(folder, recorded, self._info)
+        restored = self._checkpoints.restore()
+        self._skipped = list(restored.skipped)
+        step, counters = restored.step, restored.about.get("counters", {})
+        self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
+        check_same_data(folder, restored.about.get("config", recorded), self._info)
+        # Checks that the records up to there can be read.
+        kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=self._asked.validation_freq == 1)
+        changed = changes(recorded, identity(self._setup))
+        earlier = recorded[RESOLVED].get("resumed")
+        earlier = earlier if isinstance(earlier, list) else []
+        self._resumed = [*earlier, {"step": step, "changed": changed}]
+        if changed:
+            self._print(changed_note(changed))
+        return step
+
+    def _left_as_it_is(self, start: RunStart, callbacks: KerasCallbacks) -> Outcome:
+        """A complete run that is resumed: its model is loaded, and no step trained."""
+        folder = self._opened.folder
+        if folder is not None:  # the chief alone writes
+            clean_run_folder(folder, self._opened.event_folder, clear=False)
+            self._print(complete_note(folder, start.start_step))
+            # That of the last checkpoint, or of a callback.
+            self._setup.model.load_weights(folder / MODEL_FILE_NAME)
+            self._setup.engine.read_model()
+        return Outcome(start=start, history=callbacks.history)
+
+    # Training.
+
+    def _training(self, start: RunStart, callbacks: KerasCallbacks) -> Training:
+        asked, engine = self._asked, self._setup.engine
+        is_measured = self._measured is not None and self._measured is asked.validation
+        return Training(
+            engine=engine,
+            rows=self._rows,
+            validation=self._validation,
+            evaluation=callbacks.validate,
+            measures=self._measures if is_measured else None,
+            cadence=self._setup.cadence(self._rows, by_step=self._by_step),
+            looks=Looks(
+                histograms_every=asked.options.histograms,
+                precision_every=int(start.choices["precision_watch"].value),
+            ),
+            checkpoints=self._checkpoints,
+            about={"config": resolved_config(start)} if self._checkpoints is not None else {},
+            start_step=start.start_step,
+            may_change=bool(asked.callbacks) or bool(engine.states[0].optimizer.use_ema),
+        )
+
+    def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
+        """Clears the folder for the run; returns what was compiled before."""
+        asked, opened = self._asked, self._opened
+        if asked.summary and asked.console is not None:
+            self._setup.model.summary(line_length=80, print_fn=asked.console.out)
+        compiled: Sequence[Compilation] = ()
+        if opened.folder is not None:
+            if opened.overwrite:  # not before it is sure that another run can take its place
+                compiled = training.prepare(*next(training.dispatches(epochs=start.epochs)))
+                asked.timeline.mark("compilation before the run")
+            clean_run_folder(opened.folder, opened.event_folder, clear=opened.overwrite)
+            if asked.vocabulary is not None:
+                asked.vocabulary.save(opened.folder / VOCABULARY_FILE_NAME)
+        return compiled
+
+    def _begin(
+        self, start: RunStart, training: Training, callbacks: KerasCallbacks
+    ) -> tuple[RunStart, Training]:
+        """Begins the callbacks, of which one may have restored another state."""
+        first = callbacks.begin()
+        is_resumed = self._opened.recorded is not None
+        if (first := self._cluster.from_chief(lambda: None if is_resumed else first)) is not None:
+            self._setup.engine.take_from_chief()
+            step, epochs = self._span(first)
+            training = replace(training, start_step=step)
+            start = replace(start, start_step=step, epochs=epochs)
+        return start, training
+
+    def _train(
+        self,
+        start: RunStart,
+        training: Training,
+        callbacks: KerasCallbacks,
+        interrupt: Interrupt,
+        closing: ExitStack,
+        compiled: Sequence[Compilation],
+    ) -> Progress:
+        asked, cluster, task = self._asked, self._cluster, self._setup.task
+        for observer in self._observers:
+            closing.callback(observer.close)
+        telemetry = closing.enter_context(
+            MachineTelemetry(hz=asked.options.telemetry_hz, bus_ids=self._setup.devices.pci_bus_ids)
+        )
+        closing.enter_context(self._background)  # ends before the observers are closed
+        self._tell(start)
+        for why in self._skipped:
+            self._tell(Message(kind="warning", text=f"{why} It is skipped."))
+        if self._setup.engine.compiles_in_part:
+            self._tell(Message(kind="note", text=_IN_PART))
+        asked.timeline.mark("start of the run")
+        history = History(
+            self._observers,
+            telemetry=telemetry,
+            running={metric.name for metric in task.stateful},
+            start_step=start.start_step,
+            stop_at_nan=asked.options.on_nan == "stop",
+            before=self._before,
+        )
+        history.compiled(compiled)
+
+        def has_to_end() -> bool:
+            return bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop)
+
+        # A run that was killed after a callback had stopped it is only completed.
+        stopped = start.start_step > 0 and cluster.any(callbacks.wants_to_stop)
+        progress = train(
+            () if stopped else training.dispatches(epochs=start.epochs),
+            training,
+            history,
+            steps_per_epoch=start.steps_per_epoch,
+            should_stop=lambda: interrupt.told(training.agree(cluster, wish=interrupt.by or 0)),
+            is_done=has_to_end,
+            saving=self._saving(start),
+        )
+        self._background.wait()
+        if interrupt.by is not None and interrupt.is_termination:
+            self._tell(Message(kind="note", text=_stopped(interrupt.by, start)))
+        asked.timeline.mark(
+            "waiting for files, start of the feed",
+            compilation=sum(made.seconds for made in progress.compilations[len(compiled) :]),
+            training=progress.windows.train_seconds,
+            evaluation=sum(e.evaluation.seconds for e in progress.epochs if e.evaluation),
+        )
+        return progress
+
+    def _saving(self, start: RunStart) -> Saving | None:
+        """When checkpoints are saved; None where no worker saves any."""
+        checkpoints, asked = self._checkpoints, self._asked
+        if not self._cluster.from_chief(lambda: checkpoints is not None):
+            return None
+        return Saving(
+            Every.of(asked.options.checkpoint_every),
+            start_step=start.start_step,
+            is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
+            keep_best=asked.own_validation is not None,  # test rows choose nothing
+            decided=self._cluster.decided_by_chief,
+        )
+
+    # Finishing: what the run leaves.
+
+    def _write_model(
+        self, progress: Progress, callbacks: KerasCallbacks, interrupt: Interrupt
+    ) -> bool:
+        """Writes model.keras; returns whether a signal has ended the run."""
+        claim, engine = self._opened.claim, self._setup.engine
+        engine.finish()
+        callbacks.finish()
+        engine.take_from_chief()  # whose callbacks may have gone back to the best epoch
+        if claim is not None:
+            claim.check()
+            if progress.divergence is None:
+                with replacing(claim.path / MODEL_FILE_NAME) as beside:
+                    save_model(self._setup.model, beside)
+        self._asked.timeline.mark("saving the model")
+        # Of several workers all have to see it alike.
+        return self._cluster.any(progress.interrupted and interrupt.is_termination)
+
+    def _finish(
+        self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
+    ) -> tuple[Summary, Quality | None]:
+        """Evaluates the model that is saved, and tells the summary."""
+        asked, setup = self._asked, self._setup
+        validation, test = self._evaluate(start, training, progress, terminated=terminated)
+        asked.timeline.mark("final evaluation")
+        quality = None
+        measured = validation if asked.test is None else test
+        if self._measures is not None and measured is not None:
+            quality = self._measures.quality()
+        summary = summarize(
+            start,
+            progress,
+            test=test,
+            validation=validation,
+            figures=quality.figures() if quality is not None else {},
+            wall_seconds=asked.timeline.elapsed_seconds,
+            workers=self._cluster.num_workers,
+            alone_step_seconds=setup.engine.alone_step_seconds,
+        )
+        if quality is not None and not progress.interrupted and progress.divergence is None:
+            named = asked.vocabulary.class_names if asked.vocabulary else ()
+            if hint := quality.hint(names_of(named, setup.task.num_classes)):
+                self._tell(Message(kind="note", text=hint))
+        self._tell(summary)
+        asked.timeline.mark("end of the run")
+        return summary, quality
+
+    def _evaluate(
+        self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
+    ) -> tuple[Evaluation | None, Evaluation | None]:
+        """Evaluations of the saved model on the validation and the test rows."""
+        asked, engine, step = self._asked, self._setup.engine, progress.step
+        found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
+        validation, test = found[-1] if found else None, None
+
+        def evaluated(rows: Rows, measures: Any) -> Evaluation:
+            return engine.evaluate(
+                rows.feed, rows.plan, step=step, epoch=start.epochs - 1, measures=measures
+            )[0]
+
+        if progress.divergence is None:
+            # A callback may have changed the weights since.
+            if self._cluster.any(not training.is_current(validation, step=step)):
+                validation = None
+            # After a signal the machine may be gone soon.
+            if self._validation is not None and validation is None and not terminated:
+                validation = evaluated(self._validation, training.measures)
+            if self._test is not None and not terminated:
+                test = evaluated(self._test, self._measures)
+        return validation, validation if asked.test is asked.validation else test
+
+    # Whom the run tells.
+
+    def _tell(self, record: Record) -> None:
+        for observer in self._observers:
+            observer.tell(record)
+
+    def _print(self, text: str) -> None:
+        if self._asked.console is not None:
+            self._asked.console.print(
+                printable(text), soft_wrap=True, markup=False, highlight=False
+            )
+
+    def _listeners(self) -> BackgroundObserver:
+        """What writes and prints the records. Files and the terminal may be slow: the device gets
+        its next work before they are told."""
+        listeners: list[Observer] = []
+        events = self._opened.event_folder
+        if self._opened.folder is not None:
+            # The summary ends last: it marks the run as complete.
+            listeners += [SummaryObserver(), JsonlObserver()]
+        if events is not None:
+            from harness.run.observers.tensorboard import TensorBoardObserver  # takes 0.3 s
+
+            listeners.append(TensorBoardObserver(events))
+        if self._asked.console is not None:
+            listeners.append(ConsoleObserver(self._asked.console, tensorboard_dir=events))
+        return BackgroundObserver(listeners, self._background)
+
+    def _profiler(self, start: RunStart) -> ProfilerObserver | None:
+        """What captures the steps that are asked for, in the folder of the event files."""
+        asked_for = self._asked.options.profile_steps
+        if asked_for is None:
+            return None
+        first, last = step_range(asked_for)
+        recorded = self._opened.recorded
+        output = {} if recorded is None else recorded.get("output", {})
+        if output.get("profile_steps") == asked_for and first < start.start_step:
+            return None  # it began before the resume, which needs no flag repeated
+        if not start.run_dir:
+            raise InputError("profile_steps needs a run_dir, where the profile goes")
+        if not start.start_step <= first < last <= start.total_steps:
+            raise InputError(
+                f"--profile-steps is {first}:{last}, but the run trains the steps "
+                f"{start.start_step}:{start.total_steps} ({start.epochs} epochs of "
+                f"{start.steps_per_epoch}); name some of these, or set --epochs to more"
+            )
+        folder = self._opened.event_folder or Path(start.run_dir) / TENSORBOARD_FOLDER_NAME
+        return ProfilerObserver(folder.absolute(), first=first, last=last)
+
+
+def _stopped(by: signal.Signals, start: RunStart) -> str:
+    saved = (
+        "the state is saved; --resume goes on from there" if start.run_dir else "nothing is saved"
+    )
+    return f"{by.name}: the training stops, {saved}"
+
+
+def run_start(
+    setup: Setup,
+    rows: Rows,
+    info: DatasetInfo,
+    *,
+    options: RunOptions,
+    config: Mapping[str, Any],
+    epochs: int,
+    folder: Path | None = None,
+    start_step: int = 0,
+    resumed: Sequence[Mapping[str, Any]] = (),
+) -> RunStart:
+    """The record with which a run begins."""
+    order = (
+        *("replicas", "precision", "implementation", "table_optimizer", "input"),
+        "steps_per_dispatch",
+    )
+    choices = {name: setup.choices[name] for name in order} | setup.choices
+    watch, precision = options.precision_watch, choices["precision"].name
+    usual = 0 if precision == "float32" else 1
+    choices["precision_watch"] = Choice(
+        name=str(usual if watch == "auto" else watch),
+        why=precision if watch == "auto" else "asked for",
+    )
+    return RunStart(
+        run_dir="" if folder is None else str(folder),
+        config=config,
+        dataset=info,
+        devices=setup.devices.descriptions,
+        task=Choice(name=setup.task.kind, why=setup.task.why),
+        metrics=setup.task.metric_names,
+        choices=choices,
+        batch_size=rows.plan.batch_size,
+        learning_rate=setup.engine.learning_rate,
+        num_parameters=setup.model.count_params(),
+        layers=layer_infos(setup.model),
+        steps_per_epoch=rows.plan.steps_per_epoch,
+        epochs=epochs,
+        start_step=start_step,
+        resumed=resumed,
+        versions=host.versions(),
+        host=host.host(),
+    )
+
+
+def dataset_info(
+    train: Examples,
+    validation: Examples | None = None,
+    test: Examples | None = None,
+    *,
+    num_classes: int,
+) -> DatasetInfo:
+    """The description of a run's rows.
+
+    Args:
+        train, validation, test: rows; `validation` only where they are not those of `test`.
+        num_classes: of the task.
+    """
+    prints = [part.fingerprint for part in (train, validation, test) if part is not None]
+    return DatasetInfo(
+        name=printable(train.name, most=_MAX_NAME, one_line=True),
+        rows=train.num_rows,
+        test_rows=0 if test is None else test.num_rows,
+        validation_rows=0 if validation is None else validation.num_rows,
+        num_tokens=max((sets.num_tokens for sets in train.ragged.values()), default=0),
+        num_classes=num_classes,
+        nnz=train.nnz,
+        unique=all(sets.is_unique for sets in train.ragged.values()),
+        fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
+        weighted=any(sets.weights is not None for sets in train.ragged.values()),
+    )
+
+
+def identity(setup: Setup) -> dict[str, Any]:
+    """The facts that the last bits of a run's losses depend on; see `resuming.changes`."""
+    return {
+        "implementation": setup.choices["implementation"].value,
+        "replicas": setup.devices.num_replicas,
+        "deterministic": setup.settings.deterministic,
+        "devices": list(setup.devices.descriptions),
+        "tensorflow": host.versions()["tensorflow"],
+    }
+
+
+_TOGETHER = ("on_nan", "histograms", "precision_watch")
+"""Options that decide when workers compute together."""
+
+
+def facts_of(settings: Settings, asked: Asked, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that must be the same in all workers, by what a message calls them."""
+    named = {
+        **asdict(settings),
+        **{name: getattr(asked.options, name) for name in _TOGETHER},
+        "epochs": asked.epochs,
+        "initial epoch": asked.initial_epoch,
+        "validation_freq": asked.validation_freq,
+        "shuffle": asked.shuffle,
+        "callbacks": [type(callback).__name__ for callback in asked.callbacks],
+        **others,
+    }
+    parts = [asked.train, *filter(None, (asked.validation, asked.test))]
+    return {
+        **{name.replace("_", " "): str(value) for name, value in named.items()},
+        "the data's fingerprints": " ".join(part.fingerprint for part in parts),
+    }

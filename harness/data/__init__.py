@@ -1,1 +1,1 @@
-"""Files and text become `RaggedSets`, validated once, here. NumPy and the standard library only."""
+"""Reads files and texts into `RaggedSets`, which are validated once."""

@@ -18,22 +18,23 @@ from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, damage, opened
 
 MAX_HEADER_BYTES = 16_384
-"""Of an .npy file; NumPy itself refuses to parse one of more than 10,000."""
+"""Bytes read for the header of an .npy file; NumPy refuses to parse one of more than 10,000."""
 _PIECE_BYTES = 1 << 20
 
 
 class Archive:
-    """A zip file whose directory has been checked: what it unpacks to is bounded, and there is no
-    member that is encrypted, compressed in an unusual way, outside of it, or listed twice."""
+    """A zip file with a checked directory: its unpacked size is bounded, and no member is
+    encrypted, compressed in an unusual way, a link, outside of the archive, or listed twice."""
 
     def __init__(
         self, path: str | Path, *, what: str, remedy: str, max_bytes: int = MAX_UNPACKED_BYTES
     ) -> None:
         """Args:
         path: the file.
-        what: it should be, for messages.
+        what: what the file should be, for messages.
         remedy: ends every message.
-        max_bytes: that the members may take together, or the file's size where that is more.
+        max_bytes: limit of the members' unpacked size together, or the file's size if that is
+            larger.
 
         Raises:
             InputError: there is no such file, or it breaks a rule.
@@ -68,20 +69,20 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """Of the members, in the archive's order."""
+        """The members' names, in the archive's order."""
         return self._zip.namelist()
 
     @property
     def members(self) -> list[ZipInfo]:
-        """What the archive's directory says of each member, in the archive's order."""
+        """The members' entries in the directory, in the archive's order."""
         return self._zip.infolist()
 
     def size(self, name: str) -> int:
-        """What a member takes, in bytes, unpacked."""
+        """Returns the unpacked size of a member in bytes."""
         return self._zip.getinfo(name).file_size
 
     def read(self, name: str) -> bytearray:
-        """A member, whole and with the right checksum.
+        """Returns the content of a member, after a check of its length and checksum.
 
         Raises:
             InputError: it is missing or damaged.
@@ -93,7 +94,7 @@ class Archive:
         return content
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
-        """The array in the member `name`.npy.
+        """Returns the array in the member `name`.npy.
 
         Raises:
             InputError: the member is missing, damaged, or holds objects.
@@ -103,10 +104,10 @@ class Archive:
             return array_in(content)
 
     def read_kind(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        """Dtype and shape of the array in the member `name`.npy, of which no more is read.
+        """Returns the dtype and shape of the array in the member `name`.npy; reads only its header.
 
         Raises:
-            InputError: as in `read_array`, where the header shows it.
+            InputError: as `read_array`, for what the header shows.
         """
         with self.damage():
             member = self._zip.getinfo(f"{name}.npy")
@@ -127,7 +128,7 @@ class Archive:
                     pass
 
     def _pieces(self, member: ZipInfo) -> Iterator[bytes]:
-        # In one piece, zipfile would unpack more than the archive's directory admits to.
+        # Read whole, a member could unpack to more than the archive's directory admits to.
         size = 0
         with self._zip.open(member) as stream:
             while piece := stream.read(_PIECE_BYTES):
@@ -148,8 +149,10 @@ class Archive:
 
 
 def array_in(content: bytearray | memoryview) -> npt.NDArray[Any]:
-    """The array in the bytes of an .npy file, as a view of them; any exception where there is none,
-    or it has not exactly the size that its header says."""
+    """Returns the array in the bytes of an .npy file, as a view of them.
+
+    Raises any exception if there is no array, or its size differs from what its header says.
+    """
     header = _checked_header(content[:MAX_HEADER_BYTES], len(content))
     shape, fortran_order, dtype, start = header
     array = np.frombuffer(content, dtype, math.prod(shape), start)
@@ -159,7 +162,7 @@ def array_in(content: bytearray | memoryview) -> npt.NDArray[Any]:
 def _checked_header(
     start: bytes | bytearray | memoryview, size: int
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """As `array_header`, of a file of `size` bytes that has exactly what its header says."""
+    """Returns `array_header`; raises any exception unless the file's `size` in bytes fits it."""
     shape, fortran_order, dtype, first = array_header(start)
     if dtype.hasobject:
         raise ValueError("it holds objects")
@@ -171,13 +174,13 @@ def _checked_header(
 def array_header(
     start: bytes | bytearray | memoryview,
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether it is in Fortran's order, and dtype, as the header of an .npy file has them,
-    and the header's size in bytes; any exception where there is none."""
+    """Returns the shape, whether the order is Fortran's, and the dtype from the header of an .npy
+    file, and the header's size in bytes. Raises any exception if there is no header."""
     stream = io.BytesIO(start)
     version = np.lib.format.read_magic(stream)
     # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.
     one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote, and odd ones
+        warnings.simplefilter("ignore")  # about odd headers, such as Python 2's
         shape, fortran_order, dtype = (one if version == (1, 0) else two)(stream)
     return shape, fortran_order, dtype, stream.tell()

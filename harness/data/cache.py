@@ -28,7 +28,7 @@ Rows = tuple[RaggedSets, int]
 MIN_SOURCE_BYTES = 1_000_000
 """Reading a smaller file takes about as long as mapping its entry."""
 MAX_BYTES = 4_000_000_000
-"""Size of all entries together. The least recently used ones are removed first."""
+"""Limit of the size of all entries together; the least recently used ones are removed first."""
 
 
 def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> Rows:
@@ -71,15 +71,18 @@ def mapped_or_built(
     *,
     use_cache: bool,
 ) -> T:
-    """Loads the data set of `sources` from the cache, after building it there if it is not; else
-    from a temporary folder, which is gone afterwards: its files are mapped.
+    """Loads the data set of `sources` from the cache, and builds it there first if it is missing.
+
+    Without the cache, builds and loads it in a temporary folder that is removed before this
+    returns; the files stay mapped.
 
     Args:
-        sources: files and folders. Small ones are not cached, nor is what has none.
+        sources: files and folders; may be empty. Data sets without sources, or of less than
+            MIN_SOURCE_BYTES, are not cached.
         options: everything else that decides what `build` makes; its repr must identify it.
         build: makes the data set in a new folder. Its errors are passed on.
-        load: loads it from there.
-        use_cache: whether to look there at all.
+        load: loads the data set from that folder.
+        use_cache: whether the cache may be used.
     """
     size = sum(file.stat().st_size for source in sources for file in _files(source))
     with ExitStack() as closing:
@@ -114,16 +117,16 @@ class _Entry:
     """A data set's place in the cache."""
 
     def __init__(self, sources: Sequence[Path], options: object, closing: ExitStack) -> None:
-        """Raises OSError when there is no cache, or a source cannot be read."""
+        """Raises OSError if there is no cache, or a source cannot be read."""
         self._opened = closing.enter_context(opened("data"))
         self._sources, self._options = sources, options
         self._key = key_of(sources, options)
-        # Not by its name, which another user may be able to turn to a folder of theirs.
+        # Not by the folder's name, which another user may be able to point at a folder of theirs.
         self.folder = self._opened.place
         self.path = self.folder / self._key
 
     def load(self, load: Callable[[Path], T]) -> T | None:
-        """What is there; None if there is nothing, or it was damaged and is removed."""
+        """Returns the loaded entry; None if there is none, or it was damaged and is now removed."""
         if not self.path.exists():
             return None
         with suppress(InputError):
@@ -137,12 +140,12 @@ class _Entry:
         return None
 
     def check_current(self) -> None:
-        """Raises OSError when a source was replaced while it was read."""
+        """Raises OSError if a source was replaced while it was read."""
         if key_of(self._sources, self._options) != self._key:
             raise OSError("it changed while it was read")
 
     def shown(self, error: Exception) -> str:
-        """Its message, with the cache's own name."""
+        """Returns the message of an error, with the cache folder's own name in it."""
         return str(error).replace(str(self.folder), str(self._opened.path))
 
 
@@ -151,7 +154,7 @@ def _load(entry: Path) -> Rows:
 
 
 def _files(source: Path) -> list[Path]:
-    """A file, or all those in a folder."""
+    """Returns a file by itself, or all files in a folder."""
     return (
         sorted(path for path in source.rglob("*") if path.is_file())
         if source.is_dir()
@@ -169,7 +172,7 @@ def _note(text: str) -> None:
 
 
 def key_of(sources: Sequence[Path], options: object) -> str:
-    """Differs for other content, other options, and other code of this package."""
+    """Returns the name of an entry, a hash of the sources, the options and this package's code."""
     digest = hashlib.sha256(repr(([source.stem for source in sources], options)).encode())
     for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())
@@ -186,9 +189,12 @@ def key_of(sources: Sequence[Path], options: object) -> str:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Removes the least recently used entries until `num_bytes` more fit; OSError if they cannot.
+    """Removes the least recently used entries until `num_bytes` more fit.
 
-    What `store.save` is writing, and cleans up after a killed process, is no entry.
+    Unfinished folders do not count as entries: `store.save` cleans up after a killed process.
+
+    Raises:
+        OSError: if `num_bytes` exceed the limit of all entries.
     """
     if num_bytes > MAX_BYTES:
         raise OSError(f"its {num_bytes / 1e9:,.1f} GB exceed the {MAX_BYTES / 1e9:,.1f} GB of all")

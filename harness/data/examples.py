@@ -1,4 +1,4 @@
-"""Rows of several inputs with their labels: what a model of any form trains on.
+"""Rows with one or several inputs and labels, as training examples of a model of any form.
 
 Letters: B rows, K classes.
 """
@@ -19,22 +19,22 @@ from harness.data.ragged import RaggedSets
 class Examples:
     """B rows, each with one or several inputs and a label.
 
-    Construction checks that all parts have as many rows, and that numbers are finite.
+    Construction checks that all parts have the same number of rows, and that numbers are finite.
     """
 
     inputs: Mapping[str, RaggedSets | np.ndarray]
-    """By the names under which the model takes them: ragged sets, or numbers [B, features]. A
-    single one named "" is the model's whole input."""
+    """Ragged sets or numbers [B, features], by the model's names for them. A single input named ""
+    is the model's whole input."""
     labels: np.ndarray | RaggedSets | None = None
-    """Classes, integers [B]; or for each of K classes whether it holds, [B, K]; or the same as
-    ragged sets of class numbers; or numbers for a regression, floats [B] or [B, K]. None: there
-    are none, as where something is to be predicted."""
+    """Classes, integers [B]; or several classes of a row, as 0 and 1 [B, K] or as ragged sets of
+    class numbers; or targets of a regression, floats [B] or [B, K]. None if the rows have no
+    labels, such as rows to predict for."""
     weights: np.ndarray | None = None
-    """float [B], on each row's loss; None: 1."""
+    """Weights of the rows' losses, float [B]; None means 1."""
     num_classes: int | None = None
-    """Classes are below it; None: as many as the labels show, at least 2."""
+    """Number of classes; None means as many as the labels show, at least 2."""
     name: str = "examples"
-    """What the rows are called in messages and results."""
+    """The rows' name in messages and results."""
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -110,10 +110,10 @@ class Examples:
 
     @classmethod
     def of(cls, rows: "Examples | RaggedSets") -> "Examples":
-        """Ragged sets with their labels as a model's whole input; examples as they are.
+        """Returns examples as they are, and ragged sets with their labels as a model's whole input.
 
         Raises:
-            InputError: when they are neither.
+            InputError: if `rows` are neither.
         """
         if isinstance(rows, cls):
             for sets in rows.ragged.values():
@@ -131,7 +131,7 @@ class Examples:
         return cls(inputs={"": rows}, labels=labels, num_classes=rows.num_classes, name=rows.name)
 
     def is_same(self, other: "Examples") -> bool:
-        """Whether all parts are the other's own, not merely equal."""
+        """Whether all parts are the same objects as the other's, not merely equal."""
         same = self.inputs.keys() == other.inputs.keys()
         same = same and all(part is other.inputs[name] for name, part in self.inputs.items())
         return same and self.labels is other.labels and self.weights is other.weights
@@ -157,7 +157,7 @@ class Examples:
 
     @property
     def nnz(self) -> int:
-        """Ids of all rows and inputs together."""
+        """Number of ids in all rows and inputs together."""
         return sum(sets.nnz for sets in self.ragged.values())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Keras's IMDB reviews and Reuters newswires: the files, a download, and the format's reading."""
+"""Keras's IMDB reviews and Reuters newswires: finds, downloads and reads their files."""
 
 import hashlib
 import http.client
@@ -24,21 +24,21 @@ _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
 _REUTERS_TEST_SHARE = 0.2
-"""The default of keras.datasets.reuters.load_data."""
+"""Share of test rows, as keras.datasets.reuters.load_data has by default."""
 _REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
 
 
 def cached_file(name: str) -> Path:
-    """Where Keras keeps the data set file `name`, in $KERAS_HOME or ~/.keras; it may be absent."""
+    """Returns Keras's path of the data set file `name`, in $KERAS_HOME or ~/.keras."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / name
 
 
 def imdb_file() -> Path:
-    """Keras's cached imdb.npz, downloaded first when it is absent.
+    """Returns the path of Keras's cached imdb.npz; downloads it first if it is absent.
 
     Raises:
-        InputError: there is none and it cannot be downloaded, or it is another file; the message
-            names the ways out.
+        InputError: if it is absent and cannot be downloaded, or is another file; the message names
+            the ways out.
     """
     path = cached_file("imdb.npz")
     if path.exists():
@@ -70,22 +70,22 @@ def imdb_file() -> Path:
 def load_imdb(
     path: Path, options: ImdbOptions, *, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> tuple[RaggedSets, int]:
-    """The rows of an npz file in Keras's format, as keras.datasets.imdb.load_data gives them.
+    """Returns the rows of an npz file in Keras's format, as keras.datasets.imdb.load_data does.
 
     Args:
         path: the file, with members x_train, y_train, x_test and y_test; or with x and y, as
             Keras's reuters.npz.
         options: the conventions to apply.
-        max_bytes: what the file may unpack to, and what reading its rows may take.
+        max_bytes: limit of the file's unpacked size, and of the memory for reading its rows.
 
     Returns:
-        All rows, and how many of the first are test rows: of `split="tutorial"`, of the file's
-        train part followed by its test part; of `split="standard"`, the file's test part; of a
-        file with one part, the last fifth.
+        All rows, test rows first, and the number of test rows. With `split="tutorial"` the rows are
+        the file's train part, then its test part; with `split="standard"` the test rows are the
+        file's test part; in a file with one part they are its last fifth.
 
     Raises:
-        InputError: no such file, not an npz, truncated, a member missing or not of lists of ints,
-            or no row left.
+        InputError: if there is no such file, it is truncated or no npz, a member is missing or does
+            not hold lists of ints, or no row is left.
     """
     with bounded_memory(path, max_bytes, remedy=_REMEDY):
         return _read(path, options, max_bytes)
@@ -121,7 +121,7 @@ def _read(path: Path, options: ImdbOptions, max_bytes: int) -> tuple[RaggedSets,
 
 
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
-    """The file's train part and its test part, or its only part, as word ranks."""
+    """Returns the file's train part and test part, or its only part, as word ranks."""
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         endings = [""] if {"x.npy", "y.npy"} <= set(archive.names) else ["_train", "_test"]
@@ -151,7 +151,7 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
 
 
 def _shuffled(sets: RaggedSets, rng: np.random.RandomState, options: ImdbOptions) -> RaggedSets:
-    """The rows in another order, without those of `maxlen` ids and more."""
+    """Shuffles the rows and leaves out those of `maxlen` or more ids."""
     order = np.arange(sets.num_rows)
     rng.shuffle(order)
     if options.maxlen is not None:
@@ -166,7 +166,7 @@ def _shuffled(sets: RaggedSets, rng: np.random.RandomState, options: ImdbOptions
 
 
 def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
-    """Ids in place of ranks: start ids and the offset added, those left out replaced or dropped."""
+    """Turns ranks into ids: adds the offset and start ids, replaces or drops ids out of range."""
     if sets.num_tokens + options.index_from > INT32_MAX:
         raise InputError(
             f"{path}: rank {sets.num_tokens - 1} with index_from {options.index_from} exceeds "
@@ -177,7 +177,7 @@ def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> Rag
     if options.start_char is not None:
         values = np.insert(values, row_splits[:-1], options.start_char)
         row_splits = row_splits + np.arange(row_splits.shape[0])
-    # As Keras does, None takes the highest id as the limit.
+    # None means the highest id as the limit, as in Keras.
     num_tokens = num_words = options.num_words or int(values.max(initial=1))
     known = (values >= options.skip_top) & (values < num_words)
     if options.oov_char is None:

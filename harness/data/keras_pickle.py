@@ -1,12 +1,12 @@
-"""Reads the object arrays of Keras's .npz files without running anything a file may ask for.
+"""Reads the object arrays of Keras's .npz files without running anything that a file asks for.
 
 Keras stores rows of different lengths as a pickled NumPy object array of lists. A pickle may call
-any function, and a forged state makes even NumPy's own constructors read foreign memory. So no
-name in the pickle resolves to the real thing: those that such an array needs get an inert stub,
-which only records what it is given, and every other name is refused.
+any function, and a forged state makes even NumPy's own constructors read foreign memory. So no name
+in the pickle resolves to the real thing: the names that such an array needs get an inert stub,
+which only records its arguments, and every other name is refused.
 
-No header tells how much memory a pickle takes: a byte of it may be a list, six bytes of it may ask
-for 32 GB. Whoever calls this bounds it; see `bounded_memory`.
+No header tells how much memory a pickle takes: a single byte may stand for a list, and six bytes
+may ask for 32 GB. Callers have to bound the memory; see `bounded_memory`.
 """
 
 import array
@@ -33,7 +33,7 @@ _STUBBED = frozenset(
 
 
 class _Stub:
-    """Stands in for an array or a dtype."""
+    """Stands in for an array or a dtype, and records its arguments and state."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -52,11 +52,15 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Member `name`.npy, an object array of B lists of ints, as int32 [N] and lengths int64 [B].
+    """Reads the member `name`.npy, an object array of B lists of ints.
+
+    Returns:
+        The ints of all lists, int32 [N], and the lists' lengths, int64 [B].
 
     Raises:
-        InputError: the member is missing or damaged, its pickle asks for anything but lists, ints
-            and NumPy arrays (which is not done then), or a row holds anything but int32s.
+        InputError: if the member is missing or damaged, its pickle asks for anything but lists,
+            ints and NumPy arrays (which is refused before it runs), or a row holds anything but
+            int32s.
     """
     content = memoryview(archive.read(f"{name}.npy"))
     with archive.damage():
@@ -88,7 +92,7 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
                 f"32 bits: {error}. Correct the file."
             ) from error
         lengths[index] = len(values) - before
-        # Python's ints take several times the room of the result: let each row go when it is read.
+        # Python's ints take several times the result's memory: release each row once it is read.
         rows[index] = None
     flat = np.frombuffer(values, np.int32) if len(values) else np.empty(0, np.int32)
     flat.flags.writeable = False
@@ -96,7 +100,7 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
 
 
 def _integers(row: _Stub) -> list[int]:
-    """Those of an array in one dimension; any exception if it is none."""
+    """Returns the integers of a one-dimensional array; raises any exception if it is none."""
     _, (_,), dtype, _, content = row.state
     (name, *_), order = dtype.arguments, dtype.state[1]
     if name not in _INTEGER_TYPES:

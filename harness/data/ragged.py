@@ -1,6 +1,6 @@
-"""Ragged sets of token ids in CSR form: immutable, validated once when they are built.
+"""Ragged sets of token ids in CSR form: immutable, and validated once, when they are built.
 
-Shape letters: B rows, V num_tokens, N nnz (ids in all rows together).
+Letters: B rows, V num_tokens, N nnz (ids in all rows together).
 """
 
 import hashlib
@@ -23,8 +23,9 @@ Float32Array = npt.NDArray[np.float32]
 
 _NO_LABELS = np.zeros(0, np.int32)
 
-# `unique` works on about so many ids at a time, which stay in the processor's cache, and sorts so
-# many at a time: more would take up to three times as long, fewer more calls.
+# `unique` works on about _UNIQUE_CHUNK_IDS ids at a time, which stay in the processor's cache, and
+# sorts about _UNIQUE_SORTED_IDS at a time: more would take up to three times as long, fewer would
+# need more calls.
 _UNIQUE_CHUNK_IDS = 1 << 15
 _UNIQUE_SORTED_IDS = 1 << 10
 
@@ -39,29 +40,29 @@ class RaggedSets:
     """
 
     values: Int32Array
-    """int32 [N], each in [0, num_tokens). Any integer dtype is accepted and converted."""
+    """Ids, int32 [N], each in [0, num_tokens); converted from any integers."""
     row_splits: Int64Array
-    """int64 [B + 1], from 0 to N, never falling. Any integer dtype is accepted and converted."""
+    """Row boundaries, int64 [B + 1], from 0 to N, never falling; converted from any integers."""
     labels: npt.NDArray[Any] = field(default_factory=lambda: _NO_LABELS)
-    """int32 [B], each in [0, num_classes); floats that are such whole numbers are converted. Other
-    floats are numbers for a regression, or shares of class 1: float32 [B]. Left out: rows to
-    predict for, or one of several inputs of `Examples`; then zeros."""
+    """Classes, int32 [B], each in [0, num_classes); floats that are such whole numbers are
+    converted. Other floats are targets of a regression, or shares of class 1: float32 [B]. Zeros if
+    left out, for rows to predict for and for one of several inputs of `Examples`."""
     num_tokens: int
-    """V: ids are below it."""
+    """V, the number of possible ids."""
     name: str = "ragged sets"
-    """What the set is called in messages and results."""
+    """The set's name in messages and results."""
     num_classes: int = 2
-    """Labels are below it. `take` and `split` keep it, even where a part lacks a class."""
+    """Number of classes. `take` and `split` keep it, even if a part lacks a class."""
     is_unique: bool = field(init=False, default=False)
-    """True for what `unique` returns: no row holds an id twice."""
+    """Whether the set comes from `unique`, so that no row holds an id twice."""
     is_labelled: bool = field(init=False, default=True)
-    """False where labels were left out."""
+    """Whether the rows have labels."""
     label_sets: "RaggedSets | None" = None
-    """Rows that may have several classes, or none: the classes of each, as ids below num_classes.
-    `labels` are zeros then."""
+    """Classes of each row, as ids below num_classes, if a row may have several classes or none;
+    then `labels` are zeros."""
     weights: Float32Array | None = None
-    """float32 [N], finite: of each id, such as a count or tf-idf; where a row repeats an id, they
-    add up. Any real dtype is accepted and converted. None: an id counts once in its row."""
+    """Weights of the ids, such as counts or tf-idf, float32 [N], finite; those of an id that a row
+    repeats add up. Any real dtype is accepted and converted. None: an id counts once in its row."""
 
     def __post_init__(self) -> None:
         validation.check_counts(self.name, self.num_tokens, self.num_classes)
@@ -101,7 +102,7 @@ class RaggedSets:
             )
 
     def derived(self, **changes: Any) -> Self:
-        """These rows with other parts, unchecked: for parts that come of checked sets."""
+        """Returns a copy with other parts. Nothing is checked: use it for parts of checked sets."""
         kept = {field.name: getattr(self, field.name) for field in fields(self)}
         sets = object.__new__(type(self))
         sets.__setstate__(kept | changes)
@@ -116,22 +117,22 @@ class RaggedSets:
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """B, the number of rows."""
         return self.row_splits.shape[0] - 1
 
     @property
     def nnz(self) -> int:
-        """N: the ids in all rows together."""
+        """N, the number of ids in all rows together."""
         return self.values.shape[0]
 
     @property
     def lengths(self) -> Int64Array:
-        """The ids in each row, int64 [B]."""
+        """Number of ids in each row, int64 [B]."""
         return np.diff(self.row_splits)
 
     def check_files(self) -> None:
-        """Raises InputError when a file that the rows are mapped from was cut short since, and
-        reading them would end the process."""
+        """Raises InputError if a file that the rows are mapped from was cut short since it was
+        opened. Reading such rows would end the process."""
         if self.label_sets is not None:
             self.label_sets.check_files()
         for array in (self.values, self.row_splits, self.labels, self.weights):
@@ -144,26 +145,25 @@ class RaggedSets:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the rows, labels, weights, num_tokens and num_classes, as hex; not of the
-        name."""
+        """SHA-256 as hex of rows, labels, weights, num_tokens and num_classes, not of the name."""
         arrays = self.row_splits, self.labels, self.values
         several = [] if self.label_sets is None else [self.label_sets.fingerprint]
         counts = self.num_tokens, self.num_classes, *several
         return fingerprint_of(*arrays, *counts, weights=self.weights)
 
     def row(self, index: int) -> Int32Array:
-        """The ids of one row, int32 [its length], as a view."""
+        """Returns the ids of one row as a view, int32 [row length]."""
         if not 0 <= index < self.num_rows:
             raise InputError(f"{self.name}: no row {index}; rows are 0 to {self.num_rows - 1}.")
         return self.values[self.row_splits[index] : self.row_splits[index + 1]]
 
     def unique(self) -> Self:
-        """The same rows with each id once, in ascending order; the result is marked `is_unique`.
+        """Returns the rows with each id once, in ascending order, marked as `is_unique`.
 
-        Weights of an id in a row are added up in float64.
+        The weights of an id that a row repeats are added up in float64.
 
         Raises:
-            InputError: when a sum is beyond float32.
+            InputError: if a sum is beyond float32.
         """
         if self.is_unique:
             return self
@@ -176,14 +176,14 @@ class RaggedSets:
         return self.derived(values=values, row_splits=row_splits, weights=weights, is_unique=True)
 
     def with_weights(self) -> Self:
-        """The same rows with weights: where there were none, each id once, with the weight 1."""
+        """Returns the rows with weights: if they had none, each id once, with the weight 1."""
         if self.weights is not None:
             return self
         sets = self.unique()
         return sets.derived(weights=np.ones(sets.nnz, np.float32))
 
     def take(self, rows: npt.ArrayLike) -> Self:
-        """The given rows in the given order.
+        """Returns the given rows in the given order.
 
         Args:
             rows: integer [M], M > 0, each in [0, B); a row may be taken more than once.
@@ -205,15 +205,16 @@ class RaggedSets:
         )
 
     def split(self, num_head_rows: int) -> tuple[Self, Self]:
-        """The first `num_head_rows` rows and the rest, both as views; neither may be empty."""
+        """Returns the first `num_head_rows` rows and the rest as views; neither may be empty."""
         self._check_split(num_head_rows)
         return self._slice(0, num_head_rows), self._slice(num_head_rows, self.num_rows)
 
     def stratified_split(self, num_drawn_rows: int, *, seed: int | None) -> tuple[Self, Self]:
-        """`num_drawn_rows` rows drawn at random, each class by its share, and the rest, as copies.
+        """Splits off `num_drawn_rows` rows, drawn at random, the same share of each class.
 
-        A row of several classes counts for its rarest. Rows keep their order. The same seed draws
-        the same rows, whatever the NumPy version; None draws the last rows of each class.
+        Returns the drawn rows and the rest, both as copies. A row of several classes counts for its
+        rarest. Rows keep their order. The same seed draws the same rows with any NumPy version;
+        None draws the last rows of each class.
         """
         self._check_split(num_drawn_rows)
         several = self.label_sets
@@ -243,8 +244,8 @@ class RaggedSets:
 
     @staticmethod
     def concatenate(parts: Sequence["RaggedSets"], *, name: str) -> "RaggedSets":
-        """The rows of one or more parts, whose num_tokens and num_classes must agree. Where some
-        have weights, the others get the weight 1, see `with_weights`."""
+        """Returns the rows of one or more parts, whose num_tokens and num_classes must agree. If
+        some parts have weights, the others get the weight 1; see `with_weights`."""
         if any(part.weights is not None for part in parts):
             parts = [part.with_weights() for part in parts]
         first = parts[0]
@@ -272,12 +273,12 @@ class RaggedSets:
 def stratified(
     classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int | None
 ) -> npt.NDArray[np.bool_]:
-    """Which of the rows are drawn, bool [B]: `num_drawn_rows`, each class by its share.
+    """Draws `num_drawn_rows` rows, the same share of each class; returns their mask, bool [B].
 
     Args:
-        classes: of the rows, integers [B].
+        classes: the rows' classes, integers [B].
         num_drawn_rows: from 0 to B.
-        seed: of the draw; None: the last rows of each class.
+        seed: seed of the draw; None draws the last rows of each class.
     """
     num_rows = classes.shape[0]
     shuffled = np.arange(num_rows)[::-1]
@@ -295,7 +296,7 @@ def stratified(
 
 
 def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int64Array:
-    """Of each row's ids the one that the fewest rows have, int64 [B]; -1 for a row of none."""
+    """Returns each row's rarest id over all rows, int64 [B]; -1 for a row without ids."""
     counts = np.bincount(values)
     found = np.full(row_splits.shape[0] - 1, -1, np.int64)
     rows = np.repeat(np.arange(found.shape[0]), np.diff(row_splits))
@@ -311,7 +312,7 @@ def fingerprint_of(
     *counts: Any,
     weights: Float32Array | None = None,
 ) -> str:
-    """SHA-256 of the arrays, num_tokens and num_classes, as hex."""
+    """Returns the SHA-256 of the arrays and counts, as hex."""
     digest = hashlib.sha256(" ".join(map(str, (row_splits.size - 1, *counts))).encode())
     for array in (row_splits, labels, values, *(() if weights is None else (weights,))):
         digest.update(np.ascontiguousarray(array).data)
@@ -319,7 +320,7 @@ def fingerprint_of(
 
 
 def mapping_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
-    """The mapped file that an array is a view of, if it is one."""
+    """Returns the memory map that an array is a view of, if there is one."""
     base: Any = array
     while not isinstance(base, mmap.mmap | None):
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
@@ -333,7 +334,7 @@ def _splits_of(lengths: Int64Array) -> Int64Array:
 
 
 def _chunks(row_splits: Int64Array, num_ids: int) -> Int64Array:
-    """Where chunks of rows begin and end that have about `num_ids` ids each."""
+    """Returns the boundaries of chunks of whole rows with about `num_ids` ids each."""
     cuts = np.searchsorted(row_splits, np.arange(0, row_splits[-1], num_ids), "left")
     return np.unique(np.concatenate([[0], cuts, [row_splits.shape[0] - 1]]))
 
@@ -341,7 +342,7 @@ def _chunks(row_splits: Int64Array, num_ids: int) -> Int64Array:
 def _unique_rows(
     values: Int32Array, row_splits: Int64Array, num_tokens: int, weights: Float32Array | None
 ) -> tuple[Int32Array, Int64Array, npt.NDArray[Any] | None]:
-    """Sorts (row, id) packed into one integer, in chunks of whole rows, and drops equal ones."""
+    """Sorts pairs (row, id), packed into integers, by chunks of whole rows; drops equal pairs."""
     id_bits = max(1, (num_tokens - 1).bit_length())
     kept: list[Int32Array] = []
     counts: list[Int64Array] = []

@@ -26,7 +26,7 @@ from harness.data.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from harness.data.build.loading import Loaded
 
-# Of rows without a split of their own, one in so many is a test row: the tutorial's share.
+# One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
 _IMDB_CLASSES = ("negative", "positive")
 
@@ -38,13 +38,13 @@ class Dataset:
     train: RaggedSets
     test: RaggedSets
     validation: RaggedSets | None = None
-    """Rows of the data's training part, apart from `train`; None where none were asked for."""
+    """Rows of the data's training part that are not in `train`; None if none were asked for."""
     name: str
-    """For results: `synthetic`, `imdb`, or the name of the file or folder."""
+    """Name in results: `synthetic`, `imdb`, or the name of the file or folder."""
     vocabulary: Vocabulary | None = field(repr=False, default=None)
-    """None where the words of the ids are not known."""
+    """Words of the ids; None if they are not known."""
     vocabulary_note: str = ""
-    """Where the words come from, or why there are none."""
+    """Phrase for users that says where the words come from, or why there are none."""
 
     @property
     def parts(self) -> tuple[RaggedSets, ...]:
@@ -53,12 +53,12 @@ class Dataset:
 
     @property
     def num_tokens(self) -> int:
-        """V, the same for all parts."""
+        """V, the number of possible ids of all parts."""
         return self.train.num_tokens
 
     @property
     def num_classes(self) -> int:
-        """The same for all parts."""
+        """Number of classes of all parts."""
         return self.train.num_classes
 
     @property
@@ -71,7 +71,7 @@ class Dataset:
         """Writes train and test rows, and the vocabulary, as a folder that `load` reads.
 
         Raises:
-            InputError: there are validation rows, or as `store.save`.
+            InputError: if there are validation rows, or as `store.save`.
             OSError: as `store.save`.
         """
         if self.validation:
@@ -107,17 +107,17 @@ def load(
         source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
             format of Keras's imdb.npz, of a folder that `Dataset.save` or `harness data build`
             wrote, or of texts, a table or an archive, as `DataConfig.data` lists them. A file that
-            has the name of one of these is reached as ./imdb. Or a frame of pandas or polars, or a
-            SciPy CSR matrix, whose values become weights where they are not all 1.
-        labels: of the matrix's rows.
-        imdb, synthetic: None for the defaults.
-        use_cache: `data_cache` as a bool.
+            is itself called imdb is given as ./imdb. Or a frame of pandas or polars, or a SciPy CSR
+            matrix, whose values become weights unless they are all 1.
+        labels: labels of the matrix's rows.
+        imdb, synthetic: options of these data sets; None for the defaults.
+        use_cache: whether `data_cache` is on.
         word_index, unique, validation_split, validation_rows, split_seed, max_data_bytes: see
             `DataConfig`.
-        **build: of `BuildOptions`, for texts, tables and archives: text_column, ngrams, ...
+        **build: fields of `BuildOptions`, for texts, tables and archives: text_column, ngrams, ...
 
     Raises:
-        InputError: the data is missing or breaks a rule, or an option does not apply to it.
+        InputError: if the data is missing or breaks a rule, or an option does not apply to it.
     """
     known = {field.name for field in fields(BuildOptions)}
     if unknown := build.keys() - known:
@@ -155,7 +155,7 @@ def load(
 
 
 def load_configured(config: DataConfig) -> Dataset:
-    """Loads what the settings of a run name; what should be known of it is noted on stderr.
+    """Loads the data that the settings of a run name; prints notes about it to standard error.
 
     Raises:
         InputError: as `load`.
@@ -193,7 +193,7 @@ def _dataset(
     words: Vocabulary | None,
     vocabulary_note: str,
 ) -> Dataset:
-    """Splits rows: test rows first, or drawn if there are none, then validation rows."""
+    """Splits off the test rows, which are first or else drawn, then the validation rows."""
     if config.unique:
         sets = sets.unique()
     if num_test_rows:
@@ -227,17 +227,17 @@ def is_built(config: DataConfig) -> bool:
 
 
 def _is_built(path: Path) -> bool:
-    """Whether it is to be built, being no store and no file of Keras's."""
+    """Whether the data has to be built, as it is neither a store nor a file of Keras's."""
     is_store = any((path / name).exists() for name in ("meta.json", "values.npy"))
     return is_source(path) and not is_store
 
 
 def _checked_path(config: DataConfig) -> Path | None:
-    """The file or folder of the data, or None for `synthetic`; every changed option applies."""
+    """Returns the data's path, None for `synthetic`; refuses changed options that do not apply."""
     data = config.data
     is_synthetic = data == "synthetic"
     path = None if is_synthetic else imdb_file() if data == "imdb" else Path(data)
-    if path is not None and not os.path.exists(path):  # unlike Path.exists, of names too long, too
+    if path is not None and not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(
             f"No file or folder {path}. Give texts, a table, an imdb.npz in Keras's format, a "
             "folder written by this harness, imdb or synthetic."
@@ -258,7 +258,7 @@ def _checked_path(config: DataConfig) -> Path | None:
 
 
 def _read(config: DataConfig, path: Path | None) -> cache.Rows:
-    """All rows, and how many of the first are test rows; 0 where the data does not say."""
+    """Returns all rows, and how many of the first are test rows; 0 if the data does not say."""
     if path is None:
         return synthetic_corpus(config.synthetic), 0
     if path.is_dir():
@@ -276,7 +276,7 @@ def _read(config: DataConfig, path: Path | None) -> cache.Rows:
 def _vocabulary(
     config: DataConfig, path: Path | None, num_tokens: int
 ) -> tuple[Vocabulary | None, str]:
-    """The words of the ids, and a sentence that says where they come from or were looked for."""
+    """Returns the ids' words, and a phrase that says where they come from or were looked for."""
     if path is None:
         return None, "no words: the ids of this data stand for none"
     if config.word_index is not None:

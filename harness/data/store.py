@@ -1,4 +1,4 @@
-"""The harness's own file format: a folder of plain .npy files that are mapped into memory.
+"""The harness's own data format: a folder of plain .npy files that are mapped into memory.
 
     values.npy      int32 [N]
     row_splits.npy  int64 [B + 1]
@@ -6,12 +6,12 @@
     meta.json       format, version, name, num_tokens, num_classes, is_unique, rows, nnz,
                     held_out_rows, checksum
 
-and where a row may have several classes
+If a row may have several classes, also:
 
     label_values.npy  int32 [L]
     label_splits.npy  int64 [B + 1]
 
-and where ids have weights
+If ids have weights, also:
 
     weights.npy       float32 [N]
 
@@ -59,14 +59,14 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
 
     Args:
         sets: the rows.
-        folder: its name.
-        held_out_rows: how many of the first rows are test rows. 0: `load` draws a fifth of the
-            rows at random, each class by its share.
+        folder: path of the new folder.
+        held_out_rows: how many of the first rows are test rows. 0: `harness.load` draws a fifth of
+            the rows at random, each class by its share.
 
     Raises:
-        InputError: the rows have no labels, none would be left to train on, the folder exists
+        InputError: if the rows have no labels, none would be left to train on, the folder exists
             already, or its parent cannot be written to.
-        OSError: the disk is full, or another failure while writing; no folder is left behind.
+        OSError: if writing fails, such as on a full disk; no folder is left behind.
     """
     folder = Path(folder)
     require(
@@ -106,16 +106,15 @@ def _write(sets: RaggedSets, folder: Path, held_out_rows: int) -> None:
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
-    """Writes meta.json beside arrays that were written one by one, which makes a folder of them
-    that `load` accepts.
+    """Adds the meta.json that `load` needs to a folder of arrays that were written one by one.
 
     Args:
-        folder: with the arrays.
-        described: name, num_tokens, num_classes and is_unique.
+        folder: the folder with the arrays.
+        described: values for the keys name, num_tokens, num_classes and is_unique.
         held_out_rows: see `save`.
 
     Raises:
-        InputError: the arrays are no ragged sets.
+        InputError: if the arrays are no ragged sets.
     """
     sets = _sets(_map_parts(folder), described)
     _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
@@ -139,27 +138,27 @@ def _write_meta(
 
 
 class NpyFile:
-    """An .npy file of one dimension that grows.
+    """An .npy file of a growing one-dimensional array.
 
-    np.save raises an OSError on a full disk that does not say that the disk is full.
+    Unlike np.save, it raises an OSError that says so when the disk is full.
     """
 
     def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
         self._dtype = np.dtype(dtype)
         self.size = 0
-        """Elements so far."""
+        """Number of elements so far."""
         self._file = path.open("wb")
         self._write_header()
 
     def append(self, array: npt.NDArray[Any]) -> None:
-        """Adds the elements of an array [M] of this dtype."""
+        """Adds the elements of an array [M] of the file's dtype."""
         if array.dtype != self._dtype or array.ndim != 1:
             raise ValueError(f"{array.dtype} {array.shape} is not {self._dtype} [M]")
         self._file.write(np.ascontiguousarray(array).data)
         self.size += array.shape[0]
 
     def _write_header(self) -> None:
-        # NumPy leaves room in it for the count to grow.
+        # NumPy leaves room in the header for the count to grow.
         header = np.lib.format.header_data_from_array_1_0(np.empty(0, self._dtype))
         np.lib.format.write_array_header_1_0(self._file, {**header, "shape": (self.size,)})
 
@@ -174,10 +173,10 @@ class NpyFile:
 
 
 def load(folder: str | os.PathLike[str]) -> RaggedSets:
-    """Maps what `save` wrote; the arrays stay on disk until they are used.
+    """Maps a folder that `save` wrote; the arrays stay on disk until they are used.
 
     Raises:
-        InputError: a part is missing, truncated, changed or of another version.
+        InputError: if a part is missing, truncated, changed or of another version.
     """
     folder = Path(folder)
     meta = _read_meta(folder)
@@ -219,13 +218,12 @@ def _sets(parts: Mapping[str, npt.NDArray[Any]], described: Mapping[str, Any]) -
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
-    """How many of the first rows of a folder that `load` accepts are test rows; 0 when `save` was
-    not told."""
+    """Returns how many of a folder's first rows are test rows; 0 if `save` was not given any."""
     return int(_read_meta(Path(folder))["held_out_rows"])
 
 
 def _checksum(meta: Mapping[str, Any], fingerprint: str) -> str:
-    """SHA-256 of the rows and of the rest of meta.json."""
+    """Returns the SHA-256 of the rows' fingerprint and the rest of meta.json."""
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
     return hashlib.sha256((rest + fingerprint).encode()).hexdigest()
 

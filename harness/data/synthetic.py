@@ -1,11 +1,11 @@
-"""A deterministic corpus in IMDB's stead: its sizes, its word frequencies, a planted signal.
+"""A deterministic stand-in for IMDB, with its sizes, its word frequencies, and a planted signal.
 
 Ids follow Keras's convention: 0 pad (never used), 1 starts every row, 2 is the unknown word, and
 the word of rank r has id r + 3. Frequencies follow the Zipf-Mandelbrot law, p(r) ~ (r + b)^-a.
 
 The signal: part of the words lean to one class. Every row has a tilt, drawn around its label's
-side, and draws each of its words from the table of the side that its tilt makes likelier. Tilts
-overlap, so some rows read like the other class: no model can judge them all.
+side. The tilt sets how likely each of the row's words comes from one side's table or the other's.
+Tilts overlap, so some rows read like the other class, and no model can classify all rows.
 """
 
 import numpy as np
@@ -19,12 +19,12 @@ START_ID = 1
 UNKNOWN_ID = 2
 FIRST_WORD_ID = 4  # Rank 1 plus Keras's offset of 3.
 
-# IMDB as Keras gives it with 10,000 words: lengths with the start token, share of unknown words.
+# Keras's IMDB with 10,000 words: lengths including the start token, share of unknown words.
 _LENGTH_MEAN = 234.7
 _LENGTH_DEVIATION = 172.9
 _LENGTH_MIN, _LENGTH_MAX = 11, 2494
 _BYTES_PER_ID = 8
-"""While ids are drawn: a random number and the id."""
+"""Memory for each id while ids are drawn: a random number and the id."""
 _UNKNOWN_SHARE = 0.05
 
 _ZIPF_EXPONENT = 1.2
@@ -44,7 +44,7 @@ _SIDE_BITS = 12
 
 
 def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
-    """The corpus, about 235 ids a row of which about 130 differ, ids int32, labels 0 and 1."""
+    """Returns the corpus: labels 0 and 1, about 235 ids a row, of which about 130 are distinct."""
     options = options or SyntheticOptions()
     require_memory(
         {"the synthetic rows": int(options.synthetic_rows * _LENGTH_MEAN * _BYTES_PER_ID)},
@@ -89,13 +89,13 @@ def _draw_words(
     draws = rng.randint(0, 1 << 32, size=lengths.sum(), dtype=np.uint32)
     second_side = (draws & np.uint32((1 << _SIDE_BITS) - 1)) < np.repeat(sides, lengths)
     draws >>= np.uint32(_SIDE_BITS)
-    # Both tables lie one after the other.
+    # The second table lies behind the first.
     draws += second_side.astype(np.uint32) << np.uint32(_WORD_BITS)
     return tables[draws]
 
 
 def _word_tables(rng: np.random.RandomState, num_tokens: int) -> npt.NDArray[np.int32]:
-    """Two tables of 2^20 ids, int32 [2^21]: an id stands as often as it is likely on that side."""
+    """Returns a table of 2^20 ids for each side, int32 [2^21], with likely ids repeated."""
     ids = np.concatenate([[UNKNOWN_ID], np.arange(FIRST_WORD_ID, num_tokens)]).astype(np.int32)
     ranks = np.arange(1, ids.shape[0])
     frequencies = (ranks + _ZIPF_SHIFT) ** -_ZIPF_EXPONENT

@@ -26,9 +26,9 @@ Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-"""What Keras's Tokenizer takes for the space between words, beside the space itself."""
-# Of bytes, which Python translates six times as fast as strings; no separator is a part of another
-# character in UTF-8, and neither is a capital of ASCII.
+"""Characters that Keras's Tokenizer turns into spaces."""
+# Tables of bytes: Python translates bytes six times as fast as strings. In UTF-8, no separator and
+# no ASCII capital is part of another character.
 _TO_SPACES = bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS))
 _TO_LOWER = _TO_SPACES.lower()
 _WORD = re.compile(r"(?u)\b\w\w+\b")
@@ -36,14 +36,14 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenization:
-    """What the tokens of a text are."""
+    """How a text is divided into tokens."""
 
     tokenizer: Tokenizer = "keras"
-    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `whitespace`: whatever
-    stands between white space, as it is. `scikit-learn`: as its vectorizers: lower case, words of
-    two and more letters, digits and underscores. `list`: a text is a JSON list of strings."""
+    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `whitespace`: text between
+    white space, unchanged. `scikit-learn`: as its vectorizers: lower case, words of two and more
+    letters, digits and underscores. `list`: a text is a JSON list of strings."""
     ngrams: int = 1
-    """Runs of up to so many words are tokens too, joined by spaces."""
+    """Length in words of the longest runs that are tokens too, joined by spaces."""
 
     def __post_init__(self) -> None:
         known = ", ".join(TOKENIZERS)
@@ -58,10 +58,10 @@ class Tokenization:
         )
 
     def tokens(self, text: str) -> list[str]:
-        """The words of a text in their order, then its runs of two words, and so on.
+        """Returns the words of a text in their order, then its runs of two words, and so on.
 
         Raises:
-            InputError: the text is to be a JSON list of strings, and is none.
+            InputError: if the tokenizer is `list` and the text is no JSON list of strings.
         """
         words = [word for word in self.words(text) if word]
         found = list(words)
@@ -71,7 +71,7 @@ class Tokenization:
         return found
 
     def words(self, text: str) -> Sequence[str]:
-        """The words of a text; with Keras's tokenizer empty strings are among them."""
+        """Returns the words of a text; with Keras's tokenizer, empty strings are among them."""
         if self.tokenizer == "keras":
             content = text.lower().encode(errors="surrogatepass").translate(_TO_SPACES)
             return content.decode(errors="surrogatepass").split(" ")
@@ -95,19 +95,19 @@ class Numbered:
     """B rows of tokens."""
 
     tokens: pyarrow.LargeBinaryArray
-    """The distinct ones in UTF-8, as they first appear."""
+    """The distinct tokens in UTF-8, in the order in which they first appear."""
     values: npt.NDArray[np.int32]
-    """Places in `tokens`, [N]."""
+    """Each token's place in `tokens`, [N]."""
     row_splits: npt.NDArray[np.int64]
-    """[B + 1]"""
+    """Row boundaries in `values`, [B + 1]."""
 
     def strings(self) -> list[str]:
-        """The distinct tokens."""
+        """Returns the distinct tokens as strings."""
         return [token.decode(errors="surrogatepass") for token in self.tokens.to_pylist()]
 
 
 class Places(dict[str, int]):
-    """Numbers tokens as they appear."""
+    """Numbers tokens in the order in which they first appear."""
 
     def __missing__(self, token: str) -> int:
         place = self[token] = len(self)
@@ -115,7 +115,7 @@ class Places(dict[str, int]):
 
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
-    """The tokens of texts: the same as `tokenization.tokens` of each, but for their order."""
+    """Returns the `tokenization.tokens` of each text, apart from their order."""
     if tokenization.tokenizer == "keras":
         found = _numbered_by_arrow(texts)
     else:
@@ -129,8 +129,7 @@ def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
 
 
 def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
-    """As `numbered_rows` of the words by Keras's tokenizer, at three times the speed of a loop over
-    them."""
+    """Returns the numbered words of Keras's tokenizer, three times as fast as `numbered_rows`."""
     import pyarrow
     from pyarrow.compute import binary_slice
 
@@ -139,7 +138,7 @@ def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
     ]
     contents.append(b"")  # a space behind the last one, too
     joined = b" ".join(contents).translate(_TO_LOWER)
-    # Each word with the space behind it, so that they lie side by side as Arrow's arrays do.
+    # Each word keeps the space behind it, so that the words adjoin, as in Arrow's arrays.
     word_ends = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord(" ")) + 1
     offsets = np.concatenate([[0], word_ends])
     buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(joined)]
@@ -152,7 +151,7 @@ def _numbered_by_arrow(texts: Iterable[str]) -> Numbered:
 
 
 def numbered_rows(rows: Iterable[Sequence[str]], *, with_empty: bool = True) -> Numbered:
-    """Rows of strings; without the empty ones, unless they count as well."""
+    """Returns rows of strings as numbered tokens; drops empty strings unless `with_empty`."""
     import pyarrow
 
     places = Places()
@@ -186,7 +185,7 @@ def _without_empty(
 
 
 class _Runs:
-    """Runs of words, found by their pairs of numbers: only distinct runs become strings."""
+    """Runs of words, found by pairs of numbers, so that only distinct runs become strings."""
 
     def __init__(self, words: Numbered) -> None:
         self._words = words.values.astype(np.int64)
@@ -194,11 +193,11 @@ class _Runs:
         self._num_rows = len(words.row_splits) - 1
         self._tokens = words.tokens
         self._starting = self._words
-        """At each word, the run of the last length that starts there."""
+        """Number of the run of the last length that starts at each word."""
         self._parts = [(words.values, self._rows)]
 
     def grow(self, length: int) -> None:
-        """Adds the runs of `length` words, those of one word less having been added."""
+        """Adds the runs of `length` words; those of one word less must have been added before."""
         import pyarrow
         from pyarrow.compute import binary_join_element_wise
 
@@ -216,7 +215,7 @@ class _Runs:
         self._parts.append((runs, self._rows[starts]))
 
     def merged(self) -> Numbered:
-        """Row by row the words, then the runs of two words, and so on."""
+        """Returns, row by row, the words, then the runs of two words, and so on."""
         values, rows = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         lengths = np.bincount(rows, minlength=self._num_rows)
         return Numbered(
@@ -227,8 +226,10 @@ class _Runs:
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:
-    """FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N]: by TensorFlow, so
-    that an exported model has the same."""
+    """Returns FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N].
+
+    TensorFlow computes it, so that an exported model has the same ids.
+    """
     with quiet_import():
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""The checks of `RaggedSets`: each raises one `InputError` with fact, values and remedy."""
+"""The checks of `RaggedSets`; each raises an `InputError` with fact, values and remedy."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from harness.base.errors import InputError
 
 
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
-    """num_tokens in [1, 2^31), num_classes in [2, 2^31)."""
+    """Checks that num_tokens is in [1, 2^31) and num_classes in [2, 2^31)."""
     for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
         require(
             least <= count <= INT32_MAX,
@@ -19,7 +19,7 @@ def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
 
 
 def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-    """Integers [N] of any width."""
+    """Checks that an array holds integers [N], of any width; returns it."""
     array = _one_dimensional(name, part, array)
     kind = array.dtype.kind
     require(kind in "iu", f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
@@ -29,7 +29,8 @@ def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
 def checked_row_splits(
     name: str, row_splits: npt.ArrayLike, num_values: int
 ) -> npt.NDArray[np.int64]:
-    """Integers [B + 1], B > 0, from 0 to num_values, never falling; as read-only int64."""
+    """Checks that row splits [B + 1], B > 0, go from 0 to num_values and never fall; returns them
+    as read-only int64."""
     array = checked_integers(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,
@@ -58,7 +59,7 @@ def checked_ids(
     row_splits: npt.NDArray[np.int64],
     num_tokens: int,
 ) -> npt.NDArray[np.int32]:
-    """Every id in [0, num_tokens); as read-only int32."""
+    """Checks that every id is in [0, num_tokens); returns the ids as read-only int32."""
     if values.size and (values.min() < 0 or values.max() >= num_tokens):
         wrong = np.flatnonzero((values < 0) | (values >= num_tokens))
         row = np.searchsorted(row_splits, wrong[0], "right") - 1
@@ -73,8 +74,8 @@ def checked_ids(
 def checked_labels(
     name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int
 ) -> npt.NDArray[Any]:
-    """Whole numbers [B] in [0, num_classes) as read-only int32; other finite floats, which are no
-    classes, as read-only float32."""
+    """Checks labels [B]. Returns whole numbers in [0, num_classes) as read-only int32, and other
+    finite floats, which are no classes, as read-only float32."""
     array = _one_dimensional(name, "labels", labels)
     require(
         array.shape[0] == num_rows,
@@ -100,7 +101,7 @@ def checked_labels(
 def checked_weights(
     name: str, weights: npt.ArrayLike, row_splits: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """Real numbers [N] that are finite in float32; as read-only float32."""
+    """Checks that weights [N] are real and finite in float32; returns them as read-only float32."""
     array = _one_dimensional(name, "weights", weights)
     require(
         array.dtype.kind in "fiu",
@@ -110,7 +111,7 @@ def checked_weights(
         array.shape[0] == row_splits[-1],
         f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
     )
-    with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are refused
         frozen = _frozen(array, np.float32)
     if not np.isfinite(frozen).all():
         wrong = np.flatnonzero(~np.isfinite(frozen))
@@ -123,13 +124,13 @@ def checked_weights(
 
 
 def finite_in_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which numbers float32 holds, like the array."""
-    with np.errstate(over="ignore"):  # what it does not hold becomes infinite
+    """Returns a mask of the numbers that are finite in float32, in the array's shape."""
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         return np.isfinite(array.astype(np.float32, copy=False))
 
 
 def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[np.int64]:
-    """Row numbers [M], M > 0, each in [0, num_rows), as int64."""
+    """Checks row numbers [M], M > 0, each in [0, num_rows); returns them as int64."""
     array = _one_dimensional(name, "rows", rows)
     if array.size:  # an empty list has no dtype of its own
         checked_integers(name, "rows", array)
@@ -148,7 +149,7 @@ def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
 
 
 def _frozen(array: npt.NDArray[Any], dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
-    # A copy unless nobody can write to it: what was checked once must stay what was checked.
+    # Copied unless the array is read-only: nobody may change it after the check.
     frozen = array.astype(dtype, copy=array.flags.writeable)
     frozen.flags.writeable = False
     return frozen

@@ -1,4 +1,4 @@
-"""Words, classes and their ids: rows shown as text, and any text as a row of ids."""
+"""Words, classes and their ids: turns rows into text, and any text into a row of ids."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ FILE_NAME = "vocabulary.json"
 WORD_INDEX_NAME = "imdb_word_index.json"
 
 _MANY = 0.25
-"""Tokens for each word from which on Arrow looks them up faster than Python."""
+"""Ratio of tokens to words above which Arrow looks tokens up faster than Python."""
 
-# How the tutorial shows an id that is no word: padding, start, unknown.
+# The tutorial's sign for ids that are no words: padding, start, unknown.
 _NO_WORD = "#"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """The id of each known word, and the ids that a row has besides.
+    """The ids of known words, and the ids for a row's start and for unknown words.
 
-    Construction raises `InputError` for ids outside [0, num_tokens) and for one id of two words.
+    Construction raises `InputError` for an id outside [0, num_tokens) or shared by two words.
     """
 
     ids: Mapping[str, int]
-    """Word -> id."""
+    """The id of each word."""
     num_tokens: int
-    """V of the data set: ids are below it."""
+    """V of the data set, the number of possible ids."""
     start_id: int | None = None
-    """Starts each row. None: nothing does."""
+    """The id that starts each row; None for none."""
     unknown_id: int | None = None
-    """Stands for each word that is not in `ids`. None: such words are left out."""
+    """The id of words that are not in `ids`; None leaves them out."""
     class_names: Sequence[str] = ()
-    """By label; none where they are not known."""
+    """Names of the classes in the order of their labels; empty if unknown."""
     tokenizer: Tokenizer = "keras"
     ngrams: int = 1
-    """As in `Tokenization`."""
+    """`ngrams` of the `Tokenization`."""
     hash_bits: int | None = None
-    """A token's id is its hash of so many bits, and `ids` is empty. None: its id is in `ids`."""
+    """Bits of the hashes that serve as ids, with empty `ids`; None if ids are in `ids`."""
     weighting: Weighting = "binary"
     normalize: Literal["none", "l2"] = "none"
-    """As in `BuildOptions`."""
+    """Normalization of a row's weights; see `BuildOptions`."""
     idf: Sequence[float] | None = None
-    """For `tf_idf`: the inverse document frequency of each id, [V]."""
+    """Inverse document frequencies of the ids, [V], for `tf_idf` only."""
 
     def __post_init__(self) -> None:
         _ = self.tokenization  # its own checks
@@ -106,13 +106,13 @@ class Vocabulary:
         num_tokens: int,
         class_names: Sequence[str] = (),
     ) -> Self:
-        """Reads Keras's imdb_word_index.json: {word: rank}, ranks from 1, each of one word.
+        """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1.
 
         Args:
             path: the file.
-            conventions: those by which the data set's ids were made of ranks.
+            conventions: how the data set's ids were made from ranks.
             num_tokens: V of the data set.
-            class_names: by label.
+            class_names: names of the classes in the order of their labels.
 
         Raises:
             InputError: no such file, or another content.
@@ -141,7 +141,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote.
+        """Reads a vocabulary that `save` wrote.
 
         Raises:
             InputError: no such file, or another content.
@@ -158,12 +158,12 @@ class Vocabulary:
 
     @property
     def takes_texts(self) -> bool:
-        """Whether tokens have ids. They have none where a data set came as ids."""
+        """Whether tokens have ids; they have none if the data set came as ids."""
         return bool(self.ids) or self.hash_bits is not None
 
     @cached_property
     def tokenization(self) -> Tokenization:
-        """What the tokens of a text are."""
+        """How a text is divided into tokens."""
         return Tokenization(tokenizer=self.tokenizer, ngrams=self.ngrams)
 
     @cached_property
@@ -172,19 +172,19 @@ class Vocabulary:
         return {token: word for word, token in self.ids.items() if token not in reserved}
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """The words of one row, int [n], with "#" for padding, start, unknown and unlisted ids."""
+        """Returns the words of ids, int [n], with "#" for padding, start, unknown and other ids."""
         return " ".join(self._words.get(token, _NO_WORD) for token in np.asarray(ids).tolist())
 
     def encode(self, text: str) -> Int32Array:
-        """The ids of a text, int32 [n]: the start id, then one id a token.
+        """Returns the ids of a text, int32 [n]: the start id, then one id for each token.
 
         Raises:
-            InputError: the text is to be a JSON list of strings, and is none.
+            InputError: if the tokenizer is `list` and the text is no JSON list of strings.
         """
         return self.encode_all([text])[0]
 
     def ids_of(self, tokens: pyarrow.LargeBinaryArray) -> Int32Array:
-        """The id of each token in UTF-8, int32 [T]; -1 for one that is left out."""
+        """Returns the id of each UTF-8 token, int32 [T]; -1 for tokens that are left out."""
         if self.hash_bits is not None:
             return hashed(tokens.to_pylist(), self.hash_bits)
         other = -1 if self.unknown_id is None else self.unknown_id
@@ -194,7 +194,7 @@ class Vocabulary:
         return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
 
     def _ids_by_arrow(self, tokens: pyarrow.LargeBinaryArray, other: int) -> Int32Array:
-        """Several times as fast for many tokens; Arrow makes its table of words anew each time."""
+        """Looks up many tokens several times as fast; each call makes Arrow build a table anew."""
         import pyarrow
         from pyarrow.compute import index_in
 
@@ -207,9 +207,9 @@ class Vocabulary:
         return {word.encode(errors="surrogatepass"): token for word, token in self.ids.items()}
 
     def difference(self, other: Vocabulary) -> str:
-        """What the same id or label stands for in another vocabulary; "" where nothing differs.
+        """Describes how another vocabulary's ids or labels differ in meaning; "" if they do not.
 
-        One may have fewer words than the other, as with a lower limit, but no word another id.
+        One vocabulary may have fewer words, as with a lower limit, but no word may have another id.
         """
         for what in ("tokenizer", "ngrams", "hash_bits", "weighting", "normalize"):
             mine, others = getattr(self, what), getattr(other, what)
@@ -231,7 +231,7 @@ class Vocabulary:
         return self.weighting != "binary" or self.normalize != "none"
 
     def weighted(self, sets: RaggedSets) -> RaggedSets:
-        """Rows of ids with the weights that the vocabulary gives them.
+        """Returns rows of ids with the weights that the vocabulary gives them.
 
         Args:
             sets: rows with each id as often as it occurs.
@@ -244,7 +244,7 @@ class Vocabulary:
         return l2_normalized(sets) if self.normalize == "l2" else sets
 
     def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
-        """As `encode`, of each text: all at once, which is faster."""
+        """Returns `encode` of each text, faster than one by one."""
         found = numbered(texts, self.tokenization)
         values, splits = self.ids_of(found.tokens)[found.values], found.row_splits
         if (values < 0).any():
@@ -257,8 +257,7 @@ class Vocabulary:
         return [values[start:stop] for start, stop in itertools.pairwise(bounds)]
 
     def words_of(self, text: str) -> dict[int, str]:
-        """The tokens of a text by their ids; of several with one hash, the first. Those that are
-        not known are left out."""
+        """Returns a text's known tokens by their ids; of several with one hash, the first."""
         tokens = self.tokenization.tokens(text)
         if self.hash_bits is None:
             return {self.ids[token]: token for token in tokens if token in self.ids}

@@ -1,4 +1,4 @@
-"""Weights of ids from how often they occur: counts, tf-idf, and rows of length 1.
+"""Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows.
 
 Letters: B rows, V num_tokens.
 """
@@ -15,12 +15,12 @@ Float64Array = npt.NDArray[np.float64]
 
 
 def count(sets: RaggedSets) -> RaggedSets:
-    """The rows with each id once, weighted by how often its row holds it, as
-    `keras.layers.TextVectorization(output_mode="count")`. Weights that there are, such as counts of
-    before, are added up instead.
+    """Returns the rows with each id once, weighted by its count in the row, as
+    `keras.layers.TextVectorization(output_mode="count")`. Existing weights, such as earlier counts,
+    are added up instead.
 
     Raises:
-        InputError: repeated ids were dropped before, so nothing is left to count.
+        InputError: if repeated ids were dropped before, so that nothing is left to count.
     """
     if sets.weights is None:
         if sets.is_unique:
@@ -35,14 +35,17 @@ def count(sets: RaggedSets) -> RaggedSets:
 def inverse_document_frequencies(
     train: RaggedSets, *, unknown_id: int | None = None, reserved: Collection[int] = ()
 ) -> Float64Array:
-    """What `tf_idf` multiplies counts by, learnt as `keras.layers.TextVectorization.adapt` does:
-    `log(1 + B / (1 + the rows that hold the id))`.
+    """Returns the inverse document frequencies that `tf_idf` multiplies counts by.
+
+    They are `log(1 + B / (1 + the rows that hold the id))`, as
+    `keras.layers.TextVectorization.adapt` learns them.
 
     Args:
-        train: the rows to learn from; with or without weights, a row holds an id or not.
-        unknown_id: the id of words that are not in the vocabulary. As in Keras, it gets the mean of
-            all others that occur, however often it occurs itself.
-        reserved: ids that are no words, such as one that starts each row; the mean leaves them out.
+        train: the rows to learn from. Weights only matter where they are 0: then the row does not
+            hold the id.
+        unknown_id: the id of words outside the vocabulary. As in Keras, it gets the mean of all
+            other ids that occur, however often it occurs itself.
+        reserved: ids that are no words, such as the start id; the mean leaves them out.
 
     Returns:
         float64 [V].
@@ -53,7 +56,7 @@ def inverse_document_frequencies(
 
 
 def rows_with(sets: RaggedSets) -> npt.NDArray[np.int64]:
-    """How many rows hold each id, int64 [V]."""
+    """Returns how many rows hold each id, int64 [V]."""
     once = sets.unique()
     held = once.values if once.weights is None else once.values[once.weights != 0]
     return np.bincount(held, minlength=sets.num_tokens)
@@ -66,12 +69,12 @@ def frequencies_of(
     unknown_id: int | None = None,
     reserved: Collection[int] = (),
 ) -> Float64Array:
-    """As `inverse_document_frequencies`, of rows that were counted in parts.
+    """Returns the inverse document frequencies of rows that were counted in parts.
 
     Args:
-        rows: that hold each id, [V].
-        num_rows: of all of them, B.
-        unknown_id, reserved: as there.
+        rows: how many rows hold each id, [V].
+        num_rows: B.
+        unknown_id, reserved: as of `inverse_document_frequencies`.
     """
     found: Float64Array = np.log1p(num_rows / (1 + rows))
     if unknown_id is not None:
@@ -82,15 +85,15 @@ def frequencies_of(
 
 
 def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
-    """The rows with each id once, weighted by its count times its inverse document frequency, as
-    `keras.layers.TextVectorization(output_mode="tf_idf")`.
+    """Returns the rows with each id once, weighted by its count times its inverse document
+    frequency, as `keras.layers.TextVectorization(output_mode="tf_idf")`.
 
     Args:
         sets: as for `count`.
-        frequencies: float [V], what `inverse_document_frequencies` learnt from the train rows.
+        frequencies: float [V], from `inverse_document_frequencies` of the train rows.
 
     Raises:
-        InputError: as `count`; or there is not one frequency for each id.
+        InputError: as `count`; or if there is not one frequency for each id.
     """
     frequencies = np.asarray(frequencies, np.float64)
     if frequencies.shape != (sets.num_tokens,):
@@ -103,8 +106,8 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
 
 
 def l2_normalized(sets: RaggedSets) -> RaggedSets:
-    """The rows with each id once, and weights whose squares add up to 1 in each row; a row without
-    weights other than 0 stays as it is. Where there are no weights, each id of a row has the same.
+    """Returns the rows with each id once, each row's weights scaled to an L2 norm of 1. A row whose
+    weights are all 0 stays as it is. Without weights, all ids of a row get the same weight.
     """
     sets = sets.with_weights().unique()
     weights = _weights(sets)

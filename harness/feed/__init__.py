@@ -1,1 +1,1 @@
-"""RaggedSets to fixed-shape batches: order, capacity, the tf.data stream."""
+"""Turns examples into batches of fixed shape: their order, their capacity, and their transport."""

@@ -1,7 +1,7 @@
-"""The batches of a dispatch, as a device gets them, and how its compiled program reads them.
+"""The batches of a dispatch as a device gets them, and how the compiled program reads them.
 
-A device trains one share of every batch. Arrays that stay on a device are never int32: TensorFlow
-keeps those in host memory, also those of a GPU.
+A device trains on one share of every batch. Arrays that stay on a device are never int32, because
+TensorFlow keeps int32 arrays in host memory, even a GPU's.
 Letters: S batches at hand, b rows of a share, C capacity of an input, L steps of a call.
 """
 
@@ -20,49 +20,49 @@ from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
 LABELS, WEIGHTS = "/labels", "/weights"
-"""Names beside those of the inputs."""
+"""Names of the labels' and row weights' columns, beside those of the inputs."""
 _MAX_TAKEN_AHEAD = 2**26
-"""Ids of a column and a call, up to which a GPU takes all columns from resident rows before its
-loop and sorts them, which needs some 40 bytes for each. Where a column has more, every step reads
-and sorts its own."""
+"""Limit of a column's ids in a call up to which a GPU takes the ids of all steps from resident rows
+before its loop and sorts them, which needs some 40 bytes for each. Beyond it, every step reads and
+sorts its own ids."""
 _MAX_BATCHES = 2**16 - 1
-"""That a launch can be of."""
+"""Limit of the batches that one kernel launch can cover."""
 
 
 class Share(NamedTuple):
     """A device's share of a batch, read inside the compiled program."""
 
     inputs: dict[str, Any]
-    """By name: of ragged sets a dict of `values` [C], `row_splits` int32 [b + 1] and, where ids
-    have weights, `weights` float32 [C]; of numbers float32 [b, features]."""
+    """Inputs by name. Ragged sets are dicts of `values` [C], `row_splits` int32 [b + 1] and, if ids
+    have weights, `weights` float32 [C]; numbers are float32 [b, features]."""
     rowids: dict[str, tf.Tensor]
-    """Of ragged sets the row of each value [C], where the implementation takes it."""
+    """Row of each value, [C], for each ragged input, if the implementation takes them."""
     labels: Any
-    """[b], [b, K], or ragged sets of class numbers as an input has them."""
+    """Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input."""
     weights: tf.Tensor
-    """float32 [b]: of the rows' losses; NaN where the share holds more ids than its buffer."""
+    """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than its buffer."""
     among: dict[str, Batches]
-    """Of ragged sets the call's batches, where kernels read them from there."""
+    """The call's batches of each ragged input, if kernels read the ids from there."""
     batch_rows: int = 0
-    """Of the whole batch, over all devices."""
+    """Rows of the whole batch, over all devices."""
     num_rows: int = 0
-    """b; or 0 where the batch has fewer rows than there are devices, and this one computes on a row
-    of another, which counts for nothing."""
+    """b; or 0 if the batch has fewer rows than there are devices and this device has none. It then
+    computes on another device's row, with the weight 0."""
     num_devices: int = 1
-    """That share the batch."""
+    """Number of devices that share the batch."""
 
     @property
     def most_rows(self) -> int:
-        """The largest b of all devices."""
+        """Largest b of all devices."""
         return -(-self.batch_rows // self.num_devices)
 
     @property
     def fraction(self) -> float:
-        """Of the batch's rows, those of this device."""
+        """Fraction of the batch's rows that this device has."""
         return self.num_rows / self.batch_rows
 
     def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
-        """The same, known to be the share of the device at `place` of so many."""
+        """Returns the share with its sizes filled in, as that of the device at `place`."""
         num_rows = shares_of(batch_rows, num_devices)[place]
         weights = self.weights if num_rows else tf.zeros_like(self.weights)
         return self._replace(
@@ -78,22 +78,22 @@ class Ragged(NamedTuple):
 
 
 Reader = Callable[[tf.Tensor], Share]
-"""From a step of the call, int32 scalar, to the device's share of its batch."""
+"""Function from a step of the call, int32 scalar, to the device's share of the step's batch."""
 Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]
 """Shapes and types of tensors."""
 
 
 class Columns(NamedTuple):
-    """What the rows of examples consist of, in NumPy."""
+    """The rows of examples as NumPy arrays, by column."""
 
     ragged: dict[str, RaggedSets]
-    """Inputs, and labels where they are ragged."""
+    """Ragged inputs, and labels if they are ragged."""
     dense: dict[str, np.ndarray]
-    """[rows, ...]: inputs, labels and weights, in the types in which they travel."""
+    """Other inputs, labels and weights [rows, ...], in the types in which they are transferred."""
 
     @classmethod
     def of(cls, examples: Examples) -> "Columns":
-        """Those of examples."""
+        """Returns the columns of examples."""
         ragged, dense = examples.ragged, examples.dense
         labels = examples.labels
         if isinstance(labels, RaggedSets):
@@ -103,8 +103,8 @@ class Columns(NamedTuple):
         elif labels.dtype.kind == "f":
             dense[LABELS] = labels.astype(np.float32)
         else:
-            # Not as narrow as could be: where XLA compares few classes with vectors of uint16 on a
-            # CPU that has AVX-512, LLVM aborts ("Cannot select: SUBV_BROADCAST_LOAD").
+            # Not uint16: when XLA compares few classes in vectors of uint16 on a CPU with AVX-512,
+            # LLVM aborts ("Cannot select: SUBV_BROADCAST_LOAD").
             dense[LABELS] = labels.astype(np.uint32)
         if examples.weights is not None:
             dense[WEIGHTS] = examples.weights
@@ -112,14 +112,14 @@ class Columns(NamedTuple):
 
     @property
     def lengths(self) -> np.ndarray:
-        """Ids of each row of each ragged column, int64 [columns, rows]."""
+        """Number of ids in each row of each ragged column, int64 [columns, rows]."""
         num_rows = len(self.dense[LABELS]) if LABELS in self.dense else self.ragged[LABELS].num_rows
         parts = [sets.lengths for sets in self.ragged.values()]
         return np.stack(parts) if parts else np.zeros([0, num_rows], np.int64)
 
     @property
     def num_bytes(self) -> int:
-        """Memory that they take on one device."""
+        """Memory that the columns take on one device."""
         ragged = sum(
             sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize + (sets.num_rows + 1) * 8
             for sets in self.ragged.values()
@@ -128,15 +128,14 @@ class Columns(NamedTuple):
         return ragged + sum(array.nbytes for array in self.dense.values())
 
     def take(self, rows: np.ndarray) -> "Columns":
-        """Some rows, int64 [M], M > 0. Of columns that are mapped from files, no others are
-        read."""
+        """Returns some rows, int64 [M], M > 0; reads no other rows from mapped files."""
         return Columns(
             {name: sets.take(rows) for name, sets in self.ragged.items()},
             {name: array[rows] for name, array in self.dense.items()},
         )
 
     def arrays(self) -> "Arrays":
-        """In the types in which they travel."""
+        """Returns the columns in the types in which they are transferred."""
         return Arrays(
             {
                 name: Ragged(
@@ -155,20 +154,20 @@ class Arrays(NamedTuple):
     ragged: dict[str, Ragged]
     dense: dict[str, Any]
     id_weights: dict[str, Any]
-    """float32 [nnz], of the ragged columns that have some."""
+    """Weights float32 [nnz] of the ragged columns whose ids have weights."""
 
 
 class StreamBatches(NamedTuple):
-    """S batches of fixed shape, so that one compiled program serves every dispatch; behind those
-    of a shorter dispatch, batches of empty rows that nobody reads."""
+    """S batches of fixed shape, so that one compiled program serves every dispatch. A shorter
+    dispatch is filled up with batches of empty rows, which nobody reads."""
 
     ragged: dict[str, Ragged]
-    """`values` uint16 or uint32 [S, C]: the ids of a share's rows one after another, then padding;
-    `row_splits` uint32 [S, b + 1]: where each row begins in `values`."""
+    """`values` uint16 or uint32 [S, C], a share's ids row by row, then padding; and `row_splits`
+    uint32 [S, b + 1], the start of each row in `values`."""
     dense: dict[str, tf.Tensor]
-    """[S, b, ...]."""
+    """Dense columns [S, b, ...]."""
     id_weights: dict[str, tf.Tensor]
-    """float32 [S, C], of the ragged columns that have some."""
+    """Weights float32 [S, C] of the ragged columns whose ids have weights."""
 
     @property
     def num_rows(self) -> int:
@@ -188,7 +187,7 @@ class StreamBatches(NamedTuple):
         return (*_sizes(fixed), *(((), dtype) for dtype in types))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
-        """Batches of another capacity, to compile a program with."""
+        """Returns empty batches of another capacity, to compile a program with."""
         ragged = {
             name: Ragged(
                 tf.zeros([sets.values.shape[0], own], sets.values.dtype),
@@ -211,7 +210,7 @@ class StreamBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps, outside of its loop, and returns what reads one inside."""
+        """Prepares a call's steps outside its loop; returns the function that reads one inside."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Lot] = {}
@@ -229,16 +228,16 @@ class StreamBatches(NamedTuple):
 
 
 class ResidentBatches(NamedTuple):
-    """S batches as row ids into rows that all lie on the device."""
+    """S batches as ids of rows that all lie on the device."""
 
     ragged: dict[str, Ragged]
-    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1]."""
+    """Ragged columns: `values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1]."""
     dense: dict[str, tf.Tensor]
-    """[rows, ...]."""
+    """Dense columns [rows, ...]."""
     id_weights: dict[str, tf.Tensor]
-    """float32 [nnz], of the ragged columns that have some."""
+    """Weights float32 [nnz] of the ragged columns whose ids have weights."""
     rows: tf.Tensor
-    """uint32 [S, b]."""
+    """Row ids of the batches, uint32 [S, b]."""
 
     @property
     def num_rows(self) -> int:
@@ -251,7 +250,7 @@ class ResidentBatches(NamedTuple):
         return _sizes(self)
 
     def resized(self, capacity: Capacity) -> "ResidentBatches":
-        """Batches of empty rows, to compile a program with; of any capacity."""
+        """Returns batches of empty rows, which fit any capacity, to compile a program with."""
         del capacity
         with tf.device(self.rows.device):
             return self._replace(
@@ -270,9 +269,11 @@ class ResidentBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps, outside of its loop, and returns what reads one inside. Where
-        the native kernels copy each step's ids inside the loop, which they do on a CPU, and on a
-        GPU for calls of many ids, nothing is prepared, and there is less to compile."""
+        """Prepares a call's steps outside its loop; returns the function that reads one inside.
+
+        On a CPU, and on a GPU for calls of many ids, the native kernels copy each step's ids inside
+        the loop. Then nothing is prepared, and there is less to compile.
+        """
         natively = not takes_rowids(implementation)
         if natively and not (for_gpu and _fits_a_lot(num_steps, capacity)):
             return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
@@ -285,7 +286,7 @@ class ResidentBatches(NamedTuple):
             values, row_splits, rowids, weights = take_batches(
                 *sets, rows, capacity=own, weights=self.id_weights.get(name)
             )
-            # More ids than a buffer holds would be left out unseen.
+            # Ids beyond the buffer would be dropped unnoticed.
             fits = tf.where(row_splits[:, -1:] <= own, fits, float("nan"))
             arrays = {"values": values, "row_splits": row_splits}
             if weights is not None:
@@ -298,7 +299,7 @@ class ResidentBatches(NamedTuple):
         return _reader(ragged, dense, fits, lots)
 
     def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
-        """The share of one of the S batches, by the native kernels."""
+        """Returns the share of one of the S batches, read by the native kernels."""
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
@@ -313,11 +314,11 @@ class ResidentBatches(NamedTuple):
 
 AnyBatches = StreamBatches | ResidentBatches
 BatchesByRows = Mapping[int, Sequence[AnyBatches]]
-"""The batches that come with a dispatch, of each device, by the rows of a whole batch."""
+"""The batches of a dispatch, for each device, by the rows of a whole batch."""
 
 
 def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
-    """What numbers below `limit` travel and lie on a device as."""
+    """Returns the type in which numbers below `limit` are transferred and lie on a device."""
     return np.uint16 if limit <= np.iinfo(np.uint16).max + 1 else np.uint32
 
 
@@ -326,20 +327,20 @@ def _sizes(tensors: Any) -> Sizes:
 
 
 def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
-    """Whether a GPU may prepare all steps of a call before its loop."""
+    """Returns whether a GPU may prepare all steps of a call before its loop."""
     most = max(capacity, default=0)
     return num_steps <= _MAX_BATCHES and num_steps * most <= _MAX_TAKEN_AHEAD
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
-    """Steps [first, first + num_steps) of a tensor."""
-    # Gathered, not sliced: XLA wants to know the bounds of a slice when it compiles, and would
-    # compile a program for each `first`.
+    """Returns the steps [first, first + num_steps) of a tensor."""
+    # Gathered, not sliced: XLA needs the bounds of a slice when it compiles, and would compile a
+    # program for each `first`.
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
 
 
 def _narrow(rowids: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """In 16 bits where they suffice: a loop reads them from memory in every step."""
+    """Casts row ids to 16 bits if these suffice: a loop reads them from memory in every step."""
     return tf.cast(rowids, tf.uint16) if wire_type(num_rows + 1) is np.uint16 else rowids
 
 
@@ -349,12 +350,14 @@ def _reader(
     fits: tf.Tensor,
     lots: Mapping[str, Lot],
 ) -> Reader:
-    """Args:
-    ragged: `values` [L, C], `row_splits` [L, b + 1] and, where there are some, `weights` of the
-        ragged columns, and their `rowids` where those are taken.
-    dense: [L, b, ...].
-    fits: float32 [L, b], 1, and NaN where a share holds more ids than its buffer.
-    lots: of the ragged columns whose kernels read all L batches.
+    """Returns the function that reads the share of one step.
+
+    Args:
+        ragged: `values` [L, C], `row_splits` [L, b + 1], perhaps `weights` of the ragged columns,
+            and their `rowids` if the implementation takes them.
+        dense: [L, b, ...].
+        fits: float32 [L, b], 1, or NaN if a share holds more ids than its buffer.
+        lots: the L batches of the ragged columns whose kernels read from all of them.
     """
 
     def read(step: tf.Tensor) -> Share:
@@ -378,10 +381,12 @@ def _share(
     fits: tf.Tensor,
     among: dict[str, Batches],
 ) -> Share:
-    """Args:
-    inputs: with the labels, and the rows' weights if there are some.
-    rowids, among: of a `Share`.
-    fits: float32 [b], a factor of the weights.
+    """Returns the share of these parts.
+
+    Args:
+        inputs: the inputs with the labels, and the rows' weights if there are any.
+        rowids, among: as in `Share`.
+        fits: float32 [b], a factor of the weights.
     """
     weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)
@@ -389,7 +394,7 @@ def _share(
 
 
 def share_of(columns: Columns, padding: int, implementation: str) -> Share:
-    """A batch of some rows for one device, with so many positions behind the ids."""
+    """Returns a batch of some rows for one device, with `padding` positions behind the ids."""
 
     def padded(array: Any) -> Any:
         return tf.constant(np.pad(array, (0, padding))[None])

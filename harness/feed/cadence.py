@@ -1,20 +1,20 @@
-"""How many steps one call of a compiled program runs, and how many calls make a dispatch."""
+"""The number of steps in one call of a compiled program, and of calls in a dispatch."""
 
 from harness.run.records import Window
 
 AIM_SECONDS = 0.2
-"""A dispatch of this length hides the cost of a host sync, and still lets Ctrl-C and the progress
-bar through several times a second."""
+"""Length of a dispatch to aim for: it hides the cost of a host sync, and still lets Ctrl-C and the
+progress bar through several times a second."""
 _TOO_LONG_SECONDS = 0.5
 _TOO_SHORT_SECONDS = AIM_SECONDS / 2
 _GROWTH = 4
-"""At most, from one dispatch to the next: one that happened to be quick shall not mislead much."""
+"""Limit of the growth from one dispatch to the next, so that a quick one does not mislead much."""
 
 _LEAST_PER_SECOND = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
-"""Bytes moved and operations done in a second by the slowest device of a kind that is worth
-training on, and so no figures of any machine at hand."""
+"""Bytes moved and operations done in a second by the slowest device of each kind that is worth
+training on. They are no measurements of the machine at hand."""
 _MAX_CALL_BYTES = 2**28
-"""Of what is prepared for all steps of a call at once."""
+"""Limit of the data that is prepared for all steps of a call at once."""
 
 
 def steps_per_call(
@@ -25,16 +25,16 @@ def steps_per_call(
     device_type: str,
     steps_per_epoch: int,
 ) -> int:
-    """The length of the compiled loop, a constant of its program.
+    """Returns the length of the compiled loop, a constant of its program.
 
-    Long enough to hide what a call costs, and never more than a second's work, for nothing has been
-    measured when the program is compiled.
+    It is long enough to hide the cost of a call, but at most a second's work, because nothing has
+    been measured when the program is compiled.
 
     Args:
-        bytes_moved, flops: of a step on one device.
-        prepared_bytes: for each step of a call, such as its ids and their rows.
+        bytes_moved, flops: work of a step on one device.
+        prepared_bytes: data prepared for each step of a call, such as its ids and their rows.
         device_type: `CPU` or `GPU`.
-        steps_per_epoch: of whole batches.
+        steps_per_epoch: number of whole batches.
     """
     bytes_per_second, flops_per_second = _LEAST_PER_SECOND[device_type]
     seconds = bytes_moved / bytes_per_second + flops / flops_per_second
@@ -43,8 +43,8 @@ def steps_per_call(
 
 
 def call_length(most: int, steps: int) -> int:
-    """Steps of each call of so many, up to `most`: a divisor that is near, since else the last call
-    is a program of its own."""
+    """Returns how many of `steps` each call runs, up to `most`: a divisor if one is near, since
+    otherwise the last call needs a program of its own."""
     divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
     return divisor if 2 * divisor >= most else most
 
@@ -52,21 +52,22 @@ def call_length(most: int, steps: int) -> int:
 class Cadence:
     """The number of calls of the next dispatch, adapted to how long the last one took.
 
-    What a step computes does not depend on it, nor do the compiled programs.
+    It affects neither the results of steps nor the compiled programs.
     """
 
     def __init__(self, *, steps_per_call: int, fixed: bool) -> None:
         """Args:
-        steps_per_call: what a dispatch begins with.
-        fixed: whether a dispatch stays one call.
+        steps_per_call: steps in each call of a dispatch.
+        fixed: whether every dispatch is one call.
         """
         self.num_calls = 1
         self._steps_per_call = steps_per_call
         self._fixed = fixed
 
     def after(self, window: Window) -> None:
-        """Halves after half a second, so that Ctrl-C and the progress bar stay prompt; grows after
-        less than half of the aim, unless an epoch's end had cut the dispatch short."""
+        """Adapts the number of calls to the last dispatch. Halves it if that took over half a
+        second, so that Ctrl-C and the progress bar stay prompt. Raises it if that took less than
+        half the aim, unless an epoch's end cut the dispatch short."""
         if self._fixed:
             return
         was_whole = window.num_steps == self.num_calls * self._steps_per_call

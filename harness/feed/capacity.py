@@ -1,8 +1,7 @@
-"""Static lengths for the `values` buffers: few, since XLA compiles a program for each.
+"""Static lengths for the `values` buffers: only a few, since XLA compiles a program for each.
 
-The order of rows is a pure function, so what the batches of a run hold is known before it begins.
-Where looking at all of them takes too long, a second, larger capacity holds any batch that can be
-drawn at all.
+The order of rows is a pure function, so the sizes of a run's batches are known before it begins. If
+there are too many batches to look at, a second, larger capacity holds any batch that can be drawn.
 """
 
 from collections.abc import Iterable
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 _DEVIATIONS = 4.0
-"""A batch beyond this many standard deviations falls to `largest`: about 1 in 30,000."""
+"""Standard deviations that `typical` allows for; about 1 batch in 30,000 needs `largest`."""
 _MERGE_RATIO = 1.25
-"""Padding that is cheaper than a second program."""
+"""Ratio of `largest` to `typical` up to which padding costs less than a second program."""
 _QUANTUM = 128
-"""Lengths are rounded up to whole vector registers and cache lines."""
+"""Unit that lengths are rounded up to, for whole vector registers and cache lines."""
 
 
 Capacity = tuple[int, ...]
@@ -24,26 +23,26 @@ Capacity = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Capacities:
-    """The two lengths of `values` buffers in a run, in ids per share of a batch, of each ragged
-    column; they may be equal, and are where every batch of the run was looked at."""
+    """The two lengths of each ragged column's `values` buffer in a run, in ids per share of a
+    batch. They are equal if every batch of the run was looked at."""
 
     typical: Capacity
     largest: Capacity
 
     def holding(self, nnz: Iterable[int]) -> Capacity:
-        """The smaller of the two that holds so many ids of each column."""
+        """Returns the smaller of the two that holds `nnz` ids of each column."""
         nnz = tuple(map(int, nnz))
         assert _holds(self.largest, nnz), (nnz, self.largest)
         return self.typical if _holds(self.typical, nnz) else self.largest
 
     @property
     def all(self) -> tuple[Capacity, ...]:
-        """Each of them once."""
+        """The distinct capacities."""
         return tuple(sorted({self.typical, self.largest}))
 
 
 def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
-    """Capacities for shares of `rows` rows drawn from `lengths` [columns, num_rows] in any order.
+    """Returns capacities for shares of `rows` rows of `lengths` [columns, num_rows] in any order.
 
     The sum of `rows` lengths drawn without replacement has the mean `rows * mean(lengths)` and a
     deviation below `sqrt(rows) * std(lengths)`.
@@ -64,7 +63,7 @@ def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
 
 
 def capacity_for_batches(nnz: Iterable[np.ndarray]) -> Capacities:
-    """One capacity for batches whose numbers of ids are known, in arrays [columns, steps, R]."""
+    """Returns one capacity for batches of known numbers of ids, arrays of [columns, steps, R]."""
     most = [part.max(axis=(1, 2)) for part in nnz]
     exact = tuple(_round_up(int(column)) for column in np.max(most, axis=0, initial=0))
     return Capacities(typical=exact, largest=exact)

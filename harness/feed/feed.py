@@ -1,12 +1,13 @@
-"""What feeds the compiled programs: each dispatch with the batches of all devices, by their rows.
+"""Feeds the compiled programs: yields each dispatch with the batches of all devices, by their size.
 
-Both kinds have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which gives every dispatch
-of a plan in order:
+Both kinds of feed have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which yields every
+dispatch of a plan in order:
 
 - `epochs`: passes over the rows, counted from the first.
-- `start_step`: optimizer steps to leave out, as done before.
-- `calls`: asked how many calls the next dispatch makes, up to the epoch's end; None: the whole
-  epoch. A stream's dispatches are prepared ahead, one call each, and the last batch.
+- `start_step`: optimizer steps to leave out, because they were done before.
+- `calls`: returns how many calls the next dispatch makes, up to the epoch's end; None means the
+  whole epoch. A stream ignores it, as its dispatches are prepared ahead: one call each, plus the
+  last batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,7 @@ Feed = Stream | Resident
 
 
 def build_feed(kind: str, examples: Examples, *, devices: Sequence[str]) -> Feed:
-    """The feed that `--input` names, `stream`, `mapped` or `resident`, for devices of these
-    names."""
+    """Returns the feed that `--input` names, `stream`, `mapped` or `resident`, for some devices."""
     columns = Columns.of(examples)
     if kind == "resident":
         return Resident(columns, devices=devices)

@@ -1,8 +1,8 @@
-"""What every dispatch of a run will hold, computed on the host before any tensor exists.
+"""Plans the contents of every dispatch of a run, on the host, before any tensor exists.
 
-Where the batch size does not divide the rows, an epoch's last batch is smaller, as in Keras: a
-model never sees a row that is not there. It has a program of its own, of one step.
-Letters: B rows of a global batch, b of a replica, of which R have a device each, L steps of a call.
+If the batch size does not divide the rows, an epoch's last batch is smaller, as in Keras, so that a
+model never sees padding rows. That batch has a program of its own, of one step.
+Letters: B rows of a global batch, b rows of a replica, R replicas, L steps of a call.
 """
 
 import functools
@@ -20,17 +20,17 @@ from harness.feed.capacity import (
 )
 
 BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64
-"""Of `block_order`."""
+"""Rows of a block, and blocks of a window, in `block_order`."""
 _ROWS_AT_ONCE = 2**18
-"""That are looked at, of many."""
+"""Number of rows whose lengths are looked up at a time."""
 _MAX_ROWS_LOOKED_AT = 2**21
-"""Beyond this many rows over all epochs (half a second), a run has a second capacity instead."""
+"""Rows over all epochs (half a second) beyond which a run has a second capacity instead."""
 
 
 # The stream and the loop walk the same epochs, and near an epoch's end the stream is one ahead.
 @functools.lru_cache(maxsize=2)
 def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the rows, int64 [num_rows], that depends on nothing but the arguments.
+    """Returns a permutation of the rows, int64 [num_rows], that depends only on the arguments.
 
     Philox is counter-based: keyed by (seed, epoch) its streams are independent. The rows are sorted
     by its raw output, which NumPy keeps stable across versions, unlike `Generator.permutation`
@@ -47,10 +47,11 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """As `epoch_order`, for rows that are read from a disk: blocks of 1,024 rows that lie side by
-    side are permuted, and rows only among the 64 blocks of a window. So a batch holds rows of 64
-    places, of which any two meet in some epochs; a permutation of all would read each row from a
-    place of its own.
+    """Returns a permutation of the rows, int64 [num_rows], that suits reading from a disk.
+
+    It permutes blocks of 1,024 adjacent rows, and then rows only within windows of 64 blocks. So a
+    batch reads from 64 places, and any two rows meet in some epochs. A permutation of all rows
+    would read each from a place of its own.
 
     Returns:
         A read-only array.
@@ -59,7 +60,7 @@ def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
     random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
     order = np.empty(num_rows, np.int64)
     done = 0
-    # A window at a time: of many rows, a sort of all takes several times their memory.
+    # One window at a time, because sorting all rows would take several times their memory.
     for first in range(0, len(blocks), WINDOW_BLOCKS):
         starts = BLOCK_ROWS * blocks[first : first + WINDOW_BLOCKS]
         rows = (starts[:, None] + np.arange(BLOCK_ROWS)).reshape(-1)
@@ -71,25 +72,25 @@ def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def shares_of(rows: int, replicas: int) -> list[int]:
-    """How many rows of a batch each replica gets: the first ones one more where they do not divide.
+    """Returns how many rows of a batch each replica gets; the first ones get one more if needed.
 
-    A replica that gets none computes on a row of another one, which counts for nothing: it has to
-    take part in sums over all replicas.
+    A replica without rows has to take part in sums over all replicas, so it computes on another
+    replica's row, with the weight 0.
     """
     return [len(part) for part in np.array_split(np.arange(rows), replicas)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a compiled program, whose length, capacity and rows are constants of it."""
+    """One call of a compiled program; all fields except `first` are constants of the program."""
 
     first: int
-    """Which of the batches of so many rows that come with the dispatch is its first."""
+    """Place of the call's first batch among the dispatch's batches of this size."""
     num_steps: int
     capacity: Capacity
     """Static length of the `values` buffer of one replica's batch, for each ragged column."""
     rows: int
-    """Rows of each of its batches, over all replicas."""
+    """Rows of each batch, over all replicas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +99,12 @@ class Dispatch:
 
     epoch: int
     step: int
-    """Optimizer steps done before it, over all epochs."""
+    """Optimizer steps before it, over all epochs."""
     num_steps: int
     examples: int
     tokens: int
     calls: tuple[Call, ...]
-    """What runs them, one after another."""
+    """The calls that run the steps, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,48 +112,48 @@ class Plan:
     """Divides epochs into batches and calls; a step's rows depend on (seed, epoch, step)."""
 
     lengths: np.ndarray
-    """Ids per row of each ragged column, int64 [columns, num_rows]."""
+    """Number of ids in each row of each ragged column, int64 [columns, num_rows]."""
     batch_size: int
     """B, over all replicas."""
     replicas: int
     """R, over all workers."""
     steps_per_call: int
-    """L: dispatches and calls begin at its multiples, counted from the epoch's first step. An
+    """L. Dispatches and calls begin at multiples of it, counted from the epoch's first step. An
     epoch's last, smaller batch is a call of its own."""
     seed: int | None
-    """None: rows in stored order."""
+    """Seed of the order; None keeps rows in stored order."""
     capacities: Mapping[int, Capacities]
-    """Of batches by their number of rows: B, and that of an epoch's last, smaller one."""
+    """Capacities of batches by their size: B, and that of an epoch's last, smaller batch."""
     in_blocks: bool = False
-    """Whether rows are permuted as by `block_order`."""
+    """Whether `block_order` permutes the rows."""
     distinct_epochs: int | None = None
-    """After so many the orders repeat, as in a benchmark; None: they never do."""
+    """Number of epochs after which the orders repeat, as in benchmarks; None if they never do."""
     first_share: int = 0
-    """The first replica that this process has a device for."""
+    """First replica that this process has a device for."""
 
     @property
     def num_rows(self) -> int:
-        """Rows of the data set."""
+        """Number of rows of the data set."""
         return int(self.lengths.shape[1])
 
     @property
     def whole_steps(self) -> int:
-        """Steps of an epoch with B rows."""
+        """Number of an epoch's steps of B rows."""
         return self.num_rows // self.batch_size
 
     @property
     def last_rows(self) -> int:
-        """Rows of an epoch's last, smaller batch; 0 where there is none."""
+        """Rows of an epoch's last, smaller batch; 0 if there is none."""
         return self.num_rows % self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that visit every row once."""
+        """Number of steps that visit every row once."""
         return self.whole_steps + (self.last_rows > 0)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The epoch's rows, int64 [num_rows]: those of step k are [k*B, (k+1)*B), of which each
-        replica takes `shares_of` in order."""
+        """Returns the epoch's rows in order, int64 [num_rows]. Step k has the places [k*B,
+        (k+1)*B), which replicas divide in order, as `shares_of` says."""
         if self.seed is None:
             return np.arange(self.num_rows)
         drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
@@ -160,24 +161,24 @@ class Plan:
         return order(self.num_rows, seed=self.seed, epoch=drawn)
 
     def divided(self, order: np.ndarray) -> dict[int, list[np.ndarray]]:
-        """An epoch's batches by their number of rows, for each replica int64 [steps, its rows]."""
+        """Returns an epoch's batches by their size, for each replica int64 [steps, its rows]."""
         end = self.whole_steps * self.batch_size
         whole = order[:end].reshape(-1, self.replicas, self.batch_size // self.replicas)
         found = {self.batch_size: list(np.moveaxis(whole, 1, 0))} if end else {}
         if self.last_rows:
             parts = np.array_split(order[end:], self.replicas)
-            # The replica's own share, or where it has none, a row of another one.
+            # A replica without rows gets a row of another one.
             found[self.last_rows] = [(p if p.size else order[end : end + 1])[None] for p in parts]
         return found
 
     def dispatch_end(self, step: int, *, calls: int = 1) -> int:
-        """Where a dispatch of so many times L steps ends that begins at a step of an epoch."""
+        """Returns the step of an epoch at which a dispatch of `calls` calls from `step` on ends."""
         end = (step // self.steps_per_call + calls) * self.steps_per_call
         return min(end, self.steps_per_epoch)
 
     def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The calls of the steps [start, end) of an epoch: the first step of each, the step after
-        its last, and the rows of its batches."""
+        """Yields the calls of the steps [start, end) of an epoch: each one's first step, the step
+        after its last, and the rows of its batches."""
         while start < end:
             whole = start < self.whole_steps
             limit = (start // self.steps_per_call + 1) * self.steps_per_call
@@ -186,9 +187,9 @@ class Plan:
             start = stop
 
     def programs(self, *, start_step: int = 0) -> tuple[Call, ...]:
-        """A call of each kind that a run from `start_step` on may make, those of B rows first."""
+        """Returns a call of each kind that a run from `start_step` may make, with B rows first."""
         last = (self.whole_steps - 1) // self.steps_per_call * self.steps_per_call
-        # The first, a whole one, the last of whole batches, and the last batch.
+        # Starts of the first call, a whole one, the last of whole batches, and the last batch.
         starts = {start_step % self.steps_per_epoch, 0, max(last, 0), self.whole_steps}
         calls = [
             next(self.calls(start, self.steps_per_epoch))
@@ -204,21 +205,21 @@ class Plan:
 
 
 class EpochPlan:
-    """One epoch of a plan: its batches, and what any stretch of its steps will hold."""
+    """One epoch of a plan: its batches, and the dispatch of any stretch of its steps."""
 
     def __init__(self, plan: Plan, epoch: int) -> None:
         self._plan = plan
         self._epoch = epoch
         self.batches = plan.divided(plan.order(epoch))
-        """As of `Plan.divided`."""
+        """Row ids of the epoch's batches, from `Plan.divided`."""
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
-        """The dispatch of steps [start, end) of the epoch.
+        """Returns the dispatch of steps [start, end) of the epoch.
 
         Args:
             start, end: steps, counted within the epoch.
-            origin: the step whose batch is the first that comes with it.
+            origin: the step of the first batch that comes with the dispatch.
         """
         plan = self._plan
         calls, examples, tokens = [], 0, 0
@@ -257,9 +258,11 @@ def training_plan(
     repeating: bool = False,
     first_share: int = 0,
 ) -> Plan:
-    """A plan whose order is drawn anew for every epoch, for a run of so many epochs; with
-    `in_blocks`, as by `block_order`; with `repeating`, for one that goes on with the first of them
-    after the last."""
+    """Returns a plan for a run of `epochs` epochs, which draws a new order for each.
+
+    With `in_blocks`, `block_order` permutes the rows. With `repeating`, a run may go on after the
+    last epoch with the order of the first.
+    """
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
@@ -288,7 +291,7 @@ def evaluation_plan(
     steps_per_call: int,
     first_share: int = 0,
 ) -> Plan:
-    """A plan that visits the rows once in stored order, with a capacity for each size of batch."""
+    """Returns a plan that visits the rows once in stored order, with a capacity per batch size."""
     whole = max(1, lengths.shape[1] // batch_size)
     plan = Plan(
         lengths=lengths,
@@ -303,7 +306,7 @@ def evaluation_plan(
 
 
 def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
-    """For the batches of some epochs, by their number of rows."""
+    """Returns capacities for the batches of some epochs, by their size."""
     found: dict[int, list[np.ndarray]] = {}
     for epoch in epochs:
         for rows, shares in plan.divided(plan.order(epoch)).items():
@@ -312,10 +315,10 @@ def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
-    """Ids of each replica's share of each batch, int64 [columns, steps, R].
+    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps, R].
 
     Args:
-        plan: of the rows.
+        plan: the plan of the rows.
         shares: row ids of each replica, int64 [steps, its rows].
     """
     found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
@@ -328,12 +331,12 @@ def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
 
 
 def epochs_from(plan: Plan, *, start_step: int, epochs: int) -> Iterator[tuple[int, int]]:
-    """Each of a run's epochs from a step on, and the step within it to begin at.
+    """Yields each of a run's epochs from a step on, and the step within it to begin at.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         start_step: optimizer steps to leave out, over all epochs.
-        epochs: counted from the first of all.
+        epochs: number of epochs, counted from the run's first.
     """
     first_epoch, first_step = divmod(start_step, plan.steps_per_epoch)
     for epoch in range(first_epoch, epochs):

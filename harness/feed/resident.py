@@ -1,4 +1,4 @@
-"""The whole data set on the device: a dispatch is handed row ids and reads the rows itself."""
+"""The whole data set on the device: dispatches get row ids and read the rows there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +14,11 @@ _Prepared = tuple[EpochPlan, int, _ByRows]
 
 
 class Resident:
-    """Rows that lie on every device, where they are put once, when this is built."""
+    """Rows that lie on every device; the constructor puts them there, once."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
         """Args:
-        columns: of the rows.
+        columns: the rows.
         devices: their names, such as `/GPU:0`, one for each of a plan's replicas.
         """
         self._devices = tuple(devices)
@@ -36,10 +36,10 @@ class Resident:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, _ByRows]]:
-        """Each dispatch with all batches of its epoch, as row ids, by their rows; see `feed`.
+        """Yields each dispatch with its epoch's batches, as row ids, by their size; see `feed`.
 
-        An epoch's row ids go to the devices once an epoch, prepared while the epoch before is
-        trained; those of the first from the call on, beside whatever else a run starts with.
+        Row ids go to the devices once an epoch, and are prepared during the epoch before. Those of
+        the first epoch are prepared from this call on, while a run starts.
         """
         upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
 
@@ -66,15 +66,16 @@ class Resident:
                 step = end
 
     def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
-        """The epoch's plan, the step to begin at, and its batches on every device."""
+        """Returns the epoch's plan, the step to begin at, and its batches on every device."""
         planned = EpochPlan(plan, epoch)
         batches = {}
         for num_rows, shares in planned.batches.items():
             own = zip(self._devices, self._sets, shares[plan.first_share :], strict=False)
             made = []
             for device, sets, rows in own:
-                # A GPU copies when it has ended what it is computing, and only `tf.identity` lets
-                # other Python threads go on: it may wait for a GPU that one of them has to begin.
+                # A GPU copies after its current work, which may need another GPU's work that
+                # another Python thread has to start. Only `tf.identity` lets other threads run
+                # meanwhile.
                 with tf.device("/CPU:0"):
                     ids = tf.constant(rows.astype(np.uint32))
                 with tf.device(device):

@@ -1,9 +1,9 @@
-"""tf.data stream: gathers ragged rows per dispatch, pads them to a capacity, and prefetches.
+"""tf.data stream: gathers the ragged rows of each dispatch, pads them to a capacity, prefetches.
 
-The row ids of an epoch are permuted once, in NumPy; everything per row happens in TensorFlow's C++
-kernels, but for rows that stay in their files: NumPy takes those of a dispatch from there. A
-dispatch is one call, or an epoch's last two. Letters: S batches of a buffer, of which n are filled,
-b rows of a replica, C capacity.
+NumPy permutes the row ids of an epoch once. TensorFlow's C++ kernels do all work per row, except
+for rows that stay in their files: NumPy reads those of each dispatch. A dispatch is one call, or an
+epoch's last two. Letters: S batches of a buffer, of which n are filled, b rows of a replica, C
+capacity.
 """
 
 import functools
@@ -19,7 +19,7 @@ from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
 
 _ByRows = dict[int, StreamBatches]
 _NUM_PREFETCHED = 2
-"""Dispatches prepared ahead: one to hand over at once, one in the making."""
+"""Number of dispatches prepared ahead: one to hand over at once, and one in the making."""
 
 
 class Stream:
@@ -27,15 +27,15 @@ class Stream:
 
     def __init__(self, columns: Columns, *, devices: Sequence[str], mapped: bool = False) -> None:
         """Args:
-        columns: of the rows; copied to the host's TensorFlow memory once.
+        columns: the rows, which are copied to TensorFlow's host memory once.
         devices: their names, one for each of a plan's replicas.
-        mapped: whether the rows stay where they are instead.
+        mapped: whether the rows stay in their mapped files instead.
         """
         self._devices = tuple(devices)
         self._columns = columns if mapped else None
-        # Traced once for the evaluations of a run, which are all of one plan.
+        # Traced once for all evaluations of a run, since they use one plan.
         self._dataset = functools.lru_cache(maxsize=1)(self._gathered)
-        # tf.data reads them on the host; left to itself TensorFlow puts constants on a GPU.
+        # tf.data reads the rows on the host; by default, TensorFlow puts constants on a GPU.
         with tf.device("/CPU:0"):
             sample = columns.take(np.zeros(1, np.int64)) if mapped else columns
             self._rows: Arrays = tf.nest.map_structure(tf.constant, sample.arrays())
@@ -48,7 +48,7 @@ class Stream:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, dict[int, tuple[StreamBatches, ...]]]]:
-        """Each dispatch with its batches, by their rows; see `feed`."""
+        """Yields each dispatch with its batches, by their size; see `feed`."""
         del calls
         planned = _planned(plan, epochs, start_step)
         elements = self._on_devices(self._dataset(plan, epochs, start_step))
@@ -56,11 +56,11 @@ class Stream:
             yield dispatch, {rows: tuple(own[rows] for own in element) for rows in element[0]}
 
     def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Sequence[_ByRows]]:
-        """Each dispatch's batches, for every device."""
-        if self._devices == ("/CPU:0",):  # where they are already
+        """Yields each dispatch's batches on every device."""
+        if self._devices == ("/CPU:0",):  # the batches are there already
             yield from dataset
             return
-        # One element for each device in turn, copied there while the one before is trained on.
+        # One element for each device in turn, copied there while the device trains on the last one.
         alternating = dataset.flat_map(_one_after_another)
         iterator = multi_device_iterator_ops.OwnedMultiDeviceIterator(
             alternating, devices=list(self._devices), source_device="/CPU:0"
@@ -72,7 +72,7 @@ class Stream:
             return
 
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
-        """Elements: the batches of each device, by their rows."""
+        """Returns a data set whose elements are the batches of each device, by their size."""
         columns = self._columns
         own = slice(plan.first_share, plan.first_share + len(self._devices))
         most = {
@@ -109,10 +109,10 @@ class Stream:
             )
             signature += (of_any_length,)
             gather = functools.partial(_gather, most)
-        # AutoGraph would write a temporary file, and has no Python control flow to convert.
+        # AutoGraph would write a temporary file, for no Python control flow to convert.
         gather = tf.autograph.experimental.do_not_convert(gather)
-        # Two workers keep one dispatch ready while the next is gathered; more would take the cores
-        # from the training step where that runs on the CPU too.
+        # Two workers keep one dispatch ready while the next is gathered; more would take cores from
+        # a training step on the CPU.
         return (
             tf.data.Dataset.from_generator(calls, output_signature=signature)
             .map(gather, num_parallel_calls=2, deterministic=True)
@@ -123,12 +123,14 @@ class Stream:
 def _numbered_anew(
     taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
 ) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
-    """What `_gather` takes to read from the rows of one dispatch alone: their places among these,
-    and these.
+    """Reads the rows of one dispatch from their files, for `_gather`.
 
     Args:
-        taken: as of `_gather`.
-        columns: of all rows.
+        taken: as in `_gather`.
+        columns: all rows.
+
+    Returns:
+        `taken` with each row id replaced by its place among the rows read, and these rows.
     """
     ids = tf.nest.flatten(taken)
     found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
@@ -140,7 +142,7 @@ def _numbered_anew(
 def _planned(
     plan: Plan, epochs: int, start_step: int
 ) -> Iterator[tuple[Dispatch, dict[int, list[np.ndarray]]]]:
-    """Each dispatch, and the row ids of its batches, by their rows, of each replica [n, b]."""
+    """Yields each dispatch and each replica's row ids [n, b] of its batches, by their size."""
     whole, last = plan.whole_steps, plan.last_rows
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
@@ -166,13 +168,13 @@ def _gather(
     capacities: dict[int, tf.Tensor],
     columns: Arrays,
 ) -> tuple[_ByRows, ...]:
-    """The batches of each device, by the rows of a whole batch.
+    """Gathers the batches of each device, by the rows of a whole batch.
 
     Args:
         most: S, by the rows of a batch.
-        taken: ids of rows of each device, int64 [n, b], by the same.
-        capacities: int64 [columns], by the same.
-        columns: that the ids are of.
+        taken: row ids of each device, int64 [n, b], by the rows of a batch.
+        capacities: int64 [columns], by the rows of a batch.
+        columns: the rows that the ids refer to.
     """
 
     def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
@@ -200,13 +202,13 @@ def _gather(
 
 
 def _filled(array: tf.Tensor, S: int) -> tf.Tensor:
-    """[S, ...] of [n, ...], with zeros."""
+    """Pads an array [n, ...] with zeros to [S, ...]."""
     missing = [[0, S - tf.shape(array)[0]], *[[0, 0]] * (array.shape.rank - 1)]
     return tf.pad(array, missing)
 
 
 def _gather_ragged(sets: Ragged, rows: tf.Tensor, S: int, capacity: tf.Tensor) -> Ragged:
-    """The values [S, C] and row splits uint32 [S, b + 1] of rows [n, b]."""
+    """Returns the values [S, C] and row splits uint32 [S, b + 1] of rows [n, b]."""
     b = rows.shape[1]
     ragged = tf.RaggedTensor.from_row_splits(*sets, validate=False)
     gathered = tf.gather(ragged, tf.reshape(rows, [-1]))

@@ -1,1 +1,1 @@
-"""Data sets of texts, tokens or ids: tokenized block by block, numbered, and written as a store."""
+"""Builds data sets of texts, tokens or ids: numbers their tokens in blocks, and writes a store."""

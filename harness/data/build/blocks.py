@@ -1,4 +1,4 @@
-"""Blocks of numbered rows, kept in files of their own while a data set is built.
+"""Blocks of numbered rows, each in a file of its own while a data set is built.
 
 Letters: B rows, T distinct tokens, C distinct labels of a block.
 """
@@ -27,28 +27,28 @@ from kernels.files import replacing
 
 _PARTS: tuple[Part, ...] = ("", "train", "test")
 _BLOCKS_AHEAD = 3
-"""That are made while one is used: more would take memory."""
+"""Blocks to prepare while one is used; more would take memory."""
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockFacts:
-    """What is noted of B rows beside their tokens."""
+    """Facts about B rows apart from their tokens."""
 
     part: Part
     kind: Kind
     digests: npt.NDArray[np.uint64]
-    """Of the contents of rows, [B]: equal rows have equal ones."""
+    """Hashes of the rows' contents, [B]."""
     labels: Numbered
-    """One in each row, or several."""
+    """The rows' labels, one or several in each."""
     is_multi_label: bool
     has_weights: bool = False
     problems: Problems = field(default_factory=Problems)
-    """That were met while the block was read, if it came unread."""
+    """Problems met while reading the block, if it came unread."""
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """B, the number of rows."""
         return len(self.digests)
 
 
@@ -58,11 +58,11 @@ class NumberedBlock:
 
     facts: BlockFacts
     tokens: pyarrow.LargeBinaryArray | None
-    """In UTF-8, [T]; None: `values` are ids already."""
+    """Distinct tokens in UTF-8, [T]; None if `values` are ids."""
     values: npt.NDArray[np.int32]
     row_splits: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32] | None = None
-    """Of `values`, where those are ids that came with some."""
+    """Weights of the ids in `values`, if they came with weights."""
 
     def save(self, path: Path) -> None:
         """Writes the block, whole or not at all."""
@@ -88,10 +88,10 @@ class NumberedBlock:
 
     @classmethod
     def load(cls, path: Path) -> "NumberedBlock":
-        """Reads what `save` wrote.
+        """Reads a block that `save` wrote.
 
         Raises:
-            InputError: it is damaged.
+            InputError: if the file is damaged.
         """
         remedy = "Remove the folder that it lies in, and build again."
         with damage(path, what="a block of rows", remedy=remedy), np.load(path) as file:
@@ -123,20 +123,20 @@ Result = TypeVar("Result")
 
 
 class BlockFiles:
-    """The blocks of a source, in files of a folder."""
+    """Files of a source's blocks in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.num_rows: list[int] = []
-        """Of each block that is complete."""
+        """Numbers of rows of the complete blocks."""
 
     def path(self, number: int) -> Path:
-        """Of a block's file, complete or not."""
+        """Returns the path of a block's file, complete or not."""
         return self._folder / f"{number:06}.npz"
 
     def map(self, function: Callable[[NumberedBlock, slice], Result]) -> Iterator[Result]:
-        """What a function makes of each block and the places of its rows among all rows, in the
-        order of the blocks; several at a time."""
+        """Calls a function with each block and the slice of its rows among all rows, for several
+        blocks at a time; yields the results in the order of the blocks."""
         starts = itertools.accumulate(self.num_rows, initial=0)
         places = (slice(start, stop) for start, stop in itertools.pairwise(starts))
 
@@ -157,8 +157,8 @@ def in_order(
     *,
     ahead: int,
 ) -> Iterator[Result]:
-    """What a function makes of the arguments, in their order; several at a time, the first of which
-    is waited for once so many are ahead of it."""
+    """Runs calls of a function in a pool, and yields their results in the order of `arguments`.
+    Waits for the oldest call once more than `ahead` calls are pending."""
     waiting: deque[Future[Result]] = deque()
     for given in arguments:
         waiting.append(pool.submit(function, *given))
@@ -171,15 +171,15 @@ def in_order(
 def numbered_block(
     block: Block | UnreadBlock, tokenization: Tokenization, *, strict: bool = False
 ) -> NumberedBlock:
-    """A block with numbered tokens and labels; the tokens of rows of strings are the strings.
+    """Numbers the tokens and labels of a block; each string in a row of strings is a token.
 
     Args:
-        block: of a source.
-        tokenization: of texts.
+        block: a block of a source, read or not.
+        tokenization: how texts are divided into tokens.
         strict: whether a problem of an unread block is an error.
 
     Raises:
-        InputError: an unread one cannot be read.
+        InputError: if an unread block cannot be read.
     """
     problems = Problems(strict=strict)
     if isinstance(block, UnreadBlock):
@@ -216,16 +216,16 @@ def numbered_block(
 
 
 def digests_of(rows: Iterable[bytes]) -> list[int]:
-    """64 bits of each row's content; an empty row has 0."""
+    """Returns a 64-bit hash of each row's content; 0 for an empty row."""
     return [
         int.from_bytes(hashlib.sha256(row).digest()[:8], "little") if row else 0 for row in rows
     ]
 
 
 def digests_of_sets(sets: RaggedSets) -> list[int]:
-    """As `digests_of`, of rows of ids with their weights."""
+    """Returns `digests_of` rows of ids with their weights."""
     content, splits = sets.values.tobytes(), (4 * sets.row_splits).tolist()
-    # Another block may have weights, and a row like one of this block.
+    # No weights mean ones: a block with weights may hold a row equal to one without.
     weights = (np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights).tobytes()
     return digests_of(
         content[start:stop] + weights[start:stop] for start, stop in itertools.pairwise(splits)
@@ -233,7 +233,7 @@ def digests_of_sets(sets: RaggedSets) -> list[int]:
 
 
 def _stored(name: str, strings: pyarrow.LargeBinaryArray) -> dict[str, npt.NDArray[Any]]:
-    """Strings as arrays: their bytes, and where each of them ends."""
+    """Returns strings as two arrays: their bytes, and the end of each string."""
     lengths = binary_length(strings).to_numpy()
     content = b"".join(strings.to_pylist())
     return {

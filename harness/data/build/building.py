@@ -1,8 +1,8 @@
-"""Builds a data set from a source: three passes, of which none holds all rows in memory.
+"""Builds a data set from a source in three passes, none of which holds all rows in memory.
 
-1. Blocks of texts become blocks of numbered tokens, in files; rows, labels and digests are noted.
-2. Test rows are drawn where the source has none; the tokens of the train rows are counted.
-3. Tokens become ids, test rows first, in the files of a store.
+1. Saves each block of texts as numbered tokens in a file; notes parts, labels and digests of rows.
+2. Draws test rows if the source has none; counts the tokens of the train rows.
+3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
 import os
@@ -24,17 +24,17 @@ from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 
 _ALONE_BYTES = 8_000_000
-"""A smaller source is tokenized before another process has started."""
+"""Size below which a source is tokenized before another process would have started."""
 
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
     "tokens": ("tokenizer", "ngrams"),
     "sets": ("tokenizer", "ngrams", "min_count", "hash_bits"),
 }
-"""Those that cannot apply to other kinds of rows."""
+"""Options that do not apply to rows of each kind."""
 
 Progress = Callable[[int], None]
-"""Is told of bytes of text that were read."""
+"""Callback that is given the number of bytes of text just read."""
 
 
 def build(
@@ -47,24 +47,25 @@ def build(
     seed: int = 0,
     progress: Progress = lambda num_bytes: None,
 ) -> Built:
-    """Builds a data set; the same source and options give the same one.
+    """Builds a data set; the same source, options and seed give the same one.
 
     Args:
-        source: to read.
-        options: how.
-        folder: to make, for `store.load` and with the vocabulary.
-        blocks_folder: for the blocks; those in it are taken as they are. It is left as it is.
+        source: the source to read.
+        options: how to build the data set.
+        folder: the folder to make, for `store.load` and with the vocabulary.
+        blocks_folder: an existing folder for the blocks. Blocks that are there already are not
+            built again, and none are removed at the end.
         unique: whether to keep each id of a row once.
-        seed: of the draw of test rows.
-        progress: is told how far it is.
+        seed: seed of the draw of test rows.
+        progress: callback for the progress.
 
     Raises:
-        InputError: the source cannot be read, or there is nothing to train or to test on.
-        OSError: the disk is full, or another failure while writing.
+        InputError: if the source cannot be read, or there is nothing to train or to test on.
+        OSError: if writing fails, such as on a full disk.
     """
     problems = Problems(strict=options.strict)
     blocks = BlockFiles(blocks_folder)
-    rows = settled(  # which holds all that is still needed of the facts
+    rows = settled(  # keeps all facts that are still needed
         _numbered(source, options, blocks, problems, progress),
         problems,
         test_split=options.test_split,
@@ -106,7 +107,7 @@ def _numbered(
     problems: Problems,
     progress: Progress,
 ) -> RowFacts:
-    """The first pass: blocks in files, and what is noted of their rows."""
+    """The first pass: saves numbered blocks in files, and returns the facts about their rows."""
     where = str(source.path)
     facts = RowFacts(where)
     total = source.num_bytes()
@@ -117,7 +118,7 @@ def _numbered(
 
     def to_number() -> Iterator[tuple[Block | UnreadBlock, Path]]:
         for number, block in enumerate(source.blocks(problems)):
-            if isinstance(block, UnreadBlock):  # of texts, to which each option can apply
+            if isinstance(block, UnreadBlock):  # holds texts, so every option can apply
                 sizes.append(block.num_bytes)
             else:
                 _check_options(block, options, source)
@@ -135,7 +136,7 @@ def _numbered(
 
 
 def _num_bytes(block: Block) -> int:
-    """Of the text in a block."""
+    """Returns the size of the text in a block."""
     if block.sets is not None:
         return 4 * block.sets.nnz
     if block.texts is not None:

@@ -1,4 +1,4 @@
-"""The most frequent tokens of many blocks, in bounded memory.
+"""Finds the most frequent tokens of many blocks in bounded memory.
 
 Letters: T distinct tokens of a block.
 """
@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pyarrow
 
 Counted = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
-"""Distinct tokens of a block in UTF-8, and how often each occurs, [T]."""
+"""Distinct tokens of a block in UTF-8, and each one's count, [T]."""
 
 _NONE = np.zeros(0, np.int64)
 _MOST_AT_ONCE = 3_000_000
-"""Tokens to count at a time."""
+"""Limit of the distinct tokens that are counted at a time."""
 _MOST_WAITING = 1_000_000
-"""Tokens of blocks that are added to the counts at a time."""
+"""Number of blocks' tokens above which they are added to the counts."""
 
 
 def most_frequent(
@@ -26,16 +26,16 @@ def most_frequent(
     most: int,
     min_count: int = 1,
 ) -> list[str]:
-    """Tokens by how often they occur in all blocks, the most frequent first; of two that occur
+    """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
     equally often, the one that appears first.
 
-    If there are too many to count at once, they are counted by parts: those of one remainder of
-    their checksum, then those of the next.
+    If there are too many tokens to count at once, they are counted in parts by the remainder of
+    their checksum.
 
     Args:
-        blocks: gives the blocks, the same each time that it is called.
-        most: tokens to return.
-        min_count: rarer tokens are left out.
+        blocks: function that gives the blocks, the same in each call.
+        most: limit of the tokens to return.
+        min_count: least count of a token to return.
     """
     num_parts = 1
     while (parts := _in_parts(blocks, num_parts, most, min_count)) is None:
@@ -47,7 +47,7 @@ def most_frequent(
 
 
 _Part = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""Tokens, how often they occur, and where they first appear."""
+"""Tokens, their counts, and where they first appear."""
 
 
 def _in_parts(
@@ -56,7 +56,7 @@ def _in_parts(
     most: int,
     min_count: int,
 ) -> list[_Part] | None:
-    """The most frequent tokens of each part; None where one has too many tokens."""
+    """Returns the most frequent tokens of each part; None if a part has too many tokens."""
     parts = []
     for part in range(num_parts):
         found = _counted(blocks(), part, num_parts)
@@ -91,13 +91,13 @@ def _counted(blocks: Iterable[Counted], part: int, num_parts: int) -> _Part | No
 
 
 def _merged(parts: list[_Part]) -> _Part:
-    """Each token once, as they first appear."""
+    """Merges parts: each token once, with its total count, in the order of first appearance."""
     tokens, counts, firsts = zip(*parts, strict=True)
     found = pyarrow.concat_arrays(tokens).dictionary_encode()
     places = found.indices.to_numpy()
     num_tokens = len(found.dictionary)
     first = np.zeros(num_tokens, np.int64)
-    first[places[::-1]] = np.concatenate(firsts)[::-1]  # the last one that is written stays
+    first[places[::-1]] = np.concatenate(firsts)[::-1]  # the last write stays
     count = np.zeros(num_tokens, np.int64)
     np.add.at(count, places, np.concatenate(counts))
     return found.dictionary, count, first

@@ -1,4 +1,4 @@
-"""Data sets that are built when they are loaded: in the cache, or in a temporary folder."""
+"""Builds data sets: while loading them, in the cache or a temporary folder; or in a new folder."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ class Loaded:
 
     sets: RaggedSets
     num_test_rows: int
-    """The first ones."""
+    """Number of test rows, which come first."""
     vocabulary: Vocabulary
     notes: Sequence[str]
 
@@ -43,7 +43,7 @@ def load_or_build(
     use_cache: bool,
     max_data_bytes: int,
 ) -> Loaded:
-    """The data set of a source, from the cache if it was built before.
+    """Returns the data set of a source, from the cache if it was built before.
 
     Raises:
         InputError: as `build`.
@@ -69,20 +69,20 @@ def build_folder(
     max_data_bytes: int,
     started: Callable[[Source, int], Progress],
 ) -> Built:
-    """Builds a data set in a new folder. What is done of it lies beside, in OUTPUT.building, until
-    it is complete: when the same build is started again, it goes on from there.
+    """Builds a data set in a new folder. Until it is complete, finished parts lie beside it in
+    OUTPUT.building, from which a restart of the same build goes on.
 
     Args:
-        path: of the source.
-        options: how.
-        output: the folder.
+        path: path of the source.
+        options: how to build the data set.
+        output: the new folder.
         unique, seed: as of `build`.
-        max_data_bytes: what an archive may unpack to.
-        started: is told of the source, and of how many blocks were there; returns what is told of
-            the progress.
+        max_data_bytes: limit of an archive's unpacked size.
+        started: is called with the source and the number of blocks that were there already; returns
+            the callback for the progress.
 
     Raises:
-        InputError: as `build`; or the folder exists, or another process is building it.
+        InputError: as `build`; or if the folder exists, or another process is building it.
         OSError: as `build`.
     """
     if output.exists() or output.is_symlink():
@@ -134,7 +134,7 @@ def _claimed(work: Path, output: Path) -> Iterator[None]:
 def build_of_table(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None, unique: bool, seed: int
 ) -> Loaded | None:
-    """The data set of a frame or a matrix; None for any other object.
+    """Returns the data set of a frame or a matrix; None for any other object.
 
     Raises:
         InputError: as `build`.

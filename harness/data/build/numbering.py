@@ -1,4 +1,4 @@
-"""The second pass of a build: the tokens of the train rows, and their ids."""
+"""The second pass of a build: gives ids to the tokens of the train rows."""
 
 from dataclasses import replace
 
@@ -16,19 +16,19 @@ from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
 
 _NUM_TOKENS = 10_000
-"""Unless asked otherwise: the tutorial's."""
+"""Default number of ids, as in the tutorial."""
 
 
 def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
-    """The second pass: the tokens of the train rows, their ids, and what those are weighted by.
+    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted.
 
     Args:
-        rows: of all blocks.
-        options: how.
-        blocks: of all rows.
+        rows: the rows of all blocks.
+        options: how to build the data set.
+        blocks: the blocks of all rows.
 
     Raises:
-        InputError: when ids exceed their limit.
+        InputError: if ids exceed `options.num_tokens`.
     """
     vocabulary = _numbered(rows, options, blocks)
     return _with_weighting(vocabulary, rows, options, blocks)
@@ -39,7 +39,7 @@ def _with_weighting(
 ) -> Vocabulary:
     start_id = vocabulary.start_id
     if (options.weighting, options.normalize) != ("binary", "none"):
-        start_id = None  # TextVectorization and CategoryEncoding have none to weigh
+        start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
     idf = None
     if options.weighting == "tf_idf":
         counts = np.zeros(vocabulary.num_tokens, np.int64)
@@ -87,7 +87,7 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabula
         assert block.tokens is not None
         return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
-    # As in Keras's imdb.npz: 0 pads, 1 starts, 2 is unknown, 3 is free, and words follow.
+    # As in Keras's imdb.npz: 0 is padding, 1 starts a row, 2 is unknown, 3 is unused, words follow.
     first = 4
     most = (options.num_tokens or _NUM_TOKENS) - first
     tokens = most_frequent(lambda: blocks.map(counted), most=most, min_count=options.min_count)

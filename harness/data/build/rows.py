@@ -1,4 +1,4 @@
-"""What is known of the rows of a source before they have ids: parts, labels, and digests.
+"""Facts about the rows of a source before they have ids: parts, labels, and digests.
 
 Letters: B rows, K classes, L labels of all rows together.
 """
@@ -23,11 +23,11 @@ _MAX_LISTED = 5
 
 
 class RowFacts:
-    """Collects them, block by block."""
+    """Collects the facts about rows, block by block."""
 
     def __init__(self, where: str) -> None:
         """Args:
-        where: the rows are from, for messages.
+        where: the rows' source, for messages.
         """
         self.where = where
         self.kind: Kind = "texts"
@@ -35,14 +35,14 @@ class RowFacts:
         self.has_weights = False
         """Whether any ids came with weights."""
         self.class_numbers = Places()
-        """Of names, as they appear."""
+        """Numbers of the classes' names, in the order in which they first appear."""
         self._parts: list[tuple[Part, int]] = []
         self._digests: list[npt.NDArray[np.uint64]] = []
         self._labels: list[Ints] = []
         self._num_labels: list[Ints] = []
 
     def add(self, block: BlockFacts) -> None:
-        """Notes the rows of a block."""
+        """Adds the rows of a block."""
         self.kind = block.kind
         self.is_multi_label |= block.is_multi_label
         self.has_weights |= block.has_weights
@@ -54,48 +54,48 @@ class RowFacts:
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """B, the number of rows."""
         return sum(count for _, count in self._parts)
 
     def of_part(self, part: Part) -> Bools:
-        """[B]"""
+        """Returns a mask of the rows of a part, [B]."""
         return np.repeat(
             [name == part for name, _ in self._parts], [count for _, count in self._parts]
         )
 
     @property
     def digests(self) -> npt.NDArray[np.uint64]:
-        """[B]"""
+        """The rows' digests, [B]."""
         return np.concatenate(self._digests)
 
     @property
     def labels(self) -> tuple[Ints, Ints]:
-        """Numbers of classes [L], and where those of each row begin and end [B + 1]."""
+        """The rows' classes by number [L], and row boundaries among them [B + 1]."""
         lengths = np.concatenate(self._num_labels)
         return np.concatenate(self._labels), np.concatenate([[0], np.cumsum(lengths)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """Which rows are used for what."""
+    """The use of each row, and its labels."""
 
     where: str
     kind: Kind
     train: Bools
     test: Bools
-    """[B]; a row that is in neither is left out."""
+    """Mask of the test rows, [B]. Rows that are neither train nor test rows are left out."""
     is_drawn: bool
     """Whether the test rows were drawn from the others."""
     is_multi_label: bool
     has_weights: bool
     class_names: Sequence[str]
-    """[K], sorted."""
+    """Names of the classes, [K], sorted."""
     labels: Ints
     label_splits: Ints
-    """Classes by their places in `class_names`, of all rows."""
+    """Boundaries of the rows in `labels`, which are places in `class_names`."""
 
     def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
-        """The parts of a store for these rows: `labels`, or sets of them."""
+        """Returns the store's arrays of these rows' labels."""
         if not self.is_multi_label:  # each row has one
             return {"labels": self.labels[rows].astype(np.int32)}
         lengths = np.diff(self.label_splits)[rows]
@@ -106,7 +106,7 @@ class Rows:
         return {"labels": no_labels, "label_values": labels, "label_splits": splits}
 
     def rows_of_classes(self) -> dict[str, int]:
-        """By class: how many rows it has, to train and to test on together."""
+        """Returns the number of train and test rows together of each class."""
         used = np.repeat(self.train | self.test, np.diff(self.label_splits))
         counts = np.bincount(self.labels[used], minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
@@ -158,7 +158,7 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
             test = test & (labels >= 0)
             if not test.any():
                 raise InputError(f"{where}: no test row has a class of the train rows.")
-            labels = np.maximum(labels, 0)  # of rows that are left out
+            labels = np.maximum(labels, 0)  # only of rows that are left out
         else:
             splits = np.concatenate([[0], np.cumsum(labels >= 0)])[splits]
             labels = labels[labels >= 0]
@@ -180,8 +180,8 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
 
 
 def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:
-    """How many test rows have the content of a train row; empty ones do not count."""
-    # Sorted, and looked up: np.isin makes several more arrays of their size.
+    """Returns how many test rows have the content of a train row, empty rows not counted."""
+    # A search in sorted digests: np.isin would make several more arrays of that size.
     known, asked = np.sort(digests[train]), digests[test]
     places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     return int(((known[places] == asked) & (asked > 0)).sum())

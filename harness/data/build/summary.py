@@ -1,4 +1,4 @@
-"""What a build came to: kept beside the data set, and told to whoever uses it."""
+"""Summary of a build, which is kept beside the data set and shown to its users."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,33 +13,33 @@ FILE_NAME = "build.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A data set that was built."""
+    """Facts about a data set that was built."""
 
     source: str
     note: str
-    """What was found out about the source, such as which columns were taken."""
+    """The reader's findings about the source, such as which columns it took."""
     train_rows: int
     test_rows: int
     test_rows_drawn: bool
-    """Whether they were drawn from all rows, because the source has none."""
+    """Whether the test rows were drawn from all rows, because the source has none."""
     multi_label: bool
     rows_of_classes: Mapping[str, int]
     num_tokens: int
     num_ids: int
-    """Of all rows, repeated ones included."""
+    """Number of ids in all rows, including repeated ones."""
     num_unknown: int
-    """Of these, the tokens that the vocabulary does not have."""
+    """Number of these ids that stand for tokens outside the vocabulary."""
     problems: Mapping[str, int]
-    """By kind: how many."""
+    """Number of problems of each kind."""
     first_problems: Mapping[str, str]
-    """By kind: where the first was."""
+    """Place of the first problem of each kind."""
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON."""
+        """Writes the summary as JSON."""
         write_json(path, {**asdict(self), "notes": self.notes()})
 
     def notes(self) -> list[str]:
-        """A sentence for each thing that the user should know of."""
+        """Returns notes for the user, a sentence each."""
         found = [f"{self.source}: {self.note}"] if self.note else []
         if self.test_rows_drawn:
             found.append(
@@ -53,10 +53,10 @@ class Built:
 
 
 def notes_in(path: Path) -> list[str]:
-    """The notes of a build whose `Built.save` wrote this.
+    """Reads the notes in a file that `Built.save` wrote.
 
     Raises:
-        InputError: it is none.
+        InputError: if it is no such file.
     """
     content = read_json(path, remedy="Build the data set again.")
     notes = content.get("notes")

@@ -1,7 +1,7 @@
-"""Processes that read blocks, number their tokens and write them, one on each core.
+"""Processes, one for each core, that read blocks, number their tokens and write them.
 
-They are started by name, not by `multiprocessing`, which would run a user's script once more in
-each of them.
+They are started as commands, not by `multiprocessing`, which would run a user's script again in
+each process.
 """
 
 import multiprocessing.connection
@@ -39,9 +39,9 @@ class Workers:
         self, tokenization: Tokenization, *, where: str, processes: int, strict: bool = False
     ) -> None:
         """Args:
-        tokenization: of all blocks.
-        where: those are from, for messages.
-        processes: to start, as they are needed; 1: none but this one.
+        tokenization: how texts are divided into tokens.
+        where: the blocks' source, for messages.
+        processes: limit of the processes to start, as they are needed; 1 starts none.
         strict: whether a problem of an unread block is an error.
         """
         self._how = tokenization, strict
@@ -51,19 +51,20 @@ class Workers:
         self._pool = ThreadPoolExecutor(processes)
 
     def map(self, blocks: Iterable[tuple[_Unnumbered, Path]]) -> Iterator[BlockFacts]:
-        """Numbers blocks and saves them at the paths, about as many ahead as there are processes.
+        """Numbers blocks and saves them at the paths, about one block ahead for each process.
 
         Returns:
-            What is noted of the blocks, in their order; of those that are there, as they are.
+            The facts about the blocks, in their order. Blocks whose files exist are not built
+            again.
 
         Raises:
             InputError, OSError: as `numbered_block` and `NumberedBlock.save`.
-            LostWorkerError: a process was ended from outside.
+            LostWorkerError: if a process was ended from outside.
         """
         return in_order(self._pool, self._saved, blocks, ahead=self._processes)
 
     def _saved(self, block: _Unnumbered, path: Path) -> BlockFacts:
-        if path.exists():  # of a build that was interrupted
+        if path.exists():  # from a build that was interrupted
             return NumberedBlock.load(path).facts
         if self._processes == 1:
             return _save(block, path, *self._how)
@@ -92,7 +93,7 @@ class Workers:
         )
         there.close()
         self._closing.callback(process.wait)
-        self._closing.callback(here.close)  # tells it to end
+        self._closing.callback(here.close)  # makes the process end
         return here
 
     def __enter__(self) -> "Workers":
@@ -104,7 +105,7 @@ class Workers:
 
 
 def serve(descriptor: int) -> None:
-    """What a process does: it answers until whoever started it closes the pipe, or ends."""
+    """Runs a worker process: handles blocks until its parent closes the pipe or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     with multiprocessing.connection.Connection(descriptor) as connection:
         while True:

@@ -1,4 +1,4 @@
-"""The third pass of a build: tokens become ids, in the files of a store."""
+"""The third pass of a build: turns tokens into ids and writes the files of a store."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 
 _TRAIN = "train-"
-"""How the names of files of train rows start, until those of the test rows are complete."""
+"""Prefix of the names of train rows' files, which are appended to those of the test rows."""
 _DTYPES: dict[str, npt.DTypeLike] = {"values.npy": np.int32, "weights.npy": np.float32}
 
 
@@ -23,22 +23,22 @@ def write(
     """Writes the arrays of a store, test rows first.
 
     Args:
-        rows: of all blocks.
-        vocabulary: of their tokens.
-        blocks: of all rows.
-        folder: to write into.
-        unique: whether to keep each id of a row once; those with weights are in any case.
+        rows: the rows of all blocks.
+        vocabulary: the ids of their tokens.
+        blocks: the blocks of all rows.
+        folder: the folder to write into.
+        unique: whether to keep each id of a row once; ids with weights always are.
 
     Returns:
-        How many tokens there were, and how many of them are not in the vocabulary.
+        The number of tokens, and how many of them are not in the vocabulary.
     """
     has_weights = rows.has_weights or vocabulary.is_weighted
 
     def made(block: NumberedBlock, places: slice) -> tuple[list[RaggedSets | None], int, int]:
-        """Its test rows and its train rows; its tokens, and those that are not known."""
+        """Returns a block's test rows and train rows, its number of tokens, and of unknown ones."""
         test, train = rows.test[places], rows.train[places]
         used = test | train
-        if not used.any():  # perhaps the block has no rows
+        if not used.any():  # or the block has no rows
             return [None, None], 0, 0
         sets = with_ids(block, vocabulary)
         if not used.all():
@@ -55,7 +55,7 @@ def write(
     files = ["values.npy", *(["weights.npy"] if has_weights else [])]
     num_tokens = num_unknown = 0
     lengths: tuple[list[npt.NDArray[np.int64]], ...] = ([], [])
-    # Train rows go into files of their own, which are added to those of the test rows.
+    # Train rows go into files of their own, which are then appended to those of the test rows.
     with ExitStack() as test_files, ExitStack() as train_files:
         opened = [
             [
@@ -91,7 +91,7 @@ def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | Non
 
 
 def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
-    """The rows of a block by the ids of a vocabulary, each as often as it occurs."""
+    """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
     values = block.values
     if block.tokens is not None:
         values = vocabulary.ids_of(block.tokens)[values]

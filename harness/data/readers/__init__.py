@@ -1,1 +1,1 @@
-"""Readers: one file a format, from a source of texts, tokens or ids to blocks of its rows."""
+"""Readers, one file for each format, that turn texts, tokens or ids into blocks of rows."""

@@ -1,10 +1,10 @@
-"""Folders of texts, a folder for each class: on the disk, or in a tar or zip.
+"""Texts in a folder for each class, on the disk or in a tar or zip.
 
     CLASS/FILE                    rows that are not split
     train/CLASS/FILE              train rows and test rows, as in the published aclImdb
     test/CLASS/FILE
 
-All of it may lie in further folders. `news-train` and `news_test` are names of parts as well.
+These folders may lie in others. Names such as `news-train` and `news_test` are parts as well.
 """
 
 import itertools
@@ -29,11 +29,11 @@ _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
 
 
 class ClassSource:
-    """Texts in a folder for each class. Their order is that of the archive, or sorted: class by
-    class as a rule, so whoever trains on them shuffles."""
+    """Texts in a folder for each class, in the archive's order, or sorted. Either is usually class
+    by class, so training has to shuffle them."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """Raises InputError unless there are folders of classes."""
+        """Raises InputError if there are no folders of classes."""
         self.path = path
         self.name = path.name
         self._members: Callable[[], Iterator[Member]] = lambda: folder_members(path)
@@ -49,14 +49,14 @@ class ClassSource:
         self._format = RowFormat(path=path, unit="file", kind="texts", labelling="one")
 
     def num_bytes(self) -> int | None:
-        """Of all files; None where that takes unpacking an archive."""
+        """Returns the size of all files; None if that takes unpacking an archive."""
         name = self.path.name.lower()
         if self.path.is_dir() or name.endswith(".zip"):
             return sum(size for _, size, _ in self._members())
         return self.path.stat().st_size if name.endswith(".tar") else None
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """A row for each file that lies in a class's folder."""
+        """Yields a row for each file that lies in a class's folder."""
         return blocks_of(self._rows(problems), self._format, problems, block_bytes=block_bytes)
 
     def _rows(self, problems: Problems) -> Iterator[Row]:
@@ -87,11 +87,11 @@ class _Place(NamedTuple):
 
 class _Layout(NamedTuple):
     num_folders: int
-    """Around a file."""
+    """Depth of a file: the number of folders around it."""
     has_parts: bool
 
     def place(self, folders: list[str]) -> _Place | None:
-        """Where a file in such folders belongs, its own name being the last."""
+        """Returns a file's part and class; `folders` ends with the file's own name."""
         if len(folders) != self.num_folders + 1:
             return None
         part = _part(folders[-3]) if self.has_parts else ""
@@ -99,7 +99,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(path: Path, files: Iterable[list[str]]) -> _Layout:
-    """As most files lie; those in parts decide where there are any."""
+    """Returns the layout of most files in parts, or of most files if none are in parts."""
     depths: Counter[_Layout] = Counter()
     for folders in files:
         if len(folders) > 1:

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the text and the labels: by name, or where it is plain to see."""
+"""Finds the columns of a table that hold the texts and the labels, by name or by content."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 
-# In the order in which they are taken where a table has several.
+# The first of these names that a table has is taken.
 _CONTENT_NAMES = (
     *("text", "review", "sentence", "content", "comment", "body", "message", "tweet", "document"),
     *("review_text", "reviewtext", "utterance", "question", "query", "description"),
@@ -25,15 +25,15 @@ _MAX_NAME_WORDS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns to read."""
+    """Names of the columns to read."""
 
     content: str
-    """Of texts, tokens or ids."""
+    """The column of texts, tokens or ids."""
     label: str
 
     @property
     def note(self) -> str:
-        """Which ones, as a sentence's part."""
+        """Part of a sentence that names the columns."""
         return f"text from column {self.content}, labels from column {self.label}"
 
 
@@ -45,17 +45,17 @@ def choose(
     *,
     has_header: bool = True,
 ) -> Columns:
-    """The columns among `names`.
+    """Chooses the columns to read among `names`.
 
     Args:
         path: for messages.
-        names: of all columns; numbers from 1 where there is no header.
+        names: names of all columns; their numbers from 1 if there is no header.
         sample: some rows of cells.
-        options: the user's.
+        options: the user's options.
         has_header: whether the table names its columns.
 
     Raises:
-        InputError: a column that the user names is not there, or the columns are not plain to see.
+        InputError: if the user names a missing column, or it is not plain which columns to read.
     """
     listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
     listed += f"{', '.join(names):.{_MAX_LISTED}}."
@@ -86,10 +86,10 @@ _REMEDY = "Set --text-column and --label-column, to a name or, without a header,
 
 
 def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
-    """Whether the first of some rows names the columns.
+    """Whether the first row names the columns.
 
-    It does where the user or this module knows one of its names. Else each cell has to look like a
-    name, and none may occur again below, as the labels of a row of data do.
+    It does if the user or this module knows one of its names. Otherwise each cell has to look like
+    a name, and none may occur again below, as labels do.
     """
     first, named = [cell.strip() for cell in rows[0]], _named(options)
     if any(name in first for name in named):
@@ -108,7 +108,7 @@ def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
 
 
 def _named(options: BuildOptions) -> tuple[str, ...]:
-    """The columns that the user names."""
+    """Returns the columns that the user names."""
     return tuple(name for name in (options.text_column, options.label_column) if name)
 
 
@@ -123,7 +123,7 @@ def _by_name(names: Sequence[str], known: Sequence[str], taken: str | None) -> s
 
 
 def _longer(names: Sequence[str], sample: Sequence[Sequence[str]]) -> str | None:
-    """The one of two columns with the longer cells, if one is twice as long."""
+    """Returns the one of two columns with cells at least twice as long as the other's, if any."""
     first, second = (sum(len(row[index]) for row in sample if len(row) == 2) for index in (0, 1))
     if first >= 2 * second:
         return names[0]

@@ -1,4 +1,4 @@
-"""The one entry to readers: what a path is decides who reads it."""
+"""The one entry to readers: chooses a reader by a path's kind and name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,26 +31,27 @@ def open_source(
     *,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
-    """A reader of the file or folder at `path`.
+    """Returns a reader of the file or folder at `path`.
 
     Args:
-        path: a table or an archive, by the ending of its name; or a folder of texts.
-        options: of which a table's columns and the test data count; None: the usual ones.
-        max_data_bytes: what an archive may unpack to.
+        path: a file whose name ends like a table's or an archive's, or a folder of texts.
+        options: names a table's columns and the test data; None for the defaults.
+        max_data_bytes: limit of an archive's unpacked size.
 
     Raises:
-        InputError: it is missing or of no known format, or its columns are not plain to see.
+        InputError: if the path is missing or of no known format, or it is not plain which columns
+            to read.
     """
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
-    # The first id of svmlight files is 1 unless one has a 0: the same for both.
+    # The first id of svmlight files is 1, unless the train or the test data has an id 0.
     one_based = not any(has_id_zero(p) for p in paths if p.suffix.lower() in _SVMLIGHT)
     first, *others = (_open(path, options, one_based, max_data_bytes) for path in paths)
     return PairSource(first, *others) if others else first
 
 
 def is_source(path: Path) -> bool:
-    """Whether the name of a file is one of these formats', or `path` is a folder."""
+    """Whether a path is a folder, or named like a file of one of these formats."""
     name = path.name.lower()
     return path.is_dir() or name.endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))
 

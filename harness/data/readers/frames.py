@@ -19,10 +19,10 @@ _SAMPLE_ROWS = 200
 def source_of(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
 ) -> Source | None:
-    """A reader of a frame, or of a CSR matrix with its labels; None for any other object.
+    """Returns a reader of a frame, or of a CSR matrix with its labels; None for any other object.
 
     Raises:
-        InputError: the columns are not plain to see, or the labels do not fit the rows.
+        InputError: if it is not plain which columns to read, or the labels do not fit the rows.
     """
     if all(hasattr(table, part) for part in ("indptr", "indices", "data")):
         return MatrixSource(table, labels)
@@ -74,12 +74,12 @@ class MatrixSource:
     path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
 
     def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        """Raises InputError for another form, for values that are no finite numbers, or where the
-        labels are not one for each row."""
+        """Raises InputError for another form, for values that are no finite numbers, or unless
+        there is one label for each row."""
         if getattr(matrix, "format", "csr") != "csr":
             raise InputError(f"the matrix has the form {matrix.format}. Give matrix.tocsr().")
         data = matrix.data
-        # In one element: entries of one place add up, as SciPy has it.
+        # Repeated entries of one element add up, as in SciPy.
         sets = RaggedSets(
             values=matrix.indices,
             row_splits=matrix.indptr,
@@ -103,5 +103,5 @@ class MatrixSource:
         return None
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All rows, in one block."""
+        """Yields all rows in one block."""
         yield Block(sets=self._sets, labels=self._labels)

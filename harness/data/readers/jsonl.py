@@ -1,4 +1,4 @@
-"""JSONL: a file with a JSON object a line."""
+"""JSONL files, with a JSON object in each line."""
 
 import itertools
 import json
@@ -40,11 +40,11 @@ class JsonlSource:
         self.note = columns.note
 
     def num_bytes(self) -> int | None:
-        """Of the file."""
+        """Returns the size of the file."""
         return self.path.stat().st_size
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All lines that hold a JSON object with the content and a label."""
+        """Yields all lines that hold a JSON object with the content and a label."""
         return blocks_of(self._labelled(problems), self._format, problems, block_bytes=block_bytes)
 
     def _labelled(self, problems: Problems) -> Iterator[Row]:

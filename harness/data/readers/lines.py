@@ -1,4 +1,4 @@
-"""Lines of a text file that somebody else may have written."""
+"""Lines of text files from untrusted sources."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +12,8 @@ _OTHER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 class Lines:
-    """Iterates over the lines of a UTF-8 file, each with its line break. What is no UTF-8 is
-    replaced and counted; a row longer than MAX_TEXT_BYTES is an InputError."""
+    """Iterates over the lines of a UTF-8 file, each with its line break. Replaces and counts
+    invalid UTF-8; raises InputError for a row longer than MAX_TEXT_BYTES."""
 
     def __init__(
         self,
@@ -26,22 +26,22 @@ class Lines:
         number: int = 0,
     ) -> None:
         """Args:
-        path: of the file.
-        problems: to count in.
-        remedy: ends messages.
-        offset, end: in bytes, of the lines to read: where the first begins, and the last ends.
-        number: of lines before the first.
+        path: the file.
+        problems: counts invalid UTF-8.
+        remedy: the end of error messages.
+        offset, end: where the first line begins and the last one ends, in bytes.
+        number: how many lines come before the first.
         """
         self.path, self.problems, self._remedy = path, problems, remedy
         self.offset, self._end = offset, end
-        """Where the next line begins, in bytes."""
+        """Start of the next line, in bytes."""
         self.number = number
-        """Of the last line that was read."""
+        """Number of the last line that was read."""
         self.at_end = False
         self.start_row()
 
     def start_row(self) -> None:
-        """What follows is another row: the consumer says so after each."""
+        """Starts another row; the consumer calls this between rows."""
         self.row_bytes = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -74,7 +74,7 @@ class Lines:
 def decoded(
     content: bytes | bytearray, problems: Problems, path: Path | str, unit: str, number: int | str
 ) -> str:
-    """UTF-8 as text; what is none is replaced by U+FFFD and counted."""
+    """Decodes UTF-8; replaces invalid bytes by U+FFFD, and counts the text as a problem."""
     try:
         return content.decode()
     except UnicodeDecodeError:

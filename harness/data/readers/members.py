@@ -1,4 +1,4 @@
-"""The files in a folder, a tar or a zip, one after the other. Nothing is unpacked to the disk."""
+"""Reads the files in a folder, a tar or a zip one by one, without unpacking them to the disk."""
 
 import bz2
 import gzip
@@ -15,8 +15,8 @@ from harness.base.reading import damage, opened
 from harness.data.archive import Archive
 
 Member = tuple[str, int, Callable[[], bytes | bytearray]]
-"""Its name, with "/" between folders; its size in bytes; reads it, before the next one is asked
-for."""
+"""A file's name, with "/" between folders, its size in bytes, and a function that reads it, to be
+called before the next member is taken."""
 
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20
@@ -33,7 +33,7 @@ _UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 
 def folder_members(folder: Path) -> Iterator[Member]:
-    """Sorted within each folder, files before folders. Links to folders are not followed."""
+    """Yields a folder's files, sorted, then those of its folders; follows no links to folders."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}. {_REMEDY}")
@@ -55,11 +55,11 @@ def _content(path: str) -> bytes:
 
 
 def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
-    """In the archive's order.
+    """Yields the files of a zip in the archive's order.
 
     Raises:
-        InputError: it is damaged, a member lies outside of it or is a link, or it unpacks to more
-            than `max_bytes`.
+        InputError: if the archive is damaged, a member lies outside of it or is a link, or it
+            unpacks to more than `max_bytes`.
     """
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for name in archive.names:
@@ -68,7 +68,7 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
 
 
 def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
-    """In the archive's order; compressed by gzip, bzip2, xz or not at all.
+    """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order.
 
     Raises:
         InputError: as `zip_members`.
@@ -88,17 +88,18 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
             errors="replace",
         ) as archive:
             for member in archive:
-                archive.members.clear()  # it would keep all of them
+                archive.members.clear()  # tarfile would keep all of them
                 if member.isdir():
                     continue
                 _check(member)
                 yield member.name, member.size, partial(_extracted, archive, member, path)
-        while stream.read(_PIECE_BYTES):  # to the checksum at the end
+        while stream.read(_PIECE_BYTES):  # up to the checksum at the end
             pass
 
 
 class _TarMember(tarfile.TarInfo):
-    """tarfile takes a damaged header for the archive's end, and reads one of any length."""
+    """Refuses damaged and oversized headers: tarfile takes a damaged one for the archive's end, and
+    reads one of any length."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -133,7 +134,7 @@ def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) ->
 
 
 class _Bounded:
-    """A stream that gives no more than so many bytes."""
+    """A stream that raises InputError beyond `max_bytes`."""
 
     def __init__(self, stream: IO[bytes], max_bytes: int, path: Path) -> None:
         self._stream, self._max_bytes, self._path = stream, max_bytes, path

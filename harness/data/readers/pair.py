@@ -1,4 +1,4 @@
-"""Two sources as one: rows to train on, and rows to test on."""
+"""Two sources as one: one of train rows and one of test rows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source, U
 
 
 class PairSource:
-    """All rows of one source to train on, all of another to test on."""
+    """All rows of one source as train rows, and all rows of another as test rows."""
 
     def __init__(self, train: Source, test: Source) -> None:
         self._train, self._test = train, test
@@ -16,17 +16,17 @@ class PairSource:
         self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
 
     def num_bytes(self) -> int | None:
-        """Of both."""
+        """Returns the size of both sources; None if one is unknown."""
         train, test = self._train.num_bytes(), self._test.num_bytes()
         return None if train is None or test is None else train + test
 
     def blocks(
         self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
     ) -> Iterator[Block | UnreadBlock]:
-        """Train rows, then test rows.
+        """Yields train rows, then test rows.
 
         Raises:
-            InputError: the first source has test rows of its own.
+            InputError: if the first source has test rows of its own.
         """
         for block in self._train.blocks(problems, block_bytes=block_bytes):
             if block.part == "test":

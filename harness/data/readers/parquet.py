@@ -20,7 +20,7 @@ _MAX_BATCH_ROWS = 1 << 14
 
 class ParquetSource:
     """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
-    labels. Columns are read in batches, and no others."""
+    labels. Reads only these columns, in batches."""
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which columns to read."""
@@ -54,7 +54,7 @@ class ParquetSource:
         )
 
     def num_bytes(self) -> int | None:
-        """Of the content, unpacked."""
+        """Returns the unpacked size of the content column."""
         return self._num_bytes[self._columns.content]
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -77,10 +77,10 @@ class ParquetSource:
 
 @contextlib.contextmanager
 def _file(path: Path) -> Iterator[Any]:
-    from pyarrow.parquet import ParquetFile  # when there is one to read
+    from pyarrow.parquet import ParquetFile  # imported only if there is a file to read
 
     with opened(path, remedy=_REMEDY) as file, damage(path, what=_WHAT, remedy=_REMEDY):
-        # Pieces of each column, not all of a row group.
+        # Reads pieces of each column, not whole row groups.
         yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
 
 
@@ -94,7 +94,7 @@ def _kind(type_: Any) -> Kind:
 
 
 def _item_type(type_: Any) -> Any | None:
-    """What a list holds; None where it is none."""
+    """Returns the type of a list's items; None for any other type."""
     from pyarrow import types
 
     is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)

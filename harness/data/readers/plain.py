@@ -1,7 +1,7 @@
-"""CSV whose quotes are plain: each opens or closes a cell, or is one of two that stand for one.
+"""CSV with plain quotes: each opens or closes a cell, or is one of a pair that stands for one.
 
-Such rows are cut without being parsed, and Arrow parses them as Python's csv does. Of others
-Python's module says what they mean.
+Such rows can be cut without parsing, and Arrow parses them as Python's csv does. All others are
+left to Python's csv.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ _QUOTE, _LINE_BREAK, _RETURN = b'"\n\r'
 
 
 def end_of_rows(content: bytes, delimiter: str, *, has_quotes: bool) -> int:
-    """Where the last row ends in bytes that begin with one; 0 where none does, or where quotes are
-    not plain."""
+    """Returns the end of the last whole row in bytes that begin with a row; 0 if no row ends in
+    them or quotes are not plain."""
     if not has_quotes:
         return content.rfind(b"\n") + 1
     codes = np.frombuffer(content, np.uint8)
@@ -27,12 +27,12 @@ def end_of_rows(content: bytes, delimiter: str, *, has_quotes: bool) -> int:
         num_before = int(np.searchsorted(quotes, end))
         if num_before % 2 == 0:
             break
-        end = int(quotes[num_before - 1])  # of the cell that the line break is in
+        end = int(quotes[num_before - 1])  # the opening quote of the cell that holds the line break
     return end
 
 
 def _are_plain(codes: np.ndarray, quotes: np.ndarray, delimiter: int) -> bool:
-    """Whether each quote is one that opens or closes a cell if the last one did the opposite."""
+    """Whether quotes open and close cells in turn."""
     opening, closing = quotes[::2], quotes[1::2]
     doubled = opening[1:] == closing[: len(opening) - 1] + 1
     before = codes[opening - 1]
@@ -48,15 +48,15 @@ def _are_plain(codes: np.ndarray, quotes: np.ndarray, delimiter: int) -> bool:
 def cells_of(
     content: bytes, delimiter: str, *, has_quotes: bool, width: int, columns: Sequence[int]
 ) -> list[list[str]] | None:
-    """Cells of some columns in plain rows, column by column; None where something is wrong with a
-    row, or where Arrow would read another content than Python.
+    """Returns the cells of some columns in plain rows, column by column. Returns None if a row is
+    wrong, or Arrow would read it differently from Python.
 
     Args:
         content: whole rows.
-        delimiter: of cells.
+        delimiter: the delimiter of cells.
         has_quotes: whether quotes mean anything.
-        width: columns of the table.
-        columns: to return.
+        width: number of columns of the table.
+        columns: numbers of the columns to return.
     """
     import pyarrow
     from pyarrow import csv
@@ -64,7 +64,7 @@ def cells_of(
     if content.count(b"\r") != content.count(b"\r\n") or content.startswith(UTF8_MARK):
         return None
     try:
-        content.decode()  # Arrow looks at the chosen columns only
+        content.decode()  # Arrow checks the chosen columns only
     except UnicodeDecodeError:
         return None
     names = list(map(str, range(width)))
@@ -82,6 +82,6 @@ def cells_of(
                 include_columns=chosen, column_types=dict.fromkeys(chosen, pyarrow.string())
             ),
         )
-    except pyarrow.ArrowInvalid:  # as of a short row
+    except pyarrow.ArrowInvalid:  # such as a short row
         return None
     return [table.column(name).to_pylist() for name in chosen]

@@ -1,4 +1,4 @@
-"""What every reader gives: blocks of rows, and a count of the problems that it met."""
+"""The results of every reader: blocks of rows, and a count of the problems in them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,43 +10,43 @@ from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
 
 Kind = Literal["texts", "tokens", "sets"]
-"""What the rows of a source are."""
+"""Form of a source's rows."""
 Part = Literal["train", "test", ""]
-"""What rows are for; "" where the source does not say."""
+"""Use of rows; "" if the source does not say."""
 
 BLOCK_BYTES = 8_000_000
 MAX_TEXT_BYTES = 8_000_000
-"""Of one row. A longer one is a wrong file far more often than a text."""
+"""Limit of one row's size; a longer row means a wrong file far more often than a long text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some rows of a source, in its order: about `block_bytes` of text.
+    """Consecutive rows of a source, with about `block_bytes` of text.
 
-    One of `texts`, `tokens` and `sets` is given, the same one in every block of a source.
+    Exactly one of `texts`, `tokens` and `sets` is set, the same one in every block of a source.
     """
 
     part: Part = ""
-    """Of all rows of the block."""
+    """Part of all rows of the block."""
     texts: Sequence[str] | None = None
     tokens: Sequence[Sequence[str]] | None = None
-    """Rows that are lists of strings, such as tags or baskets."""
+    """Rows as lists of strings, such as tags or baskets."""
     sets: RaggedSets | None = None
-    """Rows that are ids already. Its num_tokens is the block's own, its labels are unused, and it
-    has no weights where all are 1: another block of the source may have some."""
+    """Rows as ids. The num_tokens is the block's own, and the labels are unused. A block whose
+    weights are all 1 has none, even if another block of the source has some."""
     labels: Sequence[str] | Sequence[Sequence[str]]
-    """The name of a class for each row; or a list of names for each row (multi-label)."""
+    """Each row's class by name, or a list of names for each row (multi-label)."""
 
     @property
     def num_rows(self) -> int:
-        """B."""
+        """Number of rows."""
         if self.sets is not None:
             return self.sets.num_rows
         return len(self.texts if self.texts is not None else self.tokens or ())
 
     @property
     def kind(self) -> Kind:
-        """Which of the three is given."""
+        """Form of the rows: which of the three fields is set."""
         if self.sets is not None:
             return "sets"
         return "texts" if self.texts is not None else "tokens"
@@ -54,17 +54,17 @@ class Block:
 
 @dataclass
 class Problems:
-    """Counts what is wrong with single rows of a source, to be reported at the end."""
+    """Counts the problems of single rows of a source, to report them at the end."""
 
     strict: bool = False
-    """Raise an InputError at the first."""
+    """Whether the first problem raises an InputError."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Rows by the kind of problem, as in "invalid UTF-8"."""
+    """Number of rows by the kind of problem, such as "invalid UTF-8"."""
     first: dict[str, str] = field(default_factory=dict)
-    """By kind: where the first was."""
+    """Place of the first problem of each kind."""
 
     def merge(self, others: "Problems") -> None:
-        """Adds what was counted apart, of rows behind these."""
+        """Adds problems of later rows that were counted separately."""
         self.counts += others.counts
         self.first = others.first | self.first
 
@@ -72,7 +72,7 @@ class Problems:
         """Counts a problem.
 
         Raises:
-            InputError: when strict.
+            InputError: if `strict`.
         """
         if self.strict:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
@@ -82,17 +82,17 @@ class Problems:
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadBlock:
-    """Texts of a source that can be read apart from its others, in another process too."""
+    """A block of texts that can be read independently of the others, even in another process."""
 
     num_bytes: int
-    """To read."""
+    """Number of bytes to read."""
     rows: Callable[[Problems], Block]
-    """Reads them; can be pickled."""
+    """Picklable function that reads the rows."""
     part: Part = ""
-    """Of all rows of the block."""
+    """Part of all rows of the block."""
 
     def read(self, problems: Problems) -> Block:
-        """The block, which may have no rows.
+        """Reads the block, which may have no rows.
 
         Raises:
             InputError: the source cannot be read.
@@ -101,29 +101,29 @@ class UnreadBlock:
 
 
 class Source(Protocol):
-    """Rows that can be read any number of times, each time the same in the same order."""
+    """Rows that can be read repeatedly, always the same in the same order."""
 
     @property
     def path(self) -> Path:
-        """The file or folder."""
+        """Path of the file or folder."""
 
     @property
     def name(self) -> str:
-        """For results."""
+        """The source's name in results."""
 
     @property
     def note(self) -> str:
-        """What the reader found out by itself, such as which columns it takes; or ""."""
+        """The reader's own findings, such as which columns it takes; or ""."""
 
     def blocks(
         self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
     ) -> Iterator[Block | UnreadBlock]:
-        """All rows, in the source's order, which may be class by class. Problems are counted here,
-        or where an unread block is read.
+        """Yields all rows in the source's order, which may be class by class. Counts problems here,
+        or when an unread block is read.
 
         Raises:
             InputError: the source cannot be read.
         """
 
     def num_bytes(self) -> int | None:
-        """About how many bytes of text `blocks` gives, for a progress bar; None: not known."""
+        """Returns about how many bytes of text `blocks` yields, for progress; None if unknown."""

@@ -1,4 +1,4 @@
-"""Rows of any reader, checked one by one and collected into blocks."""
+"""Checks the rows of any reader one by one, and collects them into blocks."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,31 +13,30 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Part, Problems
 
 Labelling = Literal["one", "many"]
-"""Of a row: the name of a class, or a list of names."""
+"""Whether a row has the name of one class, or a list of names."""
 
 _TOKEN_BYTES = 8
-"""What a token or an id counts for where a block's size is reckoned."""
+"""Bytes that a token or an id adds to a block's size."""
 
 Row = tuple[Part, int | str, Any, Any]
-"""Its part; its number or name, for messages; its text, tokens or ids; its label or list of
-labels."""
+"""A row: its part, its number or name for messages, its content, and its label or labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowFormat:
-    """What each row of a source has."""
+    """The form of a source's rows."""
 
     path: Path | str
-    """For messages."""
+    """Path of the source, for messages."""
     unit: str
-    """What a row's number or name is called: "line"."""
+    """Noun for a row in messages, such as "line"."""
     kind: Kind
     labelling: Labelling
     separator: str | None = None
-    """Splits a label into several, where a row has a list of them."""
+    """Separator of a row's labels if it has a list of them in one text; None if not."""
 
     def where(self, number: int | str) -> str:
-        """For messages."""
+        """Returns a row's place, for messages."""
         return f"{self.path}, {self.unit} {number}"
 
 
@@ -46,8 +45,8 @@ def blocks_of(
 ) -> Iterator[Block]:
     """Collects rows into blocks.
 
-    What is no row of this format is counted and left out. An empty text is counted and kept: a test
-    set without it would have another accuracy.
+    Rows in another format are counted and left out. Empty texts are counted and kept: without them,
+    a test set would have another accuracy.
     """
     kind, labelling, separator = row_format.kind, row_format.labelling, row_format.separator
     check, weight = _CHECKS[kind], 1 if kind == "texts" else _TOKEN_BYTES
@@ -86,7 +85,7 @@ def _block(part: Part, row_format: RowFormat, contents: list[Any], labels: list[
 
 
 def sets_of(values: np.ndarray, row_splits: np.ndarray, path: Path | str) -> RaggedSets:
-    """Rows of ids whose num_tokens is the block's own."""
+    """Returns rows of ids whose num_tokens is the block's own."""
     num_tokens = int(values.max(initial=0)) + 1
     return RaggedSets(values=values, row_splits=row_splits, num_tokens=num_tokens, name=str(path))
 
@@ -98,7 +97,7 @@ def _text(content: Any) -> tuple[str, str | None]:
 
 
 def _flaw(text: str) -> str | None:
-    """What keeps a text from being written as UTF-8 or from being one string in C."""
+    """Returns what prevents a text from being valid UTF-8 or a C string; None if nothing."""
     if "\0" in text:
         return "NUL character"
     if not text.isascii():
@@ -129,7 +128,7 @@ _CHECKS: dict[Kind, Any] = {"texts": _text, "tokens": _tokens, "sets": _ids}
 
 def _as_list(content: Any) -> list[Any] | None:
     if hasattr(content, "tolist"):
-        content = content.tolist()  # of NumPy
+        content = content.tolist()  # a NumPy array
     elif hasattr(content, "to_list"):
         content = content.to_list()
     if _is_missing(content):
@@ -138,10 +137,10 @@ def _as_list(content: Any) -> list[Any] | None:
 
 
 def _name(label: Any) -> tuple[str, str | None]:
-    """A label as the name of a class."""
+    """Returns a label as the name of a class, and the problem with it, if any."""
     if not isinstance(label, str):
         if hasattr(label, "tolist"):
-            label = label.tolist()  # of NumPy
+            label = label.tolist()  # a NumPy scalar or array
         if isinstance(label, list | tuple | dict):
             return "", "several labels"
         if _is_missing(label):
@@ -154,7 +153,7 @@ def _name(label: Any) -> tuple[str, str | None]:
 
 
 def _names(labels: Any, separator: str | None) -> tuple[list[str], str | None]:
-    """One name or a list of names; an empty list is a row of no class."""
+    """Returns a row's class names, which may be none, and the problem with them, if any."""
     if separator and isinstance(labels, str):
         labels = [label for label in labels.split(separator) if label.strip()]
     if _is_missing(labels):
@@ -165,7 +164,7 @@ def _names(labels: Any, separator: str | None) -> tuple[list[str], str | None]:
 
 
 def kind_of(values: Iterable[Any]) -> Kind:
-    """What a column holds, by the first of its values that is not missing or empty."""
+    """Returns a column's kind, by its first value that is not missing or empty."""
     for value in values:
         row = None if isinstance(value, str) else _as_list(value)
         if row:
@@ -176,7 +175,7 @@ def kind_of(values: Iterable[Any]) -> Kind:
 
 
 def labelling_of(labels: Iterable[Any], separator: str | None) -> Labelling:
-    """Whether a column holds lists of labels, or what a separator splits into lists."""
+    """Returns whether a column holds lists of labels, or texts for a separator to split."""
     if separator or any(isinstance(label, list | tuple) or _has_rows(label) for label in labels):
         return "many"
     return "one"

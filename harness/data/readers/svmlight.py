@@ -1,4 +1,4 @@
-"""Files in the format of svmlight and libsvm: `label id:value id:value ... # comment` a line."""
+"""Files of svmlight and libsvm, with lines of the form `label id:value id:value ... # comment`."""
 
 import itertools
 import math
@@ -22,13 +22,12 @@ _ZEROS = (b" 0:", b"\t0:")
 
 
 class SvmlightSource:
-    """Rows of ids with a value each, which is the id's weight, and a label or several, joined by
-    commas."""
+    """Rows of ids with values as weights, and one or several labels, joined by commas."""
 
     def __init__(self, path: Path, *, one_based: bool) -> None:
         """Args:
         path: the file.
-        one_based: whether the first id is 1; it becomes 0.
+        one_based: whether ids start at 1; they are shifted to start at 0.
         """
         self.path, self.name = path, path.stem
         self._first_id = int(one_based)
@@ -38,7 +37,7 @@ class SvmlightSource:
         self.note = f"ids from {self._first_id}"
 
     def num_bytes(self) -> int | None:
-        """Of the file."""
+        """Returns the size of the file."""
         return self.path.stat().st_size
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -99,7 +98,7 @@ class SvmlightSource:
             yield names, ids, values
 
     def _pairs(self, pairs: list[str]) -> tuple[list[int], list[float]]:
-        """The ids and values in a line; ValueError where there are none."""
+        """Returns the ids and values of a line; raises ValueError if it has anything else."""
         flat = ":".join(pairs).split(":") if pairs else []
         ids = [int(text) - self._first_id for text in flat[0::2]]
         values = list(map(float, flat[1::2]))
@@ -125,7 +124,7 @@ def has_id_zero(path: Path) -> bool:
 
 
 def _name(label: str) -> str:
-    """+1 and 1.0 are the class 1."""
+    """Returns the name of a class, such as 1 for +1 and 1.0."""
     try:
         number = float(label)
     except ValueError:

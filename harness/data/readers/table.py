@@ -22,8 +22,8 @@ _REMEDY = "Give a table in UTF-8 with a row a line."
 class CsvSource:
     """A CSV or TSV file.
 
-    A TSV file is read without quotes, as such corpora are published: a text may begin with one. In
-    a CSV file without a comma in its first line, a semicolon or a tab separates columns.
+    Quotes mean nothing in a TSV file: published corpora have texts that begin with one. In a CSV
+    file without a comma in its first line, a semicolon or a tab separates columns.
     """
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
@@ -43,7 +43,7 @@ class CsvSource:
         sample += [cells for _, cells in itertools.islice(rows, _SAMPLE_ROWS - 1)]
         self._has_header = has_header(sample, options)
         self._begin = behind_header if self._has_header else (0, 0)
-        """Where the rows begin in bytes, and the lines before them."""
+        """Start of the rows in bytes, and the number of lines before them."""
         self._width = len(sample[0])
         if self._has_header:
             names = [cell.strip() for cell in sample.pop(0)]
@@ -62,22 +62,22 @@ class CsvSource:
 
     @property
     def note(self) -> str:
-        """Which columns are read."""
+        """Part of a sentence that names the columns, and says if the file has no header."""
         header = "" if self._has_header else ", the file has no header"
         return self._columns.note + header
 
     def num_bytes(self) -> int | None:
-        """Of the file."""
+        """Returns the size of the file."""
         return self.path.stat().st_size
 
     def blocks(
         self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
     ) -> Iterator[UnreadBlock]:
-        """All rows that have as many cells as the first, in blocks of about so many bytes of the
-        file, cut where rows end. They are parsed where a block is read, and problems are counted
-        there."""
+        """Yields all rows that have as many cells as the first, in unread blocks of about
+        `block_bytes` of the file, cut between rows. Reading a block parses it and counts its
+        problems."""
         begin, number = self._begin
-        most = min(block_bytes, MAX_TEXT_BYTES)  # so that no row of a plain block is longer
+        most = min(block_bytes, MAX_TEXT_BYTES)  # so that no row of a plain block is too long
         with opened(self.path, remedy=_REMEDY) as file:
             while True:
                 with damage(self.path, what="a CSV file", remedy=_REMEDY):
@@ -97,7 +97,8 @@ class CsvSource:
                 begin, number = end, last
 
     def _end_of_rows(self, begin: int, number: int, stop: int) -> tuple[int, int]:
-        """Where the last row ends that ends before `stop`, or the first; and its last line."""
+        """Returns the end, in bytes and in lines, of the last row before `stop`, or of the first
+        row if that is longer."""
         found = begin, number
         lines = Lines(self.path, Problems(), remedy=_REMEDY, offset=begin, number=number)
         for _ in self._reader(lines):
@@ -110,14 +111,14 @@ class CsvSource:
         return found
 
     def _read(self, begin: int, end: int, number: int, is_plain: bool, problems: Problems) -> Block:
-        """The rows between two places in the file, in bytes, after `number` lines."""
+        """Reads the rows between two places in the file, in bytes, after `number` lines."""
         if is_plain and (found := self._read_plain(begin, end)):
             return found
         lines = Lines(self.path, problems, remedy=_REMEDY, offset=begin, end=end, number=number)
         return self._block(self._labelled(lines), problems)
 
     def _read_plain(self, begin: int, end: int) -> Block | None:
-        """As `_read`, in about half of the time; None where a problem has to be counted."""
+        """Reads rows as `_read` does, in about half the time; returns None if any has a problem."""
         with (
             opened(self.path, remedy=_REMEDY) as file,
             damage(self.path, what="a CSV file", remedy=_REMEDY),
@@ -139,7 +140,7 @@ class CsvSource:
         return None if met.counts else block
 
     def _block(self, rows: Iterable[Row], problems: Problems) -> Block:
-        """All of the rows."""
+        """Returns all rows as one block."""
         blocks = blocks_of(rows, self._format, problems, block_bytes=2 * MAX_TEXT_BYTES)
         return next(blocks, Block(texts=[], labels=[]))
 
@@ -152,7 +153,7 @@ class CsvSource:
                 lines.problems.add(kind, f"{self.path}, line {number}")
 
     def _rows(self, lines: Lines) -> Iterator[tuple[int, Sequence[str]]]:
-        """Number of the last line and cells of each row; blank lines are none."""
+        """Yields the number of the last line and the cells of each row; skips blank lines."""
         first = lines.number + 1
         with damage(self.path, what="a CSV file", remedy=_REMEDY):
             for cells in self._reader(lines):
@@ -167,7 +168,7 @@ class CsvSource:
                     yield lines.number, cells
 
     def _reader(self, lines: Lines) -> Iterator[list[str]]:
-        # The module's limit is the process's; `Lines` bounds a row before it does.
+        # csv's limit holds for the whole process; `Lines` bounds a row before csv does.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
         return csv.reader(
             lines,

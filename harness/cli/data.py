@@ -1,4 +1,4 @@
-"""`harness data info` and `harness data convert`: look at a data set; save it to load fast."""
+"""`harness data info` and `harness data convert`: show a data set; save it to load fast."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class DataConvertConfig:
 
 
 def info(config: DataInfoConfig, console: Console | None = None) -> int:
-    """Prints what the tutorial explores before it trains.
+    """Prints the figures that the tutorial explores before it trains.
 
-    Repeated ids are kept whatever the settings say, so lengths are those of the data as read.
+    Whatever the settings say, repeated ids are kept, so lengths are those of the data as read.
     """
     import numpy as np
 
@@ -64,7 +64,7 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
     console.print(_figures(dataset, lengths))
     bar = "#" if console.options.ascii_only else "█"
     console.print(_histogram(lengths, max_bins=config.num_bins, bar=bar))
-    # As text, in which brackets are no markup; paths in one piece, the row wrapped.
+    # Print as text, in which brackets are no markup; keep paths in one piece, but wrap the row.
     if dataset.vocabulary is None or not dataset.vocabulary.takes_texts:
         console.out(printable(dataset.vocabulary_note))
         return 0
@@ -115,7 +115,7 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
 
 
 def facts_table(title: str, facts: Mapping[str, str]) -> Table:
-    """A line for each fact, under the name of what they are about."""
+    """Returns a table with a line for each fact, under a title."""
     title = printable(title, most=_MAX_NAME, one_line=True)
     table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, text in facts.items():
@@ -124,7 +124,7 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
 
 
 def _classes(dataset: Dataset) -> str:
-    """The rows of each class; if there are many, those of the smallest and the largest."""
+    """Returns a text with the rows of each class; of many classes, the smallest and the largest."""
     import numpy as np
 
     labels = np.concatenate(
@@ -144,7 +144,8 @@ def _classes(dataset: Dataset) -> str:
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
-    """Rows by length, in at most `max_bins` bins of equal width and no more than lengths occur."""
+    """Returns a histogram of rows by length, in at most `max_bins` bins of equal width, and at most
+    as many as there are different lengths."""
     import numpy as np
 
     table = Table(title="rows by length", title_justify="left", box=None)

@@ -1,4 +1,4 @@
-"""`harness data build`: texts, tables and archives become a data set."""
+"""`harness data build`: makes a data set of texts, tables and archives."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class DataBuildConfig:
 
 
 def build(config: DataBuildConfig) -> int:
-    """Runs the command; returns its exit code. Killed, it goes on where it was when it is run
-    again.
+    """Runs the command; returns its exit code. A build that was killed continues where it was when
+    the command is run again.
 
     Raises:
         InputError: when the source cannot be read, or the folder exists.

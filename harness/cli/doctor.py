@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine can do for a run, each line with OK or the remedy."""
+"""`harness doctor`: checks what this machine can do for a run, each line with OK or the remedy."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.base.quiet import quiet_import
 
 Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
-"""What `harness doctor` can be asked for."""
+"""A part that `--need` can name."""
 _SHOWN_AS = {"ok": "OK", "limited": "limited", "broken": "BROKEN"}
 
 
@@ -36,9 +36,9 @@ class Finding:
     state: Literal["ok", "limited", "broken"]
     """`limited`: runs work, but an optional part is missing."""
     text: str
-    """What was found, with the remedy unless the state is ok."""
+    """The result of the check, with the remedy unless the state is ok."""
     part: Part | None = None
-    """Its name for `--need`, under which `limited` counts as `broken`."""
+    """The part that `--need` names to make `limited` count as `broken`; None if there is none."""
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:
@@ -64,7 +64,7 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> int:
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column()
     table.add_column()
-    table.add_column(overflow="fold")  # a path that is cut short is of no use
+    table.add_column(overflow="fold")  # a path cut short is of no use
     for finding in findings:
         shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
         table.add_row(finding.subject, shown, Text(finding.text))

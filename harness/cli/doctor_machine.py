@@ -1,4 +1,4 @@
-"""What the doctor finds: software, GPUs, precisions, kernels, TensorBoard, data sets and disk."""
+"""The doctor's checks of software, GPUs, precisions, kernels, TensorBoard, data sets and disk."""
 
 import importlib.util
 import os
@@ -33,11 +33,12 @@ from kernels.multi_hot.native.product import trial_sums
 DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
 _CAP_SYS_ADMIN = 21
 _LEAST_FREE_BYTES = 10**9
-"""A run of the tutorial's size writes 20 MB; a profile or a wide network some hundred MB."""
+"""Free bytes below which the disk is called full. A run of the tutorial's size writes 20 MB; a
+profile or a wide network some hundred MB."""
 
 
 def examine() -> Iterator[Finding]:
-    """All findings, in the order in which they depend on one another."""
+    """Yields all findings, in the order in which they depend on one another."""
     versions = ", ".join(f"{package} {version}" for package, version in host.versions().items())
     yield Finding("software", "ok", versions)
     hide_too_new_gpus()
@@ -60,11 +61,11 @@ def examine() -> Iterator[Finding]:
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
-    """Driver, cards and slices, CUDA's libraries, and whether TensorFlow uses them; a single line
-    if the machine has no NVIDIA driver.
+    """Yields findings on the driver, cards and slices, CUDA's libraries, and whether TensorFlow
+    uses them; a single one if the machine has no NVIDIA driver.
 
     Args:
-        devices: what TensorFlow computes on.
+        devices: the devices that TensorFlow computes on.
     """
     try:
         with nvml.opened():
@@ -91,7 +92,7 @@ def gpus(devices: Devices) -> Iterator[Finding]:
 
 def _card(index: int, card: Card) -> Finding:
     words = [card.name]
-    # In MIG mode only administrators are told.
+    # In MIG mode NVML tells the memory only to administrators.
     if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, card.handle):
         words.append(f"{memory.total / 1e9:,.1f} GB")
     if card.compute_capability is not None:
@@ -108,7 +109,7 @@ def _card(index: int, card: Card) -> Finding:
 
 
 def _cuda_libraries() -> Finding:
-    """Whether all of CUDA's libraries are there, or the missing ones by name."""
+    """Checks whether all of CUDA's libraries are there; names the missing ones."""
     subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
         text = f"this TensorFlow is built without CUDA: {CUDA_INSTALL}"
@@ -123,7 +124,7 @@ def _cuda_libraries() -> Finding:
 
 
 def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
-    """Whether TensorFlow computes on the GPUs, or why it does not."""
+    """Checks whether TensorFlow computes on the GPUs, or else tells why it does not."""
     subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
     found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
     if devices.device_type == "GPU" and not warnings:
@@ -137,10 +138,10 @@ def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
 
 
 def counters(parameters: Path) -> Finding:
-    """Whether a profile may read the GPU's counters (CUPTI).
+    """Checks whether a profile may read the GPU's counters (CUPTI).
 
     Args:
-        parameters: of the driver's kernel module, as it shows them under /proc.
+        parameters: the file under /proc with the parameters of the driver's kernel module.
     """
     restricted = parameters.is_file() and "RmProfilingAdminOnly: 1" in parameters.read_text()
     status = Path("/proc/self/status").read_text().split()
@@ -153,7 +154,7 @@ def counters(parameters: Path) -> Finding:
 
 
 def _computing(devices: Devices) -> Iterator[Finding]:
-    """Whether XLA compiles for each device, in each precision."""
+    """Checks whether XLA compiles for each device, in each precision."""
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
     for precision in PRECISIONS:
         try:
@@ -181,7 +182,7 @@ def _compiled_product(device: str, dtype: str) -> None:
 
 
 def kernels(devices: Sequence[str]) -> Finding:
-    """Whether the kernels can be built, and are right on each device."""
+    """Checks whether the kernels can be built, and give right results on each device."""
     try:
         compiler = " ".join(require_compiler())
         sums = {device: trial_sums(device) for device in devices}

@@ -1,4 +1,4 @@
-"""`harness evaluate`: a saved model on a data set's test rows."""
+"""`harness evaluate`: evaluates a saved model on a data set's test rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from harness.task.measures import Quality
 
 OF_RUN = "run"
-"""Names the data that the model was trained on."""
+"""The name, for --data, of the data that the model was trained on."""
 _COLUMNS = ("precision", "recall", "f1", "rows", "predicted")
-"""Of each class; the last are the rows that were predicted to be of it."""
+"""The numbers of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
-"""Classes in the table."""
+"""The most classes to list in the table."""
 _MAX_CONFUSED = 12
-"""Classes up to which the confusion matrix is printed."""
+"""The most classes for which the confusion matrix is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> int:
 
 
 def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConfig]:
-    """The data that the settings name, and how it was loaded.
+    """Returns the data that the settings name, and the settings that it was loaded with.
 
     Raises:
         InputError: when the model lies in no run folder, or does not fit the data.
@@ -136,13 +136,13 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
 
 
 def _columns(quality: Quality) -> list[list[Any]]:
-    """Of each class, as `_COLUMNS`."""
+    """Returns each of `_COLUMNS` for all classes."""
     parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
     return [part.tolist() for part in parts]
 
 
 def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> None:
-    """Each class on a line, and which was taken for which where the table has room."""
+    """Prints a line for each class, and the confusion matrix if the classes are few."""
     table = Table()
     table.add_column("class")
     for column in ("precision", "recall", "F1", "rows"):
@@ -167,5 +167,5 @@ def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> 
 
 
 def _text(name: str) -> Text:
-    """A name, without markup."""
+    """Returns a name without markup."""
     return Text(printable(name, one_line=True), overflow="fold")

@@ -1,4 +1,4 @@
-"""`harness export`: a saved model in the format of another program."""
+"""`harness export`: exports a saved model in the format of another program."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""`harness launch`: several workers that train together."""
+"""`harness launch`: starts several workers that train together."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from harness.cli.train import TrainConfig
 from harness.workers.launcher import Place, local_places, reachable, remote_places, run_job
 
 _MAX_BYTES = 1_000_000
-"""Of the hosts' file."""
+"""The most bytes to read of the file of hosts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class LaunchConfig:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The arguments before the first `--`, and those behind it: the command of the workers."""
+    """Returns the arguments before the first `--`, and the workers' command, which follows it."""
     if "--" not in arguments:
         return list(arguments), ()
     at = list(arguments).index("--")
@@ -56,15 +56,15 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     """Runs the command.
 
     Args:
-        config: what was asked for.
-        parse: from the workers' arguments to their settings.
+        config: the settings.
+        parse: parses the workers' arguments to their settings.
 
     Returns:
-        The exit code of the worker that failed first, 128 + the signal's number where one ended it;
-        0 where none failed.
+        The exit code of the worker that failed first, or 128 + the number of the signal that ended
+        it; 0 if none failed.
 
     Raises:
-        InputError: when the workers' command is not `train`, or is wrong, or the hosts are.
+        InputError: when the workers' command is not `train`, or the command or the hosts are wrong.
     """
     require(
         config.command[:1] == ("train",),
@@ -92,7 +92,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
 
 
 def without_resume(words: Sequence[str]) -> list[str]:
-    """The words of a command without --overwrite, and without --resume and its value."""
+    """Returns the words of a command without --overwrite, and without --resume and its value."""
     left: list[str] = []
     behind_resume = False
     for word in words:
@@ -106,7 +106,7 @@ def without_resume(words: Sequence[str]) -> list[str]:
 
 
 def _places(config: LaunchConfig) -> Callable[[], Sequence[Place]]:
-    """What says before each start where the workers run."""
+    """Returns a function that returns, before each start, the places where the workers run."""
     if config.hosts is None:
         return lambda: local_places(config.workers or 2)
     with opened(config.hosts, remedy="Name a file with a host on each line.") as file:

@@ -51,8 +51,8 @@ _WRONG_PATH = (
     *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EROFS),
 )
-# By the class of their settings. Their modules import TensorFlow when they are called: --help need
-# not wait for it.
+# The commands by the class of their settings. Their modules import TensorFlow only when they are
+# called, so that --help need not wait for it.
 _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     TrainConfig: ("train", train),
     EvaluateConfig: ("evaluate", evaluate),
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     As the console script, it goes on when its terminal or the reader of its pipe goes away: only
-    what it prints from then on is lost.
+    its further output is lost.
 
     Returns:
-        Its exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
+        The exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
         143 told to end.
     """
     timeline = Timeline()
@@ -132,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
-    """Settings of the command that `arguments` names; flags override `--config FILE.toml`."""
+    """Returns the settings of the command that `arguments` names; flags override those of
+    `--config FILE.toml`."""
     if arguments[:1] == ["launch"]:
         arguments, command = split(arguments)
         if command:
@@ -169,7 +170,7 @@ def _parse(arguments: list[str]) -> Any:
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
             )
     except SystemExit as ending:
-        # tyro draws a frame around a settings class's ValueError; ours are whole messages already.
+        # tyro draws a frame around a settings class's ValueError; an InputError is a whole message.
         cause: BaseException | None = ending
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__context__
@@ -180,7 +181,7 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def _check_texts(settings: Mapping[str, Any]) -> None:
-    """Checks that every text can be a path, which most are: in UTF-8, and without a NUL."""
+    """Checks that every text can be a path, since most are paths: in UTF-8, and without a NUL."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             _check_texts(value)
@@ -198,7 +199,7 @@ def _begins(flags: list[str], name: str) -> bool:
 
 
 def _union(default: Any) -> Any:
-    """The commands as a union of their settings; `default` has those of a --config file."""
+    """Returns the union of the commands' settings; `default` has those of a --config file."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
@@ -211,14 +212,14 @@ def _union(default: Any) -> Any:
 
 
 def entry_point() -> None:
-    """Entry point of the console script."""
+    """Runs the console script."""
     prepare_standard_streams()
-    # Importing TensorFlow makes a million objects and hardly any garbage. Python would look through
-    # them again and again, for a fifth of the time.
+    # Importing TensorFlow makes a million objects and hardly any garbage. The garbage collector
+    # would search them again and again, for a fifth of the time.
     gc.set_threshold(50_000, 20, 50)
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Every command has closed what it opened. Python would spend most of a second on taking
-    # TensorFlow's modules apart.
+    # Every command has closed its files. Python would spend most of a second on tearing down
+    # TensorFlow's modules.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""`harness predict`: the class of any texts, by a saved network."""
+"""`harness predict`: predicts the class of any texts, by a saved network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
 _LIKELY = 0.5
-"""A label of several that exclude nothing is given above this."""
+"""The probability above which a label is given, if labels do not exclude one another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,14 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prediction:
-    """What is said of a text; of a blank one nothing."""
+    """The prediction for a text; for a blank one the last fields keep their defaults."""
 
     index: int
     text: str
     labels: tuple[str, ...] = ()
     probability: float | None = None
-    """Of the label, or of the likeliest class where there are several or none."""
+    """The probability of the label, or of the likeliest class if there are several labels or none;
+    None for a blank text."""
     probabilities: dict[str, float] | None = None
     known: int = 0
     words: int = 0
@@ -118,7 +119,7 @@ def predict(config: PredictConfig) -> int:
 def _predictions(
     judge: Judge, blocks: Iterable[list[str]], *, explain: int
 ) -> Iterator[list[_Prediction]]:
-    """Of a block of texts after another."""
+    """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
     index = 0
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
@@ -172,7 +173,8 @@ def _as_json(one: _Prediction) -> str:
 
 
 def _as_line(one: _Prediction) -> str:
-    """Labels, probability, known words and text between tabs, and the words that decided."""
+    """Returns labels, probability, known words, text, and the words that decided, with tabs
+    between."""
     probability = "" if one.probability is None else f"{one.probability:.6f}"
     text = printable(one.text, one_line=True)
     parts = [", ".join(one.labels), probability, f"{one.known}/{one.words}", text]
@@ -204,12 +206,13 @@ def _table(blocks: Sequence[Sequence[_Prediction]], *, explains: bool) -> Table:
 
 
 def _shown(text: str) -> Text:
-    """What a user wrote: no markup of the table, and not too much of it."""
+    """Returns the user's text without markup, cut short."""
     return Text(printable(text, most=_SHOWN, one_line=True))
 
 
 def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
-    """That of --word-index, else of the model's run, else of the word index in Keras's cache."""
+    """Returns the vocabulary of --word-index, else that of the model's run, else that of the word
+    index in Keras's cache."""
     from harness.data.imdb import cached_file
     from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
 

@@ -1,4 +1,4 @@
-"""`harness profile`: trains a number of steps under TensorFlow's profiler and prints where their
+"""`harness profile`: trains a number of steps under TensorFlow's profiler, and prints where their
 time goes."""
 
 import contextlib
@@ -17,7 +17,7 @@ from harness.run.records import Compilation, Message, Observer, Record, RunStart
 from harness.trainer.settings import Settings
 
 _STEPS_PER_DISPATCH = 20
-"""Maximum with `auto`: several dispatches show how steady they are."""
+"""The most steps per dispatch with `auto`: several dispatches show how steady their times are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def profile(config: ProfileConfig) -> int:
     """Runs the command.
 
     Returns:
-        Its exit code: 1 when the profile lacks the GPU or could not be read, 130 when interrupted.
+        The exit code: 1 when the profile lacks the GPU or could not be read, 130 when interrupted.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the folder.
@@ -100,7 +100,7 @@ def profile(config: ProfileConfig) -> int:
 
 
 class _Lines(Observer):
-    """Prints what is profiled."""
+    """Prints the settings of the profiled run, its compilations and messages."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""`harness train --resume`: the settings that no flag need repeat."""
+"""`harness train --resume`: takes the settings from the run, so that no flag need repeat them."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from harness.trainer.resuming import asked_settings, is_begun
 
 
 def resumed_config(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
-    """The settings of the run that the flags of the command resume, as defaults, so that none need
-    be repeated; None where there is none.
+    """Returns, as defaults, the settings of the run that the command resumes, so that no flag need
+    repeat them; None if it resumes none.
 
     Args:
-        flags: of `train`.
-        given: what a --config file holds; it counts more than the run's own settings.
+        flags: the flags of `train`.
+        given: the settings of a --config file, which override the run's own.
 
     Raises:
         InputError: when the run's config.json is damaged, or the file's settings are wrong.

@@ -1,4 +1,4 @@
-"""A saved model, with the settings and the vocabulary in its run folder."""
+"""Saved models, with the settings and the vocabulary in their run folders."""
 
 import os
 from collections.abc import Mapping
@@ -39,20 +39,20 @@ class SavedModel:
     path: Path
     trainer: Trainer
     num_tokens: int
-    """The model accepts ids below this."""
+    """The number below which the model accepts ids."""
     config: Mapping[str, Any] | None
-    """What config.json in its run folder holds; None if it is in none."""
+    """The content of config.json in the model's run folder; None if the model is in none."""
     vocabulary: Vocabulary | None
-    """Vocabulary of its run."""
+    """The vocabulary of the model's run; None if there is none."""
 
     @property
     def kind(self) -> str | None:
-        """What the labels of its run mean; None where that is not known."""
+        """The kind of task of the model's run; None if that is not known."""
         task = (self.config or {}).get(RESOLVED, {}).get("task", {})
         return task.get("name") if isinstance(task, Mapping) else None
 
     def require_classes(self) -> None:
-        """Raises InputError for a regression: what is read or printed here are classes."""
+        """Raises an InputError for a regression: the commands read and print only classes."""
         if self.kind == "regression":
             raise InputError(
                 f"{self.path} was trained for a regression, but this command knows classes alone; "
@@ -60,10 +60,10 @@ class SavedModel:
             )
 
     def data(self) -> DataConfig:
-        """The data of its run.
+        """Returns the settings of the data of the model's run.
 
         Raises:
-            InputError: when it lies in no run folder that names its data.
+            InputError: when the model lies in no run folder that names its data.
         """
         if self.config is None or "data" not in self.config:
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
@@ -74,15 +74,15 @@ class SavedModel:
 
 
 def load_saved_model(named: str, **settings: Any) -> SavedModel:
-    """Loads `named`: a .keras file, a run folder that holds one, or a checkpoint of a run.
+    """Loads a model.
 
     Args:
-        named: its path.
-        **settings: of the trainer.
+        named: the path of a .keras file, of a run folder that holds one, or of a run's checkpoint.
+        **settings: settings of the trainer.
 
     Raises:
-        InputError: when there is none, or it is not one that this harness wrote; or in one of
-            several workers, each of which would do everything.
+        InputError: when there is no model, or this harness did not write it; or when several
+            workers run the command, since each would do all of it.
     """
     require_alone(os.environ)
     path = Path(named)
@@ -117,7 +117,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
 def _of_checkpoint(
     path: Path, config: Mapping[str, Any] | None, settings: Mapping[str, Any]
 ) -> Trainer:
-    """A trainer with the weights of a checkpoint of `harness train`."""
+    """Returns a trainer with the weights of a checkpoint of `harness train`."""
     if config is None or "model" not in config:
         raise InputError(
             f"{path} is a checkpoint, but no run of `harness train` lies around it, whose "
@@ -167,7 +167,7 @@ def _of_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """What the data set of a run decides of its network."""
+    """The sizes of a run's network that its data set decides."""
 
     num_tokens: int
     num_classes: int

@@ -1,7 +1,7 @@
-"""`harness smoke`: does everything work on this machine?
+"""`harness smoke`: tests whether everything works on this machine.
 
-Every implementation, precision and number of replicas trains a small network, saves it and loads
-it again, on a corpus small enough for a minute in all.
+With every implementation, precision and number of replicas, it trains a small network, saves it and
+loads it again, on a corpus small enough for a minute in all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _LOSS_TOLERANCE: dict[Precision, float] = {
     "mixed_bfloat16": 2e-2,
     "mixed_float16": 5e-3,
 }
-"""Relative, between training's evaluation and that of the saved model, which is float32."""
+"""The relative tolerance between the loss after training and that of the saved model, which
+computes in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def smoke(config: SmokeConfig) -> int:
         )
     if usable := [number for number in config.replicas if number <= num_gpus]:
         set_up_devices(max(usable))  # a process cannot take more of them later
-    # So many engines in one process look to TensorFlow like one function traced again and again.
+    # TensorFlow warns of so many engines in one process as of one function traced again and again.
     tf.get_logger().setLevel("ERROR")
     data = load("synthetic", synthetic=_CORPUS)
     title = f"on {num_gpus} GPUs" if num_gpus else "on the CPU"
@@ -124,7 +125,8 @@ def smoke(config: SmokeConfig) -> int:
 
 
 def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:
-    """Why a combination cannot be tried; None where it can. `num_gpus`: 0 means on the CPU."""
+    """Returns the reason why a combination cannot be tried; None if it can. With 0 for `num_gpus`,
+    it is tried on the CPU."""
     if why := why_unavailable(implementation, "GPU" if num_gpus else "CPU"):
         return why
     if replicas > max(num_gpus, 1):
@@ -139,13 +141,13 @@ def _try(
     precision: Precision,
     replicas: int,
 ) -> tuple[tuple[str, str], list[str]]:
-    """Trains, and checks what that left.
+    """Trains, and checks the results.
 
     Returns:
-        Loss and accuracy in words, and what failed.
+        Texts of the loss and the accuracy, and a message for each failure.
 
     Raises:
-        KeyboardInterrupt: when the training was interrupted; it would only stop itself.
+        KeyboardInterrupt: when the training was interrupted, which by itself only ends it.
     """
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -178,7 +180,7 @@ def _try(
                 epochs=_EPOCHS,
                 run_dir=folder,
                 verbose=False,
-                precision_watch=0,  # it would compile two programs more for each combination
+                precision_watch=0,  # a watch would compile two more programs for each combination
             )
         except DivergenceError as error:
             return ("", ""), [str(error.args[0])]

@@ -1,4 +1,4 @@
-"""`harness tensorboard`: TensorBoard on run folders, until Ctrl-C."""
+"""`harness tensorboard`: runs TensorBoard on run folders, until Ctrl-C."""
 
 import contextlib
 import importlib
@@ -21,7 +21,7 @@ from harness.base.quiet import quiet_import
 from harness.run.observers.trace import INSTALL
 
 _REFRESH_SECONDS = 5.0
-"""TensorBoard reloads as often."""
+"""Seconds between two looks for new files, the same as between TensorBoard's reloads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Runs the command: serves until it is interrupted or terminated; returns 0 then.
+    """Runs the command: serves until it is interrupted or terminated, and then returns 0.
 
     Raises:
         InputError: when a folder is missing or the server cannot listen.
@@ -68,14 +68,15 @@ def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
         console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL}")
-    # The profiler's plugin logs a traceback when a profile is opened for the first time; real
-    # failures are on its pages. A filter, since it sets its level itself.
+    # The profiler's plugin logs a traceback when a profile is opened for the first time; its pages
+    # show real failures. It sets its log level itself, so use a filter.
     logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
     with quiet_import():  # the plugins import TensorFlow
         from tensorboard import default, program
 
         if with_profiles:
-            # It writes a line for every request to what is standard error at its import.
+            # The plugin writes a line for every request to the standard error that it finds when it
+            # is imported.
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
                 importlib.import_module("xprof.profile_plugin")
 
@@ -94,10 +95,11 @@ def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
 
 
 def joined(folders: list[Path], temporary: Path) -> Path:
-    """The only folder, or `temporary` with links to the files that are in several by now.
+    """Returns the only folder, or `temporary` with links to the files that several folders have by
+    now.
 
-    To files, since the profiler's pages follow no link to a folder, nor do they know TensorBoard's
-    `--logdir_spec`.
+    The links lead to files, since the profiler's pages follow no links to folders, and do not know
+    TensorBoard's `--logdir_spec`.
     """
     if len(folders) == 1:
         return folders[0]

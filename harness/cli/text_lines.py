@@ -1,4 +1,4 @@
-"""Texts to judge, one a line, from arguments, standard input or files, a block at a time."""
+"""Reads texts to judge, one a line, from arguments, standard input or files, a block at a time."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ _REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
 
 @dataclass
 class Oddities:
-    """What was odd about the texts read so far."""
+    """The oddities of the texts read so far."""
 
     texts: int = 0
     blank: int = 0
     undecodable: int = 0
-    """Lines that are not UTF-8; what is wrong in them became U+FFFD."""
+    """The number of lines that are not UTF-8, whose wrong bytes became U+FFFD."""
 
     def notes(self) -> list[str]:
-        """A sentence for each kind."""
+        """Returns a sentence for each kind of oddity."""
         found = []
         if self.blank:
             found.append(f"{self.blank:,} of {self.texts:,} texts are blank and were not judged")
@@ -38,8 +38,8 @@ class Oddities:
 def blocks_of_texts(
     texts: Sequence[str], files: Sequence[str], oddities: Oddities
 ) -> Iterator[list[str]]:
-    """The texts, in order: the arguments, else the lines of the files, else those of standard
-    input. What is read from a pipe is passed on as it comes.
+    """Yields the texts, in order: the arguments, else the lines of the files, else those of
+    standard input. Texts from a pipe are passed on as they come.
 
     Raises:
         InputError: when a file is missing or is no regular file, or a line is longer than 100 MB.
@@ -49,7 +49,7 @@ def blocks_of_texts(
         return
     for name in files:
         with opened(name, remedy=_REMEDY):
-            pass  # a file that cannot be read is told before the others are judged
+            pass  # so that a file that cannot be read is reported before the others are judged
     for name in files:
         with opened(name, remedy=_REMEDY) as file:
             yield from _lines(file, name, oddities)
@@ -88,7 +88,7 @@ def _decoded(content: bytes, oddities: Oddities) -> list[str]:
 
 
 def _without_surrogates(text: str) -> str:
-    """An argument that is not UTF-8 comes with lone surrogates for its bytes."""
+    """Replaces what is not UTF-8 in an argument, where Python puts lone surrogates for bytes."""
     return text.encode(errors="surrogateescape" if _escaped(text) else "replace").decode(
         errors="replace"
     )

@@ -1,4 +1,4 @@
-"""`harness train`: from settings to a trained, evaluated and saved network."""
+"""`harness train`: trains, evaluates and saves a network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def _resume_of(words: list[str]) -> Resume:
 
 
 _MOST_LAYERS = 1_000
-"""A deeper network cannot be trained without shortcuts, and building it takes minutes."""
+"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
+takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ _RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
         choices=("auto",),
     )
 )
-"""A flag that may have a value."""
+"""The type of a flag that may have the value `auto`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,14 @@ class OutputConfig(Recorded):
 
 
 def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bool) -> None:
-    """Checks what is to happen to the content of a folder, which `flag` names."""
+    """Checks that --resume and --overwrite fit together, and that --resume comes with a folder.
+
+    Args:
+        flag: the flag that names the folder.
+        folder: the folder, if one is given.
+        resume: whether to continue what is in the folder.
+        overwrite: whether to replace it.
+    """
     require(
         not (resume and overwrite),
         "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
@@ -228,21 +236,21 @@ def train(
     """Runs the command; returns its exit code.
 
     Args:
-        config: what was asked for.
-        console: where to print; None is standard output.
-        timeline: with what has passed already, for --timing.
+        config: the settings.
+        console: the console to print to; None is standard output.
+        timeline: the stages passed so far, for --timing.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the run folder, or when
-            another run is using that. Nothing has been written or removed then.
+            another run uses the folder. Nothing has been written or removed then.
         DivergenceError: when the loss was not finite at the end, after all else has been written.
         OSError: when the disk is full, naming the file.
     """
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     output = config.output
-    alone = membership(os.environ).num_workers == 1  # else the chief says so to the others
-    if alone and output.resume == "auto" and output.report == "off":  # else it may be missing
+    alone = membership(os.environ).num_workers == 1  # otherwise the chief tells the others
+    if alone and output.resume == "auto" and output.report == "off":  # a report may be missing
         assert output.run_dir is not None
         folder = Path(output.run_dir).absolute()
         if (num_steps := completed_steps(folder, asdict(config))) is not None:
@@ -293,20 +301,20 @@ def _train(config: TrainConfig, console: Console, timeline: Timeline) -> int:
             timeline=timeline,
             **{option.name: options[option.name] for option in fields(RunOptions)},
         )
-    except DivergenceError as error:  # after all else that is printed
+    except DivergenceError as error:  # raised below, after everything is printed
         diverged = error
-    except Terminated:  # likewise
+    except Terminated:  # its exit code is returned below
         pass
     outcome = trainer.last
     assert outcome is not None
-    if not outcome.start.run_dir:  # of several workers the chief alone prints and writes
+    if not outcome.start.run_dir:  # only the chief of several workers prints and writes
         if diverged is not None:
             raise diverged
         if outcome.terminated:
             return EXIT_TERMINATED
         stopped = outcome.progress is not None and outcome.progress.interrupted
         return EXIT_INTERRUPTED if stopped else 0
-    if outcome.progress is None:  # all was done before
+    if outcome.progress is None:  # the run was complete before
         _report(config, trainer, data, outcome, console)
         return 0
     if outcome.profiler is not None:
@@ -333,7 +341,8 @@ def trainer_of(
     epochs: int,
     balanced: bool = False,
 ) -> Trainer:
-    """The trainer of the network that the settings describe; `balanced` weighs its classes."""
+    """Returns a trainer of the network that the settings describe, with balanced class weights if
+    `balanced`."""
     with quiet_import():
         from harness.model.network import default_network
         from harness.program.optimizer import recipe_of
@@ -365,7 +374,7 @@ def trainer_of(
 def _report(
     config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
 ) -> None:
-    """Writes the report, unless it is off, or there already."""
+    """Writes the report, unless it is off or exists already."""
     from harness.cli.report import write_with_texts
     from harness.run.observers.run_files import REPORT_FILE_NAME
 
@@ -375,7 +384,8 @@ def _report(
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
-    """Keras's callbacks that the settings ask for, if there are rows that may choose an epoch."""
+    """Returns the callbacks that the settings ask for, if there are rows that may choose an
+    epoch."""
     from harness.trainer.callbacks import BestModel, EarlyStopping
 
     if config.data.validation_split == 0:

@@ -1,4 +1,4 @@
-"""`harness tune`: its settings. `tune_run` has what it does."""
+"""The settings of `harness tune`, which `tune_run` runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `harness tune` does: checks, the search, and the report."""
+"""`harness tune`: the checks, the search, and the report."""
 
 import contextlib
 import json
@@ -47,16 +47,16 @@ _WRITTEN = (STUDY_FILE_NAME, f"{STUDY_FILE_NAME}-journal", BEST_FILE_NAME, TRIAL
 _PATHS = ("data", "test_data", "word_index")
 _MAY_DIFFER = {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs"}
 _MAY_DIFFER |= {"data_cache", "max_data_bytes", *_PATHS}
-"""Settings that a search may be resumed with whatever it began with; of paths the rows decide."""
+"""Settings that may change when a search is resumed; paths may change if the rows are the same."""
 _OF_TRIALS = {"test": "off", "checkpoint_every": "1m", "keep": 1}
-"""Settings of every trial that are not for the model that is trained in the end."""
+"""Settings of every trial that do not hold for the model that is trained in the end."""
 
 
 def run_tune(config: TuneConfig) -> int:
     """Runs the command.
 
     Returns:
-        Its exit code: 1 when no trial came to its end, 130 when interrupted.
+        The exit code: 1 when no trial came to its end, 130 when interrupted.
 
     Raises:
         InputError: when the settings do not fit the data, the folder or the machine.
@@ -64,8 +64,8 @@ def run_tune(config: TuneConfig) -> int:
     """
     require_package("optuna", "to search", "use scripts/harness, which brings it")
     with contextlib.ExitStack() as closing:
-        # 1. Everything that may be wrong is checked before anything is removed or trained. A
-        # process of its own loads the data and TensorFlow, and frees their memory and the GPUs.
+        # 1. Check everything that may be wrong before anything is removed or trained. A separate
+        # process loads the data and TensorFlow, so that its end frees their memory and the GPUs.
         parameters(config.space, config.data.build, takes_texts=is_built(config.data))
         folder = _open_folder(config, closing)
         spawn = multiprocessing.get_context("spawn")
@@ -85,7 +85,7 @@ def run_tune(config: TuneConfig) -> int:
                 remove(folder / name)
             write_json(folder / CONFIG_FILE_NAME, recorded)
 
-        # 2. The search. Ctrl-C keeps the trials that have ended.
+        # 2. Search. Ctrl-C keeps the trials that have ended.
         num_jobs = max(len(gpus), 1) if config.jobs == "auto" else config.jobs
         search = Search(
             study=open_study(folder, config),
@@ -108,12 +108,12 @@ def run_tune(config: TuneConfig) -> int:
 
 def _begin_checks() -> None:
     end_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says that it was interrupted
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports the interrupt
 
 
 def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
-    """What is searched, the GPUs as CUDA_VISIBLE_DEVICES names them, and what must be the same of
-    the data when the search goes on: of the test rows nothing.
+    """Returns the distributions to search, the GPUs as CUDA_VISIBLE_DEVICES names them, and the
+    facts about the data that must not change when the search is resumed, none about test rows.
 
     Raises:
         InputError: when the settings do not fit the data, or one of them is wrong.
@@ -136,7 +136,7 @@ def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, A
     trainer_of(trial, data, trial.execution, epochs=trial.epochs)
     hide_too_new_gpus()
     gpus = tf.config.list_physical_devices("GPU")
-    # TensorFlow lists them in the order of the variable, or else by CUDA's own numbers.
+    # TensorFlow lists the GPUs in the order of the variable, or else by CUDA's own numbers.
     names = (os.environ.get(VISIBLE) or ",".join(map(str, range(len(gpus))))).split(",")
     known = {
         "name": data.name,
@@ -149,11 +149,11 @@ def _checked(config: TuneConfig) -> tuple[dict[str, Any], list[str], dict[str, A
 
 
 def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
-    """The folder of the search, claimed until `claims` closes.
+    """Returns the folder of the search, claimed until `claims` closes.
 
     Raises:
-        InputError: when it cannot be written to, another command uses it, it holds a search and
-            neither --overwrite nor --resume was given, or it holds none and --resume was.
+        InputError: when the folder cannot be written to, another command uses it, it holds a search
+            and neither --overwrite nor --resume was given, or it holds none and --resume was given.
     """
     folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="tune folder")
@@ -170,7 +170,7 @@ def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
 
 
 def _check_same(path: Path, recorded: Mapping[str, Any]) -> None:
-    """Raises InputError when the search that `path` records has other settings or train rows."""
+    """Raises an InputError if the search that `path` records has other settings or train rows."""
     before, now = read_json(path, remedy="Restore it, or name another --tune-dir."), dict(recorded)
     if before.pop("dataset", None) != now.pop("dataset"):
         raise InputError(
@@ -186,11 +186,12 @@ def _check_same(path: Path, recorded: Mapping[str, Any]) -> None:
 
 
 def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's settings of `TrainConfig`, by their bare names, without those at their default.
+    """Returns a trial's settings of `TrainConfig`, by their bare names, without those at their
+    defaults.
 
     Args:
-        config: of the search. Its paths become absolute, for commands in any folder.
-        values: of its parameters.
+        config: the settings of the search; paths become absolute, for commands in any folder.
+        values: the values of the search's parameters.
     """
     flat = flattened({"data": asdict(config.data), "execution": asdict(config.execution)})
     for name in _PATHS:
@@ -201,7 +202,8 @@ def trial_settings(config: TuneConfig, values: Mapping[str, Any]) -> dict[str, A
 
 
 def toml_text(settings: Mapping[str, Any]) -> str:
-    """Settings as lines of TOML: numbers, truth values, texts, lists; None is the text "None"."""
+    """Returns settings as lines of TOML: numbers, booleans, strings, lists; None becomes the string
+    "None"."""
     lines = (
         f"{name} = {json.dumps('None' if value is None else value, ensure_ascii=False)}\n"
         for name, value in settings.items()
@@ -210,13 +212,13 @@ def toml_text(settings: Mapping[str, Any]) -> str:
 
 
 def described(values: Mapping[str, Any]) -> str:
-    """A trial's values in a line."""
+    """Returns a trial's values in a line."""
     forms = {name: ".4g" if isinstance(value, float) else "," for name, value in values.items()}
     return ", ".join(f"{n.replace('_', ' ')} {values[n]:{form}}" for n, form in forms.items())
 
 
 def outcome(trial: Trial, search: Search) -> str:
-    """A trial and what came of it, in a line."""
+    """Returns a trial and its result in a line."""
     asked, total = trial.asked, search.config.trials
     found = trial.note
     if not found and (best := best_epoch(search.study, trial.values)):

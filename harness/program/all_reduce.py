@@ -1,8 +1,8 @@
-"""How tensors are summed over the devices of all workers.
+"""All-reduces: sums of tensors over the devices of all workers.
 
 On the GPUs of one process a custom call sums, by NCCL (`kernels.all_reduce`). Between processes
-the operation is the one behind tf.distribute's own all-reduces, which TensorFlow runs: by NCCL
-where its hint says so, else by a ring over gRPC, through the host's memory.
+TensorFlow runs the collective operation that tf.distribute also uses: by NCCL where its hint says
+so, else by a ring over gRPC, through the host's memory.
 """
 
 import functools
@@ -22,14 +22,16 @@ from kernels.multi_hot.registry import UnavailableError
 Kind = Literal["nccl", "hierarchical", "ring"]
 
 _FIRST_GROUP_KEY = 1_000_000
-"""Beyond those that tf.distribute gives out."""
+"""The lowest group key: above the keys that tf.distribute gives out."""
 _KEYS_OF_GROUP = 100_000
-"""One of all devices, one of the first of each worker, and one for the devices of each worker."""
+"""The number of keys reserved for each tuple of device names: one key for the group of all devices,
+one for the first devices of the workers, and one for each worker's own devices."""
 _GROUPS: dict[tuple[str, ...], int] = {}
-"""TensorFlow tells groups of devices apart by keys, which are the same in all workers."""
+"""A number for each tuple of device names, from which its group keys follow. TensorFlow tells
+groups apart by these keys, which are the same in all workers."""
 _FIRST_KEYS = itertools.count(0, 10_000)
-"""By these TensorFlow tells apart the tensors that a group sums, each of which has one shape, of
-which one program has fewer than half the step."""
+"""The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
+one shape, apart by instance keys; a program has fewer than 5,000 of them, half the distance."""
 
 
 def settled_all_reduce(
@@ -39,16 +41,16 @@ def settled_all_reduce(
     num_devices: int,
     num_workers: int,
 ) -> Kind:
-    """How gradients are summed.
+    """Returns the kind of all-reduce that sums the gradients.
 
     Args:
-        asked: what --all-reduce says.
+        asked: the value of --all-reduce.
         device_type: `CPU` or `GPU`.
-        num_devices: of this worker.
-        num_workers: processes that train together.
+        num_devices: the number of this worker's devices.
+        num_workers: the number of processes that train together.
 
     Raises:
-        InputError: when what was asked for does not apply to these devices.
+        InputError: when the kind asked for does not apply to these devices.
     """
     usual: Kind = "nccl" if device_type == "GPU" else "ring"
     if asked == "auto" or asked == usual:  # which config.json says of a run on one device, too
@@ -75,24 +77,25 @@ class AllReduce:
 
     def __init__(self, names: tuple[str, ...], cluster: Cluster, kind: Kind) -> None:
         """Args:
-        names: of the devices of this worker.
-        cluster: its workers have as many devices each.
-        kind: settled.
+        names: the names of this worker's devices.
+        cluster: the workers, each with the same number of devices.
+        kind: the kind that `settled_all_reduce` returned.
         """
         self._names = names
         self._cluster = cluster
         self._kind = kind
         self.size = len(names) * cluster.num_workers
-        """Devices of all workers."""
+        """The number of devices of all workers."""
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
         self._last: dict[int, tf.Tensor] = {}
-        """Of each device: the next sum waits for it, so that all devices sum in one order."""
+        """Each device's last sum. Its next sum waits for it, so that all devices sum in the same
+        order."""
 
     def keys(self, program: Hashable) -> Iterator[int]:
-        """Keys for the tensors of a program, in order. All workers ask for programs in one order,
-        and every device of a worker for each."""
+        """Returns instance keys for the tensors of a program, in order. All workers must ask for
+        their programs in the same order, and every device of a worker for each program."""
         if program not in self._first_keys:
             self._first_keys[program] = next(_FIRST_KEYS)
         return itertools.count(self._first_keys[program])
@@ -105,14 +108,14 @@ class AllReduce:
         *,
         token: tf.Variable | None = None,
     ) -> list[tf.Tensor]:
-        """The sums of tensors, traced on a device.
+        """Returns the sums of the tensors, traced on a device.
 
         Args:
-            device: which of this worker's.
-            instance_keys: of `keys`.
-            tensors: of this device.
-            token: of this device, where one graph has the sums of several, each of which
-                TensorFlow would otherwise begin when the one before it has ended.
+            device: the device's place among this worker's.
+            instance_keys: the iterator that `keys` returned.
+            tensors: this device's summands.
+            token: this device's ordering token, where one graph has the sums of several devices:
+                without it TensorFlow would begin each sum only when the one before has ended.
         """
         if self.size == 1 or not tensors:
             return list(tensors)
@@ -133,7 +136,7 @@ class AllReduce:
             return [self._sum(reduced, device, next(instance_keys), tensor) for tensor in tensors]
 
     def abort(self) -> None:
-        """Ends the sums that GPUs of this process wait in, for one that failed."""
+        """Ends the sums in which GPUs of this process wait for one that failed."""
         group = _connected(self._names) if self._cluster.is_alone else None
         if group is not None:
             end_group(group)
@@ -167,7 +170,7 @@ class AllReduce:
                 instance_key=key,
                 communication_hint="ring",
             )
-        else:  # what the first device knows is added to nothing
+        else:  # only the first device holds the total: the others add zeros
             tensor = tf.zeros_like(tensor)
         return own(input=tensor, instance_key=key + _SECOND)
 
@@ -178,7 +181,8 @@ def _graph() -> tf.Graph:
 
 @functools.cache
 def _connected(names: tuple[str, ...]) -> int | None:
-    """The number of the group of several GPUs that NCCL connects."""
+    """Returns the number of the group of GPUs that NCCL connects, or None where NCCL connects none:
+    on one device, on CPUs, and where the custom call is not available."""
     if len(names) == 1 or "GPU" not in names[0]:
         return None
     visible = tf.config.get_visible_devices("GPU")
@@ -196,4 +200,5 @@ def _connected(names: tuple[str, ...]) -> int | None:
 
 
 _SECOND = 5_000
-"""Between the keys of the sums within a worker before and after the one between workers."""
+"""The distance between the instance keys of the two sums within a worker: the one before the sum
+between workers, and the one after it."""

@@ -28,36 +28,36 @@ from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
 NUM_KEPT = 2
-"""The last one, and one more, should the last turn out to be damaged."""
+"""Checkpoints to keep: the last one, and one more in case the last is damaged."""
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
 _LAST = "/last_step.npy"
-"""Of a table's slot that says up to which step each row has been updated."""
+"""The end of the member name of a table's slot that holds the step of each row's last update."""
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
-"""Dtypes and shapes, by name."""
+"""The dtype and shape of each array, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What was found in a folder of checkpoints."""
+    """The result of restoring from a folder of checkpoints."""
 
     step: int
     about: Mapping[str, Any]
-    """What `save` was given."""
+    """The `about` that `save` was given."""
     skipped: Sequence[str] = ()
-    """What is wrong with each newer checkpoint."""
+    """A message for each newer checkpoint, which says how it is damaged."""
 
 
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
     A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
-    that run over an epoch, `about` as JSON text, and a checksum over all of them. Training goes on
-    while it is written, from a copy of the state in host memory; where memory has no room for one,
-    training waits until all is written. TensorFlow's own take four
-    times the processor's time, which on a CPU is the device's, and its asynchronous ones fail with
-    Keras's variables.
+    that run over an epoch, `about` as JSON text, and a checksum over all of them. A background
+    thread writes it from a copy of the state in host memory while training goes on; where memory
+    has no room for a copy, training waits until the checkpoint is written. TensorFlow's own
+    checkpoints take four times the processor's time, which on a CPU is the device's, and its
+    asynchronous ones fail with Keras's variables.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Checkpoints:
         free: Callable[[], int] = free_bytes,
     ) -> None:
         """Args:
-        folder: where they live; made at the first save.
-        states: of each device; the first one's stands for all.
-        background: where they are written.
-        keep: how many, the best one not counted.
-        check: called before one is written; raises where that would be in vain.
-        free: the bytes of host memory that are left.
+        folder: the folder of the checkpoints, which the first save makes.
+        states: the state of each device; the first is saved for all.
+        background: does the writing.
+        keep: the number of checkpoints to keep, besides the best one.
+        check: called before a checkpoint is written; raises where writing would be in vain.
+        free: returns the bytes of host memory that are left.
         """
         self._folder = folder
         self._states = states
@@ -88,7 +88,7 @@ class Checkpoints:
 
     @property
     def is_writing(self) -> bool:
-        """Whether the last one is still being written, so that `save` would wait."""
+        """Whether the last checkpoint is still being written, so that `save` would wait."""
         return self._written is not None and not self._written.done()
 
     def save(
@@ -99,20 +99,21 @@ class Checkpoints:
         regular: bool = True,
         best: bool = False,
     ) -> None:
-        """Saves the state after `step` optimizer steps, which may change as soon as this returns.
-        A copy of it may take half of the memory that is left; else it is written before.
+        """Saves the state after `step` optimizer steps. The caller may change the state as soon as
+        this returns: it was copied where a copy takes half of the free memory or less, else it is
+        written by then.
 
         Args:
-            step: of the state.
-            about: what else to record, as JSON has it.
+            step: the number of optimizer steps done.
+            about: anything else to record, as JSON values.
             regular: whether to write ckpt-STEP.npz, and remove those beyond the number to keep.
             best: whether to write best-STEP.npz, in place of the one before.
 
         Raises:
             OSError: naming the file, from `background`: it cannot be written, as on a full disk.
-                The folder then holds those before it alone.
+                The folder then holds only the earlier checkpoints.
         """
-        # Who saves faster than the disk takes it waits here, with one copy in memory.
+        # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
         held, sums = self._states[0].held(), self._metric_sums()
@@ -150,7 +151,8 @@ class Checkpoints:
         for path in reversed(saved):
             with ExitStack() as open_:
                 try:
-                    # One of an optimizer with more slots is still read: what does not fit is told.
+                    # Twice the state's size is allowed, so that a checkpoint of an optimizer with
+                    # more slots is read as well, and the message names what does not fit.
                     saved_, about = _opened(path, _num_bytes(own), open_)
                 except InputError as error:
                     skipped.append(str(error).rstrip())
@@ -173,7 +175,7 @@ class Checkpoints:
         )
 
     def _metric_sums(self) -> dict[str, np.ndarray]:
-        """Of metrics that keep sums of their own over an epoch, over all devices."""
+        """Returns the sums that metrics keep over an epoch, added up over all devices."""
         return {
             f"{_METRICS}{place}/{index}": np.sum(
                 [state.sums[place][index].numpy() for state in self._states], axis=0
@@ -183,7 +185,7 @@ class Checkpoints:
         }
 
     def _restore_sums(self, sums: Mapping[str, np.ndarray]) -> None:
-        """The first device takes them; they are added up over all."""
+        """Gives the sums to the first device and zeros to the others: later they are added up."""
         for number, state in enumerate(self._states):
             for place, variables in enumerate(state.sums):
                 for index, variable in enumerate(variables):
@@ -191,7 +193,7 @@ class Checkpoints:
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _saved(self, kind: str = "ckpt") -> list[Path]:
-        """The checkpoints, the last one last."""
+        """Returns the checkpoints of a kind, the last one last."""
         return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
 
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
@@ -208,7 +210,7 @@ class Checkpoints:
         path = self._folder / f"{kind}-{step}.npz"
         with replacing(path) as beside:
             _write_npz(beside, arrays)
-        # Later ones are from before a resume that found them damaged; they are not to count.
+        # Later ones are from before a resume that found them damaged: remove them too.
         own = self._saved(kind)
         if path not in own:
             raise FileNotFoundError(path)
@@ -226,7 +228,7 @@ def load_weights(path: Path, model: keras.Model) -> bool:
         Whether rows of a table lag behind, as those of `exact_adam` do in the middle of an epoch.
 
     Raises:
-        InputError: when it is damaged, or lacks a variable of the model.
+        InputError: when the checkpoint is damaged, or lacks a variable of the model.
     """
     arrays: dict[str, np.ndarray] = {}
     with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
@@ -249,7 +251,8 @@ def load_weights(path: Path, model: keras.Model) -> bool:
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """As `np.savez`, and a checksum over all: a zip file's own hold for single members."""
+    """Writes arrays as `np.savez` does, and a checksum over all of them: a zip file's own checksums
+    cover single members only."""
     with ZipFile(path, "w") as file:
         for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -260,14 +263,15 @@ def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _checksum(members: Sequence[ZipInfo]) -> str:
-    """SHA-256 of the names, sizes and CRCs of an archive's members; a CRC is of the content."""
+    """Returns the SHA-256 of the names, sizes and CRCs of an archive's members; a CRC covers the
+    member's content."""
     known = [(m.filename, m.file_size, m.CRC) for m in members if m.filename != f"{_CHECKSUM}.npy"]
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 class _Saved(Mapping[str, np.ndarray]):
-    """The arrays of a checkpoint, the number of steps included, which are read when they are asked
-    for: a state is large."""
+    """The arrays of a checkpoint, including the number of steps. Each is read when it is asked for:
+    a state is large."""
 
     def __init__(self, archive: Archive) -> None:
         names = [name.removesuffix(".npy") for name in archive.names]
@@ -291,10 +295,11 @@ class _Saved(Mapping[str, np.ndarray]):
 
 
 def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
-    """The arrays of an intact checkpoint, as long as it is open, and what it says beside.
+    """Opens a checkpoint and checks it; returns its arrays, which can be read until `open_` closes,
+    and its `about`.
 
     Raises:
-        InputError: when it is damaged.
+        InputError: when the checkpoint is damaged.
     """
     most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
     archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
@@ -322,9 +327,9 @@ def _num_bytes(kinds: _Kinds) -> int:
 
 
 def _misfit(own: _Kinds, found: _Kinds) -> str | None:
-    """The first thing in which a file differs from the state; None where there is none."""
+    """Describes the first array in which a file differs from the state; None if none differs."""
     expected = {**own, _STEP: ("int64", ())}
-    for name in expected | found:  # the weights first, which say most to a reader
+    for name in expected | found:  # the weights first, which tell a reader most
         if found.get(name) != expected.get(name):
             is_, should_be = _shown(found.get(name)), _shown(expected.get(name))
             return f"of {name} it holds {is_}, and {should_be} is wanted"

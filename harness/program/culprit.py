@@ -1,4 +1,4 @@
-"""Who is to blame when a step cannot be compiled: one message with the name of the layer."""
+"""The cause of a step that cannot be compiled: one message with the name of the layer."""
 
 import contextlib
 import re
@@ -23,14 +23,14 @@ _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tenso
 
 @contextlib.contextmanager
 def named_culprit(layers: Collection[str]) -> Iterator[None]:
-    """What fails inside, while a step is traced and compiled, is raised as one message that names
-    the object of Keras whose code failed; what has none is raised as it is.
+    """Turns an error in the block, where a step is traced and compiled, into one message that names
+    the Keras object whose code failed. An error in no such object passes unchanged.
 
     Args:
-        layers: the names of the model's.
+        layers: the names of the model's layers.
 
     Raises:
-        InputError: naming it; an OutOfMemoryError where memory was all that lacked.
+        InputError: naming the object; an OutOfMemoryError where only memory was lacking.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
         culprit = _in_traceback(error) or _in_message(str(error), layers)
         if culprit is None and "No registered" not in str(error):
             raise
-        # Keras puts what it was calling before the reason, which it prints in bold.
+        # Keras names the call that failed, and then prints the reason in bold.
         lines = re.sub(r"\x1b\[\d*m|Exception encountered .*", "", str(error)).split("\n")
         lines = [*filter(str.strip, lines), type(error).__name__]
         reason = next((line for line in lines if "No registered" in line), lines[0])
@@ -54,7 +54,7 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
 
 
 def _in_traceback(error: BaseException) -> str | None:
-    """The innermost object of Keras whose method was running, but for models."""
+    """Describes the innermost Keras object, other than a model, whose method was running."""
     found = None
     frame = error.__traceback__
     while frame is not None:
@@ -75,8 +75,8 @@ def _described(candidate: Any) -> str | None:
 
 
 def _in_message(message: str, layers: Collection[str]) -> str | None:
-    """XLA names the operation that it cannot compile by its scopes: the layers' names, which
-    TensorFlow numbers where one is entered again."""
+    """Describes the layer in whose scope the message's operation is. XLA names an operation by its
+    scopes, which are layers' names; TensorFlow numbers a scope that is entered again."""
     for path in _NODE.findall(message):
         for scope in reversed(path.split("/")):
             for name in (scope, re.sub(r"_\d+$", "", scope)):

@@ -1,9 +1,9 @@
 """The devices of a run, and how many replicas each of them trains.
 
-On GPUs each replica has a device of its own, as under tf.distribute.MirroredStrategy, whose `run`
-`harness.program.program` does without. CPU devices would share the processor and its memory, so
-that a second one only costs: on a CPU one program trains whole batches, whatever the number of
-replicas.
+On GPUs each replica has a device of its own, as under tf.distribute.MirroredStrategy, but
+`harness.program.program` takes the place of the strategy's `run`. On a CPU one program trains whole
+batches, whatever the number of replicas: a second CPU device would share the processor and its
+memory, and only cost time.
 """
 
 import functools
@@ -26,11 +26,12 @@ from harness.program.all_reduce import Kind, settled_all_reduce
 from harness.workers.cluster import ALONE, Cluster
 
 _ROWS_THAT_PAY = 8_192
-"""Rows of one replica's batch below which a step is mostly launches and the all-reduce, by the
-launches counted in README: an estimate, for no GPU was at hand."""
+"""Rows of one replica's batch below which a step spends most of its time on kernel launches and the
+all-reduce: an estimate from the launches counted in README, since no GPU was at hand."""
 _PATIENCE_SECONDS = 300
-"""For the other GPUs of TensorFlow's own all-reduce, after which XLA ends the process: one that is
-lost would leave the others waiting for ever. So it does in sums of `kernels.all_reduce`."""
+"""Seconds that a GPU waits for the others in an all-reduce, TensorFlow's own or a sum of
+`kernels.all_reduce`, before XLA ends the process: else the others would wait for ever for a GPU
+that is lost."""
 _NCCL_FLAGS = (
     f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
     f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",
@@ -41,41 +42,42 @@ _NCCL_FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """Where a run computes."""
+    """The devices that a run computes on."""
 
     names: tuple[str, ...]
     """TensorFlow's names, such as `/GPU:0`."""
     num_replicas: int
-    """Of this process; as many on each device."""
+    """The number of replicas of this process, spread evenly over its devices."""
     device_type: Literal["CPU", "GPU"]
     descriptions: tuple[str, ...]
-    """For people: the name and, for a GPU, its model."""
+    """A readable text for each device: its name and, for a GPU, its model."""
     compute_capability: tuple[int, int] | None = None
-    """The weakest GPU's; None on CPU or where TensorFlow does not know it."""
+    """The compute capability of the weakest GPU; None on a CPU, or if TensorFlow does not know that
+    of every GPU."""
     pci_bus_ids: tuple[str, ...] = ()
-    """One for each GPU, such as `0000:17:00.0`, by which NVML knows it too, or `unknown`; none on
-    CPU."""
+    """The PCI bus id of each GPU, such as `0000:17:00.0`, which NVML uses as well, or `unknown`;
+    empty on a CPU."""
     memory_bytes: int
-    """Of one device."""
+    """Bytes of memory of one device."""
     why: str = "asked for"
-    """Why so many replicas."""
+    """The reason for the number of replicas."""
     all_reduce: Kind = "nccl"
-    """How gradients are summed over them, where there are several."""
+    """The kind of all-reduce that sums gradients over several devices."""
     cluster: Cluster = ALONE
-    """The workers that train together, each with as many devices."""
+    """The workers that train together, each with the same number of devices."""
 
     @property
     def num_shares(self) -> int:
-        """Shares of a batch: one for each device of each worker."""
+        """The number of shares of a batch: one for each device of each worker."""
         return len(self.names) * self.cluster.num_workers
 
     @property
     def first_share(self) -> int:
-        """Which share the first device of this process trains."""
+        """The number of the share that the first device of this process trains."""
         return len(self.names) * self.cluster.index
 
     def free_bytes(self) -> int:
-        """What is left of the memory of a device, the last one."""
+        """Returns the bytes of memory that are free on the last device."""
         if self.device_type == "CPU":
             return free_bytes()
         name = self.names[-1].removeprefix("/")
@@ -95,24 +97,25 @@ def set_up_devices(
     Call it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
 
     Args:
-        replicas: a number takes the first so many GPUs; on a CPU only the reason says that it was
-            asked for. `auto` is what `choose_replicas` says.
-        batch_size: rows of a global batch; None where nothing is trained.
-        before: replicas of the run that is resumed; `auto` takes as many, where there are as many
+        replicas: a number n takes the first n GPUs; on a CPU it only changes the reason, which says
+            that n was asked for. `auto` takes the number that `choose_replicas` returns.
+        batch_size: the rows of a global batch; None if nothing is trained.
+        before: the replicas of the run that is resumed; `auto` takes as many, if there are as many
             GPUs.
         all_reduce: see `harness.program.all_reduce`.
-        cluster: whose runtime is started as well.
+        cluster: the workers; this starts their runtime as well.
 
     Raises:
         InputError: when more replicas are asked for than the machine has GPUs, or than this
             process was started with; or an all-reduce that does not apply.
     """
-    gpus = tf.config.get_visible_devices("GPU")  # not those that `smoke` hides
+    gpus = tf.config.get_visible_devices("GPU")  # without those that `smoke` hides
     earlier, here = cluster.member.on_this_host
     why = "asked for"
     if replicas == "auto":
         rows = None if batch_size is None else batch_size // cluster.num_workers
-        # Of what all workers of the host see; or all, where each sees GPUs of its own.
+        # This worker's part of the GPUs that all workers of the host see, or all of them where each
+        # worker sees GPUs of its own.
         replicas, why = choose_replicas(len(gpus) // here or len(gpus), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
@@ -123,7 +126,7 @@ def set_up_devices(
         num_workers=cluster.num_workers,
     )
     if gpus:
-        if len(gpus) >= here * replicas:  # else each worker has to see GPUs of its own
+        if len(gpus) >= here * replicas:  # otherwise each worker must see GPUs of its own
             gpus = gpus[earlier * replicas :]
         devices = replace(_on_gpus(gpus, replicas, why, cluster), all_reduce=kind)
         _require_own_gpus(devices)
@@ -146,38 +149,39 @@ def set_up_devices(
 
 @functools.cache
 def start_threads(device: str) -> None:
-    """Runs a first program on `device`, with which TensorFlow starts its pools of threads, so that
-    they handle no signals."""
+    """Runs a first program on `device`, so that TensorFlow starts its pools of threads here, where
+    signals are blocked for them."""
     with threads_without_signals(), tf.device(device):
         tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
 
 
 def be_deterministic() -> None:
-    """Makes later runs of this process's programs on a GPU repeat the first to the last bit, where
-    they would add up numbers in any order; call it before anything is compiled."""
+    """Makes this process's programs deterministic: later runs on a GPU repeat the first to the last
+    bit, instead of adding numbers in any order. Call it before anything is compiled."""
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
-    # Without it a scatter, as `gather` has two of, becomes a loop of an iteration for each id.
+    # Without it a scatter, of which `gather` has two, becomes a loop with an iteration for each id.
     _set_xla_flag("--xla_gpu_enable_scatter_determinism_expander=true")
 
 
 def _set_xla_flag(flag: str) -> None:
-    """XLA reads its flags when it first compiles; the last of a name counts, here the user's."""
+    """Adds a flag for XLA, which reads its flags when it first compiles. The user's own flag of the
+    same name comes last, and so wins."""
     known = os.environ.get("XLA_FLAGS", "")
     if flag not in known:
         os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()
 
 
 def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
-    """How many replicas `auto` takes, and why.
+    """Returns the number of replicas that `auto` takes, and the reason.
 
-    One GPU, unless each of several would have enough rows to be worth the all-reduce; then the most
-    that divide the batch evenly.
+    That is one GPU, unless each of several would have enough rows to be worth the all-reduce; then
+    it is the largest number of GPUs that divides the batch evenly.
 
     Args:
-        num_gpus: that TensorFlow shows.
-        batch_size: rows of a global batch; None where nothing is trained.
+        num_gpus: the number of GPUs that TensorFlow shows.
+        batch_size: the rows of a global batch; None if nothing is trained.
     """
     if num_gpus < 2:
         return 1, "the only GPU" if num_gpus else "no GPU"
@@ -201,12 +205,12 @@ def _on_gpus(
         )
     used = gpus[:replicas]
     try:
-        # In this order: TensorFlow takes nearly all memory of every visible GPU at the first look
-        # at a device that comes before.
+        # Keep this order: if a device is looked at before, TensorFlow takes nearly all memory of
+        # every visible GPU.
         tf.config.set_visible_devices(used, "GPU")
         for gpu in used:
             tf.config.experimental.set_memory_growth(gpu, True)
-    except RuntimeError as error:  # TensorFlow runs already: with as many GPUs, as it turns out?
+    except RuntimeError as error:  # TensorFlow runs already, perhaps with as many GPUs
         if len(tf.config.list_logical_devices("GPU")) < replicas:
             raise InputError(
                 f"--replicas is {replicas} but this process uses "
@@ -216,11 +220,11 @@ def _on_gpus(
     for flag in _NCCL_FLAGS:
         _set_xla_flag(flag)
     cluster.start(num_gpus=replicas)
-    start_threads("/GPU:0")  # and makes the GPUs, with what was set
+    start_threads("/GPU:0")  # also initializes the GPUs, with these settings
     details = [tf.config.experimental.get_device_details(gpu) for gpu in used]
     capabilities = [d["compute_capability"] for d in details if "compute_capability" in d]
     names = tuple(f"/GPU:{index}" for index in range(replicas))
-    # Without this configuration it would make a device of every GPU of the machine.
+    # Without this configuration the call would make a device of every GPU of the machine.
     listed = device_lib.list_local_devices(context.context().config)
     local = [device for device in listed if device.device_type == "GPU"][:replicas]
     return Devices(
@@ -240,7 +244,7 @@ def _on_gpus(
 
 
 def _require_own_gpus(devices: Devices) -> None:
-    """Raises InputError where two workers compute on one GPU."""
+    """Raises an InputError if two workers compute on one GPU."""
     cluster = devices.cluster
     if cluster.is_alone:
         return
@@ -258,6 +262,7 @@ def _require_own_gpus(devices: Devices) -> None:
 
 
 def _pci_bus_id(device: Any) -> str:
-    """From TensorFlow's own description, `device: 0, name: ..., pci bus id: ..., ...`."""
+    """Reads the bus id from TensorFlow's own description of a device, such as `device: 0, name:
+    ..., pci bus id: ..., ...`."""
     match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
     return "unknown" if match is None else match[1]

@@ -1,4 +1,4 @@
-"""The engine: what the loop drives. One dispatch in, one small vector out."""
+"""The engine, which the training loop drives: one dispatch in, one small vector out."""
 
 import functools
 import time
@@ -31,8 +31,8 @@ from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
 
 Watch = Callable[[int, Mapping[str, Any] | None], bool]
-"""Called before a batch with its number and None, and after it with what is known then; returns
-whether it is to be the last."""
+"""A function called before a batch with its number and None, and after it with the number and the
+results so far; then it returns whether that batch is to be the last."""
 
 
 class Engine:
@@ -50,16 +50,17 @@ class Engine:
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
         """Args:
-        model: gives logits or probabilities, [b, `task.num_outputs`].
-        task: what is asked of it.
-        devices: where it is trained.
-        optimizer: updates its weights.
-        implementation: of the multi-hot products whose layers name none.
+        model: returns logits or probabilities, [b, `task.num_outputs`].
+        task: the task that the model is trained for.
+        devices: the devices to train on.
+        optimizer: updates the model's weights.
+        implementation: computes the multi-hot products of layers that name no implementation.
         unique: names of the ragged inputs that hold no id twice in a row.
-        tables: those that are updated by rows, by the paths of their layers' kernels.
+        tables: the plans of the tables that are updated by rows, by the paths of their layers'
+            kernels.
         """
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
-        # Of a model's own policy: float16 gradients underflow unless the loss is scaled.
+        # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
         scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
         self.states = tuple(
             State(
@@ -71,15 +72,15 @@ class Engine:
                 scaled=scaled,
                 metrics=task.stateful,
                 tables=tables,
-                # Whose operations only XLA has.
+                # Programs for a GPU use operations that only XLA has.
                 for_gpu=devices.device_type == "GPU" and not in_part,
             )
             for place, device in enumerate(devices.names)
         )
         self.compiles_in_part = in_part
         """Whether XLA compiles only a part of a training step."""
-        # Two at once would compete for a GPU's memory and disturb what XLA measures there; several
-        # devices or workers have to begin their all-reduces in one order.
+        # Two compilations at once would compete for a GPU's memory and disturb XLA's measurements
+        # there; and several devices or workers must begin their all-reduces in the same order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
         self._steps_per_epoch: int | None = None
@@ -87,7 +88,7 @@ class Engine:
         self._task = task
         self._cluster = devices.cluster
         self.alone_step_seconds: float | None = None
-        """Of a step without its all-reduce; None before training, and for one worker."""
+        """Seconds of a step without its all-reduce; None before training, and for one worker."""
         call = Caller(
             model,
             implementation=implementation,
@@ -118,18 +119,19 @@ class Engine:
         self.inspect = Inspector(call, task, self.states[0], program).run
 
     def require_masked(self, examples: Examples) -> None:
-        """Raises InputError where a layer counts what lies behind a batch's ids."""
+        """Raises an InputError if a layer counts the padding behind a batch's ids."""
         with named_culprit(self.states[0].layer_names):
             require_masked(self._call, self.states[0], examples, self._task)
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's, now; as the shortest number that is this float32: 0.001, not
-        0.0010000000474974513."""
+        """The optimizer's current learning rate, as the shortest number that rounds to this
+        float32: 0.001, not 0.0010000000474974513."""
         return float(str(np.float32(self.states[0].optimizer.learning_rate)))
 
     def take_unused(self) -> tuple[str, ...]:
-        """Names of weights that the loss does not depend on, once; known when a step is traced."""
+        """Returns, once, the names of the weights that the loss does not depend on, which tracing a
+        step finds; then nothing."""
         unused, self._step.unused = self._step.unused, ()
         return unused
 
@@ -142,9 +144,10 @@ class Engine:
         start_step: int,
         evaluation: tuple[Feed, Plan] | None = None,
     ) -> list[Compilation]:
-        """Compiles every training program of a plan from a step on, and the evaluation of other
-        rows, if that was not yet done: a model that cannot be evaluated fails before the first
-        epoch. At the beginning of an epoch, metrics that keep sums of their own begin anew."""
+        """Compiles every program that a plan trains with from a step on, and the evaluation of
+        other rows, unless that was done before: so a model that cannot be evaluated fails before
+        the first epoch. At the beginning of an epoch, it resets metrics that keep sums of their
+        own."""
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
@@ -162,7 +165,7 @@ class Engine:
         ended = time.perf_counter()
         if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
             self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
-        if compilations:  # what was done for them belongs to no window
+        if compilations:  # preparing them is part of no window's time
             others = began - start + time.perf_counter() - ended
             seconds = compilations[-1].seconds + others
             compilations[-1] = replace(compilations[-1], seconds=seconds)
@@ -173,7 +176,7 @@ class Engine:
         calls = [self._training(call, batches) for call in dispatch.calls]
         for state in self.states:
             state.tables.was_trained()
-            # At the end of every epoch, whether or not someone looks: so all runs round alike.
+            # At the end of every epoch, even if nobody reads the tables: so all runs round alike.
             if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
                 state.tables.settle()
         by_device = []
@@ -207,15 +210,15 @@ class Engine:
 
         Args:
             feed, plan: one pass over the rows.
-            step, epoch: how far training has come, for the record.
-            measures: of these rows; begins anew and gets their probabilities.
+            step, epoch: the progress of training, for the record.
+            measures: reset first, then given these rows' probabilities.
             watch: called around each batch, with the loss and metrics so far; for calls of one
                 step.
-            with_checksum: whether to note by which weights.
+            with_checksum: whether to record a checksum of the weights.
 
         Returns:
-            The evaluation, whose time excludes compilation, and what was compiled for it, unless
-            `prepare` had done so.
+            The evaluation, whose time excludes compilation, and a record of each program compiled
+            for it, which is none if `prepare` compiled them.
         """
         compilations = []
         start = time.perf_counter()
@@ -266,13 +269,13 @@ class Engine:
         return evaluation, compilations
 
     def checksum(self) -> int:
-        """Of the model's values."""
+        """Returns the checksum of the model's weights."""
         self.states[0].write_to_model()
         return checksum_of(self._model)
 
     def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
-        """The model's outputs for every row of one pass in order, float32 [rows, outputs]; `watch`
-        is called around each batch, with its outputs, for calls of one step."""
+        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs].
+        For calls of one step, it calls `watch` around each batch, with the batch's outputs."""
         parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
@@ -287,14 +290,14 @@ class Engine:
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
-        """The rows of all devices of all workers, [steps, rows, outputs].
+        """Returns the outputs for the rows of all workers' devices, [steps, rows, outputs].
 
         Args:
-            call: that gave them.
-            outputs: of each device of this worker, [steps, its rows, outputs].
+            call: the call that gave the outputs.
+            outputs: the outputs of each device of this worker, [steps, its rows, outputs].
         """
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
-        # Between workers arrays of one shape travel: that of the first share, the largest.
+        # Workers exchange arrays of one shape: that of the first share, the largest.
         parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
         every = np.concatenate(self._cluster.gather(np.stack(parts)))
         return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
@@ -303,7 +306,7 @@ class Engine:
         """Gives every worker the chief's state.
 
         Raises:
-            InputError: when one has another model or optimizer.
+            InputError: when a worker has another model or optimizer.
         """
         if not self._cluster.is_alone:
             arrays = self._cluster.arrays_of_chief(self.states[0].save())
@@ -311,35 +314,35 @@ class Engine:
                 state.restore(arrays)
 
     def finish(self) -> None:
-        """Gives the model the trained weights; an optimizer that averages them, the averages."""
+        """Gives the model the trained weights, or their averages if the optimizer keeps such."""
         self._settle()
         for state in self.states:
             state.finalize()
         self.states[0].write_to_model()
 
     def read_model(self) -> None:
-        """Takes up the values that someone gave the model."""
+        """Copies into every state the values that the caller has set on the model."""
         for state in self.states:
             state.read_from_model(self.states[0])
 
     def _settle(self) -> None:
-        """Rows of tables make up for what they missed, before anyone looks at them."""
+        """Brings all rows of the tables up to date, before anyone reads them."""
         for state in self.states:
             state.tables.settle()
 
     def _reset_metrics(self) -> None:
-        """Those that keep sums of their own begin anew."""
+        """Resets the metrics that keep sums of their own."""
         for state in self.states:
             for metric, variables in zip(self._task.stateful, state.sums, strict=True):
                 for variable, begin in zip(variables, metric.variables, strict=True):
                     variable.assign(begin.value)
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
-        """Every metric by name.
+        """Returns the value of every metric by name.
 
         Args:
-            row_sums: of the rows at hand, over all devices; see `step.row_sums`.
-            examples: how many rows these are.
+            row_sums: the sums over the rows at hand, of all devices; see `step.row_sums`.
+            examples: the number of these rows.
         """
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
@@ -354,7 +357,7 @@ class Engine:
                         own = total if first else np.zeros_like(total)
                         variable.assign(tf.constant(own, variable.dtype))
             held = zip(sums, metric.variables, strict=True)
-            with tf.device("/CPU:0"):  # of a few numbers
+            with tf.device("/CPU:0"):  # these are only a few numbers
                 found[metric.name] = float(
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )

@@ -1,10 +1,11 @@
-"""What devices exchange for the table of a product: not the gradients of its rows.
+"""The exchange between devices for the table of a product: ids and dy, not the rows' gradients.
 
-Those follow from the batch's ids and from dy, the gradient of the products, which are far smaller:
-for each row of a batch with 130 ids and 50 units, 180 numbers instead of 6,630. So each device gets
-the ids and dy of all, and finds the gradients as one device alone would, in the same order: those
-of the touched rows, where a table is updated by them; or between workers that of a whole table,
-where this is at most half as much to send.
+The gradients of a table's rows follow from the batch's ids and from dy, the gradient of the
+products, which are far smaller: for each row of a batch with 130 ids and 50 units, 180 numbers
+instead of 6,630. So each device gets the ids and dy of all devices, and computes the gradients as
+one device alone would, in the same order: the gradients of the touched rows, if the table is
+updated by rows; or, between workers, the gradient of the whole table, if ids and dy are at most
+half as much to send.
 """
 
 import math
@@ -20,29 +21,32 @@ from harness.program.tables import ProductGradient, RowGradient
 from kernels.multi_hot import table_gradient, touched_rows
 
 MAX_NUMBER = 2**24
-"""Up to here float32 holds every integer, so that ids and gradients travel in one vector."""
+"""The largest number up to which float32 holds every integer, so that one vector can carry ids and
+gradients."""
 _SPLIT = 2**16
-"""An id is sent as its quotient by this number and the rest."""
+"""The divisor that splits an id into the two numbers that are sent: quotient and remainder."""
 _LARGE = 2**16
 """Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip."""
 _MOST = 0.5
-"""Of a table's elements that are sent in its place. Every device then finds the whole batch's
-gradient: with 0.4 two workers on two cores trained 1.1 times as fast, with 0.8 four no faster."""
+"""The most numbers to send in place of a table's gradient, as a share of the table's elements.
+Every device then computes the whole batch's gradient: with 0.4 two workers on two cores trained 1.1
+times as fast, with 0.8 four no faster."""
 
 
 def product_calls(watch: Callable[[Any], None], num_devices: int, share: Share) -> ProductCalls:
-    """For the layers of a step whose tables' gradients are found from ids and dy of all devices.
+    """Returns the `ProductCalls` of a step, which tell a layer whether to find its table's gradient
+    from the ids and dy of all devices.
 
     Args:
-        watch: of the tape.
-        num_devices: over all workers.
-        share: of this device.
+        watch: the `watch` of the gradient tape.
+        num_devices: the number of devices of all workers.
+        share: this device's share of the batch.
     """
 
     graph = tf.compat.v1.get_default_graph()
 
     def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
-        if tf.compat.v1.get_default_graph() is not graph:  # in a branch, whose dy no tape knows
+        if tf.compat.v1.get_default_graph() is not graph:  # in a branch: the tape cannot give dy
             return False
         table = layer.num_tokens * layer.units
         if table < _LARGE or not layer.kernel.trainable or layer.kernel_regularizer is not None:
@@ -58,14 +62,14 @@ def product_calls(watch: Callable[[Any], None], num_devices: int, share: Share) 
 
 
 class _Packed(NamedTuple):
-    """What a vector holds: the parts' names and shapes, in order."""
+    """The contents of a vector: the names and shapes of its parts, in order."""
 
     of: RowGradient | ProductGradient
     shapes: dict[str, list[int]]
 
 
 class _Slices(NamedTuple):
-    """A vector that holds a gradient by rows: their ids in two numbers each, then the rows."""
+    """A gradient by rows that travels as a vector: two numbers for each row's id, then the rows."""
 
     of: tf.IndexedSlices
 
@@ -75,7 +79,7 @@ class _Slices(NamedTuple):
         return tf.concat([tf.reshape(tf.cast(part, kind), [-1]) for part in parts], axis=0)
 
     def joined(self, vectors: tf.Tensor) -> tf.IndexedSlices:
-        """Those of all devices, one behind another, from the vector of each."""
+        """Returns the concatenated gradients of all devices, from the vector of each."""
         count, *rest = self.of.values.shape.as_list()
         high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
         indices = [tf.cast(part, self.of.indices.dtype) for part in (high, low)]
@@ -87,24 +91,25 @@ class _Slices(NamedTuple):
 
 
 def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
-    """Whether the devices' gradients by rows are known to have as many rows each: where the shares
-    are not equal, one whose number of rows follows from theirs has not. All devices answer alike,
-    also those of other workers, which know their own shares alone."""
+    """Whether all devices' gradients by rows are known to have the same number of rows: not if the
+    shares differ and the number of rows follows from a share's. All devices give the same answer,
+    even those of other workers, which know only their own shares."""
     fewest, uneven = divmod(share.batch_rows, share.num_devices)
-    if not uneven or not fewest:  # a device without a row computes on one of another
+    if not uneven or not fewest:  # a device without a row computes on another device's row
         return True
     ids = [sets["values"] for sets in share.inputs.values() if isinstance(sets, dict)]
     count = gradient.values.shape[0]
     if count in {values.shape[0] for values in ids} and count % fewest and count % (fewest + 1):
         return True
-    # As many as there are ids, or twice as many, say. Rows' numbers are constants, too.
+    # As many as there are ids, or a multiple. The graph alone does not tell: row numbers are
+    # constants in it, too.
     of_ids = any(count % values.shape[0] == 0 for values in ids if values.shape[0])
     return of_ids and _follows_from(gradient.indices, ids)
 
 
 def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
-    """Whether a graph computes it from ids and constants alone, but for single numbers, such as how
-    many of the ids are padding, which no shape follows from."""
+    """Whether the graph computes the tensor from ids and constants alone. Scalars, such as the
+    number of ids that are padding, do not count: no shape follows from them."""
     sources = {values.ref() for values in ids}
     found, seen, ahead = False, set(), [tensor]
     while ahead:
@@ -120,11 +125,11 @@ def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
 
 
 class Exchange:
-    """What one step sends of all weights."""
+    """Packs the gradients of all weights that one step sends, and unpacks their sums."""
 
     def __init__(self, num_devices: int) -> None:
         """Args:
-        num_devices: over all workers.
+        num_devices: the number of devices of all workers.
         """
         self._num_devices = num_devices
         self._packed: list[_Packed] = []
@@ -137,16 +142,17 @@ class Exchange:
         share: Share,
         place: int,
     ) -> list[tf.Tensor]:
-        """A device's part of what is summed over all: for each table float32 [devices, numbers],
-        zeros but in the device's own place, so that the sum is what each has sent; then the
-        gradients, those by rows likewise, since Keras's optimizers square them before they add up
-        repeated rows.
+        """Returns a device's summands of the all-reduce. For each table there is a float32
+        [devices, numbers], zero outside the device's own row, so that the sum holds what each
+        device sent. Then come the gradients; those by rows are laid out in the same way, since
+        Keras's optimizers square them before they add up repeated rows.
 
         Args:
-            tables: of this device.
-            gradients: for `State.trainable`; None for what `tables` alone tell.
-            share: of this device, to whose largest `row_splits` and dy are padded.
-            place: of the device among all.
+            tables: the gradients of this device's tables.
+            gradients: the gradients of `State.trainable`; None for a weight whose gradient follows
+                from `tables` alone.
+            share: this device's share; `row_splits` and dy are padded to the largest share's rows.
+            place: the device's place among all devices.
 
         Raises:
             InputError: when a share has more ids than can be sent.
@@ -197,8 +203,8 @@ class Exchange:
     def unpacked(
         self, summed: Sequence[tf.Tensor]
     ) -> tuple[list[RowGradient], list[tf.Tensor | tf.IndexedSlices]]:
-        """The rows of all devices, and the gradients for `State.trainable`, from the sums of what
-        was packed last."""
+        """Returns the row gradients of all devices, and the gradients of `State.trainable`, from
+        the sums of the tensors that `packed` returned last."""
         rows: list[RowGradient] = []
         of_tables: dict[int, list[tf.Tensor]] = {}
         for packed, vectors in zip(self._packed, summed[: len(self._packed)], strict=True):
@@ -224,13 +230,13 @@ class Exchange:
         return rows, gradients
 
     def _joined(self, packed: _Packed, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
-        """The sets of all devices, one behind another, and their dy."""
+        """Returns the concatenated sets of all devices, and their dy."""
         sizes = [math.prod(shape) for shape in packed.shapes.values()]
         parts = dict(zip(packed.shapes, tf.split(vectors, sizes, axis=1), strict=True))
         splits = tf.cast(parts["row_splits"], tf.int32)
         ends = tf.cumsum(splits[:, -1])
         begins = ends - splits[:, -1]
-        # Each device's ids end before its buffer does: the gaps are left out.
+        # Each device's ids end before its buffer does: leave out the gaps.
         num_values = packed.shapes["values"][0]
         places = tf.range(self._num_devices * num_values)
         device = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])

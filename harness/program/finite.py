@@ -1,7 +1,7 @@
-"""Whether numbers are finite; all gradients, on a GPU, by one kernel.
+"""Tests whether numbers are finite; on a GPU, one kernel tests all gradients.
 
-Asked of each gradient, that takes a kernel or two for each, and what XLA would have computed within
-the kernel of an update it computes beforehand, for the question and the update alike.
+To test each gradient by itself takes a kernel or two for each. Besides, XLA then computes a
+gradient beforehand, for the test and the update, instead of within the update's kernel.
 """
 
 import itertools
@@ -12,14 +12,15 @@ import tensorflow as tf
 
 _ROWS_AT_ONCE = 2**16
 _PARTS = 31
-"""That the kernel looks at, each by itself. So few answers XLA puts together within the kernel that
-reads whether all are finite."""
+"""Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
+whether all are finite."""
 _PART_SHAPE = (8, 2**14)
 """The longest part that XLA leaves whole."""
 
 
 def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
-    """Its rows, in blocks: what is computed from a large table takes no memory of its size."""
+    """Yields the variable's rows in blocks, so that computing on a large table needs no memory of
+    the table's size."""
     value = tf.convert_to_tensor(variable)
     if value.shape.rank != 2:
         yield value
@@ -29,15 +30,15 @@ def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-    """Whether every element of all tensors is: bool []."""
+    """Whether every element of all tensors is finite: bool []."""
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
 
 
 def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The same, in a program that XLA compiles for a GPU.
+    """Returns the same as `all_finite`, in a program that XLA compiles for a GPU.
 
     Args:
-        tensors: of static shapes.
+        tensors: tensors of static shapes.
     """
     found = [origin for tensor in tensors for origin in _origins(tensor)]
     if not any(tensor.shape.num_elements() for tensor in found):
@@ -51,12 +52,13 @@ def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     shape = [deep, _PARTS, math.ceil(columns / deep)]
     padded = tf.pad(finite, [[0, math.prod(shape) - size]], constant_values=True)
     parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
-    # Another operation than the first: XLA would make one of both, and divide it in its own way.
+    # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
     return tf.reduce_min(tf.cast(parts, tf.float32)) > 0
 
 
 def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """Tensors that are finite if and only if the tensor is, and that XLA computes in any case."""
+    """Returns tensors that are all finite if and only if the given one is, and that XLA computes in
+    any case."""
     if not tf.is_symbolic_tensor(tensor):
         return [tensor]
     op = tensor.op
@@ -78,7 +80,7 @@ def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _is_stack(addition: tf.Operation) -> bool:
-    """Whether it puts tensors one behind another along the first axis, as `Stored.join` does."""
+    """Whether a sum concatenates tensors along the first axis, as `Stored.join` does."""
     if any(part.op.type != "Pad" for part in addition.inputs):
         return False
     paddings = [tf.get_static_value(part.op.inputs[1]) for part in addition.inputs]

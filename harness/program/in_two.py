@@ -1,8 +1,8 @@
 """A step of several workers, cut at its all-reduce.
 
-Between processes XLA has no collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to
-tell other processes NCCL's id. So what comes before a step's all-reduce and what comes after it are
-compiled programs of their own, and TensorFlow's collective runs between them, in a loop that is a
+XLA has no collectives between processes: none for CPUs, and on GPUs TensorFlow gives XLA no way to
+tell other processes NCCL's id. So the part of a step before its all-reduce and the part after it
+are separate compiled programs, and TensorFlow's collective runs between them, in a loop that is a
 graph.
 """
 
@@ -19,7 +19,7 @@ from harness.program.normalization import AllReduce
 from harness.program.state import State
 
 Step = Callable[[State, Share, AllReduce], Any]
-"""What is done with a device's share of a batch; returns a tensor, or tensors in lists."""
+"""A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 
 
 class StepInTwo(abc.ABC):
@@ -28,15 +28,21 @@ class StepInTwo(abc.ABC):
     @property
     @abc.abstractmethod
     def sums_early(self) -> bool:
-        """Whether `begin` needs sums over all devices too, as BatchNormalization does."""
+        """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     @abc.abstractmethod
     def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
-        """What is summed over all devices, a list of tensors; and what goes on to `finish`."""
+        """Returns a list of tensors to sum over all devices, and the values to pass to `finish`."""
 
     @abc.abstractmethod
     def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
-        """What the step returns."""
+        """Returns the step's result.
+
+        Args:
+            state: the device's state.
+            summed: the sums of the tensors that `begin` returned.
+            carried: the other values that `begin` returned.
+        """
 
     def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
         to_sum, carried = self.begin(state, share, all_reduce)
@@ -44,7 +50,7 @@ class StepInTwo(abc.ABC):
 
 
 class LoopsInTwo:
-    """Loops of such a step, for each kind of call."""
+    """The loops of a `StepInTwo`, one for each kind of call."""
 
     def __init__(
         self,
@@ -56,10 +62,10 @@ class LoopsInTwo:
         row_sums: int | None,
     ) -> None:
         """Args:
-        step: what is done with a batch.
-        states: of each device of this worker.
-        sums: over the devices of all workers.
-        implementation, row_sums: of `Program`.
+        step: the step to run on each batch.
+        states: the state of each device of this worker.
+        sums: sums over the devices of all workers.
+        implementation, row_sums: as in `Program`.
         """
         self._step = step
         self._states = states
@@ -72,15 +78,15 @@ class LoopsInTwo:
     def loop(
         self, call: Call, *, exchanging: bool = True
     ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
-        """What runs steps on all devices of this worker, from the batches of each and the first
-        step (int64) to the row sums of each.
+        """Returns a function that runs steps on all devices of this worker: it takes the batches of
+        each device and the first step (int64), and returns the row sums of each device.
 
-        It is one loop: TensorFlow tells sums apart by the loop, too, in which they are, so that
-        devices with a loop each would wait for one another for ever.
+        All devices share one loop: TensorFlow also tells sums apart by the loop that they are in,
+        so devices with a loop each would wait for one another for ever.
 
         Args:
-            call: has the constants of the loop.
-            exchanging: whether all-reduces are done, or left out.
+            call: the constants of the loop.
+            exchanging: whether to do the all-reduces or leave them out.
         """
         num_steps = call.num_steps
         compiled = [
@@ -93,9 +99,9 @@ class LoopsInTwo:
                 begin, finish = compiled[device]
                 with tf.device(state.device):
                     to_sum, carried = begin(batches[device], number)
-                    # Joined out here: XLA would fuse what computes the tensors into the copy,
-                    # element by element, which takes a hundred times as long as the step
-                    # (measured on a CPU).
+                    # Join outside of the compiled program: XLA would fuse the tensors' computation
+                    # into the copy, element by element, which takes a hundred times as long as the
+                    # step (measured on a CPU).
                     joined = _joined(to_sum)
                     if exchanging:
                         keys = self._sums.keys((call.capacity, call.rows))
@@ -130,7 +136,7 @@ class LoopsInTwo:
         return loop
 
     def _token(self, device: int) -> tf.Variable:
-        """A device's, for the order of its sums."""
+        """Returns the ordering token of a device's sums."""
         if not self._tokens:
             with tf.init_scope():
                 for state in self._states:
@@ -141,8 +147,8 @@ class LoopsInTwo:
     def _compiled(
         self, device: int, call: Call, *, exchanging: bool
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What comes before the all-reduce on a device, and what comes after it. The first is no
-        compiled program where it needs sums as well."""
+        """Returns a device's programs before and after the all-reduce. The first is not compiled by
+        XLA if it needs sums as well."""
         key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
         if key in self._parts:
             return self._parts[key]
@@ -169,7 +175,8 @@ class LoopsInTwo:
         return begin, finish
 
     def _early(self, device: int, call: Call) -> AllReduce:
-        """Sums one after the other: all workers have to begin them in one order."""
+        """Returns an all-reduce that does its sums one after the other, since all workers must
+        begin them in the same order."""
         keys = self._sums.keys((call.capacity, call.rows, "early"))
         before: list[tf.Tensor] = []
 
@@ -184,7 +191,8 @@ class LoopsInTwo:
 
 
 def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """One vector for each type: between processes every all-reduce costs a round trip."""
+    """Concatenates the tensors to one vector for each dtype, since every all-reduce between
+    processes costs a round trip."""
     types = sorted({tensor.dtype for tensor in tensors}, key=str)
     return [
         tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
@@ -195,7 +203,7 @@ def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def _parted(
     joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
 ) -> list[tf.Tensor]:
-    """The inverse."""
+    """Splits joined vectors into tensors of the given dtypes and shapes: undoes `_joined`."""
     types = sorted({dtype for dtype, _ in shapes}, key=str)
     parts = {
         kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))

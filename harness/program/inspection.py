@@ -1,13 +1,13 @@
 """A look at the gradients of one batch: whether they are finite, whether 16 bits lose any, and how
-they and the weights spread. It changes nothing: not the weights, not the dropout seeds.
+they and the weights spread. It changes nothing, neither the weights nor the dropout seeds.
 
-Underflow is counted against float32: the same batch, weights and dropout masks once more, in a
-network whose layers compute in float32. Of the gradient elements that are not zero there, the share
-that is zero in the run's own precision, with its loss scale, is the share that underflowed (the
-"values that become zero" of Micikevicius et al., "Mixed Precision Training", 2018, section 3.2,
-figure 3, who count activation gradients; these are the weights'). So the rows of a table whose ids
-are not in the batch, and units that no row reaches, count neither way. A unit that rounding moves
-across zero, where a ReLU cuts it off, is counted: its gradient is lost as well.
+Underflow is counted against float32: the same batch, weights and dropout masks go once more through
+a network whose layers compute in float32. Of the gradient elements that are not zero there, the
+share that is zero in the run's own precision, with its loss scale, is the share that underflowed
+(the "values that become zero" of Micikevicius et al., "Mixed Precision Training", 2018, section
+3.2, figure 3, who count activation gradients; these are the weights' gradients). So the rows of a
+table whose ids are not in the batch, and units that no row reaches, count neither way. A unit that
+rounding moves across zero, where a ReLU cuts it off, counts: its gradient is lost as well.
 """
 
 import functools
@@ -34,12 +34,12 @@ from harness.run.records import Compilation, Distribution, Inspection
 from harness.task.task import SettledTask
 
 NUM_BINS = 30
-"""Of a histogram: TensorBoard's own number."""
+"""The number of bins of a histogram, the same as TensorBoard's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """At the end of which epochs there is a look: every so many; 0 is never."""
+    """How often to look, in epochs: n looks at the end of every n-th epoch, 0 never."""
 
     histograms_every: int = 0
     precision_every: int = 0
@@ -49,13 +49,13 @@ NO_LOOKS = Looks()
 
 
 class LookAtGradients(StepInTwo):
-    """A step that changes nothing; returns the gradients that an update would get, for
-    `State.weights`, of tables that are updated by rows those of the touched rows; and `_counts`."""
+    """A step that changes nothing; returns the gradients of `State.weights` that an update would
+    get, those of the touched rows for tables that are updated by rows; and `_counts`."""
 
     def __init__(self, call: Caller, task: SettledTask, *, reference: keras.Model | None) -> None:
         """Args:
-        call, task: what is trained.
-        reference: computes the same in float32; None where nothing is to be compared.
+        call, task: the model and the task in training.
+        reference: a model that computes the same in float32; None to compare nothing.
         """
         self._call = call
         self._task = task
@@ -64,13 +64,13 @@ class LookAtGradients(StepInTwo):
 
     @property
     def sums_early(self) -> bool:
-        """Of the model's layers."""
+        """Whether a layer of the model needs sums over all devices."""
         return self._call.sums_early
 
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], None]:
-        """The gradients, and those in float32 if they are to be compared."""
+        """Returns the gradients, and those in float32 if there is a reference."""
 
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         call = functools.partial(gradients_of, self._call, self._task, state, share, all_reduce)
@@ -89,7 +89,7 @@ class LookAtGradients(StepInTwo):
     def finish(
         self, state: State, summed: Sequence[tf.Tensor], carried: None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Counts in the sums."""
+        """Returns the gradients summed over all devices, and their `_counts`."""
         del carried
         size = len(summed) // len(self._exchanges)
         starts = [size * place for place in range(len(self._exchanges))]
@@ -104,26 +104,26 @@ class LookAtGradients(StepInTwo):
 def _with_tables(
     gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], state: State
 ) -> list[tf.Tensor]:
-    """The dense gradients, then those of the touched rows of every table."""
+    """Returns the dense gradients, then those of the touched rows of every table."""
     by_name = {row.table.name: row.rows() for row in rows}
     unused = tf.zeros([1, 1])  # a table that the loss does not depend on
     return [*gradients, *(by_name.get(table.name, unused) for table in state.tables.all)]
 
 
 class Inspector:
-    """Looks at a network's gradients and weights when it is time to."""
+    """Looks at a network's gradients and weights at the end of the epochs that `Looks` names."""
 
     def __init__(
         self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:
         """Args:
-        call, task: what is trained.
-        state: of the first device.
-        program: makes one of a step for all devices.
+        call, task: the model and the task in training.
+        state: the state of the first device.
+        program: makes a program of a step for all devices.
         """
         self._state = state
         model = call.model
-        # Only a functional model says how to make another of the same layers.
+        # Only a functional model tells how to make another with the same layers.
         self._is_comparable = computes_in_16_bits(model) and is_functional(model)
         self._tables = {
             layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
@@ -140,10 +140,10 @@ class Inspector:
         self, dispatch: Dispatch, batches: BatchesByRows, looks: Looks
     ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
-        an epoch that is the same batch however its steps were divided into dispatches.
+        an epoch that is the same batch however the epoch's steps were divided into dispatches.
 
         Returns:
-            What was seen, None where it is not time to look; and what was compiled for it.
+            The inspection, None if none is due; and a record of each program compiled for it.
         """
         histograms = _is_time(dispatch.epoch, looks.histograms_every)
         precision = _is_time(dispatch.epoch, looks.precision_every)
@@ -186,12 +186,12 @@ class Inspector:
 
 
 def distribution(name: str, values: np.ndarray) -> Distribution:
-    """How `values`, in float32 or less, spread over NUM_BINS bins of equal width, from the least to
-    the greatest; what is not finite is counted apart."""
+    """Returns how `values`, in float32 or less, spread over NUM_BINS bins of equal width, from the
+    least to the greatest; values that are not finite are counted apart."""
     finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if low == high:
-        # As wide as NumPy has it, unless the value is so large that the edges would coincide.
+        # As wide as NumPy makes it, unless the value is so large that the edges would coincide.
         margin = max(0.5, 1e-6 * abs(low))
         low, high = low - margin, high + margin
     counts, edges = np.histogram(finite, bins=NUM_BINS, range=(low, high))
@@ -208,8 +208,9 @@ def _is_time(epoch: int, every: int) -> bool:
 
 
 def _counts(own: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> tf.Tensor:
-    """int64 [3]: elements of `own` that are not finite; those that are zero but not in `reference`;
-    those that are not zero in `reference`. The latter two are 0 where that is empty."""
+    """Returns int64 [3]: the number of elements of `own` that are not finite, of those that are
+    zero in `own` but not in `reference`, and of those that are not zero in `reference`. The latter
+    two are 0 if `reference` is empty."""
 
     def count(parts: Sequence[tf.Tensor]) -> tf.Tensor:
         return tf.add_n([tf.math.count_nonzero(part, dtype=tf.int64) for part in parts])

@@ -1,9 +1,9 @@
 """Dynamic loss scaling for float16, decided from the gradients that all replicas agreed on.
 
-Keras's LossScaleOptimizer decides on replica 0's own gradients before they are summed, so a NaN of
-another replica passes. Constants and rule are Keras's: doubled after 2,000 finite steps in a row,
-halved at a step that is not finite, whose update is skipped (Micikevicius et al., "Mixed Precision
-Training", 2018, section 3.2).
+Keras's LossScaleOptimizer decides from replica 0's own gradients before they are summed, so a NaN
+of another replica passes. The constants and the rule are Keras's: the scale doubles after 2,000
+finite steps in a row, and halves at a step that is not finite, whose update is skipped
+(Micikevicius et al., "Mixed Precision Training", 2018, section 3.2).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +17,22 @@ _GROWTH_STEPS = 2_000
 
 
 class LossScale:
-    """The factor on the loss, and its history. Every device holds one; all move alike."""
+    """The factor on the loss, and its history. Every device holds one, and all change alike."""
 
     def __init__(self, *, for_gpu: bool = False) -> None:
         """Args:
-        for_gpu: whether programs are to be such as suit a GPU.
+        for_gpu: whether the programs are to be made for a GPU.
         """
         self._all_finite = all_finite_by_one_kernel if for_gpu else all_finite
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
-        # int32 variables would be in host memory, where a program of a GPU cannot reach them.
+        # int32 variables would be in host memory, where a GPU's program cannot reach them.
         self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        """In a row."""
+        """The number of finite steps in a row, int64 []."""
         self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        """Since someone set it to 0."""
+        """The number of steps skipped since this was last set to 0, int64 []."""
 
     def named(self) -> dict[str, tf.Variable]:
-        """Its variables."""
+        """Returns the scale's variables by name."""
         return {name: getattr(self, name) for name in ("scale", "finite_steps", "skipped_steps")}
 
     def apply(
@@ -43,19 +43,19 @@ class LossScale:
     ) -> None:
         """Applies gradients if all of them are finite, then adapts the scale.
 
-        The update is computed in any case and taken where it counts: to branch, a GPU's program
-        would wait for the host in every step.
+        The update is computed in any case, and undone if the gradients do not count: to branch, a
+        GPU's program would wait for the host in every step.
 
         Args:
-            gradients: of the loss with the scale, summed over all replicas.
-            update: applies them without the scale, given whether they count.
-            updated: every variable that it changes, but for those that it leaves as they are where
-                the gradients do not count.
+            gradients: the gradients of the scaled loss, summed over all replicas.
+            update: applies gradients, from which the scale was removed, given whether they count.
+            updated: every variable that `update` changes even if the gradients do not count.
         """
         scale, steps, skipped = map(tf.convert_to_tensor, self.named().values())
-        # Each of these numbers follows from the one before, so that on a GPU one kernel finds all,
-        # with what the optimizer makes of its count of steps. Updates read the scale from there: it
-        # could not be changed in place if they read the variable.
+        # Each of these numbers follows from the one before, so that one kernel of a GPU computes
+        # them all, along with the numbers that the optimizer derives from its count of steps.
+        # Updates read the scale from `divisor`: if they read the variable, it could not be changed
+        # in place.
         every = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
         divisor = tf.where(self._all_finite(every), scale, -1.0)
         finite = divisor > 0
@@ -77,7 +77,7 @@ class LossScale:
 def without(
     gradient: tf.Tensor | tf.IndexedSlices, scale: tf.Tensor
 ) -> tf.Tensor | tf.IndexedSlices:
-    """A gradient of any float type, divided by a scale, float32 []."""
+    """Returns a gradient of any float dtype, divided by a scale, float32 []."""
     if isinstance(gradient, tf.IndexedSlices):
         values = without(gradient.values, scale)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)

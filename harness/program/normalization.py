@@ -10,7 +10,7 @@ import tensorflow as tf
 from harness.feed.batch import Share
 
 AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
-"""Sums each tensor over all devices."""
+"""A function that sums each tensor over all devices."""
 
 
 def needs_all_rows(model: keras.Model) -> bool:
@@ -20,13 +20,13 @@ def needs_all_rows(model: keras.Model) -> bool:
 
 @contextlib.contextmanager
 def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> Iterator[None]:
-    """Inside, the model's BatchNormalization layers normalize by all devices' rows.
+    """Makes the model's BatchNormalization layers normalize over all devices' rows in the block.
 
     Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack.
 
     Args:
-        model: with any layers.
-        share: of this device.
+        model: a model with any layers.
+        share: this device's share of the batch.
         all_reduce: sums over all devices.
     """
     layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
@@ -51,14 +51,14 @@ def _moments(
     inputs: tf.Tensor,
     mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance [features] of `inputs` [rows, ..., features], of those in the mask if there
-    is one."""
+    """Returns the mean and variance [features] of `inputs` [rows, ..., features]; with a mask, of
+    those in it."""
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
 
     def total(values: tf.Tensor) -> tf.Tensor:
         if mask is not None:
             values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
-        # A factor, also where it is 0: every device takes part in the sums of what flows back.
+        # Multiply, even by 0: every device must take part in the sums of the backward pass.
         own = tf.reduce_sum(values, axis=axes, keepdims=True) * (share.num_rows > 0)
         return _reduced(all_reduce, own)[0]
 
@@ -71,7 +71,7 @@ def _moments(
 
 
 def _reduced(all_reduce: AllReduce, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
-    """The tensors' sums over all devices; what flows back is summed as well."""
+    """Returns the tensors' sums over all devices; sums the gradients that flow back as well."""
 
     @tf.custom_gradient
     def reduced(*parts: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:

@@ -1,4 +1,4 @@
-"""Any Keras optimizer, by name, and its learning rate over the steps."""
+"""Keras's optimizers, by name, and their learning rate over the steps."""
 
 import inspect
 import math
@@ -15,12 +15,12 @@ from harness.model.budget import num_bytes
 
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
 Recipe = partial[keras.optimizers.Optimizer]
-"""An optimizer still to be made: its variables would start TensorFlow, with all memory of every
-GPU, before the devices are chosen."""
+"""A function that makes an optimizer later. If the optimizer were made before the devices are
+chosen, its variables would start TensorFlow with all memory of every GPU."""
 
 
 _NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
-"""Keras's base class, and those that wrap others."""
+"""Keras's base class, and the optimizers that wrap others."""
 
 
 def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
@@ -45,8 +45,8 @@ _ELEMENTWISE = (
     keras.optimizers.RMSprop,
     keras.optimizers.Lion,
 )
-"""Those that update each element by itself, and leave it as it is where its gradient is 0 from the
-first step on."""
+"""The optimizers that update each element by itself, and never change an element whose gradient is
+0 from the first step on."""
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
@@ -55,9 +55,9 @@ _MADE_ANEW = {
 
 
 def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it does the same whatever variables the elements lie in, and so to weights that are
-    packed into one: weight decay may leave out some by name, and leaves out those without a
-    gradient; a callback may swap the averages of `use_ema` with the model's variables."""
+    """Whether an optimizer does the same whatever variables the elements lie in, so that weights
+    can be packed into one. Weight decay may leave out variables by name, and leaves out those
+    without a gradient; a callback may swap the averages of `use_ema` with the model's variables."""
     about_variables = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
     return type(optimizer) in _ELEMENTWISE and about_variables == (None, None, None)
 
@@ -65,10 +65,10 @@ def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
 def optimizer_of(
     optimizer: str | Recipe | keras.optimizers.Optimizer,
 ) -> Recipe | keras.optimizers.Optimizer:
-    """An optimizer or the recipe for one, or the recipe for Keras's of a name.
+    """Returns the optimizer or recipe as it is, or the recipe for Keras's optimizer of that name.
 
     Raises:
-        InputError: when Keras has none of that name, or it is none that a trainer can use.
+        InputError: when Keras has no such optimizer, or a trainer cannot use it.
     """
     if isinstance(optimizer, str):
         return recipe_of(optimizer)
@@ -96,7 +96,8 @@ def optimizer_of(
 
 
 def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """All that was set on it. Keras's own lists, dicts and sets hold on to their optimizer."""
+    """Returns all attributes set on an optimizer. Keras's own lists, dicts and sets, which refer to
+    their optimizer, become plain ones."""
     return {
         name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
         for name, value in vars(optimizer).items()
@@ -105,8 +106,8 @@ def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Another that does the same by whatever was set on it, which its config need not hold. Its
-    variables are new, on the device at hand."""
+    """Returns a copy with every attribute that was set on the optimizer, even if its config lacks
+    it. The copy's variables are new, on the current device."""
     made = object.__new__(type(optimizer))
     rate = optimizer._learning_rate
     rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
@@ -121,8 +122,8 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
-    """Bytes that an optimizer keeps for each byte of a large weight: Adam 2, SGD without momentum
-    0. Rounded down, for one that keeps a row and a column of a matrix."""
+    """Returns the bytes that an optimizer keeps for each byte of a large weight: 2 for Adam, 0 for
+    SGD without momentum. It is rounded down for one that keeps a row and a column of a matrix."""
     with tf.device("/CPU:0"):
         trial = copy_of(optimizer)
         weight = keras.Variable("zeros", shape=(64, 64), name="weight")
@@ -133,15 +134,15 @@ def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
-    """What config.json holds of an optimizer."""
+    """Returns the entries of config.json that describe an optimizer."""
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
         return {"optimizer": optimizer.func.__name__, **settings}
     try:
         settings = optimizer.get_config()
-    except NotImplementedError:  # of a schedule that need not be saved
+    except NotImplementedError:  # a schedule of the user's own, without get_config
         settings = {"learning_rate": type(optimizer._learning_rate).__name__}
-    settings.pop("name", None)  # which counts what the process has made
+    settings.pop("name", None)  # it counts the optimizers that the process has made
     return {"optimizer": type(optimizer).__name__, **settings}
 
 
@@ -155,17 +156,18 @@ def recipe_of(
     warmup: int = 0,
     num_steps: int = 0,
 ) -> Recipe:
-    """The recipe for Keras's optimizer of a name, with Keras's defaults for what is left out.
+    """Returns the recipe for Keras's optimizer of a name, with Keras's defaults for all settings
+    that are left out.
 
     Args:
-        name: in any case.
-        learning_rate: the highest one; None is the optimizer's default.
-        clip_norm: limit of the global norm of the gradients.
-        weight_decay: what a weight loses in a step, as a share of itself, divided by the learning
+        name: the optimizer's name, in any case.
+        learning_rate: the highest learning rate; None is the optimizer's default.
+        clip_norm: the limit of the gradients' global norm.
+        weight_decay: the share of itself that a weight loses in a step, divided by the learning
             rate; None is the optimizer's default.
         schedule: how the learning rate falls after the warm-up.
-        warmup: steps over which the learning rate rises linearly from 0.
-        num_steps: of the training, warm-up included; the end of the schedule.
+        warmup: the steps over which the learning rate rises linearly from 0.
+        num_steps: the steps of the training, warm-up included; the end of the schedule.
 
     Raises:
         InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
@@ -198,7 +200,8 @@ def recipe_of(
 
 @keras.saving.register_keras_serializable("harness")
 class Scheduled(LearningRateSchedule):
-    """A linear rise to the peak, then a fall to 0, or to 1 % of the peak for `exponential`."""
+    """A learning rate that rises linearly to the peak, then falls to 0, or for `exponential` to 1 %
+    of the peak."""
 
     def __init__(self, schedule: Schedule, peak: float, *, warmup: int, num_steps: int) -> None:
         self._schedule = schedule
@@ -207,7 +210,7 @@ class Scheduled(LearningRateSchedule):
         self._num_steps = num_steps
 
     def __call__(self, step: Any) -> Any:
-        """The learning rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
         done = (step - self._warmup) / (self._num_steps - self._warmup)
         done = keras.ops.clip(done, 0.0, 1.0)
@@ -220,7 +223,7 @@ class Scheduled(LearningRateSchedule):
         return self._peak * share * keras.ops.minimum((step + 1) / (self._warmup + 1), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """For Keras."""
+        """Returns the constructor's arguments, with which Keras saves the schedule."""
         return {
             "schedule": self._schedule,
             "peak": self._peak,

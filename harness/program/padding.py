@@ -1,7 +1,7 @@
-"""Layers of the user's own that read token ids: a batch's buffer is longer than its ids.
+"""Padding for the user's own layers that read token ids: a batch's buffer is longer than its ids.
 
-Products know what lies behind `row_splits[-1]`. Other layers get ids there that no table has, whose
-gradients XLA drops. That makes most of them right; what is still wrong is refused.
+Products leave out the ids behind `row_splits[-1]`. Other layers get ids there that no table has,
+whose gradients XLA drops. With these most layers are right; a model that is still wrong is refused.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ _NO_ID = 2**30
 _NAME = "ids_without_padding"
 _MAX_ROWS, _MORE = 8, 128
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 2e-2
-"""Relative to the largest number of all: some gradients are rounding alone, and sums of other
-lengths are rounded in another order."""
+"""Tolerances relative to the largest of all numbers: some gradients are nothing but rounding, and
+sums of different lengths round in different orders."""
 
 
 def without_padding(values: tf.Tensor, row_splits: tf.Tensor, **_: Any) -> tf.Tensor:
-    """Ids [N] of which those behind `row_splits[-1]` are ids that no table has."""
+    """Returns the ids [N], with an id that no table has in each place behind `row_splits[-1]`."""
     is_id = tf.range(values.shape[0]) < tf.cast(row_splits[-1], tf.int32)
     return tf.where(is_id, values, _NO_ID, name=_NAME)
 
@@ -34,12 +34,12 @@ def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None
     """Compares the loss of some rows and its gradients with and without padding.
 
     Args:
-        call, task: a `Caller` and a `SettledTask` of what is trained.
-        state: of the model.
-        examples: with labels.
+        call, task: the `Caller` and the `SettledTask` in training.
+        state: the model's state.
+        examples: examples with labels.
 
     Raises:
-        InputError: when they differ.
+        InputError: when the loss or a gradient differs.
     """
     if _is_read_by_products(call.model):
         return
@@ -49,7 +49,7 @@ def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None
     def step(padding: int) -> list[tf.Tensor]:
         share = share_of(columns, padding, call.implementation)
         with tf.GradientTape() as tape:
-            # Not as in training: random masks depend on the number of ids.
+            # `training` is off, since random masks depend on the number of ids.
             called = call(state, share, list, training=False)
             losses = task.judge(share.labels, called.outputs).losses
             added = 0.0 if called.added_loss is None else called.added_loss
@@ -75,7 +75,7 @@ def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None
 
 
 def _is_read_by_products(model: keras.Model) -> bool:
-    """Whether no other layer than MultiHotDense is given integers."""
+    """Whether no layers but MultiHotDense read integers."""
     graph = getattr(model, "_functional", None) or model  # a Sequential model's own
     if not is_functional(graph):
         return False

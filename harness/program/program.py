@@ -1,12 +1,11 @@
 """A step compiled by XLA into a loop, and run on every device of a run.
 
-The only place that knows one device from many, and the only one that compiles. A training step, an
-evaluation and a look at gradients are functions handed to it. A loop has a constant length: with
-one known at run time alone, a GPU would ask the host in every iteration whether to go on. On
-several GPUs each runs the whole loop, and all that crosses between them inside is the function's
-all-reduce.
+Only this module tells one device from many, and only it compiles. It is given a training step, an
+evaluation or a look at gradients as a function. A loop has a constant length: if the length were
+known only at run time, a GPU would ask the host in every iteration whether to go on. Each of
+several GPUs runs the whole loop, and only the function's all-reduce crosses between them.
 
-Between processes XLA has no collectives; `harness.program.in_two` says what is done there.
+XLA has no collectives between processes; `harness.program.in_two` describes the way around that.
 """
 
 import contextlib
@@ -31,31 +30,32 @@ from harness.workers.cluster import ALONE, Cluster
 
 _Key = tuple[int, int, Capacity, Sizes]
 _GRACE_SECONDS = 5
-"""For the other devices to fail as one has, as they do where XLA cannot compile their loops; one
-that has not waits for it in its sums."""
+"""Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
+compile their loops. A device that does not fail waits for the failed one in its sums."""
 _ALONE_TIMES = 3
-"""That a call without all-reduces is timed; the shortest counts."""
+"""How many times to time a call without all-reduces, of which the shortest time counts."""
 
 
 @functools.cache
 def _threads(num_devices: int) -> ThreadPoolExecutor:
-    """As many as a run has devices. Kept: each that is made starts new ones."""
+    """Returns a pool with a thread for each device of a run. It is cached, since each new pool
+    starts new threads."""
     return ThreadPoolExecutor(num_devices, thread_name_prefix="device")
 
 
 @functools.cache
 def _number(number: int, device: str) -> tf.Tensor:
-    """A tensor on purpose: a Python number would be a new program for each value. Kept, since a GPU
-    first ends what it is computing before it gets another."""
+    """Returns a number as a tensor on a device: a Python number would need a new program for each
+    value. It is cached, since a GPU gets a new tensor only after its current computation."""
     with tf.device(device):
         return tf.constant(number, tf.int64)
 
 
 @contextlib.contextmanager
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
-    """What the block changes is taken back at its end, from a copy in host memory; also after a
-    failure, but for one while a program runs. Tables that are updated by rows do not change in it:
-    a large one would have to be copied."""
+    """Restores at the end the variables that the block changes, from a copy in host memory; also
+    after a failure, but not after one while a program runs. Tables that are updated by rows are
+    frozen in the block: a large one would have to be copied."""
     variables = [variable for state in states for variable in state.without_tables]
     saved = [variable.numpy() for variable in variables]
     for state in states:
@@ -64,7 +64,7 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        # XLA's compiler raises these two. After others what a program was given may be freed.
+        # XLA's compiler raises these two. After other errors a program's inputs may be freed.
         of_compiler = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
         is_whole = isinstance(error, of_compiler)
         raise
@@ -77,8 +77,8 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
 
 
 class Program:
-    """A step's compiled loops, one for each number of steps, rows of a batch, each capacity and all
-    sizes of what is read."""
+    """A step's compiled loops: one for each combination of the number of steps, the rows of a
+    batch, the capacity and the sizes of the batches' arrays."""
 
     def __init__(
         self,
@@ -93,16 +93,16 @@ class Program:
         row_outputs: int | None = None,
     ) -> None:
         """Args:
-        name: for people.
-        step: what is done with a batch.
-        states: of each device.
-        implementation: of the multi-hot product, and so of reading batches.
-        cluster: whose workers run the same program, in step.
-        all_reduce: how tensors are summed over all devices.
-        row_sums: how many numbers for each row the step returns, float32 [row_sums, rows]. They
-            are added up over the steps, and at the end over the rows, to float64 [row_sums]. None:
-            it returns anything, and is run one step at a time.
-        row_outputs: how many more numbers for each row it returns beside the sums, float32 [rows,
+        name: the program's name, to show to people.
+        step: the function to run on a batch.
+        states: the state of each device.
+        implementation: the implementation of the multi-hot product, for which batches are read.
+        cluster: the workers, which run the same program in step.
+        all_reduce: the kind of all-reduce that sums tensors over all devices.
+        row_sums: the number of values that the step returns for each row, float32 [row_sums, rows].
+            They are added up over the steps, and at the end over the rows, to float64 [row_sums].
+            None: the step may return anything, and runs one at a time.
+        row_outputs: the number of further values that the step returns for each row, float32 [rows,
             row_outputs]. They are kept, float32 [steps, rows, row_outputs]. None: none.
         """
         self.name = name
@@ -122,16 +122,16 @@ class Program:
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
-        """Compiles a loop alone; see `Loop` and `compile_all`."""
+        """Compiles a single loop; see `Loop` and `compile_all`."""
         return compile_all([Loop(self, batches, call)], at_step=at_step)
 
     def is_compiled(self, batches: BatchesByRows, call: Call) -> bool:
-        """Whether there is a loop for such a call, and batches of these sizes."""
+        """Whether there is a compiled loop for such a call and batches of these sizes."""
         return _key(call, batches) in self._loops
 
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
-        """Traces the loop for a call. What it returns compiles the loop, by a first run, and waits
-        for it."""
+        """Traces the loop for a call; returns a function that compiles the loop by a first run, and
+        waits for that."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
         loop = self._build(resized, call)
 
@@ -146,27 +146,27 @@ class Program:
         """Runs a compiled loop; does not wait for the devices.
 
         Args:
-            call: which of the batches, and which loop.
-            batches: of each device, by the rows of a batch.
+            call: names the batches and the loop.
+            batches: the batches of each device, by the rows of a batch.
 
         Returns:
-            For each device the row sums, and the row outputs if there are any; or what the step
-            returned.
+            For each device the row sums, and the row outputs if there are any; or the step's own
+            result.
         """
         return self._run(self._loops[_key(call, batches)], batches[call.rows], first=call.first)
 
     def _run(
         self, loop: Callable[..., list[Any]], batches: Sequence[AnyBatches], *, first: int
     ) -> list[Any]:
-        # On each device: a copy from the first would wait for what it computes, which waits for the
-        # others wherever they sum.
+        # Each device has its own number: a copy from the first device would wait for that one's
+        # computation, which waits for the others in every sum.
         firsts = [_number(first, name) for name in self._device_names]
         with tf.device(self._device_names[0]):
             return loop(batches, firsts)
 
     def on_device(self, device: int, call: Call) -> Any:
-        """The tf.function of one device: from its batches and the first step (int64) to what a call
-        returns."""
+        """Returns the tf.function of one device, which takes its batches and the first step (int64)
+        and returns the device's part of a call's result."""
         loop = functools.partial(self._loop, device, call)
         return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -187,10 +187,10 @@ class Program:
         batches: Sequence[AnyBatches],
         firsts: Sequence[tf.Tensor],
     ) -> list[Any]:
-        """Begins each device's loop, of several devices in a thread of its own: what begins one may
-        wait for what it computes, which waits in its sums for the others. `Strategy.run` would make
-        one function of them, which ends when all have: one that failed would keep the others
-        waiting."""
+        """Begins each device's loop; of several devices each in a thread of its own, since the
+        thread that begins a loop may have to wait for it, and the loop waits in its sums for the
+        others. `Strategy.run` would make one function of all loops, which ends when all have ended:
+        a device that failed would keep the others waiting."""
 
         if len(loops) == 1:
             return [loops[0](batches[0], firsts[0])]
@@ -210,9 +210,9 @@ class Program:
         return [call.result() for call in calls]
 
     def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
-        """Steps [first, first + num_steps) of the batches, traced for one device."""
+        """Runs steps [first, first + num_steps) of the batches, traced for one device."""
         state, num_steps = self.states[device], call.num_steps
-        # The scopes, and those that Keras adds for layers, are what a profile is divided by.
+        # A profile is divided by these scopes and those that Keras adds for layers.
         with tf.name_scope("input"):
             read = batches.reader(
                 first,
@@ -244,8 +244,8 @@ class Program:
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
-        """Seconds of a step on this worker's devices without the all-reduce, once its loop is
-        compiled; changes no state."""
+        """Returns the seconds of a step on this worker's devices without the all-reduce, not
+        counting compilation; changes no state."""
         assert self._in_two is not None
         made = self._in_two.loop(call, exchanging=False)
         loop = tf.function(made, autograph=False)
@@ -262,8 +262,8 @@ class Program:
     def _kept(
         self, num_steps: int, num_rows: int, once: Callable[[tf.Tensor], Any]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The row sums and the row outputs of all steps. Both are kept for each step, which takes
-        one kernel; adding up the sums on the way would take another."""
+        """Returns the row sums and the row outputs of all steps. One kernel stores both for each
+        step; adding up the sums on the way would take another."""
         assert self._row_sums is not None
         assert self._row_outputs is not None
         shape = [self._row_sums + self._row_outputs, num_rows]
@@ -281,11 +281,12 @@ class Program:
 
 
 def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
-    """What so many steps come to. One alone needs no loop, and is compiled sooner without."""
+    """Returns the result of the body repeated for so many steps. A single step needs no loop, and
+    compiles faster without."""
     if num_steps == 1:
         return body(tf.constant(0), first)
     return tf.while_loop(
-        lambda step, _: step < num_steps,  # a constant, which XLA finds
+        lambda step, _: step < num_steps,  # XLA recognizes the constant
         body,
         (tf.constant(0), first),
         parallel_iterations=1,
@@ -297,32 +298,32 @@ class Loop(NamedTuple):
 
     program: Program
     batches: BatchesByRows
-    """As for a call of the program."""
+    """The batches of each device, by the rows of a batch."""
     call: Call
-    """One that the loop is for."""
+    """A call that the loop is for."""
 
 
 def _key(call: Call, batches: BatchesByRows) -> _Key:
-    """What a loop is known by."""
+    """Returns the key of a loop."""
     return call.num_steps, call.rows, call.capacity, batches[call.rows][0].sizes
 
 
 def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
-    """Compiles loops of the same states, if they were not yet; changes no state.
+    """Compiles the loops of the same states that are not compiled yet; changes no state.
 
-    Libraries make code of their own when a program first runs, as oneDNN does on a CPU and CUDA's
-    do on a GPU, so each is run once. What all have changed is taken back in the end, from a copy
-    in host memory.
+    Libraries generate code of their own when a program first runs, as oneDNN does on a CPU and
+    CUDA's libraries do on a GPU, so each loop is run once. All changes are undone in the end, from
+    a copy in host memory.
 
     Args:
-        loops: in order.
+        loops: the loops, in the order of compilation.
         at_step: optimizer steps done so far, for the records.
-        beside: whether two at once are compiled while others are traced: XLA leaves cores idle, and
-            so does tracing.
+        beside: whether to compile two loops at once while others are traced: XLA leaves cores idle,
+            and so does tracing.
 
     Returns:
-        A record of each that was compiled. Their seconds add up to the time that all took: of what
-        was compiled side by side each has its share.
+        A record of each loop that was compiled. Their seconds add up to the time that all took:
+        loops compiled side by side have a share of it each.
 
     Raises:
         InputError: naming the layer or other object of Keras that cannot be compiled.
@@ -341,7 +342,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     ):
         try:
             for loop in new:
-                # In this thread alone: a state keeps notes about the loop that is being traced.
+                # Trace in this thread only: a state keeps notes about the loop being traced.
                 began = time.perf_counter()
                 run = loop.program.traced(loop.batches, loop.call)
                 seconds.append(time.perf_counter() - began)
@@ -351,7 +352,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
                     seconds[-1] += _seconds_of(run)
             for place, other in enumerate(pending):
                 seconds[place] += other.result()
-        except BaseException:  # an interrupt, too: nothing further is begun
+        except BaseException:  # an interrupt, too: begin nothing further
             others.shutdown(cancel_futures=True)
             raise
     share = (time.perf_counter() - start) / sum(seconds)

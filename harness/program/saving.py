@@ -1,5 +1,5 @@
-"""When a run saves a checkpoint, after every epoch, every so many steps, or every so often; and
-which ones lie in a folder."""
+"""The times at which a run saves a checkpoint: after every epoch, after a number of steps, or after
+a time; and the checkpoints in a folder."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Every:
-    """What --checkpoint-every asks for; after every epoch where both are None."""
+    """The value of --checkpoint-every; both fields are None for every epoch."""
 
     steps: int | None = None
     seconds: float | None = None
 
     @classmethod
     def of(cls, text: int | str) -> "Every":
-        """`epoch`, a number of steps as in 500, or a time as in 30s, 10m or 1h.
+        """Parses `epoch`, a number of steps as in 500, or a time as in 30s, 10m or 1h.
 
         Raises:
-            InputError: when it is something else, or no time at all.
+            InputError: when the text is something else, or the time is 0.
         """
         name = "--checkpoint-every"
         if isinstance(text, int) or text.isdecimal():
@@ -104,18 +104,18 @@ class Saving:
         return due and not self._is_busy()
 
     def saved(self, step: int, *, now: float) -> None:
-        """A checkpoint was begun."""
+        """Notes that a checkpoint was begun."""
         self._last_step, self._last_seconds = step, now
 
 
 def saved_in(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, which may be missing: the newest last, and of one step that of
-    the lowest validation loss first."""
+    """Returns the checkpoints in a folder, which may be missing: the newest last, and of two at the
+    same step the one of the lowest validation loss first."""
     named = {path: _NAME.fullmatch(path.name) for path in folder.glob("*.npz")}
     found = [(int(match[2]), match[1], path) for path, match in named.items() if match]
     return [path for *_, path in sorted(found)]
 
 
 def step_of(path: Path) -> int:
-    """The steps done in a checkpoint, by its name."""
+    """Returns the number of steps done in a checkpoint, from its name."""
     return int(path.stem.partition("-")[2])

@@ -1,8 +1,8 @@
 """The random seeds of a model's layers, in one variable.
 
-A dropout layer counts its calls in a seed of its own, and on a GPU the update of each would be a
-kernel. In a loop there need be none: nearly every layer draws once in a step, so that its seed
-follows from the number of the step.
+A dropout layer counts its calls in a seed of its own, and on a GPU each seed's update would be a
+kernel. A loop needs no such update: nearly every layer draws once in a step, so that its seed
+follows from the step's number.
 """
 
 import contextlib
@@ -15,29 +15,31 @@ import tensorflow as tf
 from harness.program.stored import packed
 
 _DRAW = np.array([0, 1])
-"""What a draw adds to a seed."""
+"""The change of a seed by one draw."""
 _STRIDE = 1_000_003
-"""Between the seeds of neighbouring devices: a prime, so that layers do not collide."""
+"""The difference between the seeds of neighbouring devices: a prime, so that layers do not
+collide."""
 
 
 class Seeds:
-    """Copies of a model's seeds on the device at hand."""
+    """Copies of a model's seeds on the current device."""
 
     NAME = "/seeds"
-    """Of their variable's next value among the changes of a call."""
+    """The name, among the changes of a call, of the next value of the variable that holds them."""
 
     def __init__(self, seeds: Mapping[str, keras.Variable]) -> None:
         self.stored = [packed(seeds)] if seeds else []
-        """One, or none where the model has none."""
+        """A list of one variable for all seeds; empty if the model has no seeds."""
         self._draws = np.tile(_DRAW, len(seeds))
-        """One of each seed, int64 [2 for each]."""
+        """The change of the variable by one draw from each seed, int64 [2 * seeds]."""
         self._loop: tuple[tf.Tensor, tf.Tensor] | None = None
-        """Of the loop that is traced the values before it and those of its steps."""
+        """The variable's values before the loop that is being traced and in each of its steps;
+        None outside of a loop."""
         self._step: tf.Tensor | None = None
         self._is_behind = False
 
     def values(self) -> dict[str, tf.Tensor]:
-        """Of each seed, by name."""
+        """Returns the value of each seed, by name."""
         found: dict[str, tf.Tensor] = {}
         for held in self.stored:
             value = tf.convert_to_tensor(held.variable)
@@ -50,9 +52,9 @@ class Seeds:
 
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[None]:
-        """Around a loop of steps in a compiled program, each of which says its number by `at`. To
-        the variable a step adds only by how much its draws differ from one of each seed; those are
-        added after the loop."""
+        """Surrounds a loop of steps in a compiled program, each of which gives its number to `at`.
+        A step adds to the variable only the difference between its draws and one draw from each
+        seed; those single draws are added for all steps after the loop."""
         for held in self.stored:
             before = tf.convert_to_tensor(held.variable)
             self._loop = before, before + np.arange(num_steps)[:, None] * self._draws
@@ -65,11 +67,11 @@ class Seeds:
             held.variable.assign_add(num_steps * self._draws)
 
     def at(self, step: tf.Tensor) -> None:
-        """Begins a step of a loop, int32 [], counted from 0."""
+        """Begins a step of a loop: its number, int32 [], counted from 0."""
         self._step = step
 
     def spread(self, first: Mapping[str, np.ndarray], share: int) -> None:
-        """Makes the seeds of a share of the batch follow from those of the first one."""
+        """Sets the seeds of a share of the batch, which follow from those of the first share."""
         own = np.array([share * _STRIDE, 0], np.int64)
         for held in self.stored:
             held.variable.assign(held.join({name: first[name] + own for name in held.shapes}))
@@ -80,8 +82,13 @@ class Seeds:
         before: Mapping[str, tf.Tensor],
         after: Mapping[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:
-        """The changes of a call with those of seeds as one, from all values before and after it, by
-        name; without it, where a loop knows it already."""
+        """Returns the changes of a call with those of all seeds merged into one, under `NAME`; that
+        one is left out if the variable does not change, or in a loop by one draw from each seed.
+
+        Args:
+            changes: the next value of each variable that the call changes, by name.
+            before, after: all values before and after the call, by name.
+        """
         found = dict(changes)
         for held in self.stored:
             if self._loop is None and not found.keys() & held.shapes.keys():
@@ -96,14 +103,15 @@ class Seeds:
                 change = held.join(after) - held.join(before) - expected
                 found[self.NAME] = variable + change
             elif (np.concatenate(known) != expected).any():
-                # In place. What is put together from parts, XLA would write elsewhere and copy.
+                # XLA adds a constant in place. It would write a value joined from parts elsewhere,
+                # and copy it.
                 found[self.NAME] = variable + (np.concatenate(known) - expected)
         return found
 
 
 def _added(after: tf.Tensor, before: tf.Tensor) -> np.ndarray | None:
-    """The constant, int64 [2], that was added to one tensor where that gave the other; None where
-    it is none, or not known to be."""
+    """Returns the constant, int64 [2], by which `after` exceeds `before`; None if the difference is
+    not known to be constant."""
     total = np.zeros(2, np.int64)
     while after is not before:
         if not tf.is_symbolic_tensor(after) or after.op.type != "AddV2":

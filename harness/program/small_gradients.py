@@ -1,10 +1,10 @@
-"""Gradients of small weights by fewer kernels on a GPU, where a kernel takes longer to launch than
-to run.
+"""Gradients of small weights by fewer kernels on a GPU, where a small kernel takes longer to launch
+than to run.
 
-They are sums over a batch's rows. A bias has the column sums of a matrix as its gradient, and so
-has the kernel of a layer with one output; XLA makes a kernel of each. A product that has many rows
-and few results it divides among processors, which takes a kernel to pad the rows and another to add
-what the processors found.
+These gradients are sums over a batch's rows. A bias has the column sums of a matrix as its
+gradient, and so has the kernel of a layer with one output; XLA makes a kernel of each. It divides a
+product of many rows and few results among processors, which takes one kernel to pad the rows and
+another to add the processors' results.
 """
 
 import functools
@@ -15,22 +15,24 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
 _MAX_TOGETHER = 8
-"""Column sums. Each takes 4 KB of a block's shared memory, of which a GPU has 48."""
+"""The most column sums in one kernel. Each takes 4 KB of a block's shared memory, 48 KB in all."""
 _MAX_PARTS = 31
-"""Of a product. XLA adds so few within the kernel that reads their sum, which is the update."""
+"""The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
+the update."""
 _PART_ROWS = (8, 256)
-"""Fewer would hardly be a product; more are left to XLA, which divides them among more."""
+"""The fewest and the most rows of a part. Fewer would hardly be a product; products of more are
+left to XLA, which divides them among more processors."""
 _MAX_RESULTS = 2**14
-"""Of a product that is divided: each part has as many."""
+"""The most elements of a product that is divided: each part has as many."""
 _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
 def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The same gradients, in a program that XLA compiles. Of those that are sums over rows, some
-    are added in another order, and 16 bits in float32.
+    """Returns the same gradients, in a program that XLA compiles. Some of those that are sums over
+    rows are added in another order, and 16-bit summands in float32.
 
     Args:
-        gradients: float32, by any name.
+        gradients: float32 gradients, by any names.
     """
     found = dict(gradients)
     matrices: dict[int, dict[str, tf.Tensor]] = {}
@@ -55,7 +57,8 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
 
 
 def _origin(gradient: tf.Tensor) -> tf.Operation | None:
-    """What computes a gradient; None outside of a program."""
+    """Returns the operation that computes a float32 gradient, before casts and reshapes; None for
+    other dtypes, and outside of a program."""
     if gradient.dtype != tf.float32 or not tf.is_symbolic_tensor(gradient):
         return None
     op = gradient.op
@@ -65,7 +68,7 @@ def _origin(gradient: tf.Tensor) -> tf.Operation | None:
 
 
 def _is_product_over_rows(op: tf.Operation) -> bool:
-    """Whether it is left [rows, m], transposed, times right [rows, n]."""
+    """Whether an operation multiplies left [rows, m], transposed, by right [rows, n]."""
     return (
         op.type == "MatMul"
         and op.get_attr("transpose_a")
@@ -75,8 +78,8 @@ def _is_product_over_rows(op: tf.Operation) -> bool:
 
 
 def _divided(op: tf.Operation) -> tf.Tensor | None:
-    """A product over rows as the sum of products over parts of the rows, float32; None where that
-    is no product of many rows and few results."""
+    """Returns a product over rows as the sum of products over parts of the rows, float32; None if
+    the operation is no product of many rows and few results."""
     if not _is_product_over_rows(op):
         return None
     left, right = op.inputs
@@ -95,7 +98,7 @@ def _divided(op: tf.Operation) -> tf.Tensor | None:
         rhs_contracting_dimensions=[1],
     )
     operands = [tf.reshape(m, [parts, rows // parts, m.shape[1]]) for m in (left, right)]
-    precision = xla_data_pb2.PrecisionConfig()  # as TensorFlow has it for the product
+    precision = xla_data_pb2.PrecisionConfig()  # the same as TensorFlow sets for the product
     if not tf.config.experimental.tensor_float_32_execution_enabled():
         precision.operand_precision.extend([xla_data_pb2.PrecisionConfig.HIGHEST] * 2)
     products = tf_xla.dot_general(
@@ -105,8 +108,8 @@ def _divided(op: tf.Operation) -> tf.Tensor | None:
 
 
 def _summed(op: tf.Operation) -> tf.Tensor | None:
-    """A matrix [rows, n] in float32, of whose columns the result is the sums; None where it is
-    known of none."""
+    """Returns the matrix [rows, n], in float32, whose column sums an operation computes; None if no
+    such matrix is known."""
     matrix = None
     if op.type == "BiasAddGrad":
         matrix = op.inputs[0]
@@ -123,9 +126,9 @@ def _summed(op: tf.Operation) -> tf.Tensor | None:
 
 
 def _column_sums(matrices: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Of each matrix [rows, n] its column sums [n], by one reduction of many operands."""
+    """Returns the column sums [n] of each matrix [rows, n], by one reduction of many operands."""
     widths = [matrix.shape[1] for matrix in matrices]
-    # The operands of a reduction have one shape. What is padded is not read from memory.
+    # The operands of a reduction have the same shape. The padding is not read from memory.
     padded = [
         tf.pad(matrix, [[0, 0], [0, max(widths) - width]])
         for matrix, width in zip(matrices, widths, strict=True)
@@ -141,7 +144,7 @@ def _column_sums(matrices: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 @functools.cache
 def _adder(count: int) -> tf.types.experimental.ConcreteFunction:
-    """Adds the second half of its scalars to the first."""
+    """Returns a function that adds the second half of its scalars to the first."""
 
     @tf.function(autograph=False)
     def add(*scalars: tf.Tensor) -> list[tf.Tensor]:

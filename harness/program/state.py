@@ -1,11 +1,11 @@
 """Everything that training changes on one device, by name.
 
-A device has one copy of the weights, the optimizer's slots and the loss scale. All devices begin
-alike and see the same summed gradients, so they stay alike. Each has random seeds of its own, or it
+Each device has a copy of the weights, the optimizer's slots and the loss scale. All devices begin
+alike and get the same summed gradients, so they stay alike. Each has random seeds of its own, or it
 would drop the same units as its neighbours.
 
-No variable that a program uses is int32: TensorFlow keeps those in host memory, where a program of
-a GPU cannot reach them.
+No variable that a program uses is int32: TensorFlow keeps those in host memory, where a GPU's
+program cannot reach them.
 """
 
 import functools
@@ -40,31 +40,33 @@ from harness.program.stored import (
 from harness.program.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
-"""What names begin with."""
+"""The prefixes of a state's names."""
 ITERATION = "optimizer/iteration"
-"""The name under which a state has the number of updates."""
+"""The name of the number of updates in a state."""
 _COMMON = ("iteration", "learning_rate")
 """Variables that every optimizer has."""
 
 
 class Called(NamedTuple):
-    """What a call of a model gave."""
+    """The results of a call of a model."""
 
     outputs: Any
     changes: dict[str, tf.Tensor]
-    """The next value of each non-trainable variable that the call would have changed, by name; of
-    seeds as `Seeds.together` has them."""
+    """The next value of each non-trainable variable that the call would have changed, by name; the
+    seeds are merged as in `Seeds.together`."""
     weights: list[dict[str, tf.Tensor]]
-    """The values that it was called with, of each of `State.trainable` what it holds."""
+    """The weights' values in the call: for each variable of `State.trainable`, those of the weights
+    that it holds, by name."""
     added_loss: tf.Tensor | None
-    """Sum of what layers and regularizers add to the loss; None where they add nothing."""
+    """The sum of the losses that layers and regularizers add; None if they add nothing."""
     tables: Mapping[str, TableCall]
-    """Of the tables that are updated by rows, where gradients are wanted; by name."""
+    """The calls of the tables that are updated by rows, by name; empty if no gradients are
+    wanted."""
     products: ProductCalls | None
 
 
 class _Scope(keras.StatelessScope):
-    """As an assignment to a variable does, it passes no gradient on."""
+    """A scope whose updates, like assignments to a variable, pass no gradient on."""
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
@@ -91,22 +93,25 @@ class State:
         for_gpu: bool = False,
     ) -> None:
         """Args:
-        model: starts from its values; `write_to_model` gives it the trained ones.
-        optimizer: updates the weights; a copy of it is used.
-        device: where the state lies, such as `/GPU:0`. The first device shares the model's own
-            variables, but for those that are held together; another has copies.
-        place: of the device among those of this process.
-        share: of a batch that it trains, over all workers; None is `place`.
+        model: the model whose values the state begins with; `write_to_model` gives it the trained
+            ones.
+        optimizer: the optimizer of the weights, of which the state makes a copy.
+        device: the state's device, such as `/GPU:0`. The first device shares the model's own
+            variables, except those that are held together; another has copies.
+        place: the device's place among those of this process.
+        share: the number, among all workers' shares, of the share of a batch that the device
+            trains; None is `place`.
         scaled: whether the loss is scaled (float16).
-        metrics: those that keep sums of their own.
-        tables: those that are updated by rows, by the paths of their layers' kernels.
-        for_gpu: whether programs are to be such as suit a GPU, where a kernel costs its launch.
+        metrics: the metrics that keep sums of their own.
+        tables: the plans of the tables that are updated by rows, by the paths of their layers'
+            kernels.
+        for_gpu: whether to make programs for a GPU, where each kernel costs a launch.
         """
         self.device = device
         self.for_gpu = for_gpu
         self._model = model
         self.share = place if share is None else share
-        """Of a batch, over all workers."""
+        """The number, among all workers' shares, of the share of a batch that the device trains."""
         own = place == 0
         named = variables_by_name(model)
         if own:
@@ -118,7 +123,7 @@ class State:
             self.optimizer = copy_of(optimizer)
             by_rows = [Table(n, plan, _held(weights.pop(n), own=own)) for n, plan in tables.items()]
             self.tables = Tables(by_rows, self.optimizer)
-            """Those that are updated by rows. They are none of `trainable`."""
+            """The tables that are updated by rows, which are not in `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
@@ -130,7 +135,7 @@ class State:
             self._weights += together
             self._others = {name: _held(v, own=own) for name, v in others.items()}
             self.seeds = Seeds(seeds)
-            # What the optimizer sees: the model's own variables, or others of their names.
+            # The optimizer sees the model's own variables, or others with their names.
             self._seen = [
                 weights[name] if own and len(stored.shapes) == 1 else _alias(stored, weights[name])
                 for stored in self._weights
@@ -145,9 +150,10 @@ class State:
             self.optimizer.build(self._seen)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
-            """Of each metric."""
+            """The variables of each metric's sums."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
-        # Adafactor's are but places of what it keeps of matrices alone.
+        # Adafactor puts int32 numbers, which no program reads, in the places of slots that only
+        # matrices have.
         is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
         unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
         on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
@@ -160,25 +166,25 @@ class State:
 
     @property
     def layer_names(self) -> set[str]:
-        """Of the model's layers at any depth."""
+        """The names of the model's layers at any depth."""
         return {layer.name for layer in self._model._flatten_layers(include_self=False)}
 
     @property
     def is_outdated(self) -> bool:
-        """Whether other variables of the model are trainable than when this was made."""
+        """Whether the model's trainable variables have changed since the state was made."""
         named = variables_by_name(self._model)
         held = {name for stored in [*self._weights, *self._tables()] for name in stored.shapes}
         return held != {name for name, variable in named.items() if variable.trainable}
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """What gradients are taken for, and what is updated by them: all weights but the tables
-        that are updated by rows."""
+        """The variables that the optimizer updates by their gradients: those of all weights except
+        the tables that are updated by rows."""
         return [stored.variable for stored in self._weights]
 
     @property
     def weights(self) -> list[tf.Variable]:
-        """Of `trainable` and of the tables, all rows of which have made up for what they missed."""
+        """The variables of `trainable` and of the tables, all of whose rows are up to date."""
         self.tables.settle()
         return [*self.trainable, *(table.variable for table in self.tables.all)]
 
@@ -189,7 +195,7 @@ class State:
 
     @property
     def without_tables(self) -> list[tf.Variable]:
-        """Every variable but those of the tables, which a trial run can leave as they are."""
+        """Every variable except those of the tables, which a trial run can leave as they are."""
         sums = [variable for metric in self.sums for variable in metric]
         return [*(stored.variable for stored in self._stored(tables=False)), *sums]
 
@@ -202,15 +208,15 @@ class State:
         tables: Mapping[str, TableCall | None] = MappingProxyType({}),
         products: ProductCalls | None = None,
     ) -> Called:
-        """Calls a model with this state's values; changes nothing, but rows that make up for what
-        they missed.
+        """Calls a model with this state's values; changes nothing except rows of tables that make
+        up for missed steps.
 
         Args:
-            model: that of the state, or another with variables of the same names.
-            inputs: of the model.
+            model: the state's model, or another with variables of the same names.
+            inputs: the inputs of the model.
             training: whether layers such as dropout are active.
-            tables, products: of `Tables.calls` and of `harness.program.exchange`, which the layers
-                know.
+            tables: the result of `Tables.calls`, which the layers have as well.
+            products: the result of `exchange.product_calls`, which the layers have as well.
         """
         values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
@@ -219,10 +225,10 @@ class State:
             values |= held
         named = variables_by_name(model)
         mapping = [(v, values[name]) for name, v in named.items()]
-        # The scope is what a profile calls it.
+        # The scope is the name in a profile.
         with _Scope(mapping, collect_losses=True) as scope, tf.name_scope("model"):
             given = {name: scope.get_current_value(v) for name, v in named.items()}
-            # As Keras, which leaves a model alone that has no such argument.
+            # Keras too passes `training` only to a model that has such an argument.
             how = {"training": training} if model._call_has_training_arg else {}
             outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
@@ -243,11 +249,21 @@ class State:
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
     ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
-        """The gradients of a loss for `trainable`, zeros for what it does not depend on, and None
-        for what the third list alone tells; those of the tables that it depends on; what is to be
-        added to the first list; and the names of the weights that it does not depend on. With
-        `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
-        Keras's optimizers square before they add up repeated rows."""
+        """Returns the gradients of a loss.
+
+        Args:
+            tape: the tape that recorded the loss.
+            loss: the loss, float32 [].
+            called: the call of the model that the loss depends on.
+            sparse: whether the gradients of weights that are only gathered from stay
+                tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows.
+
+        Returns:
+            The gradients of `trainable`: zeros if the loss does not depend on a weight, None if its
+            gradient follows from the products alone. The row gradients of the tables that the loss
+            depends on. The products whose gradients are to be added to the first list. The names of
+            the weights that the loss does not depend on.
+        """
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
         calls = called.products.made if called.products is not None else []
@@ -295,7 +311,7 @@ class State:
         return joined, rows, products, tuple(unused)
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
-        """Assigns what `call` would have changed."""
+        """Assigns the changes that `call` returned."""
         for name, value in changes.items():
             own = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
             for variable in own or [self._others[name]]:
@@ -307,18 +323,18 @@ class State:
         rows: Sequence[RowGradient] = (),
         unused: Collection[str] = (),
     ) -> None:
-        """Updates `trainable` by gradients that were summed over all devices, and the tables by
-        theirs; where the loss is scaled and one is not finite, the update is skipped.
+        """Updates `trainable` and the tables by gradients that were summed over all devices; if the
+        loss is scaled and a gradient is not finite, skips the update.
 
         Args:
-            gradients: for `trainable`.
-            rows: for the tables.
+            gradients: the gradients of `trainable`.
+            rows: the row gradients of the tables.
             unused: names of weights without a gradient, which Keras's optimizers leave alone: not
                 even weight decay changes them.
         """
         if not (self._weights or self.tables.all):
-            return  # as Keras, which counts no step then
-        # Not the optimizer's property, which divides it where gradients are accumulated.
+            return  # Keras too counts no step then
+        # The optimizer's property is divided where gradients are accumulated: take the variable.
         iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
 
         def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
@@ -329,10 +345,10 @@ class State:
             ]
             if pairs:
                 self.optimizer.apply_gradients(pairs)
-            else:  # all that is trained are tables; then Keras counts no step
+            else:  # only tables are trained: then Keras counts no step by itself
                 iterations.assign_add(1)
 
-        with tf.name_scope("optimizer"):  # what a profile calls it
+        with tf.name_scope("optimizer"):  # the name in a profile
             if self.loss_scale is None:
                 if self.tables.all:
                     gradients = self.tables.apply(gradients, rows, True)
@@ -345,27 +361,28 @@ class State:
                     dys = unscaled[len(gradients) :]
                     own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
                     dense = self.tables.apply(dense, own, counts)
-                # Taken back beforehand, the count is what the update has made of it: on a GPU one
-                # kernel counts and computes what follows from the count, as without a scale.
+                # Subtract beforehand the 1 that a skipped update will add: on a GPU one kernel then
+                # counts and computes what follows from the count, as without a scale.
                 iterations.assign_sub(tf.cast(~counts, iterations.dtype))
                 apply_dense(dense)
 
-            # Adafactor holds int32 numbers in the place of slots that it does not need.
+            # Adafactor puts int32 numbers in the places of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
             updated = [*self.trainable, *(slot for slot in slots if slot is not iterations)]
             self.loss_scale.apply([*gradients, *(row.dy for row in rows)], update, updated)
 
     def finalize(self) -> None:
-        """Lets the optimizer replace the weights at the end, by their moving average (EMA)."""
+        """Lets the optimizer replace the weights by their moving average (EMA) at the end."""
         self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
-        """Tensors like `weights`, or itself, as arrays by the names of the model's variables. Of a
-        table it may be some rows."""
+        """Returns `weights`, or tensors of the same shapes, as arrays by the names of the model's
+        variables. A table's tensor may hold only some of its rows."""
         return arrays_of(zip([*self._weights, *self._tables()], values, strict=True))
 
     def write_to_model(self) -> None:
-        """Gives the model's own variables the values that the first state does not share."""
+        """Copies to the model the values of those of its variables that the first state does not
+        share."""
         self.tables.settle()
         named = variables_by_name(self._model)
         unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
@@ -374,10 +391,10 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
-        """Takes up values that someone gave the model.
+        """Copies values that the caller has set on the model.
 
         Args:
-            first: the state whose optimizer may have been given other values as well.
+            first: the first device's state, whose optimizer's values are copied as well.
         """
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
@@ -391,18 +408,19 @@ class State:
                 own.assign(theirs.value)
 
     def is_finite(self) -> bool:
-        """Whether every number is, slots and averages included."""
+        """Whether every number is finite, slots and averages included."""
         return bool(self._looks_finite())
 
     @functools.cached_property
     def _looks_finite(self) -> Callable[[], tf.Tensor]:
-        """One call: the host would wait for each variable of a GPU by itself."""
+        """A function that tests all variables in one call: otherwise the host would wait for each
+        of a GPU's variables separately."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
 
         def look() -> tf.Tensor:
             found = tf.constant(True)
             parts = (part for v in numbers for part in blocks(v))
-            while True:  # one after another: together they would take memory
+            while True:  # one after another, since all at once would take memory
                 with tf.control_dependencies([found]):
                     if (part := next(parts, None)) is None:
                         return found
@@ -411,13 +429,15 @@ class State:
         return tf.function(look, autograph=False).get_concrete_function()
 
     def save(self) -> dict[str, np.ndarray]:
-        """Copies of all values by name: what a resumed run needs to repeat an uninterrupted one.
-        So rows of a table that lag behind are saved as they are, with what they have to make up
-        for: settled, they would go on from a sum that was rounded in another order."""
+        """Returns copies of all values by name, from which a resumed run repeats the uninterrupted
+        one. Rows of a table that lag behind are therefore saved as they are, with the step of each
+        row's last update: if they were settled, a resumed run would go on from sums that were
+        rounded in another order."""
         return {name: part.numpy() for name, part in self.held().items()}
 
     def held(self) -> dict[str, tf.Tensor]:
-        """As `save`, but for what is large no copies: they are to be read before the next step."""
+        """Returns the values that `save` copies, where large ones are no copies: read them before
+        the next step."""
         return {
             name: portable(tf.convert_to_tensor(part))
             for stored in self._stored()
@@ -426,7 +446,7 @@ class State:
 
     @property
     def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Dtype and shape of what `save` returns, by name."""
+        """The dtype and shape of each array that `save` returns, by name."""
         return {
             name: (portable_dtype(stored.variable.dtype.name), shape)
             for stored in self._stored()
@@ -434,19 +454,19 @@ class State:
         }
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Takes up what `save` returned, of the same names, types and shapes; each array is asked
-        for when it is its turn."""
+        """Assigns arrays that `save` returned, with the same names, dtypes and shapes; reads each
+        from the mapping only when its turn comes."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
         names = self.seeds.values()
         self.seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
-        self.tables.was_trained()  # they may have been saved as they were
+        self.tables.was_trained()  # some of the saved rows may lag behind
 
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
 
     def _stored(self, *, tables: bool = True) -> list[Stored]:
-        """Everything that is saved, with the tables and their slots or without."""
+        """Returns everything that is saved, with or without the tables and their slots."""
         by_rows = self.tables.all if tables else ()
         whole = [*self._weights, *(self._tables() if tables else ())]
         found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in whole]
@@ -466,7 +486,7 @@ class State:
                 slot = variable.name.removeprefix(name)
                 found.append(held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}"))
             else:
-                # Others have names that count what the process has made, or that are not unique.
+                # Other names count the objects that the process has made, or are not unique.
                 name = variable.name if variable.name in _COMMON else str(place)
                 found.append(Stored.whole(_OPTIMIZER + name, variable.value))
         if self.loss_scale is not None:
@@ -477,8 +497,8 @@ class State:
 
 
 def _is_plain(model: keras.Model) -> bool:
-    """Whether all of it is known not to gather from a weight, whose gradient would be
-    tf.IndexedSlices."""
+    """Whether all of the model's layers are known not to gather from a weight, whose gradient would
+    then be tf.IndexedSlices."""
     special = keras.layers.Embedding, keras.layers.Lambda
     return all(
         type(layer).__module__.partition(".")[0] in ("keras", "harness")
@@ -488,8 +508,8 @@ def _is_plain(model: keras.Model) -> bool:
 
 
 def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.IndexedSlices:
-    """The same, of a weight of this shape, without what padding has looked up, which XLA drops, but
-    a norm would count."""
+    """Returns the gradient of a weight of this shape with zeros for ids of padding, which XLA drops
+    but a norm would count."""
     is_row = gradient.indices < shape[0]
     mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
     values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
@@ -497,7 +517,8 @@ def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Index
 
 
 def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
-    """Raises InputError where a weight lies elsewhere; TensorFlow keeps int32 on the host."""
+    """Raises an InputError if a weight lies on another device, except for int32, which TensorFlow
+    keeps on the host."""
     for path, variable in named.items():
         value = variable.value
         if value.dtype != tf.int32 and not value.device.endswith(device.rpartition("/")[2]):
@@ -508,7 +529,7 @@ def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
 
 
 def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
-    """The model's own variable, or a copy on the device at hand, of its name too."""
+    """Returns the model's own variable, or a copy on the current device with the same name."""
     value = variable.value
     if own:
         return value
@@ -516,11 +537,11 @@ def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
 
 
 def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
-    """What an optimizer is to see of a variable that is none of the model's.
+    """Returns the variable that an optimizer sees in place of one that is not the model's own.
 
     Args:
-        stored: has the variable.
-        weight: the first of those that it holds.
+        stored: the variable and the weights that it holds.
+        weight: the first of these weights.
     """
     alias = keras.Variable(stored.variable, name=weight.name)
     alias._path = weight.path

@@ -1,4 +1,4 @@
-"""What a training step, an evaluation and a prediction do with a batch: functions for `Program`."""
+"""The steps of training, evaluation and prediction, each for one batch: functions for `Program`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from kernels.multi_hot import Implementation
 
 
 class Caller:
-    """Calls a model on a device's share of a batch, as its layers are to compute."""
+    """Calls a model on a device's share of a batch, and tells its layers how to compute."""
 
     def __init__(
         self,
@@ -33,11 +33,11 @@ class Caller:
         num_workers: int = 1,
     ) -> None:
         """Args:
-        model: of any inputs.
-        implementation: of the products whose layers name none.
+        model: a model with any inputs.
+        implementation: computes the products of layers that name no implementation.
         unique: names of the ragged inputs that hold no id twice in a row.
-        num_devices: that share a batch.
-        num_workers: that these belong to.
+        num_devices: the number of devices that share a batch.
+        num_workers: the number of workers that these devices belong to.
         """
         self.model = model
         self.num_devices = num_devices
@@ -47,7 +47,7 @@ class Caller:
 
     @property
     def sums_early(self) -> bool:
-        """Whether gradients need sums over all devices on the way."""
+        """Whether the forward and backward pass need sums over all devices."""
         return needs_all_rows(self.model)
 
     def __call__(
@@ -64,13 +64,14 @@ class Caller:
         """Calls the model, or another with variables of the same names, with a state's values.
 
         Args:
-            watch, catch_up: of `Tables.calls`.
+            watch, catch_up: as in `Tables.calls`.
         """
         model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
         tables = state.tables.calls(watch, catch_up=catch_up)
-        # Within a machine a table's gradient crosses faster than each device finds all of it.
+        # Within a machine, to send a table's gradient is faster than to compute all of it on each
+        # device.
         several = self._num_workers > 1
         products = product_calls(watch, self.num_devices, share) if watch and several else None
         surroundings = Surroundings(
@@ -100,11 +101,11 @@ class Caller:
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
-    """float32 [1 or 2, rows]: each row's loss with its part of the added losses, and its hit where
-    that is a metric. They are added up over steps and only then over rows, which spares
-    kernels in every step."""
+    """Returns float32 [1 or 2, rows]: each row's loss, with the added losses, and its hit if that
+    is a metric. They are added up over the steps and only then over the rows, which saves kernels
+    in every step."""
     loss = judged.losses * share.weights
-    if added is not None:  # as Keras reports it
+    if added is not None:  # Keras reports the loss so
         loss += added
     rows = tf.stack([loss] if judged.hits is None else [loss, judged.hits])
     return rows if share.num_rows else tf.zeros_like(rows)
@@ -113,7 +114,7 @@ def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
 def count(
     task: SettledTask, sums: Sequence[Sequence[tf.Variable]], judged: Judgement, share: Share
 ) -> None:
-    """Adds a batch to the sums that metrics keep."""
+    """Adds a batch to the metrics' own sums."""
     of_rows = None if share.num_rows else share.weights
     for metric, variables in zip(task.stateful, sums, strict=True):
         values = [tf.convert_to_tensor(variable) for variable in variables]
@@ -127,18 +128,19 @@ class Gradients(NamedTuple):
     """A device's part of the gradients of a batch."""
 
     gradients: list[tf.Tensor | tf.IndexedSlices | None]
-    """For `State.trainable`; None for what `products` alone tell."""
+    """The gradients of `State.trainable`; None for a weight whose gradient follows from `products`
+    alone."""
     rows: list[RowGradient]
-    """For the tables that are updated by rows, likewise."""
+    """The gradients of the tables that are updated by rows."""
     products: list[ProductGradient]
-    """What is to be added to the gradients; none where there is one worker."""
+    """The products whose gradients are to be added; empty if there is one worker."""
     unused: tuple[str, ...]
     """Names of weights that the loss does not depend on."""
     judged: Judgement
     called: Called
 
     def without(self, scale: tf.Tensor) -> "Gradients":
-        """Those of the loss itself, where it was multiplied by a scale."""
+        """Returns the gradients of the loss itself, if these are of the loss times a scale."""
         return self._replace(
             gradients=[None if g is None else without(g, scale) for g in self.gradients],
             rows=[row._replace(dy=row.dy / scale) for row in self.rows],
@@ -158,19 +160,19 @@ def gradients_of(
     catch_up: bool = False,
     sparse: bool = False,
 ) -> Gradients:
-    """This device's part of the gradients of the mean loss over the batch's rows, with the losses
-    that layers add.
+    """Returns this device's part of the gradients of the mean loss over the batch's rows, with the
+    losses that layers add.
 
     Args:
-        call, task: what is trained.
-        state: of the model; nothing in it is changed, but for what `catch_up` says.
-        share: of this device.
-        all_reduce: for layers that need all rows.
-        scale: what the loss is multiplied by, and so the gradients; None is 1.
-        model: instead of the caller's.
-        catch_up: whether rows of tables may make up for what they missed; else none may have
-            missed anything.
-        sparse: of `State.gradients`.
+        call, task: the model and the task in training.
+        state: the model's state, of which only tables change, and only with `catch_up`.
+        share: this device's share of the batch.
+        all_reduce: sums over all devices, for layers that need all rows.
+        scale: the factor on the loss, and so on the gradients; None is 1.
+        model: the model to call instead of the caller's.
+        catch_up: whether rows of tables may make up for missed steps; otherwise no row may have
+            missed any.
+        sparse: as in `State.gradients`.
     """
     with tf.GradientTape() as tape:
         called = call(
@@ -180,7 +182,7 @@ def gradients_of(
         with tf.name_scope("loss"):
             judged = task.judge(share.labels, called.outputs)
             loss = tf.reduce_sum(judged.losses * share.weights) / share.batch_rows
-            if called.added_loss is not None:  # the mean over rows is that of the whole batch
+            if called.added_loss is not None:  # weighted, so that the devices' add up to the mean
                 loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
@@ -195,29 +197,29 @@ class TrainingStep(StepInTwo):
         self._call = call
         self._task = task
         self.unused: tuple[str, ...] = ()
-        """Names of weights that the loss does not depend on, known once the step is traced."""
+        """The names of weights that the loss does not depend on, known once the step is traced."""
         self._kept: list[str] = []
         self._exchange = Exchange(call.num_devices)
 
     @property
     def sums_early(self) -> bool:
-        """Of the model's layers."""
+        """Whether a layer of the model needs sums over all devices."""
         return self._call.sums_early
 
     def begin(
         self, state: State, share: Share, all_reduce: AllReduce
     ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
-        """The gradients, the numbers that layers keep, and where there are several devices what
-        they exchange of tables; then the other changes, the gradients of tables of a device that
-        is alone, and the row sums."""
+        """Returns the tensors to sum: the gradients, the numbers that layers keep, and for several
+        devices their parts of the tables' exchange; and the values to carry: the other changes, the
+        row gradients of a single device's tables, and the row sums."""
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         found = gradients_of(
             self._call, self._task, state, share, all_reduce,
             scale=scale, catch_up=True, sparse=True,
         )  # fmt: skip
         self.unused, judged, called = found.unused, found.judged, found.called
-        # Numbers that layers keep, such as averages, become the mean over all devices; of anything
-        # else the first device's value is as good as another's.
+        # Floats that layers keep, such as averages, become the mean over all devices. For anything
+        # else any device's value will do.
         changes = called.changes
         self._kept = [name for name, value in changes.items() if value.dtype.is_floating]
         means = [changes.pop(name) * share.fraction for name in self._kept]
@@ -236,7 +238,7 @@ class TrainingStep(StepInTwo):
         summed: Sequence[tf.Tensor],
         carried: tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor],
     ) -> tf.Tensor:
-        """Updates the state; the row sums."""
+        """Updates the state; returns the row sums."""
         changes, rows, sums = carried
         num_sent = len(summed) - len(self._kept)
         gradients, means = summed[:num_sent], summed[num_sent:]
@@ -248,11 +250,12 @@ class TrainingStep(StepInTwo):
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Changes nothing but the sums of metrics; returns a batch's row sums and probabilities."""
+    """Returns a step that changes nothing but the sums of metrics, and that returns a batch's row
+    sums and probabilities."""
 
     def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
         called = call(state, share, all_reduce, training=False)
-        # As Keras, which weighs no class in an evaluation.
+        # Keras too uses no class weights in an evaluation.
         judged = task.judge(share.labels, called.outputs, with_class_weight=False)
         count(task, state.sums, judged, share)
         return row_sums(judged, share, called.added_loss), judged.probabilities
@@ -261,7 +264,8 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller) -> Step:
-    """Changes nothing; returns no row sums, and a batch's outputs, float32 [rows, outputs]."""
+    """Returns a step that changes nothing, and that returns no row sums and a batch's outputs,
+    float32 [rows, outputs]."""
 
     def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)

@@ -1,7 +1,7 @@
-"""Variables by the names of what they hold: one thing, or several small ones.
+"""Variables that hold one weight or several small ones, which have names.
 
-A network has many small weights, and an update of each is a kernel of its own, which on a GPU takes
-longer to launch than to run. In one variable they take one.
+A network has many small weights, and each weight's update is a kernel, which on a GPU takes longer
+to launch than to run. Weights in one variable need only one kernel.
 """
 
 import functools
@@ -16,35 +16,36 @@ import numpy as np
 import tensorflow as tf
 
 _SMALL = 1024
-"""Elements below which weights are packed into a vector. Larger ones would have to be copied out of
-it before a matrix product, which costs as much as an update of their own."""
+"""Elements below which weights are packed into a vector. Larger weights would have to be copied out
+of it before a matrix product, which costs as much as an update of their own."""
 _STACKED = 2**16
-"""Elements below which others are stacked where they are converted to 16 bits before a product."""
+"""Elements below which matrices of one shape are stacked, if they are converted to 16 bits before a
+product."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A variable, and the names and shapes of what it holds; one of the variable's own shape,
-    several one behind another in a vector, or several of one shape along a first axis."""
+    """A variable, and the names and shapes of the tensors that it holds: one of the variable's own
+    shape, several concatenated to a vector, or several of one shape stacked along a first axis."""
 
     variable: tf.Variable
     shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def whole(cls, name: str, variable: tf.Variable) -> "Stored":
-        """What fills a variable of its own."""
+        """Returns a variable that holds a single tensor."""
         return cls(variable, {name: tuple(variable.shape)})
 
     def like(self, variable: tf.Variable, pattern: str) -> "Stored":
-        """Another variable for each of the same things, whose names go into the `{}` of a
-        pattern."""
+        """Returns another variable that holds the same tensors, whose names are put into the `{}`
+        of a pattern."""
         names = [pattern.format(name) for name in self.shapes]
         if len(names) == 1:  # some optimizers have slots of another shape than the weight's
             return Stored.whole(names[0], variable)
         return Stored(variable, dict(zip(names, self.shapes.values(), strict=True)))
 
     def split(self, value: tf.Tensor | tf.Variable) -> dict[str, tf.Tensor | tf.Variable]:
-        """What a tensor like the variable holds, by name."""
+        """Returns the parts of a tensor of the variable's shape, by name."""
         if len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, value)
         if len(self.variable.shape) > 1:
@@ -56,7 +57,8 @@ class Stored:
         }
 
     def join(self, values: Mapping[str, Any]) -> tf.Tensor:
-        """The inverse, from tensors, arrays or variables by name."""
+        """Joins tensors, arrays or variables, by name, to a tensor of the variable's shape: undoes
+        `split`."""
         own = [tf.convert_to_tensor(values[name]) for name in self.shapes]
         if len(own) == 1:
             return own[0]
@@ -66,8 +68,8 @@ class Stored:
 
 
 def _stack(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Of one shape along a new first axis: XLA computes this within the kernel that reads it, as it
-    does not `tf.stack`."""
+    """Stacks matrices of one shape along a new first axis. XLA computes this within the kernel that
+    reads it, unlike `tf.stack`."""
     last = len(matrices) - 1
     return tf.add_n(
         [tf.pad(m[None], [[i, last - i], [0, 0], [0, 0]]) for i, m in enumerate(matrices)]
@@ -75,32 +77,33 @@ def _stack(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def portable_dtype(dtype: str) -> str:
-    """In which NumPy's files hold numbers of a dtype: they know no bfloat16."""
+    """Returns the dtype in which NumPy's files hold numbers of a dtype: they have no bfloat16."""
     return "uint16" if dtype == "bfloat16" else dtype
 
 
 def portable(value: tf.Tensor) -> tf.Tensor:
-    """A tensor as those files hold it."""
+    """Returns a tensor in its `portable_dtype`."""
     return tf.bitcast(value, tf.uint16) if value.dtype == tf.bfloat16 else value
 
 
 def as_dtype(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """The inverse, of an array or a tensor."""
+    """Returns an array or a tensor in its own dtype again: undoes `portable`."""
     value = tf.convert_to_tensor(value)
     return tf.bitcast(value, dtype) if dtype == tf.bfloat16 != value.dtype else value
 
 
 def packed(weights: Mapping[str, keras.Variable]) -> Stored:
-    """A new variable on the device at hand that holds several weights."""
+    """Returns a new variable on the current device that holds several weights in a vector."""
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     values = [weight.numpy().reshape(-1) for weight in weights.values()]
     return Stored(tf.Variable(np.concatenate(values)), shapes)
 
 
 def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list[Stored]:
-    """New variables on the device at hand that hold several of the weights each: the small ones in
-    a vector; with `stack` also the matrices of one shape that are not large, which are converted by
-    one kernel and updated by another. Weights that would be alone are left out."""
+    """Returns new variables on the current device, each of which holds several of the weights: one
+    vector of the small weights, and with `stack` also stacks of matrices of the same shape that are
+    not large, so that one kernel converts a stack and one updates it. A weight that would be alone
+    in its variable is left out."""
     small: dict[str, keras.Variable] = {}
     by_shape: dict[tuple[int, ...], dict[str, keras.Variable]] = {}
     for name, weight in weights.items():
@@ -120,30 +123,31 @@ def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list
 
 
 def is_seed(variable: keras.Variable) -> bool:
-    """Whether it is a `keras.random.SeedGenerator`'s, int64 [2]: a seed and a count of calls."""
+    """Whether a variable is that of a `keras.random.SeedGenerator`, int64 [2]: a seed and a count
+    of calls."""
     return bool(variable.name == "seed_generator_state")
 
 
 def checksum_of(model: keras.Model) -> int:
-    """Of the bits of all its variables but random seeds."""
+    """Returns the CRC-32 of the bits of all the model's variables except random seeds."""
     values = [v.value for v in variables_by_name(model).values() if not is_seed(v)]
     parts = (portable(tf.convert_to_tensor(value)) for value in values)
     return functools.reduce(lambda total, part: zlib.crc32(part, total), parts, 0)
 
 
 def arrays_of(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:
-    """Copies of what tensors like the variables hold, by name."""
+    """Returns copies of the parts of tensors of the variables' shapes, by name."""
     return {
         name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
     }
 
 
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every variable by its path, but a random seed by its layer's name and its place there: its
-    path counts all seeds that the process has made.
+    """Returns every variable by its path, but a random seed by its layer's name and its place in
+    the layer: a seed's path counts all seeds that the process has made.
 
     Raises:
-        ValueError: when two have one name.
+        ValueError: when two variables have the same name.
     """
     named: dict[int, str] = {}
     for layer in [*model.layers, model]:

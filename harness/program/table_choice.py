@@ -1,4 +1,5 @@
-"""What updates the table of each multi-hot layer: the trainer's optimizer, or one of its rows."""
+"""The choice of what updates each multi-hot layer's table: the trainer's optimizer, or an optimizer
+of the touched rows."""
 
 from __future__ import annotations
 
@@ -26,21 +27,22 @@ from kernels.multi_hot import Implementation, RowOptimizer
 from kernels.multi_hot.table_rules import Rule
 
 _LARGE = {"CPU": 2**22, "GPU": 2**24}
-"""Elements of a table below which the whole of it is updated about as fast. For a GPU it is an
-estimate: Adam on 64 MB takes an H100 about 0.2 ms, in which it starts some 20 kernels."""
+"""Elements of a table below which updating the whole table is about as fast. For a GPU this is an
+estimate: Adam on 64 MB takes an H100 about 0.2 ms, the time of some 20 kernel launches."""
 _TOUCHED_SHARE = 0.1
-"""Of a table's rows. Where a batch touches a quarter, dense Adam takes as long as `exact_adam`."""
+"""The largest share of a table's rows that a batch may touch. If it touches a quarter, dense Adam
+takes as long as `exact_adam`."""
 _OF_ALL_ROWS = ("dense", "adam")
 
 
 class _Looked(TableCall):
-    """Counts the calls of a layer, in a trace of which nobody wants a gradient."""
+    """Counts the calls of a layer in a trace that needs no gradients."""
 
     num_calls = 0
 
     @classmethod
     def of(cls, table: tf.Tensor) -> _Looked:
-        """One that reads zeros in the place of a table."""
+        """Returns a call that reads zeros instead of a table."""
 
         def zeros(_: Any) -> tf.Tensor:
             return tf.zeros(table.shape, table.dtype)
@@ -48,7 +50,7 @@ class _Looked(TableCall):
         return cls(watch=lambda _: None, caught_up=zeros, implementation="gather")
 
     def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """The product."""
+        """Returns the product and counts the call."""
         self.num_calls += 1
         self.outputs = compute(self.caught_up(touched))
         return self.outputs
@@ -56,28 +58,28 @@ class _Looked(TableCall):
 
 @dataclass(frozen=True, kw_only=True)
 class TablesAsked:
-    """What the choice depends on."""
+    """The run that the choice depends on."""
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
-    """The trainer's."""
+    """The trainer's optimizer."""
     device_type: Literal["CPU", "GPU"]
     num_devices: int
-    """Of all workers."""
+    """The number of devices of all workers."""
     train: Examples
     batch_size: int
     task: SettledTask
 
     @functools.cached_property
     def other_uses(self) -> dict[str, str]:
-        """Why a table cannot be updated by rows, by its name: the loss reads it in another way than
-        by one product. Found by tracing a step."""
+        """The reason for each table that cannot be updated by rows, by the table's name: the loss
+        reads it other than by one product. Tracing a step finds this."""
         layers = layers_of(self.model)
         found: dict[str, str] = {}
 
         def trace(inputs: Any, labels: Any) -> None:
             graph = tf.compat.v1.get_default_graph()
-            # A product reads `caught_up`; any other use reads one of these.
+            # A product reads `caught_up`; any other use reads one of these zeros.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
             calls = {name: _Looked.of(table) for name, table in tables.items()}
             named = variables_by_name(self.model)
@@ -100,7 +102,7 @@ class TablesAsked:
         return found
 
     def _example_step(self) -> tuple[Any, Any]:
-        """What a step is traced with: inputs and labels of a batch without ids."""
+        """Returns inputs and labels to trace a step with, of a batch without ids."""
         rows = max(1, self.batch_size // self.num_devices)
 
         def of(part: Any) -> Any:
@@ -114,8 +116,8 @@ class TablesAsked:
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:
-    """One that gives the same as the trainer's on all rows, where the largest table is so large
-    that this is faster; else `dense`."""
+    """Chooses the optimizer of touched rows that gives the same as the trainer's on all rows, if
+    the largest table is so large that this is faster; else `dense`."""
     none = Choice(name="dense", why="no table asks for one")
     if asked is None:
         return none
@@ -153,15 +155,15 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
 def plans_of(
     asked: TablesAsked, chosen: str, implementation: Implementation
 ) -> dict[str, TablePlan]:
-    """How each table that is updated by rows is updated, by its name.
+    """Returns the plan of each table that is updated by rows, by the table's name.
 
     Args:
-        asked: what they depend on.
-        chosen: for the layers that leave it to the trainer.
-        implementation: of those that name none.
+        asked: the run.
+        chosen: the optimizer for layers that leave the choice to the trainer.
+        implementation: the implementation for layers that name none.
 
     Raises:
-        InputError: when a table cannot be updated as was asked for.
+        InputError: when a table cannot be updated as asked.
     """
     plans = {}
     for name, layer in layers_of(asked.model).items():
@@ -187,14 +189,15 @@ def plans_of(
 
 
 def kept_by_rows(kind: str) -> int:
-    """Bytes that an optimizer of touched rows keeps for each byte of a float32 table, rounded
-    down."""
+    """Returns the bytes that an optimizer of touched rows keeps for each byte of a float32 table,
+    rounded down."""
     slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
     return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
 
 
 def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:
-    """The optimizer of touched rows that gives what this one gives on all; None: there is none."""
+    """Returns the optimizer of touched rows that gives the same as this one on all rows; None if
+    there is none."""
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
         return "exact_adam"
     if type(optimizer) is keras.optimizers.SGD and not optimizer.momentum:
@@ -236,8 +239,8 @@ def _why_not(
 
 
 def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
-    """With the numbers of the trainer's optimizer, if that is of the kind, else with Keras's
-    defaults."""
+    """Returns the update rule of a kind, with the hyperparameters of the trainer's optimizer if it
+    is of that kind, else with Keras's defaults."""
     rule = Rule(cast(RowOptimizer, kind))
     if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
         return rule._replace(
@@ -250,8 +253,8 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
 
 
 def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
-    """Numbers that hold a batch's ids, their weights, and the gradients of the products of some
-    layers."""
+    """Returns how many numbers hold a batch's ids, their weights, and the gradients of the layers'
+    products."""
     ids = max(
         sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)
         for sets in asked.train.ragged.values()
@@ -260,7 +263,7 @@ def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
 
 
 def _touched_rows(asked: TablesAsked) -> int:
-    """Distinct ids of a batch, from rows all over the data set."""
+    """Estimates the number of distinct ids of a batch, from rows spread over the data set."""
     sets = max(asked.train.ragged.values(), key=lambda sets: sets.nnz)
     rows = np.linspace(0, sets.num_rows - 1, asked.batch_size).astype(np.int64)
     splits = sets.row_splits

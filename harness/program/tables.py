@@ -1,7 +1,7 @@
 """Tables of which a step updates only the rows that its batch touches.
 
-Of `exact_adam` a row that is not touched lags behind: it makes up for the steps that it missed once
-it is touched again, and all rows do in `settle`.
+Under `exact_adam` a row that is not touched lags behind: it makes up for the missed steps once it
+is touched again, or in `settle`, which brings all rows up to date.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from kernels.multi_hot.touched import Touched
 
 
 class TablePlan(NamedTuple):
-    """How a table is updated."""
+    """The way in which a table is updated."""
 
     rule: Rule
     is_native: bool
-    """Whether the native kernels find and update the rows, or XLA's operations."""
+    """Whether native kernels find and update the rows, instead of XLA's operations."""
 
 
 class Table:
@@ -30,8 +30,8 @@ class Table:
     def __init__(self, name: str, plan: TablePlan, variable: tf.Variable) -> None:
         """Args:
         name: the path of the layer's kernel.
-        plan: how it is updated.
-        variable: [V, H] float32 or bfloat16, on the device at hand.
+        plan: the way in which the table is updated.
+        variable: the table, [V, H] float32 or bfloat16, on the current device.
         """
         self.name = name
         self.variable = variable
@@ -41,11 +41,11 @@ class Table:
         }
         self._rule = plan.rule
         self.implementation: registry.Implementation = "native" if plan.is_native else "gather"
-        """Of what is done with rows."""
+        """The implementation that finds and updates the rows."""
 
     @property
     def kind(self) -> str:
-        """Of its optimizer."""
+        """The name of the table's optimizer."""
         return self._rule.kind
 
     @property
@@ -59,7 +59,8 @@ class Table:
         return [self.variable, *self.slots.values()]
 
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """Lets the touched rows, or all, make up for the steps up to `step`; returns the table."""
+        """Lets the touched rows, or all if None, make up for missed steps up to `step`; returns the
+        table."""
         if self.lags:
             from kernels.multi_hot.native import table as native
 
@@ -69,7 +70,7 @@ class Table:
         return tf.convert_to_tensor(self.variable)
 
     def row_gradients(self, dy: tf.Tensor, touched: Touched) -> tuple[tf.Tensor, tf.Tensor]:
-        """The gradients of the touched rows, float32 [n, H], and the sum of their squares [1]."""
+        """Returns the touched rows' gradients, float32 [n, H], and the sum of their squares [1]."""
         return registry.product(self.implementation).row_gradients(dy, touched)
 
     def update(
@@ -83,17 +84,16 @@ class Table:
         step: tf.Tensor,
         active: tf.Tensor,
     ) -> None:
-        """Updates the touched rows by their gradients `rows`, or where they are None, by those that
-        follow from `dy`.
+        """Updates the touched rows by their gradients.
 
         Args:
-            touched: of the batch.
-            dy: float32 [B, H].
-            rows: float32 [n, H].
-            learning_rate: float32.
-            factor: float32, of the gradients.
-            step: int64, counted from 1.
-            active: bool; where it is false, nothing changes.
+            touched: the rows that the batch touches.
+            dy: the gradient of the products, float32 [B, H].
+            rows: the gradients of the touched rows, float32 [n, H]; None to compute them from `dy`.
+            learning_rate: the learning rate, float32.
+            factor: the factor on the gradients, float32.
+            step: the number of the step, int64, counted from 1.
+            active: bool; if it is false, nothing changes.
         """
         rate = self._rule.rate(learning_rate, step)
         if self.implementation == "native":
@@ -133,44 +133,46 @@ class Table:
 
 
 class RowGradient(NamedTuple):
-    """Of a table, what its update follows from."""
+    """The tensors from which the update of a table's rows follows."""
 
     table: Table
     touched: Touched
     dy: tf.Tensor
-    """float32 [B, H]."""
+    """The gradient of the products, float32 [B, H]."""
     sets: Mapping[str, Any]
-    """Of the rows: `TableCall.sets`."""
+    """The sets of the batch's rows, as in `TableCall.sets`."""
     is_of_all: bool = False
-    """Whether it is of the rows of all devices, of which this one has touched a part so far."""
+    """Whether `touched` holds the rows of all devices, of which this device has so far brought only
+    its own up to date."""
 
     def rows(self) -> tf.Tensor:
-        """The gradients of the touched rows, float32 [n, H], and 0 in unused slots."""
+        """Returns the touched rows' gradients, float32 [n, H], with 0 in unused slots."""
         rows, _ = self.table.row_gradients(self.dy, self.touched)
         return tf.where(self.touched.ids[:, None] >= 0, rows, 0.0)
 
 
 class ProductGradient(NamedTuple):
-    """Of a weight that is a table, what its gradient follows from."""
+    """The tensors from which the gradient of a whole table follows, a weight in
+    `State.trainable`."""
 
     place: int
-    """In `State.trainable`."""
+    """The weight's place in `State.trainable`."""
     num_tokens: int
     dtype: tf.DType
-    """Of the weight."""
+    """The dtype of the weight."""
     implementation: registry.Implementation
     dy: tf.Tensor
-    """float32 [B, H]."""
+    """The gradient of the products, float32 [B, H]."""
     sets: Mapping[str, Any]
-    """Of the rows: `TableCall.sets`."""
+    """The sets of the batch's rows, as in `TableCall.sets`."""
 
 
 class Clipping:
-    """What an optimizer does to gradients before it uses them, over dense ones and touched rows."""
+    """The optimizer's clipping of gradients, over dense ones and those of touched rows together."""
 
     def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Args:
-        optimizer: whose `global_clipnorm` is taken over: it knows nothing of the rows.
+        optimizer: its `global_clipnorm` moves here, since the optimizer does not see the rows.
         """
         self._global_norm = optimizer.global_clipnorm
         self._norm = optimizer.clipnorm
@@ -185,11 +187,13 @@ class Clipping:
     def __call__(
         self, gradients: Sequence[tf.Tensor], rows: Sequence[tuple[tf.Tensor, tf.Tensor]]
     ) -> tuple[list[tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-        """The dense gradients, and of each table the rows' gradients with the factor on them.
+        """Returns the dense gradients, and for each table the rows' gradients and the factor on
+        them.
 
         Args:
-            gradients: dense ones; but for the global norm, the optimizer clips them itself.
-            rows: of each table the gradients of its rows and the sum of their squares.
+            gradients: the dense gradients, clipped here by the global norm only: the optimizer
+                itself does the other clipping.
+            rows: the gradients of each table's rows, and the sum of their squares.
         """
         one = tf.constant(1.0)
         if self._value:
@@ -214,8 +218,9 @@ class Tables:
 
     def __init__(self, tables: Sequence[Table], optimizer: keras.optimizers.Optimizer) -> None:
         """Args:
-        tables: perhaps none.
-        optimizer: of the other weights, whose steps and learning rate hold for the tables too.
+        tables: the tables, if any.
+        optimizer: the optimizer of the other weights; its step count and learning rate hold for
+            the tables as well.
         """
         self.all = tuple(tables)
         self._optimizer = optimizer
@@ -226,21 +231,22 @@ class Tables:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """Of all tables."""
+        """The variables of all tables."""
         return [variable for table in self.all for variable in table.variables]
 
     def freeze(self, frozen: bool) -> None:
-        """While frozen, steps leave the tables as they are: a trial run would otherwise have to
-        copy them."""
+        """Sets whether steps leave the tables as they are, so that a trial run need not copy
+        them."""
         if self._frozen is not None:
             self._frozen.assign(int(frozen))
 
     def calls(self, watch: Any, *, catch_up: bool) -> Mapping[str, TableCall | None]:
-        """What the layers are to do, by the paths of their kernels.
+        """Returns the call that each table's layer is to make, by the path of its kernel.
 
         Args:
-            watch: of the tape; None where no gradient is wanted.
-            catch_up: whether the rows may be changed, else they must be settled.
+            watch: the `watch` of the gradient tape; None if no gradient is wanted.
+            catch_up: whether rows may be changed to make up for missed steps; otherwise all must be
+                settled.
         """
 
         def call(table: Table) -> TableCall:
@@ -256,12 +262,13 @@ class Tables:
     def apply(
         self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
     ) -> list[tf.Tensor]:
-        """Updates the tables, before the optimizer updates the rest; returns the gradients for it.
+        """Updates the tables, before the optimizer updates the other weights; returns the gradients
+        for the optimizer.
 
         Args:
-            gradients: dense ones, of all other weights.
-            rows: of the tables that the loss depends on.
-            finite: whether the step counts.
+            gradients: the dense gradients of all other weights.
+            rows: the gradients of the tables that the loss depends on.
+            finite: whether the gradients are finite, so that the step counts.
         """
         assert self._clipping is not None
         factors = [(None, tf.constant(1.0))] * len(rows)
@@ -288,7 +295,7 @@ class Tables:
         self._is_behind = any(table.lags for table in self.all)
 
     def settle(self) -> None:
-        """Lets all rows make up for what they missed, unless none has missed anything."""
+        """Lets all rows make up for missed steps, if any row may have missed some."""
         if self._is_behind:
             with tf.device(self.all[0].variable.device):
                 self._settle()
@@ -307,6 +314,6 @@ class Tables:
 
 
 def layers_of(model: keras.Model) -> dict[str, MultiHotDense]:
-    """The multi-hot layers of a model whose tables can be trained, by the paths of these."""
+    """Returns the multi-hot layers of a model whose tables can be trained, by the tables' paths."""
     layers = (layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense))
     return {layer.kernel.path: layer for layer in layers if layer.kernel.trainable}

@@ -1,4 +1,4 @@
-"""A trained model that judges texts: its probabilities, and the words that decided.
+"""Judging texts by a trained model: its probabilities, and the words that decided.
 
 Letters: B texts, K classes.
 """
@@ -19,7 +19,7 @@ from harness.model.layers import Surroundings, computing
 from harness.model.network import takes_weights
 
 _MOST_EXPLAINED = 2_000
-"""Distinct words of a text that are left out in turn."""
+"""The most distinct words of a text to leave out in turn."""
 _ROWS_AT_ONCE = 256
 
 Floats = npt.NDArray[np.float32]
@@ -27,12 +27,12 @@ Ids = npt.NDArray[np.int32]
 
 
 class Judge:
-    """Judges texts in TensorFlow's own operations: nothing is compiled, so that a few texts need
+    """Judges texts by TensorFlow's own operations. XLA compiles nothing, so that a few texts need
     not wait, and batches may have any shape."""
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
-        """Raises InputError when the vocabulary has ids that the model does not know, or no words;
-        or when only one of the two has weights of ids."""
+        """Raises an InputError if the vocabulary has ids that the model does not know, or no words;
+        or if only one of the two has weights of ids."""
         check_vocabulary(vocabulary, model)
         if not vocabulary.takes_texts:
             raise InputError(
@@ -63,19 +63,19 @@ class Judge:
         num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
         self.is_multi_label = head == "sigmoid" and num_outputs > 1
         self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
-        """K."""
+        """The names of the classes, [K]."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text."""
+        """Returns the ids of each text."""
         return self._vocabulary.encode_all(texts)
 
     def known(self, ids: Ids) -> tuple[int, int]:
-        """How many words of a text the model knows, and how many words it has."""
+        """Returns how many words of a text the model knows, and how many words the text has."""
         known = sum(token not in self._reserved for token in ids.tolist())
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
     def logits(self, rows: Sequence[Ids]) -> Floats:
-        """[B, K], or [B, 1] where there are two classes."""
+        """Returns the logits, [B, K], or [B, 1] for two classes."""
         splits = np.zeros(len(rows) + 1, np.int32)
         np.cumsum([len(row) for row in rows], out=splits[1:])
         inputs: dict[str, Any] = {"values": np.concatenate(rows), "row_splits": splits}
@@ -89,7 +89,7 @@ class Judge:
         return found
 
     def probabilities(self, rows: Sequence[Ids]) -> Floats:
-        """Of all classes, [B, K]."""
+        """Returns the probabilities of all classes, [B, K]."""
         logits = self.logits(rows)
         if logits.shape[1] == 1:
             logits = np.concatenate([-logits, logits], axis=1)
@@ -97,16 +97,16 @@ class Judge:
         return found
 
     def explain(self, text: str, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
-        """The words that weigh most for or against a class.
+        """Returns the words that weigh most for or against a class, the heaviest first.
 
         A word's weight is how much the class's log-odds fall when all of its occurrences are left
         out; for two classes, and for labels that exclude nothing, that is the change of the logit.
 
         Args:
-            text: one of those judged.
-            ids: of the text.
-            number: of the class.
-            most: words to return, the heaviest first.
+            text: the text.
+            ids: the text's ids.
+            number: the number of the class.
+            most: the most words to return.
         """
         candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
         candidates = candidates[:_MOST_EXPLAINED]

@@ -1,4 +1,4 @@
-"""Keras's losses and metrics, by their names or as its objects."""
+"""Keras's losses and metrics, given by name or as objects."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +14,22 @@ ACCURACY = "accuracy"
 _TAKEN = frozenset(
     {"loss", "step", "epoch", "num_steps", "seconds", "examples", "tokens", "telemetry"}
 )
-"""Names that records have for something else."""
+"""Names that no metric may have, since records use them for something else."""
 
 
 _NO_LOGITS = re.compile(
     "Sigmoid|(Log)?Softmax|Tanh|Relu6?|LeakyRelu|Elu|Selu|Softplus|Softsign|Exp|.*PartitionedCall"
 )
-"""TensorFlow's operations that give no logits, and calls of functions, which may end in one."""
+"""TensorFlow's operations that return no logits, and function calls, which may end in one."""
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 
 
 def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
-    """The loss that a user asked for; None: cross-entropy, or for a regression the squared error.
+    """Returns the loss that a user asked for; for None, cross-entropy, or for a regression the
+    squared error.
 
     Raises:
-        InputError: when Keras has none by that name, or it is no loss.
+        InputError: when Keras has no loss of that name, or the object is no loss.
     """
     if loss is None:
         if kind == "regression":
@@ -41,7 +42,7 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
             loss = keras.losses.get(loss)
         except ValueError as error:
             raise InputError(f"loss is {loss!r}, which Keras does not have by that name") from error
-    if callable(loss) and not isinstance(loss, keras.losses.Loss):  # as Keras wraps it
+    if callable(loss) and not isinstance(loss, keras.losses.Loss):  # wrap it as Keras does
         loss = LossFunctionWrapper(loss, name=getattr(loss, "__name__", type(loss).__name__))
     if not isinstance(loss, keras.losses.Loss):
         raise InputError(f"loss is {loss!r}; give a keras.losses.Loss, its name, or a function")
@@ -54,7 +55,7 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
 
 
 def is_sparse(loss_or_metric: Any) -> bool:
-    """Whether it compares with class numbers."""
+    """Whether a loss or metric compares with class numbers."""
     function = getattr(loss_or_metric, "fn", None)
     names = type(loss_or_metric).__name__, getattr(function, "__name__", "")
     return any(name.lower().startswith("sparse") for name in names)
@@ -70,9 +71,13 @@ class Given(NamedTuple):
 
 
 def read(outputs: tf.Tensor, head: str) -> Given:
-    """Outputs as logits and as probabilities, which `head` makes of logits. Keras notes on what its
-    sigmoid or softmax returned what went in; TensorFlow's own are known while a step is traced.
-    Raises InputError when they are neither."""
+    """Returns outputs as logits and as probabilities, which `head` makes of logits. Keras stores
+    the input of its sigmoid or softmax as an attribute of the result; that of TensorFlow's own
+    operations is known while a step is traced.
+
+    Raises:
+        InputError: when the outputs are neither logits nor probabilities.
+    """
     if getattr(outputs, "_keras_mask", None) is not None:
         raise InputError(
             "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave "
@@ -100,8 +105,16 @@ def read(outputs: tf.Tensor, head: str) -> Given:
 
 
 def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) -> tf.Tensor:
-    """The losses of rows, [B, ...], or one of all. A function of the user's gets outputs and class
-    numbers as they are; other losses get one of the targets, by whether they are sparse."""
+    """Returns the losses of the rows, [B, ...], or one loss of the batch.
+
+    A function of the user's own gets outputs and class numbers as they are; other losses get one of
+    the targets.
+
+    Args:
+        loss: the loss to compute.
+        targets: the labels for a sparse loss, under True, and for another, under False.
+        given: the model's outputs.
+    """
     function = getattr(loss, "fn", None)
     name, module = (getattr(function, key, None) or "" for key in ("__name__", "__module__"))
     wanted, numbers = targets[is_sparse(loss)], given.probabilities
@@ -122,11 +135,11 @@ def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) 
 def metrics_of(
     metrics: Sequence[str | keras.metrics.Metric] | None, kind: str
 ) -> tuple[str | keras.metrics.Metric, ...]:
-    """The metrics that a user asked for, each by a name of its own; `accuracy` stays a name. None:
-    the accuracy, or for a regression the mean absolute error.
+    """Returns the metrics that a user asked for, which all have different names; `accuracy` stays a
+    name. None asks for the accuracy, or for a regression the mean absolute error.
 
     Raises:
-        InputError: when Keras has none by that name, or a name is taken.
+        InputError: when Keras has no metric of that name, or a name is taken.
     """
     if metrics is None:
         metrics = ["mae"] if kind == "regression" else [ACCURACY]
@@ -153,7 +166,7 @@ def metrics_of(
 
 
 def _named(metric: Any, name: str) -> Any:
-    """A metric by the name that the user gave, as in Keras's logs."""
+    """Returns the metric with the name that the user gave, as in Keras's logs."""
     if not isinstance(metric, keras.metrics.Metric):
         return metric
     return type(metric).from_config({**metric.get_config(), "name": name})

@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy, precision, recall, F1, ROC-AUC and the confusion matrix.
+"""The quality of predictions: accuracy, precision, recall, F1, ROC-AUC and the confusion matrix.
 
 Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_evaluation.html), with
 `zero_division=0`. Letters: B rows, K classes.
@@ -15,9 +15,9 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 
 MAX_RANKED = 10_000_000
-"""ROC-AUC sorts all probabilities; of more than so many there is none."""
+"""The most probabilities for which ROC-AUC is computed, which sorts them all."""
 MAX_CONFUSED = 1_000
-"""Of more classes than this there is no confusion matrix."""
+"""The most classes for which the confusion matrix is computed."""
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -25,29 +25,30 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quality:
-    """What predictions for B labelled rows come to."""
+    """The quality of predictions for B labelled rows."""
 
     kind: str
-    """Of the task: `binary`, `multi_class` or `multi_label`."""
+    """The kind of task: `binary`, `multi_class` or `multi_label`."""
     num_rows: int
     right: Counts = field(repr=False)
-    """[K]: rows of each class that were predicted to be of it."""
+    """The rows of each class that were predicted to be of it, [K]."""
     predicted: Counts = field(repr=False)
-    """[K]: rows that were predicted to be of each class."""
+    """The rows that were predicted to be of each class, [K]."""
     support: Counts = field(repr=False)
-    """[K]: rows of each class."""
+    """The rows of each class, [K]."""
     roc_auc_by_class: Shares | None = field(repr=False)
-    """[K]: one class against the rest, NaN where all rows or none are of it. Binary: [1], of class
-    1. None above `MAX_RANKED` probabilities, or where one is not finite."""
+    """The ROC-AUC of each class against the rest, [K], NaN if all rows or none are of the class;
+    binary: that of class 1, [1]. None above `MAX_RANKED` probabilities, or if one is not finite."""
     confusion: Counts | None = field(repr=False)
-    """[K, K]: rows of each class (the first axis) by the class that was predicted. None for
-    multi-label, and above `MAX_CONFUSED` classes."""
+    """The rows of each class (the first axis) by predicted class, [K, K]. None for multi-label, and
+    above `MAX_CONFUSED` classes."""
     probabilities: npt.NDArray[np.float32] | None = field(repr=False)
-    """[B, K]; binary: [B, 1], of class 1. None above `MAX_RANKED` of them."""
+    """The predicted probabilities, [B, K]; binary: those of class 1, [B, 1]. None above
+    `MAX_RANKED` of them."""
 
     @property
     def accuracy(self) -> float:
-        """The share of rows that are right; for multi-label of all B * K answers."""
+        """The share of rows predicted right; for multi-label the share of the B * K answers."""
         if self.kind != "multi_label":
             return float(self.right.sum() / self.num_rows)
         wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
@@ -55,33 +56,34 @@ class Quality:
 
     @property
     def precision(self) -> Shares:
-        """[K]: the share of the rows predicted to be of a class that are."""
+        """The share of the rows predicted to be of a class that are of it, [K]."""
         return _share(self.right, self.predicted)
 
     @property
     def recall(self) -> Shares:
-        """[K]: the share of the rows of a class that are predicted to be."""
+        """The share of the rows of a class that are predicted to be of it, [K]."""
         return _share(self.right, self.support)
 
     @property
     def f1(self) -> Shares:
-        """[K]: the harmonic mean of both."""
+        """The harmonic mean of precision and recall, [K]."""
         return _share(2 * self.right, self.predicted + self.support)
 
     def macro(self, by_class: Shares) -> float:
-        """The mean over classes; without those that are neither in the labels nor predicted, unless
-        the task is multi-label."""
+        """Returns the mean over classes. Unless the task is multi-label, it leaves out classes that
+        are neither in the labels nor predicted."""
         counted = (self.predicted + self.support > 0) | (self.kind == "multi_label")
         return float(by_class[counted].mean())
 
     @property
     def f1_micro(self) -> float:
-        """F1 of all classes' answers together: the accuracy, where each row has one class."""
+        """The F1 of all classes' answers together, which is the accuracy if each row has one
+        class."""
         return float(_share(2 * self.right.sum(), self.predicted.sum() + self.support.sum()))
 
     @property
     def roc_auc(self) -> float | None:
-        """The mean over classes that have one; None without any."""
+        """The mean ROC-AUC over the classes that have one; None if no class has one."""
         known = self.roc_auc_by_class
         if known is None or np.isnan(known).all():
             return None
@@ -89,20 +91,20 @@ class Quality:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether the predictions are no better than the commonest class for every row: by
-        accuracy, and for multi-label by micro F1."""
+        """Whether predicting the commonest class for every row is at least as good, by accuracy, or
+        for multi-label by micro F1."""
         most = int(self.support.max())
-        if most == self.num_rows:  # there is nothing to tell apart
+        if most == self.num_rows:  # there are no classes to tell apart
             return False
         if self.kind == "multi_label":
             return self.f1_micro <= 2 * most / (self.num_rows + int(self.support.sum()))
         return int(self.right.sum()) <= most
 
     def hint(self, class_names: Sequence[str]) -> str | None:
-        """What to tell the user about predictions that are trivial; None where they are not.
+        """Returns a message for the user if the predictions are trivial, else None.
 
         Args:
-            class_names: [K].
+            class_names: the names of the classes, [K].
         """
         if not self.is_trivial:
             return None
@@ -118,8 +120,8 @@ class Quality:
         )
 
     def figures(self) -> dict[str, float]:
-        """The numbers that summary.json has beside the accuracy, by name; `roc_auc` only where
-        there is one."""
+        """Returns the numbers that summary.json has besides the accuracy, by name; `roc_auc` only
+        if there is one."""
         found = {
             "f1_macro": self.macro(self.f1),
             "f1_micro": self.f1_micro,
@@ -130,12 +132,12 @@ class Quality:
 
 
 class Measures:
-    """Adds up what predictions come to, some rows at a time."""
+    """Adds up the quality of predictions, some rows at a time."""
 
     def __init__(self, examples: Examples, *, kind: str, num_classes: int) -> None:
         """Args:
-        examples: with labels, for which `are_classes`.
-        kind, num_classes: of the task.
+        examples: examples with labels for which `are_classes` is true.
+        kind, num_classes: the kind of the task and the number of its classes.
         """
         self._labels = examples.labels
         self._kind = kind
@@ -146,10 +148,10 @@ class Measures:
         self.reset()
 
     def reset(self) -> None:
-        """Begins anew, with the first row."""
+        """Begins again, with the first row."""
         num_classes = self._num_classes
         self.num_rows = 0
-        """Added so far."""
+        """The number of rows added so far."""
         self._right, self._predicted, self._support = np.zeros([3, num_classes], np.int64)
         self._confusion = np.zeros([num_classes] * 2, np.int64) if self._is_confused else None
         self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
@@ -158,7 +160,7 @@ class Measures:
         """Adds the next rows.
 
         Args:
-            probabilities: float [b, K]; binary: [b, 1], of class 1.
+            probabilities: the rows' probabilities, float [b, K]; binary: those of class 1, [b, 1].
         """
         num_classes = self._num_classes
         begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
@@ -181,7 +183,7 @@ class Measures:
             self._ranked.append((probabilities, labels))
 
     def quality(self) -> Quality:
-        """Of all rows that were added."""
+        """Returns the quality of the predictions for all rows added so far."""
         ranked = self._ranked
         return Quality(
             kind=self._kind,
@@ -209,14 +211,14 @@ class Measures:
 
 
 def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: Any) -> Quality:
-    """The quality of predictions for all rows at once; for `how` see `Measures`."""
+    """Returns the quality of predictions for all rows at once; for `how` see `Measures`."""
     measures = Measures(examples, **how)
     measures.add(probabilities)
     return measures.quality()
 
 
 def are_classes(examples: Examples) -> bool:
-    """Whether every label is a class, or says of each class whether it holds: nothing between."""
+    """Whether every label is a class, or 0 or 1 for each class, and no number between."""
     labels = examples.labels
     if labels is None or isinstance(labels, RaggedSets):
         return labels is not None
@@ -224,12 +226,13 @@ def are_classes(examples: Examples) -> bool:
 
 
 def class_labels(examples: Examples, *, kind: str, num_classes: int) -> npt.NDArray[Any]:
-    """Classes int64 [B]; for multi-label bool [B, K]."""
+    """Returns the classes, int64 [B]; for multi-label whether a row is of each class, bool
+    [B, K]."""
     return _labels(examples.labels, 0, examples.num_rows, kind, num_classes)
 
 
 def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
-    """Rows [begin, end) of labels, as `class_labels`."""
+    """Returns the labels of rows [begin, end), as `class_labels` does."""
     if isinstance(given, RaggedSets):
         splits = given.row_splits[begin : end + 1]
         among = np.zeros([end - begin, num_classes], np.bool_)
@@ -243,15 +246,16 @@ def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> np
 
 
 def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
-    """The share of pairs of a row in the class and one that is not in which the first has the
-    higher score; equal scores count half (the Mann-Whitney U statistic over the number of pairs).
+    """Returns the ROC-AUC of a class: of all pairs of a row in the class and a row outside, the
+    share in which the first has the higher score. Equal scores count half (the Mann-Whitney U
+    statistic over the number of pairs).
 
     Args:
-        scores: [B], finite.
-        among: [B], whether a row is in the class.
+        scores: the rows' scores, [B], finite.
+        among: whether each row is in the class, [B].
 
     Returns:
-        From 0 to 1; NaN where all rows or none are in the class.
+        A number from 0 to 1; NaN if all rows or none are in the class.
     """
     inside, outside = np.sort(scores[among]), np.sort(scores[~among])
     if not inside.size or not outside.size:
@@ -262,5 +266,5 @@ def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
 
 
 def _share(part: Any, of: Any) -> Shares:
-    """`part / of`, and 0 where that is 0 / 0."""
+    """Returns `part / of`, or 0 for 0 / 0."""
     return np.asarray(part / np.maximum(of, 1), np.float64)

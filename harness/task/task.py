@@ -1,4 +1,4 @@
-"""What labels mean: their type and shape, the loss, what a model's outputs say, and the metrics.
+"""Tasks: the type and shape of labels, the loss, the meaning of a model's outputs, and the metrics.
 
 Letters: B rows, K classes.
 """
@@ -25,22 +25,23 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a model: how its labels are read, its loss and its metrics."""
+    """The task of a model: how to read its labels, its loss and its metrics."""
 
     kind: Literal["auto"] | Kind = "auto"
     """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K;
     `regression`: numbers, one a row or K. `auto`: as the labels look."""
     loss: AnyLoss | None = None
-    """By Keras's name, or one of Keras's objects. It gets probabilities, or logits if its attribute
-    `from_logits` is true; class numbers if its name begins with Sparse, else one number for each
-    class. A function of your own gets labels and outputs as they are, as from Keras's `compile`,
-    and so does any loss of a regression. None: cross-entropy, or the mean squared error."""
+    """The loss, by Keras's name or as a Keras object. It gets probabilities, or logits if its
+    attribute `from_logits` is true; class numbers if its name begins with Sparse, else one number
+    for each class. A function of your own gets labels and outputs as they are, as from Keras's
+    `compile`, and so does any loss of a regression. None: cross-entropy, or the mean squared
+    error."""
     metrics: Sequence[str | keras.metrics.Metric] | None = None
-    """By Keras's names, or Keras's objects; they get what a loss gets, but never logits. None:
-    `accuracy`, or `mae` for a regression."""
+    """The metrics, by Keras's names or as Keras objects; they get the same as a loss, but never
+    logits. None: `accuracy`, or `mae` for a regression."""
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
-    """Of each class, on its rows' losses in training; 1 where it is left out. `balanced`: rows /
-    (classes * rows of the class), by the rows that are trained on first."""
+    """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
+    rows / (classes * rows of the class), from the rows of the first training."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
@@ -52,7 +53,7 @@ class Task:
             )
 
     def config(self) -> dict[str, Any]:
-        """What decides the losses, as config.json holds it."""
+        """Returns the settings that decide the losses, as config.json holds them."""
         loss = self.loss
         if isinstance(loss, keras.losses.Loss):
             loss = json.dumps(keras.saving.serialize_keras_object(loss), default=str)
@@ -64,11 +65,10 @@ class Task:
         return {"task": self.kind, "loss": loss, "class_weight": str(weights)}
 
     def settled(self, examples: Examples) -> "SettledTask":
-        """The task for rows with labels like those of `examples`.
+        """Returns the task for rows with labels like those of `examples`.
 
         Raises:
-            InputError: when the labels are none of this task's, or Keras has no such loss or
-                metric.
+            InputError: when the labels do not fit the task, or Keras has no such loss or metric.
         """
         kind, why = _look(examples)
         if self.kind != "auto":
@@ -97,7 +97,7 @@ class Task:
 
 
 def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
-    """A task for a model that is only asked for its outputs."""
+    """Returns a task for a model that only computes its outputs."""
     num_outputs = (shape[-1] if shape else None) or 1
     kind: Kind = "binary" if num_outputs == 1 else "multi_label"
     return SettledTask(
@@ -112,54 +112,55 @@ def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
 
 
 class Judgement(NamedTuple):
-    """What rows come to, by a task."""
+    """The results of a task for some rows."""
 
     losses: tf.Tensor
-    """float32 [B], times the class weights."""
+    """The rows' losses times the class weights, float32 [B]."""
     hits: tf.Tensor | None
-    """float32 [B]: the share of a row's answers that are right; None where nobody asks."""
+    """The share of each row's answers that are right, float32 [B]; None if the accuracy is no
+    metric."""
     targets: dict[bool, Any]
-    """What sparse metrics compare with, and others."""
+    """The labels for sparse metrics, under True, and for others, under False."""
     probabilities: Any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SettledTask:
-    """A task for certain labels."""
+    """A task settled for certain labels."""
 
     kind: Kind
     num_classes: int
-    """K; of a regression the numbers of a row."""
+    """The number of classes, K; for a regression the number of targets of a row."""
     why: str
     loss: keras.losses.Loss
     metrics: tuple[str | keras.metrics.Metric, ...]
-    """`accuracy` is computed row by row; others keep sums of their own."""
+    """The metrics: `accuracy` is computed row by row; others keep sums of their own."""
     class_weight: np.ndarray | None
-    """float32 [K]."""
+    """The weight of each class, float32 [K]."""
     is_known: bool = True
-    """False where no labels were seen."""
+    """Whether the task follows from labels, not only from a model's outputs."""
     loss_is_of_batch: bool = False
     """Whether the loss is one number for a batch, not one for each row."""
 
     def settled(self, examples: Examples) -> "SettledTask":
-        """Itself: in a copy of a trainer it stands in the place of a `Task`."""
+        """Returns itself: a copy of a trainer has this in place of a `Task`."""
         return self
 
     @property
     def num_outputs(self) -> int:
-        """Of a model: K, or 1 where there are two classes."""
+        """The number of a model's outputs for a row: K, or 1 if there are two classes."""
         return 1 if self.kind == "binary" else self.num_classes
 
     @property
     def head(self) -> str:
-        """The activation that makes probabilities of logits; `linear` for a regression."""
+        """The activation that turns logits into probabilities; `linear` for a regression."""
         if self.kind == "regression":
             return "linear"
         return "softmax" if self.kind == "multi_class" else "sigmoid"
 
     @property
     def described(self) -> str:
-        """For messages."""
+        """A description of the task for messages."""
         what = "targets" if self.kind == "regression" else "classes"
         return f"{self.kind} with {self.num_classes} {what} ({self.why})"
 
@@ -170,7 +171,7 @@ class SettledTask:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Of all metrics, in order."""
+        """The names of all metrics, in order."""
         return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
 
     @property
@@ -179,7 +180,7 @@ class SettledTask:
         return tuple(m for m in self.metrics if isinstance(m, keras.metrics.Metric))
 
     def check_outputs(self, model: keras.Model, shape: Sequence[int | None]) -> None:
-        """Raises InputError unless outputs of this shape fit the task."""
+        """Raises an InputError unless outputs of this shape fit the task."""
         if len(shape) != 2 or shape[-1] != self.num_outputs:
             raise InputError(
                 f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
@@ -189,7 +190,7 @@ class SettledTask:
             )
 
     def check_labels(self, examples: Examples) -> None:
-        """Raises InputError unless the labels of `examples` are this task's."""
+        """Raises an InputError unless the labels of `examples` fit the task."""
         labels = _labels(examples)
         known, wide = _num_classes(examples, self.kind), self.kind == "multi_label"
         if isinstance(labels, RaggedSets):
@@ -216,8 +217,8 @@ class SettledTask:
             )
 
     def check_gradient(self, examples: Examples) -> None:
-        """Raises InputError where TensorFlow's gradient of the loss is wrong for these labels: that
-        of the softmax cross-entropy takes each row's labels to sum to 1."""
+        """Raises an InputError if TensorFlow's gradient of the loss is wrong for these labels: the
+        gradient of the softmax cross-entropy assumes that each row's labels sum to 1."""
         labels = _labels(examples)
         fused = getattr(self.loss, "fn", None) is keras.losses.categorical_crossentropy
         if not fused or self.kind not in ("multi_label", "regression"):
@@ -236,7 +237,7 @@ class SettledTask:
             )
 
     def check_devices(self, num_devices: int) -> None:
-        """Raises InputError when a batch is divided, but its loss needs all of it."""
+        """Raises an InputError if devices divide a batch whose loss needs all of its rows."""
         if self.loss_is_of_batch and num_devices > 1:
             raise InputError(
                 f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} "
@@ -246,17 +247,17 @@ class SettledTask:
     def judge(
         self, labels: Any, outputs: tf.Tensor, *, with_class_weight: bool = True
     ) -> Judgement:
-        """The loss of each row, and what metrics need.
+        """Computes the loss of each row, and the values that metrics need.
 
         Args:
-            labels: [B], [B, K], or the `values` and `row_splits` of ragged sets.
-            outputs: of the model, [B, `num_outputs`].
-            with_class_weight: whether losses are weighed by class.
+            labels: the labels, [B], [B, K], or the `values` and `row_splits` of ragged sets.
+            outputs: the model's outputs, [B, `num_outputs`].
+            with_class_weight: whether to multiply losses by the class weights.
         """
         targets = self._targets(labels)
         given = read(outputs, self.head)
         losses = applied(self.loss, targets, given)
-        if losses.shape.rank == 0:  # of the batch, whose mean over rows it stays
+        if losses.shape.rank == 0:  # one loss of the batch: give each row the same, as its mean
             losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
         if losses.shape.rank > 1:
             losses = tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
@@ -266,13 +267,14 @@ class SettledTask:
             classes = tf.cast(tf.round(numbers), tf.int32)
             losses *= tf.gather(tf.constant(self.class_weight), classes)
         scores = given.logits
-        if given.ends_in_head and outputs.dtype.size < 4:  # rounded, they may be an even chance
+        if given.ends_in_head and outputs.dtype.size < 4:  # rounding may make them 0.5
             scores = given.probabilities - 0.5
         hits = self._hits(targets, scores) if self.with_accuracy else None
         return Judgement(losses, hits, targets, given.probabilities)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
-        """What a sparse loss or metric compares with, and what another does."""
+        """Returns the labels for sparse losses and metrics, under True, and for others, under
+        False."""
         if isinstance(labels, Mapping):
             many = multi_hot(**labels, num_tokens=self.num_classes, dtype=tf.float32)
             return {False: many, True: many}
@@ -283,8 +285,8 @@ class SettledTask:
         return {False: numbers, True: numbers}
 
     def _hits(self, targets: Mapping[bool, Any], scores: tf.Tensor) -> tf.Tensor:
-        """As Keras's accuracies: a probability above 0.5, the likeliest class, or the share of the
-        K answers."""
+        """Returns each row's hits as Keras's accuracies count them: by a probability above 0.5, by
+        the likeliest class, or as the share of the K answers."""
         if self.kind == "multi_class":
             taken = tf.argmax(scores, axis=1, output_type=tf.int32)
             return tf.cast(taken == targets[True], tf.float32)
@@ -294,7 +296,7 @@ class SettledTask:
     def updated(
         self, metric: keras.metrics.Metric, values: Sequence[Any], rows: Judgement, real: tf.Tensor
     ) -> Sequence[tf.Tensor]:
-        """The next values of a metric's variables."""
+        """Returns the next values of a metric's variables."""
         after: Sequence[tf.Tensor] = metric.stateless_update_state(
             values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
         )
@@ -308,7 +310,7 @@ def _labels(examples: Examples) -> np.ndarray | RaggedSets:
 
 
 def _look(examples: Examples) -> tuple[Kind, str]:
-    """The task that labels look like, and why."""
+    """Returns the kind of task that the labels look like, and the reason."""
     labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return "multi_label", "sets of class numbers as labels"
@@ -339,9 +341,12 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
 
 
 def _is_of_batch(task: SettledTask) -> bool:
-    """Whether the loss is one number for a batch; raises InputError unless it is that, or one for
-    each row."""
-    rows, outputs = task.num_outputs + 1, task.num_outputs  # no mean over rows is as long
+    """Whether the loss is one number for a batch.
+
+    Raises:
+        InputError: when the loss is neither that nor one number for each row.
+    """
+    rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
     is_wide = task.kind in ("multi_label", "regression")
     with _computing(f"loss {task.loss.name!r}", task):
         targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
@@ -353,7 +358,8 @@ def _is_of_batch(task: SettledTask) -> bool:
 
 @contextlib.contextmanager
 def _computing(what: str, task: SettledTask) -> Iterator[None]:
-    """A trial of what Keras has, on few rows, for which no GPU need begin."""
+    """Surrounds a trial of a loss or metric on a few rows, on the CPU, so that no GPU need start;
+    turns its errors into an InputError."""
     try:
         with tf.device("/CPU:0"):
             yield
@@ -366,7 +372,7 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
 def _class_weight(
     asked: Literal["balanced"] | Mapping[int, float] | None, task: "SettledTask", examples: Examples
 ) -> np.ndarray | None:
-    """float32 [K]."""
+    """Returns the weight of each class, float32 [K]; None if no weights are asked for."""
     if asked is None:
         return None
     if task.kind in ("multi_label", "regression"):
@@ -385,13 +391,13 @@ def _class_weight(
     assert not isinstance(labels, RaggedSets)
     classes = np.rint(labels).astype(np.int64).reshape(-1)
     counts = np.bincount(classes, minlength=task.num_classes)
-    # As scikit-learn, for which a class without rows is none.
+    # Like scikit-learn, count only classes that have rows.
     shares = np.count_nonzero(counts) * np.maximum(counts, 1)
     return np.where(counts > 0, len(classes) / shares, 1).astype(np.float32)
 
 
 def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
-    """Lets a metric make its variables, some of which depend on the number of classes."""
+    """Makes a metric's variables by a first update: some depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
     targets = np.zeros([1], np.int32) if is_sparse(metric) and task.num_outputs > 1 else rows
     with _computing(f"metric {metric.name!r}", task):

@@ -1,7 +1,7 @@
-"""The search: Optuna proposes trials, each a process of `harness train` whose metrics are followed.
+"""The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows.
 
-What Optuna proposes for a trial depends on the seed, the trial's number and the trials before it.
-So a search of one job that was interrupted and resumed tries what it would have tried anyway.
+Optuna's proposal for a trial depends on the seed, the trial's number and the trials before it. So a
+search of one job that was interrupted and resumed tries the same as an uninterrupted one.
 """
 
 import errno
@@ -33,20 +33,21 @@ from kernels.files import remove, replacing
 STUDY_FILE_NAME = "study.db"
 TRIALS_FOLDER_NAME = "trials"
 _SEEDS_APART = 1_000_003
-"""Between the sampler's seeds of two trials, so that searches of different seeds differ."""
+"""The difference between the sampler's seeds of two trials, so that searches of different seeds
+differ."""
 _STARTUP_TRIALS = 5
 """Trials that the median pruner never prunes."""
 _MOST_FAILURES = 3
-"""The search gives up after so many trials, all of which failed."""
+"""The number of trials after which the search gives up if all of them failed."""
 _LOOK_SECONDS = 0.2
-"""Between two looks at the processes and their files."""
+"""Seconds between two looks at the processes and their files."""
 
 
 def open_study(folder: Path, config: SearchConfig) -> Any:
-    """Optuna's study in `folder`, which is begun there if there is none.
+    """Opens Optuna's study in `folder`, or begins one if there is none.
 
     Raises:
-        InputError: when its file is damaged.
+        InputError: when the study's file is damaged.
     """
     import optuna
     from sqlalchemy.exc import DBAPIError
@@ -58,7 +59,7 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
         "none": optuna.pruners.NopPruner(),
     }
     path = folder / STUDY_FILE_NAME
-    # By a connection of ours: a path may hold what has a meaning in a URL.
+    # Make the connection here: a path may hold characters that have a meaning in a URL.
     connect = {"creator": lambda: sqlite3.connect(path)}
     try:
         return optuna.create_study(
@@ -76,7 +77,7 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
 
 
 def best_epoch(study: Any, values: Mapping[int, float]) -> int | None:
-    """The first epoch with the best finite objective; None where there is none."""
+    """Returns the first epoch with the best finite objective; None if none is finite."""
     sign = 1 if study.direction.name == "MINIMIZE" else -1
     finite = [(sign * value, epoch) for epoch, value in values.items() if math.isfinite(value)]
     return min(finite)[1] if finite else None
@@ -93,9 +94,9 @@ class Trial:
     values: dict[int, float] = field(default_factory=dict)
     """The objective after each epoch that was judged, counted from 1."""
     status: Literal["complete", "pruned", "diverged", "failed"] | None = None
-    """None until the study knows what came of it."""
+    """The result of the trial; None until the study has it."""
     note: str = ""
-    """Why it failed."""
+    """The reason if the trial failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,33 +104,33 @@ class Search:
     """Runs the trials of a study, several at the same time, until there are enough."""
 
     study: Any
-    """Optuna's."""
+    """Optuna's study."""
     searched: Mapping[str, Any]
-    """Optuna's distributions."""
+    """Optuna's distribution of each setting, by name."""
     config: SearchConfig
     seed: int
     folder: Path
-    """Of the study and the trials' folders."""
+    """The folder of the study and the trials' folders."""
     gpus: Sequence[str]
-    """That the jobs take turns in, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them."""
     num_jobs: int
     settings_of: Callable[[Mapping[str, Any]], str]
-    """A trial's settings as TOML, by what Optuna proposes."""
+    """Returns a trial's settings as TOML, given Optuna's proposal."""
     ended: Callable[[Trial], None]
-    """Called with each trial once its process has ended and the study knows what came of it."""
+    """Called with each trial once its process has ended and the study has its result."""
 
     def run(self) -> None:
         """Runs the trials.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C. The trials that ran then have saved a checkpoint.
-            InputError: the task does not measure the objective.
-            OSError: the study cannot be written, naming its file.
+            KeyboardInterrupt: after Ctrl-C. The running trials have then saved a checkpoint.
+            InputError: when the task does not measure the objective.
+            OSError: when the study cannot be written, naming its file.
         """
         from optuna.exceptions import StorageInternalError
 
         deadline = time.monotonic() + (self.config.timeout or math.inf)
-        left = [t for t in self._trials() if t.state.name == "RUNNING"]  # they were interrupted
+        left = [t for t in self._trials() if t.state.name == "RUNNING"]  # interrupted before
         running: dict[int, Trial] = {}
 
         def may_begin() -> bool:
@@ -164,8 +165,8 @@ class Search:
         return list(self.study.get_trials(deepcopy=False))
 
     def _ask(self, interrupted: list[Any]) -> Any:
-        """Takes an interrupted trial, or else a new one. That is proposed in memory and written as
-        a whole, so that a search that is killed meanwhile proposes it again."""
+        """Takes an interrupted trial, or else a new one. A new trial is proposed in memory and
+        written as a whole, so that a search that is killed meanwhile proposes it again."""
         import optuna
 
         if interrupted:
@@ -173,7 +174,7 @@ class Search:
         trials = self._trials()
         seed = (self.seed + (len(trials) + 1) * _SEEDS_APART) % 2**32
         with warnings.catch_warnings():
-            # That `constant_liar`, for trials that run at the same time, may change one day.
+            # Optuna warns that `constant_liar`, for trials at the same time, may change one day.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
         memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
@@ -186,7 +187,7 @@ class Search:
         return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
 
     def _begin(self, asked: Any, job: int) -> Trial:
-        """Starts a trial, or goes on with it, on the GPU of its job and its share of the cores."""
+        """Starts a trial, or continues it, on its job's GPU and share of the cores."""
         folder = self.folder / TRIALS_FOLDER_NAME / f"{asked.number + 1:04}"
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "trial.toml"
@@ -205,7 +206,7 @@ class Search:
                 stdout=log,
                 stderr=log,
                 env=os.environ | own,
-                start_new_session=True,  # Ctrl-C reaches this process alone
+                start_new_session=True,  # so that Ctrl-C does not reach the trial
                 preexec_fn=functools.partial(
                     _become_trial, cores[job % len(cores) :: self.num_jobs]
                 ),
@@ -213,8 +214,8 @@ class Search:
         return Trial(asked=asked, folder=folder, process=process)
 
     def _has_ended(self, trial: Trial) -> bool:
-        """Judges the epochs that are new, and the end; returns whether the process has ended."""
-        code = trial.process.poll()  # first: what it wrote until then is read below
+        """Judges the new epochs, and the end; returns whether the process has ended."""
+        code = trial.process.poll()  # before reading, so that nothing written by then is missed
         found = records(trial.folder / METRICS_FILE_NAME) if trial.status is None else ()
         for epoch, figures in enumerate((r for r in found if "validation_loss" in r), 1):
             if epoch > len(trial.values) and trial.status is None:
@@ -223,7 +224,7 @@ class Search:
             return False
         if trial.status is None:
             self._judge_end(trial, code)
-        # With best.toml the best trial can be repeated; what is large is removed.
+        # best.toml is enough to repeat the best trial: remove the large files.
         for name in ("CHECKPOINT_FOLDER", "BEST_FILE", "MODEL_FILE"):
             remove(trial.folder / getattr(run_files, f"{name}_NAME"))
         self.ended(trial)
@@ -237,7 +238,7 @@ class Search:
             "--objective loss",
         )
         value = trial.values[epoch] = float(figures[name])
-        # An interrupted trial repeats epochs, of which all but the last were judged before.
+        # An interrupted trial repeats epochs; all but the last of them were judged before.
         known = max(self._trials()[trial.asked.number].intermediate_values, default=0)
         if math.isfinite(value) and epoch > known:
             trial.asked.report(value, step=epoch)
@@ -266,8 +267,8 @@ class Search:
         if status == "complete" and best is not None:
             self.study.tell(trial.asked, trial.values[best])
         else:
-            # A trial that diverged counts as one that was pruned: it tells the sampler where not to
-            # look. One that failed tells nothing.
+            # A trial that diverged counts as pruned: it tells the sampler where not to look. A
+            # failed trial tells nothing.
             state = TrialState.FAIL if status == "failed" else TrialState.PRUNED
             self.study.tell(trial.asked, state=state)
         trial.process.terminate()

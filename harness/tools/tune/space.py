@@ -1,4 +1,4 @@
-"""What a search varies, a range or a list of choices for each setting, and how long it goes on."""
+"""The space of a search, a range or a list of choices for each setting, and the search's length."""
 
 import math
 from collections.abc import Mapping
@@ -120,16 +120,16 @@ class SearchConfig:
 
 
 def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Any]:
-    """Optuna's distribution of each setting, by its name.
+    """Returns Optuna's distribution of each setting, by the setting's name.
 
     Args:
-        space: what was asked for.
-        build: how texts become ids; what is given there is fixed.
+        space: the space to search.
+        build: how texts become ids; settings given there are fixed.
         takes_texts: whether the data is built from texts, whose words become ids.
 
     Raises:
-        InputError: when choices for texts were asked for, and the data has none, or they are fixed
-            by `build` as well.
+        InputError: when choices for texts are asked for, but the data has no texts, or `build`
+            fixes the same setting.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -166,18 +166,18 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's settings of `harness train`, by their bare names.
+    """Returns a trial's settings of `harness train`, by their bare names.
 
     Args:
-        space: of the search.
-        values: of its parameters.
+        space: the space of the search.
+        values: the values of the search's parameters.
     """
     depth = values["depth"]
     decay = values["weight_decay"]
     return {
         "optimizer": space.optimizer,
         "learning_rate": values["learning_rate"],
-        # None is the optimizer's default, which is another number for AdamW.
+        # None is the optimizer's default, which is not 0 for AdamW.
         "weight_decay": decay if decay > 0 or space.optimizer.lower() != "adam" else None,
         "hidden_units": [values["width"]] * depth,
         "dropout": [values["dropout"]] * depth,

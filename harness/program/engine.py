@@ -15,15 +15,15 @@ from harness.data.examples import Examples
 from harness.feed.batch import BatchesByRows
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Call, Dispatch, Plan, shares_of
-from harness.program.culprit import named_culprit
+from harness.program.compile_errors import named_culprit
 from harness.program.devices import Devices
 from harness.program.inspection import Inspector
 from harness.program.normalization import needs_all_rows
+from harness.program.packing import checksum_of
 from harness.program.padding import require_masked
 from harness.program.program import Loop, Program, compile_all
 from harness.program.state import State
 from harness.program.step import Caller, TrainingStep, evaluation_step, prediction_step
-from harness.program.stored import checksum_of
 from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.measures import Measures

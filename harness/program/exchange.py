@@ -61,7 +61,7 @@ def product_calls(watch: Callable[[Any], None], num_devices: int, share: Share) 
     return ProductCalls(watch=watch, pays=pays)
 
 
-class _Packed(NamedTuple):
+class _PackedTable(NamedTuple):
     """The contents of a vector: the names and shapes of its parts, in order."""
 
     of: RowGradient | ProductGradient
@@ -124,134 +124,130 @@ def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
     return found
 
 
-class Exchange:
-    """Packs the gradients of all weights that one step sends, and unpacks their sums."""
+class Layout(NamedTuple):
+    """What the tensors of `packed` hold, in order."""
 
-    def __init__(self, num_devices: int) -> None:
-        """Args:
-        num_devices: the number of devices of all workers.
-        """
-        self._num_devices = num_devices
-        self._packed: list[_Packed] = []
-        self._sent: list[_Slices | bool] = []
+    tables: list[_PackedTable]
+    gradients: list[_Slices | bool]
+    """For each weight of `State.trainable` whether its gradient is sent, and how one by rows is."""
 
-    def packed(
-        self,
-        tables: Sequence[RowGradient | ProductGradient],
-        gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
-        share: Share,
-        place: int,
-    ) -> list[tf.Tensor]:
-        """Returns a device's summands of the all-reduce. For each table there is a float32
-        [devices, numbers], zero outside the device's own row, so that the sum holds what each
-        device sent. Then come the gradients; those by rows are laid out in the same way, since
-        Keras's optimizers square them before they add up repeated rows.
 
-        Args:
-            tables: the gradients of this device's tables.
-            gradients: the gradients of `State.trainable`; None for a weight whose gradient follows
-                from `tables` alone.
-            share: this device's share; `row_splits` and dy are padded to the largest share's rows.
-            place: the device's place among all devices.
+def packed(
+    tables: Sequence[RowGradient | ProductGradient],
+    gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
+    share: Share,
+    place: int,
+) -> tuple[list[tf.Tensor], Layout]:
+    """Returns a device's summands of the all-reduce, and their layout.
 
-        Raises:
-            InputError: when a share has more ids than can be sent.
-        """
-        self._packed, vectors = [], []
+    For each table there is a float32 [devices, numbers], zero outside the device's own row, so that
+    the sum holds what each device sent. Then come the gradients; those by rows are laid out in the
+    same way, since Keras's optimizers square them before they add up repeated rows.
 
-        def in_own_place(vector: tf.Tensor) -> tf.Tensor:
-            return tf.pad(vector[None], [[place, self._num_devices - 1 - place], [0, 0]])
+    Args:
+        tables: the gradients of this device's tables.
+        gradients: the gradients of `State.trainable`; None for a weight whose gradient follows
+            from `tables` alone.
+        share: this device's share; `row_splits` and dy are padded to the largest share's rows.
+        place: the device's place among all devices.
 
-        for table in tables:
-            missing = share.most_rows - table.dy.shape[0]
-            splits = table.sets["row_splits"]
-            splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
-            parts = {"row_splits": splits, "values": table.sets["values"]}
-            if table.sets["weights"] is not None:
-                parts["weights"] = table.sets["weights"]
-            parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
-            shapes = {name: part.shape.as_list() for name, part in parts.items()}
-            if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
+    Raises:
+        InputError: when a share has more ids than can be sent.
+    """
+    layout, vectors = Layout([], []), []
+
+    def in_own_place(vector: tf.Tensor) -> tf.Tensor:
+        return tf.pad(vector[None], [[place, share.num_devices - 1 - place], [0, 0]])
+
+    for table in tables:
+        missing = share.most_rows - table.dy.shape[0]
+        splits = table.sets["row_splits"]
+        splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
+        parts = {"row_splits": splits, "values": table.sets["values"]}
+        if table.sets["weights"] is not None:
+            parts["weights"] = table.sets["weights"]
+        parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
+        shapes = {name: part.shape.as_list() for name, part in parts.items()}
+        if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
+            raise InputError(
+                f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
+                f"with --table-optimizer {table.table.kind} devices exchange at most "
+                f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer dense"
+            )
+        layout.tables.append(_PackedTable(table, shapes))
+        flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
+        vectors.append(in_own_place(tf.concat(flat, axis=0)))
+    for gradient in gradients:
+        sent: _Slices | bool = gradient is not None
+        if isinstance(gradient, tf.IndexedSlices):
+            if not _is_one_size(gradient, share):
                 raise InputError(
-                    f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
-                    f"with --table-optimizer {table.table.kind} devices exchange at most "
-                    f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer dense"
+                    f"the model looks up rows of a weight of shape {gradient.shape} by more "
+                    f"than its ids, and a batch of {share.batch_rows:,} rows does not divide "
+                    f"among {share.num_devices} devices: they cannot exchange that weight's "
+                    "gradient as Keras's optimizers take it, row by row; choose rows and "
+                    "--batch-size so that every batch divides, the last one too, or train on "
+                    "one device"
                 )
-            self._packed.append(_Packed(table, shapes))
-            flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
-            vectors.append(in_own_place(tf.concat(flat, axis=0)))
-        self._sent = []
-        for gradient in gradients:
-            sent: _Slices | bool = gradient is not None
-            if isinstance(gradient, tf.IndexedSlices):
-                if not _is_one_size(gradient, share):
-                    raise InputError(
-                        f"the model looks up rows of a weight of shape {gradient.shape} by more "
-                        f"than its ids, and a batch of {share.batch_rows:,} rows does not divide "
-                        f"among {share.num_devices} devices: they cannot exchange that weight's "
-                        "gradient as Keras's optimizers take it, row by row; choose rows and "
-                        "--batch-size so that every batch divides, the last one too, or train on "
-                        "one device"
-                    )
-                sent = _Slices(gradient)
-                vectors.append(in_own_place(sent.vector()))
-            elif gradient is not None:
-                vectors.append(gradient)
-            self._sent.append(sent)
-        return vectors
+            sent = _Slices(gradient)
+            vectors.append(in_own_place(sent.vector()))
+        elif gradient is not None:
+            vectors.append(gradient)
+        layout.gradients.append(sent)
+    return vectors, layout
 
-    def unpacked(
-        self, summed: Sequence[tf.Tensor]
-    ) -> tuple[list[RowGradient], list[tf.Tensor | tf.IndexedSlices]]:
-        """Returns the row gradients of all devices, and the gradients of `State.trainable`, from
-        the sums of the tensors that `packed` returned last."""
-        rows: list[RowGradient] = []
-        of_tables: dict[int, list[tf.Tensor]] = {}
-        for packed, vectors in zip(self._packed, summed[: len(self._packed)], strict=True):
-            sets, dy = self._joined(packed, vectors)
-            if isinstance(packed.of, RowGradient):
-                table = packed.of.table
-                num_tokens, how = table.variable.shape[0], table.implementation
-                touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
-                rows.append(RowGradient(table, touched, dy, sets, is_of_all=True))
-            else:
-                num_tokens, how = packed.of.num_tokens, packed.of.implementation
-                gradient = table_gradient(dy, **sets, num_tokens=num_tokens, implementation=how)
-                gradient = tf.cast(gradient, packed.of.dtype)
-                of_tables.setdefault(packed.of.place, []).append(gradient)
-        rest = iter(summed[len(self._packed) :])
-        gradients = []
-        for place, sent in enumerate(self._sent):
-            parts = [next(rest)] if sent else []
-            if isinstance(sent, _Slices):
-                parts = [sent.joined(parts[0])]
-            parts += of_tables.get(place, [])
-            gradients.append(parts[0] if len(parts) == 1 else tf.add_n(parts))
-        return rows, gradients
 
-    def _joined(self, packed: _Packed, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
-        """Returns the concatenated sets of all devices, and their dy."""
-        sizes = [math.prod(shape) for shape in packed.shapes.values()]
-        parts = dict(zip(packed.shapes, tf.split(vectors, sizes, axis=1), strict=True))
-        splits = tf.cast(parts["row_splits"], tf.int32)
-        ends = tf.cumsum(splits[:, -1])
-        begins = ends - splits[:, -1]
-        # Each device's ids end before its buffer does: leave out the gaps.
-        num_values = packed.shapes["values"][0]
-        places = tf.range(self._num_devices * num_values)
-        device = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])
-        read = places - tf.gather(begins, device) + device * num_values
+def unpacked(
+    summed: Sequence[tf.Tensor], layout: Layout
+) -> tuple[list[RowGradient], list[tf.Tensor | tf.IndexedSlices]]:
+    """Returns the row gradients of all devices, and the gradients of `State.trainable`, from
+    the sums of the tensors that `packed` returned."""
+    rows: list[RowGradient] = []
+    of_tables: dict[int, list[tf.Tensor]] = {}
+    for packed, vectors in zip(layout.tables, summed, strict=False):
+        sets, dy = _joined(packed, vectors)
+        if isinstance(packed.of, RowGradient):
+            table = packed.of.table
+            num_tokens, how = table.variable.shape[0], table.implementation
+            touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
+            rows.append(RowGradient(table, touched, dy, sets, is_of_all=True))
+        else:
+            num_tokens, how = packed.of.num_tokens, packed.of.implementation
+            gradient = table_gradient(dy, **sets, num_tokens=num_tokens, implementation=how)
+            gradient = tf.cast(gradient, packed.of.dtype)
+            of_tables.setdefault(packed.of.place, []).append(gradient)
+    rest = iter(summed[len(layout.tables) :])
+    gradients = []
+    for place, sent in enumerate(layout.gradients):
+        parts = [next(rest)] if sent else []
+        if isinstance(sent, _Slices):
+            parts = [sent.joined(parts[0])]
+        parts += of_tables.get(place, [])
+        gradients.append(parts[0] if len(parts) == 1 else tf.add_n(parts))
+    return rows, gradients
 
-        def in_turn(name: str) -> tf.Tensor:
-            return tf.gather(tf.reshape(parts[name], [-1]), tf.minimum(read, places[-1]))
 
-        row_splits = tf.concat(
-            [tf.reshape(splits[:, :-1] + begins[:, None], [-1]), ends[-1:]], axis=0
-        )
-        sets: dict[str, Any] = {
-            "values": tf.cast(in_turn("values"), tf.int32),
-            "row_splits": row_splits,
-            "weights": in_turn("weights") if "weights" in parts else None,
-            "unique": packed.of.sets["unique"],
-        }
-        return sets, tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])
+def _joined(packed: _PackedTable, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
+    """Returns the concatenated sets of all devices, and their dy."""
+    sizes = [math.prod(shape) for shape in packed.shapes.values()]
+    parts = dict(zip(packed.shapes, tf.split(vectors, sizes, axis=1), strict=True))
+    splits = tf.cast(parts["row_splits"], tf.int32)
+    ends = tf.cumsum(splits[:, -1])
+    begins = ends - splits[:, -1]
+    # Each device's ids end before its buffer does: leave out the gaps.
+    num_values = packed.shapes["values"][0]
+    places = tf.range(vectors.shape[0] * num_values)
+    device = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])
+    read = places - tf.gather(begins, device) + device * num_values
+
+    def in_turn(name: str) -> tf.Tensor:
+        return tf.gather(tf.reshape(parts[name], [-1]), tf.minimum(read, places[-1]))
+
+    row_splits = tf.concat([tf.reshape(splits[:, :-1] + begins[:, None], [-1]), ends[-1:]], axis=0)
+    sets: dict[str, Any] = {
+        "values": tf.cast(in_turn("values"), tf.int32),
+        "row_splits": row_splits,
+        "weights": in_turn("weights") if "weights" in parts else None,
+        "unique": packed.of.sets["unique"],
+    }
+    return sets, tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])

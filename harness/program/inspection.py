@@ -23,8 +23,8 @@ from harness.feed.batch import BatchesByRows, Share
 from harness.feed.plan import Dispatch
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional
-from harness.program.exchange import Exchange
-from harness.program.in_two import Step, StepInTwo
+from harness.program.cut_step import Begun, CutStep, Step
+from harness.program.exchange import Layout, packed, unpacked
 from harness.program.normalization import AllReduce
 from harness.program.program import Program
 from harness.program.state import State
@@ -48,7 +48,7 @@ class Looks:
 NO_LOOKS = Looks()
 
 
-class LookAtGradients(StepInTwo):
+class LookAtGradients(CutStep):
     """A step that changes nothing; returns the gradients of `State.weights` that an update would
     get, those of the touched rows for tables that are updated by rows; and `_counts`."""
 
@@ -60,17 +60,14 @@ class LookAtGradients(StepInTwo):
         self._call = call
         self._task = task
         self._reference = reference
-        self._exchanges = [Exchange(call.num_devices) for _ in range(1 if reference is None else 2)]
 
     @property
     def sums_early(self) -> bool:
         """Whether a layer of the model needs sums over all devices."""
         return self._call.sums_early
 
-    def begin(
-        self, state: State, share: Share, all_reduce: AllReduce
-    ) -> tuple[list[tf.Tensor], None]:
-        """Returns the gradients, and those in float32 if there is a reference."""
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
+        """Computes the gradients, and those in float32 if there is a reference."""
 
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         call = functools.partial(gradients_of, self._call, self._task, state, share, all_reduce)
@@ -79,25 +76,33 @@ class LookAtGradients(StepInTwo):
         if self._reference is not None:
             found.append(call(model=self._reference))
         if self._call.num_devices == 1:
-            return [g for own in found for g in _with_tables(own.gradients, own.rows, state)], None
-        to_sum = []
-        for exchange, own in zip(self._exchanges, found, strict=True):
+            parts = [_with_tables(own.gradients, own.rows, state) for own in found]
+            return Begun([tensor for part in parts for tensor in part], None, [None] * len(parts))
+        to_sum, layouts = [], []
+        for own in found:
             tables: list[RowGradient | ProductGradient] = [*own.rows, *own.products]
-            to_sum += exchange.packed(tables, own.gradients, share, state.share)
-        return to_sum, None
+            sent, layout = packed(tables, own.gradients, share, state.share)
+            to_sum += sent
+            layouts.append(layout)
+        return Begun(to_sum, None, layouts)
 
     def finish(
-        self, state: State, summed: Sequence[tf.Tensor], carried: None
+        self,
+        state: State,
+        summed: Sequence[tf.Tensor],
+        carried: None,
+        facts: Sequence[Layout | None],
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns the gradients summed over all devices, and their `_counts`."""
         del carried
-        size = len(summed) // len(self._exchanges)
-        starts = [size * place for place in range(len(self._exchanges))]
-        parts = [list(summed[start : start + size]) for start in starts]
-        if self._call.num_devices > 1:
-            for place, exchange in enumerate(self._exchanges):
-                rows, gradients = exchange.unpacked(parts[place])
-                parts[place] = _with_tables(gradients, rows, state)
+        size = len(summed) // len(facts)
+        parts = []
+        for place, layout in enumerate(facts):
+            part = list(summed[size * place : size * (place + 1)])
+            if layout is not None:
+                rows, gradients = unpacked(part, layout)
+                part = _with_tables(gradients, rows, state)
+            parts.append(part)
         return parts[0], _counts(parts[0], parts[1] if parts[1:] else [])
 
 

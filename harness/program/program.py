@@ -5,7 +5,7 @@ evaluation or a look at gradients as a function. A loop has a constant length: i
 known only at run time, a GPU would ask the host in every iteration whether to go on. Each of
 several GPUs runs the whole loop, and only the function's all-reduce crosses between them.
 
-XLA has no collectives between processes; `harness.program.in_two` describes the way around that.
+XLA has no collectives between processes; `harness.program.cut_step` describes the way around that.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce as Sums
 from harness.program.all_reduce import Kind
-from harness.program.culprit import named_culprit
-from harness.program.in_two import LoopsInTwo, Step, StepInTwo
+from harness.program.compile_errors import named_culprit
+from harness.program.cut_step import CutLoops, CutStep, Step
 from harness.program.state import State
 from harness.run.records import Compilation
 from harness.workers.cluster import ALONE, Cluster
@@ -114,9 +114,9 @@ class Program:
         self._sums = Sums(self._device_names, cluster, all_reduce)
         self._row_sums = row_sums
         self._row_outputs = row_outputs
-        self._in_two = (
-            LoopsInTwo(step, states, self._sums, implementation=implementation, row_sums=row_sums)
-            if isinstance(step, StepInTwo)
+        self._cut = (
+            CutLoops(step, states, self._sums, implementation=implementation, row_sums=row_sums)
+            if isinstance(step, CutStep)
             else None
         )
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
@@ -171,8 +171,8 @@ class Program:
         return tf.function(loop, jit_compile=True, autograph=False)
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
-        if self._in_two is not None and not self._cluster.is_alone:
-            together = tf.function(self._in_two.loop(call), autograph=False)
+        if self._cut is not None and not self._cluster.is_alone:
+            together = tf.function(self._cut.loop(call), autograph=False)
             return lambda batches, firsts: together(batches, firsts[0])
         loops = [self.on_device(device, call) for device in range(len(self.states))]
         traced = []
@@ -246,8 +246,8 @@ class Program:
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
         """Returns the seconds of a step on this worker's devices without the all-reduce, not
         counting compilation; changes no state."""
-        assert self._in_two is not None
-        made = self._in_two.loop(call, exchanging=False)
+        assert self._cut is not None
+        made = self._cut.loop(call, exchanging=False)
         loop = tf.function(made, autograph=False)
         seconds = []
         with tf.device(self._device_names[0]), _taken_back(self.states):

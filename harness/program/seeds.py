@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.program.stored import packed
+from harness.program.packing import packed
 
 _DRAW = np.array([0, 1])
 """The change of a seed by one draw."""

@@ -25,9 +25,7 @@ from harness.model.network import computes_in_16_bits
 from harness.program.finite import all_finite, blocks
 from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
-from harness.program.seeds import Seeds
-from harness.program.small_gradients import by_fewer_kernels
-from harness.program.stored import (
+from harness.program.packing import (
     Stored,
     arrays_of,
     as_dtype,
@@ -37,6 +35,8 @@ from harness.program.stored import (
     portable_dtype,
     variables_by_name,
 )
+from harness.program.seeds import Seeds
+from harness.program.small_gradients import by_fewer_kernels
 from harness.program.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"

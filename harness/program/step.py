@@ -9,8 +9,8 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.model.layers import Surroundings, computing, identity
-from harness.program.exchange import Exchange, product_calls
-from harness.program.in_two import Step, StepInTwo
+from harness.program.cut_step import Begun, CutStep, Step
+from harness.program.exchange import Layout, packed, product_calls, unpacked
 from harness.program.loss_scale import without
 from harness.program.normalization import AllReduce, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
@@ -190,7 +190,7 @@ def gradients_of(
     return Gradients(gradients, rows, products, unused, judged, called)
 
 
-class TrainingStep(StepInTwo):
+class TrainingStep(CutStep):
     """Changes the state by one batch; returns its row sums."""
 
     def __init__(self, call: Caller, task: SettledTask) -> None:
@@ -198,54 +198,53 @@ class TrainingStep(StepInTwo):
         self._task = task
         self.unused: tuple[str, ...] = ()
         """The names of weights that the loss does not depend on, known once the step is traced."""
-        self._kept: list[str] = []
-        self._exchange = Exchange(call.num_devices)
 
     @property
     def sums_early(self) -> bool:
         """Whether a layer of the model needs sums over all devices."""
         return self._call.sums_early
 
-    def begin(
-        self, state: State, share: Share, all_reduce: AllReduce
-    ) -> tuple[list[tf.Tensor], tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor]]:
-        """Returns the tensors to sum: the gradients, the numbers that layers keep, and for several
-        devices their parts of the tables' exchange; and the values to carry: the other changes, the
-        row gradients of a single device's tables, and the row sums."""
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
+        """Computes the gradients. Summed are they, with the numbers that layers keep, and for
+        several devices their parts of the tables' exchange; carried are the other changes, the row
+        gradients of a single device's tables, and the row sums."""
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         found = gradients_of(
             self._call, self._task, state, share, all_reduce,
             scale=scale, catch_up=True, sparse=True,
         )  # fmt: skip
-        self.unused, judged, called = found.unused, found.judged, found.called
+        judged, called = found.judged, found.called
+        self.unused = found.unused
         # Floats that layers keep, such as averages, become the mean over all devices. For anything
         # else any device's value will do.
         changes = called.changes
-        self._kept = [name for name, value in changes.items() if value.dtype.is_floating]
-        means = [changes.pop(name) * share.fraction for name in self._kept]
+        kept = [name for name, value in changes.items() if value.dtype.is_floating]
+        means = [changes.pop(name) * share.fraction for name in kept]
         with tf.name_scope("loss"):
             count(self._task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        if self._call.num_devices == 1:
-            return [*found.gradients, *means], (changes, found.rows, sums)
-        tables: list[RowGradient | ProductGradient] = [*found.rows, *found.products]
-        packed = self._exchange.packed(tables, found.gradients, share, state.share)
-        return [*packed, *means], (changes, [], sums)
+        sent, rows, layout = found.gradients, found.rows, None
+        if self._call.num_devices > 1:
+            tables: list[RowGradient | ProductGradient] = [*rows, *found.products]
+            sent, layout = packed(tables, found.gradients, share, state.share)
+            rows = []
+        return Begun([*sent, *means], (changes, rows, sums), (kept, found.unused, layout))
 
     def finish(
         self,
         state: State,
         summed: Sequence[tf.Tensor],
         carried: tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor],
+        facts: tuple[list[str], tuple[str, ...], Layout | None],
     ) -> tf.Tensor:
         """Updates the state; returns the row sums."""
-        changes, rows, sums = carried
-        num_sent = len(summed) - len(self._kept)
+        (changes, rows, sums), (kept, unused, layout) = carried, facts
+        num_sent = len(summed) - len(kept)
         gradients, means = summed[:num_sent], summed[num_sent:]
-        if self._call.num_devices > 1:
-            rows, gradients = self._exchange.unpacked(gradients)
-        state.assign({**changes, **dict(zip(self._kept, means, strict=True))})
-        state.apply(gradients, rows, self.unused)
+        if layout is not None:
+            rows, gradients = unpacked(gradients, layout)
+        state.assign({**changes, **dict(zip(kept, means, strict=True))})
+        state.apply(gradients, rows, unused)
         return sums
 
 

@@ -17,9 +17,9 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense, Surroundings, TableCall, computing
-from harness.program.culprit import named_culprit
+from harness.program.compile_errors import named_culprit
 from harness.program.exchange import MAX_NUMBER
-from harness.program.stored import variables_by_name
+from harness.program.packing import variables_by_name
 from harness.program.tables import TablePlan, layers_of
 from harness.run.records import Choice
 from harness.task.task import SettledTask

@@ -31,8 +31,8 @@ from harness.model.network import (
 from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.engine import Engine
 from harness.program.optimizer import Recipe, kept_bytes
+from harness.program.packing import is_seed, variables_by_name
 from harness.program.state import MODEL_PREFIX
-from harness.program.stored import is_seed, variables_by_name
 from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
 from harness.task.measures import Measures, are_classes

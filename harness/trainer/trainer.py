@@ -24,7 +24,7 @@ from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.program.devices import Devices
 from harness.program.optimizer import Recipe, attributes_of, config_of, optimizer_of
-from harness.program.stored import checksum_of
+from harness.program.packing import checksum_of
 from harness.run.observers.divergence import divergence_message
 from harness.task.measures import Quality
 from harness.task.task import Kind, Task

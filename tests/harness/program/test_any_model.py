@@ -14,7 +14,7 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.plan import evaluation_plan
 from harness.model.layers import MultiHotDense
-from harness.program.stored import variables_by_name
+from harness.program.packing import variables_by_name
 from harness.task.task import Task
 from tests.harness.feed.rows import Labels, random_examples
 from tests.harness.program.rig import Batches, Rig, build_rig

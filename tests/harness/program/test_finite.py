@@ -10,7 +10,7 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
 from harness.program.finite import all_finite, all_finite_by_one_kernel
-from harness.program.stored import Stored
+from harness.program.packing import Stored
 
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from harness.data.ragged import RaggedSets
 from harness.program.devices import Devices
 from harness.program.optimizer import recipe_of
+from harness.program.packing import variables_by_name
 from harness.program.state import State
-from harness.program.stored import variables_by_name
 from tests.harness.program.rig import assert_same, build_rig
 from tests.harness.program.test_optimizer import OFFERED
 from tests.harness.random_sets import random_sets

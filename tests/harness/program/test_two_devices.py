@@ -56,13 +56,13 @@ def run(program: Program, call: Call, batches: Batches) -> list[Any]:
 
 
 def uncompiled(
-    program: Program, call: Call, batches: Batches, *, in_two: bool = False
+    program: Program, call: Call, batches: Batches, *, cut: bool = False
 ) -> Callable[[Call, Batches], Any]:
-    """What runs a call like this one on both devices at once; with `in_two`, all but the all-reduce
+    """What runs a call like this one on both devices at once; with `cut`, all but the all-reduce
     is compiled, as between workers."""
-    if in_two:
-        assert program._in_two is not None
-        together = tf.function(program._in_two.loop(call), autograph=False)
+    if cut:
+        assert program._cut is not None
+        together = tf.function(program._cut.loop(call), autograph=False)
         return lambda call, batches: together(batches[call.rows], tf.constant(call.first, tf.int64))
     functions = []
     for device, own in enumerate(batches[call.rows]):
@@ -83,14 +83,14 @@ def uncompiled(
     return run
 
 
-def train(rig: Rig, *, in_two: bool = False, program: Program | None = None) -> np.ndarray:
+def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.ndarray:
     """The sums of each call, as those of `Rig.train`, by the engine's program or another."""
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:
         kind = replace(call, first=0)
         if kind not in loops:
-            loops[kind] = uncompiled(program or rig.training, call, batches, in_two=in_two)
+            loops[kind] = uncompiled(program or rig.training, call, batches, cut=cut)
         return loops[kind](call, batches)
 
     return np.array(
@@ -135,7 +135,7 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any,
     settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "sgd" else None}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     expected = alone.train()
-    np.testing.assert_allclose(train(both, in_two=True), expected, rtol=1e-5)
+    np.testing.assert_allclose(train(both, cut=True), expected, rtol=1e-5)
     assert_same(*both.values())
     for own, others in zip(both.values()[0], alone.values()[0], strict=True):
         np.testing.assert_allclose(own, others, rtol=1e-3, atol=1e-4)

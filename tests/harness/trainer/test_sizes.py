@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import harness
 from harness.base.memory import OutOfMemoryError
-from harness.program.culprit import named_culprit
+from harness.program.compile_errors import named_culprit
 
 TOKENS = 100
 

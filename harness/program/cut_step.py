@@ -8,7 +8,7 @@ graph.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -22,7 +22,18 @@ Step = Callable[[State, Share, AllReduce], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 
 
-class StepInTwo(abc.ABC):
+class Begun(NamedTuple):
+    """The first part of a step."""
+
+    to_sum: list[tf.Tensor]
+    """The tensors to sum over all devices."""
+    carried: Any
+    """Other tensors that `finish` needs, in lists, tuples or mappings."""
+    facts: Any
+    """What `finish` needs to know of them when it is traced; no tensor of this part is used."""
+
+
+class CutStep(abc.ABC):
     """A step that sums over all devices once, so that it can be cut there."""
 
     @property
@@ -31,30 +42,30 @@ class StepInTwo(abc.ABC):
         """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     @abc.abstractmethod
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> tuple[Any, Any]:
-        """Returns a list of tensors to sum over all devices, and the values to pass to `finish`."""
+    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
+        """Runs the step up to the sum."""
 
     @abc.abstractmethod
-    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any) -> Any:
+    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any, facts: Any) -> Any:
         """Returns the step's result.
 
         Args:
             state: the device's state.
             summed: the sums of the tensors that `begin` returned.
-            carried: the other values that `begin` returned.
+            carried, facts: as `begin` returned them.
         """
 
     def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
-        to_sum, carried = self.begin(state, share, all_reduce)
-        return self.finish(state, all_reduce(to_sum), carried)
+        to_sum, carried, facts = self.begin(state, share, all_reduce)
+        return self.finish(state, all_reduce(to_sum), carried, facts)
 
 
-class LoopsInTwo:
-    """The loops of a `StepInTwo`, one for each kind of call."""
+class CutLoops:
+    """The loops of a `CutStep`, one for each kind of call."""
 
     def __init__(
         self,
-        step: StepInTwo,
+        step: CutStep,
         states: Sequence[State],
         sums: Sums,
         *,
@@ -154,6 +165,7 @@ class LoopsInTwo:
             return self._parts[key]
         state = self._states[device]
         shapes: list[tuple[tf.DType, tf.TensorShape]] = []
+        facts: list[Any] = []  # of the first part, which is traced before the second
 
         @tf.function(jit_compile=not self._step.sums_early, autograph=False)
         def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
@@ -163,13 +175,14 @@ class LoopsInTwo:
                 )
                 share = read(tf.constant(0)).within(call.rows, self._sums.size, state.share)
             early = self._early(device, call) if exchanging else list
-            to_sum, carried = self._step.begin(state, share, early)
-            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in to_sum]
-            return list(to_sum), carried
+            begun = self._step.begin(state, share, early)
+            facts[:] = [begun.facts]
+            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in begun.to_sum]
+            return list(begun.to_sum), begun.carried
 
         @tf.function(jit_compile=True, autograph=False)
         def finish(joined: list[tf.Tensor], carried: Any) -> Any:
-            return self._step.finish(state, _parted(joined, shapes), carried)
+            return self._step.finish(state, _parted(joined, shapes), carried, facts[0])
 
         self._parts[key] = begin, finish
         return begin, finish

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
     from harness.task.task import Task as Task
-    from harness.trainer.run_options import RunOptions as RunOptions
+    from harness.trainer.settings import RunOptions as RunOptions
     from harness.trainer.settings import Settings as Settings
     from harness.trainer.trainer import Trainer as Trainer
 
@@ -39,7 +39,7 @@ _PLACES = {
     "InputError": "harness.base.errors",
     "MultiHotDense": "harness.model.layers",
     "RaggedSets": "harness.data.ragged",
-    "RunOptions": "harness.trainer.run_options",
+    "RunOptions": "harness.trainer.settings",
     "Settings": "harness.trainer.settings",
     "Task": "harness.task.task",
     "Trainer": "harness.trainer.trainer",

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
 
@@ -29,6 +30,19 @@ def require_count(name: str, value: int | str, *, least: int = 1, most: int | No
         require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")
     else:
         require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
+
+
+def require_known(settings: Any) -> None:
+    """Raises InputError unless every field whose type is a Literal has one of its values."""
+    for name, hint in get_type_hints(type(settings)).items():
+        given, known = getattr(settings, name), get_args(hint)
+        if get_origin(hint) is Literal and given not in known:
+            flag = f"--{name.replace('_', '-')}"
+            values = ", ".join(value for value in known if value != "auto")
+            choices = (
+                f"auto or one of {values}" if "auto" in known else values.replace(", ", " or ")
+            )
+            raise InputError(f"{flag} is {given!r}; choose {choices}")
 
 
 def parse_share(flag: str, text: str) -> float:

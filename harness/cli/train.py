@@ -14,15 +14,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from harness.base.checks import require, require_count
+from harness.base.checks import require, require_count, require_known
 from harness.base.errors import DivergenceError
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.data.options import DataConfig
 from harness.trainer.resuming import Resume, complete_note, completed_steps
-from harness.trainer.run_options import OnNan, Recorded, RunOptions, Telemetry
-from harness.trainer.settings import Settings
+from harness.trainer.settings import OnNan, Recorded, RunOptions, Settings, Telemetry
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
@@ -158,8 +157,7 @@ class OutputConfig(Recorded):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
-        known = self.report in ("on", "off")
-        require(known, f"--report is {self.report!r}; choose on or off")
+        require_known(self)
 
 
 def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bool) -> None:
@@ -213,9 +211,7 @@ class TrainConfig(ExperimentConfig, OnNan):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("--epochs", self.epochs)
-        known = self.class_weight in ("none", "balanced")
-        require(known, f"--class-weight is {self.class_weight!r}; choose none or balanced")
-        require(self.test in ("on", "off"), f"--test is {self.test!r}; choose on or off")
+        require_known(self)
         require(
             self.test == "on" or (self.data.validation_split > 0 and self.output.report == "off"),
             "--test is off, so --validation-split must set rows apart to validate on, as in 0.1, "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.base.checks import INT32_MAX, require, require_count
+from harness.base.checks import INT32_MAX, require, require_count, require_known
 from harness.base.reading import MAX_UNPACKED_BYTES
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn"]
@@ -65,8 +65,7 @@ class ImdbOptions(WordIds):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = self.split in ("tutorial", "standard")
-        require(known, f"--split is {self.split!r}; choose tutorial or standard")
+        require_known(self)
         require_count("--held-out-rows", self.held_out_rows, most=INT32_MAX)
         if self.maxlen is not None:
             require_count("--maxlen", self.maxlen, most=INT32_MAX)
@@ -213,10 +212,7 @@ class DataConfig(SourceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.validation_rows in ("random", "last"),
-            f"--validation-rows is {self.validation_rows!r}; choose random or last",
-        )
+        require_known(self)
         require(
             0 <= self.validation_split < 1,
             f"--validation-split is {self.validation_split}; choose from 0 to less than 1",

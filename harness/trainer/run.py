@@ -66,8 +66,7 @@ from harness.trainer.resuming import (
     complete_note,
     has_ended,
 )
-from harness.trainer.run_options import RunOptions, step_range
-from harness.trainer.settings import Settings
+from harness.trainer.settings import RunOptions, Settings, step_range
 from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
 from kernels.files import replacing

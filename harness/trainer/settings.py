@@ -1,7 +1,7 @@
-"""Every setting of a trainer: its default, its check and how `auto` is settled.
+"""Every setting of a trainer and of a run: its default, its check and how `auto` is settled.
 
 A new setting needs an edit of this file and of its test. The command line, its help, what a run
-prints and what it records follow from `Settings` and `_CHOOSERS`.
+prints and what it records follow from `Settings`, `RunOptions` and `_CHOOSERS`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
-from harness.base.checks import require, require_count
+from harness.base.checks import require, require_count, require_known
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, in_python
 from harness.base.memory import free_bytes
+from harness.program.saving import Every
 from harness.run.records import Choice
-from kernels.multi_hot import ROW_OPTIMIZERS, Implementation, RowOptimizer
+from kernels.multi_hot import Implementation, RowOptimizer
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+LEAST_HZ, MOST_HZ = 0.01, 100.0
 _RESIDENT_SHARE = 0.25
 """Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
 _STREAM_SHARE = 0.5
@@ -135,16 +138,7 @@ class Settings:
     anyway."""
 
     def __post_init__(self) -> None:
-        named_ones = {
-            "precision": PRECISIONS,
-            "input": ("stream", "resident", "mapped"),
-            "table_optimizer": ("dense", "adam", *ROW_OPTIMIZERS),
-        }
-        for name, known in named_ones.items():
-            given = getattr(self, name)
-            named = given in ("auto", *known)
-            flag = name.replace("_", "-")
-            require(named, f"--{flag} is {given!r}; choose auto or one of {', '.join(known)}")
+        require_known(self)
         require(self.batch_size != "auto", "--batch-size is 'auto'; give a whole number")
         require_count("--batch-size", self.batch_size)
         require_count("--steps-per-dispatch", self.steps_per_dispatch)
@@ -168,6 +162,110 @@ class Settings:
         """These, with one that was `auto` given, in words."""
         chosen: dict[str, Any] = {name: int(value) if value.isdecimal() else value}
         return replace(self, **chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a run records besides its metrics."""
+
+    tensorboard: str = "on"
+    """`on`: event files go to the run folder's tensorboard/; `off`: there are none; anything else:
+    the folder to write them to. Event files there are replaced with --overwrite, continued with
+    --resume, and refused otherwise."""
+
+    histograms: int = 0
+    """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
+    epochs; 0: never. Windows exclude the time this takes."""
+
+    precision_watch: Literal["auto"] | int = "auto"
+    """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
+    bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
+    bits, 0 in float32."""
+
+    profile_steps: str | None = None
+    """Profile steps A:B of the run, counted from 0, B left out, in whole dispatches. TensorBoard
+    shows the profile; the printed breakdown needs the extra `profile`."""
+
+    checkpoint_every: int | str = "epoch"
+    """When to save a checkpoint: after every `epoch`, after a number of steps, as in 500, or after
+    a time, as in 30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
+
+    keep: int = 2
+    """How many checkpoints to keep. With validation rows, the one with the lowest validation loss
+    is kept besides."""
+
+    def __post_init__(self) -> None:
+        Every.of(self.checkpoint_every)
+        require_count("--keep", self.keep)
+        require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")
+        require_count("--histograms", self.histograms, least=0)
+        require(
+            self.histograms == 0 or self.tensorboard != "off",
+            f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
+            "them; leave out one of the two",
+        )
+        require_count("--precision-watch", self.precision_watch, least=0)
+        if self.profile_steps is not None:
+            step_range(self.profile_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """What is sampled of the machine during training."""
+
+    telemetry_hz: float = 5.0
+    """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
+    samples nothing."""
+
+    def __post_init__(self) -> None:
+        hz = self.telemetry_hz
+        require(
+            hz == 0 or LEAST_HZ <= hz <= MOST_HZ,
+            f"--telemetry-hz is {hz:g}; choose 0 for none, or from {LEAST_HZ:g} to {MOST_HZ:g}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnNan:
+    """What to do about a loss that is not finite."""
+
+    on_nan: Literal["stop", "continue"] = "stop"
+    """What to do when the loss is not finite. `stop`: end the run with the likely cause;
+    `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one
+    leaves no model.keras and exit code 1."""
+
+    def __post_init__(self) -> None:
+        require_known(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Recorded, Telemetry, OnNan):
+    """What a fit watches, and what it leaves in its folder."""
+
+    def __post_init__(self) -> None:
+        Recorded.__post_init__(self)
+        Telemetry.__post_init__(self)
+        OnNan.__post_init__(self)
+
+
+def step_range(text: str) -> tuple[int, int]:
+    """The steps that `A:B` of --profile-steps names, B left out: as (A, B).
+
+    Raises:
+        InputError: unless both are whole numbers and A is below B.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None:
+        raise InputError(
+            f"--profile-steps is '{text}'; give two whole numbers, as in 100:120 for the 20 steps "
+            "after 100"
+        )
+    first, last = int(found[1]), int(found[2])
+    require(
+        first < last,
+        f"--profile-steps is {text}, which holds no step; the first must be below the last",
+    )
+    return first, last
 
 
 @dataclass(frozen=True, kw_only=True)

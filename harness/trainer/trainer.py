@@ -32,8 +32,7 @@ from harness.trainer.callbacks import as_compiled, checked, outside_fit
 from harness.trainer.loop import Steps, Training
 from harness.trainer.resuming import Opened, Resume, open_run
 from harness.trainer.run import Asked, Outcome, Run, dataset_info, facts_of, run_start
-from harness.trainer.run_options import RunOptions
-from harness.trainer.settings import Settings, for_python
+from harness.trainer.settings import RunOptions, Settings, for_python
 from harness.trainer.setup import Setup, set_up
 from harness.workers.cluster import Cluster, cluster_of
 from harness.workers.membership import require_alone

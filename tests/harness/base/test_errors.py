@@ -10,8 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from harness.base.errors import DivergenceError, InputError, as_command, in_python, printable
-from harness.trainer.run_options import RunOptions
-from harness.trainer.settings import Settings
+from harness.trainer.settings import RunOptions, Settings
 
 
 def test_through_the_script(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.program.saving import Every, Saving
-from harness.trainer.run_options import RunOptions
+from harness.trainer.settings import RunOptions
 
 
 def test_what_may_be_asked_for() -> None:

@@ -14,8 +14,14 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import build_model, default_network
 from harness.program.devices import Devices, set_up_devices
 from harness.run.records import Choice
-from harness.trainer.run_options import RunOptions
-from harness.trainer.settings import WITH_MODEL, Known, Settings, settings_before, settle
+from harness.trainer.settings import (
+    WITH_MODEL,
+    Known,
+    RunOptions,
+    Settings,
+    settings_before,
+    settle,
+)
 from kernels.multi_hot import IMPLEMENTATIONS
 from tests.harness.random_sets import random_sets
 

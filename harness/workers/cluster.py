@@ -36,8 +36,7 @@ _SHUTDOWN_SECONDS = 5
 _LINGER_SECONDS = 0.3
 """Seconds that a worker stays at the end, so that the others get the rest of a sum."""
 _GROUP_KEY = 900_000
-"""Key of the group of the workers' CPUs; `harness.program.program` has those of training
-devices."""
+"""Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
 _MAX_NUMBERS = 2**24
 """Limit of the numbers in one collective of a broadcast."""
 

@@ -1,1 +1,1 @@
-"""Operations, one folder each; nothing here knows of the harness."""
+"""Operations, one folder each, which are independent of the harness."""

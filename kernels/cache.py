@@ -1,8 +1,8 @@
-"""The user's cache folder: where it is, whether it can be trusted, and the files in it.
+"""The user's cache folder: finds it, checks that it can be trusted, and opens files in it.
 
-Whoever can change a file in it can run code as the user. So the folder and its files must belong to
-the user, and nobody else may write to them. They are opened first, then checked and used through
-the same descriptor: it does not matter what their names lead to by then.
+Anyone who can change a file in it can run code as the user. So the folder and its files must belong
+to the user, and nobody else may write to them. They are opened first, then checked and used through
+the same descriptor, whatever their names lead to by then.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ CACHE_VARIABLE = "MULTI_HOT_CACHE"
 
 @dataclass(frozen=True)
 class Folder:
-    """An open folder that has been checked."""
+    """An open, checked folder."""
 
     path: Path
-    """Its name, for messages."""
+    """Path of the folder, for messages."""
     descriptor: int
 
     @property
     def place(self) -> Path:
-        """A path to the folder itself, wherever its name leads by now."""
+        """Path to the open folder itself, wherever its name leads by now."""
         return reached_by(self.descriptor)
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
         """Return a descriptor of the user's own file `name`.
 
         Raises:
-          FileNotFoundError: there is none.
-          OSError: it cannot be trusted.
+          FileNotFoundError: if there is no such file.
+          OSError: if the file cannot be trusted.
         """
         path = self.path / name
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
@@ -70,7 +70,7 @@ class Folder:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a new folder in this one, removed at the end; its path holds in child processes."""
+        """Yield a new folder in this one, removed at the end; its path works in child processes."""
         with self._named(), private_folder(self.descriptor) as private:
             folder = reached_by(private) / "new"
             folder.mkdir()
@@ -78,7 +78,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Errors name the folder, not the descriptor by which it was reached."""
+        """Make errors name the folder's path, not the descriptor by which it was reached."""
         try:
             yield
         except OSError as error:
@@ -89,13 +89,13 @@ class Folder:
 
 @contextlib.contextmanager
 def opened(subfolder: str = "") -> Iterator[Folder]:
-    """Open the user's cache folder, or a subfolder, which other users may not even read.
+    """Open the user's cache folder, or a subfolder that other users may not even read.
 
-    It is $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache, and is made if
-    it is missing.
+    The folder is $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache. It is
+    made if it is missing.
 
     Raises:
-      OSError: it cannot be made or trusted; the message names it and the reason.
+      OSError: if it cannot be made or trusted; the message names it and the reason.
     """
     path = _path()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def opened(subfolder: str = "") -> Iterator[Folder]:
         path /= subfolder
         with contextlib.suppress(FileExistsError):
             os.mkdir(subfolder, 0o700, dir_fd=folder.descriptor)
-        # Folders made in there by the user's umask may be writable by a group.
+        # By the user's umask, folders made in the subfolder may be writable by a group.
         with _folder(folder.place / subfolder, path, forbidden=0o077) as inner:
             yield inner
 
@@ -132,7 +132,7 @@ def _path() -> Path:
 
 
 def _check(descriptor: int, path: Path, forbidden: int = 0o022) -> None:
-    """Raise PermissionError unless the open file or folder is the user's, and closed to others."""
+    """Raise PermissionError unless an open file or folder is the user's, and closed to others."""
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
         fact = f"belongs to user {status.st_uid}, and this is user {os.geteuid()}"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written in a private folder beside, then renamed.
+"""Writes files whole or not at all: in a private folder beside, from which they are renamed.
 
 The kernels' cache and the harness write every file by these functions.
 """
@@ -26,18 +26,18 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields where to write a file or a folder, which becomes `path` when the block succeeds.
+    """Yields a path to write a file or a folder to, which becomes `path` if the block succeeds.
 
-    A file at `path` is replaced, a folder that holds something is not. All that was written is
-    flushed to the disk before. When the block fails, nothing is left of it and `path` is as it was.
-    An `OSError` that names no other file, as that of a full disk, leaves with the name of `path`.
-    What a killed process left is removed by the next one that writes in the same folder.
+    A file at `path` is replaced, but a folder that is not empty is not. The new content is flushed
+    to the disk first. If the block fails, nothing of it is left, and `path` is as it was. An
+    `OSError` that names no other file, such as that of a full disk, gets the name of `path`. The
+    next process that writes in the same folder removes the remains of a killed one.
 
-    Other users who can write to the folder cannot redirect what is written: it goes into a folder
-    that is closed to them, and every step starts from the descriptor of an open folder.
+    Other users who can write to the folder cannot redirect the content: it goes into a folder that
+    is closed to them, and every step starts from the descriptor of an open folder.
     """
-    # The suffix stays, because some writers (Keras) choose the format by it. The rest of the name
-    # is left out, because TensorBoard reads every file with `tfevents` in its name.
+    # Keep the suffix, by which some writers (Keras) choose the format, but not the rest of the
+    # name, because TensorBoard reads every file with `tfevents` in its name.
     new, place = _NEW + path.suffix, None
     try:
         with opened_folder(path.parent) as parent, private_folder(parent) as private:
@@ -54,9 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, or a folder with all that is in it, if there is one.
+    """Removes a file, or a folder with all its contents, if it exists.
 
-    It is gone at once and as a whole; what a killed process leaves of it, the next one removes.
+    It disappears at once and as a whole. The next process removes the remains of a killed one.
     """
     with (
         contextlib.suppress(FileNotFoundError),
@@ -68,11 +68,11 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
-    """The descriptor of the folder at `path`, while the context lasts.
+    """Yields a descriptor of the folder at `path`, and closes it at the end.
 
     Raises:
-        PermissionError: when `path` is a symbolic link that another user made.
-        OSError: when there is no folder.
+        PermissionError: if `path` is a symbolic link that another user made.
+        OSError: if there is no folder.
     """
     try:
         descriptor = os.open(path, _FOLDER | os.O_NOFOLLOW)
@@ -85,16 +85,16 @@ def opened_folder(path: Path) -> Iterator[int]:
 
 
 def own_file(path: Path, flags: int = os.O_CREAT) -> int:
-    """The descriptor of a file of this user's to write to: for files that grow, and so are not
+    """Returns a descriptor of this user's own file for writing, for files that grow and so are not
     replaced as a whole.
 
     Args:
         path: the file.
-        flags: of `os.open`, beside those for writing.
+        flags: flags of `os.open`, beside those for writing.
 
     Raises:
-        PermissionError: when another user put something in its place.
-        OSError: when it cannot be opened, or is a symbolic link.
+        PermissionError: if another user put something in its place.
+        OSError: if it cannot be opened, or is a symbolic link.
     """
     flags |= os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
@@ -106,7 +106,7 @@ def own_file(path: Path, flags: int = os.O_CREAT) -> int:
 
 
 def _followed(path: Path) -> int:
-    """The descriptor of the folder that a symbolic link of this user's, or of root's, leads to."""
+    """Returns a descriptor of the folder at the end of a symbolic link of this user's or root's."""
     if path.parts[:2] == ("/", "proc"):  # the kernel's links to open folders, which nobody can swap
         return os.open(path, _FOLDER)
     link = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -114,7 +114,7 @@ def _followed(path: Path) -> int:
         if os.fstat(link).st_uid not in (0, os.geteuid()):
             raise PermissionError(1, "It is a symbolic link of another user", str(path))
         try:
-            target = os.readlink("", dir_fd=link)  # of what was looked at, whatever `path` is now
+            target = os.readlink("", dir_fd=link)  # reads the checked link, whatever `path` is now
         except OSError:
             target = ""  # no link, but no folder either
         return os.open(path.parent / target if target else path, _FOLDER)
@@ -124,10 +124,10 @@ def _followed(path: Path) -> int:
 
 @contextlib.contextmanager
 def private_folder(parent: int) -> Iterator[int]:
-    """A new folder in an open one, closed to other users, as a descriptor.
+    """Yields a descriptor of a new folder in an open one, which is closed to other users.
 
-    At the end it is removed, with what is called `new` in it, and so are those of processes that
-    were killed.
+    At the end, removes the folder with the entry `new` in it. At the start, removes such folders of
+    killed processes.
     """
     _remove_abandoned(parent)
     while True:
@@ -159,8 +159,8 @@ def _locked(private: int, flags: int = 0) -> Iterator[None]:
     lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600, dir_fd=private)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever took the folder for an abandoned one may have removed the file before it was
-        # locked here: then this raises a FileNotFoundError.
+        # A process that took the folder for an abandoned one may have removed the file before it
+        # was locked here; then this raises a FileNotFoundError.
         os.stat(_LOCK, dir_fd=private, follow_symlinks=False)
         yield
     finally:
@@ -168,17 +168,17 @@ def _locked(private: int, flags: int = 0) -> Iterator[None]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what killed processes left of `replacing` in `folder`; it may be missing."""
+    """Removes what killed processes left of `replacing` in `folder`, which may be missing."""
     with contextlib.suppress(FileNotFoundError), opened_folder(folder) as parent:
         _remove_abandoned(parent)
 
 
 def _remove_abandoned(parent: int) -> None:
-    """Removes the private folders of processes that were killed: those that nobody has locked."""
+    """Removes the private folders of killed processes, which are those that nobody has locked."""
     for name in os.listdir(parent):
         if not name.startswith(_PARTIAL_START):
             continue
-        # In use, of another user, or removed meanwhile: not ours to remove.
+        # An error means that it is in use, another user's, or removed meanwhile: leave it.
         with contextlib.suppress(OSError), contextlib.ExitStack() as closing:
             private = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
             closing.callback(os.close, private)
@@ -190,8 +190,8 @@ def _remove_abandoned(parent: int) -> None:
 
 
 def _remove(name: str, private: int, parent: int) -> None:
-    # Nothing but what `replacing` makes: other users may give its name to any folder.
-    # The lock goes last: without it, what is left could not be told from what is in use.
+    # Remove only entries that `replacing` makes, as other users may give its name to any folder.
+    # The lock goes last: a folder without a lock looks like one in use.
     for entry in sorted(os.listdir(private), reverse=True):
         if _OURS.fullmatch(entry):
             if stat.S_ISDIR(os.stat(entry, dir_fd=private, follow_symlinks=False).st_mode):
@@ -203,8 +203,8 @@ def _remove(name: str, private: int, parent: int) -> None:
 
 
 def reached_by(descriptor: int) -> Path:
-    """A path to an open folder that holds wherever it is moved, for this process and those that it
-    starts."""
+    """Returns a path to an open folder that stays valid when the folder is moved, in this process
+    and in child processes."""
     return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
 

@@ -1,1 +1,1 @@
-"""What every room uses: errors, checks, whole files, memory, processes."""
+"""Code that every room uses: errors, checks, whole files, memory, processes."""

@@ -1,4 +1,4 @@
-"""The checks that settings share."""
+"""Checks that settings share."""
 
 import math
 import re
@@ -16,10 +16,10 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless the number is within its limits; "auto" always is.
+    """Raises InputError unless a number is within its limits; accepts "auto".
 
-    Without a limit of its own a count is an int32: the product of two, such as epochs and steps of
-    an epoch, is then an int64, as steps are counted.
+    A count without a limit of its own is an int32, so that the product of two, such as epochs and
+    steps of an epoch, is an int64, which steps are counted in.
     """
     if value == "auto":
         return
@@ -46,10 +46,10 @@ def require_known(settings: Any) -> None:
 
 
 def parse_share(flag: str, text: str) -> float:
-    """`5%` or `0.05` as 0.05.
+    """Returns a share such as `5%` or `0.05` as a number.
 
     Raises:
-        InputError: when it is neither, or not in [0, 1).
+        InputError: if the text is no share, or not in [0, 1).
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
     share = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
@@ -59,10 +59,10 @@ def parse_share(flag: str, text: str) -> float:
 
 
 def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
-    """Checks what can only be known once the data and the devices are.
+    """Checks a batch size against the data and the devices.
 
     Raises:
-        InputError: when a batch does not fit the data set or does not divide over the replicas.
+        InputError: if a batch does not fit the data set or does not divide over the replicas.
     """
     require(
         batch_size <= rows,
@@ -73,7 +73,7 @@ def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) 
 
 
 def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> None:
-    """Raises InputError unless every replica of every worker gets as many rows of a batch."""
+    """Raises InputError unless all replicas of all workers get equally many rows of a batch."""
     of_workers = f" of each of {workers} workers" if workers > 1 else ""
     replicas *= workers
     below = batch_size // replicas * replicas

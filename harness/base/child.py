@@ -1,4 +1,4 @@
-"""Processes that this program starts, and that end with it."""
+"""Child processes, which end with this program."""
 
 import ctypes
 import signal
@@ -8,12 +8,12 @@ from pathlib import Path
 OWN_CODE = Path(__file__).resolve().parents[2]
 """The folder that holds the packages of this program."""
 _PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
+"""Option of prctl(2)."""
 _LIBC = ctypes.CDLL(None)
-"""Loaded here: between fork and exec no library may be."""
+"""The C library, loaded here because no library may be loaded between fork and exec."""
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """On Linux, this process gets the signal when its parent ends."""
+    """Makes the system send this process a signal when its parent ends, on Linux only."""
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, number)

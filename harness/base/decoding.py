@@ -1,4 +1,4 @@
-"""Dataclasses from what TOML and JSON files hold: every value is checked, none is ignored."""
+"""Builds dataclasses from the contents of TOML and JSON files; checks every value, ignores none."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ _WORDS: Mapping[Any, str] = {
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json.
 
-    Keys are field names with `_` or `-`. As on the command line every field has a name of its own,
-    so it may stand in any group or in none. What is left out keeps its default. TOML has no null:
-    the text "None" stands for it.
+    Keys are field names with `_` or `-`. Every field has a name of its own, as on the command line,
+    so it may stand in any group or in none. Missing fields keep their defaults. The text "None"
+    stands for a null, which TOML lacks.
 
     Raises:
-        InputError: naming `where` and the key that is unknown, is set twice, is missing, or has a
-            value of a wrong type or out of range.
+        InputError: if a key is unknown, set twice or missing, or its value has a wrong type or is
+            out of range; it names `where` and the key.
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: {content!r:.100} stands where a table of settings should")
@@ -37,10 +37,10 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
 
 
 def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dict[str, Any]:
-    """The settings in nested groups, by their own names.
+    """Returns the settings of nested groups in one mapping, by their own names.
 
     Raises:
-        InputError: when two have the same name.
+        InputError: if two have the same name.
     """
     flat: dict[str, Any] = {}
     for key, value in content.items():
@@ -53,15 +53,15 @@ def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dic
 
 
 def changed(settings: Any) -> dict[str, Any]:
-    """Those of a dataclass of settings that are not at their default, by their own names."""
+    """Returns the settings in a dataclass that differ from their defaults, by their names."""
     usual = flattened(dataclasses.asdict(type(settings)()))
     now = flattened(dataclasses.asdict(settings))
     return {name: value for name, value in now.items() if value != usual[name]}
 
 
 def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
-    """The settings that are not as they were, by their flags; "" where none is. One that is in
-    `are` alone is newer, and no difference."""
+    """Describes the settings that changed, by their flags; "" if none did. A setting that is only
+    in `are` is newer, and counts as no difference."""
     return "; ".join(
         f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()
@@ -70,7 +70,7 @@ def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
 
 
 def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
-    """Takes the settings of the class `kind` out of `flat`, in groups as the class has them."""
+    """Moves the settings of the class `kind` out of `flat` into groups, as in the class."""
     grouped: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if not dataclasses.is_dataclass(hint):
@@ -81,16 +81,16 @@ def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
-    """`value` as the type `hint`: a dataclass, a union, a tuple, a mapping, or a plain type.
+    """Returns `value` as the type `hint`: a dataclass, union, tuple, mapping, or plain type.
 
     Args:
         hint: the type.
-        value: of mappings, lists and plain values.
-        where: the file that it comes from.
-        place: of the value in the file.
+        value: mappings, lists and plain values.
+        where: the file that the value comes from.
+        place: the value's place in the file.
 
     Raises:
-        InputError: naming the place of a value that is missing, unknown or of another type.
+        InputError: if a value is missing, unknown or of another type; it names the place.
     """
     origin, arguments = get_origin(hint), get_args(hint)
 
@@ -100,7 +100,7 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _dataclass(hint, value, where, place, inner)
     if origin in (UnionType, Union):
-        if value == "None" and NoneType in arguments:  # though it may be a text as well
+        if value == "None" and NoneType in arguments:  # even if a text is allowed as well
             return None
         for option in arguments:
             try:
@@ -108,7 +108,7 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
             except InputError:
                 continue
     elif origin is Literal:
-        # By type too: True == 1, but only one of them was admitted.
+        # Types count too: True == 1, but only one of them is an option.
         if any(value == option and type(value) is type(option) for option in arguments):
             return value
     elif origin is tuple and isinstance(value, list | tuple):

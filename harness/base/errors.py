@@ -1,4 +1,4 @@
-"""Exceptions that the command line shows as one message, and the commands that messages name."""
+"""Exceptions that the command line shows as one message, and commands for messages."""
 
 import contextlib
 import os
@@ -14,17 +14,18 @@ _UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
 
 
 def printable(text: str, *, most: int | None = None, one_line: bool = False) -> str:
-    """`text` with control characters and lone surrogates escaped, as in \\x1b, so that it cannot
-    steer a terminal and any stream can encode it.
+    """Escapes control characters and lone surrogates in `text`, as in \\x1b, so that it cannot
+    control a terminal, and any stream can encode it.
 
     Args:
-        text: from anywhere.
-        most: characters, escapes included; the middle of a longer text is cut out. None: all.
+        text: any text.
+        most: limit of the characters, including escapes, beyond which the middle is cut out. None
+            keeps all.
         one_line: escape line breaks and tabs too.
     """
     unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
     if most is not None and len(text) > most:
-        text = f"{text[:most]}{text[-most:]}"  # all that may be kept below
+        text = f"{text[:most]}{text[-most:]}"  # the most that can be kept below
     text = unprintable.sub(lambda found: ascii(found[0])[1:-1], text)
     if most is None or len(text) <= most:
         return text
@@ -37,14 +38,14 @@ _FLAG = re.compile(
     r"lazy_adam|exact_adam|float32|bfloat16|mixed_bfloat16|mixed_float16|stream|resident|mapped|"
     r"nccl|hierarchical|ring|on|off|stop|continue)\b)?"
 )
-"""A flag in a message, perhaps with a value."""
+"""Pattern of a flag in a message, perhaps with a value."""
 
 
 class ToldError(Exception):
-    """The command line prints the message alone and ends with exit code 1.
+    """An error whose message alone the command line prints, with exit code 1.
 
-    The message names settings by their flags, as in `--precision float32`. Where `in_python` is
-    true, `str` names them by their arguments, `precision="float32"`.
+    The message names settings by their flags, such as `--precision float32`. If `in_python` is
+    true, `str` names them by their arguments, such as `precision="float32"`.
     """
 
     in_python = False
@@ -62,7 +63,7 @@ def _argument(flag: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def in_python() -> Iterator[None]:
-    """For functions that Python programs call: what is raised inside names arguments."""
+    """Makes errors raised inside name arguments, not flags, for calls from Python programs."""
     try:
         yield
     except ToldError as error:
@@ -71,9 +72,9 @@ def in_python() -> Iterator[None]:
 
 
 class InputError(ToldError, ValueError):
-    """Wrong input of the user's: the message gives the fact, the values and the remedy.
+    """Wrong input by the user; the message gives the fact, the values and the remedy.
 
-    It is made printable, and the middle of a very long one is cut out: the fact stands at the
+    The message is made printable. If it is very long, the middle is cut out: the fact stands at the
     beginning, the remedy at the end. The command line ends with exit code 2.
     """
 
@@ -86,18 +87,17 @@ class LostFolderError(ToldError):
 
 
 class LostWorkerError(ToldError):
-    """Another process that this one needs did not come, ended, or cannot be reached any more: a
-    worker of the cluster, or of a build."""
+    """A worker of the cluster or of a build did not come, ended, or cannot be reached any more."""
 
 
 class DivergenceError(ToldError):
-    """The loss of a run was no finite number at its end. The run has written what it could."""
+    """The loss was not finite at the end of a run. The run has written what it could."""
 
 
 def as_command(arguments: str) -> str:
-    """The command line that runs `harness ARGUMENTS`, by the name that the user called it by.
+    """Returns the command line for `harness ARGUMENTS`, by the name that the user called it by.
 
-    `scripts/harness` passes on its own name. A harness that is not on the PATH is called as a
+    `scripts/harness` passes on its own name. If the PATH has no harness, the command calls the
     module.
     """
     if name := os.environ.get("HARNESS_COMMAND"):

@@ -1,4 +1,4 @@
-"""JSON that any reader takes, written whole or not at all."""
+"""Writes JSON that any reader takes, whole or not at all."""
 
 import json
 import math
@@ -10,11 +10,11 @@ from kernels.files import replacing
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """`content` as JSON text; finite floats read back exactly.
+    """Returns `content` as JSON text; finite floats read back exactly.
 
-    JSON has no numbers that are not finite. They are written as the texts "NaN", "Infinity" and
-    "-Infinity" (the JSON mapping of protocol buffers), which Python's `float` and JavaScript's
-    `Number` turn back into them.
+    JSON has only finite numbers. Others are written as the texts "NaN", "Infinity" and "-Infinity"
+    (the JSON mapping of protocol buffers), which Python's `float` and JavaScript's `Number` turn
+    back into numbers.
     """
     try:
         return json.dumps(content, indent=indent, allow_nan=False)

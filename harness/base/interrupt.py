@@ -1,7 +1,7 @@
-"""Signals as a wish to stop: the dispatch at hand ends, and what was trained is saved.
+"""Signals as requests to stop: the current dispatch ends, and what was trained is saved.
 
-Ctrl-C (SIGINT) ends what the user began; SIGTERM and SIGUSR1 announce that the machine is taken
-away, or that a time limit is near. A terminal that is closed (SIGHUP) is no reason to stop.
+Ctrl-C (SIGINT) ends what the user began. SIGTERM and SIGUSR1 announce that the machine is taken
+away, or that a time limit is near. A closed terminal (SIGHUP) is no reason to stop.
 """
 
 import contextlib
@@ -15,28 +15,28 @@ from types import FrameType
 from typing import Any
 
 EXIT_INTERRUPTED = 130
-"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
+"""Exit code that a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
 EXIT_TERMINATED = 143
-"""Likewise 128 + SIGTERM; after SIGUSR1 too, which schedulers send some time before."""
+"""Exit code after SIGTERM (128 + SIGTERM), and SIGUSR1, which schedulers send some time before."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-"""A thread's own errors, which it has to handle itself."""
+"""Signals of a thread's own errors, which the thread has to handle itself."""
 _STACK_BYTES = 256 * 1024
 _SS_DISABLE = 2
 
 
 class _SignalStack(ctypes.Structure):
-    """Linux's `stack_t`."""
+    """The `stack_t` of Linux."""
 
     _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
 def use_signal_stack() -> None:
-    """Gives the main thread a stack for signal handlers, on Linux and unless it has one.
+    """Gives the main thread a stack for signal handlers on Linux, unless it has one.
 
-    oneDNN, with which TensorFlow multiplies matrices on a CPU, uses the stack pointer for a buffer
+    oneDNN, which multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer
     on the heap (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that
-    moment overwrites what lies below the buffer. Python's handlers use this stack if there is one.
+    moment overwrites the memory below the buffer. Python's handlers use this stack if there is one.
     """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return
@@ -52,10 +52,11 @@ def use_signal_stack() -> None:
 
 @contextlib.contextmanager
 def threads_without_signals() -> Iterator[None]:
-    """Threads that start inside, and all that these start later, leave signals to other threads.
+    """Makes threads that start inside, and all their later threads, leave signals to others.
 
-    They have no signal stack: TensorFlow's threads would be open to what `use_signal_stack` says. A
-    signal that comes inside is delivered at the end, so what is inside should be short.
+    Such threads have no signal stack, so TensorFlow's threads would be exposed to the fault that
+    `use_signal_stack` describes. A signal that comes inside is delivered at the end, so the block
+    should be short.
     """
     use_signal_stack()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
@@ -66,9 +67,9 @@ def threads_without_signals() -> Iterator[None]:
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGUSR1 ended a training, after everything was saved: the program is to end.
+    """SIGTERM or SIGUSR1 ended a training after everything was saved, and is to end the program.
 
-    Where nothing catches it, the process ends with exit code 143.
+    If nothing catches it, the process ends with exit code 143.
     """
 
     def __init__(self) -> None:
@@ -76,16 +77,16 @@ class Terminated(SystemExit):
 
 
 class TerminatedAtOnce(KeyboardInterrupt):
-    """The second SIGTERM: nothing more is saved."""
+    """A second SIGTERM came: nothing more is saved."""
 
 
 class Interrupt:
     """A context in which the first SIGINT, SIGTERM or SIGUSR1 only sets `requested`.
 
-    A second SIGINT or SIGTERM interrupts at once, but for a second in which a file that is being
-    written may be finished; a second SIGUSR1 changes nothing. SIGHUP, which a terminal sends when
-    it is closed, is ignored. Signals other than SIGINT that the program handles or ignores itself
-    are left to it. Outside of the main thread the context does nothing.
+    A second SIGINT or SIGTERM interrupts at once, apart from up to a second to finish a file that
+    is being written; a second SIGUSR1 changes nothing. SIGHUP, which a terminal sends when it is
+    closed, is ignored. Signals other than SIGINT that the program handles or ignores itself stay
+    with it. Outside the main thread, the context does nothing.
     """
 
     def __init__(self) -> None:
@@ -96,22 +97,22 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether to stop."""
+        """Whether a signal asked to stop."""
         return self.by is not None
 
     @property
     def is_termination(self) -> bool:
-        """Whether the process is to end, and not only what it does."""
+        """Whether the process itself is to end, not only its current work."""
         return self.by in (signal.SIGTERM, signal.SIGUSR1)
 
     @property
     def exit_code(self) -> int:
-        """Of a program that ends because of it."""
+        """Exit code of a program that the signal ends."""
         return EXIT_TERMINATED if self.is_termination else EXIT_INTERRUPTED
 
     def told(self, number: int) -> bool:
-        """Takes over the signal that another worker was told by, 0 for none; returns `requested`.
-        Of two, the one that ends the process counts."""
+        """Takes over the signal that another worker got, 0 for none; returns `requested`. Of two
+        signals, the one that ends the process counts."""
         if number and not self.is_termination:
             self.by = signal.Signals(number)
         return self.requested
@@ -131,7 +132,7 @@ class Interrupt:
             signal.signal(kind, before)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        # Another worker may have been told before; the first of its own signals is no second one.
+        # Another worker may have got a signal before; the first one here still counts as the first.
         first, self._is_first = self._is_first, False
         if first:
             self.told(number)

@@ -1,4 +1,4 @@
-"""The memory that there is, and the message where something would need more."""
+"""Measures free memory, and refuses what would need more."""
 
 import contextlib
 import gc
@@ -10,45 +10,45 @@ from harness.base.errors import InputError
 
 
 def free_bytes(root: Path = Path("/")) -> int:
-    """Bytes of host memory that this process can still take before the system ends one.
+    """Returns the bytes of host memory that this process can take before the system ends a process.
 
     Page cache counts as free, because the system gives it back, and so does swap. A control group
-    around the process, as of a container or of Slurm, may leave less than the machine has.
+    around the process, such as a container's or Slurm's, may leave less than the machine has.
 
     Args:
-        root: of the file system, where proc and sys are.
+        root: the root of the file system, with proc and sys.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # As in `MemAvailable:   23597852 kB`.
+    # Lines such as `MemAvailable:   23597852 kB`.
     kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
     available = kilobytes.get("MemAvailable", kilobytes["MemTotal"])  # WSL 1 has only the latter
     return min([1024 * available, *_left_in_groups(root)]) + 1024 * kilobytes["SwapFree"]
 
 
 class OutOfMemoryError(InputError):
-    """What was asked for needs more memory than there is."""
+    """A request needs more memory than is free."""
 
 
 def require_memory(
     needs: Mapping[str, int], *, free: Callable[[], int], place: str, remedy: str
 ) -> int:
-    """Refuses what needs more memory than there is.
+    """Refuses a request that needs more memory than is free.
 
     Args:
         needs: the bytes of each part, by its name.
-        free: the bytes that there are. Asked again after a garbage collection, since models that
-            nobody holds any more refer to themselves.
-        place: what memory it is.
-        remedy: what to do about it.
+        free: returns the free bytes. Called again after a garbage collection, since unused models
+            refer to themselves.
+        place: the memory's name in the message.
+        remedy: the remedy, which ends the message.
 
     Returns:
         The bytes that are left.
 
     Raises:
-        OutOfMemoryError: with all of this.
+        OutOfMemoryError: if there is less memory; it names the parts.
     """
     total = sum(needs.values())
     if (left := free() - total) >= 0:
@@ -65,12 +65,12 @@ def require_memory(
 
 
 def shown(num_bytes: int) -> str:
-    """A size for people."""
+    """Returns a size in MB or GB, for messages."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """What the limit of each control group around this process leaves."""
+    """Yields the bytes that the limit of each control group around this process leaves."""
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else ():
         _, kinds, path = line.split(":", 2)
@@ -85,7 +85,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         for folder in (group, *group.parents):
             if not folder.is_relative_to(top):
                 break
-            # A container may see its own group at the top, and the path is that on the machine.
+            # A container may see its own group at the top, while the path is the machine's.
             with contextlib.suppress(OSError):
                 most = (folder / limit).read_text().strip()
                 taken = int((folder / used).read_text())

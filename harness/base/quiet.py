@@ -1,8 +1,8 @@
 """Imports TensorFlow without its informational lines on standard error.
 
-TensorFlow's C++ libraries write a few lines at level "info" to standard error before any setting
-for their level is read; whatever is above that level still appears. Their later log is off (what
-fails comes as a Python exception all the same) unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+TensorFlow's C++ libraries write a few lines at level "info" to standard error before they read any
+setting for their level; lines above that level still appear. Their later log is off unless
+TF_CPP_MIN_LOG_LEVEL says otherwise; failures come as Python exceptions anyway.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeL
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Holds back what reaches standard error inside, then lets through all but information.
+    """Holds back output to standard error inside, then lets through all lines but information.
 
     Raises:
-        InputError: when the environment asks Keras for another backend.
+        InputError: if the environment asks Keras for another backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A model that is built before the devices are set up would take all memory of every GPU.
@@ -32,7 +32,7 @@ def quiet_import() -> Iterator[None]:
         raise InputError(
             f"KERAS_BACKEND is '{backend}', but this harness trains with TensorFlow; unset it"
         )
-    # With standard error closed by who called us, nothing can reach it.
+    # If the caller closed standard error, nothing can reach it.
     held_back = contextlib.nullcontext() if sys.stderr is None else _information_held_back()
     with held_back, _without_matplotlib():
         yield
@@ -40,13 +40,16 @@ def quiet_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_matplotlib() -> Iterator[None]:
-    """Keras imports it wherever it is installed, which takes 0.3 s, for galleries of pictures that
-    no command shows. Other programs may show them."""
+    """Hides Matplotlib from Keras in the command line.
+
+    Keras imports it if it is installed, which takes 0.3 s, for galleries of pictures that no
+    command shows. Other programs may show them.
+    """
     name = "matplotlib"
     if "harness.cli" not in sys.modules or name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment]  # as Python lets one say: it is missing
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's way to mark it as missing
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Files that somebody else may have written: checked and bounded before anything believes them.
+"""Reads untrusted files, with checks and limits before anything relies on their contents.
 
-Every reader of the harness opens its files here, and raises an `InputError` with the file, the fact
-and the remedy where one is damaged, hostile, or no file at all.
+Every reader of the harness opens its files here. If a file is damaged, hostile, or no file at all,
+readers raise an `InputError` with the file, the fact and the remedy.
 """
 
 import contextlib
@@ -19,32 +19,32 @@ from typing import Any
 from harness.base.errors import InputError
 
 MAX_UNPACKED_BYTES = 1_000_000_000
-"""What a compressed file may unpack to, unless the user allows more."""
+"""Limit of a compressed file's unpacked size, unless the user allows more."""
 _MAX_JSON_BYTES = 32_000_000
-"""A vocabulary of a million words takes as much."""
+"""Limit of a JSON file's size, which a vocabulary of a million words reaches."""
 _MAX_OPENED = 1_000_000
-"""Tables and lists, each of which takes 24 times its text when it is parsed."""
+"""Limit of the tables and lists in a file; each takes 24 times its text when it is parsed."""
 _BUFFER_BYTES = 1 << 16
-"""Lines of a kilobyte are read 1.6 times as fast as with Python's own 8 kB."""
+"""Size of read buffers: lines of a kilobyte are read 1.6 times as fast as with Python's 8 kB."""
 _MAX_TOML_BYTES = 1_000_000
-"""Python's parser reads about as many bytes in a second."""
+"""Limit of a TOML file's size, which Python's parser reads in about a second."""
 _MAX_BITS = 64
-"""Of whole numbers. Longer ones cannot become floats, and very long ones cannot be printed."""
+"""Limit of whole numbers: longer ones may not fit a float, and very long ones cannot be printed."""
 _MAX_DEPTH = 50
-"""Of tables and lists in one another. Deeper ones could exceed Python's limit of recursion."""
+"""Limit of the nesting of tables and lists, which could exceed Python's recursion limit."""
 
 
 @contextlib.contextmanager
 def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
     """Turns any exception into an InputError about the file at `path`.
 
-    zipfile, NumPy, Keras and the parsers of text raise two dozen types on damaged bytes, and each
-    of them means that the file cannot be believed.
+    zipfile, NumPy, Keras and the parsers of text raise two dozen types of exceptions on damaged
+    bytes. Each of them means that the file cannot be relied on.
 
     Args:
         path: the file.
-        what: it should be, as in "a results file".
-        remedy: ends the message; empty where the caller has one to add.
+        what: what the file should be, such as "a results file".
+        remedy: the end of the message; empty if the caller adds one.
     """
     try:
         yield
@@ -60,17 +60,17 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 _limit_lock = threading.Lock()
-"""The limit is the process's: two readers would restore each other's."""
+"""Lock of the process's memory limit: two readers would restore each other's limit."""
 
 
 @contextlib.contextmanager
 def bounded_memory(path: str | Path, max_bytes: int, *, remedy: str) -> Iterator[None]:
-    """Lets this process allocate so much more while it reads the file at `path`, and no further.
+    """Lets this process allocate at most `max_bytes` more while it reads the file at `path`.
 
     No header says how much memory a pickle takes, so the operating system bounds it.
 
     Raises:
-        InputError: when reading takes more; `remedy` ends the message.
+        InputError: if reading takes more; `remedy` ends the message.
     """
     with _limit_lock:
         before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -92,8 +92,8 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     """Opens a regular file to read.
 
     Raises:
-        InputError: it is missing or may not be read, or it is a folder, a device or a pipe, which
-            might block or never end.
+        InputError: if the file is missing or may not be read, or is a folder, a device or a pipe,
+            which might block or never end.
     """
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
@@ -105,25 +105,25 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
-    """The JSON object in the file at `path`.
+    """Returns the JSON object in the file at `path`.
 
     Raises:
-        InputError: the file cannot be read or does not hold one; `remedy` ends the message.
+        InputError: if the file cannot be read or holds no JSON object; `remedy` ends the message.
     """
     with opened(path, remedy=remedy) as file, damage(path, what="a JSON object", remedy=remedy):
         return json_object(file.read(_MAX_JSON_BYTES + 1))
 
 
 def json_object(content: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object in some bytes; any exception where there is none, or it is very large."""
+    """Returns the JSON object in some bytes; raises any exception if it is none, or very large."""
     return _table(content, json.loads, _MAX_JSON_BYTES)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables in a TOML file.
+    """Returns the tables in a TOML file.
 
     Raises:
-        InputError: the file cannot be read or is not TOML.
+        InputError: if the file cannot be read or is not TOML.
     """
     remedy = "Correct it, or name another."
     with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):

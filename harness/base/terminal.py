@@ -1,4 +1,4 @@
-"""Standard streams that outlast their terminal, and consoles on them."""
+"""Standard streams, and consoles on them, that outlast their terminal."""
 
 import copy
 import os
@@ -10,10 +10,10 @@ from rich.console import Console
 
 
 class LastingStream:
-    """Passes text on to a stream until that fails, and drops the rest.
+    """Passes text on to a stream until the stream fails, then drops the rest.
 
-    Its terminal was closed, or the reader of its pipe has ended. The work at hand goes on: its
-    files, and the exit code, tell the result.
+    It fails when its terminal was closed, or the reader of its pipe has ended. Work then goes on:
+    its files and the exit code tell the result.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -21,12 +21,12 @@ class LastingStream:
         self._has_failed = False
 
     def write(self, text: str) -> int:
-        """Returns the length of `text`, dropped or not."""
+        """Writes or drops `text`; returns its length."""
         self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """As that of the stream."""
+        """Flushes the stream, unless it has failed."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
@@ -41,7 +41,7 @@ class LastingStream:
 
 
 def lasting(console: Console) -> Console:
-    """A copy of `console` that goes quiet when its terminal or the reader of its pipe is gone."""
+    """Returns a copy of `console` that goes quiet once its terminal or pipe's reader is gone."""
     copied = copy.copy(console)
     copied.file = cast(TextIO, LastingStream(console.file))
     return copied
@@ -50,8 +50,8 @@ def lasting(console: Console) -> Console:
 def prepare_standard_streams() -> None:
     """Makes the streams of this process outlast their terminal, print any character, and read any.
 
-    A stream that was closed before the start becomes /dev/null: the next file that is opened would
-    get its number, and what libraries print would end up in that file.
+    A stream that was closed before the start becomes /dev/null. Otherwise the next opened file
+    would get its number, and the output of libraries would end up in that file.
     """
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)

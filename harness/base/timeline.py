@@ -1,24 +1,23 @@
-"""Where a command's wall time goes: one stage after another, none left out."""
+"""Divides a command's wall time into successive stages, without gaps."""
 
 import time
 
 
 class Timeline:
-    """Stages in order; each mark ends the stage that began with the mark before, the first with the
-    timeline itself."""
+    """Stages in order. A mark ends a stage, and starts the next; the timeline starts the first."""
 
     def __init__(self) -> None:
         self._began = self._marked = time.perf_counter()
         self.stages: dict[str, float] = {}
-        """Seconds of what was marked so far, by name."""
+        """Seconds of the stages so far, by name."""
 
     @property
     def elapsed_seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the timeline began."""
         return time.perf_counter() - self._began
 
     def mark(self, name: str, **parts: float) -> None:
-        """Ends a stage, called `name`: its seconds are what is left of it beside `parts`."""
+        """Ends a stage, called `name`; `parts` are stages whose seconds are taken out of it."""
         now = time.perf_counter()
         self.stages |= {**parts, name: now - self._marked - sum(parts.values())}
         self._marked = now

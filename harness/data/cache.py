@@ -26,7 +26,7 @@ Rows = tuple[RaggedSets, int]
 """The rows of a data set, and how many of the first are test rows."""
 
 MIN_SOURCE_BYTES = 1_000_000
-"""Reading a smaller file takes about as long as mapping its entry."""
+"""Least size of a source to cache: mapping an entry is hardly faster than reading a smaller one."""
 MAX_BYTES = 4_000_000_000
 """Limit of the size of all entries together; the least recently used ones are removed first."""
 
@@ -58,7 +58,7 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
             _make_room(entry.folder, sum(array.nbytes for array in arrays))
             store.save(sets, entry.path, held_out_rows=num_test_rows)
         except (OSError, InputError) as error:
-            if not entry.path.exists():  # else another process wrote it first
+            if not entry.path.exists():  # otherwise another process wrote it first
                 _note_not_cached(source, entry.shown(error))
         return sets, num_test_rows
 
@@ -108,7 +108,7 @@ def mapped_or_built(
         except OSError as error:
             if found is None:
                 raise
-            if not entry.path.exists():  # else another process built it first
+            if not entry.path.exists():  # otherwise another process built it first
                 _note_not_cached(sources[0], entry.shown(error))
         return found
 
@@ -121,7 +121,7 @@ class _Entry:
         self._opened = closing.enter_context(opened("data"))
         self._sources, self._options = sources, options
         self._key = key_of(sources, options)
-        # Not by the folder's name, which another user may be able to point at a folder of theirs.
+        # This path avoids the folder's name, which another user may be able to redirect.
         self.folder = self._opened.place
         self.path = self.folder / self._key
 

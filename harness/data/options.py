@@ -1,4 +1,4 @@
-"""Which data to load, and how: the settings of `harness.load`."""
+"""The settings of `harness.load`: which data to load, and how."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +15,7 @@ MAX_TF_IDF_BITS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class WordIds:
-    """How Keras makes token ids of the words' ranks, as in keras.datasets.imdb.load_data."""
+    """How Keras turns words' ranks into ids, as in keras.datasets.imdb.load_data."""
 
     num_words: int | None = 10_000
     """Replace ids from this one on by `oov_char`; the tutorial has 10,000. None keeps every id but
@@ -83,7 +83,7 @@ class SyntheticOptions:
     """The number of ids: from 100 to 2**20, beyond which the rarest words would never occur."""
 
     synthetic_seed: int = 0
-    """The same seed gives the same corpus with any NumPy version."""
+    """Seed of the corpus, which is the same with any NumPy version."""
 
     def __post_init__(self) -> None:
         require_count("--synthetic-rows", self.synthetic_rows, most=INT32_MAX)
@@ -99,15 +99,15 @@ class BuildOptions:
     """A file or folder of test rows, like --data, whose rows are then all train rows."""
 
     test_split: float = 0.2
-    """Share of the rows to test on, drawn at random, the same share of each class; where the data
-    has no test rows of its own."""
+    """Share of the rows to test on, drawn at random, the same share of each class, if the data has
+    no test rows of its own."""
 
     text_column: str | None = None
     """Name of the column with the texts (or the ids, or the lists of strings); its number from 1 in
     a file without a header. Left out: found where it is plain to see."""
 
     label_column: str | None = None
-    """As --text-column."""
+    """Name of the column with the labels, or its number, as for --text-column."""
 
     label_separator: str | None = None
     """Splits a cell into several labels, as a comma does in "joy,love"."""
@@ -117,21 +117,21 @@ class BuildOptions:
     `whitespace`: what stands between white space; `scikit-learn`: as its vectorizers."""
 
     ngrams: int = 1
-    """Runs of up to so many words have ids as well."""
+    """Length, in words, of the longest runs of words that have ids as well."""
 
     num_tokens: int | None = None
-    """Ids: of the most frequent words of the train rows, after four that stand for no word. Left
-    out: 10,000; of data that holds ids, as many as it shows."""
+    """Number of ids: four that stand for no word, then those of the most frequent words of the
+    train rows. Left out: 10,000, or for data that holds ids, as many as it shows."""
 
     min_count: int = 1
     """Leave out words that are rarer in the train rows."""
 
     hash_bits: int | None = None
-    """Hash words to so many bits instead of counting them: there is no list of words to keep."""
+    """Bits to hash words to, instead of counting words: there is no list of words to keep."""
 
     weighting: Weighting = "binary"
-    """What an id of a row counts for: `binary` 1; `count` how often the row has it; `tf_idf` that
-    times the logarithm of how rare it is, as Keras's TextVectorization."""
+    """Weight of an id in a row. `binary`: 1; `count`: how often the row has it; `tf_idf`: its count
+    times the logarithm of how rare it is, as in Keras's TextVectorization."""
 
     normalize: Literal["none", "l2"] = "none"
     """`l2` divides the weights of a row by the root of their squares' sum."""
@@ -183,9 +183,9 @@ class SourceConfig:
     map them into memory."""
 
     max_data_bytes: int = MAX_UNPACKED_BYTES
-    """What an .npz file or an archive may unpack to, and the memory that the rows of an .npz may
-    take while they are read. A small file may be made to fill any memory; raise the limit for a
-    large one that you trust."""
+    """Limit of the unpacked size of an .npz file or an archive, and of the memory for reading the
+    rows of an .npz. A small file may be made to fill any memory; raise the limit for a large one
+    that you trust."""
 
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)

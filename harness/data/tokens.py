@@ -204,7 +204,7 @@ class _Runs:
         behind = length - 1
         starts = np.flatnonzero(self._rows[behind:] == self._rows[: self._rows.size - behind])
         pairs = self._starting[starts] << 32 | self._words[starts + behind]
-        found = pyarrow.array(pairs).dictionary_encode()  # as they first appear
+        found = pyarrow.array(pairs).dictionary_encode()  # in order of first appearance
         distinct, known = found.dictionary.to_numpy(), self._tokens
         heads, tails = known.take(distinct >> 32), known.take(distinct & 0xFFFFFFFF)
         made = binary_join_element_wise(heads, tails, pyarrow.scalar(b" ", known.type))

@@ -178,7 +178,7 @@ class StreamBatches(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """What a program depends on, beside the capacity."""
+        """Shapes and types that a program depends on, beside the capacity."""
         sets = self.ragged.values()
         fixed = [self.dense, [own.row_splits for own in sets]]
         types = [
@@ -246,7 +246,7 @@ class ResidentBatches(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """What a program depends on, beside the capacity."""
+        """Shapes and types that a program depends on, beside the capacity."""
         return _sizes(self)
 
     def resized(self, capacity: Capacity) -> "ResidentBatches":

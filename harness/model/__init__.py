@@ -1,1 +1,1 @@
-"""Layers, the network, precision."""
+"""Models: layers, the default network, precision, memory budgets, files, and export."""

@@ -1,8 +1,8 @@
-"""The memory that a model's variables may take, checked before each of them is made.
+"""Checks the memory that a model's variables may take, before each of them is made.
 
-A variable alone says little: training keeps its gradient, what the optimizer knows of it, and for a
-while a copy. What is counted here is the least that any program takes, so that nothing is refused
-that might fit.
+A variable alone says little: training also keeps its gradient, the optimizer's state, and for a
+while a copy. The sums here are the least that any program takes, so that nothing is refused that
+might fit.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from harness.base.errors import InputError
 from harness.base.memory import free_bytes, require_memory
 
 _SMALL = 2**16
-"""Bytes of variables that are made before the next check: one takes a millisecond."""
+"""Bytes of variables to make before the next check, which takes a millisecond."""
 _RANDOM = (
     keras.initializers.VarianceScaling,
     keras.initializers.RandomNormal,
     keras.initializers.RandomUniform,
     keras.initializers.TruncatedNormal,
 )
-"""What scales and shifts random numbers, each into a new array."""
+"""Initializers that scale and shift random numbers into new arrays."""
 _HOST = "the host's memory"
 _REMEDY = (
     "Use fewer ids (--num-words) or units (--hidden-units), an optimizer that keeps less, as "
@@ -37,35 +37,35 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What there is for variables, and what goes with them. With the defaults, they lie in host
-    memory and nothing is done with them."""
+    """The memory for variables and for what goes with them. With the defaults, variables lie in
+    host memory, and nothing goes with them."""
 
     device: str = ""
-    """The name of a GPU that they lie on, such as `/GPU:0`."""
+    """Name of the GPU that variables lie on, such as `/GPU:0`; empty for host memory."""
     device_free: Callable[[], int] = free_bytes
-    """The bytes that are left of its memory."""
+    """Function that returns the bytes that are left of the device's memory."""
     optimizer: int = 0
-    """Bytes that the optimizer keeps for each byte of a variable that is trained."""
+    """Bytes that the optimizer keeps for each byte of a trained variable."""
     gradients: bool = False
     """Whether there will be gradients."""
     copies: int = 0
-    """How many devices' variables are copied to host memory while a program is compiled."""
+    """Number of devices whose variables are copied to host memory while a program is compiled."""
     data_bytes: int = 0
-    """Of the rows that will lie on the device."""
+    """Bytes of the rows that will lie on the device."""
 
     def require(self, new: Mapping[str, int], *, held: int, trained: int) -> int:
-        """Checks what a run still needs.
+        """Checks the memory that a run still needs.
 
         Args:
-            new: bytes of what is about to be made, by what it is.
-            held: bytes of all variables, with the new ones.
-            trained: bytes of those that are trained.
+            new: bytes of what is about to be made, by its name in messages.
+            held: bytes of all variables, including the new ones.
+            trained: bytes of the trained variables.
 
         Returns:
-            The bytes that are left where the variables lie.
+            The bytes that are left in the memory of the variables.
 
         Raises:
-            OutOfMemoryError: when there is less memory.
+            OutOfMemoryError: if there is less memory.
         """
         kept = self.optimizer * trained
         needs = {
@@ -82,16 +82,16 @@ class Budget:
         return left
 
     def require_on_device(self, needs: Mapping[str, int]) -> int:
-        """As `require`, of these needs where the variables lie."""
+        """Checks needs against the memory that the variables lie in; returns the bytes left."""
         place = f"the memory of {self.device}" if self.device else _HOST
         return require_memory(needs, free=self.device_free, place=place, remedy=_REMEDY)
 
     def require_rest(self, model: keras.Model, *, devices: int = 1) -> int:
-        """As `require`, of what a run needs besides a model that is built.
+        """Checks the memory that a run needs besides a built model, as `require` does.
 
         Args:
-            model: on the first device.
-            devices: of which the others will have copies.
+            model: the model on the first device.
+            devices: number of devices; all but the first will have copies of the variables.
         """
         held = sum(map(num_bytes, model.variables))
         trained = sum(map(num_bytes, model.trainable_variables))
@@ -101,7 +101,7 @@ class Budget:
 
 
 def num_bytes(variable: keras.Variable) -> int:
-    """Of a variable's value."""
+    """Returns the size of a variable's value."""
     return math.prod(variable.shape) * int(tf.as_dtype(variable.dtype).size)
 
 
@@ -111,11 +111,11 @@ def within_memory(budget: Budget | None = None, *, trained: bool = False) -> Ite
 
     Args:
         budget: what there is; None: host memory.
-        trained: whether all that can be trained will be. Else a layer may still be frozen, and
-            what goes with the training of its variables is not certain.
+        trained: whether all trainable variables will be trained. Otherwise a layer may still be
+            frozen, so the memory for its training is not certain.
 
     Raises:
-        InputError: of the budget, in place of what Keras made of it.
+        InputError: the budget's own error, in place of Keras's version of it.
     """
     budget = budget or Budget()
     held = may_be_trained = unchecked = 0
@@ -145,14 +145,14 @@ def within_memory(budget: Budget | None = None, *, trained: bool = False) -> Ite
             yield
     finally:
         if refused:
-            # Keras would go on with these in the next model.
+            # Otherwise Keras would go on with these in the next model.
             global_state.set_global_attribute("uninitialized_variables", [])
             raise refused[0] from None
 
 
 def _announced(initial_value: Any) -> tuple[keras.Variable | None, Any]:
-    """The variable that is about to be made and its initializer; None where Keras hands over no
-    function of its own, which would make the value."""
+    """Returns the variable that is about to be made and its initializer; None unless Keras passes a
+    function of its own that makes the value."""
     if not inspect.isfunction(initial_value):
         return None, None
     names = inspect.getclosurevars(initial_value).nonlocals

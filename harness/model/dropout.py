@@ -1,8 +1,8 @@
-"""Dropout whose random bits cost next to nothing.
+"""Dropout with random bits that cost next to nothing.
 
 On a CPU, XLA's counter-based generators (Philox, ThreeFry) take longer for the masks of the
-tutorial's network than all its matrix products together. A mask needs no cryptographic generator: a
-good integer hash of (element, step, seed) does.
+tutorial's network than all its matrix products together. A good integer hash of (element, step,
+seed) is enough for a mask.
 """
 
 from typing import Any
@@ -15,23 +15,23 @@ from kernels.multi_hot.table_rules import scrambled
 
 @keras.saving.register_keras_serializable(package="harness")
 class HashDropout(keras.layers.Dropout):
-    """Keras's Dropout, with the same seed state, and masks from a hash.
+    """Keras's Dropout with the same seed state, but masks from a hash.
 
-    An element is kept where `random_bits >= rate * 2**32`, and then scaled by 1 / (1 - rate).
+    An element is kept if `random_bits >= rate * 2**32`, and then scaled by 1 / (1 - rate).
     """
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         """Args:
         rate: share of the elements to drop, from 0 to 1.
-        seed: of the masks; each call advances a state that begins with it.
-        **kwargs: of `keras.layers.Layer`, such as `name` and `dtype`.
+        seed: seed of the masks; each call advances a state that begins with it.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name` and `dtype`.
         """
         if kwargs.pop("noise_shape", None) is not None:
             raise ValueError("HashDropout draws for every element; noise_shape must be None")
         super().__init__(rate, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """`inputs` where not training; else elements dropped, the others scaled."""
+        """Returns `inputs` unless `training`; then drops elements and scales the others."""
         if not training or self.rate in (0, 1) or not inputs.dtype.is_floating:
             return super().call(inputs, training=training)
         bits = random_bits(tf.shape(inputs), tf.convert_to_tensor(self.seed_generator.next()))
@@ -42,14 +42,14 @@ class HashDropout(keras.layers.Dropout):
 
 @tf.function(autograph=False)  # some hundred operations, traced once for all layers
 def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """uint32 of `shape`: a hash of each element's index and the seed.
+    """Returns a hash of each element's index and the seed, uint32 of `shape`.
 
-    A key derived from the seed enters before the first round of the hash and another between its
-    rounds, so that masks of two seeds are not one mask shifted.
+    One key derived from the seed enters before the first round of the hash, and another between its
+    rounds, so that masks of two seeds are not shifts of one another.
 
     Args:
-        shape: int32 vector; its product is at most 2**31 - 1.
-        seed: integer [2], such as (seed, number of calls before).
+        shape: int32 vector, whose product is at most 2**31 - 1.
+        seed: integers [2], such as (seed, number of calls before).
     """
     low = tf.cast(tf.bitwise.bitwise_and(seed, tf.constant(0xFFFFFFFF, seed.dtype)), tf.uint32)
     first = scrambled(low[0] + scrambled(low[1]))

@@ -1,4 +1,4 @@
-"""Models for other programs: a TensorFlow SavedModel, an ONNX file, or Keras's own format."""
+"""Exports models for other programs: as a SavedModel, an ONNX file, or in Keras's own format."""
 
 import logging
 import warnings
@@ -25,9 +25,9 @@ Head = Literal["sigmoid", "softmax", "linear"]
 
 _OPSET = 18
 _MOST_ONNX_TOKENS = 2**24
-"""ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
+"""Limit of the ids: ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
 _MOST_ONNX_BYTES = 2**31 - 2**20
-"""Of the weights: an ONNX file is one message of protocol buffers."""
+"""Limit of the weights' size: an ONNX file is one message of protocol buffers."""
 
 
 def export_model(
@@ -41,18 +41,17 @@ def export_model(
     """Writes a model for other programs, whole or not at all.
 
     Args:
-        model: built.
+        model: a built model.
         path: a new file, or for a SavedModel a new folder.
-        format: `saved_model`, which has the signature `serve` from ids to what the model gives, and
-            with a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
-            regression; `onnx`, from ids to what the
-            model gives; `keras`.
-        vocabulary: of the model's ids.
+        format: `saved_model`, with the signature `serve` from ids to the model's outputs, and with
+            a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
+            regression; `onnx`, from ids to the model's outputs; or `keras`.
+        vocabulary: the words of the model's ids.
         head: the activation that makes probabilities of logits.
 
     Raises:
-        InputError: when there is something at `path`, or the model cannot be exported to it.
-        OSError: when it cannot be written, naming it.
+        InputError: if `path` exists, or the model cannot be exported to this format.
+        OSError: if the file cannot be written; it names the file.
     """
     path = Path(path)
     if format not in FORMATS:
@@ -76,8 +75,8 @@ def export_model(
 
 
 def head_of(model: keras.Model, kind: str | None) -> Head:
-    """The activation that makes probabilities of logits: the model's last one, else that of the
-    task `kind`, else a softmax where there are several outputs."""
+    """Returns the activation that makes probabilities of logits: the model's last one, else that of
+    the task `kind`, else a softmax for several outputs."""
     if kind == "regression":
         return "linear"
     last = model.layers[-1] if is_functional(model) else None
@@ -91,7 +90,7 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
 
 
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
-    """Raises InputError when a vocabulary has ids that the model does not know."""
+    """Raises InputError if a vocabulary has ids that the model does not know."""
     known = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     if vocabulary.num_tokens > known:
         raise InputError(
@@ -101,7 +100,7 @@ def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """[K]: the names of the classes, and the numbers of those without a name."""
+    """Returns the names of K classes, or their numbers if they have no name."""
     numbers = range(len(class_names), num_classes)
     return (*class_names[:num_classes], *map(str, numbers))
 
@@ -127,7 +126,7 @@ def _write_saved_model(
 
 
 def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
-    """Whether the model's only input is sets of ids, and those are of texts."""
+    """Returns whether the model's only input is sets of ids, and the ids are those of texts."""
     (inputs, *others) = signature
     if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
         return False
@@ -136,8 +135,8 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
 
 
 def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
-    """For each text the `probabilities` of all `classes` [B, K], and its likeliest class, `label`
-    [B], where it has one class."""
+    """Returns the `outputs` of a regression; else each text's `probabilities` of all `classes` [B,
+    K] and, if a text has one class, the likeliest as `label` [B]."""
     if head == "linear":
         return {"outputs": tf.cast(outputs, tf.float32)}
     logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)

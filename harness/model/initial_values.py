@@ -1,4 +1,4 @@
-"""The first values of a large table, drawn without a second array of its size."""
+"""Draws the first values of a large table without a second array of its size."""
 
 import math
 from collections.abc import Callable
@@ -9,23 +9,23 @@ import tensorflow as tf
 
 _BLOCK_NUMBERS = 2**20
 _PHILOX_NUMBERS = 4
-"""That the generator makes of one value of its counter."""
+"""Numbers that the generator makes of one value of its counter."""
 _SEEDS = 2**31 - 2
-"""Keras takes a seed modulo this number."""
+"""Modulus by which Keras reduces seeds."""
 
 
 def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Callable[..., Any]:
     """Returns an initializer of matrices that gives the same numbers as one of Keras's, and needs
-    no more memory than they take and some blocks of them.
+    no more memory than the matrix and some blocks of it.
 
-    Keras draws all at once and then scales and shifts them, each into a new array: three times the
-    matrix. This is for `VarianceScaling` of uniform distribution, as Glorot's, He's and LeCun's
-    are, with a number as its seed. Other initializers are returned as they are, and classes of the
-    user's own that draw otherwise.
+    Keras draws all numbers at once, then scales and shifts them into new arrays: three times the
+    matrix. This is for `VarianceScaling` with a uniform distribution, such as Glorot's, He's and
+    LeCun's, and a number as seed. Other initializers, and user classes that draw in another way,
+    are returned as they are.
 
     Args:
-        initializer: of Keras.
-        block_numbers: about how many are drawn at a time; a smaller matrix is left to Keras.
+        initializer: Keras's initializer.
+        block_numbers: about how many numbers to draw at a time; smaller matrices are left to Keras.
     """
     scaling = keras.initializers.VarianceScaling
     uniform = (
@@ -76,7 +76,7 @@ def _drawn(
             dtype=dtype,
             alg=algorithm,
         )
-        # In place: a slice of a variable could be assigned too, but reading it would copy it.
+        # In place. A slice of a variable could be assigned too, but reading the variable copies it.
         table = tf.raw_ops.InplaceUpdate(
             x=table, i=tf.range(begin, end), v=numbers * (high - low) + low
         )

@@ -27,14 +27,14 @@ from kernels.multi_hot import (
 from kernels.multi_hot.padded import padded_dense
 
 __all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
-# HashDropout too: whoever imports the layers can load any saved model.
+# With HashDropout, so that importing the layers is enough to load any saved model.
 
 _DTYPES = {
     "values": ("int32", "uint16"),
     "row_splits": ("int32", "int64"),
     "weights": ("float32",),
 }
-"""What the layer takes: ids and positions are integers."""
+"""Dtypes that the layer takes, by input; ids and positions are integers."""
 _OPTIONAL = {"weights"}
 
 
@@ -46,26 +46,25 @@ TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 @dataclass(eq=False, kw_only=True)
 class TableCall:
-    """A call of a layer in a step that wants the gradient to its table by touched rows."""
+    """A call of a layer in a step that needs the gradient to its table by touched rows."""
 
-    watch: Callable[[Any], None]  # of the tape
+    watch: Callable[[Any], None]  # the method of the tape
     caught_up: Callable[[Any], Any]
-    """From the rows that the batch touches to the table [V, H] for the forward pass."""
+    """Function from the rows that the batch touches to the table [V, H] for the forward pass."""
     implementation: Implementation
-    """Of what is done with rows."""
+    """Implementation that finds, sums and updates the touched rows."""
     sets: Mapping[str, Any] = field(default_factory=dict)
-    """What the layer is called with: `values`, `row_splits`, `weights`, and whether they are
-    `unique`."""
+    """Inputs of the layer: `values`, `row_splits`, `weights`, and whether rows are `unique`."""
     touched: Any = None
-    """The rows that they touch, a `Touched`; None until the layer is called."""
+    """Rows that the inputs touch, a `Touched`; None until the layer is called."""
     outputs: Any = None
-    """What is added to the products [B, H], zeros: its gradient is theirs."""
+    """Zeros [B, H] that are added to the products, so that their gradient is the products'."""
 
     def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """The product, by `compute` from the table, whose gradient arrives at `outputs`."""
+        """Returns the products that `compute` makes of the table; `outputs` gets their gradient."""
         assert self.touched is None, f"{layer.name} is called twice"  # see `other_uses`
         self.touched = touched
-        # A table that is watched would get a gradient of its own size.
+        # A watched table would get a gradient of its own size.
         products = compute(tf.stop_gradient(self.caught_up(touched)))
         self.outputs = tf.zeros_like(products)
         self.watch(self.outputs)
@@ -74,22 +73,22 @@ class TableCall:
 
 @dataclass(frozen=True, kw_only=True)
 class ProductCall:
-    """A call of a layer, of which the ids and the gradient of the products are wanted instead of
-    the gradient to the table."""
+    """A call of a layer in a step that needs the ids and the products' gradient in place of the
+    gradient to the table."""
 
     layer: "MultiHotDense"
     implementation: Implementation
-    sets: Mapping[str, Any]  # this and the next as in `TableCall`
+    sets: Mapping[str, Any]  # this and the next field as in `TableCall`
     outputs: Any
 
 
 @dataclass(eq=False, kw_only=True)
 class ProductCalls:
-    """Those of a step."""
+    """The `ProductCall`s of a step."""
 
-    watch: Callable[[Any], None]  # of the tape
+    watch: Callable[[Any], None]  # the method of the tape
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
-    """Whether this is wanted of a layer with these inputs."""
+    """Function that says whether a `ProductCall` pays for a layer with these inputs."""
     made: list[ProductCall] = field(default_factory=list)
 
     def product(
@@ -99,7 +98,7 @@ class ProductCalls:
         implementation: Implementation,
         products: Any,
     ) -> Any:
-        """`products`, which do not depend on the table for the tape."""
+        """Records a call; returns its `products`, which do not depend on the table for the tape."""
         outputs = tf.zeros_like(products)
         self.watch(outputs)
         self.made.append(
@@ -110,30 +109,28 @@ class ProductCalls:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a trainer knows of the tensors that it calls a model with."""
+    """A trainer's knowledge of the tensors that it calls a model with."""
 
     implementation: Implementation
-    """Of every product whose layer names none."""
+    """Implementation of products whose layers name none."""
     values: Mapping[int, Any] = field(default_factory=dict)
-    """What the products read in the place of each `values` tensor, by its `id`."""
+    """Tensors that the products read in place of `values` tensors, by the `id` of these."""
     rowids: Mapping[int, Any] = field(default_factory=dict)
-    """The row of each value [N], by the `id` of the `row_splits` tensor."""
+    """Row of each value, [N], by the `id` of the `row_splits` tensor."""
     unique: frozenset[int] = frozenset()
-    """The `id`s of `values` whose rows hold no id twice."""
+    """The `id`s of `values` tensors whose rows hold no id twice."""
     among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
-    """The batches among which sets lie on a GPU, by `identity` of the sets: a layer before may have
-    made others of them."""
+    """Batches on a GPU that sets are part of, by the `identity` of the sets. Sets that an earlier
+    layer changed are not found here."""
     tables: Mapping[str, TableCall | None] = field(default_factory=dict)
-    """Of the layers whose tables are updated by rows, by the path of the kernel; None where there
-    is no gradient. A table is not cast to the compute dtype, which would take another one."""
+    """Calls of the layers whose tables are updated by rows, by the kernel's path; None if there is
+    no gradient. Such tables are not cast to the compute dtype, which would take a second table."""
     products: ProductCalls | None = None
-    """Of all other layers; None where devices exchange the gradients to their tables."""
+    """Calls of all other layers; None if devices exchange the gradients to their tables."""
     export: bool = False
-    """Whether the implementation stands over those that layers name: an exported model must run
-    anywhere."""
+    """Whether `implementation` overrides the layers' own: an exported model must run anywhere."""
     padded: bool = False
-    """Whether no implementation computes, but `padded_dense`, for other runtimes than
-    TensorFlow."""
+    """Whether `padded_dense` computes the products, for runtimes other than TensorFlow."""
 
 
 _OUTSIDE = Surroundings(implementation="gather")
@@ -142,7 +139,7 @@ _surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
 
 @contextlib.contextmanager
 def computing(surroundings: Surroundings) -> Iterator[None]:
-    """Layers that are called inside compute as `surroundings` say."""
+    """Makes layers that are called inside compute as `surroundings` say."""
     token = _surroundings.set(surroundings)
     try:
         yield
@@ -156,10 +153,10 @@ class MultiHotDense(keras.layers.Layer):
 
     Called with a mapping of tensors, it returns [B, H] in the compute dtype:
 
-    - `values` [N]: the ids of all rows one after another, each in [0, V); what follows
-      `row_splits[-1]` is ignored.
+    - `values` [N]: the ids of all rows one after another, each in [0, V); values from
+      `row_splits[-1]` on are ignored.
     - `row_splits` [B + 1]: row i is `values[row_splits[i]:row_splits[i + 1]]`.
-    - `weights` float32 [N], optional: what stands in the multi-hot matrix in place of 1, such as
+    - `weights` float32 [N], optional: elements of the multi-hot matrix in place of 1, such as
       counts or tf-idf; those of a repeated id add up. They stay float32 in every precision.
     """
 
@@ -185,27 +182,28 @@ class MultiHotDense(keras.layers.Layer):
         """Args:
         units: H.
         num_tokens: V.
-        implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`). None: as
-            the trainer settles it, and by `gather` outside a trainer and in float64, which `native`
-            does not compute.
-        unique: a promise that no row holds an id twice; where it is broken, it may count twice.
+        implementation: how the product is computed (`kernels.multi_hot.IMPLEMENTATIONS`). None
+            leaves it to the trainer; outside a trainer, and in float64, which `native` does not
+            compute, it means `gather`.
+        unique: a promise that no row holds an id twice; if it is broken, an id may count twice.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
             bias_regularizer, kernel_constraint, bias_constraint: as in `keras.layers.Dense`.
-        table_optimizer: what updates the kernel in a trainer. `dense`: the trainer's optimizer, all
-            rows in every step; `adam`: that too, which must be Adam. The others change only the
-            rows of the batch's ids, by the trainer's learning rate: `sgd`; `adagrad`, with one sum
-            for each row; `lazy_adam`, which leaves out what Adam does to the other rows;
-            `exact_adam`, whose rows make up for it when their id comes again. `auto`: as the
-            trainer settles it.
-        table_dtype: of the kernel: float32; or bfloat16, in half of the memory, whose sums are
-            float32 and whose updates are rounded up or down by chance, so that small ones count on
-            average. Then a `table_optimizer` of touched rows is needed, and not `exact_adam`. None:
-            as the layer's dtype policy says.
-        **kwargs: of `keras.layers.Layer`, such as `name`, `dtype` and `activity_regularizer`.
+        table_optimizer: the optimizer of the kernel in a trainer. `dense`: the trainer's optimizer
+            updates all rows in every step; `adam`: the same, but it must be Adam. The others change
+            only the rows of the batch's ids, by the trainer's learning rate: `sgd`; `adagrad`, with
+            one sum for each row; `lazy_adam`, which leaves out what Adam does to the other rows;
+            `exact_adam`, whose rows make up for it when their id comes again. `auto`: the trainer
+            chooses.
+        table_dtype: the kernel's dtype. float32; or bfloat16, which takes half the memory. Its sums
+            are float32, and updates are rounded up or down by chance, so that small ones count on
+            average; it needs a `table_optimizer` of touched rows other than `exact_adam`. None: the
+            dtype of the layer's policy.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name`, `dtype` and
+            `activity_regularizer`.
 
         Raises:
-            ValueError: when a size is below 1 or no int32, the implementation or the optimizer is
-                unknown, or the layer computes in float64 and they cannot.
+            ValueError: if a size is below 1 or no int32, a choice is unknown, or the layer computes
+                in float64 and the implementation or the table's dtype does not.
         """
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
@@ -262,7 +260,7 @@ class MultiHotDense(keras.layers.Layer):
             )
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """[B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
+        """Returns [B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
         _check_inputs(self, inputs)
         around = _surroundings.get(_OUTSIDE)
         implementation = self.implementation or around.implementation
@@ -282,7 +280,7 @@ class MultiHotDense(keras.layers.Layer):
         path = self.kernel.path
         own = {**inputs, "values": values, "unique": options["unique"]}
         sets = {**dict.fromkeys(_OPTIONAL), **own}
-        if path in around.tables:  # of 16 bits, it does not round the products
+        if path in around.tables:  # a 16-bit table does not round the products
             options["dtype"] = tf.float32
         if around.padded:
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
@@ -316,21 +314,21 @@ class MultiHotDense(keras.layers.Layer):
         return self.activation(outputs)
 
     def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
-        """What `call` will return while a model is put together: [B, H] in the compute dtype, or in
-        that of an activation layer of another policy."""
+        """Returns the symbolic output of `call`: [B, H] in the compute dtype, or in that of an
+        activation layer of another policy."""
         _check_inputs(self, inputs)
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         spec = keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
-        own = getattr(self.activation, "compute_output_spec", None)  # a layer's
+        own = getattr(self.activation, "compute_output_spec", None)  # if it is a layer
         return own(spec) if own else spec
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
-        """(B, H); B is None where the length of `row_splits` is."""
+        """Returns (B, H); B is None if the length of `row_splits` is unknown."""
         (num_splits,) = input_shape["row_splits"]
         return (None if num_splits is None else num_splits - 1, self.units)
 
     def get_config(self) -> dict[str, Any]:
-        """Everything that `__init__` takes, in Keras's serialized form."""
+        """Returns the arguments of `__init__` in Keras's serialized form."""
         return {
             **super().get_config(),
             "units": self.units,
@@ -356,15 +354,15 @@ def _check_choice(name: str, given: str, known: Sequence[str]) -> None:
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
-    """The `id`s of the tensors of a layer's inputs."""
+    """Returns the `id`s of the tensors of a layer's inputs."""
     return tuple(id(sets.get(name)) for name in _DTYPES)
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
-    """Checks the layer's inputs, be they tensors, arrays or Keras's symbolic tensors.
+    """Checks the layer's inputs: tensors, arrays or Keras's symbolic tensors.
 
     Raises:
-        ValueError: when one is missing, has another type or several axes; narrowing ids silently
+        ValueError: if an input is missing, has another type or several axes. Narrowing ids silently
             could turn one into another.
     """
     if not isinstance(inputs, dict) or set(inputs) | _OPTIONAL != set(_DTYPES):

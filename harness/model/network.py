@@ -1,4 +1,4 @@
-"""From what a user gives as a model to a Keras model; and the network of `harness train`."""
+"""Builds a Keras model from a user's function or model, and the network of `harness train`."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ from harness.model.layers import MultiHotDense, TableDtype
 from harness.run.records import LayerInfo
 
 ModelFunction = Callable[[Any], Any]
-"""From a model's inputs, as Keras tensors, to its outputs."""
+"""Function from a model's inputs, as Keras tensors, to its outputs."""
 
 
 def build_model(
@@ -34,20 +34,20 @@ def build_model(
     seed: int,
     budget: Budget | None = None,
 ) -> keras.Model:
-    """A Keras model for rows of this form, which is called with what `model_inputs` names.
+    """Returns a Keras model for rows of this form, to be called with the inputs of `model_inputs`.
 
     Args:
-        model: a function, whose layers are made here; or a model, which is taken as it is, built
-            or not.
-        examples: whose inputs it takes.
+        model: a function, whose layers are made here; or a model, which is taken as it is, built or
+            not.
+        examples: the rows whose inputs the model takes.
         dtype: name of the Keras dtype policy of a function's layers.
-        device: where its variables go.
-        seed: of the layers that are made here without one of their own.
-        budget: of the memory for its variables; None: host memory.
+        device: the device for the variables.
+        seed: seed of the layers that are made here without one of their own.
+        budget: the memory for the variables; None means host memory.
 
     Raises:
-        InputError: when it cannot be called with those inputs, or its variables do not fit into
-            memory.
+        InputError: if the model cannot be called with those inputs, or its variables do not fit
+            into memory.
     """
     inputs = model_inputs(examples)
     if isinstance(model, keras.Model) and model.built:
@@ -72,10 +72,10 @@ def build_model(
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
-    """What a model, or a method of it, makes of what `model_inputs` names.
+    """Calls a model, or a method of it, with the inputs of `model_inputs`; returns the outputs.
 
     Raises:
-        InputError: when it cannot be called with them.
+        InputError: if it cannot be called with them.
     """
     try:
         return model(inputs)
@@ -92,8 +92,8 @@ _chance: ContextVar[Any] = ContextVar("chance", default=random)
 
 
 class _Chance:
-    """Where Keras draws a seed for what is made without one: the module `random`, but inside of
-    `_begun_anew` a generator of this thread's own, which no other can disturb."""
+    """Source of Keras's default seeds: the module `random`, but inside `_begun_anew` a generator of
+    the thread's own, which no other thread can disturb."""
 
     def randint(self, low: int, high: int) -> int:
         return int(_chance.get().randint(low, high))
@@ -105,8 +105,8 @@ seed_generator.python_random = _Chance()
 
 @contextlib.contextmanager
 def _begun_anew(seed: int) -> Iterator[None]:
-    """Layers without names of their own are numbered as in a fresh process, since a run is resumed
-    by the names of its variables; and Keras draws as in one that was seeded."""
+    """Makes Keras number unnamed layers as in a fresh process, since a run is resumed by the names
+    of its variables, and draw seeds as in a process that was seeded."""
     names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
     before = {name: global_state.get_global_attribute(name) for name in names}
     for name in names:
@@ -121,9 +121,9 @@ def _begun_anew(seed: int) -> Iterator[None]:
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
-    """What a model is called with, as Keras tensors: of ragged sets `values` and `row_splits`, and
-    `weights` where their ids have some; of numbers float32 [rows, features]; by name where there
-    are several inputs."""
+    """Returns a model's inputs as Keras tensors: `values` and `row_splits` of ragged sets, and
+    `weights` if their ids have some; float32 [rows, features] of numbers. Several inputs are given
+    by name."""
 
     def of(name: str, part: Any) -> Any:
         if not isinstance(part, RaggedSets):
@@ -132,7 +132,7 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
         dtypes = {"values": "int32", "row_splits": "int32"}
         if part.weights is not None:
             dtypes["weights"] = "float32"
-        # None has rows as its first axis, but Keras wants a name for that axis.
+        # The first axis of these tensors is not that of rows, but Keras needs a batch shape.
         return {
             field: keras.Input(batch_shape=(None,), dtype=dtype, name=f"{start}{field}")
             for field, dtype in dtypes.items()
@@ -143,18 +143,18 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
 
 
 def weighted_inputs(examples: Examples) -> frozenset[str]:
-    """The names of the ragged inputs whose ids have weights."""
+    """Returns the names of the ragged inputs whose ids have weights."""
     return frozenset(n for n, sets in examples.ragged.items() if sets.weights is not None)
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
-    """Raises InputError unless the ids of an input have weights exactly where they are wanted.
+    """Raises InputError unless the ids of an input have weights exactly if they are wanted.
 
     Args:
-        examples: of any inputs.
-        name: of the input.
+        examples: rows of any inputs.
+        name: the input.
         wanted: whether its ids should have weights.
-        by: what the rows are for, as in "the model m".
+        by: the user of the rows, such as "the model m".
     """
     has = examples.ragged[name].weights is not None
     if has == wanted:
@@ -171,8 +171,8 @@ def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> 
 
 
 def check_takes_weights(model: keras.Model, examples: Examples) -> None:
-    """Raises InputError when a functional model has an input for weights and the rows have none, or
-    the other way round: Keras would leave out what it does not know."""
+    """Raises InputError if a functional model has an input for weights and the rows have no
+    weights, or the other way round: Keras would ignore inputs that it does not know."""
     for name in examples.ragged:
         wanted = takes_weights(model, name)
         if wanted is not None:
@@ -180,8 +180,8 @@ def check_takes_weights(model: keras.Model, examples: Examples) -> None:
 
 
 def takes_weights(model: keras.Model, name: str = "") -> bool | None:
-    """Whether a model that is built has an input for the weights of the ragged input `name`; None
-    where Keras does not know, as in a subclassed model."""
+    """Returns whether a built model has an input for the weights of the ragged input `name`; None
+    if Keras does not know, as in a subclassed model."""
     graph = getattr(model, "_functional", None) or model  # a Sequential model's own
     taken = graph.input if is_functional(graph) else None
     own = taken.get(name) if name and isinstance(taken, Mapping) else taken
@@ -189,7 +189,7 @@ def takes_weights(model: keras.Model, name: str = "") -> bool | None:
 
 
 def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
-    """Raises InputError when no layer reads the weights of an input."""
+    """Raises InputError if no layer reads the weights of an input."""
     for name in weighted_inputs(examples):
         tensor = (inputs[name] if name else inputs)["weights"]
         if not tensor._keras_history.operation._outbound_nodes:
@@ -197,30 +197,30 @@ def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
 
 
 def described_inputs(inputs: Any) -> str:
-    """Their names, for messages."""
+    """Returns the inputs' names, dtypes and shapes, for messages."""
     if isinstance(inputs, Mapping):
         return "{" + ", ".join(f"{n!r}: {described_inputs(i)}" for n, i in inputs.items()) + "}"
     return f"{inputs.dtype} {list(inputs.shape)}"
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Whether a model is a graph of layers that Keras knows."""
+    """Returns whether a model is a graph of layers that Keras knows."""
     return hasattr(model, "operations")
 
 
 def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:
-    """Those at any depth."""
+    """Returns a model's multi-hot layers at any depth."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense)]
 
 
 def computes_in_16_bits(model: keras.Model) -> bool:
-    """Whether any of its layers does, at any depth."""
+    """Returns whether any layer of a model, at any depth, computes in 16 bits."""
     return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
 
 
 def input_names(layer: MultiHotDense) -> set[str]:
-    """The names of the model's inputs that a layer reads; none where Keras does not know, as in a
-    subclassed model."""
+    """Returns the names of the model's inputs that a layer reads; none if Keras does not know, as
+    in a subclassed model."""
     names = (str(t.name) for node in layer._inbound_nodes for t in node.input_tensors)
     found = (name.removesuffix("values") for name in names if name.endswith("values"))
     return {name.removesuffix("_") for name in found}
@@ -237,21 +237,24 @@ def default_network(
     multi_label: bool = False,
     seed: int = 0,
 ) -> ModelFunction:
-    """A multi-hot layer, fully connected layers, and a sigmoid for two classes or a softmax for
-    more; with the defaults, 10,000 ids and two classes it is the tutorial's: 505,201 parameters.
+    """Returns a network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
+
+    Fully connected layers lie between. The softmax is for more than two classes, one for each row.
+    With the defaults, 10,000 ids and two classes, it is the tutorial's network, with 505,201
+    parameters.
 
     Args:
-        hidden_units: of each hidden layer; the first is the multi-hot layer.
-        dropout: a rate after each hidden layer.
-        activation: of the hidden layers, by Keras's name.
-        table_dtype: of `MultiHotDense`.
-        num_tokens: ids are below it.
-        num_classes: of the labels.
+        hidden_units: units of each hidden layer; the first is the multi-hot layer.
+        dropout: the rate after each hidden layer.
+        activation: the hidden layers' activation, by Keras's name.
+        table_dtype: as of `MultiHotDense`.
+        num_tokens: number of ids.
+        num_classes: number of classes.
         multi_label: whether a row may have several classes, or none.
-        seed: of the initial weights and of dropout; each layer's own seed follows from it.
+        seed: seed of the initial weights and of dropout; each layer's own seed follows from it.
 
     Raises:
-        InputError: when Keras has no activation of that name.
+        InputError: if Keras has no activation of that name.
     """
     _check_activation(activation)
     is_binary = num_classes == 2 and not multi_label
@@ -296,7 +299,7 @@ def default_network(
 def _check_activation(name: str) -> None:
     try:
         keras.activations.get(name)(keras.KerasTensor((None, 2)))
-    except (ValueError, TypeError) as error:  # no such name; one that takes arguments besides
+    except (ValueError, TypeError) as error:  # an unknown name, or one that takes other arguments
         raise InputError(
             f"--activation is '{name}', which Keras does not have by that name alone; choose one "
             "of keras.activations, such as relu, gelu or tanh"
@@ -304,8 +307,8 @@ def _check_activation(name: str) -> None:
 
 
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
-    """The layers of a functional model and how they are connected, from the inputs on; the layers
-    of any other one after another."""
+    """Returns a functional model's layers and their connections, from the inputs on; the layers of
+    any other model in order, each connected to the one before."""
     connections: dict[str, list[str]] = defaultdict(list)
     for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
         connections[node.operation.name] += [
@@ -332,8 +335,8 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
 
 
 def float32_twin(model: keras.Model) -> keras.Model:
-    """The same layers of a functional model computing in float32, without weights of their own:
-    for `State.call` with those of `model`."""
+    """Returns a copy of a functional model in float32, without weights of its own, for `State.call`
+    with the weights of `model`."""
 
     def twin(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):  # an operator such as `*`, without a dtype

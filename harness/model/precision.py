@@ -1,25 +1,26 @@
-"""Which arithmetic a run uses: the rule behind `--precision auto`."""
+"""The rule behind `--precision auto`."""
 
 from harness.run.records import Choice
 
 _BFLOAT16_CAPABILITY = (8, 0)
-"""Tensor cores take bfloat16 from Ampere on (NVIDIA CUDA C++ Programming Guide, WMMA types)."""
+"""First compute capability whose tensor cores take bfloat16, Ampere (NVIDIA CUDA C++ Programming
+Guide, WMMA types)."""
 _FLOAT16_CAPABILITY = (7, 0)
-"""Tensor cores take float16 from Volta on."""
+"""First compute capability whose tensor cores take float16, Volta."""
 _ROWS_THAT_PAY = 2_048
-"""Of a GPU's share of a batch. With fewer a step is mostly launches, and float32 has the fewest by
-the table in docs/multi_gpu.md: an estimate, for no GPU was at hand."""
+"""Least rows of a GPU's share of a batch for 16 bits. With fewer rows, a step is mostly launches,
+and float32 has the fewest by the table in docs/multi_gpu.md. An estimate, as no GPU was at hand."""
 
 
 def choose_precision(
     device_type: str, compute_capability: tuple[int, int] | None, *, rows: int
 ) -> Choice:
-    """What `auto` comes to.
+    """Returns the precision that `auto` stands for.
 
     Args:
         device_type: `CPU` or `GPU`.
-        compute_capability: the weakest GPU's, or None on CPU or where it is unknown.
-        rows: of a device's share of a batch.
+        compute_capability: the weakest GPU's; None on a CPU or if unknown.
+        rows: rows of a device's share of a batch.
     """
     if device_type != "GPU":
         return Choice(name="float32", why="CPU: 16-bit arithmetic is not faster there")

@@ -1,4 +1,4 @@
-"""Models in files: saved by Keras, and loaded from what somebody else may have written."""
+"""Models in files: saved by Keras, and loaded from untrusted files."""
 
 import io
 import shutil
@@ -20,19 +20,17 @@ from harness.model.budget import Budget, within_memory
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = 32_000_000
-"""What the members may take together, or the file's size where that is more: Keras compresses
-none."""
+"""Limit of the members' total size, or the file's size if larger: Keras compresses nothing."""
 _SEEDS_BYTES = 100_000
-"""Of variables that are not stored, such as random seeds."""
+"""Allowance for variables that are not stored, such as random seeds."""
 _KINDS = "biufV"
-"""Of real numbers; the last is what bfloat16 is stored as."""
+"""Kinds of the dtypes of real numbers; bfloat16 is stored as the last."""
 _REMEDY = "Name a .keras file that a trainer or Keras saved."
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBudget(Budget):
-    """Of a network whose weights lie in a file that may be damaged: it needs no more than that
-    holds."""
+    """Budget of a network from a file that may be damaged: it needs no more than is stored."""
 
     path: str | Path
     stored_bytes: int
@@ -47,10 +45,10 @@ class StoredBudget(Budget):
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """`model.save`, also where the clock is outside of the years that a ZIP archive can hold.
+    """Saves a model as `model.save` does, even if the clock is outside the years of ZIP archives.
 
-    Keras has no way to leave the date out. Its folder is therefore put into an archive here, with
-    the nearest date that there is.
+    Keras cannot leave the date out. This therefore writes a folder and archives it with the nearest
+    valid date.
     """
     if 1980 <= time.localtime().tm_year < 2108:
         model.save(path)
@@ -64,17 +62,17 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """The Keras model in a .keras file, with this package's layers.
+    """Loads the Keras model in a .keras file, with this package's layers.
 
     Raises:
-        InputError: when it is none, it is damaged, or its network has more weights than it holds.
+        InputError: if it is no such file, is damaged, or holds fewer weights than its network.
     """
     archive = Archive(path, what="a .keras file", remedy=_REMEDY, max_bytes=_MAX_BYTES)
     with archive, archive.damage():
         json_object(archive.read(_CONFIG))
         num_bytes = _checked_weights(archive.read(_WEIGHTS))
         for name in {*archive.names} - {_CONFIG, _WEIGHTS}:
-            archive.read(name)  # against its checksum
+            archive.read(name)  # checks its checksum
         budget = StoredBudget(path=path, stored_bytes=num_bytes)
         with within_memory(budget), warnings.catch_warnings():
             # After this warning Keras leaves layers as they were initialized.
@@ -83,8 +81,11 @@ def load_model(path: str | Path) -> keras.Model:
 
 
 def _checked_weights(content: bytearray) -> int:
-    """The bytes of all weights in an HDF5 file; any exception where there is none, or it has a
-    weight that it does not store: Keras would make it whole before it looks at its shape."""
+    """Returns the bytes of all weights in an HDF5 file.
+
+    Raises any exception if it is no such file, or does not store a whole weight: Keras would
+    allocate the weight before it looks at its shape.
+    """
     total = 0
 
     def check(name: str, found: h5py.Group | h5py.Dataset) -> None:

@@ -1,5 +1,4 @@
-"""Texts as token ids in TensorFlow's own operations: what a `Vocabulary` does, in an exported
-model.
+"""Turns texts into token ids with TensorFlow's operations, as a `Vocabulary` for exported models.
 
 Letters: B texts, N ids of all texts together.
 """
@@ -21,7 +20,7 @@ class TextEncoder(tf.Module):
     """Encodes texts as `vocabulary.encode` does."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Raises InputError when the vocabulary takes no texts."""
+        """Raises InputError if the vocabulary takes no texts."""
         super().__init__()
         if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
             raise InputError("the model's vocabulary takes no texts; export it without")
@@ -42,8 +41,12 @@ class TextEncoder(tf.Module):
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`values` int32 [N] and `row_splits` int32 [B + 1] of texts [B] in UTF-8; where ids have
-        weights, `weights` float32 [N], those of an id that a row repeats to be added up."""
+        """Encodes texts [B] in UTF-8.
+
+        Returns:
+            `values` int32 [N] and `row_splits` int32 [B + 1]; and if ids have weights, `weights`
+            float32 [N], whose sum is the weight of an id that a row repeats.
+        """
         vocabulary = self._vocabulary
         tokens = words = self._words(texts)
         for length in range(2, vocabulary.ngrams + 1):
@@ -61,7 +64,7 @@ class TextEncoder(tf.Module):
         return rows | ({"weights": self._weights(ids)} if vocabulary.is_weighted else {})
 
     def _weights(self, ids: tf.RaggedTensor) -> tf.Tensor:
-        """float32 [N]: the weight of a row's id, divided by how often the row has it."""
+        """Returns each id's weight in its row, divided by its count in the row, float32 [N]."""
         vocabulary = self._vocabulary
         values = tf.cast(ids.values, tf.int64)
         each = tf.ones(tf.shape(values), tf.float64)  # added up, they are counts
@@ -81,7 +84,7 @@ class TextEncoder(tf.Module):
         return tf.cast(tf.math.divide_no_nan(each, lengths), tf.float32)
 
     def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """The words of each text, [B, ragged]."""
+        """Returns the words of each text, [B, ragged]."""
         tokenizer = self._vocabulary.tokenizer
         texts = texts if tokenizer == "whitespace" else _lower(texts)
         spaced = tf.strings.regex_replace(texts, self._separator, " ")
@@ -92,8 +95,8 @@ class TextEncoder(tf.Module):
 
 
 def _lower(texts: tf.Tensor) -> tf.Tensor:
-    # TensorFlow's lower case ends a text at its first NUL, so the parts between go one by one. They
-    # are joined by a tensor: as an attribute, NUL is an empty text.
+    # TensorFlow's lower case ends a text at its first NUL, so this converts the parts between NULs.
+    # A tensor joins them, because NUL as an attribute is an empty text.
     parts = tf.strings.split(texts, "\0")
     lower = tf.strings.lower(parts.values, encoding="utf-8")
     lower = parts.with_values(tf.strings.join([tf.constant("\0"), lower]))
@@ -101,7 +104,7 @@ def _lower(texts: tf.Tensor) -> tf.Tensor:
 
 
 def _class_of(belongs: Callable[[str], bool]) -> str:
-    """The characters of which this holds in Python, as ranges in RE2's syntax."""
+    """Returns the characters for which `belongs` is true, as ranges in RE2's syntax."""
     ranges: list[list[int]] = []
     for code in range(sys.maxunicode + 1):
         if belongs(chr(code)):

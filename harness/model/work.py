@@ -1,4 +1,4 @@
-"""What a training step has to move and to compute at least."""
+"""The least memory traffic and computation of a training step."""
 
 import math
 
@@ -10,19 +10,19 @@ from harness.model.layers import MultiHotDense
 def work_of_step(
     model: keras.Model, *, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
-    """The bytes that a step of a model moves, and its operations, if no cache helped.
+    """Returns the bytes that a model's step moves without caches, and its operations.
 
     Args:
-        model: built.
-        rows: of a batch on one device.
-        ids: of these rows.
-        implementation: of the multi-hot products whose layers name none. `dense` multiplies with
-            the whole matrix.
+        model: a built model.
+        rows: rows of a batch on one device.
+        ids: ids in these rows.
+        implementation: implementation of the multi-hot products whose layers name none. `dense`
+            multiplies with the whole matrix.
 
-    A multi-hot layer reads a row of its units for each id forward and adds one backward, in
-    float32; Adam reads gradient, weight and two moments, and writes three of them back. A matrix
-    costs two operations for each element and row forward, four backward; a multi-hot layer a sum
-    for each id either way.
+    A multi-hot layer reads a row of its units for each id in the forward pass and adds one in the
+    backward pass, in float32. Adam reads gradient, weight and two moments, and writes three of them
+    back. A matrix costs two operations for each element and row forward, and four backward; a
+    multi-hot layer costs a sum for each id in either pass.
     """
     bytes_moved = flops = 0.0
     tables = set()

@@ -1,7 +1,7 @@
-"""The workers of a cluster as one of them sees it: their start, and how they agree on numbers.
+"""The workers of a cluster as one of them sees it: how they start, and how they agree.
 
-What is trained goes through `harness.program.program`. Here are the small things: who is chief,
-what the chief has decided, whether one wants to stop.
+`harness.program.program` exchanges the training's tensors. Here are the small things: who is chief,
+what the chief has decided, whether a worker wants to stop.
 """
 
 import atexit
@@ -27,26 +27,26 @@ from harness.workers.membership import Membership, membership
 T = TypeVar("T")
 
 WAIT_SECONDS = 120.0
-"""For workers that have not started yet; HARNESS_CLUSTER_WAIT sets another."""
+"""Seconds to wait for workers that have not started; HARNESS_CLUSTER_WAIT sets another number."""
 _HEARTBEAT_SECONDS = 20
-"""Without a sign of life a worker counts as lost."""
+"""Seconds without a sign of life after which a worker counts as lost."""
 _START_SECONDS = 60
-"""For TensorFlow's runtime, once all workers are there."""
+"""Seconds for the start of TensorFlow's runtime, once all workers are there."""
 _SHUTDOWN_SECONDS = 5
 _LINGER_SECONDS = 0.3
-"""At the end, in which the others get the rest of a sum."""
+"""Seconds that a worker stays at the end, so that the others get the rest of a sum."""
 _GROUP_KEY = 900_000
-"""Of the workers' CPUs; `harness.program.program` has those of devices that train."""
+"""Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
 _MAX_NUMBERS = 2**24
-"""In one collective of a broadcast."""
+"""Limit of the numbers in one collective of a broadcast."""
 
 
 class Cluster:
-    """One worker's view. A process alone is a cluster of one: nothing is asked or started then."""
+    """One worker's view of its cluster. A lone process is a cluster of one, without exchanges."""
 
     def __init__(self, member: Membership) -> None:
         """Args:
-        member: of which cluster, and which of its workers.
+        member: the cluster, and which of its workers this process is.
         """
         self.member = member
         self._has_met = False
@@ -56,12 +56,12 @@ class Cluster:
 
     @property
     def num_workers(self) -> int:
-        """Processes of the cluster."""
+        """Number of the cluster's processes."""
         return self.member.num_workers
 
     @property
     def index(self) -> int:
-        """Of this worker; 0 is the chief."""
+        """Number of this worker; 0 is the chief."""
         return self.member.index
 
     @property
@@ -71,19 +71,19 @@ class Cluster:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there are no others."""
+        """Whether there are no other workers."""
         return self.num_workers == 1
 
     def from_chief(self, make: Callable[[], T]) -> T:
-        """What the chief makes, in every worker. The first call waits for all workers.
+        """Returns the chief's value in every worker. The first call waits for all workers.
 
         Args:
-            make: called on the chief only; returns what JSON can hold.
+            make: makes the value, on the chief only; JSON must be able to hold it.
 
         Raises:
-            InputError: in all workers, when it was raised on the chief, and when a worker is of
-                another version.
-            LostWorkerError: in all others, when a worker does not come to the first meeting.
+            InputError: in all workers, if `make` raises it on the chief, or a worker has another
+                version.
+            LostWorkerError: in all others, if a worker does not come to the first meeting.
         """
         if self.is_alone:
             return make()
@@ -105,14 +105,14 @@ class Cluster:
         return value
 
     def start(self, *, num_gpus: int) -> None:
-        """Starts TensorFlow's runtime of collectives, if that was not yet done.
+        """Starts TensorFlow's runtime of collectives, unless it has been started.
 
         Args:
-            num_gpus: that this process uses.
+            num_gpus: number of GPUs that this process uses.
 
         Raises:
-            InputError: when TensorFlow has computed something in this process before.
-            LostWorkerError: when one of the others has gone since.
+            InputError: if TensorFlow has computed something in this process before.
+            LostWorkerError: if another worker has gone since the meeting.
         """
         if self.is_alone or self._has_started:
             return
@@ -131,7 +131,7 @@ class Cluster:
             num_accelerators={"GPU": num_gpus},
             rpc_layer="grpc",
         )
-        # Its own timeouts are an hour and more.
+        # TensorFlow's own timeouts are an hour and more.
         context.context().configure_coordination_service(
             "standalone",
             service_leader="/job:worker/replica:0/task:0",
@@ -142,7 +142,7 @@ class Cluster:
                 coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=self.num_workers)
             ],
         )
-        # The C++ side waits with Python's signals blocked, so nothing less than this ends it.
+        # The C++ side waits with Python's signals blocked; only the process's end stops it.
         watchdog = threading.Timer(_START_SECONDS, functools.partial(_give_up, self.member))
         watchdog.daemon = True
         watchdog.start()
@@ -163,13 +163,13 @@ class Cluster:
         atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Compares facts of all workers with the chief's.
+        """Checks that all workers have the same facts.
 
         Args:
-            facts: by what a message calls them; values that JSON can hold.
+            facts: values that JSON can hold, by their names in messages.
 
         Raises:
-            InputError: in all workers, naming the first that differs.
+            InputError: in all workers, if one differs from the chief; it names the first.
         """
         if self.is_alone:
             return
@@ -178,40 +178,39 @@ class Cluster:
             raise InputError(refusal)
 
     def any(self, wish: bool) -> bool:
-        """Whether one of the workers says yes."""
+        """Returns whether any worker has the wish."""
         return bool(self.most([wish])[0]) if not self.is_alone else wish
 
     def wait_for_all(self) -> None:
-        """Waits until all workers are here, and lets none of them fail because another ends right
-        afterwards.
+        """Waits for all workers, so that none fails because another ends right afterwards.
 
         Raises:
-            LostWorkerError: when one ended before it came here.
+            LostWorkerError: if a worker ended before it came here.
         """
         if self.is_alone:
             return
         self.any(False)
-        # Whoever is through a sum may still owe others a part of it. So all meet once more, when
-        # nothing depends on it, and nobody leaves at once.
+        # A worker that has a sum may still owe others a part of it. So all meet once more, when
+        # nothing depends on it, and no worker leaves at once.
         with contextlib.suppress(LostWorkerError):
             self.any(False)
         time.sleep(_LINGER_SECONDS)
 
     def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
-        """The chief's wishes."""
+        """Returns the chief's wishes."""
         if self.is_alone:
             return list(wishes)
         return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
 
     def most(self, numbers: Sequence[int]) -> list[int]:
-        """The highest of each number, over all workers."""
+        """Returns the maximum of each number over all workers."""
         if self.is_alone:
             return list(numbers)
         found = self._reduce(np.array(numbers, np.int64), merge_op="Max")
         return [int(number) for number in found]
 
     def total(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """The sums of arrays over all workers, as float64 where there are several."""
+        """Returns the sums of arrays over all workers, as float64 if there are several workers."""
         if self.is_alone or not arrays:
             return list(arrays)
         flat = np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays])
@@ -219,10 +218,10 @@ class Cluster:
         return [part.reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """Arrays of one shape and type of all workers, [workers, ...]."""
+        """Returns the arrays of all workers, of one shape and type, as [workers, ...]."""
         if self.is_alone:
             return array[None]
-        # Bits, so that any type goes through.
+        # Sent as bits, so that any type works.
         bits = _bits(array.tobytes())
         together = np.zeros([self.num_workers, len(bits)], np.int32)
         together[self.index] = bits
@@ -231,7 +230,7 @@ class Cluster:
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
     def texts(self, text: str) -> list[str]:
-        """Those of all workers."""
+        """Returns the texts of all workers."""
         data = text.encode()
         sizes = self.gather(np.array([len(data)]))[:, 0]
         padded = np.zeros(sizes.max(), np.uint8)
@@ -240,11 +239,10 @@ class Cluster:
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
     def arrays_of_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The chief's values of arrays that all workers have, of the same names and types, in the
-        place of these, one after the other.
+        """Replaces arrays, one after the other, by the chief's of the same names and types.
 
         Raises:
-            InputError: in all workers, when one has others.
+            InputError: in all workers, if one has arrays of other names, types or shapes.
         """
         if self.is_alone:
             return arrays
@@ -264,10 +262,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, the end of another worker is told as such.
+        """Turns TensorFlow's errors inside into an error that names the lost worker.
 
         Raises:
-            LostWorkerError: instead of TensorFlow's error.
+            LostWorkerError: if another worker ended or cannot be reached.
         """
         if self.is_alone:
             yield
@@ -285,7 +283,7 @@ class Cluster:
         others = [host for i, host in enumerate(self.member.hosts) if i != self.index]
         lost = unreachable(others)
         named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]
-        # A machine that hangs may still take connections; TensorFlow knows which it is.
+        # A machine that hangs may still accept connections; then TensorFlow's message names it.
         tasks = {int(task) for task in re.findall(r"/job:worker\S*/task:(\d+)", str(error))}
         named = named or [f"worker {i}" for i in sorted(tasks - {self.index})]
         who = ", ".join(named) or "a worker"
@@ -300,7 +298,7 @@ class Cluster:
         import tensorflow as tf
 
         assert self._has_started
-        # TensorFlow wants one shape and one operation of a key, whenever it is used.
+        # TensorFlow requires one shape and one operation for all uses of a key.
         kind = f"{merge_op} {array.dtype.name}", array.shape
         if kind not in self._keys:
             self._keys[kind] = next(self._next_key)
@@ -319,7 +317,7 @@ class Cluster:
 
 
 ALONE = Cluster(Membership())
-"""Of a process without others."""
+"""Cluster of a process without other workers."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -328,10 +326,10 @@ def _joined(member: Membership) -> Cluster:
 
 
 def cluster_of(environment: Mapping[str, str]) -> Cluster:
-    """The cluster that the environment names; in one process always the same.
+    """Returns the cluster that the environment names, always the same one in a process.
 
     Raises:
-        InputError: when the environment describes none.
+        InputError: if the environment describes no valid cluster.
     """
     member = membership(environment)
     return ALONE if member.num_workers == 1 else _joined(member)
@@ -375,7 +373,7 @@ def _bits(data: bytes) -> np.ndarray:
 
 
 def _is_of_collectives(error: Any) -> bool:
-    """Whether a worker that is gone may be the reason."""
+    """Returns whether a lost worker may be the reason of an error."""
     import tensorflow as tf
 
     kinds = (
@@ -386,7 +384,7 @@ def _is_of_collectives(error: Any) -> bool:
     )
     if isinstance(error, kinds):
         return True
-    # Of these there are others too, such as XLA's own.
+    # These types have other sources too, such as XLA.
     mixed = (tf.errors.FailedPreconditionError, tf.errors.InternalError)
     return isinstance(error, mixed) and bool(
         re.search(r"[Cc]ollective|[Cc]oordination|/job:worker", str(error))

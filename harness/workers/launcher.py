@@ -18,41 +18,41 @@ from harness.base.errors import InputError
 from harness.workers.meeting import free_ports
 
 _GRACE_SECONDS = 15.0
-"""From SIGTERM to SIGKILL, for a checkpoint."""
+"""Seconds from SIGTERM to SIGKILL, for a checkpoint."""
 _POLL_SECONDS = 0.1
 _REMOTE_PORT = 23456
-"""The first of a host whose line names none."""
+"""First port of a host whose line names none."""
 _SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20")
 _CTRL_C = "\x03"
-"""As a terminal sends it."""
+"""The character that a terminal sends for Ctrl-C."""
 ENDED_AS_TOLD = (130, 143)
 """Exit codes after Ctrl-C and SIGTERM."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a worker runs."""
+    """The machine and address of a worker."""
 
     host: str | None
-    """As ssh knows it; None: on this machine."""
+    """Host by ssh's name; None for this machine."""
     address: str
-    """`name:port` under which the other workers reach it."""
+    """Address `name:port` for the other workers."""
 
 
 def local_places(workers: int) -> list[Place]:
-    """Workers on this machine, on ports that are free now."""
+    """Returns places for workers on this machine, on ports that are free now."""
     return [Place(host=None, address=f"localhost:{port}") for port in free_ports(workers)]
 
 
 def remote_places(lines: Sequence[str], workers: int | None) -> list[Place]:
-    """Workers on hosts, one for each line `name`, `name:port` or `user@name:port`, in order.
+    """Returns places on hosts, one for each line `name`, `name:port` or `user@name:port`, in order.
 
     Args:
-        lines: of the file; empty ones and those that begin with `#` are left out.
-        workers: how many; None: as many as lines.
+        lines: lines of the hosts' file; empty ones, and those that begin with `#`, are left out.
+        workers: number of workers; None means one for each line.
 
     Raises:
-        InputError: when there are too few hosts, or a line names none.
+        InputError: if there are too few hosts, or a line names none.
     """
     hosts = [line.strip() for line in lines]
     hosts = [line for line in hosts if line and not line.startswith("#")]
@@ -78,10 +78,10 @@ def remote_places(lines: Sequence[str], workers: int | None) -> list[Place]:
 def command_at(
     place: Place, index: int, places: Sequence[Place], command: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """What starts a worker, and what its environment has beside that of this process.
+    """Returns the command that starts a worker, and its additions to this process's environment.
 
-    On another host that is `ssh HOST 'cd FOLDER && TF_CONFIG=... COMMAND'`, with the same folder
-    and the same Python as here.
+    On another host, the command is `ssh HOST 'cd FOLDER && TF_CONFIG=... COMMAND'`, with the same
+    folder and the same Python as here.
     """
     config = {
         "cluster": {"worker": [each.address for each in places]},
@@ -96,7 +96,7 @@ def command_at(
 
 
 class Job:
-    """One start of all workers."""
+    """All workers of one start."""
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class Job:
         out: TextIO,
         errors: TextIO,
     ) -> None:
-        """Starts them.
+        """Starts the workers.
 
         Args:
-            places: of the workers; the chief's is the first.
-            command: of each.
-            out, errors: where their lines go, each behind `[INDEX] `.
+            places: the workers' places, the chief's first.
+            command: the command of each worker.
+            out, errors: streams for the workers' lines, each behind `[INDEX] `.
         """
         self._printing = threading.Lock()
         self._said: set[str] = set()
@@ -128,7 +128,7 @@ class Job:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                # Ctrl-C reaches this process alone, which passes it on.
+                # Ctrl-C reaches only this process, which passes it on.
                 start_new_session=True,
                 preexec_fn=functools.partial(end_with_parent, signal.SIGTERM),
             )
@@ -142,8 +142,11 @@ class Job:
                 self._readers.append(reader)
 
     def pass_on(self, number: int) -> None:
-        """Sends a signal to all workers. ssh passes none on, but what is typed: on another host
-        each but SIGKILL, which ends ssh alone, arrives as Ctrl-C."""
+        """Sends a signal to all workers.
+
+        ssh passes on no signals, only typed characters. On another host, every signal arrives as
+        Ctrl-C, except SIGKILL, which only ends ssh.
+        """
         for place, process in zip(self._places, self._processes, strict=True):
             if process.poll() is not None:
                 continue
@@ -159,10 +162,10 @@ class Job:
         self._typed = True
 
     def wait(self) -> tuple[int, int | None]:
-        """Waits until all have ended; once one has failed, ends the others.
+        """Waits until all workers have ended; once one has failed, ends the others.
 
         Returns:
-            The exit code of the job, 0 where all had 0; and which worker failed first.
+            The exit code of the job, 0 if all workers had 0; and which worker failed first.
         """
         failed: int | None = None
         deadline = None
@@ -171,7 +174,7 @@ class Job:
             if failed is None:
                 failed = next((i for i, code in enumerate(codes) if code), None)
                 if failed is not None:
-                    # Others notice by themselves, and say so; who was told to end saves first.
+                    # The others notice by themselves and say so. Workers told to end save first.
                     told = codes[failed] in ENDED_AS_TOLD
                     deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
             if deadline is not None and time.monotonic() > deadline:
@@ -208,7 +211,7 @@ class Job:
 
     def _print(self, prefix: str, line: str, target: TextIO) -> None:
         with self._printing:
-            # All workers find out the same at the same time.
+            # All workers find the same error at the same time.
             if line.startswith("error: ") and line in self._said:
                 return
             if line.startswith("error: "):
@@ -228,10 +231,11 @@ def run_job(
     """Starts the workers, and again after a failure.
 
     Args:
-        places: asked before each start.
-        command: likewise, with the number of starts before.
-        restarts: how often to start again. A wrong input (exit code 2) and a wish to stop end it.
-        out, errors: see `Job`.
+        places: returns the workers' places; called before each start.
+        command: returns the workers' command, from the number of earlier starts.
+        restarts: how often to start again, except after a wrong input (exit code 2) or a request to
+            stop.
+        out, errors: as in `Job`.
 
     Returns:
         The exit code.
@@ -252,7 +256,7 @@ def run_job(
 
 @contextlib.contextmanager
 def _passing_on(job: Job) -> Iterator[list[int]]:
-    """Signals that end a program go to the workers, which save and end."""
+    """Passes signals that end a program on to the workers, which save and end."""
     told: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
@@ -272,7 +276,7 @@ def _passing_on(job: Job) -> Iterator[list[int]]:
 
 
 def reachable(places: Sequence[Place]) -> list[Place]:
-    """Those whose host lets itself be logged in to."""
+    """Returns the places whose hosts accept a login."""
 
     def answers(place: Place) -> bool:
         if place.host is None:

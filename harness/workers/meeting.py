@@ -1,7 +1,7 @@
-"""How workers meet before TensorFlow starts: on the chief's own port, which is free until then.
+"""Lets workers meet before TensorFlow starts, on the chief's own port, which is free until then.
 
-TensorFlow's runtime waits for an hour for a worker that never comes, and does not say which. So the
-workers first connect to the chief by plain sockets. The chief names those that are missing.
+TensorFlow's runtime waits for an hour for a missing worker, and does not say which. So the workers
+first connect to the chief by plain sockets, and the chief names missing workers.
 """
 
 import json
@@ -17,9 +17,9 @@ from harness.workers.membership import Membership
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**20
-"""Of a message."""
+"""Limit of a message's size."""
 _HELLO_SECONDS = 5.0
-"""For what has connected to the chief: a stranger that says nothing must not hold up the others."""
+"""Seconds for a connected process to say hello: a silent stranger must not hold up the others."""
 
 
 def meet(
@@ -28,17 +28,17 @@ def meet(
     """Waits until all workers are there.
 
     Args:
-        member: of more than one worker.
-        hello: facts of this process that must be the same in all.
-        told: what the chief tells all others, once they are there.
-        wait_seconds: for those that are not there yet.
+        member: this process's place in a cluster of several workers.
+        hello: facts of this process that must be the same in all workers.
+        told: the chief's message to all others, once they are there.
+        wait_seconds: how long to wait for missing workers.
 
     Returns:
-        What the chief tells.
+        The chief's message.
 
     Raises:
-        InputError: in all that are there, when one has other facts.
-        LostWorkerError: in all that are there, when one is missing.
+        InputError: in all workers that are there, if one has other facts.
+        LostWorkerError: in all workers that are there, if one is missing.
     """
     with ExitStack() as open_:
         own = _listening(member)
@@ -49,7 +49,7 @@ def meet(
 
 
 def unreachable(hosts: Sequence[str]) -> list[str]:
-    """Those of `name:port` where no process answers any more."""
+    """Returns the addresses `name:port` at which no process answers."""
     lost = []
     for host in hosts:
         try:
@@ -60,7 +60,7 @@ def unreachable(hosts: Sequence[str]) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that no process uses now."""
+    """Returns ports of this machine that no process uses now."""
     with ExitStack() as open_:
         sockets = [open_.enter_context(closing(socket.socket())) for _ in range(count)]
         for each in sockets:
@@ -134,7 +134,7 @@ def _as_worker(member: Membership, hello: Mapping[str, Any], wait_seconds: float
 
 
 def difference(member: Membership, all_facts: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the first worker that differs from the chief has otherwise; None where all agree."""
+    """Describes how the first worker that differs from the chief does so; None if all agree."""
     for index, facts in enumerate(all_facts):
         if found := _difference(member, index, facts, all_facts[0]):
             return found
@@ -188,12 +188,12 @@ def _address(host: str) -> tuple[str, int]:
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
-    with suppress(OSError):  # it has gone: TensorFlow's start, or the others, will miss it
+    with suppress(OSError):  # TensorFlow's start, or the others, will miss a lost worker
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _received(connection: socket.socket) -> dict[str, Any] | None:
-    """One message; None where the other side closes or sends anything else."""
+    """Returns one message; None if the other side closes or sends anything else."""
     data = b""
     try:
         while not data.endswith(b"\n") and len(data) < _MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Which worker of which cluster this process is, as TF_CONFIG or SLURM says."""
+"""This process's cluster and its place in it, from TF_CONFIG or SLURM."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from harness.base.checks import require
 from harness.base.errors import InputError
 
 _SLURM_TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-"""srun sets both for its step; a batch script has the latter, of the job."""
+"""Variables with the number of tasks. srun sets both for its step; a batch script has only the
+latter, for the job."""
 
 
 _ANY = 1_000_000
@@ -19,18 +20,18 @@ class Membership:
     """The workers of a cluster, and which of them this process is."""
 
     hosts: tuple[str, ...] = ("",)
-    """`name:port` of each worker, the chief first."""
+    """Addresses `name:port` of the workers, the chief first."""
     index: int = 0
-    """Of this process."""
+    """Number of this process's worker."""
 
     @property
     def num_workers(self) -> int:
-        """Processes of the cluster."""
+        """Number of the cluster's processes."""
         return len(self.hosts)
 
     @property
     def on_this_host(self) -> tuple[int, int]:
-        """How many workers of this process's host come before it, and how many the host has."""
+        """Number of workers before this one on its host, and number of the host's workers."""
         names = [host.rpartition(":")[0] for host in self.hosts]
         own = names[self.index]
         return names[: self.index].count(own), names.count(own)
@@ -42,13 +43,13 @@ class Membership:
 
 
 def membership(environment: Mapping[str, str]) -> Membership:
-    """This process's place, from `TF_CONFIG`, else from SLURM; alone where neither names others.
+    """Returns this process's membership from `TF_CONFIG`, else from SLURM, else as a worker alone.
 
     Args:
-        environment: the process's.
+        environment: the process's environment.
 
     Raises:
-        InputError: when they describe no cluster of workers, or no place in it.
+        InputError: if the variables describe no cluster of workers, or no place in it.
     """
     if config := environment.get("TF_CONFIG"):
         return _of_tf_config(config)
@@ -59,10 +60,10 @@ def membership(environment: Mapping[str, str]) -> Membership:
 
 
 def require_alone(environment: Mapping[str, str]) -> None:
-    """Refuses to work as one of several workers, each of which would do everything.
+    """Refuses to run as one of several workers, as each would do all the work.
 
     Raises:
-        InputError: when `membership` finds others.
+        InputError: if `membership` finds other workers.
     """
     workers = membership(environment).num_workers
     require(
@@ -102,8 +103,8 @@ def _of_slurm(num_tasks: int) -> Membership:
     import tensorflow as tf
 
     try:
-        # SLURM itself gives GPUs to tasks. Left to count them, the resolver fails where there are
-        # none, and with these numbers it allows any number of tasks.
+        # SLURM itself assigns GPUs to tasks. The resolver's own count fails on machines without
+        # GPUs; with these numbers it allows any number of tasks.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             gpus_per_node=_ANY, gpus_per_task=1, auto_set_gpu=False
         )

@@ -1,8 +1,8 @@
-"""Sums over the GPUs of a process, by NCCL, inside a program that XLA compiled.
+"""Sums tensors over the GPUs of a process, by NCCL, inside a program that XLA compiled.
 
-TensorFlow's own `CollectiveReduceV2` does the same, but for each call of such a program it starts
-a thread for each GPU that sleeps 1,000 seconds, to see whether the others came (tensorflow 56423):
-a process that trains for minutes would run out of threads.
+TensorFlow's own `CollectiveReduceV2` does the same. But in each call of such a program, it starts a
+thread for each GPU, which sleeps 1,000 seconds to see whether the others came (tensorflow 56423). A
+process that trains for minutes would run out of threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SOURCES = Path(__file__).resolve().parent
 
 
 def group_of(devices: tuple[int, ...]) -> int:
-    """Connect GPUs, of these numbers of CUDA's; return the number by which `all_reduce` names them.
+    """Connect GPUs by their CUDA numbers; return the group's number for `all_reduce`.
 
     Raises:
-      NativeUnavailableError: there is no compiler, or no NCCL.
+      NativeUnavailableError: if there is no compiler, or no NCCL.
     """
     library = _library()
     library.gpu_all_reduce_register.restype = ctypes.c_bool
@@ -44,7 +44,7 @@ def group_of(devices: tuple[int, ...]) -> int:
 
 
 def end_group(number: int) -> None:
-    """End the sums that GPUs of a group wait in; it sums nothing further."""
+    """End the sums that GPUs of a group wait in; the group sums nothing further."""
     end = _library().gpu_all_reduce_end
     end.argtypes = [ctypes.c_int64]
     end(number)
@@ -55,14 +55,14 @@ def all_reduce(
 ) -> list[Any]:
     """Return the sum of each tensor over the GPUs of a group.
 
-    All of them have to call it equally often, with the same shapes, in one order.
+    All GPUs of the group have to call it equally often, with the same shapes, in the same order.
 
     Args:
-      tensors: one at least, of float16, bfloat16, float32, float64, int32 or int64, of static
+      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64, of static
         shapes.
-      group: from `group_of`.
-      rank: the place of this GPU in it.
-      call: a number that no other call of a program has.
+      group: number of the group, from `group_of`.
+      rank: this GPU's place in the group.
+      call: a number that no other call in the program has.
       after: a tensor to wait for, such as a sum that the other GPUs begin before this one.
     """
     numbers = {"group": group, "rank": rank, "call": call}
@@ -79,7 +79,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _nccl() -> str:
-    """NVIDIA's package, else the system's library."""
+    """Return the path of NCCL in NVIDIA's package, else the name of the system's library."""
     try:
         package = importlib.util.find_spec("nvidia.nccl")
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The public op: checks that need no data, the named implementation, and its gradient.
+"""The public operations: they check what needs no data, and call the named implementation.
 
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
@@ -35,9 +35,9 @@ def multi_hot_dense(
 
     `y[b, :] = sum over j in set(row b) of table[j, :]`: the multi-hot matrix times the table. An
     id that a row holds twice counts once. With weights, each summand is multiplied by the sum of
-    the weights that row b gives to id j, so that repeated ids add up. Differentiable with respect
-    to `table` and `weights`; works eagerly, in tf.function and under jit_compile. All sums
-    accumulate in float32; those of a float64 table in float64.
+    the weights that row b gives to id j, so that repeated ids add up. The product is differentiable
+    with respect to `table` and `weights`, and works eagerly, in tf.function and under jit_compile.
+    Sums accumulate in float32, or in float64 for a float64 table.
 
     Args:
       table: [V, H] float32, bfloat16, float16 or float64, of a static shape.
@@ -45,27 +45,29 @@ def multi_hot_dense(
         ignored, whatever they are.
       row_splits: [B + 1] int32 or int64, from 0, never decreasing, ending at or before N.
       implementation: one of IMPLEMENTATIONS.
-      unique: the caller's promise that no row holds an id twice, which saves a search for them.
-        With weights there is no search, and it changes nothing.
-      weights: [N] float32, one for each of `values` and ignored where they are. None: the 0/1
+      unique: the caller's promise that no row holds an id twice, which saves a search for repeated
+        ids. With weights there is no search, and the promise changes nothing.
+      weights: [N] float32, one for each of `values`, and ignored where these are. None: the 0/1
         matrix.
       value_rowids: [N] int32 or uint16, the row of each value: in [0, B), never decreasing, and B
-        behind the last row. Saves deriving it from `row_splits`, which is then not checked. For
-        compiled programs of static shapes, and implementations for which `takes_rowids` is true.
-      among: several batches in a GPU's memory, of whose step `values`, `row_splits` and `weights`
-        are. For compiled programs: `native` reads them there, which saves a copy; others ignore it.
-      dtype: of the result; None: the table's.
+        behind the last row. It saves deriving the rows from `row_splits`, which is then not
+        checked. For compiled programs of static shapes, and implementations for which
+        `takes_rowids` is true.
+      among: several batches in a GPU's memory, one of which is that of `values`, `row_splits` and
+        `weights`. For compiled programs: `native` reads the sets there, which saves a copy; others
+        ignore it.
+      dtype: the result's dtype; None means the table's.
 
     Returns:
-      [B, H] in that dtype. A compiled program of XLA operations cannot raise: where the
-      splits or ids are wrong, `dense` and `gather` return NaN in every element; with
-      `value_rowids`, in the row that holds the wrong id.
+      [B, H] in that dtype. A compiled program of XLA operations cannot raise: if splits or ids are
+      wrong, `dense` and `gather` return NaN in every element; with `value_rowids`, only in the rows
+      that hold wrong ids.
 
     Raises:
-      ValueError: wrong types or shapes, an unknown implementation, or `native` with a float64
-        table; its subclass UnavailableError where the implementation cannot be used on this
-        machine.
-      tf.errors.InvalidArgumentError: wrong splits or ids; in compiled programs only `native`.
+      ValueError: for wrong types or shapes, an unknown implementation, or `native` with a float64
+        table; its subclass UnavailableError if the implementation cannot be used on this machine.
+      tf.errors.InvalidArgumentError: for wrong splits or ids; in compiled programs only by
+        `native`.
     """
     table = tf.convert_to_tensor(table)
     shape = table.shape.as_list() if table.shape.rank is not None else None
@@ -94,12 +96,12 @@ def multi_hot(
     dtype: Any,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the multi-hot matrix [B, num_tokens]: 1 where the id is in the row's set, or the sum
-    of the weights that the row gives to the id.
+    """Return the multi-hot matrix [B, num_tokens]. An element is 1 if the id is in the row's set,
+    else 0; with weights, it is the sum of the weights that the row gives to the id.
 
-    Built on the device; a constant of the ids, so a gradient flows only into weights. Arguments,
-    behaviour on wrong input and errors as for `multi_hot_dense`; `dtype` is one of the table's
-    types.
+    The matrix is built on the device. It is constant in the ids, so a gradient flows only into
+    weights. Arguments, behaviour on wrong input and errors are as for `multi_hot_dense`; `dtype` is
+    one of the table's types.
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1; got {num_tokens}")
@@ -124,13 +126,14 @@ def row_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of `multi_hot_dense` to the table by the rows that the batch touches.
 
-    What is not in it is zero. Its size and its cost follow the batch, not the table.
+    All other rows of the gradient are zero. Its size and its cost depend on the batch, not on the
+    table.
 
     Args:
       dy: [B, H] float32, bfloat16 or float16, the gradient to the product.
       num_tokens: V.
       values, row_splits, implementation, unique, weights, value_rowids: as in `multi_hot_dense`.
-        `dense` computes it as `gather` does.
+        `dense` computes the gradient as `gather` does.
 
     Returns:
       ids: [n] int32 with n = min(N, V): the distinct ids of the batch in an order of the
@@ -138,7 +141,7 @@ def row_gradients(
       rows: [n, H] float32: their rows of the gradient, and 0 in unused slots.
 
     Raises:
-      As `multi_hot_dense`; where that returns NaN instead, the rows are NaN.
+      As `multi_hot_dense`; if that returns NaN instead, the rows are NaN.
     """
     dy = tf.convert_to_tensor(dy)
     _check_dtype(dy.dtype)
@@ -165,7 +168,7 @@ def table_gradient(
 ) -> Tensor:
     """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
 
-    For whoever has dy [B, H] from elsewhere than a tape. Arguments and errors as in
+    For callers whose dy [B, H] does not come from a tape. Arguments and errors are as in
     `row_gradients`.
     """
     product, problem = _checked(
@@ -184,8 +187,8 @@ def touched_rows(
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
 ) -> Touched:
-    """Return which rows of the table a batch touches: what `row_gradients` begins with, and what
-    updates need. Arguments and errors as there."""
+    """Return the rows of the table that a batch touches, for `row_gradients` and for updates.
+    Arguments and errors are as in `row_gradients`."""
     product, problem = _checked(
         values, row_splits, num_tokens, implementation, unique, weights, value_rowids
     )
@@ -202,7 +205,7 @@ def _checked(
     weights: Tensor | None,
     value_rowids: Tensor | None,
 ) -> tuple[Product, Problem]:
-    """Return an implementation and the sets of a batch, checked, for a float32 table."""
+    """Return an implementation and a batch's checked sets, for a float32 table."""
     values, row_splits = _check_sets(values, row_splits)
     product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
@@ -223,7 +226,7 @@ def _check_rowids(
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: Any) -> Tensor:
-    """Return y [B, H] in a dtype with `product.backward` as its gradient to the table.
+    """Return y [B, H] in a dtype, with `product.backward` as its gradient to the table.
 
     For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids,
     or linear in their weights.
@@ -232,7 +235,7 @@ def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: An
     if problem.weights is not None:
         operands.append(problem.weights)
         problem = problem._replace(weights=tf.stop_gradient(problem.weights))
-    # The scopes name the operations in a profile; a gradient's would otherwise be outside all.
+    # The scopes name the operations in a profile; the gradient's would otherwise be in no scope.
     with tf.name_scope("multi_hot_index"):
         index = product.index(problem)
 
@@ -241,7 +244,7 @@ def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: An
         def gradient(dy: Tensor) -> Any:
             with tf.name_scope("multi_hot_backward"):
                 dw = tf.cast(product.backward(dy, index), table.dtype)
-            # Where nobody asks for the second, as in training, a compiler removes it.
+            # A compiler removes the second gradient if it is unused, as in training.
             return (dw, _weights_gradient(table, dy, problem)) if weights else dw
 
         with tf.name_scope("multi_hot_forward"):
@@ -252,7 +255,7 @@ def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: An
 
 
 def _weights_gradient(table: Tensor, dy: Tensor, problem: Problem) -> Tensor:
-    """Return [N]: the product of each entry's row of the table and its row of dy."""
+    """Return the product of each entry's row of the table and its row of dy, [N]."""
     entries = find_entries(problem, drop_repeated=False)
     table, dy = for_sums(table), tf.pad(tf.cast(dy, for_sums(table).dtype), [[0, 1], [0, 0]])
     products = tf.gather(table, entries.ids) * tf.gather(dy, entries.rows)
@@ -303,6 +306,6 @@ def _check_weights(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _widen(vector: Tensor) -> Tensor:
-    """Return `vector` as a tensor, uint16 as int32."""
+    """Return `vector` as a tensor; cast uint16 to int32."""
     vector = tf.convert_to_tensor(vector)
     return tf.cast(vector, tf.int32) if vector.dtype == tf.uint16 else vector

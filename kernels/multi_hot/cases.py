@@ -1,4 +1,4 @@
-"""Named shapes for tests and benchmarks, so that nothing untested is timed, and for `auto`.
+"""Named shapes for `auto`, and shared by tests and benchmarks, so that nothing untested is timed.
 
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Sets(NamedTuple):
-    """A batch of ragged sets with what the product and its gradient are applied to."""
+    """A batch of ragged sets, with the operands of the product and its gradient."""
 
     values: NDArray[np.int32]  # [N]; garbage behind nnz
     row_splits: NDArray[np.int64]  # [B + 1]
@@ -42,11 +42,11 @@ class Case(NamedTuple):
         mean = np.log(max(self.mean_length, 1e-9)) - spread**2 / 2
         lengths = np.rint(rng.lognormal(mean, spread, B)).astype(np.int64)
         rows = np.repeat(np.arange(B), 2 * lengths if self.unique else lengths)
-        # P(id) is proportional to 1 / (id + 3), as word ranks have it.
+        # P(id) is proportional to 1 / (id + 3), as for word ranks.
         cumulative = np.cumsum(1.0 / (np.arange(V) + 3.0))
         drawn = rng.random(len(rows)) * cumulative[-1]
         ids = np.searchsorted(cumulative, drawn, side="right").clip(max=V - 1)
-        if self.unique:  # the first `lengths` different ids of each row, or as many as it has
+        if self.unique:  # keeps the first `lengths` different ids of each row, if it has as many
             _, first = np.unique(rows * V + ids, return_index=True)
             first.sort()
             rows, ids = rows[first], ids[first]

@@ -16,45 +16,45 @@ from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
 Tensor = Any
 
 _MAX_MATRIX_ELEMENTS = 2**27
-"""Above half a GiB of float32, `auto` does not consider it."""
+"""Limit of the matrix for `auto`: half a GiB of float32."""
 
 
-# 16-bit operands with float32 sums: TensorFlow has this matmul only under XLA, so it is
-# compiled wherever it is called from.
+# TensorFlow has a matmul of 16-bit operands with float32 sums only under XLA, so this is compiled
+# wherever it is called from.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _matmul(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=for_sums(a).dtype, adj_x=transpose_a)
 
 
-# XLA drops what is scattered outside of the matrix; TensorFlow's own kernel refuses it.
+# XLA drops elements scattered outside the matrix; TensorFlow's own kernel refuses them.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _scatter_max(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
     return tf.tensor_scatter_nd_max(matrix, cells, elements)
 
 
-# As above: rows from B on are dropped.
+# Compiled as above, so that rows from B on are dropped.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _scatter_add(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
     return tf.tensor_scatter_nd_add(matrix, cells, elements)
 
 
 def index(problem: Problem) -> Tensor:
-    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in that of the sums,
-    since rounding them would not be rounding once."""
+    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in the dtype of the
+    sums, since rounding weights would round twice."""
     if problem.weights is not None:
         return _weighted_index(problem)
     # Writing a 1 twice is writing it once, so repeated ids need no search here.
     entries = find_entries(problem, drop_repeated=False)
     V, ones = problem.num_tokens, tf.ones_like(entries.ids, problem.dtype)
     if entries.rows_given:
-        # Row B is outside of the matrix, so that entries behind the last row are dropped.
+        # Row B is outside the matrix, so entries behind the last row are dropped.
         cells = tf.stack([entries.rows, entries.ids], axis=1)
         empty = tf.zeros([entries.num_rows, V], problem.dtype)
-        # Not NaN, which the maximum of XLA on a CPU drops; `forward` turns infinity into NaN.
+        # Infinity, not NaN, which XLA's maximum on a CPU drops; `forward` turns it into NaN.
         return _scatter_max(empty, cells, tf.where(entries.valid, ones, float("inf")))
     cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
-    # Entries that do not count raise the first cell to 0. A batch without rows has no such cell,
-    # hence at least one row here.
+    # Entries that do not count raise the first cell to 0. Even for a batch without rows, the matrix
+    # has at least one row, so that there is such a cell.
     empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], problem.dtype), entries.valid)
     filled = tf.tensor_scatter_nd_max(empty, cells, tf.cast(entries.counts, problem.dtype))
     return _with_rows(filled, problem, entries)
@@ -74,7 +74,7 @@ def _weighted_index(problem: Problem) -> Tensor:
 
 
 def _with_rows(matrix: Tensor, problem: Problem, entries: Entries) -> Tensor:
-    """Return the batch's rows of a matrix that has one more where the batch has none."""
+    """Return the batch's rows of a matrix, which has one row if the batch has none."""
     splits_length = problem.row_splits.shape[0]
     shape = [splits_length and splits_length - 1, problem.num_tokens]
     return tf.ensure_shape(matrix[: entries.num_rows], shape)

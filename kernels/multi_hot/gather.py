@@ -15,8 +15,8 @@ from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
 Tensor = Any
 
 _DROPPED = -1
-"""A segment that is not summed. If padding had a segment of its own, a GPU would add all padding
-entries to one place, one after another."""
+"""Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
+padding entries to one place, one after another."""
 
 
 def _index(problem: Problem) -> Entries:
@@ -30,7 +30,7 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
         sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
     else:
         rows = tf.where(entries.counts, entries.rows, _DROPPED)
-        # XLA has no sum over no segments, hence at least one.
+        # XLA cannot sum over zero segments, so there is at least one.
         sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
         sums = poison(sums[: entries.num_rows], entries.valid)
     return sums
@@ -38,9 +38,9 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
 
 def _backward(dy: Tensor, entries: Entries) -> Tensor:
     dy_dtype, dy = dy.dtype, for_sums(dy)
-    if not entries.rows_given:  # else the wrong entry's row is NaN in `_forward`
+    if not entries.rows_given:  # otherwise a wrong entry's row is NaN in `_forward`
         dy = poison(dy, entries.valid)
-    # One row more, so that there is one to read for entries behind the last row.
+    # An additional row is there to be read for entries behind the last row.
     picked = _weighted(tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows), entries)
     ids = tf.where(entries.counts, entries.ids, _DROPPED)
     sums = tf.math.unsorted_segment_sum(picked, ids, entries.num_tokens)
@@ -51,8 +51,8 @@ def _weighted(picked: Tensor, entries: Entries) -> Tensor:
     return picked if entries.weights is None else entries.weights[:, None] * picked
 
 
-# TensorFlow has this only under XLA, so it is compiled wherever it is called from. Segments from
-# `num_segments` on are dropped.
+# TensorFlow has this sum only under XLA, so it is compiled wherever it is called from. Segments
+# from `num_segments` on are dropped.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
 def _sorted_segment_sum(data: Tensor, segments: Tensor, *, num_segments: int) -> Tensor:
     return tf.raw_ops.SegmentSumV2(data=data, segment_ids=segments, num_segments=num_segments)

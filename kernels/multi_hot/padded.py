@@ -1,7 +1,7 @@
-"""The multi-hot product for programs that other runtimes read: no scatter, no segments, no XLA.
+"""The multi-hot product for other runtimes' programs, without scatters, segments or XLA.
 
-Converters have no good counterpart for those: ONNX Runtime adds up a scatter in several threads
-that overwrite each other's sums. Every row is padded to the longest instead, so memory grows with
+Converters have no good counterpart for these: ONNX Runtime adds up a scatter in several threads
+that overwrite each other's sums. Instead, every row is padded to the longest, so memory grows with
 rows * longest row * units.
 Shapes: B rows, V num_tokens, H units, N values, L ids of the longest row.
 """
@@ -23,7 +23,7 @@ def padded_dense(
     unique: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return what `multi_hot_dense` does, without a gradient.
+    """Return the product that `multi_hot_dense` computes, without a gradient.
 
     Args:
       table: [V, H] float32.
@@ -41,7 +41,7 @@ def padded_dense(
     positions = starts + tf.range(tf.maximum(tf.reduce_max(ends - starts), 1))[None, :]
     in_row = positions < ends
     positions = tf.where(in_row, positions, 0)
-    # One more element, so that there is one to read where there are no values.
+    # An additional element is there to be read if there are no values.
     ids = tf.gather(tf.concat([values, [0]], 0), positions)
     counts = in_row & (ids >= 0) & (ids < V)
     valid = tf.reduce_all(counts | ~in_row, axis=1, keepdims=True)

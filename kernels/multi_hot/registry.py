@@ -1,4 +1,4 @@
-"""What an implementation of the multi-hot product is, and which ones exist.
+"""The form of an implementation of the multi-hot product, and the list of implementations.
 
 This module imports no TensorFlow, so a command line can offer the names without loading it.
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
@@ -19,7 +19,7 @@ Implementation = Literal["dense", "gather", "native"]
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
-# Optimizers of the rows that a batch touches: see `table_rules.Rule`.
+# Optimizers of the rows that a batch touches; see `table_rules.Rule`.
 RowOptimizer = Literal["sgd", "adagrad", "lazy_adam", "exact_adam"]
 
 ROW_OPTIMIZERS: tuple[RowOptimizer, ...] = get_args(RowOptimizer)
@@ -30,10 +30,10 @@ class UnavailableError(ValueError):
 
 
 class Lot:
-    """Several batches of one shape on a device, and what is computed of all of them at once."""
+    """Several batches of one shape on a device, and the results computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
-        """In the program outside of the loop whose steps take a batch each.
+        """Store the batches. Call it outside the loop whose steps take a batch each.
 
         Args:
           values: [L, N] int32, uint16 or uint32.
@@ -49,8 +49,7 @@ class Lot:
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[Lot], Any]) -> Any:
-        """Return what `make` makes of them, outside of the loop also where it is asked for
-        inside."""
+        """Return what `make` makes of the batches, always computed outside the loop."""
         if key not in self._made:
             with self._graph.as_default():
                 self._made[key] = make(self)
@@ -58,24 +57,24 @@ class Lot:
 
 
 class Batches(NamedTuple):
-    """Several batches, and which of them is at hand."""
+    """Several batches, and the number of the current one."""
 
     lot: Lot
     step: Tensor  # int32 scalar in [0, L)
 
 
 class Problem(NamedTuple):
-    """The sets of one batch, checked, and what is known of the table."""
+    """The checked sets of one batch, and facts about the table."""
 
     values: Tensor  # [N] int32
     row_splits: Tensor  # [B + 1] int32 or int64
     num_tokens: int  # V
-    dtype: Any  # of the table; sums are float32 whatever it is
+    dtype: Any  # the table's; sums are float32 in any case
     unique: bool  # the caller's promise that no row holds an id twice
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
-    result: Any = None  # the dtype that is asked for; None: the table's
-    among: Batches | None = None  # where the sets lie as one of several batches
+    result: Any = None  # the result's dtype; None: the table's
+    among: Batches | None = None  # several batches that the sets are one of
 
 
 def _touch(problem: Problem) -> Any:
@@ -95,37 +94,37 @@ class Product:
     """One implementation: its functions, and what it can do."""
 
     index: Callable[[Problem], Any]
-    """Returns what `forward` and `backward` share, computed once per batch."""
+    """Returns what `forward` and `backward` share; called once per batch."""
 
     forward: Callable[[Tensor, Any], Tensor]
-    """Returns y [B, H] from the table [V, H] and the index: float32 sums."""
+    """Returns y [B, H] from the table [V, H] and the index, as float32 sums."""
 
     backward: Callable[[Tensor, Any], Tensor]
-    """Returns dW [V, H] from dy [B, H] and the index: float32 sums in dy's dtype."""
+    """Returns dW [V, H] from dy [B, H] and the index, as float32 sums in dy's dtype."""
 
     touch: Callable[[Problem], Any] = _touch
-    """Returns the distinct ids of a batch, a `touched.Touched`. By XLA's operations unless the
-    implementation has a kernel of its own, as the next."""
+    """Returns the distinct ids of a batch, a `touched.Touched`. The default of this and the next
+    uses XLA's operations."""
 
     row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
-    """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and what `touch`
-    returned; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
+    """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and the result of
+    `touch`; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
 
     device_types: tuple[str, ...] = ("CPU", "GPU")
-    """Where it runs."""
+    """Types of the devices that it runs on."""
 
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as
-    by `segments.take_batches`. If not, `native.product.take_rows` copies its batches one by one."""
+    `segments.take_batches` does. If not, `native.product.take_rows` copies each batch."""
 
     deterministic_on_gpu: bool = False
     """Whether a GPU adds in a fixed order, so that every run gives the same bits."""
 
     fits: Callable[[int, int], bool] = lambda num_rows, num_tokens: True
-    """Whether `auto` should consider it for batches of B rows of V possible ids."""
+    """Returns whether `auto` should consider it for batches of B rows of V possible ids."""
 
     prepare: Callable[[str], str] = lambda device_type: ""
-    """Builds and loads what it needs on "CPU" or "GPU". Returns what identifies that build, or
+    """Builds and loads what it needs on "CPU" or "GPU". Returns an identifier of that build, or
     raises UnavailableError."""
 
 
@@ -147,7 +146,7 @@ def takes_rowids(name: str) -> bool:
 def why_unavailable(name: str, device_type: str) -> str | None:
     """Return why an implementation cannot be used here on "CPU" or "GPU", or None if it can.
 
-    Builds and loads what the implementation needs.
+    This builds and loads what the implementation needs.
     """
     found = product(name)
     if device_type not in found.device_types:

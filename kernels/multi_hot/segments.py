@@ -1,4 +1,4 @@
-"""Segment arithmetic of `dense` and `gather`: which row each position is in, and what counts.
+"""Segment arithmetic of `dense` and `gather`: the row of each position, and which ones count.
 
 Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[-1] of them count); L batches
 read from R resident rows of M ids.
@@ -26,20 +26,20 @@ class Entries(NamedTuple):
     counts: Tensor  # [N] bool: False behind the last row and for a repeated id without weights
     num_rows: Any  # B, a scalar tensor where it is not static
     num_tokens: int  # V
-    valid: Tensor  # False where the contract is broken: bool scalar, or [N] where `rows_given`
+    valid: Tensor  # False where the contract is broken: bool scalar, or [N] if `rows_given`
     rows_given: bool  # whether the rows came with the ids, which only compiled programs take
     weights: Tensor | None  # [N] float32; anything where the entry does not count
 
 
 def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
-    """Return the row of each value, checked.
+    """Return the checked entries of a batch, with the row of each value.
 
     With `drop_repeated`, an id that a row holds twice counts once, and the entries are in
-    (row, id) order instead of the buffer's. Weights add up instead: then nothing is dropped.
+    (row, id) order instead of the buffer's. With weights nothing is dropped, as they add up.
 
     Raises:
-      tf.errors.InvalidArgumentError: wrong splits or ids, outside XLA. Compiled programs cannot
-        raise (XLA drops assertions); there `valid` is False.
+      tf.errors.InvalidArgumentError: for wrong splits or ids, outside XLA. Compiled programs cannot
+        raise, as XLA drops assertions; there, `valid` is False.
     """
     values, row_splits, V = problem.values, problem.row_splits, problem.num_tokens
     num_values, num_rows = _length(values), _length(row_splits) - 1
@@ -62,12 +62,12 @@ def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
 
 
 def poison(tensor: Tensor, valid: Tensor) -> Tensor:
-    """Return `tensor`, or NaN where not `valid`: wrong input must not pass as a result."""
+    """Return `tensor`, but NaN where not `valid`: wrong input must not pass as a result."""
     return tf.where(valid, tensor, tf.constant(float("nan"), tensor.dtype))
 
 
 def for_sums(tensor: Tensor) -> Tensor:
-    """Return `tensor` in the type that its elements are added in: float32, or float64 as it is."""
+    """Return `tensor` in the type of sums: float64 as it is, all others as float32."""
     return tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)
 
 
@@ -88,7 +88,7 @@ def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
             "int32 counts: give fewer batches at a time"
         )
     buffer = tf.range(num_buffers)[:, None]
-    # One buffer behind another: rows that end at a buffer's end have ended where the next begins.
+    # Buffers adjoin: rows that end at a buffer's end have ended where the next one begins.
     ends = tf.clip_by_value(row_splits[:, 1:], 0, num_values) + num_values * buffer
     ended = _rows_ended(tf.reshape(ends, [-1]), num_buffers * num_values)
     return tf.reshape(ended, [num_buffers, num_values]) - num_rows * buffer
@@ -104,22 +104,22 @@ def take_batches(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return batches of resident sets for `multi_hot_dense`, by XLA's operations on any device.
 
-    For compiled programs. All batches at once, since most of the work is index arithmetic in many
-    small kernels; `take_rows` copies one batch for an implementation that takes no row ids.
+    For compiled programs. It takes all batches at once, since most of the work is index arithmetic
+    in many small kernels. If an implementation takes no row ids, `take_rows` copies one batch.
 
     Args:
       values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
       row_splits: [R + 1] int32 or int64, of a static shape, as in `multi_hot_dense`.
-      rows: [L, B] int32 in [0, R), of a static shape. A row outside that range is replaced by
-        the nearest.
+      rows: [L, B] int32 in [0, R), of a static shape. A row outside that range is replaced by the
+        nearest one.
       capacity: C, the static length of a batch's values; its rows must hold no more ids.
-      weights: [M] float32, of the ids.
+      weights: [M] float32, the ids' weights.
 
     Returns:
       values: [L, C] in the type of `values`: the rows' ids one after another, then any ids.
-      row_splits: [L, B + 1] int32. It ends above C where the rows hold more than C ids.
+      row_splits: [L, B + 1] int32. It ends above C if the rows hold more than C ids.
       value_rowids: [L, C] int32, as in `multi_hot_dense`.
-      weights: [L, C] float32, of these ids; None where the sets have none.
+      weights: [L, C] float32, the weights of these ids; None if the sets have none.
     """
     rows = tf.clip_by_value(rows, 0, row_splits.shape[0] - 2)
     starts, ends = tf.gather(row_splits, rows), tf.gather(row_splits, rows + 1)
@@ -127,7 +127,7 @@ def take_batches(
     splits = tf.pad(tf.cumsum(lengths, axis=1), [[0, 0], [1, 0]])
     rowids = rowids_of_splits(splits, capacity)
     # Position p of row r reads position p + shift(r).
-    wide = row_splits.dtype  # resident sets may hold more ids than int32 counts
+    wide = row_splits.dtype  # resident sets may hold more ids than int32 can count
     shifts = starts - tf.cast(splits[:, :-1], wide)
     own_rows = tf.minimum(rowids, rows.shape[1] - 1)
     source = tf.range(capacity, dtype=wide) + tf.gather(shifts, own_rows, batch_dims=1)
@@ -146,7 +146,7 @@ def _length(vector: Tensor) -> Any:
 
 
 def _check(problem: Problem, rows: Tensor, wrong: Tensor) -> Tensor:
-    """Return whether the splits and all ids are valid, from which ids are `wrong`; assert it."""
+    """Return whether the splits and all ids are valid, and assert it; `wrong` marks wrong ids."""
     values, row_splits = problem.values, problem.row_splits
     num_values = _length(values)
     splits_valid = (
@@ -155,7 +155,7 @@ def _check(problem: Problem, rows: Tensor, wrong: Tensor) -> Tensor:
         & (row_splits[-1] <= tf.cast(num_values, row_splits.dtype))
     )
     ids_valid = ~tf.reduce_any(wrong)
-    # One more element, so that there always is a first wrong one to name. tf.gather, since
+    # An additional element, so that there always is a first wrong one to name. tf.gather, since
     # XLA's compiler spends seconds evaluating the bounds of a slice that depends on the data.
     first = tf.argmax(tf.concat([wrong, [True]], 0))
     row, token_id = (tf.gather(tf.concat([vector, [0]], 0), first) for vector in (rows, values))
@@ -173,7 +173,7 @@ def _check(problem: Problem, rows: Tensor, wrong: Tensor) -> Tensor:
 
 
 def _assert(condition: Tensor, *message: Any) -> None:
-    """Raise InvalidArgumentError unless `condition`: now when eager, in a graph when it runs."""
+    """Raise InvalidArgumentError unless `condition`: now if eager, in a graph when it runs."""
     if not tf.executing_eagerly():
         tf.debugging.Assert(condition, list(message), summarize=20)
     elif not condition:
@@ -182,17 +182,17 @@ def _assert(condition: Tensor, *message: Any) -> None:
 
 
 def _rows_ended(ends: Tensor, num_values: Any) -> Tensor:
-    """Return [N] int32: for each position, how many of `ends` are at or before it.
+    """Return how many of `ends` are at or before each position, [N] int32.
 
-    One scatter over the rows and a cumulative sum: tf.searchsorted compares every position with
-    every split under XLA, 25 times slower at 500 rows.
+    This is a scatter over the rows and a cumulative sum. Under XLA, tf.searchsorted compares every
+    position with every split, 25 times slower at 500 rows.
     """
     ends_at = tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, num_values + 1)
     return tf.cumsum(ends_at)[:num_values]
 
 
 def _sort(keys: Tensor) -> Tensor:
-    # A compiled function would be compiled anew for every length, and TensorFlow Serving runs none.
+    # A compiled function would be compiled for every length, and TensorFlow Serving runs none.
     return tf.sort(keys) if keys.shape[0] is None else _compiled_sort(keys)
 
 
@@ -204,10 +204,10 @@ def _compiled_sort(keys: Tensor) -> Tensor:
 
 
 def _drop_repeated(entries: Entries) -> Entries:
-    """Return the entries in (row, id) order, of which all but one of each equal pair do not count.
+    """Return the entries in (row, id) order; of equal pairs, only the first counts.
 
-    Sums do not depend on the order, so nothing is carried back to the old positions, and sorting
-    the keys alone is enough: O(N log N) time, O(N) memory.
+    Sums do not depend on the order, so nothing is moved back to the old positions, and sorting the
+    keys alone is enough: O(N log N) time, O(N) memory.
     """
     V, num_rows = entries.num_tokens, entries.num_rows
     small = isinstance(num_rows, int) and (num_rows + 1) * V <= _INT32_MAX
@@ -216,7 +216,7 @@ def _drop_repeated(entries: Entries) -> Entries:
     rows = tf.cast(keys // V, tf.int32)
     repeated = tf.concat([tf.zeros_like(keys[:1], tf.bool), keys[1:] == keys[:-1]], axis=0)
     valid = entries.valid
-    if entries.rows_given:  # the entries have moved: which of them was wrong is no longer known
+    if entries.rows_given:  # entries have moved, so it is unknown which was wrong
         valid = tf.fill(tf.shape(rows), tf.reduce_all(valid))
     return entries._replace(
         ids=tf.cast(keys % V, tf.int32),

@@ -1,4 +1,4 @@
-"""`auto`: the fastest implementation for a batch's shapes, by measuring the candidates.
+"""`auto`: measures the candidates to find the fastest implementation for a batch's shapes.
 
 Shapes: B rows, V num_tokens, H units, N values.
 """
@@ -26,29 +26,30 @@ from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, Unavaila
 Tensor = Any
 
 _NUM_PRODUCTS = 50
-"""In a measured loop: a single product on a GPU would measure how long a call takes."""
+"""Products in a measured loop: with a single one on a GPU, the time of the call would dominate."""
 _NUM_ROUNDS = 7
 _TRIAL_PRODUCTS = 2
 _TRIAL_ROUNDS = 3
 _OUT_OF_THE_RUNNING = 3.0
-"""A candidate so many times slower than the best in a trial loop is not measured further."""
+"""Ratio to the best time of a trial loop above which a candidate is not measured further."""
 _BUDGET_SECONDS = 0.5
 _MANY_NUMBERS = 32
 _MANY_PRODUCTS = 2**27
-"""On a CPU `dense` multiplies all numbers of a matrix where the others add a row for each id. With
-more numbers for each id than this, and so many multiplications that nothing else takes time, it was
-2 to 12 times slower than the better of the others: 16 shapes in float32, one core and two, with
-AVX-512. Not so in 16 bits: some processors multiply such matrices many times faster."""
+"""Limits beyond which a CPU does not measure `dense` in float32: _MANY_NUMBERS of the matrix's
+elements for each id, and _MANY_PRODUCTS of its multiplications. `dense` multiplies all elements of
+the matrix, while the others add a row for each id. Beyond both limits, it was 2 to 12 times slower
+than the better of the others, for 16 shapes in float32 on one core and two, with AVX-512. In 16
+bits it may not be, as some processors multiply such matrices many times faster."""
 
 
 class Choice(NamedTuple):
-    """The implementation that `auto` takes, and why."""
+    """The implementation that `auto` chooses, and the reason."""
 
     name: Implementation
     why: str
-    """For the user: the measured times, or why nothing was measured; and what is unavailable."""
+    """Reason for users: measured times, or why nothing was measured; and what is unavailable."""
     seconds_by_name: Mapping[str, float]
-    """Forward and backward of one batch, the best of some rounds. Empty if nothing was measured."""
+    """Best seconds of one batch, forward and backward, in some rounds; empty if not measured."""
 
 
 def choose_implementation(
@@ -65,20 +66,20 @@ def choose_implementation(
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes.
 
-    Takes up to a second, most of it compilation. The answer is kept beside the built kernels, and
-    the next call finds it there. A single candidate is taken unmeasured, and `dense` is none
-    where its matrix is nearly empty.
+    This takes up to a second, most of it compilation. The answer is kept beside the built kernels,
+    where the next call finds it. A single candidate is taken unmeasured. `dense` is no candidate if
+    its matrix is nearly empty.
 
     Args:
       num_rows: B.
       num_values: N, the capacity.
       num_tokens: V.
       units: H.
-      dtype: of the table: float32, bfloat16 or float16.
+      dtype: the table's dtype: float32, bfloat16 or float16.
       unique: whether rows are promised to hold no id twice.
       weighted: whether ids have weights.
-      device: where, such as "CPU:0" or "GPU:0".
-      deterministic: whether every run must give the same bits. On a GPU this leaves the
+      device: the device to measure on, such as "CPU:0" or "GPU:0".
+      deterministic: whether every run must give the same bits. On a GPU, this leaves only
         implementations that add in a fixed order, if any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
@@ -120,7 +121,7 @@ def choose_implementation(
     start = time.perf_counter()
     seconds = _measure(names, case, num_values, dtype, device)
     took_seconds = time.perf_counter() - start
-    # Among times within a tenth of the best, order decides rather than noise.
+    # Among times within a tenth of the best, the order decides, not noise.
     name = next(name for name in names if seconds[name] <= 1.1 * min(seconds.values()))
     times = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in names)
     why = (
@@ -134,15 +135,16 @@ def choose_implementation(
 def _measure(
     names: list[Implementation], case: Case, num_values: int, dtype: tf.DType, device: str
 ) -> dict[str, float]:
-    """Return the best time of each implementation, from rounds in which they take turns."""
+    """Return the best time of each implementation in rounds in which they take turns."""
     sets = case.draw(0)
     splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
-    # Outside of the loop, as in training. To compile this would take longer than the trial.
+    # Outside the loop, as in training. Compiling this would take longer than the trial.
     rowids = np.searchsorted(splits[1:], np.arange(num_values), side="right").astype(np.int32)
     with tf.device(device):
         operands = [
             tf.cast(tf.constant(sets.table), dtype),
-            # As uint32: int32 numbers would lie on the host, and travel with every call on a GPU.
+            # As uint32: int32 numbers would lie on the host, and every call on a GPU would copy
+            # them.
             *(
                 tf.constant(i.view(np.uint32))
                 for i in (np.resize(sets.values, num_values), splits, rowids)
@@ -166,7 +168,7 @@ def _take_turns(
     unique: bool,
     operands: Sequence[Tensor],
 ) -> dict[str, float]:
-    """Return the best time of one product of each implementation, from loops of `num_products`."""
+    """Return each implementation's best time of one product, from loops of `num_products`."""
     loops = {name: _loop(name, num_products, unique) for name in names}
     seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
     for loop in loops.values():
@@ -202,7 +204,7 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
                     table, values, splits, implementation=name, unique=unique, weights=weights,
                     value_rowids=rowids if product(name).takes_rowids else None,
                 )  # fmt: skip
-            # Each product depends on the one before, so that none is moved out of the loop.
+            # Each product depends on the one before, so that none can be moved out of the loop.
             gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)
             return step + 1, table - 1e-3 * gradient
 
@@ -224,8 +226,8 @@ def _file_name(asked: dict[str, Any]) -> str:
 
 
 def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
-    """Return the answer that is kept in the cache, or None if it is missing or damaged: the caller
-    measures again and overwrites it."""
+    """Return the answer in the cache, or None if it is missing or damaged; then the caller measures
+    again and overwrites it."""
     try:
         with cache.opened() as folder, open(folder.open(file_name), "rb") as file:
             choice = Choice(**json.load(file))

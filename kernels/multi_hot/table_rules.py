@@ -1,7 +1,6 @@
-"""What optimizers do with the touched rows of a table: the rules, and XLA's operations for them.
+"""Optimizers of the touched rows of a table: their rules, and XLA's operations for them.
 
-Shapes: V num_tokens, H units, n slots of touched rows, R rates that are kept, S segments of L
-steps.
+Shapes: V num_tokens, H units, n slots of touched rows, R stored rates, S segments of L steps.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from kernels.multi_hot.touched import Touched
 Tensor = Any
 
 Slot = tuple[tuple[int, ...], Any, float]
-"""Shape, dtype and initial value."""
+"""Shape, dtype and initial value of a slot."""
 
 NUM_RATES = 4096
-"""R. No row misses more steps: after so many all rows make up for theirs, which costs a step what
-the whole table takes, and so is spread over as many steps."""
+"""R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
+cost, that of an update of the whole table, is thus spread over as many steps."""
 _NUM_TERMS = 5
-"""kTerms in table_update.h."""
+"""Number of terms of the series, kTerms in table_update.h."""
 _VANISHED = 1e-8
-"""Of the first summand: what later ones are worth less, float32 loses anyway."""
+"""Fraction of the first summand below which summands are left out, as float32 would lose them."""
 _REACH = 0.025
-"""How far beta_2^(i/2) may be from its center within a segment: the power _NUM_TERMS of that, 1e-8,
-is what the series leaves out."""
+"""Limit of the distance of beta_2^(i/2) from its center within a segment. Its power _NUM_TERMS,
+1e-8, is what the series leaves out."""
 
 
 class Rule(NamedTuple):
     """An optimizer of a table's touched rows.
 
-    - `sgd`: w -= rate g. As on all rows, since the others have no gradient.
+    - `sgd`: w -= rate g. This equals an update of all rows, since the others have no gradient.
     - `adagrad`, with one sum s for each row: s += mean(g^2); w -= rate g / sqrt(s + epsilon).
     - `lazy_adam`: Keras's Adam on the touched rows alone. The others keep their weights and
-      moments, which is not Adam: there they decay, and the weights move on.
-    - `exact_adam`: a row first makes up for the steps it missed. Up to rounding this is Adam, but
-      for a row that has never been touched, and whose moments are zero, which are left as they are.
+      moments. In Adam itself, their moments decay and their weights move on.
+    - `exact_adam`: a row first makes up for the steps it missed. Up to rounding this is Adam. Rows
+      that have never been touched have zero moments, and are left as they are.
     """
 
     kind: RowOptimizer
@@ -50,10 +49,10 @@ class Rule(NamedTuple):
     beta_2: float = 0.999
     epsilon: float = 1e-7
     initial: float = 0.1
-    """Of Adagrad's sums."""
+    """Initial value of Adagrad's sums."""
 
     def slots(self, num_tokens: int, units: int) -> dict[str, Slot]:
-        """What is kept beside the table, by name."""
+        """Return the arrays to keep beside the table, by name."""
         matrix: Slot = ((num_tokens, units), tf.float32, 0.0)
         moments = {"momentum": matrix, "velocity": matrix}
         # int64: TensorFlow keeps int32 variables in host memory.
@@ -66,7 +65,7 @@ class Rule(NamedTuple):
         return moments | steps if self.kind == "exact_adam" else moments
 
     def rate(self, learning_rate: Tensor, step: Tensor) -> Tensor:
-        """What `update` multiplies by in a step, counted from 1: Adam's with bias correction."""
+        """Return the rate of updates in a step, counted from 1; Adam's has bias correction."""
         if self.kind in ("sgd", "adagrad"):
             return learning_rate
         step = tf.cast(step, tf.float32)
@@ -113,12 +112,12 @@ def update_rows(
     """Return a table and its slots after an update, by XLA's operations in a compiled program.
 
     Args:
-      rule: of any kind but `exact_adam`, which only the native kernels have.
+      rule: any rule but `exact_adam`, which only the native kernels have.
       parts: the table [V, H], float32 or bfloat16, and its slots, in the order of `Rule.slots`.
-      touched: of the batch.
-      gradients: [n, H] float32.
-      rate: of `Rule.rate`.
-      factor: float32, of the gradients.
+      touched: the batch's touched rows.
+      gradients: the rows' gradients, [n, H] float32.
+      rate: from `Rule.rate`.
+      factor: factor of the gradients, float32.
       step: int64, counted from 1.
       active: bool; where it is false, nothing changes.
     """
@@ -140,7 +139,7 @@ def update_rows(
         new = [w - m * rate / (tf.sqrt(v) + rule.epsilon), m, v]
     if parts[0].dtype == tf.bfloat16:
         new[0] = _rounded_by_chance(new[0], ids, step)
-    # XLA drops what is scattered outside of the table.
+    # XLA drops rows scattered outside the table.
     places = tf.where(counts, touched.ids, V)[:, None]
     return [
         tf.tensor_scatter_nd_update(part, places, own) for part, own in zip(parts, new, strict=True)
@@ -148,20 +147,20 @@ def update_rows(
 
 
 def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
-    """Return float32 rows [n, H] as bfloat16, rounded as in table_update.h, where it says why."""
+    """Return float32 rows [n, H] as bfloat16, rounded as table_update.h explains."""
     seeds = scrambled(scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
     places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
     chance = tf.bitwise.bitwise_and(scrambled(seeds[:, None] + places), _uint32(0xFFFF))
     bits = tf.bitcast(rows, tf.uint32) + chance
     rounded = tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16)
-    # A GPU's NaN is 0x7fffffff: with anything added to it, it would be a number.
+    # A GPU's NaN is 0x7fffffff, which any addition would turn into a number.
     nan = tf.constant(np.nan, tf.bfloat16)
     return tf.where(tf.math.is_nan(rows), nan, tf.bitcast(rounded, tf.bfloat16))
 
 
 def scrambled(x: Tensor, between: Tensor | int = 0) -> Tensor:
     """Return a hash of uint32 numbers: `lowbias32` of Wellons, "Prospecting for hash functions",
-    2018. What is `between` enters between its two rounds of multiply and shift."""
+    2018. `between` is added between its two rounds of multiply and shift."""
     x = _xor_shifted(x, 16) * _uint32(0x7FEB352D) + between
     x = _xor_shifted(x, 15) * _uint32(0x846CA68B)
     return _xor_shifted(x, 16)

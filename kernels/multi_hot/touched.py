@@ -16,7 +16,7 @@ from kernels.multi_hot.segments import find_entries, poison
 Tensor = Any
 
 _DROPPED = -1
-"""A segment that is not summed."""
+"""Number of a segment that is not summed."""
 
 
 class Touched(NamedTuple):
@@ -28,7 +28,7 @@ class Touched(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """Of the entries, sorted by id."""
+    """Parts of the entries, sorted by id."""
 
     slots: Tensor  # [N] int32; _DROPPED where the entry does not count
     rows: Tensor  # [N] int32 in [0, B]
@@ -42,7 +42,7 @@ def touch(problem: Problem) -> Touched:
     entries = find_entries(problem, drop_repeated=not problem.unique)
     V = problem.num_tokens
     keys = tf.where(entries.counts, entries.ids, V)
-    order = tf.argsort(keys, stable=True)  # so that rows stay in order within an id
+    order = tf.argsort(keys, stable=True)  # stable, so that rows stay in order within an id
     keys = tf.gather(keys, order)
     is_first = tf.concat([tf.ones_like(keys[:1], tf.bool), keys[1:] != keys[:-1]], axis=0)
     counts = keys < V
@@ -62,9 +62,9 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     of their squares, float32 [1]."""
     index: _Index = touched.index
     dy = tf.cast(dy, tf.float32)
-    if not index.rows_given:  # else the wrong entry's row is NaN in the forward pass
+    if not index.rows_given:  # otherwise a wrong entry's row is NaN in the forward pass
         dy = poison(dy, index.valid)
-    # One row more, so that there is one to read for entries behind the last row.
+    # An additional row is there to be read for entries behind the last row.
     picked = tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), index.rows)
     if index.weights is not None:
         picked = index.weights[:, None] * picked

@@ -107,7 +107,7 @@ def _numbered(
     problems: Problems,
     progress: Progress,
 ) -> RowFacts:
-    """The first pass: saves numbered blocks in files, and returns the facts about their rows."""
+    """Makes the first pass: saves numbered blocks in files, and returns facts about their rows."""
     where = str(source.path)
     facts = RowFacts(where)
     total = source.num_bytes()

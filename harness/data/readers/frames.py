@@ -55,11 +55,11 @@ class FrameSource:
         self.note = columns.note
 
     def num_bytes(self) -> int | None:
-        """Not known."""
+        """Returns None, as the size is unknown."""
         return None
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All rows."""
+        """Yields all rows."""
         return blocks_of(self._rows(), self._format, problems, block_bytes=block_bytes)
 
     def _rows(self) -> Iterator[Row]:
@@ -99,7 +99,7 @@ class MatrixSource:
             )
 
     def num_bytes(self) -> int | None:
-        """Not known."""
+        """Returns None, as the size is unknown."""
         return None
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:

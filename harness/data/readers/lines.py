@@ -63,7 +63,7 @@ class Lines:
                         f"longer than {MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
                         f"{self._remedy}"
                     )
-                if self.offset == len(line):  # of the file's first line
+                if self.offset == len(line):  # the file's first line
                     if mark := _OTHER_MARKS.get(line[:2]):
                         raise InputError(f"{self.path} is encoded in {mark}. Save it as UTF-8.")
                     line = line.removeprefix(UTF8_MARK)

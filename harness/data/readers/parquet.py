@@ -58,7 +58,7 @@ class ParquetSource:
         return self._num_bytes[self._columns.content]
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All rows."""
+        """Yields all rows."""
         return blocks_of(self._rows(block_bytes), self._format, problems, block_bytes=block_bytes)
 
     def _rows(self, block_bytes: int) -> Iterator[Row]:

@@ -41,7 +41,7 @@ class SvmlightSource:
         return self.path.stat().st_size
 
     def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """All rows."""
+        """Yields all rows."""
         ids: list[int] = []
         values: list[float] = []
         row_splits = [0]

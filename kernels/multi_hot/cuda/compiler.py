@@ -18,15 +18,15 @@ from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError
 SOURCES = Path(__file__).resolve().parent
 _FLAGS = ("--std=c++17",)
 _LEAST = (7, 0)
-"""The compute capability from which on GPUs have the instructions that the kernels are made of."""
+"""First compute capability with the instructions that the kernels use."""
 _NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
 
 
 class Compiler:
-    """NVRTC, loaded."""
+    """A loaded NVRTC library."""
 
     def __init__(self, path: str) -> None:
-        """Loads a library; OSError where it cannot be loaded."""
+        """Load a library; raise OSError if it cannot be loaded."""
         self._library = ctypes.CDLL(path)
         numbers = (ctypes.c_int(), ctypes.c_int())
         self._call("nvrtcVersion", *map(ctypes.byref, numbers))
@@ -36,18 +36,19 @@ class Compiler:
         known = (ctypes.c_int * count.value)()
         self._call("nvrtcGetSupportedArchs", known)
         self.capabilities = sorted(divmod(number, 10) for number in known)
-        """Compute capabilities that it compiles for."""
+        """Compute capabilities that the library compiles for, ascending."""
 
     def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
-        """Return the kernels for a compute capability: machine code, or PTX where NVRTC does not
-        know it yet, which the driver translates.
+        """Return the kernels for a compute capability as machine code, or, if NVRTC does not know
+        it yet, as PTX, which the driver translates.
 
         Args:
-          capability: of the GPU.
-          as_text: PTX in any case.
+          capability: the GPU's compute capability.
+          as_text: whether to return PTX in any case.
 
         Raises:
-          NativeUnavailableError: NVRTC is too new for the GPU, or refuses the kernels.
+          NativeUnavailableError: if the GPU is too old for the kernels or for NVRTC, or NVRTC
+            refuses the kernels.
         """
         own = "this GPU has {}.{}".format(*capability)
         if capability < _LEAST:
@@ -104,10 +105,10 @@ class Compiler:
 
 @functools.cache
 def find_compiler() -> Compiler:
-    """Return NVRTC: the package's that is installed, else the system's.
+    """Return NVRTC: an installed package's, else the system's.
 
     Raises:
-      NativeUnavailableError: there is none.
+      NativeUnavailableError: if there is none.
     """
     tried = []
     for path in (*_of_packages(), *_NAMES):
@@ -132,7 +133,7 @@ def _of_packages() -> list[str]:
 
 
 def key(compiler: Compiler, capability: tuple[int, int]) -> str:
-    """Return the name of a build: equal keys mean that the same code would come out."""
+    """Return a key of a build; equal keys mean that the compiler would make the same code."""
     files = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cu")])
     texts = [text for file in files for text in (file.name, file.read_text())]
     parts = [*texts, compiler.version, *_FLAGS, *map(str, capability)]

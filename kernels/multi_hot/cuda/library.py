@@ -23,10 +23,10 @@ from kernels.multi_hot.native.library import ffi_api, loaded
 
 @functools.cache
 def offer_cuda() -> None:
-    """Load the kernels if TensorFlow sees a GPU, before XLA compiles a program that may be for one.
+    """Load the kernels if TensorFlow sees a GPU, before XLA compiles a program that may need them.
 
-    A program for the CPU needs none of them. So where they cannot be loaded, a note on standard
-    error says why, and XLA refuses the programs for a GPU.
+    A program for the CPU needs none of them. So if they cannot be loaded, a note on standard error
+    says why, and XLA refuses only programs for a GPU.
     """
     if not tf.config.get_visible_devices("GPU"):
         return
@@ -39,10 +39,10 @@ def offer_cuda() -> None:
 @functools.cache
 def load_cuda() -> str:
     """Compile the kernels for the GPUs that TensorFlow sees if necessary, load and register them;
-    return what identifies the builds.
+    return an identifier of the builds.
 
     Raises:
-      NativeUnavailableError: there is no GPU, or they cannot be built or loaded for one.
+      NativeUnavailableError: if there is no GPU, or the kernels cannot be built or loaded for one.
     """
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     capabilities = sorted({detail["compute_capability"] for detail in details})
@@ -67,18 +67,18 @@ def load_cuda() -> str:
 
 
 def image(nvrtc: compiler.Compiler, capability: tuple[int, int]) -> bytes:
-    """Return the kernels for a compute capability: from the cache, or else compiled now.
+    """Return the kernels for a compute capability, from the cache or else compiled now.
 
     Raises:
-      NativeUnavailableError: they cannot be compiled, or not be kept.
+      NativeUnavailableError: if they cannot be compiled or kept.
     """
     name = f"multi_hot-{compiler.key(nvrtc, capability)}.cubin"
     found: Library = kept(name, lambda _: nvrtc.compile(capability))
     with open(found.descriptor, "rb") as file:
-        file.seek(0)  # it was read to be checked
+        file.seek(0)  # the check has read the file
         return file.read()[:-DIGEST_BYTES]
 
 
 def add(library: ctypes.CDLL, capability: tuple[int, int], code: bytes) -> None:
-    """Hand compiled kernels over to the library of the handlers."""
+    """Pass compiled kernels to the library of the handlers."""
     library.multi_hot_cuda_add(*capability, code, ctypes.c_size_t(len(code)))

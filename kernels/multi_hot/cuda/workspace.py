@@ -1,6 +1,6 @@
-"""The sizes of workspaces of the kernels, which a program needs where no GPU is.
+"""The sizes of the kernels' workspaces, which programs need even on machines without a GPU.
 
-In units of 4 bytes. N values of each of L batches, V num_tokens, H units.
+Sizes are in units of 4 bytes. Letters: N values of each of L batches, V num_tokens, H units.
 """
 
 _ALIGN = 32

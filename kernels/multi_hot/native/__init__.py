@@ -1,6 +1,6 @@
 """`native`: C++ kernels that XLA calls inside the compiled program, built on this machine.
 
-Importing this compiles and loads nothing, TensorFlow included; the first use does.
+Importing this compiles and loads nothing, not even TensorFlow; the first use does.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Builds the kernels' shared library with the system's compiler, once per what it depends on.
+"""Builds the kernels' shared library with the system's compiler, once for each set of inputs.
 
 The library is kept in the user's cache folder, under a key of sources, compiler, flags, processor
 and XLA's headers. Importing this module starts nothing.
@@ -62,13 +62,13 @@ def flags() -> list[str]:
     """Return the compiler's flags except include paths: C++17 for this processor."""
     arm = platform.machine() in ("aarch64", "arm64")
     tuned = "-mcpu=native" if arm else "-march=native"
-    # Without errno, square roots become vector instructions.
+    # Without errno, the compiler turns square roots into vector instructions.
     numbers = ["-O3", tuned, "-fno-math-errno"]
     return ["-std=c++17", *numbers, "-DNDEBUG", "-fPIC", "-pthread", "-Wall", "-Wextra"]
 
 
 def processor() -> str:
-    """Return what identifies the processor's instruction set: its features, if Linux lists them."""
+    """Return an identifier of the processor's instruction set: its features, if Linux has them."""
     cpuinfo = Path("/proc/cpuinfo")
     wanted = ("flags", "Features", "model name")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -77,15 +77,15 @@ def processor() -> str:
 
 
 class Library(NamedTuple):
-    """A built library that has been checked."""
+    """A built, checked library."""
 
     path: Path
     descriptor: int
-    """Of the open file: it stays what was checked, whatever happens to its name."""
+    """Descriptor of the open file, which stays the checked one, whatever happens to its name."""
 
 
 def build(include: Path, sources: Path = SOURCES) -> Library:
-    """Return the library of the sources for this machine: from the cache, or else compiled now.
+    """Return the library of the sources for this machine, from the cache or else compiled now.
 
     A second thread waits for the first one's library. Two processes may compile at the same time:
     each replaces the file as a whole. A file that is damaged or not the user's own is not loaded
@@ -96,7 +96,8 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
       sources: a folder with a `binding.cc`.
 
     Raises:
-      NativeUnavailableError: no compiler, no folder to write to, or the compilation failed.
+      NativeUnavailableError: if there is no compiler or no folder to write to, or the compilation
+        failed.
     """
     compiler = require_compiler()
     prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
@@ -109,7 +110,7 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
     """Return a file of the cache folder, made now if it is missing, damaged or not the user's own.
 
     Raises:
-      NativeUnavailableError: there is no folder to write to, or `make` could not run or took too
+      NativeUnavailableError: if there is no folder to write to, or `make` could not run or took too
         long.
     """
     try:
@@ -131,8 +132,8 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
 
 @contextlib.contextmanager
 def built_meanwhile() -> Iterator[None]:
-    """Build the library on another thread, which the context's end waits for. Raises nothing:
-    whoever needs the library calls `build`, which waits for that thread."""
+    """Build the library on another thread, and wait for it at the end. This raises nothing: code
+    that needs the library calls `build`, which waits for that thread."""
     tensorflow = importlib.util.find_spec("tensorflow")
     if tensorflow is None or tensorflow.origin is None:
         yield
@@ -143,8 +144,8 @@ def built_meanwhile() -> Iterator[None]:
 
 
 def _open_checked(folder: cache.Folder, name: str) -> int | None:
-    """Return a descriptor of a library that ends in the SHA-256 of the rest (which loaders ignore),
-    or None if there is no such file."""
+    """Return a descriptor of a file that ends in the SHA-256 of the rest, which loaders ignore.
+    Return None if there is no such file; a note tells why an existing one was refused."""
     try:
         descriptor = folder.open(name)
     except FileNotFoundError:
@@ -172,7 +173,7 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
             capture_output=True,
             text=True,
             timeout=_BUILD_TIMEOUT_SECONDS,
-            env={**os.environ, "TMPDIR": str(scratch)},  # removed, too, should we be killed
+            env={**os.environ, "TMPDIR": str(scratch)},  # removed even if we are killed
         )
         if done.returncode != 0:
             tail = "\n".join(done.stderr.splitlines()[-15:])
@@ -184,13 +185,13 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
 
 
 def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
-    """Return the name of the build: equal keys mean that the same library would come out.
+    """Return a key of the build; equal keys mean that the compiler would make the same library.
 
     It depends on the headers of XLA's foreign function interface rather than on TensorFlow's
     version, which several distributions provide (tensorflow, tensorflow-cpu, tf-nightly).
     """
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
-    # Those in other folders include some of this one.
+    # Sources in other folders include some of this one.
     folders = dict.fromkeys((SOURCES, folder))
     sources = sorted(f for own in folders for kind in ("*.h", "*.cc") for f in own.glob(kind))
     files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]

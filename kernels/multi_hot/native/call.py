@@ -1,4 +1,4 @@
-"""What custom calls of the native kernels share: the checks before them, and StableHLO's text."""
+"""Common parts of custom calls of the native kernels: checks, and StableHLO's text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STABLEHLO_VERSION = 9
 
 
 def checked(problem: Problem) -> Problem:
-    """Return the sets, of static shapes, for kernels that are loaded."""
+    """Check that the sets have static shapes, and load the kernels; return the sets."""
     for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
         if vector.shape[0] is None:
             raise ValueError(
@@ -40,17 +40,17 @@ def checked(problem: Problem) -> Problem:
 
 
 def attributes(options: Mapping[str, bool | int | float]) -> str:
-    """Return attributes of a call in StableHLO's text."""
+    """Return a call's attributes in StableHLO's text."""
     return ", ".join(f"{name} = {_mlir_value(value)}" for name, value in options.items())
 
 
 def aliases(num_operands: int, num_written: int, in_place: int) -> str:
-    """Return in StableHLO's text that the first results are the last operands' own memory.
+    """Return StableHLO's text that the first results are in the last operands' memory.
 
     Args:
-      num_operands: of the call.
-      num_written: its results and workspace.
-      in_place: how many.
+      num_operands: number of the call's operands.
+      num_written: number of its results and workspace arrays.
+      in_place: number of results in operands' memory.
     """
     parts = [
         f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if num_written > 1 else ''}], "
@@ -61,8 +61,8 @@ def aliases(num_operands: int, num_written: int, in_place: int) -> str:
 
 
 def layouts(tensors: Sequence[Any]) -> str:
-    """Return the row-major layouts of tensors in StableHLO's text, without which XLA may choose
-    others for a call's operands and results."""
+    """Return the row-major layouts of tensors in StableHLO's text. Without them, XLA may choose
+    other layouts for a call's operands and results."""
     parts = []
     for tensor in tensors:
         rank = len(tensor.shape)

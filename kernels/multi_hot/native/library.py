@@ -16,10 +16,10 @@ from kernels.multi_hot.native.build import SOURCES, Library, NativeUnavailableEr
 def load(sources: Path = SOURCES) -> Path:
     """Build the kernels if necessary, load and register them; return the library's path.
 
-    Two threads may do it at once: XLA accepts the same kernels twice.
+    Two threads may call it at once, as XLA accepts the same kernels twice.
 
     Raises:
-      NativeUnavailableError: they cannot be built here, or this TensorFlow does not accept them.
+      NativeUnavailableError: if they cannot be built here, or this TensorFlow does not accept them.
     """
     built = build(Path(tf.sysconfig.get_include()), sources)
     register = loaded(built).multi_hot_register
@@ -36,11 +36,12 @@ def loaded(library: Library) -> ctypes.CDLL:
     """Load a library of kernels.
 
     Raises:
-      NativeUnavailableError: it cannot be loaded.
+      NativeUnavailableError: if it cannot be loaded.
     """
     try:
-        # What was checked, not what the name leads to by now. The descriptor stays open: the loader
-        # knows the library by its number, and would take another file of that number for it.
+        # Load the checked file, whatever its name leads to by now. The descriptor stays open,
+        # because the loader knows the library by this number, and would take another file of that
+        # number for it.
         return ctypes.CDLL(str(reached_by(library.descriptor)))
     except OSError as error:
         raise NativeUnavailableError(
@@ -52,7 +53,7 @@ def loaded(library: Library) -> ctypes.CDLL:
 def ffi_api() -> int:
     """Return the address of XLA's table of functions for foreign kernels."""
     try:
-        # Its file name ends in the major version.
+        # The library's file name ends in the major version.
         (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
         library = ctypes.CDLL(str(path))
         # tensorflow-cpu exports only what XLA_FFI_GetApi calls: xla::ffi::GetXlaFfiApi().

@@ -1,6 +1,6 @@
-"""Kernels of two platforms as one operation, of which XLA compiles the one for the device at hand.
+"""Combines kernels of two platforms into one operation; XLA compiles the one for the device.
 
-Where the operation will run is not known when a function is traced.
+The device that the operation will run on is unknown when a function is traced.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _PLATFORMS = ContextVar("_PLATFORMS", default=("CPU", "CUDA"))
 
 @contextlib.contextmanager
 def lowered_as_for_gpu() -> Iterator[None]:
-    """What is traced in the context calls the GPU's kernels on a CPU. It cannot be run: it is for
-    a look at a GPU's program where there is none."""
+    """Make functions traced inside call the GPU's kernels on a CPU. They cannot be run, only
+    inspected, as a GPU's programs on a machine without one."""
     token = _PLATFORMS.set(("other", "CPU"))
     try:
         yield
@@ -34,17 +34,17 @@ def lowered_as_for_gpu() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A registered kernel, and in which types it takes and returns what the operation does."""
+    """A registered kernel, and the types of its operands and results."""
 
     target: str
     takes: Sequence[int] | None = None
-    """Which of the operands; None: all."""
+    """Numbers of the operands that the kernel takes; None for all."""
     dtypes: Sequence[tf.DType | None] | None = None
-    """Of the operands that it takes; None: as they are. Operands are converted."""
+    """Types of these operands, which are converted; None keeps them as they are."""
     result_dtypes: Sequence[tf.DType] | None = None
-    """None: the operation's own. Results are converted."""
+    """Types of the kernel's results, which are converted; None for the operation's own."""
     workspace: Sequence[tf.TensorSpec] = ()
-    """What the kernel writes besides, in memory that XLA plans."""
+    """Further arrays that the kernel writes, in memory that XLA plans."""
     attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 
@@ -59,16 +59,16 @@ def call_on_platform(
     """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static.
 
     Args:
-      operands, results: of both; see `Kernel` for other types.
+      operands, results: operands and results of both kernels; see `Kernel` for other types.
       host, cuda: the kernels.
-      in_place: so many results, which are all, are the last operands' own memory. XLA copies an
-        operand only if something else still reads it afterwards.
+      in_place: number of results that use the last operands' memory: all or none. XLA copies an
+        operand only if something else reads it afterwards.
     """
     declared = ", ".join(f"%a{i}: {mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(mlir_type, results))
     branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in (host, cuda))
     returned = ", ".join(f"%r#{i}" for i in range(len(results)))
-    # The lowering knows the platform's index, and leaves out the other branch.
+    # The lowering knows the platform's index, and drops the other branch.
     module = f"""
         module @{host.target} {{
           func.func public @main(%platform: tensor<i32>, {declared}) -> ({types}) {{
@@ -115,7 +115,7 @@ def _branch(
         )
     ]
     everything = [*written, *kernel.workspace]
-    # The location is what XLA calls the instruction, and so what a profile shows.
+    # XLA names the instruction by its location, which a profile shows.
     lines.append(
         f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
         f"{{api_version = 4 : i32, backend_config = {{{attributes(kernel.attributes)}}}, "

@@ -26,18 +26,18 @@ Tensor = Any
 
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8
-"""TransposedIndex::kSlack. The kernel checks this constant and the next."""
+"""TransposedIndex::kSlack; the kernel checks this constant and the next."""
 _MAX_CHUNK_ROWS = 2**16
 
 
-# The host's kernels are float32's: 16 bits save a CPU hardly any time.
+# The host's kernels compute in float32, because 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
     unique = {"unique": problem.unique}
     target, dtypes = "multi_hot_forward", _on_host(problem)
     if table.dtype == tf.bfloat16 and problem.result == tf.float32:
-        # Of a large table, whose copy in float32 would be twice its size. Others are converted,
-        # and need no further library.
+        # A kernel for large tables, whose copy in float32 would be twice their size. Other tables
+        # are converted, and need no further library.
         load(ROW_SOURCES)
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
@@ -47,7 +47,7 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
     V, N, H = problem.num_tokens, problem.values.shape[0], dy.shape[1]
-    # Counting in parallel costs V per chunk, so it has to have some values to count.
+    # Counting in parallel costs V per chunk, so a chunk needs enough values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
     index = [
@@ -86,7 +86,7 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
 
 
 def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
-    """Return the entries of all batches sorted by id, for a GPU: a loop's steps need not do so."""
+    """Return the entries of all batches sorted by id, which spares a GPU sorting them in a loop."""
     L, N = lot.values.shape
     results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
     words = tf.TensorSpec([sort_words(L, N, num_tokens)], tf.int32)
@@ -99,7 +99,7 @@ def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
 def _product(
     matrix: Tensor, problem: Problem, result: tf.TensorSpec, *, host: Kernel, cuda: Kernel
 ) -> Tensor:
-    """Return the product of the sets with a matrix. On a GPU they are read where they lie."""
+    """Return the product of the sets with a matrix. A GPU reads the sets where they lie."""
     operands = [matrix, problem.values, problem.row_splits]
     operands += [] if problem.weights is None else [problem.weights]
     if problem.among is not None:
@@ -112,7 +112,7 @@ def _product(
 
 
 def _on_host(problem: Problem) -> list[tf.DType | None]:
-    """The types of a matrix and the sets in the host's kernels."""
+    """Return the types of a matrix and the sets in the host's kernels."""
     return [tf.float32, None, tf.int64, None][: 3 + (problem.weights is not None)]
 
 
@@ -131,16 +131,16 @@ def take_rows(
       row_splits: [R + 1] int32 or int64, of a static shape.
       rows: [B] int32 in [0, R), of a static shape.
       capacity: C, the static length of the batch's values.
-      weights: [M] float32, of the ids.
+      weights: [M] float32, the ids' weights.
 
     Returns:
-      values [C] int32: the rows' ids one after another, then zeros; row_splits [B + 1] int32; and
-      weights [C] float32 likewise, None where the sets have none.
+      values [C] int32, the rows' ids one after another, then zeros; row_splits [B + 1] int32; and
+      weights [C] float32, in the order of the values, or None if the sets have none.
 
     Raises:
-      NativeUnavailableError: the kernels cannot be built or loaded here.
-      tf.errors.InvalidArgumentError: a row that does not exist, or more ids than C. On a GPU, which
-        cannot raise, the row is replaced by the nearest, and row_splits end above C.
+      NativeUnavailableError: if the kernels cannot be built or loaded here.
+      tf.errors.InvalidArgumentError: for a row that does not exist, or more ids than C. On a GPU,
+        which cannot raise, the row is replaced by the nearest, and row_splits end above C.
     """
     load()
     offer_cuda()
@@ -160,11 +160,11 @@ def take_rows(
 
 @functools.cache
 def trial_sums(device: str) -> list[list[float]]:
-    """Return what the kernels on a device make of two rows: [[20, 22], [0, 0]].
+    """Return the kernels' sums of two rows on a device, which should be [[20, 22], [0, 0]].
 
     Raises:
-      NativeUnavailableError: they cannot be built or loaded here, or CUDA's driver refuses them,
-        which it does when the first of them is launched.
+      NativeUnavailableError: if the kernels cannot be built or loaded here, or CUDA's driver
+        refuses them, which it does when the first of them is launched.
     """
     table = np.arange(20, dtype=np.float32).reshape(10, 2)
     values, row_splits = tf.constant([9, 1, 9]), tf.constant([0, 3, 3])

@@ -1,6 +1,6 @@
-"""The native kernels for the touched rows of a table: their index, gradients and updates in place.
+"""The native kernels for the touched rows of a table: index, gradients, and updates in place.
 
-Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots, R rates that are kept.
+Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots, R stored rates.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from kernels.multi_hot.touched import Touched
 Tensor = Any
 
 _CHUNKS = 16
-"""Or as many as there are cores: more than two threads need, so that one that starts late does
-less."""
+"""Least limit of the chunks, which is the number of cores if that is larger. They are more than two
+threads need, so that a thread that starts late does less."""
 _VALUES_PER_CHUNK = 4096
-"""At least: fewer are counted faster by one thread."""
+"""Least number of values in a chunk; a single thread counts fewer faster."""
 _IDS_PER_BUCKET = 16_384
-"""At most, up to the vocabularies that _BUCKETS allows: their counts fit the second cache."""
+"""Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache."""
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
 
 
 class Partition(NamedTuple):
-    """How a batch's entries are divided among threads. The order of the slots follows from it, and
-    nothing else but the last bits of the sum of their squares."""
+    """The division of a batch's entries among threads. It determines the order of the slots and the
+    last bits of the sum of their squares, and no other result."""
 
     num_chunks: int
     num_buckets: int
 
 
 def partition(num_values: int, num_tokens: int, num_cores: int) -> Partition:
-    """Return the partition of so many values for so many cores."""
+    """Return the partition of some values for some cores."""
     num_chunks = max(1, min(max(_CHUNKS, num_cores), num_values // _VALUES_PER_CHUNK))
     wanted = max(_BUCKETS_PER_CORE * num_cores, num_tokens / _IDS_PER_BUCKET)
     num_buckets = _BUCKETS[0]
@@ -60,7 +60,7 @@ class _Index(NamedTuple):
 
 
 def touch(problem: Problem) -> Touched:
-    """Return the distinct ids of a batch; in an order of the kernel's."""
+    """Return the distinct ids of a batch, in the kernel's own order."""
     problem = checked(problem)
     load(ROW_SOURCES)
     V, N = problem.num_tokens, problem.values.shape[0]
@@ -94,7 +94,7 @@ def touch(problem: Problem) -> Touched:
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the touched rows, float32 [n, H] and anything in unused slots, and
+    """Return the gradients of the touched rows, float32 [n, H] with anything in unused slots, and
     the sum of their squares, float32 [1]."""
     dy = tf.cast(dy, tf.float32)
     N, H = touched.index.rows.shape[0], dy.shape[1]
@@ -125,20 +125,20 @@ def update(
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Return a table and its slots, which were changed in place; inside a compiled program.
+    """Update a table and its slots in place, inside a compiled program, and return them.
 
     Args:
-      rule: of any kind.
+      rule: any rule.
       parts: the table [V, H] and its slots, in the order of `Rule.slots`.
-      touched: of the batch.
-      gradients: [n, H] float32; with `from_dy`, the dy [B, H] that they follow from, so that they
-        are never stored.
-      rate: of `Rule.rate`.
-      factor: float32, of the gradients.
+      touched: the batch's touched rows.
+      gradients: the rows' gradients, [n, H] float32; with `from_dy`, the dy [B, H] that they follow
+        from, so that they are never stored.
+      rate: from `Rule.rate`.
+      factor: factor of the gradients, float32.
       step: int64, counted from 1.
       active: bool; where it is false, nothing changes.
     """
-    # As in Keras's Adam, rounded once.
+    # Rounded once, as in Keras's Adam.
     betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
     scalars = tf.stack([rate, *map(tf.constant, betas), factor])
     operands = [
@@ -176,13 +176,13 @@ def catch_up(
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Return a table of `exact_adam` and its slots, whose touched rows have made up for the steps
-    that they missed, in place; inside a compiled program.
+    """Let the touched rows of an `exact_adam` table make up for the steps that they missed, in
+    place, inside a compiled program; return the table and its slots.
 
     Args:
       rule, parts: as in `update`.
-      touched: the rows; None: all.
-      step: int64, the last one that they make up for.
+      touched: the rows; None for all.
+      step: int64, the last step that they make up for.
       active: bool; where it is false, nothing changes.
     """
     load(ROW_SOURCES)

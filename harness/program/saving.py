@@ -77,7 +77,13 @@ class Saving:
         self._last_seconds = now
 
     def decide(
-        self, step: int, *, now: float, at_epoch_end: bool, at_once: bool, is_best: bool
+        self,
+        step: int,
+        *,
+        now: float,
+        at_epoch_end: bool,
+        at_once: bool = False,
+        is_best: bool = False,
     ) -> tuple[bool, bool]:
         """Returns whether to save the state after `step` steps, and whether to save it as the best.
 

@@ -25,7 +25,8 @@ def saved(saving: Saving, *, steps: int, every_seconds: float = 0.0, epoch: int 
     found = []
     for step in range(3, steps + 1, 3):
         now += every_seconds
-        if saving.is_due(step, at_epoch_end=step % epoch == 0, now=now):
+        due, _ = saving.decide(step, now=now, at_epoch_end=step % epoch == 0)
+        if due:
             saving.saved(step, now=now)
             found.append(step)
     return found
@@ -49,3 +50,14 @@ def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None
         answers = iter([True, True, False, False])
         saving = Saving(every, is_busy=answers.__next__)
         assert saved(saving, steps=12, every_seconds=1.0, epoch=6) == expected
+
+
+def test_the_best_state_is_saved_where_it_is_kept_and_the_chief_says_so() -> None:
+    for keep_best in (False, True):
+        saving = Saving(Every(seconds=1e9), keep_best=keep_best)
+        saving.begin(0.0)
+        found = saving.decide(3, now=1.0, at_epoch_end=True, is_best=True)
+        assert found == (False, keep_best)
+        assert saving.decide(3, now=1.0, at_epoch_end=False, at_once=True) == (True, False)
+    saving = Saving(Every(), keep_best=True, decided=lambda own: [not one for one in own])
+    assert saving.decide(3, now=1.0, at_epoch_end=True, is_best=True) == (False, False)

@@ -14,7 +14,7 @@ from harness.trainer.settings import PRECISIONS
 
 
 def accuracy(data: str, precision: str, seed: int) -> float:
-    """`test_accuracy` after two epochs at batch 500."""
+    """Returns `test_accuracy` after two epochs at batch 500."""
     summary = summary_of_run(data, "--precision", precision, "--seed", str(seed))
     return float(summary["test_accuracy"])
 

@@ -2,15 +2,15 @@
 
     .venv/bin/python -m benchmarks.against_tutorial --data imdb.npz --rounds 5 --out FILE.json
 
-In each round ours runs twice beside the tutorial: once with an empty cache, so that it compiles the
-kernels, reads the file and measures what is `auto`, and once more. The order turns from round to
-round, so that a machine that drifts favours none. Ratios are formed within a round; printed are
-their median and range. All train the tutorial's network for two epochs at batch 500 in float32 and
-evaluate it on the same 10,000 held-out reviews after each. The wall time is that of the whole
-process, measured from outside. Each begins some seconds after the one before has ended: a virtual
-machine is busy for a while with the 9 GB that the tutorial gives back, and whatever came next was
-up to half slower. Packages beyond the product's own count too: Keras imports matplotlib and JAX
-where they are installed.
+In each round the tutorial runs once and ours twice: first with an empty cache, so that it compiles
+the kernels, reads the file and measures to settle `auto` settings, and then with a full one. The
+order rotates from round to round, so that a machine that drifts favours none. Ratios are formed
+within a round; the program prints their median and range. All train the tutorial's network for two
+epochs at batch 500 in float32, and evaluate it on the same 10,000 held-out reviews after each. The
+wall time is that of the whole process, measured from outside. Each process begins some seconds
+after the one before has ended: a virtual machine is busy for a while with the 9 GB that the
+tutorial gives back, which made the next process up to half slower. Packages beyond the product's
+own count too: Keras imports matplotlib and JAX if they are installed.
 """
 
 import argparse
@@ -37,19 +37,19 @@ _REST_SECONDS = 15
 
 
 def run_tutorial(data: Path, seed: int) -> dict[str, Any]:
-    """The figures of one process of the tutorial."""
+    """Runs the tutorial in a process; returns its figures."""
     command = [sys.executable, str(_TUTORIAL), "--data", str(data), "--seed", str(seed)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_ours(data: Path, seed: int) -> dict[str, Any]:
-    """The summary of one process of ours."""
+    """Runs ours in a process; returns its summary."""
     return summary_of_run(str(data), "--precision", "float32", "--seed", str(seed))
 
 
 def run_first(data: Path, seed: int) -> dict[str, Any]:
-    """As `run_ours`, with a cache that is empty."""
+    """Does the same as `run_ours`, with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = folder
         try:
@@ -59,7 +59,7 @@ def run_first(data: Path, seed: int) -> dict[str, Any]:
 
 
 def timed(run: Callable[[Path, int], dict[str, Any]], data: Path, seed: int) -> dict[str, Any]:
-    """The figures of a process, with its wall time as seen from outside, after a rest."""
+    """Rests, then runs a process; returns its figures, with the wall time measured from outside."""
     time.sleep(_REST_SECONDS)
     start = time.perf_counter()
     figures = run(data, seed)
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
 
-    # Else the first process in a fresh environment would read TensorFlow from the disk for both.
+    # Without this, in a fresh environment only the first process would read TensorFlow from disk.
     subprocess.run(
         [sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL
     )

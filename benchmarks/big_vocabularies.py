@@ -3,11 +3,11 @@
     .venv/bin/python -m benchmarks.big_vocabularies [--repeats 7] [--out FILE.json]
 
 The rows are the synthetic corpus's, each id once: 130 to 150 ids a row with the frequencies of
-words, in batches of 4,096. With 2^22 ids, each of 2^20 words has a random one of them, as hashing
-has it. Every program is a process that stays loaded and trains an epoch in each round, in turn.
-Printed are medians over the rounds: examples per second, and the ratios within a round, by wall
-time, and by the processor's time, which other programs on the machine disturb less.
-PyTorch is left out where it is not installed, which is said.
+words, in batches of 4,096. With 2^22 ids, each of 2^20 words has a random one of them, as under
+hashing. Every program is a process that stays loaded and trains an epoch in each round, in turn.
+The program prints medians over the rounds: examples per second, and the ratios within a round, by
+wall time, and by the processor's time, which other programs on the machine disturb less. If PyTorch
+is not installed, it says so and leaves PyTorch out.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _SMALL, _LARGE, _LARGEST = 10_000, 2**18, 2**22
 
 
 class Program(NamedTuple):
-    """What is trained."""
+    """A training to measure."""
 
     num_tokens: int
     optimizer: str
@@ -44,14 +44,14 @@ class Program(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name to print."""
         whose = "PyTorch" if self.module == "pytorch" else "ours"
         dtype = "" if self.dtype == "float32" else f" {self.dtype}"
         return f"{whose}, {self.optimizer}{dtype}, {self.num_tokens:,} ids"
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Of the peer."""
+        """The options of the peer's process."""
         table = f"num_tokens={self.num_tokens}"
         if self.module == "pytorch":
             return table, f"sparse={self.optimizer}"
@@ -82,7 +82,7 @@ BARS = [
 
 
 def rows_of(num_tokens: int, num_rows: int) -> RaggedSets:
-    """The synthetic corpus, whose words are spread over so many ids."""
+    """Returns the synthetic corpus with its words spread over so many ids."""
     words = min(num_tokens, _MOST_WORDS)
     rows = synthetic_corpus(SyntheticOptions(synthetic_rows=num_rows, synthetic_tokens=words))
     rows = rows.unique()
@@ -123,7 +123,7 @@ def main() -> int:
 def report(
     epochs: Mapping[Program, list[dict[str, float]]], num_rows: int, out: Path | None
 ) -> int:
-    """Prints and writes the figures; returns how many bars they miss."""
+    """Prints and writes the figures; returns the number of bars that they miss."""
     figures = {}
     for program, found in epochs.items():
         rates = [num_rows / epoch["seconds"] for epoch in found]

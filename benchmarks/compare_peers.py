@@ -4,8 +4,8 @@
 
 Every peer is a process that stays loaded (benchmarks/peers/protocol.py). In each round each of them
 trains one epoch; the order alternates. All get the same rows, sizes and number of threads, and
-compilation is left out. Printed are the median over rounds, the 20th and the 80th percentile, and
-how much faster the first peer is within a round.
+compilation is left out. The program prints the median over rounds, the 20th and the 80th
+percentile, and how much faster the first peer is within a round.
 """
 
 import argparse
@@ -39,18 +39,18 @@ NUM_THREADS = 2
 
 
 class Start(NamedTuple):
-    """How a peer is started."""
+    """The way to start a peer."""
 
     module: str
-    """Of benchmarks.peers."""
+    """The peer's module in benchmarks.peers."""
     options: tuple[str, ...]
     folder: Path
-    """Of its rows."""
+    """The folder of the rows."""
     batch_size: int
 
 
 class Peer:
-    """A loaded peer; call it for the seconds and the loss of one epoch."""
+    """A loaded peer; a call trains an epoch and returns its seconds and loss."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -73,7 +73,7 @@ class Peer:
 
 @contextmanager
 def started(start: Start) -> Iterator[Peer]:
-    """A peer's process, ended afterwards."""
+    """Starts a peer's process, and ends it afterwards."""
     command = [sys.executable, "-m", f"benchmarks.peers.{start.module}"]
     command += ["--data", str(start.folder), "--batch-size", str(start.batch_size)]
     command += ["--threads", str(NUM_THREADS)]
@@ -93,7 +93,7 @@ def started(start: Start) -> Iterator[Peer]:
 
 
 def measure(starts: Mapping[str, Start], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
-    """Each peer's epochs, by round; peers by name."""
+    """Returns the epochs of each peer, by its name, in the order of the rounds."""
     with ExitStack() as stack:
         peers = {}
         for name, start in starts.items():
@@ -107,7 +107,7 @@ def measure(starts: Mapping[str, Start], *, repeats: int) -> dict[str, list[dict
 
 
 def write_rows(folder: Path, rows: harness.RaggedSets) -> None:
-    """What benchmarks/peers/protocol.py loads."""
+    """Writes the files that benchmarks/peers/protocol.py loads."""
     for part in ("values", "row_splits", "labels"):
         np.save(folder / f"{part}.npy", getattr(rows, part))
 

@@ -1,9 +1,9 @@
-"""Published corpora from their files: one command of ours, and scikit-learn's TfidfVectorizer with
-an MLPClassifier of the same size.
+"""Published corpora, trained from their files by one command of ours, and by scikit-learn's
+TfidfVectorizer with an MLPClassifier of the same size.
 
     python -m benchmarks.corpora --banking77 FOLDER --goemotions FOLDER --polarity FILE
 
-The files are no part of the project: `banking_data/{train,test}.csv` of PolyAI's
+The files are not part of the project: `banking_data/{train,test}.csv` of PolyAI's
 task-specific-datasets, `{train,test}.tsv` of GoEmotions, `review_polarity.tar.gz` (version 2.0).
 """
 
@@ -30,7 +30,7 @@ _NUM_EMOTIONS = 28
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Where the corpora are. Those left out are left out."""
+    """The places of the corpora. A corpus without a place is skipped."""
 
     banking77: Path | None = None
     goemotions: Path | None = None
@@ -39,7 +39,7 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Texts and labels as Python has them, and what our command is given."""
+    """Texts and labels for scikit-learn, and the flags and epochs of our command."""
 
     name: str
     train: tuple[list[str], Any]
@@ -49,7 +49,7 @@ class Corpus:
 
 
 def banking77(folder: Path) -> Corpus:
-    """77 intents of bank customers."""
+    """Reads 77 intents of bank customers."""
 
     def part(name: str) -> tuple[list[str], list[str]]:
         with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ def banking77(folder: Path) -> Corpus:
 
 
 def goemotions(folder: Path) -> Corpus:
-    """28 emotions, of which a comment may have several."""
+    """Reads 28 emotions, of which a comment may have several."""
 
     def part(name: str) -> tuple[list[str], np.ndarray]:
         lines = (folder / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
@@ -89,7 +89,7 @@ def goemotions(folder: Path) -> Corpus:
 
 
 def polarity(path: Path) -> Corpus:
-    """2,000 long film reviews; the test rows are those that our command draws."""
+    """Reads 2,000 long film reviews; the test rows are the same as our command draws."""
     texts, labels = [], []
     with tarfile.open(path) as archive:
         for member in archive:
@@ -115,7 +115,7 @@ def polarity(path: Path) -> Corpus:
 
 
 def ours(corpus: Corpus) -> tuple[float, float, float]:
-    """Accuracy, macro F1 and seconds of one command, start-up and compilation included."""
+    """Returns the accuracy, macro F1 and seconds of our command, with start-up and compilation."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -128,7 +128,7 @@ def ours(corpus: Corpus) -> tuple[float, float, float]:
 
 
 def scikit_learn(corpus: Corpus) -> tuple[float, float, float]:
-    """The same by scikit-learn, imported before."""
+    """Returns the accuracy, macro F1 and seconds of scikit-learn, without its import."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.neural_network import MLPClassifier
@@ -141,7 +141,7 @@ def scikit_learn(corpus: Corpus) -> tuple[float, float, float]:
     seconds = time.perf_counter() - start
     labels = corpus.test[1]
     accuracy = accuracy_score(labels, found)
-    if isinstance(labels, np.ndarray):  # as ours: the share of right answers, not of right rows
+    if isinstance(labels, np.ndarray):  # like ours, the share of right answers, not of right rows
         accuracy = (labels == found).mean()
     return accuracy, f1_score(labels, found, average="macro", zero_division=0), seconds
 

@@ -1,9 +1,9 @@
-"""The registers of the CUDA kernels on every GPU generation that the compilers at hand know.
+"""The registers of the CUDA kernels on every GPU generation that the installed compilers know.
 
     ./scripts/cuda-kernels [--all]
 
-NVRTC compiles the kernels to PTX, and ptxas that to machine code; neither needs a GPU. Fails where
-a kernel keeps registers in memory. Imports no TensorFlow.
+NVRTC compiles the kernels to PTX, and ptxas compiles PTX to machine code; neither needs a GPU. The
+program fails if a kernel spills registers to memory. It imports no TensorFlow.
 """
 
 import argparse
@@ -21,26 +21,26 @@ _OLDEST = (7, 0)
 
 
 class Usage(NamedTuple):
-    """What a kernel takes of a core."""
+    """A kernel's use of a core's resources."""
 
     kernel: str
     registers: int
-    """Of a thread."""
+    """The registers of a thread."""
     spilled_bytes: int
-    """Of a thread: stored to memory for want of registers."""
+    """The bytes that a thread stores to memory for want of registers."""
     shared_bytes: int
-    """Of a block."""
+    """The bytes of a block's shared memory."""
 
 
 def ptxas() -> str:
-    """The assembler of the installed package, else the system's."""
+    """Returns the path of the installed package's assembler, else the name of the system's."""
     package = importlib.util.find_spec("nvidia.cuda_nvcc")
     folders = [] if package is None else list(package.submodule_search_locations or [])
     return next((f"{folder}/bin/ptxas" for folder in folders), "ptxas")
 
 
 def usages(nvrtc: Compiler, capability: tuple[int, int]) -> list[Usage]:
-    """What each kernel takes, as ptxas tells."""
+    """Returns each kernel's use of resources, as ptxas reports it."""
     architecture = f"sm_{capability[0]}{capability[1]}"
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "kernels.ptx"
@@ -53,7 +53,7 @@ def usages(nvrtc: Compiler, capability: tuple[int, int]) -> list[Usage]:
 
 
 def parsed(report: str) -> list[Usage]:
-    """The report of `ptxas -v`."""
+    """Parses the report of `ptxas -v`."""
     found = []
     for part in report.split("Compiling entry function '")[1:]:
         numbers = {

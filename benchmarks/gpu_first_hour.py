@@ -1,11 +1,11 @@
-"""The first hour on a machine with GPUs: everything that could not be checked without one, in one
-report.
+"""The first hour on a machine with GPUs: a report on everything that could not be checked without a
+GPU.
 
     ./scripts/gpu-first-hour [--data DATA] [--rows N] [--out gpu-first-hour.md] [--rehearse]
 
-Every part runs in processes of its own, so that a failure does not keep the others from running;
-the report is rewritten after each. `--rehearse` runs all of it on the CPU, to check that it works;
-`--rows 2000` makes it short, on synthetic data: batches are smaller then, too.
+Every part runs in separate processes, so that a failure does not keep the others from running; the
+report is rewritten after each part. `--rehearse` runs everything on the CPU, to check that it
+works; `--rows 2000` makes the report short, on synthetic data, with smaller batches as well.
 """
 
 import argparse
@@ -26,18 +26,19 @@ from kernels.files import replacing
 
 _HARNESS = (sys.executable, "-m", "harness")
 _TOLERANCES = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
-"""Relative, of every loss of a run against the CPU's in float32."""
-# No dropout, whose masks depend on the device, and no ReLU, at whose kinks runs diverge by chance.
+"""The relative tolerance of every loss of a run against the CPU's in float32, by precision."""
+# No dropout, since its masks depend on the device, and no ReLU, at whose kinks runs diverge by
+# chance.
 _COMPARABLE = (
     *("--dropout", "0", "--activation", "gelu", "--epochs", "2", "--deterministic"),
-    *("--steps-per-dispatch", "8"),  # one loss a dispatch: at the same steps everywhere
+    *("--steps-per-dispatch", "8"),  # there is one loss a dispatch: at the same steps everywhere
 )
 _MANY_ROWS = 2_000_000
 _TRAFFIC_STEPS = 200
 _TIMEOUT_SECONDS = 1200
 
 Part = Callable[["Machine"], str]
-"""Returns its section of the report, as Markdown; raises `FailedError`."""
+"""A function that returns its section of the report, as Markdown, or raises a `FailedError`."""
 
 
 class FailedError(Exception):
@@ -50,7 +51,7 @@ class Machine:
     def __init__(self, data: str, *, rows: int | None = None, is_rehearsal: bool) -> None:
         self.data = ["--data", data]
         self.much_data = list(self.data)
-        """An epoch of so many rows that its dispatches do not decide a rate."""
+        """The flags of data with so many rows that single dispatches do not decide a rate."""
         if data == "synthetic":
             self.data += [] if rows is None else ["--synthetic-rows", str(rows)]
             self.much_data += ["--synthetic-rows", str(rows or _MANY_ROWS)]
@@ -60,7 +61,7 @@ class Machine:
         self.batch_sizes = str(small), str(large)
 
     def run(self, *command: str, environment: dict[str, str] | None = None) -> str:
-        """The output of a command, fenced; raises `FailedError` when it fails."""
+        """Runs a command; returns its output, fenced. Raises a `FailedError` if it fails."""
         done = subprocess.run(
             command,
             env={**os.environ, **(environment or {})},
@@ -78,7 +79,7 @@ class Machine:
         return report
 
     def bench(self, *flags: str) -> str:
-        """The output of `harness bench`."""
+        """Runs `harness bench`; returns its output."""
         repeats = "1" if self.is_short else "3"
         with tempfile.TemporaryDirectory() as folder:
             return self.run(
@@ -87,7 +88,7 @@ class Machine:
             )
 
     def losses(self, *flags: str, on_cpu: bool = False) -> list[float]:
-        """The losses of a run's dispatches and evaluations, in order."""
+        """Trains; returns the losses of the run's dispatches and evaluations, in order."""
         with tempfile.TemporaryDirectory() as folder:
             environment = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
             command = [*_HARNESS, "train", *self.data, "--run-dir", folder]
@@ -99,10 +100,11 @@ class Machine:
 
 
 def cuda_kernels(machine: Machine) -> str:
-    """The contract of the multi-hot product by the CUDA kernels; in a rehearsal, by the CPU's."""
+    """Tests the contract of the multi-hot product on the CUDA kernels; in a rehearsal, on the
+    CPU's."""
     tests = "native/test_product.py" if machine.is_rehearsal else "cuda/test_on_gpu.py"
     where = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "multi_hot" / tests
-    # The tests' own settings would hide the GPUs, and leave machine code as it comes.
+    # The tests' own settings would hide the GPUs, and keep XLA from optimizing machine code.
     every = ",".join(map(str, range(_count_gpus())))
     environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every)}
     environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")
@@ -143,7 +145,7 @@ def one_against_the_cpu(machine: Machine) -> str:
 
 
 def saved_model(machine: Machine) -> str:
-    """Evaluates, predicts by and exports a model that the GPU trained."""
+    """Evaluates, uses for prediction, and exports a model that the GPU trained."""
     with tempfile.TemporaryDirectory() as folder:
         run, texts = f"{folder}/run", Path(folder) / "texts.csv"
         texts.write_text("text,label\n" + "a good film,1\na bad film,0\n" * 40)
@@ -158,7 +160,7 @@ def saved_model(machine: Machine) -> str:
 
 
 def tuning(machine: Machine) -> str:
-    """Two trials at once, each on a GPU of its own."""
+    """Runs two trials at once, each on its own GPU."""
     with tempfile.TemporaryDirectory() as folder:
         sizes = ("--trials", "2", "--jobs", "2", "--epochs", "1")
         sizes += ("--batch-size", machine.batch_sizes[0])
@@ -180,7 +182,7 @@ def throughput(machine: Machine) -> str:
 
 
 def bytes_to_the_device(machine: Machine) -> str:
-    """Bytes copied to the GPU in a stretch of steps, from TensorFlow's trace."""
+    """Counts the bytes copied to the GPU during some steps, from TensorFlow's trace."""
     lines = []
     for kind in ("resident", "stream"):
         with tempfile.TemporaryDirectory() as folder:
@@ -197,7 +199,7 @@ def bytes_to_the_device(machine: Machine) -> str:
 
 
 def bytes_copied(trace: Path) -> int:
-    """From the host to GPUs."""
+    """Returns the bytes copied from the host to GPUs in a trace."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace.FromString(trace.read_bytes())
@@ -213,12 +215,12 @@ def bytes_copied(trace: Path) -> int:
 
 
 def kernels(machine: Machine) -> str:
-    """Launches, counted by NVIDIA's profiler."""
+    """Counts launches by NVIDIA's profiler."""
     if shutil.which("nsys") is None:
         raise FailedError("no `nsys` on the PATH, which CUDA's toolkit has\n")
     with tempfile.TemporaryDirectory() as folder:
         return machine.run(
-            # By node: else a CUDA graph, as a step is, would be one row.
+            # Trace by node: otherwise a CUDA graph, which a step is, would be one row.
             *("nsys", "profile", "--trace=cuda", "--cuda-graph-trace=node", "--stats=true"),
             *("--output", f"{folder}/trace"),
             *(*_HARNESS, "train", *machine.data, "--epochs", "2", "--replicas", "1"),
@@ -227,7 +229,7 @@ def kernels(machine: Machine) -> str:
 
 
 def threads(machine: Machine) -> str:
-    """Whether their number stays the same over 20,000 steps of two replicas, or over 400."""
+    """Tests that the number of threads stays the same over 20,000 steps of two replicas, or 400."""
     steps = ("--steps", "400") if machine.is_short else ()
     return machine.run(sys.executable, "-m", "benchmarks.threads", *steps)
 
@@ -245,7 +247,7 @@ _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("Tuning", tuning, 2),
     ("Threads", threads, 2),
 )
-"""Each with the number of GPUs that it needs."""
+"""The parts, each with its title and the number of GPUs that it needs."""
 
 
 def compared(rows: Sequence[tuple[str, list[float], list[float], float]]) -> str:
@@ -262,7 +264,7 @@ def compared(rows: Sequence[tuple[str, list[float], list[float], float]]) -> str
 
 
 def _count_gpus() -> int:
-    """The GPUs that TensorFlow sees, counted in a process of its own."""
+    """Counts the GPUs that TensorFlow sees, in a separate process."""
     code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(done.stdout)

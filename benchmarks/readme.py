@@ -24,7 +24,7 @@ _WHOLE = (
 
 
 def summary(results: Path) -> str:
-    """README's table: one row for each measurement, with its command."""
+    """Returns README's table: one row for each measurement, with its command."""
     peers, whole, accuracy = _read(results)
     lines = [
         f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam. In "
@@ -57,7 +57,7 @@ def summary(results: Path) -> str:
 
 
 def table(results: Path) -> str:
-    """The comparison with the peers and with the tutorial's process, with the spread."""
+    """Returns the comparison with the peers and with the tutorial's process, with the spread."""
     peers, whole, _ = _read(results)
     lines = [
         f"Machine: {_machine(peers[500])}. IMDB, the tutorial's network, float32, Adam, two "
@@ -93,7 +93,8 @@ def table(results: Path) -> str:
 
 
 def _read(results: Path) -> tuple[dict[int, Any], dict[str, Any], dict[str, Any]]:
-    """The peers by batch size, the whole process, and the accuracy by precision."""
+    """Reads the results of the peers by batch size, of the whole process, and the accuracy by
+    precision."""
     peers = {size: json.loads((results / f"peers-{size}.json").read_text()) for size in (500, 4096)}
     whole = json.loads((results / "against-tutorial.json").read_text())
     return peers, whole, json.loads((results / "accuracy.json").read_text())["test_accuracy"]
@@ -123,7 +124,7 @@ def _machine(result: dict[str, Any]) -> str:
 
 
 def plot(results: Path, path: Path) -> None:
-    """A bar for each peer and batch size, with the range over rounds."""
+    """Draws a bar for each peer and batch size, with the range over rounds."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
@@ -142,7 +143,7 @@ def plot(results: Path, path: Path) -> None:
 
 
 def gpu_programs(record: dict[str, Any]) -> str:
-    """What programs launch on GPUs, by `./scripts/gpu-programs`, as Markdown."""
+    """Returns the launches of programs on GPUs, from `./scripts/gpu-programs`, as Markdown."""
     rows = record["programs"]
     by_rows = [row for row in rows if row.get("table", "dense") != "dense"]
     every, rows = rows, [row for row in rows if row not in by_rows]
@@ -196,7 +197,7 @@ def _span(rows: list[dict[str, Any]], name: str) -> str:
 
 
 def between_marks(text: str, name: str, content: str) -> str:
-    """A text with new content between its marks of that name."""
+    """Returns a text with new content between its marks of a name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     return f"{text.split(begin)[0]}{begin}\n{content}\n{end}{text.split(end)[1]}"
 

@@ -1,4 +1,4 @@
-"""Whole runs of `harness train`, each in a process of its own."""
+"""Whole runs of `harness train`, each in a separate process."""
 
 import json
 import subprocess
@@ -12,8 +12,8 @@ def summary_of_run(data: str, *flags: str) -> dict[str, Any]:
     """Trains two epochs at batch 500 in a temporary folder; returns `summary.json`.
 
     Args:
-        data: as for `harness train`.
-        flags: further ones of it.
+        data: the --data of `harness train`.
+        flags: further flags of `harness train`.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "train", "--data", data, "--epochs", "2"]

@@ -22,7 +22,7 @@ from kernels.multi_hot.cases import CASES, Case
 
 STEPS_PER_DISPATCH = 20
 MAX_MATRIX_ELEMENTS = 2**23
-"""With larger multi-hot matrices a round of `dense` would take seconds."""
+"""The most elements of a multi-hot matrix: with more a round of `dense` would take seconds."""
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda t: t.name)
@@ -43,7 +43,8 @@ def test_multi_hot(
     def dispatch(table: Any, values: Any, row_splits: Any, dy: Any, weights: Any) -> Any:
         part = table[:1]
         for step in tf.range(num_steps):
-            # Always 0, which the compiler does not know: no step can be moved out of the loop.
+            # The added number is always 0, but the compiler does not know that, so it cannot move
+            # a step out of the loop.
             ids = values + step // 2**30
             with tf.GradientTape() as tape:
                 tape.watch(table)
@@ -51,7 +52,7 @@ def test_multi_hot(
                     table, ids, row_splits,
                     implementation=implementation, unique=case.unique, weights=weights,
                 )  # fmt: skip
-            # A forward pass whose result is not used is removed from the program.
+            # XLA removes a forward pass whose result is not used.
             result = y if direction == "forward" else tape.gradient(y, table, output_gradients=dy)
             part = result[:1]
         return part

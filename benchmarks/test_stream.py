@@ -1,4 +1,4 @@
-"""The tf.data stream alone: how many examples a second it hands over.
+"""The throughput of the tf.data stream alone, in examples a second.
 
     ./scripts/test benchmarks/test_stream.py --benchmark-enable
 

@@ -1,4 +1,4 @@
-"""Whether the process keeps its number of threads over many steps of two replicas.
+"""Tests whether the process keeps its number of threads over many steps of two replicas.
 
     .venv/bin/python -m benchmarks.threads [--steps 20000]
 
@@ -17,8 +17,9 @@ from benchmarks.training import tutorial_network
 
 _STEPS_PER_SAMPLE = 200
 _LATE = 8
-"""Threads, in a run of any length. Some of TensorFlow's pools have no bound, and get one more
-whenever more tasks wait at once than ever before. A leak has one more with each call: thousands."""
+"""The most threads that may be added, in a run of any length. Some of TensorFlow's pools have no
+bound, and get a thread more whenever more tasks wait at once than ever before. A leak adds a thread
+with each call: thousands."""
 
 
 def main() -> int:

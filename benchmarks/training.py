@@ -1,4 +1,4 @@
-"""What benchmarks train."""
+"""The network that benchmarks train."""
 
 from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS, NUM_TOKENS
 from harness.base.quiet import quiet_import

@@ -1,11 +1,11 @@
-"""Kills one of two workers, again and again: does the job end or start again, and how soon?
+"""Kills one of two workers, again and again, to see whether and how soon the job ends or restarts.
 
     python -m benchmarks.cluster.kill [TIMES]
 
 Odd rounds: `harness launch` without restarts must end with an exit code other than 0. Even rounds:
 with --restarts 1 it must end with 0, and with the test loss of the run that nobody killed. Both
-within 60 s of the kill (a restart: begin again within 60 s). The killed worker is now the chief and
-now the other.
+must end, or in a restart begin again, within 60 s of the kill. The killed worker is at times the
+chief, at times the other.
 """
 
 import json
@@ -29,18 +29,18 @@ _TRAIN = (
 
 
 def command(folder: Path, *, restarts: int) -> list[str]:
-    """Two workers that train into a folder."""
+    """Returns the command that starts two workers, which train into a folder."""
     start = ["launch", "--workers", "2", "--restarts", str(restarts), "--"]
     return [sys.executable, "-m", "harness", *start, *_TRAIN, "--run-dir", str(folder)]
 
 
 def test_loss(folder: Path) -> float:
-    """Of a run that has ended."""
+    """Returns the test loss of a run that has ended."""
     return float(json.loads((folder / "summary.json").read_text())["test_loss"])
 
 
 def workers_of(launcher: int) -> list[int]:
-    """The processes that the launcher started, the chief first."""
+    """Returns the ids of the processes that the launcher started, the chief first."""
     listed = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(launcher)], capture_output=True, text=True, check=False
     )
@@ -48,8 +48,8 @@ def workers_of(launcher: int) -> list[int]:
 
 
 def one_round(folder: Path, *, victim: int, restarts: int) -> tuple[float, int, str]:
-    """Seconds from the kill to the end, or to the start of new workers; the exit code; and what was
-    printed."""
+    """Kills a worker; returns the seconds from the kill to the end, or to the start of new workers,
+    the exit code, and the output."""
     with (folder.parent / f"{folder.name}.log").open("w+") as log:
         job = subprocess.Popen(command(folder, restarts=restarts), stdout=log, stderr=log)
         while not list((folder / "checkpoints").glob("*.npz")):

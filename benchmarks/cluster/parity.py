@@ -1,4 +1,4 @@
-"""Whether several workers train as one: losses of 1, 2 and 3 processes on this machine.
+"""Tests whether several workers train as one: losses of 1, 2 and 3 processes on this machine.
 
     python -m benchmarks.cluster.parity [STEPS [WORKERS ...]]
 
@@ -20,13 +20,13 @@ from benchmarks.cluster.worker import CASES, losses
 from harness.workers.launcher import local_places, run_job
 
 MOST = 1e-5
-"""Relative difference in float32."""
+"""The largest relative difference of a loss allowed in float32."""
 
 
 def run(
     folder: Path, *, workers: int, steps: int, cases: Sequence[str] = CASES
 ) -> list[dict[str, Any]]:
-    """Trains cases with some workers; what each of them wrote."""
+    """Trains cases with some workers; returns what each of them wrote."""
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "benchmarks.cluster.worker", str(folder), str(steps), *cases]
     out = io.StringIO()
@@ -40,11 +40,11 @@ def run(
 def differences(
     reference: Path, folder: Path, one: dict[str, Any], several: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """The largest relative difference of a loss by case; checks all else.
+    """Returns the largest relative difference of a loss by case; checks everything else.
 
     Args:
-        reference, folder: of one process, and of several.
-        one, several: what they wrote.
+        reference, folder: the folders of a run with one process and of one with several.
+        one, several: the results that their workers wrote.
     """
     found = {}
     for case in one:

@@ -1,10 +1,10 @@
-"""What a step costs with 1, 2 and 4 workers on this machine, and the model that follows.
+"""The cost of a step with 1, 2 and 4 workers on this machine, and the model that follows.
 
     python -m benchmarks.cluster.scaling
 
-Two tables: the all-reduce alone, of vectors from 4 bytes to 16 MB; and training with 500 rows for
-each worker, with the time of a step, that of one without its all-reduce, and the difference that
-the first table predicts. docs/scaling.md has what they showed.
+Prints two tables: the all-reduce alone, of vectors from 4 bytes to 16 MB; and training with 500
+rows for each worker, with the time of a step, the time of a step without its all-reduce, and the
+difference that the first table predicts. docs/scaling.md has the results.
 """
 
 import io
@@ -22,14 +22,15 @@ from harness.workers.launcher import local_places, run_job
 
 WORKERS = (2, 4)
 SIZES = (1, 1_000, 50_000, 500_000, 4_000_000)
-"""Elements of float32."""
+"""The numbers of float32 elements of the vectors."""
 _ROWS = 500
-"""Of each worker."""
+"""The rows of each worker's share of a batch."""
 _TIMES, _STEPS = 7, 10
 
 
 def exchange(path: Path) -> None:
-    """One worker: seconds of an all-reduce by its number of elements; the chief writes them."""
+    """Measures, in a worker, the seconds of an all-reduce by its number of elements; the chief
+    writes them."""
     import tensorflow as tf
 
     from harness.program.all_reduce import AllReduce
@@ -75,7 +76,7 @@ def run(command: Sequence[str], workers: int) -> None:
 
 
 def trained(folder: Path, workers: int, implementation: str) -> dict[str, Any]:
-    """summary.json of a training."""
+    """Trains with some workers; returns summary.json."""
     command = [
         *(sys.executable, "-m", "harness", "train", "--data", "synthetic", "--epochs", "6"),
         *("--synthetic-rows", "20000", "--batch-size", str(_ROWS * workers)),
@@ -88,7 +89,7 @@ def trained(folder: Path, workers: int, implementation: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measures."""
+    """Measures, and prints the tables."""
     with tempfile.TemporaryDirectory() as name:
         measured: dict[int, dict[str, float]] = {}
         print("| elements | bytes |" + "".join(f" {n} workers, ms |" for n in WORKERS))

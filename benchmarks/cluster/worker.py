@@ -1,5 +1,5 @@
-"""One worker of the cluster that TF_CONFIG names, or all of it: trains some cases, and writes what
-came of them.
+"""A worker of the cluster that TF_CONFIG names, or a single process: trains cases, and writes the
+results.
 
     python -m benchmarks.cluster.worker FOLDER STEPS
 """
@@ -22,7 +22,8 @@ from harness.model.network import default_network
 
 BATCH, NUM_TOKENS, MANY_TOKENS = 60, 300, 20_000
 STEPS, LAST_ROWS, FEWEST_ROWS = 10, 23, 1
-"""Of an epoch, and of its last batch: workers get shares of several sizes, or some none."""
+"""The steps of an epoch, and the rows of its last batch: of 23, workers get shares of different
+sizes; of 1, some get no row."""
 
 
 def sets(
@@ -32,8 +33,8 @@ def sets(
     weight: float | None = None,
     num_tokens: int = NUM_TOKENS,
 ) -> RaggedSets:
-    """Random rows whose label is learnable. With `weight`, ids have weights: this one in row 7,
-    else 1."""
+    """Returns random rows with learnable labels. With `weight`, ids have weights: `weight` for the
+    first id of row 7, else 1."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, 20, rows)
     splits = np.concatenate([[0], np.cumsum(lengths)])
@@ -54,8 +55,8 @@ def sets(
 
 
 def normalized(inputs: Any) -> Any:
-    """A network that needs sums over all rows of a batch on the way."""
-    # Without biases, of which normalization leaves nothing: Adam would make steps of rounding.
+    """Computes a network that needs sums over all rows of a batch inside."""
+    # No biases: normalization cancels them, and Adam would make steps of rounding errors.
     own, hidden, last = (GlorotUniform(seed=seed) for seed in (1, 2, 3))
     x = MultiHotDense(16, NUM_TOKENS, use_bias=False, kernel_initializer=own)(inputs)
     x = keras.activations.gelu(keras.layers.BatchNormalization()(x))
@@ -65,8 +66,8 @@ def normalized(inputs: Any) -> Any:
 
 
 class _Unhurried(keras.callbacks.Callback):
-    """Begins the second epoch when the checkpoints of the first are surely written: one that is due
-    before would wait for a later step, on fast machines and slow disks."""
+    """Delays the second epoch until the first one's checkpoints are surely written: otherwise, with
+    a fast machine and a slow disk, a checkpoint that is due would wait for a later step."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 1:
@@ -74,7 +75,7 @@ class _Unhurried(keras.callbacks.Callback):
 
 
 def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[str, Any]:
-    """Trains one case, or goes on with it; what this worker has of it afterwards."""
+    """Trains a case, or continues it; returns this worker's results."""
     huge = case == "one overflow in float16"
     by_rows = case == "touched rows"
     num_tokens = MANY_TOKENS if by_rows or case == "large table" else NUM_TOKENS
@@ -139,12 +140,12 @@ CASES = (
     "large table",
     "batch normalization",
 )
-"""Of the large table, workers exchange ids and the gradients of products."""
+"""The cases. In `large table`, workers exchange ids and the gradients of products."""
 _FEWEST = ("float32", "stream", "touched rows")
 
 
 def losses(folder: Path, case: str) -> np.ndarray:
-    """Of every step and of every validation."""
+    """Returns the losses of every step and of every validation."""
     lines = (folder / case.replace(" ", "-") / "metrics.jsonl").read_text().splitlines()
     found = []
     for record in map(json.loads, lines):

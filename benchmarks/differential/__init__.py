@@ -1,1 +1,1 @@
-"""Random cases, trained by the trainer and by `keras.Model.fit`: they must come out equal."""
+"""Random cases that the trainer and `keras.Model.fit` train, with results that must be equal."""

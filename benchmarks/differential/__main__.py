@@ -5,7 +5,7 @@
     python -m benchmarks.differential --named
 
 A case comes out equal, refused before its first step, different, or in error. The exit code is 1 if
-one is different or in error. With `--json` a later call goes on after the cases that the file has.
+one is different or in error. With `--json` a later call skips the cases that the file has.
 """
 
 import argparse

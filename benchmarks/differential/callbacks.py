@@ -1,4 +1,4 @@
-"""Random callbacks, and one that writes down every hook."""
+"""Random callbacks, and one that records every hook."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +10,18 @@ from benchmarks.differential.draw import Draw
 
 C = keras.callbacks
 LOGGED = ("train_batch_end", "test_batch_end", "test_end", "epoch_end", "train_end")
-"""Hooks whose logs count."""
+"""The hooks whose logs are compared."""
 
 
 class Recorder(C.Callback):
-    """Writes down the hooks of a fit, in order, with their logs."""
+    """Records the hooks of a fit, in order, with their logs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hooks: list[tuple[str, int | None]] = []
         self.logs: list[tuple[str, dict[str, float]]] = []
         self.seen: list[tuple[int, float, float]] = []
-        """At every epoch's end: steps done, the learning rate, and a sum over the weights."""
+        """The steps done, the learning rate and a sum over the weights at every epoch's end."""
 
     def _write(self, hook: str, index: int | None, logs: Any) -> None:
         self.hooks.append((hook, index))
@@ -51,7 +51,7 @@ class Recorder(C.Callback):
 
 
 class BatchRecorder(Recorder):
-    """Those of every batch, too."""
+    """Records the hooks of every batch, too."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._write("train_batch_begin", batch, logs)
@@ -76,24 +76,24 @@ class Decayed(C.Callback):
 
 
 class DrawnCallbacks(NamedTuple):
-    """Callbacks to be made anew for each side."""
+    """Drawn callbacks, which each side makes for itself."""
 
     words: list[str]
     make: Callable[[Path], list[C.Callback]]
-    """From a folder of their own."""
+    """Makes the callbacks, which write to the given folder."""
     recorded: str | None
-    """`epochs` or `batches`, where a recorder comes last."""
+    """`epochs` or `batches` if a recorder comes last; None without a recorder."""
 
 
 def draw_callbacks(
     draw: Draw, *, validates: bool, metrics: tuple[str, ...], scheduled: bool, averages: bool
 ) -> DrawnCallbacks:
-    """Some random ones.
+    """Draws some random callbacks.
 
     Args:
-        draw: of this part.
+        draw: the source of chance for callbacks.
         validates: whether there are validation rows.
-        metrics: their names.
+        metrics: the names of the metrics.
         scheduled: whether the learning rate must be left alone.
         averages: whether the optimizer keeps a moving average.
     """

@@ -1,4 +1,4 @@
-"""A case: all that is drawn from one seed."""
+"""A case, which is drawn from one seed."""
 
 import inspect
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
 from benchmarks.differential.tasks import DrawnTask, draw_task
 
 LARGE_SHARE = 0.015
-"""Of the cases, which have tables of 2**22 elements: one takes some seconds."""
+"""The share of the cases that have tables of 2**22 elements, each of which takes some seconds."""
 WORKERS_SHARE = 0.01
-"""Of the cases, which two processes train: one takes ten seconds."""
+"""The share of the cases that two processes train, each of which takes ten seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is trained by both sides."""
+    """A training that both sides do."""
 
     seed: int
     parts: tuple[Part, ...]
@@ -40,7 +40,7 @@ class Case:
     fit: dict[str, Any]
     """Arguments of `keras.Model.fit` that `Trainer.fit` has too."""
     settings: dict[str, Any]
-    """Of the trainer."""
+    """The trainer's settings."""
     several: bool
     """Whether two workers train it."""
     eager: bool
@@ -48,19 +48,19 @@ class Case:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a batch."""
+        """The rows of a batch."""
         return int(self.settings["batch_size"])
 
     def model(self) -> keras.Model:
-        """The model that Keras trains."""
+        """Makes the model that Keras trains."""
         return build(self.form, self.network, self.parts)
 
     def given(self) -> Any:
-        """What the trainer is given."""
+        """Makes the model, or the function for one, that the trainer is given."""
         return given(self.form, self.network, self.parts)
 
     def words(self) -> list[str]:
-        """The case, for people."""
+        """Returns a description of the case to print."""
         self.model()
         validation = "none" if self.validation is None else self.validation.num_rows
         task = self.task
@@ -79,7 +79,7 @@ class Case:
 
 
 def draw_case(seed: int) -> Case:
-    """The case of a seed."""
+    """Draws the case of a seed."""
     draw = Draw(seed, "case")
     large = draw.chance(LARGE_SHARE)
     parts = draw_parts(Draw(seed, "inputs"), large=large)
@@ -107,7 +107,7 @@ def draw_case(seed: int) -> Case:
     several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
     if several:
         settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
-    # A device, too, sees its own rows alone; on a CPU two replicas are one program.
+    # A device, too, sees only its own rows; on a CPU two replicas are one program.
     shared = several or (
         settings.get("replicas") == 2 and bool(tf.config.get_visible_devices("GPU"))
     )
@@ -142,7 +142,7 @@ def draw_case(seed: int) -> Case:
 
 
 def _batch_size(draw: Draw, rows: int) -> int:
-    """One that divides the rows, or often does not; with two replicas, it is even."""
+    """Draws a batch size, which often does not divide the rows; with two replicas, it is even."""
     kind = draw.weighted({"rest": 6, "even": 2, "one row": 1, "all": 0.5})
     if kind == "all":
         return rows
@@ -170,7 +170,7 @@ def _settings(draw: Draw, seed: int, batch_size: int, *, large: bool) -> dict[st
 
 
 def _arguments(draw: Draw, *, validates: bool, epochs: int) -> dict[str, Any]:
-    """Arguments of `fit` beside rows and epochs, where the trainer has them."""
+    """Draws arguments of `fit` besides rows and epochs that the trainer's `fit` has too."""
     known = inspect.signature(harness.Trainer.fit).parameters
     arguments: dict[str, Any] = {}
     if draw.chance(0.1):

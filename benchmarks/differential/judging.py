@@ -1,4 +1,4 @@
-"""Whether two trainings of a case are equal, and what a case comes to."""
+"""Compares the two trainings of a case, and gives a verdict."""
 
 import itertools
 import time
@@ -18,42 +18,42 @@ from benchmarks.differential.training import Trained, here, in_keras
 Result = Literal["equal", "refused", "different", "error"]
 LOSS_RTOL, LOSS_ATOL = 2e-5, 2e-6
 WEIGHTS_ATOL = 1e-4
-"""Of the weights, and of outputs relative to the largest one."""
+"""The absolute tolerance of the weights, and of outputs divided by the largest one."""
 METRIC_ATOL = 1e-5
-"""Of a metric that no row changes by crossing a threshold."""
+"""The absolute tolerance of a metric that does not jump when a row crosses a threshold."""
 NOISE_FACTOR = 30
-"""How far the sides may part where rounding is amplified: so many times as far as Keras parts from
-itself when its initial weights change by one part in 10**7, or when it runs step by step instead of
-as a graph, or the other way round."""
+"""The tolerance where rounding is amplified, as a multiple of Keras's distance from itself when its
+initial weights change by one part in 10**7, or when it runs step by step instead of as a graph, or
+the other way round."""
 _COUNTED = ("accuracy", "again", "near", "top2", "auc", "pr", "precision", "recall", "f1", "iou")
 
 
 @dataclass(kw_only=True)
 class Verdict:
-    """What a case came to."""
+    """The result of a case."""
 
     seed: int
     result: Result
     reason: str = ""
-    """Of a refusal or an error; of a difference, the figures that differ."""
+    """The reason for a refusal or an error; for a difference, the figures that differ."""
     details: list[str] = field(default_factory=list)
     noisy: bool = False
-    """Whether the case is equal only by what rounding alone does to it."""
+    """Whether the case is equal only within the distance that rounding alone explains."""
     seconds: float = 0.0
-    """Of the processor."""
+    """Seconds of the processor's time."""
 
     def record(self) -> dict[str, Any]:
-        """For a line of JSON."""
+        """Returns the verdict as a JSON object."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distance:
-    """How far apart the sides are in a figure."""
+    """The distance between the sides in a figure."""
 
     figure: str
     size: float
-    """Infinite where names or counts differ."""
+    """The size of the distance, infinite if names or counts differ."""
     limit: float
     words: str
 
@@ -62,14 +62,14 @@ def judge(seed: int, *, twice: bool = False) -> Verdict:
     """Trains the case of a seed on both sides and compares.
 
     Args:
-        seed: of the case.
-        twice: whether the trainer trains it again, which must give the same bits.
+        seed: the seed of the case.
+        twice: whether the trainer trains the case again, which must give the same bits.
     """
     return judge_case(draw_case(seed), twice=twice)
 
 
 def judge_case(case: Case, *, twice: bool = False) -> Verdict:
-    """As `judge`, for a case that is drawn already."""
+    """Judges a case as `judge` does, which is drawn already."""
     start = time.process_time()
     verdict = _judged(case, twice=twice)
     verdict.seconds = round(time.process_time() - start, 2)
@@ -95,7 +95,7 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
         if found and is_lost:  # a NaN's gradient in a relu is NaN to TensorFlow, and 0 to XLA
             compiled = in_keras(case, by_xla=True)
             found = [one for one in distances(ours, compiled) if one.size > one.limit]
-        # On which side of a threshold is NaN, or what rounding alone parts from it?
+        # NaN, or a number within rounding of a threshold, may fall on either side of it.
         margin = np.abs(theirs.predictions - (0.0 if case.task.head is None else 0.5))
         if is_lost or np.mean(margin < 1e-6) > 0.1:
             found = [one for one in found if not _is_counted(one.figure)]
@@ -124,7 +124,7 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
 
 
 def distances(ours: Trained, theirs: Trained) -> list[Distance]:
-    """How far two trainings are apart in every figure that has numbers, and the names that
+    """Returns the distances between two trainings in all figures with numbers, and the names that
     differ."""
     found = []
 
@@ -174,7 +174,7 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
 
 
 def _beside(own: list[Any], other: list[Any]) -> str:
-    """A list from the first place on where it differs from another."""
+    """Describes the rest of a list from the first place where it differs from another."""
     same = sum(
         1
         for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False))
@@ -183,7 +183,7 @@ def _beside(own: list[Any], other: list[Any]) -> str:
 
 
 def _limit(name: str, values: Any) -> float:
-    """How far a figure of this name may be off."""
+    """Returns the tolerance of a figure of this name."""
     largest = float(np.max(np.abs(np.nan_to_num(values)), initial=0))
     if name.endswith("loss"):
         return LOSS_ATOL + LOSS_RTOL * largest
@@ -191,8 +191,9 @@ def _limit(name: str, values: Any) -> float:
 
 
 def _beyond_noise(case: Case, found: list[Distance], theirs: Trained) -> list[Distance]:
-    """The distances that rounding does not explain: Keras trains again, in its other mode and from
-    weights that are changed in their last digit; and a row may cross a metric's threshold."""
+    """Returns the distances that rounding does not explain. For this, Keras trains again, in its
+    other mode and from weights with the last digit changed; a row may cross a metric's
+    threshold."""
     others = [in_keras(replace(case, eager=not case.eager))]
     for seed in range(2):
         rng = np.random.default_rng([case.seed, 2, seed])
@@ -216,7 +217,7 @@ def _beyond_noise(case: Case, found: list[Distance], theirs: Trained) -> list[Di
 
 
 def _is_counted(figure: str) -> bool:
-    """Whether it is a metric that jumps where a row crosses a threshold."""
+    """Whether a figure is a metric that jumps when a row crosses a threshold."""
     return figure.removesuffix("s").split(" ")[-1].removeprefix("val_") in _COUNTED
 
 

@@ -1,4 +1,4 @@
-"""Layers as users write them: over the batch axis, with added losses, with weights of others.
+"""Layers as users write them: over the batch axis, with added losses, with other layers' weights.
 
 Letters: B rows, N values, V num_tokens, H units.
 """
@@ -34,7 +34,7 @@ class SoftmaxOverRows(keras.layers.Layer):
 
 
 class RowMeanPenalty(keras.layers.Layer):
-    """Adds the mean over rows of a loss of each row, as a variational autoencoder's KL."""
+    """Adds the mean over rows of a loss of each row, such as a variational autoencoder's KL."""
 
     def __init__(self, factor: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -62,7 +62,7 @@ class InBatchSoftmax(keras.layers.Layer):
 
 
 class RowSumPenalty(keras.layers.Layer):
-    """Adds a loss that is summed over rows, so that large batches count more."""
+    """Adds a loss that is summed over rows, so that larger batches count more."""
 
     def call(self, inputs: Any) -> Any:
         self.add_loss(1e-3 * tf.reduce_sum(tf.square(inputs)))
@@ -83,7 +83,7 @@ class KernelPenalty(keras.layers.Layer):
 
 
 class Tied(keras.layers.Layer):
-    """Logits from the first rows of the table of a `MultiHotDense`: `h @ kernel[:K].T`."""
+    """Computes logits from the first rows of a `MultiHotDense`'s table: `h @ kernel[:K].T`."""
 
     def __init__(self, table: harness.MultiHotDense, num_outputs: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -96,7 +96,7 @@ class Tied(keras.layers.Layer):
 
 
 class SameTable(harness.MultiHotDense):
-    """A second product with the table of another layer."""
+    """Computes a second product with the table of another layer."""
 
     def __init__(self, table: harness.MultiHotDense, **kwargs: Any) -> None:
         super().__init__(table.units, table.num_tokens, use_bias=False, **kwargs)
@@ -108,7 +108,7 @@ class SameTable(harness.MultiHotDense):
 
 
 class Pooled(keras.layers.Layer):
-    """The sum or mean of the embeddings of a row's ids, as a user computes it from the batch."""
+    """Sums or averages the embeddings of a row's ids, as a user computes that from the batch."""
 
     def __init__(
         self, num_tokens: int, units: int, *, mean: bool, seed: int, **kwargs: Any

@@ -10,12 +10,12 @@ from benchmarks.differential.networks import Layer, Network, Parts
 from benchmarks.differential.rows import Part, keras_inputs
 
 Form = Literal["function", "functional", "subclass", "built subclass", "subclass in inference mode"]
-"""The last one's `call` has no argument `training`, so that Keras trains it as if it were called
-outside of training: BatchNormalization uses its moving averages."""
+"""The form of a model. In the last one, `call` has no argument `training`, so that Keras trains it
+as if it were called outside of training: BatchNormalization uses its moving averages."""
 
 
 def new_layers() -> Layer:
-    """Makes each layer at its first use, for one functional model."""
+    """Returns a function that makes each layer at its first use, for one functional model."""
     made: Parts = {}
 
     def layer(name: str, make: Callable[[str, Parts], keras.layers.Layer]) -> keras.layers.Layer:
@@ -50,7 +50,7 @@ class Subclass(keras.Model):
 
 
 class InferenceMode(Subclass):
-    """One whose `call` does not say whether it trains."""
+    """A subclass whose `call` has no argument `training`."""
 
     def call(self, inputs: Any) -> Any:
         """The network's outputs."""
@@ -58,13 +58,13 @@ class InferenceMode(Subclass):
 
 
 def functional(network: Network, parts: tuple[Part, ...]) -> keras.Model:
-    """A functional model."""
+    """Makes a functional model."""
     inputs = keras_inputs(parts)
     return keras.Model(inputs, network.outputs(inputs, new_layers()), name="model")
 
 
 def build(form: Form, network: Network, parts: tuple[Part, ...]) -> keras.Model:
-    """The model that Keras trains, whatever the trainer is given."""
+    """Makes the model that Keras trains, whatever the trainer is given."""
     if form in ("function", "functional"):
         return functional(network, parts)
     kind = InferenceMode if form == "subclass in inference mode" else Subclass
@@ -75,13 +75,13 @@ def build(form: Form, network: Network, parts: tuple[Part, ...]) -> keras.Model:
 
 
 def _example(tensor: Any) -> tf.Tensor:
-    """One row without ids, and one number for each feature."""
+    """Returns a row without ids, or with zeros for its features."""
     rows = 2 if tensor.name.endswith("row_splits") else 0 if tensor.ndim == 1 else 1
     return tf.zeros([rows, *tensor.shape[1:]], tensor.dtype)
 
 
 def given(form: Form, network: Network, parts: tuple[Part, ...]) -> Any:
-    """What the trainer is given: a model, or a function."""
+    """Returns the model, or the function for one, that the trainer is given."""
     if form == "function":
         return lambda inputs: network.outputs(inputs, new_layers())
     return build(form, network, parts)

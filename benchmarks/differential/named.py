@@ -1,4 +1,4 @@
-"""Named cases: each deviation that was found, with the smallest model that shows it."""
+"""Named cases: each deviation ever found, with the smallest model that shows it."""
 
 import contextlib
 import json
@@ -26,7 +26,8 @@ Outputs = Callable[[Any, Layer], Any]
 TOKENS = 50
 SMALL = Part(name="", num_tokens=TOKENS)
 LARGE = Part(name="", num_tokens=2**16)
-"""Of a table with 64 units, for which `table_optimizer="auto"` considers the touched rows."""
+"""An input with so many ids that `table_optimizer="auto"` considers touched rows for a table of 64
+units."""
 
 
 class _Own:
@@ -50,7 +51,7 @@ def case_of(
     form: Form = "functional",
     **settings: Any,
 ) -> Case:
-    """A binary case with logits, of one input."""
+    """Returns a binary case with logits and one input."""
     task = DrawnTask(
         kind="binary", form="binary", num_classes=2, head=None, loss=lambda: None,
         loss_words="default", metrics=metrics, class_weight=None, weighs_rows=False, named=True,
@@ -102,7 +103,7 @@ def plain(inputs: Any, layer: Layer) -> Any:
 
 
 def frozen(inputs: Any, layer: Layer) -> Any:
-    """A table alone, which training leaves as it is."""
+    """A single table, which training does not change."""
     options = {"trainable": False, "kernel_initializer": keras.initializers.RandomNormal(seed=1)}
     make: Any = harness.MultiHotDense
     return layer("out", lambda own, _: make(1, TOKENS, name=own, **options))(inputs)
@@ -132,7 +133,7 @@ def active(inputs: Any, layer: Layer) -> Any:
 
 
 def tied(inputs: Any, layer: Layer) -> Any:
-    """A large table that makes the logits, too."""
+    """A large table that also makes the logits."""
     x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
     return layer("out", lambda own, made: layers.Tied(made["table"], 1, name=own))(x)
 
@@ -260,11 +261,11 @@ CASES: dict[str, Callable[[], Case]] = {
         between(lambda own, _: layers.Counting(name=own))
     ),
 }
-"""Those that a comparison with `keras.Model.fit` shows."""
+"""The cases that a comparison with `keras.Model.fit` shows, by name."""
 
 
 def _saved_figures() -> list[str]:
-    """W4: the figures of a fit are those of the model that is left."""
+    """W4: the figures of a fit are those of the model that it leaves."""
     case = case_of(plain)
     stopping = C.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
     assert case.validation is not None
@@ -311,7 +312,7 @@ class _Breaking(C.Callback):
 
 
 def _backup() -> list[str]:
-    """W6: a run that broke after two epochs of four has two left."""
+    """W6: a run that broke after two of four epochs has two left."""
     case = case_of(plain)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -332,7 +333,7 @@ def _backup() -> list[str]:
 
 
 def _threads() -> list[str]:
-    """W7: trainers in threads give what each gives alone."""
+    """W7: trainers in threads give the same results as each gives alone."""
 
     def net(inputs: Any) -> Any:
         x = harness.MultiHotDense(6, TOKENS, activation="tanh")(inputs)
@@ -367,12 +368,12 @@ CHECKS: dict[str, Callable[[], list[str]]] = {
     "W6 BackupAndRestore": _backup,
     "W7 two trainers in threads": _threads,
 }
-"""Those that are about the trainer alone; each returns what is wrong."""
+"""The checks of the trainer alone, by name; each returns what is wrong."""
 NAMED = (*CASES, *CHECKS)
 
 
 def judge_named(name: str) -> Verdict:
-    """What a named case comes to."""
+    """Judges a named case."""
     if name in CASES:
         return judge_case(CASES[name]())
     wrong = CHECKS[name]()

@@ -1,6 +1,6 @@
 """Random networks, from inputs to outputs.
 
-Every initializer has a seed, so that a model that is made twice starts with the same weights.
+Every initializer has a seed, so that a model made twice starts with the same weights.
 """
 
 from collections.abc import Callable
@@ -17,45 +17,46 @@ from benchmarks.differential.rows import Part
 SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "swish", "elu", "linear", "mish")
 Parts = dict[str, keras.layers.Layer]
 Layer = Callable[[str, Callable[[str, Parts], keras.layers.Layer]], keras.layers.Layer]
-"""Returns the layer of a name, by what makes it from its name and the layers before it."""
+"""A function that returns the layer of a name; its second argument makes the layer, from the name
+and the layers before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the rest of a case asks of its model."""
+    """The requirements of the rest of a case on its model."""
 
     num_outputs: int
     head: str | None
-    """The activation at the end; None: the model gives logits."""
+    """The activation at the end; None if the model returns logits."""
     row_wise: bool
-    """Whether no layer may compute over the batch axis, but for BatchNormalization: several
-    workers have a part of the batch each."""
+    """Whether no layer but BatchNormalization may compute over the batch axis: each of several
+    workers has a part of the batch."""
     large: bool
-    """Whether tables are as large as for touched rows."""
+    """Whether tables are large enough for touched rows."""
 
 
 class Network:
-    """One drawn network; each call of `outputs` draws the same again."""
+    """A drawn network; each call of `outputs` draws the same again."""
 
     def __init__(self, seed: int, parts: tuple[Part, ...], limits: Limits) -> None:
         self._seed = seed
         self._parts = parts
         self._limits = limits
         self.words: list[str] = []
-        """What was drawn, for people."""
+        """A description of the drawn network, to print."""
 
     def outputs(self, inputs: Any, layer: Layer) -> Any:
-        """The model's outputs.
+        """Returns the model's outputs.
 
         Args:
-            inputs: as `keras_inputs` names them, symbolic or not.
+            inputs: the inputs, symbolic or not, by the names that `keras_inputs` gives them.
             layer: returns a layer by name.
         """
         return _Drawing(self, Draw(self._seed, "model"), layer).outputs(inputs)
 
 
 class _Drawing:
-    """One pass over the network."""
+    """A pass over the network."""
 
     def __init__(self, network: Network, draw: Draw, layer: Layer) -> None:
         self._network = network
@@ -93,7 +94,7 @@ class _Drawing:
     # Layers by name
 
     def _encoded(self, part: Part, inputs: Any, units: int) -> Any:
-        """One input as [B, units]."""
+        """Encodes an input as [B, units]."""
         draw, name = self._draw, part.name or "ids"
         if not part.is_ragged:
             return self._dense(f"encode_{name}", units, use_bias=True)(inputs)
@@ -140,7 +141,7 @@ class _Drawing:
         return self._layer(name, make)
 
     def _again(self, part: Part, inputs: Any, units: int) -> Any:
-        """A second use of the first table for the same input."""
+        """Uses the first table a second time for the same input."""
         own = inputs[part.name] if part.name else inputs
         name = self._tables[0]
         if self._draw.chance(0.5):
@@ -157,7 +158,7 @@ class _Drawing:
             "activation": self._activation(),
             "use_bias": use_bias,
             "kernel_initializer": self._initializer(),
-            # Rows without ids would lie at a metric's threshold if biases were zeros.
+            # With zero biases, rows without ids would lie at a metric's threshold.
             "bias_initializer": self._initializer(),
             "kernel_regularizer": self._regularizer(0.12),
             "bias_regularizer": self._regularizer(0.06) if use_bias else None,
@@ -182,7 +183,7 @@ class _Drawing:
         if self._limits.row_wise:
             over_rows = None
         norm = self._drawn_norm(0.3)
-        # A bias that the next layer takes away again has no gradient but rounding, of which many
+        # If the next layer cancels a bias, its gradient is only rounding, from which many
         # optimizers make whole steps.
         use_bias = norm != "BatchNormalization" and over_rows != "Centred" and draw.chance(0.85)
         dense = self._dense(f"hidden_{place}", units, use_bias=use_bias)
@@ -194,7 +195,7 @@ class _Drawing:
         y = self._norm(f"norm_{place}", norm, y)
         if draw.chance(0.08):
             self._say(f"hidden_{place} called twice")
-            # Its input is brought to the width that it takes.
+            # Its input has the width that it takes.
             y = y + dense(x * 0.5)
         if x.shape[-1] == y.shape[-1] and draw.chance(0.3):
             self._say("residual")
@@ -306,7 +307,7 @@ class _Drawing:
 
     def _normalized(self, name: str, x: Any, probability: float) -> Any:
         kind = self._drawn_norm(probability)
-        # After a product with a bias and no activation, see `_block`.
+        # This follows a product with a bias and no activation; see `_block`.
         return self._norm(name, None if kind == "BatchNormalization" else kind, x)
 
     def _norm(self, name: str, kind: str | None, x: Any) -> Any:

@@ -33,7 +33,7 @@ RATES = {
     "Muon": (5e-3, 5e-2),
     "ScheduleFreeAdamW": (2e-3, 3e-2),
 }
-"""The range of learning rates of each."""
+"""The range of learning rates of each optimizer."""
 
 
 class Scaled(K.SGD):
@@ -61,7 +61,7 @@ class ByName(K.Optimizer):
         if "bias" in variable.name or len(variable.shape) == 1:
             rate *= 3
         total = self.sums[self._get_variable_index(variable)]
-        gradient = tf.convert_to_tensor(gradient)  # an embedding's has its rows alone
+        gradient = tf.convert_to_tensor(gradient)  # an embedding's gradient has only its rows
         self.assign_add(total, 0.1 * gradient)
         self.assign_sub(variable, rate * (gradient + total))
 
@@ -77,23 +77,23 @@ class Waves(LearningRateSchedule):
 
 
 class Drawn(NamedTuple):
-    """An optimizer to be made."""
+    """A drawn optimizer, still to be made."""
 
     words: str
     make: Callable[[keras.Model | None], keras.optimizers.Optimizer]
-    """From the model, or None where the trainer is given a function."""
+    """Makes the optimizer for a model, or for None if the trainer is given a function."""
     scheduled: bool
     """Whether callbacks must leave the learning rate alone."""
     averages: bool
-    """Whether it keeps a moving average, which `SwapEMAWeights` wants."""
+    """Whether the optimizer keeps a moving average, which `SwapEMAWeights` needs."""
 
 
 def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:
-    """A random one.
+    """Draws a random optimizer.
 
     Args:
-        draw: of this part.
-        has_model: whether there are variables to name while it is made.
+        draw: the source of chance for the optimizer.
+        has_model: whether the optimizer can name variables while it is made.
         large: whether tables are to be updated by touched rows.
     """
     kinds = dict.fromkeys(RATES, 1.0) | {"SGD": 2, "Adam": 2, "AdamW": 2, "Muon": 1.5}
@@ -143,7 +143,7 @@ def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:
 
 
 def _own_options(draw: Draw, kind: str) -> dict[str, Any]:
-    """Options of one kind of optimizer."""
+    """Draws options of one kind of optimizer."""
     beta_1, beta_2 = draw.one([0.9, 0.8, 0.5]), draw.one([0.999, 0.99, 0.9])
     if kind in ("SGD", "Scaled"):
         momentum = draw.one([0.0, 0.0, 0.9, 0.5])
@@ -186,7 +186,7 @@ def _own_options(draw: Draw, kind: str) -> dict[str, Any]:
 
 
 def _shared_options(draw: Draw, kind: str) -> dict[str, Any]:
-    """Options that all optimizers have."""
+    """Draws options that all optimizers have."""
     options: dict[str, Any] = {}
     decay = draw.one([0.5, 2.0, 5.0])
     takes_decay = kind not in ("Adagrad", "Ftrl", "ByName", "Scaled")
@@ -230,7 +230,7 @@ def _schedule(draw: Draw, rate: float) -> tuple[str, Callable[[], LearningRateSc
 
 
 def _set_afterwards(draw: Draw, kind: str, rate: float) -> dict[str, Any]:
-    """Attributes that a user sets on an optimizer that is made."""
+    """Draws attributes that a user sets on an existing optimizer."""
     options: dict[str, Any] = {
         "learning_rate": rate / 2,
         "clipvalue": 0.05,

@@ -1,4 +1,4 @@
-"""The rows of a case, as the trainer takes them and as batches for `keras.Model.fit`.
+"""The rows of a case, for the trainer and as batches for `keras.Model.fit`.
 
 Letters: B rows of a batch, K classes.
 """
@@ -16,25 +16,26 @@ from benchmarks.differential.draw import Draw
 
 NUM_TOKENS = 50
 LARGE_NUM_TOKENS = 2**20
-"""Of a table for which `table_optimizer="auto"` considers the touched rows: it has 4 units."""
+"""The number of ids of a table with 4 units for which `table_optimizer="auto"` considers touched
+rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One input of a model."""
+    """An input of a model."""
 
     name: str
-    """"" for the model's whole input."""
+    """The input's name; "" if it is the model's only input."""
     num_tokens: int = 0
-    """0 for numbers."""
+    """The number of ids; 0 for an input of numbers."""
     weighted: bool = False
     unique: bool = False
     features: int = 0
-    """Of numbers."""
+    """The numbers of a row, for an input of numbers."""
 
     @property
     def is_ragged(self) -> bool:
-        """Whether it holds token ids."""
+        """Whether the input holds token ids."""
         return self.num_tokens > 0
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class Part:
 
 
 def draw_parts(draw: Draw, *, large: bool) -> tuple[Part, ...]:
-    """One to three inputs, at least one of them of token ids."""
+    """Draws one to three inputs, at least one of them of token ids."""
 
     def ids(name: str) -> Part:
         tokens = LARGE_NUM_TOKENS if large else NUM_TOKENS
@@ -68,12 +69,12 @@ def draw_parts(draw: Draw, *, large: bool) -> tuple[Part, ...]:
 
 
 def ragged_rows(rng: np.random.Generator, part: Part, rows: int) -> harness.RaggedSets:
-    """Random rows of ids; some are empty."""
+    """Draws random rows of ids, some of which are empty."""
     lengths = rng.integers(0, 9, rows)
     lengths[rng.integers(rows)] = 0
     lengths[0] += 1
     splits = np.concatenate([[0], np.cumsum(lengths)])
-    if part.num_tokens > NUM_TOKENS * 4:  # so that rows share ids all the same
+    if part.num_tokens > NUM_TOKENS * 4:  # few distinct ids, so that rows still share some
         ids = rng.integers(0, part.num_tokens, 40)[rng.integers(0, 40, splits[-1])]
     else:
         ids = rng.integers(0, part.num_tokens, splits[-1])
@@ -85,7 +86,7 @@ def ragged_rows(rng: np.random.Generator, part: Part, rows: int) -> harness.Ragg
 
 
 def inputs_of(rng: np.random.Generator, parts: tuple[Part, ...], rows: int) -> dict[str, Any]:
-    """Every input's rows by name."""
+    """Draws the rows of every input, by name."""
     return {
         part.name: ragged_rows(rng, part, rows)
         if part.is_ragged
@@ -95,7 +96,7 @@ def inputs_of(rng: np.random.Generator, parts: tuple[Part, ...], rows: int) -> d
 
 
 def keras_inputs(parts: tuple[Part, ...]) -> Any:
-    """Symbolic inputs for a functional model, named as the trainer names its own."""
+    """Returns symbolic inputs for a functional model, with the names that the trainer uses."""
 
     def of(part: Part) -> Any:
         if not part.is_ragged:
@@ -123,19 +124,19 @@ class Labelled:
     """Rows with labels, for both sides."""
 
     examples: harness.Examples
-    """For the trainer."""
+    """The rows for the trainer."""
     targets: np.ndarray
-    """For Keras, [rows, ...]."""
+    """The labels for Keras, [rows, ...]."""
     row_weights: np.ndarray | None
-    """For Keras, float32 [rows]: of the row, times that of its class where that is trained on."""
+    """The weights for Keras, float32 [rows]: each row's weight, in training times its class's."""
 
     @property
     def num_rows(self) -> int:
-        """All rows."""
+        """The number of rows."""
         return self.examples.num_rows
 
     def batch(self, rows: np.ndarray) -> tuple[Any, ...]:
-        """What Keras gets: exact ragged rows of these numbers."""
+        """Returns the batch of the rows with these numbers for Keras, without padding."""
 
         def of(part: Any) -> Any:
             if not isinstance(part, harness.RaggedSets):
@@ -150,18 +151,18 @@ class Labelled:
         return inputs, self.targets[rows], self.row_weights[rows]
 
     def evaluated(self) -> "Labelled":
-        """The same rows without the weights of classes, which count in training alone."""
+        """Returns the same rows without the class weights, which count only in training."""
         return replace(self, row_weights=self.examples.weights)
 
     def dataset(
         self, batch_size: int, epochs: int, order: Callable[[int], np.ndarray]
     ) -> tf.data.Dataset:
-        """Batches of so many epochs; the last one of each may be smaller.
+        """Returns the batches of all epochs; the last batch of each epoch may be smaller.
 
         Args:
-            batch_size: rows of all other batches.
-            epochs: one after another.
-            order: of an epoch's rows.
+            batch_size: the rows of all other batches.
+            epochs: the number of epochs, one after another.
+            order: returns the order of an epoch's rows.
         """
 
         def batches() -> Iterator[tuple[Any, ...]]:
@@ -180,6 +181,7 @@ class Labelled:
 
 
 def excess_of_first_leaf(parts: tuple[Part, ...]) -> int:
-    """By how much the first leaf of a batch is longer than its rows: `row_splits` has one more."""
+    """Returns how much longer the first array of a batch is than the number of rows: 1 if it is
+    `row_splits`, else 0."""
     first = sorted(parts, key=lambda part: part.name)[0]
     return 1 if first.is_ragged else 0

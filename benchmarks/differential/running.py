@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 _CASES_PER_WORKER = 60
-"""TensorFlow keeps a part of every function that it has compiled."""
+"""Cases after which a new process takes over, since TensorFlow never frees all of a function."""
 _CASE_SECONDS = 180
-"""After which a case counts as an error."""
+"""Seconds after which a case counts as an error."""
 
 
 def work(first: int, cases: int) -> int:
-    """In a worker: one JSON line for each case."""
+    """Judges cases, in a worker process; prints a JSON line for each."""
     import gc
 
     from benchmarks.differential.judging import judge
@@ -31,7 +31,7 @@ def work(first: int, cases: int) -> int:
 
 
 def show(seed: int) -> int:
-    """Prints a case and what it comes to."""
+    """Prints a case and its verdict."""
     from benchmarks.differential.case import draw_case
     from benchmarks.differential.judging import judge_case
 
@@ -45,7 +45,7 @@ def show(seed: int) -> int:
 
 
 def show_named(start: str) -> int:
-    """Runs the named cases whose names begin so and prints a line for each."""
+    """Runs the named cases whose names begin with `start`; prints a line for each."""
     from benchmarks.differential.named import NAMED, judge_named
 
     _use_one_core()
@@ -65,10 +65,10 @@ def run(first: int, cases: int, *, seconds: float, path: str | None) -> int:
     """Runs cases and prints a table of them.
 
     Args:
-        first: seed.
-        cases: how many.
-        seconds: after which no other case starts.
-        path: of a file of JSON lines, to which is added; the cases that it has are not run again.
+        first: the first seed.
+        cases: the number of cases.
+        seconds: the time after which no other case starts.
+        path: a file of JSON lines to append to; the cases that it has are not run again.
     """
     known: dict[int, dict[str, Any]] = {}
     if path is not None and Path(path).exists():
@@ -95,7 +95,7 @@ def run(first: int, cases: int, *, seconds: float, path: str | None) -> int:
 
 
 def _records(first: int, cases: int, end: float) -> Iterator[dict[str, Any]]:
-    """What a worker says of its cases; of one in which it dies or hangs, that."""
+    """Yields a worker's records of its cases; if it dies or hangs in a case, a record of that."""
     command = [sys.executable, "-m", "benchmarks.differential", "--worker", str(first), str(cases)]
     seed = first
     with (
@@ -140,7 +140,7 @@ def summarize(records: list[dict[str, Any]]) -> None:
 
 
 def _kind(reason: str) -> str:
-    """A reason without what differs from case to case."""
+    """Returns a reason without the words that differ from case to case."""
     words = (
         word for word in reason[:140].split() if not any(c.isdigit() or c in "'[" for c in word)
     )
@@ -148,12 +148,12 @@ def _kind(reason: str) -> str:
 
 
 def _use_one_core() -> None:
-    """One thread of TensorFlow, so that cases can run beside others, and two logical devices."""
+    """Gives TensorFlow one thread, so that cases can run beside others, and two logical devices."""
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    # Each GPU wants one; there are two, or none.
+    # Each GPU needs a logical device; there are two GPUs, or none.
     has_gpus = bool(tf.config.list_physical_devices("GPU"))
     tf.config.threading.set_inter_op_parallelism_threads(2 if has_gpus else 1)
     (cpu,) = tf.config.list_physical_devices("CPU")

@@ -1,7 +1,7 @@
-"""A case that is trained by two workers: processes of their own, with half of every batch each.
+"""Trains a case by two workers: separate processes, each with half of every batch.
 
-On a CPU `replicas=2` is one program, and XLA has an all-reduce for GPUs alone: workers are what
-trains on two devices where there is no GPU.
+On a CPU `replicas=2` is one program, and XLA has an all-reduce only for GPUs: without GPUs, only
+workers train on two devices.
 """
 
 import io
@@ -22,11 +22,11 @@ WORKERS = 2
 
 
 def by_workers(case: Case) -> Trained:
-    """What the first of two workers comes to.
+    """Trains a case by two workers; returns the results of the first.
 
     Raises:
-        InputError: when they refuse the case.
-        RuntimeError: when one fails, with what it printed.
+        InputError: when the workers refuse the case.
+        RuntimeError: when a worker fails, with its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.differential"]
@@ -44,9 +44,9 @@ def by_workers(case: Case) -> Trained:
 
 
 def be_member(seed: int, folder: str) -> int:
-    """In a worker: trains the case of a seed and writes what came of it."""
-    # Models and optimizers are made before they are given to the trainer, which joins the others
-    # only before TensorFlow computes anything.
+    """Trains the case of a seed, in a worker process, and writes the results."""
+    # Join the other worker here: the trainer can do so only before TensorFlow computes anything,
+    # but is given models and optimizers that are made already.
     cluster_of(os.environ).start(num_gpus=0)
     try:
         found: Trained | str = here(draw_case(seed))

@@ -127,7 +127,7 @@ def own_loss(y_true: Any, y_pred: Any) -> Any:
 
 @keras.saving.register_keras_serializable("differential")
 class OnProbabilities(keras.losses.Loss):
-    """A loss of probabilities for a model that gives logits, as the trainer calls it."""
+    """A loss of probabilities for a model that returns logits, as the trainer calls it."""
 
     def __init__(self, loss: keras.losses.Loss, head: str) -> None:
         super().__init__(name=loss.name)
@@ -139,12 +139,12 @@ class OnProbabilities(keras.losses.Loss):
 
 
 class OfProbabilities(keras.metrics.Metric):
-    """A metric likewise."""
+    """A metric of probabilities for a model that returns logits, as the trainer calls it."""
 
     def __init__(self, metric: keras.metrics.Metric, head: str) -> None:
         super().__init__(name=metric.name)
         self.metric = metric
-        if hasattr(metric, "_direction"):  # which callbacks look at
+        if hasattr(metric, "_direction"):  # callbacks read it
             self._direction = metric._direction
         self.head = keras.activations.get(head)
 
@@ -163,14 +163,14 @@ class DrawnTask:
     """A task for both sides."""
 
     kind: str
-    """Of the trainer's."""
+    """The kind of task for the trainer."""
     form: str
-    """As Keras sees the labels: a key of `LOSSES`."""
+    """The form of the labels for Keras: a key of `LOSSES`."""
     num_classes: int
     head: str | None
-    """The activation that the model ends in; None: it gives logits."""
+    """The activation that the model ends in; None if it returns logits."""
     loss: Made
-    """For the trainer; what it returns may be a name or None."""
+    """Makes the loss for the trainer, which may be a name or None."""
     loss_words: str
     metrics: tuple[str, ...]
     class_weight: Any
@@ -182,18 +182,18 @@ class DrawnTask:
 
     @property
     def num_outputs(self) -> int:
-        """Of the model."""
+        """The number of the model's outputs for a row."""
         return self.num_classes if self.form not in ("binary", "regression") else 1
 
     @property
     def activation(self) -> str:
-        """That makes probabilities of logits."""
+        """The activation that turns logits into probabilities."""
         if self.form == "regression":
             return "linear"
         return "softmax" if self.kind == "multi_class" else "sigmoid"
 
     def task(self) -> harness.Task:
-        """For the trainer."""
+        """Makes the task for the trainer."""
         return harness.Task(
             self.kind if self.named else "auto",
             loss=self.loss(),
@@ -202,7 +202,7 @@ class DrawnTask:
         )
 
     def compiled(self) -> dict[str, Any]:
-        """The loss and the metrics for `keras.Model.compile`."""
+        """Makes the loss and the metrics for `keras.Model.compile`."""
         loss = self.loss()
         if loss is None:
             logits = self.head is None and self.form in ON_LOGITS
@@ -224,7 +224,7 @@ class DrawnTask:
     def labelled(
         self, rng: np.random.Generator, inputs: dict[str, Any], *, trained: bool
     ) -> Labelled:
-        """Rows with random labels that their inputs tell something of."""
+        """Draws labels that depend on the inputs and on chance."""
         first = next(iter(inputs.values()))
         rows = first.num_rows if isinstance(first, harness.RaggedSets) else len(first)
         labels, targets = self._labels(rng, rows, _score(inputs, rows) + rng.normal(size=rows))
@@ -245,7 +245,7 @@ class DrawnTask:
     def _labels(
         self, rng: np.random.Generator, rows: int, score: np.ndarray
     ) -> tuple[Any, np.ndarray]:
-        """For the trainer, and for Keras."""
+        """Draws labels; returns them for the trainer and for Keras."""
         if self.form == "regression":
             labels = (score + 0.3 * rng.normal(size=rows)).astype(np.float32)
             return labels, labels[:, None]
@@ -294,14 +294,14 @@ _ACCURACIES: dict[str, Callable[..., Any]] = {
 
 
 def _object(loss: Any) -> keras.losses.Loss:
-    """An object for a loss, be it a function or a name."""
+    """Returns a loss, which may be a function or a name, as an object."""
     if isinstance(loss, keras.losses.Loss):
         return loss
     return keras.src.losses.losses.LossFunctionWrapper(keras.losses.get(loss))
 
 
 def _score(inputs: dict[str, Any], rows: int) -> np.ndarray:
-    """A number of each row that a model can learn."""
+    """Returns a number for each row that a model can learn."""
     score = np.zeros(rows)
     for part in inputs.values():
         if isinstance(part, harness.RaggedSets):
@@ -312,7 +312,7 @@ def _score(inputs: dict[str, Any], rows: int) -> np.ndarray:
 
 
 def draw_task(draw: Draw) -> DrawnTask:
-    """A random one."""
+    """Draws a random task."""
     forms = {"binary": 5, "sparse": 2, "categorical": 2, "multi_label": 2, "regression": 2}
     form = draw.weighted(forms)
     kind = "multi_class" if form in ("sparse", "categorical") else form

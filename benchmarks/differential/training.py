@@ -1,4 +1,4 @@
-"""A case, trained by `harness.Trainer` and by `keras.Model.fit`."""
+"""Trains a case by `harness.Trainer` and by `keras.Model.fit`."""
 
 import tempfile
 from collections.abc import Callable
@@ -20,25 +20,25 @@ from harness.feed.plan import block_order, epoch_order
 
 @dataclass(kw_only=True)
 class Trained:
-    """What a side's training came to."""
+    """The results of a side's training."""
 
     history: dict[str, list[float]]
     epochs: list[int]
     weights: list[np.ndarray]
     names: list[str]
-    """Of the weights."""
+    """The names of the weights."""
     predictions: np.ndarray
     evaluation: dict[str, float]
     files: list[str]
-    """That callbacks wrote."""
+    """The files that callbacks wrote."""
     hooks: list[tuple[str, int | None]] = field(default_factory=list)
     logs: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     seen: list[tuple[int, float, float]] = field(default_factory=list)
-    """As of `Recorder`."""
+    """What `Recorder.seen` holds."""
 
 
 def order_of(case: Case) -> Callable[[int], np.ndarray]:
-    """The trainer's order of an epoch's rows."""
+    """Returns the trainer's order of the rows by epoch."""
     rows, seed = case.train.num_rows, case.settings["seed"]
     if case.fit.get("shuffle") is False:
         return lambda _: np.arange(rows)
@@ -47,8 +47,8 @@ def order_of(case: Case) -> Callable[[int], np.ndarray]:
 
 
 class _RowMean(keras.metrics.Mean):
-    """The mean of the batches' losses over rows. `keras.Model.fit` weighs them by the length of the
-    first of a batch's arrays: of ragged rows that is `row_splits`, which has one more."""
+    """The mean of the batches' losses over rows. `keras.Model.fit` weighs a batch by the length of
+    its first array: for ragged rows that is `row_splits`, which has one element more."""
 
     def __init__(self, excess: int) -> None:
         super().__init__(name="loss")
@@ -61,11 +61,11 @@ class _RowMean(keras.metrics.Mean):
 def in_keras(
     case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
 ) -> Trained:
-    """What `keras.Model.fit` gives, on the CPU.
+    """Trains a case by `keras.Model.fit`, on the CPU.
 
     Args:
-        case: to train.
-        change: made to the model before.
+        case: the case to train.
+        change: changes the model before training.
         by_xla: whether XLA compiles the steps.
     """
     with tf.device("/CPU:0"):
@@ -75,7 +75,7 @@ def in_keras(
 def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool) -> Trained:
     model = case.model()
     excess = excess_of_first_leaf(case.parts)
-    # The weights of a subclass are made at its first batch, and the optimizer may name them.
+    # A subclass makes its weights at its first batch, and the optimizer may name them.
     if not model.built:
         model(case.train.batch(np.arange(2))[0])
     change(model)
@@ -88,7 +88,7 @@ def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool
     )
     for name in ("train_step", "test_step", "predict_step"):
         setattr(model, name, _on_cpu(getattr(model, name)))
-    # `fit` would do so while it traces the first step, where ScheduleFreeAdamW's copies of the
+    # `fit` would build it while it traces the first step, where ScheduleFreeAdamW's copies of the
     # weights are lost: Keras 3.15 then trains from zeros.
     model.optimizer.build(model.trainable_variables)
     with DotNotTrackScope():
@@ -131,7 +131,8 @@ def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool
 
 
 def _on_cpu(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step, also where it is traced: a graph's operations would go to a GPU that is there."""
+    """Returns the step, placed on the CPU even when traced: else a graph's operations would go to a
+    GPU if there is one."""
 
     def own(*given: Any) -> Any:
         with tf.device("/CPU:0"):
@@ -141,11 +142,11 @@ def _on_cpu(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def here(case: Case) -> Trained:
-    """What the trainer gives.
+    """Trains a case by the trainer.
 
     Raises:
-        InputError: when it refuses the case.
-        LateRefusalError: when it does so after a step.
+        InputError: when the trainer refuses the case.
+        LateRefusalError: when it refuses the case after a step.
     """
     model = case.given()
     optimizer = case.optimizer.make(
@@ -162,10 +163,10 @@ def here(case: Case) -> Trained:
                 epochs=case.epochs,
                 callbacks=[begun, *callbacks],
                 verbose=False,
-                on_nan="continue",  # as Keras does
+                on_nan="continue",  # like Keras
                 **case.fit,
             )
-        except harness.DivergenceError:  # which Keras does not tell
+        except harness.DivergenceError:  # Keras does not report it
             history = trainer.last.history
         except harness.InputError as error:
             if trainer.step or begun.epochs_done:

@@ -1,1 +1,1 @@
-"""Faults made on purpose: kills and errors at every call that changes a file, hostile input."""
+"""Deliberate faults: kills and errors at every call that changes a file, and hostile input."""

@@ -1,11 +1,11 @@
-"""Another user who may write to a run's folder, and keeps swapping what lies in it.
+"""An attack by another user, who may write to a run's folder and keeps swapping its contents.
 
     python -m benchmarks.faults.another_user --attempts 1000
 
-A member of the user's group replaces every file and folder that a run writes, also the one that is
-being written, by links to files of the user's that are none of theirs, by pipes, and by folders.
-Meanwhile the run's own functions write there, again and again. A write may fail with one message.
-What it must not do: change a file outside of the folder, follow a link there, or wait.
+A member of the user's group replaces every file and folder that a run writes, even the one that is
+being written, by links to the user's private files, by pipes, and by folders. Meanwhile the run's
+own functions write there, again and again. A write may fail with one message. It must not change a
+file outside of the folder, follow a link there, or wait.
 """
 
 import argparse
@@ -61,10 +61,11 @@ for number in itertools.count():
 
 
 def attack(attempts: int) -> dict[str, dict[str, int]]:
-    """How many attempts at each kind of write ended in which way, while the folder was attacked.
+    """Attacks the folder during writes; returns the number of attempts at each kind of write by
+    their outcomes.
 
     Raises:
-        AssertionError: a file of the user's was changed, or a write took too long.
+        AssertionError: when a file of the user's was changed, or a write took too long.
     """
     outcomes = {name: collections.Counter[str]() for name in WRITES}
     with tempfile.TemporaryDirectory() as home:
@@ -128,7 +129,7 @@ WRITES: dict[str, Callable[[Path], None]] = {
     "checkpoint": _checkpoint,
     "read": _read,
 }
-"""What a run does in its folder."""
+"""The kinds of writes of a run in its folder."""
 
 
 def _content(folder: Path) -> dict[str, str]:

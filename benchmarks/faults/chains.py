@@ -1,10 +1,10 @@
-"""A short run has one fault after another, at random moments, each time that it is resumed.
+"""Puts a short run through one fault after another, at random moments, resuming it each time.
 
     .venv/bin/python -m benchmarks.faults.chains --seconds 3600
 
-A link of a chain is a kill at a random time, or a fault at a random call, as benchmarks.faults.kill
-has them. At the end nothing more happens to the run, and its folder must be that of an undisturbed
-one. The exit code is 1 if it was not.
+A link of a chain is a kill at a random time, or a fault at a random call, as in
+benchmarks.faults.kill. After the last link the run goes on without faults, and its folder must be
+that of an undisturbed run. The exit code is 1 if it was not.
 """
 
 import functools
@@ -26,7 +26,7 @@ _MOST_LINKS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """One run and what happens to it."""
+    """The faults of a run."""
 
     links: tuple[Fault | float, ...]
     """Faults, and seconds until a kill."""
@@ -45,12 +45,12 @@ class Chain:
 
 
 def chain(source: random.Random, faults: list[Fault], seconds: float) -> Chain:
-    """A random one.
+    """Draws a random chain.
 
     Args:
-        source: of chance.
-        faults: that a run can have.
-        seconds: that a run takes.
+        source: the source of chance.
+        faults: the faults that a run can have.
+        seconds: the time that a run takes.
     """
     number = source.randint(1, _MOST_LINKS)
     return Chain(
@@ -62,7 +62,7 @@ def chain(source: random.Random, faults: list[Fault], seconds: float) -> Chain:
 
 
 def complaints(case: Chain, expected: Mapping[str, Any]) -> list[str]:
-    """Has the faults, goes on, and says what is not as it should be."""
+    """Puts a run through the faults, and continues it; returns what is wrong at the end."""
     found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

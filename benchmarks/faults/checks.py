@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, so that two runs can be compared, and what is half-written."""
+"""Descriptions of a run's folder, by which runs can be compared, and checks for torn files."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 _TIMES = ("seconds", "per_second", "telemetry")
-"""Parts of the names in metrics.jsonl of what differs from run to run."""
+"""Parts of the names in metrics.jsonl of values that differ from run to run."""
 _RESULTS = ("steps", "interrupted", "diverged", "test_loss", "test_accuracy", "batch_size")
 
 
 def left_in(folder: Path) -> dict[str, Any]:
-    """All that a run left in its folder and that is the same in a run that repeats it.
+    """Describes everything in a run's folder that is the same in a run that repeats it.
 
     Raises:
-        ValueError, OSError, KeyError, BadZipFile: a file is missing or damaged.
+        ValueError, OSError, KeyError, BadZipFile: when a file is missing or damaged.
     """
     config = json.loads((folder / "config.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
@@ -39,7 +39,7 @@ def left_in(folder: Path) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """In what the content of two folders differs, as `left_in` describes them."""
+    """Returns the differences between the contents of two folders, as `left_in` describes them."""
     return [
         f"{name} is {_short(found.get(name))}, and should be {_short(expected.get(name))}"
         for name in expected | found
@@ -48,8 +48,8 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
 
 
 def half_written(folder: Path) -> list[str]:
-    """The files under final names that are not whole; event files and metrics.jsonl may be torn,
-    where a process was killed."""
+    """Returns the files under final names that are not whole; in event files and metrics.jsonl, a
+    kill may tear the last record."""
     torn = []
     for path in sorted(folder.rglob("*")):
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
@@ -71,7 +71,8 @@ def _general_name(path: Path, folder: Path) -> str:
 
 
 def _members(path: Path) -> dict[str, str]:
-    """The model's network and a digest of its weights; the archive's metadata have the time."""
+    """Returns the model's network and a digest of its weights, without the archive's metadata,
+    which have the time."""
     with zipfile.ZipFile(path) as archive:
         network = archive.read("config.json").decode()
         return {
@@ -82,7 +83,8 @@ def _members(path: Path) -> dict[str, str]:
 
 
 def _arrays(path: Path) -> dict[str, str]:
-    """What is also in the files beside them, such as times, differs from run to run."""
+    """Describes the arrays of a file, but not its other contents, such as times, which differ from
+    run to run."""
     with np.load(path) as arrays:
         return {
             name: f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"
@@ -92,9 +94,10 @@ def _arrays(path: Path) -> dict[str, str]:
 
 
 def _curves(folder: Path) -> dict[str, Any]:
-    """The points of each curve in the order in which TensorBoard reads them, and the other tags.
+    """Returns the points of each curve, in the order in which TensorBoard reads them, and the other
+    tags.
 
-    Rates differ from run to run, so of their curves the steps alone.
+    Rates differ from run to run, so their curves have only the steps.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 

@@ -4,13 +4,13 @@
     .venv/bin/python -m benchmarks.faults.hostile --files 100 --seed 1   # as the CI does
     .venv/bin/python -m benchmarks.faults.hostile --formats keras npz --seconds 60 --keep /tmp/kept
 
-A file is a valid one with flipped bits, other lengths, nesting, sizes, types, members or none at
-all, by a seed that is printed. A process for each format makes and reads them one after another. It
-fails where reading one ends in any exception but an `InputError`, takes more than 10 s or 1.5 GB,
-ends the process, believes a number that a flipped bit changed, writes a message that is long or has
-control characters, or changes a file.
+A hostile file is a valid one with flipped bits, or with other lengths, nesting, sizes, types or
+members, or it is missing; a printed seed decides. A process for each format makes and reads the
+files one after another. A file fails if reading it ends in any exception but an `InputError`, takes
+more than 10 s or 1.5 GB, ends the process, believes a number that a flipped bit changed, writes a
+message that is long or has control characters, or changes a file.
 
-The exit code is 1 if one failed.
+The exit code is 1 if a file failed.
 """
 
 import json
@@ -33,8 +33,8 @@ import tyro
 from benchmarks.faults.hostile_formats import FORMATS
 
 _BY_CLOCK = 6
-"""What waits for something that never comes takes no processor's time, which alone does not depend
-on what else the machine does: so it may take so many times the limit."""
+"""The limit by the clock, as a multiple of the limit of the processor's time. Only the latter does
+not depend on other programs, but a process that waits for ever does not use any."""
 _SHOWN = 20
 _SHOWN_CHARACTERS = 700
 
@@ -53,13 +53,13 @@ class HostileConfig:
     """Seconds for each format, without the start of its process."""
 
     seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
-    """Of the damage; a fresh one by default."""
+    """Seed of the damage; a fresh one by default."""
 
     flips: bool = False
-    """Nothing but single flipped bits."""
+    """Flip only single bits."""
 
     limit_seconds: float = 10.0
-    """Of the processor's time, for one file; by the clock, six times as much."""
+    """Limit of the processor's time for one file; by the clock, six times as much."""
 
     first: int = 0
     """Number of the first file, to repeat one."""
@@ -73,7 +73,7 @@ class HostileConfig:
 
 @dataclass(kw_only=True)
 class Report:
-    """What came of the files of one format."""
+    """The results of the files of one format."""
 
     name: str
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class Report:
     seconds: float = 0.0
 
     def add(self, told: Mapping[str, Any], *, seconds: float) -> None:
-        """What the process told of one file."""
+        """Adds the process's report of one file."""
         self.seconds += seconds
         self.slowest_seconds = max(self.slowest_seconds, seconds)
         self.outcomes[told["outcome"]] += 1
@@ -101,7 +101,7 @@ class Report:
 
 
 def examine(name: str, config: HostileConfig) -> Report:
-    """Runs the files of one format, in a new process after each that ended one."""
+    """Runs the files of one format, with a new process after each file that ended one."""
     report = Report(name=name)
     index, stop = config.first, config.first + config.files
     while index < stop and report.seconds < config.seconds:
@@ -111,12 +111,13 @@ def examine(name: str, config: HostileConfig) -> Report:
 
 
 def _run_process(report: Report, config: HostileConfig, index: int, stop: int, folder: str) -> int:
-    """Runs files until all are done, the time is over or one ends the process; returns the next."""
+    """Runs files until all are done, the time is over or one ends the process; returns the number
+    of the next file."""
     arguments = [report.name, config.seed, config.flips, index, stop, folder, config.keep]
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.faults.hostile_worker", *map(str, arguments)],
         stdout=subprocess.PIPE,
-        bufsize=0,  # `select` sees nothing that lies in a buffer
+        bufsize=0,  # `select` does not see data in a buffer
     ) as process:
         try:
             index, ended = _watch(process, report, config, index, stop)
@@ -132,7 +133,8 @@ def _run_process(report: Report, config: HostileConfig, index: int, stop: int, f
 def _watch(
     process: subprocess.Popen[bytes], report: Report, config: HostileConfig, index: int, stop: int
 ) -> tuple[int, str | None]:
-    """Follows a process; returns the next file, and how the process ended if it did too early."""
+    """Follows a process; returns the number of the next file, and if the process ended too early,
+    how."""
     assert process.stdout is not None
     used = psutil.Process(process.pid).cpu_times
     began, cpu_began = None, 0.0
@@ -173,7 +175,7 @@ def main() -> int:
             print(report, flush=True)
             failed = failed or bool(report.failures)
             for failure in report.failures[:_SHOWN]:
-                if len(failure) > _SHOWN_CHARACTERS:  # a traceback, whose end says most
+                if len(failure) > _SHOWN_CHARACTERS:  # a traceback's end says most
                     failure = f"{failure[:100]}...{failure[100 - _SHOWN_CHARACTERS :]}"
                 print(f"  failed: seed {config.seed}, file {failure}", flush=True)
     return int(failed)

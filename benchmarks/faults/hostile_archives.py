@@ -1,5 +1,5 @@
-"""Damage to archives and to what is in them: the directory of a zip file, headers of arrays,
-pickles and HDF5 files."""
+"""Damage to archives and their contents: the directory of a zip file, headers of arrays, pickles
+and HDF5 files."""
 
 import functools
 import io
@@ -63,7 +63,7 @@ _MEMBER_NAMES = (
 
 
 def damage_npy(rng: random.Random, content: bytes) -> bytes:
-    """The header of an array, or any of its bytes."""
+    """Damages the header of an array, or any of its bytes."""
     how = rng.randrange(8)
     if how == 0:
         return rng.choice(BYTES)(rng, content)
@@ -98,7 +98,7 @@ def _with(header: str, before: str, value: str, after: str) -> str:
 
 
 def damage_pickle(rng: random.Random, content: bytes) -> bytes:
-    """The pickle in an array of objects: its bytes, its opcodes, or another object."""
+    """Damages the pickle in an array of objects: its bytes, its opcodes, or the object."""
     start = 10 + int.from_bytes(content[8:10], "little")
     how = rng.randrange(4)
     if how == 0:
@@ -211,7 +211,8 @@ _ROWS: tuple[Sequence[object], ...] = (
 
 
 def damage_zip(rng: random.Random, content: bytes) -> tuple[str, bytes]:
-    """An archive with other members, another directory, or other bytes; and what was done."""
+    """Changes an archive's members, directory or bytes; returns what was changed, and the
+    archive."""
     how = rng.choice(("bytes", "bytes", "flip", "member", "member", "member", "directory"))
     if rng.random() < 0.02:
         how = "bomb"
@@ -232,7 +233,7 @@ def damage_zip(rng: random.Random, content: bytes) -> tuple[str, bytes]:
 
 
 def member_damage(name: str, content: bytes) -> Damage:
-    """What damages a member, by its kind."""
+    """Returns the damage for a member, by its kind."""
     if name.endswith(".npy"):
         start = 10 + int.from_bytes(content[8:10], "little")
         holds_objects = b"'|O'" in content[:start]
@@ -245,7 +246,7 @@ def member_damage(name: str, content: bytes) -> Damage:
 
 
 def damage_any(*kinds: Damage) -> Damage:
-    """One of several, drawn anew for each file."""
+    """Returns a damage that draws one of several for each file."""
     return lambda rng, content: rng.choice(kinds)(rng, content)
 
 
@@ -281,7 +282,7 @@ def _directory_damage(
         other = min((n for n in members if n != name), key=lambda n: abs(len(n) - len(name)))
         if len(other) == len(name):
             content = content.replace(other.encode(), name.encode())
-    # Each entry of the directory begins so; its fields are flags, method, CRC and sizes.
+    # Each entry of the directory begins with this signature, before flags, method, CRC and sizes.
     entries = [at for at in range(len(content)) if content[at : at + 4] == b"PK\x01\x02"]
     if entries and how in ("encrypted", "number"):
         at = rng.choice(entries)
@@ -298,7 +299,7 @@ def _directory_damage(
 
 
 def _with_bomb(rng: random.Random, members: dict[str, bytes], name: str) -> bytes:
-    """A member unpacks to hundreds of megabytes; the directory may say less or more."""
+    """Makes a member unpack to hundreds of megabytes; the directory may say less or more."""
     unit = rng.choice((b"\x00", b"]", b"[", b"K\x01", b"(", b" ", b'{"a":'))
     size_mb = rng.choice((5, 50, 300, 900, 1_100))
     head = members[name][: rng.choice((0, 10, 128, 400, 2_000))]
@@ -310,7 +311,7 @@ def _with_bomb(rng: random.Random, members: dict[str, bytes], name: str) -> byte
         for other, content in members.items():
             if other != name:
                 archive.writestr(ZipInfo(other), content)
-        # As it is: zipfile would deflate it once more. The entry is corrected below.
+        # Store it unchanged: zipfile would deflate it again. The entry is corrected below.
         archive.writestr(ZipInfo(name), packed)
     content = bytearray(stream.getvalue())
     entries = ((b"PK\x03\x04", 8, 14, 22), (b"PK\x01\x02", 10, 16, 24))
@@ -324,8 +325,8 @@ def _with_bomb(rng: random.Random, members: dict[str, bytes], name: str) -> byte
 
 @functools.lru_cache(100)
 def _bomb(head: bytes, unit: bytes, size_mb: int) -> tuple[bytes, int]:
-    """A beginning and many repetitions of a unit, deflated; and the checksum of what it unpacks
-    to."""
+    """Returns a beginning and many repetitions of a unit, deflated, and the checksum of the content
+    before."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     piece = unit * (1_000_000 // len(unit))
     begin = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)

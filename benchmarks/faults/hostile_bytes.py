@@ -1,4 +1,4 @@
-"""Damage to bytes and to text formats: what every mutation of a file is made of."""
+"""Damage to bytes and to text formats, of which every mutation of a file is made."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Damage = Callable[[random.Random, bytes], bytes]
-"""From a valid file's content to another."""
+"""A function that returns a damaged version of a valid file's content."""
 
 _RAW = "@@raw@@"
 _LONG = 10_000
@@ -39,13 +39,13 @@ _TOML_VALUES = (
 
 
 def flip(rng: random.Random, content: bytes) -> bytes:
-    """One bit."""
+    """Flips one bit."""
     place = rng.randrange(8 * len(content))
     return _replaced(content, place // 8, bytes([content[place // 8] ^ (1 << place % 8)]))
 
 
 def scramble(rng: random.Random, content: bytes) -> bytes:
-    """Some bytes anywhere, often to the extremes."""
+    """Changes some bytes anywhere, often to extremes."""
     for _ in range(rng.choice((1, 2, 5, 20))):
         place = rng.randrange(len(content))
         new = rng.choice((0, 1, 0x7F, 0x80, 0xFE, 0xFF, rng.randrange(256)))
@@ -54,31 +54,31 @@ def scramble(rng: random.Random, content: bytes) -> bytes:
 
 
 def fill(rng: random.Random, content: bytes) -> bytes:
-    """Several bytes in one place: a length or an offset becomes another."""
+    """Overwrites several bytes in one place, such as a length or an offset, with the same value."""
     size = rng.choice((2, 4, 8, 64))
     new = rng.choice((b"\x00", b"\xff", b"\x7f", b" ", b"9", rng.randbytes(1)))
     return _replaced(content, rng.randrange(len(content)), size * new)[: len(content)]
 
 
 def truncate(rng: random.Random, content: bytes) -> bytes:
-    """The beginning alone."""
+    """Keeps only the beginning."""
     return content[: rng.choice((0, 1, len(content) - 1, rng.randrange(len(content))))]
 
 
 def insert(rng: random.Random, content: bytes) -> bytes:
-    """Bytes more, anywhere."""
+    """Inserts bytes anywhere."""
     place = rng.choice((0, len(content), rng.randrange(len(content))))
     return content[:place] + rng.randbytes(rng.choice((1, 4, 1000))) + content[place:]
 
 
 def delete(rng: random.Random, content: bytes) -> bytes:
-    """Bytes fewer, anywhere."""
+    """Deletes bytes anywhere."""
     place = rng.randrange(len(content))
     return content[:place] + content[place + rng.choice((1, 2, 16, 500)) :]
 
 
 def swap(rng: random.Random, content: bytes) -> bytes:
-    """Two pieces in each other's place."""
+    """Swaps two neighbouring pieces."""
     a, b, c = sorted(rng.randrange(len(content)) for _ in range(3))
     return content[:a] + content[b:c] + content[a:b] + content[c:]
 
@@ -87,8 +87,8 @@ BYTES: tuple[Damage, ...] = (flip, flip, scramble, fill, truncate, insert, delet
 
 
 def damage_json(rng: random.Random, content: bytes) -> bytes:
-    """One value, key or structure of a JSON document."""
-    if rng.random() < 0.05:  # in place of the whole
+    """Damages one value, key or structure of a JSON document."""
+    if rng.random() < 0.05:  # replace the whole document
         return rng.choice(_JSON_VALUES).encode()
     document = json.loads(content)
     holder, key = rng.choice(list(_places(document)))
@@ -114,7 +114,7 @@ def damage_json(rng: random.Random, content: bytes) -> bytes:
 
 
 def damage_lines(rng: random.Random, content: bytes) -> bytes:
-    """One line of a file with a JSON document a line: another document, or its place."""
+    """Damages one line of a file with a JSON document on each line: its document, or its place."""
     lines = content.splitlines(keepends=True)
     place = rng.randrange(len(lines))
     how = rng.randrange(6)
@@ -131,7 +131,7 @@ def damage_lines(rng: random.Random, content: bytes) -> bytes:
 
 
 def damage_toml(rng: random.Random, content: bytes) -> bytes:
-    """One line of a TOML file."""
+    """Damages one line of a TOML file."""
     lines = content.decode().splitlines()
     place = rng.randrange(len(lines))
     how, new = rng.randrange(8), rng.choice(_TOML_VALUES)
@@ -150,7 +150,7 @@ def damage_toml(rng: random.Random, content: bytes) -> bytes:
 
 
 def _places(document: Any) -> list[tuple[Any, Any]]:
-    """Every container and key in a JSON document."""
+    """Returns every container and key in a JSON document."""
     found: list[tuple[Any, Any]] = []
     open_ = [document]
     while open_:
@@ -168,7 +168,7 @@ def _replaced(content: bytes, place: int, new: bytes) -> bytes:
 
 
 def no_file(rng: random.Random, path: Path) -> str:
-    """Something else in the place of a file, or nothing; returns what."""
+    """Puts something else in the place of a file, or nothing; returns what."""
     path.unlink()
     kind = rng.choice(("nothing", "pipe", "folder", "zeros", "dangling", "loop", "long", "socket"))
     targets = {

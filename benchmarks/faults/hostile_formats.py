@@ -34,7 +34,7 @@ from harness.tools.bench.results import read_results
 from harness.trainer.resuming import is_complete
 
 Reader = Callable[[Path], str]
-"""Reads a folder as a command does; returns all that the command makes of it, as text."""
+"""A function that reads a folder as a command does; returns the command's results as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +42,17 @@ class Format:
     """A kind of file."""
 
     targets: tuple[str, ...]
-    """The files that are damaged, one at a time."""
+    """The files to damage, one at a time."""
     write: Callable[[Path], None]
     """Writes a valid input into an empty folder."""
     reader: Callable[[Path], Reader]
     """Makes the reader, which may keep something of the valid folder."""
     command: Callable[[Path], list[str]] | None = None
-    """The arguments of the command that reads the folder."""
+    """Returns the arguments of the command that reads the folder."""
     is_checked: bool = False
     """Whether the files have checksums, so that no damage to their bytes may change the answer."""
     has_seal: bool = False
-    """Whether they have one over the whole, which archives that are built anew have not."""
+    """Whether the files have a checksum over the whole, which archives that are rebuilt lack."""
 
 
 ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
@@ -82,7 +82,7 @@ def _write_npz(path: Path, *, kind: int = ZIP_STORED) -> None:
         for name, array in arrays.items():
             with io.BytesIO() as stream:
                 np.save(stream, array)
-                # Without the time of day, which `np.savez` records.
+                # `np.savez` would record the time of day.
                 archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue(), kind)
 
 
@@ -232,7 +232,7 @@ def _write_texts(name: str) -> Callable[[Path], None]:
 
 
 def _write_archive(name: str) -> Callable[[Path], None]:
-    """Of files of texts, without the time of day."""
+    """Returns a function that writes an archive of text files, without the time of day."""
 
     def write(folder: Path) -> None:
         texts = {f"{label}/{row}.txt": f"{label} film".encode() for label in "yn" for row in "1234"}
@@ -251,17 +251,18 @@ def _write_archive(name: str) -> Callable[[Path], None]:
 
 
 def _of_texts(name: str, write: Callable[[Path], None]) -> Callable[[], Format]:
-    """Without the command, whose notes on standard error are no failure here."""
+    """Returns a format without a command, since its notes on standard error would count as
+    failures."""
     return lambda: Format(targets=(name,), write=write, reader=_data_reader(name))
 
 
 def _of_models(name: str) -> Callable[[], Format]:
-    """A format whose reader needs TensorFlow, which takes seconds to import."""
+    """Returns a format whose reader needs TensorFlow, which takes seconds to import."""
     return lambda: getattr(importlib.import_module("benchmarks.faults.hostile_models"), name)
 
 
 def format_named(name: str) -> Format:
-    """One of `FORMATS`, or of another mapping as `package.module:MAPPING:name`."""
+    """Returns one of `FORMATS`, or of another mapping, given as `package.module:MAPPING:name`."""
     if ":" not in name:
         return FORMATS[name]()
     module, mapping, key = name.split(":")

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def damage_hdf5(rng: random.Random, content: bytes) -> bytes:
-    """One data set becomes another, or leads elsewhere."""
+    """Replaces or removes a data set, or makes it lead elsewhere."""
     stream = io.BytesIO(content)
     with h5py.File(stream, "r+") as file:
         names: list[str] = []

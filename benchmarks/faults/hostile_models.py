@@ -33,7 +33,7 @@ _NUM_TOKENS = 301
 
 
 def _model(seed: int) -> keras.Model:
-    """A small network with dropout, so with a random state."""
+    """Makes a small network with dropout, and so with a random state."""
     network = default_network(
         hidden_units=(3, 2), dropout=(0.2, 0.0), num_tokens=_NUM_TOKENS, num_classes=2, seed=seed
     )

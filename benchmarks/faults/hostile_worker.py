@@ -1,4 +1,4 @@
-"""Feeds hostile files of one format to its reader, in this process, and says what came of each.
+"""Feeds hostile files of one format to its reader, in this process, and reports the result of each.
 
     python -m benchmarks.faults.hostile_worker FORMAT SEED FLIPS FIRST STOP FOLDER KEPT
 
@@ -35,7 +35,8 @@ from harness.base.errors import InputError
 from harness.cli.main import main as command_line
 
 MAX_BYTES = 1_050_000_000
-"""Beside the 0.45 GB of a process that has imported everything: 1.5 GB in all."""
+"""The most bytes that reading a file may take, besides the 0.45 GB of a process that has imported
+everything: 1.5 GB in all."""
 _MAX_MESSAGE = 2_500
 _NO_FILE_SHARE = 0.02
 _COMMAND_EVERY = 50
@@ -49,7 +50,7 @@ _OF_SUFFIX = {
 
 
 def damaged(rng: random.Random, path: Path, *, flips: bool = False) -> str:
-    """Damages the file at `path`, on demand by one bit alone; returns how."""
+    """Damages the file at `path`, with `flips` by a single bit; returns how."""
     if flips:
         path.write_bytes(flip(rng, path.read_bytes()))
         return "flip"
@@ -67,12 +68,12 @@ def damaged(rng: random.Random, path: Path, *, flips: bool = False) -> str:
 
 
 class Trial:
-    """A format, its valid input, and what the reader makes of that."""
+    """A format, its valid input, and the reader's answer to that."""
 
     def __init__(self, format_: Format, name: str, place: Path) -> None:
         """Args:
-        format_: of the files.
-        name: of the format, which decides the damage with the seed.
+        format_: the format of the files.
+        name: the name of the format, which decides the damage together with the seed.
         place: an empty folder.
         """
         self.format, self.name = format_, name
@@ -84,14 +85,14 @@ class Trial:
         self._answer = self._reader(self._of_valid())
 
     def _of_valid(self) -> Path:
-        """A fresh copy of the valid input."""
+        """Makes a fresh copy of the valid input."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
         shutil.copytree(self._valid, self.folder)
         return self.folder
 
     def run(self, seed: int, index: int, *, flips: bool) -> dict[str, Any]:
-        """Makes one file and reads it; returns `how`, `outcome` and, where it failed, `failure`."""
+        """Makes one file and reads it; returns `how`, `outcome` and, if it failed, `failure`."""
         rng = random.Random(f"{seed}/{self.name}/{index}")
         target = rng.choice(self.format.targets)
         how = damaged(rng, self._of_valid() / target, flips=flips)
@@ -121,19 +122,19 @@ class Trial:
         return {"how": f"{target}: {how}", "outcome": outcome, "failure": failure, "peak": peak}
 
     def _outcome(self) -> tuple[str | None, str | None, str | None]:
-        """The answer, the one message, or the failure."""
+        """Reads the folder; returns the answer, the one message, or the failure."""
         try:
             return self._reader(self.folder), None, None
         except InputError as error:
             return None, str(error), None
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
             if isinstance(error, OSError) and error.filename and self.format.command:
-                # Of a name: the command makes the message.
+                # The error has a file's name: the command makes the message.
                 return None, str(error.strerror), self._by_command()
             return None, None, traceback.format_exc(limit=-6)[-3_000:]
 
     def _by_command(self) -> str | None:
-        """What is wrong when the command itself reads the folder."""
+        """Lets the command itself read the folder; returns what is wrong."""
         assert self.format.command is not None
         streams = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
@@ -149,7 +150,7 @@ class Trial:
 
 
 def _content(folder: Path) -> Mapping[str, bytes | None]:
-    """All files below a folder, and the names of what is no file."""
+    """Returns the contents of all files below a folder, and None for everything else."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if _is_file(path) else None
         for path in sorted(folder.rglob("*"))
@@ -171,7 +172,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", "__array__ implementation")  # Keras's own; see pyproject.toml
     # Keras's advice about names, which it also gives for models that are not damaged.
     warnings.filterwarnings("ignore", "When providing `inputs` as a dict")
-    # What a failure takes is bounded for the sake of the other processes.
+    # Bound the memory that a failure takes, for the sake of the other processes.
     resource.setrlimit(resource.RLIMIT_DATA, (12_000_000_000, resource.RLIM_INFINITY))
     with os.fdopen(os.dup(1), "w", buffering=1) as told:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

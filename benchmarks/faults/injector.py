@@ -22,17 +22,17 @@ Action = Literal["count", "kill", "tear", "fail", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What happens at the call number `at`, which is 1 for the first."""
+    """A fault at the call number `at`, where the first call has the number 1."""
 
     action: Action
     """`count` is no fault; `kill` kills the process before the call, and `tear` after half of a
-    write; `fail` lets the call fail with EIO; `full` writes a half, and from then on whatever takes
-    room on the disk fails with ENOSPC."""
+    write; `fail` lets the call fail with EIO; `full` writes a half, and from then on every call
+    that takes room on the disk fails with ENOSPC."""
     at: int = 0
 
     @property
     def kills(self) -> bool:
-        """Whether the process is killed, rather than told."""
+        """Whether the fault kills the process, instead of letting a call fail."""
         return self.action in ("kill", "tear")
 
 
@@ -41,9 +41,10 @@ class Call:
     """A call that changes a file."""
 
     name: str
-    """`write`, `fwrite`, `rename`, ...; `create` opens a file that need not exist."""
+    """The call's name: `write`, `fwrite`, `rename`, ...; `create` opens a file that need not
+    exist."""
     path: str
-    """Relative to the folder; of a rename the new one."""
+    """The file's path relative to the folder; the new path for a rename."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.path}"
@@ -53,13 +54,13 @@ def build(folder: Path) -> Path:
     """Compiles the library into `folder`; returns its path.
 
     Raises:
-        FileNotFoundError: where there is no g++.
+        FileNotFoundError: when there is no g++.
     """
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("needs g++, to build a library that makes faults")
     path = folder / "injector.so"
-    # A fortified `write` would be a function of another name.
+    # A fortified `write` would be a function with another name.
     flags = ("-O1", "-std=c++17", "-Wall", "-Wextra", "-fPIC", "-shared", "-U_FORTIFY_SOURCE")
     command = [compiler, *flags, str(_SOURCE), "-ldl", "-o", str(path)]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -67,7 +68,7 @@ def build(folder: Path) -> Path:
 
 
 def loading(library: Path) -> dict[str, str]:
-    """Environment of a process that is to have faults."""
+    """Returns the environment for a process that is to have faults."""
     return {"LD_PRELOAD": str(library), _IS_LOADED: "1"}
 
 
@@ -80,9 +81,9 @@ def arm(folder: Path, log: Path, fault: Fault) -> None:
     """Counts the calls of this process that change files below `folder`, from now on.
 
     Args:
-        folder: exists.
-        log: gets a line for each, outside of the folder.
-        fault: to have.
+        folder: an existing folder.
+        log: a file outside of the folder, which gets a line for each call.
+        fault: the fault that the process is to have.
     """
     number = errno.ENOSPC if fault.action == "full" else errno.EIO
     ctypes.CDLL(None).faults_arm(
@@ -95,13 +96,13 @@ def arm(folder: Path, log: Path, fault: Fault) -> None:
 
 
 def calls(log: Path) -> list[Call]:
-    """What `arm` has logged, in order."""
+    """Returns the calls that `arm` has logged, in order."""
     lines = (line.split(" ", 2) for line in log.read_text().splitlines())
     return [Call(name=name, path=path) for _, name, path in lines]
 
 
 def faults_of(made: Sequence[Call]) -> Iterator[tuple[Fault, Call]]:
-    """Every fault that a process which makes these calls can have, in order."""
+    """Yields every fault that a process which makes these calls can have, in order."""
     for at, call in enumerate(made, start=1):
         yield Fault(action="kill", at=at), call
         if call.name.endswith("write"):

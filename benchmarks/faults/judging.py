@@ -1,4 +1,4 @@
-"""Judges many cases, several at a time, for as long as there is time."""
+"""Judges many cases, several at a time, until the time is over."""
 
 import argparse
 import itertools
@@ -13,11 +13,11 @@ from typing import Protocol, TypeVar
 
 
 class Case(Protocol):
-    """Something that is tried; its text says what."""
+    """Something to try; its text says what."""
 
     @property
     def kind(self) -> str:
-        """What it counts as."""
+        """The kind under which the case is counted."""
         ...
 
 
@@ -25,14 +25,14 @@ C = TypeVar("C", bound=Case)
 
 
 def parse(description: str, *, seconds: float) -> argparse.Namespace:
-    """Flags of a program that judges cases.
+    """Parses the flags of a program that judges cases.
 
     Args:
-        description: of the program.
+        description: a description of the program.
         seconds: the default of --seconds.
 
     Returns:
-        `seed`, a fresh one where none was given; `jobs`; and `seconds`.
+        `seed`, a fresh one if none is given; `jobs`; and `seconds`.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=float, default=seconds, help="no case starts after")
@@ -44,7 +44,7 @@ def parse(description: str, *, seconds: float) -> argparse.Namespace:
 def judge_all(
     cases: Iterable[C], judge: Callable[[C], list[str]], *, jobs: int, seconds: float
 ) -> int:
-    """Prints what `judge` finds wrong with the cases; returns the program's exit code."""
+    """Judges cases, and prints what is wrong with them; returns the program's exit code."""
     tried: Counter[str] = Counter()
     failed = 0
     for case, complaints in _judged(cases, judge, jobs=jobs, seconds=seconds):

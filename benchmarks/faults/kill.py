@@ -1,12 +1,12 @@
-"""A short run has a fault at every call that changes a file, one after another, and goes on.
+"""Gives a short run a fault at every call that changes a file, one after another, and resumes it.
 
     .venv/bin/python -m benchmarks.faults.kill                           # all of them: an hour
     .venv/bin/python -m benchmarks.faults.kill --seconds 20 --seed 1     # as many as there is time
 
 A fault is a kill before the call or in the middle of a write, an error of the device (EIO), or a
 disk that is full from there on (ENOSPC). The run must end at once, after an error with one message,
-and leave nothing half-written. Then it is resumed, as its messages say. At the end its folder
-must be that of an undisturbed run: the same weights to the bit, every step once, nothing besides.
+and leave nothing half-written. Then it is resumed, as its messages say. At the end its folder must
+be that of an undisturbed run: the same weights to the bit, every step once, and nothing else.
 
 The exit code is 1 if a fault left anything else.
 """
@@ -28,18 +28,18 @@ from benchmarks.faults import checks, injector, judging, trial
 from benchmarks.faults.injector import Call, Fault
 
 FLAGS = {"new": (), "resumed": ("--resume",), "replacing": ("--overwrite",)}
-"""Of each kind of run. A resumed one was killed within its last checkpoint."""
+"""The flags of each kind of run. A resumed one was killed within its last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One fault."""
+    """A fault in a kind of run."""
 
     start: str
     """The kind of run."""
     fault: Fault
     call: Call
-    """Where the undisturbed run has it."""
+    """The call of the undisturbed run at which the fault happens."""
 
     @property
     def kind(self) -> str:
@@ -59,7 +59,7 @@ class Undisturbed:
 
 
 def undisturbed(place: Path) -> tuple[Undisturbed, dict[str, Sequence[Call]]]:
-    """Makes them in folders of `place`; returns the calls of each kind too."""
+    """Makes undisturbed runs in folders of `place`; returns them, and the calls of each kind."""
     starts = {kind: place / kind for kind in FLAGS}
     for folder in starts.values():
         folder.mkdir()
@@ -71,13 +71,13 @@ def undisturbed(place: Path) -> tuple[Undisturbed, dict[str, Sequence[Call]]]:
     for kind in ("resumed", "replacing"):
         ended, same = _run(starts, kind)
         assert not checks.differences(same, left)
-        # From its own event file on, it makes the same calls as a new one.
+        # From its own event file on, it makes the same calls as a new run.
         made[kind] = list(itertools.takewhile(lambda call: not _opens_events(call), ended.made))
     return Undisturbed(left=left, starts=starts), made
 
 
 def _run(starts: Mapping[str, Path], kind: str) -> tuple[trial.Ended, dict[str, Any]]:
-    """How a run without a fault ends, and what it leaves."""
+    """Runs without a fault; returns how the run ends, and what it leaves."""
     with _copy(starts[kind]) as folder:
         return trial.train(folder, *FLAGS[kind]), checks.left_in(folder / "run")
 
@@ -93,7 +93,7 @@ def _copy(start: Path) -> Iterator[Path]:
 
 
 def complaints(case: Case, whole: Undisturbed) -> list[str]:
-    """Has the fault, goes on, and says what is not as it should be."""
+    """Lets a run have the fault, and continues it; returns what is wrong."""
     flags = FLAGS[case.start]
     with _copy(whole.starts[case.start]) as folder:
         try:

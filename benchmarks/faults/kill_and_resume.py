@@ -5,11 +5,11 @@
 The run builds its data set from a table of texts, trains with a checkpoint every few steps, and
 keeps one. Half of the kills come after a random time; the others as soon as the process is seen in
 one stage after another: a step, a checkpoint write, an event write, an evaluation, the build of the
-data set. A run that comes to its end is begun anew, until all kills are done.
+data set. A run that comes to its end is begun again, until all kills are done.
 
-After each kill a checkpoint must be intact, once there was one. What a run has left at its end must
-be what a run leaves that was never killed: weights and optimizer to the bit, each step once in
-metrics.jsonl and in TensorBoard. The exit code is 1 where it was not.
+After each kill a checkpoint must be intact, once there was one. At its end a run must leave the
+same as a run that was never killed: weights and optimizer to the bit, each step once in
+metrics.jsonl and in TensorBoard. The exit code is 1 if it does not.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from benchmarks.faults import checks, trial
 from benchmarks.faults.stages import STAGES, Stages
 
 _ROWS = 12_000
-"""Of texts: 1 MB, from which on a data set is cached."""
+"""The number of texts: 1 MB, the least for which a data set is cached."""
 _MODEL = ("--hidden-units", "4", "--dropout", "0.2", "--batch-size", "50", "--num-tokens", "500")
 _COMPUTE = ("--implementation", "gather", "--precision", "float32", "--replicas", "1")
 _RUN = ("--steps-per-dispatch", "10", "--telemetry-hz", "0", "--validation-split", "0.1")
@@ -43,7 +43,7 @@ _HANGS_AFTER_SECONDS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """When to kill: after a time, or before it, when a stage is seen."""
+    """The time after which to kill, or before it the stage at which to kill."""
 
     seconds: float
     stage: str | None = None
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a process ended, and in which stage it was last seen."""
+    """The end of a process, and the stage in which it was last seen."""
 
     code: int
     err: str
@@ -64,8 +64,8 @@ class Runs:
 
     def __init__(self, place: Path, *, epochs: int) -> None:
         """Args:
-        place: where the texts are written.
-        epochs: of the run.
+        place: the folder to write the texts to.
+        epochs: the epochs of the run.
         """
         self._table = _write_texts(place / "texts.csv")
         self._epochs = epochs
@@ -75,7 +75,7 @@ class Runs:
         """Starts or resumes the run in `folder`/run in a process of its own.
 
         Raises:
-            HangError: it did not end within minutes.
+            HangError: when the run did not end within minutes.
         """
         arguments = ["train", "--data", str(self._table), "--run-dir", str(folder / "run")]
         arguments += [*_MODEL, *_COMPUTE, *_RUN, *_SAVING, "--epochs", str(self._epochs)]
@@ -105,7 +105,7 @@ class Runs:
 
 
 def _command(arguments: list[str], cache: Path, err: Path, stages: Stages) -> None:
-    """The process of its own: what `harness` does, after the imports."""
+    """Does in a separate process what `harness` does after the imports."""
     from harness.cli.main import main
 
     os.environ["XDG_CACHE_HOME"] = str(cache)
@@ -128,7 +128,7 @@ def _write_texts(path: Path) -> Path:
 
 
 def _plans(source: random.Random, life_seconds: float) -> Iterator[Plan]:
-    """Random times over the life of a run, and in turn a stage."""
+    """Yields plans, in turn with a random time over the life of a run and with a stage."""
     wanted = itertools.cycle(s for s in STAGES if s not in ("training loop", "loading data"))
     while True:
         yield Plan(seconds=source.uniform(0, life_seconds))
@@ -136,7 +136,7 @@ def _plans(source: random.Random, life_seconds: float) -> Iterator[Plan]:
 
 
 def _intact(folder: Path) -> int:
-    """How many checkpoints can be read whole."""
+    """Returns the number of intact checkpoints."""
     good = 0
     for path in (folder / "run" / "checkpoints").glob("ckpt-*.npz"):
         with contextlib.suppress(BadZipFile), ZipFile(path) as file:
@@ -147,8 +147,8 @@ def _intact(folder: Path) -> int:
 def killed_runs(
     runs: Runs, place: Path, plans: Iterator[Plan], expected: Mapping[str, Any], *, kills: int
 ) -> Iterator[tuple[str, list[str]]]:
-    """Kills runs so often, and yields the stage of each kill, or `the end` of a run, with what is
-    not as it should be."""
+    """Kills runs so many times; yields the stage of each kill, or `the end` of a run, and what is
+    wrong after it."""
     left = kills
     for number in itertools.count():
         folder, had = place / str(number), 0

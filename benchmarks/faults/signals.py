@@ -1,12 +1,12 @@
-"""Signals meet oneDNN's products of matrices, whose stack pointer is in the heap for a while.
+"""Sends signals during oneDNN's matrix products, whose stack pointer is in the heap for a while.
 
     .venv/bin/python -m benchmarks.faults.signals            # 20 minutes
     .venv/bin/python -m benchmarks.faults.signals --bare     # without a signal stack
 
-Without one, the products crash within seconds, and three of five trainings within 30 s.
+Without a signal stack, the products crash within seconds, and three of five trainings within 30 s.
 
-Three parts, each in processes of their own. TensorFlow alone multiplies matrices in an XLA loop
-under 1,000 alarms a second. `harness train` gets 50 signals a second, which its process only
+There are three parts, each in separate processes. TensorFlow alone multiplies matrices in an XLA
+loop under 1,000 alarms a second. `harness train` gets 50 signals a second, which its process only
 counts. Runs are stopped at random moments while all cores are busy: half of them by SIGINT, which
 must end with exit code 130, half by SIGTERM, with 143, each with an intact checkpoint and model.
 
@@ -35,15 +35,17 @@ _FORK = multiprocessing.get_context("fork")
 _ALARMS_EVERY_SECONDS = 0.001
 _SIGNALS_A_SECOND = 50
 _ROWS, _UNITS, _PRODUCTS = 500, 50, 500
-"""The weight gradient of a hidden layer: [rows, units]^T x [rows, units], so many times a call."""
+"""The sizes of a hidden layer's weight gradient, [rows, units]^T x [rows, units], and the number of
+products in a call."""
 _MODEL = ("--hidden-units", *["50"] * 8, "--dropout", "0", "--synthetic-tokens", "500")
-"""Of a training: with so many such products, about one signal in 300 meets one."""
+"""The flags of a training with so many such products that about one signal in 300 meets one."""
 _MOST_SECONDS_BEFORE_A_STOP = 3.0
 _HANGS_AFTER_SECONDS = 300
 
 
 def multiply(folder: Path, seconds: float, bare: bool) -> None:
-    """In a process of its own: products in XLA's loop under alarms that are only counted."""
+    """Multiplies matrices in XLA's loop, in a separate process, under alarms that are only
+    counted."""
     import tensorflow as tf
 
     from harness.program.devices import start_threads
@@ -55,7 +57,7 @@ def multiply(folder: Path, seconds: float, bare: bool) -> None:
     def products(rows: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
         def step(count: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             product = tf.matmul(rows, gradients, transpose_a=True)
-            return count + 1, rows + 1e-9 * product[0]  # else XLA would multiply only once
+            return count + 1, rows + 1e-9 * product[0]  # otherwise XLA would multiply only once
 
         return tf.while_loop(lambda count, _: count < _PRODUCTS, step, (0, rows))[1]
 
@@ -67,17 +69,17 @@ def multiply(folder: Path, seconds: float, bare: bool) -> None:
     source, held = random.Random(0), [bytearray()] * 50
     while time.monotonic() < end:
         products(rows, gradients)
-        # Each call finds another heap: what lies below the buffer decides what is overwritten.
+        # Each call finds another heap: the memory below the buffer is what a signal overwrites.
         held[source.randrange(len(held))] = bytearray(source.randrange(200_000))
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def train(folder: Path, bare: bool) -> None:
-    """In a process of its own: `harness train` without end, where SIGUSR2 is only counted."""
+    """Runs `harness train` without end, in a separate process, where SIGUSR2 is only counted."""
     from harness.cli.main import main
 
     if bare:
-        # Unlike Python's handlers, one that is set by libc's signal() does not use a signal stack.
+        # Unlike Python's handlers, a handler set by libc's signal() does not use a signal stack.
         libc = ctypes.CDLL(None)
         libc.signal(signal.SIGUSR2, libc.getpid)
     else:
@@ -97,7 +99,7 @@ def _count(kind: signal.Signals, folder: Path) -> None:
 
 @contextlib.contextmanager
 def process_of(target: Callable[..., None], *arguments: object) -> Iterator[ForkProcess]:
-    """A process that does not outlive the context."""
+    """Starts a process that does not outlive the context."""
     process = _FORK.Process(target=target, args=arguments, daemon=True)
     process.start()
     try:
@@ -111,7 +113,7 @@ def wait_for_training(process: ForkProcess, folder: Path) -> None:
     """Returns after the first dispatch.
 
     Raises:
-        HangError: there is none.
+        HangError: when there is no dispatch.
     """
     end = time.monotonic() + _HANGS_AFTER_SECONDS
     while not (folder / "run" / "metrics.jsonl").exists():
@@ -121,10 +123,11 @@ def wait_for_training(process: ForkProcess, folder: Path) -> None:
 
 
 def ending(process: ForkProcess) -> int:
-    """Its exit code: of a crash, the signal's negative number.
+    """Waits for a process; returns its exit code, which after a crash is the signal's negative
+    number.
 
     Raises:
-        HangError: it does not end.
+        HangError: when the process does not end.
     """
     process.join(_HANGS_AFTER_SECONDS)
     if process.exitcode is None:
@@ -156,7 +159,7 @@ def under_signals(signals: int, source: random.Random, *, bare: bool) -> bool:
             while process.is_alive() and handled < signals:
                 os.kill(process.pid, signal.SIGUSR2)
                 sent += 1
-                # On average; as regular ones could miss the products of every step.
+                # This is the average rate: regular signals could miss the products of every step.
                 due = start + (sent + source.random()) / _SIGNALS_A_SECOND
                 time.sleep(max(0.0, due - time.monotonic()))
                 handled = sent if bare else (folder / "handled").stat().st_size
@@ -202,7 +205,7 @@ def _keep_busy() -> None:
 
 
 def left_behind(folder: Path, code: int, by: signal.Signals) -> list[str]:
-    """What is not as it should be after a stop."""
+    """Returns what is wrong after a stop."""
     expected = {signal.SIGINT: 130, signal.SIGTERM: 143}[by]
     found = [] if code == expected else [f"exit code {code}, not {expected}"]
     if err := (folder / "err").read_text():

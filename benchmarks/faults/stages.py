@@ -1,4 +1,4 @@
-"""What a process is doing, by the stacks of its threads, for whoever is about to kill it."""
+"""The stage of a process, by the stacks of its threads, for a program that is about to kill it."""
 
 import mmap
 import sys
@@ -9,7 +9,8 @@ from types import FrameType
 _EVERY_SECONDS = 0.001
 _LENGTH = 64
 _STAGES = (
-    # By a part of a file's name and a function; "" is any. The first that a thread is in counts.
+    # Each stage has a part of a file's name and the beginning of a function's; "" fits any. The
+    # first stage that a thread is in counts.
     ("checkpoint write", "program/checkpoints.py", "_write"),
     ("event write", "run/observers/event_file.py", ""),
     ("metrics write", "run/observers/jsonl.py", "_append"),
@@ -29,21 +30,21 @@ STAGES = tuple(stage for stage, *_ in _STAGES)
 
 
 class Stages:
-    """Tells a parent what the process that it forks is doing."""
+    """Tells a parent the stage of the process that it forks."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, _LENGTH)
 
     def watch(self) -> None:
-        """In the process to be watched: begins to write down what it does, in the background."""
+        """Begins to record the stage of this process, in the background; called in the child."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def now(self) -> str:
-        """In any process: what was written down last."""
+        """Returns the stage recorded last; called in any process."""
         return self._shared[:_LENGTH].rstrip(b"\0 ").decode() or "before the first sample"
 
     def forget(self) -> None:
-        """Before another process is watched."""
+        """Clears the stage, before another process is watched."""
         self._shared[:_LENGTH] = bytes(_LENGTH)
 
     def _watch(self) -> None:
@@ -51,7 +52,7 @@ class Stages:
         while True:
             frames = [f for thread, f in sys._current_frames().items() if thread != own]
             self._shared[:_LENGTH] = _stage(frames).encode().ljust(_LENGTH)
-            del frames  # which would keep alive what they hold
+            del frames  # they would keep their variables alive
             time.sleep(_EVERY_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""A short run that has faults, is gone on with, and is compared with an undisturbed one."""
+"""A short run that has faults, is continued, and is compared with an undisturbed one."""
 
 import multiprocessing
 import os
@@ -31,14 +31,14 @@ _HANGS_AFTER_SECONDS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int
-    """As `subprocess` has it: -9 of a process that was killed."""
+    """The exit code as in `subprocess`: -9 if the process was killed."""
     err: str
-    """Its standard error."""
+    """The command's standard error."""
     made: Sequence[Call]
-    """Its calls that change files."""
+    """The command's calls that change files."""
     seconds: float
 
 
@@ -49,18 +49,18 @@ class HangError(Exception):
 def ready(module: str, arguments: Sequence[str]) -> None:
     """Returns in a process that can have faults, and from which `train` can fork.
 
-    That is a child of the one that called it first, which does not return but ends as its child.
+    This is a child of the first caller, which does not return but ends with the child's exit code.
 
     Args:
         module: the program that calls this.
-        arguments: of its command line.
+        arguments: the arguments of its command line.
     """
     if not injector.is_loaded():
         with tempfile.TemporaryDirectory() as folder:
             environment = {
                 "CUDA_VISIBLE_DEVICES": "-1",
                 "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
-                # TensorFlow's programs are compiled once, by the first run, which has no fault.
+                # The first run, which has no fault, compiles TensorFlow's programs for all.
                 "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={folder}",
                 **injector.loading(injector.build(Path(folder))),
             }
@@ -73,7 +73,7 @@ def ready(module: str, arguments: Sequence[str]) -> None:
         import harness.run.observers.tensorboard
         import harness.trainer.trainer  # noqa: F401
     tasks = Path("/proc/self/task").iterdir()
-    # jemalloc, which comes with a package for profiles, handles a fork by itself.
+    # jemalloc, which a package for profiles brings, handles a fork by itself.
     others = [
         n for task in tasks if (n := (task / "comm").read_text().strip()) != "jemalloc_bg_thd"
     ]
@@ -86,16 +86,16 @@ def train(
     fault: Fault = NO_FAULT,
     kill_after_seconds: float | None = None,
 ) -> Ended:
-    """`harness train` in a process of its own, with `folder`/run as its run folder.
+    """Runs `harness train` in a separate process, with `folder`/run as its run folder.
 
     Args:
-        folder: where the calls are counted; exists.
-        flags: further ones.
-        fault: to have.
-        kill_after_seconds: when to kill it, if it has not ended by then.
+        folder: an existing folder, in which the calls are counted.
+        flags: further flags.
+        fault: the fault that the process is to have.
+        kill_after_seconds: the time after which to kill the process, if it has not ended.
 
     Raises:
-        HangError: it did not end within minutes.
+        HangError: when the process did not end within minutes.
     """
     arguments = ["train", *FLAGS, "--run-dir", str(folder / "run"), *flags]
     with tempfile.TemporaryDirectory() as beside:
@@ -122,7 +122,7 @@ def train(
 
 
 def _command(arguments: list[str], folder: Path, log: Path, err: Path, fault: Fault) -> None:
-    """The process of its own: what `harness` does, after the imports."""
+    """Does in a separate process what `harness` does after the imports."""
     from harness.cli.main import main
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,12 +132,12 @@ def _command(arguments: list[str], folder: Path, log: Path, err: Path, fault: Fa
 
 
 def go_on(folder: Path, *flags: str, **how: Fault | float) -> Ended:
-    """Goes on with the run in `folder`/run, as a user does who follows the messages.
+    """Continues the run in `folder`/run, as a user does who follows the messages.
 
     Args:
-        folder: as of `train`.
-        flags: that the run was started with.
-        **how: as of `train`.
+        folder: as in `train`.
+        flags: the flags that the run was started with.
+        **how: as in `train`.
     """
     ended = train(folder, "--resume", **how)
     if ended.code == 2 and "leave out --resume" in ended.err:
@@ -148,7 +148,7 @@ def go_on(folder: Path, *flags: str, **how: Fault | float) -> Ended:
 
 
 def complaints_after(folder: Path, expected: Mapping[str, Any], *flags: str) -> list[str]:
-    """Goes on as `go_on`, and says in what the run's folder is not as expected."""
+    """Continues as `go_on` does; returns the differences of the run's folder from `expected`."""
     ended = go_on(folder, *flags)
     found = [] if (ended.code, ended.err) == (0, "") else [f"exit code {ended.code}: {ended.err}"]
     try:
@@ -158,12 +158,12 @@ def complaints_after(folder: Path, expected: Mapping[str, Any], *flags: str) -> 
 
 
 def complaints_about_end(ended: Ended, fault: Fault) -> list[str]:
-    """What is wrong with how a command ended that had a fault."""
+    """Returns what is wrong with the end of a command that had a fault."""
     if len(ended.made) < fault.at:  # threads take turns: some runs make a call less
         return [] if ended.code == 0 else [f"exit code {ended.code} without a fault: {ended.err}"]
     if fault.kills:
         return [] if ended.code == -signal.SIGKILL else [f"killed, and exit code {ended.code}"]
-    if ended.code == 0 and not ended.err:  # the call mattered to nobody
+    if ended.code == 0 and not ended.err:  # nothing depended on the call
         return []
     is_one_message = ended.err.startswith("error: ") and ended.err.count("\n") == 1
     if ended.code in (1, 2) and is_one_message:

@@ -1,1 +1,1 @@
-"""The programs that a GPU would run: lowered here, then compiled and counted without a GPU."""
+"""The programs that a GPU would run, which are lowered, compiled and counted without a GPU."""

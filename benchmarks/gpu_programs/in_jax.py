@@ -1,10 +1,10 @@
-"""Compiles lowered programs for GPUs that are not there and counts what they launch; or runs them
-on a GPU that is.
+"""Compiles lowered programs for GPUs that the machine lacks, and counts their launches; or runs the
+programs on its GPU.
 
     python benchmarks/gpu_programs/in_jax.py DIR [--card NAME ...] [--run] [--json FILE]
 
-Runs in an environment with JAX and its CUDA plugin, and imports nothing of the project, so that it
-can be taken to a machine that has no TensorFlow. `./scripts/gpu-programs` makes the environment.
+It runs in an environment with JAX and its CUDA plugin, and imports nothing of the project, so that
+it can be taken to a machine without TensorFlow. `./scripts/gpu-programs` makes the environment.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from jax.experimental import topologies
 jax.config.update("jax_enable_x64", True)
 
 # The numbers of each card, as XLA publishes them in xla/backends/gpu/target_config/specs/: name,
-# compute capability, cores, FPUs of a core, shared memory of a core and at most of a block, threads
-# of a core, memory bandwidth in bytes/s, bytes of L2 cache and memory, clock in GHz.
+# compute capability, cores, FPUs of a core, bytes of shared memory of a core and the most of a
+# block, threads of a core, memory bandwidth in bytes/s, bytes of L2 cache and memory, clock in GHz.
 CARDS: dict[str, tuple[Any, ...]] = {
     "h100": (
         *("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 2048),
@@ -62,11 +62,11 @@ _KERNELS = (
     *("forward", "backward", "index", "gradient", "take_rows"),
     *("touch", "row_gradients", "update_rows", "catch_up"),
 )
-"""Handlers of kernels/multi_hot/cuda/binding.cc."""
+"""The names of the handlers in kernels/multi_hot/cuda/binding.cc."""
 
 
 def target_config(card: str) -> str:
-    """A card as XLA's GpuTargetConfigProto, in text."""
+    """Returns a card's XLA GpuTargetConfigProto, as text."""
     name, (major, minor), cores, fpus, shared, block, threads, bandwidth, l2, memory, clock = CARDS[
         card
     ]
@@ -89,7 +89,7 @@ def target_config(card: str) -> str:
 
 
 def module_of(file: Path) -> str:
-    """A serialized HLO module as the StableHLO that a client compiles."""
+    """Converts a serialized HLO module to the StableHLO that a client compiles."""
     computation = xla_client.XlaComputation(file.read_bytes())
     with mlir.make_ir_context():
         module = ir.Module.parse(_jax.mlir.xla_computation_to_mlir_module(computation))
@@ -110,7 +110,7 @@ def options_for(num_devices: int) -> Any:
 
 @contextlib.contextmanager
 def complaints_held_back() -> Iterator[None]:
-    """XLA's compiler tells of every way that it tried in vain; shown where it fails altogether."""
+    """Holds back the compiler's messages on every attempt in vain; shows them if all fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -127,7 +127,7 @@ def complaints_held_back() -> Iterator[None]:
 
 
 def compiled_for(card: str, file: Path, num_devices: int) -> Any:
-    """The executable, which cannot be run here."""
+    """Compiles a program for a card; returns the executable, which cannot be run here."""
     with complaints_held_back():
         topology = topologies.get_topology_desc(
             platform="cuda",
@@ -142,8 +142,8 @@ def compiled_for(card: str, file: Path, num_devices: int) -> Any:
 
 
 def register_kernels(source: Path) -> None:
-    """The handlers of the project's CUDA kernels, built with JAX's headers: a program that calls
-    them is compiled only where they are registered. Nothing is launched."""
+    """Registers the handlers of the project's CUDA kernels, built with JAX's headers, without which
+    XLA does not compile a program that calls them. Nothing is launched."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "handlers.so"
         flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-isystem", jax.ffi.include_dir())
@@ -157,7 +157,7 @@ def register_kernels(source: Path) -> None:
 
 
 def counts(executable: Any) -> dict[str, Any]:
-    """What the optimized program does in its loop, and the memory that it takes beside its
+    """Counts what the optimized program does in its loop, and the memory that it takes besides its
     arguments and results."""
     return {
         **verdict.counts(executable.hlo_modules()[0].to_string()),
@@ -166,8 +166,8 @@ def counts(executable: Any) -> dict[str, Any]:
 
 
 def run(program: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Runs a program on the data that it was lowered for: the time of a step, and the sums beside
-    the CPU's."""
+    """Runs a program on the data that it was lowered for; returns the time of a step, and the sums
+    next to the CPU's."""
     devices = jax.local_devices()[: program["gpus"]]
     with mlir.make_ir_context():
         module = ir.Module.parse(module_of(folder / program["file"]))
@@ -177,7 +177,7 @@ def run(program: dict[str, Any], folder: Path) -> dict[str, Any]:
     arrays = [[np.load(folder / n)["array"] for n in names] for names in program["arguments"]]
     seconds = []
     for _ in range(_NUM_RUNS + 1):
-        # Anew each time: the program takes its variables' memory for their new values.
+        # New arguments each time: the program reuses its variables' memory for their new values.
         arguments = jax.block_until_ready(
             [sharded(parts, devices) for parts in zip(*arrays, strict=True)]
         )
@@ -197,7 +197,7 @@ def run(program: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def sharded(parts: tuple[np.ndarray, ...], devices: list[Any]) -> jax.Array:
-    """One array for each device, as one."""
+    """Joins an array for each device to one sharded array."""
     if len(devices) == 1:
         return jax.device_put(parts[0], devices[0])
     own = [jax.device_put(part[None], device) for part, device in zip(parts, devices, strict=True)]

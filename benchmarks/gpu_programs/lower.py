@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.gpu_programs.lower --out DIR [--short] [--data]
 
-Writes `train-*.hlo` and `evaluate-*.hlo`, and `programs.json`, which says what each is. With --data
-also what is needed to run them elsewhere: the arguments of each, and what the CPU comes to.
+Writes `train-*.hlo` and `evaluate-*.hlo`, and `programs.json`, which describes them. With --data it
+also writes what is needed to run them elsewhere: each program's arguments, and the CPU's results.
 """
 
 import argparse
@@ -37,7 +37,8 @@ from kernels.multi_hot.native.platforms import lowered_as_for_gpu
 _HELD_OUT_ROWS = 10_000
 _MANY_TOKENS = 2**18
 _RELATIVE_TOLERANCES = {"float32": 1e-3, "mixed_bfloat16": 3e-2, "mixed_float16": 1e-2}
-"""Of a device's sum of losses against the CPU's: rounding errors add up over a call's steps."""
+"""The relative tolerance of a device's sum of losses against the CPU's, by precision: rounding
+errors add up over a call's steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +51,26 @@ class Case:
     precision: str
     input: str
     rows: int
-    """Of a batch."""
+    """The rows of a batch."""
     gpus: int = 1
     table: str = "dense"
     """The optimizer of the table."""
 
     @property
     def num_tokens(self) -> int:
-        """Rows of the table: many where it is updated by rows."""
+        """The rows of the table, many if it is updated by rows."""
         return NUM_TOKENS if self.table == "dense" else _MANY_TOKENS
 
     @property
     def name(self) -> str:
-        """For files and tables."""
+        """The program's name in files and tables."""
         parts = [self.kind, self.implementation, self.precision, self.input, str(self.rows)]
         parts += [self.table] if self.table != "dense" else []
         return "-".join(parts if self.gpus == 1 else [*parts, f"{self.gpus}gpus"])
 
 
 def cases(*, short: bool) -> Iterator[Case]:
-    """Every program; those that a gate looks at with `short`."""
+    """Yields every program; with `short`, those that a gate looks at."""
     implementations = ("gather", "dense", "native")
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     inputs = ("resident",) if short else ("resident", "stream")
@@ -121,7 +122,7 @@ class Lowering:
         self.programs: list[dict[str, Any]] = []
 
     def lower(self, case: Case) -> None:
-        """Writes the case's program, and notes what it is."""
+        """Writes the case's program, and records its description."""
         if case.num_tokens not in self._rows:
             corpus = synthetic_corpus(SyntheticOptions(synthetic_tokens=case.num_tokens)).unique()
             test, train = corpus.split(_HELD_OUT_ROWS)
@@ -152,7 +153,7 @@ class Lowering:
         self.programs.append(entry)
 
     def _saved(self, array: np.ndarray) -> str:
-        """The file of an array, one for all programs that have it."""
+        """Saves an array in a file, which all programs with the same array share."""
         content = hashlib.sha256(array.tobytes() + str((array.dtype, array.shape)).encode())
         file = self._folder / f"{content.hexdigest()[:16]}.npz"
         if not file.exists():
@@ -234,7 +235,8 @@ class Built:
         self.call = dispatch.calls[0]
 
     def on_device(self, device: int) -> tuple[Any, list[tf.Tensor]]:
-        """The compiled function of a device from a flat list of tensors, and that list."""
+        """Returns a device's compiled function, which takes a flat list of tensors, and that
+        list."""
         batches = self._batches[self.call.rows][device]
         leaves = [*tf.nest.flatten(batches), tf.constant(self.call.first, tf.int64)]
         loop = self._program.on_device(device, self.call)
@@ -247,7 +249,8 @@ class Built:
         return flat, leaves
 
     def arguments(self, device: int) -> list[np.ndarray]:
-        """What the device's program takes, in order: the list above, then its variables."""
+        """Returns the arguments of the device's program, in order: the list that `on_device`
+        returns, then the program's variables."""
         function, leaves = self.on_device(device)
         program = function.get_concrete_function(*leaves)
         by_handle = {id(v.handle): v for v in program.variables}

@@ -1,6 +1,6 @@
-"""What an optimized program launches in its loop, and whether that may be so.
+"""Counts the launches in an optimized program's loop, and judges them.
 
-Imports nothing but Python's own, for an environment that has JAX and no TensorFlow.
+It imports only Python's own modules, for an environment that has JAX and no TensorFlow.
 """
 
 import collections
@@ -16,17 +16,17 @@ _CAPTURABLE = {
     *("fusion", "fusion-start", "fusion-done", "copy", "copy-start", "custom-call", "sort"),
     *("dynamic-slice", "dynamic-update-slice", "all-reduce", "all-reduce-start"),
 }
-"""What XLA can record into a CUDA graph, custom calls by their targets alone."""
+"""Instructions that XLA can record into a CUDA graph; for custom calls the target decides, too."""
 _OWN = "multi_hot_cuda_"
-"""What the targets of the project's kernels begin with; a test looks at their handlers' traits."""
+"""The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
 _OF_ROWS = ["touch", "update_rows"]
-"""What takes the place of the backward pass where a table is updated by rows."""
+"""The kernels that replace the backward pass if a table is updated by rows."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
 def counts(program: str) -> dict[str, Any]:
-    """What XLA's text of an optimized program says of its largest loop."""
+    """Counts launches and more in the largest loop of XLA's text of an optimized program."""
     computations: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in program.splitlines():
@@ -61,7 +61,7 @@ def counts(program: str) -> dict[str, Any]:
 
 
 def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
-    """What must not be in any program."""
+    """Returns the faults that no program may have."""
     if was_run:
         return [f"{row['name']}: not the CPU's loss" for row in rows if not row["agrees"]]
     found = []
@@ -93,7 +93,7 @@ def faults(rows: list[dict[str, Any]], was_run: bool) -> list[str]:
 
 
 def regressions(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[str]:
-    """Where more is launched than before, or nothing is known of before."""
+    """Returns the programs that launch more than before, or that have no record of before."""
     least = {(row["name"], row["card"]): row["launches_per_step"] for row in before}
     return [
         f"{row['name']} on {row['card']}: {row['launches_per_step']} launches a step, "

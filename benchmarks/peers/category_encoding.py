@@ -1,4 +1,4 @@
-"""Keras CategoryEncoding in a tf.data map, and `fit`: what Keras's documentation proposes."""
+"""Keras CategoryEncoding in a tf.data map, and `fit`, as Keras's documentation proposes."""
 
 import os
 
@@ -21,7 +21,7 @@ def main() -> None:
         tf.data.Dataset.from_tensor_slices((rows, TASK.labels.astype("float32")))
         .shuffle(TASK.num_rows)
         .ragged_batch(TASK.batch_size)
-        # Padding with an id that every row holds leaves its set as it is.
+        # Padding with an id that every row holds does not change the row's set.
         .map(
             lambda ids, labels: (encode(ids.to_tensor(default_value=1)), labels),
             num_parallel_calls=TASK.threads,

@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = (
     f"intra_op_parallelism_threads={TASK.threads}"
 )
 
-import jax  # noqa: E402 - its thread count is read when it is imported
+import jax  # noqa: E402 - it reads its thread count when it is imported
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
@@ -71,7 +71,7 @@ def main() -> None:
             np.arange(TASK.num_rows, dtype=np.int32), np.diff(epoch.row_splits)
         )
         losses = []
-        # Whole batches only, which favours it.
+        # Only whole batches, which favours JAX.
         for number, start in enumerate(range(0, TASK.num_rows - rows + 1, rows)):
             first, last = epoch.row_splits[start], epoch.row_splits[start + rows]
             last = min(last, first + capacity)

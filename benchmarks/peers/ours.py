@@ -1,7 +1,7 @@
 """This harness: a trainer of the tutorial's network, its epochs one by one.
 
-Options: `NAME=VALUE` for settings of the trainer, `auto`'s choice without. With `num_tokens=` and
-`table_dtype=`: a table of so many ids, and no dropout behind it.
+Options: `NAME=VALUE` for settings of the trainer, which are `auto` otherwise. With `num_tokens=`
+and `table_dtype=`: a table of so many ids, and no dropout behind it.
 """
 
 import os
@@ -52,7 +52,7 @@ def main() -> None:
     ).unique()
     trainer = harness.Trainer(
         network,
-        optimizer="adam",  # its default rate is protocol.LEARNING_RATE
+        optimizer="adam",  # the default rate is protocol.LEARNING_RATE
         batch_size=TASK.batch_size,
         precision="float32",
         **settings,

@@ -1,7 +1,7 @@
-"""What every peer shares: the same data, sizes and thread count, and how it is asked for an epoch.
+"""The protocol of all peers: the same data, sizes and thread count, and the request for an epoch.
 
-A peer loads, trains one epoch to warm up (whatever it compiles, it compiles there) and prints
-"ready". Then, for each line on standard input, it trains one epoch more and prints its seconds, the
+A peer loads, trains one epoch to warm up, in which it compiles everything, and prints "ready".
+Then, for each line on standard input, it trains one more epoch, and prints the epoch's seconds, the
 processor's seconds of all its threads and its mean loss as JSON. So several peers can take turns
 while all of them stay loaded: a machine that drifts favours none of them.
 """
@@ -25,14 +25,14 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True)
 class Task:
-    """What to train on."""
+    """The rows to train on, and the settings."""
 
     values: np.ndarray
-    """int32 [nnz], unique within a row."""
+    """The ids, int32 [nnz], unique within a row."""
     row_splits: np.ndarray
-    """int64 [rows + 1]."""
+    """The begins and ends of the rows, int64 [rows + 1]."""
     labels: np.ndarray
-    """int32 [rows]."""
+    """The class of each row, int32 [rows]."""
     batch_size: int
     threads: int
     options: tuple[str, ...]
@@ -48,7 +48,7 @@ class Task:
         return len(self.labels)
 
     def shuffled(self, rng: np.random.Generator) -> "Task":
-        """The rows in a new order, vectorized: no peer pays for a loop over rows."""
+        """Returns the rows in a new order, vectorized: no peer pays for a loop over rows."""
         rows = rng.permutation(self.num_rows)
         lengths = np.diff(self.row_splits)[rows]
         row_splits = np.concatenate([[0], np.cumsum(lengths)])
@@ -65,8 +65,8 @@ class Task:
 
 
 def parse() -> tuple[Path, int, int, tuple[str, ...]]:
-    """Folder of the training rows (values.npy, row_splits.npy, labels.npy), batch size, threads,
-    options. Limits the threads of NumPy's libraries before those are loaded by others."""
+    """Returns the folder of the training rows (values.npy, row_splits.npy, labels.npy), the batch
+    size, threads and options. Limits the threads of NumPy's libraries before others load them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
@@ -78,7 +78,7 @@ def parse() -> tuple[Path, int, int, tuple[str, ...]]:
 
 
 def load() -> Task:
-    """The task that the command line names."""
+    """Loads the task that the command line names."""
     folder, batch_size, threads, options = parse()
     return Task(
         values=np.load(folder / "values.npy"),
@@ -92,19 +92,19 @@ def load() -> Task:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a peer says of one epoch."""
+    """A peer's report of one epoch."""
 
     loss: float
-    """Mean over the rows."""
+    """The mean loss over the rows."""
     seconds: float | None = None
-    """Where only a part of the call is to count; None is the whole call."""
+    """The seconds to report if only a part of the call counts; None for the whole call."""
 
 
 def serve(train_epoch: Callable[[], Epoch]) -> None:
     """Warms up, then trains an epoch for every line on standard input.
 
     Args:
-        train_epoch: trains on all rows once and waits until that is done.
+        train_epoch: trains on all rows once, and waits until all is done.
     """
     train_epoch()
     print("ready", flush=True)

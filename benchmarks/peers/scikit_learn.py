@@ -24,7 +24,7 @@ def main() -> None:
     )
 
     def train_epoch() -> protocol.Epoch:
-        # One pass over all rows in mini-batches, shuffled by itself.
+        # This is one pass over all rows in mini-batches, which it shuffles by itself.
         classifier.partial_fit(matrix, task.labels, classes=[0, 1])
         return protocol.Epoch(classifier.loss_)
 

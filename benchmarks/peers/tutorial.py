@@ -45,7 +45,7 @@ BATCH_SIZE = 500
 
 
 def load_data(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The 50,000 reviews as `keras.datasets.imdb.load_data(num_words=10000)` gives them, merged.
+    """Loads the 50,000 reviews as `keras.datasets.imdb.load_data(num_words=10000)` does, merged.
 
     Returns an object array of lists of token ids [50000], and labels [50000], train before test.
     """
@@ -64,7 +64,8 @@ def load_data(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vectorize(sequences, dimension=NUM_WORDS):
-    """The multi-hot matrix, float64 [len(sequences), dimension]: 4 GB for the whole data set."""
+    """Returns the multi-hot matrix, float64 [len(sequences), dimension]: 4 GB for the whole data
+    set."""
     results = np.zeros((len(sequences), dimension))
     for i, sequence in enumerate(sequences):
         results[i, sequence] = 1
@@ -72,7 +73,7 @@ def vectorize(sequences, dimension=NUM_WORDS):
 
 
 def build_model() -> keras.Model:
-    """The tutorial's network, 505,201 parameters, compiled as it compiles it."""
+    """Makes the tutorial's network, 505,201 parameters, compiled as in the tutorial."""
     model = models.Sequential()
     model.add(keras.Input(shape=(NUM_WORDS,)))
     model.add(layers.Dense(50, activation="relu"))

@@ -49,8 +49,8 @@ class DataBuildConfig:
     """Seed for drawing test rows, if the source has none of its own."""
 
     max_data_bytes: int = MAX_UNPACKED_BYTES
-    """What an archive may unpack to. A small file may be made to fill any disk; raise the limit for
-    a large one that you trust."""
+    """The most bytes that an archive may unpack to. A small file may be made to fill any disk;
+    raise the limit for a large one that you trust."""
 
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)

@@ -22,7 +22,7 @@ class DoctorConfig:
     1 when something is broken."""
 
     need: tuple[Part, ...] = ()
-    """What must work: exit code 1 when one of these does not."""
+    """Parts that must work: exit code 1 when one of them does not."""
 
     json: bool = False
     """Print one JSON object instead of a table."""

@@ -24,19 +24,19 @@ class LaunchConfig:
     docs/clusters.md."""
 
     command: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Behind `--`: `train` and its options."""
+    """The workers' command, behind `--`: `train` and its options."""
 
     workers: int | None = None
     """How many workers. Left out: one for each line of --hosts, or 2."""
 
     hosts: str | None = None
     """File that names a host on each line, as NAME or NAME:PORT, for a worker each, the chief
-    first. They are started by ssh, in a folder of the same path and with the same Python. Left out:
-    all run on this machine."""
+    first. The workers are started by ssh, in a folder of the same path and with the same Python.
+    Left out: all run on this machine."""
 
     restarts: int = 0
-    """How often to start again, with --resume auto, after a worker failed; of --hosts those that
-    still let themselves be logged in to. Wrong input and a wish to stop start nothing again."""
+    """How often to start again, with --resume auto, after a worker failed; with --hosts, on the
+    hosts that ssh can still reach. After wrong input or a request to stop, nothing starts again."""
 
     def __post_init__(self) -> None:
         require_count("--restarts", self.restarts, least=0)

@@ -45,11 +45,11 @@ class PredictConfig:
     """Files with a text in each line, in UTF-8."""
 
     json: bool = False
-    """Print one JSON object a text."""
+    """Print one JSON object for each text."""
 
     explain: int = 0
-    """Show so many words of each text with their weights: how much the log-odds of the predicted
-    class fall when the word is left out."""
+    """Number of words of each text to show with their weights: how much the log-odds of the
+    predicted class fall when the word is left out."""
 
     word_index: str | None = None
     """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in

@@ -56,7 +56,7 @@ class SmokeConfig:
     """Numbers of replicas to try; more than one need as many GPUs."""
 
     devices: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to try them. auto: on the GPUs if there are any, else on the CPU."""
+    """Devices to try them on. auto: the GPUs if there are any, else the CPU."""
 
     def __post_init__(self) -> None:
         require_count("--batch-size", self.batch_size)

@@ -58,7 +58,7 @@ class ModelConfig:
     """Activation of the hidden layers, by Keras's name."""
 
     table_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
+    """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
     --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
     by chance, so that small ones count on average."""
 
@@ -86,7 +86,7 @@ class OptimizerConfig:
     """Any Keras optimizer, by name."""
 
     learning_rate: float | None = None
-    """Left out: the optimizer's own default."""
+    """The learning rate. Left out: the optimizer's own default."""
 
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
     """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
@@ -178,7 +178,7 @@ def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bo
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """What is trained, and on which rows."""
+    """The network to train, its optimizer, and the rows to train on."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -15,7 +15,8 @@ _NUM_TOKENS = (10_000, 30_000, 100_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What is searched. Two values are the ends of a range; a single one fixes the setting."""
+    """The settings to search. Two values are the ends of a range; a single one fixes the
+    setting."""
 
     learning_rates: tuple[float, ...] = (1e-4, 3e-2)
     """Range of the learning rate, on a logarithmic scale."""
@@ -46,7 +47,7 @@ class Space:
     """Activation of the hidden layers, by Keras's name."""
 
     table_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the multi-hot layer's table, as of `harness train`."""
+    """Number type of the multi-hot layer's table, as for `harness train`."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
@@ -85,10 +86,10 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How many trials, how long, and what is best."""
+    """The number of trials, their length, and the objective."""
 
     trials: int = 30
-    """Settings to try, in all; with --resume, those that were tried before included."""
+    """Settings to try, in all; with --resume, this includes those that were tried before."""
 
     epochs: int = 10
     """The most passes over the training rows in a trial; the best one counts."""
@@ -97,12 +98,11 @@ class SearchConfig:
     """End a trial after so many epochs without a better one. None: never."""
 
     objective: Literal["accuracy", "loss"] = "accuracy"
-    """What to search the best of, on the validation rows: the highest accuracy or the lowest
-    loss."""
+    """The objective on the validation rows: the highest accuracy or the lowest loss."""
 
     pruner: Pruner = "median"
-    """Ends trials early. `median`: those that after an epoch have done worse than the median of the
-    others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
+    """Trials to end early. `median`: those that after an epoch have done worse than the median of
+    the others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
 
     timeout: float | None = None
     """Start no trial after so many seconds."""

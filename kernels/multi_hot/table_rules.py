@@ -25,7 +25,7 @@ NUM_RATES = 4096
 """R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
 cost, that of an update of the whole table, is thus spread over as many steps."""
 _NUM_TERMS = 5
-"""Number of terms of the series, kTerms in table_update.h."""
+"""Number of terms of the series, kTerms in native/rules.h."""
 _VANISHED = 1e-8
 """Fraction of the first summand below which summands are left out, as float32 would lose them."""
 _REACH = 0.025

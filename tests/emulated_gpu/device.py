@@ -15,7 +15,7 @@ from tests.harness.run.observers.nvml import library as nvml
 
 SOURCES = Path(__file__).resolve().parent
 ROOT = SOURCES.parents[1]
-_NVML = ROOT / "tests" / "harness" / "observe" / "nvml"
+_NVML = ROOT / "tests" / "harness" / "run" / "observers" / "nvml"
 _LIBRARIES = (
     "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9",
     "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",

@@ -128,7 +128,6 @@ struct UpdateArguments {
   int num_rates;           // R
 };
 
-constexpr int kTerms = 5;
 
 // Lets rows of exact Adam make up for the steps that they missed: see native/rows/table_update.h.
 struct CatchUpArguments {

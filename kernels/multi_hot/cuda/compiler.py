@@ -16,6 +16,8 @@ from typing import Any
 from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError
 
 SOURCES = Path(__file__).resolve().parent
+RULES = SOURCES.parent / "native" / "rules.h"
+"""The rules of the optimizers of touched rows, which the C++ kernels share."""
 _FLAGS = ("--std=c++17",)
 _LEAST = (7, 0)
 """First compute capability with the instructions that the kernels use."""
@@ -65,13 +67,14 @@ class Compiler:
             )
         as_text = as_text or known[-1] != capability
         architecture = f"{'compute' if as_text else 'sm'}_{known[-1][0]}{known[-1][1]}"
-        headers = sorted(SOURCES.glob("*.h"))
+        headers = {header.name: header for header in sorted(SOURCES.glob("*.h"))}
+        headers["../native/rules.h"] = RULES
         count = len(headers)
         program = ctypes.c_void_p()
         self._call(
             "nvrtcCreateProgram", ctypes.byref(program), (SOURCES / "kernels.cu").read_bytes(),
-            b"kernels.cu", count, (ctypes.c_char_p * count)(*(h.read_bytes() for h in headers)),
-            (ctypes.c_char_p * count)(*(h.name.encode() for h in headers)),
+            b"kernels.cu", count, (ctypes.c_char_p * count)(*(header.read_bytes() for header in headers.values())),
+            (ctypes.c_char_p * count)(*(name.encode() for name in headers)),
         )  # fmt: skip
         try:
             flags = [f"--gpu-architecture={architecture}", *_FLAGS]
@@ -134,7 +137,7 @@ def _of_packages() -> list[str]:
 
 def key(compiler: Compiler, capability: tuple[int, int]) -> str:
     """Return a key of a build; equal keys mean that the compiler would make the same code."""
-    files = sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cu")])
+    files = [RULES, *sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cu")])]
     texts = [text for file in files for text in (file.name, file.read_text())]
     parts = [*texts, compiler.version, *_FLAGS, *map(str, capability)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

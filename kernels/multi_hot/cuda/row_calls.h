@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "driver.h"
+#include "../native/rules.h"
 #include "row_passes.h"
 
 namespace multi_hot {

@@ -1,21 +1,11 @@
 // Optimizers that change the touched rows of a table in place, a warp for each row, and the sum of
-// squares of their gradients. The rules are those of native/rows/table_update.h.
+// squares of their gradients.
 #pragma once
 
+#include "../native/rules.h"
 #include "device.h"
 
 namespace multi_hot {
-
-__device__ inline unsigned scrambled(unsigned x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
-}
-
-// Of the numbers by which a row is rounded: see native/rows/table_update.h.
-__device__ inline unsigned seed_of(long long step, int id) {
-  return scrambled(scrambled(static_cast<unsigned>(step)) + static_cast<unsigned>(id));
-}
 
 __device__ inline void subtract(float change, unsigned, int, Float* from) { from->value -= change; }
 __device__ inline void subtract(float change, unsigned seed, int column, BFloat16* from) {
@@ -42,18 +32,17 @@ __device__ void update_rows(const UpdateArguments& a) {
     const float* const gradient = a.gradients + slot * units;
     const long long place = static_cast<long long>(id) * units;
     T* const row = static_cast<T*>(a.table) + place;
-    const unsigned seed = seed_of(step, id);
+    const unsigned seed = rounding_seed(step, id);
     if (a.kind == kLazyAdam || a.kind == kExactAdam) {
       float* const first = a.slots[0] + place;
       float* const second = a.slots[1] + place;
 #pragma unroll 1
       for (int c = lane(); c < units; c += 32) {
-        const float g = factor * gradient[c];
-        const float m = first[c] + (g - first[c]) * grow_m;
-        const float v = second[c] + (g * g - second[c]) * grow_v;
+        float m = first[c], v = second[c];
+        const float change = adam(factor * gradient[c], m, v, rate, grow_m, grow_v, epsilon);
         first[c] = m;
         second[c] = v;
-        subtract(m * rate / (sqrtf(v) + epsilon), seed, c, row + c);
+        subtract(change, seed, c, row + c);
       }
       if (a.kind == kExactAdam && lane() == 0) a.last[id] = step;
       continue;
@@ -65,12 +54,10 @@ __device__ void update_rows(const UpdateArguments& a) {
       for (int other = 16; other > 0; other /= 2) {
         squares += __shfl_sync(kAllLanes, squares, lane() ^ other);
       }
-      float sum = 0.0f;
       if (lane() == 0) {
-        sum = a.slots[0][id] + factor * factor * squares / static_cast<float>(units);
-        a.slots[0][id] = sum;
+        own_rate = adagrad_rate(squares, units, factor, a.slots[0][id], rate, epsilon);
       }
-      own_rate /= sqrtf(__shfl_sync(kAllLanes, sum, 0) + epsilon);
+      own_rate = __shfl_sync(kAllLanes, own_rate, 0);
     }
 #pragma unroll 1
     for (int c = lane(); c < units; c += 32) subtract(own_rate * gradient[c], seed, c, row + c);
@@ -117,11 +104,7 @@ __device__ inline void catch_up(const CatchUpArguments& a) {
       const float center = a.centers[segment];
 #pragma unroll 1
       for (int c = lane(); c < units; c += 32) {
-        const float root = sqrtf(second[c]) * center;
-        const float inverse = 1.0f / (root + a.epsilon);
-        const float q = -root * inverse;
-        row[c] -= first[c] * inverse *
-                  (sums[0] + q * (sums[1] + q * (sums[2] + q * (sums[3] + q * sums[4]))));
+        row[c] -= caught_up(first[c], second[c], center, a.epsilon, sums);
       }
     }
     for (int c = lane(); c < units; c += 32) {

@@ -11,6 +11,7 @@
 
 #include "../parallel.h"
 #include "../row_sum.h"
+#include "../rules.h"
 #include "touched.h"
 
 namespace multi_hot {
@@ -30,13 +31,6 @@ void prefetch_row(const Element* row, int64_t units) {
   const int64_t length = units * static_cast<int64_t>(sizeof(Element));
   for (int64_t byte = 0; byte < length; byte += kCacheLineBytes) __builtin_prefetch(bytes + byte, 1);
   __builtin_prefetch(bytes + length - 1, 1);
-}
-
-// Numbers that look random, "lowbias32" of Wellons, "Prospecting for Hash Functions", 2018.
-inline uint32_t scrambled(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return x ^ (x >> 16);
 }
 
 // The sum of products of two vectors, in the processor's own width: the compiler would have to keep
@@ -73,7 +67,7 @@ class Row<Bfloat16> {
  public:
   Row(Bfloat16* table, int64_t id, int64_t units, int64_t step)
       : row_(&table[id * units].bits),
-        seed_(scrambled(scrambled(static_cast<uint32_t>(step)) + static_cast<uint32_t>(id))) {}
+        seed_(rounding_seed(step, id)) {}
   void subtract(int64_t c, float change) const {
     uint32_t word = static_cast<uint32_t>(row_[c]) << 16;
     float number;
@@ -119,9 +113,9 @@ struct RowAdagrad {
   }
   void operator()(int64_t id, const float* gradient) const {
     const Row<Element> w(table, id, units, step);
-    const float squares = inner_product(gradient, gradient, units), factor = scalars.factor;
-    sums[id] += factor * factor * squares / static_cast<float>(units);
-    const float rate = scalars.rate * factor / std::sqrt(sums[id] + scalars.epsilon);
+    const float squares = inner_product(gradient, gradient, units);
+    const Scalars s = scalars;
+    const float rate = adagrad_rate(squares, units, s.factor, sums[id], s.rate, s.epsilon);
     for (int64_t c = 0; c < units; ++c) w.subtract(c, rate * gradient[c]);
   }
 };
@@ -148,10 +142,12 @@ struct Adam {
     float* __restrict second = v + id * units;
     const Scalars s = scalars;
     for (int64_t c = 0; c < units; ++c) {
-      const float g = s.factor * gradient[c];
-      first[c] += (g - first[c]) * s.grow_m;
-      second[c] += (g * g - second[c]) * s.grow_v;
-      w.subtract(c, first[c] * s.rate / (std::sqrt(second[c]) + s.epsilon));
+      float m_c = first[c], v_c = second[c];
+      const float change =
+          adam(s.factor * gradient[c], m_c, v_c, s.rate, s.grow_m, s.grow_v, s.epsilon);
+      first[c] = m_c;
+      second[c] = v_c;
+      w.subtract(c, change);
     }
     if (last != nullptr) last[id] = step;
   }
@@ -165,8 +161,6 @@ struct Adam {
 // segment of steps is
 //   m / (sqrt(v) u + epsilon) * sum over j of (-q)^j * (sum over i of rate_i beta_1^i d_i^j),
 // of which kTerms terms are float32's precision. So a row costs the same whatever it missed.
-constexpr int kTerms = 5;
-
 struct CatchUp {
   float* table;  // [V, H]
   float* m;      // [V, H]
@@ -198,13 +192,8 @@ struct CatchUp {
       float sums[kTerms];
       add_up(before + begin, count, terms + segment * kTerms * length, sums);
       const float center = centers[segment], eps = epsilon;
-      const float s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], s4 = sums[4];
-      for (int64_t c = 0; c < units; ++c) {
-        const float root = std::sqrt(second[c]) * center;
-        const float inverse = 1.0f / (root + eps);
-        const float q = -root * inverse;
-        w[c] -= first[c] * inverse * (s0 + q * (s1 + q * (s2 + q * (s3 + q * s4))));
-      }
+      const float s[kTerms] = {sums[0], sums[1], sums[2], sums[3], sums[4]};  // in registers
+      for (int64_t c = 0; c < units; ++c) w[c] -= caught_up(first[c], second[c], center, eps, s);
     }
     const float decay_m = decays[missed], decay_v = decays[num_rates + 1 + missed];
     for (int64_t c = 0; c < units; ++c) {

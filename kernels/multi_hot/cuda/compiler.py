@@ -73,7 +73,8 @@ class Compiler:
         program = ctypes.c_void_p()
         self._call(
             "nvrtcCreateProgram", ctypes.byref(program), (SOURCES / "kernels.cu").read_bytes(),
-            b"kernels.cu", count, (ctypes.c_char_p * count)(*(header.read_bytes() for header in headers.values())),
+            b"kernels.cu", count,
+            (ctypes.c_char_p * count)(*(header.read_bytes() for header in headers.values())),
             (ctypes.c_char_p * count)(*(name.encode() for name in headers)),
         )  # fmt: skip
         try:

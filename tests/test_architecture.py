@@ -23,7 +23,7 @@ RUNTIME_DEPENDENCIES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """A row of the table: its modules, and what they may import beside the standard library."""
+    """A row of the table: its modules, and their imports besides the standard library."""
 
     name: str
     modules: tuple[str, ...]
@@ -31,7 +31,7 @@ class Room:
     packages: frozenset[str] = frozenset()
     """Installed packages that it may import."""
     late_packages: frozenset[str] = frozenset()
-    """Those that it may import inside a function only."""
+    """Packages that it may import only inside a function."""
     rooms: tuple[str, ...] | None = None
     """The only modules of other rooms that it may import; None: every room above it."""
 

@@ -82,7 +82,7 @@ def run_python(project: Path, *arguments: str) -> str:
 
 
 def test_a_new_implementation_is_judged_by_the_contract_and_known_to_all(project: Path) -> None:
-    """In one process, since TensorFlow takes seconds to import."""
+    """One process tests all of this, since TensorFlow takes seconds to import."""
     # Some of the contract: TestDense and TestGather run all of it.
     names = ("cast", "hostile", "registry", "use")
     tests = [f"tests/kernels/multi_hot/test_{name}.py" for name in names]

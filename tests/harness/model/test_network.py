@@ -1,4 +1,4 @@
-"""From what a user gives to a Keras model; the default network: its size, its seed, its twin."""
+"""Models from what a user gives, and the default network: its size, its seed, its twin."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a step has to move and to compute at least, counted for networks that are known."""
+"""The least bytes and operations of a step, counted for known networks."""
 
 import keras
 import pytest
@@ -9,7 +9,7 @@ from tests.harness.model.test_network import TUTORIAL, network
 
 
 def work(implementation: str = "gather") -> tuple[float, float]:
-    """Of the tutorial's step: 505,201 parameters with three layers of 50."""
+    """Returns the work of the tutorial's step: 505,201 parameters with three layers of 50."""
     model = network(**TUTORIAL, num_tokens=10_000)
     return work_of_step(model, rows=500, ids=65_000, implementation=implementation)
 

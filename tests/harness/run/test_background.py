@@ -24,7 +24,7 @@ def expect(event: threading.Event) -> None:
 
 @pytest.fixture(autouse=True)
 def _none_before() -> None:
-    """A test elsewhere that left one would be taken for one that fails here."""
+    """Checks that no test elsewhere left a thread, for which a test here would fail."""
     assert not threads()
 
 
@@ -135,7 +135,7 @@ def test_the_end_does_what_is_left_and_tells_a_failure_that_nobody_saw(
 
 
 def interrupted(*tasks: Callable[[], None]) -> None:
-    """Hands tasks over and, when the first has begun, is interrupted."""
+    """Hands over tasks, and is interrupted once the first has begun."""
     begun = threading.Event()
 
     def first() -> None:
@@ -187,12 +187,12 @@ def test_unused_it_has_no_thread() -> None:
 
 
 UNUSED = {"on_dispatch", "on_batches"}
-"""Called on the training thread alone, and cheap where nobody needs them."""
+"""The hooks that are called only on the training thread, and cheap if nobody needs them."""
 RECORDS = [name for name in vars(Observer) if name.startswith("on_") and name not in UNUSED]
 
 
 class Recorder(Observer):
-    """Writes down whatever it is passed, and by which thread."""
+    """Records everything that it is passed, and by which thread."""
 
     def __init__(self, name: str, log: list[tuple[str, str, Any, int]]) -> None:
         for method in [*RECORDS, "close"]:

@@ -19,7 +19,7 @@ from harness.run.records import (
 )
 
 REPOSITORY = Path(__file__).parents[4]
-"""Where a test's own processes run, so that they find this module."""
+"""The working folder of a test's processes, in which they find this module."""
 
 DATASET = DatasetInfo(
     name="synthetic",

@@ -39,7 +39,7 @@ class Call:
 
     thread: int
     seconds: float
-    """By CLOCK_MONOTONIC, which `time.perf_counter` and `time.monotonic` read."""
+    """The time by CLOCK_MONOTONIC, which `time.perf_counter` and `time.monotonic` read."""
     function: str
     subject: str
 
@@ -159,7 +159,7 @@ class Nvml:
         beside.replace(self._script)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of a process that shall load it; all GPUs are visible there."""
+        """Returns the environment of a process that loads the library and sees all GPUs."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
         path = os.pathsep.join(filter(None, (str(self.library.parent), env.get("LD_LIBRARY_PATH"))))
         return env | {

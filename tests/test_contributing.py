@@ -38,7 +38,7 @@ def test_auto_and_the_layer_know_cast():
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project with an implementation called `cast`, added as the section says."""
+    """Copies the project, and adds an implementation called `cast` as the section says."""
     for name in ("harness", "kernels", "tests/kernels"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=ignored)

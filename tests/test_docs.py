@@ -47,7 +47,7 @@ NOT_RUN = {
     ".venv/bin/python -m tests.emulated_gpu": "takes minutes; tests/emulated_gpu/ has its parts",
     ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",
 }
-"""Commands by how they begin, and why they are not run here."""
+"""The beginnings of commands that are not run here, with the reason."""
 
 
 @dataclass(frozen=True)

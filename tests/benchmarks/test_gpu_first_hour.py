@@ -1,4 +1,4 @@
-"""What can be told of the script for the first hour without a GPU."""
+"""The parts of the script for the first hour that can be tested without a GPU."""
 
 import subprocess
 from pathlib import Path

@@ -21,5 +21,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 @pytest.fixture(scope="session")
 def trained_folder(trained: tuple[Path, Result]) -> Path:
-    """The folder of the finished run."""
+    """Returns the folder of the finished run."""
     return trained[0]

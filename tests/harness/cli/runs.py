@@ -90,12 +90,12 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The content of summary.json."""
+    """Returns the content of summary.json."""
     return json.loads((folder / "summary.json").read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder: each file's bytes, None for a folder in it."""
+    """Returns everything in a folder: each file's bytes, None for a folder in it."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -103,7 +103,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def write_npz(path: Path, **changes: Any) -> Path:
-    """A small file in Keras's format; a part given as an array is stored as it is."""
+    """Writes a small file in Keras's format; a part given as an array is stored unchanged."""
     parts: dict[str, Any] = {
         "x_train": [[1, 2, 3], [4, 5], [6], [9, 9, 1, 30]],
         "y_train": np.array([0, 1, 0, 1]),

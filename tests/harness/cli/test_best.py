@@ -30,7 +30,7 @@ def validation_loss(model: Path) -> float:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that early stopping ended."""
+    """Returns the folder of a run that early stopping ended."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     flags = ("--epochs", "20", "--early-stopping", "1", "--run-dir", folder)
     result = call("train", *FLAGS, *flags)

@@ -38,7 +38,7 @@ COMPARABLE = (
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """The losses of one replica, a window for each epoch."""
+    """Returns the losses of one replica, with a window for each epoch."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     return losses_of(folder, *COMPARABLE, "--steps-per-dispatch", "16")
 

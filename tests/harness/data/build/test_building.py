@@ -89,7 +89,7 @@ def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
 
 
 def rows_of(sets: harness.RaggedSets, numbers: np.ndarray) -> Counter[tuple[int, bytes]]:
-    """Rows as their label and the numbers of their words in order."""
+    """Counts rows by their label and the numbers of their words in order."""
     rows: Counter[tuple[int, bytes]] = Counter()
     for index in range(sets.num_rows):
         ids = sets.row(index)

@@ -1,4 +1,4 @@
-"""What --against may name: a checkout, a revision, a file of settings; or words of settings."""
+"""The values of --against: a checkout, a revision, a file of settings, or words of settings."""
 
 import subprocess
 from pathlib import Path

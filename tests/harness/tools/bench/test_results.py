@@ -1,4 +1,4 @@
-"""The results file reads back what was written, and nothing else is taken for one."""
+"""The results file is read back as it was written, and no other file is taken for one."""
 
 import dataclasses
 import json

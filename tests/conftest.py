@@ -1,15 +1,15 @@
-"""What every test shares: two logical CPU devices, the real data, how hypothesis searches."""
+"""The setup of all tests: two logical CPU devices, the real data, and hypothesis's search."""
 
 import os
 
-# Read when TensorFlow is imported. A test module may do that, so before all of them.
+# TensorFlow reads these when it is imported, which a test module may do: so set them before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# The suite runs on logical CPU devices, also where there is a GPU.
+# The suite runs on logical CPU devices, even if there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # XLA compiles hundreds of small programs here, and optimizing their machine code takes longer than
-# they run; so does making it by way of MLIR, or in parts, each of which sets up LLVM anew. XLA's
-# passes over the graph stay as they are. `.ci/run` tests the numbers with XLA's own settings too.
+# they run; so does making it by way of MLIR, or in parts, each of which sets up LLVM again. XLA's
+# passes over the graph do not change. `.ci/run` also tests the numbers with XLA's own settings.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -80,20 +80,20 @@ def _split_cpu() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist writes to the terminal as it likes: TensorFlow's lines are noise."""
+    """Imports TensorFlow quietly in a worker of pytest-xdist, which writes to the terminal."""
     if hasattr(config, "workerinput"):
         with quiet_import():
             import tensorflow  # noqa: F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the files that take longest to the front; a file's own tests stay in their order."""
+    """Sorts the files that take longest to the front, and keeps the order of each file's tests."""
     places = {PROJECT_ROOT / name: place for place, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Test modules that import TensorFlow have done so by now, and no test has run an operation."""
+    """Splits the CPU: by now all test modules are imported, but no test has run an operation."""
     gc.freeze()
     if "tensorflow" not in sys.modules:
         return
@@ -108,8 +108,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After each file: TensorFlow keeps a part of every compiled function, which no later
-    collection of garbage needs to look through."""
+    """Freezes garbage collection after each file: TensorFlow keeps a part of every compiled
+    function, which no later collection need look through."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
@@ -117,9 +117,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(scope="session")
 def logical_devices() -> list[str]:
-    """Names of the two logical CPU devices, ["/device:CPU:0", "/device:CPU:1"].
+    """Returns the names of the two logical CPU devices, ["/device:CPU:0", "/device:CPU:1"].
 
-    For tests of several replicas, and for any test that imports TensorFlow only inside itself.
+    Tests of several replicas use this, and any test that imports TensorFlow only inside itself.
     """
     _split_cpu()
     import tensorflow as tf

@@ -23,7 +23,7 @@ RUNTIME_DEPENDENCIES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """A row of the table: its modules, and what they may import beside the standard library."""
+    """A row of the table: its modules, and their imports besides the standard library."""
 
     name: str
     modules: tuple[str, ...]
@@ -31,7 +31,7 @@ class Room:
     packages: frozenset[str] = frozenset()
     """Installed packages that it may import."""
     late_packages: frozenset[str] = frozenset()
-    """Those that it may import inside a function only."""
+    """Packages that it may import only inside a function."""
     rooms: tuple[str, ...] | None = None
     """The only modules of other rooms that it may import; None: every room above it."""
 
@@ -112,14 +112,14 @@ def is_within(module: str, package: str) -> bool:
 
 
 def room_of(module: str) -> Room | None:
-    """The room whose name for the module, or for a package around it, is the longest."""
+    """Returns the room with the longest name that is the module or a package around it."""
     named = [(len(m), room) for room in ROOMS for m in room.modules if is_within(module, m)]
     return max(named, key=lambda pair: pair[0])[1] if named else None
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """One imported name."""
+    """An imported name."""
 
     line: int
     target: str
@@ -128,7 +128,7 @@ class Arrow:
 
 
 def arrows(tree: ast.AST, late: bool = False) -> Iterator[Arrow]:
-    """Everything imported in `tree`; relative imports are another test's matter."""
+    """Yields everything imported in `tree`, except relative imports, which another test forbids."""
     for node in ast.iter_child_nodes(tree):
         match node:
             case ast.Import(names=names):
@@ -176,7 +176,7 @@ def forbidden(importer: Room, arrow: Arrow) -> str | None:
 
 
 def import_violations(root: Path) -> list[str]:
-    """Every forbidden arrow in the `harness` and `kernels` under `root`, one line each."""
+    """Returns every forbidden arrow in the `harness` and `kernels` under `root`, one line each."""
     found = []
     for path in sorted([*root.glob("harness/**/*.py"), *root.glob("kernels/**/*.py")]):
         relative = path.relative_to(root)
@@ -217,7 +217,7 @@ def test_imports_point_up_the_table() -> None:
 
 
 def test_the_table_names_what_is_there() -> None:
-    """A room or a package that is gone would leave a door open for whatever comes by its name."""
+    """The name of a missing room or package would permit whatever is later put there."""
     for module in (module for room in ROOMS for module in (*room.modules, *(room.rooms or ()))):
         path = PROJECT_ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module

@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 def settings(text: str) -> TrainConfig:
-    """Of the `harness train` in a shell script."""
+    """Returns the settings of the `harness train` in a shell script."""
     command = text[text.index("harness train") :].replace("\\\n", " ").splitlines()[0]
     words = command.partition("||")[0].replace('"', "").replace("$HOME", "/home").split()
     parsed = command_line._parse(words[1:])

@@ -38,7 +38,7 @@ def test_auto_and_the_layer_know_cast():
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project with an implementation called `cast`, added as the section says."""
+    """Copies the project, and adds an implementation called `cast` as the section says."""
     for name in ("harness", "kernels", "tests/kernels"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=ignored)
@@ -82,7 +82,7 @@ def run_python(project: Path, *arguments: str) -> str:
 
 
 def test_a_new_implementation_is_judged_by_the_contract_and_known_to_all(project: Path) -> None:
-    """In one process, since TensorFlow takes seconds to import."""
+    """One process tests all of this, since TensorFlow takes seconds to import."""
     # Some of the contract: TestDense and TestGather run all of it.
     names = ("cast", "hostile", "registry", "use")
     tests = [f"tests/kernels/multi_hot/test_{name}.py" for name in names]

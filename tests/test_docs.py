@@ -47,7 +47,7 @@ NOT_RUN = {
     ".venv/bin/python -m tests.emulated_gpu": "takes minutes; tests/emulated_gpu/ has its parts",
     ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",
 }
-"""Commands by how they begin, and why they are not run here."""
+"""The beginnings of commands that are not run here, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def run_command(words: list[str]) -> None:
 
 
 def run_loop(text: str) -> None:
-    """Of a shell, in which the harness is started as a module."""
+    """Runs a shell's loop, in which the harness is started as a module."""
     program = text.replace("./scripts/harness", f"{shlex.quote(sys.executable)} -m harness")
     path = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -201,8 +201,8 @@ def last_checkpoint(word: str) -> str:
 
 
 def run_script(words: list[str]) -> None:
-    """As a reader's first command: the script, in a process of its own. All rows are trained on in
-    tests/harness/cli/test_train.py."""
+    """Runs the script in a separate process, as a reader's first command.
+    tests/harness/cli/test_train.py trains on all rows."""
     done = subprocess.run(
         [ROOT / words[0], *words[1:], "--synthetic-rows", "6000"],
         capture_output=True,
@@ -233,7 +233,7 @@ def test_readme_is_short() -> None:
 
 
 def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a kernel of its own, as a reader runs it."""
+    """The notebook runs in a separate kernel, as for a reader."""
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

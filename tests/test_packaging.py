@@ -1,4 +1,4 @@
-"""What goes into the wheel: the two packages with their data files, and nothing else."""
+"""The contents of the wheel: the two packages with their data files, and nothing else."""
 
 import shutil
 import subprocess

@@ -29,9 +29,9 @@ _ROWS_THAT_PAY = 8_192
 """Rows of one replica's batch below which a step spends most of its time on kernel launches and the
 all-reduce: an estimate from the launches counted in README, since no GPU was at hand."""
 _PATIENCE_SECONDS = 300
-"""Seconds that a GPU waits for the others in an all-reduce, TensorFlow's own or a sum of
-`kernels.all_reduce`, before XLA ends the process: else the others would wait for ever for a GPU
-that is lost."""
+"""Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
+process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
+for ever."""
 _NCCL_FLAGS = (
     f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
     f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",

@@ -1,1 +1,1 @@
-"""What labels mean: loss, activation of the output, metrics and measures."""
+"""Tasks: the loss, the activation of the output, metrics and measures."""

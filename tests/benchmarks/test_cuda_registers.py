@@ -1,4 +1,4 @@
-"""What is read from the report of ptxas. Neither it nor a GPU is needed."""
+"""The numbers read from the report of ptxas. Neither ptxas nor a GPU is needed."""
 
 from benchmarks.cuda_registers import Usage, parsed
 

@@ -1,6 +1,6 @@
 """A sample of the random cases of benchmarks.differential, and the named ones.
 
-In processes of their own: TensorFlow keeps a part of every function that it has compiled.
+They run in separate processes: TensorFlow keeps a part of every function that it has compiled.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What can be told of the script for the first hour without a GPU."""
+"""The parts of the script for the first hour that can be tested without a GPU."""
 
 import subprocess
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_without_a_gpu_nothing_is_tried(tmp_path: Path) -> None:
 
 
 def test_bytes_copied(tmp_path: Path) -> None:
-    """As TensorFlow's trace of a GPU describes copies."""
+    """TensorFlow's trace of a GPU describes copies in this way."""
     space = xplane_pb2.XSpace()
     plane = space.planes.add(name="/device:GPU:0")
     names = {1: "MemcpyH2D", 2: "MemcpyD2H"}

@@ -1,4 +1,4 @@
-"""What is counted in XLA's text of a program, and what of it fails a check. No JAX is needed."""
+"""The counts from XLA's text of a program, and the checks that they fail. No JAX is needed."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ import pytest
 def test_threads(
     logical_devices: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over fewer steps than the benchmark's own 20,000."""
+    """The test takes fewer steps than the benchmark's own 20,000."""
     monkeypatch.setattr(sys, "argv", ["threads", "--steps", "400"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("benchmarks.threads", run_name="__main__")

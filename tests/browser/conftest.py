@@ -1,5 +1,5 @@
-"""What the tests in a browser share: a run with a profile, a sweep, TensorBoard over both, and
-Debian's Chromium, driven by Playwright. All of it is made once."""
+"""The fixtures of the tests in a browser, each made once: a run with a profile, a sweep,
+TensorBoard over both, and Debian's Chromium, driven by Playwright."""
 
 import re
 import shutil
@@ -36,7 +36,7 @@ PATIENCE_MS = 300_000
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
-    """A headless Chromium; skips where there is none, or no Playwright."""
+    """Starts a headless Chromium; skips the test without it or Playwright."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="needs Playwright, of the extra `test`"
     )
@@ -53,7 +53,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture(scope="session")
 def implementation() -> str:
-    """The native kernels where they can be had, so that their names can be looked for."""
+    """Returns the native implementation if available, so that tests can look for its names."""
     try:
         load()
     except NativeUnavailableError:
@@ -68,7 +68,7 @@ def run_folder(
     implementation: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A run of 32 steps in windows of 4, two of them profiled."""
+    """Returns the folder of a run of 32 steps in windows of 4, two of them profiled."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     flags = ("--precision", "float32", "--run-dir", folder, "--profile-steps", PROFILED_STEPS)
     layout = (*LAYOUT, "--implementation", implementation)
@@ -79,7 +79,8 @@ def run_folder(
 
 @pytest.fixture(scope="session")
 def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `harness bench` leaves of a sweep over two batch sizes, whose figures are made up."""
+    """Writes the files of `harness bench` for a sweep over two batch sizes, with invented
+    figures."""
     folder = tmp_path_factory.mktemp("browser") / "sweep"
     sweep = (replace(CELL, batch_size=size, implementation="gather") for size in (50, 100))
     write_hparams(results(*(row(cell, 0) for cell in sweep)), folder / TENSORBOARD_FOLDER_NAME)
@@ -88,7 +89,7 @@ def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
-    """The address of `harness tensorboard` over both."""
+    """Starts `harness tensorboard` over both; yields its address."""
     process = subprocess.Popen(
         command_line("tensorboard", run_folder, sweep_folder, "--port", "0"),
         cwd=REPOSITORY,
@@ -108,7 +109,7 @@ def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: "Browser", board: str) -> Iterator["Page"]:
-    """A new page; what it shows stays under `board`."""
+    """Opens a new page, for addresses under `board`."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     yield page

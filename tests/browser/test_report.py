@@ -21,7 +21,7 @@ HEADINGS = [
 
 
 def save_texts(folder: Path) -> None:
-    """Rows whose words and classes are HTML."""
+    """Saves rows whose words and classes are HTML."""
     rng = np.random.default_rng()
     labels = rng.integers(0, 2, 400, dtype=np.int32)
     ids = 2 * rng.integers(0, 20, [400, 5]) + (labels[:, None] ^ (rng.random([400, 5]) < 0.3))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RUN = "run/tensorboard"
 SEVERAL = re.compile(r"^0 of (8|[1-9]\d+)$")
-"""Eight steps are profiled; what ends one is an event of its own."""
+"""The number of matches for the eight profiled steps; the end of a step is an event as well."""
 
 
 def windows(folder: Path) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_hparams_shows_the_sweep(page: "Page", board: str) -> None:
 
 
 def opened(page: "Page", board: str) -> "FrameLocator":
-    """The profiler's pages, which stand in a frame, on their first page."""
+    """Opens the first of the profiler's pages, which are in a frame."""
     page.goto(f"{board}#profile")
     frame = page.frame_locator("iframe")
     frame.get_by_text("Overview Page").wait_for()

@@ -1,10 +1,11 @@
 """A CUDA device in the host's memory, on which TensorFlow's own GPU runtime runs.
 
-One library has the names of NVIDIA's: the driver (`driver.cc`, `streams.cc`, `graphs.cc`,
-`modules.cc`, `blocks.cc`), CUDA's runtime (`runtime.cc`), what XLA calls of cuBLAS, cuDNN and NCCL
-(`libraries.cc`), and the NVML of tests/harness/run/observers/nvml. `ptx.py` translates kernels to
-C, which GCC compiles; `nvrtc.cc` makes NVRTC give PTX. `device.py` builds all that and says how to
-start a process on it; `matrix.py` trains there and compares with a CPU.
+One library takes the names of NVIDIA's: the driver (`driver.cc`, `streams.cc`, `graphs.cc`,
+`modules.cc`, `blocks.cc`), CUDA's runtime (`runtime.cc`), the functions of cuBLAS, cuDNN and NCCL
+that XLA calls (`libraries.cc`), and the NVML of tests/harness/run/observers/nvml. `ptx.py`
+translates kernels to C, which GCC compiles; `nvrtc.cc` makes NVRTC return PTX. `device.py` builds
+everything and makes the environment of a process on the device; `matrix.py` trains there and
+compares with a CPU.
 
 Every stream is a thread; blocks, warps and lanes run in an order that follows from a seed; new
 memory of the device holds NaN. Not emulated: speed, cuDNN, CUPTI, NCCL between processes, Triton,

@@ -1,6 +1,6 @@
-"""On two emulated GPUs: `python -m tests.emulated_gpu -m harness train ...` runs Python with these
-arguments; without any, it trains all of the matrix and prints it as a table. EMULATED_GPU_CC=90 and
-the like change the device: see `device.environment`."""
+"""Runs Python on two emulated GPUs: `python -m tests.emulated_gpu -m harness train ...`. Without
+arguments it trains all of the matrix and prints it as a table. EMULATED_GPU_CC=90 and the like
+change the device: see `device.environment`."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         settings = {"devices": "2", **settings}
         environment = device.environment(Path(folder), **settings)
-        # Programs that are for CPUs unless they are told otherwise are told.
+        # Some programs use only CPUs unless this variable is set.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(int(settings["devices"]))))
         return subprocess.run([sys.executable, *arguments], env=environment, check=False).returncode
 

@@ -21,12 +21,12 @@ _LIBRARIES = (
     "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",
 )  # fmt: skip
 _FLAGS = ("-std=c++17", "-O2", "-march=x86-64-v3", "-fPIC", "-shared", "-pthread", "-Wl,-Bsymbolic")
-# Contraction and reassociation would change what the kernels round.
+# Contraction and reassociation would change the kernels' rounding.
 _KERNEL_FLAGS = (
     "-std=gnu11 -O1 -march=x86-64-v3 -ffp-contract=off -fno-strict-aliasing"
     " -fwrapv -w -shared -fPIC"
 )
-# In place of the assembler: its machine code is the text.
+# A script in place of the assembler, which returns the text as machine code.
 _ASSEMBLER = """#!/bin/sh
 case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac
 while [ $# -gt 0 ]; do
@@ -45,7 +45,7 @@ gcc -x c {flags} -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
 
 
 class UnavailableError(Exception):
-    """The device cannot be built here; says why."""
+    """The device cannot be built here, for the reason in the message."""
 
 
 def _package(name: str) -> Path:
@@ -66,7 +66,7 @@ def build() -> Path:
     """Return the folder of the device, which is built unless the cache has it.
 
     Raises:
-        UnavailableError: something that it takes is not here.
+        UnavailableError: when something is missing that the build needs.
     """
     if shutil.which("g++") is None:
         raise UnavailableError("the emulated GPU needs g++")
@@ -110,7 +110,7 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
         subprocess.run([*command, "-o", str(path)], check=True)
     for name in _LIBRARIES[1:]:
         (lib / name).symlink_to(_LIBRARIES[0])
-    # Comes before NVIDIA's package, where the product looks for NVRTC.
+    # This package comes before NVIDIA's, where the product looks for NVRTC.
     (python / "nvidia" / "__init__.py").touch()
     (package / "__init__.py").touch()
     (tools / "nvvm" / "libdevice").symlink_to(nvcc / "nvvm" / "libdevice")
@@ -133,13 +133,13 @@ def environment(
     """Return the environment of a process that computes on emulated devices.
 
     Args:
-        folder: where the process may keep files.
+        folder: a folder for the process's files.
         script: more lines for NVML; see tests/harness/run/observers/nvml/library.py.
-        devices: how many.
-        settings: of the device: `cc` (its compute capability, as 90), `cc_1` (that of number 1),
-            `seed`, `guard` (1: pages behind every buffer that must not be touched), `memory_mb`,
-            `refuses` (modules with this text in them), `trace` (a file that gets a line for every
-            launch, copy, allocation and wait).
+        devices: the number of devices.
+        settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
+            number 1), `seed`, `guard` (1: pages behind every buffer that must not be touched),
+            `memory_mb`, `refuses` (modules with this text in them), `trace` (a file that gets a
+            line for every launch, copy, allocation and wait).
     """
     built = build()
     lines = nvml.system()

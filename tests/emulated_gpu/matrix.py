@@ -1,4 +1,4 @@
-"""What is trained on the emulated device, and how far its losses may be from a CPU's."""
+"""The trainings on the emulated device, and the tolerances of their losses against a CPU's."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from tests.emulated_gpu import device
 
 FLOAT32 = {"precision": "float32"}
 TOLERANCES = {"float32": 1e-6, "mixed_float16": 1e-4, "mixed_bfloat16": 1e-3}
-"""Relative. 16 bits round what each layer gives, after sums in another order: bfloat16 to 2^-9,
-float16 to 2^-12."""
+"""The relative tolerance of losses by precision. 16 bits round each layer's outputs, after sums in
+another order: bfloat16 to 2^-9, float16 to 2^-12."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class Group:
 
     cases: tuple[dict[str, Any], ...]
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the device; see `device.environment`."""
+    """The settings of the device; see `device.environment`."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Of the environment."""
+    """More variables of the environment."""
 
 
 def _case(implementation: str, precision: str = "float32", **settings: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def distances(group: Group, folder: Path) -> dict[str, float]:
     """Return the largest relative distance of each case's losses from those on the CPU.
 
     Raises:
-        RuntimeError: a training failed, or was not on the device.
+        RuntimeError: when a training failed, or was not on the device.
     """
     on_device = device.environment(folder, **group.settings) | group.variables
     on_cpu = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(device.ROOT)}

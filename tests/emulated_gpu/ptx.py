@@ -1,8 +1,8 @@
 """Translates kernels from PTX to C, which kernel.h completes: `ptx.py FILE.ptx ENTRY FILE.c`.
 
 ENTRY is one kernel's name, or `all`. Registers become variables of their bits; an operation reads
-them as its type says. It knows what the product's programs use; anything else is an error that
-names the instruction.
+them by its own type. The translator knows what the product's programs use; anything else is an
+error that names the instruction.
 """
 
 import re
@@ -24,8 +24,8 @@ SPECIAL = {
     "%lanemask_ge": "(-1u << t->lane)",
 }
 _NAN = "(isnan(a) || isnan(b))"
-# Of an opcode, and the modifiers of it that matter: what it comes to, in terms of its operands a,
-# b, c and d. N is the bits of its type, D the type of twice as many; `t` is the thread.
+# The result of each opcode, with the modifiers that matter, in terms of its operands a, b, c and d.
+# N is the bits of its type, D the type of twice as many; `t` is the thread.
 EXPRESSIONS = {
     "mov": "a", "cvta": "a", "cvta.to": "a", "add": "a + b", "sub": "a - b", "mul": "a * b",
     "mul.lo": "a * b", "mul.hi": "((__int128)a * b) >> N", "mul.wide": "(D)a * (D)b",
@@ -77,7 +77,7 @@ class UnknownError(Exception):
 
 
 def name_of(ptx_name: str) -> str:
-    """In C, where GCC allows a dollar sign."""
+    """Returns a name in C, where GCC allows a dollar sign."""
     return "V" + ptx_name.replace("%", "").replace(".", "_")
 
 
@@ -92,12 +92,12 @@ def bits_in_c(ptx_type: str) -> str:
 
 
 def split(operands: str) -> list[str]:
-    """At the commas outside brackets."""
+    """Splits operands at the commas outside brackets."""
     return [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", operands) if part.strip()]
 
 
 def block_end(text: str, start: int) -> int:
-    """Where the brace closes that opens at `start`."""
+    """Returns the place where the brace closes that opens at `start`."""
     depth = 0
     for brace in re.compile("[{}]").finditer(text, start):
         depth += 1 if brace.group() == "{" else -1
@@ -107,11 +107,12 @@ def block_end(text: str, start: int) -> int:
 
 
 def declared(text: str) -> tuple[str, str, int, int]:
-    """Type, name, count and alignment in `.align 4 .b8 name[8]`; a launch sets a count of 0."""
+    """Parses type, name, count and alignment of `.align 4 .b8 name[8]`; a launch sets a count of
+    0."""
     found = re.fullmatch(r"(.*?)([\w$]+)(\[\d*\])?", text.strip(), re.DOTALL)
     assert found, text
     types = [word for word in re.findall(r"\.(\w+)", found[1]) if word in BITS]
-    # What aligns a pointer is said of what it points to.
+    # A pointer's alignment is that of the memory that it points to.
     align = re.search(r"\.align\s+(\d+)", found[1]) if ".ptr" not in found[1] else None
     size = BITS[types[0]] // 8
     count = 1 if found[3] is None else int(found[3][1:-1] or 0)
@@ -119,14 +120,14 @@ def declared(text: str) -> tuple[str, str, int, int]:
 
 
 class Module:
-    """A module's variables and kernels, as far as they are asked for."""
+    """A module's variables and kernels."""
 
     def __init__(self, text: str) -> None:
         text = re.sub(
             r"//[^\n]*|/\*.*?\*/|\.(?:loc|file|pragma)\s[^\n]*", " ", text, flags=re.DOTALL
         )
         self.kernels: dict[str, tuple[str, str, str]] = {}
-        """By name: parameters, directives, body."""
+        """The parameters, directives and body of each kernel, by name."""
         for head in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{;]*)\{", text):
             self.kernels[head[1]] = (
                 head[2],
@@ -134,10 +135,10 @@ class Module:
                 text[head.end() : block_end(text, head.end() - 1)],
             )
         self.offsets: dict[str, int] = {}
-        """Of variables in shared memory."""
+        """The offsets of variables in shared memory, by name."""
         self.shared_bytes = 0
         self.globals: dict[str, str] = {}
-        """By name: the definition in C."""
+        """The definitions of global variables in C, by name."""
         declaration = r"(?:\.\w+\s+(?:\d+\s+)?)*[\w$]+(?:\[\d*\])?"
         pattern = rf"\.(shared|global|const)\s+({declaration})(\s*=\s*[^;]*)?;"
         for found in sorted(re.finditer(pattern, text), key=lambda found: "[]" in found[2]):
@@ -146,7 +147,7 @@ class Module:
     def add_variable(self, space: str, declaration: str, value: str | None) -> None:
         kind, name, count, align = declared(declaration)
         size = BITS[kind] // 8 * count
-        if space == "shared":  # what the launch sizes comes last, behind all others
+        if space == "shared":  # a variable that the launch sizes comes last, behind all others
             self.offsets[name] = -(-self.shared_bytes // max(align, 16)) * max(align, 16)
             self.shared_bytes = self.offsets[name] + size
             return
@@ -165,12 +166,12 @@ class Module:
 
 
 class Translator:
-    """One kernel."""
+    """Translates one kernel."""
 
     def __init__(self, module: Module, name: str, params: str, directives: str, body: str) -> None:
         self.module, self.name, self.body = module, name, body
         self.params: dict[str, tuple[int, int]] = {}
-        """By name: offset and size."""
+        """The offset and size of each parameter, by name."""
         self.params_bytes = 0
         for param in split(params):
             kind, own, count, align = declared(param.replace(".param", "", 1))
@@ -184,7 +185,7 @@ class Translator:
         if threads:
             self.max_threads = eval("*".join(number for number in threads.groups() if number))
         self.registers: list[dict[str, str]] = [{}]
-        """Types by name, of each scope around."""
+        """The types of registers by name, for each enclosing scope."""
         self.locals: set[str] = set()
         self.used: set[str] = set()
         self.opcodes: set[str] = set()
@@ -257,7 +258,7 @@ class Translator:
     # ---- operands
 
     def raw(self, operand: str) -> str:
-        """The bits of an operand."""
+        """Returns the bits of an operand."""
         if operand.startswith("!"):
             return f"!{self.raw(operand[1:])}"
         if operand.startswith("-%"):
@@ -282,7 +283,7 @@ class Translator:
         raise ValueError(operand)
 
     def value(self, operand: str, kind: str) -> str:
-        """An operand as its type in C."""
+        """Returns an operand as its type in C."""
         bits = f"({bits_in_c(kind)})({self.raw(operand)})"
         return f"from_{kind}({bits})" if kind in FLOATS else f"({type_in_c(kind)}){bits}"
 
@@ -312,7 +313,8 @@ class Translator:
         return self.expression(opcode, modifiers, kinds[-1] if kinds else "u32", operands)
 
     def expression(self, opcode: str, modifiers: list[str], kind: str, operands: list[str]) -> str:
-        """By the tables: the entry with the most modifiers that the instruction has."""
+        """Translates by the tables, by the entry with the most modifiers that the instruction
+        has."""
         present = {*modifiers, *("f" for _ in range(kind in FLOATS))}
         known = [name for name in EXPRESSIONS
                  if name.split(".")[0] == opcode and present >= {*name.split(".")[1:]}]  # fmt: skip
@@ -354,7 +356,7 @@ class Translator:
         )
 
     def with_carry(self, operands: list[str], product: str, carry: str) -> str:
-        """In 32 bits, of numbers without a sign."""
+        """Translates a 32-bit operation on unsigned numbers with a carry."""
         given = "".join(
             f"uint64_t {n} = (uint32_t){self.raw(o)}; "
             for n, o in zip("abc", operands[1:], strict=True)

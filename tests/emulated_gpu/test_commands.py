@@ -27,7 +27,7 @@ def harness(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 
 
 def records(run: Path) -> list[dict[str, float]]:
-    """Those of training."""
+    """Returns the records of training."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [line for line in lines if "loss" in line]
 
@@ -68,7 +68,7 @@ def table_of_texts(folder: Path) -> tuple[str, ...]:
 
 
 def test_a_saved_model_predicts_as_on_a_cpu(tmp_path: Path) -> None:
-    """By TensorFlow's own kernels, which XLA has no part in."""
+    """Predictions use TensorFlow's own kernels, without XLA."""
     succeeds(ON_CPU, "train", *table_of_texts(tmp_path), "--run-dir", str(tmp_path / "run"))
     predict = ("predict", "--model", str(tmp_path / "run"), "--texts", "good 3", "bad 4", "new")
     assert succeeds(device.environment(tmp_path), *predict) == succeeds(ON_CPU, *predict)

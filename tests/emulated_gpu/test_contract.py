@@ -9,8 +9,8 @@ from tests.emulated_gpu import device
 
 
 def test_the_kernels_keep_their_contract(tmp_path: Path) -> None:
-    """Blocks, warps and lanes run in another order each time, and every buffer ends at a page that
-    must not be touched."""
+    """Blocks, warps and lanes run in a different order each time, and every buffer ends at a page
+    that must not be touched."""
     seed = secrets.randbits(16)
     environment = device.environment(tmp_path, guard=1, cc=90, seed=seed)
     environment |= {"CUDA_VISIBLE_DEVICES": "0", "TF_GPU_ALLOCATOR": "cuda_malloc_async"}

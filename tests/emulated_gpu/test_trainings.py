@@ -35,7 +35,7 @@ def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
 
 
 def _printed(program: str, folder: Path) -> list[str]:
-    """The lines that a program prints with two GPUs."""
+    """Runs a program with two GPUs; returns the lines that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=device.environment(folder, devices=2), cwd=device.ROOT,
@@ -46,7 +46,8 @@ def _printed(program: str, folder: Path) -> list[str]:
 
 
 def test_the_number_of_threads_does_not_grow_with_the_calls(tmp_path: Path) -> None:
-    """TensorFlow's own all-reduce starts one for each call and GPU, which sleeps 1,000 seconds."""
+    """TensorFlow's own all-reduce starts a thread for each call and GPU, which sleeps for 1,000
+    seconds."""
     program = (
         "import os\nfrom tests.emulated_gpu.trainings import train\n"
         "for epochs in (2, 2, 22):\n"
@@ -81,14 +82,14 @@ os._exit(0)  # TensorFlow frees what a failed program was given twice
 
 
 def test_one_gpu_runs_out_of_memory(tmp_path: Path) -> None:
-    """The other waits for it in a sum, and is told."""
+    """The other GPU waits for the first in a sum, and must end as well."""
     error, losses = _printed(_ONE_RUNS_OUT_OF_MEMORY, tmp_path)
     assert "Out of memory" in error
     assert losses == "2"
 
 
 def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:
-    """An optimizer makes variables, with all GPUs that TensorFlow sees."""
+    """An optimizer's variables start TensorFlow with all GPUs that it sees."""
     case = {"name": "second", "implementation": "native", **FLOAT32}
     with pytest.raises(RuntimeError, match=r"InputError: TensorFlow has begun.*12\.0.*hide them"):
         distances(Group(cases=(case,), settings={"devices": 2, "cc_0": 120}), tmp_path)

@@ -1,4 +1,4 @@
-"""Where a model's variables lie."""
+"""The devices on which a model's variables lie."""
 
 import subprocess
 import sys

@@ -4,7 +4,7 @@
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
 `clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts` or `epochs`.
-What the process computes on follows from its environment.
+The environment decides which devices the process computes on.
 """
 
 import json
@@ -34,13 +34,14 @@ def rows_of(*, weighted: bool) -> harness.RaggedSets:
 
 
 def network(inputs: Any) -> Any:
-    """Smooth: a row that crosses a kink would part the losses by more than rounding."""
+    """Computes a smooth network: a row that crosses a kink would part the losses by more than
+    rounding."""
     x = harness.MultiHotDense(8, num_tokens=NUM_TOKENS, activation="gelu")(inputs)
     return keras.layers.Dense(1)(keras.layers.Dense(8, activation="gelu")(x))
 
 
 def embedding(inputs: Any) -> Any:
-    """Of the user's own: its gradient is one by rows."""
+    """Computes a network with an embedding of the user's own, which has a gradient by rows."""
     return keras.layers.Dense(1)(Pooled(NUM_TOKENS, 8, mean=True, seed=1)(inputs))
 
 

@@ -1,4 +1,4 @@
-"""What the harness's tests share: an NVML library that answers from a script."""
+"""The fixtures of the harness's tests: an NVML library that answers from a script."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.harness.run.observers.nvml.library import NoCompilerError, Nvml, buil
 
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path of the compiled library; skips where there is no compiler."""
+    """Returns the path of the compiled library; skips the test if there is no compiler."""
     try:
         return build(tmp_path_factory.mktemp("nvml"))
     except NoCompilerError as error:
@@ -18,5 +18,6 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def nvml(nvml_library: Path, tmp_path: Path) -> Nvml:
-    """The library, for processes that the test starts, with a script that has no GPU yet."""
+    """Returns the library for processes that the test starts, with a script that has no GPU
+    yet."""
     return Nvml(nvml_library, tmp_path)

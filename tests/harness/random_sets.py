@@ -15,7 +15,7 @@ def random_sets(
     unique: bool = False,
     weighted: bool = False,
 ) -> RaggedSets:
-    """Rows of 0 to `longest` ids, of which at least one is empty, and one holds the largest id."""
+    """Draws rows of 0 to `longest` ids: at least one is empty, and one holds the largest id."""
     lengths = rng.integers(0, longest, rows, endpoint=True)
     lengths[rng.integers(rows)] = 0
     lengths[-1 if lengths[-1] else 0] += 1

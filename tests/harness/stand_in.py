@@ -1,6 +1,6 @@
-"""A stand-in for what the loop drives and a clock that the test turns, for tests of the loop.
+"""A stand-in for the engine and a clock that the test sets, for tests of the loop.
 
-Everything that the stand-in does takes a known time, and it writes down what was asked of it.
+Everything that the stand-in does takes a known time, and it records its calls.
 """
 
 import math
@@ -25,7 +25,7 @@ from harness.trainer.loop import train
 NEXT_SECONDS = 3.0
 TRAIN_SECONDS = 10.0
 COMPILE_SECONDS = 100.0
-"""Of each program."""
+"""The seconds to compile a program."""
 EVALUATE_SECONDS = 1_000.0
 SAVE_SECONDS = 10_000.0
 INSPECT_SECONDS = 100_000.0
@@ -53,7 +53,7 @@ class Planned:
     examples: int
     tokens: int
     capacities: frozenset[int]
-    """Of its calls."""
+    """The capacities of the dispatch's calls."""
 
 
 def planned(
@@ -88,13 +88,13 @@ class StandIn:
     inspects: tuple[int, ...] = ()
     """Epochs at whose end there is an inspection."""
     lost: Callable[[int], bool] = lambda step: False
-    """Whether the loss of the dispatch that begins with the step is no number."""
+    """Whether the loss of the dispatch that begins with the step is not a number."""
     spoiled: Callable[[int], bool] = lambda step: False
     """Whether a weight is not finite after the step."""
     validation_loss: Callable[[int], float] = lambda step: 0.5
-    """Of the evaluation after the step."""
+    """The loss of the evaluation after the step."""
     counters: Counters = field(default_factory=Counters)
-    """Of the last checkpoint."""
+    """The counters of the last checkpoint."""
 
     def prepare(self, dispatch: Planned, batches: str) -> list[Compilation]:
         assert batches == f"batches of {dispatch.step}"
@@ -116,7 +116,7 @@ class StandIn:
         return []
 
     def ended(self, window: Window) -> None:
-        """The length of the dispatches is given."""
+        """Does nothing: the length of the dispatches is given."""
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, list[Compilation]]:
         self.log.append(f"evaluate {step}")
@@ -175,7 +175,7 @@ class StandIn:
 
 @dataclass
 class Listener(Observer):
-    """Writes down what it is told, and takes its time over windows."""
+    """Records what it is passed, and takes a known time for windows."""
 
     name: str
     clock: Clock

@@ -48,7 +48,7 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_home_that_cannot_be_written_to_has_no_substitute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file where the home should be: refused whoever runs the test, root included."""
+    """A file in place of the home is refused for every user, even root."""
     home = tmp_path / "home"
     home.touch()
     monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
@@ -132,7 +132,7 @@ def test_a_pipe_in_the_folders_place(folder: Path) -> None:
 
 
 def test_a_folder_whose_name_leads_elsewhere_by_now(folder: Path, tmp_path: Path) -> None:
-    """What was opened and checked is used."""
+    """The folder that was opened and checked is used."""
     other = tmp_path / "other"
     other.mkdir()
     with cache.opened() as opened:

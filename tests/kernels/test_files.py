@@ -79,7 +79,7 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
 
 
 def test_what_a_kill_during_the_removal_left_is_removed(tmp_path: Path) -> None:
-    """Of a folder that was removed; the lock stays to the last."""
+    """The kill interrupts the removal of a folder, whose lock stays to the last."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     killed = """
 import os, pathlib, shutil, sys
@@ -199,7 +199,8 @@ def test_what_is_removed_is_gone_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_processes_that_write_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
-    """Each removes what looks abandoned, and a folder does before its process has locked it."""
+    """Each process removes folders that look abandoned, as a folder does before its process has
+    locked it."""
     script = (
         "import sys; from pathlib import Path; from kernels.files import replacing\n"
         "for number in range(300):\n"

@@ -1,4 +1,4 @@
-"""docs/options.md says what the settings say."""
+"""docs/options.md agrees with the settings."""
 
 import importlib.util
 from pathlib import Path

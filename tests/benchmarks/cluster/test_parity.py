@@ -1,4 +1,4 @@
-"""Two processes train as one; the script says so for more steps, workers and cases."""
+"""Two processes train as one; the script tests more steps, workers and cases."""
 
 import json
 from pathlib import Path

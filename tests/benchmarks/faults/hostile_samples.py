@@ -1,4 +1,4 @@
-"""Formats whose readers do what the runner must notice."""
+"""Formats whose readers have faults that the runner must notice."""
 
 import os
 import time
@@ -35,7 +35,7 @@ def _careful(folder: Path) -> str:
 
 
 def _first(then: Callable[[Path], object]) -> Reader:
-    """Reads the valid file, and does something with every other."""
+    """Returns a reader that reads the valid file, and does something else with every other."""
 
     def read(folder: Path) -> str:
         if not _is_valid(folder):

@@ -1,4 +1,4 @@
-"""The attack on a run's folder, for a moment."""
+"""A short attack on a run's folder."""
 
 import os
 

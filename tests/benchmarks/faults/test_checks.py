@@ -1,4 +1,4 @@
-"""What is found in the folder of a run that lost, repeated or left something."""
+"""The checks of the folder of a run that lost, repeated or left something."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from harness.cli.main import main
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]) -> Path:
-    """The folder of a run that nothing happened to; nobody changes it."""
+    """Returns the folder of an undisturbed run, which no test changes."""
     folder = tmp_path_factory.mktemp("left") / "run"
     assert main(["train", *trial.FLAGS, "--run-dir", str(folder)]) == 0
     return folder

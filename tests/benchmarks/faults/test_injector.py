@@ -36,7 +36,7 @@ WRITE = "file = open('a', 'wb', 0)\nassert file.write(b'12345678') == 8\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a program."""
+    """The result of a program."""
 
     code: int
     err: str
@@ -83,7 +83,7 @@ def run(library: Path, place: Path, program: str, fault: Fault) -> Done:
             "os.writev(f, [b'1', b'2']); os.fsync(f); os.fdatasync(f); os.unlink('a')",
             ["create a", "pwrite a", "truncate a", "writev a", "fsync a", "fsync a", "unlink a"],
         ),
-        # As harness/base/files.py writes.
+        # harness/base/files.py writes in this way.
         (
             "os.mkdir('p', 0o700); p = os.open('p', os.O_RDONLY); top = os.open('.', os.O_RDONLY)\n"
             "open(f'/proc/self/fd/{p}/new', 'w').close()\n"
@@ -91,9 +91,9 @@ def run(library: Path, place: Path, program: str, fault: Fault) -> Done:
             "os.unlink('a', dir_fd=top)",
             ["mkdir p", "create p/new", "rename a", "rmdir p", "unlink a"],
         ),
-        # As TensorFlow writes event files.
+        # TensorFlow writes event files in this way.
         (STDIO.format(path="a"), ["create a", "fwrite a", "fflush a", "fclose a"]),
-        # What others do, and what lies elsewhere.
+        # Calls of other processes, and files elsewhere.
         ("os.mkdir('../b'); open('../b/a', 'w').write('1'); os.listdir('.'); print(1)", []),
         ("import subprocess; subprocess.run(['mkdir', 'b'], check=True)", []),
     ],

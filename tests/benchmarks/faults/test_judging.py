@@ -1,4 +1,4 @@
-"""Which cases are judged, and what is said of them."""
+"""The cases that are judged, and the report on them."""
 
 import subprocess
 import sys

@@ -95,7 +95,7 @@ def test_afterwards_everything_is_as_before() -> None:
 
 @pytest.fixture
 def hangup() -> Iterator[None]:
-    """Puts back what SIGHUP did before."""
+    """Restores the handler of SIGHUP afterwards."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -153,10 +153,10 @@ def num_evaluations(folder: Path) -> int:
 
 
 def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None:
-    """Nor does it wait for the thread that writes to the pipe in vain."""
+    """The second signal does not wait for the thread that writes to the pipe in vain."""
     flags = ("--epochs", "100000", "--run-dir", tmp_path)
     reader, writer = os.pipe()
-    # Opened anew, so that only this process does not wait for room.
+    # Open the pipe again, so that only this process does not wait for room.
     filling = os.open(f"/proc/self/fd/{writer}", os.O_WRONLY | os.O_NONBLOCK)
     with subprocess.Popen(
         command_line("train", *SMALL, *flags),
@@ -236,7 +236,7 @@ print("never")
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
-    """How that program ended, and its run folder."""
+    """Returns the result of the program `FITS`, and its run folder."""
     folder = tmp_path_factory.mktemp("told") / "run"
     env = environment() | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's threads multiply otherwise
     return run([sys.executable, "-c", FITS, str(folder)], env=env), folder

@@ -1,4 +1,4 @@
-"""How much memory there is, by what the kernel says of the machine and of control groups."""
+"""The free memory, from the kernel's files on the machine and on control groups."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ AVAILABLE, SWAP = 20_000_000 * 1024, 1_000_000 * 1024
 
 
 def machine(root: Path, groups: str, **files: str) -> Path:
-    """A file system with what Linux says of memory; of names, `__` is a slash."""
+    """Makes a file system with Linux's files on memory; `__` in a name is a slash."""
     named = {"proc/meminfo": MEMINFO, "proc/self/cgroup": groups}
     named |= {f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in files.items()}
     for name, text in named.items():
@@ -75,7 +75,7 @@ def test_limits_of_control_groups(files: dict[str, str], left: int, tmp_path: Pa
 
 
 def test_limits_of_control_groups_of_version_1(tmp_path: Path) -> None:
-    """As in a container, which sees its own group at the top, under the name of the machine's."""
+    """A container sees its own group at the top, under the name of the machine's group."""
     files = {
         "memory__memory_dot_limit_in_bytes": str(4 * GB),
         "memory__memory_dot_usage_in_bytes": str(3 * GB),

@@ -54,7 +54,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_ends(tmp_path: Path) -> None:
-    """And neither standard input nor standard error is open."""
+    """Besides, neither standard input nor standard error is open."""
     with subprocess.Popen(
         ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command_line("train", *SMALL)],
         stdout=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_text_in_no_known_encoding() -> None:
 
 
 class Failing(io.StringIO):
-    """A stream that is full after some writes, once."""
+    """A stream that is full once, after some writes."""
 
     def __init__(self, num_writes: int) -> None:
         super().__init__()

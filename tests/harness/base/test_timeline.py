@@ -1,4 +1,4 @@
-"""Where a command's wall time goes."""
+"""The stages of a command's wall time."""
 
 import time
 

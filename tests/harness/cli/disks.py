@@ -1,4 +1,4 @@
-"""Disks that are small in earnest."""
+"""Disks that are really small."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(place: Path, size_bytes: int, *options: str) -> Iterator[None]:
-    """Mounts a file system of that size; skips where none may be mounted."""
+    """Mounts a file system of a size; skips the test if mounting is not allowed."""
     all_options = ",".join((f"size={size_bytes}", *options))
     command = ["mount", "-t", "tmpfs", "-o", all_options, "tmpfs", str(place)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)

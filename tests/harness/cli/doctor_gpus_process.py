@@ -1,4 +1,4 @@
-"""What the doctor finds of GPUs, for one script of the NVML library after another.
+"""Runs the doctor's checks of GPUs for one script of the NVML library after another.
 
 Reads `[[script, variables], ...]` from standard input and writes a list of findings for each.
 """

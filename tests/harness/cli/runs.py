@@ -1,4 +1,4 @@
-"""Running the command line in this process or in one of its own, and reading what a run left."""
+"""Runs the command line in this process or in a separate one, and reads a run's files."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 CORPUS = ("--synthetic-rows", "2000", "--synthetic-tokens", "1000")
 NETWORK = ("--hidden-units", "8", "8", "--dropout", "0.1")
 LAYOUT = ("--batch-size", "100", "--steps-per-dispatch", "4")
-# Named, since `auto` would measure, and could choose another for the run that is compared.
+# `auto` would measure, and could choose another implementation for the run to compare with.
 IMPLEMENTATION = ("--implementation", "gather")
 SMALL = (*CORPUS, *NETWORK, *LAYOUT, *IMPLEMENTATION)
 """Flags of a run of 16 steps an epoch, in dispatches of 4."""
@@ -31,7 +31,7 @@ SMALL = (*CORPUS, *NETWORK, *LAYOUT, *IMPLEMENTATION)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command came to."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -39,7 +39,7 @@ class Result:
 
 
 def call(*arguments: object) -> Result:
-    """`harness ARGUMENTS` in this process, which has two logical CPU devices."""
+    """Runs `harness ARGUMENTS` in this process, which has two logical CPU devices."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(argument) for argument in arguments])
@@ -47,18 +47,19 @@ def call(*arguments: object) -> Result:
 
 
 def command_line(*arguments: object) -> list[str]:
-    """`harness ARGUMENTS` for a process of its own."""
+    """Returns the command line of `harness ARGUMENTS` in a separate process."""
     return [sys.executable, "-m", "harness", *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """A user's: none of the settings by which the suite keeps TensorFlow quiet."""
+    """Returns a user's environment, without the settings by which the suite keeps TensorFlow
+    quiet."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "COLUMNS"))}
     return env | {"PYTHONPATH": str(REPOSITORY)}
 
 
 def run(command: Sequence[str], **options: Any) -> Result:
-    """A command in a process of its own."""
+    """Runs a command in a separate process."""
     options.setdefault("cwd", REPOSITORY)
     options.setdefault("env", environment())
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
@@ -66,19 +67,20 @@ def run(command: Sequence[str], **options: Any) -> Result:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+    """Returns the records of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """What config.json says of a run, for `from_mapping(TrainConfig, ...)`."""
+    """Returns a run's settings in config.json, for `from_mapping(TrainConfig, ...)`."""
     content = read_config(folder)
     del content[RESOLVED]
     return content
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
-    """(step, loss) of every window and (step, validation loss) of every evaluation, in order."""
+    """Returns (step, loss) of every window and (step, validation loss) of every evaluation, in
+    order."""
     return [
         (record["step"], record[name])
         for record in records(folder)
@@ -88,12 +90,12 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The content of summary.json."""
+    """Returns the content of summary.json."""
     return json.loads((folder / "summary.json").read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything in a folder: each file's bytes, None for a folder in it."""
+    """Returns everything in a folder: each file's bytes, None for a folder in it."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -101,7 +103,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def write_npz(path: Path, **changes: Any) -> Path:
-    """A small file in Keras's format; a part given as an array is stored as it is."""
+    """Writes a small file in Keras's format; a part given as an array is stored unchanged."""
     parts: dict[str, Any] = {
         "x_train": [[1, 2, 3], [4, 5], [6], [9, 9, 1, 30]],
         "y_train": np.array([0, 1, 0, 1]),
@@ -121,8 +123,8 @@ def write_npz(path: Path, **changes: Any) -> Path:
 
 
 def save_outliers(folder: Path) -> None:
-    """1,000 rows of one id to train on, but ten of 600: which of them meet in a batch depends on
-    the epoch's order."""
+    """Saves 1,000 rows to train on, of one id each, except ten of 600 ids: the epoch's order
+    decides which of those meet in a batch."""
     rng = np.random.default_rng()
     lengths = np.ones(1020, int)
     lengths[20 + rng.choice(1000, 10, replace=False)] = 600

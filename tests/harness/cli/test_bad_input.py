@@ -18,7 +18,7 @@ NPZ = ("--split", "standard", "--batch-size", "2")
 
 
 def refused(result: Result, *parts: str) -> None:
-    """Exit code 2 and one message on standard error, which holds all `parts`."""
+    """Asserts exit code 2 and one message on standard error, which holds all `parts`."""
     assert result.code == 2
     assert result.out == ""
     assert result.err.startswith("error: ")
@@ -38,7 +38,7 @@ def text(path: Path) -> Path:
 
 
 class Call:
-    """Pickled, it makes a folder when it is read."""
+    """An object whose pickle makes a folder when it is read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -174,7 +174,7 @@ def test_settings_that_do_not_fit(flags: list[str], parts: list[str], tmp_path: 
                 "--precision was float32 and is now mixed_bfloat16",
             ],
         ),
-        # Wrong besides: found before anything is removed.
+        # The flags are wrong as well, which is found before anything is removed.
         (["--overwrite", "--optimizer", "magic"], ["--optimizer is 'magic'"]),
         (["--overwrite", "--data", "missing.npz"], ["No file or folder missing.npz"]),
         (["--overwrite", "--batch-size", "5000"], ["--batch-size is 5000"]),

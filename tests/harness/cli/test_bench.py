@@ -32,8 +32,8 @@ IN_TURN = ("--steps", "None", "--repeats", "3")
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A sweep that Ctrl-C interrupted after its first row and --resume went on with: its folder,
-    and what both commands printed."""
+    """Interrupts a sweep by Ctrl-C after its first row, and resumes it; returns its folder, and the
+    output of both commands."""
     folder = tmp_path_factory.mktemp("bench") / "sweep"
     command = command_line("bench", *SWEEP, "--bench-dir", folder)
     # A group of its own: the interrupt is for it alone, as a terminal's is for all its processes.
@@ -155,8 +155,8 @@ def test_nothing_to_compare_with(
 
 
 def test_two_settings_in_turn(tmp_path: Path) -> None:
-    """The last of three pairs of processes, after two of an earlier call, which the other tests of
-    such pairs start."""
+    """This starts the last of three pairs of processes, after two of an earlier call, which the
+    other tests of pairs start."""
     path = tmp_path / "other.toml"
     # So much work that no machine misses it.
     path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")

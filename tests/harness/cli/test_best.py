@@ -21,7 +21,7 @@ def validation_losses(folder: Path) -> list[float]:
 
 
 def validation_loss(model: Path) -> float:
-    """Of a saved model, on the validation rows of the runs here."""
+    """Returns a saved model's loss on the validation rows of the runs here."""
     options = SyntheticOptions(synthetic_rows=2000, synthetic_tokens=1000)
     rows = harness.load("synthetic", synthetic=options, validation_split=0.2).validation
     assert rows is not None
@@ -30,7 +30,7 @@ def validation_loss(model: Path) -> float:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that early stopping ended."""
+    """Returns the folder of a run that early stopping ended."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     flags = ("--epochs", "20", "--early-stopping", "1", "--run-dir", folder)
     result = call("train", *FLAGS, *flags)
@@ -57,7 +57,7 @@ def test_the_test_rows_are_those_that_evaluate_reads(stopped: Path) -> None:
 
 
 def test_the_epochs_before_a_resume_count(stopped: Path, tmp_path: Path) -> None:
-    """For early stopping, and the best of them stays the best of the run."""
+    """Early stopping counts them, and the best of them stays the best of the run."""
     flags = ("--early-stopping", "1", "--run-dir", tmp_path / "run")
     epochs = len(validation_losses(stopped))
     assert call("train", *FLAGS, *flags, "--epochs", epochs - 1).code == 0

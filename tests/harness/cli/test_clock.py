@@ -1,4 +1,4 @@
-"""Clocks that stand before 1980, or that are set back: nothing is lost, nothing disordered."""
+"""Clocks before 1980 or set back: nothing is lost or disordered."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -16,13 +16,13 @@ At = Callable[[datetime], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> At:
-    """The environment of a process whose clock is set to a moment."""
+    """Returns a function for the environment of a process whose clock is set to a moment."""
     clock = library.build(tmp_path_factory.mktemp("clock"))
     return lambda moment: environment() | library.at(moment, clock)
 
 
 def points(folder: Path) -> list[int]:
-    """The step of every training loss, in the order in which TensorBoard reads them."""
+    """Returns the step of every training loss, in the order in which TensorBoard reads them."""
     return [
         event.step
         for path in sorted(folder.iterdir(), key=lambda path: path.name)

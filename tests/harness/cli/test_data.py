@@ -1,4 +1,4 @@
-"""What a data set holds, and the same data in the harness's own format."""
+"""The contents of a data set, and the same data in the harness's own format."""
 
 import json
 import re

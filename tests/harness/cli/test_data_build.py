@@ -1,4 +1,4 @@
-"""From files of texts to a data set, and in one command to a model."""
+"""`harness data build` on files of texts, and a model from such files in one command."""
 
 import fcntl
 import json

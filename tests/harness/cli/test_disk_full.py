@@ -1,4 +1,4 @@
-"""Disks that run full in earnest: exit code 2, what and where, nothing half-written."""
+"""Disks that really run full: exit code 2, a message with the file, nothing half-written."""
 
 import resource
 import shutil
@@ -25,7 +25,7 @@ FINAL_NAMES = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints"}
 
 
 def limited(limit_bytes: int, *arguments: object) -> Result:
-    """`harness ARGUMENTS`, none of whose files may become longer: a real limit of the kernel's."""
+    """Runs `harness ARGUMENTS` under the kernel's real limit on the length of each file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
@@ -103,7 +103,7 @@ def test_no_room_for_the_model(tmp_path: Path) -> None:
 
 
 def room_bytes(*paths: Path) -> int:
-    """What they take on a disk of whole pages."""
+    """Returns the bytes that files take on a disk of whole pages."""
     pages = [-(-path.stat().st_size // resource.getpagesize()) for path in paths]
     return sum(pages) * resource.getpagesize()
 
@@ -122,11 +122,11 @@ def test_no_room_on_the_disk(trained_folder: Path, tmp_path: Path) -> None:
 
 
 def test_no_room_under_the_event_files_alone(tmp_path: Path) -> None:
-    """The run ends and says so; what is on the other disk is whole, and can be gone on with."""
+    """The run ends with a message; the files on the other disk are whole, and can be resumed."""
     board, folder = tmp_path / "board", tmp_path / "run"
     board.mkdir()
-    # Twice what the first epoch takes, however many of its windows are sampled by telemetry, and a
-    # fourth of what all take.
+    # This is twice the room of the first epoch, however many of its windows telemetry samples, and
+    # a fourth of the room of all epochs.
     with small_disk(board, 8 * resource.getpagesize()):
         flags = ("--steps-per-dispatch", "1", "--run-dir", folder)
         full = call("train", *SMALL, *flags, "--epochs", "20", "--tensorboard", board)

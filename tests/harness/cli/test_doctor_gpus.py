@@ -49,7 +49,8 @@ SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
 def reports(
     tmp_path_factory: pytest.TempPathFactory, nvml_library: Path
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """The findings of each scenario, by subject: one process for all, since TensorFlow is slow."""
+    """Returns the findings of each scenario, by subject, from one process, since TensorFlow starts
+    slowly."""
     nvml = Nvml(nvml_library, tmp_path_factory.mktemp("doctor"))
     asked = [["\n".join(lines) + "\n", variables] for lines, variables in SCENARIOS.values()]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A saved network judged again: as training judged it."""
+"""A saved network is evaluated with the same result as in training."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from tests.harness.cli.runs import CORPUS, call, records, summary
 def test_it_agrees_with_training(
     model: str, data: tuple[str, ...], batch_size: int, trained_folder: Path
 ) -> None:
-    """By the data of the run or by data that is named; the run's model or its last checkpoint."""
+    """The data may be the run's or named data, and the model the run's or its last checkpoint."""
     flags = ("--json", "--batch-size", batch_size)
     result = call("evaluate", "--model", trained_folder / model, *data, *flags)
     assert (result.code, result.err) == (0, "")

@@ -1,4 +1,4 @@
-"""`harness launch`: what is wrong is said before anything starts."""
+"""`harness launch` reports wrong input before anything starts."""
 
 import pytest
 

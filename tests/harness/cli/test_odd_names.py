@@ -17,7 +17,7 @@ SHOWN = r"\x1b[2Jred\x9b31m\x07\r\x7f\udc9b"
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set in whose name and whose words and classes are escape sequences."""
+    """Saves a data set with escape sequences in its name, words and classes."""
     folder = tmp_path_factory.mktemp("odd") / "store"
     sets = RaggedSets(
         values=np.tile([1, 4, 5, 5], 50),

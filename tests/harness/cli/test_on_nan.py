@@ -65,7 +65,7 @@ def test_it_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 
 def check_finite(checkpoints: Path, step: int) -> None:
-    """The last checkpoint is that of the step, and holds finite numbers alone."""
+    """Asserts that the last checkpoint is that of the step, and holds only finite numbers."""
     steps = [int(path.stem.removeprefix("ckpt-")) for path in checkpoints.iterdir()]
     assert max(steps) == step
     with np.load(checkpoints / f"ckpt-{step}.npz") as checkpoint:

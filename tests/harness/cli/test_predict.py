@@ -19,7 +19,7 @@ WORDS = {"the": 1, "film": 2, "good": 20_000, "bad": 4, "was": 5}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on 200 reviews: class 1 says "good", class 0 says "bad"."""
+    """Returns the folder of a run on 200 reviews: class 1 says "good", class 0 says "bad"."""
     place = tmp_path_factory.mktemp("words")
     (place / "imdb_word_index.json").write_text(json.dumps(WORDS))
     labels = np.random.default_rng().permutation(200) % 2

@@ -61,7 +61,8 @@ def profiles(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The file of a profile of 20 steps with the native kernels, and what the command came to."""
+    """Returns the file of a profile of 20 steps with the native kernels, and the command's
+    result."""
     folder = tmp_path_factory.mktemp("profiled")
     flags = (
         "--steps",
@@ -190,7 +191,7 @@ def test_a_program_from_the_persistent_cache_has_lost_its_scopes(tmp_path: Path)
 
 
 def test_several_replicas(tmp_path: Path) -> None:
-    """On a CPU they are shares of a batch in one program, in which nothing has to be exchanged."""
+    """Replicas on a CPU are shares of a batch in one program, which need not exchange anything."""
     flags = ("--replicas", "2", "--steps", "8", "--warm-up", "0", "--profile-dir", tmp_path)
     result = call("profile", *SMALL, *flags)
     assert result.code == 0, result

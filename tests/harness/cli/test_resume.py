@@ -1,4 +1,4 @@
-"""Runs that were stopped, by Ctrl-C or by force, and went on: as if nothing had happened."""
+"""Runs that were stopped, by Ctrl-C or by force, continue as if nothing had happened."""
 
 import json
 import shutil
@@ -39,7 +39,8 @@ FLAGS = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "32", "--steps-per-
 def stopped_run(
     folder: Path, flags: tuple[Any, ...], enough: Callable[[str], bool], how: int
 ) -> Result:
-    """A run of far too many epochs, sent the signal `how` when its metrics are `enough`."""
+    """Starts a run of far too many epochs, and sends it the signal `how` once its metrics are
+    `enough`."""
     arguments = ("train", *FLAGS, *flags, "--epochs", "100000", "--run-dir", folder)
     with subprocess.Popen(
         command_line(*arguments),
@@ -60,7 +61,7 @@ def stopped_run(
 
 
 def last_checkpoint(folder: Path) -> int:
-    """Its number of steps, by the names of the files."""
+    """Returns the number of steps of the last checkpoint, from the names of the files."""
     return max(int(path.stem.removeprefix("ckpt-")) for path in folder.glob("checkpoints/*.npz"))
 
 
@@ -239,7 +240,7 @@ def same_weights(*paths: Path) -> bool:
 
 
 def test_a_run_without_auto_and_one_with_it_are_the_same(trained_folder: Path) -> None:
-    """What `auto` came to is written down, so naming it is no other setting, nor is `auto`."""
+    """The choice of `auto` is recorded, so naming it is the same setting, and so is `auto`."""
     for precision in ("auto", "float32"):
         flags = ("--precision", precision, "--resume", "--run-dir", trained_folder)
         complete = call("train", *SMALL, *flags)

@@ -1,4 +1,4 @@
-"""What must not change what is trained: replicas, the way of the data, dispatches, determinism."""
+"""Settings that must not change the results: replicas, input, dispatches, determinism."""
 
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,15 @@ from tests.harness.cli.runs import (
 
 
 def losses_of(folder: Path, *flags: Any) -> np.ndarray:
-    """The losses of all windows and evaluations of a run that is trained for it."""
+    """Trains; returns the losses of all windows and evaluations of the run."""
     result = call("train", *flags, "--tensorboard", "off", "--run-dir", folder)
     assert (result.code, result.err) == (0, "")
     return np.array([loss for _, loss in losses(folder)])
 
 
-# 208 steps. Sums have another order for another number of replicas. A smooth activation, since with
-# ReLU one row that crosses a kink can part two runs by percents; without dropout, for each replica
-# drops units of its own.
+# The flags of 208 steps. Sums have another order for another number of replicas. The activation is
+# smooth, since with ReLU one row that crosses a kink can part two runs by percents; there is no
+# dropout, since each replica drops units of its own.
 COMPARABLE = (
     *(*CORPUS, *IMPLEMENTATION, "--hidden-units", "8", "8", "--dropout", "0"),
     *("--activation", "gelu", "--batch-size", "100", "--precision", "float32", "--epochs", "13"),
@@ -38,7 +38,7 @@ COMPARABLE = (
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """The losses of one replica, a window for each epoch."""
+    """Returns the losses of one replica, with a window for each epoch."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     return losses_of(folder, *COMPARABLE, "--steps-per-dispatch", "16")
 
@@ -54,7 +54,7 @@ def test_four_replicas(alone: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_stream_and_resident(trained_folder: Path, tmp_path: Path) -> None:
-    """Dropout included. 1,600 rows in batches of 500, so that the last one is padded."""
+    """The network has dropout, and the last batch is padded: 1,600 rows in batches of 500."""
     flags = (*SMALL, "--batch-size", "500", "--replicas", 2, "--precision", "float32")
     streamed, resident = (
         losses_of(tmp_path / kind, *flags, "--input", kind) for kind in ("stream", "resident")
@@ -68,8 +68,8 @@ def test_stream_and_resident(trained_folder: Path, tmp_path: Path) -> None:
 def test_steps_per_dispatch(
     steps: str, tolerance: float, trained_folder: Path, tmp_path: Path
 ) -> None:
-    """Windows differ, but evaluations do not; but for the last bits where XLA sees that a loop has
-    one step alone, dissolves it, and fuses what was in it with what is around it."""
+    """Windows differ, but evaluations do not, except for their last bits if a loop has a single
+    step: XLA then dissolves it, and fuses its contents with the surroundings."""
     flags = ("--precision", "float32", "--steps-per-dispatch", steps)
     losses_of(tmp_path / "run", *SMALL, *flags)
     names = ("validation_loss", "validation_accuracy")
@@ -81,7 +81,8 @@ def test_steps_per_dispatch(
 
 
 def test_deterministic(trained_folder: Path, tmp_path: Path) -> None:
-    """On a CPU a run is so anyway. In a process of its own: it stays so to the process's end."""
+    """Every run on a CPU is deterministic. The test uses a separate process, since the setting
+    lasts to the process's end."""
     folder = tmp_path / "run"
     flags = ("--precision", "float32", "--deterministic", "--run-dir", folder)
     result = run(command_line("train", *SMALL, *flags))
@@ -91,7 +92,7 @@ def test_deterministic(trained_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_another_number_of_replicas(alone: np.ndarray, tmp_path: Path) -> None:
-    """What one replica began, two can end: a checkpoint belongs to no number of devices."""
+    """Two replicas can end what one began: a checkpoint does not depend on the devices' number."""
     flags = (*COMPARABLE, "--steps-per-dispatch", "16", "--tensorboard", "off")
     assert call("train", *flags, "--epochs", "1", "--run-dir", tmp_path).code == 0
     result = call(

@@ -41,7 +41,7 @@ PER_GPU = {
 
 
 def curves(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
-    """Every scalar's (wall time, step, value)s, as TensorBoard sees them."""
+    """Returns every scalar's (wall time, step, value)s, as TensorBoard sees them."""
     reader = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [
@@ -57,7 +57,7 @@ def gpu_tags(folder: Path) -> set[str]:
 
 
 def share_high(start: float, end: float, period: float) -> float:
-    """The share of the time in which a square wave is in the first half of its period."""
+    """Returns the share of the time in which a square wave is in the first half of its period."""
 
     def high_until(now: float) -> float:
         return now // period * period / 2 + min(now % period, period / 2)
@@ -71,7 +71,7 @@ def is_wave(call: Call) -> bool:
 
 @contextlib.contextmanager
 def training(nvml: Nvml, folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """`harness train` for ever, until it is told to stop."""
+    """Runs `harness train` for ever, until it is told to stop."""
     command = command_line("train", *SMALL, "--steps-per-dispatch", "16", "--epochs", "1000000")
     process = subprocess.Popen(
         [*command, "--run-dir", str(folder), *flags],
@@ -88,7 +88,7 @@ def training(nvml: Nvml, folder: Path, *flags: str) -> Iterator[subprocess.Popen
 
 
 def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first window from now on for whose line it holds."""
+    """Waits for the first new window whose telemetry `holds` accepts; returns its record."""
     path = folder / "metrics.jsonl"
     deadline = time.monotonic() + PATIENCE_SECONDS
     seen = path.stat().st_size if path.exists() else 0

@@ -18,7 +18,7 @@ from tests.harness.cli.runs import REPOSITORY, call, command_line, environment, 
 
 @pytest.fixture
 def server(trained_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Over a run and a folder with a profile, on a free port."""
+    """Starts TensorBoard over a run and a folder with a profile, on a free port."""
     profile = tmp_path / "mine" / "plugins" / "profile" / "2026_01_01_00_00_00"
     profile.mkdir(parents=True)
     (profile / "host.xplane.pb").touch()

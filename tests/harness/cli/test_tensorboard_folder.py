@@ -8,7 +8,7 @@ from tests.harness.cli.runs import SMALL, call, contents
 
 
 def steps(folder: Path) -> list[int]:
-    """Of `train/loss`, over all event files in TensorBoard's order."""
+    """Returns the steps of `train/loss`, over all event files in TensorBoard's order."""
     found = []
     for path in sorted(folder.glob("events*")):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():

@@ -1,4 +1,4 @@
-"""Whole runs: what stands in the folder, what repeats bit for bit, what the console says."""
+"""Whole runs: their folders, their repetition bit for bit, and their output."""
 
 import dataclasses
 import json
@@ -63,8 +63,8 @@ TAGS = {
 
 
 def tags(folder: Path) -> set[str]:
-    """Of curves and histograms, without telemetry's: a run as short as these may hold any part of
-    those."""
+    """Returns the tags of curves and histograms, without those of telemetry, any part of which may
+    be in runs as short as these."""
     reader = EventAccumulator(str(folder / "tensorboard")).Reload()
     found = [*reader.PluginTagToContent("scalars")]
     if "weights/logits/bias" in reader.Tags()["tensors"]:
@@ -74,7 +74,8 @@ def tags(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """`harness train --summary`, as a newcomer calls it: its working folder, what it came to."""
+    """Runs `harness train --summary` as a newcomer does; returns the working folder and the
+    result."""
     place = tmp_path_factory.mktemp("newcomer")
     return place, run(command_line("train", "--summary"), cwd=place)
 
@@ -299,7 +300,7 @@ def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None
 
 
 def test_batches_that_differ_much(tmp_path: Path) -> None:
-    """Whatever the epochs of a run hold was compiled before its first step."""
+    """Programs for all batches of a run's epochs are compiled before its first step."""
     save_outliers(tmp_path / "data")
     result = call(
         *("train", "--data", tmp_path / "data", "--batch-size", "10", "--hidden-units", "4"),

@@ -33,7 +33,7 @@ LAYOUT = ("--batch-size", "20", "--implementation", "gather")
 
 
 def write_table(path: Path, *, reverse: bool) -> None:
-    """The order of two words decides: each word by itself says nothing."""
+    """Writes rows whose class follows from the order of two words, but from no single word."""
     order = ("no", "yes")
     if reverse:
         order = order[::-1]
@@ -42,7 +42,7 @@ def write_table(path: Path, *, reverse: bool) -> None:
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
-    """`harness tune` in a process of its own, as its terminal starts it."""
+    """Starts `harness tune` in a separate process, as a terminal does."""
     env = environment() | {"XLA_FLAGS": os.environ["XLA_FLAGS"], "PYTHONUNBUFFERED": "1"}
     command = command_line("tune", *arguments)
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
@@ -50,7 +50,7 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[object, ...], Result]:
-    """The folder of a search that was killed and resumed, its flags, and what that came to."""
+    """Returns the folder of a search that was killed and resumed, its flags, and its result."""
     place = tmp_path_factory.mktemp("tune")
     write_table(place / "train.csv", reverse=False)
     write_table(place / "test.csv", reverse=False)
@@ -188,7 +188,7 @@ def test_what_only_the_process_knows_is_one_message(tmp_path: Path) -> None:
 
 
 def test_the_study_is_optunas(searched: tuple[Path, tuple[object, ...], Result]) -> None:
-    """Its own tools read it."""
+    """Optuna's own tools can read the study."""
     import optuna
 
     folder, _, _ = searched

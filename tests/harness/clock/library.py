@@ -24,7 +24,7 @@ def build(folder: Path) -> Path:
 
 
 def at(moment: datetime, library: Path) -> dict[str, str]:
-    """The environment of a process whose clock is set to `moment` now."""
+    """Returns the environment of a process whose clock is set to `moment` now."""
     shift = int(moment.timestamp() - time.time())
     loaded = ":".join(filter(None, (str(library), os.environ.get("LD_PRELOAD"))))
     return {"LD_PRELOAD": loaded, "CLOCK_SHIFT_SECONDS": str(shift)}

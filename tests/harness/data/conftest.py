@@ -12,7 +12,7 @@ Rows = Sequence[Any]
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's cache of data sets is out of reach."""
+    """Keeps tests away from the user's cache of data sets."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTI_HOT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -55,7 +55,7 @@ def write_npz(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def keras_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty Keras folder; the user's own is out of reach."""
+    """Makes an empty Keras folder, in place of the user's own."""
     home = tmp_path / "keras_home"
     monkeypatch.setenv("KERAS_HOME", str(home))
     return home

@@ -24,7 +24,7 @@ def npy(array: np.ndarray = ARRAY) -> bytes:
 
 
 def with_field(content: bytes, offset: int, layout: str, value: int) -> bytes:
-    """The archive with another value in its directory's first entry."""
+    """Returns the archive with another value in its directory's first entry."""
     at = content.index(DIRECTORY) + offset
     new = struct.pack(layout, value)
     return content[:at] + new + content[at + len(new) :]

@@ -1,5 +1,5 @@
-"""What was read once is mapped from then on; what is wrong with a cache is said, and costs only
-time."""
+"""A data set that was read once is mapped from then on; faults of a cache are reported, and cost
+only time."""
 
 import contextlib
 import json
@@ -25,12 +25,12 @@ from harness.data.sources import Dataset, load
 WriteNpz = Callable[..., Path]
 OPTIONS = ImdbOptions(held_out_rows=2)
 PADDING = np.zeros(cache.MIN_SOURCE_BYTES, np.uint8)
-"""Makes any file large enough, as a member that nobody reads."""
+"""An array that makes any file large enough, as a member that nobody reads."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keras_home: Path) -> Path:
-    """The data cache, in a folder of this test alone; not made yet."""
+    """Returns the test's own folder of the data cache, which does not exist yet."""
     monkeypatch.setenv("MULTI_HOT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "data"
 

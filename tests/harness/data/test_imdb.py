@@ -21,7 +21,7 @@ STANDARD = ImdbOptions(split="standard")
 
 
 def load_parts(path: Path, options: ImdbOptions = STANDARD) -> tuple[RaggedSets, RaggedSets]:
-    """The train rows and the test rows."""
+    """Returns the train rows and the test rows."""
     sets, num_test_rows = load_imdb(path, options)
     test, train = sets.split(num_test_rows)
     return train, test

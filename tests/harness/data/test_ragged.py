@@ -385,7 +385,8 @@ def test_weights_go_with_their_ids(rows: Rows, data: st.DataObject) -> None:
 
 
 def test_weights_are_part_of_the_fingerprint() -> None:
-    """Without them it is what it always was, so that runs and folders of before are known again."""
+    """Without weights the fingerprint has not changed, so that earlier runs and folders are still
+    recognized."""
     rows = [[1, 2], [3]]
     known = "8fad57039fa0d2398573cdbdc5a078f44d26eca9e1f33d7346d23b45f7edb8fd"
     assert from_rows(rows).fingerprint == known

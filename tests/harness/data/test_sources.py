@@ -121,7 +121,7 @@ def test_a_saved_data_set_keeps_its_split_and_its_words(
 
 @pytest.fixture
 def sorted_folder(tmp_path: Path) -> Path:
-    """1,000 rows of one id each, sorted by class: 100 of class 0, 300 of 1, 600 of 2."""
+    """Saves 1,000 rows of one id each, sorted by class: 100 of class 0, 300 of 1, 600 of 2."""
     rows = RaggedSets(
         values=np.arange(1000),
         row_splits=np.arange(1001),

@@ -1,4 +1,4 @@
-"""The harness's own format: what is saved is read back; what is broken gives one message."""
+"""The harness's own format: saved data is read back, and broken data gives one message."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def some_sets(**changes: Any) -> RaggedSets:
 
 
 def several_labels() -> RaggedSets:
-    """Rows of several classes, of none and of one."""
+    """Returns rows with several classes, with none and with one."""
     label_sets = RaggedSets(values=[0, 2, 1], row_splits=[0, 2, 2, 3], num_tokens=3)
     return RaggedSets(
         values=[3, 1, 3, 7],

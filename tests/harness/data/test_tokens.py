@@ -34,7 +34,7 @@ def test_blocks_hold_the_tokens_of_each_text(texts: list[str], tokenization: Tok
 
 
 def test_words_are_those_of_keras() -> None:
-    """As its Tokenizer splits, by which imdb.npz was made."""
+    """The words are those of Keras's Tokenizer, by which imdb.npz was made."""
     text = "The <br />film's \"END\"… Isn't\tit\ngood?_or(bad)"
     table = str.maketrans(dict.fromkeys(SEPARATORS, " "))
     assert Tokenization().tokens(text) == text.lower().translate(table).split()

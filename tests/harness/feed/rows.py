@@ -24,8 +24,8 @@ def random_examples(
     unique: bool = False,
     id_weights: bool = False,
 ) -> Examples:
-    """Two ragged inputs, `words` and `tags`, of which the second may have weights, and a dense one,
-    `numbers`."""
+    """Draws rows with two ragged inputs, `words` and `tags`, of which the second may have weights,
+    and a dense one, `numbers`."""
     words, tags, many = (
         random_sets(
             rng, rows=rows, num_tokens=limit, longest=longest, unique=unique, weighted=weighted
@@ -64,7 +64,7 @@ class ExpectedShare(NamedTuple):
 def expected_share(
     columns: Columns, plan: Plan, *, epoch: int, step: int, replica: int
 ) -> ExpectedShare:
-    """The share of a replica in a step of an epoch; where the batch has no row for it, the batch's
+    """Returns a replica's share in a step of an epoch; if the batch has no row for it, the batch's
     first row."""
     first = step * plan.batch_size
     batch = plan.order(epoch)[first : first + plan.batch_size]

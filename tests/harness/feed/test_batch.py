@@ -55,7 +55,7 @@ class Reading:
         self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
 
     def __call__(self, batches: BatchesByRows, call: Call) -> list[Share]:
-        """The share of each of the call's steps, as NumPy arrays, of a device that is alone."""
+        """Returns the share of each of the call's steps, as NumPy arrays, of a single device."""
         key = call.num_steps, call.capacity
         program = self._programs.setdefault(key, self._program(*key))
         first = tf.constant(call.first, tf.int64)
@@ -79,7 +79,7 @@ class Reading:
 
 
 def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
-    """Holds a share against the rows."""
+    """Compares a share with the rows."""
     expected = expected_share(columns, plan, replica=0, **place)
     num_rows = share.num_rows
     for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
@@ -120,7 +120,7 @@ def plan_of(columns: Columns, **changes: int) -> Plan:
 @pytest.mark.parametrize("implementation", [*IMPLEMENTATIONS, FOR_GPU])
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels: Labels) -> None:
-    """Several inputs, an epoch that ends in a shorter call and a smaller batch."""
+    """There are several inputs, and the epoch ends in a shorter call and a smaller batch."""
     rows = 53 if labels == "classes" else 21
     examples = random_examples(
         np.random.default_rng(),
@@ -151,7 +151,7 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_without_ids(kind: str) -> None:
-    """A model of numbers alone is no use case, but nothing to fail at either."""
+    """A model of only numbers is no use case, but must not fail either."""
     rng = np.random.default_rng()
     numbers = rng.normal(size=[10, 3]).astype(np.float32)
     examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
@@ -179,7 +179,7 @@ def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> Non
 
 @given(st.integers(1, 20), st.integers(1, 6))
 def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) -> None:
-    """A device without a row computes on one that counts for nothing, whatever it weighs."""
+    """A device without a row computes on another row, which does not count whatever its weight."""
     sizes = shares_of(batch_rows, num_devices)
     shares = [
         Share({}, {}, None, tf.fill([max(size, 1)], float("nan")), {}).within(

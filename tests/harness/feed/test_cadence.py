@@ -1,4 +1,4 @@
-"""How many steps a call runs, how many calls a dispatch makes."""
+"""The number of steps of a call, and of calls of a dispatch."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from harness.feed.cadence import Cadence, steps_per_call
 from harness.run.records import Window
 
 RATES = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
-"""Bytes and operations in a second of the slowest device that the estimate is to hold for."""
+"""The bytes and operations in a second of the slowest device that the estimate must hold for."""
 MAX_PREPARED_BYTES = 2**28
 
 amounts = st.floats(1e3, 1e12)
@@ -26,7 +26,7 @@ works = st.fixed_dictionaries(
 
 
 def most_steps(work: dict[str, Any]) -> float:
-    """What a second and the memory allow."""
+    """Returns the most steps that a second and the memory allow."""
     bytes_rate, flops_rate = RATES[work["device_type"]]
     seconds = work["bytes_moved"] / bytes_rate + work["flops"] / flops_rate
     return min(
@@ -44,7 +44,8 @@ def test_a_call_is_at_most_a_seconds_work_and_no_longer_than_an_epoch(work: dict
 
 @given(works)
 def test_a_call_uses_half_of_what_is_allowed_or_more(work: dict[str, Any]) -> None:
-    """Less where that divides an epoch, so that its last call needs no program of its own."""
+    """A call has fewer steps if they then divide an epoch, so that its last call needs no program
+    of its own."""
     steps = steps_per_call(**work)
     most = max(1, int(most_steps(work)))
     assert 2 * steps >= most

@@ -11,7 +11,7 @@ from harness.feed.capacity import capacities_for_any_order, capacity_for_batches
 
 @st.composite
 def row_lengths(draw: st.DrawFn) -> np.ndarray:
-    """Of 0 to 3 ragged columns, [columns, rows]."""
+    """Draws the row lengths of 0 to 3 ragged columns, [columns, rows]."""
     shape = draw(st.integers(0, 3)), draw(st.integers(1, 60))
     return draw(arrays.arrays(np.int64, shape, elements=st.integers(0, 3000)))
 
@@ -68,7 +68,8 @@ def test_more_than_the_largest_is_refused() -> None:
 def test_known_batches_get_one_capacity(
     columns: int, steps: list[int], data: st.DataObject
 ) -> None:
-    """Of the largest of them in each column; an epoch's are [columns, steps, R]."""
+    """The capacity is that of the largest batch in each column; an epoch's are [columns, steps,
+    R]."""
     epochs = [
         data.draw(arrays.arrays(np.int64, (columns, n, 2), elements=st.integers(0, 5000)))
         for n in steps

@@ -27,15 +27,15 @@ EPOCHS = 4
 
 @st.composite
 def row_lengths(draw: st.DrawFn) -> np.ndarray:
-    """Of 0 to 2 ragged columns, [columns, rows]."""
+    """Draws the row lengths of 0 to 2 ragged columns, [columns, rows]."""
     shape = draw(st.integers(0, 2)), draw(st.integers(1, 50))
     return draw(arrays.arrays(np.int64, shape, elements=st.integers(0, 400)))
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Training plans; some with two capacities, as of a run that is too long to be looked at, of
-    which the smaller is any, so that both occur."""
+    """Draws training plans, some with two capacities, like those of a run too long to look at
+    beforehand; the smaller is a random one, so that both occur."""
     lengths = draw(row_lengths())
     replicas = draw(st.integers(1, 4))
     plan = training_plan(
@@ -59,12 +59,12 @@ epochs = st.integers(0, EPOCHS - 1)
 
 
 def batches_of(plan: Plan, epoch: int) -> list[np.ndarray]:
-    """Rows of each step."""
+    """Returns the rows of each step."""
     return np.split(plan.order(epoch), range(plan.batch_size, plan.num_rows, plan.batch_size))
 
 
 def largest_shares(plan: Plan, epoch: int) -> np.ndarray:
-    """Ids of the share that holds most of them, for each column and step."""
+    """Returns the ids of the share with the most ids, for each column and step."""
     most = [
         np.max([plan.lengths[:, own].sum(axis=1) for own in np.array_split(rows, plan.replicas)], 0)
         for rows in batches_of(plan, epoch)
@@ -75,7 +75,7 @@ def largest_shares(plan: Plan, epoch: int) -> np.ndarray:
 def dispatches(
     plan: Plan, *, start_step: int, epochs: int, calls: Iterator[int]
 ) -> Iterator[Dispatch]:
-    """A run's dispatches, each of the next number of calls."""
+    """Yields a run's dispatches, each of the next number of calls."""
     for epoch, step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
@@ -114,7 +114,7 @@ def test_visits_every_row_once_in_batches_that_replicas_share_in_order(
 def test_a_run_takes_each_step_once_by_the_programs_it_compiled(
     plan: Plan, data: st.DataObject
 ) -> None:
-    """From any step on, in dispatches of any number of calls."""
+    """The run may begin at any step, and its dispatches have any number of calls."""
     start_step = data.draw(st.integers(0, EPOCHS * plan.steps_per_epoch))
     calls_of_dispatches = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     programs = plan.programs(start_step=start_step)
@@ -177,7 +177,7 @@ def test_only_the_last_calls_of_each_size_are_short_and_no_program_is_spare(
 
 @given(plans(), st.integers(1, 3))
 def test_a_dispatch_is_of_as_many_steps_as_asked_for(plan: Plan, calls: int) -> None:
-    """The last, smaller batch counts as one of them."""
+    """The last, smaller batch counts as a step as well."""
     found = [
         dispatch.num_steps
         for dispatch in dispatches(plan, start_step=0, epochs=1, calls=itertools.repeat(calls))
@@ -250,7 +250,7 @@ def test_rows_in_stored_order() -> None:
 
 
 def test_a_run_that_was_looked_at_has_the_one_capacity_that_it_needs() -> None:
-    """One for each size of batches."""
+    """The run has one capacity for each size of batches."""
     lengths = np.random.default_rng().integers(0, 3_000, [2, 207])
     plan = training_plan(lengths, batch_size=20, replicas=2, steps_per_call=5, seed=3, epochs=4)
     assert list(plan.capacities) == [20, 7]

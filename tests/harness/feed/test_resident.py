@@ -26,7 +26,7 @@ def examples() -> Examples:
 
 
 def plan_of(examples: Examples, *, replicas: int = 1) -> Plan:
-    """7 steps an epoch, in calls of 3, 3 and 1, whose batch has 5 rows."""
+    """Returns a plan of 7 steps an epoch, in calls of 3, 3 and 1; the last batch has 5 rows."""
     lengths = Columns.of(examples).lengths
     return training_plan(
         lengths, batch_size=8, replicas=replicas, steps_per_call=3, seed=5, epochs=EPOCHS

@@ -33,7 +33,7 @@ ONE_DEVICE = ("/CPU:0",)
 def expected(
     columns: Columns, plan: Plan, devices: tuple[str, ...], *, epochs: int, start_step: int = 0
 ) -> Iterator[tuple[Dispatch, dict[int, list[dict[str, Any]]]]]:
-    """For each dispatch, and the batches of each size and device, their fields."""
+    """Yields each dispatch, and the fields of its batches by their size and device."""
     replicas = range(len(devices))
     for epoch, first_step in epochs_from(plan, start_step=start_step, epochs=epochs):
         planned = EpochPlan(plan, epoch)
@@ -54,8 +54,8 @@ def expected(
 def fields_of(
     columns: Columns, plan: Plan, replica: int, dispatch: Dispatch, rows: int
 ) -> dict[str, Any]:
-    """What `StreamBatches` says of the batches of so many rows; zeros behind the dispatch's
-    steps."""
+    """Returns the fields of `StreamBatches` for the batches of so many rows, with zeros behind the
+    dispatch's steps."""
     is_last = rows < plan.batch_size
     S = 1 if is_last else min(plan.steps_per_call, plan.whole_steps)
     b = max(1, shares_of(rows, plan.replicas)[replica])
@@ -98,7 +98,7 @@ def check(
     mapped: bool = False,
     **run: int,
 ) -> list[tuple[Dispatch, BatchesByRows]]:
-    """Compares all of a stream; returns what it was."""
+    """Compares all of a stream; returns the stream."""
     columns = Columns.of(examples)
     stream = list(Stream(columns, devices=devices, mapped=mapped).dispatches(plan, **run))
     whole = expected(columns, plan, devices, **({"epochs": 1} | run))
@@ -149,8 +149,8 @@ def test_holds_what_the_plan_says_from_any_step(
 
 @pytest.mark.parametrize("last", [0, 1, 3])
 def test_every_device_gets_its_shares(logical_devices: list[str], last: int) -> None:
-    """By the way that copies to a GPU: one element of the stream for each device in turn. The last
-    batch's shares are not of one size, and one may have no row."""
+    """The stream is read as for copies to a GPU: one element for each device in turn. The last
+    batch's shares differ in size, and one may have no row."""
     devices = tuple(logical_devices)
     examples = random_examples(np.random.default_rng(), rows=40 + last)
     lengths = Columns.of(examples).lengths

@@ -1,5 +1,5 @@
-"""Variables that do not fit into memory are refused before they are made. Sizes are real: no
-machine has room for those that are refused."""
+"""Variables that do not fit into memory are refused before they are made. The sizes are real: no
+machine has room for the refused ones."""
 
 import json
 import zipfile
@@ -41,7 +41,7 @@ def wide(inputs: Any) -> Any:
 
 
 class Subclassed(keras.Model):
-    """Its layers are built while it is called."""
+    """A model whose layers are built while it is called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def test_a_network_that_is_trained_is_refused_with_all_that_it_needs() -> None:
     ("free", "left"), [(4 * 40_000 * 4, 0), (4 * 40_000 * 4 - 1, None)], ids=["just", "not"]
 )
 def test_what_a_model_that_is_built_still_needs(free: int, left: int | None) -> None:
-    """Gradients, slots and, on a second GPU, the variables; not those that are frozen."""
+    """A model still needs gradients, slots and, on a second GPU, variables, except frozen ones."""
     model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(200, use_bias=False)])
     pair = Budget(device="/GPU:1", device_free=lambda: free, optimizer=2, gradients=True, copies=2)
     if left is None:
@@ -97,7 +97,7 @@ def test_what_a_model_that_is_built_still_needs(free: int, left: int | None) -> 
 
 
 def test_a_large_table_that_is_frozen_needs_no_gradients() -> None:
-    """It may be frozen after it was made."""
+    """The table may be frozen after it was made."""
     budget = Budget(device="/GPU:0", device_free=lambda: 20 * 10**6, optimizer=2, gradients=True)
 
     def frozen(inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is exported says what the trainer says, wherever it is loaded."""
+"""Exported models agree with the trainer, wherever they are loaded."""
 
 import subprocess
 import sys

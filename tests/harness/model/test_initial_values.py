@@ -1,4 +1,4 @@
-"""Tables that are drawn in blocks have Keras's numbers."""
+"""Tables drawn in blocks have Keras's numbers."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_numbers_are_those_of_keras(
 
 
 class Padded(keras.initializers.GlorotUniform):
-    """One of the user's own."""
+    """An initializer of the user's own."""
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         return super().__call__(shape, dtype) * (np.arange(shape[0]) > 0)[:, None]

@@ -78,7 +78,7 @@ def within(
     unique: bool = False,
     export: bool = False,
 ) -> tf.Tensor:
-    """What a layer or model computes, compiled, in the surroundings of a trainer."""
+    """Calls a layer or model, compiled, in the surroundings of a trainer."""
 
     @tf.function(jit_compile=True, autograph=False)
     def call(inputs: dict[str, tf.Tensor], rowids: tf.Tensor | None) -> tf.Tensor:
@@ -97,7 +97,7 @@ def within(
 
 
 class Subclassed(keras.Model):
-    """A user's own, with a layer inside of another."""
+    """A model of the user's own, with a layer inside of another."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
         super().__init__()
@@ -109,7 +109,8 @@ class Subclassed(keras.Model):
 
 @pytest.mark.parametrize("kind", ["layer", "functional", "subclassed"])
 def test_what_a_trainer_knows_reaches_the_layer_in_any_model(kind: str) -> None:
-    """A row of two equal ids that are told to be unique counts both; a wrong row is believed."""
+    """A row whose ids are claimed to be unique counts two equal ids twice; a wrong row is
+    believed."""
     layer = MultiHotDense(1, 10, use_bias=False)
     arrays = {"values": np.array([3, 3], np.int32), "row_splits": np.array([0, 2, 2], np.int32)}
     if kind == "functional":

@@ -1,4 +1,4 @@
-"""From what a user gives to a Keras model; the default network: its size, its seed, its twin."""
+"""Models from what a user gives, and the default network: its size, its seed, its twin."""
 
 import itertools
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.harness.random_sets import random_sets
 
 
 def network(*, dtype: str = "float32", seed: int = 0, **changes: Any) -> keras.Model:
-    """The default network, but small."""
+    """Builds the default network in a small size."""
     small = {"hidden_units": (5, 4), "dropout": (0.0, 0.0), "num_tokens": 60, "num_classes": 2}
     arguments: dict[str, Any] = small | changes
     function = default_network(**arguments, seed=seed)
@@ -142,7 +142,7 @@ def test_layer_infos_say_how_the_layers_are_connected() -> None:
 
 
 def of_three(inputs: Any) -> Any:
-    """A user's function of several inputs; layers that it makes are named by it."""
+    """Computes a user's model of several inputs, which names its layers."""
     shared = MultiHotDense(4, 50, name="both")
     parts = [
         shared(inputs["words"]),
@@ -155,7 +155,7 @@ def of_three(inputs: Any) -> Any:
 
 
 class Subclassed(keras.Model):
-    """A user's class."""
+    """A model of the user's own class."""
 
     def __init__(self) -> None:
         super().__init__()

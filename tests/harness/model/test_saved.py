@@ -1,4 +1,4 @@
-"""Models in files: what Keras saved is loaded, and what is damaged or hostile is one message."""
+"""Models in files: Keras's files are loaded, and damaged or hostile ones give one message."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def path(model: keras.Model, tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[Members], object], **options: Any) -> None:
-    """Changes the members of an archive, whose checksums are right again afterwards."""
+    """Changes the members of an archive, and corrects their checksums."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
@@ -59,7 +59,7 @@ def rewrite(path: Path, change: Callable[[Members], object], **options: Any) -> 
 
 
 def replaced(text: str, by: str) -> Callable[[Members], None]:
-    """Another text in config.json."""
+    """Returns a change of a text in config.json."""
 
     def change(members: Members) -> None:
         config = members["config.json"].decode()
@@ -70,7 +70,7 @@ def replaced(text: str, by: str) -> Callable[[Members], None]:
 
 
 def weights(change: Callable[[h5py.File], object]) -> Callable[[Members], None]:
-    """Another HDF5 file of weights."""
+    """Returns a change of the HDF5 file of weights."""
 
     def changed(members: Members) -> None:
         stream = io.BytesIO(members["model.weights.h5"])
@@ -82,7 +82,7 @@ def weights(change: Callable[[h5py.File], object]) -> Callable[[Members], None]:
 
 
 def weight(value: Any = None, **options: Any) -> Callable[[Members], None]:
-    """Another kernel of the second layer."""
+    """Returns a change of the second layer's kernel."""
 
     def change(file: h5py.File) -> None:
         del file[KERNEL]
@@ -175,7 +175,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_keras_loads_what_keras_saved_once_this_package_is_imported(
     model: keras.Model, tmp_path: Path, imports: str
 ) -> None:
-    """In a fresh process; the layers are imported when they are needed."""
+    """A fresh process imports the layers when they are needed."""
     model.save(tmp_path / "model.keras")
     done = subprocess.run(
         [sys.executable, "-c", LOADED_BY_KERAS.format(imports=imports), tmp_path / "model.keras"],

@@ -1,4 +1,4 @@
-"""What a step has to move and to compute at least, counted for networks that are known."""
+"""The least bytes and operations of a step, counted for known networks."""
 
 import keras
 import pytest
@@ -9,21 +9,22 @@ from tests.harness.model.test_network import TUTORIAL, network
 
 
 def work(implementation: str = "gather") -> tuple[float, float]:
-    """Of the tutorial's step: 505,201 parameters with three layers of 50."""
+    """Returns the work of the tutorial's step: 505,201 parameters with three layers of 50."""
     model = network(**TUTORIAL, num_tokens=10_000)
     return work_of_step(model, rows=500, ids=65_000, implementation=implementation)
 
 
 @pytest.mark.parametrize("implementation", ["gather", "native"])
 def test_of_the_tutorials_step(implementation: str) -> None:
-    """Adam reads and writes the parameters eight times in all; a sum for each id either way."""
+    """Adam reads and writes the parameters eight times in all; forward and backward there is a sum
+    for each id."""
     bytes_moved, flops = work(implementation)
     assert bytes_moved == 2 * 65_000 * 50 * 4 + 8 * 4 * 505_201
     assert flops == 2 * 65_000 * 50 + 6 * 500 * (2 * 50 * 50 + 50) + 12 * 505_201
 
 
 def test_dense_multiplies_with_the_whole_matrix() -> None:
-    """Two operations for each element of the table and row forward, four backward."""
+    """Each element of the table and row takes two operations forward, and four backward."""
     more = work("dense")[1] - work()[1]
     assert more == 6 * 500 * 10_000 * 50 - 2 * 65_000 * 50
 

@@ -1,8 +1,8 @@
 """Counts the programs that XLA compiles while several dispatches run, from either kind of feed.
 
 XLA writes a file for each program it compiles; the folder must be named before TensorFlow starts,
-hence a process of its own. How well it optimizes does not matter here.
-Prints a JSON list of what happened.
+hence a separate process. How well XLA optimizes does not matter here. The process prints a JSON
+list of events.
 """
 
 import json
@@ -23,7 +23,7 @@ from tests.harness.program.rig import build_rig, sets_with_outliers  # noqa: E40
 
 
 def num_programs() -> int:
-    """Without the one that starts TensorFlow's threads."""
+    """Returns the number of programs, without the one that starts TensorFlow's threads."""
     return len(list(FOLDER.glob("*.before_optimizations.txt"))) - 1
 
 

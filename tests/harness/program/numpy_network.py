@@ -14,15 +14,16 @@ from tests.kernels.multi_hot import reference
 @dataclass(frozen=True, kw_only=True)
 class Result:
     loss: np.ndarray
-    """Of each row, [B]."""
+    """The loss of each row, [B]."""
     hits: np.ndarray
-    """Of each row, bool [B]."""
+    """Whether each row is predicted right, bool [B]."""
     gradients: list[np.ndarray]
-    """Of the mean loss, in the order of the weights."""
+    """The gradients of the mean loss, in the order of the weights."""
 
 
 def forward_backward(weights: list[np.ndarray], sets: RaggedSets) -> Result:
-    """A relu network; `weights` are kernel, bias, kernel, bias ... of its layers."""
+    """Computes a ReLU network and its gradients; `weights` are kernel, bias, kernel, bias ... of
+    its layers."""
     weights = [w.astype(np.float64) for w in weights]
     kernels, biases = weights[::2], weights[1::2]
     inputs = [reference.multi_hot(sets.values, sets.row_splits, num_tokens=sets.num_tokens)]

@@ -1,4 +1,4 @@
-"""A small model with a real feed: what the engine's tests drive."""
+"""A small model with a real feed, which the engine's tests drive."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from kernels.multi_hot.table_rules import Rule
 
 Batches = BatchesByRows
 Values = list[list[np.ndarray]]
-"""Of every variable of each device."""
+"""The values of every variable of each device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Rig:
 
     @property
     def training(self) -> Program:
-        """The engine's, to drive it call by call."""
+        """The engine's training program, to drive call by call."""
         return self.engine._training
 
     @property
@@ -60,12 +60,13 @@ class Rig:
         return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)
 
     def run(self, call: Call, batches: Batches) -> np.ndarray:
-        """The sums of a call, float64 [row sums], compiled when it is the first of its kind."""
+        """Runs a call, compiled if it is the first of its kind; returns its sums, float64
+        [row sums]."""
         self.training.compile(batches, call, at_step=0)
         return np.sum([sums.numpy() for sums in self.training(call, batches)], axis=0)
 
     def train(self, *, start_step: int = 0, num_calls: int | None = None) -> np.ndarray:
-        """The sums of each call, float64 [calls, row sums]."""
+        """Trains; returns the sums of each call, float64 [calls, row sums]."""
         sums: list[np.ndarray] = []
         for dispatch, batches in self.dispatches(start_step=start_step):
             for call in dispatch.calls:
@@ -75,7 +76,7 @@ class Rig:
         return np.array(sums)
 
     def values(self) -> Values:
-        """Of everything that training changes."""
+        """Returns the values of everything that training changes."""
         return [[variable.numpy() for variable in state.variables] for state in self.states]
 
     def set_values(self, values: Values) -> None:
@@ -85,22 +86,22 @@ class Rig:
 
     @property
     def weight_names(self) -> list[str]:
-        """In the order of the layers: kernel, bias, kernel, bias ..."""
+        """The names of the weights in the order of the layers: kernel, bias, kernel, bias ..."""
         return [variable.path for variable in self.model.trainable_variables]
 
     def weights(self) -> list[np.ndarray]:
-        """In the order of the names."""
+        """Returns the weights in the order of `weight_names`."""
         named = self.states[0].by_name(self.states[0].trainable)
         return [named[name] for name in self.weight_names]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
-        """The same on all devices."""
+        """Sets the same weights on all devices."""
         named = {f"model/{n}": w for n, w in zip(self.weight_names, weights, strict=True)}
         for state in self.states:
             state.restore({**self.states[0].save(), **named})
 
     def randomize(self, rng: np.random.Generator) -> None:
-        """New weights and biases."""
+        """Draws new weights and biases."""
         self.set_weights(
             [rng.normal(scale=0.7, size=w.shape).astype(np.float32) for w in self.weights()]
         )
@@ -127,8 +128,8 @@ def build_rig(
     input: str = "stream",
     rule: Rule | None = None,
 ) -> Rig:
-    """A rig of the model, or of the default network for ragged sets; its tables are updated by
-    `rule`, if there is one."""
+    """Builds a rig of the model, or of the default network for ragged sets; updates its tables by
+    `rule` if there is one."""
     examples = Examples.of(rows)
     devices = devices or set_up_devices(1)
     settled = (task or Task()).settled(examples)
@@ -174,7 +175,7 @@ def build_rig(
 
 
 def sets_with_outliers(rng: np.random.Generator, rows: int = 320) -> RaggedSets:
-    """Rows of 5 ids, but one of 3,000."""
+    """Draws rows of 5 ids, and one of 3,000."""
     lengths = np.full(rows, 5)
     lengths[rng.integers(rows)] = 3_000
     splits = np.concatenate([[0], np.cumsum(lengths)])
@@ -188,12 +189,12 @@ def sets_with_outliers(rng: np.random.Generator, rows: int = 320) -> RaggedSets:
 
 
 def step_of(call: Call, step: int) -> Call:
-    """One step of a call, as a call of its own."""
+    """Returns one step of a call as a separate call."""
     return replace(call, first=call.first + step, num_steps=1)
 
 
 def assert_same(left: Any, right: Any) -> None:
-    """Every variable is bit-identical: `Values`, or those of one device."""
+    """Asserts that every variable is bit-identical, in `Values` or those of one device."""
     for index, (x, y) in enumerate(zip(left, right, strict=True)):
         if isinstance(x, list):
             assert_same(x, y)

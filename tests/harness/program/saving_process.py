@@ -12,7 +12,7 @@ from tests.harness.random_sets import random_sets
 
 
 def build() -> Rig:
-    """Large enough that most of the time goes into writing."""
+    """Builds a rig so large that most of the time goes into writing."""
     sets = random_sets(np.random.default_rng(), rows=8, num_tokens=20_000)
     return build_rig(sets, hidden_units=(64,))
 

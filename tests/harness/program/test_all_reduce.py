@@ -1,4 +1,4 @@
-"""How gradients are summed, by what was asked for and where it runs."""
+"""The kind of all-reduce, by the setting and the devices."""
 
 from typing import Any
 

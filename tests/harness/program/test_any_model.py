@@ -23,7 +23,7 @@ RATE = 0.5
 
 
 class Own(keras.Model):
-    """Has one of everything."""
+    """A model with one layer of each kind."""
 
     def __init__(self, num_outputs: int) -> None:
         super().__init__(name="own")
@@ -50,7 +50,7 @@ class Own(keras.Model):
 
 
 def taken(examples: Examples, rows: np.ndarray) -> Examples:
-    """Some of the rows."""
+    """Returns some of the rows."""
 
     def of(part: Any) -> Any:
         if part is None:
@@ -65,7 +65,7 @@ def taken(examples: Examples, rows: np.ndarray) -> Examples:
 
 
 def inputs_of(examples: Examples) -> dict[str, Any]:
-    """As a model takes them."""
+    """Returns the inputs as a model takes them."""
     return {
         name: {"values": part.values, "row_splits": part.row_splits}
         if isinstance(part, RaggedSets)
@@ -75,7 +75,7 @@ def inputs_of(examples: Examples) -> dict[str, Any]:
 
 
 def targets(examples: Examples, num_outputs: int) -> np.ndarray:
-    """[rows, outputs], as Keras takes them."""
+    """Returns the labels as Keras takes them, [rows, outputs]."""
     if isinstance(examples.labels, RaggedSets):
         matrix = np.zeros([examples.num_rows, num_outputs], np.float32)
         for row in range(examples.num_rows):
@@ -88,7 +88,7 @@ def targets(examples: Examples, num_outputs: int) -> np.ndarray:
 def keras_step(
     model: keras.Model, examples: Examples, weights: np.ndarray | None
 ) -> tuple[float, float]:
-    """One step of plain descent; the loss of the rows and the added losses."""
+    """Does one step of plain descent; returns the loss of the rows and the added losses."""
     with tf.GradientTape() as tape:
         outputs = model(inputs_of(examples), training=True)
         loss = keras.losses.BinaryCrossentropy(from_logits=True)(
@@ -104,7 +104,7 @@ def keras_step(
 
 
 def steps_of(rig: Rig) -> Iterator[tuple[Any, Batches, np.ndarray]]:
-    """Each call of one step, and the rows that it trains on."""
+    """Yields each call of one step, and the rows that it trains on."""
     order = rig.plan.order(0)
     size = rig.plan.batch_size
     step = 0
@@ -116,7 +116,7 @@ def steps_of(rig: Rig) -> Iterator[tuple[Any, Batches, np.ndarray]]:
 
 
 def own_model(examples: Examples, num_outputs: int, seed: int = 3) -> keras.Model:
-    """Built, with weights that are no zeros."""
+    """Returns a built model whose weights are not zeros."""
     model = Own(num_outputs)
     model(inputs_of(examples))
     rng = np.random.default_rng(seed)
@@ -134,8 +134,8 @@ def own_model(examples: Examples, num_outputs: int, seed: int = 3) -> keras.Mode
     ],
 )
 def test_a_step_is_keras_own(labels: Labels, input_: str) -> None:
-    """21 rows in batches of 8: the last has 5. What is computed over the rows of a batch is over
-    these, a frozen layer stays, and the loss has the added losses once."""
+    """There are 21 rows in batches of 8, so that the last has 5. Layers over the rows of a batch
+    see only these, a frozen layer does not change, and the loss has the added losses once."""
     examples = random_examples(np.random.default_rng(), rows=21, labels=labels)
     num_outputs = 5 if labels in ("matrix", "ragged") else 1
     class_weight = {1: 3.0} if labels == "classes" else None

@@ -23,7 +23,7 @@ from tests.harness.random_sets import random_sets
 
 
 class Held(Background):
-    """Does nothing before it may, and counts what it was given."""
+    """A background thread that does nothing before it may, and counts its tasks."""
 
     def __init__(self, may_begin: threading.Event) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def test_holds_the_state_as_it_was_though_it_is_written_later(
     before = rig.values()
     trained = threading.Event()
     with Held(trained) as background:
-        background.do(lambda: None)  # as a record that is still to be told: nobody waits for it
+        background.do(lambda: None)  # like a record still to be passed on: nobody waits for it
         checkpoints(rig, tmp_path, background=background).save(4)
         rig.train(start_step=4)
         assert not list(tmp_path.iterdir()), "nothing is written yet"

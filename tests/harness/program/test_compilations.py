@@ -1,4 +1,4 @@
-"""What XLA really compiles."""
+"""The programs that XLA really compiles."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ Event = dict
 
 @pytest.fixture(scope="module")
 def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
-    """What happened in a process that counts XLA's programs, each with their number after it."""
+    """Returns the events of a process that counts XLA's programs, each with the count after it."""
     command = [sys.executable, "-m", "tests.harness.program.counting_process"]
     done = subprocess.run(
         [*command, str(tmp_path_factory.mktemp("xla"))],

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged: the one before is restored, or none."""
+"""Damaged checkpoints: the one before is restored, or none."""
 
 import io
 import zipfile
@@ -29,13 +29,14 @@ def emptied(content: bytes) -> bytes:
 
 
 def with_a_bit_turned(content: bytes) -> bytes:
-    """Among the numbers of the largest array: a header of Python's would be refused anyway."""
+    """Returns an archive with a bit flipped in the numbers of the largest array: a header of
+    Python's would be refused anyway."""
     inside = content.index(b"model/multi_hot_dense/kernel.npy") + 500
     return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
 
 
 def with_another_method(content: bytes) -> bytes:
-    """As if the first array were compressed in a way that nobody knows."""
+    """Returns an archive whose first array claims an unknown compression method."""
     entry = content.index(b"PK\x01\x02")
     return content[: entry + 10] + b"\x63" + content[entry + 11 :]
 
@@ -59,7 +60,7 @@ def another_zip(content: bytes) -> bytes:
 
 
 def without_a_member(content: bytes) -> bytes:
-    """Each member that is left has the right checksum."""
+    """Returns an archive without its first member; the others have the right checksums."""
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(written, "w") as file:
         for name in source.namelist()[1:]:

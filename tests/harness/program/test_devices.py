@@ -1,4 +1,4 @@
-"""Which devices a run takes. No GPU is needed: the choice is a pure function of their number."""
+"""The devices that a run takes. No GPU is needed: the choice is a pure function of their number."""
 
 import subprocess
 import sys

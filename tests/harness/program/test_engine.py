@@ -31,7 +31,7 @@ from tests.harness.random_sets import random_sets
 
 
 def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int = 0) -> Training:
-    """Of a rig's engine, with an evaluation on the rows that it trains on."""
+    """Returns a rig's training, with an evaluation on the rows that it trains on."""
     plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=4)
     return Training(
         engine=rig.engine,
@@ -45,10 +45,10 @@ def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int 
 
 @contextmanager
 def host_reads() -> Iterator[list[str]]:
-    """The reads of device values by the host, by the name of what read.
+    """Records the reads of device values by the host, by dtype and shape.
 
-    TensorFlow's eager tensor hands its content out through these methods alone (beside the buffer
-    protocol, which NumPy uses where it is given a tensor).
+    TensorFlow's eager tensor hands out its content only through this method (besides the buffer
+    protocol, which NumPy uses when it is given a tensor).
     """
     kind = type(tf.constant(0))
     reads: list[str] = []
@@ -81,7 +81,7 @@ def test_every_way_to_read_a_tensor_is_counted() -> None:
 
 @dataclass
 class Reads(Observer):
-    """How many reads had been made at each window."""
+    """Counts the reads up to each window."""
 
     reads: list[str]
     at_windows: list[int] = field(default_factory=list)
@@ -179,7 +179,7 @@ def test_programs_that_are_compiled_together_change_nothing() -> None:
 
 
 class Leaving(keras.layers.Layer):
-    """Leaves TensorFlow where it is not in training."""
+    """A layer that leaves TensorFlow outside of training."""
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         if training:
@@ -253,7 +253,8 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
 
 
 def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
-    """As Adam's of a huge gradient, whose square overflows: weights and losses stay finite."""
+    """The square of a huge gradient overflows in Adam's slot, but weights and losses stay
+    finite."""
     rig = build_rig(random_sets(np.random.default_rng(), rows=16))
     slots = rig.states[0].optimizer.variables
     velocity = next(slot for slot in slots if "velocity" in slot.name)

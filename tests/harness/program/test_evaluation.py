@@ -16,7 +16,7 @@ from tests.harness.random_sets import random_sets
 def held_out(
     rig: Rig, rows: RaggedSets | Examples, *, steps_per_call: int = 3
 ) -> tuple[Feed, Plan]:
-    """One pass over rows in batches of 8."""
+    """Returns the feed and plan of one pass over rows in batches of 8."""
     examples = Examples.of(rows)
     plan = evaluation_plan(
         Columns.of(examples).lengths,

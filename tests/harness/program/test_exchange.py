@@ -49,7 +49,7 @@ def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
 @pytest.mark.parametrize("batch_rows", [1, 3, 5, 65, 129, 139])
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_gradient_of_other_rows_than_the_ids_is_refused(batch_rows: int, place: int) -> None:
-    """By both devices, unless they are alike: a device without a row computes on another's."""
+    """Each device refuses, unless they are alike: a device without a row computes on another's."""
     alike = batch_rows == 1
     refused = pytest.raises(InputError, match=f"of {batch_rows} rows does not divide")
     for count in (CAPACITY + 1, 2 * CAPACITY, 512):
@@ -74,7 +74,8 @@ def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeat
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("begins", [0, 1])
 def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: int) -> None:
-    """As a bias for each row beside the ids; their number is a constant, as every shape."""
+    """A bias for each row besides the ids is such a case; the rows' number is a constant, like
+    every shape."""
     with tf.Graph().as_default():
         own = share(place, 139)
         rows = own.weights.shape[0]
@@ -87,7 +88,8 @@ def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: 
 
 
 def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
-    """As a place within a row does; 128 ids may be twice the 64 rows of the second device."""
+    """A place within a row is such a case; 128 ids may be twice the 64 rows of the second
+    device."""
     with tf.Graph().as_default():
         for batch_rows in (139, 129):
             own = share(1, batch_rows)

@@ -1,4 +1,4 @@
-"""One question about all gradients, as a GPU is asked it: the same answer for every element."""
+"""The test of all gradients by one kernel, as on a GPU: right for every element."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def test_of_nothing_all_is_finite() -> None:
 
 @pytest.mark.parametrize("size", [1, 30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
 def test_any_element_of_any_size(size: int) -> None:
-    """From a part of one element up to more than XLA leaves whole."""
+    """The sizes go from a part of one element to more than XLA leaves whole."""
 
     @tf.function(jit_compile=True, autograph=False)
     def asked(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -46,14 +46,14 @@ NUMBERS = xla_data_pb2.DotDimensionNumbers(
 
 
 def product(rows: tf.Tensor) -> tf.Tensor:
-    """Float32 [2, 2], as `by_fewer_kernels` has it."""
+    """Returns a gradient as `by_fewer_kernels` computes it, float32 [2, 2]."""
     parts = tf.reshape(rows, [2, 4, 2])
     products = tf_xla.dot_general(parts, parts, NUMBERS, preferred_element_type=tf.float32)
     return tf.reduce_sum(products, axis=0)
 
 
 def stack(x: tf.Tensor) -> tf.Tensor:
-    """As `State` has it."""
+    """Returns a stack of gradients as `State` joins it."""
     return stacked().join({"a": product(x), "b": product(x / 2)})
 
 
@@ -68,7 +68,7 @@ def wide(x: tf.Tensor) -> tf.Tensor:
 
 
 def overlapping(x: tf.Tensor) -> tf.Tensor:
-    """A gradient of two slices, with a sum of 1.5 times each element."""
+    """Returns a gradient of two overlapping slices, whose sum is 1.5 times each element."""
     return tf.add_n([tf.pad(x, [[0, 2], [0, 0]]), tf.pad(x / 2, [[0, 2], [0, 0]])])
 
 
@@ -89,7 +89,7 @@ def overlapping(x: tf.Tensor) -> tf.Tensor:
 def test_the_same_answer_whatever_a_gradient_is_made_of(
     made: Callable[[tf.Tensor], tf.Tensor], limit: float
 ) -> None:
-    """It may be looked at before a sum or a conversion, where that cannot overflow."""
+    """A tensor may be tested before a sum or a conversion that cannot overflow."""
 
     @tf.function(jit_compile=True, autograph=False)
     def asked(x: tf.Tensor) -> list[tf.Tensor]:

@@ -1,4 +1,4 @@
-"""The look at gradients: those of the training itself, which it leaves as it is."""
+"""The look at gradients, which are those of training, and which it does not change."""
 
 import dataclasses
 
@@ -46,12 +46,12 @@ def test_it_is_the_same_however_an_epoch_was_divided() -> None:
 
 
 def test_the_gradients_are_those_of_training() -> None:
-    """With plain descent and a rate of 1, a step moves each weight by its gradient."""
+    """Under plain descent with a rate of 1, a step moves each weight by its gradient."""
     sets = random_sets(np.random.default_rng(), rows=64)
     rig = build_rig(sets, dropout=0.3, optimizer="sgd", learning_rate=1.0, hidden_units=(6,))
     rig.randomize(np.random.default_rng())
-    # Small ones: the gradient of a row that the model is sure of would be lost in the difference
-    # of its weights before and after, by which the rows of ids that are in the batch are found.
+    # Weights are small: if the model were sure of a row, its gradient would be lost in the
+    # difference of the weights before and after, by which the touched rows are found.
     rig.set_weights([0.2 * weights for weights in rig.weights()])
     dispatch, batches = next(rig.dispatches())
     inspection, compilations = rig.engine.inspect(dispatch, batches, EVERY)

@@ -1,4 +1,4 @@
-"""The rule of loss scaling; test_two_devices.py has it in a step of two devices."""
+"""The rule of loss scaling; test_two_devices.py tests it in a step of two devices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ FINITE = [1.0, -2.0]
 
 
 def apply(scale: LossScale, *gradients: list[float]) -> tuple[int, bool]:
-    """Steps skipped in all, and whether the update counts."""
+    """Applies gradients; returns the steps skipped in all, and whether the update counts."""
     weight, told = tf.Variable(0.0), tf.Variable(False)
 
     def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
@@ -95,7 +95,7 @@ def test_never_falls_below_1() -> None:
 def test_the_optimizer_knows_nothing_of_skipped_steps(
     kind: str, settings: dict[str, Any], table_dtype: TableDtype
 ) -> None:
-    """Nor in a GPU's program, or its structure, that is: here a CPU runs it."""
+    """This also holds for a GPU's program, of which only the structure is tested: a CPU runs it."""
     devices = Devices(
         names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",), memory_bytes=2**30
     )
@@ -133,7 +133,7 @@ def test_the_optimizer_knows_nothing_of_skipped_steps(
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_a_model_of_a_table_alone_counts_its_steps(precision: str) -> None:
-    """Keras counts none where it has no dense gradient to apply."""
+    """Keras itself counts no step if there is no dense gradient to apply."""
     sets = random_sets(np.random.default_rng(3), rows=32)
 
     def table(inputs: Any) -> Any:

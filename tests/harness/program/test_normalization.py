@@ -1,5 +1,5 @@
-"""BatchNormalization of a device's share, against Keras's on the whole batch; test_any_model.py has
-it in steps beside Keras's, test_two_devices.py on two devices."""
+"""BatchNormalization of a device's share, against Keras's on the whole batch. test_any_model.py
+compares its steps with Keras's, and test_two_devices.py tests it on two devices."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("logical_devices")
 def normalized(
     inputs: np.ndarray, *, devices: int, mask: np.ndarray | None = None, dtype: str = "float32"
 ) -> tuple[np.ndarray, list[keras.layers.BatchNormalization]]:
-    """The outputs, and the layer of each device; the devices are threads."""
+    """Returns the outputs, and the layer of each device; the devices are threads."""
     barrier, sums = Barrier(devices), [[] for _ in range(devices)]  # type: list[list[tf.Tensor]]
 
     def on(place: int) -> tuple[np.ndarray, keras.layers.BatchNormalization]:

@@ -1,4 +1,4 @@
-"""Every optimizer that is offered: built, compiled, and doing what Keras's own does."""
+"""Every optimizer on offer: built, compiled, and with the same results as Keras's own."""
 
 import subprocess
 import sys
@@ -88,7 +88,8 @@ def test_a_compiled_step_is_keras_own_step(name: str, sets: RaggedSets) -> None:
 
 
 def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
-    """The weights after one step of Keras's optimizer, eager, on copies of the variables."""
+    """Returns the weights after one step of Keras's optimizer, eager, on copies of the
+    variables."""
     variables = [v.value for v in rig.model.trainable_variables]
     with tf.GradientTape() as tape:
         share = batches.reader(
@@ -126,7 +127,7 @@ def test_the_learning_rate_rises_and_then_follows_its_schedule(
 
 
 class Scaled(keras.optimizers.Optimizer):
-    """A user's own, whose config lacks what it was made with."""
+    """An optimizer of the user's own, whose config lacks an argument."""
 
     def __init__(self, scale: float, **others: Any) -> None:
         super().__init__(**others)
@@ -212,7 +213,7 @@ def test_a_warm_up_that_leaves_no_step() -> None:
 
 
 def test_a_trainer_with_a_named_optimizer_does_not_start_tensorflow() -> None:
-    """Which would take all memory of every GPU: the devices are set up at the first fit."""
+    """TensorFlow would take all memory of every GPU: the devices are set up at the first fit."""
     program = """
 import harness
 from harness.program.optimizer import recipe_of

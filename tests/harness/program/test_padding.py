@@ -43,7 +43,7 @@ class Pooled(keras.layers.Layer):
 
 
 def of_the_docs() -> keras.layers.Layer:
-    """The example of docs/your_own_model.md."""
+    """Makes the example layer of docs/your_own_model.md."""
     page = (Path(__file__).parents[3] / "docs" / "your_own_model.md").read_text()
     (source,) = re.findall(r"```python\n(import tensorflow.*?)\n\n\ndef pooled", page, re.DOTALL)
     found: dict[str, Any] = {"keras": keras}
@@ -61,7 +61,7 @@ def model_with(layer: keras.layers.Layer) -> keras.Model:
 @pytest.mark.parametrize("input_", ["stream", "resident"])
 @pytest.mark.parametrize("make", [Pooled, of_the_docs])
 def test_they_train_as_in_keras(make: Any, input_: Any) -> None:
-    """With Adam, which Keras gives the gradient of each occurrence of an id."""
+    """The optimizer is Adam, to which Keras gives the gradient of each occurrence of an id."""
     sets = random_sets(np.random.default_rng(), rows=ROWS, num_tokens=TOKENS)
     model, twin = model_with(make()), model_with(make())
     twin.set_weights(model.get_weights())

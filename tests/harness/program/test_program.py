@@ -1,4 +1,4 @@
-"""What a compiled loop promises, and what XLA makes of it."""
+"""The promises of a compiled loop, and the program that XLA makes of it."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ def rich_sets() -> RaggedSets:
 
 
 def rich_rig(sets: RaggedSets) -> Rig:
-    """Adam, dropout, float16 with its loss scale; 9 steps in calls of 4, 4 and 1, of 6 rows."""
+    """Builds a rig with Adam, dropout, and float16 with its loss scale; an epoch has 9 steps in
+    calls of 4, 4 and 1, the last of 6 rows."""
     return build_rig(sets, dropout=0.3, precision="mixed_float16", epochs=2)
 
 
@@ -30,11 +31,11 @@ class Run:
     rig: Rig
     start: Values
     compiled: Values
-    """As they were after compiling, before training."""
+    """The values after compiling, before training."""
     sums: np.ndarray
 
     def first(self) -> tuple[Call, Batches]:
-        """The first call of four steps, from the values at the start."""
+        """Sets the values of the start; returns the first call of four steps, and its batches."""
         self.rig.set_values(self.start)
         dispatch, batches = next(self.rig.dispatches())
         return dispatch.calls[0], batches
@@ -99,7 +100,7 @@ def test_nothing_is_compiled_unseen() -> None:
 
 
 def optimized(rig: Rig, batches: Batches, call: Call) -> str:
-    """What XLA makes of a device's loop on this CPU."""
+    """Returns the program that XLA makes of a device's loop on this CPU."""
     function = rig.training.on_device(0, call)
     (batch,) = batches[call.rows]
     leaves = [*tf.nest.flatten(batch), tf.constant(call.first, tf.int64)]
@@ -115,8 +116,8 @@ def optimized(rig: Rig, batches: Batches, call: Call) -> str:
 @pytest.mark.parametrize("input_", ["stream", "resident"])
 @pytest.mark.parametrize("implementation", ["gather", "dense"])
 def test_xla_knows_how_often_a_loop_runs(implementation: str, input_: str) -> None:
-    """Or a GPU asks the host in every step whether to go on. `scripts/gpu-programs` compiles for
-    GPUs and counts more."""
+    """Otherwise a GPU asks the host in every step whether to go on. `scripts/gpu-programs` compiles
+    for GPUs and counts more."""
     sets = random_sets(np.random.default_rng(), rows=64)
     rig = build_rig(
         sets,

@@ -1,4 +1,4 @@
-"""When a checkpoint is due."""
+"""The steps and times at which a checkpoint is due."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_what_may_be_asked_for() -> None:
 
 
 def saved(saving: Saving, *, steps: int, every_seconds: float = 0.0, epoch: int = 10) -> list[int]:
-    """The steps after which one is saved, of dispatches of 3 steps."""
+    """Returns the steps after which a checkpoint is saved, with dispatches of 3 steps."""
     saving.begin(now := 100.0)
     found = []
     for step in range(3, steps + 1, 3):

@@ -38,7 +38,7 @@ def test_what_a_call_adds_is_added_at_once_and_anything_else_is_put_together() -
 @pytest.mark.parametrize("draws", [(1, 1), (1, 0), (2, 1), (0, 0), "twisted"])
 @pytest.mark.parametrize("in_loop", [False, True])
 def test_a_loop_draws_as_its_steps_one_by_one(draws: Any, in_loop: bool) -> None:
-    """Whether its layers draw once, as it expects, or otherwise."""
+    """This holds whether layers draw once, as the loop expects, or otherwise."""
     seeds = Seeds({"a": numbered(7), "b": numbered(8)})
     (held,) = seeds.stored
     num_steps = 3

@@ -1,4 +1,4 @@
-"""The gradients of small weights, as a GPU is to compute them: the same numbers by fewer sums."""
+"""The gradients of small weights as a GPU computes them: the same numbers by fewer sums."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _NUM_LAYERS = 10
 
 @tf.function(jit_compile=True, autograph=False)
 def _gradients(x: tf.Tensor, labels: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> Any:
-    """Of a network, as they are, and by fewer kernels."""
+    """Returns the gradients of a network, unchanged and by fewer kernels."""
     with tf.GradientTape() as tape:
         tape.watch(weights)
         for layer in range(_NUM_LAYERS):
@@ -73,7 +73,7 @@ def test_products_that_xla_divides_better_or_not_at_all(rows: int) -> None:
     ],
 )
 def test_a_gpus_program_trains_as_a_cpus(implementation: str, precision: str, input_: str) -> None:
-    """Its structure, that is: here a CPU runs both."""
+    """Only the program's structure is a GPU's: here a CPU runs both."""
     sets = random_sets(np.random.default_rng(3), rows=128)
     sums = []
     for kind in ("CPU", "GPU"):

@@ -1,4 +1,4 @@
-"""What a device holds, by name, and what a step may change."""
+"""The state of a device, by name, and the changes of a step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -108,7 +108,7 @@ def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> Non
 
 
 def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
-    """As by a callback: small weights, large ones, seeds, and the learning rate."""
+    """A callback may set small weights, large ones, seeds, and the learning rate."""
     rig = build_rig(sets, dropout=0.2)
     (state,) = rig.states
     other = state_of(rig.model, place=1)
@@ -161,7 +161,7 @@ def test_a_call_changes_nothing(sets: RaggedSets) -> None:
 
 
 def averaging_model() -> keras.Model:
-    """Has averages, a frozen layer, and one output."""
+    """Makes a model with averages, a frozen layer, and one output."""
     numbers = keras.Input((1,))
     x = keras.layers.BatchNormalization(name="norm")(numbers)
     x = keras.layers.Dense(2, trainable=False, name="frozen")(x)

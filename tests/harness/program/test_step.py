@@ -1,6 +1,6 @@
-"""The compiled step against NumPy in float64, and what training promises.
+"""The compiled step against NumPy in float64, and the promises of training.
 
-Networks are compiled once for the module where they can be; each test sets their weights.
+Networks are compiled once for the module if possible; each test sets their weights.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,8 @@ Exact = Callable[..., Rig]
 
 @pytest.fixture(scope="module")
 def exact() -> Exact:
-    """Rigs with plain SGD and learning rate 1: a step's change of the weights is the gradient.
-
-    21 rows in batches of 8: the last batch has 5.
+    """Returns rigs with plain SGD and learning rate 1: a step's change of the weights is the
+    gradient. There are 21 rows in batches of 8, so that the last batch has 5.
     """
     rigs: dict[tuple, Rig] = {}
 

@@ -39,7 +39,7 @@ NUM_TOKENS, NUM_ROWS = 1_500, 400
 
 
 def drawn(*, weighted: bool = False) -> RaggedSets:
-    """Rows of ids with the frequencies of words: most come in few batches."""
+    """Draws rows of ids with the frequencies of words: most come in few batches."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def drawn(*, weighted: bool = False) -> RaggedSets:
 
 
 def network(inputs: Any, **options: Any) -> Any:
-    """Two products of the same rows, and a smooth activation."""
+    """Computes two products of the same rows, with a smooth activation."""
     first, second = (
         MultiHotDense(
             units,
@@ -90,7 +90,7 @@ def trained(
     optimizer: Any = "adam",
     **how: Any,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The loss of each step, and the weights after the last."""
+    """Trains; returns the loss of each step, and the weights after the last."""
     settings = {"implementation": "native", "batch_size": 40, **how}
     trainer = harness.Trainer(
         network,
@@ -118,8 +118,8 @@ def adam(**options: Any) -> keras.optimizers.Adam:
     ids=["plain", "weights and clip norm", "float16"],
 )
 def test_exact_adam_is_adam(weighted: bool, options: Any, how: Any) -> None:
-    """In the losses of 40 steps and the weights after them, rows that no batch touched for long
-    included. In float16 sums differ by its precision."""
+    """The losses of 40 steps and the weights after them agree, even for rows that no batch touched
+    for long. In float16 sums differ by its precision."""
     rows = drawn(weighted=weighted)
     schedule = keras.optimizers.schedules.CosineDecay(0.01, 50)
     dense, exact = (
@@ -140,8 +140,8 @@ def test_exact_adam_is_adam(weighted: bool, options: Any, how: Any) -> None:
 
 
 def test_what_each_optimizer_leaves_alone() -> None:
-    """`sgd` is SGD to the bit; the others change touched rows alone, `native` as XLA's operations
-    do."""
+    """`sgd` is SGD to the bit; the others change only touched rows, and `native` agrees with XLA's
+    operations."""
     rows = drawn()
     sgd = keras.optimizers.SGD(0.5)
     dense = trained(rows, "dense", optimizer=sgd, num_steps=10)
@@ -175,8 +175,8 @@ def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -
 
 @pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
 def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
-    """Saved in the middle of its second epoch, while rows lag behind; and once more when none
-    does, since all of them have been looked at."""
+    """The run is saved in the middle of its second epoch, while rows lag behind; and again when no
+    row does, since all have been read."""
     rows = drawn()
 
     def made() -> Steps:
@@ -247,8 +247,8 @@ def test_what_cannot_be_had_is_refused(
 
 @pytest.mark.parametrize("implementation", ["native", "gather"])
 def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
-    """It learns as one of float32, is resumed from its checkpoint, and saved and loaded with the
-    same predictions; an optimizer of all rows is refused."""
+    """A 16-bit table learns like one of float32, is resumed from its checkpoint, and saved and
+    loaded with the same predictions; an optimizer of all rows is refused."""
     rows = drawn(weighted=implementation == "gather")
 
     def fitted(dtype: str, *, epochs: int, **options: Any) -> tuple[harness.Trainer, list[float]]:
@@ -278,7 +278,7 @@ def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
-    """And says why; a small table is updated as before."""
+    """The reason is given; a small table is updated as before."""
     rows = drawn()
 
     def large(inputs: Any) -> Any:
@@ -329,7 +329,7 @@ def test_what_is_kept_of_a_table() -> None:
 
 
 class Tied(keras.layers.Layer):
-    """Reads the table of another layer, as a gradient sees it or as none does."""
+    """A layer that reads the table of another layer, with or without a gradient to it."""
 
     def __init__(self, of: MultiHotDense, *, stopped: bool = False) -> None:
         super().__init__()
@@ -351,7 +351,7 @@ class Penalty(keras.layers.Layer):
 
 
 class Sharing(MultiHotDense):
-    """Has the table of another layer."""
+    """A layer with the table of another layer."""
 
     def build(self, input_shape: Any) -> None:
         self.kernel, self.bias = layer_of_sharing.kernel, layer_of_sharing.bias

@@ -1,5 +1,5 @@
-"""Two devices with a state each. XLA compiles an all-reduce for GPUs alone: here the same functions
-run uncompiled on two logical CPU devices, and are lowered to what a GPU would be given.
+"""Two devices with a state each. XLA compiles an all-reduce only for GPUs: here the same functions
+run uncompiled on two logical CPU devices, and are lowered to the program that a GPU would get.
 """
 
 import math
@@ -47,19 +47,19 @@ def sets() -> RaggedSets:
 
 
 last_rows = pytest.mark.parametrize("last", [5, 1])
-"""Of an epoch's last batch: shares of 3 and 2 rows, or a device without any."""
+"""The rows of an epoch's last batch: shares of 3 and 2 rows, or a device without any."""
 
 
 def run(program: Program, call: Call, batches: Batches) -> list[Any]:
-    """A call on both devices at once, uncompiled."""
+    """Runs a call on both devices at once, uncompiled."""
     return uncompiled(program, call, batches)(call, batches)
 
 
 def uncompiled(
     program: Program, call: Call, batches: Batches, *, cut: bool = False
 ) -> Callable[[Call, Batches], Any]:
-    """What runs a call like this one on both devices at once; with `cut`, all but the all-reduce
-    is compiled, as between workers."""
+    """Returns a function that runs a call like this one on both devices at once; with `cut`, all
+    but the all-reduce is compiled, as between workers."""
     if cut:
         assert program._cut is not None
         together = tf.function(program._cut.loop(call), autograph=False)
@@ -84,7 +84,8 @@ def uncompiled(
 
 
 def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.ndarray:
-    """The sums of each call, as those of `Rig.train`, by the engine's program or another."""
+    """Trains by the engine's program or another; returns the sums of each call, as `Rig.train`
+    does."""
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:
@@ -104,7 +105,8 @@ def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.
 
 @pytest.mark.parametrize(("input_", "last", "epochs"), [("resident", 5, 34), ("stream", 1, 1)])
 def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: int) -> None:
-    """Over 200 steps: a ReLU that a rounding moves across zero would part them, so gelu."""
+    """They agree over 200 steps, with gelu: rounding that moves a ReLU across zero would part
+    them."""
     sets = random_sets(np.random.default_rng(), rows=40 + last, unique=True)
     settings: dict[str, Any] = {"activation": "gelu", "input": input_, "epochs": epochs}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
@@ -120,8 +122,8 @@ def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: 
     ("kind", "last"), [("sgd", 5), ("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)]
 )
 def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
-    """As by one device, with weights of ids and a clip norm too; what devices exchange is not of
-    the table's size."""
+    """The result is that of one device, also with weights of ids and a clip norm; nothing that the
+    devices exchange has the table's size."""
     rng = np.random.default_rng()
     weighted = kind == "adagrad"
     sets = random_sets(
@@ -148,7 +150,7 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any,
 
 
 class Large(keras.Model):
-    """With a table that is called twice, and used by itself."""
+    """A model with a table that is called twice, and also read directly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +164,8 @@ class Large(keras.Model):
 
 @last_rows
 def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: int) -> None:
-    """And as one device: of a layer that is called twice, and of another use of its table."""
+    """The gradient is that of one device, also for a layer that is called twice, and for another
+    use of its table."""
     rng = np.random.default_rng()
     sets = random_sets(rng, rows=40 + last, num_tokens=5_000, unique=False, weighted=True)
     both = build_rig(sets, model=Large(), devices=two, epochs=2)
@@ -181,7 +184,7 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: 
 
 
 class Lookup(keras.layers.Layer):
-    """The sum of the vectors that belong to a row's ids."""
+    """Sums the vectors of a row's ids."""
 
     def build(self, input_shape: Any) -> None:
         self.vectors = self.add_weight(name="vectors", shape=(40, 6))
@@ -197,7 +200,7 @@ class Lookup(keras.layers.Layer):
 
 
 class Places(Lookup):
-    """The sum of those that belong to the places of a row's first 8 ids, whatever the ids are."""
+    """Sums the vectors of the places of a row's first 8 ids, whatever the ids are."""
 
     def call(self, inputs: Any) -> Any:
         splits = inputs["row_splits"]
@@ -215,7 +218,7 @@ def with_own_lookup(layer: keras.layers.Layer) -> ModelFunction:
 def test_an_own_lookup_trains_as_on_one_device(
     two: Devices, layer: Callable[[], keras.layers.Layer], last: int
 ) -> None:
-    """With Adam, whose squares are those of each occurrence of an id."""
+    """The optimizer is Adam, which squares the gradient of each occurrence of an id."""
     sets = random_sets(np.random.default_rng(), rows=40 + last, num_tokens=40)
     both = build_rig(sets, model=with_own_lookup(layer()), devices=two, epochs=3)
     alone = build_rig(sets, model=with_own_lookup(layer()), epochs=3)
@@ -281,7 +284,7 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> No
 
 
 def lowered(program: Program, call: Call, batches: Batches) -> str:
-    """What the first GPU would be given, before XLA optimizes it."""
+    """Returns the program that the first GPU would get, before XLA optimizes it."""
     loop = program.on_device(0, call)
     batch = batches[call.rows][0]
     leaves = [*tf.nest.flatten(batch), tf.constant(call.first, tf.int64)]
@@ -327,7 +330,7 @@ def test_a_look_at_gradients_reduces_both_kinds(
 
 
 class Counted(keras.layers.Layer):
-    """Keeps the mean of its inputs, as a user's own layer may."""
+    """A layer that keeps the mean of its inputs, as a user's own layer may."""
 
     def build(self, _: Any) -> None:
         self.mean = self.add_weight(name="mean", initializer="zeros", trainable=False)
@@ -347,7 +350,7 @@ def averaging(inputs: Any) -> Any:
 
 @last_rows
 def test_averages_and_added_losses_are_those_of_one_device(two: Devices, last: int) -> None:
-    """Also where a device's share is smaller than the other's, or empty."""
+    """A device's share may be smaller than the other's, or empty."""
     sets = random_sets(np.random.default_rng(), rows=40 + last)
     settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
     settings["task"] = Task(metrics=["accuracy", keras.metrics.Recall()])
@@ -417,7 +420,7 @@ def test_what_a_layer_keeps_is_the_mean_over_all_rows(two: Devices, rows: int) -
 def test_the_moments_of_a_batch_cross_devices_inside_the_step(
     two: Devices, sets: RaggedSets
 ) -> None:
-    """Sums, then squares, and the same back; the rest as without."""
+    """Sums cross, then squares, and the same in the backward pass; the rest does not change."""
     rig = build_rig(sets, model=averaging, devices=two, input="resident")
     dispatch, batches = next(rig.dispatches())
     reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))

@@ -33,7 +33,7 @@ def expect(event: threading.Event) -> None:
 
 @pytest.fixture(autouse=True)
 def _none_before() -> None:
-    """A test elsewhere that left one would be taken for one that fails here."""
+    """Checks that no test elsewhere left a thread, for which a test here would fail."""
     assert not threads()
 
 
@@ -144,7 +144,7 @@ def test_the_end_does_what_is_left_and_tells_a_failure_that_nobody_saw(
 
 
 def interrupted(*tasks: Callable[[], None]) -> None:
-    """Hands tasks over and, when the first has begun, is interrupted."""
+    """Hands over tasks, and is interrupted once the first has begun."""
     begun = threading.Event()
 
     def first() -> None:

@@ -22,7 +22,8 @@ from tests.harness.stand_in import Clock, StandIn, planned, run
 
 
 def losses_are(*steps: int) -> dict[str, Any]:
-    """An engine whose loss is no number in the dispatches that begin with these steps."""
+    """Returns the arguments of an engine whose loss is not a number in the dispatches that begin
+    with these steps."""
     return {"lost": lambda step: step in steps}
 
 

@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_removed_and_made_again_is_the_others(tmp_path: Path) -> None:
-    """Whoever had it before does not take its lock away."""
+    """The process that had the folder before does not remove its lock."""
     folder = tmp_path / "run"
     with ExitStack() as later:
         with ExitStack() as before:

@@ -1,4 +1,4 @@
-"""What losses and metrics are given: the same as from Keras's `compile`, or it is refused."""
+"""Losses and metrics get the same as from Keras's `compile`, or are refused."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("logical_devices")
 
 
 class Subclass(keras.Model):
-    """Ends in an activation that Keras notes, in TensorFlow's own, or in none."""
+    """A model that ends in an activation of Keras, in one of TensorFlow, or in none."""
 
     def __init__(self, units: int, end: Callable[[Any], Any]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Measures against scikit-learn, and against loops that say what each one means."""
+"""Measures against scikit-learn, and against loops that define each of them."""
 
 import json
 from pathlib import Path
@@ -18,12 +18,12 @@ KINDS = ("binary", "multi_class", "multi_label")
 
 
 SCIKIT_LEARN = Path(__file__).with_name("measures_of_scikit_learn.json")
-"""What scikit-learn 1.9.1 says of `case`, as this file writes it when it is run as a program. It is
-no package of the tests: Keras would import it in every process that they start."""
+"""The results of scikit-learn 1.9.1 for `case`, which this file writes when it is run as a program.
+The tests do not install scikit-learn: Keras would import it in every process that they start."""
 
 
 def case(kind: str, num_rows: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, some of whose classes are rare, and probabilities of which many are equal."""
+    """Draws labels with some rare classes, and probabilities of which many are equal."""
     rng = np.random.RandomState(seed)  # its streams never change (NEP 19)
     if kind == "binary":
         return rng.randint(0, 2, num_rows), rng.randint(0, 9, [num_rows, 1]).astype("f4") / 8
@@ -36,7 +36,7 @@ def case(kind: str, num_rows: int, num_classes: int, seed: int) -> tuple[np.ndar
 
 
 def ranked(kind: str, labels: Any, probabilities: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A case for ROC-AUC, of which scikit-learn wants every class among the labels."""
+    """Returns a case for ROC-AUC, for which scikit-learn needs every class among the labels."""
     if kind != "multi_class":
         return labels, probabilities
     return np.append(labels, 6), np.concatenate([probabilities, probabilities[:1]])

@@ -1,4 +1,4 @@
-"""A regression, as a user drives it, and models of several outputs."""
+"""A regression as a user trains it, and models with several outputs."""
 
 import json
 from pathlib import Path

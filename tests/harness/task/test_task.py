@@ -1,4 +1,4 @@
-"""What labels mean: looked at, judged as NumPy and Keras judge them, refused in one message."""
+"""Tasks: chosen from the labels, judged as by NumPy and Keras, refused in one message."""
 
 import dataclasses
 from collections.abc import Callable

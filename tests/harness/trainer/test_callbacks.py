@@ -1,4 +1,4 @@
-"""Keras's callbacks are called where `fit` calls them, and what they change is taken up."""
+"""Keras's callbacks are called where `fit` calls them, and their changes take effect."""
 
 import json
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
 
 
 def test_early_stopping_restores_the_best_weights() -> None:
-    """With a rate that makes every epoch worse, the first is the best."""
+    """The learning rate makes every epoch worse, so that the first is the best."""
     train = rows()
     stopping = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=2, restore_best_weights=True
@@ -95,7 +95,7 @@ def test_early_stopping_restores_the_best_weights() -> None:
 
 
 class Halved(keras.callbacks.Callback):
-    """Changes the weights after the last evaluation."""
+    """A callback that changes the weights after the last evaluation."""
 
     def on_train_end(self, logs: Any = None) -> None:
         self.model.set_weights([value / 2 for value in self.model.get_weights()])

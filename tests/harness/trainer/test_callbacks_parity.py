@@ -1,4 +1,4 @@
-"""Callbacks see, and change, what they see and change in `keras.Model.fit`."""
+"""Callbacks see and change the same things as in `keras.Model.fit`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def small(inputs: Any) -> Any:
 
 
 def twins() -> tuple[keras.Model, keras.Model]:
-    """Two models of the same weights."""
+    """Makes two models with the same weights."""
     models = []
     for _ in range(2):
         inputs = {
@@ -39,7 +39,7 @@ def twins() -> tuple[keras.Model, keras.Model]:
 
 
 def batches(sets: harness.RaggedSets, orders: Iterable[np.ndarray]) -> tf.data.Dataset:
-    """Of 40 rows, in one order after another."""
+    """Returns batches of 40 rows, in one order after another."""
 
     def generate() -> Iterator[Any]:
         for order in orders:
@@ -59,7 +59,7 @@ def stored(sets: harness.RaggedSets) -> tf.data.Dataset:
 
 
 class Twins:
-    """A trainer, and a compiled model of the same weights that is fed the same rows."""
+    """A trainer, and a compiled model with the same weights that gets the same rows."""
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, **settings: Any) -> None:
         def metrics() -> list[keras.metrics.Metric]:
@@ -86,7 +86,7 @@ class Twins:
         shuffle: bool = True,
         **arguments: Any,
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-        """Both histories; `first` is the epoch whose order comes first."""
+        """Returns both histories; `first` is the epoch whose order comes first."""
         own = self.trainer.fit(
             train,
             validation=validation,
@@ -124,7 +124,7 @@ class Twins:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Writes down what it is called with."""
+    """Records the arguments of its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +280,8 @@ def test_a_backup_is_restored_with_its_epoch(tmp_path: Path, save_freq: Any, rep
 
 
 def test_the_direction_of_every_metric_is_known(tmp_path: Path) -> None:
-    """As in Keras, by all callbacks, of train and validation rows; the rate makes epochs worse."""
+    """All callbacks know the same directions as in Keras, for train and validation rows; the
+    learning rate makes epochs worse."""
 
     def monitors(name: str) -> list[keras.callbacks.Callback]:
         found: list[keras.callbacks.Callback] = []

@@ -1,4 +1,4 @@
-"""What is checked before TensorFlow computes, on machines of every kind."""
+"""The checks before TensorFlow computes, on machines of every kind."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,7 +77,7 @@ def warnings_of(
     missing: Sequence[str] = (),
     **environment: str,
 ) -> tuple[str, ...]:
-    """On a machine with these GPUs, of which TensorFlow lists some."""
+    """Returns the warnings on a machine with these GPUs, of which TensorFlow lists some."""
     cards = [
         Card(uuid=f"GPU-{i}", bus=f"00000000:{i:02X}:00.0", name=name, compute_capability=known)
         for i, (name, known) in enumerate(gpus)

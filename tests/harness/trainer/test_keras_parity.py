@@ -96,7 +96,7 @@ def clipped() -> keras.optimizers.Optimizer:
 
 
 class Losses(keras.callbacks.Callback):
-    """The loss of every batch, from what `fit` reports of the epoch so far."""
+    """Records the loss of every batch, from the mean of the epoch so far that `fit` reports."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Losses(keras.callbacks.Callback):
 def batches(
     sets: harness.RaggedSets, seed: int, weights: np.ndarray | None
 ) -> Iterator[tuple[Any, ...]]:
-    """As the trainer orders them."""
+    """Yields the batches in the trainer's order."""
     for epoch in range(EPOCHS):
         order = epoch_order(sets.num_rows, seed=seed, epoch=epoch)
         for start in range(0, sets.num_rows, BATCH):
@@ -196,7 +196,7 @@ def largest(y: Any, p: Any) -> Any:
 def test_numbers_and_functions(
     sets: harness.RaggedSets, loss: Any, kind: Any, metrics: list[str], weighed: str
 ) -> None:
-    """Regression, and losses that are functions, of rows or of a batch."""
+    """The tasks are regressions, and losses that are functions of rows or of a batch."""
     rng = np.random.default_rng()
     rows = sets
     if kind != "binary":

@@ -1,4 +1,4 @@
-"""The loop with a stand-in for the engine and a clock that the test turns."""
+"""The loop with a stand-in for the engine and a clock that the test sets."""
 
 from typing import Any
 

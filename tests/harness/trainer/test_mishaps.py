@@ -1,4 +1,4 @@
-"""What a user may do between and around fits: nothing is lost, mixed up, or silently wrong."""
+"""Whatever a user does between and around fits, nothing is lost, mixed up, or silently wrong."""
 
 import json
 import time
@@ -113,7 +113,7 @@ def test_a_complete_run_gives_its_final_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_padding_spoils_nothing(replicas: int) -> None:
-    """A logarithm of a padding row's zeros would."""
+    """The logarithm of a padding row's zeros could."""
 
     def logarithm(inputs: Any) -> Any:
         return keras.layers.Dense(1)(keras.ops.log(inputs["x"]))
@@ -187,7 +187,7 @@ def test_another_loss_is_not_resumed_with(tmp_path: Path) -> None:
 
 
 def test_a_run_that_replaces_another_is_timed_like_any(tmp_path: Path) -> None:
-    """What was compiled before is told, and is no part of the first window's time."""
+    """Programs compiled before are reported, and are not part of the first window's time."""
     train = rows(400)
     for _ in range(2):
         own = trainer(steps_per_dispatch=5)
@@ -205,7 +205,7 @@ def test_a_run_that_replaces_another_is_timed_like_any(tmp_path: Path) -> None:
 
 def test_a_complete_run_needs_no_class_of_a_layer(tmp_path: Path) -> None:
     class Scaled(keras.layers.Layer):
-        """Unknown to Keras by name."""
+        """A layer that Keras does not know by name."""
 
         def build(self, shape: Any) -> None:
             self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")

@@ -34,7 +34,7 @@ def fit(model: Any, *, epochs: int = 2, **settings: Any) -> tuple[harness.Traine
 
 
 class Subclassed(keras.Model):
-    """Has a layer that is called twice, and one that asks whether it trains."""
+    """A model with a layer that is called twice, and one that asks whether it trains."""
 
     def __init__(self) -> None:
         super().__init__()

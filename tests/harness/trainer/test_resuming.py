@@ -1,4 +1,4 @@
-"""What may differ in a run that is resumed, and what is refused by name."""
+"""The settings that may differ in a resumed run, and those that are refused by name."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness.trainer.resuming import asked_settings, changed_note, changes, chec
 
 
 def config(**changed: Any) -> dict[str, Any]:
-    """What config.json holds."""
+    """Returns the content of config.json."""
     flat = {"data": "a.npz", "num_words": 100, "batch_size": 5, "precision": "float32", **changed}
     flat = {"input": "stream", "learning_rate_schedule": "constant", "epochs": 2, **flat}
     flat = {"implementation": "native", "replicas": 1, "keep": 2, "run_dir": "here", **flat}

@@ -1,4 +1,4 @@
-"""What `auto` comes to: chosen, asked for, or as in the run that is resumed."""
+"""The choices of settings: by `auto`, as asked for, or as in the run that is resumed."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -48,7 +48,8 @@ def cpu(logical_devices: list[str]) -> Devices:
 def known(
     rows: Examples, devices: Devices, *, hidden_units: tuple[int, ...] = (8, 8), **settings: Any
 ) -> Known:
-    """With a model, and the implementation that the steps of a call depend on."""
+    """Returns what is known, with a model, and with the implementation that the steps of a call
+    depend on."""
     given = {"batch_size": 10, **settings}
     return Known(
         settings=Settings(**given),
@@ -109,7 +110,7 @@ def test_steps_per_dispatch(
 
 
 def test_a_call_is_shorter_the_more_a_step_has_to_do(rows: Examples, cpu: Devices) -> None:
-    """Before anything is measured; the optimizer's part is most of it where layers are large."""
+    """Nothing is measured before; with large layers the optimizer has the most to do."""
     assert settle("steps_per_dispatch", known(rows, cpu)).name == "80"
     choice = settle("steps_per_dispatch", known(rows, cpu, hidden_units=(2000, 2000)))
     assert int(choice.name) < 40

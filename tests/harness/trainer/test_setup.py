@@ -1,4 +1,4 @@
-"""What a trainer builds from the first rows that it sees, and what it asks of later ones."""
+"""The setup that a trainer builds from its first rows, and its requirements on later ones."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++
 def made(
     *parts: Examples | RaggedSets, model: Any = None, training: bool = True, **settings: Any
 ) -> Setup:
-    """Of the default network, but that its activation is smooth: one row that crosses a ReLU's
-    kink, by a sum that was rounded in another order, would part two runs by far more than
-    implementations differ."""
+    """Returns a setup of the default network with a smooth activation. If a sum rounded in another
+    order moved one row across a ReLU's kink, two runs would part by far more than implementations
+    differ."""
     examples = [Examples.of(rows) for rows in parts]
     if model is None:
         num_tokens = examples[0].ragged[""].num_tokens
@@ -39,11 +39,13 @@ def made(
 
 
 def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int) -> Any:
-    """The summed loss of each dispatch of one call, and what was compiled for it.
+    """Returns the summed loss of each dispatch of one call, and what was compiled for it.
 
     Args:
-        epochs: that the run is said to have.
-        looked_at: that it has.
+        setup: trains the rows.
+        rows: the rows to train on.
+        epochs: the epochs that the setup is told.
+        looked_at: the epochs that are trained.
     """
     ready = setup.rows_to_train(Examples.of(rows), epochs=epochs)
     losses, compiled = [], []
@@ -55,7 +57,7 @@ def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int
 
 @needs_compiler
 def test_native_trains_as_gather_does() -> None:
-    """80 steps of the tutorial, dropout included."""
+    """They agree over 80 steps of the tutorial, with dropout."""
     train = harness.load("synthetic").train
     native, gather = (
         window_losses(
@@ -69,8 +71,9 @@ def test_native_trains_as_gather_does() -> None:
 
 
 def test_every_program_of_a_long_run_is_compiled_before_its_first_step() -> None:
-    """Also for a batch fuller than any of the epochs that can be looked at beforehand; compiling
-    for it leaves the losses alone, and a program is never run on a batch that it does not hold."""
+    """There is a program even for a batch fuller than any in the epochs that can be looked at
+    beforehand. Compiling it does not change the losses, and no program runs on a batch that it
+    cannot hold."""
     rng = np.random.default_rng()
     lengths = np.ones(1000, int)
     lengths[rng.choice(1000, 10, replace=False)] = 600
@@ -92,7 +95,7 @@ def test_every_program_of_a_long_run_is_compiled_before_its_first_step() -> None
 
 
 def of_words(inputs: Any) -> Any:
-    """Knows more words than the rows have, by one of two layers."""
+    """Computes a model that knows more words than the rows have, by one of two layers."""
     parts = [
         MultiHotDense(3, 60)(inputs["words"]),
         MultiHotDense(3, 55)(inputs["words"]),

@@ -73,7 +73,7 @@ def test_a_trainer_goes_on_after_what_did_not_fit() -> None:
 
 
 def test_a_program_that_does_not_fit() -> None:
-    """As when a batch is too large. TensorFlow waits ten seconds for memory before it says so."""
+    """A batch that is too large ends so. TensorFlow itself would wait ten seconds for memory."""
     message = "Out of memory while trying to allocate 1.46TiB. [Op:__inference_function_641]"
     with (
         pytest.raises(OutOfMemoryError, match=r"allocate 1\.46TiB\. Set a smaller --batch-size"),
@@ -83,5 +83,5 @@ def test_a_program_that_does_not_fit() -> None:
 
 
 def test_a_model_of_moderate_size_is_not_refused() -> None:
-    """Its variables, slots, gradients and copies take 280 MB."""
+    """The model's variables, slots, gradients and copies take 280 MB."""
     assert trainer(table(100, 10**5)).steps(rows(num_tokens=10**5)).start.batch_size == 10

@@ -34,7 +34,7 @@ def ragged(rng: np.random.Generator, rows: int, tokens: int, name: str) -> harne
 
 
 def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
-    """Rows whose class depends on their ids."""
+    """Draws rows whose class depends on their ids."""
     rng = np.random.default_rng()
     sets = ragged(rng, rows, TOKENS, name)
     labels = [int(np.sin(sets.row(i)).sum() > 0) for i in range(rows)]
@@ -48,7 +48,7 @@ def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
 
 
 def several(rows: int = 330, *, ragged_labels: bool = False) -> harness.Examples:
-    """Two ragged inputs and a dense one; any of three labels."""
+    """Draws rows with two ragged inputs and a dense one, and with any of three labels."""
     rng = np.random.default_rng()
     words, tags = ragged(rng, rows, TOKENS, "words"), ragged(rng, rows, TAGS, "tags")
     numbers = rng.normal(size=[rows, 4])
@@ -111,7 +111,7 @@ def test_the_model_has_the_present_weights() -> None:
 
 
 def test_fit_again_goes_on() -> None:
-    """Also where another trainer has trained in between."""
+    """The second fit goes on even if another trainer has trained in between."""
     train = single()
     once, twice, other = trainer(seed=3), trainer(seed=3), trainer(seed=2)
     together = once.fit(train, epochs=4, verbose=False).history["loss"]
@@ -123,8 +123,8 @@ def test_fit_again_goes_on() -> None:
 
 
 def test_a_copy_goes_on_as_the_original() -> None:
-    """With what was set on the optimizer after it was made, and with rows that repeat ids, which
-    the original drops."""
+    """The copy keeps what was set on the optimizer after it was made, and like the original drops
+    ids that rows repeat."""
     train, test = single(), single(70)
     again = np.repeat(test.values, 2)
     test = harness.RaggedSets(
@@ -158,7 +158,7 @@ def test_a_copy_goes_on_as_the_original() -> None:
 
 @keras.saving.register_keras_serializable()
 class Unbuilt(keras.Model):  # type: ignore[misc]
-    """Makes its layers without names, and lets Keras build them by a call."""
+    """A model that makes layers without names, and lets Keras build them by a call."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -172,7 +172,7 @@ class Unbuilt(keras.Model):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable()
 class Built(Unbuilt):
-    """Can be built without a call."""
+    """A model that can be built without a call."""
 
     def build(self, shapes: Any) -> None:
         self.table.build(shapes)
@@ -202,7 +202,7 @@ def test_a_copy_cannot_leave_out_variables_of_another_model() -> None:
 
 
 def test_two_threads_give_what_each_trainer_gives_alone() -> None:
-    """And nothing but the trainer's seed decides what its layers draw."""
+    """Only a trainer's seed decides what its layers draw."""
 
     def drawn(inputs: Any) -> Any:
         def normal(shape: Any, dtype: Any = None) -> Any:
@@ -239,7 +239,7 @@ def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
 
 
 def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
-    """With dropout, BatchNormalization, several inputs and labels of each kind."""
+    """The models have dropout, BatchNormalization, several inputs, and labels of each kind."""
     ways: list[tuple[Any, Any, str]] = [
         (single(), small, "stream"),
         (several(ragged_labels=True), wide, "resident"),
@@ -266,14 +266,14 @@ def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
 
 
 def as_killed_before_the_last_epoch(folder: Path) -> None:
-    """Removes from the folder of a run what it wrote after the checkpoint before its last."""
+    """Removes everything from a run's folder that was written after the last checkpoint but one."""
     for name in ("model.keras", "summary.json"):
         (folder / name).unlink()
     max(folder.glob("checkpoints/ckpt-*"), key=lambda path: int(path.stem[5:])).unlink()
 
 
 def arrays(rows: Any) -> dict[str, np.ndarray]:
-    """The inputs of rows, for another process."""
+    """Returns the inputs of rows, for another process."""
     found = {}
     for name, part in harness.Examples.of(rows).inputs.items():
         if isinstance(part, harness.RaggedSets):
@@ -406,8 +406,8 @@ def test_rows_kept_for_the_end(tmp_path: Path) -> None:
 def test_measures_come_from_the_evaluation_itself(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With padding in the last batch and, for one kind, over two devices; the same after a fit, by
-    `measure`, and from the predictions."""
+    """The measures are the same after a fit, by `measure`, and from the predictions. The last batch
+    has padding, and one kind trains on two devices."""
     if kind == "multi_label":
         train, test = several(), several(75)
         own = trainer(wide)
@@ -474,7 +474,7 @@ def test_help_and_reprs_fit_a_notebook() -> None:
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
 def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(policy: str, tmp_path: Path) -> None:
-    """Also when the run is resumed; what is asked for by name stands."""
+    """The policy also holds when the run is resumed; a precision asked for by name comes first."""
     rows = single()
 
     def fitted(**settings: Any) -> harness.Trainer:

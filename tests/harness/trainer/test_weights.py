@@ -21,7 +21,7 @@ needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++
 
 
 def rows(weighting: str, *, count: int = ROWS) -> harness.RaggedSets:
-    """Counts as weights of 1 on repeated ids; tf-idf on each id once."""
+    """Draws rows: counts as weights of 1 on repeated ids, or tf-idf on each id once."""
     rng = np.random.default_rng(SEED)
     lengths = rng.integers(0, 12, count)
     values = rng.integers(0, TOKENS, lengths.sum())
@@ -59,12 +59,12 @@ def network(inputs: Any) -> Any:
 
 
 class Plain:
-    """Keras on the matrix: the loss of each epoch, and the weights after the last."""
+    """A training by Keras on the matrix: the loss of each epoch, and the weights after the last."""
 
     @classmethod
     @cache
     def on(cls, weighting: str) -> "Plain":
-        """Of `rows`, trained once."""
+        """Returns the results on `rows`, trained once."""
         return cls(rows(weighting))
 
     def __init__(self, sets: harness.RaggedSets) -> None:
@@ -116,7 +116,7 @@ def test_losses_are_those_of_keras_on_the_matrix(
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    """And the network of its checkpoint is made again with an input for weights."""
+    """The network of its checkpoint is rebuilt with an input for weights."""
     sets = rows("tf_idf")
     shape = {"hidden_units": (8,), "dropout": (0.2,), "activation": "gelu"}
 
@@ -184,7 +184,7 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
 
 
 def test_weights_of_one_of_several_inputs() -> None:
-    """And `auto` measures with weights."""
+    """The inputs have weights when `auto` measures, too."""
     sets = rows("tf_idf")
 
     def two(inputs: Any) -> Any:

@@ -44,14 +44,14 @@ def fit(trained: Any, train: Any = None, **arguments: Any) -> None:
 
 
 class Silent(keras.optimizers.Optimizer):
-    """Cannot be compiled: it looks at the values."""
+    """An optimizer that cannot be compiled: it looks at the values."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         variable.assign_sub(gradient.numpy())
 
 
 class Peeking(keras.layers.Layer):
-    """Cannot be compiled: it leaves TensorFlow."""
+    """A layer that cannot be compiled: it leaves TensorFlow."""
 
     def call(self, inputs: Any) -> Any:
         doubled = tf.numpy_function(lambda x: 2 * x, [inputs], tf.float32)

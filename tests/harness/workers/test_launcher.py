@@ -1,4 +1,4 @@
-"""What starts workers, with small programs in their place."""
+"""The launcher of workers, with small programs in their place."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def program(text: str) -> list[str]:
 
 
 def run(text: str, *, workers: int = 2, restarts: int = 0) -> tuple[int, list[str], list[str]]:
-    """The exit code, and what was printed to both streams."""
+    """Runs a job; returns the exit code, and the lines printed to both streams."""
     out, errors = io.StringIO(), io.StringIO()
     code = run_job(
         lambda: local_places(workers),
@@ -90,8 +90,8 @@ def test_a_signal_reaches_the_workers() -> None:
 
 @pytest.fixture
 def ssh_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ssh that runs a command on this machine, in a terminal as with -tt; the host `gone` does
-    not answer."""
+    """Makes an ssh that runs a command on this machine, in a terminal as with -tt; the host `gone`
+    does not answer."""
     ssh = tmp_path / "ssh"
     ssh.write_text(
         f"#!{sys.executable}\nimport os, pty, sys\n"
@@ -110,7 +110,7 @@ def test_hosts_that_do_not_answer_are_left_out() -> None:
 
 @pytest.mark.usefixtures("ssh_to_here")
 def test_a_signal_reaches_workers_on_other_hosts() -> None:
-    """Which ssh does not pass on."""
+    """ssh itself does not pass signals on."""
     text = "import signal; signal.signal(2, lambda *_: sys.exit(130)); print('up', flush=True); "
     out = io.StringIO()
     job = Job(remote_places(["a", "b"], None), program(text + "time.sleep(99)"), out, io.StringIO())

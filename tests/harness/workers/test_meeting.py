@@ -1,4 +1,4 @@
-"""How workers meet: threads of this process stand for them, with real sockets."""
+"""The meeting of workers, for which threads of this process stand, with real sockets."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Who a process is, by the variables of its environment."""
+"""The membership of a process, from the variables of its environment."""
 
 import json
 from dataclasses import replace

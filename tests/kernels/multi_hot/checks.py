@@ -1,4 +1,7 @@
-"""What the contract's tests compute and compare. B rows, V num_tokens, H units, N values."""
+"""The computations and comparisons of the contract's tests.
+
+B rows, V num_tokens, H units, N values.
+"""
 
 from __future__ import annotations
 

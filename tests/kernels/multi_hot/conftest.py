@@ -1,4 +1,4 @@
-"""What the tests of the multi-hot product share: random input, fresh in every run."""
+"""The fixture of the multi-hot product's tests: random input, fresh in every run."""
 
 import secrets
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Of a seed that pytest shows when the test fails."""
+    """Return a generator with a seed that pytest shows when the test fails."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     return np.random.default_rng(seed)

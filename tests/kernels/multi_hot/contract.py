@@ -1,4 +1,4 @@
-"""What every implementation of the multi-hot product must do, as one test class.
+"""The contract of every implementation of the multi-hot product, as one test class.
 
 A test module of four lines instantiates `MultiHotContract`. Random inputs are fresh in every run;
 the seed is printed when a test fails. B rows, V num_tokens, H units, N values.
@@ -185,7 +185,7 @@ class ProductContract:
         np.testing.assert_array_equal(y, [[0, 1], [1, 0]])
 
     def test_sums_accumulate_in_float32(self) -> None:
-        """In bfloat16 a sum of ones stops at 256, in float16 at 2048."""
+        """A sum of ones in bfloat16 would stop at 256, in float16 at 2048."""
         for dtype, count in ((tf.bfloat16, 1_024), (tf.float16, 4_096)):
             ones = tf.ones([count, 1], dtype)
             ids, splits = tf.range(count), tf.constant([0, count])

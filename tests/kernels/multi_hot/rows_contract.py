@@ -1,4 +1,4 @@
-"""What every implementation's gradients by touched rows must be: a part of the contract.
+"""The part of the contract on every implementation's gradients by touched rows.
 
 B rows, V num_tokens, H units, N values.
 """
@@ -22,13 +22,13 @@ Tensor = Any
 
 
 class RowsContract:
-    """`contract.MultiHotContract` includes it."""
+    """The tests of gradients by touched rows, which `contract.MultiHotContract` includes."""
 
     implementation: ClassVar[Implementation]
 
     @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
     def test_gradients_of_the_touched_rows(self, case: Case, rng: np.random.Generator) -> None:
-        """They are the rows of the gradient, each once, and what is left out is zero."""
+        """Each row of the gradient is there once, and rows that are left out are zero."""
         sets = case.draw(int(rng.integers(2**32)))
         cases = [(True, tf.float32), (False, tf.bfloat16)]
         for compiled, dtype in cases if case in SMALL[:2] else cases[:1]:

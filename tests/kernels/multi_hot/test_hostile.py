@@ -12,12 +12,12 @@ from kernels.multi_hot.registry import why_unavailable
 from tests.kernels.multi_hot import reference
 
 KERNELS = {"native"}
-"""These raise inside compiled programs, where an input takes little time."""
+"""The implementations that raise inside compiled programs, where an input takes little time."""
 WILD = (-1, 0, 1, 2, 5, 7, 8, 2**15, 2**16, 2**31 - 1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63))
 
 
 def is_legal(values: np.ndarray, row_splits: np.ndarray, num_tokens: int) -> bool:
-    """What the contract says, apart from how the implementations check it."""
+    """Whether the contract allows these sets, regardless of the implementations' checks."""
     splits = [int(split) for split in row_splits]
     if splits[0] != 0 or splits != sorted(splits) or splits[-1] > len(values):
         return False
@@ -83,7 +83,7 @@ def test_exception_or_right_answer(implementation: Implementation) -> None:
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_arguments_that_are_no_sets_at_all(implementation: Implementation) -> None:
-    """Of every kind and shape: refused before any kernel sees them."""
+    """Arguments of every kind and shape are refused before any kernel sees them."""
     things: list[Any] = [
         None, "ids", 3, 3.5, [], [[1], [2]], np.zeros([2, 0], np.int32), np.zeros([0], bool),
         np.array([1 + 2j]), tf.zeros([3]), tf.ragged.constant([[1], [2, 3]]), object(), {},
@@ -127,7 +127,8 @@ def test_a_broken_promise_of_unique_rows_stays_in_memory(implementation: Impleme
 
 @pytest.mark.parametrize("implementation", ["dense", "gather"])
 def test_wrong_rows_of_values_stay_in_memory(implementation: Implementation) -> None:
-    """They are taken to be right, so sums may be wrong; nothing may be written elsewhere."""
+    """Rows of values are taken to be right, so sums may be wrong; nothing may be written
+    elsewhere."""
     rng = np.random.default_rng()
     B, N, V, H = 40, 500, 7, 33
     table = tf.constant(rng.normal(size=(V, H)), tf.float32)

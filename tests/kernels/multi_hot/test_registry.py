@@ -1,4 +1,4 @@
-"""What implementations say of themselves, and what is known without TensorFlow."""
+"""The descriptions of the implementations, and what is known without TensorFlow."""
 
 import subprocess
 import sys

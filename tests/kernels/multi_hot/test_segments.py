@@ -15,14 +15,14 @@ lengths_of_a_buffer = st.lists(st.integers(0, 4), min_size=NUM_ROWS, max_size=NU
 
 
 def rowids(row_splits: np.ndarray, num_values: int) -> np.ndarray:
-    """How many rows have ended at or before each position, as it is defined."""
+    """Return how many rows have ended at or before each position, by the definition."""
     positions = np.arange(num_values)
     return np.array([(splits[1:, None] <= positions).sum(axis=0) for splits in row_splits])
 
 
 @given(st.lists(lengths_of_a_buffer, min_size=1, max_size=4))
 def test_the_row_of_each_position(lengths: list[list[int]]) -> None:
-    """The last is B, which stands for no row, behind what the rows hold."""
+    """Behind the ids of all rows it is B, which stands for no row."""
     row_splits = np.array([np.cumsum([0, *own]) for own in lengths], np.int32)
     found = rowids_of_splits(tf.constant(row_splits), NUM_VALUES)
     assert found.dtype == tf.int32
@@ -34,7 +34,7 @@ def test_the_row_of_each_position(lengths: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("num_values", [1, 7, 300])
 def test_rows_that_end_behind_a_buffer_leave_its_neighbours_alone(num_values: int) -> None:
-    """As where a batch holds more ids than its capacity."""
+    """This happens when a batch holds more ids than its capacity."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)

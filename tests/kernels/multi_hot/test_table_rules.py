@@ -47,7 +47,8 @@ def one_step(rule: Rule, *, how: str) -> Step:
 
 
 def draw(rng: np.random.Generator, step: int) -> Batch:
-    """Values, splits and dy of a batch; most ids are rare, and some come in early steps alone."""
+    """Draw values, splits and dy of a batch; most ids are rare, and some come only in early
+    steps."""
     splits = np.sort(np.concatenate([[0], rng.integers(0, N, B - 1), [rng.integers(N)]]))
     ids = np.minimum(rng.geometric(0.05, N) - 1, V - 1) if step % 7 else rng.integers(0, V, N)
     return ids.astype(np.int32), splits.astype(np.int64), rng.normal(size=(B, H))
@@ -60,7 +61,7 @@ def begin(rule: Rule, rng: np.random.Generator) -> list[tf.Tensor]:
 
 
 def updated(rule: Rule, parts: list[np.ndarray], batch: Batch, step: int, rate: float) -> None:
-    """The same in float64; of `exact_adam`, dense Adam's step of all rows."""
+    """Update the parts in float64; for `exact_adam`, by dense Adam's step on all rows."""
     values, splits, dy = batch
     g = 0.5 * reference.table_gradient(dy, values, splits, num_tokens=V)
     touched = np.zeros(V, bool)
@@ -169,7 +170,7 @@ def test_small_steps_of_a_table_of_16_bits_count_on_average(how: str) -> None:
 
 
 def test_not_a_number_stays_so_in_a_table_of_16_bits() -> None:
-    """Also a GPU's own, all bits of which are 1 but the sign's."""
+    """A GPU's own NaN, whose bits are all 1 except the sign's, stays one too."""
     nan = np.full([1, H], 0x7FFFFFFF, np.uint32).view(np.float32)
     touched = Touched(tf.constant([5]), tf.constant([1]), None)
     (table,) = tf.function(update_rows, jit_compile=True)(
@@ -188,8 +189,8 @@ def test_not_a_number_stays_so_in_a_table_of_16_bits() -> None:
 def test_exact_adam_makes_up_for_any_number_of_steps(
     betas: tuple[float, float], epsilon: float, rng: np.random.Generator
 ) -> None:
-    """From one step to as many as there are rates for, over the end of their ring: what the float64
-    sum says, whatever the betas, and however small the gradients are beside epsilon."""
+    """The result is that of the float64 sum, for one step up to as many as there are rates for,
+    over the end of their ring, for any betas and for gradients far below epsilon."""
     rule = Rule("exact_adam", *betas, epsilon)
     now = 6000
     missed = rng.integers(0, NUM_RATES, V)

@@ -1,4 +1,4 @@
-"""`take_rows` and `take_batches` against NumPy, and what they do with rows that are not there."""
+"""`take_rows` and `take_batches` against NumPy, and for rows that do not exist."""
 
 from typing import Any
 
@@ -35,14 +35,14 @@ class Resident:
         self.rows = rng.integers(0, NUM_ROWS, [NUM_BATCHES, batch_rows])
 
     def expected(self, rows: np.ndarray) -> tuple[list[int], list[int]]:
-        """A batch's ids and row splits."""
+        """Return a batch's ids and row splits."""
         taken = [self.values[self.row_splits[r] : self.row_splits[r + 1]] for r in rows]
         splits = np.cumsum([0, *(len(row) for row in taken)])
         return np.concatenate(taken).tolist(), splits.tolist()
 
 
 def take(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
-    """The first batch, compiled, by the kernel."""
+    """Take the first batch, compiled, by the kernel."""
 
     @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:
@@ -52,7 +52,7 @@ def take(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
 
 
 def take_all(sets: Resident, capacity: int = CAPACITY, **types: Any) -> Any:
-    """All batches, compiled, by XLA's operations."""
+    """Take all batches, compiled, by XLA's operations."""
 
     @tf.function(jit_compile=True, autograph=False)
     def taking(values: tf.Tensor, row_splits: tf.Tensor, rows: tf.Tensor) -> Any:

@@ -21,7 +21,7 @@ Tensor = Any
 
 
 class XlaContract(MultiHotContract):
-    """What holds besides for the implementations made of XLA's own operations alone."""
+    """Further tests for implementations that consist only of XLA's own operations."""
 
     @pytest.mark.parametrize("unique", [False, True])
     @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ class XlaContract(MultiHotContract):
     def test_a_wrong_id_gives_its_row_nan_with_rowids(
         self, unique: bool, dtype: tf.DType, rng: np.random.Generator
     ) -> None:
-        """Also a row that holds id 0 besides, which a wrong id must not be taken for."""
+        """A row that also holds id 0 gets NaN too: a wrong id must not be taken for id 0."""
         rows = [[1, 4], [0, 11], [-1, 3, 0], [2], [2**31 - 1]]
         wrong = np.array([False, True, True, False, True])
         row_splits = np.cumsum([0, *map(len, rows)])

@@ -68,8 +68,8 @@ def test_rows_and_vocabulary_are_those_of_the_texts(
 
 
 def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
-    """The words of each review, where the vocabulary has all of the train half. Those that only the
-    test half has are left out of Keras's file, and unknown here."""
+    """The words of each review are the same, with a vocabulary of all words of the train half.
+    Words that only the test half has are missing in Keras's file, and unknown here."""
     archive = imdb_path.parent / "aclImdb_labelled.tar.xz"
     if not archive.exists():
         pytest.skip(f"no {archive}")
@@ -89,7 +89,7 @@ def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
 
 
 def rows_of(sets: harness.RaggedSets, numbers: np.ndarray) -> Counter[tuple[int, bytes]]:
-    """Rows as their label and the numbers of their words in order."""
+    """Counts rows by their label and the numbers of their words in order."""
     rows: Counter[tuple[int, bytes]] = Counter()
     for index in range(sets.num_rows):
         ids = sets.row(index)
@@ -224,7 +224,8 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
 
 
 def test_values_of_ids_become_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also of the rows of a block whose values are all 1; equal rows have equal weights."""
+    """The rows of a block whose values are all 1 get weights, too; equal rows have equal
+    weights."""
     path, other = tmp_path / "rows.svm", tmp_path / "other.svm"
     path.write_text("0 3:0.5 9:2\n1 4:1\n")
     other.write_text("0 3:1 9:1\n1 4:1\n1 9:1 9:1\n")
@@ -277,7 +278,7 @@ def test_a_source_is_cached_by_content(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
-    """What Python and NumPy allocate at once, of 40 MB of text: some blocks of 4 MB."""
+    """Python and NumPy allocate only some blocks of 4 MB at once for 40 MB of text."""
     path = tmp_path / "rows.csv"
     with path.open("w") as file:
         file.write("text,label\n")

@@ -50,7 +50,7 @@ def test_processes_answer_as_one_does(tmp_path: Path) -> None:
 
 
 def test_problems_of_unread_blocks_come_back(tmp_path: Path) -> None:
-    """From the processes, and from the files of a build that was interrupted."""
+    """The problems come from the processes, and from the files of an interrupted build."""
     table = tmp_path / "rows.csv"
     table.write_text("text,label\ngood,a\nshort\n,b\nfine,a\n\nshort\n")
     source = open_source(table)
@@ -87,7 +87,7 @@ def test_a_process_that_is_killed_is_told_in_one_message(tmp_path: Path) -> None
 
 
 def test_a_script_that_loads_at_once_is_not_run_again(tmp_path: Path) -> None:
-    """As `multiprocessing` would run it in each process, without the guard of its main module."""
+    """`multiprocessing` would run a script without a main guard again in each process."""
     script = tmp_path / "script.py"
     script.write_text(
         "print('once')\n"

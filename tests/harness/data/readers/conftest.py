@@ -1,4 +1,4 @@
-"""What the tests of every reader share."""
+"""The fixture of all readers' tests."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class Read:
 
     @property
     def contents(self) -> list[Any]:
-        """Texts, lists of tokens or lists of ids."""
+        """The rows' texts, lists of tokens or lists of ids."""
         rows: list[Any] = []
         for block in self.blocks:
             if block.sets is not None:
@@ -33,7 +33,7 @@ class Read:
 
     @property
     def labels(self) -> list[Any]:
-        """Names, or lists of names."""
+        """The rows' labels: names, or lists of names."""
         return [label for block in self.blocks for label in block.labels or ()]
 
 

@@ -100,7 +100,7 @@ def test_a_folder_for_each_class(tmp_path: Path, read: Reader, prefix: str) -> N
 
 
 def test_parts_by_the_endings_of_their_names(tmp_path: Path, read: Reader) -> None:
-    """As 20 Newsgroups is published."""
+    """20 Newsgroups is published in this form."""
     files = {"20news-bydate-test/sci.med/1": b"a", "20news-bydate-train/sci.med/2": b"b"}
     rows = read(open_source(write_tar(tmp_path / "20news-bydate.tar.gz", files, "w:gz")))
     assert (rows.parts, rows.labels) == (["test", "train"], ["sci.med", "sci.med"])

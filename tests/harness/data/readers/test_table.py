@@ -63,7 +63,7 @@ def test_two_columns_without_known_names(write: Writer, read: Reader) -> None:
 
 
 def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
-    """As GoEmotions is published: text, numbers of emotions joined by commas, id."""
+    """GoEmotions is published in this form: text, numbers of emotions joined by commas, id."""
     path = write('"Good", he said.\t27\ta1\nI "know\t3,14\ta2\n', "emotions.tsv")
     with pytest.raises(InputError, match=r"It has no header; its columns are 1, 2, 3\. Set"):
         open_source(path)
@@ -174,7 +174,7 @@ CONTENT = st.one_of(
 def test_blocks_hold_the_rows_of_the_whole_table(
     tmp_path: Path, read: Reader, content: str, block_bytes: int, is_tsv: bool
 ) -> None:
-    """Wherever the file is cut, and whichever parser reads a block of it."""
+    """This holds wherever the file is cut, and whichever parser reads a block of it."""
     mark = "\t" if is_tsv else ","
     path = tmp_path / ("rows.tsv" if is_tsv else "rows.csv")
     path.write_text(f"text{mark}label\n{content}", encoding="utf-8", newline="")

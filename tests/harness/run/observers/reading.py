@@ -1,4 +1,4 @@
-"""Reads the GPUs so many times in a process of its own, and what it told; for test_gpu.
+"""Reads the GPUs so many times in a separate process, and returns its output, for test_gpu.
 
 Arguments: the number of readings, then the PCI addresses of TensorFlow's GPUs.
 """
@@ -15,7 +15,7 @@ from tests.harness.run.observers.samples import REPOSITORY
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the process printed."""
+    """The output of the process."""
 
     readings: list[dict[str, float]]
     notes: list[str]

@@ -1,4 +1,4 @@
-"""Records of a small run, for the observers' tests: every field real, any of them replaceable."""
+"""Records of a small run, for the observers' tests, with real values that a test may replace."""
 
 import dataclasses
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from harness.run.records import (
 )
 
 REPOSITORY = Path(__file__).parents[4]
-"""Where a test's own processes run, so that they find this module."""
+"""The working folder of a test's processes, in which they find this module."""
 
 DATASET = DatasetInfo(
     name="synthetic",
@@ -51,7 +51,7 @@ LAYERS = tuple(
 
 
 def choices(**changes: Choice) -> dict[str, Choice]:
-    """Every setting that may be `auto`."""
+    """Returns the choice of every setting that may be `auto`."""
     taken = {
         "replicas": Choice(name="1", why="no GPU"),
         "precision": Choice(name="float32", why="no device with bfloat16 units"),
@@ -66,7 +66,7 @@ def choices(**changes: Choice) -> dict[str, Choice]:
 
 
 def run_start(run_dir: Path, **changes: Any) -> RunStart:
-    """Two epochs of 80 steps."""
+    """Returns the start of a run of two epochs of 80 steps."""
     start = RunStart(
         run_dir=str(run_dir),
         config=asdict(TrainConfig()),
@@ -89,7 +89,7 @@ def run_start(run_dir: Path, **changes: Any) -> RunStart:
 
 
 def window(step: int, **changes: Any) -> Window:
-    """Twenty steps that end with `step`."""
+    """Returns the window of twenty steps that ends with `step`."""
     taken = Window(
         step=step,
         epoch=(step - 1) // 80,
@@ -105,7 +105,7 @@ def window(step: int, **changes: Any) -> Window:
 
 
 def evaluation(step: int, **changes: Any) -> Evaluation:
-    """The held-out rows after an epoch that ends with `step`."""
+    """Returns the evaluation of the held-out rows after an epoch that ends with `step`."""
     taken = Evaluation(
         step=step,
         epoch=step // 80 - 1,
@@ -118,7 +118,7 @@ def evaluation(step: int, **changes: Any) -> Evaluation:
 
 
 def epoch(step: int, **changes: Any) -> Epoch:
-    """An epoch that ends with `step`, with its evaluation."""
+    """Returns an epoch that ends with `step`, with its evaluation."""
     taken = Epoch(
         epoch=step // 80 - 1,
         step=step,
@@ -130,7 +130,7 @@ def epoch(step: int, **changes: Any) -> Epoch:
 
 
 def inspection(step: int, **changes: Any) -> Inspection:
-    """A look at the gradients after an epoch that ends with `step`."""
+    """Returns a look at the gradients after an epoch that ends with `step`."""
     taken = Inspection(
         step=step,
         epoch=step // 80 - 1,
@@ -142,7 +142,7 @@ def inspection(step: int, **changes: Any) -> Inspection:
 
 
 def summary(**changes: Any) -> Summary:
-    """The whole run done."""
+    """Returns the summary of the whole run."""
     total = Summary(
         test_metrics={"accuracy": 0.885},
         test_loss=0.29,

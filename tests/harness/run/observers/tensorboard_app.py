@@ -11,7 +11,7 @@ from werkzeug.test import Client
 
 
 class TensorBoardApp:
-    """What TensorBoard shows of a folder at the time when this is built."""
+    """The pages that TensorBoard shows of a folder at the time when this is built."""
 
     def __init__(self, folder: Path) -> None:
         board = program.TensorBoard(default.get_static_plugins())
@@ -30,15 +30,15 @@ class TensorBoardApp:
         )
 
     def get(self, route: str, **query: str) -> Any:
-        """The JSON that `/data/plugin/ROUTE` answers."""
+        """Returns the JSON that `/data/plugin/ROUTE` answers."""
         return json.loads(self.text(route, **query))
 
     def text(self, route: str, **query: str) -> str:
-        """What `/data/plugin/ROUTE` answers."""
+        """Returns the text that `/data/plugin/ROUTE` answers."""
         return self._checked(self._client.get(f"/data/plugin/{route}", query_string=query))
 
     def post(self, route: str, content: dict[str, Any]) -> Any:
-        """The JSON that `/data/plugin/ROUTE` answers to `content`."""
+        """Returns the JSON that `/data/plugin/ROUTE` answers to `content`."""
         return json.loads(self._checked(self._client.post(f"/data/plugin/{route}", json=content)))
 
     def hparams(self, *statuses: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

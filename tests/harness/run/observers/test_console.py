@@ -1,4 +1,4 @@
-"""What the console shows: through rich as it is, on text streams and on a real terminal."""
+"""The console's output: through the real rich, on text streams and on a real terminal."""
 
 import io
 import os
@@ -51,14 +51,14 @@ class Screen:
         self.observer = ConsoleObserver(console, tensorboard_dir=tensorboard_dir, clock=self.clock)
 
     def lines(self) -> list[str]:
-        """What was written since the last call, without control codes."""
+        """Returns the lines written since the last call, without control codes."""
         text = CONTROL_CODES.sub("", self.stream.getvalue())
         self.stream.truncate(0)
         self.stream.seek(0)
         return re.split(r"[\r\n]+", text.strip())
 
     def rows(self) -> dict[str, str]:
-        """The lines since the last call as a table of two columns."""
+        """Returns the lines since the last call as a table of two columns."""
         return dict(re.split(r" {2,}", line, maxsplit=1) for line in self.lines() if "  " in line)
 
 

@@ -1,4 +1,4 @@
-"""The likely cause of a loss that is no number, from what a run knows of itself."""
+"""The likely cause of a loss that is not a number, from a run's own records."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ FLOAT16 = {"loss_scale": 1.0}
 
 
 def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:
-    """A run whose windows of 20 steps had these losses."""
+    """Returns the divergence of a run whose windows of 20 steps had these losses."""
     statistics = RunningStatistics()
     for number, loss in enumerate(losses):
         last = window(20 * (number + 1), loss=loss, **changes)

@@ -1,4 +1,4 @@
-"""Event files: which events a resumed run keeps."""
+"""Event files: the events that a resumed run keeps."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.run.observers.tensorboard_pages import scalars
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of all events, in the order in which TensorBoard reads them."""
+    """Returns the steps of all events, in the order in which TensorBoard reads them."""
     return [
         tf.compat.v1.Event.FromString(record).step
         for path in sorted(folder.glob("events*"))

@@ -1,4 +1,4 @@
-"""What is read of GPUs and told of them, by the unmodified nvidia-ml-py from a scripted library."""
+"""Readings of GPUs and notes on them, by the unmodified nvidia-ml-py from a scripted library."""
 
 from pathlib import Path
 

@@ -33,7 +33,7 @@ def visible(cards: tuple[Card, ...], value: str) -> list[Card]:
 
 
 def shortest(name: str, others: list[str], least: int) -> str:
-    """The shortest beginning, of at least so many letters, that none of the others has."""
+    """Returns the shortest beginning, of at least `least` letters, that none of the others has."""
     while any(other.startswith(name[:least]) for other in others):
         least += 1
     return name[:least]

@@ -9,7 +9,8 @@ from tests.harness.run.observers.nvml.library import Nvml
 
 
 def ask(nvml: Nvml, code: str) -> list[str]:
-    """What the code printed, in a process that loads the library as a user's loads NVIDIA's."""
+    """Runs code in a process that loads the library as a user's loads NVIDIA's; returns its
+    output."""
     done = subprocess.run(
         [sys.executable, "-c", f"from pynvml import *\n{code}"],
         env=nvml.environment(),

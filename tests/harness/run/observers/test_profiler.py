@@ -37,7 +37,7 @@ def drive(
     start_step: int = 0,
     compiled_at: tuple[int, ...] = (0,),
 ) -> None:
-    """A run whose dispatches hold that many steps each, as the loop would tell of it."""
+    """Reports a run to the profiler as the loop does, with dispatches of these sizes."""
     most = Choice(name=str(max(sizes)), why="")
     settled = choices(steps_per_dispatch=most)
     profiler.tell(run_start(folder, start_step=start_step, choices=settled))

@@ -63,7 +63,8 @@ def test_quantities_are_counted_one_by_one_and_counters_show_their_last_value() 
 def meter(
     windows: list[tuple[float, float]], readings: list[tuple[float, dict[str, float]]]
 ) -> EnergyMeter:
-    """In the order of a run: after each window the readings up to its end, then the rest."""
+    """Feeds a meter in the order of a run: after each window the readings up to its end, then the
+    rest."""
     energy = EnergyMeter()
     remaining = list(readings)
     for start, end in windows:
@@ -77,7 +78,7 @@ def meter(
 
 
 def windows_of(times: list[float]) -> list[tuple[float, float]]:
-    """Every other stretch between the times."""
+    """Returns every other interval between the times."""
     return list(itertools.pairwise(times))[::2]
 
 

@@ -40,7 +40,7 @@ ALWAYS = {"train/loss", "train/accuracy"} | THROUGHPUT
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every tag's (step, value)s, as TensorBoard sees them."""
+    """Returns every tag's (step, value)s, as TensorBoard sees them."""
     reader = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves, as TensorBoard's own server answers."""
+"""TensorBoard's pages on a run besides its curves, as its own server answers."""
 
 import dataclasses
 import html
@@ -30,7 +30,7 @@ def write_run(folder: Path, **changes: object) -> None:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> TensorBoardApp:
-    """Two runs below one folder."""
+    """Writes two runs below one folder; returns TensorBoard's pages on them."""
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder / "a")
     write_run(

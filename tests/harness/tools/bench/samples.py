@@ -1,4 +1,4 @@
-"""Rows and results as a sweep would make them, with figures that a test chooses."""
+"""Rows and results like those of a sweep, with figures that a test chooses."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ RESOLVED: dict[str, Any] = {
     "replicas": 1,
     "steps_per_dispatch": "20",
 }
-"""What the `auto` of `CELL` came to."""
+"""The choices of `auto` in `CELL`."""
 
 
 def row(
@@ -32,7 +32,8 @@ def row(
     marks: tuple[str, ...] = (),
     **resolved: Any,
 ) -> Row:
-    """A process of four windows at `rate` examples/s; None: it ran out of memory."""
+    """Makes the row of a process with four windows at `rate` examples/s; None if it ran out of
+    memory."""
     num = 0 if rate is None else 4
     asked = dataclasses.asdict(cell)
     settled = {axis: RESOLVED[axis] if value == "auto" else value for axis, value in asked.items()}
@@ -58,7 +59,7 @@ def row(
 
 
 def pair(repeat: int, log_ratios: tuple[float, ...]) -> Pair:
-    """A pair of processes of one cell."""
+    """Makes a pair of processes of one cell."""
     return Pair(
         cell=CELL,
         repeat=repeat,
@@ -72,7 +73,7 @@ def pair(repeat: int, log_ratios: tuple[float, ...]) -> Pair:
 
 
 def results(*measured: Row | Pair, **config: Any) -> Results:
-    """A file's content."""
+    """Makes the content of a results file."""
     return Results(
         provenance=Provenance(
             versions={"harness": "0.1.0"},

@@ -1,4 +1,4 @@
-"""What --against may name: a checkout, a revision, a file of settings; or words of settings."""
+"""The values of --against: a checkout, a revision, a file of settings, or words of settings."""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.tools.bench.process import code_state, find_baseline, settings_of_w
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with a commit that can be measured, and one before it that cannot."""
+    """Makes a repository with a commit that can be measured, and one before it that cannot."""
     folder = tmp_path / "repository"
     measured = folder / "harness" / "cli" / "measured.py"
     measured.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What happened on the machine: judged from readings, and from a process that really is busy."""
+"""Disturbances on the machine, judged from readings, and from a process that is really busy."""
 
 import subprocess
 import sys

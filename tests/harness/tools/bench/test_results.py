@@ -1,4 +1,4 @@
-"""The results file reads back what was written, and nothing else is taken for one."""
+"""The results file is read back as it was written, and no other file is taken for one."""
 
 import dataclasses
 import json
@@ -88,7 +88,7 @@ def test_a_file_that_is_not_ours(
 
 
 def test_a_file_of_version_1(written: tuple[Path, Results]) -> None:
-    """It has more of each row, and pairs that were summarized in another way."""
+    """An old file has more about each row, and other summaries of pairs."""
     path, content = written
     old = json.loads(path.read_text()) | {"version": 1}
     old["rows"] = [row | {"num_warm_up_windows": 1, "start_seconds": 2.0} for row in old["rows"]]

@@ -43,7 +43,7 @@ def test_no_line_wraps_or_is_cut_short(
 
 
 def test_a_note_of_any_length_is_cut() -> None:
-    """A damaged results file may hold one that takes rich minutes to colour."""
+    """A damaged results file may hold a note that takes rich minutes to colour."""
     printed = io.StringIO()
     print_notes(["1" * 1_000_000], Console(file=printed))
     assert len(printed.getvalue()) <= 1_001

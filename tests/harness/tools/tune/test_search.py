@@ -1,4 +1,4 @@
-"""What a search does with what its trials leave: each is judged by its metrics.jsonl and its exit.
+"""The judgement of trials in a search, by their metrics.jsonl and their exit codes.
 
 The processes are real but train nothing; tests/harness/cli/test_tune.py has searches that do.
 """
@@ -38,7 +38,7 @@ def search_in(folder: Path, *, seed: int = 0, **changes: Any) -> Search:
 
 
 def judged(search: Search, values: Sequence[float], command: str = "true", **more: Any) -> Trial:
-    """A trial that had these accuracies after its epochs, once its process has ended."""
+    """Returns a trial with these accuracies after its epochs, once its process has ended."""
     asked = search._ask([])
     folder = search.folder / str(asked.number)
     folder.mkdir()

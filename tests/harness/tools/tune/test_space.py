@@ -1,4 +1,4 @@
-"""What is searched, for each kind of data, and what a trial's values come to."""
+"""The space of a search for each kind of data, and the settings of a trial."""
 
 from dataclasses import fields
 from typing import Any

@@ -1,5 +1,5 @@
-"""The contract on a real GPU: what `./scripts/gpu-first-hour` runs first. Run on the
-emulated device by tests/emulated_gpu. Left out where there is neither."""
+"""The contract on a real GPU, which `./scripts/gpu-first-hour` runs first, or on the device of
+tests/emulated_gpu. Skipped if there is neither."""
 
 import os
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ CASE = SMALL[1] if "EMULATED_GPU_CACHE" in os.environ else IMDB_500
 
 
 class TestOnGpu(RowsContract, ProductContract):
-    """All of it but errors, in whose place there is NaN."""
+    """All of the contract, with NaN in place of errors."""
 
     implementation = "native"
 
@@ -79,7 +79,8 @@ class TestOnGpu(RowsContract, ProductContract):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
-    """Of three sizes of digits and several segments; what is wrong in one is not in the others."""
+    """The batches have three sizes of digits and several segments; errors in one do not affect the
+    others."""
     L, N, B, V, H = 3, 1_500, 60, 70_000, 5
     rng = np.random.default_rng()
     values = rng.integers(0, V, [L, N]).astype(np.int32)
@@ -123,7 +124,8 @@ def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
 
 
 def updated(kind: RowOptimizer, dtype: tf.DType, device: str) -> list[np.ndarray]:
-    """A table and its slots after some steps on a device, of which every other has other ids."""
+    """Return a table and its slots after some steps on a device; every other step has other
+    ids."""
     rule, sets = Rule(kind), CASE.draw(0)
     V, H = sets.table.shape
 

@@ -1,4 +1,4 @@
-"""What the build promises: its key, its cache, two builders at once, and clear refusals."""
+"""The promises of the build: its key, its cache, two builders at once, and clear refusals."""
 
 import ctypes
 import os
@@ -48,7 +48,7 @@ def test_import_compiles_and_loads_nothing(cache: Path) -> None:
 
 @needs_compiler
 def test_two_build_at_once(cache: Path, tmp_path: Path) -> None:
-    """Both get a library that can be loaded, and one library is left."""
+    """Each process gets a library that can be loaded, and one library is left."""
     include = Path(tf.sysconfig.get_include())
     sources = tmp_path / "small"
     sources.mkdir()
@@ -190,7 +190,7 @@ def test_what_is_damaged_or_not_ours_is_said_and_compiled_again(
 def test_built_meanwhile(
     cache: Path, quick_compiler: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The library that is built is the one that TensorFlow's own word for its headers leads to."""
+    """The library is the same as with the folder of headers that TensorFlow itself names."""
     with building.built_meanwhile():
         pass
     building.build(Path(tf.sysconfig.get_include()))

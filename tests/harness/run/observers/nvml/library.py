@@ -39,7 +39,7 @@ class Call:
 
     thread: int
     seconds: float
-    """By CLOCK_MONOTONIC, which `time.perf_counter` and `time.monotonic` read."""
+    """The time by CLOCK_MONOTONIC, which `time.perf_counter` and `time.monotonic` read."""
     function: str
     subject: str
 
@@ -67,7 +67,7 @@ def build(folder: Path) -> Path:
 
 
 def system(**answers: object) -> list[str]:
-    """Lines of a script: the driver, and what is given over or beside that."""
+    """Returns the lines of a script for the driver, with other answers if given."""
     defaults = {
         "driver_version": "580.65.06",
         "nvml_version": "13.580.65.06",
@@ -77,7 +77,8 @@ def system(**answers: object) -> list[str]:
 
 
 def modern(index: int, **answers: object) -> list[str]:
-    """Lines of a script: a GPU that answers every query, and what is given over or beside that."""
+    """Returns the lines of a script for a GPU that answers every query, with other answers if
+    given."""
     defaults = {
         "name": "NVIDIA Fake 100",
         "uuid": f"GPU-{index}f2c9b1e-0000-4000-8000-00000000000{index}",
@@ -109,7 +110,8 @@ def modern(index: int, **answers: object) -> list[str]:
 
 
 def old(index: int, **answers: object) -> list[str]:
-    """A GPU that lacks half the queries: no utilization, power, energy, ECC and no slices."""
+    """Returns the lines of a script for a GPU that lacks half the queries: no utilization, power,
+    energy, ECC and no slices."""
     defaults = {
         "name": "NVIDIA Old 10",
         "uuid": f"GPU-{index}0ldc4fd-0000-4000-8000-00000000000{index}",
@@ -125,7 +127,8 @@ def old(index: int, **answers: object) -> list[str]:
 
 
 def slice_of(gpu: int, index: int, **answers: object) -> list[str]:
-    """A MIG slice: NVML knows its memory and processes, and neither utilization nor power."""
+    """Returns the lines of a script for a MIG slice, of which NVML knows memory and processes, but
+    neither utilization nor power."""
     defaults = {
         "name": "NVIDIA Fake 100 MIG 1g.10gb",
         "uuid": f"MIG-{index}5c0ffee-0000-5000-8000-00000000{gpu}00{index}",
@@ -146,20 +149,23 @@ class Nvml:
     """The library with a script and a log of calls of its own."""
 
     def __init__(self, library: Path, folder: Path) -> None:
-        """`library`: what `build` returned; `folder`: where the script and the log lie."""
+        """Args:
+        library: the path that `build` returned.
+        folder: the folder of the script and the log.
+        """
         self.library = library
         self._script = folder / "nvml-script"
         self._log = folder / "nvml-log"
         self.write(system())
 
     def write(self, *parts: list[str]) -> None:
-        """Replaces the script: the parts one after another, the last word on a key counts."""
+        """Replaces the script by the parts, one after another; the last answer to a key counts."""
         beside = self._script.with_suffix(".new")
         beside.write_text("\n".join(line for part in parts for line in part) + "\n")
         beside.replace(self._script)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of a process that shall load it; all GPUs are visible there."""
+        """Returns the environment of a process that loads the library and sees all GPUs."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
         path = os.pathsep.join(filter(None, (str(self.library.parent), env.get("LD_LIBRARY_PATH"))))
         return env | {
@@ -170,7 +176,7 @@ class Nvml:
         }
 
     def calls(self) -> list[Call]:
-        """Every call so far, in order."""
+        """Returns every call so far, in order."""
         if not self._log.exists():
             return []
         lines = (line.split() for line in self._log.read_text().splitlines())

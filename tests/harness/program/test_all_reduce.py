@@ -32,7 +32,7 @@ def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled
     [
         ("nccl", "CPU", 1, 2, "2 x 1 CPU: NCCL is for GPUs"),
         ("ring", "GPU", 1, 1, "one device has nothing to sum"),
-        ("ring", "GPU", 2, 1, "in one process XLA sums by NCCL"),
+        ("ring", "GPU", 2, 1, "in one process NCCL sums"),
         ("hierarchical", "GPU", 2, 1, "several workers with several GPUs each"),
         ("hierarchical", "CPU", 1, 2, "several workers with several GPUs each"),
     ],

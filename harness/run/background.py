@@ -16,7 +16,7 @@ from harness.run.records import (
 )
 
 _MAX_WAITING = 16
-"""Tasks. When more are waiting, whoever adds one waits too, so that no output lags far behind."""
+"""Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind."""
 _LEFT_BEHIND_SECONDS = 1.0
 
 Task = Callable[[], None]
@@ -25,7 +25,7 @@ Task = Callable[[], None]
 class Background:
     """Does one task after another on a thread of its own, which starts with the first task.
 
-    After a task has raised, the remaining ones are skipped, and the next call here raises the same.
+    After a task has raised, it skips the remaining ones, and its next call raises the same.
 
     As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
     them, and leaves a running task behind after one more second.
@@ -82,14 +82,14 @@ class BackgroundObserver(Observer):
     """Passes records on to other observers, in order, on the thread of `background`, so that the
     device gets its next work meanwhile.
 
-    An exception of theirs ends the run at the next record. `RunStart` and `Summary` are passed on
-    at once, on the caller's thread, the latter in reverse order.
+    If one of them raises an exception, the run ends at the next record. `RunStart` and `Summary`
+    are passed on at once, on the caller's thread, `Summary` to the observers in reverse order.
     """
 
     def __init__(self, observers: Sequence[Observer], background: Background) -> None:
         """Args:
         observers: receive the records.
-        background: its context ends before this is closed.
+        background: runs the thread; its context must end before `close`.
         """
         self._observers = observers
         self._background = background
@@ -107,7 +107,7 @@ class BackgroundObserver(Observer):
                 self._background.do(partial(self._tell_all, record, self._observers))
 
     def close(self) -> None:
-        """Closes the others, also after a failure."""
+        """Closes the observers, also after a failure."""
         with contextlib.ExitStack() as closing:
             for observer in self._observers:
                 closing.callback(observer.close)

@@ -1,4 +1,4 @@
-"""What happened in a run so far: passed on to its observers, summed up, and judged."""
+"""Passes a run's records on to its observers, sums them up, and detects divergence."""
 
 import math
 import statistics
@@ -25,34 +25,37 @@ from harness.run.records import (
 )
 
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
-"""What rates are given of, and the window's field that counts it."""
+"""The units of rates, each with the field of `Window` that counts it."""
 _TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """What a checkpoint holds of a run beside the state: as if it had never ended."""
+    """The totals of a run, which a checkpoint holds so that a resumed run goes on counting."""
 
     examples: int = 0
-    """Since the first step, as the seconds below."""
+    """Examples since the first step."""
     train_seconds: float = 0.0
+    """Training time since the first step."""
     epoch_examples: int = 0
-    """Of the epoch so far."""
+    """Examples of the epoch so far."""
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
-    """Of the loss and each metric over these examples; a text such as "NaN" is no finite one."""
+    """Sums of the loss and each metric over the epoch's examples so far; a sum that is not finite
+    is text such as "NaN"."""
     best_loss: float | None = None
-    """The lowest validation loss, and the steps done then."""
+    """The lowest validation loss."""
     best_step: int | None = None
+    """Optimizer steps done when the validation loss was lowest."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """What happened between the first window and the last."""
+    """Everything that happened from the first window to the last."""
 
     windows: WindowStatistics = field(default_factory=WindowStatistics)
-    """At the end."""
+    """Statistics of all windows, set at the end."""
     last_window: Window | None = None
-    """None where no step was trained."""
+    """None if no step was trained."""
     epochs: list[Epoch] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     compilations: list[Compilation] = field(default_factory=list)
@@ -60,30 +63,30 @@ class Progress:
     """Optimizer steps done, those before a resume included."""
     interrupted: bool = False
     divergence: Divergence | None = None
-    """Of the present state, since it began; None where all is finite."""
+    """The divergence that still lasts, as it was first seen; None if all is finite."""
     use: MachineUse = field(default_factory=MachineUse)
-    """At the end."""
+    """The use of the GPUs, set at the end."""
     counters: Counters = Counters()
-    """At the end; those before a resume included."""
+    """The totals of the run, with those before a resume, set at the end."""
 
 
 class Telemetry:
-    """A source of samples that the loop joins with its windows; this one has none."""
+    """A source of samples, which `History` joins with windows; this base class has none."""
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """What was sampled in a window, by TensorBoard tag. Windows come in order.
+        """Returns the samples of a window, by TensorBoard tag. Windows come in order.
 
         Args:
-            start, end: of the window, in seconds by the loop's clock.
+            start, end: the bounds of the window, in seconds by the loop's clock.
         """
         return {}
 
     def messages(self) -> Iterable[Message]:
-        """What there is to tell since the last call."""
+        """Returns the messages since the last call."""
         return ()
 
     def finish(self) -> MachineUse:
-        """Stops sampling, after the last window."""
+        """Stops sampling after the last window; returns the use of the GPUs."""
         return MachineUse()
 
 
@@ -92,7 +95,7 @@ _NO_COUNTERS = Counters()
 
 
 class History:
-    """Passes a run's records on to its observers, in order, and keeps what they come to."""
+    """Passes a run's records on to its observers, in order, and keeps their sums."""
 
     def __init__(
         self,
@@ -106,9 +109,9 @@ class History:
     ) -> None:
         """Args:
         observers: receive the records.
-        telemetry: sampled beside the run; joined with the windows, and its messages passed on.
-        running: metrics whose value is that of the epoch so far, not of the window.
-        start_step: steps that were done before; above 0, a checkpoint holds them.
+        telemetry: gives the samples of each window, and messages to pass on.
+        running: names of the metrics whose value is that of the epoch so far, not of the window.
+        start_step: optimizer steps done before; if above 0, a checkpoint holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
         before: the counters of the checkpoint that the run goes on from.
         """
@@ -116,7 +119,6 @@ class History:
         self._telemetry = telemetry
         self._stop_at_nan = stop_at_nan
         self.progress = Progress(step=start_step)
-        """So far."""
         self._statistics = RunningStatistics()
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._epoch_means = _EpochMeans(running)
@@ -127,7 +129,7 @@ class History:
         if before.best_loss is not None and before.best_step is not None:
             self._best = before.best_loss, before.best_step
         self.saved_step: int | None = start_step or None
-        """Of the last checkpoint; the best one apart."""
+        """Optimizer steps done at the last regular checkpoint; None without any."""
 
     @property
     def must_stop(self) -> bool:
@@ -135,15 +137,15 @@ class History:
         return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
-        """The loop is about to ask for batches."""
+        """Tells observers that the loop is about to ask for batches."""
         self._tell(BatchesAwaited(step=self.progress.step))
 
     def ready(self) -> None:
-        """The batches are there."""
+        """Tells observers that the batches have arrived."""
         self._tell(BatchesReady(step=self.progress.step))
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
-        """Adds them; returns the time to leave out of the window."""
+        """Adds compilations; returns their seconds, which the window leaves out."""
         self._pass_on(self._telemetry.messages())
         for compilation in compilations:
             self.progress.compilations.append(compilation)
@@ -151,11 +153,11 @@ class History:
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
-        """Passes them on."""
+        """Passes warnings on."""
         self._pass_on(Message(kind="warning", text=text) for text in messages)
 
     def window(self, window: Window) -> None:
-        """Adds it, and judges its loss."""
+        """Adds a window, and judges its loss."""
         self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
@@ -176,8 +178,8 @@ class History:
     def epoch(
         self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
     ) -> bool:
-        """Ends an epoch with its evaluation, and judges the loss on the held-out rows; returns
-        whether that is the lowest so far."""
+        """Ends an epoch with its evaluation, and judges the validation loss; returns whether it is
+        the lowest so far."""
         self.compiled(compilations)
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
@@ -199,20 +201,21 @@ class History:
     def inspection(
         self, inspection: Inspection | None, compilations: Sequence[Compilation]
     ) -> None:
-        """Adds it, if there was one."""
+        """Adds an inspection, if there was one."""
         self.compiled(compilations)
         if inspection is not None:
             self.progress.inspections.append(inspection)
             self._tell(inspection)
 
     def saving(self) -> Counters:
-        """A checkpoint of the present state is about to be saved: what was recorded so far is
-        written before. Returns the counters that belong into it."""
+        """Tells observers to write all records so far, because a checkpoint of the present state is
+        about to be saved; returns the counters that belong in it."""
         self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
-        """A checkpoint of the present state is being saved; or not, as a weight is not finite."""
+        """Notes that a checkpoint of the present state is being saved (`done`), or that it is not
+        because a weight is not finite."""
         if not done:
             self._judge("weights", math.nan)
         elif regular:
@@ -230,7 +233,7 @@ class History:
         )
 
     def end(self) -> Progress:
-        """Ends the telemetry, and returns what the run came to."""
+        """Ends the telemetry, and returns the progress of the run."""
         self.progress.use = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
         self.progress.counters = self._counters()
@@ -266,7 +269,7 @@ class History:
 
 
 class _EpochMeans:
-    """Loss and metrics over the windows of one epoch."""
+    """Averages loss and metrics over the windows of one epoch."""
 
     def __init__(self, running: Container[str]) -> None:
         self._running = running
@@ -281,12 +284,12 @@ class _EpochMeans:
             self.sums[name] = self.sums.get(name, 0.0) + window.examples * value
 
     def so_far(self) -> dict[str, float]:
-        """The means by name, of what runs over the epoch the last."""
+        """Returns the means by name; for metrics that run over the epoch, the last values."""
         means = {name: total / self.examples for name, total in self.sums.items()}
         return means | {name: value for name, value in self._last.items() if name in self._running}
 
     def take(self) -> dict[str, float]:
-        """As `so_far`; begins the next epoch."""
+        """Returns the means of `so_far`, and begins the next epoch."""
         means = self.so_far()
         self.examples, self.sums, self._last = 0, {}, {}
         return means
@@ -319,7 +322,7 @@ class RunningStatistics:
         self._most_steps = max(self._most_steps, window.num_steps)
 
     def result(self) -> WindowStatistics:
-        """The statistics so far."""
+        """Returns the statistics so far."""
         totals, seconds = self._totals, self.seconds
         if self._most_steps == 0:
             return WindowStatistics()

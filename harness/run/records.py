@@ -1,4 +1,4 @@
-"""The records that a run produces, and the interfaces of its observers and its telemetry.
+"""The records that a run produces, and the interface of its observers.
 
 Records hold Python numbers and strings, never tensors: reading one never waits for a device.
 """
@@ -11,35 +11,35 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What a run trains and tests on."""
+    """The rows that a run trains and tests on."""
 
     name: str
     rows: int
     """Rows to train on."""
     test_rows: int
     validation_rows: int = 0
-    """But for those that are the test rows, too."""
+    """Validation rows; 0 if they are the test rows."""
     num_tokens: int
     num_classes: int
     nnz: int
     """Ids in the training rows, after `unique()` where the run applies it."""
     unique: bool
     fingerprint: str
-    """SHA-256 of the content, of training and test rows; `--resume` compares it."""
+    """SHA-256 over the content of all rows; `--resume` compares it."""
     weighted: bool = False
     """Whether ids have weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The value that a setting came to, and why."""
+    """The value of a setting, and the reason for it."""
 
     name: str
     why: str
 
     @property
     def value(self) -> int | str:
-        """The name, as a number where it is one."""
+        """`name`, as an int if it is a number."""
         return int(self.name) if self.name.isdecimal() else self.name
 
 
@@ -50,10 +50,10 @@ class LayerInfo:
     name: str
     kind: str
     inputs: tuple[str, ...]
-    """Names of the layers that it takes its input from."""
+    """Names of the layers whose outputs it takes."""
     output_shape: tuple[int | None, ...]
     dtype: str
-    """Of its output."""
+    """The output's dtype."""
     num_parameters: int
 
 
@@ -66,23 +66,23 @@ class RunStart:
     dataset: DatasetInfo
     devices: tuple[str, ...]
     task: Choice
-    """What the labels mean, such as `binary`."""
+    """The meaning of the labels, such as `binary`."""
     metrics: tuple[str, ...]
-    """Names of what is computed beside the loss."""
+    """Names of the metrics besides the loss."""
     choices: Mapping[str, Choice]
-    """The settings that may be `auto`, by name, in the order in which they are shown."""
+    """The values of the settings that may be `auto`, by name, in display order."""
     batch_size: int
     learning_rate: float
-    """The optimizer's own default where none was named."""
+    """The learning rate; the optimizer's own default if none was given."""
     num_parameters: int
     layers: tuple[LayerInfo, ...]
-    """From the inputs to the head."""
+    """The layers, from the inputs to the head."""
     steps_per_epoch: int
     epochs: int
     start_step: int
-    """Optimizer steps that were done before: above 0 in a resumed run."""
+    """Optimizer steps done before; above 0 in a resumed run."""
     resumed: Sequence[Mapping[str, Any]] = ()
-    """Each time so far that the run was resumed: after which `step`, and what was `changed`."""
+    """An entry for each resume so far: the `step` it followed, and what was `changed`."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
 
@@ -94,20 +94,20 @@ class RunStart:
 
 @dataclass(frozen=True, kw_only=True)
 class Compilation:
-    """One XLA program compiled, outside every window's time."""
+    """The compilation of one XLA program; no window's time includes it."""
 
     program: str
     capacity: int
     """Static length of the `values` buffer that the program was compiled for, per replica."""
     seconds: float
-    """With a call that it is tried out in, for libraries make code of their own then."""
+    """Duration, with that of a trial call, in which libraries generate code of their own."""
     step: int
-    """Optimizer steps done when it happened."""
+    """Optimizer steps done by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSums:
-    """What the device reports of one dispatch."""
+    """The results that the device reports for one dispatch."""
 
     loss: float
     """Sum of the real rows' losses."""
@@ -119,10 +119,10 @@ class StepSums:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A quantity that was sampled several times."""
+    """Statistics of a quantity that was sampled several times."""
 
     mean: float
-    """Over time, not over samples."""
+    """The mean over time, not over samples."""
     min: float
     max: float
     num_samples: int
@@ -142,26 +142,26 @@ class Window:
     step: int
     """Optimizer steps done at its end."""
     epoch: int
-    """Counted from 0."""
+    """The number of the epoch, counted from 0."""
     num_steps: int
     examples: int
     tokens: int
     seconds: float
-    """From the end of the window before to the end of this one, compilation excluded."""
+    """Time from the end of the previous window to the end of this one, compilation excluded."""
     data_wait_seconds: float
     loss: float
-    """Weighted mean over the window's real rows."""
+    """The weighted mean over the window's real rows."""
     metrics: Mapping[str, float]
-    """Likewise, by name, such as `accuracy`."""
+    """Weighted means over the window's real rows, by name, such as `accuracy`."""
     loss_scale: float | None = None
-    """After the window; None where the precision needs no scaling."""
+    """The loss scale after the window; None if the precision needs none."""
     skipped_steps: int = 0
     """Steps of this window whose update was skipped because a gradient was not finite."""
     ended_at_seconds: float = math.nan
-    """When it ended, by the loop's clock (`time.perf_counter` outside tests)."""
+    """Time of its end, by the loop's clock (`time.perf_counter` outside tests)."""
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
-    """What the machine did in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A tag
-    without a sample in the window is missing."""
+    """Telemetry of the machine in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A
+    tag without a sample in the window is missing."""
     so_far: Mapping[str, float] = field(default_factory=dict)
     """Loss and metrics over the epoch, up to the window's end."""
 
@@ -201,9 +201,9 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
-    """By name, such as `accuracy`."""
+    """The metrics, by name, such as `accuracy`."""
     checksum: int | None = None
-    """Of the weights that were evaluated; None where nothing but training can change them."""
+    """The checksum of the evaluated weights; None if only training can change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +213,11 @@ class Epoch:
     epoch: int
     step: int
     loss: float | None
-    """Weighted mean over the rows that this process trained in the epoch; None without any."""
+    """The weighted mean over the rows that this process trained in the epoch; None without any."""
     metrics: Mapping[str, float]
-    """Likewise, by name; empty without any."""
+    """Means over the same rows, by name; empty without any."""
     evaluation: Evaluation | None
-    """None where there are no held-out rows."""
+    """None without held-out rows, or if `validation_freq` skips the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,27 +226,27 @@ class Distribution:
 
     name: str
     edges: tuple[float, ...]
-    """Of the bins, rising; one more than `counts`."""
+    """The rising edges of the bins, one more than `counts`."""
     counts: tuple[int, ...]
     num_non_finite: int
-    """Elements outside all bins."""
+    """The number of elements outside all bins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The gradients of one batch, and the weights that they are of, at the end of an epoch."""
+    """A look at the gradients of one batch and at the weights, at the end of an epoch."""
 
     step: int
     epoch: int
     seconds: float
     non_finite_fraction: float
-    """Share of the gradients' elements that are infinite or no number."""
+    """The share of the gradients' elements that are infinite or NaN."""
     underflow_fraction: float | None
-    """Of the elements that are not zero in float32, the share that is zero in the run's 16-bit
-    precision; None in float32, or where it was not asked for."""
+    """The share of elements, of those not zero in float32, that are zero in the run's 16-bit
+    precision; None in float32, or if it was not asked for."""
     weights: tuple[Distribution, ...] = ()
     gradients: tuple[Distribution, ...] = ()
-    """Without the rows of a table that are all zero, as those of ids that are not in the batch."""
+    """Histograms without the all-zero rows of a table, such as those of ids not in the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,101 +254,107 @@ class Divergence:
     """The loss, or a weight, stopped being a finite number."""
 
     what: str
-    """What was seen: `loss`, `validation loss` or `weights`."""
+    """The quantity that was not finite: `loss`, `validation loss` or `weights`."""
     value: float
     first_step: int
-    """It happened in one of the steps from this one to `last_step`, counted from 1."""
+    """The first step that may have caused it, counted from 1; the last is `last_step`."""
     last_step: int
     loss_before: float | None
-    """Of the last window with a finite loss; None where this process had none."""
+    """The loss of the last window in which it was finite; None if this process had no such."""
     least_loss_before: float | None
-    """The lowest finite loss of a window."""
+    """The lowest finite loss of a window; None without any."""
     saved_step: int | None
-    """Steps of the last checkpoint; None where there is none."""
+    """Optimizer steps done at the last checkpoint; None without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineUse:
-    """What a run took of its GPUs."""
+    """The GPUs that a run used, and their energy."""
 
     num_gpus: int = 0
     joules: float | None = None
-    """Of all GPUs, within the windows; None where that is not known."""
+    """The energy of all GPUs within the windows; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
-    """Throughput over all windows of a run: compilation excluded, data wait included."""
+    """Throughput over all windows of a run: compilation excluded, data wait included.
+
+    The `NAME_per_second` are medians over windows, which one slow window does not move. The
+    `mean_NAME_per_second` are totals over `train_seconds`, in which slow windows count in full. All
+    rates are None without windows.
+    """
 
     examples_per_second: float | None = None
-    """Median over windows, as the two below: one slow window does not move it. None without
-    windows, as all rates."""
     steps_per_second: float | None = None
     tokens_per_second: float | None = None
     mean_examples_per_second: float | None = None
-    """All examples over `train_seconds`, as the two below: slow windows count in full."""
     mean_steps_per_second: float | None = None
     mean_tokens_per_second: float | None = None
     data_wait_fraction: float | None = None
-    """Share of `train_seconds`."""
+    """The share of `train_seconds` in which the device had no batch to work on."""
     train_seconds: float = 0.0
     """Sum of the windows' times: evaluation, inspection and compilation excluded."""
     examples: int = 0
     skipped_steps: int = 0
     most_steps: int = 0
-    """In one window."""
+    """The most optimizer steps in one window."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(WindowStatistics):
-    """The results of a run: with what `RunStart` says, the content of summary.json (its keys are
-    stable)."""
+    """The results of a run. They and facts of `RunStart` make up summary.json, whose keys are
+    stable."""
 
     test_metrics: Mapping[str, float | None]
-    """By name, of the model that is saved; in summary.json each is `test_NAME`. None, as the loss,
-    where there are no test rows, or the run ended before they were evaluated."""
+    """Metrics of the saved model on the test rows, by name; `test_NAME` in summary.json. These and
+    the loss are None without test rows, or if the run ended before it evaluated them."""
     test_loss: float | None
     test_figures: Mapping[str, float]
-    """Measures such as `f1_macro`, by name; in summary.json each is `test_NAME`, unless a metric is
-    called so. Empty where no test row was evaluated, and where labels are no classes."""
+    """Measures such as `f1_macro`, by name; `test_NAME` in summary.json, unless a metric has that
+    name. Empty if no test row was evaluated, or the labels are no classes."""
     validation_metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """The same of the validation rows; `validation_NAME` in summary.json."""
+    """Metrics of the saved model on the validation rows, by name; `validation_NAME` in
+    summary.json."""
     validation_loss: float | None = None
     validation_figures: Mapping[str, float] = field(default_factory=dict)
-    """Empty where there are test rows, whose figures these would be beside."""
+    """Measures on the validation rows; empty if there are test rows, which have them instead."""
     compile_seconds: float
     wall_seconds: float
-    """Since the command began, in Python: neither an installation nor a notebook's age counts."""
+    """Time since Python began the command or the call of `fit`: neither an installation nor a
+    notebook's age counts."""
     peak_rss_bytes: int
     epochs: float
-    """Epochs trained in this process: a fraction where the run was interrupted."""
+    """Epochs trained in this process; a fraction if the run was interrupted."""
     steps: int
     """Optimizer steps done, those before a resume included."""
     choices: Mapping[str, int | str]
-    """The values of `RunStart.choices`; in summary.json each stands by its own name.
-    `steps_per_dispatch` is the most in one dispatch: `auto` adapts it to the machine."""
+    """The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
+    is the most in one dispatch, since `auto` adapts it to the machine."""
     compilations: int
-    """How often the training step was compiled: for each length and capacity of a call."""
+    """Number of compilations of the training step: one for each length and capacity of a call."""
     non_finite_gradient_fraction: float | None
-    """The most over inspections; None where there was none. So is the one below."""
+    """The highest of all inspections; None without any."""
     underflow_fraction: float | None
+    """The highest of all inspections; None if none measured it."""
     interrupted: bool
     total_examples: int = 0
-    """Since the first step, those before a resume included; so are the seconds of training."""
+    """Examples since the first step, those before a resume included."""
     total_train_seconds: float = 0.0
+    """Training time since the first step, that before a resume included."""
     resumes: int = 0
     diverged: bool
-    """Whether the loss was not finite at the end; there is no saved network then."""
+    """Whether the loss was not finite at the end, in which case no model is saved."""
     joules_per_1000_examples: float | None = None
     """Energy of all GPUs while training, by their counters; None without GPUs, without telemetry,
-    and where a GPU has no counter."""
+    or if a GPU has no counter."""
     gpu_hours: float | None = None
     """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
     workers: int = 1
-    """Processes that trained together."""
+    """The number of processes that trained together."""
     scaling_efficiency: float | None = None
-    """Of several workers: the time of a step without its all-reduce, measured on the chief at the
-    start, as a share of that of a step in training. Else None."""
+    """The time of a step without its all-reduce, measured on the chief at the start, as a share of
+    the mean time of a step in training. None for a single worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,7 +402,7 @@ Record = (
     | Message
     | Summary
 )
-"""What a run tells its observers. `RunStart` comes first, before anything is compiled, and
+"""A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
 `Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps, an
 `Epoch` the last window of an epoch and its evaluation."""
 
@@ -404,8 +410,8 @@ Record = (
 class Observer:
     """Receives a run's records in order.
 
-    An observer matches those that it needs on their type. An exception that it raises ends the run.
-    `close` is called once, also after a failure.
+    An observer picks the records that it needs by their type. An exception that it raises ends the
+    run. `close` is called once, also after a failure.
     """
 
     def tell(self, record: Record) -> None:

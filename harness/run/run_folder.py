@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what may stand in it before the run starts, what is cleared."""
+"""Claims the folder of a run, checks what it holds before the run starts, and clears it."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ WRITTEN = (
     CHECKPOINT_FOLDER_NAME,
     TENSORBOARD_FOLDER_NAME,
 )
-"""Everything that a run writes, and so everything that --overwrite removes."""
+"""Names of everything that a run writes, and so of everything that --overwrite removes."""
 
 
 _LOCK_FILE_NAME = ".harness-lock"
@@ -45,15 +45,15 @@ _MAX_TRIES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A folder that belongs to one run while that lasts."""
+    """A folder that belongs to one run for as long as that lasts."""
 
     path: Path
-    """Absolute."""
+    """The absolute path of the folder."""
     descriptor: int
-    """Of the open folder."""
+    """The file descriptor of the open folder."""
 
     def check(self) -> None:
-        """Raises LostFolderError when the folder is not where it was claimed."""
+        """Raises LostFolderError if the folder is no longer where it was claimed."""
         with contextlib.suppress(OSError):
             if os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
                 return
@@ -66,13 +66,13 @@ class Claim:
 def claim_run_folder(
     named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
 ) -> Claim:
-    """The run's folder, claimed for this run until `claims` closes.
+    """Claims the run's folder until `claims` closes.
 
     Args:
-        named: the folder, or `auto`: a new one in runs/, named by the time of day.
+        named: the folder, or `auto` for a new one in runs/, named after the date and time.
         claims: closed when the run is over.
-        resume, overwrite: what may stand there before: a run to go on with, or one to replace;
-            with `auto`, also nothing.
+        resume, overwrite: what the folder may hold: a run to go on with, or one to replace; with
+            `auto`, also nothing.
 
     Raises:
         InputError: when it cannot be written to or another run is using it, when it holds a run and
@@ -94,16 +94,16 @@ def claim_run_folder(
 
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
-    """Makes `folder` where it is missing, and locks it until `claims` closes.
+    """Makes `folder` if it is missing, and locks it until `claims` closes.
 
     The operating system releases the lock when the process ends, also when it is killed. When
     `claims` closes, the lock file and every folder made here that is still empty are removed: a run
     that is refused leaves nothing behind.
 
     Args:
-        folder: absolute.
+        folder: an absolute path.
         claims: closed when the run is over.
-        what: what messages call the folder.
+        what: the name of the folder in messages.
 
     Raises:
         InputError: when it cannot be written to, or another run has claimed it.
@@ -128,11 +128,11 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Holds a lock on a file in an open folder, which is made for it and removed afterwards.
+    """Makes a lock file in an open folder, holds a lock on it, and removes it afterwards.
 
     Raises:
         BlockingIOError: when another run holds the lock, in this process or another.
-        OSError: when the file cannot be made, or is something else than a file.
+        OSError: when the file cannot be made, or is something other than a file.
     """
 
     def is_still(file: int) -> bool:
@@ -146,7 +146,7 @@ def _locked(folder: int) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not is_still(file):
-                continue  # the run that held it ended, and removed it, after it was opened here
+                continue  # the run that held it ended and removed it after it was opened here
             try:
                 yield
             finally:
@@ -166,18 +166,18 @@ def _remove_if_empty(folder: Path) -> None:
 def event_folder_of(
     setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
 ) -> Path | None:
-    """Where a run's event files go; None: nowhere.
+    """Returns the folder of a run's event files; None if it writes none.
 
     Args:
         setting: `on`, `off`, or a folder, which is used as it is and claimed.
-        folder: of the run; None where nothing is written.
+        folder: the run's folder; None if nothing is written.
         claims: closed when the run is over.
         may_hold_events: whether the run replaces event files in a folder that was named, or adds
             to them.
 
     Raises:
-        InputError: when it cannot be written to, or a folder that was named holds event files or
-            is in use by another run.
+        InputError: when a folder that was named cannot be written to, holds event files, or is in
+            use by another run.
     """
     if setting == "off":
         return None
@@ -201,7 +201,7 @@ def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bo
     to `folder`, and nothing else."""
     for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
-    # A run that is killed in between is none that could be resumed, but still known to be a run.
+    # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
     ordered = sorted(WRITTEN, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
     for name in ordered if clear else ():
         remove(folder / name)

@@ -37,10 +37,10 @@ from kernels.files import replacing
 
 
 def checked(callbacks: Any, *, run_dir: object = None) -> list[keras.callbacks.Callback]:
-    """Callbacks as Keras takes them, one or nested lists of them, as a list.
+    """Returns callbacks as a list. Like Keras, it takes one, or nested lists.
 
     Raises:
-        InputError: when something else is among them, or one that the run folder replaces.
+        InputError: when something else is among them, or a callback that the run folder replaces.
     """
     found = keras.tree.flatten(callbacks) if callbacks else []
     for callback in found:
@@ -58,7 +58,7 @@ def checked(callbacks: Any, *, run_dir: object = None) -> list[keras.callbacks.C
 
 
 def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> tuple[str, ...]:
-    """The names of those that do something in one of the hooks."""
+    """Returns the class names of the callbacks that do something in one of the hooks."""
     # Keras's own hooks of a training batch call `on_batch_begin` and `on_batch_end`.
     names = {*hooks, *(hook.replace("train_batch", "batch") for hook in hooks)}
     own = {name: getattr(keras.callbacks.Callback, name) for name in names}
@@ -73,7 +73,8 @@ def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> t
 def with_batch_hooks(
     callbacks: Sequence[keras.callbacks.Callback], stage: str = "train"
 ) -> tuple[str, ...]:
-    """The names of those that want to be called for every batch of `train`, `test` or `predict`."""
+    """Returns the class names of the callbacks that want to be called for every batch of `train`,
+    `test` or `predict`."""
     # Keras's checkpoints look at every batch, but do nothing unless they were asked to.
     asked = [c for c in callbacks if getattr(c, "save_freq", None) != "epoch"]
     return _overriding(asked, f"on_{stage}_batch_begin", f"on_{stage}_batch_end")
@@ -82,7 +83,7 @@ def with_batch_hooks(
 @contextlib.contextmanager
 def as_compiled(setup: Setup) -> Iterator[None]:
     """Gives the model what callbacks look for in a compiled one: the optimizer, and the metrics,
-    which say whether they are to rise or to fall; takes them back in the end."""
+    which say whether they should rise or fall. Takes both back at the end."""
     model, metrics = setup.model, list(setup.task.stateful)
     if setup.task.with_accuracy:
         metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
@@ -100,9 +101,9 @@ def as_compiled(setup: Setup) -> Iterator[None]:
 def outside_fit(
     callbacks: Any, setup: Setup, examples: Examples, stage: str
 ) -> Iterator[tuple["KerasCallbacks", Rows]]:
-    """Callbacks of `test` or `predict`, and the rows."""
+    """Yields the callbacks of `test` or `predict`, ready to be called, and the rows."""
     callbacks = checked(callbacks)
-    # On a CPU nothing is gained by more steps of a prediction, and each number has a program.
+    # On a CPU, a prediction gains nothing by more steps, and each number needs a program.
     one = stage == "predict" and setup.devices.device_type == "CPU"
     by_step = one or bool(with_batch_hooks(callbacks, stage))
     rows = setup.rows_to_evaluate(examples, by_step=by_step)
@@ -113,8 +114,8 @@ def outside_fit(
 class KerasCallbacks(Observer):
     """Calls a list of callbacks where Keras does, and keeps Keras's history of the epochs.
 
-    Before one is called the model gets the trained weights, and afterwards its weights and the
-    optimizer's values are taken up, as it may have changed them.
+    Before it calls a callback, the model gets the trained weights. Afterwards the engine takes up
+    the weights of the model and the values of the optimizer, which the callback may have changed.
     """
 
     def __init__(
@@ -126,13 +127,13 @@ class KerasCallbacks(Observer):
         **params: Any,
     ) -> None:
         """Args:
-        callbacks: in order.
-        setup: of the model that they see; see `as_compiled`.
+        callbacks: called in this order.
+        setup: holds the model that callbacks see; see `as_compiled`.
         validation_freq: every how many epochs to evaluate, or after which, counted from 1.
-        **params: that they see: `epochs` and `steps` of each, and the run's.
+        **params: the `params` of callbacks: `epochs`, `steps` of each, and those of the run.
 
         Raises:
-            InputError: when one cannot restore all that training keeps.
+            InputError: when a callback cannot restore all that training keeps.
         """
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else keras.callbacks.History()
@@ -142,9 +143,9 @@ class KerasCallbacks(Observer):
         self._validation_freq = validation_freq
         self._run: RunStart  # from `RunStart` on
         self._epoch: int | None = None
-        """As callbacks count, while one is trained."""
+        """The number of the epoch at hand, as callbacks count; None between epochs."""
         self._logs: Mapping[str, float] | None = None
-        """Of the last epoch."""
+        """The logs of the last epoch."""
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
         state = setup.engine.states[0]
@@ -161,7 +162,7 @@ class KerasCallbacks(Observer):
         return bool(self._model.stop_training)
 
     def begin(self) -> int | None:
-        """`on_train_begin`; returns the epoch to begin with, where one has restored it."""
+        """Calls `on_train_begin`; returns the epoch to begin with, if a callback restored one."""
         self._model.stop_training = False
         self._call("on_train_begin")
         epoch: int | None = self._model._initial_epoch
@@ -181,7 +182,7 @@ class KerasCallbacks(Observer):
                 self._epoch_ended(record)
 
     def _dispatch(self, step: int) -> None:
-        """`on_epoch_begin`, where one begins."""
+        """Calls `on_epoch_begin`, if an epoch begins."""
         if self._epoch is None and step < self._run.total_steps:
             # Callbacks count the epochs of this fit, to the same end.
             before = self._run.epochs - self._list.params["epochs"]
@@ -189,12 +190,12 @@ class KerasCallbacks(Observer):
             self._call("on_epoch_begin", self._epoch)
 
     def _batches(self, step: int) -> None:
-        """`on_train_batch_begin`, where someone wants it."""
+        """Calls `on_train_batch_begin`, if a callback wants it."""
         if self._by_batch:
             self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
 
     def _window(self, window: Window) -> None:
-        """`on_train_batch_end`, where someone wants it."""
+        """Calls `on_train_batch_end`, if a callback wants it."""
         if self._by_batch:
             batch = (window.step - 1) % self._run.steps_per_epoch
             self._call("on_train_batch_end", batch, window.so_far)
@@ -202,8 +203,8 @@ class KerasCallbacks(Observer):
     def validate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation | None, Sequence[Compilation]]:
-        """As `evaluate`, after the epochs for which `validation_freq` wants it."""
-        if self._epoch is None:  # none was trained
+        """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
+        if self._epoch is None:  # no epoch was trained
             return self._engine.evaluate(feed, plan, **how)
         freq, number = self._validation_freq, self._epoch + 1
         due = number in freq if isinstance(freq, list) else number % freq == 0
@@ -212,7 +213,7 @@ class KerasCallbacks(Observer):
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation, Sequence[Compilation]]:
-        """As `Engine.evaluate`, with `on_test_begin` and those that follow."""
+        """Calls `Engine.evaluate`, with `on_test_begin` and the hooks that follow."""
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
         evaluation, compilations = self._engine.evaluate(feed, plan, watch=watch, **how)
@@ -220,14 +221,14 @@ class KerasCallbacks(Observer):
         return evaluation, compilations
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """As `Engine.predict`, with `on_predict_begin` and those that follow."""
+        """Calls `Engine.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
         outputs = self._engine.predict(feed, plan, watch=self._watch("predict", "stop_predicting"))
         self._call("on_predict_end")
         return outputs
 
     def _epoch_ended(self, epoch: Epoch) -> None:
-        """`on_epoch_end`, with what Keras calls the logs."""
+        """Calls `on_epoch_end`, with what Keras calls the logs."""
         if epoch.loss is None or self._epoch is None:
             return
         logs = {"loss": epoch.loss, **epoch.metrics}
@@ -237,7 +238,7 @@ class KerasCallbacks(Observer):
         self._call("on_epoch_end", ended, logs)
 
     def finish(self) -> None:
-        """`on_train_end`, before the model is saved."""
+        """Calls `on_train_end`, before the model is saved."""
         self._call("on_train_end", self._logs)
 
     def _watch(self, stage: str, stop: str) -> Watch | None:
@@ -270,7 +271,7 @@ class BestModel(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
-        self._writes = bool(self.params["run_dir"])  # of several workers the chief alone
+        self._writes = bool(self.params["run_dir"])  # of several workers only the chief
         self._best = math.inf
         if self._writes:
             done = self.params["start_step"]
@@ -287,20 +288,20 @@ class BestModel(keras.callbacks.Callback):
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after some epochs without a lower validation loss, and restores the weights of the best
-    one. In a resumed run the epochs before count too; `BestModel`, which comes before it, has saved
-    the best of them.
+    one. In a resumed run the earlier epochs count, too; `BestModel`, which must come before it in
+    the list, has saved the best of them.
     """
 
     def __init__(self, *, patience: int) -> None:
         """Args:
-        patience: how many epochs.
+        patience: the number of epochs.
         """
         super().__init__(patience=patience, restore_best_weights=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Goes through the epochs so far."""
         super().on_train_begin(logs)
-        if not self.params["run_dir"]:  # of several workers the chief alone; it says when to stop
+        if not self.params["run_dir"]:  # of several workers only the chief says when to stop
             return
         folder, done = Path(self.params["run_dir"]), self.params["start_step"]
         losses = validation_losses(folder / METRICS_FILE_NAME, up_to_step=done)

@@ -1,5 +1,5 @@
-"""What is checked before TensorFlow computes: which GPUs a run can use, and which of CUDA's
-libraries are missing."""
+"""Checks before TensorFlow computes: which GPUs a run can use, and which of CUDA's libraries are
+missing."""
 
 import ctypes
 import importlib.util
@@ -20,7 +20,7 @@ from harness.run.observers import nvml
 from harness.run.observers.nvml import VISIBLE, Card, hides_all, visible_cards
 
 Gpu = tuple[str, tuple[int, int] | None]
-"""Name and compute capability, None where it is not known."""
+"""A GPU's name and compute capability, None if unknown."""
 CUDA_INSTALL = f"{sys.executable} -m pip install 'tensorflow[and-cuda]'"
 _ON_CPU = f"The CPU computes instead; {VISIBLE}=-1 chooses it without this warning."
 
@@ -29,14 +29,14 @@ _LIBRARIES = (
     *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
     *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
 )
-"""What TensorFlow needs of CUDA 12; its extra `and-cuda` brings it."""
+"""The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them."""
 _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
-"""What XLA compiles with, and its place in a CUDA folder."""
+"""The files that XLA compiles with, each with its path in a CUDA folder."""
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
-    """Whether XLA would abort the process when it first compiles for this GPU (tensorflow 111958):
-    it uses no later PTX version than that of the CUDA it was built with.
+    """Returns whether XLA would abort the process when it first compiles for this GPU (tensorflow
+    111958): it uses no later PTX version than that of the CUDA it was built with.
 
     Args:
         gpu: as TensorFlow or NVML knows it.
@@ -54,14 +54,15 @@ def unusable_gpus(
     build: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """A warning of the visible GPUs that a run cannot use, with the reason and the remedy, if there
-    are any.
+    """Returns a warning of the visible GPUs that a run cannot use, with the reason and the remedy;
+    nothing if there are none.
 
     Args:
-        listed: by TensorFlow.
-        cards: those that answer NVML.
+        listed: the GPUs that TensorFlow lists.
+        cards: the GPUs that answer NVML.
         build: `tf.sysconfig.get_build_info()`.
-        environment: the process's. One that hides all GPUs on purpose is no reason for a warning.
+        environment: the environment variables of the process. If they hide all GPUs on purpose,
+            there is no warning.
     """
     if hides_all(environment):
         return ()
@@ -112,7 +113,7 @@ def hide_too_new_gpus() -> None:
     """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts.
 
     Raises:
-        InputError: TensorFlow runs already, with such a GPU.
+        InputError: when TensorFlow already runs, with such a GPU.
     """
     build, gpus = tf.sysconfig.get_build_info(), tf.config.get_visible_devices("GPU")
     too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
@@ -130,7 +131,7 @@ def hide_too_new_gpus() -> None:
 
 
 def gpu_warnings() -> tuple[str, ...]:
-    """The warnings of `unusable_gpus` about this machine, once `hide_too_new_gpus` was called."""
+    """Hides GPUs that are too new; returns the warnings of `unusable_gpus` about this machine."""
     hide_too_new_gpus()
     listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
     cards: tuple[Card, ...] = ()
@@ -160,7 +161,7 @@ def warn_of_gpus(console: Console) -> None:
 
 
 def missing_libraries() -> tuple[str, ...]:
-    """CUDA's libraries that neither the packages beside TensorFlow nor the system's loader have."""
+    """Returns CUDA's libraries that neither Python packages nor the system's loader provide."""
     packaged = {path.name for folder in _packages() for path in folder.glob("*/lib/*.so.*")}
     return tuple(name for name in _LIBRARIES if name not in packaged and not _loads(name))
 
@@ -174,7 +175,7 @@ def _loads(library: str) -> bool:
 
 
 def missing_tools(folders: Iterable[Path]) -> tuple[str, ...]:
-    """XLA's tools that are in none of the CUDA folders; `ptxas` may be on the PATH instead."""
+    """Returns XLA's tools that no CUDA folder has; `ptxas` may be on the PATH instead."""
     places = [(name, folder / path) for folder in folders for name, path in _TOOLS.items()]
     found = {name for name, place in places if place.is_file()}
     if shutil.which("ptxas"):
@@ -183,7 +184,7 @@ def missing_tools(folders: Iterable[Path]) -> tuple[str, ...]:
 
 
 def cuda_folders(version: str) -> list[Path]:
-    """Where XLA looks for its tools (tsl/platform/default/cuda_root_path.cc)."""
+    """Returns where XLA looks for its tools (tsl/platform/default/cuda_root_path.cc)."""
     major_minor = ".".join(version.split(".")[:2])
     system = (f"/usr/local/cuda-{major_minor}", "/usr/local/cuda", "/opt/cuda", sys.prefix)
     return [*(folder / "cuda_nvcc" for folder in _packages()), *map(Path, system)]

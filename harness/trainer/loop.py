@@ -29,12 +29,12 @@ from harness.workers.cluster import Cluster
 
 _NO_COUNTERS = Counters()
 _ENDLESS = 2**40
-"""Epochs, and steps of one that never ends."""
+"""The number of epochs, or of steps in an epoch, of a training without end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows that lie ready, and how they are divided."""
+    """Rows that are ready to use, and the plan that divides them."""
 
     feed: Feed
     plan: Plan
@@ -42,31 +42,32 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the loop drives: an engine with the rows of one training, and its checkpoints."""
+    """The engine that the loop drives, with the rows of one training and its checkpoints."""
 
     engine: Engine
     rows: Rows
-    """To train on."""
+    """The rows to train on."""
     validation: Rows | None = None
-    """To evaluate on at the end of every epoch."""
+    """The rows to evaluate on at the end of every epoch."""
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
-    """Called in the place of `Engine.evaluate`, so that callbacks know of it; may leave it out."""
+    """A function called in place of `Engine.evaluate`, so that callbacks know of the evaluation;
+    it may skip it."""
     measures: Measures | None = None
-    """Of the validation rows, as of the last evaluation."""
+    """Measures on the validation rows, as of the last evaluation."""
     cadence: Cadence
     looks: Looks = NO_LOOKS
-    """When gradients are looked at."""
+    """How often to look at gradients."""
     checkpoints: Checkpoints | None = None
-    """Where the state is saved."""
+    """The checkpoints to save the state in; None saves none."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Of the run; each checkpoint holds it."""
+    """Facts about the run, which each checkpoint holds."""
     start_step: int = 0
-    """Steps that were done before."""
+    """Optimizer steps done before."""
     may_change: bool = False
     """Whether anything but training may change the weights."""
 
     def dispatches(self, *, epochs: int) -> Dispatches:
-        """Those up to the end of an epoch, counted from the first of all."""
+        """Returns the dispatches after `start_step`, up to the end of `epochs` epochs in all."""
         return self.rows.feed.dispatches(
             self.rows.plan,
             epochs=epochs,
@@ -75,7 +76,7 @@ class Training:
         )
 
     def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
-        """Compiles what is not compiled yet; with the first dispatch the evaluation, too."""
+        """Compiles what is not compiled yet; with the first dispatch, also the evaluation."""
         held_out = self.validation if dispatch.step == self.start_step else None
         return self.engine.prepare(
             self.rows.plan,
@@ -86,7 +87,7 @@ class Training:
         )
 
     def warnings(self) -> Sequence[str]:
-        """Weights that compiling has shown the loss not to depend on, once."""
+        """Returns a warning, once, of weights that the loss turned out not to depend on."""
         unused = self.engine.take_unused()
         if not unused:
             return ()
@@ -102,8 +103,8 @@ class Training:
         self.cadence.after(window)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
-        """The signal that told one of the workers to stop, 0 for none; the next dispatch gets the
-        chief's length. Asked after every dispatch."""
+        """Returns the signal that told one of the workers to stop, 0 for none, and gives the next
+        dispatch the chief's length. All workers call it after every dispatch."""
         if cluster.is_alone:
             return wish
         told, num_calls = cluster.most([wish, self.cadence.num_calls if cluster.is_chief else 0])
@@ -126,7 +127,7 @@ class Training:
         )
 
     def is_current(self, evaluation: Evaluation | None, *, step: int) -> bool:
-        """Whether an evaluation is of the present weights, after so many steps."""
+        """Returns whether an evaluation is of the present weights, after `step` steps."""
         if evaluation is None or evaluation.step != step:
             return False
         return evaluation.checksum is None or evaluation.checksum == self.engine.checksum()
@@ -134,7 +135,7 @@ class Training:
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
-        """Looks at the gradients of a batch, if it is time to."""
+        """Looks at the gradients of a batch, if that is due."""
         return self.engine.inspect(dispatch, batches, self.looks)
 
     def save(
@@ -148,9 +149,9 @@ class Training:
         """Begins to save a checkpoint, unless a weight is not finite; returns whether all are.
 
         Args:
-            step: steps done.
-            counters: recorded with it.
-            regular, best: as of `Checkpoints.save`.
+            step: optimizer steps done.
+            counters: the totals to record in the checkpoint.
+            regular, best: see `Checkpoints.save`.
         """
         if not self.engine.states[0].is_finite():
             return False
@@ -173,24 +174,24 @@ def train(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
-    checkpoints. A state whose loss is not finite is never saved, so that the last checkpoint stays
+    checkpoints. It never saves a state whose loss is not finite, so that the last checkpoint stays
     a good one.
 
-    A window lasts from the host sync before it to its own. It includes the time of observers, but
-    no compilation, no evaluation, and no time for which a checkpoint holds up the loop.
+    A window lasts from the previous host sync to its own. It includes the time of observers, but no
+    compilation, no evaluation, and no time for which a checkpoint holds up the loop.
 
     Args:
         dispatches: each with its batches, in order; asking for the next one may block.
         training: runs them.
         history: gets every record.
-        steps_per_epoch: to know where an epoch ends.
-        num_steps: ends after the dispatch in which so many steps are done; None: after the last.
-        is_done: asked after every dispatch and every epoch; ends the epoch, evaluated as always,
-            and the run.
-        should_stop: asked after every dispatch; a run that is stopped saves a checkpoint.
-        saving: after which dispatches to save a checkpoint; one is saved after the last, too. None:
-            at the end of every epoch alone.
-        clock: seconds; handed in so that tests need no sleep.
+        steps_per_epoch: the number of steps after which an epoch ends.
+        num_steps: the number of steps, rounded up to whole dispatches; None for all dispatches.
+        is_done: called after every dispatch and every epoch; True ends the epoch, which is
+            evaluated as always, and the run.
+        should_stop: called after every dispatch; True stops the run, which saves a checkpoint.
+        saving: decides after which dispatches to save a checkpoint; one is saved after the last,
+            too. None: only at the end of every epoch.
+        clock: returns seconds; an argument so that tests need no sleep.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
     when = saving or Saving(Every(), start_step=start_step)
@@ -282,19 +283,19 @@ def _save(
 
 
 class Steps:
-    """Training by the step, as benchmarks and profiles want it."""
+    """Trains by the step, for benchmarks and profiles."""
 
     def __init__(self, training: Training, start: RunStart) -> None:
         """Args:
-        training: whose dispatches are of many epochs, without validation and checkpoints.
-        start: what is trained.
+        training: has dispatches for any number of epochs, no validation and no checkpoints.
+        start: the record of what is trained.
         """
         self.start = start
         self._training = training
         self._dispatches = training.dispatches(epochs=_ENDLESS)
 
     def compile(self) -> Sequence[Compilation]:
-        """Compiles every program of the training, if that was not yet done."""
+        """Compiles every program of the training that is not compiled yet."""
         first = next(self._dispatches)
         self._dispatches = itertools.chain([first], self._dispatches)
         return self._training.prepare(*first)
@@ -309,9 +310,9 @@ class Steps:
         """Trains on, in whole dispatches, and at least one.
 
         Args:
-            num_steps: at least so many; None: until `until` says so.
-            until: asked after every dispatch.
-            observers: are told of the windows.
+            num_steps: the least number of steps; None: until `until` returns True.
+            until: called after every dispatch; True ends the training.
+            observers: receive the records.
         """
         return train(
             self._dispatches,

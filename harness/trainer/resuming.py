@@ -1,5 +1,5 @@
-"""A run's folder as it is opened: a new run, one to replace, or one to resume, and whether it may
-be resumed."""
+"""Opens a run's folder, for a new run, one that replaces another, or one that is resumed, and
+checks whether it may be resumed."""
 
 import json
 from collections.abc import Mapping
@@ -31,11 +31,12 @@ Resume = bool | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """Where a run writes, and the run that it resumes; empty on workers that are not the chief."""
+    """The folders that a run writes to, and the run that it resumes; empty on workers other than
+    the chief."""
 
     claim: Claim | None = None
     event_folder: Path | None = None
-    """The folder of the event files; None: there are none."""
+    """The folder of the event files; None if there are none."""
     recorded: Mapping[str, Any] | None = None
     """The content of config.json of the run that is resumed."""
     overwrite: bool = False
@@ -43,7 +44,7 @@ class Opened:
 
     @property
     def folder(self) -> Path | None:
-        """The run's folder; None: nothing is written."""
+        """The run's folder; None if nothing is written."""
         return None if self.claim is None else self.claim.path
 
     @property
@@ -71,9 +72,9 @@ def open_run(
         named: the run's folder, `auto` for a new one, or None for none.
         config: what is asked for now, as config.json holds it.
         claims: holds the locks.
-        resume, overwrite: what may be done with a run in the folder.
+        resume, overwrite: what to do with a run in the folder.
         tensorboard: where the event files go, as `Recorded.tensorboard` says.
-        own_folder: the folder of the trainer's last fit, with which it may go on.
+        own_folder: the folder of the trainer's last fit, in which it may go on.
         has_trained: whether the trainer has trained before.
 
     Raises:
@@ -96,12 +97,13 @@ def open_run(
 
 
 def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, bool]:
-    """What `auto` comes to: whether to resume the run in a folder, and whether to replace it.
+    """Returns whether to resume the run in a folder, and whether to replace it.
 
-    A run is gone on with from its first checkpoint on; what was killed before is replaced.
+    `auto` resumes a run that `is_begun`, and replaces one that was killed before its first
+    checkpoint.
 
     Raises:
-        InputError: when what stands there was not written by a run.
+        InputError: when the folder's content was not written by a run.
     """
     if resume != "auto":
         return resume, overwrite
@@ -114,20 +116,20 @@ def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, boo
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a run there has come so far that --resume auto goes on with it."""
+    """Returns whether a run has a checkpoint or a model, so that --resume auto goes on with it."""
     return bool(saved_in(folder / CHECKPOINT_FOLDER_NAME)) or (folder / MODEL_FILE_NAME).exists()
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Checks that resuming would repeat the run: what decides its losses must be as it was. Whether
-    the data are the same is seen once they are loaded.
+    the data are the same is checked once they are loaded.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         config: what is asked for now, as config.json holds it.
 
     Returns:
-        All that config.json holds of the run.
+        The content of the run's config.json.
 
     Raises:
         InputError: naming each setting that differs and both its values.
@@ -154,37 +156,37 @@ _DECIDES_NOTHING = {
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
     "all_reduce",
 }
-"""Settings, and groups of them, that do not decide a run's losses."""
+"""The settings, and groups of settings, that do not decide a run's losses."""
 _PATHS = {"data", "test_data"}
-"""Of the data, whose fingerprint decides."""
+"""The paths of the data, whose fingerprint decides instead."""
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run's losses, by their own names, as the flags have them."""
+    """Returns the settings that decide a run's losses, by the names of their flags."""
     groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
     flat = flattened(groups)
     deciding = {n: v for n, v in flat.items() if n not in _DECIDES_NOTHING | _PATHS}
     if flat.get("learning_rate_schedule", "constant") != "constant":
-        deciding["epochs"] = config.get("epochs")  # it falls over the steps of all of them
+        deciding["epochs"] = config.get("epochs")  # the rate falls over the steps of all epochs
     execution = config.get("execution")
     way = execution.get("input") if isinstance(execution, Mapping) else None
     if way is not None and way != "auto":
-        deciding["input"] = "mapped" if way == "mapped" else "stream or resident"  # the order
+        deciding["input"] = "mapped" if way == "mapped" else "stream or resident"  # rows' order
     return deciding
 
 
 def device_type(recorded: Mapping[str, Any]) -> str:
-    """The kind of device, `CPU` or `GPU`, of the run whose config.json this is; "" where it does
-    not say."""
+    """Returns the kind of device, `CPU` or `GPU`, in the content of a run's config.json; "" if it
+    does not say."""
     devices = recorded[RESOLVED].get("devices")
     name = str(devices[0]) if isinstance(devices, list) and devices else ""
     return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")
 
 
 def asked_settings(folder: Path) -> dict[str, Any]:
-    """The settings that a run of `harness train` was started with, by their own names, for
-    `from_mapping(TrainConfig, ...)`. What was `auto` is so again; what is about the folder itself
-    is left out.
+    """Returns the settings that a run of `harness train` was started with, by the names of their
+    flags, for `from_mapping(TrainConfig, ...)`. Those that were `auto` are so again; those about
+    the folder itself are left out.
 
     Raises:
         InputError: when config.json is missing or damaged, or of a run that was started otherwise.
@@ -208,10 +210,10 @@ def asked_settings(folder: Path) -> dict[str, Any]:
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What may change the last bits of the losses, and is not as it was in the run resumed.
+    """Returns what may change the last bits of the losses, and is not as it was in the run resumed.
 
     Args:
-        recorded: all that its config.json holds.
+        recorded: the content of that run's config.json.
         now: the values of `implementation`, `replicas`, `deterministic`, `devices` and
             `tensorflow`.
     """
@@ -227,7 +229,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, di
 
 
 def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a resumed run prints of `changes`."""
+    """Returns what a resumed run prints about `changes`."""
     shown = ", ".join(f"{name} {one['is']} (was {one['was']})" for name, one in changed.items())
     return (
         f"note: the run goes on with {shown}: from here on its losses may differ in their last bits"
@@ -236,7 +238,7 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def complete_note(folder: Path, num_steps: int) -> str:
-    """What a complete run that is resumed prints."""
+    """Returns what a complete run prints if it is resumed."""
     return (
         f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
         "nothing is left to do. Set --epochs to more to train on."
@@ -244,8 +246,8 @@ def complete_note(folder: Path, num_steps: int) -> str:
 
 
 def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
-    """The steps of the complete run in a folder, if no more are asked for; else None. The data are
-    not looked at.
+    """Returns the steps of the complete run in a folder, if no more are asked for; else None. It
+    does not look at the data.
 
     Raises:
         InputError: when it was run with other settings than `config`, as config.json holds it.
@@ -263,7 +265,7 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
 
 
 def is_complete(folder: Path, *, num_steps: int) -> bool:
-    """Whether a run of so many steps ended there, and left its network and its summary."""
+    """Returns whether a run of `num_steps` steps ended, and left its model and its summary."""
     try:
         summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
     except InputError:
@@ -273,10 +275,11 @@ def is_complete(folder: Path, *, num_steps: int) -> bool:
 
 
 def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
-    """Checks what config.json, or a checkpoint, which may be another run's, says of the data.
+    """Checks the fingerprint of the data in config.json, or in a checkpoint, which may be another
+    run's.
 
     Raises:
-        InputError: when these are others.
+        InputError: when the data are others.
     """
     resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
     dataset = resolved.get("dataset") if isinstance(resolved, dict) else None

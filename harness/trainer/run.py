@@ -1,5 +1,5 @@
 """A run from its start to its end: it builds what it needs, restores a checkpoint, trains, and
-writes what it leaves. `harness.trainer.resuming` opens its folder before."""
+writes its results. `harness.trainer.resuming` opens its folder first."""
 
 import hashlib
 import signal
@@ -72,7 +72,7 @@ from harness.workers.cluster import Cluster
 from kernels.files import replacing
 
 _MAX_NAME = 100
-"""Characters of a data set's name in what a run prints and writes."""
+"""Limit of the characters of a data set's name in what a run prints and writes."""
 _IN_PART = (
     "the model's BatchNormalization layers need sums over all workers in the middle of a step: "
     "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
@@ -82,12 +82,12 @@ _IN_PART = (
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What `Trainer.fit` was asked for; see there."""
+    """The checked arguments of `Trainer.fit`; see there."""
 
     train: Examples
     validation: Examples | None
     test: Examples | None
-    """May be those of `validation`."""
+    """The rows to test on, which may be those of `validation`."""
     epochs: int
     initial_epoch: int
     validation_freq: int | list[int]
@@ -100,7 +100,7 @@ class Asked:
     config: Mapping[str, Any]
     vocabulary: Vocabulary | None
     console: Console | None
-    """Where to print; None: nowhere."""
+    """The console to print to; None prints nothing."""
     summary: bool
     timeline: Timeline
 
@@ -112,23 +112,23 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a fit came to."""
+    """The outcome of a fit."""
 
     start: RunStart = field(repr=False)
     history: keras.callbacks.History = field(repr=False)
     progress: Progress | None = field(repr=False, default=None)
-    """None, as the summary, where all had been done before."""
+    """None, like the summary, if the run was complete before."""
     summary: Summary | None = field(repr=False, default=None)
     quality: Quality | None = None
-    """Of the predictions for the test rows; None where there are none, and where their labels are
-    no classes."""
+    """The quality of the predictions for the test rows or, without any, the validation rows; None
+    without either, or if the labels are no classes."""
     profiler: ProfilerObserver | None = None
     terminated: bool = False
-    """Whether SIGTERM or SIGUSR1 interrupted it."""
+    """Whether SIGTERM or SIGUSR1 interrupted the fit."""
 
 
 class Run:
-    """One call of `Trainer.fit`, from what is built to what is left."""
+    """One call of `Trainer.fit`, from building what it needs to writing its results."""
 
     def __init__(
         self,
@@ -139,14 +139,15 @@ class Run:
         last: Outcome | None,
         steps_done: int,
     ) -> None:
-        """Builds what the run needs of the rows; nothing is written.
+        """Builds what the run needs of the rows; writes nothing.
 
         Args:
-            asked: by the user.
+            asked: the arguments of the user.
             opened: the run's folder.
-            setup: what trains.
-            last: the outcome of the trainer's fit before.
-            steps_done: by it; a run that is resumed learns its own from the checkpoint.
+            setup: everything that trains.
+            last: the outcome of the trainer's previous fit.
+            steps_done: optimizer steps done by then; a run that is resumed reads its own from the
+                checkpoint.
 
         Raises:
             InputError: when the rows do not fit.
@@ -194,7 +195,7 @@ class Run:
         """The counters of the state that the run starts from."""
         self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []
-        """Why checkpoints were left out."""
+        """A message for each checkpoint that was skipped, with the reason."""
         self._observers: list[Observer] = []
 
     def run(self) -> Outcome:
@@ -222,7 +223,7 @@ class Run:
         training = self._training(start, callbacks)
         compiled = self._make_room(start, training)
         start, training = self._begin(start, training, callbacks)
-        # Signals stop the training; what follows is short, and comes to its end.
+        # Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(start, training, callbacks, interrupt, closing, compiled)
@@ -241,7 +242,8 @@ class Run:
     # Restoring: which step the run starts from.
 
     def _restore(self) -> RunStart:
-        """Takes up the checkpoint of a run that is resumed; all workers start from the chief's."""
+        """Restores the checkpoint of a run that is resumed, and gives all workers the chief's
+        state; returns the record of the start."""
         asked, opened, last = self._asked, self._opened, self._last
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
@@ -265,8 +267,8 @@ class Run:
         )
 
     def _span(self, first: int) -> tuple[int, int]:
-        """The step to start from and the epochs in all, by the number of the first epoch: orders
-        and records count the epochs of all fits."""
+        """Returns the step to start from and the number of epochs in all, for the number of the
+        first epoch. Orders and records count the epochs of all fits."""
         total = max(self._epochs_done, first) + max(self._asked.epochs - first, 0)
         return max(self._steps_done, first * self._steps_per_epoch), total
 
@@ -281,7 +283,7 @@ class Run:
         step, counters = restored.step, restored.about.get("counters", {})
         self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         check_same_data(folder, restored.about.get("config", recorded), self._info)
-        # Checks that the records up to there can be read.
+        # Checks that the records up to that step can be read.
         kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=self._asked.validation_freq == 1)
         changed = changes(recorded, identity(self._setup))
         earlier = recorded[RESOLVED].get("resumed")
@@ -292,12 +294,12 @@ class Run:
         return step
 
     def _left_as_it_is(self, start: RunStart, callbacks: KerasCallbacks) -> Outcome:
-        """A complete run that is resumed: its model is loaded, and no step trained."""
+        """Loads the model of a complete run that is resumed, and trains no step."""
         folder = self._opened.folder
-        if folder is not None:  # the chief alone writes
+        if folder is not None:  # only the chief writes
             clean_run_folder(folder, self._opened.event_folder, clear=False)
             self._print(complete_note(folder, start.start_step))
-            # That of the last checkpoint, or of a callback.
+            # A callback may have changed these weights since the last checkpoint.
             self._setup.model.load_weights(folder / MODEL_FILE_NAME)
             self._setup.engine.read_model()
         return Outcome(start=start, history=callbacks.history)
@@ -325,13 +327,13 @@ class Run:
         )
 
     def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
-        """Clears the folder for the run; returns what was compiled before."""
+        """Clears the folder for the run; returns the compilations done before."""
         asked, opened = self._asked, self._opened
         if asked.summary and asked.console is not None:
             self._setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[Compilation] = ()
         if opened.folder is not None:
-            if opened.overwrite:  # not before it is sure that another run can take its place
+            if opened.overwrite:  # only when it is sure that another run can take its place
                 compiled = training.prepare(*next(training.dispatches(epochs=start.epochs)))
                 asked.timeline.mark("compilation before the run")
             clean_run_folder(opened.folder, opened.event_folder, clear=opened.overwrite)
@@ -342,7 +344,7 @@ class Run:
     def _begin(
         self, start: RunStart, training: Training, callbacks: KerasCallbacks
     ) -> tuple[RunStart, Training]:
-        """Begins the callbacks, of which one may have restored another state."""
+        """Begins the callbacks; starts from the state that one of them restored, if any."""
         first = callbacks.begin()
         is_resumed = self._opened.recorded is not None
         if (first := self._cluster.from_chief(lambda: None if is_resumed else first)) is not None:
@@ -387,7 +389,7 @@ class Run:
         def has_to_end() -> bool:
             return bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop)
 
-        # A run that was killed after a callback had stopped it is only completed.
+        # If a callback stopped the run and it was then killed, only its end is left to do.
         stopped = start.start_step > 0 and cluster.any(callbacks.wants_to_stop)
         progress = train(
             () if stopped else training.dispatches(epochs=start.epochs),
@@ -410,7 +412,7 @@ class Run:
         return progress
 
     def _saving(self, start: RunStart) -> Saving | None:
-        """When checkpoints are saved; None where no worker saves any."""
+        """Returns the object that says when to save checkpoints; None if no worker saves any."""
         checkpoints, asked = self._checkpoints, self._asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
@@ -422,7 +424,7 @@ class Run:
             decided=self._cluster.decided_by_chief,
         )
 
-    # Finishing: what the run leaves.
+    # Finishing: the results of the run.
 
     def _write_model(
         self, progress: Progress, callbacks: KerasCallbacks, interrupt: Interrupt
@@ -438,13 +440,13 @@ class Run:
                 with replacing(claim.path / MODEL_FILE_NAME) as beside:
                     save_model(self._setup.model, beside)
         self._asked.timeline.mark("saving the model")
-        # Of several workers all have to see it alike.
+        # All workers have to agree on it.
         return self._cluster.any(progress.interrupted and interrupt.is_termination)
 
     def _finish(
         self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[Summary, Quality | None]:
-        """Evaluates the model that is saved, and tells the summary."""
+        """Evaluates the saved model, tells observers the summary; returns it and the quality."""
         asked, setup = self._asked, self._setup
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
@@ -473,7 +475,7 @@ class Run:
     def _evaluate(
         self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[Evaluation | None, Evaluation | None]:
-        """Evaluations of the saved model on the validation and the test rows."""
+        """Returns the evaluations of the saved model on the validation and the test rows."""
         asked, engine, step = self._asked, self._setup.engine, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
@@ -507,8 +509,8 @@ class Run:
             )
 
     def _listeners(self) -> BackgroundObserver:
-        """What writes and prints the records. Files and the terminal may be slow: the device gets
-        its next work before they are told."""
+        """Returns an observer that writes and prints the records. Files and the terminal may be
+        slow: the device gets its next work before they are told."""
         listeners: list[Observer] = []
         events = self._opened.event_folder
         if self._opened.folder is not None:
@@ -523,7 +525,7 @@ class Run:
         return BackgroundObserver(listeners, self._background)
 
     def _profiler(self, start: RunStart) -> ProfilerObserver | None:
-        """What captures the steps that are asked for, in the folder of the event files."""
+        """Returns the observer that profiles the steps asked for, into the event files' folder."""
         asked_for = self._asked.options.profile_steps
         if asked_for is None:
             return None
@@ -563,7 +565,7 @@ def run_start(
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
-    """The record with which a run begins."""
+    """Returns the record with which a run begins."""
     order = (
         *("replicas", "precision", "implementation", "table_optimizer", "input"),
         "steps_per_dispatch",
@@ -603,11 +605,11 @@ def dataset_info(
     *,
     num_classes: int,
 ) -> DatasetInfo:
-    """The description of a run's rows.
+    """Returns the description of a run's rows.
 
     Args:
-        train, validation, test: rows; `validation` only where they are not those of `test`.
-        num_classes: of the task.
+        train, validation, test: rows; `validation` only if they are not those of `test`.
+        num_classes: the task's number of classes.
     """
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
     return DatasetInfo(
@@ -625,7 +627,7 @@ def dataset_info(
 
 
 def identity(setup: Setup) -> dict[str, Any]:
-    """The facts that the last bits of a run's losses depend on; see `resuming.changes`."""
+    """Returns the facts that the last bits of a run's losses depend on; see `resuming.changes`."""
     return {
         "implementation": setup.choices["implementation"].value,
         "replicas": setup.devices.num_replicas,
@@ -636,11 +638,11 @@ def identity(setup: Setup) -> dict[str, Any]:
 
 
 _TOGETHER = ("on_nan", "histograms", "precision_watch")
-"""Options that decide when workers compute together."""
+"""The options that decide when workers compute together."""
 
 
 def facts_of(settings: Settings, asked: Asked, others: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that must be the same in all workers, by what a message calls them."""
+    """Returns the facts that must be the same in all workers, by their names in messages."""
     named = {
         **asdict(settings),
         **{name: getattr(asked.options, name) for name in _TOGETHER},

@@ -35,9 +35,10 @@ TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 LEAST_HZ, MOST_HZ = 0.01, 100.0
 _RESIDENT_SHARE = 0.25
-"""Of a device's memory: the rest is for the model, its optimizer and what XLA plans."""
+"""The largest share of a device's memory for the rows: the rest is for the model, its optimizer and
+what XLA plans."""
 _STREAM_SHARE = 0.5
-"""Of the host's free memory, into which a stream copies the rows."""
+"""The largest share of the host's free memory into which a stream copies the rows."""
 
 
 _FROM_KERAS = {
@@ -50,14 +51,14 @@ _FROM_KERAS = {
     **dict.fromkeys(("loss", "metrics", "class_weight"), "it is an argument of harness.Task"),
     "verbose": "only fit prints",
 }
-"""Arguments of a `keras.Model`'s methods, and what there is here."""
+"""Arguments of the methods of `keras.Model`, and what there is here instead."""
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
-    """Decorates a method for Python programs: messages name arguments, keywords that it does not
-    know are refused, and signature and docstring list the fields of the settings class `kind` in
-    place of the last argument, `**`."""
+    """Decorates a method for Python programs: messages name arguments in place of flags, the method
+    refuses keywords that it does not know, and its signature and docstring list the fields of the
+    settings class `kind` in place of the last argument, `**`."""
 
     def decorate(method: _Method) -> _Method:
         signature = inspect.signature(method)
@@ -93,37 +94,40 @@ class Settings:
     """Rows per optimizer step, over all replicas."""
 
     precision: Literal["auto", Precision] = "auto"
-    """Of the layers' arithmetic; variables, row sums and the loss stay float32. `auto`: 16 bits on
-    GPUs that multiply them faster, from 2,048 rows of a batch for each on; else float32."""
+    """Number format of the layers' arithmetic; variables, row sums and the loss stay float32.
+    `auto`: 16 bits on GPUs that multiply them faster, if each gets at least 2,048 rows of a batch;
+    else float32."""
 
     implementation: Literal["auto", Implementation] = "auto"
-    """Of the multi-hot product. `auto` measures them on the batch's shapes, once for each machine,
-    but for `dense` where its matrix would be large and nearly empty for a CPU;
-    `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
+    """How the multi-hot product is computed. `auto` measures the implementations on the batch's
+    shapes, once for each machine, except `dense` on a CPU where its matrix would be large and
+    nearly empty. `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA
+    packages include."""
 
     table_optimizer: TableOptimizer = "auto"
-    """Of the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows; `adam`:
-    that too, which must be Adam. The others change only the rows of a batch's ids: `sgd`;
+    """What updates the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows;
+    `adam`: the same, but it must be Adam. The others change only the rows of a batch's ids: `sgd`;
     `adagrad`, with one sum for each row; `lazy_adam`, which is not Adam, because it leaves out what
     Adam does to the other rows; `exact_adam`, whose rows make up for that when their id comes
-    again, so that the result is Adam's. `auto`: as the optimizer says, on the touched rows alone
-    where the table is so large that this is faster and the result is the same."""
+    again, so that the result is Adam's. `auto`: the optimizer of all weights, on the touched rows
+    alone if the table is so large that this is faster and the result is the same."""
 
     input: Literal["auto", "stream", "resident", "mapped"] = "auto"
-    """How batches reach the device. `resident`: the data set lies there, only row ids are sent;
-    `stream`: through tf.data, from a copy in the host's memory; `mapped`: likewise, but rows are
-    read from the files of the data set when they are needed, in an order of blocks: for data larger
-    than memory. `auto`: resident where it takes at most a quarter of the memory, and the model
-    leaves as much; else stream where half of the host's free memory holds it."""
+    """How batches reach the device. `resident`: the data set lies there, and only row ids are sent;
+    `stream`: through tf.data, from a copy in the host's memory; `mapped`: through tf.data, which
+    reads rows from the files of the data set when they are needed, in an order of blocks: for data
+    larger than memory. `auto`: resident if the data set takes at most a quarter of the device's
+    memory, and the model leaves as much; else stream if half of the host's free memory holds it;
+    else mapped."""
 
     steps_per_dispatch: Literal["auto"] | int = "auto"
     """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
     compiled loop that lasts less than a second on any device; with resident data, as many calls as
-    last 0.2 s by what is measured."""
+    take 0.2 s, as measured."""
 
     replicas: Literal["auto"] | int = "auto"
-    """Equal shares of a batch, each for a GPU of its own; on a CPU, one program trains the whole
-    batch. `auto`: one, or as many GPUs as a large batch pays for."""
+    """Number of equal shares of a batch, each for a GPU of its own; on a CPU, one program trains
+    the whole batch. `auto`: one, or as many GPUs as a large batch pays for."""
 
     all_reduce: Literal["auto", "nccl", "hierarchical", "ring"] = "auto"
     """How gradients are summed over devices and workers. `nccl`: by NCCL, for GPUs; `ring`: by
@@ -131,11 +135,11 @@ class Settings:
     between workers, then back. `auto`: nccl on GPUs, ring on CPUs."""
 
     seed: int = 0
-    """Of the initial weights, the row order and dropout."""
+    """Seed of the initial weights, the row order and dropout."""
 
     deterministic: bool = False
-    """The same bits in every run on a GPU too: sums in a fixed order, no TF32. On a CPU that is so
-    anyway."""
+    """Give the same bits in every run on a GPU, too: sums in a fixed order, no TF32. A CPU always
+    does."""
 
     def __post_init__(self) -> None:
         require_known(self)
@@ -147,7 +151,7 @@ class Settings:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Settings:
-        """Those that a run's config.json holds.
+        """Returns the settings that a run's config.json holds.
 
         Raises:
             InputError: when one has a value of a wrong type or out of range.
@@ -155,23 +159,23 @@ class Settings:
         known = {field.name for field in fields(cls)}
         found = {name: value for name, value in recorded.items() if name in known}
         if found.get("precision") in ("float64", "float16", "bfloat16"):
-            found["precision"] = "auto"  # the model or Keras's policy has it again
+            found["precision"] = "auto"  # the model or Keras's policy says it again
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
     def with_chosen(self, name: str, value: str) -> Settings:
-        """These, with one that was `auto` given, in words."""
+        """Returns a copy in which the setting `name` has `value`, given as text, for `auto`."""
         chosen: dict[str, Any] = {name: int(value) if value.isdecimal() else value}
         return replace(self, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a run records besides its metrics."""
+    """The options of what a run records besides its metrics."""
 
     tensorboard: str = "on"
-    """`on`: event files go to the run folder's tensorboard/; `off`: there are none; anything else:
-    the folder to write them to. Event files there are replaced with --overwrite, continued with
-    --resume, and refused otherwise."""
+    """Folder of the event files. `on`: the run folder's tensorboard/; `off`: no event files;
+    anything else: the folder of that name. --overwrite replaces event files there, --resume
+    continues them; otherwise the run refuses a folder that holds any."""
 
     histograms: int = 0
     """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
@@ -183,16 +187,16 @@ class Recorded:
     bits, 0 in float32."""
 
     profile_steps: str | None = None
-    """Profile steps A:B of the run, counted from 0, B left out, in whole dispatches. TensorBoard
+    """Profile steps A:B of the run, counted from 0, without B, in whole dispatches. TensorBoard
     shows the profile; the printed breakdown needs the extra `profile`."""
 
     checkpoint_every: int | str = "epoch"
-    """When to save a checkpoint: after every `epoch`, after a number of steps, as in 500, or after
-    a time, as in 30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
+    """Interval between checkpoints: every `epoch`, a number of steps, as in 500, or a time, as in
+    30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
 
     keep: int = 2
-    """How many checkpoints to keep. With validation rows, the one with the lowest validation loss
-    is kept besides."""
+    """How many checkpoints to keep. With validation rows, the run also keeps the one with the
+    lowest validation loss."""
 
     def __post_init__(self) -> None:
         Every.of(self.checkpoint_every)
@@ -211,7 +215,7 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class Telemetry:
-    """What is sampled of the machine during training."""
+    """The option for sampling the machine during training."""
 
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
@@ -227,7 +231,7 @@ class Telemetry:
 
 @dataclass(frozen=True, kw_only=True)
 class OnNan:
-    """What to do about a loss that is not finite."""
+    """The option for a loss that is not finite."""
 
     on_nan: Literal["stop", "continue"] = "stop"
     """What to do when the loss is not finite. `stop`: end the run with the likely cause;
@@ -240,7 +244,7 @@ class OnNan:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Recorded, Telemetry, OnNan):
-    """What a fit watches, and what it leaves in its folder."""
+    """The options of what a fit watches, and what it leaves in its folder."""
 
     def __post_init__(self) -> None:
         Recorded.__post_init__(self)
@@ -249,7 +253,7 @@ class RunOptions(Recorded, Telemetry, OnNan):
 
 
 def step_range(text: str) -> tuple[int, int]:
-    """The steps that `A:B` of --profile-steps names, B left out: as (A, B).
+    """Returns (A, B) for `A:B`, the value of --profile-steps, which leaves out B.
 
     Raises:
         InputError: unless both are whole numbers and A is below B.
@@ -270,27 +274,27 @@ def step_range(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a choice may depend on."""
+    """The facts that a choice may depend on."""
 
     settings: Settings
     devices: Devices
     train: Examples
     resident_bytes: int
-    """Of all rows, on one device."""
+    """Memory that all rows take on one device."""
     model: keras.Model | None = None
-    """None while the precision is chosen: a function's layers are made in it."""
+    """None while the precision is chosen, since a function makes its layers in it."""
     tables: TablesAsked | None = None
-    """None likewise."""
+    """None while the precision is chosen."""
     left_bytes: int = 0
-    """What the model and all that goes with it leave of a device's memory."""
+    """Memory of a device that the model and all that goes with it leave."""
     before: Settings | None = None
-    """Of the run that is resumed; only what is to be chosen anew is `auto`."""
+    """Settings of the run that is resumed; only those to be chosen anew are `auto`."""
     chosen: dict[str, Choice]
-    """So far."""
+    """The choices made so far, by setting."""
 
 
 def settle(name: str, known: Known) -> Choice:
-    """What a setting comes to: as asked for, else as in the run that is resumed, else chosen.
+    """Returns the choice for a setting: as asked for, else as in the run that is resumed, else new.
 
     Raises:
         InputError: when what was asked for cannot be had.
@@ -298,7 +302,7 @@ def settle(name: str, known: Known) -> Choice:
     asked = getattr(known.settings, name)
     if asked != "auto":
         choice = Choice(name=str(asked), why="asked for")
-    elif known.before is not None and getattr(known.before, name) != "auto":  # else it is older
+    elif known.before is not None and getattr(known.before, name) != "auto":  # else chosen anew
         choice = Choice(name=str(getattr(known.before, name)), why="as in the run resumed")
     else:
         choice = _CHOOSERS[name](known)
@@ -306,12 +310,13 @@ def settle(name: str, known: Known) -> Choice:
 
 
 def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
-    """Those of a run that goes on. On another kind of device, what changes only how fast it is is
-    chosen anew.
+    """Returns the settings of a run that is resumed. On another kind of device, those that only
+    change its speed are `auto`, so that they are chosen anew.
 
     Args:
-        recorded: by name, and the `device_type` that they were settled for, "" if it is not known.
-        device_type: now.
+        recorded: the settings by name, and the `device_type` that they were settled for, "" if
+            unknown.
+        device_type: the kind of device now.
 
     Raises:
         InputError: when one has a value of a wrong type or out of range.
@@ -337,7 +342,7 @@ def _precision(known: Known) -> Choice:
 
 
 def _implementation(known: Known) -> Choice:
-    """The one that is fastest for the shapes of one device's batch and the widest layer."""
+    """Chooses the fastest for the shapes of one device's batch and the largest layer."""
     from harness.feed.capacity import capacities_for_any_order
     from kernels.multi_hot import choose_implementation
 
@@ -362,7 +367,11 @@ def _implementation(known: Known) -> Choice:
 
 
 def _available(choice: Choice, known: Known) -> Choice:
-    """What was asked for must run here; what another machine had taken is chosen anew."""
+    """Returns the choice if it can run here; chooses anew if `auto` took it on another machine.
+
+    Raises:
+        InputError: when an implementation that was asked for cannot run here.
+    """
     from kernels.multi_hot import why_unavailable
 
     names = {choice.name}
@@ -381,7 +390,7 @@ def _available(choice: Choice, known: Known) -> Choice:
 
 
 def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
-    """The model's MultiHotDense layers that leave their implementation to the trainer, or all."""
+    """Returns the MultiHotDense layers that leave their implementation to the trainer, or all."""
     from harness.model.network import multi_hot_layers
 
     assert known.model is not None
@@ -397,7 +406,7 @@ def _table_optimizer(known: Known) -> Choice:
 
 
 def _input(known: Known) -> Choice:
-    """Whether the data set is to lie on the devices."""
+    """Chooses whether the rows lie on the devices, in the host's memory, or in their files."""
     share = known.resident_bytes / known.devices.memory_bytes
     shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
     if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
@@ -438,13 +447,13 @@ def _steps_per_dispatch(known: Known) -> Choice:
 
 
 def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
-    """Of their ids, the rows of these, and weights where there are some; and where all are sorted,
-    of what that takes."""
+    """Returns the bytes of the ids, their rows, their weights if any, and, if `sorts`, of what
+    sorting them takes."""
     return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:
-    """A dispatch ends with its epoch."""
+    """Limits the choice to an epoch, with which a dispatch ends."""
     steps = -(-known.train.num_rows // known.settings.batch_size)
     if int(choice.name) < steps:
         return choice
@@ -459,11 +468,11 @@ _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "input": _input,
     "steps_per_dispatch": _steps_per_dispatch,
 }
-"""In the order in which they are settled; all but the precision know the model. The replicas are
-settled with the devices, before."""
+"""The functions that choose, by setting, in the order in which these are settled. All but the
+precision know the model. The replicas are settled before, with the devices."""
 _CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
     "implementation": _available,
     "steps_per_dispatch": _within_epoch,
 }
-"""For what was asked for, too."""
+"""The checks of a choice, by setting; they apply also to what was asked for."""
 WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")

@@ -1,4 +1,4 @@
-"""What a trainer settles and builds from the first rows that it sees."""
+"""The setup that a trainer settles and builds from the first rows that it sees."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -44,9 +44,10 @@ from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
 _MAX_OUTPUTS = 2**24
-"""Of one call of an evaluation, unless a step has more: a device keeps them, 64 MB in float32."""
+"""Limit of the outputs of one call of an evaluation, unless a step has more. A device keeps them:
+64 MB in float32."""
 _EVALUATION_STEPS = 20
-"""Of a call, where nothing was trained."""
+"""The steps of a call of an evaluation if nothing was trained."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -59,15 +60,15 @@ class Setup:
     task: SettledTask
     engine: Engine
     choices: dict[str, Choice]
-    """Every setting that may be `auto`, settled."""
+    """The choice for every setting that may be `auto`, by name."""
     unique: frozenset[str]
-    """Names of the ragged inputs of which no row holds an id twice."""
+    """Names of the ragged inputs in which no row holds an id twice."""
     weighted: frozenset[str]
     """Names of the ragged inputs whose ids have weights."""
     limits: dict[str, int]
-    """Of each input, the limit of its ids or the number of its features."""
+    """The limit of the ids of each input, or the number of its features, by name."""
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
-    """The rows that lie ready."""
+    """The rows that are ready to use, at most two sets, each with its feed."""
 
     def rows_to_train(
         self,
@@ -78,17 +79,17 @@ class Setup:
         repeating: bool = False,
         shuffle: bool = True,
     ) -> Rows:
-        """Rows and their order.
+        """Returns rows ready to train on, and a plan of their order.
 
         Args:
-            examples: with labels.
-            epochs: whose orders are known before.
+            examples: rows with labels.
+            epochs: the number of epochs to plan.
             by_step: whether a call is one step.
-            repeating: whether the first epoch follows the last.
+            repeating: whether the first epoch follows again after the last.
             shuffle: whether every epoch has an order of its own.
 
         Raises:
-            InputError: when the batch does not fit them.
+            InputError: when the batch size does not fit the rows.
         """
         check_batch(
             batch_size=self.settings.batch_size,
@@ -112,7 +113,8 @@ class Setup:
         return Rows(feed=self._feed(examples), plan=plan)
 
     def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
-        """Rows in their own order, with or without labels; by step as of `rows_to_train`."""
+        """Returns rows in their own order, with or without labels; for `by_step` see
+        `rows_to_train`."""
         examples = self.checked(examples)
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = self.devices.num_shares
@@ -130,21 +132,22 @@ class Setup:
         return Rows(feed=self._feed(examples), plan=plan)
 
     def measures(self, examples: Examples) -> Measures | None:
-        """For predictions of rows with labels; None where a label is no class."""
+        """Returns measures for predictions of rows with labels; None if a label is no class."""
         if self.task.kind == "regression" or not are_classes(examples):
             return None
         return Measures(examples, kind=self.task.kind, num_classes=self.task.num_classes)
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
-        """Of the dispatches of rows to train."""
+        """Returns the cadence of the dispatches of rows to train."""
         fixed = by_step or self.settings.steps_per_dispatch != "auto"
         return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
 
     def checked(self, examples: Examples) -> Examples:
-        """Rows of the same inputs as the first ones, each id once where those held each once.
+        """Returns the rows, without repeated ids in inputs in which the first rows had none.
 
         Raises:
-            InputError: when they have other inputs, or ids that the model does not know.
+            InputError: when the rows have other inputs than the first ones, or ids that the model
+                does not know.
         """
         limits = _limits(examples)
         if limits.keys() != self.limits.keys():
@@ -176,8 +179,8 @@ class Setup:
         return replace(examples, inputs=inputs)
 
     def kept(self) -> dict[str, Any]:
-        """What another trainer needs beside the model to go on as this one: how it was set up, and
-        the state where it was trained."""
+        """Returns what another trainer needs besides the model to go on as this one would: how it
+        was set up, and the state if it was trained."""
         chosen = {name: choice.value for name, choice in self.choices.items()}
         named = variables_by_name(self.model)
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
@@ -197,7 +200,7 @@ class Setup:
 
     def take_up(self, kept: Mapping[str, Any]) -> None:
         """Takes up the state that `kept` returned, for a copy of the model with its weights."""
-        # Layers that a model makes without names have others in each copy of it.
+        # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
         state = self.engine.states[0].save()
         for name, value in kept["state"].items():
@@ -214,7 +217,7 @@ class Setup:
                 return feed
         kind = self.choices["input"].name if "input" in self.choices else "stream"
         feed = build_feed(kind, examples, devices=self.devices.names)
-        self.feeds = [*self.feeds[-1:], (examples, feed)]  # train and validation rows
+        self.feeds = [*self.feeds[-1:], (examples, feed)]  # those to train and to validate on
         return feed
 
 
@@ -236,13 +239,13 @@ def set_up(
         given: what the user gave as a model.
         task, optimizer, settings: what was asked for.
         *parts: the rows to train on, and those to evaluate on.
-        training: whether they are to be trained on, so that all settings matter.
-        before: of the run that is resumed: its settings, every `auto` settled, by name, and the
-            `device_type` that they were settled for; of a trainer that was copied `unique` and
-            `limits`, too.
+        training: whether to train on the rows, so that all settings matter.
+        before: the settings of the run that is resumed, every `auto` settled, by name, and the
+            `device_type` that they were settled for; after the copy of a trainer, also `unique`
+            and `limits`.
         console: where to warn of GPUs that cannot be used.
-        timeline: to mark the stages on.
-        cluster: of the workers that train together.
+        timeline: gets the stages.
+        cluster: the workers that train together.
 
     Raises:
         InputError: when the settings do not fit the rows, the model or the devices.
@@ -330,9 +333,9 @@ def _devices(
 
 
 def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bool) -> Budget:
-    """The memory for the model and what goes with it."""
+    """Returns the memory budget of the model and what goes with it."""
     settings, devices = known.settings, known.devices
-    # Of tables that are updated by rows there is no gradient, and no copy while programs compile.
+    # Tables that are updated by rows have no gradient, and no copy while programs compile.
     by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
     return Budget(
         device="" if devices.device_type == "CPU" else devices.names[-1],
@@ -345,7 +348,7 @@ def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bo
 
 
 def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
-    """The task that the rows' labels and the model's outputs make of what was asked for."""
+    """Settles the task that was asked for by the rows' labels and the model's outputs."""
     outputs = called(model.compute_output_spec, model_inputs(train), train)
     if not isinstance(outputs, keras.KerasTensor):
         raise InputError(
@@ -368,7 +371,7 @@ def _built(
     training: bool,
     before: Mapping[str, Any],
 ) -> Setup:
-    """The setup, once everything is chosen."""
+    """Builds the setup, once everything is chosen."""
     model, asked, train = known.model, known.tables, known.train
     assert model is not None
     assert asked is not None
@@ -409,8 +412,8 @@ def _built(
 
 
 def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
-    """What a setting comes to; with several workers the chief chooses, and each checks that it can
-    be had there."""
+    """Returns the choice for a setting. With several workers the chief chooses, and each other one
+    checks that the choice is possible there."""
     if cluster.is_alone:
         return settle(name, known)
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
@@ -420,10 +423,10 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
 
 
 def own_precision(model: keras.Model, settings: Settings) -> Choice:
-    """That of a model's layers.
+    """Returns the precision that a model's layers were built in.
 
     Raises:
-        InputError: when another was asked for.
+        InputError: when another precision was asked for.
     """
     policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
     mixed = sorted(name for name in policies if name != "float32")
@@ -445,7 +448,7 @@ def _limits(examples: Examples) -> dict[str, int]:
 
 
 def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
-    """The limit of each input's ids that the model's layers have, or else the rows.
+    """Returns the limit of each input's ids: that of the model's layers, or else of the rows.
 
     Raises:
         InputError: when the rows have ids that a layer does not know.

@@ -1,4 +1,4 @@
-"""The trainer: what users hold. A model, a task and settings, with fit, evaluate, predict, save."""
+"""The trainer that users hold: a model, a task and settings, with fit, evaluate, predict, save."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -57,15 +57,15 @@ class Trainer:
         """Args:
         model: a function from Keras inputs to logits (or to probabilities, by Keras's sigmoid or
             softmax); or a `keras.Model` of that form, built or not, which starts from its weights.
-            The inputs are `{"values", "row_splits"}`, and `"weights"` where ids have some; for
+            The inputs are `{"values", "row_splits"}`, and `"weights"` if ids have some; for
             `Examples` with names, one such or one [rows, features] for each name.
         task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
         optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
-            once the GPUs are set up; or one, of which a copy is used.
-        **settings: of `harness.Settings`: batch_size, precision, implementation, replicas, ...
+            once the GPUs are set up; or an optimizer, of which the trainer uses a copy.
+        **settings: fields of `harness.Settings`: batch_size, precision, implementation, ...
 
         Raises:
-            InputError: a ValueError, for wrong arguments; likewise from every method.
+            InputError: a ValueError, for wrong arguments; every method may raise it.
         """
         if not callable(model):
             raise InputError(
@@ -80,24 +80,24 @@ class Trainer:
         self._steps_per_epoch = 0
         self._folder: Path | None = None
         self._vocabulary: Vocabulary | None = None
-        """Of the rows of the last fit."""
+        """The vocabulary of the rows of the last fit."""
         self._is_exposed = False
-        """Whether the model was handed out since its values were last taken up."""
+        """Whether the caller got the model after the trainer last took up its values."""
         self._kept: dict[str, Any] = {}
-        """Of the trainer that this one is a copy of; see `Setup.kept`."""
+        """The result of `Setup.kept` in the trainer that this one is a copy of."""
         self.step = 0
         """Optimizer steps done."""
         self.last: Outcome | None = None
-        """What the last fit came to."""
+        """The outcome of the last fit."""
 
     def __repr__(self) -> str:
         name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
         return f"<harness.Trainer of {name}, step {self.step}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle, joblib and `copy.deepcopy`: a copy predicts, evaluates and goes on training
-        as this trainer would, on devices that it chooses itself. It has no run folder, and `last`
-        is None."""
+        """Returns the state for pickle, joblib and `copy.deepcopy`. A copy predicts, evaluates and
+        goes on training as this trainer would, on devices that it chooses itself. It has no run
+        folder, and `last` is None."""
         optimizer = self._optimizer
         if getattr(optimizer, "_exclude_from_weight_decay", None):
             raise InputError(
@@ -105,7 +105,7 @@ class Trainer:
                 "the trainer has; name them by var_names"
             )
         kept = {**vars(self), "_setup": None, "_folder": None, "last": None}
-        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps its config alone
+        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps only its config
             kept["attributes"] = attributes_of(optimizer)
         if self._setup is not None:
             kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
@@ -141,10 +141,10 @@ class Trainer:
 
     @property
     def devices(self) -> Devices:
-        """Where it computes.
+        """The devices that the trainer computes on.
 
         Raises:
-            InputError: when it has seen no rows yet.
+            InputError: when the trainer has seen no rows yet.
         """
         if self._setup is None:
             raise InputError("the devices are chosen for the first rows that it sees")
@@ -184,14 +184,17 @@ class Trainer:
 
         Args:
             train: rows with labels.
-            validation: rows to evaluate after epochs, and once more at the end where a callback has
+            validation: rows to evaluate after epochs, and once more at the end if a callback has
                 changed the weights since.
             test: rows to evaluate once, at the end; may be those of `validation`.
-            epochs: so many more, `initial_epoch` included; with `resume`, so many in all.
-            initial_epoch: number of the first; a resumed run goes on from its checkpoint instead.
-            validation_freq: every how many epochs to evaluate; or after which, counted from 1.
-            shuffle: whether every epoch has an order of its own, or the rows' own.
-            callbacks: Keras's; one that wants every batch makes dispatches of one step.
+            epochs: the number of epochs to add, those before `initial_epoch` included; with
+                `resume`, the number of all epochs.
+            initial_epoch: the number of the first epoch, counted from 0; a resumed run goes on from
+                its checkpoint instead.
+            validation_freq: every how many epochs to evaluate; or a list of the epochs after which
+                to evaluate, counted from 1.
+            shuffle: whether every epoch has an order of its own; if not, all have the rows' order.
+            callbacks: Keras callbacks; one that wants every batch makes dispatches of one step.
             run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
                 in runs/. None: nothing is written.
             resume: go on from the newest intact checkpoint there; `auto` does so if there is one,
@@ -199,22 +202,23 @@ class Trainer:
             overwrite: replace the run there.
             verbose: whether to print what is trained, and the progress.
             console: where to print; None is standard output.
-            summary: whether to print the model's layers before.
-            config: recorded instead of what was given here, as the command line does.
-            vocabulary: of the rows, kept in `run_dir` for predictions.
-            timeline: with what has passed already; gets the stages of this fit.
-            **options: of `harness.RunOptions`: tensorboard, profile_steps, telemetry_hz, ...
+            summary: whether to print the model's layers before training.
+            config: the settings to record instead of those given here; the command line gives them.
+            vocabulary: the vocabulary of the rows, kept in `run_dir` for predictions.
+            timeline: the stages that have passed already; gets those of this fit.
+            **options: fields of `harness.RunOptions`: tensorboard, profile_steps, telemetry_hz, ...
 
         Returns:
-            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, one number an epoch.
+            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, a number per epoch.
 
         Raises:
             InputError: when the settings do not fit the rows, the devices or the run folder.
                 Nothing has been written or removed then.
             OSError: when a file cannot be written, naming it.
-            DivergenceError: when the loss was not finite at the end, after all else.
+            DivergenceError: after everything else, when the loss was not finite at the end.
             LostWorkerError: when another worker ended or cannot be reached any more.
-            Terminated: a SystemExit with code 143, after SIGTERM or SIGUSR1 and after all else.
+            Terminated: a SystemExit with code 143, after everything else, when SIGTERM or SIGUSR1
+                ended the training.
         """
         require_count("epochs", epochs)
         require_count("initial_epoch", initial_epoch, least=0)
@@ -261,7 +265,7 @@ class Trainer:
         return self._fit(asked, cluster)
 
     def _fit(self, asked: Asked, cluster: Cluster) -> keras.callbacks.History:
-        """`fit`, of checked arguments."""
+        """Does what `fit` does, with checked arguments."""
         steps_per_epoch = -(-asked.train.num_rows // self.settings.batch_size)
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
@@ -312,7 +316,7 @@ class Trainer:
         return self.last.history
 
     def _steps_done(self, steps_per_epoch: int) -> int:
-        """The step that the next fit starts from."""
+        """Returns the step that the next fit starts from."""
         epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
         before = None if self.last is None else self.last.progress
         goes_on = before is not None and before.interrupted
@@ -323,12 +327,14 @@ class Trainer:
 
     @for_python()
     def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
-        """`loss` and every metric over all rows, as `keras.Model.evaluate(return_dict=True)`."""
+        """Returns `loss` and every metric over all rows, like
+        `keras.Model.evaluate(return_dict=True)`."""
         return self.evaluate_and_measure(rows, callbacks=callbacks)[0]
 
     @for_python()
     def measure(self, rows: AnyRows) -> Quality:
-        """Precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for all rows.
+        """Returns precision, recall, F1, ROC-AUC and the confusion matrix of the predictions for
+        all rows.
 
         Raises:
             InputError: when a label is no class but a number.
@@ -345,7 +351,7 @@ class Trainer:
     def evaluate_and_measure(
         self, rows: AnyRows, *, callbacks: Callbacks = ()
     ) -> tuple[dict[str, float], Quality | None]:
-        """What `evaluate` and `measure` return, in one pass; no quality where a label is no
+        """Returns what `evaluate` and `measure` return, in one pass; no quality if a label is no
         class."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
@@ -360,8 +366,8 @@ class Trainer:
 
     @for_python()
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
-        """The model's outputs, float32 [rows, outputs], as `keras.Model.predict`; labels are not
-        looked at."""
+        """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`. It does
+        not look at labels."""
         examples = Examples.of(rows)
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
@@ -380,7 +386,7 @@ class Trainer:
             path: a new file, or for a SavedModel a new folder.
             format: `saved_model`, which TensorFlow runs without this package, and without Keras. It
                 takes ids, and texts where `fit` was given a vocabulary. `onnx`: from ids to
-                outputs; needs the extra `onnx`. `keras`: as `save`.
+                outputs; needs the extra `onnx`. `keras`: the file of `save`.
 
         Raises:
             InputError: when there is something at `path`, or the model cannot be exported to it.
@@ -394,12 +400,12 @@ class Trainer:
 
     @for_python()
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:
-        """Training by the step, for benchmarks and profiles: no evaluation, no files, no end.
+        """Returns a training by the step, for benchmarks and profiles: no evaluation, files or end.
 
         Args:
             train: rows with labels.
-            epochs: whose orders are drawn; the first follows the last.
-            console: where to warn of GPUs that cannot be used; None: nowhere.
+            epochs: the number of epochs with an order of their own; then the first follows again.
+            console: where to warn of GPUs that cannot be used; None for no warnings.
         """
         require_alone(os.environ)
         examples = Examples.of(train)
@@ -419,8 +425,8 @@ class Trainer:
             self._setup = setup
 
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
-        """The setup, made for the first rows that are seen; for labelled ones once more if those
-        had none, and likewise for the first that are trained on."""
+        """Returns the setup. Makes it for the first rows, and anew for the first rows with labels
+        and the first to train on, if it lacks what these need."""
         given, made = self._given, self._setup
         if made is not None:
             if self._is_exposed:  # someone may have changed it since
@@ -446,7 +452,7 @@ class Trainer:
         return self._setup
 
     def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:
-        """What config.json holds of a fit from Python."""
+        """Returns what config.json holds of a fit from Python."""
         output = asdict(options)
         telemetry = {"telemetry_hz": output.pop("telemetry_hz")}
         on_nan = output.pop("on_nan")

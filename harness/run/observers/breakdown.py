@@ -1,4 +1,4 @@
-"""Where a step's time goes: every moment between the step markers belongs to one part."""
+"""Breaks down a step's time: every moment between the step markers belongs to one part."""
 
 import bisect
 import re
@@ -26,12 +26,12 @@ PARTS = {
     BETWEEN_OPERATIONS: "in the compiled program",
     HOST: "Python, TensorFlow's runtime",
 }
-"""The parts of a step, in the order in which they are shown, each with what is in it."""
+"""The parts of a step, in display order, each with its contents."""
 
 SCOPED = tuple(
     part for part in PARTS if part not in (INPUT, OTHER_OPERATIONS, BETWEEN_OPERATIONS, HOST)
 )
-"""Parts that are recognized by name scopes."""
+"""The parts that are recognized by name scopes."""
 
 _FIRST_LAYER = re.compile(r"(^|/)multi_hot_(dense|index|forward|backward)(_\d+)?/")
 _NETWORK = re.compile(r"(^|/)model(_\d+)?/")
@@ -41,7 +41,7 @@ _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
 
 _XLA_RUNS = ("CpuExecutable::ExecuteAsyncOnStream", "ThunkExecutor::Execute")
 _OPERATION, _WAIT, _PROGRAM, _STEP = range(4)
-"""Levels: a moment belongs to what is under way on the first of them."""
+"""Levels of events: a moment belongs to the events on the first level that has any then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,11 @@ class OperationTime:
     """An operation in all steps of the profile."""
 
     name: str
-    """As the trace viewer shows it."""
+    """The name that the trace viewer shows."""
     part: str
     count: int
     ms: float
-    """Of all its runs; those on several threads at once add up."""
+    """Time of all its runs; runs on several threads at once add up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,19 +63,19 @@ class Breakdown:
     ms: float
     """The length of all step markers."""
     parts: dict[str, float]
-    """By `PARTS`; they add up to `ms`."""
+    """The time of each part of `PARTS`; the times add up to `ms`."""
     operations: tuple[OperationTime, ...]
-    """By time, the longest first."""
+    """The operations, the one with the most time first."""
     on_device: bool
-    """Whether the trace holds events of another device than the host."""
+    """Whether the trace holds events of a device other than the host."""
 
 
 def break_down(trace: Trace) -> Breakdown:
-    """Divides the time between the step markers; what begins outside of them does not count.
+    """Divides the time between the step markers; events that begin outside of them do not count.
 
-    A moment in which operations run is theirs, in equal shares if several run at once (on threads,
-    streams or replicas). Otherwise it belongs to the input while the training thread waits for
-    batches, to "between operations" while a compiled program runs, and else to the host.
+    A moment in which operations run belongs to them, in equal shares if several run at once (on
+    threads, streams or replicas). Otherwise it belongs to the input while the training thread waits
+    for batches, to "between operations" while a compiled program runs, and else to the host.
     """
     markers = [event for event in trace.events if event.name == STEP_MARKER]
     starts = [marker.start_ns for marker in markers]
@@ -107,7 +107,7 @@ def break_down(trace: Trace) -> Breakdown:
 
 
 def _classified(event: Event, trace: Trace, on_device: bool) -> tuple[int | None, str]:
-    """The level of an event and its part; None for one that has no influence."""
+    """Returns the level and the part of an event; the level is None if it does not count."""
     if on_device and not event.device.startswith("cpu"):
         # Kernels, and copies that belong to no operation.
         return _OPERATION, _operation_part(event, trace) or OTHER_OPERATIONS
@@ -124,13 +124,14 @@ def _classified(event: Event, trace: Trace, on_device: bool) -> tuple[int | None
 
 
 def _operation_part(event: Event, trace: Trace) -> str | None:
-    """The part of a compiled program's operation; None for one that contains others."""
+    """Returns the part of a compiled program's operation; None if it contains others."""
     path = trace.operations.get((event.module or "", event.op or ""), "")
     return None if path is None else part_of(event.tensorflow_op or path)
 
 
 def _divided(changes: list[tuple[int, int, int, str]]) -> defaultdict[str, float]:
-    """Nanoseconds of each part: between two changes, of what is under way on the first level."""
+    """Returns the nanoseconds of each part. The time between two changes goes to the events on the
+    first level that has any."""
     divided: defaultdict[str, float] = defaultdict(float)
     running = [Counter[str]() for _ in range(4)]
     before = 0
@@ -144,7 +145,7 @@ def _divided(changes: list[tuple[int, int, int, str]]) -> defaultdict[str, float
 
 
 def part_of(path: str) -> str:
-    """The part that an operation with these name scopes belongs to.
+    """Returns the part of an operation with the name scopes `path`.
 
     The scopes are those of the layers (their Keras names), of `Program`, of the training step and
     of the multi-hot product. The gradient of an operation carries its scopes behind

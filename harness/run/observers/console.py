@@ -1,4 +1,4 @@
-"""What a run prints: a progress bar in a terminal, an updating line in a notebook, else lines."""
+"""Prints a run: a progress bar in a terminal, an updating line in a notebook, else lines."""
 
 import shlex
 import time
@@ -33,21 +33,21 @@ FIGURES = {
     "recall_macro": "macro recall",
     "roc_auc": "ROC-AUC",
 }
-"""What people read for the measures of held-out rows in summary.json."""
+"""The display names of the measures of held-out rows in summary.json."""
 _SHOWN_FIGURES = ("f1_macro", "roc_auc")
-"""Those in the closing report."""
+"""The measures in the closing report."""
 NOTEWORTHY_UNDERFLOW = 0.01
-"""The closing report mentions gradients that 16 bits lost from this share on."""
+"""The least share of gradients lost in 16 bits that the closing report mentions."""
 
 
 class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
     In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
-    the remaining time. It is redrawn with a window, at most ten times a second. In a notebook one
-    line shows the same. Elsewhere a window becomes a line if the last such line is
-    `SECONDS_BETWEEN_LINES` old, without control codes. Every epoch gets a line with its training
-    and validation loss and metrics; compilations, warnings and notes get one each.
+    the remaining time. A window redraws it, at most ten times a second. In a notebook one line
+    shows the same. Elsewhere a window prints a line without control codes, if the last such line is
+    `SECONDS_BETWEEN_LINES` old. Every epoch gets a line with its training and validation loss and
+    metrics; compilations, warnings and notes get one each.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ConsoleObserver(Observer):
         self._task = TaskID(0)
         self._shown_at = 0.0
         self._line_width = 0
-        """Of the notebook's updating line; 0 while there is none."""
+        """The width of the notebook's updating line; 0 while there is none."""
 
     def tell(self, record: Record) -> None:
         match record:
@@ -193,7 +193,7 @@ class ConsoleObserver(Observer):
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
     def _update_line(self, text: str) -> None:
-        """Writes over the notebook's updating line; no text removes it."""
+        """Writes over the notebook's updating line; an empty text removes it."""
         removed = "" if text else "\r"
         self._console.file.write(f"\r{text.ljust(self._line_width)}{removed}")
         self._console.file.flush()
@@ -201,7 +201,7 @@ class ConsoleObserver(Observer):
 
 
 def starting_rows(run: RunStart) -> Rows:
-    """What will be trained, on what, and what every `auto` was resolved to."""
+    """Returns rows that say what will be trained, on which data, and how every `auto` resolved."""
     data = run.dataset
     parts = [f"{data.rows:,} rows for training"]
     held_out = {"validation": data.validation_rows, "testing": data.test_rows}
@@ -209,7 +209,7 @@ def starting_rows(run: RunStart) -> Rows:
     classes = "targets" if run.task.name == "regression" else "classes"
     parts.append(f"{data.num_classes} {classes}")
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
-    if data.weighted:  # they add up either way
+    if data.weighted:  # those of repeated ids add up either way
         repeated = "with weights"
     steps = f"{run.total_steps:,} of {run.batch_size:,} rows: "
     steps += f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
@@ -235,7 +235,7 @@ def _folder_row(run: RunStart) -> Rows:
 
 
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
-    """The results; a dash stands for what there is none of."""
+    """Returns the rows of the results; a dash stands for a missing one."""
     tested: dict[str, float | None] = {}
     what = "test" if run.dataset.test_rows else "validation"
     if run.dataset.test_rows or run.dataset.validation_rows:
@@ -273,7 +273,7 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
 
 
 def compilation_line(compilation: Compilation) -> str:
-    """One compiled program."""
+    """Returns the line about a compiled program."""
     return (
         f"compiled {compilation.program} for {compilation.capacity:,} ids per batch and replica "
         f"in {compilation.seconds:.2f} s"

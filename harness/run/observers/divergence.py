@@ -1,4 +1,4 @@
-"""The message of a run whose loss is no longer finite: where, the likely cause, what is saved."""
+"""The message about a loss that is no longer finite: where, the likely cause, what is saved."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from harness.run.observers.run_files import CHECKPOINT_FOLDER_NAME, MODEL_FILE_N
 from harness.run.records import Divergence, RunStart
 
 _RISE = 2.0
-"""A loss that ended at this many times its minimum was rising."""
+"""The multiple of its minimum above which the last loss counts as having risen."""
 
 
 def divergence_message(divergence: Divergence, start: RunStart, progress: Progress) -> str:
-    """One message: the fact with its step, the likely cause with its remedy, and what is saved."""
+    """Returns a message: the fact with its step, the likely cause and its remedy, what is saved."""
     first, last = divergence.first_step, divergence.last_step
     where = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
     what = (
@@ -34,11 +34,12 @@ def divergence_message(divergence: Divergence, start: RunStart, progress: Progre
 
 
 def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) -> str:
-    """The cause that the losses before, the precision and the skipped steps suggest.
+    """Returns the cause that the losses before, the precision and the skipped steps suggest.
 
-    A loss that rose, or was never finite, points to the learning rate in any precision. One that
-    did not rise, in float16, points to activations above its largest number, 65,504: loss scaling
-    skips the steps whose gradients overflow, but cannot mend a loss.
+    A loss that rose points to the learning rate in any precision; so does one that was never
+    finite, unless float16 skipped steps. In float16, a loss that did not rise points to activations
+    above the largest number, 65,504: loss scaling skips the steps whose gradients overflow, but
+    cannot mend a loss.
     """
     least, last = divergence.least_loss_before, divergence.loss_before
     rate = "the learning rate is too high"

@@ -39,7 +39,7 @@ class EventFile:
     """A new event file in `folder`, which is created if it is missing. Every record is flushed.
 
     `tf.summary` ignores a write that fails if the next flush succeeds, and the file ends there for
-    its readers. `TFRecordWriter` reports each one.
+    its readers. `TFRecordWriter` reports each failure.
 
     Raises:
         OSError: from any method, naming the file, when it cannot be written.
@@ -78,8 +78,8 @@ class EventFile:
 def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
-    TensorBoard would otherwise draw the steps that a resumed run repeats twice. The records of a
-    run's start and end, which hold its HParams, are removed too: the resumed run writes its own,
+    Otherwise TensorBoard would draw twice the steps that a resumed run repeats. This also removes
+    the records of a run's start and end, which hold its HParams: the resumed run writes its own,
     and TensorBoard shows the first. Each file is replaced whole or stays as it was.
 
     Raises:
@@ -96,7 +96,7 @@ def drop_events_after(folder: Path, step: int) -> None:
             os_errors(path),
             replacing(path) as beside,
             tf.io.TFRecordWriter(str(beside)) as writer,
-            contextlib.suppress(tf.errors.DataLossError),  # torn: the run was killed meanwhile
+            contextlib.suppress(tf.errors.DataLossError),  # torn: the run was killed as it wrote
         ):
             records = tf.data.TFRecordDataset(str(reached_by(file.fileno())))
             for record in records.as_numpy_iterator():

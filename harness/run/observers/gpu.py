@@ -1,8 +1,7 @@
-"""The GPUs, sampled through NVML.
+"""Samples the GPUs through NVML.
 
-NVML's utilization is a mean over a period that depends on the card, from a sixth of a second to a
-second: the share of it in which some kernel was running. Power is a mean over a second on many
-cards, too.
+NVML's utilization is the share of a period in which some kernel was running; the card decides on
+the period, from a sixth of a second to a second. On many cards, power is a mean over a second.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from harness.run.observers.nvml import Card
 from harness.run.observers.sampler import Read, Tell
 
 COUNTERS = ("energy_joules", "ecc_corrected_errors", "ecc_uncorrected_errors")
-"""Values that only rise, by the last part of their tags. They count from the first sample."""
+"""The values that only rise, by the last part of their tags. They count from the first sample."""
 
 _REASONS = {
     "applications_clocks": pynvml.nvmlClocksEventReasonApplicationsClocksSetting,
@@ -30,13 +29,13 @@ _REASONS = {
     "hw_power_brake": pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
     "display_clock": pynvml.nvmlClocksEventReasonDisplayClockSetting,
 }
-"""Why clocks are throttled; an idle GPU's clocks are low without any of these."""
+"""The reasons for throttled clocks; an idle GPU's clocks are low without any of these."""
 _ALARMING = ("hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake")
 
 
 def _pcie(handle: Any) -> list[float]:
     counters = (pynvml.NVML_PCIE_UTIL_RX_BYTES, pynvml.NVML_PCIE_UTIL_TX_BYTES)
-    # NVML gives KB/s and does not say which.
+    # NVML gives KB/s and does not say which KB.
     return [1000 * pynvml.nvmlDeviceGetPcieThroughput(handle, counter) for counter in counters]
 
 
@@ -70,17 +69,17 @@ _QUERIES: dict[tuple[str, ...], Callable[[Any], Sequence[float]]] = {
     ("throttle_reasons",): lambda gpu: [pynvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)],
     ("ecc_corrected_errors", "ecc_uncorrected_errors"): _ecc_errors,
 }
-"""The questions to NVML, by the metrics that each answers."""
+"""The queries to NVML, by the metrics that each returns."""
 
 
 @contextlib.contextmanager
 def gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
-    """A source of `gpu/<index>/*` for every GPU in use.
+    """Opens a source of `gpu/<index>/*` for every GPU in use.
 
     Args:
-        tell: receives what is missing and why, failures, and other processes on the GPUs.
-        bus_ids: PCI addresses of TensorFlow's GPUs, in its order. Empty where it computes on the
-            CPU: then every GPU that CUDA would show this process is sampled.
+        tell: receives messages on missing metrics, failures, and other processes on the GPUs.
+        bus_ids: PCI addresses of TensorFlow's GPUs, in its order. If TensorFlow computes on the
+            CPU it is empty, and every GPU that CUDA would show this process is sampled.
     """
     readers: list[_Gpu] = []
     with contextlib.ExitStack() as opened:
@@ -107,7 +106,7 @@ def _readers(bus_ids: Sequence[str], tell: Tell) -> "list[_Gpu]":
         return [_Gpu(index, card, tell) for index, card in enumerate(visible)]
     readers = []
     for index, bus_id in enumerate(bus_ids):
-        # Those that are visible know their slice.
+        # The visible ones come first, since they know their slice.
         found = [card for card in (*visible, *cards) if nvml.same_bus(card.bus, bus_id)]
         if found:
             readers.append(_Gpu(index, found[0], tell))
@@ -118,10 +117,10 @@ def _readers(bus_ids: Sequence[str], tell: Tell) -> "list[_Gpu]":
 
 
 class _Gpu:
-    """One GPU, read again and again. A query that it does not support is dropped."""
+    """Reads one GPU again and again; drops each query that the GPU does not support."""
 
     def __init__(self, index: int, card: Card, tell: Tell) -> None:
-        """`index`: for messages and tags."""
+        """`index` is the GPU's number in messages and tags."""
         self.index = index
         self._name = f"GPU {index} ({card.name})"
         self._tell = tell
@@ -129,13 +128,13 @@ class _Gpu:
         self._queries = dict(_QUERIES)
         if card.slices:
             self._slice = pynvml.nvmlDeviceGetHandleByUUID(card.slices[0].encode())
-            del self._queries[_ENERGY]  # the card's is that of all slices
+            del self._queries[_ENERGY]  # the card counts the energy of all slices
         self._first: dict[str, float] = {}
         self._reasons_seen: list[str] = []
         self._warned_of: set[object] = set()
 
     def read(self, *, with_pcie: bool) -> dict[str, float]:
-        """The metrics by name, without those that NVML fails to report."""
+        """Returns the metrics by name, without those that NVML fails to report."""
         read: dict[str, float] = {}
         for metrics, ask in list(self._queries.items()):
             if metrics == _PCIE and not with_pcie:
@@ -162,7 +161,7 @@ class _Gpu:
         return read | self._reasons(reasons)
 
     def _reasons(self, bits: int) -> dict[str, float]:
-        """1 for each reason that holds, 0 for one that held at an earlier sample."""
+        """Returns 1 for each reason that holds, 0 for each that only held at an earlier sample."""
         holding = [name for name, bit in _REASONS.items() if bits & bit]
         self._reasons_seen += [name for name in holding if name not in self._reasons_seen]
         for name in holding:
@@ -199,8 +198,9 @@ class _Gpu:
 
 
 def _read_all(gpus: Sequence[_Gpu], *, in_use: bool) -> Read:
-    """Reads all GPUs, PCIe traffic of one GPU per reading, so that readings stay short."""
-    turns = itertools.count(-1)  # the first reading asks everything, to know what is not supported
+    """Returns a reader of all GPUs, which reads the PCIe traffic of one GPU at a time, so that each
+    reading stays short."""
+    turns = itertools.count(-1)  # the first reading asks everything, to learn what is unsupported
 
     def read() -> dict[str, float]:
         turn = next(turns)

@@ -1,4 +1,4 @@
-"""The host: facts about it and about installed versions, and samples of it while a run trains."""
+"""Facts about the host and installed versions, and samples of the host while a run trains."""
 
 import importlib.metadata
 import os
@@ -15,11 +15,11 @@ from harness.run.observers.sampler import Read
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorboard")
 _MIN_CPU_SECONDS = 0.1
-"""psutil documents CPU percentages over a shorter time as meaningless."""
+"""The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the harness and the packages that decide its speed."""
+    """Returns the versions of Python, the harness and the packages that decide its speed."""
     return {
         "python": platform.python_version(),
         "harness": importlib.metadata.version("multi-hot-harness"),
@@ -28,12 +28,12 @@ def versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str:
-    """The version of an importable package, whatever distribution provides it.
+    """Returns the version of an importable package, whatever distribution provides it.
 
     `tensorflow` may come from tensorflow-cpu or tf-nightly.
 
     Raises:
-      importlib.metadata.PackageNotFoundError: when it is not installed.
+        importlib.metadata.PackageNotFoundError: when it is not installed.
     """
     try:
         return importlib.metadata.version(package)
@@ -45,7 +45,8 @@ def installed_version(package: str) -> str:
 
 
 def host() -> dict[str, Any]:
-    """The machine: system, processor, the cores that this process may use, memory."""
+    """Returns the machine's system, processor and memory, and the number of cores that this process
+    may use."""
     return {
         "system": platform.platform(),
         "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
@@ -57,9 +58,9 @@ def host() -> dict[str, Any]:
 
 
 def peak_rss_bytes() -> int:
-    """The peak resident memory of this process.
+    """Returns the peak resident memory of this process.
 
-    Linux's VmHWM is preferred: getrusage also counts the parent before exec.
+    It prefers Linux's VmHWM, as getrusage also counts the parent before exec.
     """
     if known := _line_after("/proc/self/status", "VmHWM:"):
         return int(known.split()[0]) * 1024
@@ -68,8 +69,8 @@ def peak_rss_bytes() -> int:
 
 
 def host_reader() -> Read:
-    """Reads `host/cpu_percent`, of the whole machine from 0 to 100, since the reading before, and
-    `host/rss_bytes`, of this process."""
+    """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
+    reading, from 0 to 100, and `host/rss_bytes`, the memory of this process."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
     asked_at = time.monotonic()
@@ -86,7 +87,7 @@ def host_reader() -> Read:
 
 
 def _line_after(path: str, start: str) -> str | None:
-    """The rest of the first line that begins so, in a file that only Linux has."""
+    """Returns the rest of the first line that begins with `start` in a /proc file, or None."""
     if not Path(path).exists():
         return None
     lines = Path(path).read_text().splitlines()

@@ -19,16 +19,16 @@ _MAX_LINE_BYTES = 1_000_000
 
 class JsonlObserver(Observer):
     """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines.
-    A resumed run keeps the lines up to the step that it starts from, and appends those after it.
+    A resumed run keeps the lines up to the step that it starts from, and appends after them.
 
     Windows, evaluations and inspections are objects of their own, told apart by `num_steps`,
     `validation_loss` and `inspection_seconds`; the methods below list their keys.
 
-    Finite floats read back exactly. Others are texts; see `json_text`.
+    Finite floats read back exactly. Other floats are texts; see `json_text`.
 
     Raises:
-        OSError: naming the path, when a line cannot be written. The file then ends with the line
-            before.
+        OSError: naming the path, when a line cannot be written. The file then ends with the
+            previous line.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class JsonlObserver(Observer):
         self._append(content)
 
     def _epoch(self, epoch: Epoch) -> None:
-        """Writes the evaluation's line, unless it is there from before the run was resumed."""
+        """Writes the evaluation's line, unless the file has it from before the run was resumed."""
         evaluation = epoch.evaluation
         if evaluation is None or evaluation.step <= self._start_step:
             return
@@ -122,7 +122,7 @@ class JsonlObserver(Observer):
         self._append(content)
 
     def _checkpoint(self) -> None:
-        """Onto the disk: a checkpoint whose records are lost could not be resumed from."""
+        """Syncs the file to disk: no run could resume from a checkpoint whose records are lost."""
         try:
             os.fsync(self._file)
         except OSError as error:
@@ -146,7 +146,7 @@ class JsonlObserver(Observer):
         self._size_bytes += len(line)
 
     def _cut(self) -> None:
-        """Ends the file with its last whole line."""
+        """Truncates the file after its last whole line."""
         try:
             os.ftruncate(self._file, self._size_bytes)
         except OSError as error:
@@ -155,16 +155,17 @@ class JsonlObserver(Observer):
 
 
 def kept_bytes(path: Path, start_step: int, *, every_epoch: bool = True) -> int:
-    """How much of a metrics.jsonl a run that starts after `start_step` keeps; 0 without a file.
+    """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps; 0
+    without a file.
 
     The file may begin at a later step than the first: a run resumed without a file starts one.
-    Unless `every_epoch` is evaluated, no evaluation is missed.
+    Missing evaluations are an error only with `every_epoch`, when each epoch ends with one.
 
     Raises:
         InputError: when a line is no record of a run, or a window up to `start_step` or an epoch's
             evaluation is missing. Lost inspections and the loss of all evaluations are not noticed.
     """
-    # As a method of the path, `exists` raises where a link leads to a name that is too long.
+    # `Path.exists` would raise if a link leads to a name that is too long.
     if start_step == 0 or not os.path.exists(path):
         return 0
     size_bytes = 0
@@ -202,7 +203,7 @@ def kept_bytes(path: Path, start_step: int, *, every_epoch: bool = True) -> int:
 
 
 def validation_losses(path: Path, *, up_to_step: int) -> list[float]:
-    """Those in a metrics.jsonl, which may be missing, up to a step.
+    """Returns the validation losses up to a step in a metrics.jsonl, which may be missing.
 
     Raises:
         InputError: when a line is no record of a run.
@@ -212,7 +213,7 @@ def validation_losses(path: Path, *, up_to_step: int) -> list[float]:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The windows, evaluations and inspections in a metrics.jsonl, which may be missing.
+    """Yields the windows, evaluations and inspections in a metrics.jsonl, which may be missing.
 
     Raises:
         InputError: when a line is no record of a run.
@@ -221,7 +222,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The size in bytes and the content of each line, without one that a killed run left torn."""
+    """Yields the size in bytes and the content of each line, except one that a killed run tore."""
     if not os.path.exists(path):
         return
     remedy = "Repair or remove the file before resuming."

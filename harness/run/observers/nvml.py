@@ -1,4 +1,4 @@
-"""NVML: opening it, the machine's cards, those that CUDA shows a process, messages for errors."""
+"""Access to NVML: the machine's cards, those that CUDA shows a process, and its errors in words."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ UNAVAILABLE = frozenset(
         pynvml.NVML_ERROR_DEPRECATED,
     }
 )
-"""Errors of a query that this card, driver or user does not support."""
+"""The errors of a query that this card, driver or user does not support."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +43,18 @@ class Card:
     """PCI address, as in 00000000:17:00.0."""
     name: str
     compute_capability: tuple[int, int] | None = None
-    """None where NVML does not report it."""
+    """None if NVML does not report it."""
     is_sliced: bool = False
     """Whether it is in MIG mode: only its slices compute."""
     slices: tuple[str, ...] = ()
     """UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own."""
     handle: Any = field(default=None, compare=False)
-    """NVML's, as long as it stays open."""
+    """NVML's handle, valid as long as NVML stays open."""
 
 
 @contextlib.contextmanager
 def opened() -> Iterator[None]:
-    """NVML, initialized; several may hold it open at a time.
+    """Holds NVML open; several may do so at a time.
 
     Raises:
         pynvml.NVMLError: when there is no library, or it cannot be used.
@@ -69,12 +69,12 @@ def opened() -> Iterator[None]:
 
 
 def words(error: Any) -> str:
-    """The message of an NVMLError, with the remedy where one is known."""
+    """Returns the message of an NVMLError, with the remedy if one is known."""
     return f"NVML says: {error}{_REMEDIES.get(error.value, '')}"
 
 
 def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML answers; None where this card, driver or user does not support the query.
+    """Returns what NVML answers; None if this card, driver or user does not support the query.
 
     Raises:
         pynvml.NVMLError: any other failure.
@@ -88,16 +88,16 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def cards() -> tuple[Card, ...]:
-    """The GPUs that answer, in NVML's order, that of their PCI addresses.
+    """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses.
 
     Raises:
-        pynvml.NVMLError: when NVML does not answer, as the functions below.
+        pynvml.NVMLError: when NVML does not answer; so do the functions below.
     """
     return tuple(_card(handle) for _, handle in _all_handles() if handle is not None)
 
 
 def lost() -> tuple[int, ...]:
-    """NVML's numbers of the GPUs that do not answer."""
+    """Returns NVML's indices of the GPUs that do not answer."""
     return tuple(index for index, handle in _all_handles() if handle is None)
 
 
@@ -110,7 +110,7 @@ def _all_handles() -> Iterator[tuple[int, Any]]:
 
 
 def driver_cuda_version() -> tuple[int, int]:
-    """The newest CUDA that the driver supports, such as (12, 5)."""
+    """Returns the newest CUDA version that the driver supports, such as (12, 5)."""
     version = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
     return version // 1000, version % 1000 // 10
 
@@ -139,17 +139,17 @@ def _slices(handle: Any) -> Iterator[Any]:
 
 
 def same_bus(one: str, other: str) -> bool:
-    """Whether two PCI addresses are the same: NVML writes eight digits of the domain, CUDA four."""
+    """Returns whether PCI addresses agree: NVML writes eight digits of the domain, CUDA four."""
     return one.lower().zfill(16) == other.lower().zfill(16)
 
 
 def hides_all(environment: Mapping[str, str]) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES hides every GPU, whatever the machine has."""
+    """Returns whether CUDA_VISIBLE_DEVICES hides every GPU, whatever the machine has."""
     return re.match(r"\s*(\d|GPU-|MIG-)", environment.get(VISIBLE, "0")) is None
 
 
 def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequence[Card]:
-    """The GPUs that CUDA shows a process; NVML ignores CUDA_VISIBLE_DEVICES.
+    """Applies CUDA_VISIBLE_DEVICES, which NVML ignores, to the machine's GPUs.
 
     Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
     CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short where it stays unambiguous. The first
@@ -157,10 +157,11 @@ def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequ
 
     Args:
         cards: as `cards()` returns them.
-        environment: the process's.
+        environment: the environment variables of the process.
 
     Returns:
-        Whole cards; or a single card in MIG mode with the one slice that CUDA shows a process.
+        The GPUs that CUDA shows a process: whole cards, or a single card in MIG mode with the one
+        slice that CUDA shows.
     """
     named = list(cards)
     if VISIBLE in environment:
@@ -184,7 +185,7 @@ def _named(name: str, cards: Sequence[Card]) -> Sequence[Card]:
 
 
 def _devices(card: Card) -> Sequence[Card]:
-    """The card; in MIG mode it once for each slice."""
+    """Returns the card; in MIG mode, a copy of it for each slice."""
     if not card.is_sliced:
         return [card]
     return [dataclasses.replace(card, slices=(uuid,)) for uuid in card.slices]

@@ -1,4 +1,4 @@
-"""A profile in the terminal: where a step's time goes, and which operations cost most."""
+"""Prints a profile: where a step's time goes, and which operations cost most."""
 
 import shlex
 
@@ -28,7 +28,7 @@ _NO_NAMES = (
 
 
 def print_profile_of_run(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> None:
-    """Prints what the profile of --profile-steps shows, and how its steps differ from those."""
+    """Prints the profile of --profile-steps, and how its steps differ from those asked for."""
     console.print()
     if profiler.capture is None:
         console.print("the run ended before a step to profile: there is no profile")
@@ -53,10 +53,10 @@ def print_profile(
         capture: the profile that was written.
         console: where to print.
         on_gpu: whether the steps ran on GPUs, so that their events have to be there.
-        ms_without: a step's time without the profiler, where it was measured.
+        ms_without: a step's time without the profiler, in milliseconds; None if not measured.
 
     Returns:
-        Whether the profile could be read, if xprof is installed, and is complete.
+        Whether the profile could be read and is complete; also True if xprof is not installed.
     """
     problem = None
     if is_readable():
@@ -74,7 +74,7 @@ def print_profile(
 def _print_breakdown(
     capture: Capture, console: Console, *, on_gpu: bool, ms_without: float | None
 ) -> str | None:
-    """Returns what is wrong with the profile, if anything."""
+    """Prints the breakdown of a step; returns what is wrong with the profile, if anything."""
     try:
         breakdown = break_down(read(capture.path))
     except ConversionError as error:
@@ -99,7 +99,7 @@ def _print_breakdown(
     table = _table(title, "operation", "part", "a step", "ms a step", "share")
     for operation in breakdown.operations[:_NUM_OPERATIONS]:
         table.add_row(
-            Text(operation.name),  # brackets in it are no markup
+            Text(operation.name),  # brackets in a name are no markup
             operation.part,
             f"{operation.count / steps:.3g}",
             f"{operation.ms / steps:.3f}",

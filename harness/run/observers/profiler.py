@@ -35,29 +35,28 @@ class Capture:
     path: Path
     """`<folder>/plugins/profile/<time>/<host>.xplane.pb`, where TensorBoard's plugin looks."""
     first_step: int
-    """Optimizer steps done before it."""
+    """Optimizer steps done before the profile."""
     dispatches: tuple[int, ...]
-    """The number of steps of each, one after another."""
+    """The number of steps of each dispatch, in order."""
 
     @property
     def num_steps(self) -> int:
-        """Steps in it."""
+        """Steps in the profile."""
         return sum(self.dispatches)
 
     @property
     def last_step(self) -> int:
-        """Optimizer steps done at its end."""
+        """Optimizer steps done at the end of the profile."""
         return self.first_step + self.num_steps
 
 
 class ProfilerObserver(Observer):
     """Profiles the dispatches that hold the steps after `first` up to `last`.
 
-    A dispatch is one call of the compiled program: it is in the profile whole or not at all, with
-    one step marker that begins where the loop asks for its batches. When a dispatch is compiled
-    before anything was captured, the capture starts again, so compilation stays outside. Starting
-    and stopping the profiler takes time of the next window. The observer must be called on the
-    thread that trains, whose trace it marks.
+    A dispatch is in the profile whole or not at all, with one step marker that begins where the
+    loop asks for its batches. If a dispatch is compiled before anything was captured, the capture
+    starts again, so that it leaves out compilation. Starting and stopping the profiler takes time
+    of the next window. The observer must be called on the thread that trains, whose trace it marks.
 
     Raises:
         OSError: naming the folder, when the profile cannot be written there.
@@ -65,12 +64,12 @@ class ProfilerObserver(Observer):
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
         """Args:
-        folder: TensorBoard's; created if it is missing.
+        folder: TensorBoard's folder; created if it is missing.
         first, last: optimizer steps done before the first step of interest, and after the last.
         """
         assert 0 <= first < last, (first, last)
         self.capture: Capture | None = None
-        """Set when the profile was written."""
+        """The profile, once it is written."""
         self.asked_for = (first, last)
         self._folder = folder
         self._steps_per_dispatch = 0
@@ -84,8 +83,8 @@ class ProfilerObserver(Observer):
 
     @property
     def ms_without(self) -> float | None:
-        """The median step time of other dispatches, in milliseconds; None where there were none.
-        The first of them does not count, as it starts cold."""
+        """The median step time of the dispatches outside the profile, in milliseconds; None without
+        any. The first of them does not count, as it starts cold."""
         warm = list(self._step_times_ms)[1:]
         return statistics.median(warm) if warm else None
 
@@ -116,7 +115,7 @@ class ProfilerObserver(Observer):
             self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
 
     def _compilation(self) -> None:
-        """Starts again, unless a dispatch was captured already."""
+        """Starts the capture again, unless it already holds a dispatch."""
         if self._step_marker is not None and not self._dispatches:
             self.close()
             self._start()
@@ -144,7 +143,7 @@ class ProfilerObserver(Observer):
             self._write()
 
     def close(self) -> None:
-        """Stops the profiler; what it holds is lost."""
+        """Stops the profiler, and drops what it holds."""
         self._close_markers()
         if self._running:
             tf.profiler.experimental.stop(save=False)
@@ -186,6 +185,6 @@ class ProfilerObserver(Observer):
 
 
 def _written(folder: Path) -> set[tuple[Path, int]]:
-    """The profiles in a folder, each with the time of its last change."""
+    """Returns the profiles in a folder, each with the time of its last change."""
     found = folder.glob("plugins/profile/*/*.xplane.pb")
     return {(path, path.stat().st_mtime_ns) for path in found}

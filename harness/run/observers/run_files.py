@@ -1,4 +1,4 @@
-"""The files of a run folder; config.json and summary.json, written and read back."""
+"""The names of a run folder's files, and the content of config.json and summary.json."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class SummaryObserver(Observer):
             Path(run.run_dir, name).unlink(missing_ok=True)
 
     def _end(self, summary: Summary) -> None:
-        """Writes summary.json: the fields of `Summary` by their names, metrics and choices flat."""
+        """Writes summary.json: the fields of `Summary`, and each metric and choice, by name."""
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it
         choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
@@ -71,16 +71,16 @@ def summarize(
     workers: int = 1,
     alone_step_seconds: float | None = None,
 ) -> Summary:
-    """The summary of a run that has ended or was interrupted.
+    """Returns the summary of a run that has ended or was interrupted.
 
     Args:
         start: the run as it was started.
         progress: what happened in the loop.
-        test, validation: of the model that is saved, on these rows; None: there is no such.
-        figures: of the test rows, or where there are none, of the validation rows.
-        wall_seconds: since the command began.
-        workers: that trained together.
-        alone_step_seconds: of a step without its all-reduce; None: not measured.
+        test, validation: evaluations of the saved model on these rows; None without any.
+        figures: measures on the test rows or, without any, on the validation rows.
+        wall_seconds: time since the command began.
+        workers: number of processes that trained together.
+        alone_step_seconds: time of a step without its all-reduce; None if not measured.
     """
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys(start.metrics)
@@ -126,10 +126,10 @@ def summarize(
 
 
 def resolved_config(run: RunStart) -> dict[str, Any]:
-    """The settings with every `auto` resolved, and under `resolved` what they were resolved to and
-    why, with the data set, the devices, the versions and the host.
+    """Returns the settings with every `auto` resolved, and under `resolved` the values and reasons,
+    with the data set, the devices, the versions and the host.
 
-    Without `resolved`, the content gives the same run again by `from_mapping(TrainConfig, ...)`.
+    Without `resolved`, `from_mapping(TrainConfig, ...)` makes settings of it that repeat the run.
     """
     choices = run.choices
     return {
@@ -152,7 +152,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
 
 
 def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """The settings and those in groups of them, with the values that were chosen."""
+    """Returns the settings, also those in groups, with the values that were chosen."""
     settled: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -163,7 +163,7 @@ def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """All that a run's config.json holds.
+    """Returns the content of a run's config.json.
 
     Raises:
         InputError: when the run folder has no config.json, or it was not written by a run.

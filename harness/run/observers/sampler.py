@@ -12,11 +12,11 @@ from typing import Literal
 from harness.run.records import Message
 
 STOP_SECONDS = 3.0
-"""How long the end of a run waits for a sampler that is within a call."""
+"""How long the end of a run waits for a sampler that is in a call."""
 SILENT_SECONDS = 15.0
-"""A call that takes longer is reported; NVML may take many seconds to open on large machines."""
+"""How long a call may take unreported; NVML may take many seconds to open on large machines."""
 _MAX_PENDING = 100_000
-"""Samples that nobody has taken yet: more than 15 minutes at the highest rate."""
+"""Limit of the samples that nobody has taken yet: over 15 minutes of them at the highest rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,17 @@ class Sample:
     """The values of one reading."""
 
     seconds: float
-    """When it was complete, by `time.perf_counter`, which is the loop's clock too."""
+    """The time of its completion, by `time.perf_counter`, which is also the loop's clock."""
     values: Mapping[str, float]
-    """By TensorBoard tag."""
+    """The values by TensorBoard tag."""
 
 
 Tell = Callable[[Literal["note", "warning"], str], None]
-"""Receives a message for the run's user."""
+"""A function that receives a message for the run's user."""
 Read = Callable[[], Mapping[str, float]]
-"""Returns values by tag."""
+"""A function that returns values by tag."""
 Source = Callable[[Tell], AbstractContextManager[Read]]
-"""Opens what is sampled, on the sampler's thread."""
+"""A function that opens, on the sampler's thread, what is sampled."""
 
 
 class Sampler:
@@ -46,12 +46,12 @@ class Sampler:
     """
 
     def __init__(self, source: Source, *, hz: float) -> None:
-        """`hz`: readings a second; 0 for none."""
+        """`hz` is the number of readings per second; 0 for none."""
         self._source = source
         self._hz = hz
         self._samples: deque[Sample] = deque(maxlen=_MAX_PENDING)
         self._messages: deque[Message] = deque()
-        self._called_at = math.inf  # within a call of the source: when it began
+        self._called_at = math.inf  # start of the call of the source under way
         self._is_silent = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -70,7 +70,7 @@ class Sampler:
         return taken
 
     def messages(self) -> Iterator[Message]:
-        """Removes and returns the source's messages, and once one about a call that hangs."""
+        """Removes and yields the source's messages, and once a message about a call that hangs."""
         if not self._is_silent and time.perf_counter() - self._called_at > SILENT_SECONDS:
             self._report_silence("training continues without it")
         while self._messages:

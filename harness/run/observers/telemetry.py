@@ -19,15 +19,15 @@ _COVERED_SHARE = 0.9
 
 
 class MachineTelemetry(Telemetry):
-    """Samples GPUs and host until it is finished or, as a context, left.
+    """Samples GPUs and host until `finish`, or until its context ends.
 
-    A sample belongs to the window in whose time it was complete; samples between windows (during
-    compilation, evaluation, saving) belong to none. NVML is called on the sampler's thread alone.
+    A sample belongs to the window during which it was completed; samples between windows (during
+    compilation, evaluation, saving) belong to none. Only the sampler's thread calls NVML.
     """
 
     def __init__(self, *, hz: float, bus_ids: Sequence[str]) -> None:
         """Args:
-        hz: samples a second; 0 for none.
+        hz: samples per second; 0 for none.
         bus_ids: PCI addresses of the GPUs that the run trains on; empty on CPU.
         """
         self._bus_ids = bus_ids
@@ -66,16 +66,16 @@ class MachineTelemetry(Telemetry):
 
 @contextlib.contextmanager
 def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
-    """The source of all samples."""
+    """Opens the source of all samples."""
     read_host = host_reader()
     with gpus(tell, bus_ids=bus_ids) as read_gpus:
         yield lambda: {**read_gpus(), **read_host()}
 
 
 def spreads(samples: Iterable[Sample], start: float, end: float) -> dict[str, Spread]:
-    """Each quantity in the window (start, end], by the samples that were taken in it.
+    """Returns the spread of each tag over the samples taken in the window (start, end].
 
-    Its mean is over the window's time, each moment with the value of the nearest sample: on a busy
+    The mean is over the window's time, each moment with the value of the nearest sample: on a busy
     machine samples come late, and a plain mean would give the stretches between them no weight.
     """
     taken: dict[str, list[tuple[float, float]]] = {}
@@ -89,7 +89,7 @@ def spreads(samples: Iterable[Sample], start: float, end: float) -> dict[str, Sp
         middles = [(one + other) / 2 for (one, _), (other, _) in itertools.pairwise(readings)]
         mean = float(np.average(values, weights=np.diff([start, *middles, end])))
         found[tag] = Spread(
-            mean=min(max(mean, min(values)), max(values)),  # it may be off by rounding
+            mean=min(max(mean, min(values)), max(values)),  # the mean may be off by rounding
             min=min(values),
             max=max(values),
             num_samples=len(values),
@@ -99,9 +99,9 @@ def spreads(samples: Iterable[Sample], start: float, end: float) -> dict[str, Sp
 
 
 class EnergyMeter:
-    """The energy used within windows, from counters that were read at other times.
+    """Measures the energy used within windows, by counters that are read at other times.
 
-    Between two readings a counter is taken to rise evenly.
+    It assumes that a counter rises evenly between two readings.
     """
 
     def __init__(self) -> None:
@@ -133,10 +133,10 @@ class EnergyMeter:
             self._last[tag] = (sample.seconds, counter, window_seconds)
 
     def joules(self, num_gpus: int) -> float | None:
-        """Of all GPUs in all windows.
+        """Returns the energy of all GPUs in all windows.
 
-        None without windows, or when the counters of one of the GPUs cover less than nine tenths
-        of their time. What is not covered is extrapolated.
+        It is None without windows, or when the readings of a GPU's counter cover less than nine
+        tenths of their time. The rest of the time is extrapolated.
         """
         train_seconds = self._window_seconds_until(math.inf)
         within = self._within.values()

@@ -20,12 +20,12 @@ from harness.run.observers.tensorboard_pages import (
 from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
 
 RECENT_WINDOWS = 50
-"""`step_time_ms_p50` and `step_time_ms_p95` are over the mean step times of that many windows."""
+"""The number of windows whose mean step times give `step_time_ms_p50` and `step_time_ms_p95`."""
 
 
 class TensorBoardObserver(Observer):
     """Writes an event file into a folder, in place of those that are there. A resumed run keeps
-    those up to its first step and adds one for what comes after.
+    the events up to its first step, and adds a file for those after it.
 
     Pages: Scalars; Custom Scalars with four charts; Text with `run/settings` and `run/environment`;
     Graphs with the network's layers; HParams with a row for the run; Histograms.
@@ -38,7 +38,7 @@ class TensorBoardObserver(Observer):
 
     def __init__(self, folder: Path) -> None:
         """Args:
-        folder: belongs to the run alone.
+        folder: the folder of the event files, which belongs to the run alone.
         """
         self._folder = folder
         self._file: EventFile  # from `RunStart` on
@@ -75,7 +75,7 @@ class TensorBoardObserver(Observer):
         self._file.graph(run.start_step, graph(run.layers))
 
     def _take_up(self, run: RunStart) -> None:
-        """What was before a resume, so that no curve begins anew."""
+        """Takes up the records before a resume, so that no curve begins anew."""
         for record in records(Path(run.run_dir, METRICS_FILE_NAME)) if run.run_dir else ():
             num_steps, step = record.get("num_steps", 0), record["step"]
             if num_steps > 0 and step <= run.start_step and "seconds" in record:
@@ -103,7 +103,7 @@ class TensorBoardObserver(Observer):
         self._file.write(window.step, scalars(values))
 
     def _epoch(self, epoch: Epoch) -> None:
-        """Adds an evaluation's scalars, unless they are from before the run was resumed."""
+        """Adds an evaluation's scalars, unless it was before the run was resumed."""
         evaluation = epoch.evaluation
         if evaluation is None:
             return
@@ -123,8 +123,8 @@ class TensorBoardObserver(Observer):
         self._file.write(inspection.step, scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
-        """Adds what is new of the model that is saved, and marks the run's row of the HParams page
-        as ended."""
+        """Adds the evaluations of the saved model that are new, and marks the run's row of the
+        HParams page as ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = {"loss": getattr(summary, f"{rows}_loss")}

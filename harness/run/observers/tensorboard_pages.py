@@ -1,4 +1,4 @@
-"""TensorBoard's pages beside the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
+"""TensorBoard's pages besides the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
 import contextlib
 import textwrap
@@ -29,11 +29,12 @@ CHARTS = {
     "GPU utilization, %": (r"gpu/\d+/utilization_percent$",),
     "loss": (r"train/loss$", r"validation/loss$"),
 }
-"""The charts of the Custom Scalars page: title, and patterns of the tags, from their start."""
+"""The charts of the Custom Scalars page: the title of each, and patterns that match its tags from
+their start."""
 
 FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
-"""Settings that are columns by default: the HParams page shows five, and sorts those that are
-marked as differing between runs before the others."""
+"""The settings that are columns by default: the HParams page shows five, and those marked as
+differing between runs come first."""
 
 _SCALAR = scalar_metadata.create_summary_metadata(display_name=None, description=None)
 
@@ -41,7 +42,7 @@ Setting = bool | int | float | str
 
 
 def run_pages(run: RunStart) -> list[Summary]:
-    """The pages of a run that starts now, but for the graph."""
+    """Returns the pages of a run that starts now, except the graph."""
     config = resolved_config(run)
     environment = config.pop(RESOLVED)
     charts = [
@@ -61,12 +62,12 @@ def run_pages(run: RunStart) -> list[Summary]:
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:
-    """JSON on the Text page."""
+    """Returns JSON for the Text page."""
     return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
 
 
 def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
-    """The layers as nodes, each with an edge from every layer that it takes its input from.
+    """Returns the layers as nodes, each with an edge from every layer that it takes its input from.
 
     TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
     """
@@ -81,7 +82,7 @@ def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
 
 
 def _settings(run: RunStart) -> dict[str, Setting]:
-    """The settings of a run's row on the HParams page, every `auto` resolved."""
+    """Returns the settings of a run's row on the HParams page, every `auto` resolved."""
     groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
     built = run.config.get("data", {}).get("build", {})
     settings: dict[str, Any] = {
@@ -104,8 +105,8 @@ def _settings(run: RunStart) -> dict[str, Setting]:
 
 
 def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
-    """The columns of the HParams page, which it reads from any one run; a metric's value is
-    the last one of its tag."""
+    """Returns the columns of the HParams page, which it reads from any one run. A metric's value
+    there is the last point of its tag."""
     held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
         **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
@@ -128,14 +129,14 @@ def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
 
 
 def session_end(*, done: bool) -> Summary:
-    """The end of a row's run on the HParams page, now: `done`, or failed."""
+    """Returns a message that a row's run on the HParams page ends now: `done`, or failed."""
     return hparams_summary.session_end_pb(
         api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
     )
 
 
 def scalars(values: Mapping[str, float]) -> Summary:
-    """A point, in float32, of each tag's curve; TensorBoard's `scalar_pb` takes 10 us for each."""
+    """Returns a float32 point of each tag's curve; TensorBoard's `scalar_pb` takes 10 us each."""
     point = {"dtype": "DT_FLOAT", "tensor_shape": {}}
     return Summary(
         value=[
@@ -146,8 +147,8 @@ def scalars(values: Mapping[str, float]) -> Summary:
 
 
 def histogram(tag: str, distribution: Distribution) -> Summary:
-    """A histogram with the bins of `distribution`, which `tf.summary.histogram` would count anew:
-    float64 [bins, 3] of left edge, right edge and count."""
+    """Returns a histogram with the bins of `distribution`, which `tf.summary.histogram` would count
+    anew: float64 [bins, 3] of left edge, right edge and count."""
     edges, counts = distribution.edges, distribution.counts
     bins = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1), np.float64)
     metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
@@ -162,7 +163,7 @@ def write_hparams_row(
     done: bool = True,
 ) -> None:
     """Writes one row of an HParams page, named after `folder`: its settings, and values by tag at
-    some steps, of which the page shows each tag's last one.
+    some steps. The page shows the last value of each tag.
 
     TensorBoard makes the columns from the rows, those that differ first.
 

@@ -1,9 +1,9 @@
-"""A profile's trace as xprof reads it: its events and its compiled programs.
+"""Reads a profile's trace by xprof: its events and its compiled programs.
 
 Run as a program, `python -P trace.py HOST.xplane.pb`, it writes what xprof's converters make of
-the file to standard output, as JSON. This is a process of its own because xprof's libraries export
-the same C++ symbols as TensorFlow's: loaded beside them they call into those (2.24 then never
-returns). It therefore imports nothing of the harness.
+the file to standard output, as JSON. It needs a process of its own because xprof's libraries export
+the same C++ symbols as TensorFlow's: loaded beside TensorFlow, they call into its libraries (2.24
+then never returns). So this module imports nothing of the harness.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ INSTALL = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `profile
 CONTAINERS = {"while", "conditional", "call"}
 """Opcodes of operations that contain others."""
 
-# What a CPU's trace has as arguments of an event is columns of their own on a GPU.
+# A GPU's trace has columns for what a CPU's trace has in the arguments of an event.
 _QUERY = r"""
     SELECT
         device,
@@ -44,7 +44,7 @@ _QUERY = r"""
 
 
 class ConversionError(Exception):
-    """xprof could not read the trace; the message has xprof's own."""
+    """Raised when xprof cannot read a trace; the message quotes xprof's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +52,10 @@ class Event:
     """Something that took time, on a thread or a device."""
 
     device: str
-    """xprof's name, such as `cpu:0` for the host and `gpu:0`."""
+    """xprof's name of the device, such as `gpu:0`, or `cpu:0` for the host."""
     name: str
     op: str | None
-    """The compiled program's operation, where the event is one."""
+    """The operation of a compiled program, if the event is one."""
     module: str | None
     """The compiled program."""
     tensorflow_op: str | None
@@ -65,22 +65,22 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What a captured profile holds."""
+    """The content of a captured profile."""
 
     events: tuple[Event, ...]
-    """By start."""
+    """The events, sorted by their start."""
     operations: dict[tuple[str, str], str | None]
-    """Operations of compiled programs, by program and name: TensorFlow's name scopes and name, or
-    those of the operation that uses it, or nothing. None for one that contains others."""
+    """TensorFlow's scopes and name of each operation, by compiled program and XLA's name; for one
+    without them, those of the operation that uses it, or "". None for one that contains others."""
 
 
 def is_readable() -> bool:
-    """Whether xprof is installed, which reads a trace; capturing one does not need it."""
+    """Returns whether xprof is installed, which reads a trace; capturing one does not need it."""
     return importlib.util.find_spec("xprof") is not None
 
 
 def read(path: Path) -> Trace:
-    """The trace in the file at `path`, `.../plugins/profile/TIME/HOST.xplane.pb`.
+    """Returns the trace in the file at `path`, `.../plugins/profile/TIME/HOST.xplane.pb`.
 
     Raises:
         ConversionError: when xprof cannot read it.
@@ -101,7 +101,7 @@ def read(path: Path) -> Trace:
 
 
 def _operations(folder: Path) -> dict[tuple[str, str], str | None]:
-    """Those of the programs that xprof extracted from the trace."""
+    """Returns the operations of the programs that xprof extracted from the trace."""
     from tensorflow.compiler.xla.service import hlo_pb2
 
     found: dict[tuple[str, str], str | None] = {}
@@ -109,8 +109,8 @@ def _operations(folder: Path) -> dict[tuple[str, str], str | None]:
         proto = hlo_pb2.HloProto.FromString(file.read_bytes())
         module = file.name.removesuffix(".hlo_proto.pb")
         for computation in proto.hlo_module.computations:
-            # What XLA adds (copies, halves of reductions) has no scopes: it belongs to what uses
-            # it. Users come after what they use.
+            # What XLA adds (copies, halves of reductions) has no scopes, and takes those of the
+            # instruction that uses it. Users come after what they use.
             inherited: dict[int, str] = {}
             for instruction in reversed(computation.instructions):
                 path = instruction.metadata.op_name or inherited.get(instruction.id, "")
@@ -125,8 +125,8 @@ def _operations(folder: Path) -> dict[tuple[str, str], str | None]:
 
 
 def _convert(path: Path) -> dict[str, Any]:
-    """The events; xprof also leaves the compiled programs (`*.hlo_proto.pb`) beside the trace, as
-    it does when TensorBoard opens it."""
+    """Returns the events; xprof also leaves the compiled programs (`*.hlo_proto.pb`) beside the
+    trace, as it does when TensorBoard opens it."""
     import duckdb
     from xprof.convert import raw_to_tool_data
     from xprof.convert.events_db.python.pywrap_events_db_c_api import xspace_to_parquet

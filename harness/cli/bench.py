@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from harness.base.checks import parse_share, require, require_count, require_even_shares
+from harness.base.checks import (
+    parse_share,
+    require,
+    require_count,
+    require_even_shares,
+    require_extra,
+)
 from harness.base.child import OWN_CODE
 from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, as_command, printable
@@ -197,12 +201,12 @@ def bench(config: BenchConfig) -> int:
         # 1. Everything that may be wrong is checked before anything is measured or removed.
         baseline: Side | None = None
         if config.compares:
-            require_package("scipy", "to compare", "leave out --against")
+            require_extra("bench", "a comparison", "scipy")
             scratch = Path(temporary.enter_context(tempfile.TemporaryDirectory()))
             baseline, name = find_baseline(config.against, config.against_set, scratch=scratch)
             config = replace(config, against=name)
         elif config.plot == "on":
-            require_package("matplotlib", "to draw the plot", "set --plot off")
+            require_extra("bench", "the plot of --plot on", "matplotlib")
         dataset = load_configured(config.data)
         planned = sweep.cells(vars(config.grid), rows=dataset.train.num_rows)
         folder = sweep.open_folder(
@@ -308,12 +312,3 @@ def _report(config: BenchConfig, results: Results, folder: Path, console: Consol
     if results.cells:
         console.out(printable(f"results        {folder / RESULTS_FILE_NAME}"))
     return code
-
-
-def require_package(package: str, purpose: str, instead: str) -> None:
-    """Raises InputError unless a package of an extra is installed."""
-    if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"{package} is not installed, which is needed {purpose}; install it "
-            f"({sys.executable} -m pip install {package}), or {instead}"
-        )

@@ -41,7 +41,7 @@ from harness.trainer.settings import Precision, Settings, TableOptimizer
 from kernels.multi_hot import Implementation
 
 if TYPE_CHECKING:
-    from harness.tools.bench.process import Side
+    from harness.tools.bench.against import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def bench(config: BenchConfig) -> int:
     """
     from harness.data.sources import load_configured
     from harness.tools.bench import sweep
-    from harness.tools.bench.process import find_baseline
+    from harness.tools.bench.against import find_baseline
 
     console = Console()
     with ExitStack() as temporary:
@@ -212,9 +212,8 @@ def bench(config: BenchConfig) -> int:
         folder = sweep.open_folder(
             config.bench_dir, temporary, overwrite=config.overwrite, resume=config.resume
         )
-        if baseline is not None:
-            for cell in planned:
-                settings_of(config, cell, folder, over=baseline.settings)
+        for cell in planned:
+            settings_of(config, cell, folder, over=baseline.settings if baseline else None)
         results = sweep.begin(folder, dataset, asdict(config), resume=config.resume)
         # 2. The measurements. Ctrl-C keeps those that are done.
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".data-")
@@ -223,9 +222,8 @@ def bench(config: BenchConfig) -> int:
         replace(dataset, validation=None).save(data)
         del dataset  # leaves its memory to the measured processes
         total = len(planned) * config.num_repeats
-        left = sweep.remaining(planned, config.num_repeats, results)
         try:
-            while left:
+            while left := sweep.remaining(planned, config.num_repeats, results):
                 cell, repeat = left[0]
                 number = f"{total - len(left) + 1:>{len(str(total))}}/{total}"
                 label = cell.label(varying(planned))
@@ -234,7 +232,6 @@ def bench(config: BenchConfig) -> int:
                     results = results.plus(measured)
                     write_results(folder / RESULTS_FILE_NAME, results)
                 console.out(printable(f"{number}  {label}: {measured.line}"))
-                left = sweep.remaining(planned, config.num_repeats, results)
         except KeyboardInterrupt:
             left = sweep.remaining(planned, config.num_repeats, results)
     code = _report(config, results, folder, console)
@@ -248,8 +245,9 @@ def bench(config: BenchConfig) -> int:
 def _measured(
     config: BenchConfig, cell: Cell, repeat: int, data: Path, baseline: Side | None
 ) -> Row | Pair:
+    from harness.tools.bench.against import Side, code_state
     from harness.tools.bench.measure import measure, measure_pair
-    from harness.tools.bench.process import ProcessEndedError, Side, code_state
+    from harness.tools.bench.process import ProcessEndedError
 
     settings = settings_of(config, cell, data)
     if baseline is None:

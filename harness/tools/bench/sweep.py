@@ -20,7 +20,7 @@ from harness.base.files import json_text
 from harness.data.sources import Dataset
 from harness.run.observers import host, nvml
 from harness.run.run_folder import claim
-from harness.tools.bench.process import code_state
+from harness.tools.bench.against import code_state
 from harness.tools.bench.results import (
     AXES,
     RESULTS_FILE_NAME,

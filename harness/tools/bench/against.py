@@ -31,20 +31,10 @@ class Side:
 def find_baseline(
     against: str | None, words: tuple[str, ...], *, scratch: Path
 ) -> tuple[Side, str | None]:
-    """Finds side A of a comparison, with only the settings that override those of the flags.
-
-    Args:
-        against: the root folder of a checkout, a TOML file, or a git revision of this program;
-            None where `words`, those of --against-set, has settings.
-        words: as `name=value`.
-        scratch: an empty folder, into which a revision is unpacked.
-
-    Returns:
-        The side, and `against` for the record, a revision replaced by its commit.
-
-    Raises:
-        InputError: when `against` is none of these, or a word has no `=`.
-    """
+    """Finds side A of a comparison, with only the settings that override those of the flags: from
+    --against, or where that is None from the words of --against-set. A revision is unpacked into
+    `scratch`, an empty folder. Returns the side, and `against` for the record, a revision replaced
+    by its commit. Raises InputError when it is none of these, or a word has no `=`."""
     path = Path(against or "")
     if against is None or path.is_file() or path.suffix == ".toml":
         settings = settings_of_words(words)

@@ -33,9 +33,8 @@ def measure(
     seconds: float | None,
     steps: int | None,
 ) -> Row:
-    """Trains with `settings` in a process of its own, for a time or a number of steps. If the
-    process ends or runs out of memory, the row says so. Raises InputError when the settings do not
-    fit the data or the devices."""
+    """Trains with `settings` in a process of its own, for a time or a number of steps. If it ended
+    or ran out of memory, the row says so; if the settings do not fit, this raises InputError."""
     try:
         with MeasuredProcess(settings) as process:
             resolved = process.wait_until_ready()["resolved"]

@@ -46,12 +46,7 @@ class MeasuredProcess:
     """
 
     def __init__(self, settings: Mapping[str, Any], *, code: Path = OWN_CODE) -> None:
-        """Starts it; `wait_until_ready` waits for it.
-
-        Args:
-            settings: of `TrainConfig`, by their bare names.
-            code: the root folder of the version that it runs.
-        """
+        """Starts the version in the folder `code`, with settings of `TrainConfig`."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         # In a session of its own, so that Ctrl-C reaches only the parent, which decides what ends.
         self._process = subprocess.Popen(
@@ -80,11 +75,8 @@ class MeasuredProcess:
         self, *, seconds: float | None = None, steps: int | None = None
     ) -> tuple[Windows, dict[str, Any]]:
         """Lets it train for a time or a number of steps, in whole dispatches, and at least one.
-
-        Returns:
-            The windows, and since its start `compile_seconds`, `peak_rss_bytes` and
-            `peak_device_bytes`, as a `Row` has them.
-        """
+        Returns the windows and, since its start, `compile_seconds`, `peak_rss_bytes` and
+        `peak_device_bytes`, as a `Row` has them."""
         self.wait_until_ready()
         self._send({"seconds": seconds, "steps": steps})
         windows: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.base.errors import printable
 from harness.base.quiet import quiet_import
-from harness.tools.bench.results import AXES, Cell, Results, Row, varying
+from harness.tools.bench.results import AXES, Cell, Figures, Results, Row, varying
 from kernels.files import replacing
 
 _MAX_NOTES = 12
@@ -109,34 +109,39 @@ def draw(results: Results, path: Path) -> None:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     rates, times = figure.subplots(1, 2)
     others = [axis for axis in varying(results.cells) if axis != "batch_size"]
-    lines: dict[str, dict[int, Any]] = {}
+    lines: dict[str, dict[int, Figures]] = {}
     for cell in sorted(results.cells):
         if (figures := summarize(cell, results.rows).figures) is not None:
             lines.setdefault(cell.label(others), {})[cell.batch_size] = figures
-    for label, points in lines.items():
-        for axes, names in (
-            (rates, [f"examples_per_second.{name}" for name in ("median", "p20", "p80")]),
-            (times, [f"step_time_ms_{name}" for name in ("p50", "p50", "p95")]),
-        ):
+    sizes = sorted({cell.batch_size for cell in results.cells})
+    for axes, names, title in (
+        (
+            rates,
+            [f"examples_per_second.{name}" for name in ("median", "p20", "p80")],
+            "examples/s in training (median, p20 to p80)",
+        ),
+        (
+            times,
+            [f"step_time_ms_{name}" for name in ("p50", "p50", "p95")],
+            "ms of a step (p50 to p95)",
+        ),
+    ):
+        for label, points in lines.items():
             middle, low, high = ([attrgetter(n)(f) for f in points.values()] for n in names)
             (line,) = axes.plot(list(points), middle, marker="o", label=label)
             axes.fill_between(list(points), low, high, alpha=0.2, color=line.get_color())
-    rates.set(title="training throughput (median, p20 to p80)", ylabel="examples/s")
-    rates.set_ylim(bottom=0)
-    times.set(title="step time (p50 to p95)", ylabel="ms")
-    times.set_yscale("log" if lines else "linear")  # a logarithmic axis needs data
-    sizes = sorted({cell.batch_size for cell in results.cells})
-    for axes in (rates, times):
-        axes.set(xlabel="batch size", xscale="log")
+        axes.set(title=title, xlabel="batch size", xscale="log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
+    rates.set_ylim(bottom=0)
+    times.set_yscale("log" if lines else "linear")  # a logarithmic axis needs data
     if others and lines:
         rates.legend(fontsize="small")
     provenance = results.provenance
     common = results.cells[0].label(axis for axis in AXES if axis not in ("batch_size", *others))
-    title = f"{provenance.dataset['name']} on {provenance.machine}; {common}"
-    figure.suptitle(title, fontsize="small")
+    about = f"{provenance.dataset['name']} on {provenance.machine}; {common}"
+    figure.suptitle(about, fontsize="small")
     with replacing(path) as beside:
         figure.savefig(beside, format="png")
 

@@ -62,8 +62,8 @@ class Answers:
 
     def mistakes(self, most: int) -> list[tuple[int, str, str, float]]:
         """The rows that are wrong and whose truth has the lowest probability: the row, its classes,
-        those that were predicted, and the probability. Of several labels it is the mean in the
-        logarithm, which is the cross-entropy."""
+        those that were predicted, and the probability: of several labels the geometric mean, whose
+        logarithm is the cross-entropy."""
         each = np.where(self.truth, self.probabilities, 1 - self.probabilities)
         probability = np.exp(np.log(np.maximum(each, 1e-30)).mean(axis=1))
         if self.kind != "multi_label":

@@ -43,10 +43,10 @@ def series(folder: Path) -> dict[str, Floats]:
     path = folder / jsonl.FILE_NAME
     found = defaultdict(list)
     for record in jsonl.records(path):
-        names = {"validation_loss", "validation_accuracy"}
+        names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}
         if "num_steps" in record:  # a window: the others have seconds too, but of no training
-            names = {"loss", "accuracy", "seconds", "examples_per_second"}
+            names |= {"loss", "seconds", "examples_per_second"}
         with damage(path, what="a record of a run", remedy=_REMEDY):
-            for name in record.keys() & names:
+            for name in names:
                 found[name].append((float(record["step"]), float(record[name])))
     return {name: np.array(points).T for name, points in found.items()}

@@ -44,16 +44,16 @@ def learning_curves(figure: Any, series: Mapping[str, Floats]) -> None:
     for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
         axes.set(xlabel="step", title=name)
         if name in series:
-            axes.plot(*_averaged(series[name]), label="training")
+            axes.plot(*_thinned(*series[name]), label="training")
         if (key := f"validation_{name}") in series:
-            axes.plot(*_averaged(series[key]), marker="o", label="validation")
+            axes.plot(*_thinned(*series[key]), marker="o", label="validation")
         axes.legend()
 
 
 @_svg
 def throughput(figure: Any, seconds: Floats, rates: Floats) -> None:
     axes = figure.subplots()
-    axes.plot(*_averaged(np.array([np.cumsum(seconds), rates])), marker=".")
+    axes.plot(*_thinned(np.cumsum(seconds), rates), marker=".")
     axes.set(xlabel="seconds of training", ylabel="examples/s", ylim=(0, 1.05 * rates.max()))
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
@@ -64,9 +64,8 @@ def rankings(figure: Any, curves: Sequence[tuple[str, Ranking]]) -> None:
     roc.plot([0, 1], [0, 1], linestyle="dotted", color="gray")
     for name, (fall_out, recall, precisions, average) in curves:
         area, label = np.trapezoid(recall, fall_out), _label(name)
-        kept = np.unique(np.linspace(0, len(recall) - 1, _MAX_POINTS).astype(int))
-        roc.plot(fall_out[kept], recall[kept], label=f"{label}: {area:.3f}")
-        precision.plot(recall[kept], precisions[kept], label=f"{label}: {average:.3f}")
+        roc.plot(*_thinned(fall_out, recall), label=f"{label}: {area:.3f}")
+        precision.plot(*_thinned(recall, precisions), label=f"{label}: {average:.3f}")
     roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     precision.set(title="precision and recall", xlabel="recall", ylabel="precision")
     for axes, title in ((roc, "area under the curve"), (precision, "average precision")):
@@ -87,10 +86,10 @@ def reliability(figure: Any, found: Calibration) -> None:
     counts.set(xlabel="probability", ylabel="answers")
 
 
-def _averaged(points: Floats) -> list[Floats]:
-    """Coordinates x and y, as means over equal stretches where there are too many."""
-    pieces = min(_MAX_POINTS, points.shape[1])
-    return [np.array([part.mean() for part in np.array_split(one, pieces)]) for one in points]
+def _thinned(*columns: Floats) -> list[Floats]:
+    """Points evenly among all, with the first and the last."""
+    kept = np.unique(np.linspace(0, len(columns[0]) - 1, _MAX_POINTS).astype(int))
+    return [column[kept] for column in columns]
 
 
 def _label(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
@@ -13,6 +14,16 @@ def require(holds: bool, message: str) -> None:
     """Raises InputError with the message unless `holds`."""
     if not holds:
         raise InputError(message)
+
+
+def require_extra(extra: str, what: str, *packages: str) -> None:
+    """Raises InputError unless the packages of an extra are installed, which `what` needs."""
+    missing = " and ".join(name for name in packages if find_spec(name) is None)
+    require(
+        not missing,
+        f"{what} needs {missing}; install the extra `{extra}`: "
+        f"pip install 'multi-hot-harness[{extra}]'",
+    )
 
 
 def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -17,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from harness.base.checks import parse_share, require, require_count, require_even_shares
+from harness.base.checks import (
+    parse_share,
+    require,
+    require_count,
+    require_even_shares,
+    require_extra,
+)
 from harness.base.child import OWN_CODE
 from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, as_command, printable
@@ -37,7 +41,7 @@ from harness.trainer.settings import Precision, Settings, TableOptimizer
 from kernels.multi_hot import Implementation
 
 if TYPE_CHECKING:
-    from harness.tools.bench.process import Side
+    from harness.tools.bench.against import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,27 +194,26 @@ def bench(config: BenchConfig) -> int:
     """
     from harness.data.sources import load_configured
     from harness.tools.bench import sweep
-    from harness.tools.bench.process import find_baseline
+    from harness.tools.bench.against import find_baseline
 
     console = Console()
     with ExitStack() as temporary:
         # 1. Everything that may be wrong is checked before anything is measured or removed.
         baseline: Side | None = None
         if config.compares:
-            require_package("scipy", "to compare", "leave out --against")
+            require_extra("bench", "a comparison", "scipy")
             scratch = Path(temporary.enter_context(tempfile.TemporaryDirectory()))
             baseline, name = find_baseline(config.against, config.against_set, scratch=scratch)
             config = replace(config, against=name)
         elif config.plot == "on":
-            require_package("matplotlib", "to draw the plot", "set --plot off")
+            require_extra("bench", "the plot of --plot on", "matplotlib")
         dataset = load_configured(config.data)
         planned = sweep.cells(vars(config.grid), rows=dataset.train.num_rows)
         folder = sweep.open_folder(
             config.bench_dir, temporary, overwrite=config.overwrite, resume=config.resume
         )
-        if baseline is not None:
-            for cell in planned:
-                settings_of(config, cell, folder, over=baseline.settings)
+        for cell in planned:
+            settings_of(config, cell, folder, over=baseline.settings if baseline else None)
         results = sweep.begin(folder, dataset, asdict(config), resume=config.resume)
         # 2. The measurements. Ctrl-C keeps those that are done.
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".data-")
@@ -219,9 +222,8 @@ def bench(config: BenchConfig) -> int:
         replace(dataset, validation=None).save(data)
         del dataset  # leaves its memory to the measured processes
         total = len(planned) * config.num_repeats
-        left = sweep.remaining(planned, config.num_repeats, results)
         try:
-            while left:
+            while left := sweep.remaining(planned, config.num_repeats, results):
                 cell, repeat = left[0]
                 number = f"{total - len(left) + 1:>{len(str(total))}}/{total}"
                 label = cell.label(varying(planned))
@@ -230,7 +232,6 @@ def bench(config: BenchConfig) -> int:
                     results = results.plus(measured)
                     write_results(folder / RESULTS_FILE_NAME, results)
                 console.out(printable(f"{number}  {label}: {measured.line}"))
-                left = sweep.remaining(planned, config.num_repeats, results)
         except KeyboardInterrupt:
             left = sweep.remaining(planned, config.num_repeats, results)
     code = _report(config, results, folder, console)
@@ -244,8 +245,9 @@ def bench(config: BenchConfig) -> int:
 def _measured(
     config: BenchConfig, cell: Cell, repeat: int, data: Path, baseline: Side | None
 ) -> Row | Pair:
+    from harness.tools.bench.against import Side, code_state
     from harness.tools.bench.measure import measure, measure_pair
-    from harness.tools.bench.process import ProcessEndedError, Side, code_state
+    from harness.tools.bench.process import ProcessEndedError
 
     settings = settings_of(config, cell, data)
     if baseline is None:
@@ -308,12 +310,3 @@ def _report(config: BenchConfig, results: Results, folder: Path, console: Consol
     if results.cells:
         console.out(printable(f"results        {folder / RESULTS_FILE_NAME}"))
     return code
-
-
-def require_package(package: str, purpose: str, instead: str) -> None:
-    """Raises InputError unless a package of an extra is installed."""
-    if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"{package} is not installed, which is needed {purpose}; install it "
-            f"({sys.executable} -m pip install {package}), or {instead}"
-        )

@@ -6,7 +6,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from harness.cli.bench import GateConfig, require_package
+from harness.base.checks import require_extra
+from harness.cli.bench import GateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ def compare(config: CompareConfig, console: Console | None = None) -> int:
     from harness.tools.bench.results import read_results
 
     console = console or Console()
-    require_package("scipy", "to compare", "compare on a machine that has it")
+    require_extra("bench", "a comparison", "scipy")
     a, b = (read_results(Path(name)) for name in (config.baseline, config.candidate))
     comparison = comparing.compare(a, b, across_machines=config.across_machines)
     comparing.print_comparison(comparison, console)

@@ -79,22 +79,20 @@ def _serve(channel: TextIO) -> None:
     trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     steps = trainer.steps(data.train, epochs=_EPOCHS)
     compile_seconds = sum(made.seconds for made in steps.compile())
-    start, devices = steps.start, trainer.devices
     resolved: dict[str, Any] = {
-        **{name: choice.value for name, choice in start.choices.items()},
-        "devices": list(start.devices),
-        "batch_size": start.batch_size,
+        **{name: choice.value for name, choice in steps.start.choices.items()},
+        "devices": list(steps.start.devices),
+        "batch_size": steps.start.batch_size,
     }
     if warnings := gpu_warnings():
         resolved["warnings"] = list(warnings)
     _write(channel, "ready", code=str(OWN_CODE), resolved=resolved)
     channel.flush()
-    gpus = devices.names if devices.device_type == "GPU" else ()
+    gpus = trainer.devices.names if trainer.devices.device_type == "GPU" else ()
     names = ("seconds", "num_steps", "examples", "data_wait_seconds")
     for line in sys.stdin:
         request, windows = json.loads(line), _Windows()
-        seconds = math.inf if request["seconds"] is None else request["seconds"]
-        end = time.perf_counter() + seconds
+        end = time.perf_counter() + (math.inf if request["steps"] else request["seconds"])
         progress = steps.run(
             num_steps=request["steps"],
             until=lambda: time.perf_counter() >= end,  # noqa: B023 - called before the next `end`

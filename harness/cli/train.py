@@ -14,8 +14,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from harness.base.checks import require, require_count, require_known
-from harness.base.errors import DivergenceError
+from harness.base.checks import require, require_count, require_extra, require_known
+from harness.base.errors import DivergenceError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
@@ -266,9 +266,7 @@ def _train(config: TrainConfig, console: Console, timeline: Timeline) -> int:
         from harness.run.observers.profile_report import print_profile_of_run
     timeline.mark("imports")
     if output.report == "on":
-        from harness.tools.report.page import check_installed
-
-        check_installed()
+        require_extra("report", "a report", "jinja2", "matplotlib")
     data = load_configured(config.data)
     timeline.mark("data")
     trainer = trainer_of(
@@ -371,12 +369,14 @@ def _report(
     config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
 ) -> None:
     """Writes the report, unless it is off or exists already."""
-    from harness.cli.report import write_with_texts
     from harness.run.observers.run_files import REPORT_FILE_NAME
 
     folder = Path(outcome.start.run_dir)
     if config.output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
-        write_with_texts(folder, trainer, data, config.data, data.vocabulary, console)
+        from harness.tools.report.page import write_report
+
+        path = write_report(folder, trainer, data, config.data, data.vocabulary)
+        console.out(printable(f"report written to {path}", one_line=True), highlight=False)
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:

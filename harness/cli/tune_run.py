@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.base.checks import check_batch
+from harness.base.checks import check_batch, require_extra
 from harness.base.child import end_with_parent
 from harness.base.decoding import changed, differences, flattened, from_mapping
 from harness.base.errors import InputError, LostWorkerError, as_command, printable
@@ -24,7 +24,6 @@ from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_json
-from harness.cli.bench import require_package
 from harness.cli.train import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured
@@ -62,7 +61,7 @@ def run_tune(config: TuneConfig) -> int:
         InputError: when the settings do not fit the data, the folder or the machine.
         OSError: when the disk is full, naming the file.
     """
-    require_package("optuna", "to search", "use scripts/harness, which brings it")
+    require_extra("tune", "a search", "optuna")
     with contextlib.ExitStack() as closing:
         # 1. Check everything that may be wrong before anything is removed or trained. A separate
         # process loads the data and TensorFlow, so that its end frees their memory and the GPUs.

@@ -56,7 +56,7 @@ def test_the_report(browser: "Browser", logical_devices: list[str], tmp_path: Pa
     assert page.locator("h2").all_inner_texts() == HEADINGS
     assert page.locator("script, b, [onerror], [onclick]").count() == 0
     images = page.locator("img")
-    assert images.count() == 5
+    assert images.count() == 4
     sizes = images.evaluate_all("all => all.map(one => one.complete && one.naturalWidth)")
     assert all(size > 100 for size in sizes), sizes
     text = page.locator("body").inner_text()

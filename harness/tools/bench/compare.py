@@ -1,8 +1,7 @@
 """Is B slower than A? Two results files, or pairs that took turns, cell by cell."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -21,10 +20,7 @@ from harness.tools.bench.show import print_cells, print_notes
 EXIT_INCONCLUSIVE = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two results, cell by cell."""
-
+class Comparison(NamedTuple):
     effects: Mapping[Cell, Effect]
     notes: Sequence[str]
     """What differs besides, and what makes figures doubtful."""
@@ -59,16 +55,15 @@ def compare(a: Results, b: Results, *, across_machines: bool) -> Comparison:
     notes += _differences(a.provenance.host, b.provenance.host)
     if left_out := len(cells) - len(sides):
         notes.append(f"{left_out} cells were not measured twice in both and are left out")
-    found, rates = {}, {}
+    found: dict[Cell, list[str]] = {}
+    rates: dict[Cell, list[list[float]]] = {}
     for cell, rows in sides.items():
         found[cell] = _differences(rows[0][0].resolved, rows[1][0].resolved)
+        rates[cell] = []
         for name, side in zip("AB", rows, strict=True):
-            found[cell] += [
-                f"{name} repeat {row.repeat + 1}: {m}" for row in side for m in row.marks
-            ]
-        rates[cell] = [
-            [row.figures.examples_per_second.median for row in side if row.figures] for side in rows
-        ]
+            marks = [(row.repeat + 1, mark) for row in side for mark in row.marks]
+            found[cell] += [f"{name} repeat {repeat}: {mark}" for repeat, mark in marks]
+            rates[cell].append([r.figures.examples_per_second.median for r in side if r.figures])
     return _compared(unpaired_effect, rates, notes, found)
 
 
@@ -96,7 +91,7 @@ def _compared(
     effects = {cell: effect_of(*lists, confidence=confidence) for cell, lists in values.items()}
     axes = varying(list(values))
     notes += [f"{cell.label(axes)}: {text}" for cell, texts in found.items() for text in texts]
-    return Comparison(effects=effects, notes=notes)
+    return Comparison(effects, notes)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -132,18 +127,16 @@ def judge(
     if fail_if_slower is None:
         return 0
     allowed = parse_share("--fail-if-slower", fail_if_slower)
-    axes = varying(list(comparison.effects))
-    outcomes = {cell: effect.gate(allowed) for cell, effect in comparison.effects.items()}
-    for cell, outcome in outcomes.items():
+    axes, found = varying(list(comparison.effects)), set()
+    for cell, effect in comparison.effects.items():
+        found.add(outcome := effect.gate(allowed))
         if outcome != "passed":
             how = "is" if outcome == "failed" else "may or may not be"
-            effect = comparison.effects[cell]
             text = (
                 f"{outcome}: B {how} slower than A by more than {fail_if_slower}: "
                 f"{cell.label(axes)} (B / A {effect.low:.3f} - {effect.high:.3f})"
             )
             console.out(printable(text))
-    found = set(outcomes.values())
     if not found - {"passed"}:
         console.print(f"passed: no cell is slower by more than {fail_if_slower}")
     if "inconclusive" in found:

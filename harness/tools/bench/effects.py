@@ -36,8 +36,8 @@ def is_steady(times: npt.NDArray[np.float64]) -> bool:
 
 
 def log_ratio(log_ratios: Sequence[float]) -> float:
-    """The value that a pair of processes counts as: the median over its neighbouring turns after
-    the warm-up, so that a few disturbed turns do not change it."""
+    """What a pair of processes counts as: the median over its neighbouring turns after the warm-up,
+    so that a few disturbed turns do not change it."""
     return float(np.median(log_ratios[num_warm_up(len(log_ratios)) :]))
 
 
@@ -78,14 +78,9 @@ def unpaired_effect(
     parts = [float(np.var(side, ddof=1)) / len(side) for side in logs]
     # Welch and Satterthwaite's degrees of freedom; any number serves where there is no variance.
     weights = sum(p**2 / (len(side) - 1) for p, side in zip(parts, logs, strict=True))
-    return _effect(
-        float(np.mean(logs[1]) - np.mean(logs[0])),
-        error=math.sqrt(sum(parts)),
-        freedom=sum(parts) ** 2 / weights if weights else 1.0,
-        confidence=confidence,
-        num_a=len(a),
-        num_b=len(b),
-    )
+    freedom = sum(parts) ** 2 / weights if weights else 1.0
+    centre = float(np.mean(logs[1]) - np.mean(logs[0]))
+    return _effect(centre, math.sqrt(sum(parts)), freedom, confidence, num_a=len(a), num_b=len(b))
 
 
 def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE) -> Effect:
@@ -100,19 +95,12 @@ def paired_effect(log_ratios: Sequence[float], *, confidence: float = CONFIDENCE
     cut = int(_TRIMMED * len(values))
     kept = values[cut : len(values) - cut]
     squares = float(np.var(np.clip(values, kept[0], kept[-1]))) * len(values)
-    return _effect(
-        float(np.mean(kept)),
-        error=math.sqrt(squares / (len(kept) * (len(kept) - 1))),
-        freedom=len(kept) - 1,
-        confidence=confidence,
-        num_a=len(values),
-        num_b=len(values),
-    )
+    error = math.sqrt(squares / (len(kept) * (len(kept) - 1)))
+    num, freedom = len(values), len(kept) - 1
+    return _effect(float(np.mean(kept)), error, freedom, confidence, num_a=num, num_b=num)
 
 
-def _effect(
-    centre: float, *, error: float, freedom: float, confidence: float, **nums: int
-) -> Effect:
+def _effect(centre: float, error: float, freedom: float, confidence: float, **nums: int) -> Effect:
     """Student's t interval around `centre`; all of it logarithms."""
     from scipy import stats
 

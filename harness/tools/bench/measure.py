@@ -5,14 +5,14 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import psutil
 
+from harness.tools.bench.against import Side
 from harness.tools.bench.effects import is_steady, num_warm_up
-from harness.tools.bench.process import MeasuredProcess, ProcessEndedError, Side
+from harness.tools.bench.process import MeasuredProcess, ProcessEndedError
 from harness.tools.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
 
 _TURN_SECONDS = 0.05
@@ -33,9 +33,8 @@ def measure(
     seconds: float | None,
     steps: int | None,
 ) -> Row:
-    """Trains with `settings` in a process of its own, for a time or a number of steps. If the
-    process ends or runs out of memory, the row says so. Raises InputError when the settings do not
-    fit the data or the devices."""
+    """Trains with `settings` in a process of its own, for a time or a number of steps. If it ended
+    or ran out of memory, the row says so; if the settings do not fit, this raises InputError."""
     try:
         with MeasuredProcess(settings) as process:
             resolved = process.wait_until_ready()["resolved"]
@@ -44,14 +43,13 @@ def measure(
             marks = marks_between(before, read_clocks((process.pid,)))
     except ProcessEndedError as error:
         return Row(cell=cell, repeat=repeat, status=error.status, note=str(error))
-    marks = (*resolved.get("warnings", ()), *marks)
     if not is_steady(np.array(windows.seconds) / np.array(windows.num_steps)):
-        marks = (*marks, "not steady: the step time still changes; set a longer --seconds")
+        marks += ("not steady: the step time still changes; set a longer --seconds",)
     return Row(
         cell=cell,
         repeat=repeat,
         status="ok",
-        marks=marks,
+        marks=(*resolved.get("warnings", ()), *marks),
         resolved=resolved,
         windows=windows,
         figures=figures(windows),
@@ -62,73 +60,58 @@ def measure(
 def figures(windows: Windows) -> Figures:
     """The figures of the windows after the warm-up."""
     steady = slice(num_warm_up(len(windows.seconds)), None)
-    seconds = np.array(windows.seconds[steady])
-    num_steps = np.array(windows.num_steps[steady])
-    p50, p95, p99 = np.percentile(1e3 * seconds / num_steps, [50, 95, 99]).tolist()
-    return Figures(
-        steps_per_second=_quantiles(num_steps / seconds),
-        examples_per_second=_quantiles(np.array(windows.examples[steady]) / seconds),
-        step_time_ms_p50=p50,
-        step_time_ms_p95=p95,
-        step_time_ms_p99=p99,
-        data_wait_fraction=float(sum(windows.data_wait_seconds[steady]) / seconds.sum()),
+    seconds, num_steps, examples, waits = (
+        np.array(column[steady]) for column in vars(windows).values()
     )
-
-
-def _quantiles(rates: np.ndarray) -> Quantiles:
-    p20, median, p80 = np.percentile(rates, [20, 50, 80]).tolist()
-    return Quantiles(median=median, p20=p20, p80=p80)
+    steps, rates, times = num_steps / seconds, examples / seconds, 1e3 * seconds / num_steps
+    quantiles = [np.percentile(one, [50, 20, 80]).tolist() for one in (steps, rates)]
+    return Figures(
+        steps_per_second=Quantiles(*quantiles[0]),
+        examples_per_second=Quantiles(*quantiles[1]),
+        **{f"step_time_ms_p{p}": float(np.percentile(times, p)) for p in (50, 95, 99)},
+        data_wait_fraction=float(waits.sum() / seconds.sum()),
+    )
 
 
 def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
     """Starts both sides, in every other repeat B first, and lets them warm up and take turns for
-    `seconds` together. Raises what `MeasuredProcess` does."""
-    with ExitStack() as stack:
-        processes: dict[str, MeasuredProcess] = {}
-        for name, side in (("A", a), ("B", b)) if repeat % 2 == 0 else (("B", b), ("A", a)):
-            processes[name] = stack.enter_context(MeasuredProcess(side.settings, code=side.code))
-            if repeat == 0:  # `auto` may run measurements: not both sides at once
-                processes[name].wait_until_ready()
-        for process in processes.values():
-            process.turn(seconds=_TURN_SECONDS)
-        for process in processes.values():
-            process.stop()
-        pair = take_turns(cell, processes["A"], processes["B"], repeat=repeat, seconds=seconds)
-    return replace(
-        pair,
-        resolved_a={**pair.resolved_a, **a.state},
-        resolved_b={**pair.resolved_b, **b.state},
-    )
-
-
-def take_turns(
-    cell: Cell, a: MeasuredProcess, b: MeasuredProcess, *, repeat: int, seconds: float
-) -> Pair:
-    """Lets two processes take turns: A B B A, over and over, so that a drift favours neither side
-    and each side follows itself, with warm caches, as often as the other.
+    `seconds` together: A B B A, over and over, so that a drift favours neither side and each side
+    follows itself, with warm caches, as often as the other.
 
     Each is halted while the other has its turn, so that it neither takes a core nor prepares
-    batches ahead of its own time. Both are halted before and afterwards.
+    batches ahead of its own time. Raises what `MeasuredProcess` does.
     """
-    pids = (a.pid, b.pid)
-    before, end = read_clocks(pids), time.monotonic() + seconds
-    rates: dict[MeasuredProcess, list[float]] = {a: [], b: []}
-    while len(rates[a]) < _LEAST_TURNS or time.monotonic() < end:
-        for process in (a, b, b, a):
-            rates[process].append(_turn(process))
+    with ExitStack() as stack:
+        started: list[MeasuredProcess] = []
+        for side in (a, b) if repeat % 2 == 0 else (b, a):
+            started.append(stack.enter_context(MeasuredProcess(side.settings, code=side.code)))
+            if repeat == 0:  # `auto` may run measurements: not both sides at once
+                started[-1].wait_until_ready()
+        for process in started:
+            process.turn(seconds=_TURN_SECONDS)
+        for process in started:
+            process.stop()
+        of_a, of_b = started if repeat % 2 == 0 else started[::-1]
+        pids = (of_a.pid, of_b.pid)
+        before, end = read_clocks(pids), time.monotonic() + seconds
+        rates: dict[MeasuredProcess, list[float]] = {of_a: [], of_b: []}
+        while len(rates[of_a]) < _LEAST_TURNS or time.monotonic() < end:
+            for process in (of_a, of_b, of_b, of_a):
+                rates[process].append(_turn(process))
+        marks = marks_between(before, read_clocks(pids))
+        resolved_a, resolved_b = (p.wait_until_ready()["resolved"] for p in (of_a, of_b))
     # The n-th turns of A and B are neighbours: the machine is about the same in both.
-    log_ratios = np.log(np.array(rates[b]) / np.array(rates[a]))
+    log_ratios = np.log(np.array(rates[of_b]) / np.array(rates[of_a]))
     steady = slice(num_warm_up(len(log_ratios)), None)
-    resolved_a, resolved_b = (process.wait_until_ready()["resolved"] for process in (a, b))
     return Pair(
         cell=cell,
         repeat=repeat,
         log_ratios=tuple(log_ratios.tolist()),
-        examples_per_second_a=float(np.median(rates[a][steady])),
-        examples_per_second_b=float(np.median(rates[b][steady])),
-        marks=(*resolved_b.get("warnings", ()), *marks_between(before, read_clocks(pids))),
-        resolved_a=resolved_a,
-        resolved_b=resolved_b,
+        examples_per_second_a=float(np.median(rates[of_a][steady])),
+        examples_per_second_b=float(np.median(rates[of_b][steady])),
+        marks=(*resolved_b.get("warnings", ()), *marks),
+        resolved_a={**resolved_a, **a.state},
+        resolved_b={**resolved_b, **b.state},
     )
 
 

@@ -1,4 +1,4 @@
-"""The parent's side of a measured process, and the version of the code that it runs.
+"""The parent's side of a measured process.
 
 The protocol is JSON, one message a line. The parent sends the settings to train with, then a
 request for each turn. The process answers `ready` once it has compiled, then for each turn its
@@ -11,26 +11,21 @@ process would misunderstand.
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from harness.base.child import OWN_CODE
-from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
-from harness.base.reading import read_toml
 from harness.tools.bench.results import Windows
 
 PROTOCOL_VERSION = 1
-_MODULE = "harness.cli.measured"
+MODULE = "harness.cli.measured"
 _NO_MEMORY = ("cannot allocate memory", "bad_alloc", "out of memory", "resource_exhausted")
 """What C++ libraries write before they end a process that has run out of memory."""
 
@@ -51,16 +46,11 @@ class MeasuredProcess:
     """
 
     def __init__(self, settings: Mapping[str, Any], *, code: Path = OWN_CODE) -> None:
-        """Starts it; `wait_until_ready` waits for it.
-
-        Args:
-            settings: of `TrainConfig`, by their bare names.
-            code: the root folder of the version that it runs.
-        """
+        """Starts the version in the folder `code`, with settings of `TrainConfig`."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         # In a session of its own, so that Ctrl-C reaches only the parent, which decides what ends.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE],
+            [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -85,11 +75,8 @@ class MeasuredProcess:
         self, *, seconds: float | None = None, steps: int | None = None
     ) -> tuple[Windows, dict[str, Any]]:
         """Lets it train for a time or a number of steps, in whole dispatches, and at least one.
-
-        Returns:
-            The windows, and since its start `compile_seconds`, `peak_rss_bytes` and
-            `peak_device_bytes`, as a `Row` has them.
-        """
+        Returns the windows and, since its start, `compile_seconds`, `peak_rss_bytes` and
+        `peak_device_bytes`, as a `Row` has them."""
         self.wait_until_ready()
         self._send({"seconds": seconds, "steps": steps})
         windows: list[dict[str, Any]] = []
@@ -143,98 +130,10 @@ class MeasuredProcess:
             why = "it was killed (SIGKILL), as the system does when memory runs out"
             return ProcessEndedError("out of memory", why)
         self._errors.seek(0)
-        text = self._errors.read().decode(errors="replace").strip() or "no error output"
-        for line in reversed(text.splitlines()):
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        lines = [line.strip() for line in lines if line.strip()] or ["no error output"]
+        for line in reversed(lines):
             if any(words in line.lower() for words in _NO_MEMORY):
-                return ProcessEndedError("out of memory", line.strip())
+                return ProcessEndedError("out of memory", line)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        why = f"the process ended with {how}: {text.splitlines()[-1].strip()}"
-        return ProcessEndedError("failed", why)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One side of a comparison: what it trains, and the version of the code that does."""
-
-    settings: Mapping[str, Any]
-    """By their bare names."""
-    code: Path = OWN_CODE
-    """The root folder of the version."""
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """`code_state` of that version, for the record."""
-
-
-def find_baseline(
-    against: str | None, words: tuple[str, ...], *, scratch: Path
-) -> tuple[Side, str | None]:
-    """Finds side A of a comparison, with only the settings that override those of the flags.
-
-    Args:
-        against: the root folder of a checkout, a TOML file, or a git revision of this program;
-            None where `words`, those of --against-set, has settings.
-        words: as `name=value`.
-        scratch: an empty folder, into which a revision is unpacked.
-
-    Returns:
-        The side, and `against` for the record, a revision replaced by its commit.
-
-    Raises:
-        InputError: when `against` is none of these, or a word has no `=`.
-    """
-    if against is None:
-        return Side(settings=settings_of_words(words), state=code_state(OWN_CODE)), None
-    path = Path(against)
-    if path.is_file() or path.suffix == ".toml":
-        settings = flattened(read_toml(path), where=str(path))
-        return Side(settings=settings, state=code_state(OWN_CODE)), against
-    code, state = path.absolute(), code_state(path)
-    if not path.is_dir():
-        try:
-            name = f"{against}^{{commit}}"
-            commit = _git(OWN_CODE, "rev-parse", "--verify", "--end-of-options", name)
-            archive = scratch / "code.zip"
-            _git(OWN_CODE, "archive", "--format=zip", f"--output={archive}", commit)
-        except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            raise InputError(
-                f"--against is {against!r}, which is not a folder, a file, or a git revision of "
-                "this program; name the root folder of a checkout, a TOML file of settings, or a "
-                "revision"
-            ) from error
-        code, state, against = scratch / commit, {"commit": commit, "dirty": False}, commit
-        shutil.unpack_archive(archive, code)
-    if not code.joinpath(*_MODULE.split(".")).with_suffix(".py").is_file():
-        raise InputError(
-            f"{code} has no {_MODULE}: it is not a version of this project, or one older than "
-            "`harness bench`; name another"
-        )
-    return Side(settings={}, code=code, state=state), against
-
-
-def code_state(folder: Path) -> dict[str, Any]:
-    """`commit` of the repository that holds `folder`, and `dirty`, whether its files differ from
-    it; None where there is no repository, or git is not installed."""
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def settings_of_words(words: tuple[str, ...]) -> dict[str, Any]:
-    """The settings of `--against-set name=value ...`; values as in TOML, or plain text."""
-    settings: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise InputError(
-                f"--against-set has {word!r}; write name=value, as in implementation=gather"
-            )
-        with contextlib.suppress(tomllib.TOMLDecodeError):  # plain text stays as it is
-            value = tomllib.loads(f"value = {value}")["value"]
-        settings[name.replace("-", "_")] = value
-    return settings
+        return ProcessEndedError("failed", f"the process ended with {how}: {lines[-1]}")

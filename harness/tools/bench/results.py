@@ -16,8 +16,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, read_json
 
-FORMAT_NAME = "harness-bench-results"
-FORMAT_VERSION = 2
+FORMAT = {"format": "harness-bench-results", "version": 2}
 RESULTS_FILE_NAME = "results.json"
 
 
@@ -40,7 +39,6 @@ class Cell:
 
 
 AXES = tuple(axis.name for axis in dataclasses.fields(Cell))
-"""The settings that a sweep varies."""
 
 
 def varying(cells: Sequence[Cell]) -> list[str]:
@@ -48,10 +46,8 @@ def varying(cells: Sequence[Cell]) -> list[str]:
     return [n for n in AXES if n == "batch_size" or len({getattr(c, n) for c in cells}) > 1]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Quantiles:
-    """A rate over the windows after the warm-up."""
-
     median: float
     p20: float
     p80: float
@@ -102,7 +98,6 @@ class Row:
 
     @property
     def line(self) -> str:
-        """The row in a line of text."""
         if self.figures is None:
             return f"{self.status}: {self.note}"
         rate = self.figures.examples_per_second
@@ -128,7 +123,6 @@ class Pair:
 
     @property
     def line(self) -> str:
-        """The pair in a line of text."""
         a, b = self.examples_per_second_a, self.examples_per_second_b
         return "; ".join([f"A {a:,.0f}, B {b:,.0f} examples/s, B / A {b / a:.3f}", *self.marks])
 
@@ -170,7 +164,6 @@ class Results:
 
     @property
     def measured(self) -> tuple[Row | Pair, ...]:
-        """The rows and the pairs."""
         return (*self.rows, *self.pairs)
 
     @property
@@ -179,7 +172,6 @@ class Results:
         return tuple(dict.fromkeys(one.cell for one in self.measured))
 
     def plus(self, measured: Row | Pair) -> "Results":
-        """These results and one more."""
         if isinstance(measured, Row):
             return dataclasses.replace(self, rows=(*self.rows, measured))
         return dataclasses.replace(self, pairs=(*self.pairs, measured))
@@ -187,8 +179,7 @@ class Results:
 
 def write_results(path: Path, results: Results) -> None:
     """Writes the file, whole or not at all."""
-    head = {"format": FORMAT_NAME, "version": FORMAT_VERSION}
-    write_json(path, head | dataclasses.asdict(results))
+    write_json(path, FORMAT | dataclasses.asdict(results))
 
 
 def read_results(path: Path) -> Results:
@@ -197,24 +188,17 @@ def read_results(path: Path) -> Results:
     path = path / RESULTS_FILE_NAME if path.is_dir() else path
     remedy = "Name a results file of `harness bench`, or its folder."
     content = read_json(path, remedy=remedy)
-    written = content.pop("format", None), content.pop("version", None)
-    if written not in ((FORMAT_NAME, 1), (FORMAT_NAME, FORMAT_VERSION)):
+    head = {name: content.pop(name, None) for name in FORMAT}
+    if head != FORMAT:
         raise InputError(
-            f"{path} is not a results file of this version: its format is {written[0]}, version "
-            f"{written[1]}, not {FORMAT_NAME}, version {FORMAT_VERSION}. {remedy}"
+            f"{path} is not a results file of this version: its format is {head['format']}, "
+            f"version {head['version']}, not {FORMAT['format']}, version {FORMAT['version']}. "
+            f"{remedy}"
         )
     with damage(path, what="a results file", remedy=remedy):
-        if written[1] == 1:  # it has columns more, and pairs that were summarized in another way
-            content["pairs"] = []
-            content["rows"] = [_known(Row, row) for row in content["rows"]]
-            content["provenance"] = _known(Provenance, content["provenance"])
         results: Results = decoded(Results, content, where=str(path))
         _ = results.provenance.machine  # a comparison needs it
         for row in results.rows:
             if row.figures and not 0 < row.figures.examples_per_second.median < math.inf:
                 raise ValueError("a row has a rate that is not positive and finite")
     return results
-
-
-def _known(record: type, content: dict[str, Any]) -> dict[str, Any]:
-    return {name: content[name] for name in record.__annotations__ if name in content}

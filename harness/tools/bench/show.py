@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.base.errors import printable
 from harness.base.quiet import quiet_import
-from harness.tools.bench.results import AXES, Cell, Results, Row, varying
+from harness.tools.bench.results import AXES, Cell, Figures, Results, Row, varying
 from kernels.files import replacing
 
 _MAX_NOTES = 12
@@ -39,9 +39,8 @@ def _median(records: Sequence[Any]) -> Any:
     """The median of numbers; of records, field by field."""
     if isinstance(records[0], float):
         return statistics.median(records)
-    names = [field.name for field in dataclasses.fields(records[0])]
-    medians = {name: _median([getattr(record, name) for record in records]) for name in names}
-    return dataclasses.replace(records[0], **medians)
+    parts = {name: _median([getattr(r, name) for r in records]) for name in vars(records[0])}
+    return type(records[0])(**parts)
 
 
 def print_table(results: Results, console: Console) -> None:
@@ -104,45 +103,47 @@ def print_notes(notes: Sequence[str], console: Console) -> None:
 
 def draw(results: Results, path: Path) -> None:
     """Writes a PNG: a line for each combination of the other axes, medians with p20 to p80. Cells
-    that failed or ran out of memory have no point. Needs matplotlib."""
-    # Without pyplot, which keeps state and looks for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    that failed or ran out of memory have no point."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     rates, times = figure.subplots(1, 2)
     others = [axis for axis in varying(results.cells) if axis != "batch_size"]
-    lines: dict[str, list[Row]] = {}
+    lines: dict[str, dict[int, Figures]] = {}
     for cell in sorted(results.cells):
-        lines.setdefault(cell.label(others), []).append(summarize(cell, results.rows))
-    for label, rows in lines.items():
-        figures = {row.cell.batch_size: row.figures for row in rows if row.figures is not None}
-        for axes, names in (
-            (rates, [f"examples_per_second.{name}" for name in ("median", "p20", "p80")]),
-            (times, [f"step_time_ms_{name}" for name in ("p50", "p50", "p95")]),
-        ):
-            middle, low, high = ([attrgetter(n)(f) for f in figures.values()] for n in names)
-            (line,) = axes.plot(list(figures), middle, marker="o", label=label)
-            axes.fill_between(list(figures), low, high, alpha=0.2, color=line.get_color())
-    rates.set(title="training throughput (median, p20 to p80)", ylabel="examples/s")
-    rates.set_ylim(bottom=0)
-    times.set(title="step time (p50 to p95)", ylabel="ms")
-    if any(row.figures for row in results.rows):  # a logarithmic axis needs data
-        times.set_yscale("log")
+        if (figures := summarize(cell, results.rows).figures) is not None:
+            lines.setdefault(cell.label(others), {})[cell.batch_size] = figures
     sizes = sorted({cell.batch_size for cell in results.cells})
-    for axes in (rates, times):
-        axes.set(xlabel="batch size", xscale="log")
+    for axes, names, title in (
+        (
+            rates,
+            [f"examples_per_second.{name}" for name in ("median", "p20", "p80")],
+            "examples/s in training (median, p20 to p80)",
+        ),
+        (
+            times,
+            [f"step_time_ms_{name}" for name in ("p50", "p50", "p95")],
+            "ms of a step (p50 to p95)",
+        ),
+    ):
+        for label, points in lines.items():
+            middle, low, high = ([attrgetter(n)(f) for f in points.values()] for n in names)
+            (line,) = axes.plot(list(points), middle, marker="o", label=label)
+            axes.fill_between(list(points), low, high, alpha=0.2, color=line.get_color())
+        axes.set(title=title, xlabel="batch size", xscale="log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
-    if others:
+    rates.set_ylim(bottom=0)
+    times.set_yscale("log" if lines else "linear")  # a logarithmic axis needs data
+    if others and lines:
         rates.legend(fontsize="small")
     provenance = results.provenance
     common = results.cells[0].label(axis for axis in AXES if axis not in ("batch_size", *others))
-    title = f"{provenance.dataset['name']} on {provenance.machine}; {common}"
-    figure.suptitle(title, fontsize="small")
+    about = f"{provenance.dataset['name']} on {provenance.machine}; {common}"
+    figure.suptitle(about, fontsize="small")
     with replacing(path) as beside:
-        FigureCanvasAgg(figure).print_png(beside)
+        figure.savefig(beside, format="png")
 
 
 _SCALARS = {
@@ -159,13 +160,8 @@ _SCALARS = {
 
 
 def write_hparams(results: Results, folder: Path) -> None:
-    """Writes an event file for each measured cell, each into its own folder below `folder`.
-
-    The settings are columns to filter and sort by, each `auto` replaced by what it came to.
-
-    Raises:
-        OSError: naming the file, when it cannot be written.
-    """
+    """Writes an event file for each measured cell, each into its own folder below `folder`. The
+    settings are columns to filter and sort by, each `auto` replaced by what it came to."""
     with quiet_import():  # here: TensorFlow takes memory that the cells should have had
         from harness.run.observers.tensorboard_pages import write_hparams_row
 
@@ -173,11 +169,7 @@ def write_hparams(results: Results, folder: Path) -> None:
         if (summary := summarize(cell, results.rows)).figures is None:
             continue
         name = "-".join(str(getattr(cell, axis)) for axis in AXES)
-        settings = {axis: _setting(summary, axis) for axis in AXES}
+        texts = {axis: str(summary.resolved[axis]) for axis in AXES}
+        settings = {axis: int(t) if t.isdigit() else t for axis, t in texts.items()}
         scalars = {tag: float(attrgetter(at)(summary)) for tag, at in _SCALARS.items()}
         write_hparams_row(folder / name, settings, [(0, scalars)])
-
-
-def _setting(summary: Row, axis: str) -> int | str:
-    text = str(summary.resolved[axis])
-    return int(text) if text.isdigit() else text

@@ -20,7 +20,7 @@ from harness.base.files import json_text
 from harness.data.sources import Dataset
 from harness.run.observers import host, nvml
 from harness.run.run_folder import claim
-from harness.tools.bench.process import code_state
+from harness.tools.bench.against import code_state
 from harness.tools.bench.results import (
     AXES,
     RESULTS_FILE_NAME,
@@ -40,17 +40,13 @@ _MAY_DIFFER |= {"fail_if_slower", "fail_if_inconclusive", "started"}
 def cells(grid: Mapping[str, Any], *, rows: int) -> tuple[Cell, ...]:
     """Every combination of the axes' values in `grid`, the last axis changing fastest; raises
     InputError when a batch is larger than the `rows` of the data set."""
-    too_large = [size for size in grid["batch_size"] if size > rows]
-    if too_large:
+    if too_large := [size for size in grid["batch_size"] if size > rows]:
         raise InputError(
             f"--batch-size names {', '.join(map(str, too_large))}, but the data set has {rows} "
             f"rows to train on; name sizes up to {rows}"
         )
-    points = itertools.product(*(map(str, grid[axis]) for axis in AXES))
-    return tuple(
-        Cell(batch_size=int(size), **dict(zip(AXES[1:], others, strict=True)))
-        for size, *others in points
-    )
+    points = itertools.product(grid["batch_size"], *(map(str, grid[axis]) for axis in AXES[1:]))
+    return tuple(Cell(**dict(zip(AXES, point, strict=True))) for point in points)
 
 
 def remaining(planned: Sequence[Cell], repeats: int, results: Results) -> list[tuple[Cell, int]]:
@@ -68,8 +64,7 @@ def remaining(planned: Sequence[Cell], repeats: int, results: Results) -> list[t
 
 
 def open_folder(named: str | None, claims: ExitStack, *, overwrite: bool, resume: bool) -> Path:
-    """The folder of results, claimed until `claims` closes; None is a new one in runs/. Raises
-    InputError when it is in use, or its results do not fit --overwrite and --resume."""
+    """The folder of results, claimed until `claims` closes; None is a new one in runs/."""
     folder = Path(named or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="folder")
     present = (folder / RESULTS_FILE_NAME).exists()

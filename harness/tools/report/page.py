@@ -1,148 +1,143 @@
 """The page: plots and tables in one HTML file that loads nothing and runs nothing."""
 
-from importlib.util import find_spec
+import contextlib
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, printable
+from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
+from harness.data.sources import Dataset, load_configured
 from harness.data.vocabulary import Vocabulary
+from harness.model.export import names_of
+from harness.run.observers.console import FIGURES
 from harness.run.observers.run_files import REPORT_FILE_NAME
-from harness.tools.report import plots
-from harness.tools.report.curves import Ranking, calibration, ranking
-from harness.tools.report.data import MAX_CLASSES, Report, collect
+from harness.task.measures import MAX_RANKED
+from harness.tools.report import history, plots
+from harness.tools.report.answers import Answers
+from harness.tools.report.words import heaviest_words, word_weights
 from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
-_TEMPLATE = Path(__file__).with_name("template.html")
-_MAX_LISTED = 200
-"""Classes in the table."""
-_MAX_CONFUSIONS = 20
-"""Pairs of classes, where there are too many for a matrix."""
-
-
-def check_installed() -> None:
-    """Raises InputError unless the packages of the extra `report` are there."""
-    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"a report needs {' and '.join(missing)}; install the extra `report`: "
-            "pip install 'multi-hot-harness[report]'"
-        )
+_MAX_CLASSES = 12
+"""Classes whose curves and words are shown: those with the most rows."""
+_MAX_CONFUSED = 20
+"""Classes in the confusion matrix."""
+_MAX_WORD_ROWS = 5_000
+"""Rows that words are weighed on."""
+_MAX_TEXT = 800
+"""Characters of a text, from its beginning and its end."""
+_MAX_REREAD = 20_000_000
+"""Ids up to which the data is loaded again, so that texts are shown in their own order."""
 
 
 def write_report(
     folder: Path,
     trainer: Trainer,
-    test: RaggedSets,
-    *,
-    vocabulary: Vocabulary | None = None,
-    texts: RaggedSets | None = None,
+    data: Dataset,
+    source: DataConfig,
+    vocabulary: Vocabulary | None,
 ) -> Path:
-    """Writes report.html into a run's folder, whole or not at all.
+    """Writes report.html into a run's folder, whole or not at all, and returns its path.
 
-    Args:
-        folder: of the run.
-        trainer: of its model.
-        test: labelled rows to judge the model by.
-        vocabulary: of their ids; None: ids are shown instead of words.
-        texts: the same rows with their ids in the text's order; None: as `test`.
-
-    Returns:
-        The path of the page.
+    The test rows are judged, or as many as there may be probabilities, evenly among them.
 
     Raises:
-        InputError: when a package is missing, the rows do not fit the model, or the run's files
-            are damaged.
+        InputError: when the rows do not fit the model, or the run's files are damaged.
         OSError: when the file cannot be written, naming it.
     """
-    check_installed()
-    report = collect(folder, trainer, test, vocabulary=vocabulary, texts=texts)
+    test = data.test
+    if not test.is_labelled:
+        raise InputError(f"{test.name} has no labels; give the rows to test on")
+    numbers = _evenly(test.num_rows, MAX_RANKED // test.num_classes)
+    rows = test if len(numbers) == test.num_rows else test.take(numbers)
+    quality = trainer.measure(rows)
+    given = vocabulary.class_names if vocabulary is not None else ()
+    names = names_of([printable(n, most=60, one_line=True) for n in given], len(quality.support))
+    answers = Answers.of(quality, rows, names)
+    order = np.argsort(-quality.support, kind="stable").tolist()
+    shown = order[:_MAX_CLASSES]
+    word_rows = rows.take(_evenly(rows.num_rows, _MAX_WORD_ROWS))
+    weights = word_weights(trainer.model, word_rows, quality.kind, shown)
+    texts = _in_order(data, source) if vocabulary is not None else test
+    parts = (quality.precision, quality.recall, quality.f1, quality.support)
+    facts = {
+        "data set": data.name,
+        "training rows": data.train.num_rows,
+        "test rows": f"{rows.num_rows:,} of {test.num_rows:,}",
+        "task": quality.kind,
+        "classes": len(names),
+        "test accuracy": quality.accuracy,
+        **{f"test {FIGURES[name]}": value for name, value in quality.figures().items()},
+        **history.facts(folder),
+    }
+    content = _render(
+        title=folder.absolute().name,
+        facts=[(name, _shown(value)) for name, value in facts.items()],
+        series=history.series(folder),
+        answers=answers,
+        shown=shown,
+        confusion=None if quality.confusion is None else quality.confusion.tolist(),
+        confused=sorted(order[:_MAX_CONFUSED]),
+        classes=list(zip(names, *(part.tolist() for part in parts), strict=True)),
+        words=heaviest_words(weights, word_rows, vocabulary, most=15),
+        num_word_rows=word_rows.num_rows,
+        mistakes=[
+            (int(numbers[row]), *others, _text(texts.row(int(numbers[row])), vocabulary))
+            for row, *others in answers.mistakes(20)
+        ],
+        in_order=not texts.is_unique,
+    )
     path = folder / REPORT_FILE_NAME
-    content = html(report)
     with replacing(path) as beside:
         beside.write_text(content, encoding="utf-8")
     return path
 
 
-def html(report: Report) -> str:
+def _evenly(num_rows: int, most: int) -> npt.NDArray[np.int64]:
+    """Numbers of at most so many rows, at least one."""
+    return np.linspace(0, num_rows - 1, min(num_rows, max(1, most))).astype(np.int64)
+
+
+def _in_order(data: Dataset, source: DataConfig) -> RaggedSets:
+    """The test rows, with their ids in the texts' order where the source has it: unique rows are
+    sorted by id, and weighted ones have lost their order for good."""
+    is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
+    if not data.test.is_unique or data.test.weights is not None or not is_small:
+        return data.test
+    with contextlib.redirect_stderr(io.StringIO()):  # its notes were printed with the data
+        return load_configured(replace(source, unique=False)).test
+
+
+def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:
+    if vocabulary is not None and vocabulary.ids:
+        return vocabulary.decode(ids)
+    return f"ids {', '.join(map(str, ids.tolist()))}"
+
+
+def _render(**content: Any) -> str:
     """The whole page; every text in it is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    has_windows = {"seconds", "examples_per_second"} <= report.windows.values.keys()
-    has_curves = report.windows.steps.size or report.evaluations.steps.size
-    calibrated = _calibration(report)
-    return template.render(
-        report=report,
-        max_classes=MAX_CLASSES,
-        curves=plots.learning_curves(report) if has_curves else None,
-        throughput=plots.throughput(report.windows) if has_windows else None,
-        rankings=_rankings(report),
-        reliability=plots.reliability(calibrated),
-        calibration=calibrated,
-        confusion=_confusion(report),
-        confusions=_confusions(report),
-        classes=_classes(report),
-        max_listed=_MAX_LISTED,
-        words=[
-            (report.class_names[number], words)
-            for number, words in zip(report.shown_classes, report.words, strict=True)
-        ],
-    )
+    environment.filters["shown"] = _shown
+    return environment.get_template("template.html").render(plots=plots, **content)
 
 
-def _rankings(report: Report) -> plots.Plot | None:
-    """Of class 1, or of the shown classes against the rest."""
-    numbers = [1] if report.quality.kind == "binary" else report.shown_classes
-    areas = report.quality.roc_auc_by_class
-    curves: list[tuple[str, float, Ranking]] = []
-    for number in numbers:
-        several = report.labels.ndim == 2
-        among = report.labels[:, number] if several else report.labels == number
-        found = ranking(report.probabilities[:, number], among)
-        if found is not None and areas is not None:
-            area = float(areas[0 if len(areas) == 1 else number])
-            curves.append((report.class_names[number], area, found))
-    return plots.rankings(curves) if curves else None
-
-
-def _calibration(report: Report) -> Any:
-    """Of the probability of class 1; of the predicted class; or of all labels."""
-    if report.quality.kind == "multi_label":
-        return calibration(report.probabilities.reshape(-1), report.labels.reshape(-1))
-    if report.quality.kind == "binary":
-        return calibration(report.probabilities[:, 1], report.labels == 1)
-    right = report.probabilities.argmax(axis=1) == report.labels
-    return calibration(report.probabilities.max(axis=1), right)
-
-
-def _confusion(report: Report) -> plots.Plot | None:
-    counts = report.quality.confusion
-    if counts is None or len(counts) > plots.MAX_CONFUSED:
-        return None
-    return plots.confusion(counts, report.class_names)
-
-
-def _confusions(report: Report) -> list[tuple[str, str, int]]:
-    """The pairs of a class and another that was predicted, the commonest first."""
-    counts = report.quality.confusion
-    if counts is None or len(counts) <= plots.MAX_CONFUSED:
-        return []
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSIONS]
-    names, pairs = report.class_names, np.unravel_index(largest, wrong.shape)
-    found = [(names[a], names[b], int(wrong[a, b])) for a, b in zip(*pairs, strict=True)]
-    return [one for one in found if one[2]]
-
-
-def _classes(report: Report) -> list[tuple[Any, ...]]:
-    """Of each class its name, precision, recall, F1 and rows."""
-    quality = report.quality
-    parts = (quality.precision, quality.recall, quality.f1, quality.support)
-    return list(zip(report.class_names, *(part.tolist() for part in parts), strict=True))
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 100 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(text, most=_MAX_TEXT, one_line=True)

@@ -1,10 +1,10 @@
 """The words that weigh most for each class.
 
-Letters: B rows, V num_tokens, K classes.
+Letters: V num_tokens.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,55 +14,35 @@ import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
+from harness.model.export import head_of
 from harness.model.layers import Surroundings, computing
 from harness.model.network import multi_hot_layers, takes_weights
 
 _ROWS_AT_ONCE = 1_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A word, or an id without one."""
-
-    text: str
-    weight: float
-    """Mean over all rows of what it adds to the class's logit, to first order."""
-    num_rows: int
-    """That have it."""
-
-
 def heaviest_words(
     weights: npt.NDArray[np.float64], rows: RaggedSets, vocabulary: Vocabulary | None, *, most: int
-) -> list[list[Word]]:
-    """For each class the words that speak for it, the heaviest first.
-
-    Args:
-        weights: [classes, V], of `word_weights`.
-        rows: that they were computed for.
-        vocabulary: of the ids; ids without a word, such as the start's, are left out. None: ids
-            are shown instead, as for hashed words.
-        most: of each class.
-    """
+) -> list[list[tuple[str, float, int]]]:
+    """For each class the words that speak for it, the heaviest first, with their weights (of
+    `word_weights`, [classes, V]) and the number of rows that have them. Ids without a word, such as
+    the start's, are left out; without words, as for hashed ones, ids are shown instead."""
     counts = np.bincount(rows.unique().values, minlength=weights.shape[1])
-    has_words = vocabulary is not None and bool(vocabulary.ids)
+    name: Callable[[int], str | None] = "id {}".format
+    if vocabulary is not None and vocabulary.ids:
+        reserved = {vocabulary.start_id, vocabulary.unknown_id}
+        words = {token: word for word, token in vocabulary.ids.items() if token not in reserved}
+        name = words.get
     found = []
     for own in weights:
-        words: list[Word] = []
-        for token in np.argsort(-own, kind="stable").tolist():
-            if len(words) == most or own[token] <= 0:
-                break
-            text = f"id {token}"
-            if vocabulary is not None and has_words:
-                text = vocabulary.decode([token])
-                if text == "#" and token not in vocabulary.ids.values():
-                    continue
-            words.append(Word(text=text, weight=float(own[token]), num_rows=int(counts[token])))
-        found.append(words)
+        order = np.argsort(-own, kind="stable")[: np.count_nonzero(own > 0)].tolist()
+        named = ((text, float(own[t]), int(counts[t])) for t in order if (text := name(t)))
+        found.append(list(itertools.islice(named, most)))
     return found
 
 
 def word_weights(
-    model: keras.Model, rows: RaggedSets, *, head: str, classes: Sequence[int], is_binary: bool
+    model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int]
 ) -> npt.NDArray[np.float64]:
     """Gradient times input: mean over rows of d logit / d x * x, where x is the multi-hot vector,
     or that of the ids' weights.
@@ -72,25 +52,17 @@ def word_weights(
 
     Args:
         model: of one input of ids.
-        rows: B of them.
-        head: the activation that makes probabilities of logits. Under a softmax only differences
-            count: the mean of a row's logits is subtracted.
-        classes: whose logits.
-        is_binary: whether the only output is the logit of class 1, and its negative that of 0.
-
-    Returns:
-        float64 [len(classes), V].
+        rows: to take the mean over.
+        kind: of the task. Binary: the only output is the logit of class 1, and its negative that
+            of 0. Under a softmax only differences count: the mean of a row's logits is subtracted.
+        classes: whose logits; the first axis of the result.
     """
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
-    if takes_weights(model):
-        rows = rows.with_weights()
-    dtypes = {"values": tf.int32, "row_splits": tf.int32}
-    if rows.weights is not None:
-        dtypes["weights"] = tf.float32
-    specs = {name: tf.TensorSpec([None], dtype) for name, dtype in dtypes.items()}
+    head = head_of(model, kind)
+    rows = rows.with_weights() if takes_weights(model) else rows
 
-    @tf.function(input_signature=[specs, tf.TensorSpec([], tf.int32)], autograph=False)
+    @tf.function(autograph=False, reduce_retracing=True)
     def weigh(inputs: dict[str, tf.Tensor], number: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for table in tables:
@@ -109,15 +81,12 @@ def word_weights(
 
     found = np.zeros([len(classes), max(layer.num_tokens for layer in layers)])
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        splits = rows.row_splits[start : start + _ROWS_AT_ONCE + 1]
-        ids = slice(splits[0], splits[-1])
-        splits = (splits - splits[0]).astype(np.int32)
-        inputs = {"values": rows.values[ids], "row_splits": splits}
-        if rows.weights is not None:
-            inputs["weights"] = rows.weights[ids]
+        part = rows.take(np.arange(start, min(start + _ROWS_AT_ONCE, rows.num_rows)))
+        inputs: dict[str, Any] = {"values": part.values, "row_splits": part.row_splits.astype("i4")}
+        if part.weights is not None:
+            inputs["weights"] = part.weights
         for place, number in enumerate(classes):
-            sign, output = (2 * number - 1, 0) if is_binary else (1, number)
-            parts: Any = weigh(inputs, tf.constant(output))
-            for part in parts:
-                found[place, : part.shape[0]] += sign * part.numpy()
+            sign, output = (2 * number - 1, 0) if kind == "binary" else (1, number)
+            for weights in weigh(inputs, tf.constant(output)):
+                found[place, : weights.shape[0]] += sign * weights.numpy()
     return found / rows.num_rows

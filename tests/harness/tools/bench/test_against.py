@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
-from harness.tools.bench import process
-from harness.tools.bench.process import code_state, find_baseline, settings_of_words
+from harness.tools.bench import against
+from harness.tools.bench.against import code_state, find_baseline, settings_of_words
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_state_of_the_code(repository: Path, tmp_path: Path) -> None:
 def test_a_revision_is_unpacked_and_named_by_its_commit(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "OWN_CODE", repository)
+    monkeypatch.setattr(against, "OWN_CODE", repository)
     (repository / "file").write_text("changed since")
     scratch = tmp_path / "scratch"
     scratch.mkdir()

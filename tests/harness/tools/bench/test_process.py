@@ -21,13 +21,9 @@ from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.tools.bench import process as process_module
+from harness.tools.bench.against import Side
 from harness.tools.bench.measure import measure, measure_pair
-from harness.tools.bench.process import (
-    PROTOCOL_VERSION,
-    MeasuredProcess,
-    ProcessEndedError,
-    Side,
-)
+from harness.tools.bench.process import PROTOCOL_VERSION, MeasuredProcess, ProcessEndedError
 from harness.tools.bench.results import RESULTS_FILE_NAME, read_results
 from tests.harness.cli.runs import command_line, environment
 from tests.harness.tools.bench.samples import CELL

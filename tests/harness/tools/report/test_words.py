@@ -24,13 +24,8 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
     last = keras.layers.Dense(num_outputs)
     model = keras.Model(inputs, last(first(inputs)))
     classes = range(max(2, num_outputs))
-    found = word_weights(
-        model,
-        rows,
-        head="sigmoid" if num_outputs == 1 else "softmax",
-        classes=classes,
-        is_binary=num_outputs == 1,
-    )
+    kind = "binary" if num_outputs == 1 else "multi_class"
+    found = word_weights(model, rows, kind, classes)
     matrix = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
     sets = rows.with_weights()
     places = np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values
@@ -47,9 +42,10 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
         expected = (tape.gradient(own, x).numpy() * matrix).mean(axis=0)
         np.testing.assert_allclose(found[number], expected, atol=1e-6)
     if weighted:  # rows without weights are given those of 1, as to fit and evaluate
-        how = {"head": "sigmoid", "classes": classes, "is_binary": True}
         bare = rows.derived(weights=None)
-        plain, ones = (word_weights(model, one, **how) for one in (bare, bare.with_weights()))
+        plain, ones = (
+            word_weights(model, one, kind, classes) for one in (bare, bare.with_weights())
+        )
         np.testing.assert_array_equal(plain, ones)
 
 
@@ -59,7 +55,7 @@ def test_words_in_order_and_without_what_is_no_word() -> None:
     weights[0, :5] = [9.0, 1.0, 3.0, -2.0, 2.0]
     words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3}, start_id=0, num_tokens=rows.num_tokens)
     (found,) = heaviest_words(weights, rows, words, most=5)
-    assert [(one.text, one.weight) for one in found] == [("good", 3.0), ("#", 1.0)]
-    assert found[0].num_rows == sum(2 in rows.row(i) for i in range(50))
+    num_good, num_hash = (sum(t in rows.row(i) for i in range(50)) for t in (2, 1))
+    assert found == [("good", 3.0, num_good), ("#", 1.0, num_hash)]
     (found,) = heaviest_words(weights, rows, None, most=2)
-    assert [one.text for one in found] == ["id 0", "id 2"]
+    assert [text for text, *_ in found] == ["id 0", "id 2"]

@@ -1,0 +1,79 @@
+"""What a model answers for the test rows, against their labels.
+
+Letters: B rows, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.task.measures import Quality, class_labels
+from harness.tools.report.curves import Bools, Calibration, Ranking, calibration, ranking
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """The probabilities that a model gives B rows, what is predicted by them, and what is true."""
+
+    kind: str
+    names: Sequence[str]
+    probabilities: npt.NDArray[np.float32]
+    """[B, K]."""
+    taken: Bools
+    """[B, K]: whether a row is predicted to be of a class."""
+    truth: Bools
+    """[B, K]: whether it is."""
+
+    @classmethod
+    def of(cls, quality: Quality, rows: RaggedSets, names: Sequence[str]) -> "Answers":
+        """Raises InputError when a probability is not finite."""
+        kind, found = quality.kind, quality.probabilities
+        if found is None or not np.isfinite(found).all():
+            raise InputError(
+                "the model gives probabilities that are not finite, so there is nothing to report; "
+                "train it again, with a lower --learning-rate"
+            )
+        found = np.concatenate([1 - found, found], axis=1) if kind == "binary" else found
+        truth = class_labels(Examples.of(rows), kind=kind, num_classes=len(names))
+        if kind == "multi_label":
+            taken = found > 0.5
+        else:
+            truth, taken = (
+                one[:, None] == np.arange(len(names)) for one in (truth, found.argmax(axis=1))
+            )
+        return cls(kind=kind, names=names, probabilities=found, taken=taken, truth=truth)
+
+    def rankings(self, classes: Sequence[int]) -> list[tuple[str, Ranking]]:
+        """The names and curves of those classes that have some; binary: of class 1."""
+        numbers = [1] if self.kind == "binary" else classes
+        curves = {n: ranking(self.probabilities[:, n], self.truth[:, n]) for n in numbers}
+        return [(self.names[n], curve) for n, curve in curves.items() if curve is not None]
+
+    def calibration(self) -> Calibration:
+        """Of the probability of class 1; of the predicted class; or of all labels."""
+        counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
+        answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)
+        return calibration(self.probabilities[answers], self.truth[answers])
+
+    def mistakes(self, most: int) -> list[tuple[int, str, str, float]]:
+        """The rows that are wrong and whose truth has the lowest probability: the row, its classes,
+        those that were predicted, and the probability: of several labels the geometric mean, whose
+        logarithm is the cross-entropy."""
+        each = np.where(self.truth, self.probabilities, 1 - self.probabilities)
+        probability = np.exp(np.log(np.maximum(each, 1e-30)).mean(axis=1))
+        if self.kind != "multi_label":
+            probability = each[self.truth]
+        wrong = np.flatnonzero((self.taken != self.truth).any(axis=1))
+        worst = wrong[np.argsort(probability[wrong], kind="stable")[:most]].tolist()
+        return [
+            (n, self._named(self.truth[n]), self._named(self.taken[n]), float(probability[n]))
+            for n in worst
+        ]
+
+    def _named(self, among: Bools) -> str:
+        return ", ".join(self.names[n] for n in np.flatnonzero(among).tolist()) or "none"

@@ -25,7 +25,7 @@ from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.model.network import build_model, default_network
 from harness.program.devices import Devices
-from harness.program.engine import Engine
+from harness.program.programs import Programs
 from harness.program.table_choice import TablesAsked, plans_of
 from harness.run.records import Choice
 from harness.task.task import Task
@@ -205,7 +205,7 @@ class Built:
             task=task,
         )
         implementation = cast(Implementation, case.implementation)
-        engine = Engine(
+        programs = Programs(
             model,
             task,
             devices,
@@ -219,17 +219,17 @@ class Built:
             devices=devices,
             model=model,
             task=task,
-            engine=engine,
+            programs=programs,
             choices=choices,
             unique=unique,
             weighted=frozenset(),
             limits=model_limits(model, train),
         )
         if case.kind == "train":
-            self._program = engine._training
+            self._program = programs._training
             rows = setup.rows_to_train(train, epochs=1)
         else:
-            self._program = engine._evaluation
+            self._program = programs._evaluation
             rows = setup.rows_to_evaluate(test)
         dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
         self.call = dispatch.calls[0]

@@ -15,7 +15,7 @@ from harness.data.examples import Examples
 from harness.feed.feed import Feed
 from harness.feed.plan import Plan
 from harness.model.saved import load_model, save_model
-from harness.program.engine import Watch
+from harness.program.programs import Watch
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import validation_losses
 from harness.run.observers.run_files import BEST_FILE_NAME
@@ -89,7 +89,7 @@ def as_compiled(setup: Setup) -> Iterator[None]:
         metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
     added, optimizer = MetricsList(metrics), getattr(model, "optimizer", None)
     model._metrics.append(added)
-    model.optimizer = setup.engine.states[0].optimizer
+    model.optimizer = setup.programs.states[0].optimizer
     try:
         yield
     finally:
@@ -114,7 +114,7 @@ def outside_fit(
 class KerasCallbacks(Observer):
     """Calls a list of callbacks where Keras does, and keeps Keras's history of the epochs.
 
-    Before it calls a callback, the model gets the trained weights. Afterwards the engine takes up
+    Before it calls a callback, the model gets the trained weights. Afterwards the programs take up
     the weights of the model and the values of the optimizer, which the callback may have changed.
     """
 
@@ -139,7 +139,7 @@ class KerasCallbacks(Observer):
         self.history = own[-1] if own else keras.callbacks.History()
         self._changing = [c for c in callbacks if c not in own]
         self._by_batch = bool(with_batch_hooks(callbacks))
-        self._model, self._engine = setup.model, setup.engine
+        self._model, self._programs = setup.model, setup.programs
         self._validation_freq = validation_freq
         self._run: RunStart  # from `RunStart` on
         self._epoch: int | None = None
@@ -148,7 +148,7 @@ class KerasCallbacks(Observer):
         """The logs of the last epoch."""
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
-        state = setup.engine.states[0]
+        state = setup.programs.states[0]
         beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
         if beside and any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
             raise InputError(
@@ -205,7 +205,7 @@ class KerasCallbacks(Observer):
     ) -> tuple[Evaluation | None, Sequence[Compilation]]:
         """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
         if self._epoch is None:  # no epoch was trained
-            return self._engine.evaluate(feed, plan, **how)
+            return self._programs.evaluate(feed, plan, **how)
         freq, number = self._validation_freq, self._epoch + 1
         due = number in freq if isinstance(freq, list) else number % freq == 0
         return self.evaluate(feed, plan, **how) if due else (None, ())
@@ -213,17 +213,19 @@ class KerasCallbacks(Observer):
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation, Sequence[Compilation]]:
-        """Calls `Engine.evaluate`, with `on_test_begin` and the hooks that follow."""
+        """Calls `Programs.evaluate`, with `on_test_begin` and the hooks that follow."""
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
-        evaluation, compilations = self._engine.evaluate(feed, plan, watch=watch, **how)
+        evaluation, compilations = self._programs.evaluate(feed, plan, watch=watch, **how)
         self._call("on_test_end", {"loss": evaluation.loss, **evaluation.metrics})
         return evaluation, compilations
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """Calls `Engine.predict`, with `on_predict_begin` and the hooks that follow."""
+        """Calls `Programs.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
-        outputs = self._engine.predict(feed, plan, watch=self._watch("predict", "stop_predicting"))
+        outputs = self._programs.predict(
+            feed, plan, watch=self._watch("predict", "stop_predicting")
+        )
         self._call("on_predict_end")
         return outputs
 
@@ -255,10 +257,10 @@ class KerasCallbacks(Observer):
     def _call(self, hook: str, *arguments: Any) -> None:
         may_change = _overriding(self._changing, hook)
         if may_change:
-            self._engine.states[0].write_to_model()
+            self._programs.states[0].write_to_model()
         getattr(self._list, hook)(*arguments)
         if may_change:
-            self._engine.read_model()
+            self._programs.read_model()
 
 
 class BestModel(keras.callbacks.Callback):

@@ -11,8 +11,8 @@ from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
 from harness.program.checkpoints import Checkpoints
-from harness.program.engine import Engine
 from harness.program.inspection import NO_LOOKS, Looks
+from harness.program.programs import Programs
 from harness.program.saving import Every, Saving
 from harness.run.history import Counters, History, Progress
 from harness.run.records import (
@@ -42,15 +42,15 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The engine that the loop drives, with the rows of one training and its checkpoints."""
+    """The programs that the loop drives, with the rows of one training and its checkpoints."""
 
-    engine: Engine
+    programs: Programs
     rows: Rows
     """The rows to train on."""
     validation: Rows | None = None
     """The rows to evaluate on at the end of every epoch."""
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
-    """A function called in place of `Engine.evaluate`, so that callbacks know of the evaluation;
+    """A function called in place of `Programs.evaluate`, so that callbacks know of the evaluation;
     it may skip it."""
     measures: Measures | None = None
     """Measures on the validation rows, as of the last evaluation."""
@@ -78,7 +78,7 @@ class Training:
     def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
         """Compiles what is not compiled yet; with the first dispatch, also the evaluation."""
         held_out = self.validation if dispatch.step == self.start_step else None
-        return self.engine.prepare(
+        return self.programs.prepare(
             self.rows.plan,
             dispatch,
             batches,
@@ -88,7 +88,7 @@ class Training:
 
     def warnings(self) -> Sequence[str]:
         """Returns a warning, once, of weights that the loss turned out not to depend on."""
-        unused = self.engine.take_unused()
+        unused = self.programs.take_unused()
         if not unused:
             return ()
         names = ", ".join(unused)
@@ -96,7 +96,7 @@ class Training:
 
     def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
         """Runs a dispatch and waits for it: a window's one host sync."""
-        return self.engine.train(dispatch, batches)
+        return self.programs.train(dispatch, batches)
 
     def ended(self, window: Window) -> None:
         """Adapts the length of the next dispatch to how long this one took."""
@@ -116,7 +116,7 @@ class Training:
         if self.validation is None:
             return None, ()
         rows = self.validation
-        evaluate = self.evaluation or self.engine.evaluate
+        evaluate = self.evaluation or self.programs.evaluate
         return evaluate(
             rows.feed,
             rows.plan,
@@ -130,13 +130,13 @@ class Training:
         """Returns whether an evaluation is of the present weights, after `step` steps."""
         if evaluation is None or evaluation.step != step:
             return False
-        return evaluation.checksum is None or evaluation.checksum == self.engine.checksum()
+        return evaluation.checksum is None or evaluation.checksum == self.programs.checksum()
 
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
         """Looks at the gradients of a batch, if that is due."""
-        return self.engine.inspect(dispatch, batches, self.looks)
+        return self.programs.inspect(dispatch, batches, self.looks)
 
     def save(
         self,
@@ -153,7 +153,7 @@ class Training:
             counters: the totals to record in the checkpoint.
             regular, best: see `Checkpoints.save`.
         """
-        if not self.engine.states[0].is_finite():
+        if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
             about = {**self.about, "counters": asdict(counters)}

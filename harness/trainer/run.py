@@ -186,7 +186,7 @@ class Run:
         if opened.claim is not None:
             self._checkpoints = Checkpoints(
                 opened.claim.path / CHECKPOINT_FOLDER_NAME,
-                setup.engine.states,
+                setup.programs.states,
                 self._background,
                 keep=asked.options.keep,
                 check=opened.claim.check,
@@ -253,7 +253,7 @@ class Run:
         start_step = self._cluster.from_chief(
             self._restore_checkpoint if is_resumed else lambda: step
         )
-        self._setup.engine.take_from_chief()
+        self._setup.programs.take_from_chief()
         return run_start(
             self._setup,
             self._rows,
@@ -301,16 +301,16 @@ class Run:
             self._print(complete_note(folder, start.start_step))
             # A callback may have changed these weights since the last checkpoint.
             self._setup.model.load_weights(folder / MODEL_FILE_NAME)
-            self._setup.engine.read_model()
+            self._setup.programs.read_model()
         return Outcome(start=start, history=callbacks.history)
 
     # Training.
 
     def _training(self, start: RunStart, callbacks: KerasCallbacks) -> Training:
-        asked, engine = self._asked, self._setup.engine
+        asked, programs = self._asked, self._setup.programs
         is_measured = self._measured is not None and self._measured is asked.validation
         return Training(
-            engine=engine,
+            programs=programs,
             rows=self._rows,
             validation=self._validation,
             evaluation=callbacks.validate,
@@ -323,7 +323,7 @@ class Run:
             checkpoints=self._checkpoints,
             about={"config": resolved_config(start)} if self._checkpoints is not None else {},
             start_step=start.start_step,
-            may_change=bool(asked.callbacks) or bool(engine.states[0].optimizer.use_ema),
+            may_change=bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema),
         )
 
     def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
@@ -348,7 +348,7 @@ class Run:
         first = callbacks.begin()
         is_resumed = self._opened.recorded is not None
         if (first := self._cluster.from_chief(lambda: None if is_resumed else first)) is not None:
-            self._setup.engine.take_from_chief()
+            self._setup.programs.take_from_chief()
             step, epochs = self._span(first)
             training = replace(training, start_step=step)
             start = replace(start, start_step=step, epochs=epochs)
@@ -373,7 +373,7 @@ class Run:
         self._tell(start)
         for why in self._skipped:
             self._tell(Message(kind="warning", text=f"{why} It is skipped."))
-        if self._setup.engine.compiles_in_part:
+        if self._setup.programs.compiles_in_part:
             self._tell(Message(kind="note", text=_IN_PART))
         asked.timeline.mark("start of the run")
         history = History(
@@ -430,10 +430,10 @@ class Run:
         self, progress: Progress, callbacks: KerasCallbacks, interrupt: Interrupt
     ) -> bool:
         """Writes model.keras; returns whether a signal has ended the run."""
-        claim, engine = self._opened.claim, self._setup.engine
-        engine.finish()
+        claim, programs = self._opened.claim, self._setup.programs
+        programs.finish()
         callbacks.finish()
-        engine.take_from_chief()  # whose callbacks may have gone back to the best epoch
+        programs.take_from_chief()  # whose callbacks may have gone back to the best epoch
         if claim is not None:
             claim.check()
             if progress.divergence is None:
@@ -462,7 +462,7 @@ class Run:
             figures=quality.figures() if quality is not None else {},
             wall_seconds=asked.timeline.elapsed_seconds,
             workers=self._cluster.num_workers,
-            alone_step_seconds=setup.engine.alone_step_seconds,
+            alone_step_seconds=setup.programs.alone_step_seconds,
         )
         if quality is not None and not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
@@ -476,12 +476,12 @@ class Run:
         self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[Evaluation | None, Evaluation | None]:
         """Returns the evaluations of the saved model on the validation and the test rows."""
-        asked, engine, step = self._asked, self._setup.engine, progress.step
+        asked, programs, step = self._asked, self._setup.programs, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
 
         def evaluated(rows: Rows, measures: Any) -> Evaluation:
-            return engine.evaluate(
+            return programs.evaluate(
                 rows.feed, rows.plan, step=step, epoch=start.epochs - 1, measures=measures
             )[0]
 
@@ -586,7 +586,7 @@ def run_start(
         metrics=setup.task.metric_names,
         choices=choices,
         batch_size=rows.plan.batch_size,
-        learning_rate=setup.engine.learning_rate,
+        learning_rate=setup.programs.learning_rate,
         num_parameters=setup.model.count_params(),
         layers=layer_infos(setup.model),
         steps_per_epoch=rows.plan.steps_per_epoch,

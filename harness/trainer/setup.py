@@ -29,9 +29,9 @@ from harness.model.network import (
     weighted_inputs,
 )
 from harness.program.devices import Devices, be_deterministic, set_up_devices
-from harness.program.engine import Engine
 from harness.program.optimizer import Recipe, kept_bytes
 from harness.program.packing import is_seed, variables_by_name
+from harness.program.programs import Programs
 from harness.program.state import MODEL_PREFIX
 from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
@@ -58,7 +58,7 @@ class Setup:
     devices: Devices
     model: keras.Model
     task: SettledTask
-    engine: Engine
+    programs: Programs
     choices: dict[str, Choice]
     """The choice for every setting that may be `auto`, by name."""
     unique: frozenset[str]
@@ -184,7 +184,7 @@ class Setup:
         chosen = {name: choice.value for name, choice in self.choices.items()}
         named = variables_by_name(self.model)
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
-        state = self.engine.states[0].save() if "input" in self.choices else {}
+        state = self.programs.states[0].save() if "input" in self.choices else {}
         return {
             "before": {
                 **asdict(self.settings),
@@ -202,13 +202,13 @@ class Setup:
         """Takes up the state that `kept` returned, for a copy of the model with its weights."""
         # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
-        state = self.engine.states[0].save()
+        state = self.programs.states[0].save()
         for name, value in kept["state"].items():
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
             state[f"{group}/{own}"] = value
-        for each in self.engine.states:
+        for each in self.programs.states:
             each.restore(state)
 
     def _feed(self, examples: Examples) -> Feed:
@@ -233,7 +233,7 @@ def set_up(
     timeline: Timeline | None = None,
     cluster: Cluster = ALONE,
 ) -> Setup:
-    """Sets up the devices, settles every `auto`, and builds the model and its engine.
+    """Sets up the devices, settles every `auto`, and builds the model and its programs.
 
     Args:
         given: what the user gave as a model.
@@ -300,7 +300,7 @@ def set_up(
         known.chosen[name] = _settled(name, known, cluster)
     timeline.mark("settling what is auto")
     setup = _built(known, made_optimizer, parts, training=training, before=before or {})
-    timeline.mark("engine")
+    timeline.mark("programs")
     return setup
 
 
@@ -386,7 +386,7 @@ def _built(
             for name in train.ragged
             if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
         )
-    engine = Engine(
+    programs = Programs(
         model,
         asked.task,
         known.devices,
@@ -400,14 +400,14 @@ def _built(
         devices=known.devices,
         model=model,
         task=asked.task,
-        engine=engine,
+        programs=programs,
         choices=known.chosen,
         unique=unique,
         weighted=weighted_inputs(train),
         limits=before.get("limits") or model_limits(model, train),
     )
     if training:
-        engine.require_masked(train)
+        programs.require_masked(train)
     return setup
 
 

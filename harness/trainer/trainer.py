@@ -135,7 +135,7 @@ class Trainer:
             if isinstance(self._given, keras.Model):
                 return self._given
             raise InputError("the model is built from the first rows that it sees; call fit before")
-        self._setup.engine.states[0].write_to_model()
+        self._setup.programs.states[0].write_to_model()
         self._is_exposed = True
         return self._setup.model
 
@@ -412,7 +412,7 @@ class Trainer:
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
-        training = Training(engine=setup.engine, rows=rows, cadence=setup.cadence(rows))
+        training = Training(programs=setup.programs, rows=rows, cadence=setup.cadence(rows))
         info = dataset_info(examples, num_classes=setup.task.num_classes)
         options = RunOptions()
         config = self._config(options, epochs)
@@ -430,13 +430,13 @@ class Trainer:
         given, made = self._given, self._setup
         if made is not None:
             if self._is_exposed:  # someone may have changed it since
-                made.engine.read_model()
+                made.programs.read_model()
                 self._is_exposed = False
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
-            if not (lacks_task or lacks_choices or made.engine.states[0].is_outdated):
+            if not (lacks_task or lacks_choices or made.programs.states[0].is_outdated):
                 return made
-            made.engine.states[0].write_to_model()
+            made.programs.states[0].write_to_model()
             given = made.model
         how["cluster"] = cluster_of(os.environ)
         task, kept = self._task, self._kept

@@ -1,4 +1,4 @@
-"""A stand-in for the engine and a clock that the test sets, for tests of the loop.
+"""A stand-in for the programs and a clock that the test sets, for tests of the loop.
 
 Everything that the stand-in does takes a known time, and it records its calls.
 """
@@ -79,7 +79,7 @@ def planned(
 
 @dataclass
 class StandIn:
-    """An engine that takes a known time for everything; its losses count the steps."""
+    """Programs that take a known time for everything; their losses count the steps."""
 
     clock: Clock
     log: list[str]
@@ -209,7 +209,7 @@ def run(
     dispatches: list[Planned],
     *,
     observers: int = 1,
-    engine: Mapping[str, Any] | None = None,
+    programs: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
     clock = Clock()
@@ -221,7 +221,7 @@ def run(
             yield dispatch, f"batches of {dispatch.step}"
 
     listeners = [Listener(f"observer {index}", clock, log) for index in range(observers)]
-    stand_in = StandIn(clock, log, **(engine or {}))
+    stand_in = StandIn(clock, log, **(programs or {}))
     of_history = {name: settings.pop(name) for name in _OF_HISTORY & settings.keys()}
     history = History(listeners, **of_history)
     progress = train(stream(), stand_in, history, clock=clock, **settings)

@@ -41,7 +41,7 @@ def run(input_: str) -> list[dict]:
         input=input_,
     )
     plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=16)
-    engine = rig.engine
+    programs = rig.programs
     events = []
 
     def note(what: str, compiled: int) -> None:
@@ -49,14 +49,14 @@ def run(input_: str) -> list[dict]:
         events.append({"what": what, "run": input_, "programs": programs, "compiled": compiled})
 
     for dispatch, batches in rig.dispatches():
-        compiled = engine.prepare(
+        compiled = programs.prepare(
             rig.plan, dispatch, batches, start_step=0, evaluation=(rig.feed, plan)
         )
         note("prepare", len(compiled))
-        engine.train(dispatch, batches)
+        programs.train(dispatch, batches)
         note("train", 0)
         if (dispatch.step + dispatch.num_steps) % 41 == 0:
-            evaluated = engine.evaluate(rig.feed, plan, step=0, epoch=dispatch.epoch)
+            evaluated = programs.evaluate(rig.feed, plan, step=0, epoch=dispatch.epoch)
             note("evaluate", len(evaluated[1]))
     return events
 

@@ -1,4 +1,4 @@
-"""A small model with a real feed, which the engine's tests drive."""
+"""A small model with a real feed, which the programs' tests drive."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Call, Dispatch, Plan, training_plan
 from harness.model.network import ModelFunction, build_model, default_network
 from harness.program.devices import Devices, set_up_devices
-from harness.program.engine import Engine
 from harness.program.optimizer import recipe_of
 from harness.program.program import Program
+from harness.program.programs import Programs
 from harness.program.state import State
 from harness.program.step import Caller
 from harness.program.tables import TablePlan, layers_of
@@ -36,7 +36,7 @@ class Rig:
     devices: Devices
     model: keras.Model
     task: SettledTask
-    engine: Engine
+    programs: Programs
     implementation: str
     feed: Feed
     plan: Plan
@@ -44,12 +44,12 @@ class Rig:
 
     @property
     def states(self) -> tuple[State, ...]:
-        return self.engine.states
+        return self.programs.states
 
     @property
     def training(self) -> Program:
-        """The engine's training program, to drive call by call."""
-        return self.engine._training
+        """The training program, to drive call by call."""
+        return self.programs._training
 
     @property
     def call(self) -> Caller:
@@ -151,7 +151,7 @@ def build_rig(
         devices=devices,
         model=built,
         task=settled,
-        engine=Engine(
+        programs=Programs(
             built,
             settled,
             devices,

@@ -171,8 +171,8 @@ def test_a_step_is_keras_own(labels: Labels, input_: str) -> None:
     assert steps == 3
     for own, expected in zip(rig.model.frozen.get_weights(), frozen, strict=True):
         np.testing.assert_array_equal(own, expected)
-    assert set(rig.engine.take_unused()) == {"own/unused/kernel", "own/unused/bias"}
-    assert rig.engine.take_unused() == (), "once"
+    assert set(rig.programs.take_unused()) == {"own/unused/kernel", "own/unused/bias"}
+    assert rig.programs.take_unused() == (), "once"
     assert not [name for name in rig.states[0].save() if name.startswith("optimizer/own/frozen")]
 
 
@@ -180,14 +180,14 @@ def test_an_evaluation_has_the_averages_and_the_added_losses() -> None:
     examples = random_examples(np.random.default_rng(), rows=21)
     rig = build_rig(examples, model=own_model(examples, 1))
     plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
-    evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
+    evaluation, _ = rig.programs.evaluate(rig.feed, plan, step=0, epoch=0)
     outputs = rig.model(inputs_of(examples), training=False)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)(
         targets(examples, 1), outputs, sample_weight=examples.weights
     )
     np.testing.assert_allclose(evaluation.loss, loss + tf.add_n(rig.model.losses), rtol=1e-5)
     by_step = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=1)
-    predicted = rig.engine.predict(rig.feed, by_step)
+    predicted = rig.programs.predict(rig.feed, by_step)
     np.testing.assert_allclose(predicted, outputs, rtol=1e-4, atol=1e-5)
 
 
@@ -206,5 +206,5 @@ def test_metrics_are_those_of_the_epoch_and_begin_anew() -> None:
         own.update_state(targets(examples, 5), outputs)
         expected[metric.name] = float(own.result())
     for _ in range(2):
-        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0)
+        evaluation, _ = rig.programs.evaluate(rig.feed, plan, step=0, epoch=0)
         assert evaluation.metrics == pytest.approx(expected, rel=1e-5)

@@ -39,7 +39,7 @@ def test_is_the_mean_over_all_rows(num_classes: int, implementation: str, input_
     for call in range(2):
         rig.randomize(np.random.default_rng())
         before = rig.values()
-        evaluation, compilations = rig.engine.evaluate(*rows, step=17, epoch=3)
+        evaluation, compilations = rig.programs.evaluate(*rows, step=17, epoch=3)
         truth = forward_backward(rig.weights(), sets)
         np.testing.assert_allclose(evaluation.loss, truth.loss.mean(), rtol=1e-5)
         assert evaluation.metrics["accuracy"] == truth.hits.sum() / 45
@@ -57,7 +57,7 @@ def test_fewer_rows_than_a_batch() -> None:
     sets = random_sets(np.random.default_rng(), rows=9)
     rig = build_rig(sets)
     one = sets.take([4])
-    evaluation, _ = rig.engine.evaluate(*held_out(rig, one), step=0, epoch=0)
+    evaluation, _ = rig.programs.evaluate(*held_out(rig, one), step=0, epoch=0)
     truth = forward_backward(rig.weights(), one)
     np.testing.assert_allclose(evaluation.loss, truth.loss[0], rtol=1e-5)
     assert evaluation.examples == 1

@@ -28,7 +28,7 @@ def test_it_changes_nothing(precision: str) -> None:
     for dispatch, batches in rig.dispatches():
         sums += [rig.run(call, batches) for call in dispatch.calls]
         before = rig.values()
-        inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+        inspection, _ = rig.programs.inspect(dispatch, batches, EVERY)
         assert inspection is not None
         assert_same(before, rig.values())
     np.testing.assert_array_equal(plain, sums)
@@ -39,7 +39,9 @@ def test_it_is_the_same_however_an_epoch_was_divided() -> None:
     rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_call=4)
     whole, batches = next(rig.dispatches())
     rest = dataclasses.replace(whole, step=3, num_steps=1, calls=(step_of(whole.calls[0], 3),))
-    seen, of_rest = (rig.engine.inspect(dispatch, batches, EVERY)[0] for dispatch in (whole, rest))
+    seen, of_rest = (
+        rig.programs.inspect(dispatch, batches, EVERY)[0] for dispatch in (whole, rest)
+    )
     assert seen is not None
     assert of_rest is not None
     assert dataclasses.replace(seen, seconds=0.0) == dataclasses.replace(of_rest, seconds=0.0)
@@ -54,10 +56,10 @@ def test_the_gradients_are_those_of_training() -> None:
     # difference of the weights before and after, by which the touched rows are found.
     rig.set_weights([0.2 * weights for weights in rig.weights()])
     dispatch, batches = next(rig.dispatches())
-    inspection, compilations = rig.engine.inspect(dispatch, batches, EVERY)
+    inspection, compilations = rig.programs.inspect(dispatch, batches, EVERY)
     assert inspection is not None
     assert [made.program for made in compilations] == ["look at gradients"]
-    assert not rig.engine.inspect(dispatch, batches, EVERY)[1], "compiled once"
+    assert not rig.programs.inspect(dispatch, batches, EVERY)[1], "compiled once"
     assert inspection.step == dispatch.num_steps
     assert (inspection.non_finite_fraction, inspection.underflow_fraction) == (0.0, None)
     before = rig.weights()
@@ -84,7 +86,7 @@ def test_a_gradient_that_is_not_finite_is_counted() -> None:
     weights = [w.copy() for w in rig.weights()]
     weights[-1][:] = np.nan  # the bias of the logits: every gradient passes it
     rig.set_weights(weights)
-    inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+    inspection, _ = rig.programs.inspect(dispatch, batches, EVERY)
     assert inspection is not None
     (bias,) = (spread for spread in inspection.gradients if spread.name == "logits/bias")
     assert (sum(bias.counts), bias.num_non_finite) == (0, 1)
@@ -125,7 +127,7 @@ def test_underflow_is_what_16_bits_lose_against_float32() -> None:
     def underflow(scale: float) -> float:
         assert rig.states[0].loss_scale is not None
         rig.states[0].loss_scale.scale.assign(scale)
-        inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+        inspection, _ = rig.programs.inspect(dispatch, batches, EVERY)
         assert inspection is not None
         assert inspection.underflow_fraction is not None
         return inspection.underflow_fraction
@@ -145,7 +147,7 @@ def test_bfloat16_hardly_loses_any() -> None:
         activation="gelu",
     )
     dispatch, batches = next(rig.dispatches())
-    inspection, _ = rig.engine.inspect(dispatch, batches, EVERY)
+    inspection, _ = rig.programs.inspect(dispatch, batches, EVERY)
     assert inspection is not None
     assert inspection.underflow_fraction is not None
     assert inspection.underflow_fraction < 0.1
@@ -171,7 +173,7 @@ def test_when_it_is_time(
         inspection
         for epoch in range(4)
         if (
-            inspection := rig.engine.inspect(
+            inspection := rig.programs.inspect(
                 dataclasses.replace(dispatch, epoch=epoch), batches, looks
             )[0]
         )

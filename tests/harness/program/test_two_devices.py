@@ -84,7 +84,7 @@ def uncompiled(
 
 
 def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.ndarray:
-    """Trains by the engine's program or another; returns the sums of each call, as `Rig.train`
+    """Trains by the rig's training program or another; returns the sums of each call, as `Rig.train`
     does."""
     loops: dict[Any, Any] = {}
 
@@ -388,10 +388,10 @@ def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, la
             rig.plan.lengths, batch_size=8, replicas=len(rig.states), steps_per_call=3
         )
         measures = Measures(examples, kind="binary", num_classes=2)
-        evaluation, _ = rig.engine.evaluate(rig.feed, plan, step=0, epoch=0, measures=measures)
+        evaluation, _ = rig.programs.evaluate(rig.feed, plan, step=0, epoch=0, measures=measures)
         assert measures.num_rows == examples.num_rows
         found.append(
-            (evaluation.loss, evaluation.metrics["accuracy"], rig.engine.predict(rig.feed, plan))
+            (evaluation.loss, evaluation.metrics["accuracy"], rig.programs.predict(rig.feed, plan))
         )
     (loss, accuracy, outputs), (expected_loss, expected_accuracy, expected) = found
     assert loss == pytest.approx(expected_loss, rel=1e-5)

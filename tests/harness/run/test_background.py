@@ -241,7 +241,7 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
     trained = threading.Event()
     passed: list[int] = []
 
-    class Engine(StandIn):
+    class Programs(StandIn):
         def train(self, dispatch: Any, batches: Any) -> Any:
             if dispatch.step == 2:
                 trained.set()
@@ -258,7 +258,7 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
     with Background() as background:
         train(
             [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-            Engine(clock, []),
+            Programs(clock, []),
             History([BackgroundObserver([Slow()], background)]),
             steps_per_epoch=4,
             clock=clock,

@@ -22,14 +22,14 @@ from tests.harness.stand_in import Clock, StandIn, planned, run
 
 
 def losses_are(*steps: int) -> dict[str, Any]:
-    """Returns the arguments of an engine whose loss is not a number in the dispatches that begin
+    """Returns the arguments of programs whose loss is not a number in the dispatches that begin
     with these steps."""
     return {"lost": lambda step: step in steps}
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> None:
     dispatches = planned(epochs=3, steps=4, per_dispatch=2)
-    done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, engine=losses_are(6))
+    done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, programs=losses_are(6))
     assert done.log[-2:] == ["train 6", "observer 0 told of window 8"]
     assert done.progress.step == 8
     assert not done.progress.interrupted
@@ -56,7 +56,7 @@ def test_in_the_first_window_there_is_nothing_before(
         steps_per_epoch=4,
         start_step=start_step,
         stop_at_nan=True,
-        engine=losses_are(start_step),
+        programs=losses_are(start_step),
     )
     progress = done.progress
     assert progress.divergence is not None
@@ -69,7 +69,7 @@ def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
     done = run(
         planned(epochs=3, steps=2, per_dispatch=1),
         steps_per_epoch=2,
-        engine={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
+        programs={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
     )
     assert [entry for entry in done.log if "told: " in entry] == [
         "observer 0 told: the loss is nan from step 4 on"
@@ -82,7 +82,9 @@ def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
 
 def test_a_loss_that_recovers_is_no_divergence() -> None:
     # Overflow in float16, whose step was skipped: the weights are good, as the evaluation tells.
-    done = run(planned(epochs=2, steps=2, per_dispatch=1), steps_per_epoch=2, engine=losses_are(1))
+    done = run(
+        planned(epochs=2, steps=2, per_dispatch=1), steps_per_epoch=2, programs=losses_are(1)
+    )
     assert [entry for entry in done.log if entry.startswith("save")] == ["save 2", "save 4"]
     assert len([entry for entry in done.log if "told: " in entry]) == 1
     assert done.progress.divergence is None
@@ -95,7 +97,7 @@ def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
         planned(epochs=2, steps=2, per_dispatch=1),
         steps_per_epoch=2,
         stop_at_nan=stop_at_nan,
-        engine={"spoiled": lambda step: step == 2},
+        programs={"spoiled": lambda step: step == 2},
     )
     assert "save 2" not in done.log
     if stop_at_nan:
@@ -113,7 +115,7 @@ def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
         steps_per_epoch=4,
         should_stop=lambda: True,
         stop_at_nan=True,
-        engine={"spoiled": lambda step: True},
+        programs={"spoiled": lambda step: True},
     )
     assert done.log[-1] == "not saved 1"
     assert done.progress.interrupted
@@ -122,7 +124,7 @@ def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
 
 
 def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
-    done = run([], steps_per_epoch=4, start_step=8, engine={"spoiled": lambda step: True})
+    done = run([], steps_per_epoch=4, start_step=8, programs={"spoiled": lambda step: True})
     assert done.progress.divergence == Divergence(
         what="validation loss",
         value=math.inf,
@@ -136,7 +138,7 @@ def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
 
 def test_epochs_have_means_over_their_rows() -> None:
     # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
-    class Engine(StandIn):
+    class Programs(StandIn):
         def train(self, dispatch: Any, batches: str) -> StepSums:
             loss = dispatch.examples * dispatch.step / 10
             return dataclasses.replace(super().train(dispatch, batches), loss=loss)
@@ -145,7 +147,7 @@ def test_epochs_have_means_over_their_rows() -> None:
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)
     progress = train(
         [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-        Engine(clock, []),
+        Programs(clock, []),
         History([]),
         steps_per_epoch=5,
         clock=clock,

@@ -1,4 +1,4 @@
-"""The loop with a stand-in for the engine and a clock that the test sets."""
+"""The loop with a stand-in for the programs and a clock that the test sets."""
 
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
     losses = {5: 0.5, 10: 0.4, 15: 0.45, 20: 0.3}
     settings: dict[str, Any] = {
         "steps_per_epoch": 5,
-        "engine": {"validation_loss": losses.__getitem__},
+        "programs": {"validation_loss": losses.__getitem__},
     }
 
     def saving() -> Saving:
@@ -214,7 +214,7 @@ def test_what_an_observer_raises_ends_the_run() -> None:
 
 def test_an_inspection_costs_no_window_any_time() -> None:
     done = run(
-        planned(epochs=3, steps=2, per_dispatch=1), steps_per_epoch=2, engine={"inspects": (1,)}
+        planned(epochs=3, steps=2, per_dispatch=1), steps_per_epoch=2, programs={"inspects": (1,)}
     )
     assert [i.step for i in done.progress.inspections] == [4]
     after = done.log[done.log.index("observer 0 told of epoch 1") + 1 :]

@@ -50,8 +50,8 @@ def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int
     ready = setup.rows_to_train(Examples.of(rows), epochs=epochs)
     losses, compiled = [], []
     for dispatch, batches in ready.feed.dispatches(ready.plan, epochs=looked_at, calls=lambda: 1):
-        compiled.append(setup.engine.prepare(ready.plan, dispatch, batches, start_step=0))
-        losses.append(setup.engine.train(dispatch, batches).loss)
+        compiled.append(setup.programs.prepare(ready.plan, dispatch, batches, start_step=0))
+        losses.append(setup.programs.train(dispatch, batches).loss)
     return np.array(losses), compiled
 
 
@@ -182,4 +182,4 @@ def test_rows_without_labels_can_be_asked_about() -> None:
     assert not setup.task.is_known
     assert set(setup.choices) == {"replicas", "all_reduce", "precision", "implementation"}
     ready = setup.rows_to_evaluate(examples)
-    assert setup.engine.predict(ready.feed, ready.plan).shape == (20, 1)
+    assert setup.programs.predict(ready.feed, ready.plan).shape == (20, 1)

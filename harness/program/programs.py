@@ -1,4 +1,4 @@
-"""The engine, which the training loop drives: one dispatch in, one small vector out."""
+"""The programs, which the training loop drives: one dispatch in, one small vector out."""
 
 import functools
 import time
@@ -35,7 +35,7 @@ Watch = Callable[[int, Mapping[str, Any] | None], bool]
 results so far; then it returns whether that batch is to be the last."""
 
 
-class Engine:
+class Programs:
     """Trains and evaluates one model on the given devices."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The engine under the real loop: its records, and what a window costs in host syncs."""
+"""The programs under the real loop: its records, and what a window costs in host syncs."""
 
 import itertools
 import time
@@ -34,7 +34,7 @@ def run_of(rig: Rig, checkpoints: Checkpoints | None = None, *, start_step: int 
     """Returns a rig's training, with an evaluation on the rows that it trains on."""
     plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=4)
     return Training(
-        engine=rig.engine,
+        programs=rig.programs,
         rows=Rows(feed=rig.feed, plan=rig.plan),
         validation=Rows(feed=rig.feed, plan=plan),
         cadence=Cadence(steps_per_call=rig.plan.steps_per_call, fixed=True),
@@ -223,7 +223,7 @@ def test_rows_of_other_sizes_have_a_program_of_their_own(
     compiled = []
     for rows in (sets, sets.take(np.append(np.arange(47), np.argmax(sets.lengths))), sets):
         feed = build_feed("resident", Examples.of(rows), devices=names)
-        evaluation, compilations = rig.engine.evaluate(feed, plan, step=0, epoch=0)
+        evaluation, compilations = rig.programs.evaluate(feed, plan, step=0, epoch=0)
         assert np.isfinite(evaluation.loss)
         compiled.append(len(compilations))
     assert compiled == [1, int(sets.lengths[47] < sets.lengths.max()), 0]
@@ -235,17 +235,17 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
     for resumed in (False, True):
         rig = build_rig(sets, precision="mixed_float16")
         with Background() as background:
-            engine = rig.engine
-            checkpoints = Checkpoints(tmp_path, engine.states, background)
+            programs = rig.programs
+            checkpoints = Checkpoints(tmp_path, programs.states, background)
             if resumed:
                 checkpoints.restore()
             dispatch, batches = next(rig.dispatches())
-            engine.prepare(rig.plan, dispatch, batches, start_step=0)
+            programs.prepare(rig.plan, dispatch, batches, start_step=0)
             for scale in (2.0**15, 2.0**120):  # the larger overflows, whatever the gradients
-                (state,) = engine.states
+                (state,) = programs.states
                 assert state.loss_scale is not None
                 state.loss_scale.scale.assign(scale)
-                sums = engine.train(dispatch, batches)
+                sums = programs.train(dispatch, batches)
                 skipped.append(sums.skipped_steps)
                 assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
             checkpoints.save(8)

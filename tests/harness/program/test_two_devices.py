@@ -84,8 +84,8 @@ def uncompiled(
 
 
 def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.ndarray:
-    """Trains by the rig's training program or another; returns the sums of each call, as `Rig.train`
-    does."""
+    """Trains by the rig's training program or another; returns the sums of each call, as
+    `Rig.train` does."""
     loops: dict[Any, Any] = {}
 
     def loop(call: Call, batches: Batches) -> Any:

@@ -152,12 +152,17 @@ class State:
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
             """The variables of each metric's sums."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
+        if for_gpu:
+            self._require_int64()
+
+    def _require_int64(self) -> None:
+        """Raises InputError if a variable that a program reads is int32."""
         # Adafactor puts int32 numbers, which no program reads, in the places of slots that only
         # matrices have.
         is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
         unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
         on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
-        if for_gpu and on_host:
+        if on_host:
             raise InputError(
                 f"the variables {', '.join(on_host)} of the model or its metrics are int32, which "
                 "TensorFlow keeps in host memory, where a GPU's program cannot reach them; make "

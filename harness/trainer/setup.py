@@ -240,9 +240,8 @@ def set_up(
         task, optimizer, settings: what was asked for.
         *parts: the rows to train on, and those to evaluate on.
         training: whether to train on the rows, so that all settings matter.
-        before: the settings of the run that is resumed, every `auto` settled, by name, and the
-            `device_type` that they were settled for; after the copy of a trainer, also `unique`
-            and `limits`.
+        before: by name, the settled settings of the run that is resumed and their `device_type`;
+            after the copy of a trainer, also `unique` and `limits`.
         console: where to warn of GPUs that cannot be used.
         timeline: gets the stages.
         cluster: the workers that train together.
@@ -250,8 +249,8 @@ def set_up(
     Raises:
         InputError: when the settings do not fit the rows, the model or the devices.
     """
-    timeline, train = timeline or Timeline(), parts[0]
     hide_too_new_gpus()
+    timeline, train = timeline or Timeline(), parts[0]
     if console is not None:
         warn_of_gpus(console)
     devices = _devices(settings, train, training=training, before=before, cluster=cluster)

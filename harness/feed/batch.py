@@ -42,7 +42,8 @@ class Share(NamedTuple):
     weights: tf.Tensor
     """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than its buffer."""
     among: dict[str, Batches]
-    """The call's batches of each ragged input, if kernels read the ids from there."""
+    """All batches of the call and the number of this one, of each ragged input whose ids a GPU
+    sorted before the loop."""
     batch_rows: int = 0
     """Rows of the whole batch, over all devices."""
     num_rows: int = 0

@@ -1,9 +1,9 @@
-"""A step of several workers, cut at its all-reduce.
+"""A step in two halves, before and after its one all-reduce.
 
-XLA has no collectives between processes: none for CPUs, and on GPUs TensorFlow gives XLA no way to
-tell other processes NCCL's id. So the part of a step before its all-reduce and the part after it
-are separate compiled programs, and TensorFlow's collective runs between them, in a loop that is a
-graph.
+Within a process both halves and the sum are one compiled program. Between processes XLA has no
+collectives: none for CPUs, and on GPUs TensorFlow gives XLA no way to tell other processes NCCL's
+id. So there each half is a compiled program of its own, and TensorFlow's collective runs between
+them, in a loop that is a graph.
 """
 
 import abc
@@ -23,14 +23,15 @@ Step = Callable[[State, Share, AllReduce], Any]
 
 
 class Begun(NamedTuple):
-    """The first part of a step."""
+    """The first half of a step."""
 
     to_sum: list[tf.Tensor]
     """The tensors to sum over all devices."""
     carried: Any
     """Other tensors that `finish` needs, in lists, tuples or mappings."""
     facts: Any
-    """What `finish` needs to know of them when it is traced; no tensor of this part is used."""
+    """Python values that `finish` needs when it is traced. It uses no tensor in them but for its
+    shape."""
 
 
 class CutStep(abc.ABC):

@@ -27,7 +27,7 @@ from harness.workers.cluster import ALONE, Cluster
 
 _ROWS_THAT_PAY = 8_192
 """Rows of one replica's batch below which a step spends most of its time on kernel launches and the
-all-reduce: an estimate from the launches counted in README, since no GPU was at hand."""
+all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand."""
 _PATIENCE_SECONDS = 300
 """Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
 process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU

@@ -1,6 +1,6 @@
 """A step compiled by XLA into a loop, and run on every device of a run.
 
-Only this module tells one device from many, and only it compiles. It is given a training step, an
+Within a process, only this module tells one device from many. It is given a training step, an
 evaluation or a look at gradients as a function. A loop has a constant length: if the length were
 known only at run time, a GPU would ask the host in every iteration whether to go on. Each of
 several GPUs runs the whole loop, and only the function's all-reduce crosses between them.

@@ -205,9 +205,9 @@ class TrainingStep(CutStep):
         return self._call.sums_early
 
     def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
-        """Computes the gradients. Summed are they, with the numbers that layers keep, and for
-        several devices their parts of the tables' exchange; carried are the other changes, the row
-        gradients of a single device's tables, and the row sums."""
+        """Computes what is summed: the gradients, the floats that layers keep, and with several
+        devices the tables' packed ids and gradients. It carries the other changes of the state, a
+        single device's row gradients, and the row sums."""
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         found = gradients_of(
             self._call, self._task, state, share, all_reduce,

@@ -29,6 +29,8 @@ one for the first devices of the workers, and one for each worker's own devices.
 _GROUPS: dict[tuple[str, ...], int] = {}
 """A number for each tuple of device names, from which its group keys follow. TensorFlow tells
 groups apart by these keys, which are the same in all workers."""
+_CALLS = itertools.count()
+"""Numbers of the traced sums over the GPUs of this process."""
 _FIRST_KEYS = itertools.count(0, 10_000)
 """The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
 one shape, apart by instance keys; a program has fewer than 5,000 of them, half the distance."""
@@ -89,6 +91,8 @@ class AllReduce:
         number = _GROUPS.setdefault(names, len(_GROUPS))
         self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
         self._first_keys: dict[Hashable, int] = {}
+        self._connection: int | None = None
+        """The group of the sums that were traced by `kernels.all_reduce`."""
         self._last: dict[int, tf.Tensor] = {}
         """Each device's last sum. Its next sum waits for it, so that all devices sum in the same
         order."""
@@ -121,11 +125,11 @@ class AllReduce:
             return list(tensors)
         group = _connected(self._names) if self._cluster.is_alone else None
         if group is not None:
+            self._connection = group
             with tf.name_scope("all_reduce"):
                 last = self._last.get(device)
                 after = last if last is not None and last.graph is _graph() else None
-                call = next(instance_keys)
-                sums = all_reduce(tensors, group=group, rank=device, call=call, after=after)
+                sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
             self._last[device] = sums[0]
             return sums
         tokens = [] if token is None else [token.handle]
@@ -136,11 +140,11 @@ class AllReduce:
             return [self._sum(reduced, device, next(instance_keys), tensor) for tensor in tensors]
 
     def abort(self) -> None:
-        """Ends the sums in which GPUs of this process wait for one that failed."""
-        group = _connected(self._names) if self._cluster.is_alone else None
-        if group is not None:
-            end_group(group)
-            _connected.cache_clear()  # programs that are traced from now on connect anew
+        """Ends the sums in which GPUs of this process wait for one that failed. Programs that were
+        traced before cannot sum any more; those of a new trainer connect the GPUs anew."""
+        if self._connection is not None:
+            end_group(self._connection)
+            _connected.cache_clear()
 
     def _sum(
         self, reduced: Callable[..., tf.Tensor], device: int, key: int, tensor: tf.Tensor

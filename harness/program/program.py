@@ -206,6 +206,7 @@ class Program:
             ended, waiting = wait(calls, timeout=_GRACE_SECONDS)
             if waiting or not all(call.exception() for call in ended):
                 self._sums.abort()
+                wait(calls, timeout=_GRACE_SECONDS)
             failed.result()
         return [call.result() for call in calls]
 

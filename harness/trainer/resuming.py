@@ -154,7 +154,7 @@ _DECIDES_NOTHING = {
     *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
     *("max_data_bytes", RESOLVED),
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
-    "all_reduce",
+    *("all_reduce", "module"),  # the latter of an object that Keras serialized
 }
 """The settings, and groups of settings, that do not decide a run's losses."""
 _PATHS = {"data", "test_data"}

@@ -332,10 +332,12 @@ class Run:
         if asked.summary and asked.console is not None:
             self._setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[Compilation] = ()
+        if self._cluster.from_chief(lambda: opened.overwrite):
+            # Only when it is sure that another run can take its place. All workers compile: a trial
+            # run of a program sums over them.
+            compiled = training.prepare(*next(training.dispatches(epochs=start.epochs)))
+            asked.timeline.mark("compilation before the run")
         if opened.folder is not None:
-            if opened.overwrite:  # only when it is sure that another run can take its place
-                compiled = training.prepare(*next(training.dispatches(epochs=start.epochs)))
-                asked.timeline.mark("compilation before the run")
             clean_run_folder(opened.folder, opened.event_folder, clear=opened.overwrite)
             if asked.vocabulary is not None:
                 asked.vocabulary.save(opened.folder / VOCABULARY_FILE_NAME)

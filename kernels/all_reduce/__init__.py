@@ -8,6 +8,7 @@ process that trains for minutes would run out of threads.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ def all_reduce(
     )
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     return loaded(build(Path(tf.sysconfig.get_include()), SOURCES))
 

@@ -1,8 +1,10 @@
 // Sums over the GPUs of a process by NCCL, as a custom call through XLA's foreign function interface.
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <mutex>
 #include <set>
 #include <string>
@@ -46,12 +48,17 @@ struct Nccl {
   }
 };
 
-// Those of all groups, for as long as the process lives: a program may run until its end.
+// A GPU of a group.
+struct Member {
+  Nccl::Communicator communicator = nullptr;  // null once the group has ended
+  std::timed_mutex in_use;
+};
+// What all calls share, for as long as the process lives: a program may run until its end.
 struct State {
   std::mutex mutex;
   Nccl nccl;
   bool is_loaded = false;
-  std::vector<std::vector<Nccl::Communicator>> groups;
+  std::deque<std::deque<Member>> groups;
   std::set<std::pair<int64_t, int64_t>> begun;  // calls of programs that were run, and by which GPU
   std::string fault;
 };
@@ -78,15 +85,12 @@ ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets
                       int64_t rank, int64_t call) {
   constexpr int kSum = 0;
   const Nccl& nccl = state().nccl;
-  Nccl::Communicator communicator;
+  Member* member;
   bool is_first;
   {
     const std::lock_guard<std::mutex> lock(state().mutex);
-    communicator = state().groups.at(group).at(rank);
+    member = &state().groups.at(group).at(rank);
     is_first = state().begun.insert({call, rank}).second;
-  }
-  if (communicator == nullptr) {
-    return ffi::Error(ffi::ErrorCode::kAborted, "a GPU failed, and the others ended the sums with it");
   }
   const std::size_t first = given.size() - taken.size();
   for (std::size_t i = 0; i < taken.size(); ++i) {
@@ -95,6 +99,11 @@ ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets
       return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
     }
   }
+  std::unique_lock<std::timed_mutex> in_use(member->in_use);
+  if (member->communicator == nullptr) {
+    return ffi::Error(ffi::ErrorCode::kAborted,
+                      "a GPU failed before, and the sums over the GPUs ended with it; make a new trainer");
+  }
   int status = nccl.ncclGroupStart();
   for (std::size_t i = 0; status == 0 && i < taken.size(); ++i) {
     const auto from = given.get<ffi::AnyBuffer>(first + i);
@@ -102,9 +111,10 @@ ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets
     const int type = number_of(from->element_type());
     if (from->element_count() == 0) continue;
     status = nccl.ncclAllReduce(from->untyped_data(), (*to)->untyped_data(), from->element_count(),
-                                type, kSum, communicator, stream);
+                                type, kSum, member->communicator, stream);
   }
   const int ended = nccl.ncclGroupEnd();
+  in_use.unlock();
   if (status == 0) status = ended;
   // CUDA loads a kernel when it is first launched, for which it waits until the GPU is idle, and keeps others
   // from loading theirs. So the first time nothing is launched behind a sum that waits for another GPU.
@@ -146,17 +156,26 @@ const char* gpu_all_reduce_group(const char* path, int count, const int* devices
   const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
   if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
   *number = static_cast<int64_t>(all.groups.size());
-  if (all.fault.empty()) all.groups.push_back(made);
+  if (all.fault.empty()) {
+    std::deque<Member>& group = all.groups.emplace_back();
+    for (const Nccl::Communicator communicator : made) group.emplace_back().communicator = communicator;
+  }
   return all.fault.empty() ? nullptr : all.fault.c_str();
 }
 
 // Ends the sums that GPUs of a group wait in.
 void gpu_all_reduce_end(int64_t number) {
   State& all = state();
-  const std::lock_guard<std::mutex> lock(all.mutex);
-  for (Nccl::Communicator& communicator : all.groups.at(number)) {
-    all.nccl.ncclCommAbort(communicator);
-    communicator = nullptr;
+  std::deque<Member>* group;
+  {
+    const std::lock_guard<std::mutex> lock(all.mutex);
+    group = &all.groups.at(number);
+  }
+  for (Member& member : *group) {
+    // NCCL may be kept from enqueueing a sum by the one that is to end: it is not waited for long.
+    const std::unique_lock<std::timed_mutex> in_use(member.in_use, std::chrono::seconds(1));
+    if (member.communicator != nullptr) all.nccl.ncclCommAbort(member.communicator);
+    member.communicator = nullptr;
   }
 }
 }

@@ -1,9 +1,13 @@
-"""`harness launch` reports wrong input before anything starts."""
+"""`harness launch`: wrong input is reported before anything starts, and a run is replaced."""
+
+import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from harness.cli.launch import without_resume
-from tests.harness.cli.runs import call
+from tests.harness.cli.runs import SMALL, call, command_line, environment
 
 
 @pytest.mark.parametrize(
@@ -30,3 +34,16 @@ def test_a_restart_changes_nothing_but_what_becomes_of_the_run() -> None:
     assert without_resume(words) == ["train", "--input", "auto", "--run-dir", "r"]
     words = ("train", "--resume", "--replicas", "auto", "--resume=auto")
     assert without_resume(words) == ["train", "--replicas", "auto"]
+
+
+def test_two_workers_replace_a_run(tmp_path: Path) -> None:
+    """All of them compile before the chief clears the folder: a program's trial run sums over
+    them."""
+    train = ("train", *SMALL, "--data", "synthetic", "--epochs", "1", "--run-dir", tmp_path / "run")
+    assert call(*train).code == 0
+    launch = command_line("launch", "--workers", "2", "--", *train, "--overwrite")
+    done = subprocess.run(
+        launch, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["workers"] == 2

@@ -90,7 +90,7 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
-    """For CI: exit codes that tell whether B is slower than A in any cell."""
+    """Exit codes for CI, which tell whether B is slower than A in any cell."""
 
     fail_if_slower: str | None = None
     """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""

@@ -27,7 +27,7 @@ from harness.run.records import Observer, Record, Window
 from harness.tools.bench.process import PROTOCOL_VERSION
 
 _EPOCHS = 2
-"""Whose orders of rows are repeated."""
+"""The number of epochs with their own order of rows; these orders repeat."""
 
 
 class _Windows(Observer):

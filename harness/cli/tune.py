@@ -13,7 +13,7 @@ from harness.trainer.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class TuneData(DataConfig):
-    """Which data set to use, and how to prepare it. The test rows are never looked at."""
+    """The data set to use, and how to prepare it. The test rows are never looked at."""
 
     validation_split: float = 0.2
     """Share of the training rows that judges the trials, the same share of each class."""

@@ -164,7 +164,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Which data set to use."""
+    """The data set to use."""
 
     data: str = "synthetic"
     """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
@@ -194,7 +194,7 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(SourceConfig):
-    """Which data set to use, and how to prepare it."""
+    """The data set to use, and how to prepare it."""
 
     word_index: str | None = None
     """JSON file of words and their ranks. None: the one beside the data or in Keras's cache."""
@@ -207,7 +207,7 @@ class DataConfig(SourceConfig):
     test rows are the validation rows."""
 
     validation_rows: Literal["random", "last"] = "random"
-    """Which rows are set apart. `random`: drawn at random; `last`: the last of each class, where
+    """The rows to set apart. `random`: drawn at random; `last`: the last of each class, where
     rows side by side belong together, as the reviews of one film, and the test rows have others."""
 
     def __post_init__(self) -> None:

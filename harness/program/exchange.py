@@ -129,7 +129,7 @@ class Layout(NamedTuple):
 
     tables: list[_PackedTable]
     gradients: list[_Slices | bool]
-    """For each weight of `State.trainable` whether its gradient is sent, and how one by rows is."""
+    """Whether the gradient of each weight of `State.trainable` is sent, and how one by rows is."""
 
 
 def packed(

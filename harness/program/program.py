@@ -263,7 +263,6 @@ def _on_each(
     thread that begins a loop may have to wait for it, and the loop waits in its sums for the
     others. `Strategy.run` would make one function of all loops, which ends when all have ended:
     a device that failed would keep the others waiting."""
-
     if len(loops) == 1:
         return [loops[0](batches[0], firsts[0])]
 

@@ -21,7 +21,7 @@ class Side:
     """One side of a comparison: what it trains, and the version of the code that does."""
 
     settings: Mapping[str, Any]
-    """By their bare names."""
+    """The settings of this side, by their names without group."""
     code: Path = OWN_CODE
     """The root folder of the version."""
     state: Mapping[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ _TURN_SECONDS = 0.05
 """Short, so that the machine is about the same in the turns of a round. A turn is at least one
 dispatch, so it may last longer."""
 _LEAST_TURNS = 12
-"""Of each side."""
+"""The fewest turns of each side."""
 _SLEPT_SECONDS = 0.05
 _BUSY_SHARE = 0.05
 """Share of all cores' time that others used; more is marked."""

@@ -33,7 +33,7 @@ class Cell:
     steps_per_dispatch: str
 
     def label(self, axes: Iterable[str] | None = None) -> str:
-        """Its values on some axes or on all: `batch size 500, precision float32`."""
+        """Returns the values on some axes or on all: `batch size 500, precision float32`."""
         names = AXES if axes is None else axes
         return ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in names)
 
@@ -112,8 +112,8 @@ class Pair:
     cell: Cell
     repeat: int
     log_ratios: tuple[float, ...]
-    """For each two neighbouring turns, one of each side, warm-up included: the logarithm of B's
-    examples/s over A's."""
+    """The logarithm of B's examples/s over A's for each two neighbouring turns, one of each side,
+    warm-up included."""
     examples_per_second_a: float
     """Median over A's turns after the warm-up."""
     examples_per_second_b: float
@@ -129,7 +129,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the figures come from."""
+    """The machine, the versions and the code that the figures come from."""
 
     versions: Mapping[str, str]
     host: Mapping[str, Any]
@@ -168,7 +168,7 @@ class Results:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Those that were measured, in the order of the first rows."""
+        """The measured cells, in the order of their first rows."""
         return tuple(dict.fromkeys(one.cell for one in self.measured))
 
     def plus(self, measured: Row | Pair) -> "Results":

@@ -55,7 +55,8 @@ class Answers:
         return [(self.names[n], curve) for n, curve in curves.items() if curve is not None]
 
     def calibration(self) -> Calibration:
-        """Of the probability of class 1; of the predicted class; or of all labels."""
+        """Returns the calibration of the probability of class 1, of the predicted class, or of all
+        labels."""
         counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
         answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)
         return calibration(self.probabilities[answers], self.truth[answers])

@@ -24,9 +24,9 @@ _ROWS_AT_ONCE = 1_000
 def heaviest_words(
     weights: npt.NDArray[np.float64], rows: RaggedSets, vocabulary: Vocabulary | None, *, most: int
 ) -> list[list[tuple[str, float, int]]]:
-    """For each class the words that speak for it, the heaviest first, with their weights (of
-    `word_weights`, [classes, V]) and the number of rows that have them. Ids without a word, such as
-    the start's, are left out; without words, as for hashed ones, ids are shown instead."""
+    """Returns for each class the words that speak for it, the heaviest first, with their weights
+    (of `word_weights`, [classes, V]) and the number of rows that have them. Ids without a word,
+    such as the start's, are left out; without words, as for hashed ones, ids are shown instead."""
     counts = np.bincount(rows.unique().values, minlength=weights.shape[1])
     name: Callable[[int], str | None] = "id {}".format
     if vocabulary is not None and vocabulary.ids:

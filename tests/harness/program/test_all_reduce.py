@@ -1,11 +1,12 @@
-"""The kind of all-reduce, by the setting and the devices."""
+"""The kind of all-reduce, by the setting and the devices; and the end of sums after a failure."""
 
 from typing import Any
 
 import pytest
 
 from harness.base.errors import InputError
-from harness.program.all_reduce import settled_all_reduce
+from harness.program.all_reduce import AllReduce, settled_all_reduce
+from harness.workers.cluster import ALONE
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,8 @@ def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled
 def test_what_does_not_apply(asked: Any, kind: str, devices: int, workers: int, why: str) -> None:
     with pytest.raises(InputError, match=f"--all-reduce {asked} does not apply .*{why}"):
         settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
+
+
+def test_a_failure_in_a_program_without_sums_ends_none() -> None:
+    """To end a group it would have to connect one, of GPUs that are not here."""
+    AllReduce(("/GPU:0", "/GPU:1"), ALONE, "nccl").abort()

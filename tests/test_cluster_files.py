@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main as command_line
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.workers.membership import membership
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

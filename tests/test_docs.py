@@ -26,7 +26,7 @@ from tensorflow.python.tools import saved_model_cli
 from harness.base.decoding import from_mapping
 from harness.base.files import write_json
 from harness.cli import main as command_line
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]

@@ -23,7 +23,7 @@ from harness.base.decoding import from_mapping
 from harness.base.reading import read_toml
 from harness.cli.compare import CompareConfig, compare
 from harness.cli.data import DataInfoConfig, info
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.data import store
 from harness.data.options import DataConfig, ImdbOptions
 from harness.data.ragged import RaggedSets

@@ -17,7 +17,7 @@ with quiet_import():
     from harness.base.decoding import from_mapping
     from harness.base.errors import InputError
     from harness.cli.saved_model import load_saved_model
-    from harness.cli.train import TrainConfig
+    from harness.cli.settings import TrainConfig
     from harness.data.examples import Examples
     from harness.data.ragged import RaggedSets
     from harness.model.network import build_model, default_network

@@ -26,7 +26,7 @@ from harness.base.child import OWN_CODE
 from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, as_command, printable
 from harness.base.interrupt import EXIT_INTERRUPTED
-from harness.cli.train import ExperimentConfig, TrainConfig, check_folder
+from harness.cli.settings import ExperimentConfig, TrainConfig, check_folder
 from harness.tools.bench.results import (
     AXES,
     RESULTS_FILE_NAME,

@@ -10,7 +10,7 @@ import tyro
 from harness.base.checks import require, require_count
 from harness.base.errors import InputError
 from harness.base.reading import opened
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.workers.launcher import Place, local_places, reachable, remote_places, run_job
 
 _MAX_BYTES = 1_000_000

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from harness.base.decoding import from_mapping
+from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
 from harness.base.interrupt import (
     EXIT_INTERRUPTED,
@@ -40,9 +40,10 @@ from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
 from harness.cli.resume import resumed_config
+from harness.cli.settings import TrainConfig
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
-from harness.cli.train import TrainConfig, train
+from harness.cli.train import train
 from harness.cli.tune import TuneConfig, tune
 
 _MAX_PATH = 200
@@ -98,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _, run = _COMMANDS[type(settings)]
         if run is launch:
             return launch(settings, parse=_parse)
-        return train(settings, timeline=timeline) if run is train else run(settings)
+        if run is train:
+            return train(settings, given=_given(arguments), timeline=timeline)
+        return run(settings)
     except ToldError as error:
         print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -178,6 +181,16 @@ def _parse(arguments: list[str]) -> Any:
             raise cause from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise
+
+
+def _given(arguments: Sequence[str]) -> set[str]:
+    """Returns the names of the settings that flags or the --config file name."""
+    flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", type=Path)
+    path = files.parse_known_args(arguments)[0].config
+    return names | (flattened(read_toml(path)).keys() if path else set())
 
 
 def _check_texts(settings: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.memory import OutOfMemoryError
 from harness.base.quiet import quiet_import
-from harness.cli.train import TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.run.observers import host
 from harness.run.records import Observer, Record, Window
 from harness.tools.bench.process import PROTOCOL_VERSION

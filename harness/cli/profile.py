@@ -11,7 +11,7 @@ from harness.base.checks import require, require_count
 from harness.base.errors import printable
 from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
-from harness.cli.train import ExperimentConfig, trainer_of
+from harness.cli.settings import ExperimentConfig, trainer_of
 from harness.run.observers.console import compilation_line, starting_rows
 from harness.run.records import Compilation, Message, Observer, Record, RunStart
 from harness.trainer.settings import Settings

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.decoding import flattened, from_mapping
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.run.observers.run_files import CONFIG_FILE_NAME
 from harness.trainer.resuming import asked_settings, is_begun
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.base.checks import INT32_MAX, require_count
 from harness.base.decoding import decoded, from_mapping
 from harness.base.errors import InputError
-from harness.cli.train import ModelConfig
+from harness.cli.settings import ModelConfig
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.options import DataConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.base.checks import require
-from harness.cli.train import check_folder
+from harness.cli.settings import check_folder
 from harness.data.options import DataConfig
 from harness.tools.tune.space import SearchConfig, Space
 from harness.trainer.settings import Settings

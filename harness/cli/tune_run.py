@@ -24,7 +24,7 @@ from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_json
-from harness.cli.train import TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured
 from harness.run.observers.nvml import VISIBLE

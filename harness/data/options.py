@@ -129,6 +129,10 @@ class BuildOptions:
     hash_bits: int | None = None
     """Bits to hash words to, instead of counting words: there is no list of words to keep."""
 
+    unknown: Literal["id", "drop"] = "id"
+    """Words outside the vocabulary. `id`: one id stands for all of them; `drop`: they are left out,
+    so that the words of new texts take no share of a row's weights."""
+
     weighting: Weighting = "binary"
     """Weight of an id in a row. `binary`: 1; `count`: how often the row has it; `tf_idf`: its count
     times the logarithm of how rare it is, as in Keras's TextVectorization."""
@@ -151,9 +155,9 @@ class BuildOptions:
         if self.hash_bits is not None:
             require_count("--hash-bits", self.hash_bits, most=MAX_HASH_BITS)
             require(
-                self.num_tokens is None and self.min_count == 1,
-                "--hash-bits keeps no list of words, of which --num-tokens and --min-count choose; "
-                "leave them out",
+                self.num_tokens is None and self.min_count == 1 and self.unknown == "id",
+                "--hash-bits keeps no list of words, of which --num-tokens, --min-count and "
+                "--unknown choose; leave them out",
             )
             require(
                 self.weighting != "tf_idf" or self.hash_bits <= MAX_TF_IDF_BITS,

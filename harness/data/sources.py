@@ -20,6 +20,7 @@ from harness.data.options import (
 )
 from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
+from harness.data.readers.records import Block, Kind, Problems
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 
@@ -154,8 +155,12 @@ def load(
     return _of_built(config, built)
 
 
-def load_configured(config: DataConfig) -> Dataset:
-    """Loads the data that the settings of a run name; prints notes about it to standard error.
+def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
+    """Loads the data that the settings of a run name.
+
+    Args:
+        config: the settings.
+        tells: whether to print notes about the data to standard error.
 
     Raises:
         InputError: as `load`.
@@ -172,14 +177,31 @@ def load_configured(config: DataConfig) -> Dataset:
             use_cache=config.data_cache == "on",
             max_data_bytes=config.max_data_bytes,
         )
-        return _of_built(config, built)
+        return _of_built(config, built, tells=tells)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
 
 
-def _of_built(config: DataConfig, built: "Loaded") -> Dataset:
-    for note in built.notes:
+def kind_of(config: DataConfig) -> Kind | None:
+    """Returns the form of the rows that are built from texts, tables or archives; None for other
+    data.
+
+    Raises:
+        InputError: as `load`.
+    """
+    path = _checked_path(config)
+    if path is None or not _is_built(path):
+        return None
+    from harness.data.readers.formats import open_source
+
+    source = open_source(path, config.build, max_data_bytes=config.max_data_bytes)
+    first = next(source.blocks(Problems()), None)
+    return first.kind if isinstance(first, Block) else "texts"
+
+
+def _of_built(config: DataConfig, built: "Loaded", *, tells: bool = True) -> Dataset:
+    for note in built.notes if tells else ():
         print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
     words = built.vocabulary if built.vocabulary.takes_texts else None
     what = "words of the train rows" if words else "no words: the data holds ids"

@@ -29,7 +29,7 @@ _ALONE_BYTES = 8_000_000
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
     "tokens": ("tokenizer", "ngrams"),
-    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits"),
+    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
 }
 """Options that do not apply to rows of each kind."""
 

@@ -95,7 +95,7 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabula
         ids={token: number for number, token in enumerate(tokens, first)},
         num_tokens=first + len(tokens),
         start_id=1 if rows.kind == "texts" else None,
-        unknown_id=2,
+        unknown_id=2 if options.unknown == "id" else None,
         class_names=names,
         tokenizer=tokenizer,
         ngrams=options.ngrams,

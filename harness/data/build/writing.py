@@ -43,7 +43,9 @@ def write(
         sets = with_ids(block, vocabulary)
         if not used.all():
             sets, test = sets.take(np.flatnonzero(used)), test[used]
-        counts = sets.nnz, int((sets.values == vocabulary.unknown_id).sum())
+        num_words = block.values.size if used.all() else int(np.diff(block.row_splits)[used].sum())
+        num_unknown = int((sets.values == vocabulary.unknown_id).sum())
+        counts = num_words, num_unknown + num_words - sets.nnz
         if vocabulary.start_id is not None:
             sets = _with_start(sets, vocabulary.start_id)
         if rows.has_weights:
@@ -92,15 +94,19 @@ def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | Non
 
 def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
     """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
-    values = block.values
+    values, row_splits, weights = block.values, block.row_splits, block.weights
     if block.tokens is not None:
         values = vocabulary.ids_of(block.tokens)[values]
+        known = values >= 0
+        if not known.all():  # the vocabulary leaves out unknown words
+            values, row_splits = values[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
+            weights = None if weights is None else weights[known]
     return RaggedSets(
         values=values,
-        row_splits=block.row_splits,
+        row_splits=row_splits,
         num_tokens=vocabulary.num_tokens,
         name="a block",
-        weights=block.weights,
+        weights=weights,
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.train import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
+from harness.cli.settings import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
 from harness.trainer.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.cli import main as command_line_module
 from harness.cli.bench import BenchConfig, GridConfig, settings_of
-from harness.cli.train import ModelConfig
+from harness.cli.settings import ModelConfig
 from harness.data.sources import load_configured
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,

@@ -13,8 +13,8 @@ from harness.base.errors import InputError
 from harness.cli.bench import BenchConfig, GateConfig, GridConfig
 from harness.cli.data import DataInfoConfig
 from harness.cli.evaluate import EvaluateConfig
+from harness.cli.settings import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
 from harness.cli.smoke import SmokeConfig
-from harness.cli.train import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
 from harness.data.options import DataConfig, SourceConfig, SyntheticOptions
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.run.records import (
     Choice,
     DatasetInfo,

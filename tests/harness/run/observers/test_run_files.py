@@ -11,7 +11,7 @@ import pytest
 
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
-from harness.cli.train import TrainConfig
+from harness.cli.settings import TrainConfig
 from harness.data.options import DataConfig
 from harness.run.history import Progress, RunningStatistics
 from harness.run.observers.run_files import SummaryObserver, read_config, summarize

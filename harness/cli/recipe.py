@@ -1,0 +1,242 @@
+"""The recipe of `harness train`: settings that the data decide where no flag does.
+
+Part of the train rows is held out, a few candidates train on the others, and the one with the
+lowest loss on the held-out rows is the recipe; the test rows choose nothing. The candidates are
+networks of one wide hidden layer, which match far larger models on texts (Galke and Scherp, ACL
+2022). They differ in what they see: words alone or pairs as well, by tf-idf or by mere presence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.base.decoding import flattened, from_mapping
+from harness.base.errors import DivergenceError
+from harness.base.quiet import quiet_import
+from harness.cli.settings import TrainConfig, trainer_of
+from harness.data.options import MAX_TF_IDF_BITS
+
+if TYPE_CHECKING:
+    from harness.data.ragged import RaggedSets
+    from harness.data.sources import Dataset
+
+DECIDES = (
+    *("ngrams", "min_count", "num_tokens", "unknown", "weighting", "normalize"),
+    *("hidden_units", "dropout", "learning_rate", "batch_size", "epochs"),
+)
+"""The settings that a recipe decides."""
+_LEAST_ROWS = 200
+"""Train rows below which too few could be held out to tell candidates apart."""
+_HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000
+"""The share of the train rows that is held out, and the most rows."""
+_MOST_IDS = 2_000_000
+"""The most ids that a candidate trains on. Of larger data it takes some of the rows, and the
+network then stops early on rows that stay held out."""
+_MOST_EPOCHS, _PATIENCE = 30, 2
+_MOST_TOKENS = 2**17
+_MOST_ELEMENTS, _MOST_PRODUCTS = 2**26, 2**31
+"""The most elements of the table, and products of an epoch. Beyond them a wider layer takes longer
+than it is worth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A recipe."""
+
+    config: TrainConfig
+    """The settings, with those of the recipe."""
+    data: Dataset
+    """The data, loaded by the settings."""
+    why: str
+    """What was tried, for users."""
+
+
+def applies(config: TrainConfig) -> bool:
+    """Whether there may be a recipe: the data are a user's own rows, not the tutorial's."""
+    name = config.data.data
+    own = name not in ("synthetic", "imdb") and not name.endswith(".npz")
+    return config.recipe == "auto" and own
+
+
+def find(config: TrainConfig, given: Set[str]) -> Found | None:
+    """Finds the settings that nobody gave.
+
+    Args:
+        config: the settings of the command.
+        given: the names of the settings that were given. Those that differ from their default were
+            given in any case.
+
+    Returns:
+        The recipe; None if every setting that it decides was given.
+    """
+    usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
+    free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
+    if not free:
+        return None
+    begin = time.perf_counter()
+    search = _Search(config, free)
+    if (reason := search.why_none()) is not None:
+        changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
+    else:
+        best = search.best()
+        changes = search.final(best)
+        tried = "; ".join(map(str, search.trials))
+        reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
+    config, data = search.settled(changes)
+    return Found(config=config, data=data, why=reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """A candidate that has trained."""
+
+    view: Mapping[str, Any]
+    """The settings of what it sees."""
+    loss: float
+    """The lowest loss on the held-out rows."""
+    epochs: int
+    """The epochs until then."""
+
+    def __str__(self) -> str:
+        weighting = {"tf_idf": "tf-idf", "binary": "presence"}.get(self.view.get("weighting", ""))
+        words = {1: "words", 2: "words and pairs"}.get(self.view.get("ngrams", 0))
+        seen = " of ".join(filter(None, (weighting, words))) or "the ids"
+        return f"{seen} {self.loss:.4f} after {self.epochs} epochs"
+
+
+class _Search:
+    """Trains candidates."""
+
+    def __init__(self, config: TrainConfig, free: Set[str]) -> None:
+        with quiet_import():
+            from harness.data.sources import kind_of
+
+        self.trials: list[_Trial] = []
+        self._config = config
+        self._free = free
+        self._kind = kind_of(config.data)
+        self._loaded: dict[Any, Dataset] = {}
+
+    def views(self) -> Sequence[dict[str, Any]]:
+        """Returns the settings of what the first candidates see."""
+        if self._kind not in ("texts", "tokens"):
+            return [{}]
+        weights = {"weighting": "tf_idf", "normalize": "l2"}
+        vocabulary = {"unknown": "drop", "num_tokens": _MOST_TOKENS}
+        if (bits := self._config.data.build.hash_bits) is not None:
+            vocabulary = {}
+            weights |= {} if bits <= MAX_TF_IDF_BITS else {"weighting": "binary"}
+        words = {**weights, **vocabulary}
+        if self._kind == "tokens" or "ngrams" not in self._free:
+            return [words]
+        rare = {"min_count": 2} if vocabulary else {}
+        return [{**words, "ngrams": 1}, {**words, "ngrams": 2, **rare}]
+
+    def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
+        """Returns the command's settings with those of `changes` and sizes for the data, all of
+        which a flag overrides; and the data."""
+        with quiet_import():
+            from harness.data.sources import load_configured
+
+        config = self._with(changes)
+        if config.data not in self._loaded:
+            self._loaded[config.data] = load_configured(config.data, tells=not self._loaded)
+        data = self._loaded[config.data]
+        return self._with({**_sizes(data), **changes}), data
+
+    def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
+        own = ("validation_split", "early_stopping")
+        changes = {n: v for n, v in changes.items() if n in self._free or n in own}
+        flat = flattened(asdict(self._config)) | changes
+        config: TrainConfig = from_mapping(TrainConfig, flat, where="the recipe")
+        return config
+
+    def why_none(self) -> str | None:
+        """Returns why no candidates can be told apart; None if they can."""
+        num_rows = self.settled(self.views()[0])[1].train.num_rows
+        if num_rows >= _LEAST_ROWS:
+            return None
+        return f"{num_rows:,} train rows are too few to hold some out"
+
+    def best(self) -> _Trial:
+        """Trains the candidates, and returns the best."""
+        for view in self.views():
+            self.trials.append(self._try(view))
+        best = min(self.trials, key=lambda trial: trial.loss)
+        if "weighting" in self._free and best.view.get("weighting") == "tf_idf":
+            self.trials.append(self._try({**best.view, "weighting": "binary"}))
+        return min(self.trials, key=lambda trial: trial.loss)
+
+    def final(self, best: _Trial) -> dict[str, Any]:
+        """Returns the settings that the network is trained with."""
+        changes = {**best.view, "epochs": best.epochs}
+        config, data = self.settled(changes)
+        keeps_held_out = config.data.validation_split > 0 or config.early_stopping is not None
+        if data.train.nnz > _MOST_IDS and not keeps_held_out:
+            # A candidate saw fewer rows, so its epochs say little.
+            share = min(_HELD_OUT, _MOST_HELD_OUT / data.train.num_rows)
+            changes |= {"validation_split": share, "early_stopping": 1, "epochs": _MOST_EPOCHS}
+        return changes
+
+    def _try(self, view: Mapping[str, Any]) -> _Trial:
+        import keras
+
+        config, data = self.settled(view)
+        train, held_out = _parts(data, seed=config.data.split_seed)
+        epochs = config.epochs if "epochs" not in self._free else _MOST_EPOCHS
+        trainer = trainer_of(
+            config,
+            replace(data, train=train),
+            config.execution,
+            epochs=epochs,
+            balanced=config.class_weight == "balanced",
+        )
+        stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=_PATIENCE)
+        try:
+            history = trainer.fit(
+                train,
+                validation=held_out,
+                epochs=epochs,
+                callbacks=[stop],
+                verbose=False,
+                telemetry_hz=0,
+            )
+        except DivergenceError:
+            return _Trial(view=view, loss=math.inf, epochs=1)
+        assert trainer.last is not None
+        assert trainer.last.progress is not None
+        if trainer.last.progress.interrupted:
+            raise KeyboardInterrupt
+        losses = history.history["val_loss"]
+        return _Trial(view=view, loss=min(losses), epochs=1 + losses.index(min(losses)))
+
+
+def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
+    """Returns the rows that a candidate trains on, and those that are held out."""
+    train, held_out = data.train, data.validation
+    if held_out is None:
+        num_held_out = min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT)
+        held_out, train = train.stratified_split(num_held_out, seed=seed)
+    share = _MOST_IDS / max(train.nnz, 1)
+    if share < 1:
+        train, _ = train.stratified_split(round(share * train.num_rows), seed=seed + 1)
+    return train, held_out
+
+
+def _sizes(data: Dataset) -> dict[str, Any]:
+    """Returns settings by the data's size: a hidden layer as wide as pays, and some 200 steps an
+    epoch."""
+    rows, ids = data.train.num_rows, max(1, data.train.nnz)
+    widest = min(
+        _MOST_ELEMENTS / data.num_tokens, _MOST_PRODUCTS / ids, 1024 if rows < 5_000 else 512
+    )
+    return {
+        "hidden_units": (2 ** max(5, int(math.log2(widest))),),
+        "dropout": (0.5,),
+        "learning_rate": 0.001,
+        "batch_size": 2 ** round(math.log2(min(max(rows / 200, 16), 256))),
+    }

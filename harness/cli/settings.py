@@ -1,0 +1,256 @@
+"""The settings of `harness train`, and the trainer that they describe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from harness.base.checks import require, require_count, require_known
+from harness.base.quiet import quiet_import
+from harness.data.options import DataConfig
+from harness.trainer.resuming import Resume
+from harness.trainer.settings import OnNan, Recorded, Settings, Telemetry
+
+if TYPE_CHECKING:
+    from harness.data.sources import Dataset
+    from harness.trainer.trainer import Trainer
+
+
+def _resume_of(words: list[str]) -> Resume:
+    if words not in ([], ["auto"]):
+        raise ValueError(f"--resume is followed by {words[0]!r}; give auto, or nothing")
+    return "auto" if words else True
+
+
+_MOST_LAYERS = 1_000
+"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
+takes minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
+
+    hidden_units: tuple[int, ...] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+
+    dropout: tuple[float, ...] = (0.3, 0.2, 0.0)
+    """Dropout rate after each hidden layer; one number holds for all."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
+    --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
+    by chance, so that small ones count on average."""
+
+    def __post_init__(self) -> None:
+        require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
+        for units in self.hidden_units:
+            require_count("--hidden-units", units)
+        if len(self.dropout) == 1:
+            object.__setattr__(self, "dropout", self.dropout * len(self.hidden_units))
+        require(
+            len(self.dropout) == len(self.hidden_units),
+            f"--dropout has {len(self.dropout)} rates for {len(self.hidden_units)} hidden layers "
+            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
+        )
+        for rate in self.dropout:
+            require(0 <= rate < 1, f"--dropout holds {rate}; a rate is in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the weights are updated."""
+
+    optimizer: str = "adam"
+    """Any Keras optimizer, by name."""
+
+    learning_rate: float | None = None
+    """The learning rate. Left out: the optimizer's own default."""
+
+    learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
+    """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
+    `exponential` to 1 % of its start."""
+
+    warmup: int = 0
+    """Steps over which the learning rate first rises linearly."""
+
+    clip_norm: float | None = None
+    """Scale all gradients down together when their global norm exceeds this."""
+
+    weight_decay: float | None = None
+    """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
+    the optimizer's own default, which is 0.004 for adamw and none for adam."""
+
+    def __post_init__(self) -> None:
+        require_count("--warmup", self.warmup, least=0)
+        if self.weight_decay is not None:
+            ok = math.isfinite(self.weight_decay) and self.weight_decay >= 0
+            require(ok, f"--weight-decay is {self.weight_decay}; it must be 0 or above")
+        for name, value in (
+            ("--learning-rate", self.learning_rate),
+            ("--clip-norm", self.clip_norm),
+        ):
+            if value is not None:
+                ok = math.isfinite(value) and value > 0
+                require(ok, f"{name} is {value}; it must be a number above 0")
+
+
+_RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[auto]",
+        instance_from_str=_resume_of,
+        is_instance=lambda value: value in (True, False, "auto"),
+        str_from_instance=lambda value: ["auto"] if value == "auto" else [],
+        choices=("auto",),
+    )
+)
+"""The type of a flag that may have the value `auto`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig(Recorded):
+    """What a run writes and prints."""
+
+    run_dir: str | None = None
+    """Folder for everything the run writes. Left out: runs/ and the time of day."""
+
+    overwrite: bool = False
+    """Replace a run that is already in the run folder."""
+
+    resume: Annotated[Resume, _RESUME] = False
+    """Continue from the newest intact checkpoint in the run folder. Settings are the run's own,
+    unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
+    run where there is none to continue."""
+
+    summary: bool = False
+    """Print the network's layers and parameters before training."""
+
+    report: Literal["on", "off"] = "off"
+    """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
+    Needs the extra `report`."""
+
+    timing: bool = False
+    """Print where the wall time went, from the start of the command on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
+        require_known(self)
+
+
+def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bool) -> None:
+    """Checks that --resume and --overwrite fit together, and that --resume comes with a folder.
+
+    Args:
+        flag: the flag that names the folder.
+        folder: the folder, if one is given.
+        resume: whether to continue what is in the folder.
+        overwrite: whether to replace it.
+    """
+    require(
+        not (resume and overwrite),
+        "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
+    )
+    require(not resume or folder is not None, f"--resume needs {flag}: the folder to go on with")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """The network to train, its optimizer, and the rows to train on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ExperimentConfig, OnNan):
+    """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
+
+    execution: Settings = field(default_factory=Settings)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    recipe: Literal["auto", "tutorial"] = "auto"
+    """Where no flag says otherwise: `auto` tries candidates on held-out train rows, and takes
+    epochs, batch size, learning rate, hidden units, dropout and, for texts, the words and their
+    weights from the best. `tutorial` takes what this help gives as defaults, as `auto` does for
+    --data synthetic, imdb and .npz files, for --resume and for several workers."""
+
+    epochs: int = 2
+    """Passes over the training rows."""
+
+    early_stopping: int | None = None
+    """Stop after so many epochs without a lower validation loss, and go back to the weights of the
+    best one. Needs --validation-split, so that the test rows choose nothing."""
+
+    test: Literal["on", "off"] = "on"
+    """Whether the model that is saved is evaluated on the test rows. `off` while settings are
+    searched, so that the test rows choose nothing; needs --validation-split."""
+
+    class_weight: Literal["none", "balanced"] = "none"
+    """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
+    that rare classes count as much as common ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("--epochs", self.epochs)
+        require_known(self)
+        require(
+            self.test == "on" or (self.data.validation_split > 0 and self.output.report == "off"),
+            "--test is off, so --validation-split must set rows apart to validate on, as in 0.1, "
+            "and --report, which is about the test rows, must be off",
+        )
+        if self.early_stopping is not None:
+            require_count("--early-stopping", self.early_stopping)
+            require(
+                self.data.validation_split > 0,
+                "--early-stopping needs rows to validate on that are not the test rows; set "
+                "--validation-split, as in 0.1",
+            )
+
+
+def trainer_of(
+    config: ExperimentConfig,
+    data: Dataset,
+    execution: Settings,
+    *,
+    epochs: int,
+    balanced: bool = False,
+) -> Trainer:
+    """Returns a trainer of the network that the settings describe, with balanced class weights if
+    `balanced`."""
+    with quiet_import():
+        from harness.model.network import default_network
+        from harness.program.optimizer import recipe_of
+        from harness.task.task import Task
+        from harness.trainer.trainer import Trainer
+
+    asked = config.optimizer
+    steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
+    optimizer = recipe_of(
+        asked.optimizer,
+        learning_rate=asked.learning_rate,
+        clip_norm=asked.clip_norm,
+        weight_decay=asked.weight_decay,
+        schedule=asked.learning_rate_schedule,
+        warmup=asked.warmup,
+        num_steps=epochs * steps_per_epoch,
+    )
+    network = default_network(
+        **vars(config.model),
+        num_tokens=data.num_tokens,
+        num_classes=data.num_classes,
+        multi_label=data.is_multi_label,
+        seed=execution.seed,
+    )
+    task = Task(class_weight="balanced" if balanced else None)
+    return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
-_LIKELY = 0.5
-"""The probability above which a label is given, if labels do not exclude one another."""
+_NONE = "(none)"
+"""What stands for the classes of a text that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,13 @@ class PredictConfig:
 
     files: tuple[str, ...] = ()
     """Files with a text in each line, in UTF-8."""
+
+    threshold: float | None = None
+    """Give classes whose probability is above this. Left out: the likeliest class; or, where a row
+    may have several, those above the thresholds saved with the model, or above 0.5."""
+
+    top_k: int | None = None
+    """Give this many classes, the likeliest first, however likely they are."""
 
     json: bool = False
     """Print one JSON object for each text."""
@@ -60,6 +68,12 @@ class PredictConfig:
     def __post_init__(self) -> None:
         require_count("--explain", self.explain, least=0)
         require(not (self.texts and self.files), "give --texts or --files, not both")
+        if self.threshold is not None:
+            ok = 0 <= self.threshold < 1
+            require(ok, f"--threshold is {self.threshold}; a probability is from 0 to less than 1")
+            require(self.top_k is None, "give --threshold or --top-k, not both")
+        if self.top_k is not None:
+            require_count("--top-k", self.top_k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +83,9 @@ class _Prediction:
     index: int
     text: str
     labels: tuple[str, ...] = ()
+    """The classes given, the likeliest first; none if no probability is high enough."""
     probability: float | None = None
-    """The probability of the label, or of the likeliest class if there are several labels or none;
-    None for a blank text."""
+    """The probability of the likeliest class; None for a blank text."""
     probabilities: dict[str, float] | None = None
     known: int = 0
     words: int = 0
@@ -97,8 +111,12 @@ def predict(config: PredictConfig) -> int:
     saved = load_saved_model(config.model)
     saved.require_classes()
     model = saved.trainer.model
-    judge = Judge(model, _vocabulary(config, saved), head_of(model, saved.kind))
-    found = _predictions(judge, chain([first], blocks), explain=config.explain)
+    words = _vocabulary(config, saved)
+    judge = Judge(model, words, head_of(model, saved.kind))
+    given = functools.partial(
+        _given, top_k=config.top_k, thresholds=_thresholds(config, words, judge)
+    )
+    found = _predictions(judge, chain([first], blocks), given, explain=config.explain)
     if config.texts and not config.json:
         console.print(_table(list(found), explains=config.explain > 0))
     else:
@@ -116,8 +134,37 @@ def predict(config: PredictConfig) -> int:
     return 0
 
 
+def _thresholds(config: PredictConfig, words: Vocabulary, judge: Judge) -> Sequence[float] | None:
+    """Returns the probability above which each class is given, [K]; None gives the likeliest."""
+    if config.threshold is None and judge.is_multi_label and words.thresholds is not None:
+        return words.thresholds
+    if config.threshold is None and not judge.is_multi_label:
+        return None
+    return [0.5 if config.threshold is None else config.threshold] * len(judge.class_names)
+
+
+def _given(
+    row: Sequence[float], *, top_k: int | None, thresholds: Sequence[float] | None
+) -> list[int]:
+    """Returns the numbers of the classes that a text is given, the likeliest first.
+
+    Args:
+        row: the probabilities of the classes, [K].
+        top_k: how many to give; None: those above their thresholds.
+        thresholds: the classes' thresholds, [K]; None: the likeliest class is given.
+    """
+    order = sorted(range(len(row)), key=lambda number: -row[number])
+    if top_k is not None or thresholds is None:
+        return order[: top_k or 1]
+    return [number for number in order if row[number] > thresholds[number]]
+
+
 def _predictions(
-    judge: Judge, blocks: Iterable[list[str]], *, explain: int
+    judge: Judge,
+    blocks: Iterable[list[str]],
+    given: Callable[[Sequence[float]], list[int]],
+    *,
+    explain: int,
 ) -> Iterator[list[_Prediction]]:
     """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
     index = 0
@@ -133,10 +180,7 @@ def _predictions(
                     made.append(_Prediction(index=index + number, text=text))
                     continue
                 row, best = outputs[number].tolist(), taken[number]
-                labels: tuple[str, ...] = (judge.class_names[best],)
-                if judge.is_multi_label:
-                    pairs = zip(judge.class_names, row, strict=True)
-                    labels = tuple(name for name, value in pairs if value > _LIKELY)
+                labels = tuple(judge.class_names[place] for place in given(row))
                 known, words = judge.known(rows[number])
                 explained: Sequence[tuple[str, float]] = ()
                 if explain:
@@ -173,14 +217,21 @@ def _as_json(one: _Prediction) -> str:
 
 
 def _as_line(one: _Prediction) -> str:
-    """Returns labels, probability, known words, text, and the words that decided, with tabs
-    between."""
-    probability = "" if one.probability is None else f"{one.probability:.6f}"
+    """Returns the classes, their probabilities, known words, text, and the words that decided, with
+    tabs between."""
     text = printable(one.text, one_line=True)
-    parts = [", ".join(one.labels), probability, f"{one.known}/{one.words}", text]
+    parts = [*_answer(one, digits=6), f"{one.known}/{one.words}", text]
     if one.explained:
         parts.append(_words(one))
     return "\t".join([*(printable(part, one_line=True) for part in parts[:3]), *parts[3:]])
+
+
+def _answer(one: _Prediction, *, digits: int) -> tuple[str, str]:
+    """Returns the classes given and their probabilities, both "" for a blank text."""
+    if one.probabilities is None:
+        return "", ""
+    probabilities = (f"{one.probabilities[name]:.{digits}f}" for name in one.labels)
+    return ", ".join(one.labels) or _NONE, ", ".join(probabilities)
 
 
 def _words(one: _Prediction) -> str:
@@ -194,13 +245,9 @@ def _table(blocks: Sequence[Sequence[_Prediction]], *, explains: bool) -> Table:
     if explains:
         table.add_column("words that decided")
     for one in (one for block in blocks for one in block):
-        probability = "" if one.probability is None else f"{one.probability:.3f}"
-        cells: list[str | Text] = [
-            _shown(one.text),
-            f"{one.known} of {one.words}",
-            _shown(", ".join(one.labels)),
-            probability,
-        ]
+        classes, probabilities = _answer(one, digits=3)
+        known = f"{one.known} of {one.words}"
+        cells: list[str | Text] = [_shown(one.text), known, _shown(classes), probabilities]
         table.add_row(*cells, *([Text(_words(one))] if explains else []))
     return table
 

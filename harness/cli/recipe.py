@@ -77,16 +77,18 @@ def find(config: TrainConfig, given: Set[str]) -> Found | None:
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
     if not free:
         return None
-    begin = time.perf_counter()
+    begin, thresholds = time.perf_counter(), None
     search = _Search(config, free)
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
         best = search.best()
-        changes = search.final(best)
+        changes, thresholds = search.final(best), best.thresholds
         tried = "; ".join(map(str, search.trials))
         reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
     config, data = search.settled(changes)
+    if thresholds is not None and data.vocabulary is not None:
+        data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
     return Found(config=config, data=data, why=reason)
 
 
@@ -100,6 +102,8 @@ class _Trial:
     """The lowest loss on the held-out rows."""
     epochs: int
     """The epochs until then."""
+    thresholds: Sequence[float] | None = None
+    """Where a row may have several classes, the probability above which each is given, [K]."""
 
     def __str__(self) -> str:
         weighting = {"tf_idf": "tf-idf", "binary": "presence"}.get(self.view.get("weighting", ""))
@@ -185,6 +189,9 @@ class _Search:
     def _try(self, view: Mapping[str, Any]) -> _Trial:
         import keras
 
+        from harness.data.examples import Examples
+        from harness.task.measures import best_thresholds, class_labels
+
         config, data = self.settled(view)
         train, held_out = _parts(data, seed=config.data.split_seed)
         epochs = config.epochs if "epochs" not in self._free else _MOST_EPOCHS
@@ -195,7 +202,9 @@ class _Search:
             epochs=epochs,
             balanced=config.class_weight == "balanced",
         )
-        stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=_PATIENCE)
+        stop = keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=_PATIENCE, restore_best_weights=data.is_multi_label
+        )
         try:
             history = trainer.fit(
                 train,
@@ -211,8 +220,18 @@ class _Search:
         assert trainer.last.progress is not None
         if trainer.last.progress.interrupted:
             raise KeyboardInterrupt
-        losses = history.history["val_loss"]
-        return _Trial(view=view, loss=min(losses), epochs=1 + losses.index(min(losses)))
+        losses, thresholds = history.history["val_loss"], None
+        if data.is_multi_label:
+            labels = class_labels(
+                Examples.of(held_out), kind="multi_label", num_classes=data.num_classes
+            )
+            thresholds = best_thresholds(trainer.predict(held_out), labels)
+        return _Trial(
+            view=view,
+            loss=min(losses),
+            epochs=1 + losses.index(min(losses)),
+            thresholds=thresholds,
+        )
 
 
 def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:

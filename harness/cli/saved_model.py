@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from rich.console import Console
 
@@ -28,6 +29,7 @@ from harness.run.observers.run_files import (
     RESOLVED,
     read_config,
 )
+from harness.task.task import Task
 from harness.trainer.trainer import Trainer
 from harness.workers.membership import require_alone
 
@@ -97,27 +99,25 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     if is_checkpoint and folder.name == CHECKPOINT_FOLDER_NAME:
         folder = folder.parent
     config = read_config(folder) if (folder / CONFIG_FILE_NAME).is_file() else None
-    if is_checkpoint:
-        trainer = _of_checkpoint(path, config, settings)
-    else:
-        trainer = Trainer(load_model(path), optimizer="sgd", **settings)
+    words = folder / vocabulary.FILE_NAME
+    known = Vocabulary.load(words) if words.is_file() else None
+    task = Task(thresholds=None if known is None else known.thresholds)
+    model = _of_checkpoint(path, config) if is_checkpoint else load_model(path)
+    trainer = Trainer(model, task=task, optimizer="sgd", **settings)
     layers = multi_hot_layers(trainer.model)
     if not layers:
         raise InputError(f"{path} is not a network of this harness: it has no MultiHotDense layer")
-    words = folder / vocabulary.FILE_NAME
     return SavedModel(
         path=path,
         trainer=trainer,
         num_tokens=max(layer.num_tokens for layer in layers),
         config=config,
-        vocabulary=Vocabulary.load(words) if words.is_file() else None,
+        vocabulary=known,
     )
 
 
-def _of_checkpoint(
-    path: Path, config: Mapping[str, Any] | None, settings: Mapping[str, Any]
-) -> Trainer:
-    """Returns a trainer with the weights of a checkpoint of `harness train`."""
+def _of_checkpoint(path: Path, config: Mapping[str, Any] | None) -> keras.Model:
+    """Returns a model with the weights of a checkpoint of `harness train`."""
     if config is None or "model" not in config:
         raise InputError(
             f"{path} is a checkpoint, but no run of `harness train` lies around it, whose "
@@ -162,7 +162,7 @@ def _of_checkpoint(
             f"note: {path.name} was saved within an epoch: rows of exact_adam's tables have not "
             "made up for the steps that they missed, so results differ a little from the run's"
         )
-    return Trainer(built, optimizer="sgd", **settings)
+    return built
 
 
 @dataclass(frozen=True, kw_only=True)

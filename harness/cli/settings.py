@@ -252,5 +252,8 @@ def trainer_of(
         multi_label=data.is_multi_label,
         seed=execution.seed,
     )
-    task = Task(class_weight="balanced" if balanced else None)
+    task = Task(
+        class_weight="balanced" if balanced else None,
+        thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
+    )
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

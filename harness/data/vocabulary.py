@@ -52,6 +52,9 @@ class Vocabulary:
     """The id of words that are not in `ids`; None leaves them out."""
     class_names: Sequence[str] = ()
     """Names of the classes in the order of their labels; empty if unknown."""
+    thresholds: Sequence[float] | None = None
+    """The probability above which each class is given, [K], where a row may have several; None:
+    0.5."""
     tokenizer: Tokenizer = "keras"
     ngrams: int = 1
     """`ngrams` of the `Tokenization`."""
@@ -93,6 +96,14 @@ class Vocabulary:
             raise InputError(
                 f"the vocabulary is weighted by {self.weighting}, with other than one inverse "
                 f"document frequency for each of {self.num_tokens} ids. Give them with tf_idf only."
+            )
+        if self.thresholds is not None and (
+            len(self.thresholds) != len(self.class_names)
+            or not all(isinstance(t, float) and 0 <= t <= 1 for t in self.thresholds)
+        ):
+            raise InputError(
+                f"the vocabulary's thresholds are {self.thresholds!r:.100}; give a number from 0 "
+                f"to 1 for each of {len(self.class_names)} classes."
             )
         if not all(isinstance(name, str) for name in self.class_names):
             raise InputError(f"the vocabulary's class_names are {self.class_names!r}, not words.")

@@ -29,6 +29,8 @@ class Quality:
 
     kind: str
     """The kind of task: `binary`, `multi_class` or `multi_label`."""
+    thresholds: npt.NDArray[np.float32]
+    """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
     num_rows: int
     right: Counts = field(repr=False)
     """The rows of each class that were predicted to be of it, [K]."""
@@ -134,11 +136,20 @@ class Quality:
 class Measures:
     """Adds up the quality of predictions, some rows at a time."""
 
-    def __init__(self, examples: Examples, *, kind: str, num_classes: int) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        kind: str,
+        num_classes: int,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
         """Args:
         examples: examples with labels for which `are_classes` is true.
         kind, num_classes: the kind of the task and the number of its classes.
+        thresholds: multi-label: the probability above which each class is given, [K]; None: 0.5.
         """
+        self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
         self._labels = examples.labels
         self._kind = kind
         self._num_classes = num_classes
@@ -166,7 +177,7 @@ class Measures:
         begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
         labels = _labels(self._labels, begin, self.num_rows, self._kind, num_classes)
         if self._kind == "multi_label":
-            taken = probabilities > 0.5
+            taken = probabilities > self._thresholds
             self._right += np.count_nonzero(taken & labels, axis=0)
             self._predicted += np.count_nonzero(taken, axis=0)
             self._support += np.count_nonzero(labels, axis=0)
@@ -187,6 +198,7 @@ class Measures:
         ranked = self._ranked
         return Quality(
             kind=self._kind,
+            thresholds=self._thresholds,
             num_rows=self.num_rows,
             right=self._right,
             predicted=self._predicted,
@@ -215,6 +227,28 @@ def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: 
     measures = Measures(examples, **how)
     measures.add(probabilities)
     return measures.quality()
+
+
+def best_thresholds(
+    probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]
+) -> list[float]:
+    """Returns the threshold of each class with the highest F1, [K]: halfway between two
+    probabilities, and 0.5 for a class that no row has.
+
+    Args:
+        probabilities: the probabilities of held-out rows, [B, K].
+        labels: whether each row is of each class, [B, K].
+    """
+    found = []
+    for scores, among in zip(probabilities.T.astype(np.float64), labels.T, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        right = np.cumsum(among[order])
+        f1 = 2 * right / (np.arange(1, len(order) + 1) + among.sum())
+        scores = np.append(scores[order], 0.0)
+        f1[scores[:-1] == scores[1:]] = 0.0  # equal probabilities are on one side
+        best = int(f1.argmax())
+        found.append(float(scores[best : best + 2].mean()) if among.any() else 0.5)
+    return found
 
 
 def are_classes(examples: Examples) -> bool:

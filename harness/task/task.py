@@ -42,6 +42,9 @@ class Task:
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
     rows / (classes * rows of the class), from the rows of the first training."""
+    thresholds: Sequence[float] | None = None
+    """Multi-label only: the probability above which each class is given, [K], for precision, recall
+    and F1. None: 0.5. `harness.task.measures.best_thresholds` chooses them on held-out rows."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
@@ -86,7 +89,13 @@ class Task:
             loss=loss_of(self.loss, kind),
             metrics=metrics_of(self.metrics, kind),
             class_weight=None,
+            thresholds=self.thresholds if kind == "multi_label" else None,
         )
+        if task.thresholds is not None and len(task.thresholds) != num_classes:
+            raise InputError(
+                f"thresholds has {len(task.thresholds)} numbers for {num_classes} classes; give "
+                "one for each"
+            )
         task.check_labels(examples)
         task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
         if self.loss is not None:
@@ -137,6 +146,8 @@ class SettledTask:
     """The metrics: `accuracy` is computed row by row; others keep sums of their own."""
     class_weight: np.ndarray | None
     """The weight of each class, float32 [K]."""
+    thresholds: Sequence[float] | None = None
+    """The probability above which each class is given, [K]; None: 0.5."""
     is_known: bool = True
     """Whether the task follows from labels, not only from a model's outputs."""
     loss_is_of_batch: bool = False

@@ -135,7 +135,10 @@ class Setup:
         """Returns measures for predictions of rows with labels; None if a label is no class."""
         if self.task.kind == "regression" or not are_classes(examples):
             return None
-        return Measures(examples, kind=self.task.kind, num_classes=self.task.num_classes)
+        task = self.task
+        return Measures(
+            examples, kind=task.kind, num_classes=task.num_classes, thresholds=task.thresholds
+        )
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
         """Returns the cadence of the dispatches of rows to train."""

@@ -41,7 +41,7 @@ class Answers:
         found = np.concatenate([1 - found, found], axis=1) if kind == "binary" else found
         truth = class_labels(Examples.of(rows), kind=kind, num_classes=len(names))
         if kind == "multi_label":
-            taken = found > 0.5
+            taken = found > quality.thresholds
         else:
             truth, taken = (
                 one[:, None] == np.arange(len(names)) for one in (truth, found.argmax(axis=1))

@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
+from harness.base.memory import free_bytes
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS
@@ -180,7 +183,8 @@ class _Search:
         changes = {**best.view, "epochs": best.epochs}
         config, data = self.settled(changes)
         keeps_held_out = config.data.validation_split > 0 or config.early_stopping is not None
-        if data.train.nnz > _MOST_IDS and not keeps_held_out:
+        fits = 8 * data.train.nnz < free_bytes() / 4  # rows to validate on are copied
+        if data.train.nnz > _MOST_IDS and fits and not keeps_held_out:
             # A candidate saw fewer rows, so its epochs say little.
             share = min(_HELD_OUT, _MOST_HELD_OUT / data.train.num_rows)
             changes |= {"validation_split": share, "early_stopping": 1, "epochs": _MOST_EPOCHS}
@@ -237,13 +241,15 @@ class _Search:
 def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
     """Returns the rows that a candidate trains on, and those that are held out."""
     train, held_out = data.train, data.validation
+    rows = np.arange(train.num_rows)
     if held_out is None:
         num_held_out = min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT)
-        held_out, train = train.stratified_split(num_held_out, seed=seed)
+        drawn = train.stratified_rows(num_held_out, seed=seed)
+        held_out, rows = train.take(rows[drawn]), rows[~drawn]
     share = _MOST_IDS / max(train.nnz, 1)
-    if share < 1:
-        train, _ = train.stratified_split(round(share * train.num_rows), seed=seed + 1)
-    return train, held_out
+    if share < 1:  # the data may be larger than memory, so copy these rows alone
+        rows = np.sort(np.random.RandomState(seed).permutation(rows)[: round(share * len(rows))])
+    return train.take(rows), held_out
 
 
 def _sizes(data: Dataset) -> dict[str, Any]:

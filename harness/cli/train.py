@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.cli.recipe import DECIDES, Found, applies, find
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.data.vocabulary import Vocabulary
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
@@ -81,6 +83,8 @@ def train(
                 console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
                 config = found.config
         data = load_configured(config.data) if found is None else found.data
+        if _goes_on(output):
+            data = _with_thresholds(data, Path(output.run_dir or "") / VOCABULARY_FILE_NAME)
         timeline.mark("data" if found is None else "data and recipe")
         return _train(config, data, console, timeline)
 
@@ -88,6 +92,14 @@ def train(
 def _goes_on(output: OutputConfig) -> bool:
     """Whether the run is there already; its settings are then known."""
     return bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
+
+
+def _with_thresholds(data: Dataset, path: Path) -> Dataset:
+    """Returns the data with the thresholds in the vocabulary of a run that is resumed."""
+    if data.vocabulary is None or not path.is_file():
+        return data
+    thresholds = Vocabulary.load(path).thresholds
+    return replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
 
 
 def _described(found: Found) -> str:

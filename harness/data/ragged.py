@@ -216,12 +216,16 @@ class RaggedSets:
         rarest. Rows keep their order. The same seed draws the same rows with any NumPy version;
         None draws the last rows of each class.
         """
+        drawn = self.stratified_rows(num_drawn_rows, seed=seed)
+        return self.take(np.flatnonzero(drawn)), self.take(np.flatnonzero(~drawn))
+
+    def stratified_rows(self, num_drawn_rows: int, *, seed: int | None) -> npt.NDArray[np.bool_]:
+        """Returns whether `stratified_split` draws each row, bool [B]."""
         self._check_split(num_drawn_rows)
         several = self.label_sets
         labels = self.labels if self.labels.dtype == np.int32 else np.zeros(self.num_rows, np.int32)
         classes = labels if several is None else rarest(several.values, several.row_splits)
-        drawn = stratified(classes, num_drawn_rows, seed=seed)
-        return self.take(np.flatnonzero(drawn)), self.take(np.flatnonzero(~drawn))
+        return stratified(classes, num_drawn_rows, seed=seed)
 
     def _check_split(self, num_rows: int) -> None:
         if not 0 < num_rows < self.num_rows:

@@ -183,6 +183,7 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
         "dropout": [values["dropout"]] * depth,
         "activation": space.activation,
         "table_dtype": space.table_dtype,
+        "recipe": "tutorial",  # the search decides
         **{name: values[name] for name in ("ngrams", "num_tokens") if name in values},
     }
 

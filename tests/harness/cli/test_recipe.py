@@ -1,0 +1,124 @@
+"""The recipe of `harness train`, on texts of a real corpus: chosen on held-out train rows alone."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+from harness.base.decoding import flattened
+from harness.cli.recipe import DECIDES
+from harness.run.observers.run_files import RESOLVED, read_config
+from tests.harness.cli.runs import call, summary
+
+
+def write(path: Path, rows: list[tuple[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+
+
+@pytest.fixture(scope="module")
+def reviews(imdb_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with the words of real reviews: train.csv, of 800, and test.csv, of 400."""
+    folder = tmp_path_factory.mktemp("reviews")
+    data = harness.load(imdb_path, unique=False)
+    assert data.vocabulary is not None
+    for part, sets, count in (("train", data.train, 800), ("test", data.test, 400)):
+        bounds, names = sets.row_splits.tolist(), ("neg", "pos")
+        rows = [
+            (data.vocabulary.decode(sets.values[bounds[row] : bounds[row + 1]]), names[label])
+            for row, label in enumerate(sets.labels[:count].tolist())
+        ]
+        write(folder / f"{part}.csv", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(reviews: Path) -> tuple[Path, Any]:
+    """Returns the folder of a run of the default command, and the command's result."""
+    folder = reviews / "run"
+    data = ("--data", reviews / "train.csv", "--test-data", reviews / "test.csv")
+    return folder, call("train", *data, "--epochs", "2", "--run-dir", folder)
+
+
+def chosen(folder: Path) -> dict[str, Any]:
+    """Returns the settings that a recipe decides, as config.json has them."""
+    config = read_config(folder)
+    config.pop(RESOLVED)
+    return {name: value for name, value in flattened(config).items() if name in DECIDES}
+
+
+def test_the_default_command_beats_the_tutorials_settings(
+    reviews: Path, trained: tuple[Path, Any]
+) -> None:
+    folder, result = trained
+    assert result.code == 0, result.err
+    data = ("--data", reviews / "train.csv", "--test-data", reviews / "test.csv")
+    flags = ("--recipe", "tutorial", "--run-dir", reviews / "tutorial")
+    assert call("train", *data, *flags).code == 0
+    assert summary(folder)["test_accuracy"] > summary(reviews / "tutorial")["test_accuracy"] + 0.05
+
+
+def test_it_says_and_records_what_it_chose(trained: tuple[Path, Any]) -> None:
+    folder, result = trained
+    (recipe,) = (line for line in result.out.splitlines() if line.startswith("recipe: "))
+    found = chosen(folder)
+    for name in DECIDES:
+        value = found[name]
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        assert f"--{name.replace('_', '-')} {shown}" in recipe
+    assert "loss on held-out rows" in result.out
+
+
+def test_a_flag_is_kept_also_with_the_tutorials_value(trained: tuple[Path, Any]) -> None:
+    """The run was given the tutorial's number of epochs, which is the default of the flag."""
+    assert chosen(trained[0])["epochs"] == 2
+
+
+def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any]) -> None:
+    folder, _ = trained
+    before = chosen(folder)
+    result = call("train", "--resume", "--run-dir", folder, "--epochs", "3")
+    assert result.code == 0, result.err
+    assert "recipe" not in result.out
+    assert chosen(folder) == before | {"epochs": 3}
+
+
+def test_the_test_rows_choose_nothing(reviews: Path, trained: tuple[Path, Any]) -> None:
+    """With every test label turned round, the recipe is the same."""
+    with (reviews / "test.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    turned = {"pos": "neg", "neg": "pos"}
+    write(reviews / "turned.csv", [(text, turned[label]) for text, label in rows])
+    data = ("--data", reviews / "train.csv", "--test-data", reviews / "turned.csv")
+    folder = reviews / "turned"
+    assert call("train", *data, "--epochs", "2", "--run-dir", folder).code == 0
+    assert chosen(trained[0]) == chosen(folder)
+
+
+def test_few_rows_are_trained_without_a_search(tmp_path: Path) -> None:
+    write(tmp_path / "few.csv", [("good film", "pos"), ("bad film", "neg")] * 2)
+    result = call("train", "--data", tmp_path / "few.csv", "--run-dir", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert "too few to hold some out" in result.out
+
+
+def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None:
+    rows = [("sun and rain", "sun,rain"), ("sun", "sun"), ("rain", "rain"), ("snow", "snow")]
+    write(tmp_path / "labels.csv", rows * 100)
+    folder = tmp_path / "run"
+    flags = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--run-dir", folder)
+    assert call("train", *flags).code == 0
+    thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
+    assert len(thresholds) == 3
+    assert summary(folder)["test_f1_macro"] == 1.0
+    texts = ("--model", folder, "--texts", "rain and sun", "snow")
+    found = call("predict", *texts, "--json").out.splitlines()
+    labels = [sorted(json.loads(line)["labels"]) for line in found]
+    assert labels == [["rain", "sun"], ["snow"]]
+    none = call("predict", *texts, "--threshold", "0.9999999")
+    assert "(none)" in none.out
+    two = call("predict", *texts, "--top-k", "2", "--json")
+    assert all(len(json.loads(line)["labels"]) == 2 for line in two.out.splitlines())

@@ -44,7 +44,7 @@ network then stops early on rows that stay held out."""
 _MOST_EPOCHS, _PATIENCE = 30, 2
 _MOST_TOKENS = 2**17
 _FEW_IDS = 400_000
-"""Ids of a small data set, for which a layer of twice the usual width does better in little time."""
+"""Ids of a small data set, for which a layer twice as wide does better and takes little time."""
 _MOST_ELEMENTS, _MOST_PRODUCTS = 2**26, 2**31
 """The most elements of the table, and products of an epoch. Beyond them a wider layer takes longer
 than it is worth."""

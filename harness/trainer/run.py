@@ -55,6 +55,7 @@ from harness.run.records import (
 )
 from harness.run.run_folder import clean_run_folder
 from harness.task.measures import Quality
+from harness.trainer.advice import advice
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
 from harness.trainer.resuming import (
@@ -466,10 +467,18 @@ class Run:
             workers=self._cluster.num_workers,
             alone_step_seconds=setup.programs.alone_step_seconds,
         )
-        if quality is not None and not progress.interrupted and progress.divergence is None:
+        if not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
-            if hint := quality.hint(names_of(named, setup.task.num_classes)):
-                self._tell(Message(kind="note", text=hint))
+            names = names_of(named, setup.task.num_classes)
+            told = advice(
+                progress,
+                quality,
+                names,
+                validates=asked.own_validation is not None,
+                stopped_early=progress.step < start.total_steps,
+            )
+            for text in told:
+                self._tell(Message(kind="note", text=text))
         self._tell(summary)
         asked.timeline.mark("end of the run")
         return summary, quality

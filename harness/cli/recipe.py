@@ -18,7 +18,6 @@ import numpy as np
 
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
-from harness.base.memory import free_bytes
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
 
 DECIDES = (
-    *("ngrams", "min_count", "num_tokens", "unknown", "weighting", "normalize"),
-    *("hidden_units", "dropout", "learning_rate", "batch_size", "epochs"),
+    *("ngrams", "num_tokens", "unknown", "weighting", "normalize"),
+    *("hidden_units", "dropout", "batch_size", "epochs"),
+    *("learning_rate", "learning_rate_schedule"),
 )
 """The settings that a recipe decides."""
 _LEAST_ROWS = 200
@@ -38,9 +38,8 @@ _HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000
 """The share of the train rows that is held out, and the most rows."""
 _LEAST_HELD_OUT = 500
 """Rows to hold out if that is at most a fifth of them."""
-_MOST_IDS = 2_000_000
-"""The most ids that a candidate trains on. Of larger data it takes some of the rows, and the
-network then stops early on rows that stay held out."""
+_MOST_IDS = 1_000_000
+"""The most ids that a candidate trains on. Of larger data it takes some of the rows."""
 _MOST_EPOCHS, _PATIENCE = 30, 2
 _MOST_TOKENS = 2**17
 _FEW_IDS = 400_000
@@ -144,8 +143,7 @@ class _Search:
         words = {**weights, **vocabulary}
         if self._kind == "tokens" or "ngrams" not in self._free:
             return [words]
-        rare = {"min_count": 2} if vocabulary else {}
-        return [{**words, "ngrams": 1}, {**words, "ngrams": 2, **rare}]
+        return [{**words, "ngrams": 1}, {**words, "ngrams": 2}]
 
     def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
         """Returns the command's settings with those of `changes` and sizes for the data, all of
@@ -160,8 +158,7 @@ class _Search:
         return self._with({**_sizes(data), **changes}), data
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
-        own = ("validation_split", "early_stopping")
-        changes = {n: v for n, v in changes.items() if n in self._free or n in own}
+        changes = {n: v for n, v in changes.items() if n in self._free}
         flat = flattened(asdict(self._config)) | changes
         config: TrainConfig = from_mapping(TrainConfig, flat, where="the recipe")
         return config
@@ -187,15 +184,13 @@ class _Search:
 
     def final(self, best: _Trial) -> dict[str, Any]:
         """Returns the settings that the network is trained with."""
-        changes = {**best.view, "epochs": best.epochs}
-        config, data = self.settled(changes)
-        keeps_held_out = config.data.validation_split > 0 or config.early_stopping is not None
-        fits = 8 * data.train.nnz < free_bytes() / 4  # rows to validate on are copied
-        if data.train.nnz > _MOST_IDS and fits and not keeps_held_out:
-            # A candidate saw fewer rows, so its epochs say little.
-            share = min(_HELD_OUT, _MOST_HELD_OUT / data.train.num_rows)
-            changes |= {"validation_split": share, "early_stopping": 1, "epochs": _MOST_EPOCHS}
-        return changes
+        if self._config.early_stopping is not None:
+            return {**best.view, "epochs": _MOST_EPOCHS}
+        data = self.settled(best.view)[1]
+        # A rate that falls to 0 takes more epochs than a constant one to the lowest loss, and ends
+        # below it. A candidate that saw few of the rows took fewer steps in each of its epochs.
+        epochs = best.epochs if data.train.nnz > _MOST_IDS else 2 * best.epochs
+        return {**best.view, "epochs": epochs, "learning_rate_schedule": "linear"}
 
     def _try(self, view: Mapping[str, Any]) -> _Trial:
         import keras

@@ -106,10 +106,10 @@ def _described(found: Found) -> str:
     """Returns the lines that tell users of a recipe."""
     flat = flattened(asdict(found.config))
     flags = []
-    for name in (*DECIDES, "validation_split", "early_stopping"):
+    for name in DECIDES:
         value = flat[name]
         shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        if shown not in (None, 0.0):
+        if shown is not None:
             flags.append(f"--{name.replace('_', '-')} {shown}")
     return f"recipe: {' '.join(flags)}\n  {found.why}"
 

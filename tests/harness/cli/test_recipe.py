@@ -13,6 +13,9 @@ from harness.cli.recipe import DECIDES
 from harness.run.observers.run_files import RESOLVED, read_config
 from tests.harness.cli.runs import call, summary
 
+# Both have the tutorial's values, which a recipe would change.
+FLAGS = ("--epochs", "2", "--learning-rate-schedule", "constant")
+
 
 def write(path: Path, rows: list[tuple[str, str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -40,7 +43,7 @@ def trained(reviews: Path) -> tuple[Path, Any]:
     """Returns the folder of a run of the default command, and the command's result."""
     folder = reviews / "run"
     data = ("--data", reviews / "train.csv", "--test-data", reviews / "test.csv")
-    return folder, call("train", *data, "--epochs", "2", "--run-dir", folder)
+    return folder, call("train", *data, *FLAGS, "--run-dir", folder)
 
 
 def chosen(folder: Path) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def test_the_test_rows_choose_nothing(reviews: Path, trained: tuple[Path, Any]) 
     write(reviews / "turned.csv", [(text, turned[label]) for text, label in rows])
     data = ("--data", reviews / "train.csv", "--test-data", reviews / "turned.csv")
     folder = reviews / "turned"
-    assert call("train", *data, "--epochs", "2", "--run-dir", folder).code == 0
+    assert call("train", *data, *FLAGS, "--run-dir", folder).code == 0
     assert chosen(trained[0]) == chosen(folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
-from harness.data.options import DataConfig, SourceConfig
+from harness.data.options import BuildOptions, DataConfig, SourceConfig
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 OF_RUN = "run"
 """The name, for --data, of the data that the model was trained on."""
+_OF_IDS = (
+    *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown"),
+    *("weighting", "normalize"),
+)
+"""The options by which texts become ids."""
 _COLUMNS = ("precision", "recall", "f1", "rows", "predicted")
 """The numbers of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
@@ -119,7 +124,7 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
 
     saved.require_classes()
     of_run = config.data.data == OF_RUN
-    source = saved.data() if of_run else DataConfig(**vars(config.data))
+    source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved)
     data = load_configured(source)
     if data.num_tokens > saved.num_tokens:
         raise InputError(
@@ -133,6 +138,19 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
             "with those that the model was trained on, as with --test-data, or use the run's data"
         )
     return data, source
+
+
+def _as_in_run(data: DataConfig, saved: SavedModel) -> DataConfig:
+    """Returns the settings of other data, in which texts become ids as in the model's run unless a
+    flag says otherwise."""
+    from harness.data.sources import is_built
+
+    if saved.config is None or "data" not in saved.config or not is_built(data):
+        return data
+    of_run, usual = saved.data().build, BuildOptions()
+    left = (n for n in _OF_IDS if getattr(data.build, n) == getattr(usual, n))
+    ours = {name: getattr(of_run, name) for name in left}
+    return replace(data, build=replace(data.build, **ours))
 
 
 def _columns(quality: Quality) -> list[list[Any]]:

@@ -42,6 +42,7 @@ from harness.cli.report import ReportConfig, report
 from harness.cli.resume import resumed_config
 from harness.cli.settings import TrainConfig
 from harness.cli.smoke import SmokeConfig, smoke
+from harness.cli.suggestions import suggestion
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import train
 from harness.cli.tune import TuneConfig, tune
@@ -179,6 +180,9 @@ def _parse(arguments: list[str]) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
+        commands = {name: kind for kind, (name, _) in _COMMANDS.items()}
+        if text := suggestion(flags, commands, held.getvalue()):
+            raise InputError(text) from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise
 

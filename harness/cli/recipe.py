@@ -40,7 +40,8 @@ _LEAST_HELD_OUT = 500
 """Rows to hold out if that is at most a fifth of them."""
 _MOST_IDS = 1_000_000
 """The most ids that a candidate trains on. Of larger data it takes some of the rows."""
-_MOST_EPOCHS, _PATIENCE = 30, 2
+_MOST_EPOCHS, _PATIENCE, _LEAST_GAIN = 30, 2, 0.002
+"""A candidate ends after so many epochs, or where two have not lowered its loss by so much."""
 _MOST_TOKENS = 2**17
 _FEW_IDS = 400_000
 """Ids of a small data set, for which a layer twice as wide does better and takes little time."""
@@ -187,10 +188,10 @@ class _Search:
         if self._config.early_stopping is not None:
             return {**best.view, "epochs": _MOST_EPOCHS}
         data = self.settled(best.view)[1]
-        # A rate that falls to 0 takes more epochs than a constant one to the lowest loss, and ends
-        # below it. A candidate that saw few of the rows took fewer steps in each of its epochs.
-        epochs = best.epochs if data.train.nnz > _MOST_IDS else 2 * best.epochs
-        return {**best.view, "epochs": epochs, "learning_rate_schedule": "linear"}
+        # A rate that falls to 0 takes twice the steps of a constant one to its lowest loss, which
+        # is lower. A candidate that saw few of the rows took few steps in each of its epochs.
+        epochs = round(2 * best.epochs * min(1, _MOST_IDS / max(data.train.nnz, 1)))
+        return {**best.view, "epochs": max(2, epochs), "learning_rate_schedule": "linear"}
 
     def _try(self, view: Mapping[str, Any]) -> _Trial:
         import keras
@@ -209,7 +210,10 @@ class _Search:
             balanced=config.class_weight == "balanced",
         )
         stop = keras.callbacks.EarlyStopping(
-            monitor="val_loss", patience=_PATIENCE, restore_best_weights=data.is_multi_label
+            monitor="val_loss",
+            min_delta=_LEAST_GAIN,
+            patience=_PATIENCE,
+            restore_best_weights=data.is_multi_label,
         )
         try:
             history = trainer.fit(
@@ -265,5 +269,5 @@ def _sizes(data: Dataset) -> dict[str, Any]:
         "hidden_units": (2 ** max(5, int(math.log2(widest))),),
         "dropout": (0.5,),
         "learning_rate": 0.001,
-        "batch_size": 2 ** round(math.log2(min(max(rows / 200, 16), 256))),
+        "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }

@@ -264,6 +264,11 @@ def _checked_path(config: DataConfig) -> Path | None:
             f"No file or folder {path}. Give texts, a table, an imdb.npz in Keras's format, a "
             "folder written by this harness, imdb or synthetic."
         )
+    if path is not None and not is_source(path) and path.suffix.lower() != ".npz":
+        raise InputError(
+            f"{path} has no ending of a format that can be read; save a table as .csv (UTF-8), "
+            ".tsv, .jsonl or .parquet, texts as a folder or .zip of folders, ids as .svm or .npz."
+        )
     is_built = path is not None and _is_built(path)
     wrong = None
     if config.synthetic != SyntheticOptions() and not is_synthetic:

@@ -25,10 +25,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_takes_the_fastest_and_remembers_it(cache: Path) -> None:
     choice = choose_implementation(**SHAPES)
-    assert set(choice.seconds_by_name) == set(IMPLEMENTATIONS)
+    assert set(choice.seconds_by_name) == {"native", "dense"}, "gather is none beside native"
     assert choice.why.startswith("measured in")
     assert choice.seconds_by_name[choice.name] <= 1.1 * min(choice.seconds_by_name.values())
-    assert all(f"{name} " in choice.why for name in IMPLEMENTATIONS)
+    assert all(f"{name} " in choice.why for name in choice.seconds_by_name)
     again = choose_implementation(**SHAPES)
     assert again.why.startswith("measured before")
     assert again.seconds_by_name == choice.seconds_by_name
@@ -86,20 +86,19 @@ def test_a_damaged_answer_is_not_taken(cache: Path, damage: Any) -> None:
 def test_dense_is_no_candidate_where_its_matrix_is_huge() -> None:
     # As many elements as 64 rows of 2**22 tokens have, and a table that takes no time.
     choice = choose_implementation(num_rows=2**13, num_values=99, num_tokens=2**15, units=1)
-    assert set(choice.seconds_by_name) == {"native", "gather"}
+    assert (choice.name, choice.seconds_by_name) == ("native", {})
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_dense_is_no_candidate_where_its_matrix_is_nearly_empty() -> None:
     sparse = {"num_rows": 64, "num_values": 4_000, "num_tokens": 4_000, "units": 600}
     choice = choose_implementation(**sparse)
-    assert set(choice.seconds_by_name) == {"native", "gather"}
+    assert (choice.name, choice.seconds_by_name) == ("native", {})
     assert choice.why.endswith("; without dense: its matrix has 64 numbers for an id")
-    assert choose_implementation(**sparse).why.partition(": ")[2] == choice.why.partition(": ")[2]
     in_16_bits = choose_implementation(**sparse, dtype="bfloat16")
     assert set(in_16_bits.seconds_by_name) == set(IMPLEMENTATIONS)
     small = choose_implementation(**SHAPES | {"num_values": 300})
-    assert set(small.seconds_by_name) == set(IMPLEMENTATIONS)
+    assert set(small.seconds_by_name) == {"native", "dense"}
 
 
 def test_a_gpu_that_must_repeat_itself_gets_dense_where_its_matrix_fits() -> None:

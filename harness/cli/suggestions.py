@@ -1,0 +1,44 @@
+"""What a command line that cannot be read may have meant."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import get_type_hints
+
+
+def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
+    """Returns a message for a command or a flag that is misspelled, or a number with a comma; None
+    if it is none of these.
+
+    Args:
+        flags: the words of the command line.
+        commands: the classes of the commands' settings, by name.
+        told: the message of the parser.
+    """
+    command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
+    if command is None:
+        word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])
+        close = difflib.get_close_matches(word, commands, n=1)
+        return f"there is no command {word}; did you mean {close[0]}?" if close else None
+    if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
+        flag, whole, part = number.groups()
+        return f"{flag} is {whole},{part}; write the number with a point, as in {whole}.{part}"
+    if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
+        word = unknown[1]
+        known = [f"--{name.replace('_', '-')}" for name in _names(commands[command])]
+        initials = {"--" + "".join(part[0] for part in n[2:].split("-")): n for n in known}
+        close = [initials[word]] if word in initials else []
+        close += difflib.get_close_matches(word, known, n=1)
+        if close:
+            return f"{command} has no flag {word}; did you mean {close[0]}?"
+    return None
+
+
+def _names(kind: type) -> Iterator[str]:
+    """Yields the names of a command's settings, also of those in groups."""
+    for name, hint in get_type_hints(kind).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _names(hint)
+        else:
+            yield name

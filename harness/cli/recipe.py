@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
@@ -72,13 +70,14 @@ def applies(config: TrainConfig) -> bool:
     return config.recipe == "auto" and own
 
 
-def find(config: TrainConfig, given: Set[str]) -> Found | None:
+def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -> Found | None:
     """Finds the settings that nobody gave.
 
     Args:
         config: the settings of the command.
         given: the names of the settings that were given. Those that differ from their default were
             given in any case.
+        started: is called when the data is loaded and candidates begin to train.
 
     Returns:
         The recipe; None if every setting that it decides was given.
@@ -92,6 +91,7 @@ def find(config: TrainConfig, given: Set[str]) -> Found | None:
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
+        started()
         best = search.best()
         changes, thresholds = search.final(best), best.thresholds
         tried = "; ".join(map(str, search.trials))
@@ -262,6 +262,8 @@ def _handicapped(trial: _Trial) -> float:
 
 def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
     """Returns the rows that a candidate trains on, and those that are held out."""
+    import numpy as np  # so that --help need not wait for it
+
     train, held_out = data.train, data.validation
     rows = np.arange(train.num_rows)
     if held_out is None:

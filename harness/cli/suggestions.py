@@ -19,7 +19,8 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
     command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
     if command is None:
         word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])
-        close = difflib.get_close_matches(word, commands, n=1)
+        is_group = any(name.startswith(f"{word} ") for name in commands)
+        close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
     if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
         flag, whole, part = number.groups()

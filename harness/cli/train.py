@@ -21,8 +21,6 @@ from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.cli.recipe import DECIDES, Found, applies, find
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
-from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
-from harness.data.vocabulary import Vocabulary
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
@@ -78,14 +76,18 @@ def train(
         timeline.mark("imports")
         found = None
         if applies(config) and alone and not _goes_on(output):
-            console.print("looking for a recipe (--recipe tutorial takes the defaults)")
-            if (found := find(config, given)) is not None:
-                console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
-                config = found.config
+            text = "trying candidates on held-out rows (--recipe tutorial takes the defaults)"
+            found = find(config, given, started=lambda: console.print(text))
+        if found is not None:
+            console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
+            config = found.config
+        # What config.json records needs no search to repeat the run.
+        config = replace(config, recipe="tutorial")
+        timeline.mark("recipe")
         data = load_configured(config.data) if found is None else found.data
         if _goes_on(output):
-            data = _with_thresholds(data, Path(output.run_dir or "") / VOCABULARY_FILE_NAME)
-        timeline.mark("data" if found is None else "data and recipe")
+            data = _with_thresholds(data, Path(output.run_dir or "") / "vocabulary.json")
+        timeline.mark("data")
         return _train(config, data, console, timeline)
 
 
@@ -96,6 +98,8 @@ def _goes_on(output: OutputConfig) -> bool:
 
 def _with_thresholds(data: Dataset, path: Path) -> Dataset:
     """Returns the data with the thresholds in the vocabulary of a run that is resumed."""
+    from harness.data.vocabulary import Vocabulary
+
     if data.vocabulary is None or not path.is_file():
         return data
     thresholds = Vocabulary.load(path).thresholds

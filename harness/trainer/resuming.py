@@ -152,7 +152,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 _DECIDES_NOTHING = {
     *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
-    *("max_data_bytes", RESOLVED),
+    *("max_data_bytes", "recipe", RESOLVED),
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
     *("all_reduce", "module"),  # the latter of an object that Keras serialized
 }

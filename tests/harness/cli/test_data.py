@@ -81,7 +81,7 @@ def test_converted_data_trains_as_its_source(trained_folder: Path, tmp_path: Pat
     assert (result.code, result.err) == (0, "")
     assert f"wrote 2,000 rows (215,816 ids) to {out}\n" in result.out or str(out) in result.out
     assert set(contents(out)) == {"values.npy", "row_splits.npy", "labels.npy", "meta.json"}
-    flags = ("--data", out, *NETWORK, *LAYOUT, *IMPLEMENTATION)
+    flags = ("--data", out, *NETWORK, *LAYOUT, *IMPLEMENTATION, "--recipe", "tutorial")
     assert call("train", *flags, "--run-dir", tmp_path / "run").code == 0
     assert losses(tmp_path / "run") == losses(trained_folder)
 

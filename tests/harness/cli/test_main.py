@@ -186,3 +186,20 @@ def test_ctrl_c_outside_of_training(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Terminal()))
     assert main(["predict", "--model", str(tmp_path)]) == 130
     assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "there is no command trian; did you mean train?"),
+        (["data", "buld"], "there is no command data buld; did you mean data build?"),
+        (["train", "--lr", "0.1"], "train has no flag --lr; did you mean --learning-rate?"),
+        (["train", "--epoch", "3"], "train has no flag --epoch; did you mean --epochs?"),
+        (["train", "--learning-rate", "0,01"], "--learning-rate is 0,01; write the number with a"),
+    ],
+)
+def test_what_was_meant(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def test_a_flag_is_kept_also_with_the_tutorials_value(trained: tuple[Path, Any])
     assert chosen(trained[0])["epochs"] == 2
 
 
-def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any]) -> None:
-    folder, _ = trained
+def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = shutil.copytree(trained[0], tmp_path / "run")
     before = chosen(folder)
     result = call("train", "--resume", "--run-dir", folder, "--epochs", "3")
     assert result.code == 0, result.err

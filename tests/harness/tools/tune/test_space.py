@@ -54,6 +54,7 @@ def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None
         "dropout": [0.0, 0.0],
         "activation": "relu",
         "table_dtype": "float32",
+        "recipe": "tutorial",
         "ngrams": 1,
         "num_tokens": 10_000,
     }

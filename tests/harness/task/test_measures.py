@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.task import measures
-from harness.task.measures import Measures, Quality, measured, roc_auc
+from harness.task.measures import Measures, Quality, best_thresholds, measured, roc_auc
 
 KINDS = ("binary", "multi_class", "multi_label")
 
@@ -207,3 +207,24 @@ def values_of_scikit_learn(kind: str, seed: int) -> dict[str, Any]:
 if __name__ == "__main__":
     every_case = {kind: [values_of_scikit_learn(kind, seed) for seed in range(5)] for kind in KINDS}
     SCIKIT_LEARN.write_text(json.dumps(every_case, indent=1) + "\n")
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_no_threshold_has_a_higher_f1(pairs: list[tuple[float, bool]]) -> None:
+    scores, among = np.array([s for s, _ in pairs]), np.array([a for _, a in pairs])
+
+    def f1(threshold: float) -> float:
+        taken = scores > threshold
+        return 2 * (taken & among).sum() / max(1, taken.sum() + among.sum())
+
+    (found,) = best_thresholds(scores.astype(np.float32)[:, None], among[:, None])
+    if not among.any():
+        assert found == 0.5
+    else:
+        assert f1(found) == max(f1(t) for t in (0.0, 0.05, 0.2, 0.3, 0.6, 0.9))

@@ -67,6 +67,32 @@ def test_rows_and_vocabulary_are_those_of_the_texts(
         assert found == expected
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(train=ROWS, limit=st.integers(5, 8), weighting=st.sampled_from(["binary", "tf_idf"]))
+def test_unknown_words_are_left_out(
+    tmp_path: Path, train: list[Any], limit: int, weighting: Any
+) -> None:
+    """The rows are those of texts without the words that have no id."""
+    if len({label for _, label in train}) < 2:
+        return
+    how = {"weighting": weighting, "normalize": "l2", "num_tokens": limit, "unknown": "drop"}
+    path = write_csv(tmp_path / "a.csv", [*train, *train])
+    other = write_csv(tmp_path / "b.csv", train)
+    data = harness.load(path, test_data=str(other), **how)
+    assert data.vocabulary is not None
+    assert data.vocabulary.unknown_id is None
+    known = [
+        (" ".join(w for w in Tokenization().tokens(text) if w in data.vocabulary.ids), label)
+        for text, label in train
+    ]
+    path = write_csv(tmp_path / "c.csv", [*known, *known])
+    without = harness.load(path, test_data=str(write_csv(tmp_path / "d.csv", known)), **how)
+    for part, expected in ((data.train, without.train), (data.test, without.test)):
+        np.testing.assert_array_equal(part.values, expected.values)
+        np.testing.assert_array_equal(part.row_splits, expected.row_splits)
+        np.testing.assert_array_equal(part.weights, expected.weights)
+
+
 def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
     """The words of each review are the same, with a vocabulary of all words of the train half.
     Words that only the test half has are missing in Keras's file, and unknown here."""

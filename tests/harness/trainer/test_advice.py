@@ -1,0 +1,75 @@
+"""What the end of a run says, by losses and predictions that call for it and some that do not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.data.examples import Examples
+from harness.run.history import Progress
+from harness.run.records import Epoch, Evaluation
+from harness.task.measures import Quality, measured
+from harness.trainer.advice import advice
+from tests.harness.random_sets import random_sets
+
+
+def progress(*losses: float, validated: Any = None, accuracy: float = 0.5) -> Progress:
+    epochs = []
+    for epoch, loss in enumerate(losses):
+        evaluation = None
+        if validated is not None:
+            evaluation = Evaluation(
+                step=epoch, epoch=epoch, examples=9, seconds=1.0, loss=validated[epoch], metrics={}
+            )
+        epochs.append(
+            Epoch(
+                epoch=epoch,
+                step=epoch,
+                loss=loss,
+                metrics={"accuracy": accuracy},
+                evaluation=evaluation,
+            )
+        )
+    return Progress(step=len(losses), epochs=epochs)
+
+
+def told(run: Progress, quality: Quality | None = None, **how: Any) -> list[str]:
+    how = {"validates": False, "stopped_early": False} | how
+    return list(advice(run, quality, ["a", "b", "c"], **how))
+
+
+@pytest.mark.parametrize(
+    ("run", "how", "expected"),
+    [
+        (progress(1.0, 0.5), {}, "the loss was still falling in the last epoch (1.0000 to 0.5000)"),
+        (progress(1.0, 0.5, accuracy=0.95), {}, ""),
+        (progress(1.0, 0.99), {}, ""),
+        (progress(1.0), {}, ""),
+        (progress(1.0, 0.5), {"stopped_early": True}, ""),
+        (
+            progress(1.0, 0.5, 0.1, validated=[0.8, 0.4, 0.9]),
+            {"validates": True},
+            "the validation loss was lowest after epoch 2 (0.4000) and ended at 0.9000",
+        ),
+        (
+            progress(1.0, 0.9, validated=[0.8, 0.4]),
+            {"validates": True},
+            "the validation loss was still falling",
+        ),
+        # Evaluations of the test rows choose nothing.
+        (progress(1.0, 0.99, validated=[0.8, 0.4]), {}, ""),
+    ],
+)
+def test_losses(run: Progress, how: dict[str, Any], expected: str) -> None:
+    found = told(run, **how)
+    assert len(found) == bool(expected)
+    assert not expected or found[0].startswith(expected)
+
+
+def test_a_class_that_is_never_predicted_is_named() -> None:
+    sets = random_sets(np.random.default_rng(0), rows=6, num_classes=3)
+    examples = Examples(inputs={"": sets}, labels=np.array([0, 0, 1, 1, 1, 2]), num_classes=3)
+    answers = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 1, 0]]
+    quality = measured(answers, examples, kind="multi_class", num_classes=3)
+    (text,) = told(progress(1.0, 0.99), quality)
+    assert text.startswith("1 of 3 classes are never predicted (c); ")

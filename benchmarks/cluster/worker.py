@@ -18,7 +18,7 @@ import numpy as np
 from keras.initializers import GlorotUniform
 
 from harness import MultiHotDense, RaggedSets, Task, Trainer
-from harness.model.network import default_network
+from harness.model.network import DefaultNetwork
 
 BATCH, NUM_TOKENS, MANY_TOKENS = 60, 300, 20_000
 STEPS, LAST_ROWS, FEWEST_ROWS = 10, 23, 1
@@ -79,7 +79,7 @@ def train(case: str, folder: Path, *, steps: int, resume: bool = False) -> dict[
     huge = case == "one overflow in float16"
     by_rows = case == "touched rows"
     num_tokens = MANY_TOKENS if by_rows or case == "large table" else NUM_TOKENS
-    network = default_network(
+    network = DefaultNetwork(
         hidden_units=(16, 8),
         dropout=(0.0, 0.0),
         activation="gelu",

@@ -20,7 +20,7 @@ with quiet_import():
     from harness.cli.settings import TrainConfig
     from harness.data.examples import Examples
     from harness.data.ragged import RaggedSets
-    from harness.model.network import build_model, default_network
+    from harness.model.network import DefaultNetwork, build_model
     from harness.model.saved import load_model, save_model
     from harness.program.checkpoints import Checkpoints, load_weights
     from harness.program.state import State
@@ -34,7 +34,7 @@ _NUM_TOKENS = 301
 
 def _model(seed: int) -> keras.Model:
     """Makes a small network with dropout, and so with a random state."""
-    network = default_network(
+    network = DefaultNetwork(
         hidden_units=(3, 2), dropout=(0.2, 0.0), num_tokens=_NUM_TOKENS, num_classes=2, seed=seed
     )
     row = RaggedSets(values=np.zeros(0, np.int32), row_splits=[0, 0], num_tokens=_NUM_TOKENS)

@@ -23,7 +23,7 @@ from harness.base.files import write_json
 from harness.data.examples import Examples
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
-from harness.model.network import build_model, default_network
+from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices
 from harness.program.programs import Programs
 from harness.program.table_choice import TablesAsked, plans_of
@@ -176,7 +176,7 @@ class Built:
         )
         settings = Settings(batch_size=case.rows)
         task = Task().settled(train)
-        network = default_network(
+        network = DefaultNetwork(
             hidden_units=HIDDEN_UNITS, dropout=DROPOUT, num_tokens=case.num_tokens, num_classes=2
         )
         model = build_model(network, train, dtype=case.precision, device="/CPU:0", seed=0)

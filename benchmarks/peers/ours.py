@@ -13,7 +13,7 @@ os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
 from benchmarks.training import tutorial_network  # noqa: E402
-from harness.model.network import default_network  # noqa: E402
+from harness.model.network import DefaultNetwork  # noqa: E402
 from harness.run.records import Observer, Record, Window  # noqa: E402
 
 _NUM_ORDERS = 10
@@ -37,7 +37,7 @@ def main() -> None:
     settings, network, num_tokens = TASK.named, tutorial_network, protocol.NUM_TOKENS
     if "num_tokens" in settings:
         num_tokens = int(settings.pop("num_tokens"))
-        network = default_network(
+        network = DefaultNetwork(
             dropout=(0.0, 0.0, 0.0),
             num_tokens=num_tokens,
             num_classes=2,

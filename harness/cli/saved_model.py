@@ -19,7 +19,7 @@ from harness.data.examples import Examples
 from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.network import build_model, default_network, multi_hot_layers
+from harness.model.network import DefaultNetwork, build_model, multi_hot_layers
 from harness.model.saved import StoredBudget, load_model
 from harness.program.checkpoints import load_weights
 from harness.run.observers.run_files import (
@@ -137,7 +137,7 @@ def _of_checkpoint(path: Path, config: Mapping[str, Any] | None) -> keras.Model:
     )
     task = config[RESOLVED].get("task", {})
     multi_label = isinstance(task, Mapping) and task.get("name") == "multi_label"
-    network = default_network(
+    network = DefaultNetwork(
         **vars(model),
         num_tokens=sizes.num_tokens,
         num_classes=sizes.num_classes,

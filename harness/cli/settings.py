@@ -229,7 +229,7 @@ def trainer_of(
     """Returns a trainer of the network that the settings describe, with balanced class weights if
     `balanced`."""
     with quiet_import():
-        from harness.model.network import default_network
+        from harness.model.network import DefaultNetwork
         from harness.program.optimizer import recipe_of
         from harness.task.task import Task
         from harness.trainer.trainer import Trainer
@@ -245,7 +245,7 @@ def trainer_of(
         warmup=asked.warmup,
         num_steps=epochs * steps_per_epoch,
     )
-    network = default_network(
+    network = DefaultNetwork(
         **vars(config.model),
         num_tokens=data.num_tokens,
         num_classes=data.num_classes,

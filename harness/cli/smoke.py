@@ -152,11 +152,11 @@ def _try(
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from harness.model.network import default_network
+    from harness.model.network import DefaultNetwork
     from harness.model.saved import load_model
     from harness.trainer.trainer import Trainer
 
-    network = default_network(
+    network = DefaultNetwork(
         hidden_units=(16, 16),
         dropout=(0.1, 0.1),
         activation="relu",

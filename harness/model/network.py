@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,9 +15,10 @@ from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
 from harness.base.errors import InputError
+from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.model.budget import Budget, within_memory
+from harness.model.budget import REMEDY, Budget, without_values
 from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense, TableDtype
 from harness.run.records import LayerInfo
@@ -43,7 +45,8 @@ def build_model(
         dtype: name of the Keras dtype policy of a function's layers.
         device: the device for the variables.
         seed: seed of the layers that are made here without one of their own.
-        budget: the memory for the variables; None means host memory.
+        budget: the memory for the variables of the default network, which is refused before they
+            take any; None means host memory. A user's model is checked by `Budget.require_rest`.
 
     Raises:
         InputError: if the model cannot be called with those inputs, or its variables do not fit
@@ -56,18 +59,23 @@ def build_model(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        with (
-            tf.device(device),
-            _begun_anew(seed),
-            within_memory(budget, trained=getattr(model, "trains_all", False)),
-        ):
-            outputs = called(model, inputs, examples)
+        with tf.device(device), _begun_anew(seed):
+            if isinstance(model, DefaultNetwork):
+                with without_values() as variables:
+                    outputs = called(model, inputs, examples)
+                (budget or Budget()).require_all(variables)
+                for variable in variables:
+                    variable._deferred_initialize()
+            else:
+                # A user's function may read or assign values, so it gets them at once.
+                outputs = called(model, inputs, examples)
     finally:
         keras.config.set_dtype_policy(policy)
     if isinstance(model, keras.Model):
         return model
     _check_uses_weights(inputs, examples)
-    name = getattr(model, "__name__", "model").strip("<>")
+    usual = "multi_hot_network" if isinstance(model, DefaultNetwork) else "model"
+    name = getattr(model, "__name__", usual).strip("<>")
     return keras.Model(inputs, outputs, name=name)
 
 
@@ -75,12 +83,15 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
     """Calls a model, or a method of it, with the inputs of `model_inputs`; returns the outputs.
 
     Raises:
-        InputError: if it cannot be called with them.
+        InputError: if it cannot be called with them, or its variables do not fit into memory.
     """
     try:
         return model(inputs)
     except InputError:
         raise
+    except tf.errors.ResourceExhaustedError as error:
+        reason = str(error).partition(" [Op:")[0].rpartition("}} ")[2]
+        raise OutOfMemoryError(f"the model does not fit into memory: {reason}; {REMEDY}") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(
             f"the model cannot be called with the inputs of {examples.name}, "
@@ -226,74 +237,70 @@ def input_names(layer: MultiHotDense) -> set[str]:
     return {name.removesuffix("_") for name in found}
 
 
-def default_network(
-    *,
-    hidden_units: Sequence[int] = (50, 50, 50),
-    dropout: Sequence[float] = (0.3, 0.2, 0.0),
-    activation: str = "relu",
-    table_dtype: TableDtype = "float32",
-    num_tokens: int,
-    num_classes: int,
-    multi_label: bool = False,
-    seed: int = 0,
-) -> ModelFunction:
-    """Returns a network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
+@dataclass(frozen=True, kw_only=True)
+class DefaultNetwork:
+    """A network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
 
     Fully connected layers lie between. The softmax is for more than two classes, one for each row.
     With the defaults, 10,000 ids and two classes, it is the tutorial's network, with 505,201
     parameters.
 
-    Args:
-        hidden_units: units of each hidden layer; the first is the multi-hot layer.
-        dropout: the rate after each hidden layer.
-        activation: the hidden layers' activation, by Keras's name.
-        table_dtype: as of `MultiHotDense`.
-        num_tokens: number of ids.
-        num_classes: number of classes.
-        multi_label: whether a row may have several classes, or none.
-        seed: seed of the initial weights and of dropout; each layer's own seed follows from it.
-
     Raises:
         InputError: if Keras has no activation of that name.
     """
-    _check_activation(activation)
-    is_binary = num_classes == 2 and not multi_label
-    head = "sigmoid" if is_binary or multi_label else "softmax"
 
-    def initializer(layer: int) -> keras.initializers.Initializer:
-        return keras.initializers.GlorotUniform(seed=1000 * seed + layer)
+    hidden_units: Sequence[int] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+    dropout: Sequence[float] = (0.3, 0.2, 0.0)
+    """The rate after each hidden layer."""
+    activation: str = "relu"
+    """The hidden layers' activation, by Keras's name."""
+    table_dtype: TableDtype = "float32"
+    """The dtype of the multi-hot layer's table."""
+    num_tokens: int
+    num_classes: int
+    multi_label: bool = False
+    """Whether a row may have several classes, or none."""
+    seed: int = 0
+    """Seed of the initial weights and of dropout; each layer's own seed follows from it."""
 
-    def multi_hot_network(inputs: Any) -> Any:
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+
+    def __call__(self, inputs: Any) -> Any:
+        """Returns the network's output for the inputs of `model_inputs`."""
+        is_binary = self.num_classes == 2 and not self.multi_label
+        head = "sigmoid" if is_binary or self.multi_label else "softmax"
         x = MultiHotDense(
-            hidden_units[0],
-            num_tokens,
-            activation=activation,
-            kernel_initializer=initializer(0),
-            table_dtype=table_dtype,
+            self.hidden_units[0],
+            self.num_tokens,
+            activation=self.activation,
+            kernel_initializer=self._initializer(0),
+            table_dtype=self.table_dtype,
             name="multi_hot_dense",
         )(inputs)
-        for layer, rate in enumerate(dropout):
+        for layer, rate in enumerate(self.dropout):
             if layer > 0:
                 x = keras.layers.Dense(
-                    hidden_units[layer],
-                    activation=activation,
-                    kernel_initializer=initializer(layer),
+                    self.hidden_units[layer],
+                    activation=self.activation,
+                    kernel_initializer=self._initializer(layer),
                     name=f"dense_{layer}",
                 )(x)
             if rate > 0:
-                dropout_seed = 1000 * seed + 500 + layer
+                dropout_seed = 1000 * self.seed + 500 + layer
                 x = HashDropout(rate, seed=dropout_seed, name=f"dropout_{layer}")(x)
         # The head stays float32: 16-bit logits would round the loss.
         logits = keras.layers.Dense(
-            1 if is_binary else num_classes,
-            kernel_initializer=initializer(len(hidden_units)),
+            1 if is_binary else self.num_classes,
+            kernel_initializer=self._initializer(len(self.hidden_units)),
             dtype="float32",
             name="logits",
         )(x)
         return keras.layers.Activation(head, dtype="float32", name=head)(logits)
 
-    multi_hot_network.__dict__["trains_all"] = True  # no layer is frozen: see `build_model`
-    return multi_hot_network
+    def _initializer(self, layer: int) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=1000 * self.seed + layer)
 
 
 def _check_activation(name: str) -> None:
@@ -344,6 +351,5 @@ def float32_twin(model: keras.Model) -> keras.Model:
         dtype = layer.dtype if isinstance(layer, keras.layers.InputLayer) else "float32"
         return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 
-    # Variables made in this scope hold no values, and so take no memory.
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         return keras.models.clone_model(model, clone_function=twin)

@@ -1,11 +1,12 @@
 """Models in files: saved by Keras, and loaded from untrusted files."""
 
+import contextlib
 import io
 import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import harness.model.layers  # noqa: F401 - registers its classes with Keras
 from harness.base.errors import InputError
 from harness.base.reading import json_object
 from harness.data.archive import Archive
-from harness.model.budget import Budget, within_memory
+from harness.model.budget import Budget, num_bytes, shown_variable, without_values
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = 32_000_000
@@ -35,13 +36,14 @@ class StoredBudget(Budget):
     path: str | Path
     stored_bytes: int
 
-    def require(self, new: Mapping[str, int], *, held: int, trained: int) -> int:
-        if held > self.stored_bytes + _SEEDS_BYTES:
+    def require_all(self, variables: Sequence[keras.Variable]) -> int:
+        if sum(map(num_bytes, variables)) > self.stored_bytes + _SEEDS_BYTES:
+            largest = shown_variable(max(variables, key=num_bytes))
             raise InputError(
-                f"{self.path} is damaged: {', '.join(new)} does not fit its {self.stored_bytes:,} "
-                f"bytes of weights. {_REMEDY}"
+                f"{self.path} is damaged: {largest} does not fit its {self.stored_bytes:,} bytes "
+                f"of weights. {_REMEDY}"
             )
-        return super().require(new, held=held, trained=trained)
+        return super().require_all(variables)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -69,12 +71,15 @@ def load_model(path: str | Path) -> keras.Model:
     """
     archive = Archive(path, what="a .keras file", remedy=_REMEDY, max_bytes=_MAX_BYTES)
     with archive, archive.damage():
-        json_object(archive.read(_CONFIG))
-        num_bytes = _checked_weights(archive.read(_WEIGHTS))
-        for name in {*archive.names} - {_CONFIG, _WEIGHTS}:
-            archive.read(name)  # checks its checksum
-        budget = StoredBudget(path=path, stored_bytes=num_bytes)
-        with within_memory(budget), warnings.catch_warnings():
+        config = json_object(archive.read(_CONFIG))
+        stored_bytes = _checked_weights(archive.read(_WEIGHTS))
+        archive.check()
+        # Make the network a first time without values. If Keras cannot, it says why below.
+        with without_values() as variables, contextlib.suppress(Exception):
+            keras.saving.deserialize_keras_object(config | {"compile_config": None})
+        if variables:
+            StoredBudget(path=path, stored_bytes=stored_bytes).require_all(variables)
+        with warnings.catch_warnings():
             # After this warning Keras leaves layers as they were initialized.
             warnings.filterwarnings("error", "Skipping nested container")
             return keras.saving.load_model(path, compile=False)

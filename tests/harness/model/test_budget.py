@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import harness
+from harness.base.errors import InputError
 from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
-from harness.model.budget import Budget, within_memory
-from harness.model.network import build_model, default_network, model_inputs
+from harness.model.budget import Budget
+from harness.model.network import DefaultNetwork, build_model, model_inputs
+from harness.model.saved import load_model
 from tests.harness.random_sets import random_sets
 
 GB = 10**9
@@ -28,7 +30,7 @@ def built(model: Any, *, budget: Budget | None = None) -> keras.Model:
 
 
 def network(*hidden_units: int, num_tokens: int = 100) -> Any:
-    return default_network(
+    return DefaultNetwork(
         hidden_units=hidden_units,
         dropout=(0.5,) * len(hidden_units),
         num_tokens=num_tokens,
@@ -40,33 +42,23 @@ def wide(inputs: Any) -> Any:
     return keras.layers.Dense(2**40)(harness.MultiHotDense(3, 100)(inputs))
 
 
-class Subclassed(keras.Model):
-    """A model whose layers are built while it is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = harness.MultiHotDense(3, 100)
-        self.wide = keras.layers.Dense(2**40)
-
-    def call(self, inputs: Any) -> Any:
-        return self.wide(self.table(inputs))
-
-
 @pytest.mark.parametrize(
     ("model", "variable"),
     [
         (network(MANY), r"multi_hot_dense/kernel, float32 \[100, 2147483647\]"),
         (network(50, num_tokens=MANY), r"multi_hot_dense/kernel, float32 \[2147483647, 50\]"),
         (network(50, MANY), r"dense_1/kernel, float32 \[50, 2147483647\]"),
-        (wide, r"dense/kernel, float32 \[3, 1099511627776\]"),
-        (lambda inputs: Subclassed()(inputs), r"/dense/kernel, float32 \[3, 1099511627776\]"),
-        (Subclassed, r"dense.*/kernel, float32 \[3, 1099511627776\]"),
     ],
 )
 def test_a_variable_that_no_machine_holds(model: Any, variable: str) -> None:
-    model = model() if model is Subclassed else model
     with pytest.raises(OutOfMemoryError, match=f"GB for the variable .*{variable}; .*--num-words"):
         built(model, budget=Budget(optimizer=2, gradients=True, copies=1))
+    assert built(network(3)).count_params() == 3 * 100 + 3 + 3 + 1, "the next model is whole"
+
+
+def test_a_layer_of_the_users_that_no_machine_holds() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"into memory: OOM .*\[3,1099511627776\].*--num-w"):
+        built(wide)
     assert built(network(3)).count_params() == 3 * 100 + 3 + 3 + 1, "the next model is whole"
 
 
@@ -74,9 +66,9 @@ def test_a_network_that_is_trained_is_refused_with_all_that_it_needs() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         built(network(10**8), budget=GPU)
     assert str(caught.value).startswith(
-        "the memory of /GPU:0 has 10.0 GB free, but at least 160.0 GB are needed: 40.0 GB for the "
-        "variable multi_hot_dense/kernel, float32 [100, 100000000]; 40.0 GB for gradients; "
-        "80.0 GB for the optimizer. Use fewer ids (--num-words)"
+        "the memory of /GPU:0 has 10.0 GB free, but at least 163.2 GB are needed: 40.0 GB for the "
+        "variable multi_hot_dense/kernel, float32 [100, 100000000]; 800.0 MB for the others; "
+        "40.8 GB for gradients; 81.6 GB for the optimizer. Use fewer ids (--num-words)"
     )
 
 
@@ -108,7 +100,7 @@ def test_a_large_table_that_is_frozen_needs_no_gradients() -> None:
 
     model = built(frozen, budget=budget)
     assert budget.require_rest(model) > 10**6
-    with pytest.raises(OutOfMemoryError, match=r"24.0 MB are needed: 6.0 MB for the variable"):
+    with pytest.raises(OutOfMemoryError, match=r"24.5 MB are needed: 6.0 MB for the variable"):
         built(network(15_000), budget=budget)
 
 
@@ -141,17 +133,7 @@ def absurd_file(tmp_path: Path) -> Path:
 
 
 def test_a_file_that_names_absurd_sizes(absurd_file: Path) -> None:
-    with (
-        pytest.raises(OutOfMemoryError, match=r"kernel, float32 \[2147483647, 2147483647"),
-        within_memory(),
+    with pytest.raises(
+        InputError, match=r"kernel, float32 \[2147483647, 2147483647\] does not fit"
     ):
-        keras.saving.load_model(absurd_file)
-
-
-def test_a_file_is_loaded_within_the_check(absurd_file: Path) -> None:
-    path = absurd_file.with_name("small.keras")
-    with within_memory():
-        model = keras.saving.load_model(path)
-    expected = keras.saving.load_model(path)
-    for own, other in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_array_equal(own, other)
+        load_model(absurd_file)

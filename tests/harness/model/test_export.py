@@ -13,7 +13,7 @@ import tensorflow as tf
 import harness
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import export_model, head_of
-from harness.model.network import default_network
+from harness.model.network import DefaultNetwork
 from harness.model.text import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,7 +41,7 @@ def sets_of(texts: list[str], vocabulary: Vocabulary = VOCABULARY) -> harness.Ra
 
 @pytest.fixture(scope="module")
 def trainer() -> harness.Trainer:
-    network = default_network(num_tokens=40, num_classes=3, hidden_units=(8, 4), dropout=(0.3, 0))
+    network = DefaultNetwork(num_tokens=40, num_classes=3, hidden_units=(8, 4), dropout=(0.3, 0))
     made = harness.Trainer(
         network,
         batch_size=5,

@@ -13,8 +13,8 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense
 from harness.model.network import (
+    DefaultNetwork,
     build_model,
-    default_network,
     float32_twin,
     input_names,
     is_functional,
@@ -29,7 +29,7 @@ def network(*, dtype: str = "float32", seed: int = 0, **changes: Any) -> keras.M
     """Builds the default network in a small size."""
     small = {"hidden_units": (5, 4), "dropout": (0.0, 0.0), "num_tokens": 60, "num_classes": 2}
     arguments: dict[str, Any] = small | changes
-    function = default_network(**arguments, seed=seed)
+    function = DefaultNetwork(**arguments, seed=seed)
     sets = random_sets(np.random.default_rng(), rows=3, num_tokens=arguments["num_tokens"])
     return built(function, Examples.of(sets), seed=seed, dtype=dtype)
 

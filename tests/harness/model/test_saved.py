@@ -17,7 +17,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data.examples import Examples
-from harness.model.network import build_model, default_network
+from harness.model.network import DefaultNetwork, build_model
 from harness.model.saved import load_model, save_model
 from tests.harness.random_sets import random_sets
 
@@ -37,7 +37,7 @@ assert not {{"harness.trainer.trainer", "harness.program"}} & set(sys.modules)
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    network = default_network(hidden_units=(5, 4), dropout=(0.1, 0.0), num_tokens=60, num_classes=2)
+    network = DefaultNetwork(hidden_units=(5, 4), dropout=(0.1, 0.0), num_tokens=60, num_classes=2)
     sets = random_sets(np.random.default_rng(), rows=3, num_tokens=60)
     return build_model(network, Examples.of(sets), dtype="float32", device="/CPU:0", seed=0)
 

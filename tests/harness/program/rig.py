@@ -12,7 +12,7 @@ from harness.data.ragged import RaggedSets
 from harness.feed.batch import BatchesByRows, Columns
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Call, Dispatch, Plan, training_plan
-from harness.model.network import ModelFunction, build_model, default_network
+from harness.model.network import DefaultNetwork, ModelFunction, build_model
 from harness.program.devices import Devices, set_up_devices
 from harness.program.optimizer import recipe_of
 from harness.program.program import Program
@@ -134,7 +134,7 @@ def build_rig(
     devices = devices or set_up_devices(1)
     settled = (task or Task()).settled(examples)
     if model is None:
-        model = default_network(
+        model = DefaultNetwork(
             hidden_units=hidden_units,
             dropout=[dropout] * len(hidden_units),
             activation=activation,

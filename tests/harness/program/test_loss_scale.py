@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from harness.model.layers import MultiHotDense, TableDtype
-from harness.model.network import default_network
+from harness.model.network import DefaultNetwork
 from harness.program.devices import Devices
 from harness.program.loss_scale import LossScale
 from kernels.multi_hot.table_rules import Rule
@@ -104,7 +104,7 @@ def test_the_optimizer_knows_nothing_of_skipped_steps(
         sets,
         devices=devices,
         precision="mixed_float16",
-        model=default_network(
+        model=DefaultNetwork(
             hidden_units=(40, 40),
             dropout=(0.0, 0.0),
             table_dtype=table_dtype,

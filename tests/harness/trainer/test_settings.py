@@ -11,7 +11,7 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
 from harness.model.layers import MultiHotDense
-from harness.model.network import build_model, default_network
+from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices, set_up_devices
 from harness.run.records import Choice
 from harness.trainer.settings import (
@@ -57,7 +57,7 @@ def known(
         train=rows,
         resident_bytes=Columns.of(rows).num_bytes,
         model=build_model(
-            default_network(
+            DefaultNetwork(
                 hidden_units=hidden_units, dropout=(0.0, 0.0), num_tokens=200, num_classes=2
             ),
             rows,

@@ -11,7 +11,7 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense
-from harness.model.network import default_network
+from harness.model.network import DefaultNetwork
 from harness.task.task import Task
 from harness.trainer.settings import Settings
 from harness.trainer.setup import Setup, set_up
@@ -32,7 +32,7 @@ def made(
     examples = [Examples.of(rows) for rows in parts]
     if model is None:
         num_tokens = examples[0].ragged[""].num_tokens
-        model = default_network(activation="gelu", num_tokens=num_tokens, num_classes=2)
+        model = DefaultNetwork(activation="gelu", num_tokens=num_tokens, num_classes=2)
     given = {"implementation": "gather", **settings}
     optimizer = keras.optimizers.Adam()
     return set_up(model, Task(), optimizer, Settings(**given), *examples, training=training)

@@ -12,7 +12,7 @@ import pytest
 import harness
 from harness.cli.saved_model import load_saved_model
 from harness.feed.plan import epoch_order
-from harness.model.network import default_network
+from harness.model.network import DefaultNetwork
 from kernels.multi_hot.native.build import find_compiler
 
 ROWS, TOKENS, BATCH, EPOCHS = 160, 60, 40, 3
@@ -121,7 +121,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     shape = {"hidden_units": (8,), "dropout": (0.2,), "activation": "gelu"}
 
     def made() -> harness.Trainer:
-        network = default_network(**shape, num_tokens=TOKENS, num_classes=2)
+        network = DefaultNetwork(**shape, num_tokens=TOKENS, num_classes=2)
         settings = {"implementation": "gather", "input": "stream", "precision": "float32"}
         return harness.Trainer(network, batch_size=BATCH, replicas=1, **settings)
 

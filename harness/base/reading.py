@@ -8,9 +8,7 @@ import contextlib
 import io
 import json
 import os
-import resource
 import stat
-import threading
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -59,35 +57,6 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{path} is damaged, or not {what}: {fact:.300}. {remedy}") from error
 
 
-_limit_lock = threading.Lock()
-"""Lock of the process's memory limit: two readers would restore each other's limit."""
-
-
-@contextlib.contextmanager
-def bounded_memory(path: str | Path, max_bytes: int, *, remedy: str) -> Iterator[None]:
-    """Lets this process allocate at most `max_bytes` more while it reads the file at `path`.
-
-    No header says how much memory a pickle takes, so the operating system bounds it.
-
-    Raises:
-        InputError: if reading takes more; `remedy` ends the message.
-    """
-    with _limit_lock:
-        before = resource.getrlimit(resource.RLIMIT_DATA)
-        status = Path("/proc/self/status").read_text().split()
-        used_bytes = 1024 * int(status[status.index("VmData:") + 1])
-        limits = [used_bytes + max_bytes, *(limit for limit in before if limit >= 0)]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
-        try:
-            yield
-        except MemoryError as error:
-            raise InputError(
-                f"{path} takes more than {max_bytes:,} bytes of memory to read. {remedy}"
-            ) from error
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, before)
-
-
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     """Opens a regular file to read.
 
@@ -114,7 +83,7 @@ def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
         return json_object(file.read(_MAX_JSON_BYTES + 1))
 
 
-def json_object(content: bytes | bytearray) -> dict[str, Any]:
+def json_object(content: bytes) -> dict[str, Any]:
     """Returns the JSON object in some bytes; raises any exception if it is none, or very large."""
     return _table(content, json.loads, _MAX_JSON_BYTES)
 
@@ -130,9 +99,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
 
 
-def _table(
-    content: bytes | bytearray, parse: Callable[[str], Any], max_bytes: int
-) -> dict[str, Any]:
+def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[str, Any]:
     if len(content) > max_bytes:
         raise ValueError(f"it is longer than {max_bytes // 10**6} MB")
     if content.count(b"{") + content.count(b"[") > _MAX_OPENED:

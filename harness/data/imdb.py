@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.base.checks import INT32_MAX, require
 from harness.base.errors import InputError
-from harness.base.reading import MAX_UNPACKED_BYTES, bounded_memory, opened
+from harness.base.reading import MAX_UNPACKED_BYTES, opened
 from harness.data import keras_pickle
 from harness.data.archive import Archive
 from harness.data.options import ImdbOptions
@@ -76,7 +76,7 @@ def load_imdb(
         path: the file, with members x_train, y_train, x_test and y_test; or with x and y, as
             Keras's reuters.npz.
         options: the conventions to apply.
-        max_bytes: limit of the file's unpacked size, and of the memory for reading its rows.
+        max_bytes: limit of the file's unpacked size.
 
     Returns:
         All rows, test rows first, and the number of test rows. With `split="tutorial"` the rows are
@@ -87,11 +87,6 @@ def load_imdb(
         InputError: if there is no such file, it is truncated or no npz, a member is missing or does
             not hold lists of ints, or no row is left.
     """
-    with bounded_memory(path, max_bytes, remedy=_REMEDY):
-        return _read(path, options, max_bytes)
-
-
-def _read(path: Path, options: ImdbOptions, max_bytes: int) -> tuple[RaggedSets, int]:
     parts = _read_parts(path, max_bytes)
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(options.shuffle_seed)

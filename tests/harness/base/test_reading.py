@@ -1,16 +1,13 @@
 """Files that somebody else may have written: what is read of them, and what is refused."""
 
 import os
-import resource
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from harness.base.errors import InputError
-from harness.base.reading import bounded_memory, damage, opened, read_json, read_toml
+from harness.base.reading import damage, opened, read_json, read_toml
 
 
 def read(path: Path) -> object:
@@ -81,33 +78,3 @@ def test_a_message_keeps_the_fact_and_the_remedy(tmp_path: Path) -> None:
     assert len(message) < 500
     assert message.startswith("a is damaged, or not a b: \\x1b[31mlong")
     assert message.endswith("Go.")
-
-
-def test_memory_is_bounded_while_a_file_is_read_and_no_longer() -> None:
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    refusal = r"^a takes more than 50,000,000 bytes of memory to read\. Go\."
-    with (
-        pytest.raises(InputError, match=refusal),
-        bounded_memory("a", 50_000_000, remedy="Go."),
-    ):
-        np.ones(100_000_000)  # much more, since garbage may be collected meanwhile
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
-    np.ones(10_000_000)
-
-
-def test_one_limit_at_a_time() -> None:
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    inside, entered = threading.Event(), threading.Event()
-
-    def other() -> None:
-        inside.wait()
-        with bounded_memory("b", 10**9, remedy=""):
-            entered.set()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    with bounded_memory("a", 10**9, remedy=""):
-        inside.set()
-        assert not entered.wait(0.1)
-    thread.join()
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -1,11 +1,8 @@
-"""The formats that the harness reads: a small valid file of each, and the code that reads it.
-
-A whole command would take too long for ten thousand files, so a reader calls the functions that the
-command calls. The worker passes some of the files to the command itself.
-"""
+"""The formats that the harness reads: a small valid file of each, and the code that reads it."""
 
 import contextlib
-import importlib.util
+import functools
+import hashlib
 import io
 import itertools
 import json
@@ -13,16 +10,14 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
-from rich.console import Console
 
 from harness.base.decoding import from_mapping
+from harness.base.quiet import quiet_import
 from harness.base.reading import read_toml
-from harness.cli.compare import CompareConfig, compare
-from harness.cli.data import DataInfoConfig, info
 from harness.cli.settings import TrainConfig
 from harness.data import store
 from harness.data.options import DataConfig, ImdbOptions
@@ -30,11 +25,8 @@ from harness.data.ragged import RaggedSets
 from harness.data.sources import load_configured
 from harness.data.vocabulary import Vocabulary
 from harness.run.observers.jsonl import kept_bytes, validation_losses
-from harness.tools.bench.results import read_results
-from harness.trainer.resuming import is_complete
 
-Reader = Callable[[Path], str]
-"""A function that reads a folder as a command does; returns the command's results as text."""
+ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +35,15 @@ class Format:
 
     targets: tuple[str, ...]
     """The files to damage, one at a time."""
-    write: Callable[[Path], None]
+    write: Callable[[Path], object]
     """Writes a valid input into an empty folder."""
-    reader: Callable[[Path], Reader]
-    """Makes the reader, which may keep something of the valid folder."""
-    command: Callable[[Path], list[str]] | None = None
-    """Returns the arguments of the command that reads the folder."""
+    read: Callable[[Path], str]
+    """Reads a folder as a command does; returns the command's results as text."""
     is_checked: bool = False
     """Whether the files have checksums, so that no damage to their bytes may change the answer."""
-    has_seal: bool = False
-    """Whether the files have a checksum over the whole, which archives that are rebuilt lack."""
 
 
-ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
-
-
-def _sets() -> RaggedSets:
-    return RaggedSets(
-        values=np.array(list(itertools.chain(*ROWS)), np.int32),
-        row_splits=np.cumsum([0, *map(len, ROWS)]),
-        labels=np.array([0, 1] * 4, np.int32),
-        num_tokens=301,
-        name="rows",
-        weights=np.linspace(-1, 1, sum(map(len, ROWS)), dtype=np.float32),
-    )
-
-
-def _write_npz(path: Path, *, kind: int = ZIP_STORED) -> None:
+def _write_npz(folder: Path, *, kind: int = ZIP_STORED) -> None:
     def part(rows: list[list[int]]) -> np.ndarray:
         array = np.empty(len(rows), object)
         array[:] = rows
@@ -78,7 +52,7 @@ def _write_npz(path: Path, *, kind: int = ZIP_STORED) -> None:
     halves = {"train": ROWS[:4], "test": ROWS[4:]}
     arrays = {f"x_{name}": part(rows) for name, rows in halves.items()}
     arrays |= {f"y_{name}": np.array([0, 1, 1, 0]) for name in halves}
-    with ZipFile(path, "w") as archive:
+    with ZipFile(folder / "reviews.npz", "w") as archive:
         for name, array in arrays.items():
             with io.BytesIO() as stream:
                 np.save(stream, array)
@@ -86,55 +60,34 @@ def _write_npz(path: Path, *, kind: int = ZIP_STORED) -> None:
                 archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue(), kind)
 
 
-def write_store(folder: Path) -> None:
-    store.save(_sets(), folder / "rows", held_out_rows=3)
+def _write_store(folder: Path) -> None:
+    sets = RaggedSets(
+        values=np.array(list(itertools.chain(*ROWS)), np.int32),
+        row_splits=np.cumsum([0, *map(len, ROWS)]),
+        labels=np.array([0, 1] * 4, np.int32),
+        num_tokens=301,
+        name="rows",
+        weights=np.linspace(-1, 1, sum(map(len, ROWS)), dtype=np.float32),
+    )
+    store.save(sets, folder / "rows", held_out_rows=3)
     ids = {f"word{token}": token for token in range(3, 40)}
     words = Vocabulary(ids=ids, num_tokens=301, start_id=1, unknown_id=2, class_names=("no", "yes"))
     words.save(folder / "rows" / "vocabulary.json")
 
 
 def _write_word_index(folder: Path) -> None:
-    _write_npz(folder / "reviews.npz")
+    _write_npz(folder)
     ranks = {f"word{rank}": rank for rank in range(1, 40)}
     (folder / "words.json").write_text(json.dumps(ranks))
 
 
-def _data(folder: Path, name: str) -> DataConfig:
+def _data(folder: Path, *, name: str, word_index: str | None = None) -> str:
     imdb = ImdbOptions(held_out_rows=2) if name.endswith(".npz") else ImdbOptions()
-    words = folder / "words.json"
-    index = str(words) if words.is_symlink() or words.exists() else None
-    return DataConfig(data=str(folder / name), imdb=imdb, word_index=index, data_cache="off")
-
-
-def _data_reader(name: str) -> Callable[[Path], Reader]:
-    def read(folder: Path) -> str:
-        config = _data(folder, name)
-        with io.StringIO() as printed, contextlib.redirect_stderr(printed):  # there are notes
-            info(DataInfoConfig(data=config), Console(file=printed, width=80))
-            found = load_configured(config)
-            return printed.getvalue() + "".join(part.fingerprint for part in found.parts)
-
-    return lambda _: read
-
-
-def _data_command(name: str) -> Callable[[Path], list[str]]:
-    def command(folder: Path) -> list[str]:
-        config = _data(folder, name)
-        flags = ["data", "info", "--data", config.data, "--data-cache", "off"]
-        flags += ["--held-out-rows", "2"] if name.endswith(".npz") else []
-        return flags + (["--word-index", config.word_index] if config.word_index else [])
-
-    return command
-
-
-def _metrics_reader(_: Path) -> Reader:
-    def read(folder: Path) -> str:
-        path = folder / "metrics.jsonl"
-        return (
-            f"{[kept_bytes(path, step) for step in (4, 8)]} {validation_losses(path, up_to_step=8)}"
-        )
-
-    return read
+    index = None if word_index is None else str(folder / word_index)
+    config = DataConfig(data=str(folder / name), imdb=imdb, word_index=index, data_cache="off")
+    with contextlib.redirect_stderr(io.StringIO()):  # there are notes
+        found = load_configured(config)
+    return f"{found.vocabulary} " + "".join(part.fingerprint for part in found.parts)
 
 
 def _write_metrics(folder: Path) -> None:
@@ -149,10 +102,9 @@ def _write_metrics(folder: Path) -> None:
     (folder / "metrics.jsonl").write_text(text)
 
 
-def _write_summary(folder: Path) -> None:
-    summary = {"steps": 8, "interrupted": False, "diverged": False, "test_loss": 0.5, "devices": []}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "model.keras").write_bytes(b"")
+def _metrics(folder: Path) -> str:
+    path = folder / "metrics.jsonl"
+    return f"{[kept_bytes(path, step) for step in (4, 8)]} {validation_losses(path, up_to_step=8)}"
 
 
 def _write_toml(folder: Path) -> None:
@@ -168,54 +120,9 @@ def _write_toml(folder: Path) -> None:
     (folder / "settings.toml").write_text("\n".join(lines) + "\n")
 
 
-def _toml_reader(_: Path) -> Reader:
-    def read(folder: Path) -> str:
-        path = folder / "settings.toml"
-        return repr(from_mapping(TrainConfig, read_toml(path), where=str(path)))
-
-    return read
-
-
-def _write_results(folder: Path) -> None:
-    quantiles = {"median": 100.0, "p20": 90.0, "p80": 110.0}
-    host = {"cpu": "a processor", "cores": 2, "memory_bytes": 2**34, "system": "a system"}
-    axes = {"implementation": "gather", "precision": "float32", "input": "resident"}
-    cell = {"batch_size": 500, "replicas": "1", "steps_per_dispatch": "auto", **axes}
-    windows = {"seconds": [0.5] * 3, "num_steps": [2] * 3, "examples": [1000] * 3}
-    times = {f"step_time_ms_p{share}": 5.0 for share in (50, 95, 99)}
-    rates = {"steps_per_second": quantiles, "examples_per_second": quantiles}
-    row = {
-        "cell": cell,
-        "status": "ok",
-        "marks": ["busy"],
-        "resolved": {"devices": ["CPU"]},
-    }
-    row |= {"windows": {**windows, "data_wait_seconds": [0.0] * 3}}
-    row |= {"figures": {**rates, **times, "data_wait_fraction": 0.1}, "peak_rss_bytes": 10**9}
-    source = {"versions": {"harness": "1"}, "host": host, "gpus": [], "commit": "0123abc"}
-    source |= {"dirty": False, "dataset": {"name": "rows"}, "started": "2026-01-01T00:00:00+00:00"}
-    content = {
-        "format": "harness-bench-results",
-        "version": 2,
-        "provenance": source,
-        "config": {"data": {}, "model": {}, "optimizer": {}},
-        "rows": [row | {"repeat": repeat} for repeat in range(3)],
-        "pairs": [],
-    }
-    for name in ("a.json", "b.json"):
-        (folder / name).write_text(json.dumps(content))
-
-
-def _results_reader(_: Path) -> Reader:
-    def read(folder: Path) -> str:
-        if importlib.util.find_spec("scipy") is None:  # of the extra `bench`; no comparison then
-            return repr(read_results(folder / "b.json"))
-        config = CompareConfig(baseline=str(folder / "a.json"), candidate=str(folder / "b.json"))
-        with io.StringIO() as printed, contextlib.redirect_stdout(printed):
-            code = compare(config, Console(file=printed, width=80))
-            return f"{code} {printed.getvalue()}"
-
-    return read
+def _toml(folder: Path) -> str:
+    path = folder / "settings.toml"
+    return repr(from_mapping(TrainConfig, read_toml(path), where=str(path)))
 
 
 _TEXTS = {
@@ -227,109 +134,171 @@ _TEXTS = {
 }
 
 
-def _write_texts(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(_TEXTS[name]) and None
+def _write_texts(folder: Path, *, name: str) -> None:
+    (folder / name).write_text(_TEXTS[name])
 
 
-def _write_archive(name: str) -> Callable[[Path], None]:
-    """Returns a function that writes an archive of text files, without the time of day."""
-
-    def write(folder: Path) -> None:
-        texts = {f"{label}/{row}.txt": f"{label} film".encode() for label in "yn" for row in "1234"}
-        if name.endswith(".zip"):
-            with ZipFile(folder / name, "w") as archive:
-                for member, text in texts.items():
-                    archive.writestr(ZipInfo(member), text, ZIP_DEFLATED)
-            return
-        with tarfile.open(folder / name, "w") as tar:
+def _write_archive(folder: Path, *, name: str) -> None:
+    """Writes an archive of text files, without the time of day."""
+    texts = {f"{label}/{row}.txt": f"{label} film".encode() for label in "yn" for row in "1234"}
+    if name.endswith(".zip"):
+        with ZipFile(folder / name, "w") as archive:
             for member, text in texts.items():
-                entry = tarfile.TarInfo(member)
-                entry.size = len(text)
-                tar.addfile(entry, io.BytesIO(text))
-
-    return write
-
-
-def _of_texts(name: str, write: Callable[[Path], None]) -> Callable[[], Format]:
-    """Returns a format without a command, since its notes on standard error would count as
-    failures."""
-    return lambda: Format(targets=(name,), write=write, reader=_data_reader(name))
+                archive.writestr(ZipInfo(member), text, ZIP_DEFLATED)
+        return
+    with tarfile.open(folder / name, "w") as tar:
+        for member, text in texts.items():
+            entry = tarfile.TarInfo(member)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
 
 
-def _of_models(name: str) -> Callable[[], Format]:
-    """Returns a format whose reader needs TensorFlow, which takes seconds to import."""
-    return lambda: getattr(importlib.import_module("benchmarks.faults.hostile_models"), name)
+# TensorFlow takes seconds to import, so the formats of models import what they need themselves.
 
 
-def format_named(name: str) -> Format:
-    """Returns one of `FORMATS`, or of another mapping, given as `package.module:MAPPING:name`."""
-    if ":" not in name:
-        return FORMATS[name]()
-    module, mapping, key = name.split(":")
-    return cast(Format, getattr(importlib.import_module(module), mapping)[key]())
+def _model(seed: int) -> Any:
+    """Makes a small network with dropout, and so with a random state."""
+    with quiet_import():
+        from harness.data.examples import Examples
+        from harness.model.network import DefaultNetwork, build_model
+    network = DefaultNetwork(
+        hidden_units=(3, 2), dropout=(0.2, 0.0), num_tokens=301, num_classes=2, seed=seed
+    )
+    row = RaggedSets(values=np.zeros(0, np.int32), row_splits=[0, 0], num_tokens=301)
+    return build_model(network, Examples.of(row), dtype="float32", device="/CPU:0", seed=seed)
 
 
-FORMATS: dict[str, Callable[[], Format]] = {
-    "npz": lambda: Format(
+@functools.cache
+def _state(seed: int) -> Any:
+    model = _model(seed)
+    import keras
+
+    from harness.program.state import State
+
+    return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, scaled=True)
+
+
+@functools.cache
+def _other_model() -> Any:
+    return _model(3)
+
+
+def _digest(arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _write_checkpoint(folder: Path) -> None:
+    state = _state(1)
+    from harness.program.checkpoints import Checkpoints
+    from harness.run.background import Background
+
+    with Background() as background:
+        Checkpoints(folder, [state], background).save(8)
+
+
+def _checkpoint(folder: Path) -> str:
+    from harness.program.checkpoints import Checkpoints, load_weights
+    from harness.run.background import Background
+
+    state, model = _state(2), _other_model()
+    step = Checkpoints(folder, [state], Background()).restore().step
+    load_weights(folder / "ckpt-8.npz", model)
+    return f"{step} {_digest(state.save().values())} {_digest(model.get_weights())}"
+
+
+def _write_keras(folder: Path) -> None:
+    model = _model(1)
+    from harness.model.saved import save_model
+
+    save_model(model, folder / "model.keras")
+
+
+def _keras(folder: Path) -> str:
+    import keras
+
+    from harness.model.saved import load_model
+
+    try:
+        model = load_model(folder / "model.keras")
+        return f"{model.to_json()} {_digest(model.get_weights())}"
+    finally:
+        model = None
+        keras.backend.clear_session(free_memory=False)
+
+
+def _write_run(folder: Path) -> None:
+    from harness.cli.main import main
+
+    flags = ["--data", "synthetic", "--synthetic-rows", "250", "--run-dir", str(folder / "run")]
+    flags += ["--hidden-units", "3", "2", "--dropout", "0", "--implementation", "gather"]
+    flags += ["--tensorboard", "off", "--telemetry-hz", "0", "--batch-size", "50"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["train", *flags]) == 0
+
+
+def _config(folder: Path) -> str:
+    import keras
+
+    from harness.cli.saved_model import load_saved_model
+    from harness.trainer.resuming import asked_settings
+
+    run = folder / "run"
+    asked = from_mapping(TrainConfig, asked_settings(run), where="the run's config.json")
+    (checkpoint, *_) = sorted((run / "checkpoints").iterdir())
+    saved = load_saved_model(str(checkpoint))
+    answer = f"{asked} {saved.data()} {_digest(saved.trainer.model.get_weights())}"
+    del saved
+    keras.backend.clear_session(free_memory=False)
+    return answer
+
+
+_STORE = ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
+_read_npz = functools.partial(_data, name="reviews.npz")
+_read_store = functools.partial(_data, name="rows")
+FORMATS: dict[str, Format] = {
+    "npz": Format(targets=("reviews.npz",), write=_write_npz, read=_read_npz, is_checked=True),
+    "npz-compressed": Format(
         targets=("reviews.npz",),
-        write=lambda folder: _write_npz(folder / "reviews.npz"),
-        reader=_data_reader("reviews.npz"),
-        command=_data_command("reviews.npz"),
+        write=functools.partial(_write_npz, kind=ZIP_DEFLATED),
+        read=_read_npz,
         is_checked=True,
     ),
-    "npz-compressed": lambda: Format(
-        targets=("reviews.npz",),
-        write=lambda folder: _write_npz(folder / "reviews.npz", kind=ZIP_DEFLATED),
-        reader=_data_reader("reviews.npz"),
-        command=_data_command("reviews.npz"),
+    "store": Format(
+        targets=tuple(f"rows/{name}" for name in _STORE),
+        write=_write_store,
+        read=_read_store,
         is_checked=True,
     ),
-    "store": lambda: Format(
-        targets=tuple(
-            f"rows/{name}"
-            for name in ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
-        ),
-        write=write_store,
-        reader=_data_reader("rows"),
-        command=_data_command("rows"),
-        is_checked=True,
-        has_seal=True,
-    ),
-    "vocabulary": lambda: Format(
-        targets=("rows/vocabulary.json",),
-        write=write_store,
-        reader=_data_reader("rows"),
-        command=_data_command("rows"),
-    ),
-    "word-index": lambda: Format(
+    "vocabulary": Format(targets=("rows/vocabulary.json",), write=_write_store, read=_read_store),
+    "word-index": Format(
         targets=("words.json",),
         write=_write_word_index,
-        reader=_data_reader("reviews.npz"),
-        command=_data_command("reviews.npz"),
+        read=functools.partial(_data, name="reviews.npz", word_index="words.json"),
     ),
-    "metrics": lambda: Format(
-        targets=("metrics.jsonl",), write=_write_metrics, reader=_metrics_reader
+    "metrics": Format(targets=("metrics.jsonl",), write=_write_metrics, read=_metrics),
+    "toml": Format(targets=("settings.toml",), write=_write_toml, read=_toml),
+    **{
+        name: Format(
+            targets=(name,),
+            write=functools.partial(_write_texts, name=name),
+            read=functools.partial(_data, name=name),
+        )
+        for name in _TEXTS
+    },
+    **{
+        name: Format(
+            targets=(name,),
+            write=functools.partial(_write_archive, name=name),
+            read=functools.partial(_data, name=name),
+        )
+        for name in ("texts.tar", "texts.zip")
+    },
+    "checkpoint": Format(
+        targets=("ckpt-8.npz",), write=_write_checkpoint, read=_checkpoint, is_checked=True
     ),
-    "summary": lambda: Format(
-        targets=("summary.json",),
-        write=_write_summary,
-        reader=lambda _: lambda folder: str(is_complete(folder, num_steps=8)),
-    ),
-    "toml": lambda: Format(
-        targets=("settings.toml",),
-        write=_write_toml,
-        reader=_toml_reader,
-        command=lambda folder: ["data", "info", "--config", str(folder / "settings.toml")],
-    ),
-    "results": lambda: Format(
-        targets=("b.json",),
-        write=_write_results,
-        reader=_results_reader,
-        command=lambda folder: ["compare", str(folder / "a.json"), str(folder / "b.json")],
-    ),
-    **{name: _of_texts(name, _write_texts(name)) for name in _TEXTS},
-    **{name: _of_texts(name, _write_archive(name)) for name in ("texts.tar", "texts.zip")},
-    "checkpoint": _of_models("CHECKPOINT"),
-    "keras": _of_models("KERAS"),
-    "config": _of_models("CONFIG"),
+    "keras": Format(targets=("model.keras",), write=_write_keras, read=_keras, is_checked=True),
+    "config": Format(targets=("run/config.json",), write=_write_run, read=_config),
 }

@@ -3,9 +3,7 @@
     .venv/bin/python -m benchmarks.faults.kill_and_resume --kills 30
 
 The run builds its data set from a table of texts, trains with a checkpoint every few steps, and
-keeps one. Half of the kills come after a random time; the others as soon as the process is seen in
-one stage after another: a step, a checkpoint write, an event write, an evaluation, the build of the
-data set. A run that comes to its end is begun again, until all kills are done.
+keeps one. A run that comes to its end is begun again, until all kills are done.
 
 After each kill a checkpoint must be intact, once there was one. At its end a run must leave the
 same as a run that was never killed: weights and optimizer to the bit, each step once in
@@ -30,7 +28,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from benchmarks.faults import checks, trial
-from benchmarks.faults.stages import STAGES, Stages
 
 _ROWS = 12_000
 """The number of texts: 1 MB, the least for which a data set is cached."""
@@ -42,20 +39,11 @@ _HANGS_AFTER_SECONDS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The time after which to kill, or before it the stage at which to kill."""
-
-    seconds: float
-    stage: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The end of a process, and the stage in which it was last seen."""
+    """The end of a process."""
 
     code: int
     err: str
-    stage: str
     seconds: float
 
 
@@ -69,9 +57,8 @@ class Runs:
         """
         self._table = _write_texts(place / "texts.csv")
         self._epochs = epochs
-        self._stages = Stages()
 
-    def run(self, folder: Path, plan: Plan | None = None) -> Ended:
+    def run(self, folder: Path, *, kill_after_seconds: float | None = None) -> Ended:
         """Starts or resumes the run in `folder`/run in a process of its own.
 
         Raises:
@@ -80,38 +67,31 @@ class Runs:
         arguments = ["train", "--data", str(self._table), "--run-dir", str(folder / "run")]
         arguments += [*_MODEL, *_COMPUTE, *_RUN, *_SAVING, "--epochs", str(self._epochs)]
         err = folder / "err"
-        self._stages.forget()
         start = time.monotonic()
         process = multiprocessing.get_context("fork").Process(
-            target=_command, args=(arguments, folder / "cache", err, self._stages)
+            target=_command, args=(arguments, folder / "cache", err)
         )
         process.start()
-        patience = _HANGS_AFTER_SECONDS if plan is None else plan.seconds
-        while process.is_alive() and time.monotonic() - start < patience:
-            if plan is not None and plan.stage is not None and self._stages.now() == plan.stage:
-                break
-            process.join(0.0005)
-        stage = self._stages.now()
+        process.join(kill_after_seconds or _HANGS_AFTER_SECONDS)
         if process.is_alive():
             process.kill()
             process.join()
-            if plan is None:
-                raise trial.HangError(f"no end within {_HANGS_AFTER_SECONDS} s, in {stage}")
+            if kill_after_seconds is None:
+                raise trial.HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
         assert process.exitcode is not None
         seconds = time.monotonic() - start
         lines = err.read_text().splitlines() if err.exists() else []
         said = "\n".join(line for line in lines if not line.startswith("note: "))  # of the texts
-        return Ended(code=process.exitcode, err=said, stage=stage, seconds=seconds)
+        return Ended(code=process.exitcode, err=said, seconds=seconds)
 
 
-def _command(arguments: list[str], cache: Path, err: Path, stages: Stages) -> None:
+def _command(arguments: list[str], cache: Path, err: Path) -> None:
     """Does in a separate process what `harness` does after the imports."""
     from harness.cli.main import main
 
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
-    stages.watch()
     os._exit(main(arguments))
 
 
@@ -127,14 +107,6 @@ def _write_texts(path: Path) -> Path:
     return path
 
 
-def _plans(source: random.Random, life_seconds: float) -> Iterator[Plan]:
-    """Yields plans, in turn with a random time over the life of a run and with a stage."""
-    wanted = itertools.cycle(s for s in STAGES if s not in ("training loop", "loading data"))
-    while True:
-        yield Plan(seconds=source.uniform(0, life_seconds))
-        yield Plan(seconds=2 * life_seconds, stage=next(wanted))
-
-
 def _intact(folder: Path) -> int:
     """Returns the number of intact checkpoints."""
     good = 0
@@ -145,16 +117,16 @@ def _intact(folder: Path) -> int:
 
 
 def killed_runs(
-    runs: Runs, place: Path, plans: Iterator[Plan], expected: Mapping[str, Any], *, kills: int
+    runs: Runs, place: Path, times: Iterator[float], expected: Mapping[str, Any], *, kills: int
 ) -> Iterator[tuple[str, list[str]]]:
-    """Kills runs so many times; yields the stage of each kill, or `the end` of a run, and what is
+    """Kills runs so many times, after so many seconds each; yields `kill` or `end`, and what is
     wrong after it."""
     left = kills
     for number in itertools.count():
         folder, had = place / str(number), 0
         folder.mkdir()
         while left:
-            ended = runs.run(folder, next(plans))
+            ended = runs.run(folder, kill_after_seconds=next(times))
             if ended.code == 0 and not ended.err:
                 break
             found = []
@@ -166,10 +138,10 @@ def killed_runs(
                 found.append("there was a checkpoint, and now there is none")
             had = max(had, _intact(folder))
             left -= 1
-            yield ended.stage, found
+            yield "kill", found
         ended = runs.run(folder)
         found = [] if (ended.code, ended.err) == (0, "") else [f"code {ended.code}: {ended.err}"]
-        yield "the end", [*found, *checks.differences(checks.left_in(folder / "run"), expected)]
+        yield "end", [*found, *checks.differences(checks.left_in(folder / "run"), expected)]
         if not left:
             return
 
@@ -181,7 +153,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40, help="of the run")
     arguments = parser.parse_args()
     trial.ready(__spec__.name, sys.argv[1:])
-    stages: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
@@ -191,16 +163,13 @@ def main() -> None:
         assert (ended.code, ended.err) == (0, ""), ended
         expected = checks.left_in(place / "undisturbed" / "run")
         print(f"--seed {arguments.seed}: a run takes {ended.seconds:.1f} s", flush=True)
-        plans = _plans(random.Random(arguments.seed), ended.seconds)
-        cases = killed_runs(runs, place, plans, expected, kills=arguments.kills)
-        for stage, complaints in cases:
-            stages[stage] += 1
+        source = random.Random(arguments.seed)
+        times = (source.uniform(0.01, ended.seconds) for _ in itertools.count())
+        for kind, complaints in killed_runs(runs, place, times, expected, kills=arguments.kills):
+            done[kind] += 1
             failed += bool(complaints)
-            print(f"{'FAILED' if complaints else 'ok':7} {stage}", *complaints, flush=True)
-    ends = stages.pop("the end", 0)
-    for stage, number in sorted(stages.items()):
-        print(f"{number:5} kills in: {stage}")
-    print(f"{sum(stages.values())} kills, {ends} runs that came to their end, {failed} failed")
+            print(f"{'FAILED' if complaints else 'ok':7} {kind}", *complaints, flush=True)
+    print(f"{done['kill']} kills, {done['end']} runs that came to their end, {failed} failed")
     sys.exit(1 if failed else 0)
 
 

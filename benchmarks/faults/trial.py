@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +38,6 @@ class Ended:
     """The command's standard error."""
     made: Sequence[Call]
     """The command's calls that change files."""
-    seconds: float
 
 
 class HangError(Exception):
@@ -80,19 +78,13 @@ def ready(module: str, arguments: Sequence[str]) -> None:
     assert len(others) == 1, f"threads {others}: what is forked from here could hang"
 
 
-def train(
-    folder: Path,
-    *flags: str,
-    fault: Fault = NO_FAULT,
-    kill_after_seconds: float | None = None,
-) -> Ended:
+def train(folder: Path, *flags: str, fault: Fault = NO_FAULT) -> Ended:
     """Runs `harness train` in a separate process, with `folder`/run as its run folder.
 
     Args:
         folder: an existing folder, in which the calls are counted.
         flags: further flags.
         fault: the fault that the process is to have.
-        kill_after_seconds: the time after which to kill the process, if it has not ended.
 
     Raises:
         HangError: when the process did not end within minutes.
@@ -103,21 +95,16 @@ def train(
         process = multiprocessing.get_context("fork").Process(
             target=_command, args=(arguments, folder, log, err, fault)
         )
-        start = time.monotonic()
         process.start()
-        process.join(kill_after_seconds or _HANGS_AFTER_SECONDS)
-        hangs = process.exitcode is None and kill_after_seconds is None
+        process.join(_HANGS_AFTER_SECONDS)
         if process.exitcode is None:
             process.kill()
             process.join()
-        if hangs:
             raise HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
-        assert process.exitcode is not None
         return Ended(
             code=process.exitcode,
             err=err.read_text() if err.exists() else "",
             made=injector.calls(log) if log.exists() else (),
-            seconds=time.monotonic() - start,
         )
 
 
@@ -131,25 +118,14 @@ def _command(arguments: list[str], folder: Path, log: Path, err: Path, fault: Fa
     sys.exit(main(arguments))
 
 
-def go_on(folder: Path, *flags: str, **how: Fault | float) -> Ended:
-    """Continues the run in `folder`/run, as a user does who follows the messages.
-
-    Args:
-        folder: as in `train`.
-        flags: the flags that the run was started with.
-        **how: as in `train`.
-    """
-    ended = train(folder, "--resume", **how)
-    if ended.code == 2 and "leave out --resume" in ended.err:
-        ended = train(folder, **how)
-    if ended.code == 2 and ("train with --overwrite" in ended.err or "--overwrite" in flags):
-        ended = train(folder, "--overwrite", **how)
-    return ended
-
-
 def complaints_after(folder: Path, expected: Mapping[str, Any], *flags: str) -> list[str]:
-    """Continues as `go_on` does; returns the differences of the run's folder from `expected`."""
-    ended = go_on(folder, *flags)
+    """Continues the run in `folder`/run, which was started with `flags`, as a user does who follows
+    the messages; returns the differences of the run's folder from `expected`."""
+    ended = train(folder, "--resume")
+    if ended.code == 2 and "leave out --resume" in ended.err:
+        ended = train(folder)
+    if ended.code == 2 and ("train with --overwrite" in ended.err or "--overwrite" in flags):
+        ended = train(folder, "--overwrite")
     found = [] if (ended.code, ended.err) == (0, "") else [f"exit code {ended.code}: {ended.err}"]
     try:
         return found + checks.differences(checks.left_in(folder / "run"), expected)

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,24 +43,23 @@ def mapped_or_read(source: Path, options: object, read: Callable[[], Rows]) -> R
     """
     if source.stat().st_size < MIN_SOURCE_BYTES:
         return read()
-    with ExitStack() as closing:
-        try:
-            entry = _Entry([source], options, closing)
-        except OSError as error:
-            _note_not_cached(source, str(error))
-            return read()
-        if (found := entry.load(_load)) is not None:
-            return found
-        sets, num_test_rows = read()
-        try:
-            entry.check_current()
-            arrays = sets.values, sets.row_splits, sets.labels
-            _make_room(entry.folder, sum(array.nbytes for array in arrays))
-            store.save(sets, entry.path, held_out_rows=num_test_rows)
-        except (OSError, InputError) as error:
-            if not entry.path.exists():  # otherwise another process wrote it first
-                _note_not_cached(source, entry.shown(error))
-        return sets, num_test_rows
+    try:
+        entry = _Entry([source], options)
+    except OSError as error:
+        _note_not_cached(source, error)
+        return read()
+    if (found := entry.load(_load)) is not None:
+        return found
+    sets, num_test_rows = read()
+    try:
+        entry.check_current()
+        arrays = sets.values, sets.row_splits, sets.labels
+        _make_room(entry.folder, sum(array.nbytes for array in arrays))
+        store.save(sets, entry.path, held_out_rows=num_test_rows)
+    except (OSError, InputError) as error:
+        if not entry.path.exists():  # otherwise another process wrote it first
+            _note_not_cached(source, error)
+    return sets, num_test_rows
 
 
 def mapped_or_built(
@@ -85,44 +84,41 @@ def mapped_or_built(
         use_cache: whether the cache may be used.
     """
     size = sum(file.stat().st_size for source in sources for file in _files(source))
-    with ExitStack() as closing:
-        entry = None
-        if use_cache and size >= MIN_SOURCE_BYTES:
-            try:
-                entry = _Entry(sources, options, closing)
-            except OSError as error:
-                _note_not_cached(sources[0], str(error))
-        if entry is None:
-            place = Path(closing.enter_context(tempfile.TemporaryDirectory())) / "data"
-            build(place)
-            return load(place)
-        found = entry.load(load)
-        if found is not None:
-            return found
+    entry = None
+    if use_cache and size >= MIN_SOURCE_BYTES:
         try:
-            with replacing(entry.path) as beside:
-                build(beside)
-                found = load(beside)
-                entry.check_current()
-                _make_room(entry.folder, sum(file.stat().st_size for file in _files(beside)))
+            entry = _Entry(sources, options)
         except OSError as error:
-            if found is None:
-                raise
-            if not entry.path.exists():  # otherwise another process built it first
-                _note_not_cached(sources[0], entry.shown(error))
+            _note_not_cached(sources[0], error)
+    if entry is None:
+        with tempfile.TemporaryDirectory() as folder:
+            build(Path(folder, "data"))
+            return load(Path(folder, "data"))
+    found = entry.load(load)
+    if found is not None:
         return found
+    try:
+        with replacing(entry.path) as beside:
+            build(beside)
+            found = load(beside)
+            entry.check_current()
+            _make_room(entry.folder, sum(file.stat().st_size for file in _files(beside)))
+    except OSError as error:
+        if found is None:
+            raise
+        if not entry.path.exists():  # otherwise another process built it first
+            _note_not_cached(sources[0], error)
+    return found
 
 
 class _Entry:
     """A data set's place in the cache."""
 
-    def __init__(self, sources: Sequence[Path], options: object, closing: ExitStack) -> None:
+    def __init__(self, sources: Sequence[Path], options: object) -> None:
         """Raises OSError if there is no cache, or a source cannot be read."""
-        self._opened = closing.enter_context(opened("data"))
+        self.folder = opened("data").path
         self._sources, self._options = sources, options
         self._key = key_of(sources, options)
-        # This path avoids the folder's name, which another user may be able to redirect.
-        self.folder = self._opened.place
         self.path = self.folder / self._key
 
     def load(self, load: Callable[[Path], T]) -> T | None:
@@ -134,8 +130,7 @@ class _Entry:
             with suppress(OSError):  # a read-only cache removes no entries: it needs no times
                 os.utime(self.path)
             return found
-        place = self._opened.path / self._key
-        _note(f"the cached data set {place} was damaged; {self._sources[0]} was read again")
+        _note(f"the cached data set {self.path} was damaged; {self._sources[0]} was read again")
         shutil.rmtree(self.path, ignore_errors=True)
         return None
 
@@ -143,10 +138,6 @@ class _Entry:
         """Raises OSError if a source was replaced while it was read."""
         if key_of(self._sources, self._options) != self._key:
             raise OSError("it changed while it was read")
-
-    def shown(self, error: Exception) -> str:
-        """Returns the message of an error, with the cache folder's own name in it."""
-        return str(error).replace(str(self.folder), str(self._opened.path))
 
 
 def _load(entry: Path) -> Rows:
@@ -162,7 +153,7 @@ def _files(source: Path) -> list[Path]:
     )
 
 
-def _note_not_cached(source: Path, reason: str) -> None:
+def _note_not_cached(source: Path, reason: Exception) -> None:
     remedy = f"name a folder of your own in {CACHE_VARIABLE}, or set --data-cache off"
     _note(f"{source} is not cached: {reason}; {remedy}")
 
@@ -191,7 +182,7 @@ def key_of(sources: Sequence[Path], options: object) -> str:
 def _make_room(folder: Path, num_bytes: int) -> None:
     """Removes the least recently used entries until `num_bytes` more fit.
 
-    Unfinished folders do not count as entries: `store.save` cleans up after a killed process.
+    Unfinished folders do not count as entries: another process may be writing them.
 
     Raises:
         OSError: if `num_bytes` exceed the limit of all entries.

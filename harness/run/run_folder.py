@@ -94,7 +94,8 @@ def claim_run_folder(
 
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
-    """Makes `folder` if it is missing, and locks it until `claims` closes.
+    """Makes `folder` if it is missing, locks it until `claims` closes, and removes the half-written
+    files of killed runs.
 
     The operating system releases the lock when the process ends, also when it is killed. When
     `claims` closes, the lock file and every folder made here that is still empty are removed: a run
@@ -115,6 +116,7 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = claims.enter_context(opened_folder(folder))
         claims.enter_context(_locked(descriptor))
+        remove_partial_files(folder)
         return Claim(path=folder, descriptor=descriptor)
     except BlockingIOError as error:
         raise InputError(
@@ -199,7 +201,7 @@ def event_folder_of(
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
     """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
     to `folder`, and nothing else."""
-    for place in {folder, folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
+    for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
     ordered = sorted(WRITTEN, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))

@@ -233,7 +233,7 @@ def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
     """Return the answer in the cache, or None if it is missing or damaged; then the caller measures
     again and overwrites it."""
     try:
-        with cache.opened() as folder, open(folder.open(file_name), "rb") as file:
+        with open(cache.opened().open(file_name), "rb") as file:
             choice = Choice(**json.load(file))
         seconds = choice.seconds_by_name
         is_sound = (
@@ -250,5 +250,5 @@ def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
 
 def _write(file_name: str, choice: Choice) -> None:
     # Without a folder to write to, the next process measures again.
-    with contextlib.suppress(OSError), cache.opened() as folder:
-        folder.write(file_name, json.dumps(choice._asdict()).encode())
+    with contextlib.suppress(OSError):
+        cache.opened().write(file_name, json.dumps(choice._asdict()).encode())

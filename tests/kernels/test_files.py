@@ -61,39 +61,19 @@ with replacing(Path(sys.argv[1])) as beside:
 """
 
 
-def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in ("events.out.tfevents.1.host.2.v2", "a.json"):
         command = [sys.executable, "-c", KILLED, str(tmp_path / name)]
         assert subprocess.run(command, check=False).returncode < 0
     left = [*tmp_path.rglob("*")]
+    assert len(left) == 4
     assert not [path for path in left if "tfevents" in path.name], "TensorBoard would read it"
     (tmp_path / ".mine.json").touch()
-    (tmp_path / ".partial-0").mkdir()
-    (tmp_path / ".partial-0" / "newsletter.txt").touch()
-    with replacing(tmp_path / "b.json") as beside:  # in use: not removed
-        beside.touch()
-        remove_partial_files(tmp_path)
-        remove_partial_files(tmp_path / "nowhere")
-    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
-    assert kept == {".mine.json", ".partial-0", ".partial-0/newsletter.txt", "b.json"}
-
-
-def test_what_a_kill_during_the_removal_left_is_removed(tmp_path: Path) -> None:
-    """The kill interrupts the removal of a folder, whose lock stays to the last."""
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    killed = """
-import os, pathlib, shutil, sys
-from kernels.files import remove
-sys.addaudithook(lambda event, _: event == "shutil.rmtree" and os.abort())
-remove(pathlib.Path(sys.argv[1]))
-"""
-    command = [sys.executable, "-c", killed, str(tmp_path / "a")]
-    assert subprocess.run(command, check=False).returncode < 0
-    (left,) = tmp_path.iterdir()
-    assert sorted(path.name for path in left.iterdir()) == ["lock", "new"]
-    with replacing(tmp_path / "b.json") as beside:
-        beside.touch()
-    assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
+    remove_partial_files(tmp_path, older_than_seconds=3600)
+    assert len([*tmp_path.rglob("*")]) == 5
+    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path / "nowhere")
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.json"]
 
 
 def test_a_folder_becomes_the_new_one_as_a_whole(tmp_path: Path) -> None:
@@ -196,17 +176,3 @@ def test_what_is_removed_is_gone_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     remove(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_processes_that_write_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
-    """Each process removes folders that look abandoned, as a folder does before its process has
-    locked it."""
-    script = (
-        "import sys; from pathlib import Path; from kernels.files import replacing\n"
-        "for number in range(300):\n"
-        "    with replacing(Path(sys.argv[1]) / sys.argv[2]) as beside:\n"
-        "        beside.write_bytes(b'x')\n"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", script, tmp_path, name]) for name in "abcd"]
-    assert [process.wait() for process in started] == [0] * 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]

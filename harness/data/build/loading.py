@@ -20,7 +20,7 @@ from harness.data.readers.frames import source_of
 from harness.data.readers.records import Source
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
-from kernels.files import own_file, replacing
+from kernels.files import own_file, remove_partial_files, replacing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +100,10 @@ def build_folder(
                     shutil.rmtree(other)
                 blocks.mkdir()
             progress = started(source, len(list(blocks.glob("*.npz"))))
-            with replacing(output) as beside:
+            # Not beside the output, where nobody would remove what a killed process left.
+            remove_partial_files(work)
+            shutil.rmtree(work / "new", ignore_errors=True)
+            with replacing(work / "new") as beside:
                 built = build(
                     source,
                     options,
@@ -110,6 +113,7 @@ def build_folder(
                     seed=seed,
                     progress=progress,
                 )
+            (work / "new").rename(output)
             shutil.rmtree(work)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{output} cannot be made: {error}. Choose another folder.") from error

@@ -114,15 +114,15 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
         long.
     """
     try:
-        with cache.opened() as folder:
-            path = folder.path / name
-            if (descriptor := _open_checked(folder, name)) is None:
-                content = make(folder)
-                folder.write(name, content + hashlib.sha256(content).digest())
-                descriptor = _open_checked(folder, name)
-            if descriptor is None:
-                raise OSError(f"{path} was changed as soon as it was written")
-            return Library(path, descriptor)
+        folder = cache.opened()
+        path = folder.path / name
+        if (descriptor := _open_checked(folder, name)) is None:
+            content = make(folder)
+            folder.write(name, content + hashlib.sha256(content).digest())
+            descriptor = _open_checked(folder, name)
+        if descriptor is None:
+            raise OSError(f"{path} was changed as soon as it was written")
+        return Library(path, descriptor)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NativeUnavailableError(
             f"the native kernels cannot be built: {error}; correct that, name another folder in "
@@ -165,7 +165,7 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
 
 def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sources: Path) -> bytes:
     with folder.scratch() as scratch:
-        library = scratch / "library.so"
+        library = Path(scratch, "library.so")
         # -isystem: no warnings about XLA's headers.
         source = ["-shared", "-isystem", str(include), str(sources / "binding.cc"), "-ldl"]
         done = subprocess.run(

@@ -1,69 +1,77 @@
-"""The runner of hostile files: it repeats itself, and notices every kind of failure."""
+"""Hostile files: they repeat themselves, the formats refuse them, and every kind of failure is
+noticed."""
 
+import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks.faults.hostile import HostileConfig, examine
-from benchmarks.faults.hostile_formats import FORMATS
-from benchmarks.faults.hostile_worker import Trial, damaged
-from tests.benchmarks.faults import hostile_samples
+from benchmarks.faults.hostile import Trial, damaged
+from benchmarks.faults.hostile_formats import FORMATS, Format
+from harness.base.errors import InputError
+
+_VALID = '{"a": [1, 2, 3], "b": {"c": "text"}}'
 
 
 @pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("checkpoint", "keras", "config")])
 def test_damage_is_a_function_of_the_seed(name: str, tmp_path: Path) -> None:
-    made = FORMATS[name]()
     contents = []
-    for seed in (1, 1, 2):
-        for flips in (True, False):
-            folder = tmp_path / f"{len(contents)}"
-            folder.mkdir()
-            made.write(folder)
-            path = folder / made.targets[0]
-            how = damaged(random.Random(seed), path, flips=flips)
-            contents.append((how, path.read_bytes() if path.is_file() else None))
-    assert contents[:2] == contents[2:4] != contents[4:]
+    for number, seed in enumerate((1, 1, 2)):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        FORMATS[name].write(folder)
+        path = folder / FORMATS[name].targets[0]
+        how = damaged(random.Random(seed), path)
+        contents.append((how, path.read_bytes() if path.is_file() else None))
+    assert contents[0] == contents[1] != contents[2]
 
 
 @pytest.mark.parametrize("name", ["npz", "store", "metrics", "toml"])
 def test_files_of_a_format(name: str, tmp_path: Path) -> None:
-    trial = Trial(FORMATS[name](), name, tmp_path)
-    verdicts = [trial.run(1, index, flips=index % 2 == 0) for index in range(1, 20)]
-    assert [v for v in verdicts if v["failure"]] == []
-    assert {"refused"} <= {v["outcome"] for v in verdicts}
+    trial = Trial(name, FORMATS[name], tmp_path)
+    verdicts = [trial.run(1, index) for index in range(20)]
+    assert [failure for _, failure in verdicts if failure] == []
+    assert {"refused"} <= {outcome for outcome, _ in verdicts}
+
+
+def _refuse(_: Path) -> None:
+    raise InputError("a.json is another one. Restore it.")
 
 
 @pytest.mark.parametrize(
-    ("name", "failure"),
+    ("then", "failure"),
     [
-        ("careful", None),
-        ("traceback", "KeyError: 'a'"),
-        ("believes", "another answer is believed"),
-        ("prints", "it prints a warning"),
-        ("writes", "a file was changed"),
-        ("memory", "it takes 1,"),
+        (_refuse, None),
+        (lambda _: {}["a"], "KeyError: 'a'"),
+        (lambda _: None, "another answer is believed"),
+        (lambda _: print("a warning"), "it prints a warning"),
+        (lambda folder: (folder / "more").write_text(""), "a file was changed"),
+        (lambda _: np.ones(200_000_000), "it takes 1,"),
     ],
+    ids=["careful", "traceback", "believes", "prints", "writes", "memory"],
 )
-def test_what_a_process_notices(name: str, failure: str | None, tmp_path: Path) -> None:
-    trial = Trial(hostile_samples.BAD[name](), name, tmp_path)
-    verdicts = [trial.run(5, index, flips=True) for index in range(1 if name == "memory" else 20)]
-    failures = {verdict["failure"] for verdict in verdicts if verdict["outcome"] == "failed"}
-    assert (failure is None) == (not failures)
-    assert all(failure in found for found in failures)
+def test_what_is_noticed(
+    tmp_path: Path, then: Callable[[Path], object], failure: str | None
+) -> None:
+    """A reader reads the valid file, and does something else with every other."""
 
+    def read(folder: Path) -> str:
+        path = folder / "a.json"
+        if not path.is_file() or path.read_text() != _VALID:
+            then(folder)
+        return json.dumps(path.read_bytes().decode(errors="replace"))
 
-@pytest.mark.parametrize(
-    ("name", "failure"),
-    [
-        ("hangs", "the process took more than 0 s"),
-        ("dies", "the process ended (exit code 139)"),
-        ("traceback", "KeyError: 'a'"),
-    ],
-)
-def test_what_is_noticed_of_a_process(name: str, failure: str, tmp_path: Path) -> None:
-    config = HostileConfig(files=1, seed=5, flips=True, limit_seconds=0.2, keep=str(tmp_path))
-    report = examine(f"{hostile_samples.__name__}:BAD:{name}", config)
-    assert report.outcomes == {"failed": 1}
-    assert failure in report.failures[0]
-    assert len(list(tmp_path.iterdir())) == (name == "traceback")
+    def write(folder: Path) -> None:
+        (folder / "a.json").write_text(_VALID)
+
+    trial = Trial(
+        "a", Format(targets=("a.json",), write=write, read=read, is_checked=True), tmp_path
+    )
+    found = {trial.run(5, index) for index in range(2)}
+    assert all(
+        outcome == ("failed" if failure else "refused") and (failure or "") in (said or "")
+        for outcome, said in found
+    )

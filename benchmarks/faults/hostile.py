@@ -6,8 +6,8 @@
 
 A hostile file is a valid one with flipped bits, other bytes, numbers, texts or members, or
 something else lies in its place. Its number and the seed decide. A file fails if reading it ends in
-any exception but an `InputError` or an `OSError` that names a file, takes more than a minute or 1 GB,
-prints, changes a file, or gives another answer although its format has checksums.
+any exception but an `InputError` or an `OSError` that names a file, takes more than a minute or
+1 GB, prints, changes a file, or gives another answer although its format has checksums.
 
 The exit code is 1 if a file failed.
 """

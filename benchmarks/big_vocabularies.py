@@ -66,19 +66,12 @@ OURS = [
     *(Program(V, "adagrad", "bfloat16") for V in (_LARGE, _LARGEST)),
 ]
 PEERS = [Program(_LARGE, optimizer, module="pytorch") for optimizer in ("adam", "adagrad")]
-BARS = [
-    # (numerator, denominator, at least)
-    (OURS[1], OURS[0], 0.7),
-    (OURS[2], OURS[0], 0.7),
-    (OURS[3], OURS[0], 0.5),
-    (OURS[5], OURS[1], 0.5),
-    (OURS[6], OURS[2], 0.5),
-    (OURS[7], OURS[3], 0.5),
-    (OURS[8], OURS[0], 0.7),
-    (OURS[9], OURS[8], 0.5),
-    (OURS[1], PEERS[0], 3.0),
-    (OURS[2], PEERS[1], 3.0),
+RATIOS = [
+    *((row, OURS[0]) for row in (OURS[1], OURS[2], OURS[3], OURS[8])),
+    *((OURS[5], OURS[1]), (OURS[6], OURS[2]), (OURS[7], OURS[3]), (OURS[9], OURS[8])),
+    *((OURS[1], PEERS[0]), (OURS[2], PEERS[1])),
 ]
+"""The programs whose throughput is compared, numerator and denominator."""
 
 
 def rows_of(num_tokens: int, num_rows: int) -> RaggedSets:
@@ -92,7 +85,7 @@ def rows_of(num_tokens: int, num_rows: int) -> RaggedSets:
     return rows.derived(values=spread[rows.values], num_tokens=num_tokens)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=12, help="of an epoch")
@@ -117,13 +110,13 @@ def main() -> int:
         }
         by_name = measure(starts, repeats=arguments.repeats)
     epochs = {program: by_name[program.name] for program in programs}
-    return report(epochs, num_rows, arguments.out)
+    report(epochs, num_rows, arguments.out)
 
 
 def report(
     epochs: Mapping[Program, list[dict[str, float]]], num_rows: int, out: Path | None
-) -> int:
-    """Prints and writes the figures; returns the number of bars that they miss."""
+) -> None:
+    """Prints and writes the figures."""
     figures = {}
     for program, found in epochs.items():
         rates = [num_rows / epoch["seconds"] for epoch in found]
@@ -133,9 +126,8 @@ def report(
             f"{program.name:36} {statistics.median(rates):12,.0f} examples/s, "
             f"{1e6 * statistics.median(cpu) / num_rows:8,.1f} us of the processor an example"
         )
-    missed = 0
     ratios = {}
-    for above, below, least in BARS:
+    for above, below in RATIOS:
         if above not in epochs or below not in epochs:
             continue
         name = f"{above.name} / {below.name}"
@@ -143,20 +135,16 @@ def report(
             [b[field] / a[field] for a, b in zip(epochs[above], epochs[below], strict=True)]
             for field in ("seconds", "cpu_seconds")
         )
-        ratio = statistics.median(by_wall)
-        ratios[name] = {"by_wall": by_wall, "by_cpu": by_cpu, "at least": least}
-        missed += ratio < least
+        ratios[name] = {"by_wall": by_wall, "by_cpu": by_cpu}
         print(
-            f"{name:62} {ratio:5.2f} ({min(by_wall):.2f} to {max(by_wall):.2f}), by the "
-            f"processor's time {statistics.median(by_cpu):.2f}; at least {least}"
-            f"{'' if ratio >= least else ': MISSED'}"
+            f"{name:62} {statistics.median(by_wall):5.2f} ({min(by_wall):.2f} to "
+            f"{max(by_wall):.2f}), by the processor's time {statistics.median(by_cpu):.2f}"
         )
     if out is not None:
         machine = {"host": host.host(), "versions": host.versions(), "threads": NUM_THREADS}
         content = {**machine, "batch_size": _BATCH_SIZE, "figures": figures, "ratios": ratios}
         write_json(out, content)
-    return missed
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,20 +11,26 @@ be that of an undisturbed run: the same weights to the bit, every step once, and
 The exit code is 1 if a fault left anything else.
 """
 
+import argparse
 import contextlib
 import functools
 import itertools
 import math
+import multiprocessing
+import os
 import random
 import shutil
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import checks, injector, judging, trial
+from benchmarks.faults import checks, injector, trial
 from benchmarks.faults.injector import Call, Fault
 
 FLAGS = {"new": (), "resumed": ("--resume",), "replacing": ("--overwrite",)}
@@ -40,10 +46,6 @@ class Case:
     fault: Fault
     call: Call
     """The call of the undisturbed run at which the fault happens."""
-
-    @property
-    def kind(self) -> str:
-        return f"{self.start} run, {self.fault.action}"
 
     def __str__(self) -> str:
         return f"{self.start} run, {self.fault.action} at call {self.fault.at}, {self.call}"
@@ -105,9 +107,31 @@ def complaints(case: Case, whole: Undisturbed) -> list[str]:
             return [str(error)]
 
 
+def judged(
+    cases: Sequence[Case], whole: Undisturbed, *, jobs: int, seconds: float
+) -> Iterator[tuple[Case, list[str]]]:
+    """Yields cases and what is wrong with them, several at a time; none starts after the
+    seconds."""
+    deadline, at_once = time.monotonic() + seconds, 2 * jobs
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        for first in range(0, len(cases), at_once):
+            if time.monotonic() > deadline:
+                return
+            some = cases[first : first + at_once]
+            yield from zip(
+                some, pool.map(functools.partial(complaints, whole=whole), some), strict=True
+            )
+
+
 def main() -> None:
-    arguments = judging.parse(__doc__.splitlines()[0], seconds=math.inf)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no case starts after")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cases at a time")
+    given = parser.parse_args()
     trial.ready(__spec__.name, sys.argv[1:])
+    tried: Counter[str] = Counter()
+    failed = 0
     with tempfile.TemporaryDirectory() as place:
         whole, made = undisturbed(Path(place))
         cases = [
@@ -117,12 +141,18 @@ def main() -> None:
         ]
         counts = ", ".join(f"{len(calls)} of a {kind} run" for kind, calls in made.items())
         print(f"calls that change files: {counts}; {len(cases)} faults", flush=True)
-        if arguments.seconds < math.inf:
-            print(f"in the order of --seed {arguments.seed}", flush=True)
-            cases = random.Random(arguments.seed).sample(cases, len(cases))
-        judge = functools.partial(complaints, whole=whole)
-        code = judging.judge_all(cases, judge, jobs=arguments.jobs, seconds=arguments.seconds)
-    sys.exit(code)
+        if given.seconds < math.inf:
+            print(f"in the order of --seed {given.seed}", flush=True)
+            cases = random.Random(given.seed).sample(cases, len(cases))
+        for case, found in judged(cases, whole, jobs=given.jobs, seconds=given.seconds):
+            tried[f"{case.start} run, {case.fault.action}"] += 1
+            failed += bool(found)
+            for complaint in found:
+                print(f"FAILED: {case}: {complaint}", flush=True)
+    for kind, number in sorted(tried.items()):
+        print(f"{number:5} {kind}")
+    print(f"{tried.total()} tried, {failed} failed")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def load_model(path: str | Path) -> keras.Model:
             return keras.saving.load_model(path, compile=False)
 
 
-def _checked_weights(content: bytearray) -> int:
+def _checked_weights(content: bytes) -> int:
     """Returns the bytes of all weights in an HDF5 file.
 
     Raises any exception if it is no such file, or does not store a whole weight: Keras would

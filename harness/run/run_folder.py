@@ -1,7 +1,6 @@
 """Claims the folder of a run, checks what it holds before the run starts, and clears it."""
 
 import contextlib
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -40,7 +39,6 @@ WRITTEN = (
 
 _LOCK_FILE_NAME = ".harness-lock"
 _LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MAX_TRIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,27 +135,25 @@ def _locked(folder: int) -> Iterator[None]:
         OSError: when the file cannot be made, or is something other than a file.
     """
 
-    def is_still(file: int) -> bool:
+    file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+
+    def is_named() -> bool:
         with contextlib.suppress(FileNotFoundError):
             named = os.stat(_LOCK_FILE_NAME, dir_fd=folder, follow_symlinks=False)
             return os.path.samestat(named, os.fstat(file))
         return False
 
-    for _ in range(_MAX_TRIES):
-        file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not is_named():  # the run that held it removed it after it was opened here
+            raise BlockingIOError
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not is_still(file):
-                continue  # the run that held it ended and removed it after it was opened here
-            try:
-                yield
-            finally:
-                if is_still(file):
-                    os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
-            return
+            yield
         finally:
-            os.close(file)
-    raise OSError(errno.EAGAIN, f"somebody keeps replacing {_LOCK_FILE_NAME}")
+            if is_named():
+                os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
+    finally:
+        os.close(file)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -29,21 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Other users who can write to the folder cannot redirect the content: it goes into a folder that
     is closed to them, and every step starts from the descriptor of an open folder.
     """
-    place = None
-    try:
-        with opened_folder(path.parent) as parent, private_folder(parent) as place:
-            # Keep the suffix, by which some writers (Keras) choose the format, but not the rest of
-            # the name, because TensorBoard reads every file with `tfevents` in its name.
-            new = place / f"new{path.suffix}"
-            yield new
-            for written in (new, *new.rglob("*")):
-                _flush(written)
-            os.rename(new, path.name, dst_dir_fd=parent)
-    except OSError as error:
-        named = os.fspath(error.filename or "")
-        if not os.path.isabs(named) or (place and named.startswith(str(place))):
-            error.filename = str(path)
-        raise
+    with _named(path), opened_folder(path.parent) as parent, private_folder(parent) as private:
+        # Keep the suffix, by which some writers (Keras) choose the format, but not the rest of the
+        # name, because TensorBoard reads every file with `tfevents` in its name.
+        new = private / f"new{path.suffix}"
+        yield new
+        for written in (new, *new.rglob("*")):
+            _flush(written)
+        os.rename(new, path.name, dst_dir_fd=parent)
 
 
 def remove(path: Path) -> None:
@@ -51,10 +44,23 @@ def remove(path: Path) -> None:
     a whole."""
     with (
         contextlib.suppress(FileNotFoundError),
+        _named(path),
         opened_folder(path.parent) as parent,
         private_folder(parent) as private,
     ):
         os.rename(path.name, private / "old", src_dir_fd=parent)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives `path` as the name to an error that names no file, or one in a private folder."""
+    try:
+        yield
+    except OSError as error:
+        named = os.fspath(error.filename or "")
+        if not os.path.isabs(named) or named.startswith(f"/proc/{os.getpid()}/fd/"):
+            error.filename = str(path)
+        raise
 
 
 def remove_partial_files(folder: Path, *, older_than_seconds: float = 0) -> None:

@@ -11,8 +11,6 @@ works; `--rows 2000` makes the report short, on synthetic data, with smaller bat
 import argparse
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +32,6 @@ _COMPARABLE = (
     *("--steps-per-dispatch", "8"),  # there is one loss a dispatch: at the same steps everywhere
 )
 _MANY_ROWS = 2_000_000
-_TRAFFIC_STEPS = 200
 _TIMEOUT_SECONDS = 1200
 
 Part = Callable[["Machine"], str]
@@ -181,53 +178,6 @@ def throughput(machine: Machine) -> str:
     )
 
 
-def bytes_to_the_device(machine: Machine) -> str:
-    """Counts the bytes copied to the GPU during some steps, from TensorFlow's trace."""
-    lines = []
-    for kind in ("resident", "stream"):
-        with tempfile.TemporaryDirectory() as folder:
-            machine.run(
-                *(*_HARNESS, "profile", *machine.data, "--input", kind),
-                *("--batch-size", machine.batch_sizes[0]),
-                *("--steps", str(_TRAFFIC_STEPS), "--profile-dir", folder),
-            )
-            copied = [bytes_copied(path) for path in Path(folder).rglob("*.xplane.pb")]
-        if not machine.is_rehearsal and not any(copied):
-            raise FailedError(f"{kind}: the trace has no copy to the device\n")
-        lines.append(f"{kind}: {sum(copied) / _TRAFFIC_STEPS:,.0f} bytes a step")
-    return "\n".join(lines) + "\n"
-
-
-def bytes_copied(trace: Path) -> int:
-    """Returns the bytes copied from the host to GPUs in a trace."""
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    space = xplane_pb2.XSpace.FromString(trace.read_bytes())
-    found = []
-    for plane in space.planes:
-        for event in (event for line in plane.lines for event in line.events):
-            if plane.event_metadata[event.metadata_id].name == "MemcpyH2D":
-                # Texts are stored once, as names that the events refer to.
-                names = (plane.stat_metadata[stat.ref_value].name for stat in event.stats)
-                details = " ".join(names)
-                found += [int(size) for size in re.findall(r"\bsize:(\d+)", details)[:1]]
-    return sum(found)
-
-
-def kernels(machine: Machine) -> str:
-    """Counts launches by NVIDIA's profiler."""
-    if shutil.which("nsys") is None:
-        raise FailedError("no `nsys` on the PATH, which CUDA's toolkit has\n")
-    with tempfile.TemporaryDirectory() as folder:
-        return machine.run(
-            # Trace by node: otherwise a CUDA graph, which a step is, would be one row.
-            *("nsys", "profile", "--trace=cuda", "--cuda-graph-trace=node", "--stats=true"),
-            *("--output", f"{folder}/trace"),
-            *(*_HARNESS, "train", *machine.data, "--epochs", "2", "--replicas", "1"),
-            *("--batch-size", machine.batch_sizes[0], "--run-dir", f"{folder}/run"),
-        )
-
-
 def threads(machine: Machine) -> str:
     """Tests that the number of threads stays the same over 20,000 steps of two replicas, or 400."""
     steps = ("--steps", "400") if machine.is_short else ()
@@ -241,8 +191,6 @@ _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Saved model", saved_model, 1),
     ("Throughput", throughput, 1),
-    ("Bytes to the device", bytes_to_the_device, 1),
-    ("Kernels", kernels, 1),
     ("Two GPUs against one", two_against_one, 2),
     ("Tuning", tuning, 2),
     ("Threads", threads, 2),

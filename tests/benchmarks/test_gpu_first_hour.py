@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from benchmarks.gpu_first_hour import FailedError, Machine, bytes_copied, compared, saved_model
+from benchmarks.gpu_first_hour import FailedError, Machine, compared, saved_model
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,26 +23,6 @@ def test_without_a_gpu_nothing_is_tried(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "TensorFlow sees no GPU" in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_bytes_copied(tmp_path: Path) -> None:
-    """TensorFlow's trace of a GPU describes copies in this way."""
-    space = xplane_pb2.XSpace()
-    plane = space.planes.add(name="/device:GPU:0")
-    names = {1: "MemcpyH2D", 2: "MemcpyD2H"}
-    for key, name in names.items():
-        plane.event_metadata[key].id = key
-        plane.event_metadata[key].name = name
-    line = plane.lines.add()
-    for key, size in ((1, 4096), (2, 8), (1, 100)):
-        event = line.events.add(metadata_id=key)
-        event.stats.add(metadata_id=7, int64_value=3)
-        details = plane.stat_metadata[size]  # by reference, as TensorFlow does
-        details.id, details.name = size, f"kind_src:pageable kind_dst:device size:{size} async:1"
-        event.stats.add(metadata_id=8, ref_value=size)
-    path = tmp_path / "host.xplane.pb"
-    path.write_bytes(space.SerializeToString())
-    assert bytes_copied(path) == 4196
 
 
 def test_losses_that_differ_fail() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from kernels.files import remove_partial_files, replacing
 
 CACHE_VARIABLE = "MULTI_HOT_CACHE"
-_ABANDONED_SECONDS = 7 * 24 * 3600
+_ABANDONED_SECONDS = 24 * 3600
 """Age of an unfinished file whose process must have been killed: several processes write here."""
 
 

@@ -14,9 +14,10 @@ from harness.cli.doctor import Finding
 from harness.data.imdb import cached_file
 from harness.model.precision import choose_precision
 from harness.program.devices import Devices, set_up_devices
-from harness.run.observers import host, nvml
-from harness.run.observers.nvml import VISIBLE, Card, hides_all
+from harness.run import machine
 from harness.run.observers.trace import INSTALL
+from harness.run.telemetry import nvml
+from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
 from harness.trainer.environment import (
     CUDA_INSTALL,
     cuda_folders,
@@ -39,19 +40,18 @@ profile or a wide network some hundred MB."""
 
 def examine() -> Iterator[Finding]:
     """Yields all findings, in the order in which they depend on one another."""
-    versions = ", ".join(f"{package} {version}" for package, version in host.versions().items())
+    versions = ", ".join(f"{package} {version}" for package, version in machine.versions().items())
     yield Finding("software", "ok", versions)
     hide_too_new_gpus()
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield from _computing(devices)
     yield kernels(devices.names)
-    text = (
-        f"tensorboard {host.installed_version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
-    )
+    version = machine.installed_version("tensorboard")
+    text = f"tensorboard {version}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
     if importlib.util.find_spec("xprof"):
-        text = f"xprof {host.installed_version('xprof')}"
+        text = f"xprof {machine.installed_version('xprof')}"
         yield Finding("profile plugin", "ok", text, "profile")
     else:
         text = f"xprof is missing, for harness profile and TensorBoard's Profile tab: {INSTALL}"
@@ -69,7 +69,8 @@ def gpus(devices: Devices) -> Iterator[Finding]:
     """
     try:
         with nvml.opened():
-            newest_cuda = "{}.{}".format(*nvml.driver_cuda_version())
+            cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
+            newest_cuda = f"{cuda // 1000}.{cuda % 1000 // 10}"
             text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {newest_cuda}"
             yield Finding("NVIDIA driver", "ok", text, "gpu")
             cards = nvml.cards()

@@ -22,7 +22,7 @@ from harness.base.files import json_text
 from harness.base.memory import OutOfMemoryError
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.run.observers import host
+from harness.run import machine
 from harness.run.records import Observer, Record, Window
 from harness.tools.bench.process import PROTOCOL_VERSION
 
@@ -106,7 +106,7 @@ def _serve(channel: TextIO) -> None:
             channel,
             "turn",
             compile_seconds=compile_seconds,
-            peak_rss_bytes=host.peak_rss_bytes(),
+            peak_rss_bytes=machine.peak_rss_bytes(),
             peak_device_bytes=sum(peaks) if gpus else None,
         )
         channel.flush()  # a turn's windows go together, so the parent wakes up once

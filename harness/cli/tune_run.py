@@ -27,8 +27,8 @@ from harness.base.reading import read_json
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.cli.tune import TuneConfig
 from harness.data.sources import is_built, load_configured
-from harness.run.observers.nvml import VISIBLE
 from harness.run.run_folder import claim
+from harness.run.telemetry.nvml import VISIBLE
 from harness.tools.tune.search import (
     STUDY_FILE_NAME,
     TRIALS_FOLDER_NAME,

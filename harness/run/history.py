@@ -19,10 +19,10 @@ from harness.run.records import (
     Message,
     Observer,
     Record,
-    Spread,
     Window,
     WindowStatistics,
 )
+from harness.run.telemetry.recorder import TelemetryRecorder
 
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
 """The units of rates, each with the field of `Window` that counts it."""
@@ -70,27 +70,6 @@ class Progress:
     """The totals of the run, with those before a resume, set at the end."""
 
 
-class Telemetry:
-    """A source of samples, which `History` joins with windows; this base class has none."""
-
-    def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """Returns the samples of a window, by TensorBoard tag. Windows come in order.
-
-        Args:
-            start, end: the bounds of the window, in seconds by the loop's clock.
-        """
-        return {}
-
-    def messages(self) -> Iterable[Message]:
-        """Returns the messages since the last call."""
-        return ()
-
-    def finish(self) -> MachineUse:
-        """Stops sampling after the last window; returns the use of the GPUs."""
-        return MachineUse()
-
-
-_NO_TELEMETRY = Telemetry()
 _NO_COUNTERS = Counters()
 
 
@@ -101,7 +80,7 @@ class History:
         self,
         observers: Sequence[Observer],
         *,
-        telemetry: Telemetry = _NO_TELEMETRY,
+        telemetry: TelemetryRecorder | None = None,
         running: Container[str] = (),
         start_step: int = 0,
         stop_at_nan: bool = False,
@@ -109,14 +88,14 @@ class History:
     ) -> None:
         """Args:
         observers: receive the records.
-        telemetry: gives the samples of each window, and messages to pass on.
+        telemetry: gives the samples of each window, and messages to pass on; None for none.
         running: names of the metrics whose value is that of the epoch so far, not of the window.
         start_step: optimizer steps done before; if above 0, a checkpoint holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
         before: the counters of the checkpoint that the run goes on from.
         """
         self._observers = observers
-        self._telemetry = telemetry
+        self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
         self._stop_at_nan = stop_at_nan
         self.progress = Progress(step=start_step)
         self._statistics = RunningStatistics()

@@ -122,17 +122,9 @@ class Spread:
     """Statistics of a quantity that was sampled several times."""
 
     mean: float
-    """The mean over time, not over samples."""
     min: float
     max: float
     num_samples: int
-    is_counter: bool = False
-    """Whether it only rises, so that its last value says more than its mean."""
-
-    @property
-    def value(self) -> float:
-        """The one number for a curve: the mean, or a counter's last value."""
-        return self.max if self.is_counter else self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,8 +338,8 @@ class Summary(WindowStatistics):
     diverged: bool
     """Whether the loss was not finite at the end, in which case no model is saved."""
     joules_per_1000_examples: float | None = None
-    """Energy of all GPUs while training, by their counters; None without GPUs, without telemetry,
-    or if a GPU has no counter."""
+    """Energy of all GPUs while training, by their sampled power; None without GPUs, without
+    telemetry, or if a GPU does not report its power."""
     gpu_hours: float | None = None
     """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
     workers: int = 1

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.base.errors import InputError, as_command
-from harness.run.observers import nvml
-from harness.run.observers.nvml import VISIBLE, Card, hides_all, visible_cards
+from harness.run.telemetry import nvml
+from harness.run.telemetry.nvml import VISIBLE, Card, hides_all, visible_cards
 
 Gpu = tuple[str, tuple[int, int] | None]
 """A GPU's name and compute capability, None if unknown."""

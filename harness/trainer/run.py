@@ -25,9 +25,9 @@ from harness.model.saved import save_model
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
 from harness.program.saving import Every, Saving
+from harness.run import machine
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
-from harness.run.observers import host
 from harness.run.observers.console import ConsoleObserver
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import JsonlObserver, kept_bytes
@@ -41,7 +41,6 @@ from harness.run.observers.run_files import (
     resolved_config,
     summarize,
 )
-from harness.run.observers.telemetry import MachineTelemetry
 from harness.run.records import (
     Choice,
     Compilation,
@@ -54,6 +53,7 @@ from harness.run.records import (
     Summary,
 )
 from harness.run.run_folder import clean_run_folder
+from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
 from harness.trainer.advice import advice
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
@@ -370,7 +370,9 @@ class Run:
         for observer in self._observers:
             closing.callback(observer.close)
         telemetry = closing.enter_context(
-            MachineTelemetry(hz=asked.options.telemetry_hz, bus_ids=self._setup.devices.pci_bus_ids)
+            TelemetryRecorder(
+                hz=asked.options.telemetry_hz, bus_ids=self._setup.devices.pci_bus_ids
+            )
         )
         closing.enter_context(self._background)  # ends before the observers are closed
         self._tell(start)
@@ -604,8 +606,8 @@ def run_start(
         epochs=epochs,
         start_step=start_step,
         resumed=resumed,
-        versions=host.versions(),
-        host=host.host(),
+        versions=machine.versions(),
+        host=machine.host(),
     )
 
 
@@ -644,7 +646,7 @@ def identity(setup: Setup) -> dict[str, Any]:
         "replicas": setup.devices.num_replicas,
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
-        "tensorflow": host.versions()["tensorflow"],
+        "tensorflow": machine.versions()["tensorflow"],
     }
 
 

@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.harness.run.observers.nvml import library as nvml
+from tests.harness.run.telemetry.nvml import library as nvml
 
 SOURCES = Path(__file__).resolve().parent
 ROOT = SOURCES.parents[1]
-_NVML = ROOT / "tests" / "harness" / "run" / "observers" / "nvml"
+_NVML = ROOT / "tests" / "harness" / "run" / "telemetry" / "nvml"
 _LIBRARIES = (
     "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9",
     "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",
@@ -134,7 +134,7 @@ def environment(
 
     Args:
         folder: a folder for the process's files.
-        script: more lines for NVML; see tests/harness/run/observers/nvml/library.py.
+        script: more lines for NVML; see tests/harness/run/telemetry/nvml/library.py.
         devices: the number of devices.
         settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
             number 1), `seed`, `guard` (1: pages behind every buffer that must not be touched),

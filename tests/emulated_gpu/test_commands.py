@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.emulated_gpu import device
-from tests.harness.run.observers.nvml import library as nvml
+from tests.harness.run.telemetry.nvml import library as nvml
 
 TRAIN = (
     *("train", "--data", "synthetic", "--synthetic-rows", "96", "--synthetic-tokens", "101"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.run.observers.nvml.library import NoCompilerError, Nvml, build
+from tests.harness.run.telemetry.nvml.library import NoCompilerError, Nvml, build
 
 
 @pytest.fixture(scope="session")

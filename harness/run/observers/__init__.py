@@ -1,1 +1,1 @@
-"""Observers of a run and what they write: console, files, TensorBoard, telemetry, profiles."""
+"""Observers of a run and what they write: console, files, TensorBoard, profiles."""

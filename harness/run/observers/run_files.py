@@ -9,7 +9,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.run.history import Progress
-from harness.run.observers.host import peak_rss_bytes
+from harness.run.machine import peak_rss_bytes
 from harness.run.records import Choice, Evaluation, Observer, Record, RunStart, Summary
 
 CONFIG_FILE_NAME = "config.json"

@@ -94,7 +94,7 @@ class TensorBoardObserver(Observer):
             "throughput/step_time_ms_p50": p50,
             "throughput/step_time_ms_p95": p95,
             "throughput/data_wait_fraction": window.data_wait_fraction,
-            **{tag: spread.value for tag, spread in window.telemetry.items()},
+            **{tag: spread.mean for tag, spread in window.telemetry.items()},
         }
         if window.loss_scale is not None:
             self._skipped_steps += window.skipped_steps

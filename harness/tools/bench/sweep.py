@@ -18,8 +18,9 @@ from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.data.sources import Dataset
-from harness.run.observers import host, nvml
+from harness.run import machine
 from harness.run.run_folder import claim
+from harness.run.telemetry import nvml
 from harness.tools.bench.against import code_state
 from harness.tools.bench.results import (
     AXES,
@@ -106,8 +107,8 @@ def begin(folder: Path, dataset: Dataset, config: Mapping[str, Any], *, resume: 
 
 def _provenance(dataset: Dataset) -> Provenance:
     return Provenance(
-        versions=host.versions(),
-        host=host.host(),
+        versions=machine.versions(),
+        host=machine.host(),
         gpus=describe_gpus(),
         **code_state(OWN_CODE),
         dataset={

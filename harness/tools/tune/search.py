@@ -26,7 +26,7 @@ from harness.base.reading import read_json
 from harness.run.observers import run_files
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import records
-from harness.run.observers.nvml import VISIBLE
+from harness.run.telemetry.nvml import VISIBLE
 from harness.tools.tune.space import Pruner, SearchConfig
 from kernels.files import remove, replacing
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.doctor_machine import counters
 from tests.harness.cli.runs import REPOSITORY
-from tests.harness.run.observers.nvml.library import (
+from tests.harness.run.telemetry.nvml.library import (
     ERROR_GPU_IS_LOST,
     ERROR_LIB_RM_VERSION_MISMATCH,
     Nvml,

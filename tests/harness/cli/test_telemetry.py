@@ -27,16 +27,14 @@ from tests.harness.cli.runs import (
     run,
     summary,
 )
-from tests.harness.run.observers.nvml import library
-from tests.harness.run.observers.nvml.library import Call, Nvml
+from tests.harness.run.telemetry.nvml import library
+from tests.harness.run.telemetry.nvml.library import Call, Nvml
 
 PATIENCE_SECONDS = 600.0
 SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")
 PER_GPU = {
     *("utilization_percent", "memory_utilization_percent", "memory_used_bytes", "power_watts"),
-    *("temperature_celsius", "sm_clock_mhz", "pcie_rx_bytes_per_second"),
-    *("pcie_tx_bytes_per_second", "memory_clock_mhz", "energy_joules"),
-    *("ecc_corrected_errors", "ecc_uncorrected_errors"),
+    *("temperature_celsius", "sm_clock_mhz", "memory_clock_mhz"),
 }
 
 
@@ -120,7 +118,7 @@ def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
     nvml.write(
         library.system(),
         library.modern(0, utilization_percent=f"square {low} {high} {period}"),
-        library.modern(1, power_milliwatts=100_000, energy_millijoules="ramp 5e9 100000"),
+        library.modern(1, power_milliwatts=100_000),
     )
     folder = tmp_path / "run"
     # A window an epoch, each of half a second or more.
@@ -238,7 +236,7 @@ def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> N
             library.modern(0),
         ],
     }
-    host, gpu = "host/rss_bytes", "gpu/0/power_watts"
+    host, gpu = "host/rss_bytes", "gpu/0/temperature_celsius"
     runs = [
         ("hidden", host, {"CUDA_VISIBLE_DEVICES": ""}),
         ("slices", gpu, {"CUDA_VISIBLE_DEVICES": "MIG-15c0ffee"}),
@@ -279,7 +277,7 @@ def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> N
     assert "The CPU computes instead" in slices.splitlines()[1]
     read = curves(runs_of["slices"])
     assert {value for _, _, value in read["gpu/0/memory_used_bytes"]} == {200e6}
-    assert "gpu/0/power_watts" in read
+    assert "gpu/0/temperature_celsius" in read
     assert "gpu/0/utilization_percent" not in read
     assert summary(runs_of["slices"])["joules_per_1000_examples"] is None
 

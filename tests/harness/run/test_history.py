@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.run.history import History, RunningStatistics, Telemetry
+from harness.run.history import History, RunningStatistics
 from harness.run.records import (
     Divergence,
     MachineUse,
@@ -16,6 +16,7 @@ from harness.run.records import (
     Window,
     WindowStatistics,
 )
+from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.trainer.loop import train
 from tests.harness.run.observers.samples import window
 from tests.harness.stand_in import Clock, StandIn, planned, run
@@ -163,7 +164,7 @@ def test_epochs_have_means_over_their_rows() -> None:
 def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> None:
     spread = Spread(mean=1.0, min=1.0, max=1.0, num_samples=1)
 
-    class Scripted(Telemetry):
+    class Scripted(TelemetryRecorder):
         asked: ClassVar[list[tuple[float, float]]] = []
         pending: ClassVar = [Message(kind="warning", text="hot")]
 
@@ -180,7 +181,7 @@ def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> No
             self.pending.append(Message(kind="warning", text="left behind"))
             return MachineUse(num_gpus=2, joules=3.0)
 
-    telemetry = Scripted()
+    telemetry = Scripted(hz=0.0, bus_ids=())
     done = run(planned(epochs=1, steps=4, per_dispatch=2), steps_per_epoch=4, telemetry=telemetry)
     assert [window.telemetry for window in done.windows] == [{}, {"host/cpu_percent": spread}]
     ends = [window.ended_at_seconds for window in done.windows]

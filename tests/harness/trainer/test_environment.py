@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import harness.trainer.environment
-from harness.run.observers.nvml import Card
+from harness.run.telemetry.nvml import Card
 from harness.trainer.environment import is_too_new, missing_tools, unusable_gpus
 from tests.harness.cli.runs import SMALL, call
 

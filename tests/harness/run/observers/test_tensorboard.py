@@ -124,16 +124,12 @@ def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None
     observer.tell(run_start(tmp_path))
     telemetry = {
         "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
-        "gpu/0/energy_joules": Spread(
-            mean=15.0, min=10.0, max=20.0, num_samples=2, is_counter=True
-        ),
     }
     observer.tell(window(20, telemetry=telemetry))
     observer.tell(window(40))
     observer.close()
     read = curves(tmp_path)
     assert read["gpu/0/power_watts"] == [(20, 250.0)]
-    assert read["gpu/0/energy_joules"] == [(20, 20.0)]
 
 
 def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from harness.base.errors import InputError
 from harness.tools.bench.results import AXES
 from harness.tools.bench.sweep import cells, remaining
-from tests.harness.run.observers.nvml import library
-from tests.harness.run.observers.nvml.library import Nvml
 from tests.harness.run.observers.samples import REPOSITORY
+from tests.harness.run.telemetry.nvml import library
+from tests.harness.run.telemetry.nvml.library import Nvml
 from tests.harness.tools.bench.samples import CELL, pair, results, row
 
 GRID = dict.fromkeys(AXES, ("auto",)) | {

@@ -1,4 +1,5 @@
-"""Access to NVML: the machine's cards, those that CUDA shows a process, and its errors in words."""
+"""The machine's GPUs as NVML knows them, those that CUDA shows a process, and NVML's errors in
+words."""
 
 import contextlib
 import dataclasses
@@ -20,16 +21,10 @@ _REMEDIES = {
     "drivers, as after an update; reboot",
     pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
 }
-
-UNAVAILABLE = frozenset(
-    {
-        pynvml.NVML_ERROR_INVALID_ARGUMENT,
-        pynvml.NVML_ERROR_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_NO_PERMISSION,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        pynvml.NVML_ERROR_VGPU_ECC_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_DEPRECATED,
-    }
+UNAVAILABLE = (
+    *(pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT),
+    *(pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND),
+    pynvml.NVML_ERROR_DEPRECATED,
 )
 """The errors of a query that this card, driver or user does not support."""
 
@@ -91,28 +86,22 @@ def cards() -> tuple[Card, ...]:
     """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses.
 
     Raises:
-        pynvml.NVMLError: when NVML does not answer; so do the functions below.
+        pynvml.NVMLError: when NVML does not answer.
     """
-    return tuple(_card(handle) for _, handle in _all_handles() if handle is not None)
+    return tuple(_card(handle) for handle in _handles() if handle is not None)
 
 
 def lost() -> tuple[int, ...]:
     """Returns NVML's indices of the GPUs that do not answer."""
-    return tuple(index for index, handle in _all_handles() if handle is None)
+    return tuple(index for index, handle in enumerate(_handles()) if handle is None)
 
 
-def _all_handles() -> Iterator[tuple[int, Any]]:
+def _handles() -> Iterator[Any]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            yield index, pynvml.nvmlDeviceGetHandleByIndex(index)
+            yield pynvml.nvmlDeviceGetHandleByIndex(index)
         except pynvml.NVMLError:
-            yield index, None
-
-
-def driver_cuda_version() -> tuple[int, int]:
-    """Returns the newest CUDA version that the driver supports, such as (12, 5)."""
-    version = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
-    return version // 1000, version % 1000 // 10
+            yield None
 
 
 def _card(handle: Any) -> Card:
@@ -132,10 +121,9 @@ def _card(handle: Any) -> Card:
 
 def _slices(handle: Any) -> Iterator[Any]:
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-        try:
+        # Indices may have gaps, or be closed to this container.
+        with contextlib.suppress(pynvml.NVMLError_NotFound, pynvml.NVMLError_NoPermission):
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-        except (pynvml.NVMLError_NotFound, pynvml.NVMLError_NoPermission):
-            continue  # indices may have gaps, or be closed to this container
 
 
 def same_bus(one: str, other: str) -> bool:
@@ -154,10 +142,6 @@ def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequ
     Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
     CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short where it stays unambiguous. The first
     invalid name ends the list.
-
-    Args:
-        cards: as `cards()` returns them.
-        environment: the environment variables of the process.
 
     Returns:
         The GPUs that CUDA shows a process: whole cards, or a single card in MIG mode with the one

@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.run.observers.nvml import Card, hides_all, same_bus, visible_cards
+from harness.run.telemetry.nvml import Card, hides_all, same_bus, visible_cards
 
 UUIDS = st.uuids(version=4).map(str)
 

@@ -9,10 +9,8 @@ A script is a file of lines `SUBJECT.QUERY = ANSWER`. Subjects are `system`, `gp
 
     a number or a text                 is the answer
     square LOW HIGH PERIOD             HIGH in the first half of each PERIOD of CLOCK_MONOTONIC
-    ramp START RATE                    START + RATE x CLOCK_MONOTONIC, in seconds
     error CODE                         NVML's error of that number
     hang                               never returns
-    slow SECONDS ANSWER                takes its time
     ANSWER until NUMBER ANSWER         the first for so many calls, then the second
 
 The file is read again whenever it is replaced.
@@ -70,7 +68,6 @@ def system(**answers: object) -> list[str]:
     """Returns the lines of a script for the driver, with other answers if given."""
     defaults = {
         "driver_version": "580.65.06",
-        "nvml_version": "13.580.65.06",
         "cuda_version": 13000,
     }
     return _lines("system", defaults | answers)
@@ -84,7 +81,6 @@ def modern(index: int, **answers: object) -> list[str]:
         "uuid": f"GPU-{index}f2c9b1e-0000-4000-8000-00000000000{index}",
         "bus": f"00000000:{0x17 + index:02X}:00.0",
         "compute_capability": "9.0",
-        "minor_number": index,
         "mig_mode": 0,
         "max_mig_devices": 7,
         "utilization_percent": 50,
@@ -92,26 +88,17 @@ def modern(index: int, **answers: object) -> list[str]:
         "memory_total_bytes": 80_000_000_000,
         "memory_used_bytes": 1_000_000_000,
         "power_milliwatts": 250_000,
-        "power_limit_milliwatts": 700_000,
-        "energy_millijoules": "ramp 0 250000",
         "temperature_celsius": 40 + index,
         "sm_clock_mhz": 1980,
         "memory_clock_mhz": 2619,
-        "max_sm_clock_mhz": 1980,
-        "max_memory_clock_mhz": 2619,
-        "clocks_event_reasons": 0,
-        "pcie_tx_kilobytes_per_second": 1000,
-        "pcie_rx_kilobytes_per_second": 2000,
-        "ecc_corrected_errors": 0,
-        "ecc_uncorrected_errors": 0,
         "processes": "",
     }
     return _lines(f"gpu{index}", defaults | answers)
 
 
 def old(index: int, **answers: object) -> list[str]:
-    """Returns the lines of a script for a GPU that lacks half the queries: no utilization, power,
-    energy, ECC and no slices."""
+    """Returns the lines of a script for a GPU that lacks half the queries: no utilization, power
+    and slices."""
     defaults = {
         "name": "NVIDIA Old 10",
         "uuid": f"GPU-{index}0ldc4fd-0000-4000-8000-00000000000{index}",
@@ -132,8 +119,6 @@ def slice_of(gpu: int, index: int, **answers: object) -> list[str]:
     defaults = {
         "name": "NVIDIA Fake 100 MIG 1g.10gb",
         "uuid": f"MIG-{index}5c0ffee-0000-5000-8000-00000000{gpu}00{index}",
-        "gpu_instance": 7 + index,
-        "compute_instance": 0,
         "memory_total_bytes": 10_000_000_000,
         "memory_used_bytes": 100_000_000 * (index + 1),
         "processes": "",

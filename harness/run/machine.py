@@ -1,21 +1,16 @@
-"""Facts about the host and installed versions, and samples of the host while a run trains."""
+"""Facts that a run records: the machine, installed versions, peak memory."""
 
 import importlib.metadata
 import os
 import platform
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.run.observers.sampler import Read
-
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorboard")
-_MIN_CPU_SECONDS = 0.1
-"""The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
 
 
 def versions() -> dict[str, str]:
@@ -66,24 +61,6 @@ def peak_rss_bytes() -> int:
         return int(known.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def host_reader() -> Read:
-    """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
-    reading, from 0 to 100, and `host/rss_bytes`, the memory of this process."""
-    process = psutil.Process()
-    psutil.cpu_percent()  # the next call reports the time since this one
-    asked_at = time.monotonic()
-
-    def read() -> dict[str, float]:
-        nonlocal asked_at
-        values = {"host/rss_bytes": float(process.memory_info().rss)}
-        if time.monotonic() - asked_at >= _MIN_CPU_SECONDS:
-            values["host/cpu_percent"] = psutil.cpu_percent()
-            asked_at = time.monotonic()
-        return values
-
-    return read
 
 
 def _line_after(path: str, start: str) -> str | None:

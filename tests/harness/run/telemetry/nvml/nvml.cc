@@ -25,8 +25,7 @@ enum nvmlReturn_t : int {
   NVML_ERROR_DRIVER_NOT_LOADED = 9,
 };
 typedef struct nvmlDevice_st* nvmlDevice_t;
-typedef unsigned nvmlClockType_t, nvmlTemperatureSensors_t, nvmlPcieUtilCounter_t, nvmlEnableState_t,
-    nvmlMemoryErrorType_t, nvmlEccCounterType_t, nvmlGpuTopologyLevel_t;
+typedef unsigned nvmlClockType_t, nvmlTemperatureSensors_t;
 struct nvmlPciInfo_t {
   char busIdLegacy[16];
   unsigned domain, bus, device, pciDeviceId, pciSubSystemId;
@@ -175,10 +174,6 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char* version, unsigned length) {
   return text("nvmlSystemGetDriverVersion", "system", "driver_version", version, length);
 }
 
-nvmlReturn_t nvmlSystemGetNVMLVersion(char* version, unsigned length) {
-  return text("nvmlSystemGetNVMLVersion", "system", "nvml_version", version, length);
-}
-
 nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int* version) {
   Answer answer;
   const nvmlReturn_t code =
@@ -260,49 +255,17 @@ nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, u
                 value);
 }
 
-nvmlReturn_t nvmlDeviceGetMaxClockInfo(nvmlDevice_t device, nvmlClockType_t type, unsigned* value) {
-  return number("nvmlDeviceGetMaxClockInfo", device,
-                type == 2 ? "max_memory_clock_mhz" : "max_sm_clock_mhz", value);
-}
-
-nvmlReturn_t nvmlDeviceGetPcieThroughput(nvmlDevice_t device, nvmlPcieUtilCounter_t counter,
-                                         unsigned* value) {
-  return number("nvmlDeviceGetPcieThroughput", device,
-                counter == 0 ? "pcie_tx_kilobytes_per_second" : "pcie_rx_kilobytes_per_second",
-                value);
-}
-
-nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t type,
-                                         nvmlEccCounterType_t, unsigned long long* value) {
-  return number("nvmlDeviceGetTotalEccErrors", device,
-                type == 0 ? "ecc_corrected_errors" : "ecc_uncorrected_errors", value);
-}
-
 NUMBER(nvmlDeviceGetPowerUsage, "power_milliwatts", unsigned)
-NUMBER(nvmlDeviceGetEnforcedPowerLimit, "power_limit_milliwatts", unsigned)
-NUMBER(nvmlDeviceGetTotalEnergyConsumption, "energy_millijoules", unsigned long long)
-NUMBER(nvmlDeviceGetCurrentClocksEventReasons, "clocks_event_reasons", unsigned long long)
-NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, "clocks_event_reasons", unsigned long long)
-NUMBER(nvmlDeviceGetMinorNumber, "minor_number", unsigned)
 NUMBER(nvmlDeviceGetMaxMigDeviceCount, "max_mig_devices", unsigned)
-NUMBER(nvmlDeviceGetGpuInstanceId, "gpu_instance", unsigned)
-NUMBER(nvmlDeviceGetComputeInstanceId, "compute_instance", unsigned)
 NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, "pcie_generation", unsigned)
 NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, "max_pcie_generation", unsigned)
 NUMBER(nvmlDeviceGetCurrPcieLinkWidth, "pcie_width", unsigned)
 NUMBER(nvmlDeviceGetMaxPcieLinkWidth, "max_pcie_width", unsigned)
-NUMBER(nvmlDeviceGetPersistenceMode, "persistence_mode", nvmlEnableState_t)
 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned* current, unsigned* pending) {
   const nvmlReturn_t code = number("nvmlDeviceGetMigMode", device, "mig_mode", current);
   *pending = *current;
   return code;
-}
-
-nvmlReturn_t nvmlDeviceIsMigDeviceHandle(nvmlDevice_t device, unsigned* is_slice) {
-  script::log("nvmlDeviceIsMigDeviceHandle", name_of(device));
-  *is_slice = device->slice >= 0;
-  return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned index,
@@ -311,13 +274,6 @@ nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned i
   if (index >= kMaxSlices) return NVML_ERROR_INVALID_ARGUMENT;
   *slice = handle(device->gpu, static_cast<int>(index));
   return script::has(name_of(*slice) + ".uuid") ? NVML_SUCCESS : NVML_ERROR_NOT_FOUND;
-}
-
-nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t slice, nvmlDevice_t* device) {
-  script::log("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", name_of(slice));
-  if (slice->slice < 0) return NVML_ERROR_INVALID_ARGUMENT;
-  *device = handle(slice->gpu);
-  return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int* major, int* minor) {

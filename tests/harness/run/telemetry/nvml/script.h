@@ -78,24 +78,10 @@ inline Answer evaluate(const std::string& value) {
     double low, high, period;
     words >> low >> high >> period;
     answer.text = std::to_string(std::fmod(monotonic_seconds(), period) < period / 2 ? high : low);
-  } else if (word == "ramp") {
-    double start, rate;
-    words >> start >> rate;
-    std::ostringstream number;
-    number.precision(17);
-    number << start + rate * monotonic_seconds();
-    answer.text = number.str();
   } else if (word == "error") {
     words >> answer.error;
   } else if (word == "hang") {
     for (;;) pause();
-  } else if (word == "slow") {
-    double seconds;
-    words >> seconds;
-    usleep(static_cast<useconds_t>(1e6 * seconds));
-    std::string rest;
-    std::getline(words, rest);
-    return evaluate(trimmed(rest));
   } else {
     answer.text = value;
   }

@@ -4,8 +4,8 @@ import subprocess
 import sys
 import time
 
-from tests.harness.run.observers.nvml import library
-from tests.harness.run.observers.nvml.library import Nvml
+from tests.harness.run.telemetry.nvml import library
+from tests.harness.run.telemetry.nvml.library import Nvml
 
 
 def ask(nvml: Nvml, code: str) -> list[str]:
@@ -39,8 +39,6 @@ u = nvmlDeviceGetUtilizationRates(h); print(u.gpu, u.memory)
 m = nvmlDeviceGetMemoryInfo(h); print(m.total, m.used, m.free)
 print(nvmlDeviceGetPowerUsage(h), nvmlDeviceGetTemperature(h, NVML_TEMPERATURE_GPU))
 print(nvmlDeviceGetClockInfo(h, NVML_CLOCK_SM), nvmlDeviceGetClockInfo(h, NVML_CLOCK_MEM))
-print(nvmlDeviceGetPcieThroughput(h, 0), nvmlDeviceGetPcieThroughput(h, 1))
-print(nvmlDeviceGetCurrentClocksEventReasons(h), nvmlDeviceGetTotalEccErrors(h, 1, 0))
 print([(p.pid, p.usedGpuMemory) for p in nvmlDeviceGetComputeRunningProcesses(h)])
 print(nvmlDeviceGetComputeRunningProcesses(other))
 same = nvmlDeviceGetHandleByPciBusId(b"0000:18:00.0"); print(nvmlDeviceGetName(same))
@@ -55,8 +53,6 @@ nvmlShutdown()
         "80000000000 1000000000 79000000000",
         "250000 40",
         "1980 2619",
-        "1000 2000",
-        "0 0",
         "[(4711, 123456789), (4712, 5)]",
         "[]",
         "NVIDIA Fake 100",
@@ -85,14 +81,12 @@ for i in range(nvmlDeviceGetMaxMigDeviceCount(h)):
         s = nvmlDeviceGetMigDeviceHandleByIndex(h, i)
     except NVMLError_NotFound:
         continue
-    parent = nvmlDeviceGetDeviceHandleFromMigDeviceHandle(s)
-    print(nvmlDeviceGetUUID(s), nvmlDeviceGetUUID(parent) == nvmlDeviceGetUUID(h))
-    print(nvmlDeviceGetGpuInstanceId(s), nvmlDeviceGetMemoryInfo(s).used)
+    print(nvmlDeviceGetUUID(s), nvmlDeviceGetMemoryInfo(s).used)
     try:
         nvmlDeviceGetUtilizationRates(s)
     except NVMLError_NotSupported as error:
         print(error)
-for ask in (nvmlDeviceGetPowerUsage, nvmlDeviceGetMigMode, nvmlDeviceGetTotalEnergyConsumption):
+for ask in (nvmlDeviceGetPowerUsage, nvmlDeviceGetMigMode):
     try:
         ask(old)
     except NVMLError_NotSupported as error:
@@ -100,13 +94,11 @@ for ask in (nvmlDeviceGetPowerUsage, nvmlDeviceGetMigMode, nvmlDeviceGetTotalEne
 """
     assert ask(nvml, code) == [
         "[1, 1]",
-        "MIG-05c0ffee-0000-5000-8000-000000000000 True",
-        "7 100000000",
+        "MIG-05c0ffee-0000-5000-8000-000000000000 100000000",
         "Not Supported",
-        "MIG-15c0ffee-0000-5000-8000-000000000001 True",
-        "8 200000000",
+        "MIG-15c0ffee-0000-5000-8000-000000000001 200000000",
         "Not Supported",
-        *["Not Supported"] * 3,
+        *["Not Supported"] * 2,
     ]
 
 
@@ -139,7 +131,7 @@ except NVMLError_LibRmVersionMismatch as error:
 def test_waves_follow_the_clock_that_python_measures_by(nvml: Nvml) -> None:
     nvml.write(
         library.system(),
-        library.modern(0, utilization_percent="square 10 90 0.05", energy_millijoules="ramp 7 1e6"),
+        library.modern(0, utilization_percent="square 10 90 0.05"),
     )
     code = """
 import time
@@ -147,13 +139,12 @@ nvmlInit()
 h = nvmlDeviceGetHandleByIndex(0)
 for _ in range(200):
     before = time.perf_counter()
-    level, energy = nvmlDeviceGetUtilizationRates(h).gpu, nvmlDeviceGetTotalEnergyConsumption(h)
+    level = nvmlDeviceGetUtilizationRates(h).gpu
     after = time.perf_counter()
     if before // 0.025 == after // 0.025:  # both in the same half of a period
         print(level == (90 if before % 0.05 < 0.025 else 10))
-    print(7 + 1e6 * before - 1 <= energy <= 7 + 1e6 * after + 1)
     time.sleep(0.001)
 """
     answers = ask(nvml, code)
     assert set(answers) == {"True"}
-    assert len(answers) > 250
+    assert len(answers) > 50

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.run.observers.host import host, installed_version, peak_rss_bytes, versions
+from harness.run.machine import host, installed_version, peak_rss_bytes, versions
 
-REPOSITORY = Path(__file__).resolve().parents[4]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def test_versions_are_those_installed() -> None:
@@ -41,7 +41,7 @@ def test_the_machine() -> None:
 
 def test_peak_memory_is_of_this_process_and_stays_when_memory_is_freed() -> None:
     script = (
-        "from harness.run.observers.host import peak_rss_bytes\n"
+        "from harness.run.machine import peak_rss_bytes\n"
         "before = peak_rss_bytes()\n"
         "block = bytearray(200_000_000)\n"
         "during = peak_rss_bytes()\n"

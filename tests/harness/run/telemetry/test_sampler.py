@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.run.observers.sampler import Read, Sample, Sampler, Source, Tell
+from harness.run.telemetry.sampler import Read, Sample, Sampler, Source, Tell
 from tests.harness.run.observers.samples import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
@@ -91,7 +91,7 @@ def test_stopping_takes_a_last_sample_without_waiting_for_its_turn() -> None:
 
 
 def test_a_call_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.run.observers.sampler.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("harness.run.telemetry.sampler.STOP_SECONDS", 0.01)
     release, reached = threading.Event(), threading.Event()
 
     def read() -> dict[str, float]:
@@ -103,15 +103,15 @@ def test_a_call_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> No
     sampler.start()
     assert reached.wait(PATIENCE_SECONDS)
     sampler.stop()
-    assert "its thread is left behind" in [message.text for message in sampler.messages()][-1]
+    assert "telemetry has had no answer" in [message.text for message in sampler.messages()][-1]
     release.set()
     wait_until(lambda: not sampler._thread.is_alive())
 
 
 DEFECT = """
 import math, time
-from tests.harness.run.observers.test_sampler import source_of
-from harness.run.observers.sampler import Sampler
+from tests.harness.run.telemetry.test_sampler import source_of
+from harness.run.telemetry.sampler import Sampler
 sampler = Sampler(source_of(lambda: {"a": 1 / 0}), hz=1.0)
 sampler.start()
 sampler.stop()
@@ -130,9 +130,9 @@ def test_a_defect_is_told_and_shown() -> None:
 
 HANGING = """
 import threading
-from tests.harness.run.observers.test_sampler import source_of
-from harness.run.observers import sampler as module
-from harness.run.observers.sampler import Sampler
+from tests.harness.run.telemetry.test_sampler import source_of
+from harness.run.telemetry import sampler as module
+from harness.run.telemetry.sampler import Sampler
 module.STOP_SECONDS = 0.01
 reached = threading.Event()
 def read():

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from tests.harness.run.observers.nvml.library import Nvml
 from tests.harness.run.observers.samples import REPOSITORY
+from tests.harness.run.telemetry.nvml.library import Nvml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Told:
 def read_gpus(nvml: Nvml, *bus_ids: str, times: int = 1, **environment: str) -> Told:
     """Runs this module with the scripted library."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.run.observers.reading", str(times), *bus_ids],
+        [sys.executable, "-m", "tests.harness.run.telemetry.reading", str(times), *bus_ids],
         env=nvml.environment(**environment),
         cwd=REPOSITORY,
         capture_output=True,
@@ -48,10 +48,10 @@ def read_gpus(nvml: Nvml, *bus_ids: str, times: int = 1, **environment: str) -> 
 
 
 def _main(times: str, *bus_ids: str) -> None:
-    from harness.run.observers.gpu import gpus
+    from harness.run.telemetry.gpu_metrics import opened_gpus
 
     messages: list[tuple[str, str]] = []
-    with gpus(lambda kind, text: messages.append((kind, text)), bus_ids=bus_ids) as read:
+    with opened_gpus(lambda kind, text: messages.append((kind, text)), bus_ids=bus_ids) as read:
         readings = [read() for _ in range(int(times))]
     print(json.dumps({"readings": readings, "messages": messages}))
 

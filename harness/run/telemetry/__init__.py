@@ -1,0 +1,1 @@
+"""Telemetry: metrics of the GPUs and the host, sampled in the background while a run trains."""

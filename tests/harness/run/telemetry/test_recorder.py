@@ -1,0 +1,151 @@
+"""Telemetry of a run: samples joined with windows, energy, messages."""
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.run.records import MachineUse, Spread
+from harness.run.telemetry.recorder import TelemetryRecorder
+from harness.run.telemetry.sampler import Sample, Sampler
+from tests.harness.run.observers.samples import REPOSITORY
+from tests.harness.run.telemetry.nvml import library
+from tests.harness.run.telemetry.nvml.library import Nvml
+
+PATIENCE_SECONDS = 120.0
+
+
+class Played(Sampler):
+    """A sampler that has taken its samples already."""
+
+    def __init__(self, *samples: tuple[float, dict[str, float]]) -> None:
+        super().__init__(lambda tell: contextlib.nullcontext(dict), hz=0.0)
+        for seconds, values in samples:
+            self._samples.append(Sample(seconds=seconds, values=values))
+
+
+def played(*samples: tuple[float, dict[str, float]], num_gpus: int) -> TelemetryRecorder:
+    """Returns a recorder of GPUs that gets these samples."""
+    recorder = TelemetryRecorder(hz=0.0, bus_ids=[f"0000:0{n}:00.0" for n in range(num_gpus)])
+    recorder._sampler = Played(*samples)
+    return recorder
+
+
+def test_a_window_has_the_samples_of_its_time() -> None:
+    samples = [(float(t), {"a": 10.0 * t, **({"b": 1.0} if t == 3 else {})}) for t in range(8)]
+    recorder = played(*samples, num_gpus=0)
+    assert recorder.window(1.0, 4.0) == {
+        "a": Spread(mean=30.0, min=20.0, max=40.0, num_samples=3),
+        "b": Spread(mean=1.0, min=1.0, max=1.0, num_samples=1),
+    }
+    assert recorder.window(4.0, 4.5) == {}
+    assert recorder.window(5.5, 6.5)["a"].mean == 60.0
+
+
+TIMES = st.lists(st.integers(0, 640), min_size=2, max_size=20, unique=True).map(
+    lambda ticks: [tick / 64 for tick in sorted(ticks)]
+)
+
+
+@given(TIMES, TIMES, st.tuples(st.floats(0.0, 1000.0), st.floats(0.0, 1000.0)))
+def test_energy_is_power_times_the_time_of_the_windows(
+    edges: list[float], read_at: list[float], watts: tuple[float, float]
+) -> None:
+    values = {f"gpu/{gpu}/power_watts": watts[gpu] for gpu in range(2)}
+    recorder = played(*((t, values) for t in [-1.0, *read_at]), num_gpus=2)
+    windows = list(itertools.pairwise(edges))[::2]
+    for start, end in windows:
+        recorder.window(start, end)
+    train_seconds = sum(end - start for start, end in windows)
+    use = recorder.finish()
+    assert use.num_gpus == 2
+    assert use.joules == pytest.approx(sum(watts) * train_seconds)
+
+
+def test_power_that_was_first_known_after_a_window_stands_for_it() -> None:
+    recorder = played((1.5, {"gpu/0/power_watts": 100.0}), num_gpus=1)
+    recorder.window(0.0, 1.0)
+    recorder.window(1.0, 3.0)
+    assert recorder.finish().joules == pytest.approx(300.0)
+
+
+def test_energy_that_is_not_known_is_none() -> None:
+    power, none = {"gpu/0/power_watts": 100.0}, MachineUse(num_gpus=2, joules=None)
+    for samples in ([], [(0.5, power)], [(0.5, power | {"gpu/1/temperature_celsius": 40.0})]):
+        recorder = played(*samples, num_gpus=2)
+        recorder.window(0.0, 1.0)
+        assert recorder.finish() == none
+    assert played((0.5, power), num_gpus=1).finish().joules is None, "no window"
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.001)
+
+
+def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with TelemetryRecorder(hz=100.0, bus_ids=()) as telemetry:
+        began = time.perf_counter()
+        assert telemetry.window(began - 1e-9, began) == {}, "no sample is complete in no time"
+        found = {}
+
+        def sampled() -> bool:
+            nonlocal found, began
+            now = time.perf_counter()
+            found = telemetry.window(began, now)
+            began = now
+            return "host/cpu_percent" in found
+
+        wait_until(sampled)
+        assert found["host/rss_bytes"].min > 1e6
+        assert found["host/rss_bytes"].num_samples >= 1
+        assert telemetry.finish() == MachineUse(num_gpus=0, joules=None)
+        assert list(telemetry.messages()) == []
+
+
+def test_without_telemetry_nothing_is_sampled_and_gpus_are_counted() -> None:
+    with TelemetryRecorder(hz=0.0, bus_ids=("0000:17:00.0", "0000:18:00.0")) as telemetry:
+        assert telemetry.window(0.0, time.perf_counter()) == {}
+        assert telemetry.finish() == MachineUse(num_gpus=2, joules=None)
+
+
+HANGING = """
+from harness.run.telemetry import sampler
+from harness.run.telemetry.recorder import TelemetryRecorder
+sampler.STOP_SECONDS = 0.5
+with TelemetryRecorder(hz=100.0, bus_ids=["0000:17:00.0"]) as telemetry:
+    assert not list(telemetry.messages())
+    telemetry.finish()
+    print([m.text for m in telemetry.messages()])
+print([m.text for m in telemetry.messages()])
+"""
+
+
+def test_a_driver_that_hangs_is_reported_once_and_holds_nothing_up(nvml: Nvml) -> None:
+    nvml.write(library.system(init="hang"), library.modern(0))
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING],
+        env=nvml.environment(),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    assert first == (
+        "['telemetry has had no answer for 0.5 s; the run ends without its last samples']"
+    )
+    assert second == "[]"

@@ -51,7 +51,6 @@ ROOMS = (
         name="run",
         modules=("harness.run",),
         packages=frozenset({"numpy", "psutil", "pynvml", "rich", "tensorboard", "tensorflow"}),
-        late_packages=frozenset({"duckdb", "xprof"}),  # of the extra `profile`
         rooms=BASE,
     ),
     Room(
@@ -237,7 +236,7 @@ def test_the_table_names_what_is_there() -> None:
         ("harness/feed/stream.py", "import harness.data.ragged"),
         ("harness/model/layers.py", "import keras\nfrom kernels.multi_hot import multi_hot_dense"),
         ("harness/trainer/loop.py", "from harness.run.records import Window\nimport time"),
-        ("harness/run/observers/host.py", "def read():\n    import psutil"),
+        ("harness/run/machine.py", "def read():\n    import psutil"),
         ("harness/tools/bench/sweep.py", "from harness.program import step"),
         ("harness/cli/main.py", "import tyro\nfrom harness import Trainer, tools, trainer"),
     ],
@@ -277,7 +276,7 @@ def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
         ("harness/trainer/loop.py", "from harness.recordset import X", "in no room"),
         ("harness/run/observers/console.py", "import harness.trainer.trainer", "may not import"),
         (
-            "harness/run/observers/host.py",
+            "harness/run/machine.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import harness.tools.bench",
             "may not import",
         ),

@@ -67,8 +67,8 @@ def ready(module: str, arguments: Sequence[str]) -> None:
     with quiet_import():
         import harness.cli.main
         import harness.data.sources
-        import harness.run.observers.profile_report
         import harness.run.observers.tensorboard
+        import harness.run.profiling.report
         import harness.trainer.trainer  # noqa: F401
     tasks = Path("/proc/self/task").iterdir()
     # jemalloc, which a package for profiles brings, handles a fork by itself.

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from harness.base.errors import as_command
 from harness.cli.doctor import Finding
+from harness.cli.tensorboard import INSTALL_XPROF
 from harness.data.imdb import cached_file
 from harness.model.precision import choose_precision
 from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
-from harness.run.observers.trace import INSTALL
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
 from harness.trainer.environment import (
@@ -54,7 +54,7 @@ def examine() -> Iterator[Finding]:
         text = f"xprof {machine.installed_version('xprof')}"
         yield Finding("profile plugin", "ok", text, "profile")
     else:
-        text = f"xprof is missing, for harness profile and TensorBoard's Profile tab: {INSTALL}"
+        text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
         yield Finding("profile plugin", "limited", text, "profile")
     yield _dataset()
     yield _disk()

@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.base.checks import require, require_count
-from harness.base.errors import printable
 from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
 from harness.cli.settings import ExperimentConfig, trainer_of
-from harness.run.observers.console import compilation_line, starting_rows
-from harness.run.records import Compilation, Message, Observer, Record, RunStart
+from harness.run.observers.console import ConsoleObserver
+from harness.run.records import Observer
 from harness.trainer.settings import Settings
 
 _STEPS_PER_DISPATCH = 20
@@ -47,7 +46,7 @@ def profile(config: ProfileConfig) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 1 when the profile lacks the GPU or could not be read, 130 when interrupted.
+        The exit code: 1 when the profile lacks the GPU or names, 130 when interrupted.
 
     Raises:
         InputError: when the settings do not fit the data, the devices or the folder.
@@ -55,8 +54,8 @@ def profile(config: ProfileConfig) -> int:
     """
     with quiet_import():
         from harness.data.sources import load_configured
-        from harness.run.observers.profile_report import print_profile
-        from harness.run.observers.profiler import ProfilerObserver
+        from harness.run.profiling.profiler import ProfilerObserver
+        from harness.run.profiling.report import print_profile
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()
@@ -68,53 +67,21 @@ def profile(config: ProfileConfig) -> int:
     with contextlib.ExitStack() as closing:
         claim(folder, closing, what="profile folder")
         data = load_configured(config.data)
-        steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
-        epochs = -(-last // steps_per_epoch)
+        epochs = -(-last * execution.batch_size // data.train.num_rows)
         trainer = trainer_of(config, data, execution, epochs=epochs)
         steps = trainer.steps(data.train, epochs=epochs, console=console)
-        start = replace(steps.start, run_dir=str(folder))
+        start = replace(steps.start, run_dir=str(folder), steps_per_epoch=last, epochs=1)
         profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
-        observers: list[Observer] = [profiler, _Lines(console)]
+        observers: list[Observer] = [profiler, ConsoleObserver(console, tensorboard_dir=None)]
         interrupt = closing.enter_context(Interrupt())
         for observer in observers:
             closing.callback(observer.close)
-        for observer in observers:
             observer.tell(start)
         steps.run(
             until=lambda: profiler.capture is not None or interrupt.requested, observers=observers
         )
         profiler.finish()
-    if profiler.capture is None:
-        console.print("interrupted before a step to profile: nothing was written")
+    is_complete = print_profile(profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+    if interrupt.requested:
         return interrupt.exit_code
-    complete = print_profile(
-        profiler.capture,
-        console,
-        on_gpu=trainer.devices.device_type == "GPU",
-        ms_without=profiler.ms_without,
-    )
-    if profiler.capture.last_step < last:
-        console.print("interrupted: the profile ends with the last step that was trained")
-        return interrupt.exit_code
-    return 0 if complete else 1
-
-
-class _Lines(Observer):
-    """Prints the settings of the profiled run, its compilations and messages."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def tell(self, record: Record) -> None:
-        match record:
-            case RunStart():
-                self._start(record)
-            case Compilation():
-                self._console.out(compilation_line(record))
-            case Message():
-                self._console.out(printable(f"{record.kind}: {record.text}"))
-
-    def _start(self, run: RunStart) -> None:
-        for name, value in starting_rows(run):
-            if name not in ("steps", "steps/dispatch", "run folder"):
-                self._console.out(printable(f"{name:<15}{value}", one_line=True))
+    return 0 if is_complete else 1

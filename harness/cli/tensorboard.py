@@ -5,12 +5,10 @@ import importlib
 import importlib.util
 import logging
 import os
-import signal
-import tempfile
-import time
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import tyro
 from rich.console import Console
@@ -18,10 +16,8 @@ from rich.console import Console
 from harness.base.checks import require, require_count
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
-from harness.run.observers.trace import INSTALL
 
-_REFRESH_SECONDS = 5.0
-"""Seconds between two looks for new files, the same as between TensorBoard's reloads."""
+INSTALL_XPROF = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `profile`)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +26,8 @@ class TensorBoardConfig:
     ends it."""
 
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of runs, sweeps or profiles, or a folder around them."""
+    """Folders of runs, sweeps or profiles, or a folder around them. The profiler's pages need a
+    single one."""
 
     port: int = 6006
     """Port of the server. 0: any free one."""
@@ -44,22 +41,11 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Runs the command: serves until it is interrupted or terminated, and then returns 0.
+    """Runs the command: serves until it is interrupted, and then returns 0.
 
     Raises:
         InputError: when a folder is missing or the server cannot listen.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="harness-tensorboard-") as temporary:
-            _serve(config, Path(temporary))
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:
@@ -67,7 +53,7 @@ def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
             raise InputError(f"{folder} is not a folder; name the folder of a run (--run-dir)")
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
-        console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL}")
+        console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL_XPROF}")
     # The profiler's plugin logs a traceback when a profile is opened for the first time; its pages
     # show real failures. It sets its log level itself, so use a filter.
     logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
@@ -81,7 +67,7 @@ def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
                 importlib.import_module("xprof.profile_plugin")
 
         board = program.TensorBoard(default.get_plugins())
-        board.configure(logdir=str(joined(folders, temporary)), host=config.host, port=config.port)
+        board.configure(**_places(folders), host=config.host, port=config.port)
         try:
             url = board.launch()
         except program.TensorBoardServerException as error:
@@ -89,27 +75,20 @@ def _serve(config: TensorBoardConfig, temporary: Path) -> NoReturn:
                 f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
             ) from error
     console.out(f"TensorBoard is at {url} (Ctrl-C ends it)")
-    while True:
-        time.sleep(_REFRESH_SECONDS)
-        joined(folders, temporary)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    return 0
 
 
-def joined(folders: list[Path], temporary: Path) -> Path:
-    """Returns the only folder, or `temporary` with links to the files that several folders have by
-    now.
-
-    The links lead to files, since the profiler's pages follow no links to folders, and do not know
-    TensorBoard's `--logdir_spec`.
-    """
+def _places(folders: list[Path]) -> dict[str, str]:
+    """Returns TensorBoard's flag for one folder, or that for several, each with a name."""
     if len(folders) == 1:
-        return folders[0]
-    names = [folder.name for folder in folders]
+        return {"logdir": str(folders[0])}
     for folder in folders:
-        name = folder.name if names.count(folder.name) == 1 else "_".join(folder.parts[1:])
-        for pattern in ("*tfevents*", "plugins/profile/*/*.xplane.pb"):
-            for path in folder.rglob(pattern):
-                link = temporary / name / path.relative_to(folder)
-                if not link.exists():
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(path)
-    return temporary
+        if "," in str(folder) or ":" in str(folder):
+            raise InputError(f"{folder} has a comma or a colon in its name; open it alone")
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = ["_".join(folder.parts[1:]) for folder in folders]
+    pairs = zip(names, folders, strict=True)
+    return {"logdir_spec": ",".join(f"{name}:{folder}" for name, folder in pairs)}

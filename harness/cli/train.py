@@ -120,7 +120,7 @@ def _described(found: Found) -> str:
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
     output = config.output
-    from harness.run.observers.profile_report import print_profile_of_run
+    from harness.run.profiling.report import print_profile
 
     trainer = trainer_of(
         config,
@@ -165,7 +165,7 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         _report(config, trainer, data, outcome, console)
         return 0
     if outcome.profiler is not None:
-        print_profile_of_run(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+        print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
     if diverged is None and not outcome.progress.interrupted:
         _report(config, trainer, data, outcome, console)
         timeline.mark("report")

@@ -31,7 +31,6 @@ from harness.run.history import Counters, History, Progress
 from harness.run.observers.console import ConsoleObserver
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import JsonlObserver, kept_bytes
-from harness.run.observers.profiler import ProfilerObserver
 from harness.run.observers.run_files import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
@@ -41,6 +40,7 @@ from harness.run.observers.run_files import (
     resolved_config,
     summarize,
 )
+from harness.run.profiling.profiler import ProfilerObserver
 from harness.run.records import (
     Choice,
     Compilation,

@@ -72,7 +72,7 @@ class TensorBoardObserver(Observer):
                 path.unlink()
         self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
         self._file.write(run.start_step, *run_pages(run))
-        self._file.graph(run.start_step, graph(run.layers))
+        self._file.graph(graph(run.layers))
 
     def _take_up(self, run: RunStart) -> None:
         """Takes up the records before a resume, so that no curve begins anew."""

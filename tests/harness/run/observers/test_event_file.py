@@ -1,6 +1,5 @@
 """Event files: the events that a resumed run keeps."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -34,19 +33,15 @@ def test_the_events_after_a_step_are_removed_and_the_next_file_follows(tmp_path:
     assert len(names) == 4
 
 
-@pytest.mark.parametrize("kind", ["fifo", "text", "record"])
-def test_what_is_no_event_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["text", "record"])
+def test_what_is_no_event_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "events.out.tfevents.1.host.1.0.v2"
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "record":
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            writer.write(b"\xff no event")
-    else:
-        path.write_text("text")
     if kind == "text":  # as a torn record
+        path.write_text("text")
         drop_events_after(tmp_path, 1)
         assert steps(tmp_path) == []
-    else:
-        with pytest.raises(InputError, match="Remove it to resume without its records"):
-            drop_events_after(tmp_path, 1)
+        return
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(b"\xff no event")
+    with pytest.raises(InputError, match="Remove it to resume without its records"):
+        drop_events_after(tmp_path, 1)

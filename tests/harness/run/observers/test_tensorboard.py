@@ -222,8 +222,7 @@ def test_a_full_disk_ends_the_run_and_leaves_a_file_that_can_be_read(tmp_path: P
         check=True,
         cwd=REPOSITORY,
     )
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
+    assert done.stdout == f"[Errno 27] File too large: '{tmp_path / 'tensorboard'}'\n"
     steps = [step for step, _ in curves(tmp_path)["train/loss"]]
     assert steps == [20 * (n + 1) for n in range(len(steps))]
     assert len(steps) > 1

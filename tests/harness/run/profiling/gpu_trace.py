@@ -5,7 +5,7 @@ from typing import Any
 
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.run.observers.trace import CONTAINERS
+from harness.run.profiling.step_times import RUN_OTHERS
 
 _DERIVED = 0xDEADBEEF - 2**32
 """xla/tsl/profiler/utils/trace_utils.h: the first id of a line that is derived from others."""
@@ -49,7 +49,7 @@ def write_as_of_gpu(source: Path, target: Path) -> None:
                 left.append(event)
                 continue
             operation = host.stat_metadata[told["hlo_op"].ref_value].name
-            if operation.split(".")[0] in CONTAINERS:
+            if operation.split(".")[0] in RUN_OTHERS:
                 continue  # no kernel
             kernel = stream.events.add(
                 metadata_id=events.number("kernel"),

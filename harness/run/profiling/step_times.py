@@ -1,0 +1,166 @@
+"""Reads a profile by TensorFlow's protocol buffers, and divides the time of its steps."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorflow.compiler.xla.service import hlo_pb2
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER
+
+INPUT, OTHER, HOST = "input", "other operations", "host"
+PARTS = {
+    INPUT: "waiting for batches, reading one",
+    "first layer, forward": "product, bias, activation",
+    "first layer, backward": "",
+    "dense layers, forward": "with dropout and the head",
+    "dense layers, backward": "",
+    "loss": "with the sums for metrics",
+    "all-reduce": "of the gradients",
+    "optimizer": "with loss scaling, if any",
+    OTHER: "copies, and what has no scope",
+    HOST: "Python, TensorFlow's runtime, between operations",
+}
+"""The parts of a step, in display order, each with its contents."""
+_SCOPES = {
+    "multi_hot_(dense|index|forward|backward)": "first layer",
+    "model": "dense layers",
+    "optimizer|loss_scale": "optimizer",
+    "all_reduce": "all-reduce",
+    "loss": "loss",
+    "input": INPUT,
+}
+"""The name scopes of operations, with their part; the first that matches counts."""
+_BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
+RUN_OTHERS = ("while", "conditional", "call")
+"""Opcodes of operations that run others, whose time is counted with these."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that took time, on a thread of the host or a stream of a GPU."""
+
+    name: str
+    start_ns: float
+    end_ns: float
+    part: str | None = None
+    """The part of an operation; None for other events."""
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTimes:
+    """The time between the step markers, in milliseconds for all steps together."""
+
+    ms: float
+    """The length of all step markers."""
+    parts: dict[str, float]
+    """The time of each part of `PARTS`; the times add up to `ms`."""
+    operations: list[tuple[str, str, float]]
+    """Name, part and time of each operation, the one with the most time first. Runs on several
+    threads at once add up."""
+    on_gpu: bool
+    """Whether the operations ran on a GPU."""
+
+
+def read(path: Path) -> list[Event]:
+    """Returns the events of a profile, the file `.../plugins/profile/TIME/HOST.xplane.pb`."""
+    space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    parts = _parts_of_operations(space)
+    events = []
+    for plane in space.planes:
+        on_gpu = plane.name.startswith("/device:GPU")
+        for line in plane.lines:
+            # Of a GPU only the streams: other lines ("XLA Ops") show the same time again.
+            if plane.name != "/host:CPU" and not (on_gpu and line.name.startswith("Stream")):
+                continue
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name
+                part = OTHER if on_gpu else None
+                stats = {plane.stat_metadata[stat.metadata_id].name: stat for stat in event.stats}
+                if "hlo_op" in stats and "program_id" in stats:
+                    name = plane.stat_metadata[stats["hlo_op"].ref_value].name
+                    part = parts.get((stats["program_id"].int64_value, name), OTHER)
+                start_ns = line.timestamp_ns + event.offset_ps / 1e3
+                end_ns = start_ns + event.duration_ps / 1e3
+                found = Event(name=name, start_ns=start_ns, end_ns=end_ns, part=part, on_gpu=on_gpu)
+                events.append(found)
+    return events
+
+
+def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
+    """Returns the part of each operation, by its program's number and its name; None if it runs
+    others."""
+    parts: dict[tuple[int, str], str | None] = {}
+    for number, proto in _programs(space):
+        for computation in proto.hlo_module.computations:
+            # What XLA adds (copies, halves of reductions) has no scopes, and takes those of the
+            # operation that uses it. Users come after what they use.
+            inherited: dict[int, str] = {}
+            for operation in reversed(computation.instructions):
+                scopes = operation.metadata.op_name or inherited.get(operation.id, "")
+                runs_others = operation.opcode in RUN_OTHERS
+                parts[number, operation.name] = None if runs_others else part_of(scopes)
+                for operand in operation.operand_ids if scopes else ():
+                    inherited.setdefault(operand, scopes)
+    return parts
+
+
+def _programs(space: Any) -> Iterator[tuple[int, Any]]:
+    """Yields the number and the content of each compiled program."""
+    for plane in space.planes:
+        if plane.name == "/host:metadata":
+            for number, program in plane.event_metadata.items():
+                for stat in program.stats:
+                    yield number, hlo_pb2.HloProto.FromString(stat.bytes_value)
+
+
+def part_of(scopes: str) -> str:
+    """Returns the part of an operation by its name scopes: those of the layers (their Keras names),
+    of `Program`, of the training step and of the multi-hot product. A gradient has the scopes of
+    its operation behind `gradient_tape/`."""
+    for pattern, part in _SCOPES.items():
+        if re.search(rf"(^|/)({pattern})(_\d+)?/", scopes):
+            if f"{part}, forward" in PARTS:
+                return f"{part}, {'backward' if _BACKWARD.search(scopes) else 'forward'}"
+            return part
+    return OTHER
+
+
+def divide(events: list[Event]) -> StepTimes:
+    """Divides the time between the step markers; events that begin outside of them do not count.
+
+    The time in which operations run belongs to them, in proportion to their own times, of which
+    several may pass at once (on threads, streams or replicas). The rest is the host's.
+    """
+    markers = [event for event in events if event.name == STEP_MARKER]
+    inside = [e for e in events if any(m.start_ns <= e.start_ns < m.end_ns for m in markers)]
+    on_gpu = any(event.on_gpu for event in inside)  # then the host's operations are launches
+    running = [e for e in inside if e.part is not None and e.on_gpu == on_gpu]
+    waiting = [event for event in inside if event.name == INPUT_MARKER]
+    times: Counter[tuple[str, str]] = Counter()
+    for event in running:
+        times[event.name, event.part or OTHER] += event.end_ns - event.start_ns
+    in_turn = _covered_ns(running) / max(1.0, times.total())
+    parts = dict.fromkeys(PARTS, 0.0)
+    for (_, part), ns in times.items():
+        parts[part] += ns / 1e6 * in_turn
+    covered_ns = _covered_ns([*running, *waiting])
+    parts[INPUT] += (covered_ns - _covered_ns(running)) / 1e6
+    ms = _covered_ns(markers) / 1e6
+    parts[HOST] = max(0.0, ms - covered_ns / 1e6)
+    operations = [(name, part, ns / 1e6) for (name, part), ns in times.most_common()]
+    return StepTimes(ms=ms, parts=parts, operations=operations, on_gpu=on_gpu)
+
+
+def _covered_ns(events: list[Event]) -> float:
+    """Returns the time in which at least one of the events takes place."""
+    covered, end_ns = 0.0, 0.0
+    for event in sorted(events, key=lambda event: event.start_ns):
+        covered += max(0.0, event.end_ns - max(event.start_ns, end_ns))
+        end_ns = max(end_ns, event.end_ns)
+    return covered

@@ -1,0 +1,28 @@
+"""TensorFlow's errors about files, as the system's."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turns TensorFlow's error about a file at `path`, or in it, back into the OSError that caused
+    it, and gives any OSError the name `path`.
+
+    TensorFlow's message holds "FILE; REASON" with the system's words; the number itself is lost.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for number in errno.errorcode:
+            if f"; {os.strerror(number)}" in error.message:
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise OSError(errno.EIO, error.message, str(path)) from error
+    except OSError as error:
+        error.filename = str(path)
+        raise

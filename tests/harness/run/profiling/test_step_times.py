@@ -1,0 +1,109 @@
+"""The division of a step's time."""
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER
+from harness.run.profiling.step_times import HOST, INPUT, OTHER, PARTS, Event, divide, part_of
+
+FORWARD, OPTIMIZER = "first layer, forward", "optimizer"
+spans = st.tuples(st.integers(0, 60), st.integers(1, 12))
+names = st.sampled_from([FORWARD, OPTIMIZER, OTHER, INPUT_MARKER, "anything"])
+
+
+def event(name: str, start: int, end: int, *, on_gpu: bool = False) -> Event:
+    part = name if name in PARTS else None
+    return Event(name=name, start_ns=start, end_ns=end, part=part, on_gpu=on_gpu)
+
+
+def given(events: list[Event]) -> dict[str, float]:
+    """Returns the nanoseconds of the parts that have any."""
+    return {part: round(ms * 1e6, 6) for part, ms in divide(events).parts.items() if ms > 0}
+
+
+@hypothesis.given(
+    markers=st.lists(spans, min_size=1, max_size=4), others=st.lists(st.tuples(names, spans))
+)
+def test_every_nanosecond_is_given_once(
+    markers: list[tuple[int, int]], others: list[tuple[str, tuple[int, int]]]
+) -> None:
+    steps, free = [], 0
+    for start, length in sorted(markers):
+        begin = max(start, free)
+        steps.append(event(STEP_MARKER, begin, begin + length))
+        free = begin + length + 1
+    inside = [  # an operation ends with its step, as a dispatch waits for the device
+        event(name, start, min(start + length, int(step.end_ns)))
+        for name, (start, length) in others
+        for step in steps
+        if step.start_ns <= start < step.end_ns
+    ]
+    outside = [event(OPTIMIZER, free + 1, free + 9)]
+    found = divide([*steps, *inside, *outside])
+    assert sum(found.parts.values()) == pytest.approx(found.ms)
+    assert found.ms * 1e6 == pytest.approx(sum(step.end_ns - step.start_ns for step in steps))
+
+    def ns(*parts: str) -> float:
+        return 1e6 * sum(found.parts[part] for part in parts)
+
+    moments = range(70)
+    busy = {n for e in inside if e.part for n in moments if e.start_ns <= n < e.end_ns}
+    waits = {
+        n for e in inside if e.name == INPUT_MARKER for n in moments if e.start_ns <= n < e.end_ns
+    }
+    assert ns(FORWARD, OPTIMIZER, OTHER) == pytest.approx(len(busy))
+    assert ns(INPUT) == pytest.approx(len(waits - busy))
+
+
+def test_operations_that_run_at_once_share_the_time() -> None:
+    events = [event(STEP_MARKER, 0, 20), event(FORWARD, 2, 6), event(OPTIMIZER, 2, 14)]
+    assert given(events) == {FORWARD: 3.0, OPTIMIZER: 9.0, HOST: 8.0}
+    assert divide(events).operations == [
+        (OPTIMIZER, OPTIMIZER, pytest.approx(12e-6)),
+        (FORWARD, FORWARD, pytest.approx(4e-6)),
+    ]
+    assert not divide(events).on_gpu
+
+
+def test_on_a_gpu_the_hosts_operations_are_launches() -> None:
+    events = [
+        event(STEP_MARKER, 0, 20),
+        event(OPTIMIZER, 0, 4),
+        event(FORWARD, 5, 9, on_gpu=True),
+        event(OTHER, 9, 10, on_gpu=True),
+    ]
+    assert divide(events).on_gpu
+    assert given(events) == {FORWARD: 4.0, OTHER: 1.0, HOST: 15.0}
+
+
+# Name scopes, as XLA keeps them.
+@pytest.mark.parametrize(
+    ("scopes", "part"),
+    [
+        ("while/input/GatherV2_1", "input"),
+        ("input/XlaCallModule/multi_hot_take_rows", "input"),
+        (
+            "while/model_1/multi_hot_dense_1/multi_hot_forward/XlaCallModule/f",
+            "first layer, forward",
+        ),
+        ("while/model_1/multi_hot_dense_1/multi_hot_index/add", "first layer, forward"),
+        ("gradient_tape/while/model_1/multi_hot_dense_1/add/Sum", "first layer, backward"),
+        ("while/multi_hot_backward/UnsortedSegmentSum", "first layer, backward"),
+        ("while/model_1/dense_1_1/MatMul", "dense layers, forward"),
+        ("model_1/dropout_0_1/SelectV2", "dense layers, forward"),
+        ("gradient_tape/while/model_1/dense_2_1/MatMul/MatMul_1", "dense layers, backward"),
+        ("while/loss_1/logistic_loss/Exp", "loss"),
+        ("gradient_tape/loss_1/truediv/RealDiv", "loss"),
+        ("while/loss_scale/truediv_3", "optimizer"),
+        ("while/optimizer/adam/truediv", "optimizer"),
+        ("optimizer/cond/is_finite", "optimizer"),
+        ("while/body/_1/while/all_reduce/AddN", "all-reduce"),
+        ("while/add_1", OTHER),
+        ("while/my_input/add", OTHER),
+        ("", OTHER),
+    ],
+)
+def test_part_of(scopes: str, part: str) -> None:
+    assert part_of(scopes) == part
+    assert part in PARTS

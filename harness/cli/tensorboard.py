@@ -67,7 +67,7 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
                 importlib.import_module("xprof.profile_plugin")
 
         board = program.TensorBoard(default.get_plugins())
-        board.configure(**_places(folders), host=config.host, port=config.port)
+        board.configure(**places(folders), host=config.host, port=config.port)
         try:
             url = board.launch()
         except program.TensorBoardServerException as error:
@@ -80,7 +80,7 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     return 0
 
 
-def _places(folders: list[Path]) -> dict[str, str]:
+def places(folders: list[Path]) -> dict[str, str]:
     """Returns TensorBoard's flag for one folder, or that for several, each with a name."""
     if len(folders) == 1:
         return {"logdir": str(folders[0])}

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -12,18 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.tensorboard import joined
+from harness.base.errors import InputError
+from harness.cli.tensorboard import places
 from tests.harness.cli.runs import REPOSITORY, call, command_line, environment, run
 
 
 @pytest.fixture
 def server(trained_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Starts TensorBoard over a run and a folder with a profile, on a free port."""
+    """Starts TensorBoard over a folder around a run and a profile, on a free port."""
+    shutil.copytree(trained_folder, tmp_path / "run")
     profile = tmp_path / "mine" / "plugins" / "profile" / "2026_01_01_00_00_00"
     profile.mkdir(parents=True)
     (profile / "host.xplane.pb").touch()
     process = subprocess.Popen(
-        command_line("tensorboard", trained_folder, tmp_path / "mine", "--port", "0"),
+        command_line("tensorboard", tmp_path, "--port", "0"),
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -62,34 +65,16 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
     assert server.wait(timeout=600) == 0
 
 
-def test_one_folder_of_several(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("a/run", "b/run", "c/sweep")]
-    for folder in folders:
-        (folder / "deep").mkdir(parents=True)
-        (folder / "deep" / "events.out.tfevents.1").write_text(str(folder))
-        (folder / "model.keras").touch()
-    (tmp_path / "one").mkdir()
-    assert joined(folders[:1], tmp_path / "one") == folders[0]
-    assert list((tmp_path / "one").iterdir()) == []
-
-    (tmp_path / "all").mkdir()
-    assert joined(folders, tmp_path / "all") == tmp_path / "all"
-    profile = folders[2] / "plugins" / "profile" / "now" / "host.xplane.pb"
-    profile.parent.mkdir(parents=True)
-    profile.write_text("new")
-    joined(folders, tmp_path / "all")
-    found = {
-        path.relative_to(tmp_path / "all").as_posix(): path.read_text()
-        for path in (tmp_path / "all").rglob("*")
-        if path.is_file()
-    }
+def test_several_folders_have_a_name_each(tmp_path: Path) -> None:
+    one, other, third = (tmp_path / name for name in ("a/run", "b/run", "c/sweep"))
+    assert places([one]) == {"logdir": str(one)}
+    assert places([one, third]) == {"logdir_spec": f"run:{one},sweep:{third}"}
     alike = "_".join(tmp_path.parts[1:])  # two of them have the same last name
-    assert found == {
-        f"{alike}_a_run/deep/events.out.tfevents.1": str(folders[0]),
-        f"{alike}_b_run/deep/events.out.tfevents.1": str(folders[1]),
-        "sweep/deep/events.out.tfevents.1": str(folders[2]),
-        "sweep/plugins/profile/now/host.xplane.pb": "new",
+    assert places([one, other]) == {
+        "logdir_spec": f"{alike}_a_run:{one},{alike}_b_run:{other}",
     }
+    with pytest.raises(InputError, match="has a comma or a colon in its name; open it alone"):
+        places([one, tmp_path / "a:b"])
 
 
 @pytest.mark.parametrize(

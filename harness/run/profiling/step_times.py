@@ -1,7 +1,7 @@
 """Reads a profile by TensorFlow's protocol buffers, and divides the time of its steps."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,10 +142,10 @@ def divide(events: list[Event]) -> StepTimes:
     on_gpu = any(event.on_gpu for event in inside)  # then the host's operations are launches
     running = [e for e in inside if e.part is not None and e.on_gpu == on_gpu]
     waiting = [event for event in inside if event.name == INPUT_MARKER]
-    times: Counter[tuple[str, str]] = Counter()
+    times: defaultdict[tuple[str, str], float] = defaultdict(float)
     for event in running:
         times[event.name, event.part or OTHER] += event.end_ns - event.start_ns
-    in_turn = _covered_ns(running) / max(1.0, times.total())
+    in_turn = _covered_ns(running) / max(1.0, sum(times.values()))
     parts = dict.fromkeys(PARTS, 0.0)
     for (_, part), ns in times.items():
         parts[part] += ns / 1e6 * in_turn
@@ -153,7 +153,8 @@ def divide(events: list[Event]) -> StepTimes:
     parts[INPUT] += (covered_ns - _covered_ns(running)) / 1e6
     ms = _covered_ns(markers) / 1e6
     parts[HOST] = max(0.0, ms - covered_ns / 1e6)
-    operations = [(name, part, ns / 1e6) for (name, part), ns in times.most_common()]
+    ranked = sorted(times.items(), key=lambda item: -item[1])
+    operations = [(name, part, ns / 1e6) for (name, part), ns in ranked]
     return StepTimes(ms=ms, parts=parts, operations=operations, on_gpu=on_gpu)
 
 

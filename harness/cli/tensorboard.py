@@ -62,8 +62,9 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
 
         if with_profiles:
             # The plugin writes a line for every request to the standard error that it finds when it
-            # is imported.
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            # is imported, as long as it serves.
+            nowhere = open(os.devnull, "w")  # noqa: SIM115
+            with contextlib.redirect_stderr(nowhere):
                 importlib.import_module("xprof.profile_plugin")
 
         board = program.TensorBoard(default.get_plugins())

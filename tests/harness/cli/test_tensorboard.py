@@ -63,6 +63,8 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
 
     server.send_signal(signal.SIGINT)
     assert server.wait(timeout=600) == 0
+    assert server.stderr is not None
+    assert "Traceback" not in server.stderr.read()
 
 
 def test_several_folders_have_a_name_each(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import threading
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Runs the command: serves until it is interrupted, and then returns 0.
+    """Runs the command: serves until it is interrupted or terminated, and then returns 0.
 
     Raises:
         InputError: when a folder is missing or the server cannot listen.
@@ -76,6 +77,7 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
                 f"TensorBoard cannot be served: {error.msg}; name another --port or --host"
             ) from error
     console.out(f"TensorBoard is at {url} (Ctrl-C ends it)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
     return 0

@@ -78,10 +78,10 @@ def run_folder(
 
 
 @pytest.fixture(scope="session")
-def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep_folder(run_folder: Path) -> Path:
     """Writes the files of `harness bench` for a sweep over two batch sizes, with invented
-    figures."""
-    folder = tmp_path_factory.mktemp("browser") / "sweep"
+    figures, beside the run."""
+    folder = run_folder.parent / "sweep"
     sweep = (replace(CELL, batch_size=size, implementation="gather") for size in (50, 100))
     write_hparams(results(*(row(cell, 0) for cell in sweep)), folder / TENSORBOARD_FOLDER_NAME)
     return folder
@@ -89,9 +89,10 @@ def sweep_folder(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
-    """Starts `harness tensorboard` over both; yields its address."""
+    """Starts `harness tensorboard` over the folder around both; yields its address."""
+    assert sweep_folder.parent == run_folder.parent
     process = subprocess.Popen(
-        command_line("tensorboard", run_folder, sweep_folder, "--port", "0"),
+        command_line("tensorboard", run_folder.parent, "--port", "0"),
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,

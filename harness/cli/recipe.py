@@ -38,11 +38,13 @@ _LEAST_HELD_OUT = 500
 """Rows to hold out if that is at most a fifth of them."""
 _MOST_IDS = 1_000_000
 """The most ids that a candidate trains on. Of larger data it takes some of the rows."""
-_MOST_EPOCHS, _PATIENCE, _LEAST_GAIN = 30, 2, 0.002
+_EPOCHS, _PATIENCE, _LEAST_GAIN = 12, 2, 0.002
 """A candidate ends after so many epochs, or where two have not lowered its loss by so much."""
-_HANDICAP = 0.02
-"""The share by which pairs of words must lower the loss: they take several times as long, and a
-smaller difference is chance. Of part of the rows, they show less than of all."""
+_MOST_EPOCHS = 30
+_HANDICAP, _ADVANTAGE = 0.02, 0.03
+"""The share by which pairs of words must lower the loss, since they take several times as long, and
+a smaller difference is chance; and by which it may be higher if only part of the rows was seen,
+since of more rows pairs learn more than words."""
 _MOST_TOKENS = 2**17
 _FEW_IDS = 400_000
 """Ids of a small data set, for which a layer twice as wide does better and takes little time."""
@@ -210,7 +212,7 @@ class _Search:
 
         config, data = self.settled(view)
         train, held_out = _parts(data, seed=config.data.split_seed)
-        epochs = config.epochs if "epochs" not in self._free else _MOST_EPOCHS
+        epochs = config.epochs if "epochs" not in self._free else _EPOCHS
         trainer = trainer_of(
             config,
             replace(data, train=train),
@@ -255,9 +257,10 @@ class _Search:
 
 
 def _handicapped(trial: _Trial) -> float:
-    """Returns the loss to compare, with the handicap of pairs of words."""
-    is_handicapped = trial.view.get("ngrams") == 2 and not trial.is_partial
-    return trial.loss * (1 + _HANDICAP * is_handicapped)
+    """Returns the loss to compare, in which pairs of words have a handicap, or an advantage."""
+    if trial.view.get("ngrams") != 2:
+        return trial.loss
+    return trial.loss * (1 - _ADVANTAGE if trial.is_partial else 1 + _HANDICAP)
 
 
 def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:

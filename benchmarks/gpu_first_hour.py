@@ -80,7 +80,7 @@ class Machine:
         repeats = "1" if self.is_short else "3"
         with tempfile.TemporaryDirectory() as folder:
             return self.run(
-                *(*_HARNESS, "bench", *self.much_data, "--repeats", repeats, "--plot", "off"),
+                *(*_HARNESS, "bench", *self.much_data, "--repeats", repeats),
                 *("--bench-dir", folder, "--batch-size", *self.batch_sizes, *flags),
             )
 

@@ -36,7 +36,7 @@ LONG_FILES = (
     "tests/benchmarks/test_differential.py",
     "tests/emulated_gpu/test_commands.py",
     "tests/test_docs.py",
-    "tests/harness/tools/bench/test_process.py",
+    "tests/harness/tools/bench/test_measure.py",
     "tests/browser/test_tensorboard.py",
     "tests/harness/trainer/test_trainer.py",
     "tests/harness/cli/test_bench.py",

@@ -2,13 +2,10 @@
 
 It reads the settings from standard input, builds and compiles what `harness train` would train with
 them, reports that it is ready, and trains for a turn at each request. The parent's side is
-harness/tools/bench/process.py, which describes the messages.
+harness/tools/bench/measure.py, which describes the messages.
 """
 
-from __future__ import annotations
-
 import json
-import math
 import os
 import signal
 import sys
@@ -24,7 +21,7 @@ from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.run import machine
 from harness.run.records import Observer, Record, Window
-from harness.tools.bench.process import PROTOCOL_VERSION
+from harness.tools.bench.measure import PROTOCOL_VERSION
 
 _EPOCHS = 2
 """The number of epochs with their own order of rows; these orders repeat."""
@@ -50,12 +47,12 @@ def main() -> None:
             with quiet_import():
                 import tensorflow as tf
             _serve(channel)
-        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            message = str(error).partition("\n")[0] or "Python had none left"
-            _write(channel, "out of memory", message=message)
         except InputError as error:
             kind = "out of memory" if isinstance(error, OutOfMemoryError) else "input error"
             _write(channel, kind, message=error.args[0])
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            message = str(error).partition("\n")[0] or "Python had none left"
+            _write(channel, "out of memory", message=message)
 
 
 def _write(channel: TextIO, kind: str, **content: Any) -> None:
@@ -71,35 +68,28 @@ def _serve(channel: TextIO) -> None:
     job = json.loads(sys.stdin.readline())
     if job["protocol"] != PROTOCOL_VERSION:
         raise InputError(
-            f"the code in {OWN_CODE} measures by protocol {PROTOCOL_VERSION}, it was asked by "
-            f"{job['protocol']}; compare versions that share one"
+            f"{OWN_CODE} measures by protocol {PROTOCOL_VERSION}, not {job['protocol']}; compare "
+            "versions that share one"
         )
     config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
     data = load_configured(config.data)
     trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     steps = trainer.steps(data.train, epochs=_EPOCHS)
     compile_seconds = sum(made.seconds for made in steps.compile())
-    resolved: dict[str, Any] = {
-        **{name: choice.value for name, choice in steps.start.choices.items()},
-        "devices": list(steps.start.devices),
-        "batch_size": steps.start.batch_size,
-    }
+    resolved: dict[str, Any] = {name: one.value for name, one in steps.start.choices.items()}
+    resolved |= {"devices": steps.start.devices, "batch_size": steps.start.batch_size}
     if warnings := gpu_warnings():
-        resolved["warnings"] = list(warnings)
+        resolved["warnings"] = warnings
     _write(channel, "ready", code=str(OWN_CODE), resolved=resolved)
     channel.flush()
     gpus = trainer.devices.names if trainer.devices.device_type == "GPU" else ()
-    names = ("seconds", "num_steps", "examples", "data_wait_seconds")
     for line in sys.stdin:
-        request, windows = json.loads(line), _Windows()
-        end = time.perf_counter() + (math.inf if request["steps"] else request["seconds"])
-        progress = steps.run(
-            num_steps=request["steps"],
-            until=lambda: time.perf_counter() >= end,  # noqa: B023 - called before the next `end`
-            observers=(windows,),
-        )
+        windows = _Windows()
+        end = time.perf_counter() + json.loads(line)["seconds"]
+        progress = steps.run(until=lambda: time.perf_counter() >= end, observers=(windows,))  # noqa: B023
         compile_seconds += sum(made.seconds for made in progress.compilations)
         for window in windows.taken:
+            names = ("seconds", "num_steps", "examples", "data_wait_seconds")
             _write(channel, "window", **{name: getattr(window, name) for name in names})
         peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
         _write(

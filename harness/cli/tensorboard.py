@@ -27,8 +27,8 @@ class TensorBoardConfig:
     ends it."""
 
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of runs, sweeps or profiles, or a folder around them. The profiler's pages need a
-    single one."""
+    """Folders of runs or profiles, or a folder around them. The profiler's pages need a single
+    one."""
 
     port: int = 6006
     """Port of the server. 0: any free one."""

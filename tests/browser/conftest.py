@@ -1,18 +1,15 @@
-"""The fixtures of the tests in a browser, each made once: a run with a profile, a sweep,
-TensorBoard over both, and Debian's Chromium, driven by Playwright."""
+"""The fixtures of the tests in a browser, each made once: a run with a profile,
+TensorBoard over it, and Debian's Chromium, driven by Playwright."""
 
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.tools.bench.show import write_hparams
-from harness.tools.bench.sweep import TENSORBOARD_FOLDER_NAME
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
 from tests.harness.cli.runs import (
@@ -24,7 +21,6 @@ from tests.harness.cli.runs import (
     command_line,
     environment,
 )
-from tests.harness.tools.bench.samples import CELL, results, row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -78,19 +74,8 @@ def run_folder(
 
 
 @pytest.fixture(scope="session")
-def sweep_folder(run_folder: Path) -> Path:
-    """Writes the files of `harness bench` for a sweep over two batch sizes, with invented
-    figures, beside the run."""
-    folder = run_folder.parent / "sweep"
-    sweep = (replace(CELL, batch_size=size, implementation="gather") for size in (50, 100))
-    write_hparams(results(*(row(cell, 0) for cell in sweep)), folder / TENSORBOARD_FOLDER_NAME)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def board(run_folder: Path, sweep_folder: Path) -> Iterator[str]:
-    """Starts `harness tensorboard` over the folder around both; yields its address."""
-    assert sweep_folder.parent == run_folder.parent
+def board(run_folder: Path) -> Iterator[str]:
+    """Starts `harness tensorboard` over the run; yields its address."""
     process = subprocess.Popen(
         command_line("tensorboard", run_folder.parent, "--port", "0"),
         cwd=REPOSITORY,

@@ -1,8 +1,7 @@
 """TensorBoard's pages besides the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
-import contextlib
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.base.files import json_text
-from harness.run.observers.event_file import EventFile
 from harness.run.observers.run_files import RESOLVED, resolved_config
 from harness.run.records import Distribution, LayerInfo, RunStart
 
@@ -145,25 +143,3 @@ def histogram(tag: str, distribution: Distribution) -> Summary:
     bins = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1), np.float64)
     metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
     return Summary(value=[Summary.Value(tag=tag, tensor=bins, metadata=metadata)])
-
-
-def write_hparams_row(
-    folder: Path,
-    settings: Mapping[str, Setting],
-    curves: Iterable[tuple[int, Mapping[str, float]]],
-    *,
-    done: bool = True,
-) -> None:
-    """Writes one row of an HParams page, named after `folder`: its settings, and values by tag at
-    some steps. The page shows the last value of each tag.
-
-    TensorBoard makes the columns from the rows, those that differ first.
-
-    Raises:
-        OSError: naming the file, when it cannot be written.
-    """
-    with contextlib.closing(EventFile(folder)) as file:
-        start = summary_v2.hparams_pb(dict(settings), trial_id=folder.name)
-        file.write(0, start, session_end(done=done))
-        for step, values in curves:
-            file.write(step, scalars(values))

@@ -1,155 +1,231 @@
-"""A process of its own becomes a row; two processes that take turns become a pair."""
+"""Measures a cell once: by one process that trains, or by two that take turns.
+
+Each is a process of `harness.cli.measured`. The protocol is JSON, one message a line. The parent
+sends the settings to train with, then a request for each turn. The process answers `ready` once it
+has compiled, then for each turn its windows and `turn`; or `input error` or `out of memory`, after
+which it ends. It may run another version of this code (`harness bench --against`): the settings are
+therefore bare names without groups, those at their default left out, and PROTOCOL_VERSION grows
+with every change that an older process would misunderstand.
+"""
 
 import contextlib
+import itertools
+import json
 import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
-import psutil
 
-from harness.tools.bench.against import Side
-from harness.tools.bench.effects import is_steady, num_warm_up
-from harness.tools.bench.process import MeasuredProcess, ProcessEndedError
-from harness.tools.bench.results import Cell, Figures, Pair, Quantiles, Row, Windows
+from harness.base.child import OWN_CODE
+from harness.base.errors import InputError
+from harness.base.files import json_text
+from harness.tools.bench.results import Cell, Row
 
+PROTOCOL_VERSION = 1
+MODULE = "harness.cli.measured"
 _TURN_SECONDS = 0.05
-"""Short, so that the machine is about the same in the turns of a round. A turn is at least one
-dispatch, so it may last longer."""
-_LEAST_TURNS = 12
+"""How long a turn lasts, in whole dispatches. It is short so that the machine's pace is about the
+same in neighbouring turns."""
+_MIN_TURNS = 12
 """The fewest turns of each side."""
-_SLEPT_SECONDS = 0.05
-_BUSY_SHARE = 0.05
-"""Share of all cores' time that others used; more is marked."""
+
+Window = Mapping[str, Any]
+"""A window of a training: `seconds`, `num_steps`, `examples`, `data_wait_seconds`."""
 
 
-def measure(
-    cell: Cell,
-    settings: Mapping[str, Any],
-    *,
-    repeat: int,
-    seconds: float | None,
-    steps: int | None,
-) -> Row:
-    """Trains with `settings` in a process of its own, for a time or a number of steps. If it ended
-    or ran out of memory, the row says so; if the settings do not fit, this raises InputError."""
-    try:
-        with MeasuredProcess(settings) as process:
-            resolved = process.wait_until_ready()["resolved"]
-            before = read_clocks((process.pid,))
-            windows, rest = process.turn(seconds=seconds, steps=steps)
-            marks = marks_between(before, read_clocks((process.pid,)))
-    except ProcessEndedError as error:
-        return Row(cell=cell, repeat=repeat, status=error.status, note=str(error))
-    if not is_steady(np.array(windows.seconds) / np.array(windows.num_steps)):
-        marks += ("not steady: the step time still changes; set a longer --seconds",)
-    return Row(
-        cell=cell,
-        repeat=repeat,
-        status="ok",
-        marks=(*resolved.get("warnings", ()), *marks),
-        resolved=resolved,
-        windows=windows,
-        figures=figures(windows),
-        **rest,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One side of a comparison; a sweep has only side B."""
+
+    name: Literal["A", "B"] = "B"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `TrainConfig`, by their names without group."""
+    code: Path = OWN_CODE
+    """The root folder of the version of the code."""
 
 
-def figures(windows: Windows) -> Figures:
-    """The figures of the windows after the warm-up."""
-    steady = slice(num_warm_up(len(windows.seconds)), None)
-    seconds, num_steps, examples, waits = (
-        np.array(column[steady]) for column in vars(windows).values()
-    )
-    steps, rates, times = num_steps / seconds, examples / seconds, 1e3 * seconds / num_steps
-    quantiles = [np.percentile(one, [50, 20, 80]).tolist() for one in (steps, rates)]
-    return Figures(
-        steps_per_second=Quantiles(*quantiles[0]),
-        examples_per_second=Quantiles(*quantiles[1]),
-        **{f"step_time_ms_p{p}": float(np.percentile(times, p)) for p in (50, 95, 99)},
-        data_wait_fraction=float(waits.sum() / seconds.sum()),
-    )
+class ProcessEndedError(Exception):
+    """A process ended before it was told to; the message says why."""
 
 
-def measure_pair(cell: Cell, a: Side, b: Side, *, repeat: int, seconds: float) -> Pair:
-    """Starts both sides, in every other repeat B first, and lets them warm up and take turns for
-    `seconds` together: A B B A, over and over, so that a drift favours neither side and each side
-    follows itself, with warm caches, as often as the other.
+class MeasuredProcess:
+    """A process that trains in turns. A context manager that kills it at the end.
 
-    Each is halted while the other has its turn, so that it neither takes a core nor prepares
-    batches ahead of its own time. Raises what `MeasuredProcess` does.
+    Its methods raise InputError when the settings do not fit the data or the devices, and
+    ProcessEndedError when the process ended.
     """
+
+    def __init__(self, side: Side) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=side.code,
+            env=os.environ | {"PYTHONPATH": str(side.code)},
+            start_new_session=True,  # Ctrl-C reaches only the parent, which decides what ends
+        )
+        self.pid = self._process.pid
+        self._resolved: dict[str, Any] | None = None
+        self._send({"protocol": PROTOCOL_VERSION, "settings": side.settings})
+
+    def wait_until_ready(self) -> dict[str, Any]:
+        """Waits until it has compiled; returns its settings with every `auto` resolved."""
+        if self._resolved is None:
+            ready = self._receive()
+            self._resolved = {**ready["resolved"], "code": ready["code"]}
+        return self._resolved
+
+    def turn(self, seconds: float) -> tuple[list[Window], Window]:
+        """Lets it train for a time, in whole dispatches. Returns the windows, and the totals since
+        its start: `compile_seconds`, `peak_rss_bytes`, `peak_device_bytes` (None on a CPU)."""
+        self.wait_until_ready()
+        self._send({"seconds": seconds, "steps": None})  # older versions could count steps instead
+        windows: list[Window] = []
+        while (message := self._receive())["kind"] == "window":
+            windows.append(message)
+        return windows, message
+
+    def stop(self) -> None:
+        """Halts all its threads, so that it neither takes a core nor prepares batches."""
+        os.kill(self.pid, signal.SIGSTOP)
+        # Waits until the signal has arrived. If the process has ended, the next message says so.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """Resumes it after `stop`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()  # closes the pipes, too
+        self._errors.close()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `_receive` raises the reason
+            self._process.stdin.write(f"{json_text(message)}\n")
+            self._process.stdin.flush()
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.endswith("\n"):
+            code = self._process.wait()
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").splitlines()
+            if code == -signal.SIGKILL or not lines:
+                lines = ["perhaps because memory ran out"]
+            raise ProcessEndedError(f"the process ended with {how}: {lines[-1]}")
+        message: dict[str, Any] = json.loads(line)
+        if message["kind"] == "out of memory":
+            raise ProcessEndedError(f"out of memory: {message['message']}")
+        if message["kind"] == "input error":
+            raise InputError(message["message"])
+        return message
+
+
+def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
+    """Trains for a time, and returns a row for each side: for B alone, or for A and B. If a process
+    ended, there is one row, which says why."""
+    try:
+        if len(sides) == 2:
+            return _in_turns(cell, sides, repeat, seconds)
+        with MeasuredProcess(sides[0]) as process:
+            resolved = process.wait_until_ready()
+            windows, totals = process.turn(seconds)
+        found = figures(without_warm_up(windows), totals)
+        return [Row(cell=cell, repeat=repeat, resolved=resolved, figures=found)]
+    except ProcessEndedError as error:
+        return [Row(cell=cell, repeat=repeat, note=str(error))]
+
+
+def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) -> list[Row]:
+    """Lets two processes take turns, A B B A over and over, so that a drift of the machine favours
+    neither side, and each follows itself as often as the other."""
     with ExitStack() as stack:
-        started: list[MeasuredProcess] = []
-        for side in (a, b) if repeat % 2 == 0 else (b, a):
-            started.append(stack.enter_context(MeasuredProcess(side.settings, code=side.code)))
-            if repeat == 0:  # `auto` may run measurements: not both sides at once
-                started[-1].wait_until_ready()
-        for process in started:
-            process.turn(seconds=_TURN_SECONDS)
-        for process in started:
+        started: dict[str, MeasuredProcess] = {}
+        for side in sides if repeat % 2 == 0 else sides[::-1]:
+            process = started[side.name] = stack.enter_context(MeasuredProcess(side))
+            if repeat == 0:  # `auto` may measure implementations: not on both sides at once
+                process.wait_until_ready()
+        for process in started.values():
+            process.turn(_TURN_SECONDS)
             process.stop()
-        of_a, of_b = started if repeat % 2 == 0 else started[::-1]
-        pids = (of_a.pid, of_b.pid)
-        before, end = read_clocks(pids), time.monotonic() + seconds
-        rates: dict[MeasuredProcess, list[float]] = {of_a: [], of_b: []}
-        while len(rates[of_a]) < _LEAST_TURNS or time.monotonic() < end:
-            for process in (of_a, of_b, of_b, of_a):
-                rates[process].append(_turn(process))
-        marks = marks_between(before, read_clocks(pids))
-        resolved_a, resolved_b = (p.wait_until_ready()["resolved"] for p in (of_a, of_b))
-    # The n-th turns of A and B are neighbours: the machine is about the same in both.
-    log_ratios = np.log(np.array(rates[of_b]) / np.array(rates[of_a]))
-    steady = slice(num_warm_up(len(log_ratios)), None)
-    return Pair(
-        cell=cell,
-        repeat=repeat,
-        log_ratios=tuple(log_ratios.tolist()),
-        examples_per_second_a=float(np.median(rates[of_a][steady])),
-        examples_per_second_b=float(np.median(rates[of_b][steady])),
-        marks=(*resolved_b.get("warnings", ()), *marks),
-        resolved_a={**resolved_a, **a.state},
-        resolved_b={**resolved_b, **b.state},
+        turns: dict[str, list[list[Window]]] = {"A": [], "B": []}
+        totals = {}
+        end = time.monotonic() + seconds
+        while len(turns["A"]) < _MIN_TURNS or time.monotonic() < end:
+            for name in "ABBA":
+                started[name].go_on()
+                windows, totals[name] = started[name].turn(_TURN_SECONDS)
+                started[name].stop()
+                # The first dispatch finds the caches full of the other side's data.
+                turns[name].append(windows[1:] or windows)
+        resolved = {name: process.wait_until_ready() for name, process in started.items()}
+    kept = {name: without_warm_up(of_side) for name, of_side in turns.items()}
+    rates = {name: [_rate(turn) for turn in of_side] for name, of_side in kept.items()}
+    # The n-th turns of A and B are neighbours.
+    ratios = [b / a for a, b in zip(rates["A"], rates["B"], strict=True)]
+    return [
+        Row(
+            cell=cell,
+            repeat=repeat,
+            side=side.name,
+            resolved=resolved[side.name],
+            figures=figures([*itertools.chain(*kept[side.name])], totals[side.name]),
+            ratio=statistics.median(ratios) if side.name == "B" else None,
+        )
+        for side in sides
+    ]
+
+
+def _rate(windows: Sequence[Window]) -> float:
+    examples = sum(window["examples"] for window in windows)
+    return float(examples / sum(window["seconds"] for window in windows))
+
+
+def without_warm_up(taken: list[Any]) -> list[Any]:
+    """Returns windows or turns without the first fifth, which counts as warm-up."""
+    return taken[len(taken) // 5 :]
+
+
+def figures(windows: Sequence[Window], totals: Window) -> dict[str, float]:
+    """Returns the figures of a process from its windows after the warm-up and its totals."""
+    seconds, num_steps, examples = (
+        np.array([window[name] for window in windows])
+        for name in ("seconds", "num_steps", "examples")
     )
-
-
-def _turn(process: MeasuredProcess) -> float:
-    """Examples/s of a turn, without its first dispatch if there are others: that one finds the
-    caches full of the other side's data, which is noise to the comparison."""
-    process.go_on()
-    windows, _ = process.turn(seconds=_TURN_SECONDS)
-    process.stop()
-    first = min(1, len(windows.seconds) - 1)
-    return sum(windows.examples[first:]) / sum(windows.seconds[first:])
-
-
-Reading = tuple[float, float, float]
-"""Seconds: without and with the time in which the machine slept, and the CPU time of others."""
-
-
-def read_clocks(own: tuple[int, ...]) -> Reading:
-    """Reads the clocks now. `own` has the processes of the measurement besides this one."""
-    cpu = psutil.cpu_times()
-    # user and nice already include the time of guests (proc(5)); others' machines count (steal).
-    others = sum(cpu)
-    others -= sum(getattr(cpu, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
-    for pid in (os.getpid(), *own):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended, and its row says so
-            others -= sum(psutil.Process(pid).cpu_times()[:2])
-    # CLOCK_MONOTONIC stops while Linux sleeps, CLOCK_BOOTTIME does not: clock_gettime(2).
-    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.monotonic(), time.clock_gettime(boot), others
-
-
-def marks_between(before: Reading, after: Reading) -> tuple[str, ...]:
-    """What happened between two readings that makes figures doubtful, with the evidence."""
-    awake, passed, others = (now - then for then, now in zip(before, after, strict=True))
-    cores = psutil.cpu_count() or 1
-    found = []
-    if passed - awake > _SLEPT_SECONDS:
-        found.append(f"the machine slept for {passed - awake:.1f} s")
-    if others / awake > _BUSY_SHARE * cores:
-        found.append(f"busy: others used {others / awake:.1f} of {cores} cores")
-    return tuple(found)
+    rates = np.percentile(examples / seconds, [50, 20, 80]).tolist()
+    # Percentiles of a window's mean step time: the host cannot time single steps.
+    times = np.percentile(1e3 * seconds / num_steps, [50, 95, 99]).tolist()
+    waits = sum(window["data_wait_seconds"] for window in windows)
+    return {
+        "examples_per_second": rates[0],
+        "examples_per_second_p20": rates[1],
+        "examples_per_second_p80": rates[2],
+        "steps_per_second": float(np.median(num_steps / seconds)),
+        "step_time_ms_p50": times[0],
+        "step_time_ms_p95": times[1],
+        "step_time_ms_p99": times[2],
+        "data_wait_fraction": float(waits / seconds.sum()),
+        "compile_seconds": totals["compile_seconds"],
+        "peak_rss_bytes": totals["peak_rss_bytes"],
+        "peak_device_bytes": totals["peak_device_bytes"] or 0,
+    }

@@ -1,43 +1,192 @@
-"""Disturbances on the machine, judged from readings, and from a process that is really busy."""
+"""Real processes that are measured: alone, in turns, killed, and with too little memory."""
 
+import json
+import os
+import re
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
-from harness.tools.bench.measure import Reading, marks_between, read_clocks
-
-START = (100.0, 150.0, 1000.0)
-CORES = psutil.cpu_count()
-
-
-@pytest.mark.parametrize(
-    ("after", "expected"),
-    [
-        ((110.0, 160.0, 1000.0), ()),
-        ((110.0, 3760.0, 1000.0), ("the machine slept for 3600.0 s",)),
-        (
-            (110.0, 160.0, 1000.0 + 10 * CORES),
-            (f"busy: others used {CORES:.1f} of {CORES} cores",),
-        ),
-        ((110.0, 160.001, 1000.1), ()),  # nothing worth a word
-    ],
+from harness.base.child import OWN_CODE
+from harness.base.errors import InputError
+from harness.data import store
+from harness.data.options import SyntheticOptions
+from harness.data.synthetic import synthetic_corpus
+from harness.tools.bench import measure as measure_module
+from harness.tools.bench.measure import (
+    PROTOCOL_VERSION,
+    MeasuredProcess,
+    ProcessEndedError,
+    Side,
+    figures,
+    measure,
+    without_warm_up,
 )
-def test_marks(after: Reading, expected: tuple[str, ...]) -> None:
-    assert marks_between(START, after) == expected
+from harness.tools.bench.results import RESULTS_FILE_NAME, read_results
+from tests.harness.cli.runs import command_line, environment
+from tests.harness.tools.bench.samples import CELL
+
+ROWS = 1_000
 
 
-def test_a_busy_process_of_others_is_seen_and_one_of_ours_is_not() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinning:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "corpus"
+    options = SyntheticOptions(synthetic_rows=ROWS, synthetic_tokens=500)
+    store.save(synthetic_corpus(options), folder, held_out_rows=200)
+    return folder
+
+
+def small(data: Path, **changes: Any) -> Side:
+    settings = {
+        "data": str(data),
+        "hidden_units": [8],
+        "dropout": [0.0],
+        "batch_size": 100,
+        "implementation": "gather",
+        "steps_per_dispatch": 4,
+        "input": "stream",
+        **changes,
+    }
+    return Side(settings=settings)
+
+
+@pytest.fixture(scope="module")
+def process(data: Path) -> Iterator[MeasuredProcess]:
+    with MeasuredProcess(small(data)) as started:
+        yield started
+
+
+def test_it_says_what_it_is(process: MeasuredProcess) -> None:
+    resolved = process.wait_until_ready()
+    assert (resolved["implementation"], resolved["replicas"]) == ("gather", 1)
+    assert Path(resolved["code"]) == OWN_CODE
+
+
+def test_a_turn_is_whole_dispatches_across_epochs(process: MeasuredProcess) -> None:
+    assert len(process.turn(0.0)[0]) == 1
+    windows, totals = process.turn(0.2)  # 8 steps an epoch: 4 + 4
+    assert sum(window["seconds"] for window in windows[:-1]) < 0.2
+    assert {(window["num_steps"], window["examples"]) for window in windows} == {(4, 400)}
+    assert all(0 <= window["data_wait_seconds"] < window["seconds"] for window in windows)
+    assert totals["compile_seconds"] > 0
+    assert totals["peak_rss_bytes"] > 10**8
+    assert totals["peak_device_bytes"] is None
+
+
+def test_figures_are_of_the_windows_after_the_warm_up() -> None:
+    seconds = [9.0, 9.0, *range(1, 9)]
+    windows = [
+        {"seconds": one, "num_steps": 2, "examples": 1000, "data_wait_seconds": one / 4}
+        for one in seconds
+    ]
+    totals = {"compile_seconds": 1.5, "peak_rss_bytes": 10**9, "peak_device_bytes": None}
+    found = figures(without_warm_up(windows), totals)
+    assert found["step_time_ms_p50"] == pytest.approx(1e3 * 4.5 / 2)
+    assert found["examples_per_second"] == pytest.approx((1000 / 4 + 1000 / 5) / 2)
+    assert found["data_wait_fraction"] == pytest.approx(0.25)
+    assert found["peak_device_bytes"] == 0
+
+
+def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> None:
+    process.stop()
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    assert state == "T"
+    process.go_on()
+    assert len(process.turn(0.0)[0]) == 1
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessEndedError, match="SIGKILL: perhaps because memory ran out"):
+        process.turn(0.0)
+
+
+def test_other_ends_are_failures(data: Path) -> None:
+    with MeasuredProcess(small(data)) as doomed:
+        os.kill(doomed.pid, signal.SIGSEGV)
+        with pytest.raises(ProcessEndedError, match="SIGSEGV"):
+            doomed.wait_until_ready()
+
+
+def test_wrong_settings_are_an_input_error(data: Path) -> None:
+    with pytest.raises(InputError, match=r"--batch-size is 801 .* 800"):
+        measure(CELL, [small(data, batch_size=801)], repeat=0, seconds=0.1)
+
+
+def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_module, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
+    told = f"measures by protocol {PROTOCOL_VERSION}, not {PROTOCOL_VERSION + 1}"
+    with MeasuredProcess(small(data)) as started, pytest.raises(InputError, match=told):
+        started.wait_until_ready()
+
+
+def test_a_process_ends_with_its_parent(data: Path) -> None:
+    program = (
+        "import json, os, sys\n"
+        "from harness.tools.bench.measure import MeasuredProcess, Side\n"
+        "process = MeasuredProcess(Side(settings=json.loads(sys.argv[1])))\n"
+        "process.wait_until_ready()\n"
+        "process.stop()\n"
+        "print(process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(small(data).settings)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    pid = int(done.stdout)
+    for _ in range(1200):  # a minute, for a busy machine
         try:
-            time.sleep(0.1)
-            before, ours = read_clocks(()), read_clocks((spinning.pid,))
-            time.sleep(0.5)
-            marks = marks_between(before, read_clocks(()))
-            after = read_clocks((spinning.pid,))
-        finally:
-            spinning.kill()
-    assert any(mark.startswith("busy: others used") for mark in marks)
-    assert after[2] - ours[2] < read_clocks(())[2] - before[2]
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return  # nobody asks for its end, but it ran to none
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the measured process outlived its parent")
+
+
+def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
+    # Side A is another checkout; side B has so much more work that no machine misses it.
+    for package in ("harness", "kernels"):
+        shutil.copytree(OWN_CODE / package, tmp_path / package)
+    a = Side(name="A", settings=small(data).settings, code=tmp_path)
+    b = small(data, hidden_units=[256, 256])
+    of_a, of_b = measure(CELL, [a, b], repeat=1, seconds=0.1)
+    assert (of_a.side, of_b.side) == ("A", "B")
+    assert of_b.ratio is not None
+    assert of_b.ratio < 0.8
+    assert of_b.figures["examples_per_second"] < of_a.figures["examples_per_second"]
+    assert (of_a.resolved["code"], of_b.resolved["code"]) == (str(tmp_path), str(OWN_CODE))
+
+
+def test_too_little_memory_ends_a_cell_and_not_the_sweep(tmp_path: Path) -> None:
+    # The dense matrix of 2,000 rows is 7.8 GiB; 8 may be had for all.
+    flags = ["--synthetic-rows", 2_500, "--synthetic-tokens", 2**20, "--batch-size", 2_000, 8]
+    flags += ["--implementation", "dense", "--hidden-units", 8, "--dropout", 0, "--seconds", 0.1]
+    flags += ["--input", "stream", "--repeats", 2, "--bench-dir", tmp_path]
+    done = subprocess.run(
+        command_line("bench", *flags),
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = read_results(tmp_path / RESULTS_FILE_NAME).rows
+    # It is not tried again.
+    assert [row.cell.batch_size for row in rows] == [2_000, 8, 8]
+    assert re.search("memory|alloc", rows[0].note), rows[0].note
+    assert rows[0].note in done.stdout
+    assert all(row.figures for row in rows[1:])

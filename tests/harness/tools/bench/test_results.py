@@ -1,26 +1,29 @@
 """The results file is read back as it was written, and no other file is taken for one."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness.base.errors import InputError
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Results,
+    print_table,
     read_results,
     write_results,
 )
-from tests.harness.tools.bench.samples import CELL, pair, results, row
+from tests.harness.tools.bench.samples import CELL, results, row
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, Results]:
     content = results(
-        row(CELL, 0, marks=("busy",)), row(CELL, 1, None), row(CELL, 2, 1 / 3), pair(0, (0.1, 1e-9))
+        row(CELL, 0), row(CELL, 1, None), dataclasses.replace(row(CELL, 2, 1 / 3), ratio=1e-9)
     )
     path = tmp_path / RESULTS_FILE_NAME
     write_results(path, content)
@@ -31,7 +34,6 @@ def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
     path, content = written
     assert read_results(path) == content
     assert read_results(path.parent) == content  # the folder stands for the file in it
-    assert content.cells == (CELL,)
     assert [p.name for p in path.parent.iterdir()] == [RESULTS_FILE_NAME]
 
 
@@ -59,18 +61,14 @@ def change(where: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (change("format", "another"), "not a results file of this version: its format is another"),
-        (change("version", 3), "version 3, not harness-bench"),
-        (change("version", None), "version None, not harness-bench"),
-        (change("rows", None), "rows is missing"),
+        (change("format", "harness-bench-results"), 'it must be "harness-bench-results 3"'),
+        (change("rows.0.cell", None), r"rows\[0\].cell is missing"),
         (change("colour", "red"), "colour is unknown"),
         (change("rows.0.repeat", "one"), r"rows\[0\].repeat is 'one'"),
-        (change("rows.0.repeat", True), r"rows\[0\].repeat is True"),
-        (change("rows.0.status", "great"), r"rows\[0\].status is 'great'"),
-        (change("rows.0.cell", [1]), r"rows\[0\].cell is \[1\]"),
-        (change("rows.0.windows.seconds", ["x"]), r"windows.seconds\[0\] is 'x'"),
-        (change("rows.0.figures.step_time_ms_p50", None), r"rows\[0\].figures is "),
-        (change("pairs.0.log_ratios", {}), r"pairs\[0\].log_ratios is {}"),
+        (change("rows.0.side", "C"), r"rows\[0\].side is 'C'"),
+        (change("rows.0.figures", [1]), r"rows\[0\].figures is \[1\]"),
+        (change("rows.0.figures.examples_per_second", 0), "a rate is not positive"),
+        (change("rows.0.figures.examples_per_second", None), "examples_per_second"),
     ],
 )
 def test_a_file_that_is_not_ours(
@@ -90,24 +88,20 @@ def test_no_file(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "fact"),
-    [
-        (("provenance", "host"), {}, "memory_bytes"),
-        (("provenance", "host", "memory_bytes"), "7", "unsupported operand"),
-        (("provenance", "gpus"), [{}], "name"),
-    ],
-)
-def test_a_machine_that_is_none_is_one_message(
-    tmp_path: Path, place: tuple[str, ...], value: object, fact: str
-) -> None:
-    path = tmp_path / "results.json"
-    write_results(path, results())
-    content = json.loads(path.read_text())
-    holder = content
-    for key in place[:-1]:
-        holder = holder[key]
-    holder[place[-1]] = value
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=f"is damaged, or not a results file: .*{fact}"):
-        read_results(path)
+def test_a_sweep_is_a_table_of_medians(capsys: pytest.CaptureFixture[str]) -> None:
+    native = dataclasses.replace(CELL, implementation="native")
+    large = dataclasses.replace(CELL, batch_size=65_536)
+    rows = [row(CELL, repeat, rate) for repeat, rate in enumerate((1e5, 3e5, 123_456.0))]
+    on_gpu = row(native, 0, 200.0)
+    on_gpu = dataclasses.replace(on_gpu, figures={**on_gpu.figures, "peak_device_bytes": 5e8})
+    print_table([*rows, row(CELL, 3, None), on_gpu, row(large, 0, None)], Console(width=40))
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("batch size  implementation  examples/s")
+    assert heading.endswith("GPU GB")
+    assert len({len(line) for line in (heading, *lines)}) == 1, "no line is cut or wrapped"
+    assert [line.split()[:3] for line in lines] == [
+        ["500", "auto", "123,456"],
+        ["500", "native", "200"],
+        ["65536", "auto", "failed"],
+    ]
+    assert lines[1].endswith("0.50")

@@ -1,13 +1,15 @@
-"""The values of --against: a checkout, a revision, a file of settings, or words of settings."""
+"""The sides of a comparison: a checkout, a revision, a file or words of settings; and the grid."""
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from harness.base.errors import InputError
-from harness.tools.bench import against
-from harness.tools.bench.against import code_state, find_baseline, settings_of_words
+from harness.tools.bench import plan
+from harness.tools.bench.plan import cells, find_baseline, provenance, settings_of_words
+from harness.tools.bench.results import AXES, Cell
 
 
 @pytest.fixture
@@ -31,41 +33,43 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_state_of_the_code(repository: Path, tmp_path: Path) -> None:
-    assert code_state(tmp_path) == {"commit": None, "dirty": None}
-    commit = git(repository, "rev-parse", "HEAD")
-    assert code_state(repository) == {"commit": commit, "dirty": False}
-    (repository / "file").write_text("changed")
-    assert code_state(repository) == {"commit": commit, "dirty": True}
-
-
-def test_a_revision_is_unpacked_and_named_by_its_commit(
+def test_the_state_of_the_code(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(against, "OWN_CODE", repository)
+    monkeypatch.setattr(plan, "OWN_CODE", tmp_path)
+    assert provenance()["versions"]["commit"] == "unknown"
+    monkeypatch.setattr(plan, "OWN_CODE", repository)
+    commit = git(repository, "rev-parse", "HEAD")
+    assert provenance()["versions"]["commit"] == commit
+    (repository / "file").write_text("changed")
+    assert provenance()["versions"]["commit"] == f"{commit}-dirty"
+
+
+def test_a_revision_is_unpacked(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "OWN_CODE", repository)
     (repository / "file").write_text("changed since")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    found, name = find_baseline("HEAD", (), scratch=scratch)
-    assert name == found.state["commit"] == git(repository, "rev-parse", "HEAD")
+    found = find_baseline("HEAD", scratch=scratch)
+    assert found.code.name == git(repository, "rev-parse", "HEAD")
     assert (found.code / "file").read_text() == "measurable"
     with pytest.raises(InputError, match=r"has no harness\.cli\.measured"):
-        find_baseline("HEAD~1", (), scratch=scratch)
+        find_baseline("HEAD~1", scratch=scratch)
     for wrong in ("HEAD~2", "no such branch", "--all"):
-        with pytest.raises(InputError, match="not a folder, a file, or a git revision"):
-            find_baseline(wrong, (), scratch=scratch)
+        with pytest.raises(InputError, match="no folder, file or revision"):
+            find_baseline(wrong, scratch=scratch)
 
 
 def test_a_checkout_is_taken_as_it_is(repository: Path, tmp_path: Path) -> None:
-    (repository / "file").write_text("changed")
-    found, name = find_baseline(str(repository), (), scratch=tmp_path)
-    assert (name, found.code, found.state["dirty"]) == (str(repository), repository, True)
+    assert find_baseline(str(repository), scratch=tmp_path).code == repository
 
 
 def test_settings_of_a_file_and_of_words(tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     path.write_text("seed = 1\n[model]\nhidden-units = [8, 8]\n")
-    found, _ = find_baseline(str(path), (), scratch=tmp_path)
+    found = find_baseline(str(path), scratch=tmp_path)
     assert found.settings == {"seed": 1, "hidden_units": [8, 8]}
     words = ("hidden-units=[8, 8]", "implementation=gather", "seed=1")
     expected = {"hidden_units": [8, 8], "implementation": "gather", "seed": 1}
@@ -76,3 +80,31 @@ def test_settings_of_a_file_and_of_words(tmp_path: Path) -> None:
 def test_words_that_set_nothing(word: str) -> None:
     with pytest.raises(InputError, match="write name=value"):
         settings_of_words((word,))
+
+
+GRID = dict.fromkeys(AXES, ("auto",)) | {
+    "batch_size": (100, 200, 100),
+    "implementation": ("gather", "dense"),
+    "replicas": ("auto", 2),
+}
+
+
+def test_every_combination_is_a_cell() -> None:
+    planned = cells(GRID)
+    assert len(planned) == len(set(planned)) == 8
+    first = Cell(
+        batch_size=100,
+        implementation="gather",
+        precision="auto",
+        input="auto",
+        replicas="auto",
+        steps_per_dispatch="auto",
+    )
+    assert planned[0] == first
+    last = {"batch_size": 200, "implementation": "dense", "replicas": 2}
+    assert planned[-1] == dataclasses.replace(first, **last)
+
+
+def test_an_axis_without_values() -> None:
+    with pytest.raises(InputError, match="--steps-per-dispatch is empty"):
+        cells(GRID | {"steps_per_dispatch": ()})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.runs import summary_of_run
 from harness.base.files import write_json
-from harness.run.observers import host
+from harness.run import machine
 from harness.trainer.settings import PRECISIONS
 
 
@@ -32,7 +32,7 @@ def main() -> None:
         figures[precision] = {"mean": statistics.fmean(found), "by_seed": found}
         print(f"{precision:16} mean {statistics.fmean(found):.4f}  by seed {found}")
     if arguments.out:
-        content = {"host": host.host(), "versions": host.versions()}
+        content = {"host": machine.host(), "versions": machine.versions()}
         content |= {"data": Path(arguments.data).name, "test_accuracy": figures}
         write_json(arguments.out, content)
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import harness
 from harness.base.files import write_json
-from harness.run.observers import host
+from harness.run import machine
 
 PEERS = {
     "ours": ("ours", ()),
@@ -152,7 +152,7 @@ def main() -> None:
             f"{max(ratios):.2f})  loss {epochs[name][-1]['loss']:.4f}"
         )
     if arguments.out:
-        content = {"host": host.host(), "versions": host.versions()}
+        content = {"host": machine.host(), "versions": machine.versions()}
         content |= {"data": Path(arguments.data).name, "batch_size": arguments.batch_size}
         write_json(arguments.out, {**content, "threads": NUM_THREADS, "figures": figures})
 

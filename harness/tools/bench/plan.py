@@ -14,7 +14,7 @@ from harness.base.child import OWN_CODE
 from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.reading import read_toml
-from harness.run.observers import host
+from harness.run.machine import host, versions
 from harness.tools.bench.measure import MODULE, Side
 from harness.tools.bench.results import AXES, Cell
 
@@ -78,13 +78,13 @@ def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 def provenance() -> dict[str, Any]:
     """Returns the fields of `Results` that say where its figures come from."""
-    machine = host.host()
+    machine = host()
     try:
         commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (FileNotFoundError, subprocess.CalledProcessError):
         commit = "unknown"  # an installed package has no repository
     return {
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
-        "versions": host.versions() | {"system": machine["system"], "commit": commit},
+        "versions": versions() | {"system": machine["system"], "commit": commit},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

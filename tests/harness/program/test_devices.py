@@ -48,24 +48,6 @@ def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size
         assert not [n for n in better if batch_size % n == 0 and batch_size // n >= 8_192]
 
 
-@pytest.mark.parametrize(
-    ("num_gpus", "batch_size", "replicas", "why"),
-    [
-        (0, 500, 1, "no GPU"),
-        (1, 500, 1, "the only GPU"),
-        (3, 500, 1, "of 3 GPUs as divide a batch of 500 rows into shares of 8,192 or more"),
-        (8, 4_096, 1, "of 8 GPUs"),
-        (8, 65_536, 8, "of 8 GPUs"),
-        (6, 65_536, 4, "of 6 GPUs as divide a batch of 65,536 rows"),
-        (8, None, 1, "nothing is trained"),
-    ],
-)
-def test_auto_says_why(num_gpus: int, batch_size: int | None, replicas: int, why: str) -> None:
-    chosen, said = choose_replicas(num_gpus, batch_size)
-    assert chosen == replicas
-    assert why in said
-
-
 def test_deterministic_sets_what_it_says() -> None:
     printed = subprocess.run(
         [

@@ -21,14 +21,12 @@ from harness.program.checkpoints import load_weights
 from harness.program.table_choice import (
     TablesAsked,
     choose_table_optimizer,
-    kept_by_rows,
     plans_of,
 )
 from harness.program.tables import Clipping, layers_of
 from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
 from harness.trainer.loop import Steps
-from kernels.multi_hot import ROW_OPTIMIZERS
 from kernels.multi_hot.native.build import find_compiler
 
 pytestmark = [
@@ -245,16 +243,15 @@ def test_what_cannot_be_had_is_refused(
         trainer.steps(drawn())
 
 
-@pytest.mark.parametrize("implementation", ["native", "gather"])
-def test_a_table_of_16_bits(implementation: str, tmp_path: Path) -> None:
+def test_a_table_of_16_bits(tmp_path: Path) -> None:
     """A 16-bit table learns like one of float32, is resumed from its checkpoint, and saved and
     loaded with the same predictions; an optimizer of all rows is refused."""
-    rows = drawn(weighted=implementation == "gather")
+    rows = drawn()
 
     def fitted(dtype: str, *, epochs: int, **options: Any) -> tuple[harness.Trainer, list[float]]:
         trainer = harness.Trainer(
             partial(network, table_dtype=dtype), optimizer=adam(), table_optimizer="lazy_adam",
-            batch_size=40, implementation=implementation,
+            batch_size=40, implementation="native",
         )  # fmt: skip
         history = trainer.fit(rows, epochs=epochs, verbose=False, **options)
         return trainer, history.history["loss"]
@@ -323,64 +320,32 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
         plans_of(on_gpu, "exact_adam", "gather")
 
 
-def test_what_is_kept_of_a_table() -> None:
-    kept = {kind: kept_by_rows(kind) for kind in ROW_OPTIMIZERS}
-    assert kept == {"sgd": 0, "adagrad": 0, "lazy_adam": 2, "exact_adam": 2}
+class Stopped(keras.layers.Layer):
+    """A layer that reads the table of another layer, without a gradient to it."""
 
-
-class Tied(keras.layers.Layer):
-    """A layer that reads the table of another layer, with or without a gradient to it."""
-
-    def __init__(self, of: MultiHotDense, *, stopped: bool = False) -> None:
-        super().__init__()
-        self.of, self.stopped = of, stopped
-
-    def call(self, x: Any) -> Any:
-        kernel = tf.convert_to_tensor(self.of.kernel)[:3]
-        return tf.matmul(x, tf.stop_gradient(kernel) if self.stopped else kernel, transpose_b=True)
-
-
-class Penalty(keras.layers.Layer):
     def __init__(self, of: MultiHotDense) -> None:
         super().__init__()
         self.of = of
 
     def call(self, x: Any) -> Any:
-        self.add_loss(1e-2 * keras.ops.sum(self.of.kernel**2))
-        return x
-
-
-class Sharing(MultiHotDense):
-    """A layer with the table of another layer."""
-
-    def build(self, input_shape: Any) -> None:
-        self.kernel, self.bias = layer_of_sharing.kernel, layer_of_sharing.bias
+        kernel = tf.convert_to_tensor(self.of.kernel)[:3]
+        return tf.matmul(x, tf.stop_gradient(kernel), transpose_b=True)
 
 
 def used_twice(how: str, inputs: Any) -> Any:
     layer = MultiHotDense(8, 2**19, name="products")
     x = layer(inputs)
-    if how == "shared layer":
-        x = x + layer(inputs)
-    elif how == "shared table":
-        global layer_of_sharing
-        layer_of_sharing = layer
-        x = x + Sharing(8, 2**19, name="other")(inputs)
-    elif how == "added loss":
-        x = Penalty(layer)(x)
-    else:
-        x = Tied(layer, stopped=how == "stopped")(x)
+    x = x + layer(inputs) if how == "shared layer" else Stopped(layer)(x)
     return keras.layers.Dense(1)(x)
 
 
-@pytest.mark.parametrize("how", ["tied", "stopped", "added loss", "shared layer", "shared table"])
+@pytest.mark.parametrize("how", ["stopped", "shared layer"])
 def test_a_table_with_a_second_use_is_updated_as_a_whole(how: str) -> None:
+    """The named cases of benchmarks.differential train the other second uses."""
     model = partial(used_twice, how)
     steps = harness.Trainer(model, optimizer="sgd", batch_size=40).steps(drawn())
     found = steps.start.choices["table_optimizer"]
     assert found.name == "dense"
     assert ("more than once" if "shared" in how else "another way") in found.why
-    with pytest.raises(
-        InputError, match=f"the layer '(products|other)': {re.escape(found.why)}; set"
-    ):
+    with pytest.raises(InputError, match=f"the layer 'products': {re.escape(found.why)}; set"):
         harness.Trainer(model, batch_size=40, table_optimizer="sgd").steps(drawn())

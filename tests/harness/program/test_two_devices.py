@@ -46,10 +46,6 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=45, unique=True)
 
 
-last_rows = pytest.mark.parametrize("last", [5, 1])
-"""The rows of an epoch's last batch: shares of 3 and 2 rows, or a device without any."""
-
-
 def run(program: Program, call: Call, batches: Batches) -> list[Any]:
     """Runs a call on both devices at once, uncompiled."""
     return uncompiled(program, call, batches)(call, batches)
@@ -118,9 +114,7 @@ def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: 
     assert_same(*both.values())
 
 
-@pytest.mark.parametrize(
-    ("kind", "last"), [("sgd", 5), ("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)]
-)
+@pytest.mark.parametrize(("kind", "last"), [("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)])
 def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
     """The result is that of one device, also with weights of ids and a clip norm; nothing that the
     devices exchange has the table's size."""
@@ -134,7 +128,7 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any,
         pytest.skip("needs a C++ compiler")
     settings: dict[str, Any] = {"activation": "gelu", "rule": Rule(kind), "epochs": 3}
     settings["implementation"] = "native" if native else "gather"
-    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "sgd" else None}
+    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "lazy_adam" else None}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     expected = alone.train()
     np.testing.assert_allclose(train(both, cut=True), expected, rtol=1e-5)
@@ -162,12 +156,11 @@ class Large(keras.Model):
         return self.out(keras.ops.gelu(products) * (1 + self.table.kernel[0, 0]))
 
 
-@last_rows
-def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: int) -> None:
+def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> None:
     """The gradient is that of one device, also for a layer that is called twice, and for another
     use of its table."""
     rng = np.random.default_rng()
-    sets = random_sets(rng, rows=40 + last, num_tokens=5_000, unique=False, weighted=True)
+    sets = random_sets(rng, rows=41, num_tokens=5_000, unique=False, weighted=True)
     both = build_rig(sets, model=Large(), devices=two, epochs=2)
     alone = build_rig(sets, model=Large(), epochs=2)
     alone.set_weights(both.weights())
@@ -178,9 +171,6 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices, last: 
     )  # fmt: skip
     np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
     assert_same(*both.values())
-    dispatch, batches = next(both.dispatches())
-    reduced = all_reduces(lowered(program, dispatch.calls[0], batches))
-    assert len(reduced) == len(both.states[0].trainable) + 2
 
 
 class Lookup(keras.layers.Layer):
@@ -214,7 +204,7 @@ def with_own_lookup(layer: keras.layers.Layer) -> ModelFunction:
     return lambda inputs: keras.layers.Dense(1)(layer(inputs))
 
 
-@pytest.mark.parametrize(("layer", "last"), [(Lookup, 5), (Lookup, 1), (Places, 6)])
+@pytest.mark.parametrize(("layer", "last"), [(Lookup, 1), (Places, 6)])
 def test_an_own_lookup_trains_as_on_one_device(
     two: Devices, layer: Callable[[], keras.layers.Layer], last: int
 ) -> None:
@@ -322,8 +312,6 @@ def test_a_look_at_gradients_reduces_both_kinds(
     )
     dispatch, batches = next(rig.dispatches())
     call = replace(dispatch.calls[0], num_steps=1)
-    reduced = all_reduces(lowered(looking, call, batches))
-    assert len(reduced) == 2 * len([*rig.states[0].trainable, *rig.states[0].tables.all])
     (gradients, _), (others, _) = run(looking, call, batches)
     assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
     assert all(np.any(g.numpy()) for g in gradients)
@@ -348,10 +336,9 @@ def averaging(inputs: Any) -> Any:
     return keras.layers.Dense(1)(x)
 
 
-@last_rows
-def test_averages_and_added_losses_are_those_of_one_device(two: Devices, last: int) -> None:
-    """A device's share may be smaller than the other's, or empty."""
-    sets = random_sets(np.random.default_rng(), rows=40 + last)
+def test_averages_and_added_losses_are_those_of_one_device(two: Devices) -> None:
+    """The second device has no row of the last batch."""
+    sets = random_sets(np.random.default_rng(), rows=41)
     settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
     settings["task"] = Task(metrics=["accuracy", keras.metrics.Recall()])
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
@@ -372,8 +359,7 @@ def test_averages_and_added_losses_are_those_of_one_device(two: Devices, last: i
         np.testing.assert_allclose(saved[path], expected[path], rtol=1e-4, atol=1e-6)
 
 
-@last_rows
-@pytest.mark.parametrize("input_", ["stream", "resident"])
+@pytest.mark.parametrize(("input_", "last"), [("stream", 5), ("resident", 1)])
 def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, last: int) -> None:
     examples = random_examples(np.random.default_rng(), rows=40 + last)
 
@@ -415,14 +401,3 @@ def test_what_a_layer_keeps_is_the_mean_over_all_rows(two: Devices, rows: int) -
         np.testing.assert_allclose(
             state.save()["model/counted/mean"], expected, rtol=1e-5, atol=24 * 2**-24
         )
-
-
-def test_the_moments_of_a_batch_cross_devices_inside_the_step(
-    two: Devices, sets: RaggedSets
-) -> None:
-    """Sums cross, then squares, and the same in the backward pass; the rest does not change."""
-    rig = build_rig(sets, model=averaging, devices=two, input="resident")
-    dispatch, batches = next(rig.dispatches())
-    reduced = all_reduces(lowered(rig.training, dispatch.calls[0], batches))
-    kept = ("norm/moving_mean", "norm/moving_variance", "counted/mean")
-    assert len(reduced) == 2 * 2 + len(rig.states[0].trainable) + len(kept)

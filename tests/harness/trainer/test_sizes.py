@@ -55,12 +55,6 @@ def test_a_model(model: Any, message: str) -> None:
         trainer(model).fit(rows(), verbose=False)
 
 
-@pytest.mark.parametrize("epochs", [2**31, 2**63])
-def test_epochs(epochs: int) -> None:
-    with pytest.raises(ValueError, match=f"epochs is {epochs}; it must be at most 2147483647"):
-        trainer(table(3)).fit(rows(), epochs=epochs)
-
-
 def test_a_trainer_goes_on_after_what_did_not_fit() -> None:
     sizes = [2**31 - 1, 3]
     own = trainer(lambda inputs: table(sizes.pop(0))(inputs))

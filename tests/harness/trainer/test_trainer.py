@@ -6,10 +6,8 @@ import inspect
 import json
 import pickle
 import pydoc
-import random
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -201,34 +199,6 @@ def test_a_copy_cannot_leave_out_variables_of_another_model() -> None:
         pickle.dumps(trainer(optimizer=optimizer))
 
 
-def test_two_threads_give_what_each_trainer_gives_alone() -> None:
-    """Only a trainer's seed decides what its layers draw."""
-
-    def drawn(inputs: Any) -> Any:
-        def normal(shape: Any, dtype: Any = None) -> Any:
-            return 0.1 * keras.random.normal(shape, dtype=dtype)
-
-        x = harness.MultiHotDense(8, TOKENS, kernel_initializer=normal)(inputs)
-        return keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))
-
-    train = single()
-
-    def trained(model: Any) -> tuple[Any, list[np.ndarray]]:
-        own = trainer(model)
-        history = own.fit(train, epochs=3, verbose=False).history
-        return history, own.model.get_weights()
-
-    before = random.getstate()
-    alone = [trained(model) for model in (small, drawn)]
-    with ThreadPoolExecutor(2) as threads:
-        together = list(threads.map(trained, (small, drawn)))
-    assert random.getstate() == before
-    for (history, weights), (same_history, same_weights) in zip(alone, together, strict=True):
-        assert history == same_history
-        for value, same in zip(weights, same_weights, strict=True):
-            np.testing.assert_array_equal(value, same)
-
-
 def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
     noisy = keras.layers.Lambda(lambda x: x + keras.random.normal((1,)))
     own = trainer(
@@ -343,17 +313,6 @@ def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
         "row_splits": tf.constant(train.row_splits, tf.int32),
     }
     np.testing.assert_allclose(served.serve(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
-
-
-def test_replicas_take_the_same_steps() -> None:
-    train = several(300)
-    losses = [
-        trainer(wide, optimizer=schedule(), replicas=replicas, seed=1, batch_size=60)
-        .fit(train, epochs=3, verbose=False)
-        .history["loss"]
-        for replicas in (1, 4)
-    ]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 def test_metrics_weights_and_losses_of_keras() -> None:

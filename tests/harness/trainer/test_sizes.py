@@ -71,8 +71,3 @@ def test_a_program_that_does_not_fit() -> None:
         named_culprit(set()),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, message)
-
-
-def test_a_model_of_moderate_size_is_not_refused() -> None:
-    """The model's variables, slots, gradients and copies take 280 MB."""
-    assert trainer(table(100, 10**5)).steps(rows(num_tokens=10**5)).start.batch_size == 10

@@ -61,7 +61,7 @@ class ModelConfig:
             f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
         )
         for rate in self.dropout:
-            require(0 <= rate < 1, f"--dropout holds {rate}; a rate is in [0, 1)")
+            require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

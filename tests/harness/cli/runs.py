@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 from harness.cli.main import main
-from harness.data import store
-from harness.data.ragged import RaggedSets
 from harness.run.observers.run_files import RESOLVED, read_config
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -120,19 +118,3 @@ def write_npz(path: Path, **changes: Any) -> Path:
         arrays[name] = array
     np.savez(path, **arrays)
     return path
-
-
-def save_outliers(folder: Path) -> None:
-    """Saves 1,000 rows to train on, of one id each, except ten of 600 ids: the epoch's order
-    decides which of those meet in a batch."""
-    rng = np.random.default_rng()
-    lengths = np.ones(1020, int)
-    lengths[20 + rng.choice(1000, 10, replace=False)] = 600
-    sets = RaggedSets(
-        values=np.concatenate([rng.choice(5000, n, replace=False) for n in lengths]),
-        row_splits=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=rng.integers(0, 2, 1020, dtype=np.int32),
-        num_tokens=5000,
-        name="outliers",
-    )
-    store.save(sets, folder, held_out_rows=20)

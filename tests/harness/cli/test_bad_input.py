@@ -128,32 +128,6 @@ def test_a_broken_folder_of_our_own_format(
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--batch-size", "1601"], ["--batch-size is 1601", "1600 rows", "1600 or less"]),
-        (["--batch-size", "101", "--replicas", "2"], ["101", "2 replicas", "100 or 102"]),
-        (["--replicas", "3"], ["--batch-size is 100", "3 replicas", "99 or 102"]),
-        (["--replicas", "1000"], ["1000 replicas", "set --batch-size to 1000,", "a divisor"]),
-        (["--replicas", "0"], ["--replicas is 0"]),
-        (["--optimizer", "magic"], ["--optimizer is 'magic'", "adam"]),
-        (["--activation", "magic"], ["--activation is 'magic'", "relu"]),
-        (["--activation", "threshold"], ["--activation is 'threshold'"]),
-        (["--split", "standard"], ["imdb.npz", "do not apply"]),
-        (["--word-index", "words.json"], ["do not apply"]),
-        (["--data", "no/such/file"], ["No file or folder no/such/file"]),
-        (["--dropout", "1.5"], ["--dropout holds 1.5"]),
-        (["--hidden-units", "0"], ["--hidden-units is 0"]),
-        (["--learning-rate", "nan"], ["--learning-rate is nan"]),
-        (["--resume"], ["holds no run to resume", "--resume"]),
-    ],
-)
-def test_settings_that_do_not_fit(flags: list[str], parts: list[str], tmp_path: Path) -> None:
-    for folder in (tmp_path / "deep" / "run", tmp_path):
-        refused(call("train", *SMALL, "--run-dir", folder, *flags), *parts)
-        assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
         ([], ["already holds a run", "--overwrite", "--resume", "--run-dir"]),
         (["--resume", "--epochs", "1"], ["32 steps", "--epochs 1", "set --epochs to more"]),
         (

@@ -63,18 +63,6 @@ def test_info_of_weighted_ids(tmp_path: Path) -> None:
     assert re.search(r"weights of ids .* from -2 to 7", result.out)
 
 
-def test_names_with_brackets_are_no_markup(tmp_path: Path) -> None:
-    path = write_npz(tmp_path / "[red].npz")
-    (tmp_path / "[b] words.json").write_text(json.dumps({"[/i]": 1, "[bold]": 7}))
-    words = tmp_path / "[b] words.json"
-    flags = ("--held-out-rows", "2", "--word-index", words)
-    result = call("data", "info", "--data", path, *flags)
-    assert (result.code, result.err) == (0, "")
-    assert "[red]" in result.out
-    assert f"(words from {words}; #" in result.out
-    assert re.search(r"^# (\[/i\]|\[bold\]|#)", result.out, re.MULTILINE)
-
-
 def test_converted_data_trains_as_its_source(trained_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "[own]"
     result = call("data", "convert", *CORPUS, "--out", out)

@@ -57,21 +57,6 @@ def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path
         assert message in result.err
 
 
-def test_the_table(trained_folder: Path) -> None:
-    model = trained_folder / "model.keras"
-    result = call("evaluate", "--model", model)
-    assert (result.code, result.err) == (0, "")
-    for name in ("accuracy", "f1_macro", "roc_auc"):
-        assert f"{summary(trained_folder)[f'test_{name}']:.4f}" in result.out
-    for words in ("ROC-AUC", "precision", "rows of each class by predicted class"):
-        assert words in result.out
-    # A long path is folded, none of it is lost.
-    rows = [line for line in result.out.partition("┃")[0].splitlines() if "│" in line]
-    cells = "".join(line.split("│")[2].strip() for line in rows)
-    assert str(model) in cells
-    assert max(map(len, result.out.splitlines())) <= 80
-
-
 def test_models_that_cannot_be_judged(trained_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.keras").write_text("no model")
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:

@@ -101,12 +101,3 @@ def test_from_the_first_steps_there_is_nothing_to_keep(
     assert stopped.err.endswith("; no checkpoint had been saved; no model.keras was saved\n")
     assert not (tmp_path / "checkpoints").exists()
     assert not (tmp_path / "model.keras").exists()
-
-
-@pytest.mark.parametrize(
-    "flags", [["--histograms", "1", "--tensorboard", "off"], ["--histograms", "-1"]]
-)
-def test_settings_that_would_be_ignored(flags: list[str], tmp_path: Path) -> None:
-    refused = train(tmp_path / "run", *flags)
-    assert refused.code == 2
-    assert f"--histograms is {flags[1]}" in refused.err

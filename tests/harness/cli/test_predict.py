@@ -103,10 +103,6 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     assert "pipe is not a regular file" in result.err
 
 
-def test_an_argument_that_is_not_utf8(model: Path) -> None:
-    assert rows(judge(model, "good \udcff film", "bad \ud800"))[1][2] == "negative"
-
-
 def test_a_long_text_is_cut(model: Path) -> None:
     result = judge(model, "good " * 100)
     # Cut in the middle of its 500 letters, and folded to the table's width.

@@ -24,7 +24,6 @@ from tests.harness.cli.runs import (
     Result,
     call,
     command_line,
-    contents,
     environment,
     run,
 )
@@ -237,23 +236,3 @@ def test_ctrl_c_keeps_what_was_captured(tmp_path: Path) -> None:
     assert process.returncode == 130, out
     assert re.search(r"profiled +\d+ steps, 0 to \d+, in ", out), out
     assert len(profiles(tmp_path)) == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (("--steps", "0"), ["--steps is 0"]),
-        (("--warm-up", "-1"), ["--warm-up is -1"]),
-        (("--profile-dir", ""), ["--profile-dir is empty"]),
-        (("--profile-dir", "FILE/below"), ["profile folder", "cannot be written to"]),
-        (("--batch-size", "5000"), ["--batch-size is 5000"]),
-    ],
-)
-def test_wrong_settings(flags: tuple[str, ...], parts: list[str], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    given = (flag.replace("FILE", str(tmp_path / "file")) for flag in flags)
-    before = contents(tmp_path)
-    result = call("profile", *SMALL, "--profile-dir", tmp_path / "new", *given)
-    assert (result.code, result.out) == (2, "")
-    assert all(part in result.err for part in parts), result.err
-    assert contents(tmp_path) == before

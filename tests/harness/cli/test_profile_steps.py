@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
 from harness.run.profiling.step_times import divide, read
 from tests.harness.cli.runs import SMALL, Result, call, contents, losses, summary
 
@@ -42,24 +40,6 @@ def test_from_the_first_step_on_without_compilation(tmp_path: Path) -> None:
     captured_ns = max(e.end_ns for e in events) - min(e.start_ns for e in events)
     assert captured_ns < 1e9 * summary(tmp_path)["compile_seconds"]
     assert not any("Compile" in event.name for event in events)
-
-
-@pytest.mark.parametrize(
-    ("steps", "parts"),
-    [
-        ("20", ["--profile-steps is '20'", "100:120"]),
-        ("a:b", ["--profile-steps is 'a:b'"]),
-        ("-1:4", ["--profile-steps is '-1:4'"]),
-        ("5:5", ["--profile-steps is 5:5, which holds no step"]),
-        ("9:3", ["--profile-steps is 9:3"]),
-        ("0:33", ["--profile-steps is 0:33", "the steps 0:32 (2 epochs of 16)", "--epochs"]),
-    ],
-)
-def test_steps_that_do_not_fit(steps: str, parts: list[str], tmp_path: Path) -> None:
-    result = call("train", *SMALL, "--run-dir", tmp_path / "run", f"--profile-steps={steps}")
-    assert (result.code, result.out) == (2, "")
-    assert all(part in result.err for part in parts), result.err
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_resumed_run_profiles_what_it_trains(trained_folder: Path, tmp_path: Path) -> None:

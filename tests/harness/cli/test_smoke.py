@@ -20,12 +20,6 @@ def test_a_table_and_its_verdict() -> None:
     assert max(map(len, result.out.splitlines())) <= 80
 
 
-def test_a_batch_larger_than_its_corpus() -> None:
-    result = call("smoke", "--implementations", "gather", "--batch-size", "5000")
-    assert result.code == 2
-    assert "--batch-size is 5000" in result.err
-
-
 def test_gpus_where_there_are_none() -> None:
     result = call("smoke", "--devices", "gpu")
     assert (result.code, result.out) == (2, "")

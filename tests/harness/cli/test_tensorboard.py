@@ -15,7 +15,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.tensorboard import places
-from tests.harness.cli.runs import REPOSITORY, call, command_line, environment, run
+from tests.harness.cli.runs import REPOSITORY, command_line, environment, run
 
 
 @pytest.fixture
@@ -77,17 +77,3 @@ def test_several_folders_have_a_name_each(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="has a comma or a colon in its name; open it alone"):
         places([one, tmp_path / "a:b"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (("no/such/folder",), "no/such/folder is not a folder"),
-        ((), "name at least one run folder"),
-        ((".", "--port", "70000"), "--port is 70000"),
-    ],
-)
-def test_wrong_settings(arguments: tuple[str, ...], part: str) -> None:
-    result = call("tensorboard", *arguments)
-    assert (result.code, result.out) == (2, "")
-    assert part in result.err, result.err

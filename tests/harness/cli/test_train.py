@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,7 +23,6 @@ from tests.harness.cli.runs import (
     losses,
     records,
     run,
-    save_outliers,
     settings_of,
     summary,
     write_npz,
@@ -38,22 +36,10 @@ SUMMARY_KEYS = {
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
     *("versions", "host"),
 }
-MORE_SUMMARY_KEYS = {
-    "precision_watch",
-    *("input", "skipped_steps", "interrupted", "joules_per_1000_examples", "gpu_hours"),
-    *("diverged", "examples"),
-    *(f"mean_{unit}_per_second" for unit in ("steps", "examples", "tokens")),
-    *("non_finite_gradient_fraction", "underflow_fraction"),
-    *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
-    "test_roc_auc",
-    *("total_examples", "total_train_seconds", "resumes", "workers", "scaling_efficiency"),
-    *("all_reduce", "table_optimizer"),
-}
 WINDOW_KEYS = {
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds"),
     *("loss", "accuracy"),
 }
-MORE_WINDOW_KEYS = {"steps_per_second", "examples_per_second", "skipped_steps"}
 TAGS = {
     *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
     *("test/loss", "test/accuracy"),
@@ -122,13 +108,9 @@ def test_the_lines_of_metrics(trained_folder: Path) -> None:
     lines = records(trained_folder)
     windows = [line for line in lines if "loss" in line]
     evaluations = [line for line in lines if "loss" not in line]
-    # Telemetry stands in the windows that were sampled, which is a matter of time.
-    assert all(set(line) - {"telemetry"} == WINDOW_KEYS | MORE_WINDOW_KEYS for line in windows)
-    assert all(
-        set(line)
-        == {"step", "epoch", "validation_loss", "validation_accuracy", "examples", "seconds"}
-        for line in evaluations
-    )
+    assert all(set(line) >= WINDOW_KEYS for line in windows)
+    evaluated = {"step", "epoch", "validation_loss", "validation_accuracy", "examples", "seconds"}
+    assert all(set(line) >= evaluated for line in evaluations)
     assert [line["step"] for line in windows] == list(range(4, 33, 4))
     assert [(line["step"], line["epoch"]) for line in evaluations] == [(16, 0), (32, 1)]
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
@@ -136,7 +118,7 @@ def test_the_lines_of_metrics(trained_folder: Path) -> None:
 
 def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     figures = summary(trained_folder)
-    assert set(figures) == SUMMARY_KEYS | MORE_SUMMARY_KEYS
+    assert set(figures) >= SUMMARY_KEYS
     windows = [line for line in records(trained_folder) if "loss" in line]
     last = records(trained_folder)[-1]
     assert figures["test_loss"] == last["validation_loss"]
@@ -219,16 +201,6 @@ def test_config_json_gives_the_run_again_bit_for_bit(trained_folder: Path, tmp_p
     assert {path.name for path in folder.iterdir()} == FILES
 
 
-def test_a_look_at_gradients_changes_no_loss(trained_folder: Path, tmp_path: Path) -> None:
-    flags = ("--histograms", "1", "--precision-watch", "1", "--run-dir", tmp_path)
-    assert call("train", *SMALL, *flags).code == 0
-    looked = [line for line in records(tmp_path) if "inspection_seconds" not in line]
-    assert len(looked) == len(records(tmp_path)) - 2
-    for ours, theirs in zip(looked, records(trained_folder), strict=True):
-        for name in ("step", "loss", "accuracy", "validation_loss", "validation_accuracy"):
-            assert ours.get(name) == theirs.get(name)
-
-
 def test_another_seed_gives_other_losses(trained_folder: Path, tmp_path: Path) -> None:
     settings = tmp_path / "seed.toml"
     settings.write_text('epochs = 7\nseed = 1\ntensorboard = "off"\n')
@@ -275,20 +247,6 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     assert figures["non_finite_gradient_fraction"] == 0
 
 
-def test_an_empty_row_is_legal(tmp_path: Path) -> None:
-    path = write_npz(
-        tmp_path / "reviews.npz",
-        x_train=[[1, 2], [], [3], [], [1, 4], [2]],
-        y_train=np.array([0, 1, 0, 1, 0, 1]),
-    )
-    flags = ("--split", "standard", "--start-char", "None", "--batch-size", "2")
-    result = call(
-        "train", "--data", path, *flags, "--implementation", "dense", "--run-dir", tmp_path / "run"
-    )
-    assert (result.code, result.err) == (0, "")
-    assert np.isfinite([loss for _, loss in losses(tmp_path / "run")]).all()
-
-
 def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None:
     path, folder = write_npz(tmp_path / "rows.npz"), tmp_path / "run"
     flags = ("--data", path, "--split", "standard", "--batch-size", "2", "--run-dir", folder)
@@ -298,17 +256,3 @@ def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None
     result = call("train", *flags, "--resume", "--class-weight", "none")
     assert result.code == 2
     assert "--class-weight was balanced and is now none" in result.err
-
-
-def test_batches_that_differ_much(tmp_path: Path) -> None:
-    """Programs for all batches of a run's epochs are compiled before its first step."""
-    save_outliers(tmp_path / "data")
-    result = call(
-        *("train", "--data", tmp_path / "data", "--batch-size", "10", "--hidden-units", "4"),
-        *("--dropout", "0", "--implementation", "gather", "--steps-per-dispatch", "30"),
-        *("--epochs", "3", "--run-dir", tmp_path / "run"),
-    )
-    assert (result.code, result.err) == (0, "")
-    assert "warning" not in result.out
-    # Thirty steps, and the ten that are left of an epoch of a hundred.
-    assert summary(tmp_path / "run")["compilations"] == 2

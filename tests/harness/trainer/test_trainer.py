@@ -98,16 +98,6 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
     assert "epoch 3/3" in capsys.readouterr().out
 
 
-def test_the_model_has_the_present_weights() -> None:
-    train = single()
-    own = trainer()
-    with pytest.raises(ValueError, match="call fit before"):
-        own.model  # noqa: B018
-    own.fit(train, verbose=False)
-    inputs = {"values": train.values, "row_splits": train.row_splits.astype(np.int32)}
-    np.testing.assert_allclose(own.model(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
-
-
 def test_fit_again_goes_on() -> None:
     """The second fit goes on even if another trainer has trained in between."""
     train = single()

@@ -116,16 +116,6 @@ def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) 
     assert params(other)[0] != params(whole)[0]
 
 
-def test_an_objective_that_is_not_measured(tmp_path: Path) -> None:
-    search = search_in(tmp_path)
-    trial = Trial(asked=search._ask([]), folder=tmp_path, process=subprocess.Popen("true"))
-    trial.process.wait()
-    line = {"step": 1, "epoch": 0, "validation_loss": 0.5}
-    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n")
-    with pytest.raises(InputError, match="--objective is accuracy, which this task does not"):
-        search._has_ended(trial)
-
-
 def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
     search = search_in(tmp_path)
     for _ in range(3):

@@ -1,0 +1,95 @@
+"""Wrong settings: exit code 2 and one message, which names the setting, its value and the remedy,
+before anything is written. tests/test_messages.py reads every other message in the source."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.harness.cli.runs import SMALL, call
+
+REMEDY = re.compile(
+    r"\b(must|set|give|choose|name|needs?|write|leave|exclude|lower|reduce|lists?|first)\b", re.I
+)
+# The last flag is the wrong one.
+TRAIN = f"train {shlex.join(SMALL)}"
+WRONG = [
+    f"{TRAIN} --batch-size 0",
+    f"{TRAIN} --batch-size 1601",
+    f"{TRAIN} --batch-size 2147483648",
+    f"{TRAIN} --replicas 2 --batch-size 101",
+    f"{TRAIN} --steps-per-dispatch -1",
+    f"{TRAIN} --steps-per-dispatch 2147483648",
+    f"{TRAIN} --replicas 0",
+    f"{TRAIN} --replicas 1000",
+    f"{TRAIN} --replicas 1099511627776",
+    f"{TRAIN} --seed 2147483648",
+    f"{TRAIN} --epochs 0",
+    f"{TRAIN} --epochs 9223372036854775808",
+    f"{TRAIN} --optimizer magic",
+    f"{TRAIN} --activation magic",
+    f"{TRAIN} --activation threshold",
+    f"{TRAIN} --learning-rate 0.0",
+    f"{TRAIN} --learning-rate nan",
+    f"{TRAIN} --clip-norm -1.0",
+    f"{TRAIN} --weight-decay -1.0",
+    f"{TRAIN} --warmup -1",
+    f"{TRAIN} --warmup 32",
+    f"{TRAIN} --hidden-units 0",
+    f"{TRAIN} --hidden-units 1099511627776",
+    f"{TRAIN} --dropout 1.5",
+    f"{TRAIN} --dropout nan",
+    f"{TRAIN} --early-stopping 0",
+    f"{TRAIN} --early-stopping 1",
+    f"{TRAIN} --test off",
+    f"{TRAIN} --checkpoint-every often",
+    f"{TRAIN} --keep 0",
+    f"{TRAIN} --telemetry-hz -1.0",
+    f"{TRAIN} --histograms -1",
+    f"{TRAIN} --tensorboard off --histograms 1",
+    f"{TRAIN} --profile-steps 20",
+    f"{TRAIN} --profile-steps 5:5",
+    f"{TRAIN} --profile-steps 0:33",
+    f"{TRAIN} --resume",
+    "evaluate --model m --batch-size 0",
+    "data info --num-bins 0",
+    "smoke --batch-size 0",
+    "smoke --batch-size 3",
+    "smoke --implementations gather --batch-size 5000",
+    f"profile {shlex.join(SMALL)} --steps 0",
+    f"profile {shlex.join(SMALL)} --warm-up -1",
+    f"profile {shlex.join(SMALL)} --batch-size 5000",
+    "bench --batch-size 0",
+    "bench --batch-size 500 100 500",
+    "bench --replicas auto auto",
+    "bench --seed -1",
+    "bench --repeats 0",
+    "bench --seconds nan",
+    "bench --steps 0",
+    "bench --resume",
+    "tune --validation-split 0",
+    "tune --replicas 2",
+    "tune --trials 0",
+    "tune --jobs 0",
+    "tune --timeout 0.0",
+    "tune --resume",
+    "tensorboard . --port 70000",
+]
+
+
+@pytest.mark.parametrize("words", [words.removeprefix("train ") for words in WRONG])
+def test_a_wrong_setting_is_one_message(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(words)
+    result = call(*(["train"] if words.startswith("--") else []), *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result
+    assert result.err.startswith("error: ")
+    *_, flag, value = ["", *arguments]
+    named = flag if flag.startswith("--") else value
+    assert named in result.err, result.err
+    assert named == value or re.sub(r"\D", "", value) in re.sub(r"\D", "", result.err), result.err
+    assert REMEDY.search(result.err), result.err
+    assert not list(tmp_path.iterdir())

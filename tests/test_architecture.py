@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 700
 DRAWER_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
@@ -222,84 +220,10 @@ def test_the_table_names_what_is_there() -> None:
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
 
 
-@pytest.mark.parametrize(
-    ("path", "source"),
-    [
-        ("kernels/multi_hot/api.py", "import tensorflow as tf, numpy, ctypes"),
-        ("harness/__init__.py", "from importlib.metadata import version"),
-        (
-            "harness/trainer/settings.py",
-            "def f():\n    from harness.model.network import build_model",
-        ),
-        ("harness/data/ragged.py", "import numpy as np\nfrom harness.base import errors, files"),
-        ("harness/tools/bench/plot.py", "def draw():\n    import scipy"),
-        ("harness/feed/stream.py", "import harness.data.ragged"),
-        ("harness/model/layers.py", "import keras\nfrom kernels.multi_hot import multi_hot_dense"),
-        ("harness/trainer/loop.py", "from harness.run.records import Window\nimport time"),
-        ("harness/run/machine.py", "def read():\n    import psutil"),
-        ("harness/tools/bench/sweep.py", "from harness.program import step"),
-        ("harness/cli/main.py", "import tyro\nfrom harness import Trainer, tools, trainer"),
-    ],
-)
-def test_allowed_arrows_pass(tmp_path: Path, path: str, source: str) -> None:
-    write(tmp_path / path, source)
-    assert import_violations(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "source", "complaint"),
-    [
-        ("kernels/multi_hot/api.py", "from harness.base.errors import InputError", "room below"),
-        ("kernels/multi_hot/api.py", "import keras", "package keras"),
-        ("harness/__init__.py", "import tensorboard", "package tensorboard"),
-        ("harness/base/files.py", "from harness.data import ragged", "may not import"),
-        ("harness/__init__.py", "from harness.tools.bench import sweep", "room below"),
-        ("harness/base/errors.py", "import numpy as np", "package numpy"),
-        ("harness/data/ragged.py", "import tensorflow", "inside the function"),
-        ("harness/data/download.py", "def fetch():\n    import keras", "package keras"),
-        ("harness/tools/bench/plot.py", "import scipy", "inside the function"),
-        ("harness/data/ragged.py", "from kernels import multi_hot", "may not import kernels"),
-        (
-            "harness/data/ragged.py",
-            "def f():\n    from harness.program import step",
-            "may not import",
-        ),
-        ("harness/feed/order.py", "from harness import model", "room below"),
-        ("harness/model/layers.py", "import torch", "package torch"),
-        ("harness/program/step.py", "from harness.trainer.loop import run", "room below"),
-        ("harness/trainer/loop.py", "import scipy", "package scipy"),
-        (
-            "harness/run/history.py",
-            "from harness.trainer.settings import Settings",
-            "may not import harness.trainer.settings",
-        ),
-        ("harness/trainer/loop.py", "from harness.recordset import X", "in no room"),
-        ("harness/run/observers/console.py", "import harness.trainer.trainer", "may not import"),
-        (
-            "harness/run/machine.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import harness.tools.bench",
-            "may not import",
-        ),
-        ("harness/tools/bench/sweep.py", "from harness.cli.main import main", "room below"),
-        (
-            "harness/tools/bench/sweep.py",
-            "import importlib\nimportlib.import_module('harness.cli')",
-            "room below",
-        ),
-        ("harness/cli/main.py", "import pandas", "package pandas"),
-        ("harness/anything.py", "", "belongs to no room"),
-    ],
-)
-def test_forbidden_arrows_are_found(tmp_path: Path, path: str, source: str, complaint: str) -> None:
-    write(tmp_path / path, source)
-    (violation,) = import_violations(tmp_path)
-    assert violation.startswith(path)
-    assert complaint in violation
-
-
-def write(path: Path, source: str) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text(source)
+def test_a_forbidden_import_is_found(tmp_path: Path) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels/a.py").write_text("def f():\n    from harness.base import errors")
+    assert "a room below it" in "".join(import_violations(tmp_path))
 
 
 def test_no_file_is_too_long() -> None:

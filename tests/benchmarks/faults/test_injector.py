@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import injector
-from benchmarks.faults.injector import Call, Fault
+from benchmarks.faults.injector import Fault
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
@@ -116,29 +116,6 @@ def test_a_kill_comes_before_the_call_or_in_the_middle_of_a_write(
     assert (tmp_path / "folder" / "a").read_bytes() == b"1234"
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
-def test_a_call_fails_once(library: Path, tmp_path: Path, at: int) -> None:
-    program = """
-calls = [
-    lambda: os.mkdir('b'),
-    lambda: open('b/a', 'w').close(),
-    lambda: os.rename('b/a', 'b/c'),
-    lambda: os.unlink('b/c'),
-    lambda: os.rmdir('b'),
-]
-for call in calls:
-    try:
-        call()
-    except OSError as error:
-        print(error.strerror, file=sys.stderr)
-        call()
-"""
-    done = run(library, tmp_path, program, Fault(action="fail", at=at))
-    assert (done.code, done.err) == (0, "Input/output error\n")
-    assert len(done.made) == 6
-    assert not list((tmp_path / "folder").iterdir())
-
-
 def test_a_full_disk_takes_half_and_stays_full(library: Path, tmp_path: Path) -> None:
     program = """
 file = open('a', 'wb', 0)
@@ -154,16 +131,3 @@ os.rename('a', 'd')
     assert (done.code, done.err) == (0, 3 * "No space left on device\n")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["d"]
     assert (tmp_path / "folder" / "d").read_bytes() == b"1234"
-
-
-def test_every_call_has_every_fault_that_it_can_have() -> None:
-    made = [
-        Call(name="fwrite", path="a"),
-        Call(name="fsync", path="a"),
-        Call(name="rmdir", path=""),
-    ]
-    assert [(fault.at, fault.action) for fault, _ in injector.faults_of(made)] == [
-        *((1, action) for action in ("kill", "tear", "fail", "full")),
-        *((2, action) for action in ("kill", "fail", "full")),
-        *((3, action) for action in ("kill", "fail")),
-    ]

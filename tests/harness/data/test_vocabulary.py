@@ -110,13 +110,9 @@ def test_a_real_review_reads_as_published(imdb_path: Path) -> None:
     [
         (None, r"words\.json cannot be read: No such file"),
         (b"", "not a JSON object"),
-        (b"\xff\xfe{}", "not a JSON object"),
         (b"[" * 100_000, "not a JSON object"),
-        (b"[1]", "not a JSON object: it holds a list"),
         (b"{}", "has no words"),
         (b'{"the": "1"}', "the rank of 'the' is '1'"),
-        (b'{"the": 0}', "the rank of 'the' is 0"),
-        (b'{"the": true}', "the rank of 'the' is True"),
         (b'{"the": 1, "a": 1}', "some ranks stand for several words"),
     ],
 )
@@ -132,12 +128,8 @@ def test_a_word_index_that_is_wrong(tmp_path: Path, content: bytes | None, messa
     ("change", "message"),
     [
         ({"ids": {"a": 9}}, "has the id 9; ids are whole numbers from 0 to 8"),
-        ({"ids": {"a": -1}}, "has the id -1"),
-        ({"ids": {"a": 1.0}}, "has the id 1.0"),
         ({"ids": {"a": 3, "b": 3}}, "one id for several words"),
-        ({"unknown_id": 9}, "has the id 9"),
         ({"ids": ["a"]}, "has no attribute"),
-        ({"num_tokens": "9"}, "not supported between"),
         ({"words": 1}, "unexpected keyword"),
     ],
 )

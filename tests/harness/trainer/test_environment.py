@@ -18,7 +18,6 @@ BUILD = {
     "cuda_version": "12.5.1",
     "cuda_compute_capabilities": ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"],
 }
-OLD = ("Tesla M40", (5, 2))
 H100 = ("NVIDIA H100", (9, 0))
 RTX_50 = ("NVIDIA GeForce RTX 5090", (12, 0))
 

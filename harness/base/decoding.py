@@ -28,7 +28,7 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
             out of range; it names `where` and the key.
     """
     if not isinstance(content, Mapping):
-        raise InputError(f"{where}: {content!r:.100} stands where a table of settings should")
+        raise InputError(f"{where}: {content!r:.100} stands there; give a table of settings")
     flat = flattened(content, where=where)
     nested = _grouped(kind, flat)
     for name in flat:

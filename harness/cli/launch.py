@@ -120,7 +120,9 @@ def _places(config: LaunchConfig) -> Callable[[], Sequence[Place]]:
         starts += 1
         found = places if starts == 1 else reachable(places)
         if not found:
-            raise InputError(f"none of the hosts in {config.hosts} can be reached by ssh any more")
+            raise InputError(
+                f"none of the hosts in {config.hosts} can be reached by ssh any more; start them"
+            )
         return found
 
     return left

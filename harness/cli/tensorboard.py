@@ -37,7 +37,7 @@ class TensorBoardConfig:
     """Address to serve on. 0.0.0.0 lets other machines in."""
 
     def __post_init__(self) -> None:
-        require(len(self.run_dirs) > 0, "name at least one run folder")
+        require(len(self.run_dirs) > 0, "there is no folder to show; name at least one run folder")
         require_count("--port", self.port, least=0, most=65_535)
 
 

@@ -155,7 +155,7 @@ def metrics_of(
                     f"metric {metric!r}: Keras has none by that name; give a keras.metrics.Metric"
                 ) from error
         if not isinstance(metric, str | keras.metrics.Metric):
-            raise InputError(f"metric {metric!r} is no keras.metrics.Metric")
+            raise InputError(f"metric {metric!r} is no metric; give a keras.metrics.Metric")
         name = metric if isinstance(metric, str) else metric.name
         if name in (*found, *_TAKEN):
             raise InputError(

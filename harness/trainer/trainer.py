@@ -147,7 +147,9 @@ class Trainer:
             InputError: when the trainer has seen no rows yet.
         """
         if self._setup is None:
-            raise InputError("the devices are chosen for the first rows that it sees")
+            raise InputError(
+                "the devices are chosen for the first rows that the trainer sees; call fit before"
+            )
         return self._setup.devices
 
     @for_python(RunOptions)

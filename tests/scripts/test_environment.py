@@ -103,30 +103,14 @@ def test_second_call_needs_no_program_but_the_shells_own(installed: Path, tmp_pa
     second = call(installed / "scripts" / "harness", "x", cwd=tmp_path, PATH=str(programs))
     assert (second.returncode, second.stderr) == (0, "")
     assert json.loads(second.stdout) == {"arguments": ["x"], "folder": str(tmp_path)}
-
-
-def test_exit_code_is_passed_on(installed: Path) -> None:
-    assert call(installed / "scripts" / "harness", "fail").returncode == 7
-
-
-def test_works_through_a_link(installed: Path, tmp_path: Path) -> None:
     link = tmp_path / "harness"
     link.symlink_to(installed / "scripts" / "harness")
-    assert json.loads(call(link, "x").stdout)["arguments"] == ["x"]
+    assert call(link, "fail").returncode == 7
 
 
 def test_interrupted_installation_is_done_again(installed: Path) -> None:
     (installed / ".venv" / "harness-stamps" / "base").unlink()
     (installed / ".venv" / "bin" / "harness").unlink()
-    again = call(installed / "scripts" / "harness")
-    assert again.returncode == 0, again.stderr
-    assert INSTALLING in again.stderr
-
-
-def test_interrupted_venv_is_made_again(installed: Path) -> None:
-    for stamp in ("venv", "base"):
-        (installed / ".venv" / "harness-stamps" / stamp).unlink()
-    shutil.rmtree(installed / ".venv" / "lib")
     again = call(installed / "scripts" / "harness")
     assert again.returncode == 0, again.stderr
     assert INSTALLING in again.stderr
@@ -177,15 +161,6 @@ def test_failure_of_pip_is_shown_and_leaves_no_stamp(installed: Path, dependency
         assert "ERROR" in failed.stderr
 
 
-def test_a_package_with_another_hash_is_refused(template: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(template, tmp_path / "project")
-    lock = root / "requirements" / "base.txt"
-    lock.write_text(f"needed==1 --hash=sha256:{'0' * 64}\n")
-    refused = call(root / "scripts" / "harness")
-    assert refused.returncode == 1
-    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in refused.stderr
-
-
 def test_a_moved_project_gets_a_new_environment(installed: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(installed, tmp_path / "elsewhere", symlinks=True)
     (moved / ".venv" / "left over").touch()
@@ -221,20 +196,12 @@ def test_environment_of_someone_else_is_refused(template: Path, tmp_path: Path) 
     assert [path.name for path in (root / ".venv").iterdir()] == ["precious"]
 
 
-@pytest.mark.parametrize(
-    "python3",
-    [None, "exit 1"],  # as one of another version, or without venv, ends
-    ids=["none", "unfit"],
-)
-def test_without_a_fit_python_the_remedy_is_named(
-    template: Path, tmp_path: Path, python3: str | None
-) -> None:
+def test_without_a_fit_python_the_remedy_is_named(template: Path, tmp_path: Path) -> None:
     root = shutil.copytree(template, tmp_path / "project")
     path = folder_of_programs(
         tmp_path / "bin", "bash", "dirname", "readlink", "mkdir", "flock", "ls"
     )
-    if python3 is not None:
-        write_program(path / "python3", python3)
+    write_program(path / "python3", "exit 1")  # as one of another version, or without venv
     failed = call(root / "scripts" / "harness", PATH=str(path))
     assert failed.returncode == 1
     assert "no Python 3.11, 3.12 or 3.13 with the venv module" in failed.stderr

@@ -68,7 +68,7 @@ def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: in
             return SvmlightSource(path, one_based=one_based)
         return ClassSource(path, max_bytes=max_data_bytes)
     if not path.exists():
-        raise InputError(f"No file or folder {path}.")
+        raise InputError(f"No file or folder {path}. Name one that is there.")
     known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))
     raise InputError(
         f"{path} is of no known format. Name a folder, or a file that ends in {known}."

@@ -26,7 +26,7 @@ def test_a_checkpoint_is_a_model(trained_folder: Path) -> None:
         (("resolved", "dataset", "num_tokens"), 2**31 - 1, r"is damaged: .* does not fit its"),
         (("resolved", "dataset", "num_tokens"), 999, r"of multi_hot_dense/kernel it holds"),
         (("resolved", "dataset", "num_classes"), 2**40, "num_classes is 1099511627776; choose"),
-        (("model",), 7, "7 stands where a table of settings should"),
+        (("model",), 7, "7 stands there; give a table"),
         (("model", "hidden_units"), [10**6, 8], r"is damaged: .* does not fit its"),
     ],
 )

@@ -181,7 +181,7 @@ def test_the_second_ends_a_run_whose_output_nobody_reads(tmp_path: Path) -> None
                 os.write(filling, b".")
         # It is printed after it is written, and finds no room. None is written where there was
         # none for the one before.
-        comes_an_evaluation(20)
+        comes_an_evaluation(5)
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)

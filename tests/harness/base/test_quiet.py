@@ -48,15 +48,6 @@ def test_a_failed_import_shows_its_traceback_and_what_was_written() -> None:
     assert "No module named 'no_such_module'" in shown
 
 
-def test_a_standard_error_that_is_closed() -> None:
-    script = (
-        "from harness.base.quiet import quiet_import\nwith quiet_import():\n    print('inside')"
-    )
-    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "inside\n")
-
-
 def test_another_keras_backend_is_refused() -> None:
     script = "from harness.cli.main import main; raise SystemExit(main(['doctor']))"
     done = subprocess.run(

@@ -37,22 +37,6 @@ def test_info_of_the_synthetic_corpus() -> None:
     assert max(map(len, result.out.splitlines())) <= 80
 
 
-def test_info_of_the_real_reviews(imdb_path: Path) -> None:
-    result = call("data", "info", "--data", imdb_path)
-    assert (result.code, result.err) == (0, "")
-    for text in (
-        "40,000 to train on, 10,000 to test on",
-        "0 (negative): 25,000, 1 (positive): 25,000",
-        "9,998 of 10,000",
-        "234.738 on average",
-        "deviation 172.925",
-        "130.218 on average, at most 774",
-        "# this film was just brilliant casting location scenery",
-    ):
-        assert text in result.out, result.out
-    assert max(len(line) for line in result.out.splitlines() if "imdb" not in line) <= 80
-
-
 def test_info_of_weighted_ids(tmp_path: Path) -> None:
     sets = RaggedSets(
         values=[1, 2, 1], row_splits=[0, 2, 3], labels=[0, 1], num_tokens=3, weights=[0.5, -2, 7]

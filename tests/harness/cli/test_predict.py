@@ -103,16 +103,6 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     assert "pipe is not a regular file" in result.err
 
 
-def test_a_long_text_is_cut(model: Path) -> None:
-    result = judge(model, "good " * 100)
-    # Cut in the middle of its 500 letters, and folded to the table's width.
-    (_, known, label, _), *folded = rows(result)
-    assert (known, label) == ("100 of 100", "positive")
-    assert all(row[1:] == ["", "", ""] for row in folded)
-    assert "..." in result.out
-    assert max(map(len, result.out.splitlines())) <= 80
-
-
 def test_the_words_of_a_run_need_no_word_index(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

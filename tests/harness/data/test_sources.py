@@ -215,13 +215,6 @@ def test_options_that_do_not_apply_to_the_synthetic_corpus(
         load("synthetic", synthetic=SMALL, **options)
 
 
-def test_options_that_do_not_apply_to_a_file(write_npz: WriteNpz, folder: Path) -> None:
-    with pytest.raises(InputError, match=r"options of the synthetic corpus do not apply"):
-        load(str(write_npz()), synthetic=SMALL)
-    with pytest.raises(InputError, match=r"conventions of Keras's imdb.npz do not apply"):
-        load(folder, imdb=SMALL_NPZ)
-
-
 def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:
     path = write_npz()
     options = ImdbOptions(

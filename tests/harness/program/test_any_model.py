@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.feed.plan import evaluation_plan
 from harness.model.layers import MultiHotDense
 from harness.program.packing import variables_by_name
 from harness.task.task import Task
@@ -128,8 +127,6 @@ def own_model(examples: Examples, num_outputs: int, seed: int = 3) -> keras.Mode
     ("labels", "input_"),
     [
         ("classes", "resident"),
-        ("numbers", "stream"),
-        ("matrix", "resident"),
         ("ragged", "stream"),
     ],
 )
@@ -174,37 +171,3 @@ def test_a_step_is_keras_own(labels: Labels, input_: str) -> None:
     assert set(rig.programs.take_unused()) == {"own/unused/kernel", "own/unused/bias"}
     assert rig.programs.take_unused() == (), "once"
     assert not [name for name in rig.states[0].save() if name.startswith("optimizer/own/frozen")]
-
-
-def test_an_evaluation_has_the_averages_and_the_added_losses() -> None:
-    examples = random_examples(np.random.default_rng(), rows=21)
-    rig = build_rig(examples, model=own_model(examples, 1))
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
-    evaluation, _ = rig.programs.evaluate(rig.feed, plan, step=0, epoch=0)
-    outputs = rig.model(inputs_of(examples), training=False)
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)(
-        targets(examples, 1), outputs, sample_weight=examples.weights
-    )
-    np.testing.assert_allclose(evaluation.loss, loss + tf.add_n(rig.model.losses), rtol=1e-5)
-    by_step = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=1)
-    predicted = rig.programs.predict(rig.feed, by_step)
-    np.testing.assert_allclose(predicted, outputs, rtol=1e-4, atol=1e-5)
-
-
-def test_metrics_are_those_of_the_epoch_and_begin_anew() -> None:
-    examples = random_examples(np.random.default_rng(), rows=21, labels="matrix")
-    metrics = [keras.metrics.AUC(multi_label=True, num_labels=5, name="auc"), "Precision"]
-    rig = build_rig(examples, model=own_model(examples, 5), task=Task(metrics=metrics))
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=1, steps_per_call=2)
-    outputs = keras.ops.sigmoid(rig.model(inputs_of(examples), training=False))
-    rig.train()  # uses sums of its own
-    rig.model.set_weights(own_model(examples, 5).get_weights())
-    rig.states[0].read_from_model(rig.states[0])
-    expected = {}
-    for metric in rig.task.stateful:
-        own = type(metric).from_config(metric.get_config())
-        own.update_state(targets(examples, 5), outputs)
-        expected[metric.name] = float(own.result())
-    for _ in range(2):
-        evaluation, _ = rig.programs.evaluate(rig.feed, plan, step=0, epoch=0)
-        assert evaluation.metrics == pytest.approx(expected, rel=1e-5)

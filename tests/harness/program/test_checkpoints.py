@@ -226,22 +226,10 @@ def test_nothing_to_restore(tmp_path: Path, sets: RaggedSets) -> None:
             "of model/dense_1/kernel it holds float32 [6, 4], and float32 [6, 5]",
         ),
         (
-            {"hidden_units": (6,)},
-            "of model/logits/kernel it holds float32 [4, 1], and float32 [6, 1]",
-        ),
-        (
-            {"hidden_units": (6, 4, 4)},
-            "of model/dense_2/kernel it holds nothing, and float32 [4, 4]",
-        ),
-        (
             {"optimizer": "sgd"},
             "of optimizer/multi_hot_dense/kernel/momentum it holds float32 [50, 6], and nothing",
         ),
         ({"precision": "float32"}, "of loss_scale/scale it holds float32 [], and nothing"),
-        (
-            {"dropout": 0.0},
-            "of model/dropout_0/seed_generator_state/0 it holds int64 [2], and nothing",
-        ),
     ],
     ids=str,
 )

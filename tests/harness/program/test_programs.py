@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from harness.program.checkpoints import Checkpoints
 from harness.program.devices import Devices
 from harness.run.background import Background
 from harness.run.history import History
-from harness.run.records import Compilation, Observer, Record, Window
+from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
 from harness.trainer.loop import Rows, Training, train
 from tests.harness.program.rig import Rig, assert_same, build_rig, sets_with_outliers
@@ -65,20 +65,6 @@ def host_reads() -> Iterator[list[str]]:
         kind._numpy_internal = own
 
 
-def test_every_way_to_read_a_tensor_is_counted() -> None:
-    tensor = tf.constant(3.0)
-    ways: list[Callable] = [bool, int, float, str, repr, tf.get_static_value, "{:.1f}".format]
-    for way in [lambda tensor: tensor.numpy(), *ways]:
-        with host_reads() as reads:
-            way(tensor)
-        assert reads == ["float32 ()"], way
-    variable = tf.Variable(tensor)
-    with host_reads() as reads:
-        float(variable.numpy())
-        float(variable)
-    assert len(reads) == 2
-
-
 @dataclass
 class Reads(Observer):
     """Counts the reads up to each window."""
@@ -115,50 +101,6 @@ def test_a_window_costs_one_host_sync(precision: str) -> None:
     each = ["float64 (2,)", *(["int64 ()", "float32 ()"] if precision == "mixed_float16" else [])]
     assert observer.at_windows == [len(each) * window for window in range(1, 6)]
     assert reads[: 5 * len(each)] == 5 * each
-
-
-class Told(Observer):
-    def __init__(self) -> None:
-        self.compilations: list[Compilation] = []
-        self.windows: list[Window] = []
-
-    def tell(self, record: Record) -> None:
-        match record:
-            case Compilation():
-                self.compilations.append(record)
-            case Window():
-                self.windows.append(record)
-
-
-def test_the_records_of_a_run(tmp_path: Path) -> None:
-    sets = sets_with_outliers(np.random.default_rng())
-    rig = build_rig(sets, steps_per_call=16, epochs=2)
-    observer = Told()
-    with Background() as background:
-        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
-        progress = train(
-            run.dispatches(epochs=2),
-            run,
-            History([observer]),
-            steps_per_epoch=rig.plan.steps_per_epoch,
-        )
-    windows = observer.windows
-    assert [window.step for window in windows] == [16, 32, 40, 56, 72, 80]
-    assert [epoch.step for epoch in progress.epochs] == [40, 80]
-    assert all(epoch.evaluation is not None for epoch in progress.epochs)
-    assert sum(window.examples for window in windows) == 2 * 320
-    assert sum(window.tokens for window in windows) == 2 * sets.nnz
-    assert all(0 <= window.metrics["accuracy"] <= 1 for window in windows)
-    assert all(window.loss_scale is None for window in windows)
-    assert all(0 <= w.data_wait_seconds <= w.seconds for w in windows)
-    assert list(progress.compilations) == observer.compilations
-    # The evaluation, whole calls and an epoch's last one, compiled before the first step.
-    assert [made.program for made in progress.compilations] == [
-        "evaluation",
-        *2 * ["training step"],
-    ]
-    assert {made.step for made in progress.compilations} == {0}
-    assert {path.name for path in tmp_path.iterdir()} == {"ckpt-40.npz", "ckpt-80.npz"}
 
 
 def test_programs_that_are_compiled_together_change_nothing() -> None:

@@ -56,16 +56,6 @@ def test_in_order_on_one_thread_of_its_own() -> None:
     assert not threads()
 
 
-def test_who_hands_a_task_over_goes_on_at_once_and_the_end_waits_for_it() -> None:
-    go_on, done = threading.Event(), threading.Event()
-    with Background() as background:
-        background.do(lambda: expect(go_on))
-        background.do(done.set)
-        assert not done.is_set()
-        go_on.set()
-    assert done.is_set()
-
-
 def test_no_more_than_so_many_wait() -> None:
     go_on = threading.Event()
     handed_over: list[int] = []
@@ -189,12 +179,6 @@ def test_an_interrupt_leaves_behind_what_does_not_end() -> None:
     assert done == []
 
 
-def test_unused_it_has_no_thread() -> None:
-    with Background() as background:
-        background.wait()
-        assert not threads()
-
-
 class Recorder(Observer):
     """Writes down whatever it is told, and by which thread."""
 
@@ -264,21 +248,3 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
             clock=clock,
         )
     assert passed == [2, 4]
-
-
-def test_what_one_raises_ends_the_run_and_closes_all(tmp_path: Path) -> None:
-    class Full(Observer):
-        def tell(self, record: Record) -> None:
-            if isinstance(record, Window):
-                raise OSError("disk full")
-
-    log: list[tuple[str, Any, int]] = []
-    with Background() as background:
-        observer = BackgroundObserver([Full(), Recorder("other", log)], background)
-        start = run_start(tmp_path)
-        observer.tell(start)
-        observer.tell(window(20))
-        with pytest.raises(OSError, match="disk full"):
-            background.wait()
-    observer.close()
-    assert [entry[:2] for entry in log] == [("other", start), ("other", "closed")]

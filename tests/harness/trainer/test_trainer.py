@@ -14,7 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import harness
 from harness.base.errors import InputError
@@ -276,8 +275,6 @@ def schedule() -> keras.optimizers.Optimizer:
     [
         schedule,
         lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4),
-        lambda: keras.optimizers.SGD(1e-2, momentum=0.9, use_ema=True, ema_overwrite_frequency=3),
-        lambda: keras.optimizers.Adafactor(1e-2),
     ],
 )
 def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
@@ -288,49 +285,6 @@ def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
     wanted = whole.fit(train, epochs=2, **flags).history["loss"]
     as_killed_before_the_last_epoch(tmp_path)
     assert resumed.fit(train, epochs=2, resume=True, **flags).history["loss"] == wanted[1:]
-
-
-def test_an_export_runs_without_this_package(tmp_path: Path) -> None:
-    train = single()
-    own = trainer(implementation="auto")
-    own.fit(train, verbose=False)
-    own.export(tmp_path / "exported")
-    with pytest.raises(InputError, match="exists already; name another folder"):
-        own.export(tmp_path / "exported")
-    served = tf.saved_model.load(str(tmp_path / "exported"))
-    inputs = {
-        "values": tf.constant(train.values),
-        "row_splits": tf.constant(train.row_splits, tf.int32),
-    }
-    np.testing.assert_allclose(served.serve(inputs), own.predict(train), rtol=1e-4, atol=1e-5)
-
-
-def test_metrics_weights_and_losses_of_keras() -> None:
-    rng = np.random.default_rng()
-    train = single()
-    weights = rng.uniform(0, 2, train.num_rows).astype(np.float32)
-    examples = harness.Examples(inputs={"": train}, labels=train.labels, weights=weights)
-    task = harness.Task(
-        "binary",
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=0.1),
-        metrics=["accuracy", keras.metrics.AUC(name="auc"), "precision"],
-        class_weight={1: 3.0},
-    )
-    own = trainer(task=task)
-    history = own.fit(examples, epochs=2, verbose=False).history
-    assert set(history) == {"loss", "accuracy", "auc", "precision"}
-    found = own.evaluate(examples)
-    probabilities = 1 / (1 + np.exp(-own.predict(train).astype(np.float64)))
-    smooth = 0.9 * train.labels + 0.05
-    losses = -smooth * np.log(probabilities[:, 0]) - (1 - smooth) * np.log1p(-probabilities[:, 0])
-    # Class weights count in training alone, as Keras's.
-    assert found["loss"] == pytest.approx((losses * weights).mean(), rel=1e-5)
-    auc = keras.metrics.AUC()
-    auc.update_state(train.labels[:, None], probabilities)
-    assert found["auc"] == pytest.approx(float(auc.result()), abs=1e-6)
-    precision = keras.metrics.Precision()
-    precision.update_state(train.labels[:, None], probabilities)
-    assert found["precision"] == pytest.approx(float(precision.result()), abs=1e-6)
 
 
 def test_rows_kept_for_the_end(tmp_path: Path) -> None:

@@ -97,10 +97,8 @@ def trainer(**settings: Any) -> harness.Trainer:
 @pytest.mark.parametrize(
     ("weighting", "implementation", "kind", "replicas"),
     [
-        ("count", "gather", "resident", 1),
         ("tf_idf", "dense", "stream", 2),
         pytest.param("count", "native", "stream", 1, marks=needs_compiler),
-        pytest.param("tf_idf", "native", "resident", 2, marks=needs_compiler),
     ],
 )
 def test_losses_are_those_of_keras_on_the_matrix(

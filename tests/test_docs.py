@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from harness.base.decoding import from_mapping
 from harness.base.files import write_json
 from harness.cli import main as command_line
 from harness.cli.settings import TrainConfig
+from harness.data.options import SyntheticOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -103,8 +105,14 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]) -> Reader:
-    return Reader(tmp_path_factory.mktemp("reader"), small_files(tmp_path_factory.mktemp("data")))
+def reader(
+    tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]
+) -> Iterator[Reader]:
+    data = small_files(tmp_path_factory.mktemp("data"))
+    with pytest.MonkeyPatch.context() as patch:
+        # What `harness.load("synthetic")` makes in an example.
+        patch.setitem(SyntheticOptions.__init__.__kwdefaults__, "synthetic_rows", 6_000)
+        yield Reader(tmp_path_factory.mktemp("reader"), data)
 
 
 def small_files(folder: Path) -> Path:

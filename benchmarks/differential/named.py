@@ -233,17 +233,16 @@ CASES: dict[str, Callable[[], Case]] = {
     "W5b pooled by hand": lambda: case_of(pooled, optimizer=_sgd, rows=100, epochs=1),
     "W5b pooled by hand, Adam": lambda: case_of(pooled),
     **{
-        f"F1 {kind.__name__} on {monitor}": lambda kind=kind, monitor=monitor: case_of(
+        f"F1 {kind.__name__} on val_auc": lambda kind=kind: case_of(
             plain,
             callbacks=lambda folder: [
-                kind(folder / "{epoch}.weights.h5", monitor=monitor, save_weights_only=True)
+                kind(folder / "{epoch}.weights.h5", monitor="val_auc", save_weights_only=True)
                 if kind is C.ModelCheckpoint
-                else kind(monitor=monitor, patience=1)
+                else kind(monitor="val_auc", patience=1)
             ],
             metrics=("accuracy", "auc"),
         )
         for kind in (C.EarlyStopping, C.ModelCheckpoint, C.ReduceLROnPlateau)
-        for monitor in ("val_accuracy", "val_auc")
     },
     "D1 subclass without the argument training": lambda: case_of(
         between(lambda own, _: keras.layers.BatchNormalization(name=own)),

@@ -66,15 +66,6 @@ def test_what_another_worker_was_told_counts_too() -> None:
         assert interrupt.exit_code == 143
 
 
-def test_the_first_signal_of_a_worker_that_was_told_is_no_second_one() -> None:
-    with Interrupt() as interrupt:
-        assert interrupt.told(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupt.by is signal.SIGTERM
-        with pytest.raises(TerminatedAtOnce):
-            signal.raise_signal(signal.SIGTERM)
-
-
 def test_a_program_that_handles_sigterm_still_does() -> None:
     calls = []
     before = signal.signal(signal.SIGTERM, lambda number, _: calls.append(number))
@@ -86,28 +77,12 @@ def test_a_program_that_handles_sigterm_still_does() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_afterwards_everything_is_as_before() -> None:
-    with Interrupt():
-        pass
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
-
 @pytest.fixture
 def hangup() -> Iterator[None]:
     """Restores the handler of SIGHUP afterwards."""
     before = signal.getsignal(signal.SIGHUP)
     yield
     signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hangup")
-def test_a_closed_terminal_is_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which would end this process
-    with Interrupt() as interrupt:
-        signal.raise_signal(signal.SIGHUP)
-    assert not interrupt.requested
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("hangup")

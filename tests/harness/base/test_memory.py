@@ -44,12 +44,6 @@ def test_page_cache_and_swap_are_free(tmp_path: Path) -> None:
     assert free_bytes(machine(tmp_path, "0::/\n")) == AVAILABLE + SWAP
 
 
-def test_a_machine_without_control_groups(tmp_path: Path) -> None:
-    root = machine(tmp_path, "")
-    (root / "proc/self/cgroup").unlink()
-    assert free_bytes(root) == AVAILABLE + SWAP
-
-
 def test_a_kernel_that_is_no_linux_has_its_physical_memory(tmp_path: Path) -> None:
     assert free_bytes(tmp_path) > GB // 4
 
@@ -83,12 +77,6 @@ def test_limits_of_control_groups_of_version_1(tmp_path: Path) -> None:
     }
     groups = "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/\n0::/\n"
     assert free_bytes(machine(tmp_path, groups, **files)) == 2 * GB + SWAP
-
-
-def test_what_fits_is_not_refused() -> None:
-    needs = {"a": GB, "b": 2 * GB}
-    assert require_memory(needs, free=lambda: 3 * GB, place="it", remedy="") == 0
-    assert require_memory({}, free=free_bytes, place="it", remedy="") > 0
 
 
 def test_garbage_is_collected_before_anything_is_refused() -> None:

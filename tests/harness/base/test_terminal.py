@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.base.terminal import LastingStream, lasting
+from harness.base.terminal import lasting
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, run
 
 COMPLETE = {
@@ -110,15 +110,6 @@ class Failing(io.StringIO):
         if self.left == -1:
             raise OSError(5, "Input/output error")
         return super().write(text)
-
-
-def test_what_follows_a_failure_is_dropped() -> None:
-    stream = Failing(1)
-    passed_on = LastingStream(stream)
-    assert [passed_on.write(text) for text in ("one\n", "two\n", "three\n")] == [4, 4, 6]
-    passed_on.flush()
-    assert stream.getvalue() == "one\n"
-    assert not passed_on.isatty()
 
 
 def test_a_console_of_the_users() -> None:

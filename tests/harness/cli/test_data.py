@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import store
-from harness.data.ragged import RaggedSets
 from tests.harness.cli.runs import (
     CORPUS,
     IMPLEMENTATION,
@@ -35,16 +33,6 @@ def test_info_of_the_synthetic_corpus() -> None:
     assert len(counts) == 7
     assert sum(int(count.replace(",", "")) for count in counts) == 2000
     assert max(map(len, result.out.splitlines())) <= 80
-
-
-def test_info_of_weighted_ids(tmp_path: Path) -> None:
-    sets = RaggedSets(
-        values=[1, 2, 1], row_splits=[0, 2, 3], labels=[0, 1], num_tokens=3, weights=[0.5, -2, 7]
-    )
-    store.save(sets, tmp_path / "sets", held_out_rows=1)
-    result = call("data", "info", "--data", tmp_path / "sets")
-    assert (result.code, result.err) == (0, "")
-    assert re.search(r"weights of ids .* from -2 to 7", result.out)
 
 
 def test_converted_data_trains_as_its_source(trained_folder: Path, tmp_path: Path) -> None:

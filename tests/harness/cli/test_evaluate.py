@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.harness.cli.runs import CORPUS, call, records, summary
+from tests.harness.cli.runs import CORPUS, call, summary
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,6 @@ def test_it_agrees_with_training(
     assert figures["test_loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
     assert figures["test_accuracy"] == trained["test_accuracy"]
     assert figures["examples"] == 400
-
-
-def test_an_earlier_checkpoint(trained_folder: Path) -> None:
-    model = trained_folder / "checkpoints/ckpt-16.npz"
-    result = call("evaluate", "--model", model, "--json")
-    (first, _) = (r for r in records(trained_folder) if "validation_loss" in r)
-    assert json.loads(result.out)["test_loss"] == pytest.approx(first["validation_loss"], rel=1e-5)
 
 
 def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path: Path) -> None:

@@ -237,12 +237,3 @@ def curves(board: Path) -> list[tuple[int, str]]:
 def same_weights(*paths: Path) -> bool:
     one, other = (load_saved_model(str(path)).trainer.model.get_weights() for path in paths)
     return all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
-
-
-def test_a_run_without_auto_and_one_with_it_are_the_same(trained_folder: Path) -> None:
-    """The choice of `auto` is recorded, so naming it is the same setting, and so is `auto`."""
-    for precision in ("auto", "float32"):
-        flags = ("--precision", precision, "--resume", "--run-dir", trained_folder)
-        complete = call("train", *SMALL, *flags)
-        assert (complete.code, complete.err) == (0, "")
-        assert "Set --epochs to more" in complete.out

@@ -102,16 +102,6 @@ def test_other_content_options_and_names_are_other_entries(
     assert len(list(folder.iterdir())) == 5
 
 
-def test_small_files_and_runs_without_it_leave_no_cache(
-    source: Path, folder: Path, write_npz: WriteNpz
-) -> None:
-    plain(source)
-    cached(write_npz())
-    assert not folder.exists()
-    cached(write_npz(padding=PADDING))
-    assert folder.exists()
-
-
 def flip_a_label(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:-4] + bytes([content[-4] ^ 1]) + content[-3:])
@@ -162,26 +152,6 @@ def test_a_folder_that_others_may_write_to_is_not_used(
         "closes it); name a folder of your own in MULTI_HOT_CACHE, or set --data-cache off\n"
     )
     assert not list(folder.iterdir())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
-def test_a_folder_of_another_user_is_not_used(
-    source: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cached(source)
-    os.chown(folder, 65534, -1)
-    assert not is_mapped(cached(source))
-    assert f"{folder} belongs to user 65534, and this is user 0" in capsys.readouterr().err
-
-
-def test_a_folder_that_cannot_be_made_is_said(
-    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # The user may be root, whom no permission stops: but nobody makes folders in a file.
-    monkeypatch.setenv("MULTI_HOT_CACHE", str(source))
-    dataset = cached(source)
-    assert f"{source} is not cached: [Errno 17]" in capsys.readouterr().err
-    assert_same(dataset, plain(source))
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

@@ -52,15 +52,6 @@ def test_as_keras_vectorizes_texts(mode: str, start: bool) -> None:
         np.testing.assert_allclose(matrix_of(found)[:, columns], layer(texts), rtol=1e-6)
 
 
-def test_as_keras_encodes_categories() -> None:
-    sets = sets_of(TEXTS)
-    layer = keras.layers.CategoryEncoding(num_tokens=8, output_mode="count")
-    found = matrix_of(weighting.count(sets))
-    for index in range(sets.num_rows):
-        if len(sets.row(index)):
-            np.testing.assert_array_equal(found[index], layer(sets.row(index)))
-
-
 def test_normalized_rows() -> None:
     """Zeros and empty rows stay; weights beyond the square root of float32's largest do not
     overflow."""

@@ -149,21 +149,6 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     assert steps_done == 2 * plan.steps_per_epoch
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rows_without_ids(kind: str) -> None:
-    """A model of only numbers is no use case, but must not fail either."""
-    rng = np.random.default_rng()
-    numbers = rng.normal(size=[10, 3]).astype(np.float32)
-    examples = Examples(inputs={"numbers": numbers}, labels=rng.integers(0, 2, 10))
-    columns = Columns.of(examples)
-    plan = plan_of(columns, batch_size=4, epochs=1)
-    (dispatch, batches), *_ = build_feed(kind, examples, devices=CPU).dispatches(plan)
-    shares = [share for call in dispatch.calls for share in Reading("gather")(batches, call)]
-    assert [share.num_rows for share in shares] == [4, 4, 2]
-    for step, share in enumerate(shares):
-        check(share, columns, plan, (), epoch=0, step=step)
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> None:
@@ -258,12 +243,3 @@ def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
         for each in (own, own.resized((256, 256, 256))):
             types = {tensor.dtype for tensor in tf.nest.flatten(each)}
             assert types <= {tf.uint16, tf.uint32, tf.int64, tf.float32}
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [(1, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32), (2**31 - 1, np.uint32)],
-)
-def test_sixteen_bits_where_they_suffice(limit: int, expected: type) -> None:
-    assert wire_type(limit) is expected
-    assert limit - 1 <= np.iinfo(expected).max

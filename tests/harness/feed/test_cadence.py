@@ -91,10 +91,6 @@ def window(num_steps: int, seconds: float) -> Window:
     )
 
 
-def test_a_dispatch_begins_with_one_call() -> None:
-    assert Cadence(steps_per_call=10, fixed=False).num_calls == 1
-
-
 def test_it_halves_after_half_a_second_down_to_one_call() -> None:
     cadence = Cadence(steps_per_call=10, fixed=False)
     cadence.num_calls = 8
@@ -103,13 +99,6 @@ def test_it_halves_after_half_a_second_down_to_one_call() -> None:
         cadence.after(window(10 * cadence.num_calls, seconds))
         lengths.append(cadence.num_calls)
     assert lengths == [8, 4, 4, 2, 1, 1]
-
-
-def test_it_halves_also_after_the_rest_of_an_epoch() -> None:
-    cadence = Cadence(steps_per_call=10, fixed=False)
-    cadence.num_calls = 8
-    cadence.after(window(3, 0.6))
-    assert cadence.num_calls == 4
 
 
 def test_it_grows_by_whole_dispatches_alone_and_at_most_fourfold() -> None:

@@ -1,7 +1,6 @@
 """Capacities: any batch fits the larger one, and almost every batch the smaller."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -51,17 +50,6 @@ def test_an_outlier_in_one_column_falls_to_the_largest_of_all() -> None:
     capacities = capacities_for_any_order(lengths, rows=10)
     assert capacities.holding([100, 100]) == capacities.typical < capacities.largest
     assert capacities.holding([4 * 40_000 + 60, 100]) == capacities.largest
-
-
-def test_padding_that_is_cheaper_than_a_program_merges_both() -> None:
-    capacities = capacities_for_any_order(np.full([1, 1000], 100), rows=64)
-    assert capacities.typical == capacities.largest == (6400,)
-
-
-def test_more_than_the_largest_is_refused() -> None:
-    capacities = capacities_for_any_order(np.full([1, 10], 3), rows=5)
-    with pytest.raises(AssertionError):
-        capacities.holding([capacities.largest[0] + 1])
 
 
 @given(st.integers(0, 3), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())

@@ -274,18 +274,6 @@ def test_a_run_too_long_to_be_looked_at_has_a_second_capacity_for_what_may_come(
     assert both[1][512].typical < both[1][512].largest
 
 
-def test_a_dispatch_is_no_longer_than_an_epoch() -> None:
-    whole = Call(first=0, num_steps=3, capacity=(128,), rows=10)
-    for rows, last in ((30, 0), (34, 4)):
-        plan = training_plan(
-            np.ones([1, rows], np.int64),
-            batch_size=10, replicas=1, steps_per_call=99, seed=1, epochs=1,
-        )  # fmt: skip
-        calls = (whole, replace(whole, num_steps=1, rows=last)) if last else (whole,)
-        assert plan.steps_per_call == plan.steps_per_epoch == plan.dispatch_end(0)
-        assert plan.programs() == calls == EpochPlan(plan, 0).dispatch(0, len(calls) + 2).calls
-
-
 @given(row_lengths(), st.integers(1, 4), st.integers(1, 9), st.integers(1, 60))
 def test_evaluation_is_in_stored_order_by_few_programs(
     lengths: np.ndarray, replicas: int, share: int, steps_per_call: int
@@ -328,16 +316,3 @@ def test_evaluation_of_a_few_rows() -> None:
             Call(first=0, num_steps=1, capacity=(128,), rows=1),
         ),
     )
-
-
-def test_evaluation_of_fewer_rows_than_a_batch() -> None:
-    plan = evaluation_plan(np.array([[3]]), batch_size=500, replicas=1, steps_per_call=4)
-    dispatch = EpochPlan(plan, 0).dispatch(0, plan.steps_per_epoch)
-    assert (dispatch.num_steps, dispatch.examples, dispatch.tokens) == (1, 1, 3)
-    assert dispatch.calls == plan.programs()
-
-
-def test_a_finished_run_has_no_epochs_left() -> None:
-    plan = evaluation_plan(np.ones([1, 10], np.int64), batch_size=5, replicas=1, steps_per_call=1)
-    assert list(epochs_from(plan, start_step=1, epochs=3)) == [(0, 1), (1, 0), (2, 0)]
-    assert list(epochs_from(plan, start_step=6, epochs=3)) == []

@@ -3,8 +3,6 @@
 What a program reads from it is tested in `test_batch`.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,18 +110,3 @@ def test_it_resumes_at_any_step(start_step: int, examples: Examples) -> None:
         assert batches[5][0].rows.shape == (1, 5)
         step += dispatch.num_steps
     assert step == EPOCHS * plan.steps_per_epoch
-
-
-def test_it_can_be_asked_again_also_after_it_was_left(examples: Examples) -> None:
-    plan = plan_of(examples)
-    feed = Resident(Columns.of(examples), devices=CPU)
-
-    def rows() -> list[Any]:
-        return [
-            (dispatch, [own.rows.numpy().tolist() for (own,) in batches.values()])
-            for dispatch, batches in feed.dispatches(plan, epochs=EPOCHS, calls=lambda: 1)
-        ]
-
-    whole = rows()
-    next(feed.dispatches(plan, epochs=EPOCHS))
-    assert rows() == whole

@@ -218,18 +218,3 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
     for _, batches in check(Examples.of(sets), plan):
         types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
         assert types == [dtype, tf.uint32, tf.uint32] * len(batches)
-
-
-def test_shapes_are_the_same_in_every_dispatch_of_a_capacity() -> None:
-    sets = random_sets(np.random.default_rng(1), rows=27)
-    plan = training_plan(
-        sets.lengths[None], batch_size=4, replicas=1, steps_per_call=4, seed=0, epochs=2
-    )
-    shapes = {
-        (rows, tuple(tuple(tensor.shape) for tensor in tf.nest.flatten(own)))
-        for dispatch, batches in check(Examples.of(sets), plan, epochs=2)
-        for rows in {call.rows for call in dispatch.calls}
-        for own in batches[rows]
-    }
-    ((whole,), (last,)) = (plan.capacities[rows].typical for rows in (4, 3))
-    assert shapes == {(4, ((4, whole), (4, 5), (4, 4))), (3, ((1, last), (1, 4), (1, 3)))}

@@ -77,11 +77,6 @@ def test_compiled_and_eager_masks_are_the_same(dtype: str) -> None:
         np.testing.assert_array_equal(eager(x, training=True).numpy() != 0, call(x).numpy() != 0)
 
 
-def test_without_training_it_does_nothing() -> None:
-    x = tf.random.normal(SHAPE)
-    np.testing.assert_array_equal(HashDropout(0.5, seed=1)(x).numpy(), x.numpy())
-
-
 @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_at_its_limits_it_is_keras_dropout(rate: float, dtype: str) -> None:
@@ -92,14 +87,6 @@ def test_at_its_limits_it_is_keras_dropout(rate: float, dtype: str) -> None:
         )
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("kind", [HashDropout, keras.layers.Dropout])
-def test_integers_cannot_be_scaled(kind: type[keras.layers.Dropout]) -> None:
-    x = tf.constant([[1, 2]])
-    np.testing.assert_array_equal(kind(0.5)(x), x)
-    with pytest.raises(ValueError, match="must be a floating point tensor"):
-        kind(0.5)(x, training=True)
 
 
 def test_it_saves_its_settings_and_refuses_a_noise_shape() -> None:

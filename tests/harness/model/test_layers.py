@@ -142,13 +142,6 @@ def test_what_a_trainer_knows_of_ids_does_not_hold_for_others_in_their_place() -
     np.testing.assert_allclose(outputs, (kernel[0] + kernel[3] + bias)[None], rtol=1e-6)
 
 
-def test_without_bias_an_empty_row_is_zero() -> None:
-    layer = MultiHotDense(3, 10, use_bias=False)
-    outputs = layer({"values": np.array([4], np.int32), "row_splits": np.array([0, 0, 1])})
-    assert len(layer.weights) == 1
-    np.testing.assert_array_equal(outputs, [np.zeros(3), layer.get_weights()[0][4]])
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(
     ("policy", "compute"), [("mixed_float16", tf.float16), ("mixed_bfloat16", tf.bfloat16)]
@@ -191,13 +184,6 @@ def test_refuses_floats(name: str, dtype: str) -> None:
 def test_refuses_anything_but_the_mapping(wrong: Any) -> None:
     with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
         MultiHotDense(3, 10)(wrong)
-
-
-def test_output_shape() -> None:
-    layer = MultiHotDense(3, 10)
-    assert layer.compute_output_shape({"values": (100,), "row_splits": (9,)}) == (8, 3)
-    assert layer.compute_output_shape({"values": (None,), "row_splits": (None,)}) == (None, 3)
-    assert layer(symbolic_inputs()).shape == (None, 3)
 
 
 def test_config_round_trip() -> None:

@@ -158,15 +158,6 @@ def test_swapped_layers_of_one_shape_are_not_restored(tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, before[name])
 
 
-def test_keeps_the_last_two(tmp_path: Path, sets: RaggedSets) -> None:
-    rig = build_rig(sets)
-    (tmp_path / "mine.npz").write_bytes(b"of somebody else")
-    save(rig, tmp_path, 3, 7, 11)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["ckpt-11.npz", "ckpt-7.npz", "mine.npz"]
-    assert checkpoints(rig, tmp_path).restore().step == 11
-
-
 def test_the_best_is_kept_apart_and_later_ones_of_before_a_resume_are_removed(
     tmp_path: Path, sets: RaggedSets
 ) -> None:
@@ -209,13 +200,6 @@ def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: Ra
     again = states(3)
     assert Checkpoints(tmp_path, again, Background()).restore().step == 1
     assert [[float(v) for v in state.sums[0]] for state in again] == [[3, 3], [0, 0], [0, 0]]
-
-
-def test_nothing_to_restore(tmp_path: Path, sets: RaggedSets) -> None:
-    saver = checkpoints(build_rig(sets), tmp_path / "none")
-    with pytest.raises(InputError, match="holds no checkpoint to resume from"):
-        saver.restore()
-    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,3 @@ def test_every_element_is_in_a_bin_or_not_finite(values: np.ndarray) -> None:
     if finite.size:
         assert spread.edges[0] <= finite.min()
         assert spread.edges[-1] >= finite.max()
-
-
-def test_counts_are_where_the_values_are() -> None:
-    spread = distribution("name", np.array([[0.0, 0.05], [2.9, 3.0]], np.float32))
-    assert (spread.name, spread.num_non_finite) == ("name", 0)
-    assert spread.edges == pytest.approx(np.linspace(0, 3, NUM_BINS + 1))
-    assert spread.counts == (2, *[0] * (NUM_BINS - 3), 0, 2)

@@ -157,11 +157,6 @@ def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:
         harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
 
 
-def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
-    optimizer = recipe_of("adam", schedule="cosine", num_steps=10)()
-    assert float(optimizer.learning_rate) == pytest.approx(0.001)
-
-
 def test_a_warm_up_that_leaves_no_step() -> None:
     with pytest.raises(InputError, match=r"--warmup is 10, but .* 10 steps; set --warmup to 9 or"):
         recipe_of("adam", warmup=10, num_steps=10)()

@@ -88,17 +88,6 @@ def test_every_variable_is_trained(rich: Run) -> None:
     assert len(still) == 3, still
 
 
-def test_no_variable_is_int32(rich: Run) -> None:
-    assert not [v.name for v in rich.rig.states[0].variables if v.dtype == tf.int32]
-
-
-def test_nothing_is_compiled_unseen() -> None:
-    rig = build_rig(random_sets(np.random.default_rng(), rows=16))
-    dispatch, batches = next(rig.dispatches())
-    with pytest.raises(KeyError):
-        rig.training(dispatch.calls[0], batches)
-
-
 def optimized(rig: Rig, batches: Batches, call: Call) -> str:
     """Returns the program that XLA makes of a device's loop on this CPU."""
     function = rig.training.on_device(0, call)

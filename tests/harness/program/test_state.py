@@ -28,27 +28,6 @@ def state_of(model: keras.Model, *, place: int = 0, optimizer: str = "adam") -> 
     return State(model, built, device="/CPU:0", place=place, scaled=False)
 
 
-def test_names_are_keras_paths(sets: RaggedSets) -> None:
-    rig = build_rig(sets, dropout=0.2, precision="mixed_float16", optimizer="sgd")
-    weights = [f"{layer}/{n}" for layer in ("dense_1", "logits") for n in ("kernel", "bias")]
-    assert set(rig.states[0].save()) == {
-        "model/multi_hot_dense/kernel",
-        "model/multi_hot_dense/bias",
-        *(f"model/{name}" for name in weights),
-        *(f"model/dropout_{i}/seed_generator_state/0" for i in range(2)),
-        *("optimizer/iteration", "optimizer/learning_rate"),
-        *(f"loss_scale/{name}" for name in ("scale", "finite_steps", "skipped_steps")),
-    }
-
-
-def test_slots_have_the_names_of_their_weights(sets: RaggedSets) -> None:
-    rig = build_rig(sets)
-    saved = rig.states[0].save()
-    for name, weights in zip(rig.weight_names, rig.weights(), strict=True):
-        for slot in ("momentum", "velocity"):
-            assert saved[f"optimizer/{name}/{slot}"].shape == weights.shape
-
-
 def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
     """Adafactor has such variables, which a program of a GPU could not reach."""
     rig = build_rig(sets, optimizer="adafactor", precision="mixed_float16")

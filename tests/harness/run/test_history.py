@@ -124,19 +124,6 @@ def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
     assert done.progress.divergence.what == "weights"
 
 
-def test_an_evaluation_without_any_window_is_judged_as_well() -> None:
-    done = run([], steps_per_epoch=4, start_step=8, programs={"spoiled": lambda step: True})
-    assert done.progress.divergence == Divergence(
-        what="validation loss",
-        value=math.inf,
-        first_step=8,
-        last_step=8,
-        loss_before=None,
-        least_loss_before=None,
-        saved_step=8,
-    )
-
-
 def test_epochs_have_means_over_their_rows() -> None:
     # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
     class Programs(StandIn):
@@ -211,7 +198,3 @@ def test_rates_are_medians_and_means_and_waits_are_of_all_time() -> None:
     assert taken.train_seconds == pytest.approx(2.36)
     assert taken.data_wait_fraction == pytest.approx(1.908 / 2.36)
     assert (taken.examples, taken.skipped_steps, taken.most_steps) == (30_000, 3, 20)
-
-
-def test_without_a_window_there_are_none() -> None:
-    assert RunningStatistics().result() == WindowStatistics()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.task.task import SettledTask, Task, task_of_outputs
+from harness.task.task import SettledTask, Task
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 
@@ -73,24 +73,6 @@ def test_auto_looks_at_the_labels(
     assert task.metric_names == (("mae",) if kind == "regression" else ("accuracy",))
     assert task.with_accuracy == (not task.stateful) == (kind != "regression")
     assert Task(task.kind).settled(examples).why == "asked for"
-
-
-def test_a_model_that_is_only_asked_needs_no_labels() -> None:
-    for shape, kind, num_outputs in [((None, 1), "binary", 1), ((None, 7), "multi_label", 7)]:
-        task = task_of_outputs(shape)
-        assert (task.kind, task.num_outputs, task.is_known) == (kind, num_outputs, False)
-
-
-def test_two_classes() -> None:
-    rng = np.random.default_rng()
-    logits = rng.normal(scale=8, size=[50, 1]).astype(np.float32)
-    labels = rng.integers(0, 2, 50).astype(np.uint16)
-    judged = settled("binary").judge(labels, logits)
-    z = logits[:, 0].astype(np.float64)
-    truth = np.logaddexp(0, z) - labels * z
-    np.testing.assert_allclose(judged.losses, truth, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(judged.hits, (z > 0) == (labels == 1))
-    np.testing.assert_allclose(judged.probabilities[:, 0], 1 / (1 + np.exp(-z)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_classes", [3, 11])

@@ -119,14 +119,6 @@ def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
     assert resumed.progress.counters.train_seconds == 7.0 + resumed.progress.windows.train_seconds
 
 
-def test_the_means_of_an_epoch_go_on_within_it() -> None:
-    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
-    before = Counters(epoch_examples=16, epoch_sums={"loss": 16 * 0.75, "accuracy": 16.0})
-    resumed = run(dispatches[1:], steps_per_epoch=4, start_step=2, before=before)
-    (epoch,) = resumed.progress.epochs
-    assert (epoch.loss, epoch.metrics) == (0.5, {"accuracy": 0.75})
-
-
 @pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
 def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
     answers = iter([*[False] * (windows - 1), True])
@@ -151,13 +143,6 @@ def test_interrupted_at_an_epochs_end_it_still_evaluates_and_saves_once() -> Non
     assert [e.step for e in done.progress.epochs] == [5]
     assert [entry for entry in done.log if entry.startswith("save")] == ["save 5"]
     assert done.progress.interrupted
-
-
-def test_resumed_it_counts_on() -> None:
-    dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= 2]
-    done = run(dispatches, steps_per_epoch=4, start_step=2)
-    assert [window.step for window in done.windows] == [4, 6, 8]
-    assert [epoch.step for epoch in done.progress.epochs] == [4, 8]
 
 
 def test_resumed_after_the_last_step_it_only_evaluates() -> None:

@@ -89,24 +89,6 @@ def test_layers_are_frozen_and_thawed_between_fits() -> None:
     np.testing.assert_allclose(own.predict(train), own.model(given), rtol=1e-4, atol=1e-5)
 
 
-def test_weights_that_are_set_between_fits_count() -> None:
-    train = rows()
-    own = trainer()
-    own.fit(train, verbose=False)
-    own.model.set_weights([np.zeros_like(w) for w in own.model.get_weights()])
-    assert not own.predict(train).any()
-
-
-def test_a_complete_run_gives_its_final_weights(tmp_path: Path) -> None:
-    train = rows()
-    averaged = keras.optimizers.SGD(0.5, use_ema=True)
-    first = trainer(optimizer=averaged)
-    first.fit(train, epochs=2, run_dir=tmp_path / "run", verbose=False)
-    resumed = trainer(optimizer=averaged)
-    resumed.fit(train, epochs=2, run_dir=tmp_path / "run", resume=True, verbose=False)
-    np.testing.assert_allclose(resumed.predict(train), first.predict(train), rtol=1e-6)
-
-
 def test_padding_spoils_nothing() -> None:
     """The logarithm of a padding row's zeros could."""
 

@@ -15,13 +15,11 @@ from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices, set_up_devices
 from harness.run.records import Choice
 from harness.trainer.settings import (
-    WITH_MODEL,
     Known,
     Settings,
     settings_before,
     settle,
 )
-from kernels.multi_hot import IMPLEMENTATIONS
 from tests.harness.random_sets import random_sets
 
 GPU = Devices(
@@ -67,16 +65,6 @@ def known(
         left_bytes=2**36,
         chosen={"implementation": Choice(name="gather", why="asked for")},
     )
-
-
-def test_everything_left_to_the_harness(rows: Examples, cpu: Devices) -> None:
-    everything = known(rows, cpu)
-    choices = {name: settle(name, everything) for name in ("precision", *WITH_MODEL)}
-    assert choices["precision"].name == "float32"
-    assert choices["implementation"].name in IMPLEMENTATIONS
-    assert choices["input"].name == "resident"  # it takes next to none of the memory
-    assert 1 <= int(choices["steps_per_dispatch"].name) <= 80
-    assert "asked" not in repr(choices)
 
 
 def test_rows_that_take_much_of_the_memory_are_streamed(rows: Examples, cpu: Devices) -> None:

@@ -181,13 +181,6 @@ def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
         pickle.loads(pickle.dumps(refused))
 
 
-def test_a_copy_cannot_leave_out_variables_of_another_model() -> None:
-    optimizer = keras.optimizers.AdamW()
-    optimizer.exclude_from_weight_decay(var_list=[keras.Variable(1.0)])
-    with pytest.raises(InputError, match="name them by var_names"):
-        pickle.dumps(trainer(optimizer=optimizer))
-
-
 def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
     noisy = keras.layers.Lambda(lambda x: x + keras.random.normal((1,)))
     own = trainer(

@@ -1,6 +1,6 @@
 """The public op's own job: checks and dispatch. What it computes is the contract's business."""
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,17 +36,10 @@ FITTING: dict[str, Any] = {
             "native does not compute in float64: choose gather or dense",
         ),
         ({"table": np.ones([4], np.float32)}, r"\[num_tokens, units\].*\(4,\)"),
-        ({"table": np.ones([0, 2], np.float32)}, "not empty"),
-        ({"table": np.ones([4, 0], np.float32)}, "not empty"),
         ({"values": np.array([1, 2, 3])}, "int32 or uint16 token ids; got int64"),
-        ({"values": np.array([1.0, 2.0, 3.0], np.float16)}, "got float16"),
         ({"values": np.array([[1, 2, 3]], np.int32)}, r"shape \(1, 3\)"),
         ({"row_splits": np.array([0.0, 3.0])}, "int32 or int64; got float64"),
-        ({"row_splits": np.array(3)}, r"shape \(\)"),
-        ({"row_splits": np.array([], np.int32)}, r"at least \[0\]"),
         ({"weights": np.ones(3)}, r"weights must be float32, .*, \(3,\); got float64"),
-        ({"weights": np.ones([3, 1], np.float32)}, r"float32 of shape \(3, 1\)"),
-        ({"weights": np.ones(2, np.float32)}, r"float32 of shape \(2,\)"),
         (
             {"implementation": "native", "value_rowids": np.array([0, 1, 1], np.int32)},
             "native reads row_splits and takes no value_rowids: leave them out",
@@ -76,10 +69,6 @@ def test_wrong_arguments_of_row_gradients(change: dict[str, Any], message: str) 
     arguments = {"dy": np.ones([2, 2], np.float32), "num_tokens": 4, **sets} | change
     with pytest.raises(ValueError, match=message):
         row_gradients(**arguments, implementation="native")
-
-
-def test_implementations_are_the_names_of_the_type() -> None:
-    assert get_args(Implementation) == IMPLEMENTATIONS
 
 
 def test_takes_a_variable_and_reaches_it_with_the_gradient() -> None:

@@ -111,26 +111,6 @@ def test_batches_are_the_rows_in_order(
     check_batches(sets, values=values, row_splits=row_splits)
 
 
-@pytest.mark.parametrize("num_values", [0, 5])
-def test_rows_that_are_all_empty(num_values: int, rng: np.random.Generator) -> None:
-    sets = Resident(rng)
-    sets.values = sets.values[:num_values]
-    sets.row_splits = np.zeros(NUM_ROWS + 1, np.int64)
-    check_batches(sets)
-    if find_compiler() is not None:
-        _, splits = take(sets)
-        assert splits.numpy().tolist() == [0] * (BATCH_ROWS + 1)
-
-
-def test_a_batch_that_fills_the_capacity(rng: np.random.Generator) -> None:
-    sets = Resident(rng)
-    lengths = [len(sets.expected(rows)[0]) for rows in sets.rows]
-    check_batches(sets, capacity=max(1, *lengths))
-    if find_compiler() is not None:
-        taken, _ = take(sets, capacity=max(1, lengths[0]))
-        assert taken.numpy()[: lengths[0]].tolist() == sets.expected(sets.rows[0])[0]
-
-
 @needs_compiler
 def test_the_kernel_refuses_what_is_not_there(rng: np.random.Generator) -> None:
     sets = Resident(rng)
@@ -189,21 +169,6 @@ def test_the_kernel_raises_or_is_right_whatever_it_is_given(rng: np.random.Gener
         assert taken.numpy()[: len(wanted)].tolist() == wanted.tolist()
         outcomes["right"] += 1
     assert min(outcomes.values()) > 200
-
-
-def test_batches_of_rows_that_are_not_there_are_of_the_nearest(rng: np.random.Generator) -> None:
-    sets = Resident(rng)
-    wild = rng.random(sets.rows.shape) < 0.3
-    rows = np.where(wild, rng.choice(WILD, sets.rows.shape), sets.rows)
-    sets.rows = rows
-    got = [part.numpy() for part in take_all(sets)]
-    sets.rows = np.clip(rows, 0, NUM_ROWS - 1)
-    check_batches(sets)
-    wanted = [part.numpy() for part in take_all(sets)]
-    for splits, left, right in zip(got[1], got[0], wanted[0], strict=True):
-        np.testing.assert_array_equal(left[: splits[-1]], right[: splits[-1]])
-    for left, right in zip(got[1:], wanted[1:], strict=True):
-        np.testing.assert_array_equal(left, right)
 
 
 def test_too_many_ids_are_seen_behind_the_end(rng: np.random.Generator) -> None:

@@ -116,14 +116,6 @@ def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) 
     assert params(other)[0] != params(whole)[0]
 
 
-def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
-    search = search_in(tmp_path)
-    for _ in range(3):
-        judged(search, [], "exit 1")
-    search.run()
-    assert len(search.study.trials) == 3
-
-
 def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
     search, path = search_in(tmp_path), tmp_path / STUDY_FILE_NAME
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

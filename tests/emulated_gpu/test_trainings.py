@@ -21,19 +21,6 @@ def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
     } == {}
 
 
-def test_exact_adam_on_two_gpus(tmp_path: Path) -> None:
-    case = {
-        "name": "exact",
-        "implementation": "native",
-        "replicas": 2,
-        "table_optimizer": "exact_adam",
-    }
-    assert (
-        distances(Group(cases=({**case, **FLOAT32},), settings={"devices": 2}), tmp_path)["exact"]
-        < 1e-6
-    )
-
-
 def _printed(program: str, folder: Path) -> list[str]:
     """Runs a program with two GPUs; returns the lines that it prints."""
     done = subprocess.run(

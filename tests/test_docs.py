@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,14 +104,8 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(
-    tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]
-) -> Iterator[Reader]:
-    data = small_files(tmp_path_factory.mktemp("data"))
-    with pytest.MonkeyPatch.context() as patch:
-        # What `harness.load("synthetic")` makes in an example.
-        patch.setitem(SyntheticOptions.__init__.__kwdefaults__, "synthetic_rows", 6_000)
-        yield Reader(tmp_path_factory.mktemp("reader"), data)
+def reader(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str]) -> Reader:
+    return Reader(tmp_path_factory.mktemp("reader"), small_files(tmp_path_factory.mktemp("data")))
 
 
 def small_files(folder: Path) -> Path:
@@ -154,6 +147,9 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
     elif example.language == "toml":
         from_mapping(TrainConfig, tomllib.loads(text), where=str(example))
     elif example.language == "python":
+        if 'load("synthetic"' in text:
+            defaults = SyntheticOptions.__init__.__kwdefaults__
+            monkeypatch.setitem(defaults, "synthetic_rows", 6_000)
         exec(compile(text, str(example), "exec"), reader.names.setdefault(example.page, {}))
     elif example.language == "bash":
         run_loop(text)

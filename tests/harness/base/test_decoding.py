@@ -67,11 +67,6 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
     assert read(toml) == TrainConfig(data=DataConfig(imdb=ImdbOptions(num_words=5)))
 
 
-def test_none_has_a_spelling_in_toml() -> None:
-    config = read('start-char = "None"\n[data.imdb]\noov_char = "None"')
-    assert (config.data.imdb.start_char, config.data.imdb.oov_char) == (None, None)
-
-
 @pytest.mark.parametrize(
     ("toml", "message"),
     [

@@ -1,6 +1,5 @@
 """The best epoch by rows that are apart from the test rows: best.keras, and early stopping."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +47,6 @@ def test_a_run_stops_and_goes_back_to_its_best_epoch(stopped: Path) -> None:
     assert validation_loss(last) == pytest.approx(losses[-1], rel=1e-4)
 
 
-def test_the_test_rows_are_those_that_evaluate_reads(stopped: Path) -> None:
-    result = call("evaluate", "--model", stopped, "--json")
-    figures = summary(stopped)
-    assert json.loads(result.out)["examples"] == 400
-    assert json.loads(result.out)["test_loss"] == pytest.approx(figures["test_loss"], rel=1e-4)
-    assert figures["dataset"]["rows"] == 1280
-
-
 def test_the_epochs_before_a_resume_count(stopped: Path, tmp_path: Path) -> None:
     """Early stopping counts them, and the best of them stays the best of the run."""
     flags = ("--early-stopping", "1", "--run-dir", tmp_path / "run")
@@ -83,12 +74,6 @@ def test_a_run_that_stopped_early_is_complete(stopped: Path) -> None:
     assert (result.code, result.err) == (0, "")
     assert "holds a complete run" in result.out
     assert contents(stopped) == before
-
-
-def test_a_new_run_in_its_place_removes_it(stopped: Path) -> None:
-    flags = ("--epochs", "1", "--overwrite", "--run-dir", stopped)
-    assert call("train", *SMALL, *flags).code == 0
-    assert not (stopped / "best.keras").exists()
 
 
 def test_a_schedule_changes_what_is_trained(trained_folder: Path, tmp_path: Path) -> None:

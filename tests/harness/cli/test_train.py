@@ -201,17 +201,6 @@ def test_config_json_gives_the_run_again_bit_for_bit(trained_folder: Path, tmp_p
     assert {path.name for path in folder.iterdir()} == FILES
 
 
-def test_another_seed_gives_other_losses(trained_folder: Path, tmp_path: Path) -> None:
-    settings = tmp_path / "seed.toml"
-    settings.write_text('epochs = 7\nseed = 1\ntensorboard = "off"\n')
-    flags = ("--config", settings, "--epochs", "1", "--run-dir", tmp_path / "other")
-    assert call("train", *SMALL, *flags).code == 0
-    other = losses(tmp_path / "other")
-    assert [step for step, _ in other] == [4, 8, 12, 16, 16]
-    assert not {loss for _, loss in other} & {loss for _, loss in losses(trained_folder)}
-    assert not (tmp_path / "other" / "tensorboard").exists()
-
-
 def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "model.keras").write_text("of another run")

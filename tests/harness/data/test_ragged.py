@@ -48,14 +48,6 @@ def rows_below(num_tokens: int, min_rows: int = 1) -> st.SearchStrategy[Rows]:
     )
 
 
-@given(rows_below(50))
-def test_holds_the_rows(rows: Rows) -> None:
-    sets = from_rows(rows)
-    assert to_rows(sets) == rows
-    assert (sets.num_rows, sets.nnz) == (len(rows), sum(map(len, rows)))
-    assert sets.lengths.tolist() == [len(row) for row in rows]
-
-
 @given(
     st.sampled_from([1, 2, 7, 50, 2**16, 2**31 - 1]).flatmap(
         lambda num_tokens: st.tuples(st.just(num_tokens), rows_below(num_tokens))
@@ -187,13 +179,6 @@ def test_a_broken_rule_gives_one_message(changes: dict[str, Any], message: str) 
     assert str(caught.value).startswith("rows: ")
 
 
-def test_an_empty_row_is_legal_and_so_are_only_empty_rows() -> None:
-    sets = from_rows([[], []])
-    assert sets.nnz == 0
-    assert to_rows(sets.unique()) == [[], []]
-    assert to_rows(sets.take([1, 0, 1])) == [[], [], []]
-
-
 def test_nothing_can_change_what_was_checked() -> None:
     values = np.array([1, 2, 3], np.int32)
     sets = RaggedSets(
@@ -234,12 +219,6 @@ def test_a_memory_map_stays_one(tmp_path: Path) -> None:
     sets = from_rows([[3, 1], [3]], values=mapped)
     assert np.shares_memory(sets.values, mapped)
     assert to_rows(sets.unique()) == [[1, 3], [3]]
-
-
-@pytest.mark.parametrize("count", [0, 3, -1, 7])
-def test_split_leaves_no_part_empty(count: int) -> None:
-    with pytest.raises(InputError, match=f"split off {count} of 3 rows.*from 1 to 2"):
-        from_rows([[1], [2], [3]]).split(count)
 
 
 def test_the_fingerprint_is_of_the_content_alone() -> None:

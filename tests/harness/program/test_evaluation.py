@@ -51,13 +51,3 @@ def test_is_the_mean_over_all_rows(num_classes: int, implementation: str, input_
             assert all(made.seconds > 0 for made in compilations)
         else:
             assert not compilations
-
-
-def test_fewer_rows_than_a_batch() -> None:
-    sets = random_sets(np.random.default_rng(), rows=9)
-    rig = build_rig(sets)
-    one = sets.take([4])
-    evaluation, _ = rig.programs.evaluate(*held_out(rig, one), step=0, epoch=0)
-    truth = forward_backward(rig.weights(), one)
-    np.testing.assert_allclose(evaluation.loss, truth.loss[0], rtol=1e-5)
-    assert evaluation.examples == 1

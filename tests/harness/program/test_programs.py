@@ -14,13 +14,10 @@ import pytest
 import tensorflow as tf
 
 from harness.base.errors import InputError
-from harness.data.examples import Examples
 from harness.feed.cadence import Cadence
-from harness.feed.feed import build_feed
 from harness.feed.plan import evaluation_plan
 from harness.model.layers import MultiHotDense
 from harness.program.checkpoints import Checkpoints
-from harness.program.devices import Devices
 from harness.run.background import Background
 from harness.run.history import History
 from harness.run.records import Observer, Record, Window
@@ -144,31 +141,6 @@ def test_a_compilation_that_fails_changes_nothing_either() -> None:
     with pytest.raises(InputError, match="'leaving' cannot be compiled"):
         run_of(rig).prepare(*next(rig.dispatches()))
     assert_same(rig.values(), before)
-
-
-@pytest.mark.parametrize("num_devices", [1, 2])
-def test_rows_of_other_sizes_have_a_program_of_their_own(
-    logical_devices: list[str], num_devices: int
-) -> None:
-    rng = np.random.default_rng()
-    names = ("/CPU:0", "/CPU:1")[:num_devices]
-    devices = Devices(
-        names=names,
-        num_replicas=num_devices,
-        device_type="CPU",
-        descriptions=names,
-        memory_bytes=2**30,
-    )
-    sets = random_sets(rng, rows=48)
-    rig = build_rig(sets, devices=devices, input="resident")
-    plan = evaluation_plan(rig.plan.lengths, batch_size=8, replicas=num_devices, steps_per_call=4)
-    compiled = []
-    for rows in (sets, sets.take(np.append(np.arange(47), np.argmax(sets.lengths))), sets):
-        feed = build_feed("resident", Examples.of(rows), devices=names)
-        evaluation, compilations = rig.programs.evaluate(feed, plan, step=0, epoch=0)
-        assert np.isfinite(evaluation.loss)
-        compiled.append(len(compilations))
-    assert compiled == [1, int(sets.lengths[47] < sets.lengths.max()), 0]
 
 
 def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:

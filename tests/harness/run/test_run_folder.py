@@ -73,13 +73,6 @@ def test_a_second_run_is_refused_and_leaves_everything_as_it_is(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_folder_for_the_run_and_its_event_files(tmp_path: Path) -> None:
-    flags = ("--epochs", "1", "--run-dir", tmp_path, "--tensorboard", tmp_path)
-    result = call("train", *SMALL, *flags)
-    assert (result.code, result.err) == (0, "")
-    assert ".harness-lock" not in contents(tmp_path)
-
-
 def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = claiming(tmp_path, str(folder))

@@ -132,17 +132,6 @@ def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
     assert resumed.step == 5
 
 
-def test_a_fit_that_goes_on_keeps_the_best_checkpoint_and_counts_on(tmp_path: Path) -> None:
-    train = rows()
-    own = trainer(optimizer=keras.optimizers.SGD(-0.5))  # away from the minimum
-    for _ in range(2):
-        own.fit(train, validation=train, run_dir=tmp_path, verbose=False, tensorboard="off")
-    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names == {"best-5.npz", "ckpt-5.npz", "ckpt-10.npz"}
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["examples"], summary["total_examples"]) == (200, 400)
-
-
 @pytest.mark.parametrize(("done", "wait", "stops"), [(0, 0, False), (10, 1, False), (15, 2, True)])
 def test_early_stopping_counts_the_epochs_before_a_resume(
     tmp_path: Path, done: int, wait: int, stops: bool

@@ -11,7 +11,6 @@ import tensorflow as tf
 import harness.trainer.environment
 from harness.run.telemetry.nvml import Card
 from harness.trainer.environment import is_too_new, missing_tools, unusable_gpus
-from tests.harness.cli.runs import SMALL, call
 
 BUILD = {
     "is_cuda_build": True,
@@ -20,17 +19,6 @@ BUILD = {
 }
 H100 = ("NVIDIA H100", (9, 0))
 RTX_50 = ("NVIDIA GeForce RTX 5090", (12, 0))
-
-
-def test_one_of_several_workers_measures_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}'
-    monkeypatch.setenv("TF_CONFIG", cluster)
-    folder = tmp_path / "new"
-    result = call("profile", *SMALL, "--profile-dir", folder)
-    assert (result.code, result.out, folder.exists()) == (2, "", False)
-    assert "names 2 workers, which only train together" in result.err
 
 
 @pytest.mark.parametrize(

@@ -36,19 +36,6 @@ def trainer(model: Any, **settings: Any) -> harness.Trainer:
     return harness.Trainer(model, **{"batch_size": 10, "implementation": "gather", **settings})
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (table(5000, 2**31 - 1), r"does not fit into memory: OOM .*\[2147483647,5000\]"),
-        (table(50, 2**31), "num_tokens is 2147483648; both must be at least 1 and at most 2147483"),
-        (lambda inputs: keras.layers.Dense(2**70)(table(3)(inputs)), "the model cannot be"),
-    ],
-)
-def test_a_model(model: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        trainer(model).fit(rows(), verbose=False)
-
-
 def test_a_trainer_goes_on_after_what_did_not_fit() -> None:
     sizes = [2**31 - 1, 3]
     own = trainer(lambda inputs: table(sizes.pop(0))(inputs))

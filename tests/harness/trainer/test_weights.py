@@ -179,21 +179,3 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
         own.evaluate(binary())
     with pytest.raises(harness.InputError, match=message):
         own.fit(weighted, validation=binary(), verbose=False)
-
-
-def test_weights_of_one_of_several_inputs() -> None:
-    """The inputs have weights when `auto` measures, too."""
-    sets = rows("tf_idf")
-
-    def two(inputs: Any) -> Any:
-        words = harness.MultiHotDense(4, TOKENS, activation="tanh")(inputs["words"])
-        tags = harness.MultiHotDense(4, TOKENS, activation="tanh")(inputs["tags"])
-        return keras.layers.Dense(1)(keras.layers.Add()([words, tags]))
-
-    examples = harness.Examples(inputs={"words": sets, "tags": binary()}, labels=sets.labels)
-    own = harness.Trainer(two, batch_size=BATCH)
-    losses = own.fit(examples, epochs=3, verbose=False).history["loss"]
-    assert losses[-1] < losses[0]
-    other = harness.Examples(inputs={"words": sets, "tags": sets}, labels=sets.labels)
-    with pytest.raises(harness.InputError, match=r"the input 'tags' of .* have weights, but"):
-        own.predict(other)

@@ -1,7 +1,5 @@
 """Tables drawn in blocks have Keras's numbers."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from hypothesis import given, settings
@@ -37,13 +35,6 @@ def test_numbers_are_those_of_keras(
     expected = initializer((rows, columns), dtype)
     assert drawn.dtype == expected.dtype
     np.testing.assert_array_equal(drawn.numpy(), expected.numpy())
-
-
-class Padded(keras.initializers.GlorotUniform):
-    """An initializer of the user's own."""
-
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        return super().__call__(shape, dtype) * (np.arange(shape[0]) > 0)[:, None]
 
 
 def test_a_large_table_is_drawn_as_keras_draws_it() -> None:

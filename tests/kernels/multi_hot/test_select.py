@@ -94,11 +94,9 @@ def test_dense_is_no_candidate_where_its_matrix_is_nearly_empty() -> None:
     sparse = {"num_rows": 64, "num_values": 4_000, "num_tokens": 4_000, "units": 600}
     choice = choose_implementation(**sparse)
     assert (choice.name, choice.seconds_by_name) == ("native", {})
-    assert choice.why.endswith("; without dense: its matrix has 64 numbers for an id")
+    assert "without dense" in choice.why
     in_16_bits = choose_implementation(**sparse, dtype="bfloat16")
     assert set(in_16_bits.seconds_by_name) == set(IMPLEMENTATIONS)
-    small = choose_implementation(**SHAPES | {"num_values": 300})
-    assert set(small.seconds_by_name) == {"native", "dense"}
 
 
 def test_a_gpu_that_must_repeat_itself_gets_dense_where_its_matrix_fits() -> None:

@@ -43,7 +43,7 @@ _16_BITS = ("mixed_bfloat16", "mixed_float16")
 GROUPS = {
     "every implementation, precision and table optimizer": Group(
         cases=(
-            *(_case(one, weighted=True, predicts=True) for one in _IMPLEMENTATIONS),
+            *(_case(one, weighted=True, predicts=True, ragged=True) for one in _IMPLEMENTATIONS),
             *(_case(one, precision) for one in _IMPLEMENTATIONS for precision in _16_BITS),
             _case("gather", table_optimizer="lazy_adam"),
             _case("native", table_optimizer="adagrad"),
@@ -82,8 +82,9 @@ GROUPS = {
     ),
     "two GPUs": Group(
         cases=(
-            *(_case(one, replicas=2, predicts=True) for one in ("gather", "native")),
-            _case("native", replicas=2, table_optimizer="exact_adam"),
+            _case("gather", replicas=2, predicts=True),
+            _case("native", replicas=2, predicts=True, ragged=True),
+            _case("native", replicas=2, table_optimizer="exact_adam", ragged=True),
             _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1),
             _case("native", replicas=2, input="stream"),
             _case("native", replicas=2, embeds=True),
@@ -94,7 +95,7 @@ GROUPS = {
     "every buffer ends at a guard page": Group(
         cases=(
             _case("native", table_optimizer="exact_adam"),
-            _case("native", "mixed_float16", weighted=True),
+            _case("native", "mixed_float16", weighted=True, ragged=True),
             _case("gather", input="stream"),
         ),
         settings={"guard": 1, "seed": 3},

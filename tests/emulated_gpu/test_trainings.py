@@ -38,7 +38,7 @@ def test_the_number_of_threads_does_not_grow_with_the_calls(tmp_path: Path) -> N
     program = (
         "import os\nfrom tests.emulated_gpu.trainings import train\n"
         "for epochs in (2, 2, 22):\n"
-        "    train({'replicas': 2, 'epochs': epochs, 'precision': 'float32'})\n"
+        "    train({'replicas': 2, 'epochs': epochs, 'precision': 'float32', 'ragged': True})\n"
         "    print(len(os.listdir('/proc/self/task')))"
     )
     _, before, after = map(int, _printed(program, tmp_path))
@@ -84,7 +84,7 @@ def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:
 
 def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    case = {"name": "traced", "implementation": "native", "epochs": 3, **FLOAT32}
+    case = {"name": "traced", "implementation": "native", "epochs": 3, "ragged": True, **FLOAT32}
     distances(Group(cases=(case,), settings={"trace": trace}), tmp_path)
     lines = trace.read_text().splitlines()
     graphs = Counter(line for line in lines if line.startswith("graph of"))

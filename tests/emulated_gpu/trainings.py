@@ -3,7 +3,8 @@
     python -m tests.emulated_gpu.trainings CASES
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
-`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts` or `epochs`.
+`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts`, `epochs` or
+`ragged` (an epoch ends in a smaller batch, whose programs take as long to compile as the others).
 The environment decides which devices the process computes on.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 import harness
 from benchmarks.differential.layers import Pooled
 
-NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # the last batch of an epoch is smaller
+NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # so that an epoch may end in a smaller batch
 
 
 def rows_of(*, weighted: bool) -> harness.RaggedSets:
@@ -54,6 +55,8 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     else:
         optimizer = keras.optimizers.Adam(0.01, clipnorm=case.pop("clip", None))
     rows = rows_of(weighted=weighted)
+    if not case.pop("ragged", False):
+        rows = rows.take(np.arange(NUM_ROWS // BATCH_SIZE * BATCH_SIZE))
     model = embedding if embeds else network
     trainer = harness.Trainer(model, optimizer=optimizer, batch_size=BATCH_SIZE, **case)
     history = trainer.fit(rows, validation=rows, epochs=epochs, verbose=False).history

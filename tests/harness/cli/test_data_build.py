@@ -109,7 +109,7 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env=environment(), start_new_session=True
     ) as process:
-        while not list(tmp_path.glob("built.building/*/*.npz")):
+        while not list(tmp_path.glob("built.building/*/*.arrow")):
             assert process.poll() is None
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)

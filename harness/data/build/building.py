@@ -12,8 +12,9 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -128,10 +129,11 @@ def _number(
 
     total, cores = source.num_bytes(), len(os.sched_getaffinity(0))
     most = _THREADS_BYTES if options.tokenizer == "keras" else _PYTHON_BYTES
-    is_small = total is not None and total < most
-    pool = ThreadPoolExecutor(cores) if is_small or cores == 1 else _processes(cores)
+    is_small = cores == 1 or (total is not None and total < most)
+    executor: AbstractContextManager[Executor]
+    executor = ThreadPoolExecutor(cores) if is_small else _processes(cores)
     try:
-        with pool, _no_main_module():
+        with executor as pool:
             for _ in in_order(pool, save_numbered, to_save(), ahead=cores):
                 blocks.count += 1
                 progress(sizes.popleft())
@@ -142,26 +144,24 @@ def _number(
         ) from error
 
 
-def _processes(count: int) -> ProcessPoolExecutor:
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[Executor]:
+    """Yields a pool of processes that do not run the user's script."""
     # Forked processes could inherit locks that TensorFlow's threads hold.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, _start_process)
+    # Each new process would run the file of this module again.
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        with ProcessPoolExecutor(count, context, _start_process) as pool:
+            yield pool
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _start_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     end_with_parent(signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Hides the user's script, which multiprocessing would run again in each new process."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _num_bytes(block: Block) -> int:

@@ -77,12 +77,8 @@ def _facts_of(blocks: Iterable[NumberedBlock]) -> _Facts:
     kind: Kind = "texts"
     is_multi_label = has_weights = False
     class_numbers = Places()
-    is_test = [np.zeros(0, np.bool_)]
-    digests, labels, lengths = (
-        [np.zeros(0, np.uint64)],
-        [np.zeros(0, np.int64)],
-        [np.zeros(1, np.int64)],
-    )
+    is_test, digests = [np.zeros(0, np.bool_)], [np.zeros(0, np.uint64)]
+    labels, lengths = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
     for block in blocks:
         kind = block.kind
         is_multi_label |= block.is_multi_label

@@ -112,7 +112,7 @@ def settled(
 
     Args:
         blocks: the blocks of all rows.
-        problems: counts those of all rows together.
+        problems: counts the problems that show in all rows together.
         where: the rows' source, for messages.
         test_split: share of the rows to draw.
         seed: seed of the draw.
@@ -140,9 +140,7 @@ def settled(
     known = np.zeros(len(facts.class_numbers), np.bool_)
     of_row = np.repeat(np.arange(num_rows), np.diff(splits))
     known[labels[train[of_row]]] = True
-    names = sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
-    if all(_is_number(name) for name in names):
-        names.sort(key=float)
+    names = _sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
     if len(names) < 2:
         listed = f"the class {names[0]:.100}" if names else "no classes"
         raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
@@ -189,8 +187,12 @@ def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) ->
     return int(((known[places] == asked) & (asked > 0)).sum())
 
 
-def _is_number(name: str) -> bool:
+def _sorted(names: list[str]) -> list[str]:
+    """Returns names sorted, as numbers if all are numbers."""
     try:
-        return float(name) == float(name)
+        numbers = {name: float(name) for name in names}
     except ValueError:
-        return False
+        return sorted(names)
+    if np.isnan(list(numbers.values())).any():
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

@@ -45,13 +45,9 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     assert json.loads(evaluated.out)["test_accuracy"] == 1.0
     other = tmp_path / "other.csv"
     other.write_text("text,label\nan odd film,pos\na good one,neg\na bad one,neg\n")
-    for flags, why in (
-        ((), "its ngrams is 1, not 2"),
-        (("--ngrams", "2", *weights), "the id of"),
-    ):
-        refused = call("evaluate", "--model", run_dir, "--data", other, *flags)
-        assert (refused.code, "has another vocabulary than" in refused.err) == (2, True)
-        assert why in refused.err
+    refused = call("evaluate", "--model", run_dir, "--data", other)  # read as the run read its own
+    assert (refused.code, "has another vocabulary than" in refused.err) == (2, True)
+    assert "the id of" in refused.err
 
 
 def test_build_tells_what_it_found(tmp_path: Path) -> None:

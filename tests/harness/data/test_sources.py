@@ -203,7 +203,7 @@ def test_a_missing_path(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
+    path = tmp_path / "notes.npz"
     path.write_text("not an archive")
     with pytest.raises(InputError, match=r"damaged, or not an .npz file"):
         load(str(path))

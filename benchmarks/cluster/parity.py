@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cluster.worker import CASES, losses
-from harness.workers.launcher import local_places, run_job
+from harness.workers.launcher import run_job
 
 MOST = 1e-5
 """The largest relative difference of a loss allowed in float32."""
@@ -30,8 +30,7 @@ def run(
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "benchmarks.cluster.worker", str(folder), str(steps), *cases]
     out = io.StringIO()
-    places = local_places(workers)
-    code = run_job(lambda: places, lambda _: command, restarts=0, out=out, errors=out)
+    code = run_job(workers, lambda _: command, restarts=0, out=out, errors=out)
     if code:
         raise RuntimeError(f"{workers} workers ended with exit code {code}:\n{out.getvalue()}")
     return [json.loads((folder / f"worker-{i}.json").read_text()) for i in range(workers)]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.workers.launcher import local_places, run_job
+from harness.workers.launcher import run_job
 
 WORKERS = (2, 4)
 SIZES = (1, 1_000, 50_000, 500_000, 4_000_000)
@@ -68,9 +68,7 @@ def exchange(path: Path) -> None:
 def run(command: Sequence[str], workers: int) -> None:
     """Runs a command in some workers."""
     out = io.StringIO()
-    code = run_job(
-        lambda: local_places(workers), lambda _: command, restarts=0, out=out, errors=out
-    )
+    code = run_job(workers, lambda _: command, restarts=0, out=out, errors=out)
     if code:
         raise RuntimeError(f"{workers} workers ended with exit code {code}:\n{out.getvalue()}")
 

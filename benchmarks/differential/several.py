@@ -16,7 +16,7 @@ import harness
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.training import Trained, here
 from harness.workers.cluster import cluster_of
-from harness.workers.launcher import local_places, run_job
+from harness.workers.launcher import run_job
 
 WORKERS = 2
 
@@ -31,8 +31,8 @@ def by_workers(case: Case) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.differential"]
         command += ["--member", str(case.seed), folder]
-        out, places = io.StringIO(), local_places(WORKERS)
-        code = run_job(lambda: places, lambda _: command, restarts=0, out=out, errors=out)
+        out = io.StringIO()
+        code = run_job(WORKERS, lambda _: command, restarts=0, out=out, errors=out)
         written = Path(folder) / "0"
         if code or not written.exists():
             raise RuntimeError(f"the workers ended with {code}: {out.getvalue()[-1500:]}")

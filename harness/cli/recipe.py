@@ -213,10 +213,11 @@ class _Search:
         config, data = self.settled(view)
         train, held_out = _parts(data, seed=config.data.split_seed)
         epochs = config.epochs if "epochs" not in self._free else _EPOCHS
+        rows = min(config.execution.batch_size, train.num_rows)
         trainer = trainer_of(
             config,
             replace(data, train=train),
-            config.execution,
+            replace(config.execution, batch_size=rows),
             epochs=epochs,
             balanced=config.class_weight == "balanced",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Set
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.cli.recipe import DECIDES, Found, applies, find
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
+from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
@@ -76,6 +77,11 @@ def train(
         timeline.mark("imports")
         found = None
         if applies(config) and alone and not _goes_on(output):
+            if output.run_dir is not None:
+                with ExitStack() as claims:  # a folder that is refused is told before the search
+                    claim_run_folder(
+                        output.run_dir, claims, resume=output.resume, overwrite=output.overwrite
+                    )
             text = "trying candidates on held-out rows (--recipe tutorial takes the defaults)"
             found = find(config, given, started=lambda: console.print(text))
         if found is not None:

@@ -20,7 +20,7 @@ from harness.data.options import (
 )
 from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
-from harness.data.readers.records import Block, Kind, Problems
+from harness.data.readers.records import Kind, Problems
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 
@@ -197,7 +197,7 @@ def kind_of(config: DataConfig) -> Kind | None:
 
     source = open_source(path, config.build, max_data_bytes=config.max_data_bytes)
     first = next(source.blocks(Problems()), None)
-    return first.kind if isinstance(first, Block) else "texts"
+    return first.kind if first else "texts"
 
 
 def _of_built(config: DataConfig, built: "Loaded", *, tells: bool = True) -> Dataset:

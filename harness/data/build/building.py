@@ -5,26 +5,38 @@
 3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
+import contextlib
+import multiprocessing
 import os
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 
-from harness.base.errors import InputError
+from harness.base.child import end_with_parent
+from harness.base.errors import InputError, LostWorkerError
 from harness.data import store
-from harness.data.build.blocks import BlockFiles
+from harness.data.build.blocks import BlockFiles, in_order, save_numbered
 from harness.data.build.numbering import numbered_vocabulary
-from harness.data.build.rows import RowFacts, settled
+from harness.data.build.rows import settled
 from harness.data.build.summary import FILE_NAME, Built
-from harness.data.build.workers import Workers
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.readers.records import Block, Kind, Problems, Source, UnreadBlock
+from harness.data.ragged import RaggedSets
+from harness.data.readers.records import Block, Kind, Problems, Source
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 
-_ALONE_BYTES = 8_000_000
-"""Size below which a source is tokenized before another process would have started."""
+_THREADS_BYTES = 100_000_000
+_PYTHON_BYTES = 8_000_000
+"""Sizes below which threads have tokenized a source before processes would pay for their start:
+with Keras's tokenizer, which leaves most of the work to Arrow; and with those in Python, of which
+one thread runs at a time."""
 
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
@@ -65,11 +77,9 @@ def build(
     """
     problems = Problems(strict=options.strict)
     blocks = BlockFiles(blocks_folder)
-    rows = settled(  # keeps all facts that are still needed
-        _numbered(source, options, blocks, problems, progress),
-        problems,
-        test_split=options.test_split,
-        seed=seed,
+    _number(source, options, blocks, problems, progress)
+    rows = settled(
+        blocks, problems, where=str(source.path), test_split=options.test_split, seed=seed
     )
     vocabulary = numbered_vocabulary(rows, options, blocks)
     folder.mkdir()
@@ -100,48 +110,67 @@ def build(
     return built
 
 
-def _numbered(
+def _number(
     source: Source,
     options: BuildOptions,
     blocks: BlockFiles,
     problems: Problems,
     progress: Progress,
-) -> RowFacts:
-    """Makes the first pass: saves numbered blocks in files, and returns facts about their rows."""
-    where = str(source.path)
-    facts = RowFacts(where)
-    total = source.num_bytes()
-    is_small = total is not None and total < _ALONE_BYTES
-    processes = 1 if is_small else len(os.sched_getaffinity(0))
+) -> None:
+    """Makes the first pass: saves numbered blocks in files."""
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     sizes: deque[int] = deque()
 
-    def to_number() -> Iterator[tuple[Block | UnreadBlock, Path]]:
+    def to_save() -> Iterator[tuple[Block, Path, Tokenization]]:
         for number, block in enumerate(source.blocks(problems)):
-            if isinstance(block, UnreadBlock):  # holds texts, so every option can apply
-                sizes.append(block.num_bytes)
-            else:
-                _check_options(block, options, source)
-                sizes.append(_num_bytes(block))
-            yield block, blocks.path(number)
+            _check_options(block, options, source)
+            sizes.append(_num_bytes(block))
+            yield block, blocks.path(number), tokenization
 
-    strict = options.strict
-    with Workers(tokenization, where=where, processes=processes, strict=strict) as workers:
-        for found in workers.map(to_number()):
-            facts.add(found)
-            problems.merge(found.problems)
-            blocks.num_rows.append(found.num_rows)
-            progress(sizes.popleft())
-    return facts
+    total, cores = source.num_bytes(), len(os.sched_getaffinity(0))
+    most = _THREADS_BYTES if options.tokenizer == "keras" else _PYTHON_BYTES
+    is_small = cores == 1 or (total is not None and total < most)
+    executor: AbstractContextManager[Executor]
+    executor = ThreadPoolExecutor(cores) if is_small else _processes(cores)
+    try:
+        with executor as pool:
+            for _ in in_order(pool, save_numbered, to_save(), ahead=cores):
+                blocks.count += 1
+                progress(sizes.popleft())
+    except BrokenProcessPool as error:
+        raise LostWorkerError(
+            f"a process that read {source.path} was ended from outside, as where memory is short. "
+            "Free some, and run the command again; data build goes on with what is done."
+        ) from error
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[Executor]:
+    """Yields a pool of processes that do not run the user's script."""
+    # Forked processes could inherit locks that TensorFlow's threads hold.
+    context = multiprocessing.get_context("spawn")
+    # Each new process would run the file of this module again.
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        with ProcessPoolExecutor(count, context, _start_process) as pool:
+            yield pool
+    finally:
+        sys.modules["__main__"] = script
+
+
+def _start_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    end_with_parent(signal.SIGKILL)
 
 
 def _num_bytes(block: Block) -> int:
     """Returns the size of the text in a block."""
-    if block.sets is not None:
-        return 4 * block.sets.nnz
-    if block.texts is not None:
-        return sum(map(len, block.texts))
-    return sum(len(token) + 1 for row in block.tokens or () for token in row)
+    if isinstance(block.contents, RaggedSets):
+        return 4 * block.contents.nnz
+    if block.kind == "texts":
+        return sum(map(len, block.contents))
+    return sum(len(token) + 1 for row in block.contents for token in row)
 
 
 def _check_options(block: Block, options: BuildOptions, source: Source) -> None:

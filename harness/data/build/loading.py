@@ -99,7 +99,7 @@ def build_folder(
                 for other in work.glob("[0-9a-f]*"):
                     shutil.rmtree(other)
                 blocks.mkdir()
-            progress = started(source, len(list(blocks.glob("*.npz"))))
+            progress = started(source, len(list(blocks.glob("*.arrow"))))
             # Not beside the output, where nobody would remove what a killed process left.
             remove_partial_files(work)
             shutil.rmtree(work / "new", ignore_errors=True)

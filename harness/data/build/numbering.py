@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from harness.base.errors import InputError
 from harness.data.build.blocks import BlockFiles, NumberedBlock
-from harness.data.build.counting import Counted, most_frequent
+from harness.data.build.counting import BlockCounts, most_frequent
 from harness.data.build.rows import Rows
 from harness.data.build.writing import with_ids
 from harness.data.options import BuildOptions
@@ -64,7 +64,7 @@ def _with_weighting(
 def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
     names = rows.class_names
     if rows.kind == "sets":
-        shown = 1 + max(blocks.map(lambda block, _: int(block.values.max(initial=0))))
+        shown = 1 + max(int(block.values.max(initial=0)) for block in blocks)
         if options.num_tokens is not None and options.num_tokens < shown:
             raise InputError(
                 f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
@@ -82,7 +82,7 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabula
             hash_bits=options.hash_bits,
         )
 
-    def counted(block: NumberedBlock, places: slice) -> Counted:
+    def counted(block: NumberedBlock, places: slice) -> BlockCounts:
         in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
         assert block.tokens is not None
         return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))

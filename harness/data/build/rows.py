@@ -1,78 +1,25 @@
-"""Facts about the rows of a source before they have ids: parts, labels, and digests.
+"""The use of the rows of a source, and their classes, before their tokens have ids.
 
 Letters: B rows, K classes, L labels of all rows together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError
-from harness.data.build.blocks import BlockFacts
+from harness.data.build.blocks import NumberedBlock
 from harness.data.ragged import rarest, stratified
-from harness.data.readers.records import Kind, Part, Problems
+from harness.data.readers.records import Kind, Problems
 from harness.data.tokens import Places
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 _MAX_LISTED = 5
-
-
-class RowFacts:
-    """Collects the facts about rows, block by block."""
-
-    def __init__(self, where: str) -> None:
-        """Args:
-        where: the rows' source, for messages.
-        """
-        self.where = where
-        self.kind: Kind = "texts"
-        self.is_multi_label = False
-        self.has_weights = False
-        """Whether any ids came with weights."""
-        self.class_numbers = Places()
-        """Numbers of the classes' names, in the order in which they first appear."""
-        self._parts: list[tuple[Part, int]] = []
-        self._digests: list[npt.NDArray[np.uint64]] = []
-        self._labels: list[Ints] = []
-        self._num_labels: list[Ints] = []
-
-    def add(self, block: BlockFacts) -> None:
-        """Adds the rows of a block."""
-        self.kind = block.kind
-        self.is_multi_label |= block.is_multi_label
-        self.has_weights |= block.has_weights
-        numbers = [self.class_numbers[name] for name in block.labels.strings()]
-        self._parts.append((block.part, block.num_rows))
-        self._digests.append(block.digests)
-        self._labels.append(np.array(numbers, np.int64)[block.labels.values])
-        self._num_labels.append(np.diff(block.labels.row_splits))
-
-    @property
-    def num_rows(self) -> int:
-        """B, the number of rows."""
-        return sum(count for _, count in self._parts)
-
-    def of_part(self, part: Part) -> Bools:
-        """Returns a mask of the rows of a part, [B]."""
-        return np.repeat(
-            [name == part for name, _ in self._parts], [count for _, count in self._parts]
-        )
-
-    @property
-    def digests(self) -> npt.NDArray[np.uint64]:
-        """The rows' digests, [B]."""
-        return np.concatenate(self._digests)
-
-    @property
-    def labels(self) -> tuple[Ints, Ints]:
-        """The rows' classes by number [L], and row boundaries among them [B + 1]."""
-        lengths = np.concatenate(self._num_labels)
-        return np.concatenate(self._labels), np.concatenate([[0], np.cumsum(lengths)])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,20 +59,75 @@ class Rows:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
 
-def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int) -> Rows:
+class _Facts(NamedTuple):
+    """Facts about all rows before test rows are drawn and classes are numbered."""
+
+    kind: Kind
+    is_multi_label: bool
+    has_weights: bool
+    class_numbers: dict[str, int]
+    """Numbers of the classes' names, in the order in which they first appear."""
+    is_test: Bools
+    digests: npt.NDArray[np.uint64]
+    labels: Ints
+    label_splits: Ints
+
+
+def _facts_of(blocks: Iterable[NumberedBlock]) -> _Facts:
+    kind: Kind = "texts"
+    is_multi_label = has_weights = False
+    class_numbers = Places()
+    is_test, digests = [np.zeros(0, np.bool_)], [np.zeros(0, np.uint64)]
+    labels, lengths = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    for block in blocks:
+        kind = block.kind
+        is_multi_label |= block.is_multi_label
+        has_weights |= block.weights is not None
+        numbers = [class_numbers[name] for name in block.labels.strings()]
+        is_test.append(np.full(block.digests.size, block.part == "test"))
+        digests.append(block.digests)
+        labels.append(np.array(numbers, np.int64)[block.labels.values])
+        lengths.append(np.diff(block.labels.row_splits))
+    return _Facts(
+        kind,
+        is_multi_label,
+        has_weights,
+        class_numbers,
+        np.concatenate(is_test),
+        np.concatenate(digests),
+        np.concatenate(labels),
+        np.cumsum(np.concatenate(lengths)),
+    )
+
+
+def settled(
+    blocks: Iterable[NumberedBlock],
+    problems: Problems,
+    *,
+    where: str,
+    test_split: float,
+    seed: int,
+) -> Rows:
     """Draws test rows where there are none, and numbers the classes.
+
+    Args:
+        blocks: the blocks of all rows.
+        problems: counts the problems that show in all rows together.
+        where: the rows' source, for messages.
+        test_split: share of the rows to draw.
+        seed: seed of the draw.
 
     Raises:
         InputError: there is nothing to train on, or nothing to tell apart.
     """
-    where, num_rows = facts.where, facts.num_rows
+    facts = _facts_of(blocks)
+    test, labels, splits = facts.is_test, facts.labels, facts.label_splits
+    num_rows = test.size
     if num_rows < 2:
         raise InputError(
             f"{where} has {num_rows} rows that can be used, and training and testing take one "
             "each. Give more rows."
         )
-    labels, splits = facts.labels
-    test = facts.of_part("test")
     is_drawn = not test.any()
     if is_drawn:
         classes = rarest(labels, splits) if facts.is_multi_label else labels
@@ -138,9 +140,7 @@ def settled(facts: RowFacts, problems: Problems, *, test_split: float, seed: int
     known = np.zeros(len(facts.class_numbers), np.bool_)
     of_row = np.repeat(np.arange(num_rows), np.diff(splits))
     known[labels[train[of_row]]] = True
-    names = sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
-    if all(_is_number(name) for name in names):
-        names.sort(key=float)
+    names = _sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
     if len(names) < 2:
         listed = f"the class {names[0]:.100}" if names else "no classes"
         raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
@@ -187,8 +187,12 @@ def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) ->
     return int(((known[places] == asked) & (asked > 0)).sum())
 
 
-def _is_number(name: str) -> bool:
+def _sorted(names: list[str]) -> list[str]:
+    """Returns names sorted, as numbers if all are numbers."""
     try:
-        return float(name) == float(name)
+        numbers = {name: float(name) for name in names}
     except ValueError:
-        return False
+        return sorted(names)
+    if np.isnan(list(numbers.values())).any():
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

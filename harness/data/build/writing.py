@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,7 @@ from harness.data.build.rows import Rows
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 
-_TRAIN = "train-"
-"""Prefix of the names of train rows' files, which are appended to those of the test rows."""
-_DTYPES: dict[str, npt.DTypeLike] = {"values.npy": np.int32, "weights.npy": np.float32}
+_PIECE_BYTES = 1 << 24
 
 
 def write(
@@ -54,32 +53,34 @@ def write(
         sets = sets.unique() if unique or has_weights else sets
         return [_chosen(sets, test), _chosen(sets, ~test)], *counts
 
-    files = ["values.npy", *(["weights.npy"] if has_weights else [])]
+    dtypes: dict[str, npt.DTypeLike] = {"values": np.int32}
+    if has_weights:
+        dtypes["weights"] = np.float32
     num_tokens = num_unknown = 0
-    lengths: tuple[list[npt.NDArray[np.int64]], ...] = ([], [])
-    # Train rows go into files of their own, which are then appended to those of the test rows.
-    with ExitStack() as test_files, ExitStack() as train_files:
-        opened = [
-            [
-                closing.enter_context(store.NpyFile(folder / f"{part}{name}", _DTYPES[name]))
-                for name in files
-            ]
-            for closing, part in ((test_files, ""), (train_files, _TRAIN))
-        ]
-        for found, num_found, num_not_known in blocks.map(made):
+    test_lengths, train_lengths = [], []
+    with ExitStack() as closing:
+        files = {
+            name: closing.enter_context(store.NpyFile(folder / f"{name}.npy", dtype))
+            for name, dtype in dtypes.items()
+        }
+        # Train rows wait in files without a name until all test rows are written.
+        waiting = {name: closing.enter_context(TemporaryFile(dir=folder)) for name in files}
+        for (test, train), num_found, num_not_known in blocks.map(made):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
-            for sets, own, arrays in zip(found, lengths, opened, strict=True):
-                if sets is not None:
-                    own.append(sets.lengths)
-                    for file, array in zip(arrays, (sets.values, sets.weights), strict=False):
-                        assert array is not None
-                        file.append(array)
-        train_files.close()
-        for file, name in zip(opened[0], files, strict=True):
-            file.append(np.load(folder / f"{_TRAIN}{name}", mmap_mode="r"))
-            (folder / f"{_TRAIN}{name}").unlink()
+            if test is not None:
+                test_lengths.append(test.lengths)
+                for name, file in files.items():
+                    file.append(getattr(test, name))
+            if train is not None:
+                train_lengths.append(train.lengths)
+                for name, spool in waiting.items():
+                    spool.write(np.ascontiguousarray(getattr(train, name)).data)
+        for name, file in files.items():
+            waiting[name].seek(0)
+            while piece := waiting[name].read(_PIECE_BYTES):
+                file.append(np.frombuffer(piece, dtypes[name]))
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
-    splits = np.concatenate([[0], np.cumsum(np.concatenate([*lengths[0], *lengths[1]]))])
+    splits = np.concatenate([[0], np.cumsum(np.concatenate([*test_lengths, *train_lengths]))])
     for name, array in {"row_splits": splits, **labels}.items():
         with store.NpyFile(folder / f"{name}.npy", array.dtype) as file:
             file.append(array)

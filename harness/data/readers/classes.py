@@ -17,8 +17,8 @@ from typing import NamedTuple
 from harness.base.errors import InputError
 from harness.data.readers.lines import decoded
 from harness.data.readers.members import Member, folder_members, tar_members, zip_members
-from harness.data.readers.records import BLOCK_BYTES, MAX_TEXT_BYTES, Block, Part, Problems
-from harness.data.readers.rows import Row, RowFormat, blocks_of
+from harness.data.readers.records import MAX_TEXT_BYTES, Block, Part, Problems, RowFormat
+from harness.data.readers.rows import Row, collected
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000
@@ -46,7 +46,7 @@ class ClassSource:
         self._layout = _layout(path, map(_folders, sample))
         self.note = "classes and parts" if self._layout.has_parts else "classes"
         self.note += " from the names of folders"
-        self._format = RowFormat(path=path, unit="file", kind="texts", labelling="one")
+        self._form = RowFormat(path=path, unit="file", kind="texts", is_multi_label=False)
 
     def num_bytes(self) -> int | None:
         """Returns the size of all files; None if that takes unpacking an archive."""
@@ -55,11 +55,12 @@ class ClassSource:
             return sum(size for _, size, _ in self._members())
         return self.path.stat().st_size if name.endswith(".tar") else None
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields a row for each file that lies in a class's folder."""
-        return blocks_of(self._rows(problems), self._format, problems, block_bytes=block_bytes)
+        for part, rows in itertools.groupby(self._rows(problems), lambda found: found[0]):
+            yield from collected((row for _, row in rows), self._form, problems, part)
 
-    def _rows(self, problems: Problems) -> Iterator[Row]:
+    def _rows(self, problems: Problems) -> Iterator[tuple[Part, Row]]:
         for name, size, content in self._members():
             folders = _folders(name)
             if any(folder.startswith((".", "__MACOSX")) for folder in folders):
@@ -75,9 +76,9 @@ class ClassSource:
                 )
             else:
                 text = decoded(content(), problems, self.path, "file", name)
-                yield place.part, name, text, place.label
+                yield place.part, (name, text, place.label)
                 continue
-            problems.add(problem, self._format.where(name))
+            problems.add(problem, self._form.where(name))
 
 
 class _Place(NamedTuple):

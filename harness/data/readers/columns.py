@@ -1,8 +1,8 @@
 """Finds the columns of a table that hold the texts and the labels, by name or by content."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
@@ -23,8 +23,7 @@ _MAX_NAME = 40
 _MAX_NAME_WORDS = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
+class Columns(NamedTuple):
     """Names of the columns to read."""
 
     content: str

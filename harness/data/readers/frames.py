@@ -10,8 +10,8 @@ from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
 from harness.data.readers.columns import choose
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source
-from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
+from harness.data.readers.records import Block, Problems, Source
+from harness.data.readers.rows import collected, format_of
 
 _SAMPLE_ROWS = 200
 
@@ -42,30 +42,22 @@ class FrameSource:
         head = [frame[column][:_SAMPLE_ROWS].to_list() for column in frame.columns]
         cells = [list(map(str, row)) for row in zip(*head, strict=True)]
         columns = choose("the frame", list(by_name), cells, options)
-        self._content = frame[by_name[columns.content]]
+        self._contents = frame[by_name[columns.content]]
         self._labels = frame[by_name[columns.label]]
-        sample = self._labels[:_SAMPLE_ROWS].to_list()
-        self._format = RowFormat(
-            path="the frame",
-            unit="row",
-            kind=kind_of(self._content[:_SAMPLE_ROWS].to_list()),
-            labelling=labelling_of(sample, options.label_separator),
-            separator=options.label_separator,
-        )
+        contents = self._contents[:_SAMPLE_ROWS].to_list()
+        labels = self._labels[:_SAMPLE_ROWS].to_list()
+        self._form = format_of("the frame", "row", contents, labels, options.label_separator)
         self.note = columns.note
 
     def num_bytes(self) -> int | None:
         """Returns None, as the size is unknown."""
         return None
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields all rows."""
-        return blocks_of(self._rows(), self._format, problems, block_bytes=block_bytes)
-
-    def _rows(self) -> Iterator[Row]:
-        rows = zip(self._content.to_list(), self._labels.to_list(), strict=True)
-        for number, (content, label) in enumerate(rows, 1):
-            yield "", number, content, label
+        rows = zip(self._contents.to_list(), self._labels.to_list(), strict=True)
+        numbered = ((number, *row) for number, row in enumerate(rows, 1))
+        return collected(numbered, self._form, problems)
 
 
 class MatrixSource:
@@ -102,6 +94,6 @@ class MatrixSource:
         """Returns None, as the size is unknown."""
         return None
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields all rows in one block."""
-        yield Block(sets=self._sets, labels=self._labels)
+        yield Block(kind="sets", contents=self._sets, is_multi_label=False, labels=self._labels)

@@ -9,53 +9,45 @@ from typing import Any
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose
-from harness.data.readers.lines import Lines
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems
-from harness.data.readers.rows import Row, RowFormat, blocks_of, kind_of, labelling_of
+from harness.data.readers.lines import lines_of
+from harness.data.readers.records import Block, Problems
+from harness.data.readers.rows import collected, format_of
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a JSON object a line."
 
 
 class JsonlSource:
-    """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels."""
+    """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels.
+
+    Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types.
+    """
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
         """Raises InputError unless it is plain which keys to read."""
         self.path, self.name = path, path.stem
-        sample = [row for _, row in itertools.islice(self._rows(Problems()), _SAMPLE_ROWS)]
+        sample = [row for _, row in itertools.islice(self._objects(Problems()), _SAMPLE_ROWS)]
         if not sample:
             raise InputError(f"{path} has no JSON object in its lines. {_REMEDY}")
         names = list(dict.fromkeys(name for row in sample for name in row))
         cells = [[str(row.get(name, "")) for name in names] for row in sample]
         self._columns = columns = choose(path, names, cells, options)
-        labels = [row.get(columns.label) for row in sample]
-        self._format = RowFormat(
-            path=path,
-            unit="line",
-            kind=kind_of(row.get(columns.content) for row in sample),
-            labelling=labelling_of(labels, options.label_separator),
-            separator=options.label_separator,
-        )
+        contents, labels = ([row.get(name) for row in sample] for name in columns)
+        self._form = format_of(path, "line", contents, labels, options.label_separator)
         self.note = columns.note
 
     def num_bytes(self) -> int | None:
         """Returns the size of the file."""
         return self.path.stat().st_size
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-        """Yields all lines that hold a JSON object with the content and a label."""
-        return blocks_of(self._labelled(problems), self._format, problems, block_bytes=block_bytes)
+    def blocks(self, problems: Problems) -> Iterator[Block]:
+        """Yields all lines that hold a JSON object."""
+        content, label = self._columns
+        rows = ((n, row.get(content), row.get(label)) for n, row in self._objects(problems))
+        return collected(rows, self._form, problems)
 
-    def _labelled(self, problems: Problems) -> Iterator[Row]:
-        content, label = self._columns.content, self._columns.label
-        for number, row in self._rows(problems):
-            yield "", number, row.get(content), row.get(label)
-
-    def _rows(self, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-        lines = Lines(self.path, problems, remedy=_REMEDY)
-        for line in lines:
-            lines.start_row()
+    def _objects(self, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, _, line in lines_of(self.path, problems, remedy=_REMEDY):
             if line.isspace():
                 continue
             try:
@@ -63,6 +55,6 @@ class JsonlSource:
             except (ValueError, RecursionError):
                 row = None
             if isinstance(row, dict):
-                yield lines.number, row
+                yield number, row
             else:
-                problems.add("not a JSON object", f"{self.path}, line {lines.number}")
+                problems.add("not a JSON object", f"{self.path}, line {number}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.base.errors import InputError
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems, Source, UnreadBlock
+from harness.data.readers.records import Block, Problems, Source
 
 
 class PairSource:
@@ -20,19 +20,17 @@ class PairSource:
         train, test = self._train.num_bytes(), self._test.num_bytes()
         return None if train is None or test is None else train + test
 
-    def blocks(
-        self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[Block | UnreadBlock]:
+    def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields train rows, then test rows.
 
         Raises:
             InputError: if the first source has test rows of its own.
         """
-        for block in self._train.blocks(problems, block_bytes=block_bytes):
+        for block in self._train.blocks(problems):
             if block.part == "test":
                 raise InputError(
                     f"{self.path} has test rows of its own. Leave out the other test data."
                 )
             yield replace(block, part="train")
-        for block in self._test.blocks(problems, block_bytes=block_bytes):
+        for block in self._test.blocks(problems):
             yield replace(block, part="test")

@@ -1,10 +1,10 @@
 """The results of every reader: blocks of rows, and a count of the problems in them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
@@ -14,42 +14,41 @@ Kind = Literal["texts", "tokens", "sets"]
 Part = Literal["train", "test", ""]
 """Use of rows; "" if the source does not say."""
 
-BLOCK_BYTES = 8_000_000
 MAX_TEXT_BYTES = 8_000_000
 """Limit of one row's size; a longer row means a wrong file far more often than a long text."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowFormat:
+    """The form of a source's rows."""
+
+    path: Path | str
+    """Path of the source, for messages."""
+    unit: str
+    """Noun for a row in messages, such as "line"."""
+    kind: Kind
+    is_multi_label: bool
+    separator: str | None = None
+    """Separator of a row's labels if it has a list of them in one text; None if not."""
+
+    def where(self, number: int | str) -> str:
+        """Returns a row's place, for messages."""
+        return f"{self.path}, {self.unit} {number}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Consecutive rows of a source, with about `block_bytes` of text.
+    """Consecutive rows of a source."""
 
-    Exactly one of `texts`, `tokens` and `sets` is set, the same one in every block of a source.
-    """
-
+    kind: Kind
+    contents: list[str] | list[Sequence[str]] | RaggedSets
+    """Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of
+    a block are 1, it has none, even if another block of the source has some."""
+    is_multi_label: bool
+    labels: list[Any]
+    """Each row's class by name, or its list of names if `is_multi_label`."""
     part: Part = ""
     """Part of all rows of the block."""
-    texts: Sequence[str] | None = None
-    tokens: Sequence[Sequence[str]] | None = None
-    """Rows as lists of strings, such as tags or baskets."""
-    sets: RaggedSets | None = None
-    """Rows as ids. The num_tokens is the block's own, and the labels are unused. A block whose
-    weights are all 1 has none, even if another block of the source has some."""
-    labels: Sequence[str] | Sequence[Sequence[str]]
-    """Each row's class by name, or a list of names for each row (multi-label)."""
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows."""
-        if self.sets is not None:
-            return self.sets.num_rows
-        return len(self.texts if self.texts is not None else self.tokens or ())
-
-    @property
-    def kind(self) -> Kind:
-        """Form of the rows: which of the three fields is set."""
-        if self.sets is not None:
-            return "sets"
-        return "texts" if self.texts is not None else "tokens"
 
 
 @dataclass
@@ -63,11 +62,6 @@ class Problems:
     first: dict[str, str] = field(default_factory=dict)
     """Place of the first problem of each kind."""
 
-    def merge(self, others: "Problems") -> None:
-        """Adds problems of later rows that were counted separately."""
-        self.counts += others.counts
-        self.first = others.first | self.first
-
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
         """Counts a problem.
 
@@ -78,26 +72,6 @@ class Problems:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
         self.counts[kind] += count
         self.first.setdefault(kind, where)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnreadBlock:
-    """A block of texts that can be read independently of the others, even in another process."""
-
-    num_bytes: int
-    """Number of bytes to read."""
-    rows: Callable[[Problems], Block]
-    """Picklable function that reads the rows."""
-    part: Part = ""
-    """Part of all rows of the block."""
-
-    def read(self, problems: Problems) -> Block:
-        """Reads the block, which may have no rows.
-
-        Raises:
-            InputError: the source cannot be read.
-        """
-        return replace(self.rows(problems), part=self.part)
 
 
 class Source(Protocol):
@@ -115,11 +89,8 @@ class Source(Protocol):
     def note(self) -> str:
         """The reader's own findings, such as which columns it takes; or ""."""
 
-    def blocks(
-        self, problems: Problems, *, block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[Block | UnreadBlock]:
-        """Yields all rows in the source's order, which may be class by class. Counts problems here,
-        or when an unread block is read.
+    def blocks(self, problems: Problems) -> Iterator[Block]:
+        """Yields all rows in the source's order, which may be class by class. Counts problems.
 
         Raises:
             InputError: the source cannot be read.

@@ -2,92 +2,80 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from harness.base.checks import INT32_MAX
 from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Kind, Part, Problems
+from harness.data.readers.records import Block, Kind, Part, Problems, RowFormat
 
-Labelling = Literal["one", "many"]
-"""Whether a row has the name of one class, or a list of names."""
-
+BLOCK_BYTES = 8_000_000
+"""Size from which a block is complete."""
 _TOKEN_BYTES = 8
 """Bytes that a token or an id adds to a block's size."""
 
-Row = tuple[Part, int | str, Any, Any]
-"""A row: its part, its number or name for messages, its content, and its label or labels."""
+Row = tuple[int | str, Any, Any]
+"""A row: its number or name for messages, its content, and its label or labels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowFormat:
-    """The form of a source's rows."""
-
-    path: Path | str
-    """Path of the source, for messages."""
-    unit: str
-    """Noun for a row in messages, such as "line"."""
-    kind: Kind
-    labelling: Labelling
-    separator: str | None = None
-    """Separator of a row's labels if it has a list of them in one text; None if not."""
-
-    def where(self, number: int | str) -> str:
-        """Returns a row's place, for messages."""
-        return f"{self.path}, {self.unit} {number}"
-
-
-def blocks_of(
-    rows: Iterable[Row], row_format: RowFormat, problems: Problems, *, block_bytes: int
+def collected(
+    rows: Iterable[Row], form: RowFormat, problems: Problems, part: Part = ""
 ) -> Iterator[Block]:
-    """Collects rows into blocks.
+    """Collects the right rows of a part into blocks of about BLOCK_BYTES of text."""
+    waiting: list[tuple[Any, Any]] = []
+    num_bytes = 0
+    row_bytes = len if form.kind == "texts" else lambda row: _TOKEN_BYTES * len(row)
+    for row in checked(rows, form, problems):
+        if num_bytes >= BLOCK_BYTES:
+            yield block_of(waiting, form, part)
+            waiting, num_bytes = [], 0
+        waiting.append(row)
+        num_bytes += row_bytes(row[0])
+    if waiting:
+        yield block_of(waiting, form, part)
+
+
+def block_of(rows: list[tuple[Any, Any]], form: RowFormat, part: Part = "") -> Block:
+    """Returns checked rows, contents and labels, as one block."""
+    contents: Any
+    contents, labels = map(list, zip(*rows, strict=True))
+    if form.kind == "sets":
+        values = np.array([token for row in contents for token in row], np.int32)
+        splits = np.cumsum([0, *map(len, contents)])
+        num_tokens = int(values.max(initial=0)) + 1
+        contents = RaggedSets(
+            values=values, row_splits=splits, num_tokens=num_tokens, name=str(form.path)
+        )
+    return Block(
+        kind=form.kind,
+        contents=contents,
+        is_multi_label=form.is_multi_label,
+        labels=labels,
+        part=part,
+    )
+
+
+def checked(rows: Iterable[Row], form: RowFormat, problems: Problems) -> Iterator[tuple[Any, Any]]:
+    """Yields the contents and labels of rows.
 
     Rows in another format are counted and left out. Empty texts are counted and kept: without them,
     a test set would have another accuracy.
     """
-    kind, labelling, separator = row_format.kind, row_format.labelling, row_format.separator
-    check, weight = _CHECKS[kind], 1 if kind == "texts" else _TOKEN_BYTES
-    part: Part = ""
-    contents: list[Any] = []
-    labels: list[Any] = []
-    num_bytes = 0
-    for row_part, number, content, label in rows:
+    check, empty = _CHECKS[form.kind]
+    for number, content, label in rows:
         content, problem = check(content)
-        if problem is None:
-            label, problem = _name(label) if labelling == "one" else _names(label, separator)
+        if problem is None and form.is_multi_label:
+            label, problem = _names(label, form.separator)
+        elif problem is None:
+            label, problem = _name(label)
         if problem is not None:
-            problems.add(problem, row_format.where(number))
+            problems.add(problem, form.where(number))
             continue
         if not content:
-            problems.add(_EMPTY[kind], row_format.where(number))
-        if contents and (row_part != part or num_bytes >= block_bytes):
-            yield _block(part, row_format, contents, labels)
-            contents, labels, num_bytes = [], [], 0
-        part = row_part
-        contents.append(content)
-        labels.append(label)
-        num_bytes += weight * len(content)
-    if contents:
-        yield _block(part, row_format, contents, labels)
-
-
-def _block(part: Part, row_format: RowFormat, contents: list[Any], labels: list[Any]) -> Block:
-    if row_format.kind == "texts":
-        return Block(part=part, texts=contents, labels=labels)
-    if row_format.kind == "tokens":
-        return Block(part=part, tokens=contents, labels=labels)
-    values = np.array([token for row in contents for token in row], np.int32)
-    sets = sets_of(values, np.cumsum([0, *map(len, contents)]), row_format.path)
-    return Block(part=part, sets=sets, labels=labels)
-
-
-def sets_of(values: np.ndarray, row_splits: np.ndarray, path: Path | str) -> RaggedSets:
-    """Returns rows of ids whose num_tokens is the block's own."""
-    num_tokens = int(values.max(initial=0)) + 1
-    return RaggedSets(values=values, row_splits=row_splits, num_tokens=num_tokens, name=str(path))
+            problems.add(empty, form.where(number))
+        yield content, label
 
 
 def _text(content: Any) -> tuple[str, str | None]:
@@ -122,8 +110,12 @@ def _ids(content: Any) -> tuple[Sequence[int], str | None]:
     return row, None
 
 
-_EMPTY: dict[Kind, str] = {"texts": "empty text", "tokens": "empty row", "sets": "empty row"}
-_CHECKS: dict[Kind, Any] = {"texts": _text, "tokens": _tokens, "sets": _ids}
+_CHECKS: dict[Kind, Any] = {
+    "texts": (_text, "empty text"),
+    "tokens": (_tokens, "empty row"),
+    "sets": (_ids, "empty row"),
+}
+"""The check of a row's content, and the problem of an empty one."""
 
 
 def _as_list(content: Any) -> list[Any] | None:
@@ -163,26 +155,31 @@ def _names(labels: Any, separator: str | None) -> tuple[list[str], str | None]:
     return [name for name, _ in pairs], next((why for _, why in pairs if why), None)
 
 
-def kind_of(values: Iterable[Any]) -> Kind:
-    """Returns a column's kind, by its first value that is not missing or empty."""
-    for value in values:
-        row = None if isinstance(value, str) else _as_list(value)
+def format_of(
+    path: Path | str,
+    unit: str,
+    contents: Iterable[Any],
+    labels: Iterable[Any],
+    separator: str | None,
+) -> RowFormat:
+    """Returns the form of rows by some of their contents and labels. A content that is not missing
+    or empty decides their kind."""
+    kind: Kind = "texts"
+    for content in contents:
+        row = None if isinstance(content, str) else _as_list(content)
         if row:
-            return "tokens" if isinstance(row[0], str) else "sets"
-        if row is None:
+            kind = "tokens" if isinstance(row[0], str) else "sets"
+        if row or row is None:
             break
-    return "texts"
-
-
-def labelling_of(labels: Iterable[Any], separator: str | None) -> Labelling:
-    """Returns whether a column holds lists of labels, or texts for a separator to split."""
-    if separator or any(isinstance(label, list | tuple) or _has_rows(label) for label in labels):
-        return "many"
-    return "one"
-
-
-def _has_rows(label: Any) -> bool:
-    return hasattr(label, "tolist") and isinstance(label.tolist(), list)
+    plain = (label.tolist() if hasattr(label, "tolist") else label for label in labels)
+    has_lists = any(isinstance(label, list | tuple) for label in plain)
+    return RowFormat(
+        path=path,
+        unit=unit,
+        kind=kind,
+        is_multi_label=has_lists or separator is not None,
+        separator=separator,
+    )
 
 
 def _is_missing(value: Any) -> bool:

@@ -4,14 +4,16 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.base.checks import INT32_MAX
 from harness.base.reading import opened
 from harness.data.ragged import RaggedSets
-from harness.data.readers.lines import Lines
-from harness.data.readers.records import BLOCK_BYTES, Block, Problems
+from harness.data.readers.lines import lines_of
+from harness.data.readers.records import Block, Problems, RowFormat
+from harness.data.readers.rows import BLOCK_BYTES
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000
@@ -19,6 +21,12 @@ _PIECE_BYTES = 1 << 20
 _PAIR_BYTES = 8
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _ZEROS = (b" 0:", b"\t0:")
+
+
+class _Row(NamedTuple):
+    labels: list[str]
+    ids: list[int]
+    values: list[float]
 
 
 class SvmlightSource:
@@ -31,61 +39,56 @@ class SvmlightSource:
         """
         self.path, self.name = path, path.stem
         self._first_id = int(one_based)
-        sample = itertools.islice(Lines(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
-        heads = [line.partition(" ")[0] for line in sample if line.partition("#")[0].strip()]
-        self._is_multi_label = any("," in head or not head or ":" in head for head in heads)
+        sample = itertools.islice(lines_of(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
+        heads = [line.partition(" ")[0] for _, _, line in sample if line.partition("#")[0].strip()]
+        is_multi_label = any("," in head or not head or ":" in head for head in heads)
+        self._form = RowFormat(path=path, unit="line", kind="sets", is_multi_label=is_multi_label)
         self.note = f"ids from {self._first_id}"
 
     def num_bytes(self) -> int | None:
         """Returns the size of the file."""
         return self.path.stat().st_size
 
-    def blocks(self, problems: Problems, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields all rows."""
-        ids: list[int] = []
-        values: list[float] = []
-        row_splits = [0]
-        labels: list[list[str]] = []
-        for row_labels, row_ids, row_values in self._rows(problems):
-            ids += row_ids
-            values += row_values
-            row_splits.append(len(ids))
-            labels.append(row_labels)
-            if len(ids) * _PAIR_BYTES >= block_bytes:
-                yield self._block(ids, values, row_splits, labels)
-                ids, values, row_splits, labels = [], [], [0], []
-        if labels:
-            yield self._block(ids, values, row_splits, labels)
+        rows: list[_Row] = []
+        num_pairs = 0
+        for row in self._rows(problems):
+            rows.append(row)
+            num_pairs += len(row.ids)
+            if num_pairs * _PAIR_BYTES >= BLOCK_BYTES:
+                yield self._block(rows)
+                rows, num_pairs = [], 0
+        if rows:
+            yield self._block(rows)
 
-    def _block(
-        self, ids: list[int], values: list[float], row_splits: list[int], labels: list[list[str]]
-    ) -> Block:
-        is_weighted = any(value != 1 for value in values)
+    def _block(self, rows: list[_Row]) -> Block:
+        ids = np.array([one for row in rows for one in row.ids], np.int32)
+        values = [value for row in rows for value in row.values]
         sets = RaggedSets(
-            values=np.array(ids, np.int32),
-            row_splits=np.array(row_splits),
-            num_tokens=max(ids, default=0) + 1,
+            values=ids,
+            row_splits=np.cumsum([0, *(len(row.ids) for row in rows)]),
+            num_tokens=int(ids.max(initial=0)) + 1,
             name=str(self.path),
-            weights=np.array(values, np.float32) if is_weighted else None,
+            weights=np.array(values, np.float32) if any(one != 1 for one in values) else None,
         )
-        names = labels if self._is_multi_label else [name for (name,) in labels]
-        return Block(sets=sets, labels=names)
+        labels = [row.labels if self._form.is_multi_label else row.labels[0] for row in rows]
+        is_multi_label = self._form.is_multi_label
+        return Block(kind="sets", contents=sets, is_multi_label=is_multi_label, labels=labels)
 
-    def _rows(self, problems: Problems) -> Iterator[tuple[list[str], list[int], list[float]]]:
-        lines = Lines(self.path, problems, remedy=_REMEDY)
-        for line in lines:
-            lines.start_row()
-            where = f"{self.path}, line {lines.number}"
+    def _rows(self, problems: Problems) -> Iterator[_Row]:
+        for number, _, line in lines_of(self.path, problems, remedy=_REMEDY):
             head, *pairs = line.partition("#")[0].split() or [""]
             if ":" in head:
                 head, pairs = "", [head, *pairs]
             if not head and not pairs:
                 continue
+            where = self._form.where(number)
             if pairs and pairs[0].startswith("qid:"):
                 problems.add("qid, which is not used", where)
                 del pairs[0]
             names = [_name(part) for part in head.split(",") if part]
-            if not self._is_multi_label and len(names) != 1:
+            if not self._form.is_multi_label and len(names) != 1:
                 problems.add("several labels" if names else "empty label", where)
                 continue
             try:
@@ -95,7 +98,7 @@ class SvmlightSource:
                 continue
             if not ids:
                 problems.add("empty row", where)
-            yield names, ids, values
+            yield _Row(names, ids, values)
 
     def _pairs(self, pairs: list[str]) -> tuple[list[int], list[float]]:
         """Returns the ids and values of a line; raises ValueError if it has anything else."""

@@ -102,6 +102,14 @@ def test_the_test_rows_choose_nothing(reviews: Path, trained: tuple[Path, Any]) 
     assert chosen(trained[0]) == chosen(folder)
 
 
+def test_a_folder_that_is_refused_is_told_before_the_search(
+    reviews: Path, trained: tuple[Path, Any]
+) -> None:
+    again = call("train", "--data", reviews / "train.csv", "--run-dir", trained[0])
+    assert (again.code, again.out) == (2, "")
+    assert "already holds a run" in again.err
+
+
 def test_few_rows_are_trained_without_a_search(tmp_path: Path) -> None:
     write(tmp_path / "few.csv", [("good film", "pos"), ("bad film", "neg")] * 2)
     result = call("train", "--data", tmp_path / "few.csv", "--run-dir", tmp_path / "run")

@@ -2,25 +2,14 @@
 
 import io
 import json
-import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from harness.base.errors import InputError
 from harness.workers import launcher
-from harness.workers.launcher import (
-    Job,
-    Place,
-    command_at,
-    local_places,
-    reachable,
-    remote_places,
-    run_job,
-)
+from harness.workers.launcher import Job, run_job
 
 WHO = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
 
@@ -33,7 +22,7 @@ def run(text: str, *, workers: int = 2, restarts: int = 0) -> tuple[int, list[st
     """Runs a job; returns the exit code, and the lines printed to both streams."""
     out, errors = io.StringIO(), io.StringIO()
     code = run_job(
-        lambda: local_places(workers),
+        workers,
         lambda start: [*program(text), str(start)],
         restarts=restarts,
         out=out,
@@ -88,88 +77,19 @@ def test_a_signal_reaches_the_workers() -> None:
     assert (code, errors) == (143, [])
 
 
-@pytest.fixture
-def ssh_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes an ssh that runs a command on this machine, in a terminal as with -tt; the host `gone`
-    does not answer."""
-    ssh = tmp_path / "ssh"
-    ssh.write_text(
-        f"#!{sys.executable}\nimport os, pty, sys\n"
-        "if sys.argv[-2] == 'gone': sys.exit(255)\n"
-        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(['/bin/sh', '-c', sys.argv[-1]])))\n"
-    )
-    ssh.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-
-@pytest.mark.usefixtures("ssh_to_here")
-def test_hosts_that_do_not_answer_are_left_out() -> None:
-    places = remote_places(["a", "gone", "b"], None)
-    assert reachable(places) == [places[0], places[2]]
-
-
-@pytest.mark.usefixtures("ssh_to_here")
-def test_a_signal_reaches_workers_on_other_hosts() -> None:
-    """ssh itself does not pass signals on."""
-    text = "import signal; signal.signal(2, lambda *_: sys.exit(130)); print('up', flush=True); "
-    out = io.StringIO()
-    job = Job(remote_places(["a", "b"], None), program(text + "time.sleep(99)"), out, io.StringIO())
-    while out.getvalue().count("up") < 2:
-        time.sleep(0.05)
-    job.pass_on(signal.SIGTERM)
-    assert job.wait()[0] == 130
-
-
 def test_all_workers_get_one_cluster_and_their_own_place() -> None:
-    places = local_places(3)
-    assert len({place.address for place in places}) == 3
-    configs = []
-    for index, place in enumerate(places):
-        command, own = command_at(place, index, places, ["x", "y z"])
-        assert command == ["x", "y z"]
-        configs.append(json.loads(own["TF_CONFIG"]))
-    assert {json.dumps(config["cluster"]) for config in configs} == {
-        json.dumps({"worker": [place.address for place in places]})
-    }
-    assert [config["task"]["index"] for config in configs] == [0, 1, 2]
-
-
-def test_hosts_by_ssh() -> None:
-    lines = ["# ours", "", "node1", "me@node2:7000", "node1"]
-    places = remote_places(lines, None)
-    assert places == [
-        Place(host="node1", address="node1:23456"),
-        Place(host="me@node2", address="node2:7000"),
-        Place(host="node1", address="node1:23457"),
-    ]
-    assert remote_places(lines, 2) == places[:2]
-    command, own = command_at(places[1], 1, places, ["python", "a b"])
-    assert own == {}
-    assert command[:2] == ["ssh", "-tt"]
-    assert command[-2] == "me@node2"
-    assert f"cd {Path.cwd()} && TF_CONFIG='" in command[-1]
-    assert command[-1].endswith("exec python 'a b'")
-
-
-@pytest.mark.parametrize(
-    ("lines", "workers", "message"),
-    [
-        (["a"], 2, "--workers is 2, but --hosts names 1 hosts"),
-        (["-oProxyCommand=x"], None, "holds the line '-oProxyCommand=x'"),
-        (["a:b"], None, "whose port is no number"),
-        (["a b"], None, "holds the line 'a b'"),
-    ],
-)
-def test_wrong_hosts(lines: list[str], workers: int | None, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        remote_places(lines, workers)
+    code, out, _ = run("print(os.environ['TF_CONFIG'])", workers=3)
+    configs = [json.loads(line.partition(" ")[2]) for line in out]
+    (cluster,) = {json.dumps(config["cluster"]) for config in configs}
+    assert len(set(json.loads(cluster)["worker"])) == 3
+    assert (code, [config["task"]["index"] for config in configs]) == (0, [0, 1, 2])
 
 
 def test_a_worker_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_GRACE_SECONDS", 0.5)
     text = "import signal; signal.signal(15, signal.SIG_IGN); print(i, flush=True); "
     job = Job(
-        local_places(2),
+        2,
         program(text + "time.sleep(1); sys.exit(1) if i else time.sleep(99)"),
         io.StringIO(),
         io.StringIO(),

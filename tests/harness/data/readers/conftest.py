@@ -4,37 +4,40 @@ from typing import Any
 
 import pytest
 
-from harness.data.readers.records import Problems, Source, UnreadBlock
+from harness.data.ragged import RaggedSets
+from harness.data.readers import rows, svmlight, table
+from harness.data.readers.records import Problems, Source
 
 
 class Read:
     """All rows of a source, in one piece."""
 
     def __init__(
-        self, source: Source, *, block_bytes: int = 4_000_000, strict: bool = False
+        self, source: Source, *, block_bytes: int | None = None, strict: bool = False
     ) -> None:
         self.problems = Problems(strict=strict)
-        self.blocks = [
-            block.read(self.problems) if isinstance(block, UnreadBlock) else block
-            for block in source.blocks(self.problems, block_bytes=block_bytes)
-        ]
-        self.parts = [block.part for block in self.blocks for _ in range(block.num_rows)]
-
-    @property
-    def contents(self) -> list[Any]:
+        self.parts: list[str] = []
+        self.contents: list[Any] = []
         """The rows' texts, lists of tokens or lists of ids."""
-        rows: list[Any] = []
-        for block in self.blocks:
-            if block.sets is not None:
-                rows += [block.sets.row(index).tolist() for index in range(block.num_rows)]
-            else:
-                rows += block.texts if block.texts is not None else block.tokens or []
-        return rows
-
-    @property
-    def labels(self) -> list[Any]:
+        self.labels: list[Any] = []
         """The rows' labels: names, or lists of names."""
-        return [label for block in self.blocks for label in block.labels or ()]
+        self.num_rows: list[int] = []
+        """The blocks' numbers of rows."""
+        self.sets: list[RaggedSets] = []
+        """The blocks of ids."""
+        with pytest.MonkeyPatch.context() as patched:
+            for module in (rows, svmlight, table) if block_bytes else ():
+                patched.setattr(module, "BLOCK_BYTES", block_bytes)
+            blocks = list(source.blocks(self.problems))
+        for block in blocks:
+            contents: Any = block.contents
+            if isinstance(contents, RaggedSets):
+                self.sets.append(contents)
+                contents = [contents.row(index).tolist() for index in range(contents.num_rows)]
+            self.contents += contents
+            self.labels += block.labels
+            self.parts += [block.part] * len(contents)
+            self.num_rows.append(len(contents))
 
 
 @pytest.fixture

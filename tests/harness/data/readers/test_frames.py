@@ -32,9 +32,8 @@ def test_a_matrix(read: Reader) -> None:
     matrix = sparse.csr_matrix([[0, 1, 1], [0, 0, 0]])
     rows = read(source_of(matrix, BuildOptions(), labels=np.array([1, 0])))
     assert (rows.contents, rows.labels) == ([[1, 2], []], ["1", "0"])
-    (block,) = rows.blocks
-    assert block.sets.num_tokens == 3
-    assert block.sets.weights is None
+    (sets,) = rows.sets
+    assert (sets.num_tokens, sets.weights) == (3, None)
     with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
         source_of(matrix, BuildOptions(), labels=[1])
     with pytest.raises(InputError, match=r"has the form csc. Give matrix.tocsr\(\)"):
@@ -52,8 +51,8 @@ def test_a_matrix_of_weights(read: Reader) -> None:
         (twice.astype(np.int8), [[1, 2]], [1, 2]),
     ):
         rows = read(source_of(matrix, BuildOptions(), labels=np.zeros(matrix.shape[0], int)))
-        (block,) = rows.blocks
-        assert (rows.contents, block.sets.weights.tolist()) == (contents, weights)
+        (sets,) = rows.sets
+        assert (rows.contents, sets.weights.tolist()) == (contents, weights)
     with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
         source_of(counts * np.nan, BuildOptions())
 

@@ -53,7 +53,7 @@ def test_lists_of_strings_and_of_ids(write: Callable[..., Path], read: Reader) -
     )
     ids = read(open_source(path))
     assert ids.contents == [[], [3, 1, 3]]
-    assert ids.blocks[0].sets.num_tokens == 4
+    assert ids.sets[0].num_tokens == 4
     assert ids.problems.counts == {"empty row": 1, "not a list of ids from 0 to 2,147,483,646": 5}
 
 

@@ -33,10 +33,10 @@ def test_binary_rows(write: Callable[..., Path], read: Reader) -> None:
 def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
     """None where all are 1: another block of the file may have some."""
     rows = read(open_source(write("1 1:1 2:-3e2\n0 1:1\n")))
-    (block,) = rows.blocks
-    assert (rows.contents, block.sets.weights.tolist()) == ([[0, 1], [0]], [1, -300, 1])
+    (sets,) = rows.sets
+    assert (rows.contents, sets.weights.tolist()) == ([[0, 1], [0]], [1, -300, 1])
     rows = read(open_source(write("1 1:1 2:1\n0 1:1 3:0.5\n")), block_bytes=16)
-    weights = [block.sets.weights for block in rows.blocks]
+    weights = [sets.weights for sets in rows.sets]
     assert weights[0] is None
     assert weights[1].tolist() == [1, 0.5]
 
@@ -67,4 +67,4 @@ def test_wrong_lines_are_counted(write: Callable[..., Path], read: Reader) -> No
 
 def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:
     rows = read(open_source(write("1 1:1 2:1\n" * 10)), block_bytes=32)
-    assert [block.num_rows for block in rows.blocks] == [2] * 5
+    assert rows.num_rows == [2] * 5

@@ -112,7 +112,7 @@ def test_strict_makes_the_first_problem_an_error(write: Writer, read: Reader) ->
 def test_blocks_are_about_as_large_as_asked_for(write: Writer, read: Reader) -> None:
     source = open_source(write("text,label\n" + "ten letters,1\n" * 100))
     rows = read(source, block_bytes=142)
-    assert [block.num_rows for block in rows.blocks] == [10] * 10
+    assert rows.num_rows == [10] * 10
     assert rows.contents == read(source).contents
 
 
@@ -174,7 +174,7 @@ CONTENT = st.one_of(
 def test_blocks_hold_the_rows_of_the_whole_table(
     tmp_path: Path, read: Reader, content: str, block_bytes: int, is_tsv: bool
 ) -> None:
-    """This holds wherever the file is cut, and whichever parser reads a block of it."""
+    """This holds wherever the file is cut into blocks."""
     mark = "\t" if is_tsv else ","
     path = tmp_path / ("rows.tsv" if is_tsv else "rows.csv")
     path.write_text(f"text{mark}label\n{content}", encoding="utf-8", newline="")

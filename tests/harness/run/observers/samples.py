@@ -69,7 +69,7 @@ def run_start(run_dir: Path, **changes: Any) -> RunStart:
     """Returns the start of a run of two epochs of 80 steps."""
     start = RunStart(
         run_dir=str(run_dir),
-        config=asdict(TrainConfig()),
+        config=asdict(TrainConfig(recipe="tutorial")),
         dataset=DATASET,
         devices=("CPU:0",),
         task=Choice(name="binary", why="2 classes"),

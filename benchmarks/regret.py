@@ -1,0 +1,137 @@
+"""The regret of `auto`: its speed over that of the best explicit choice, on drawn shapes.
+
+    python -m benchmarks.regret --shapes 24 --seed 0
+
+Each shape has random batches, lengths, vocabulary, width and classes, with ids as frequent as words
+(Zipf). Every implementation and table optimizer that gives Adam's result trains some steps in turns
+with `auto`, in one process; compilation is not counted. A ratio of 1 means that `auto` was as fast
+as the fastest.
+"""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tyro
+
+import harness
+from harness.base.errors import InputError
+from harness.model.network import DefaultNetwork
+
+_MOST_ELEMENTS, _MOST_IDS = 2**26, 2**20
+_EXPLICIT = (
+    ("native", "exact_adam"),
+    ("native", "dense"),
+    ("gather", "dense"),
+    ("dense", "dense"),
+)
+"""Implementations and table optimizers. Other optimizers of touched rows are not Adam."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What to draw, and how often to measure."""
+
+    shapes: int = 24
+    seed: int = 0
+    rounds: int = 3
+    seconds: float = 0.5
+    """The least length of a measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A drawn training."""
+
+    rows: int
+    """Rows of a batch."""
+    ids: int
+    """Mean ids of a row."""
+    num_tokens: int
+    units: int
+    classes: int
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> "Shape":
+        """Draws a shape that fits a small machine."""
+        while True:
+            ends = ((16, 8192), (4, 300), (2_000, 2**20), (16, 1024), (2, 200))
+            low, high = np.log2(ends).T
+            rows, ids, num_tokens, units, classes = np.exp2(rng.uniform(low, high)).astype(int)
+            if num_tokens * units <= _MOST_ELEMENTS and rows * ids <= _MOST_IDS:
+                names = ("rows", "ids", "num_tokens", "units", "classes")
+                drawn = map(int, (rows, ids, num_tokens, units, classes))
+                return cls(**dict(zip(names, drawn, strict=True)))
+
+    def data(self, rng: np.random.Generator) -> harness.RaggedSets:
+        """Draws rows of eight batches."""
+        lengths = rng.poisson(self.ids, 8 * self.rows).clip(1)
+        ids = np.exp(rng.uniform(0, np.log(self.num_tokens), lengths.sum())).astype(np.int32) - 1
+        return harness.RaggedSets(
+            values=ids,
+            row_splits=np.concatenate([[0], np.cumsum(lengths)]),
+            labels=rng.integers(0, self.classes, len(lengths), dtype=np.int32),
+            num_tokens=self.num_tokens,
+            num_classes=self.classes,
+        ).unique()
+
+    def trainer(self, **settings: str) -> harness.Trainer:
+        """Returns a trainer of one hidden layer."""
+        network = DefaultNetwork(
+            hidden_units=(self.units,),
+            dropout=(0.5,),
+            num_tokens=self.num_tokens,
+            num_classes=self.classes,
+        )
+        return harness.Trainer(network, batch_size=self.rows, **settings)
+
+
+def speeds(shape: Shape, config: Config, rng: np.random.Generator) -> Iterator[tuple[str, float]]:
+    """Yields the median examples/s of `auto` and of each explicit choice that can train it."""
+    data, trainers = shape.data(rng), {"auto": shape.trainer()}
+    for implementation, optimizer in _EXPLICIT:
+        if implementation == "dense" and shape.rows * shape.num_tokens > _MOST_ELEMENTS:
+            continue
+        trainers[f"{implementation}, {optimizer}"] = shape.trainer(
+            implementation=implementation, table_optimizer=optimizer
+        )
+    epochs, found = {}, {name: [] for name in trainers}
+    for name, trainer in list(trainers.items()):
+        try:
+            for _ in range(2):  # the second runs what the first has compiled
+                trainer.fit(data, epochs=1, verbose=False, telemetry_hz=0)
+        except InputError:
+            del trainers[name]
+            continue
+        seconds = trainer.last.progress.windows.train_seconds
+        epochs[name] = max(1, round(config.seconds / max(seconds, 1e-3)))
+    for _ in range(config.rounds):
+        for name, trainer in trainers.items():
+            trainer.fit(data, epochs=epochs[name], verbose=False, telemetry_hz=0)
+            windows = trainer.last.progress.windows
+            found[name].append(windows.examples / windows.train_seconds)
+    for name in trainers:
+        yield name, statistics.median(found[name])
+
+
+def main(config: Config) -> None:
+    """Prints a line for each shape, and how many reach 0.9 and 0.75 of the best."""
+    rng, ratios = np.random.default_rng(config.seed), []
+    for _ in range(config.shapes):
+        shape = Shape.drawn(rng)
+        found = dict(speeds(shape, config, rng))
+        ours = found.pop("auto")
+        best = max(found, key=found.__getitem__)
+        ratios.append(ours / found[best])
+        print(
+            f"{shape.rows:5} rows of {shape.ids:3} ids, {shape.num_tokens:9,} x {shape.units:4}, "
+            f"{shape.classes:3} classes: {ratios[-1]:.2f} of {best}, {found[best]:,.0f} examples/s",
+            flush=True,
+        )
+    for least in (0.9, 0.75):
+        print(f"at least {least}: {sum(r >= least for r in ratios)} of {len(ratios)}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

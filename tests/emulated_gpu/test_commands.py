@@ -88,21 +88,11 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     assert "TensorFlow can use 1 of 2 GPUs" in printed
 
 
-def test_two_workers_of_two_gpus_train_as_one_cpu(tmp_path: Path) -> None:
-    """They sum by NCCL in each process, and around the ring between them."""
+@pytest.mark.parametrize("kind", ["hierarchical", "ring"])
+def test_two_workers_of_two_gpus_train_as_one_cpu(kind: str, tmp_path: Path) -> None:
     environment = device.environment(tmp_path, devices=4)
     options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
-    both = (
-        "launch",
-        "--workers",
-        "2",
-        "--",
-        *options,
-        "--replicas",
-        "2",
-        "--all-reduce",
-        "hierarchical",
-    )
+    both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", kind)
     succeeds(environment, *both, "--run-dir", str(tmp_path / "both"))
     succeeds(ON_CPU, *options, "--run-dir", str(tmp_path / "one"))
     found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))
@@ -116,9 +106,27 @@ def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
     assert "several workers would train on the GPU" in done.stdout + done.stderr
 
 
-def test_doctor(tmp_path: Path) -> None:
-    environment = device.environment(tmp_path, devices=2)
-    assert "NVIDIA Fake 100" in harness(environment, "doctor").stdout
+def test_smoke(tmp_path: Path) -> None:
+    options = ("--implementations", "native", "--precisions", "float32", "--replicas", "1")
+    succeeds(device.environment(tmp_path), "smoke", "--devices", "gpu", *options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "script", "visible", "said"),
+    [
+        ({"devices": 2}, [], None, "NVIDIA Fake 100"),
+        ({"cc": 120}, [], None, "12.0"),
+        ({}, ["gpu0.mig_mode = 1", *nvml.slice_of(0, 0)], "MIG-0", "MIG"),
+    ],
+    ids=["two", "too new", "sliced"],
+)
+def test_doctor(
+    settings: dict[str, int], script: list[str], visible: str | None, said: str, tmp_path: Path
+) -> None:
+    environment = device.environment(tmp_path, *script, **settings)
+    if visible is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = visible
+    assert said in harness(environment, "doctor").stdout
 
 
 def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:

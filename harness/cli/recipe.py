@@ -160,9 +160,14 @@ class _Search:
             from harness.data.sources import load_configured
 
         config = self._with(changes)
-        if config.data not in self._loaded:
-            self._loaded[config.data] = load_configured(config.data, tells=not self._loaded)
-        data = self._loaded[config.data]
+        if (data := self._loaded.get(config.data)) is None:
+            build = replace(config.data.build, weighting="tf_idf")
+            twin = self._loaded.get(replace(config.data, build=build))
+            if twin is not None and (build.normalize, changes.get("weighting")) == ("l2", "binary"):
+                data = _presence(twin)  # the same as reading all texts again
+            else:
+                data = load_configured(config.data, tells=not self._loaded)
+            self._loaded[config.data] = data
         return self._with({**_sizes(data), **changes}), data
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
@@ -279,6 +284,20 @@ def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
     if share < 1:  # the data may be larger than memory, so copy these rows alone
         rows = np.sort(np.random.RandomState(seed).permutation(rows)[: round(share * len(rows))])
     return train.take(rows), held_out
+
+
+def _presence(data: Dataset) -> Dataset:
+    """Returns data of tf-idf as it is loaded with `--weighting binary --normalize l2`."""
+    from harness.data.weighting import l2_normalized
+
+    assert data.vocabulary is not None
+    return replace(
+        data,
+        train=l2_normalized(data.train.derived(weights=None)),
+        test=l2_normalized(data.test.derived(weights=None)),
+        validation=data.validation and l2_normalized(data.validation.derived(weights=None)),
+        vocabulary=replace(data.vocabulary, weighting="binary", idf=None),
+    )
 
 
 def _sizes(data: Dataset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 import harness
 from harness.base.decoding import flattened
-from harness.cli.recipe import DECIDES
+from harness.cli.recipe import DECIDES, _presence
 from harness.run.observers.run_files import RESOLVED, read_config
 from tests.harness.cli.runs import call, summary
 
@@ -100,6 +100,18 @@ def test_the_test_rows_choose_nothing(reviews: Path, trained: tuple[Path, Any]) 
     folder = reviews / "turned"
     assert call("train", *data, *FLAGS, "--run-dir", folder).code == 0
     assert chosen(trained[0]) == chosen(folder)
+
+
+def test_presence_is_not_read_again_but_is_the_same(reviews: Path) -> None:
+    """Otherwise the data of a resumed run would be other than the run's."""
+    how = {"unknown": "drop", "normalize": "l2", "num_tokens": 5_000, "ngrams": 2}
+    source = str(reviews / "train.csv")
+    found = _presence(harness.load(source, weighting="tf_idf", **how))
+    loaded = harness.load(source, weighting="binary", **how)
+    for one, other in zip(found.parts, loaded.parts, strict=True):
+        assert one.fingerprint == other.fingerprint
+    assert found.vocabulary is not None
+    assert vars(found.vocabulary) == vars(loaded.vocabulary)
 
 
 def test_a_folder_that_is_refused_is_told_before_the_search(

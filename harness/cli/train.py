@@ -84,6 +84,8 @@ def train(
                     )
             text = "trying candidates on held-out rows (--recipe tutorial takes the defaults)"
             found = find(config, given, started=lambda: console.print(text))
+        elif applies(config) and not alone and membership(os.environ).is_chief:
+            console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
             console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
             config = found.config

@@ -66,9 +66,9 @@ def choose_implementation(
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes.
 
-    This takes up to a second, most of it compilation. The answer is kept beside the built kernels,
-    where the next call finds it. A single candidate is taken unmeasured. On a CPU, `gather` is no
-    candidate beside `native`, and `dense` is none if its matrix is nearly empty.
+    This takes up to a second, unless a single candidate is left, or the answer of an earlier call
+    lies beside the built kernels. On a CPU, `gather` is no candidate beside `native`, and `dense`
+    is none if its matrix is nearly empty.
 
     Args:
       num_rows: B.
@@ -96,8 +96,7 @@ def choose_implementation(
     on_float32s = device_type == "CPU" and tf.as_dtype(dtype) == tf.float32
     nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
     if on_float32s and "native" in builds:
-        # A product alone may be as fast, but touched rows are updated by `native` only, and writing
-        # the gradient of a whole table costs more than all else if the table is large.
+        # A product alone may be as fast, but touched rows are updated by `native` only.
         builds.pop("gather", None)
     if on_float32s and nearly_empty and {"native", "dense"} <= builds.keys():
         del builds["dense"]  # its compilation takes longer than all measurements

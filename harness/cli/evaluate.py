@@ -143,9 +143,11 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
 def _as_in_run(data: DataConfig, saved: SavedModel) -> DataConfig:
     """Returns the settings of other data, in which texts become ids as in the model's run unless a
     flag says otherwise."""
-    from harness.data.sources import is_built
+    from harness.data.sources import kind_of
 
-    if saved.config is None or "data" not in saved.config or not is_built(data):
+    if saved.config is None or "data" not in saved.config or data.build.hash_bits is not None:
+        return data
+    if kind_of(data) not in ("texts", "tokens"):  # ids stay as they are
         return data
     of_run, usual = saved.data().build, BuildOptions()
     left = (n for n in _OF_IDS if getattr(data.build, n) == getattr(usual, n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ def _predictions(
                     continue
                 row, best = outputs[number].tolist(), taken[number]
                 labels = tuple(judge.class_names[place] for place in given(row))
-                known, words = judge.known(rows[number])
+                known, words = judge.known(text, rows[number])
                 explained: Sequence[tuple[str, float]] = ()
                 if explain:
                     explained = judge.explain(text, rows[number], best, most=explain)
@@ -273,6 +273,7 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
             "run folder that the model is from, or a word index with --word-index FILE"
         )
     names = words.class_names if words is not None else ()
-    return Vocabulary.from_word_index(
+    found = Vocabulary.from_word_index(
         path, config.imdb, num_tokens=saved.num_tokens, class_names=names
     )
+    return found if words is None else replace(found, thresholds=words.thresholds)

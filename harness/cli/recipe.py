@@ -18,9 +18,11 @@ from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.data.options import MAX_TF_IDF_BITS
+from harness.data.options import MAX_TF_IDF_BITS, BuildOptions
 
 if TYPE_CHECKING:
+    import keras
+
     from harness.data.ragged import RaggedSets
     from harness.data.sources import Dataset
 
@@ -38,14 +40,16 @@ _LEAST_HELD_OUT = 500
 """Rows to hold out if that is at most a fifth of them."""
 _MOST_IDS = 1_000_000
 """The most ids that a candidate trains on. Of larger data it takes some of the rows."""
-_EPOCHS, _PATIENCE, _LEAST_GAIN = 12, 2, 0.002
-"""A candidate ends after so many epochs, or where two have not lowered its loss by so much."""
+_EPOCHS, _PATIENCE, _LEAST_GAIN = 12, 2, 0.005
+"""A candidate ends after so many epochs, or where two have not lowered its loss by this share."""
 _MOST_EPOCHS = 30
 _HANDICAP, _ADVANTAGE = 0.02, 0.03
 """The share by which pairs of words must lower the loss, since they take several times as long, and
 a smaller difference is chance; and by which it may be higher if only part of the rows was seen,
 since of more rows pairs learn more than words."""
 _MOST_TOKENS = 2**17
+_MOST_COPIED = 2**26
+"""Ids above which data is read again from its file, which may be larger than memory."""
 _FEW_IDS = 400_000
 """Ids of a small data set, for which a layer twice as wide does better and takes little time."""
 _MOST_ELEMENTS, _MOST_PRODUCTS = 2**26, 2**31
@@ -99,7 +103,10 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         tried = "; ".join(map(str, search.trials))
         reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
     config, data = search.settled(changes)
-    if thresholds is not None and data.vocabulary is not None:
+    named = 0 if data.vocabulary is None else len(data.vocabulary.class_names)
+    if thresholds is not None and named != data.num_classes:
+        reason += "; no thresholds, which are kept with the names of the classes: there are none"
+    elif thresholds is not None and data.vocabulary is not None:
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
     return Found(config=config, data=data, why=reason)
 
@@ -110,6 +117,8 @@ class _Trial:
 
     view: Mapping[str, Any]
     """The settings of what it sees."""
+    seen: str
+    """What it sees, for users."""
     loss: float
     """The lowest loss on the held-out rows."""
     epochs: int
@@ -120,10 +129,7 @@ class _Trial:
     """Where a row may have several classes, the probability above which each is given, [K]."""
 
     def __str__(self) -> str:
-        weighting = {"tf_idf": "tf-idf", "binary": "presence"}.get(self.view.get("weighting", ""))
-        words = {1: "words", 2: "words and pairs"}.get(self.view.get("ngrams", 0))
-        seen = " of ".join(filter(None, (weighting, words))) or "the ids"
-        return f"{seen} {self.loss:.4f} after {self.epochs} epochs"
+        return f"{self.seen} {self.loss:.4f} after {self.epochs} epochs"
 
 
 class _Search:
@@ -161,18 +167,30 @@ class _Search:
 
         config = self._with(changes)
         if (data := self._loaded.get(config.data)) is None:
-            build = replace(config.data.build, weighting="tf_idf")
-            twin = self._loaded.get(replace(config.data, build=build))
-            if twin is not None and (build.normalize, changes.get("weighting")) == ("l2", "binary"):
-                data = _presence(twin)  # the same as reading all texts again
-            else:
-                data = load_configured(config.data, tells=not self._loaded)
+            data = self._twin(config) or load_configured(config.data, tells=not self._loaded)
             self._loaded[config.data] = data
-        return self._with({**_sizes(data), **changes}), data
+        sizes = _sizes(data)
+        if "adam" not in config.optimizer.optimizer.lower():
+            del sizes["learning_rate"]  # the optimizer's own default is on another scale
+        return self._with({**sizes, **changes}), data
+
+    def _twin(self, config: TrainConfig) -> Dataset | None:
+        """Returns data of presence without reading all texts again, if those of tf-idf are loaded
+        and small; else None."""
+        build = config.data.build
+        if (build.weighting, build.normalize) != ("binary", "l2"):
+            return None
+        if build.hash_bits is not None and build.hash_bits > MAX_TF_IDF_BITS:
+            return None
+        twin = self._loaded.get(replace(config.data, build=replace(build, weighting="tf_idf")))
+        return _presence(twin) if twin is not None and twin.train.nnz < _MOST_COPIED else None
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
         changes = {n: v for n, v in changes.items() if n in self._free}
-        flat = flattened(asdict(self._config)) | changes
+        flat = flattened(asdict(self._config))
+        if "dropout" not in self._free and len(set(flat["dropout"])) == 1:
+            flat["dropout"] = flat["dropout"][:1]  # one rate holds for any number of layers
+        flat |= changes
         config: TrainConfig = from_mapping(TrainConfig, flat, where="the recipe")
         return config
 
@@ -202,7 +220,9 @@ class _Search:
         data = self.settled(best.view)[1]
         # A rate that falls to 0 takes twice the steps of a constant one to its lowest loss, which
         # is lower. A candidate that saw few of the rows took few steps in each of its epochs.
-        epochs = round(2 * best.epochs * min(1, _MOST_IDS / max(data.train.nnz, 1)))
+        falls = "learning_rate_schedule" in self._free
+        share = min(1, _MOST_IDS / max(data.train.nnz, 1))
+        epochs = round((2 if falls else 1) * best.epochs * share)
         return {
             **best.view,
             "epochs": min(max(2, epochs), _MOST_EPOCHS),
@@ -210,13 +230,13 @@ class _Search:
         }
 
     def _try(self, view: Mapping[str, Any]) -> _Trial:
-        import keras
-
         from harness.data.examples import Examples
         from harness.task.measures import best_thresholds, class_labels
 
         config, data = self.settled(view)
+        config = replace(config, optimizer=replace(config.optimizer, warmup=0))  # steps are few
         train, held_out = _parts(data, seed=config.data.split_seed)
+        seen = _seen(config.data.build) if self._kind in ("texts", "tokens") else "the ids"
         epochs = config.epochs if "epochs" not in self._free else _EPOCHS
         rows = min(config.execution.batch_size, train.num_rows)
         trainer = trainer_of(
@@ -226,23 +246,17 @@ class _Search:
             epochs=epochs,
             balanced=config.class_weight == "balanced",
         )
-        stop = keras.callbacks.EarlyStopping(
-            monitor="val_loss",
-            min_delta=_LEAST_GAIN,
-            patience=_PATIENCE,
-            restore_best_weights=data.is_multi_label,
-        )
         try:
             history = trainer.fit(
                 train,
                 validation=held_out,
                 epochs=epochs,
-                callbacks=[stop],
+                callbacks=[_stopping(restores=data.is_multi_label)],
                 verbose=False,
                 telemetry_hz=0,
             )
         except DivergenceError:
-            return _Trial(view=view, loss=math.inf, epochs=1, is_partial=False)
+            return _Trial(view=view, seen=seen, loss=math.inf, epochs=1, is_partial=False)
         assert trainer.last is not None
         assert trainer.last.progress is not None
         if trainer.last.progress.interrupted:
@@ -255,11 +269,40 @@ class _Search:
             thresholds = best_thresholds(trainer.predict(held_out), labels)
         return _Trial(
             view=view,
+            seen=seen,
             loss=min(losses),
             epochs=1 + losses.index(min(losses)),
             is_partial=data.train.nnz > _MOST_IDS,
             thresholds=thresholds,
         )
+
+
+def _seen(build: BuildOptions) -> str:
+    weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
+    words = {1: "words", 2: "words and pairs"}.get(build.ngrams, f"runs of {build.ngrams} words")
+    return f"{weighting} of {words}"
+
+
+def _stopping(*, restores: bool) -> keras.callbacks.Callback:
+    """Returns a callback that ends a candidate when its loss on the held-out rows has flattened.
+    Keras's own asks for the same gain whatever the loss's scale, which of many labels is small."""
+    import keras
+
+    class Stopping(keras.callbacks.Callback):
+        best, wait, weights = math.inf, 0, None
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.wait += 1
+            if logs["val_loss"] < (1 - _LEAST_GAIN) * self.best:
+                self.best, self.wait = logs["val_loss"], 0
+                self.weights = self.model.get_weights() if restores else None
+            self.model.stop_training = self.wait >= _PATIENCE
+
+        def on_train_end(self, logs: Any = None) -> None:
+            if self.weights is not None:
+                self.model.set_weights(self.weights)
+
+    return Stopping()
 
 
 def _handicapped(trial: _Trial) -> float:

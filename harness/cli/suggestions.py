@@ -24,7 +24,9 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
     if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
         flag, whole, part = number.groups()
-        return f"{flag} is {whole},{part}; write the number with a point, as in {whole}.{part}"
+        without = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
+        point = f"write the number with a point, as in {whole}.{part}"
+        return f"{flag} is {whole},{part}; {point}{without}"
     if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
         word = unknown[1]
         known = [f"--{name.replace('_', '-')}" for name in _names(commands[command])]

@@ -69,9 +69,11 @@ class Judge:
         """Returns the ids of each text."""
         return self._vocabulary.encode_all(texts)
 
-    def known(self, ids: Ids) -> tuple[int, int]:
-        """Returns how many words of a text the model knows, and how many words the text has."""
+    def known(self, text: str, ids: Ids) -> tuple[int, int]:
+        """Returns how many tokens of a text the model knows, and how many the text has."""
         known = sum(token not in self._reserved for token in ids.tolist())
+        if self._vocabulary.unknown_id is None and self._vocabulary.hash_bits is None:
+            return known, len(self._vocabulary.tokenization.tokens(text))  # `ids` lacks the others
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
     def logits(self, rows: Sequence[Ids]) -> Floats:

@@ -44,9 +44,10 @@ def advice(
     if missed:
         named = ", ".join(f"{name:.40}" for name in missed[:_MOST_NAMED])
         more = f" and {len(missed) - _MOST_NAMED:,} more" if len(missed) > _MOST_NAMED else ""
+        balanced = "" if quality.kind == "multi_label" else "set --class-weight balanced, "
         yield (
             f"{len(missed):,} of {len(class_names):,} classes are never predicted ({named}{more}); "
-            "train for more --epochs, set --class-weight balanced, or give more rows of them"
+            f"train for more --epochs, {balanced}or give more rows of them"
         )
 
 

@@ -146,3 +146,22 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     assert "(none)" in none.out
     two = call("predict", *texts, "--top-k", "2", "--json")
     assert all(len(json.loads(line)["labels"]) == 2 for line in two.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--hash-bits", "21"),
+        ("--dropout", "0.4", "--warmup", "50"),  # a candidate has 48 steps, the run 60
+        ("--optimizer", "sgd", "--weighting", "count"),
+        ("--validation-split", "0.2", "--early-stopping", "1"),
+    ],
+)
+def test_flags_go_together_with_a_recipe(flags: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", [("a good film", "pos"), ("a bad one", "neg")] * 150)
+    data = ("--data", tmp_path / "rows.csv", "--hidden-units", "8", "8", "8")
+    fixed = ("--ngrams", "1", "--epochs", "4", "--batch-size", "16")
+    result = call("train", *data, *fixed, *flags, "--run-dir", tmp_path / "run")
+    assert result.code == 0, result.err
+    recorded = read_config(tmp_path / "run")
+    assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.001)

@@ -94,7 +94,7 @@ def train(
         timeline.mark("recipe")
         data = load_configured(config.data) if found is None else found.data
         if _goes_on(output):
-            data = _with_thresholds(data, Path(output.run_dir or "") / "vocabulary.json")
+            data = _with_thresholds(data, Path(output.run_dir or ""))
         timeline.mark("data")
         return _train(config, data, console, timeline)
 
@@ -104,10 +104,11 @@ def _goes_on(output: OutputConfig) -> bool:
     return bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
 
 
-def _with_thresholds(data: Dataset, path: Path) -> Dataset:
+def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
     """Returns the data with the thresholds in the vocabulary of a run that is resumed."""
-    from harness.data.vocabulary import Vocabulary
+    from harness.data.vocabulary import FILE_NAME, Vocabulary
 
+    path = folder / FILE_NAME
     if data.vocabulary is None or not path.is_file():
         return data
     thresholds = Vocabulary.load(path).thresholds

@@ -96,8 +96,8 @@ def choose_implementation(
     on_float32s = device_type == "CPU" and tf.as_dtype(dtype) == tf.float32
     nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
     if on_float32s and "native" in builds:
-        # A product alone may be as fast, but touched rows are updated by `native` only.
-        builds.pop("gather", None)
+        del builds["gather"]  # its product may be as fast, but it cannot update touched rows
+        missing += "; without gather: on a CPU, native alone updates the touched rows of a table"
     if on_float32s and nearly_empty and {"native", "dense"} <= builds.keys():
         del builds["dense"]  # its compilation takes longer than all measurements
         missing += f"; without dense: its matrix has {per_id:,.0f} numbers for an id"

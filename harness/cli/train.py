@@ -59,7 +59,8 @@ def train(
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     output = config.output
-    alone = membership(os.environ).num_workers == 1  # otherwise the chief tells the others
+    worker = membership(os.environ)
+    alone = worker.num_workers == 1  # otherwise the chief tells the others
     if alone and output.resume == "auto" and output.report == "off":  # a report may be missing
         assert output.run_dir is not None
         folder = Path(output.run_dir).absolute()
@@ -75,8 +76,8 @@ def train(
             import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the data
             from harness.data.sources import load_configured
         timeline.mark("imports")
-        found = None
-        if applies(config) and alone and not _goes_on(output):
+        found, goes_on = None, _goes_on(output)
+        if applies(config) and alone and not goes_on:
             if output.run_dir is not None:
                 with ExitStack() as claims:  # a folder that is refused is told before the search
                     claim_run_folder(
@@ -84,7 +85,7 @@ def train(
                     )
             text = "trying candidates on held-out rows (--recipe tutorial takes the defaults)"
             found = find(config, given, started=lambda: console.print(text))
-        elif applies(config) and not alone and membership(os.environ).is_chief:
+        elif applies(config) and not alone and worker.is_chief:
             console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
             console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
@@ -93,7 +94,7 @@ def train(
         config = replace(config, recipe="tutorial")
         timeline.mark("recipe")
         data = load_configured(config.data) if found is None else found.data
-        if _goes_on(output):
+        if goes_on:
             data = _with_thresholds(data, Path(output.run_dir or ""))
         timeline.mark("data")
         return _train(config, data, console, timeline)
@@ -129,8 +130,6 @@ def _described(found: Found) -> str:
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
     output = config.output
-    from harness.run.profiling.report import print_profile
-
     trainer = trainer_of(
         config,
         data,
@@ -174,6 +173,8 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         _report(config, trainer, data, outcome, console)
         return 0
     if outcome.profiler is not None:
+        from harness.run.profiling.report import print_profile
+
         print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
     if diverged is None and not outcome.progress.interrupted:
         _report(config, trainer, data, outcome, console)

@@ -114,8 +114,7 @@ configs = st.builds(
         imdb=st.builds(
             ImdbOptions,
             split=st.sampled_from(["tutorial", "standard"]),
-            maxlen=st.none() | st.integers(1, 1000),
-            start_char=st.none() | st.integers(0, 1000),
+            num_words=st.none() | st.integers(1, 1000),
         ),
     ),
     model=st.lists(st.integers(1, 1000), min_size=1, max_size=4).flatmap(

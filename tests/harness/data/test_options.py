@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 
 from harness.base.errors import InputError
-from harness.data.options import ImdbOptions, SyntheticOptions, WordIds
+from harness.data.options import ImdbOptions, SyntheticOptions
 
 
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (WordIds, {"num_words": 0}, "--num-words is 0; choose from 1 to 2147483647"),
-        (WordIds, {"start_char": -1}, "--start-char is -1; choose from 0 to 2147483647"),
-        (ImdbOptions, {"index_from": 2**31}, "--index-from is 2147483648; choose from 0 to"),
+        (ImdbOptions, {"num_words": 0}, "--num-words is 0; choose from 1 to 2147483647"),
+        (
+            SyntheticOptions,
+            {"synthetic_tokens": 99},
+            "--synthetic-tokens is 99; choose from 100 to",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_message(kind: type, settings: dict[str, Any], message: str) -> None:
@@ -23,5 +26,5 @@ def test_a_wrong_setting_is_one_message(kind: type, settings: dict[str, Any], me
 
 
 def test_the_limits_themselves_are_accepted() -> None:
-    ImdbOptions(num_words=None, skip_top=0, maxlen=1, start_char=None, oov_char=0, held_out_rows=1)
+    ImdbOptions(num_words=None, held_out_rows=1)
     SyntheticOptions(synthetic_rows=1, synthetic_tokens=100, synthetic_seed=2**32 - 1)

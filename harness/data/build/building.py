@@ -62,8 +62,7 @@ def build(
     """Builds a data set; the same source, options and seed give the same one.
 
     Args:
-        source: the source to read.
-        options: how to build the data set.
+        source, options: the rows, and how to build the data set.
         folder: the folder to make, for `store.load` and with the vocabulary.
         blocks_folder: an existing folder for the blocks. Blocks that are there already are not
             built again, and none are removed at the end.

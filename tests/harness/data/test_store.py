@@ -172,8 +172,8 @@ def test_a_truncated_part(saved: Path, part: str, kept_bytes: int) -> None:
     [
         ({"version": 2}, "is not of the format"),
         ({"num_tokens": 7}, "was changed or damaged: its checksum differs"),
-        ({"num_tokens": "8"}, "num_tokens is '8', not of the type int"),
-        ({"is_unique": 0}, "is_unique is 0, not of the type bool"),
+        ({"num_tokens": "8"}, "its checksum differs"),
+        ({"is_unique": 0}, "its checksum differs"),
         ({"checksum": None}, "its checksum differs"),
     ],
 )

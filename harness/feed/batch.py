@@ -94,7 +94,6 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, examples: Examples) -> "Columns":
-        """Returns the columns of examples."""
         ragged, dense = examples.ragged, examples.dense
         labels = examples.labels
         if isinstance(labels, RaggedSets):

@@ -299,6 +299,7 @@ def _vocabulary(
         places = [path / vocabulary.FILE_NAME]
     else:
         places = [path.parent / vocabulary.WORD_INDEX_NAME, cached_file(vocabulary.WORD_INDEX_NAME)]
+    # A file that the user names must be there: reading it says so if it is not.
     place = next((p for p in places if p.is_file() or config.word_index is not None), None)
     if place is None:
         looked = " nor at ".join(map(str, dict.fromkeys(places)))

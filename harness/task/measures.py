@@ -176,6 +176,7 @@ class Measures:
             self._predicted += np.bincount(taken, minlength=num_classes)
             self._support += np.bincount(labels, minlength=num_classes)
             if self._confusion is not None:
+                # Each pair of a class and a prediction as one number.
                 pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
                 self._confusion += pairs.reshape(num_classes, num_classes)
         if self._ranked is not None:

@@ -75,12 +75,15 @@ def build(
         OSError: if writing fails, such as on a full disk.
     """
     problems = Problems(strict=options.strict)
+    # First pass: the texts become numbers, block by block.
     blocks = BlockFiles(blocks_folder)
     _number(source, options, blocks, problems, progress)
     rows = settled(
         blocks, problems, where=str(source.path), test_split=options.test_split, seed=seed
     )
+    # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
     vocabulary = numbered_vocabulary(rows, options, blocks)
+    # Third pass: the numbers become ids.
     folder.mkdir()
     num_ids, num_unknown = write(rows, vocabulary, blocks, folder, unique=unique)
     described = {

@@ -120,7 +120,7 @@ def settled(
             "each. Give more rows."
         )
     is_drawn = not test.any()
-    if is_drawn:
+    if is_drawn:  # the source does not say which rows are for testing
         classes = rarest(labels, splits) if facts.is_multi_label else labels
         num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
         test = stratified(classes, num_drawn, seed=seed)
@@ -135,6 +135,7 @@ def settled(
     if len(names) < 2:
         listed = f"the class {names[0]:.100}" if names else "no classes"
         raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
+    # Numbers by first appearance become places among the sorted names, -1 for unknown classes.
     places = np.full(len(facts.class_numbers), -1)
     places[[facts.class_numbers[name] for name in names]] = np.arange(len(names))
     labels = places[labels]

@@ -69,6 +69,7 @@ class ClassSource(Source):
     def _rows(self, problems: Problems) -> Iterator[tuple[Part, Row]]:
         for name, size, content in self._members():
             folders = _folders(name)
+            # Problems come before the content is read, which may be much.
             if any(folder.startswith((".", "__MACOSX")) for folder in folders):
                 problem = "hidden file"
             elif (place := self._layout.place(folders)) is None:

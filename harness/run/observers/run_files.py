@@ -54,6 +54,7 @@ class SummaryObserver(Observer):
         """Writes summary.json: the fields of `Summary`, and each metric and choice, by name."""
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it
+        # With validation rows alone no key begins with test_.
         choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
         shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
         for rows, is_shown in shown.items():

@@ -214,4 +214,4 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
     plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=4)
     for _, batches in check(Examples.of(sets), plan):
         types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
-        assert types == [dtype, tf.uint32, tf.uint32] * len(batches)
+        assert types == [tf.uint32, dtype, tf.uint32] * len(batches)

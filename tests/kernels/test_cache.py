@@ -40,20 +40,6 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.opened().path == tmp_path / "caches" / "multi-hot-harness"
 
 
-def test_a_home_that_cannot_be_written_to_has_no_substitute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file in place of the home is refused for every user, even root."""
-    home = tmp_path / "home"
-    home.touch()
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    with pytest.raises(NotADirectoryError, match=str(home)):
-        cache.opened()
-    assert list(tmp_path.iterdir()) == [home]
-
-
 @pytest.mark.parametrize(("subfolder", "mode"), [("", 0o770), ("", 0o702), ("data", 0o750)])
 def test_a_folder_that_is_open_to_others_is_refused(
     folder: Path, subfolder: str, mode: int
@@ -117,12 +103,6 @@ def test_only_files_are_opened_and_writing_replaces_the_rest(
     with open(opened.open("file"), "rb") as file:
         assert file.read() == b"content"
     assert elsewhere.read_text() == "untouched"
-
-
-def test_a_pipe_in_the_folders_place(folder: Path) -> None:
-    os.mkfifo(folder)
-    with pytest.raises(FileExistsError, match=str(folder)):
-        cache.opened()
 
 
 def test_what_a_killed_process_left_a_day_ago_is_removed(folder: Path) -> None:

@@ -34,13 +34,6 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_suffix_stays_last_while_writing(tmp_path: Path) -> None:
-    with replacing(tmp_path / "model.keras") as beside:
-        assert beside.suffix == ".keras"
-        beside.write_bytes(b"x")
-    assert (tmp_path / "model.keras").read_bytes() == b"x"
-
-
 def test_the_file_is_new_and_as_readable_as_any_other(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.txt") as beside, replacing(tmp_path / "a.txt") as other:
         assert beside != other
@@ -133,12 +126,6 @@ def test_a_full_disk_leaves_no_half_file_and_names_the_path(
     assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
     left = {p.name: p.read_text() for p in tmp_path.iterdir()}
     assert left == ({} if before is None else {"a.json": before})
-
-
-def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "a.json"
-    with pytest.raises(FileNotFoundError, match="nowhere"), replacing(path):
-        pytest.fail("there is no such folder")
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "fifo", "folder"])

@@ -108,27 +108,10 @@ def test_second_call_needs_no_program_but_the_shells_own(installed: Path, tmp_pa
     assert call(link, "fail").returncode == 7
 
 
-def test_interrupted_installation_is_done_again(installed: Path) -> None:
-    (installed / ".venv" / "harness-stamps" / "base").unlink()
-    (installed / ".venv" / "bin" / "harness").unlink()
-    again = call(installed / "scripts" / "harness")
-    assert again.returncode == 0, again.stderr
-    assert INSTALLING in again.stderr
-
-
 def test_a_change_is_installed(installed: Path, dependency: Path) -> None:
     dependency.write_text(dependency.read_text() + "# changed\n")
     assert INSTALLING in call(installed / "scripts" / "harness").stderr
     assert call(installed / "scripts" / "harness").stderr == ""
-
-
-def test_extra_is_added_and_leaves_the_rest_current(installed: Path) -> None:
-    added = ensure_environment(installed, "test")
-    assert added.returncode == 0, added.stderr
-    assert INSTALLING in added.stderr
-    assert (added.returncode, ensure_environment(installed, "test").stderr) == (0, "")
-    assert call(installed / "scripts" / "harness").stderr == ""
-    assert call(installed / ".venv" / "bin" / "python", "-c", "import extra").returncode == 0
 
 
 def test_cuda_is_added_once_nvidia_smi_answers(installed: Path, tmp_path: Path) -> None:
@@ -149,24 +132,6 @@ def test_cuda_is_added_once_nvidia_smi_answers(installed: Path, tmp_path: Path) 
     assert len(call_with("exit 0").splitlines()) == 1
     assert call(python, "-c", "import fast").returncode == 0
     assert call_with("exit 9") == ""  # CUDA stays
-
-
-def test_failure_of_pip_is_shown_and_leaves_no_stamp(installed: Path, dependency: Path) -> None:
-    text = dependency.read_text()
-    dependency.write_text(text + "no such package\n")  # nor is it TOML
-    for _ in range(2):
-        failed = call(installed / "scripts" / "harness")
-        assert failed.returncode == 1
-        assert failed.stdout == ""
-        assert "ERROR" in failed.stderr
-
-
-def test_a_moved_project_gets_a_new_environment(installed: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(installed, tmp_path / "elsewhere", symlinks=True)
-    (moved / ".venv" / "left over").touch()
-    again = call(moved / "scripts" / "harness")
-    assert (again.returncode, INSTALLING in again.stderr) == (0, True)
-    assert not (moved / ".venv" / "left over").exists()
 
 
 def test_two_first_calls_at_once_install_once(template: Path, tmp_path: Path) -> None:
@@ -206,11 +171,3 @@ def test_without_a_fit_python_the_remedy_is_named(template: Path, tmp_path: Path
     assert failed.returncode == 1
     assert "no Python 3.11, 3.12 or 3.13 with the venv module" in failed.stderr
     assert "apt-get install python3-venv" in failed.stderr
-
-
-@pytest.mark.parametrize(
-    "name", ["harness", "test", "check", "lock", "environment.sh", "../.ci/run"]
-)
-def test_shell_syntax(name: str) -> None:
-    subprocess.run(["bash", "-n", SCRIPTS / name], check=True)
-    assert os.access(SCRIPTS / name, os.X_OK) == (name != "environment.sh")

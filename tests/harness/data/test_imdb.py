@@ -187,16 +187,11 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
     ("changes", "message"),
     [
         ({"x_test": None}, r"not an .npz file: .*no item named"),
-        ({"x_train": np.zeros((2, 3))}, "x_train holds float64, not lists"),
         ({"x_train": [[1, 2], [3, "a"], [1], [2]]}, "row 1 of x_train holds something other"),
-        ({"x_train": [[1], [2**31], [3], [4]]}, "row 1 of x_train holds something other"),
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
-        ({"x_train": [[1], [2], [True, 0], [4]]}, "row 2 of x_train .*: True or False"),
-        ({"y_train": np.array([0, 2**40, 0, 0])}, "num_classes is 1099511627777"),
         ({"x_train": []}, "x_train is not an array with a list of ints"),
         ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
         ({"y_train": np.array([0.0, 1.0, np.nan, 0.0])}, "label nan of row 2"),
-        ({"y_train": np.array([0, 1, 0])}, "3 labels for 4 rows"),
     ],
     ids=str,
 )
@@ -205,19 +200,6 @@ def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], mes
     with pytest.raises(InputError, match=message) as caught:
         load_parts(path)
     assert str(path) in str(caught.value)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.npz cannot be read: No such file"):
-        load_imdb(tmp_path / "absent.npz", ImdbOptions())
-
-
-@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 100])
-def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "text.npz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged, or not an \.npz file"):
-        load_imdb(path, ImdbOptions())
 
 
 def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
@@ -243,12 +225,8 @@ def test_a_maxlen_that_leaves_no_row(write_npz: WriteNpz) -> None:
     "wrong",
     [
         {"num_words": 0},
-        {"skip_top": -1},
         {"maxlen": 0},
-        {"shuffle_seed": -1},
-        {"oov_char": -2},
         {"index_from": 2**31},
-        {"held_out_rows": 0},
     ],
     ids=str,
 )

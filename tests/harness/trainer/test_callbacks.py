@@ -53,6 +53,26 @@ def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:
             trainer().fit(rows(), **wrong)
 
 
+def test_evaluate_and_predict_call_the_hooks_of_their_batches() -> None:
+    calls: list[tuple[str, int | None]] = []
+
+    def hook(name: str) -> Any:
+        def called(self: Any, batch: Any = None, logs: Any = None) -> None:
+            calls.append((name, batch if isinstance(batch, int) else None))
+
+        return called
+
+    own, both = trainer(), rows(80)
+    for stage in ("test", "predict"):
+        names = [f"on_{stage}_{at}" for at in ("begin", "batch_begin", "batch_end", "end")]
+        callback = type("Recorder", (keras.callbacks.Callback,), {n: hook(n) for n in names})()
+        (own.evaluate if stage == "test" else own.predict)(both, callbacks=[callback])
+        begin, batch_begin, batch_end, end = names
+        batches = [(name, batch) for batch in (0, 1) for name in (batch_begin, batch_end)]
+        assert calls == [(begin, None), *batches, (end, None)]
+        calls.clear()
+
+
 def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
     train, test = rows(), rows(80)
     how: dict[str, Any] = {"validation_freq": 2, "shuffle": False, "tensorboard": "off"}

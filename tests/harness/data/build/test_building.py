@@ -29,11 +29,6 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def texts_of(sets: harness.RaggedSets, vocabulary: Any) -> list[tuple[str, int]]:
-    rows = [vocabulary.decode(sets.row(index)) for index in range(sets.num_rows)]
-    return list(zip(rows, sets.labels.tolist(), strict=True))
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(train=ROWS, test=ROWS, ngrams=st.integers(1, 2), limit=st.integers(5, 12))
 def test_rows_and_vocabulary_are_those_of_the_texts(

@@ -27,7 +27,6 @@ SOURCES = Path(__file__).parent
 ERROR_DRIVER_NOT_LOADED = 9
 ERROR_GPU_IS_LOST = 15
 ERROR_LIB_RM_VERSION_MISMATCH = 18
-ERROR_UNKNOWN = 999
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from tests.emulated_gpu import device
 from tests.emulated_gpu.matrix import FLOAT32, GROUPS, TOLERANCES, Group, distances
 
 
+@pytest.mark.usefixtures("logical_devices")
 @pytest.mark.parametrize("name", GROUPS)
 def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
     group = GROUPS[name]

@@ -9,10 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import InputError
-from harness.cli.bench import BenchConfig, GridConfig, settings_of
-from harness.cli.settings import ModelConfig
-from harness.tools.bench.plan import cells
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Results,
@@ -163,18 +159,3 @@ def test_what_else_differs_is_told(tmp_path: Path) -> None:
     told = call("compare", a, b).out
     assert "machine is a processor, 2 cores in A and another, 64 cores in B" in told
     assert "hidden_units is [50] in A and [8] in B" in told
-
-
-def test_a_process_is_told_what_differs_from_the_defaults_by_bare_names(tmp_path: Path) -> None:
-    config = BenchConfig(
-        model=ModelConfig(hidden_units=(8,), dropout=(0.0,)),
-        grid=GridConfig(replicas=(2,), batch_size=(500,)),
-    )
-    (cell,) = cells(vars(config.grid))
-    told = {"data": str(tmp_path), "hidden_units": (8,), "dropout": (0.0,), "replicas": 2}
-    assert settings_of(config, cell, tmp_path, over={}) == told
-    over = {"batch_size": 7, "hidden_units": [9]}
-    expected = {**told, "batch_size": 7, "hidden_units": (9,)}
-    assert settings_of(config, cell, tmp_path, over=over) == expected
-    with pytest.raises(InputError, match="the settings to compare with: unknown setting 'colour'"):
-        settings_of(config, cell, tmp_path, over={"colour": "red"})

@@ -1,10 +1,7 @@
 """The defaults and the limits of the commands' settings."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.base.checks import parse_share
 from harness.base.errors import InputError
 from harness.cli.bench import GateConfig
 from harness.cli.settings import ModelConfig, TrainConfig
@@ -21,11 +18,6 @@ def test_one_dropout_rate_holds_for_all_layers() -> None:
     assert ModelConfig(hidden_units=(8, 4), dropout=(0.5,)).dropout == (0.5, 0.5)
     with pytest.raises(InputError, match=r"3 rates for 2 hidden layers \(64 32\); give one rate"):
         ModelConfig(hidden_units=(64, 32), dropout=(0.1, 0.2, 0.3))
-
-
-@given(percent=st.integers(0, 99))
-def test_shares(percent: int) -> None:
-    assert parse_share("--x", f"{percent}%") == parse_share("--x", f"0.{percent:02}")
 
 
 @pytest.mark.parametrize("text", ["", "%", "5 %%", "-5%", "100%", "1", "nan", "5%5", "0.05.0"])

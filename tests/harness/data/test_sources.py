@@ -40,13 +40,6 @@ def test_the_synthetic_corpus() -> None:
     assert dataset.validation is None
 
 
-def test_repeated_ids_stay_when_asked() -> None:
-    dataset = load("synthetic", synthetic=SMALL, unique=False)
-    assert not dataset.train.is_unique
-    unique = load("synthetic", synthetic=SMALL)
-    np.testing.assert_array_equal(dataset.train.unique().values, unique.train.values)
-
-
 def test_a_file_in_kerass_format(write_npz: WriteNpz, keras_home: Path) -> None:
     path = write_npz()
     (path.parent / "imdb_word_index.json").write_text('{"good": 1, "bad": 2}')
@@ -164,15 +157,6 @@ def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: P
 def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> None:
     with pytest.raises(InputError, match=f"validation_split is {share}; choose from 0 to less"):
         load("synthetic", validation_split=share)
-
-
-def test_a_named_word_index_serves_a_folder(folder: Path, tmp_path: Path) -> None:
-    words = tmp_path / "words.json"
-    words.write_text('{"good": 1}')
-    dataset = load(folder, word_index=words)
-    assert dataset.vocabulary is not None
-    assert dataset.vocabulary.decode([4]) == "good"
-    assert dataset.vocabulary_note == f"words from {words}"
 
 
 def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:

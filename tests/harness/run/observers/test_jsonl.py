@@ -12,7 +12,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.run.observers.jsonl import JsonlObserver
 from harness.run.records import Spread
-from tests.harness.run.observers.samples import REPOSITORY, epoch, inspection, run_start, window
+from tests.harness.run.observers.samples import REPOSITORY, epoch, run_start, window
 
 # Writes windows until the disk is full, in a process of its own; argument 2 is a file size limit.
 FILLING = """
@@ -72,29 +72,6 @@ def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> No
         "gpu/0/power_watts": {"mean": 250.5, "min": 200.0, "max": 300.0, "samples": 2}
     }
     assert "telemetry" not in second
-
-
-def test_an_inspection_is_a_line(tmp_path: Path) -> None:
-    observer = JsonlObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(inspection(80, non_finite_fraction=0.1))
-    observer.tell(inspection(160, underflow_fraction=None))
-    observer.close()
-    assert lines(tmp_path) == [
-        {
-            "step": 80,
-            "epoch": 0,
-            "non_finite_gradient_fraction": 0.1,
-            "inspection_seconds": 0.01,
-            "underflow_fraction": 0.125,
-        },
-        {
-            "step": 160,
-            "epoch": 1,
-            "non_finite_gradient_fraction": 0.0,
-            "inspection_seconds": 0.01,
-        },
-    ]
 
 
 def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:

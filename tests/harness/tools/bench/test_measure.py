@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +21,9 @@ from harness.tools.bench.measure import (
     ProcessEndedError,
     Side,
     figures,
-    measure,
     without_warm_up,
 )
 from tests.harness.cli.runs import environment
-from tests.harness.tools.bench.samples import CELL
 
 ROWS = 1_000
 
@@ -129,17 +126,3 @@ def test_a_process_ends_with_its_parent(data: Path) -> None:
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the measured process outlived its parent")
-
-
-def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
-    # Side A is another checkout; side B has so much more work that no machine misses it.
-    for package in ("harness", "kernels"):
-        shutil.copytree(OWN_CODE / package, tmp_path / package)
-    a = Side(name="A", settings=small(data).settings, code=tmp_path)
-    b = small(data, hidden_units=[256, 256])
-    of_a, of_b = measure(CELL, [a, b], repeat=1, seconds=0.1)
-    assert (of_a.side, of_b.side) == ("A", "B")
-    assert of_b.ratio is not None
-    assert of_b.ratio < 0.8
-    assert of_b.figures["examples_per_second"] < of_a.figures["examples_per_second"]
-    assert (of_a.resolved["code"], of_b.resolved["code"]) == (str(tmp_path), str(OWN_CODE))

@@ -31,15 +31,6 @@ def test_it_is_made_for_the_user_alone(folder: Path) -> None:
     assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600}
 
 
-def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache.opened().path == tmp_path / "home" / ".cache" / "multi-hot-harness"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    assert cache.opened().path == tmp_path / "caches" / "multi-hot-harness"
-
-
 @pytest.mark.parametrize(("subfolder", "mode"), [("", 0o770), ("", 0o702), ("data", 0o750)])
 def test_a_folder_that_is_open_to_others_is_refused(
     folder: Path, subfolder: str, mode: int

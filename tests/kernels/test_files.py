@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.files import own_file, remove, remove_partial_files, replacing
+from kernels.files import own_file, remove_partial_files, replacing
 
 # A real limit of the kernel's in a process of its own: a write past it fails as on a full disk.
 LIMITED = """
@@ -153,13 +153,3 @@ def test_a_file_of_another_user_is_not_written_to(tmp_path: Path) -> None:
     os.chown(place, 12345, 12345)
     with pytest.raises(PermissionError, match="not a plain file of this user's alone"):
         own_file(place)
-
-
-def test_what_is_removed_is_gone_as_a_whole(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "c").symlink_to("a")
-    for name in ("c", "nothing"):
-        remove(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    remove(tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []

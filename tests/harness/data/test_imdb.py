@@ -12,7 +12,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data import imdb
-from harness.data.imdb import cached_file, imdb_file, load_imdb
+from harness.data.imdb import imdb_file, load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 
@@ -111,14 +111,6 @@ def test_the_default_split_holds_out_the_head_of_the_merged_set(write_npz: Write
     np.testing.assert_array_equal(merged.labels, expected.labels)
 
 
-def test_rows_may_be_integer_arrays(write_npz: WriteNpz) -> None:
-    rows = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]]
-    listed, _ = load_parts(write_npz(x_train=rows))
-    for dtype in ("u1", "<i4", ">i8"):
-        from_arrays, _ = load_parts(write_npz(x_train=[np.array(row, dtype) for row in rows]))
-        np.testing.assert_array_equal(from_arrays.values, listed.values)
-
-
 def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
     path = write_npz(y_train=np.array([0, 4, 2, 3]))
     for options in (STANDARD, ImdbOptions(held_out_rows=2)):
@@ -126,17 +118,6 @@ def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
 
 
 # Keras's own folder and the download.
-
-
-def test_the_cached_file_is_where_keras_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "own"))
-    cached = tmp_path / "own" / "datasets" / "imdb.npz"
-    assert cached_file("imdb.npz") == cached
-    monkeypatch.delenv("KERAS_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cached_file("imdb.npz") == tmp_path / ".keras" / "datasets" / "imdb.npz"
 
 
 def test_a_download_is_kept_only_if_it_is_the_known_file(

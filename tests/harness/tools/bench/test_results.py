@@ -79,11 +79,6 @@ def test_a_file_that_is_not_ours(
     assert str(path) in str(caught.value)
 
 
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        read_results(tmp_path)
-
-
 def test_a_sweep_is_a_table_of_medians(capsys: pytest.CaptureFixture[str]) -> None:
     native = dataclasses.replace(CELL, implementation="native")
     large = dataclasses.replace(CELL, batch_size=65_536)

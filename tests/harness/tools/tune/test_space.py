@@ -27,13 +27,6 @@ def test_texts_have_choices_of_their_own() -> None:
     assert asked["num_tokens"].choices == (7, 9)
 
 
-def test_one_value_fixes_a_setting() -> None:
-    space = Space(depths=(2,), widths=(8, 8), dropouts=(0.0,), ngrams_choices=(2,))
-    asked = parameters(space, BuildOptions(), takes_texts=True)
-    fixed = {name for name, distribution in asked.items() if distribution.single()}
-    assert fixed == {"depth", "width", "dropout", "ngrams"}
-
-
 @pytest.mark.parametrize(
     ("space", "decay"),
     [

@@ -40,7 +40,7 @@ NOT_RUN = {
     "./scripts/harness smoke": "takes a minute; tests/harness/cli/test_smoke.py runs parts of it",
     "./scripts/harness bench": "takes minutes; tests/harness/cli/test_bench.py runs short ones",
     "./scripts/harness compare": "needs two sweeps; tests/harness/cli/test_bench.py has them",
-    "./scripts/benchmark": "takes minutes; tests/scripts/test_benchmark.py",
+    "./scripts/benchmark": "takes minutes",
     "./scripts/bench-peers": "takes ten minutes, and installs the peers",
     ".venv/bin/python scripts/options_page.py": "tests/scripts/test_options_page.py",
     "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",

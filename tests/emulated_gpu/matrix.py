@@ -130,8 +130,12 @@ def distances(group: Group, folder: Path) -> dict[str, float]:
     on_device = device.environment(folder, **group.settings) | group.variables
     with ThreadPoolExecutor(1) as pool:
         own = pool.submit(_run, group.cases, on_device)
-        # This process sees no GPU; one replica computes what several do.
-        wanted = [train({k: v for k, v in case.items() if k != "replicas"}) for case in group.cases]
+        # This process sees no GPU; one replica computes what several do. Determinism, which a CPU
+        # has anyway, would last to the process's end.
+        left_out = {"replicas", "deterministic"}
+        wanted = [
+            train({k: v for k, v in case.items() if k not in left_out}) for case in group.cases
+        ]
     found = {}
     for one, other in zip(own.result(), wanted, strict=True):
         if not one["devices"][0].startswith("/GPU") or other["devices"] != ["/CPU:0"]:

@@ -1,9 +1,6 @@
 """Models in files: Keras's files are loaded, and damaged or hostile ones give one message."""
 
 import io
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,16 +19,6 @@ from tests.harness.random_sets import random_sets
 
 Members = dict[str, bytes]
 KERNEL = "layers/dense/vars/0"
-
-
-LOADED_BY_KERAS = """
-import sys
-import keras, harness
-model = keras.models.load_model(sys.argv[1])
-found = [type(layer).__module__ for layer in model.layers]
-assert "harness.model.layers" in found and "harness.model.dropout" in found, found
-assert not {"harness.trainer.trainer", "harness.program"} & set(sys.modules)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -133,18 +120,3 @@ def test_a_member_that_unpacks_to_more_than_a_model_is_refused(path: Path) -> No
     rewrite(path, lambda members: members.update(more), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match=r"unpacks to 40,\d+,\d+ bytes, and 32,000,000 are allow"):
         load_model(path)
-
-
-def test_keras_loads_what_keras_saved_once_this_package_is_imported(
-    model: keras.Model, tmp_path: Path
-) -> None:
-    """A fresh process imports the layers when they are needed."""
-    model.save(tmp_path / "model.keras")
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED_BY_KERAS, tmp_path / "model.keras"],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -74,8 +74,9 @@ def cases(*, short: bool) -> Iterator[Case]:
     implementations = ("gather", "dense", "native")
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     inputs = ("resident",) if short else ("resident", "stream")
+    sizes = (500,) if short else (500, 4096)
     for implementation, precision, input_, rows in itertools.product(
-        implementations, precisions, inputs, (500, 4096)
+        implementations, precisions, inputs, sizes
     ):
         if short and precision == "mixed_float16" and implementation != "native":
             continue

@@ -216,21 +216,14 @@ def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray])
         ({"table_optimizer": "exact_adam", "implementation": "gather"}, "adam", {}, "native"),
         ({"table_optimizer": "lazy_adam"}, "adamw", {}, "weight_decay"),
         (
-            {"table_optimizer": "sgd"},
-            partial(keras.optimizers.SGD, gradient_accumulation_steps=2),
-            {},
-            "gradient_accumulation_steps",
-        ),
-        (
             {"table_optimizer": "exact_adam"},
             partial(keras.optimizers.Adam, beta_1=0.0),
             {},
             "betas between 0 and 1, not 0 and 0.999",
         ),
         ({}, "adam", {"table_optimizer": "sgd", "kernel_regularizer": "l2"}, "regularizer"),
-        ({}, "adam", {"table_optimizer": "sgd", "kernel_constraint": "non_neg"}, "constraint"),
     ],
-    ids=["not adam", "gather", "decay", "accumulation", "betas", "regularizer", "constraint"],
+    ids=["not adam", "gather", "decay", "betas", "regularizer"],
 )
 def test_what_cannot_be_had_is_refused(
     how: Any, optimizer: Any, options: Any, message: str

@@ -71,24 +71,9 @@ def test_wrong_arguments_of_row_gradients(change: dict[str, Any], message: str) 
         row_gradients(**arguments, implementation="native")
 
 
-def test_takes_a_variable_and_reaches_it_with_the_gradient() -> None:
-    table = tf.Variable(FITTING["table"])
-    with tf.GradientTape() as tape:
-        y = multi_hot_dense(
-            table, FITTING["values"], FITTING["row_splits"], implementation="gather"
-        )
-    np.testing.assert_array_equal(y, [[1, 1], [2, 2]])
-    np.testing.assert_array_equal(tape.gradient(y, table), [[0, 0], [1, 1], [1, 1], [1, 1]])
-
-
 @pytest.mark.parametrize(
     ("implementation", "compiled", "weighted"),
-    [
-        ("dense", False, False),
-        ("dense", True, True),
-        ("gather", False, True),
-        ("gather", True, False),
-    ],
+    [("dense", False, True), ("gather", True, False)],
 )
 def test_a_float64_table_is_added_up_in_float64(
     implementation: Implementation, compiled: bool, weighted: bool

@@ -26,6 +26,7 @@ from harness.program.state import State
 from harness.program.step import Caller, TrainingStep, evaluation_step, prediction_step
 from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
+from harness.task.losses import ACCURACY
 from harness.task.measures import Measures
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
@@ -256,6 +257,8 @@ class Programs:
                 break
         measure()
         metrics = so_far()
+        if measures is not None and self._task.kind == "multi_label" and ACCURACY in metrics:
+            metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,

@@ -48,6 +48,8 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     refused = call("evaluate", "--model", run_dir, "--data", other)  # read as the run read its own
     assert (refused.code, "has another vocabulary than" in refused.err) == (2, True)
     assert "the id of" in refused.err
+    otherwise = call("evaluate", "--model", run_dir, "--data", other, "--weighting", "binary")
+    assert "its weighting is binary, not tf_idf" in otherwise.err
 
 
 def test_build_tells_what_it_found(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ def test_the_defaults_are_the_tutorials() -> None:
 
 def test_one_dropout_rate_holds_for_all_layers() -> None:
     assert ModelConfig(hidden_units=(8, 4), dropout=(0.5,)).dropout == (0.5, 0.5)
+    assert ModelConfig(hidden_units=(8,)).dropout == (0.3,)
+    assert ModelConfig(hidden_units=(8,) * 4).dropout == (0.3, 0.2, 0.0, 0.0)
     with pytest.raises(InputError, match=r"3 rates for 2 hidden layers \(64 32\); give one rate"):
         ModelConfig(hidden_units=(64, 32), dropout=(0.1, 0.2, 0.3))
 

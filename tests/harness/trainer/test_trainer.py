@@ -377,3 +377,15 @@ def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(tmp_path: Path) -
         assert (resumed.step, resumed.model.layers[-1].dtype_policy.name) == (20, policy)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_a_snapshot_takes_the_trainer_back() -> None:
+    """The second fit is the first again, without another compilation."""
+    train, own = single(), trainer()
+    restore = own.snapshot(train)
+    first = own.fit(train, epochs=2, verbose=False).history["loss"]
+    restore()
+    assert own.fit(train, epochs=2, verbose=False).history["loss"] == first
+    assert own.last is not None
+    assert own.last.progress is not None
+    assert own.last.progress.compilations == []

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from harness.model.layers import MultiHotDense, TableCall
 from kernels.multi_hot import registry
-from kernels.multi_hot.table_rules import Rule, update_rows
+from kernels.multi_hot.native.table import catch_up
+from kernels.multi_hot.table_rules import Rule
 from kernels.multi_hot.touched import Touched
 
 
@@ -61,12 +62,8 @@ class Table:
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         """Lets the touched rows, or all if None, make up for missed steps up to `step`; returns the
         table."""
-        if self.lags:
-            from kernels.multi_hot.native import table as native
-
-            self._assign(
-                native.catch_up(self._rule, self._values(), touched, step=step, active=active)
-            )
+        if self.lags:  # which only the native kernels can make up for
+            self._assign(catch_up(self._rule, self._values(), touched, step=step, active=active))
         return tf.convert_to_tensor(self.variable)
 
     def row_gradients(self, dy: tf.Tensor, touched: Touched) -> tuple[tf.Tensor, tf.Tensor]:
@@ -95,34 +92,19 @@ class Table:
             step: the number of the step, int64, counted from 1.
             active: bool; if it is false, nothing changes.
         """
-        rate = self._rule.rate(learning_rate, step)
-        if self.implementation == "native":
-            from kernels.multi_hot.native import table as native
-
-            updated = native.update(
+        self._assign(
+            registry.product(self.implementation).update(
                 self._rule,
                 self._values(),
                 touched,
-                dy if rows is None else rows,
-                from_dy=rows is None,
-                rate=rate,
-                factor=factor,
-                step=step,
-                active=active,
-            )
-        else:
-            rows = self.row_gradients(dy, touched)[0] if rows is None else rows
-            updated = update_rows(
-                self._rule,
-                self._values(),
-                touched,
+                dy,
                 rows,
-                rate=rate,
+                rate=self._rule.rate(learning_rate, step),
                 factor=factor,
                 step=step,
                 active=active,
             )
-        self._assign(updated)
+        )
 
     def _values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self.variables]

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from kernels.multi_hot.native.build import NativeUnavailableError, build
 from kernels.multi_hot.native.library import ffi_api, loaded
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
+from kernels.multi_hot.native.call import Kernel, call_on_platform
 
 SOURCES = Path(__file__).resolve().parent
 

@@ -113,49 +113,6 @@ def multi_hot(
     return tf.cast(dense.index(problem), dtype)
 
 
-def row_gradients(
-    dy: Tensor,
-    values: Tensor,
-    row_splits: Tensor,
-    *,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool = False,
-    weights: Tensor | None = None,
-    value_rowids: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `multi_hot_dense` to the table by the rows that the batch touches.
-
-    All other rows of the gradient are zero. Its size and its cost depend on the batch, not on the
-    table.
-
-    Args:
-      dy: [B, H] float32, bfloat16 or float16, the gradient to the product.
-      num_tokens: V.
-      values, row_splits, implementation, unique, weights, value_rowids: as in `multi_hot_dense`.
-        `dense` computes the gradient as `gather` does.
-
-    Returns:
-      ids: [n] int32 with n = min(N, V): the distinct ids of the batch in an order of the
-        implementation's, and -1 in unused slots, which come last.
-      rows: [n, H] float32: their rows of the gradient, and 0 in unused slots.
-
-    Raises:
-      As `multi_hot_dense`; if that returns NaN instead, the rows are NaN.
-    """
-    dy = tf.convert_to_tensor(dy)
-    _check_dtype(dy.dtype)
-    touched = touched_rows(
-        values, row_splits, num_tokens=num_tokens, implementation=implementation, unique=unique,
-        weights=weights, value_rowids=value_rowids,
-    )  # fmt: skip
-    splits = tf.convert_to_tensor(row_splits).shape
-    if dy.shape.rank != 2 or (splits.is_fully_defined() and dy.shape[0] != splits[0] - 1):
-        raise ValueError(f"dy must be [B, H], and row_splits are {splits}; got {dy.shape}")
-    rows, _ = registry.product(implementation).row_gradients(dy, touched)
-    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
-
-
 def table_gradient(
     dy: Tensor,
     values: Tensor,
@@ -168,8 +125,8 @@ def table_gradient(
 ) -> Tensor:
     """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
 
-    For callers whose dy [B, H] does not come from a tape. Arguments and errors are as in
-    `row_gradients`.
+    For callers whose dy [B, H], the gradient to the product, does not come from a tape. Other
+    arguments and errors are as in `multi_hot_dense`.
     """
     product, problem = _checked(
         values, row_splits, num_tokens, implementation, unique, weights, None
@@ -187,8 +144,9 @@ def touched_rows(
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
 ) -> Touched:
-    """Return the rows of the table that a batch touches, for `row_gradients` and for updates.
-    Arguments and errors are as in `row_gradients`."""
+    """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
+    `update`, whose cost depends on the batch, not on the table. Arguments and errors are as in
+    `multi_hot_dense`."""
     product, problem = _checked(
         values, row_splits, num_tokens, implementation, unique, weights, value_rowids
     )

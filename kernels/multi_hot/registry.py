@@ -89,6 +89,12 @@ def _row_gradients(dy: Tensor, found: Any) -> tuple[Tensor, Tensor]:
     return touched.row_gradients(dy, found)
 
 
+def _update(*args: Any, **kwargs: Any) -> list[Tensor]:
+    from kernels.multi_hot import table_rules
+
+    return table_rules.update(*args, **kwargs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Product:
     """One implementation: its functions, and what it can do."""
@@ -104,11 +110,14 @@ class Product:
 
     touch: Callable[[Problem], Any] = _touch
     """Returns the distinct ids of a batch, a `touched.Touched`. The default of this and the next
-    uses XLA's operations."""
+    two uses XLA's operations."""
 
     row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
     """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and the result of
     `touch`; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
+
+    update: Callable[..., list[Tensor]] = _update
+    """Returns a table and its slots after an update of the touched rows; see `table_rules.update`."""
 
     device_types: tuple[str, ...] = ("CPU", "GPU")
     """Types of the devices that it runs on."""

@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "../native/frame.h"
 
 namespace multi_hot {
 
@@ -26,32 +29,30 @@ struct Driver {
   int (*cuLaunchKernel)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                         Handle, void**, void**);
   int (*cuGetErrorString)(int, const char**);
-  std::string missing;  // why it cannot be used
 
+  // Raises why the driver cannot be used, if it cannot.
   static const Driver& get() {
     static const Driver only;
     return only;
   }
 
-  // Returns what failed, or an empty string.
-  std::string check(int status, const char* what) const {
-    if (status == 0) return "";
+  // Raises what failed, unless nothing did.
+  void check(int status, const std::string& what) const {
+    if (status == 0) return;
     const char* text = nullptr;
     cuGetErrorString(status, &text);
-    return "CUDA's driver failed in " + std::string(what) + ": " +
-           (text == nullptr ? "error " + std::to_string(status) : text);
+    throw std::runtime_error("CUDA's driver failed in " + what + ": " +
+                             (text == nullptr ? "error " + std::to_string(status) : text));
   }
 
  private:
   Driver() {
     void* const library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (library == nullptr) {
-      missing = std::string("there is no CUDA driver: ") + dlerror();
-      return;
-    }
+    if (library == nullptr) throw std::runtime_error(std::string("there is no CUDA driver: ") + dlerror());
     const auto find = [&](auto& function, const char* name) {
       function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (function == nullptr) missing = "CUDA's driver is too old: it has no " + std::string(name);
+      if (function != nullptr) return;
+      throw std::runtime_error("CUDA's driver is too old: it has no " + std::string(name));
     };
     find(cuCtxGetCurrent, "cuCtxGetCurrent");
     find(cuCtxGetDevice, "cuCtxGetDevice");
@@ -79,34 +80,22 @@ class Modules {
     images_[{major, minor}].assign(bytes, bytes + size);
   }
 
-  // Finds a kernel for the context of this thread, and loads the module if it is the first; returns
-  // what failed, or an empty string.
-  std::string find(const std::string& name, Driver::Handle* function) {
+  // Finds a kernel for the context of this thread, and loads the module if it is the first.
+  Driver::Handle find(const std::string& name) {
     const Driver& driver = Driver::get();
-    if (!driver.missing.empty()) return driver.missing;
     Driver::Handle context = nullptr;
-    std::string fault = driver.check(driver.cuCtxGetCurrent(&context), "cuCtxGetCurrent");
-    if (!fault.empty()) return fault;
-    if (context == nullptr) return "no CUDA context is current";
+    driver.check(driver.cuCtxGetCurrent(&context), "cuCtxGetCurrent");
+    if (context == nullptr) throw std::runtime_error("no CUDA context is current");
     const std::lock_guard<std::mutex> lock(mutex_);
     Loaded& loaded = loaded_[context];
-    const auto known = loaded.functions.find(name);
-    if (known != loaded.functions.end()) {
-      *function = known->second;
-      return "";
+    Driver::Handle& function = loaded.functions[name];
+    if (function == nullptr) {
+      const Relaxed relaxed(driver);
+      if (loaded.module == nullptr) loaded.module = load(driver);
+      driver.check(driver.cuModuleGetFunction(&function, loaded.module, name.c_str()),
+                   "cuModuleGetFunction of " + name);
     }
-    // A graph may be being captured on this thread, in a mode in which nothing may be loaded.
-    constexpr int kRelaxed = 2;
-    int mode = kRelaxed;
-    driver.cuThreadExchangeStreamCaptureMode(&mode);
-    if (loaded.module == nullptr) fault = load(driver, &loaded.module);
-    if (fault.empty()) {
-      fault = driver.check(driver.cuModuleGetFunction(function, loaded.module, name.c_str()),
-                           ("cuModuleGetFunction of " + name).c_str());
-    }
-    driver.cuThreadExchangeStreamCaptureMode(&mode);
-    if (fault.empty()) loaded.functions[name] = *function;
-    return fault;
+    return function;
   }
 
  private:
@@ -115,19 +104,30 @@ class Modules {
     std::map<std::string, Driver::Handle> functions;
   };
 
-  std::string load(const Driver& driver, Driver::Handle* module) {
+  // A graph may be being captured on this thread, in a mode in which nothing may be loaded.
+  struct Relaxed {
+    const Driver& driver;
+    int mode = 2;
+
+    explicit Relaxed(const Driver& driver) : driver(driver) { exchange(); }
+    ~Relaxed() { exchange(); }
+    void exchange() { driver.cuThreadExchangeStreamCaptureMode(&mode); }
+  };
+
+  Driver::Handle load(const Driver& driver) const {
     constexpr int kMajor = 75, kMinor = 76;
     int device = 0, major = 0, minor = 0;
-    std::string fault = driver.check(driver.cuCtxGetDevice(&device), "cuCtxGetDevice");
-    if (!fault.empty()) return fault;
+    driver.check(driver.cuCtxGetDevice(&device), "cuCtxGetDevice");
     driver.cuDeviceGetAttribute(&major, kMajor, device);
     driver.cuDeviceGetAttribute(&minor, kMinor, device);
     const auto image = images_.find({major, minor});
     if (image == images_.end()) {
-      return "the kernels were not compiled for this GPU's compute capability, " +
-             std::to_string(major) + "." + std::to_string(minor);
+      throw std::runtime_error("the kernels were not compiled for this GPU's compute capability, " +
+                               std::to_string(major) + "." + std::to_string(minor));
     }
-    return driver.check(driver.cuModuleLoadData(module, image->second.data()), "cuModuleLoadData");
+    Driver::Handle module = nullptr;
+    driver.check(driver.cuModuleLoadData(&module, image->second.data()), "cuModuleLoadData");
+    return module;
   }
 
   std::mutex mutex_;
@@ -135,29 +135,32 @@ class Modules {
   std::map<Driver::Handle, Loaded> loaded_;
 };
 
-// Launches on a stream. Nothing is waited for, so a pass can be captured into a CUDA graph.
-struct DriverQueue {
-  Driver::Handle stream;
+// Launches on XLA's stream. Nothing is waited for, so a pass can be captured into a CUDA graph. What
+// fails is raised.
+class Queue {
+ public:
+  explicit Queue(const XLA_FFI_CallFrame& frame) : stream_(Stream(frame).handle()) {}
 
   template <class Arguments>
-  std::string launch(const std::string& kernel, unsigned blocks, unsigned of_columns,
-                     unsigned threads, const Arguments& arguments) {
-    Driver::Handle function = nullptr;
-    const std::string fault = Modules::get().find(kernel, &function);
-    if (!fault.empty()) return fault;
+  void launch(const std::string& kernel, unsigned blocks, unsigned blocks_in_y, unsigned threads,
+              const Arguments& arguments) const {
+    Driver::Handle function = Modules::get().find(kernel);
     void* parameters[] = {const_cast<Arguments*>(&arguments)};
     const Driver& driver = Driver::get();
-    return driver.check(driver.cuLaunchKernel(function, blocks, of_columns, 1, threads, 1, 1, 0,
-                                              stream, parameters, nullptr),
-                        kernel.c_str());
+    driver.check(driver.cuLaunchKernel(function, blocks, blocks_in_y, 1, threads, 1, 1, 0, stream_,
+                                       parameters, nullptr),
+                 kernel);
   }
 
-  std::string clear(void* memory, std::size_t bytes) {
+  // Sets memory to 0.
+  void clear(void* memory, std::size_t bytes) const {
     const Driver& driver = Driver::get();
-    if (!driver.missing.empty()) return driver.missing;
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
-    return driver.check(driver.cuMemsetD8Async(address, 0, bytes, stream), "cuMemsetD8Async");
+    driver.check(driver.cuMemsetD8Async(address, 0, bytes, stream_), "cuMemsetD8Async");
   }
+
+ private:
+  Driver::Handle stream_;
 };
 
 }  // namespace multi_hot

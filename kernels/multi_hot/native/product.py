@@ -16,10 +16,9 @@ import tensorflow as tf
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.cuda.workspace import index_words, sort_words, sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
-from kernels.multi_hot.native.call import checked
+from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
-from kernels.multi_hot.native.table import row_gradients, touch
+from kernels.multi_hot.native.table import row_gradients, touch, update
 from kernels.multi_hot.registry import Lot, Problem, Product
 
 Tensor = Any
@@ -202,6 +201,7 @@ PRODUCT = Product(
     backward=_backward,
     touch=touch,
     row_gradients=row_gradients,
+    update=update,
     takes_rowids=False,
     deterministic_on_gpu=True,
     prepare=_prepare,

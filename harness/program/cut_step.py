@@ -6,7 +6,6 @@ id. So there each half is a compiled program of its own, and TensorFlow's collec
 them, in a loop that is a graph.
 """
 
-import abc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,27 +33,16 @@ class Begun(NamedTuple):
     shape."""
 
 
-class CutStep(abc.ABC):
-    """A step that sums over all devices once, so that it can be cut there."""
+class CutStep(NamedTuple):
+    """A `Step` that sums over all devices once, and can be cut there."""
 
-    @property
-    @abc.abstractmethod
-    def sums_early(self) -> bool:
-        """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
-
-    @abc.abstractmethod
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
-        """Runs the step up to the sum."""
-
-    @abc.abstractmethod
-    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any, facts: Any) -> Any:
-        """Returns the step's result.
-
-        Args:
-            state: the device's state.
-            summed: the sums of the tensors that `begin` returned.
-            carried, facts: as `begin` returned them.
-        """
+    begin: Callable[[State, Share, AllReduce], Begun]
+    """Runs the step up to the sum."""
+    finish: Callable[[State, Sequence[Any], Any, Any], Any]
+    """Returns the step's result from the state, the sums, and what `begin` carried: `carried` and
+    `facts`."""
+    sums_early: bool
+    """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
         to_sum, carried, facts = self.begin(state, share, all_reduce)

@@ -23,7 +23,7 @@ from harness.program.packing import checksum_of
 from harness.program.padding import require_masked
 from harness.program.program import Loop, Program, compile_all
 from harness.program.state import State
-from harness.program.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.program.step import Caller, evaluation_step, prediction_step, training_step
 from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.measures import Measures
@@ -93,7 +93,6 @@ class Programs:
             model,
             implementation=implementation,
             unique=unique,
-            num_devices=devices.num_shares,
             num_workers=devices.cluster.num_workers,
         )
         program = functools.partial(
@@ -104,8 +103,10 @@ class Programs:
             all_reduce=devices.all_reduce,
         )
         row_sums = 1 + task.with_accuracy
-        self._step = TrainingStep(call, task)
-        self._training = program("training step", self._step, row_sums=row_sums)
+        self._unused: list[str] = []
+        self._training = program(
+            "training step", training_step(call, task, unused=self._unused), row_sums=row_sums
+        )
         self._evaluation = program(
             "evaluation",
             evaluation_step(call, task),
@@ -132,7 +133,8 @@ class Programs:
     def take_unused(self) -> tuple[str, ...]:
         """Returns, once, the names of the weights that the loss does not depend on, which tracing a
         step finds; then nothing."""
-        unused, self._step.unused = self._step.unused, ()
+        unused = tuple(self._unused)
+        self._unused.clear()
         return unused
 
     def prepare(

@@ -9,7 +9,7 @@ program cannot reach them.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from harness.base.errors import InputError
 from harness.model.layers import ProductCalls, TableCall
 from harness.model.network import computes_in_16_bits
+from harness.program.exchange import Gradients
 from harness.program.finite import all_finite, blocks
 from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
@@ -253,8 +254,8 @@ class State:
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
-    ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
-        """Returns the gradients of a loss.
+    ) -> Gradients:
+        """Returns the gradients of a loss: zeros for a weight that it does not depend on.
 
         Args:
             tape: the tape that recorded the loss.
@@ -262,12 +263,6 @@ class State:
             called: the call of the model that the loss depends on.
             sparse: whether the gradients of weights that are only gathered from stay
                 tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows.
-
-        Returns:
-            The gradients of `trainable`: zeros if the loss does not depend on a weight, None if its
-            gradient follows from the products alone. The row gradients of the tables that the loss
-            depends on. The products whose gradients are to be added to the first list. The names of
-            the weights that the loss does not depend on.
         """
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
@@ -313,7 +308,7 @@ class State:
             whole = gradients | zeros
             joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
             unused += missing
-        return joined, rows, products, tuple(unused)
+        return Gradients(joined, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns the changes that `call` returned."""
@@ -322,21 +317,11 @@ class State:
             for variable in own or [self._others[name]]:
                 variable.assign(value)
 
-    def apply(
-        self,
-        gradients: Sequence[tf.Tensor | tf.IndexedSlices],
-        rows: Sequence[RowGradient] = (),
-        unused: Collection[str] = (),
-    ) -> None:
+    def apply(self, gradients: Gradients) -> None:
         """Updates `trainable` and the tables by gradients that were summed over all devices; if the
-        loss is scaled and a gradient is not finite, skips the update.
-
-        Args:
-            gradients: the gradients of `trainable`.
-            rows: the row gradients of the tables.
-            unused: names of weights without a gradient, which Keras's optimizers leave alone: not
-                even weight decay changes them.
-        """
+        loss is scaled and a gradient is not finite, skips the update. Like Keras's optimizers it
+        leaves unused weights alone: not even weight decay changes them."""
+        weights, rows, unused = gradients.weights, gradients.rows, set(gradients.unused)
         if not (self._weights or self.tables.all):
             return  # Keras too counts no step then
         # The optimizer's property is divided where gradients are accumulated: take the variable.
@@ -346,7 +331,7 @@ class State:
             pairs = [
                 (gradient, seen)
                 for gradient, seen, stored in zip(gradients, self._seen, self._weights, strict=True)
-                if not stored.shapes.keys() <= set(unused)
+                if not stored.shapes.keys() <= unused
             ]
             if pairs:
                 self.optimizer.apply_gradients(pairs)
@@ -356,14 +341,14 @@ class State:
         with tf.name_scope("optimizer"):  # the name in a profile
             if self.loss_scale is None:
                 if self.tables.all:
-                    gradients = self.tables.apply(gradients, rows, True)
-                apply_dense(gradients)
+                    weights = self.tables.apply(weights, rows, True)
+                apply_dense(weights)
                 return
 
             def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-                dense = unscaled[: len(gradients)]
+                dense = unscaled[: len(weights)]
                 if self.tables.all:
-                    dys = unscaled[len(gradients) :]
+                    dys = unscaled[len(weights) :]
                     own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
                     dense = self.tables.apply(dense, own, counts)
                 # Subtract beforehand the 1 that a skipped update will add: on a GPU one kernel then
@@ -374,7 +359,7 @@ class State:
             # Adafactor puts int32 numbers in the places of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
             updated = [*self.trainable, *(slot for slot in slots if slot is not iterations)]
-            self.loss_scale.apply([*gradients, *(row.dy for row in rows)], update, updated)
+            self.loss_scale.apply([*weights, *(row.dy for row in rows)], update, updated)
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights by their moving average (EMA) at the end."""

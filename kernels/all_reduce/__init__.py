@@ -17,8 +17,8 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.native.build import NativeUnavailableError, build
-from kernels.multi_hot.native.library import ffi_api, loaded
 from kernels.multi_hot.native.call import Kernel, call_on_platform
+from kernels.multi_hot.native.library import ffi_api, loaded
 
 SOURCES = Path(__file__).resolve().parent
 

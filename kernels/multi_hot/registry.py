@@ -117,7 +117,8 @@ class Product:
     `touch`; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
 
     update: Callable[..., list[Tensor]] = _update
-    """Returns a table and its slots after an update of the touched rows; see `table_rules.update`."""
+    """Returns a table and its slots after an update of its touched rows; `table_rules.update`
+    describes the arguments."""
 
     device_types: tuple[str, ...] = ("CPU", "GPU")
     """Types of the devices that it runs on."""

@@ -340,17 +340,13 @@ class State:
 
         with tf.name_scope("optimizer"):  # the name in a profile
             if self.loss_scale is None:
-                if self.tables.all:
-                    weights = self.tables.apply(weights, rows, True)
-                apply_dense(weights)
+                apply_dense(self.tables.apply(weights, rows, True))
                 return
 
             def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-                dense = unscaled[: len(weights)]
-                if self.tables.all:
-                    dys = unscaled[len(weights) :]
-                    own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
-                    dense = self.tables.apply(dense, own, counts)
+                dense, dys = unscaled[: len(weights)], unscaled[len(weights) :]
+                own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
+                dense = self.tables.apply(dense, own, counts)
                 # Subtract beforehand the 1 that a skipped update will add: on a GPU one kernel then
                 # counts and computes what follows from the count, as without a scale.
                 iterations.assign_sub(tf.cast(~counts, iterations.dtype))
